@@ -1,0 +1,62 @@
+"""`python -m benchmarks [throughput|episodes] [key=value ...]`: measure, print a table, write benchmarks/results/*.json.
+
+Speeds are ratios taken in one run: machines differ, and the same machine differs by the hour.
+"""
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import episodes, throughput
+from lcprobe.errors import ConfigError, run_command, unknown_name
+from lcprobe.files import write_json
+from lcprobe.studies.machine import keep_memory
+from lcprobe.studies.study import print_rows
+
+BENCHMARKS = {"throughput": throughput, "episodes": episodes}
+
+
+def device_name() -> str:
+    """The processor or GPU, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else platform.processor()} ({torch.get_num_threads()} threads)"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named benchmarks, or all."""
+    names = [a for a in arguments if "=" not in a] or list(BENCHMARKS)
+    options = dict(a.split("=", 1) for a in arguments if "=" in a)
+    for name in names:
+        if name not in BENCHMARKS:
+            raise unknown_name("benchmark", name, BENCHMARKS)
+    keep_memory()
+    for name in names:
+        module = BENCHMARKS[name]
+        unknown = set(options) - set(module.OPTIONS)
+        if unknown and len(names) == 1:
+            raise ConfigError(sorted(unknown)[0], options[sorted(unknown)[0]], " | ".join(module.OPTIONS))
+        rows: list[dict[str, Any]] = module.measure({k: v for k, v in options.items() if k in module.OPTIONS})
+        print_rows(rows, module.TITLE)
+        packages = {p: version(p) for p in ("torch", "transformers", "tokenizers", "numpy")}
+        today = datetime.now(UTC).date().isoformat()
+        facts = {"device": device_name(), "date": today, "python": platform.python_version(), **packages}
+        kind = "gpu" if torch.cuda.is_available() else "cpu"
+        path = Path(__file__).parent / "results" / f"{name}-{kind}.json"
+        write_json(path, {"title": module.TITLE, **facts, "rows": rows})
+        print(json.dumps(facts))
+        print(f"written: benchmarks/results/{path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(lambda: main(sys.argv[1:])))

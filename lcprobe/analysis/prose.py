@@ -1,0 +1,53 @@
+"""The fixed paragraphs of the report: what is shown, and how its numbers are made."""
+
+from lcprobe.analysis.intervals import RESAMPLES
+
+LENGTH_TEXT = (
+    "Exact match over all depths at each length. A mean stands only where every planned cell of the slice holds all "
+    "of its samples. Accuracy is not corrected for chance; the chance level is drawn where a task has one.",
+)
+PLACE_TEXT = (
+    "Lost in the middle is a declared contrast: the mean of start and end minus the middle third, paired by sample. "
+    "It is tested only where accuracy is neither at the floor nor at the ceiling. Primacy (start − middle) and "
+    "recency (end − middle) stand apart, because recency alone also lifts the mean of the ends.",
+)
+DISTANCE_TEXT = (
+    "The same answers against the number of tokens between the value and the place where it is asked for. Where reach "
+    "is what limits a model, depth curves at all lengths collapse onto this one. Effective reach: the distance at "
+    "which accuracy has come half of the way down from its short-distance level to the floor.",
+)
+FORMAT_TEXT = (
+    "Formats differ in how many tokens an answer has, so that exact match falls with answer length even where every "
+    "token is as likely as before: the table of all cells has token accuracy and log-likelihood beside it.",
+)
+MODEL_TEXT = (
+    "Paired by sample: every model is asked the same questions about the same text. Differences of single cells "
+    "(McNemar) are in contrasts.csv.",
+)
+TRAINING_TEXT = ("Each batch is new, so that the training loss is a held-out loss.",)
+WRONG_TEXT = ("Drawn at random from the wrong answers, the same ones each time.",)
+CELLS_TEXT = (
+    "Everything that was measured, controls included; the same as cells.csv. Bounds are 95 % Wilson intervals, with "
+    "the effective number of trials where one sample asks several questions.",
+)
+METHODS = (
+    "A trial is one query with status ok. Exact match: every token of the answer is the model's first choice given "
+    "the right tokens before it, which is what greedy decoding would print.",
+    "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
+    "model. They are the clusters of every interval and the pairs of every test.",
+    "Cells: Wilson intervals. Means over several cells, differences and ratios: cluster bootstrap over samples, "
+    f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015); where all samples agree, Wilson over samples. All "
+    "intervals are 95 %.",
+    "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
+    "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths and positions of a model and "
+    "task; formats of a model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
+    "< 0.05 after Holm.",
+    "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
+    "training length (or the nearest tested length below). Floor: a mean below 0.05 or, where there is a chance "
+    "level, no depth above chance. Ceiling: a mean above 0.95.",
+    "Task acquired: with the needle directly before the question the lower bound exceeds the middle between what is "
+    "scored without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
+    "above chance.",
+    "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "
+    "bootstrap, and never narrower than the gap between the neighbouring cells of the grid.",
+)

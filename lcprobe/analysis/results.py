@@ -1,0 +1,51 @@
+"""Everything the analysis finds, once: summary, figures, tables and page only read it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from lcprobe.analysis.cells import Cell, Measured, Where
+from lcprobe.analysis.contrasts import Contrast, contrasts
+from lcprobe.analysis.distance import Reach, reaches
+from lcprobe.analysis.extrapolation import Extrapolation, extrapolations
+from lcprobe.analysis.gates import Gate, gates
+from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.intake import measured
+
+
+@dataclass(frozen=True)
+class Results:
+    """Cells, tests and gates of a study. The lists are in the order task, format, model."""
+
+    data: Measured
+    cells: list[Cell]
+    contrasts: list[Contrast]
+    extrapolations: list[Extrapolation]
+    reaches: list[Reach]
+    gates: list[Gate]
+
+    @property
+    def study(self) -> StudyFacts:
+        """The facts that the records were held against."""
+        return self.data.study
+
+    @cached_property
+    def cell_at(self) -> dict[tuple[Where, int, float], Cell]:
+        """Cells by place."""
+        return {(cell.where, cell.length, cell.depth): cell for cell in self.cells}
+
+    @property
+    def incomplete(self) -> list[Cell]:
+        """Planned cells without all of their samples."""
+        return [cell for cell in self.cells if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)]
+
+    def of(self, *kinds: str) -> list[Contrast]:
+        """Contrasts of some kinds."""
+        return [contrast for contrast in self.contrasts if contrast.kind in kinds]
+
+
+def analysed(study: StudyFacts, records: pa.Table) -> Results:
+    """Run every test of a study. Raises DataError for records that cannot be counted (see intake.measured)."""
+    data = measured(study, records)
+    return Results(data, data.cells(), contrasts(data), extrapolations(data), reaches(data), gates(data))

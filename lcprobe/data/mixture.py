@@ -1,0 +1,163 @@
+"""Training batches: a pure function of (config, seed, step, part). The architecture has no say in them.
+
+    slot     one row of context_length tokens; slot number g = step x rows + place in the step
+    kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold at once
+    text     row permuted(g) of the corpus: an epoch sees each row at most once, no state to save
+    length   the step's fraction of context_length: every row falls into that many shorter ones
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lcprobe.choices import choose
+from lcprobe.data.config import DataConfig, Recipe, Stage
+from lcprobe.data.prepare import Prepared
+from lcprobe.errors import ConfigError, DataError, EpisodeError
+from lcprobe.files import digest_bytes
+from lcprobe.seeds import Draws, permuted
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.episode import Episode, Factors, Formats
+from lcprobe.tasks.haystack import Materials
+
+GOLDEN = 11400714819323198485
+"""2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
+RETRIES = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens: (rows, seqlen) int64; weights: (rows, seqlen) float32, of the prediction of each token;
+    starts: (rows, seqlen) bool or None where no row holds a document's start after its first token; text_rows: (rows,)
+    bool, False for episodes."""
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    starts: np.ndarray | None
+    text_rows: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """Digest of tokens and weights: what a model was shown in this batch."""
+        return digest_bytes(self.tokens.astype("<u4").tobytes(), self.weights.astype("<f4").tobytes())
+
+
+class Mixture:
+    """Batches of a study. `parts` divides a step over accumulation and ranks; any division gives the same step."""
+
+    def __init__(self, config: DataConfig, data: Prepared, *, context_length: int, rows: int, steps: int, parts: int, seed: int):
+        """rows: of context_length tokens, a step, over all parts. Raises ConfigError or DataError for what cannot work."""
+        if rows % parts:
+            raise ConfigError("train.batch_tokens", rows * context_length, f"a multiple of {parts} x context_length")
+        for i, stage in enumerate(config.mixture):
+            for fraction in stage.lengths:
+                if context_length % round(1 / fraction):
+                    raise ConfigError(f"data.mixture[{i}].lengths", fraction, f"a divisor of context_length ({context_length})")
+        self.config, self.data, self.seed, self.steps = config, data, seed, steps
+        self.context_length, self.rows, self.parts = context_length, rows, parts
+        self.n_rows = data.n_tokens // context_length
+        if not self.n_rows:
+            raise DataError(f"{data.folder}: {data.n_tokens} tokens; allowed: at least one row of {context_length}")
+        self._materials = data.materials("train")
+        self._tasks = {
+            name: _made(name, recipe, self._materials)
+            for name, recipe in config.recipes.items()
+            if any(name in stage.episodes for stage in config.mixture)
+        }
+
+    def seqlen(self, step: int) -> int:
+        """Tokens of a row in this step."""
+        stage = self._stage(step)
+        return self.context_length // round(1 / stage.lengths[step % len(stage.lengths)])
+
+    def batch(self, step: int, part: int) -> Batch:
+        """One part of one step. Raises EpisodeError where a recipe does not fit into the step's length."""
+        seqlen = self.seqlen(step)
+        per_slot, per_part = self.context_length // seqlen, self.rows // self.parts
+        rows, text_rows = [], []
+        for place in range(part * per_part, (part + 1) * per_part):
+            slot = step * self.rows + place
+            name = self._kind(self._stage(step), slot)
+            text_rows += [name is None] * per_slot
+            if name is None:
+                rows += self._text(slot, seqlen, per_slot)
+            else:
+                rows += [self._episode(name, (slot * per_slot + i), seqlen) for i in range(per_slot)]
+        starts = np.stack([r[2] for r in rows])
+        tokens, weights = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
+        return Batch(tokens, weights, starts if starts.any() else None, np.array(text_rows))
+
+    def check(self) -> None:
+        """Build one episode of every recipe at every length it will be used at. Raises ConfigError naming the recipe."""
+        for i, stage in enumerate(self.config.mixture):
+            for fraction in stage.lengths:
+                for name in stage.episodes:
+                    try:
+                        for index in range(4):
+                            self._episode(name, index, self.context_length // round(1 / fraction))
+                    except EpisodeError as error:
+                        where = f"data.mixture[{i}].episodes.{name}"
+                        raise ConfigError(where, f"{fraction} x context_length", f"{error.key} {error.allowed}") from None
+
+    def _stage(self, step: int) -> Stage:
+        progress = (step + 0.5) / self.steps
+        return next(s for s in self.config.mixture if progress <= s.until or s is self.config.mixture[-1])
+
+    def _kind(self, stage: Stage, slot: int) -> str | None:
+        """The recipe of a slot, None for corpus text."""
+        u = (slot * GOLDEN & (2**64 - 1)) / 2**64
+        if u < stage.lm or not stage.episodes:
+            return None
+        total = sum(stage.episodes.values())
+        at = (u - stage.lm) / (1 - stage.lm) * total
+        for name, weight in stage.episodes.items():
+            at -= weight
+            if at < 0:
+                return name
+        return next(reversed(stage.episodes))
+
+    def _text(self, slot: int, seqlen: int, per_slot: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        epoch, place = divmod(slot, self.n_rows)
+        first = permuted(place, self.n_rows, "rows", self.seed, epoch) * self.context_length
+        tokens = self.data.tokens(first, self.context_length)
+        weights = np.ones(self.context_length, dtype=np.float32)
+        starts = np.zeros(self.context_length, dtype=bool)
+        documents = self.data.starts
+        low, high = np.searchsorted(documents, [first, first + self.context_length])
+        starts[documents[low:high] - first] = True
+        weights[starts] = 0  # nothing before a document predicts its first token
+        starts[::seqlen] = False  # a row's first token has nothing before it to hide
+        weights[::seqlen] = 0
+        return list(zip(*(a.reshape(per_slot, seqlen) for a in (tokens, weights, starts)), strict=True))
+
+    def _episode(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        recipe, task = self.config.recipes[name], self._tasks[name]
+        last: EpisodeError | None = None
+        for attempt in range(RETRIES):  # a long key may not fit where most do
+            draw = Draws("train", self.seed, name, index, attempt)
+            formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
+            number = (self.seed << 48) + (index << 8) + attempt
+            depth = float(draw("depth").uniform(1)[0])
+            try:
+                episode: Episode = task.episode(Factors(formats, seqlen, depth, number, split="train"))
+            except EpisodeError as error:
+                last = error
+                continue
+            weights = np.full(seqlen, self.config.context_weight, dtype=np.float32)
+            weights[0] = 0
+            for query in episode.queries:
+                weights[query.start : query.stop] = self.config.answer_weight
+            return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
+        assert last is not None
+        raise last
+
+
+def _made(name: str, recipe: Recipe, materials: Materials) -> Any:
+    choice = choose(TASKS, recipe.task, f"data.recipes.{name}.task")
+    return choice.made_by(choice.config, materials)
+
+
+def rolled(digest: str, batches: list[str]) -> str:
+    """The digest after a step, from the one before it and its parts in order: equal digests mean equal data so far."""
+    return digest_bytes(digest.encode(), *(b.encode() for b in batches))

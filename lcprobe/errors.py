@@ -1,0 +1,112 @@
+"""Errors that a user can act on, each with its exit code and one line: what was wrong, what is allowed.
+
+0 done, 2 bad input, 4 numerics stopped the run, 5 no valid checkpoint, 6 locked by another process, 74 I/O,
+75 stopped early and resumable, 130 interrupted. Anything else is a defect and keeps its traceback.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+class LcprobeError(Exception):
+    """Base of everything that ends a command with a message instead of a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(LcprobeError):
+    """A setting that cannot work. `key` is the dotted name that the user wrote or should have written."""
+
+    def __init__(self, key: str, given: object, allowed: str, near: str | None = None):
+        self.key, self.given, self.allowed, self.near = key, given, allowed, near
+        hint = f"; did you mean {near!r}?" if near else ""
+        super().__init__(f"{key}: given {shown(given)}; allowed: {allowed}{hint}")
+
+
+class EpisodeError(ConfigError):
+    """An episode that cannot be built as asked (too short, a format that the tokenizer cannot represent, ...)."""
+
+
+class DataError(LcprobeError):
+    """Data that is missing, damaged, or not what its manifest says."""
+
+
+class NumericsError(LcprobeError):
+    """Training stopped because numbers were no longer finite."""
+
+    exit_code = 4
+
+
+class CheckpointError(LcprobeError):
+    """No valid checkpoint where one is needed."""
+
+    exit_code = 5
+
+
+class LockedError(LcprobeError):
+    """Another process owns the folder."""
+
+    exit_code = 6
+
+
+class StoppedEarly(LcprobeError):
+    """Stopped by a signal at a step boundary with everything saved: the same command goes on."""
+
+    exit_code = 75
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value as one printable line, cut to `limit` characters."""
+    text = repr(value) if not isinstance(value, type) else value.__name__
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str | None:
+    """The allowed name closest to a mistyped one, or None when nothing is close."""
+    found = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown_name(key: str, given: object, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name outside a closed set."""
+    names = [str(name) for name in allowed]
+    return ConfigError(key, given, " | ".join(names) or "nothing here", nearest(given, names))
+
+
+def require(key: str, given: object, holds: bool, allowed: str) -> None:
+    """Raise ConfigError unless `holds`: `check()` methods are made of these."""
+    if not holds:
+        raise ConfigError(key, given, allowed)
+
+
+@contextmanager
+def inside(key: str) -> Iterator[None]:
+    """Errors of the block name their key as seen from outside: `head_dim` becomes `model.mixers.mamba2.head_dim`."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{key}.{error.key}", error.given, error.allowed, error.near) from None
+
+
+def run_command(body: Callable[[], int | None]) -> int:
+    """Run a command's body and turn its outcome into an exit code; user errors become one line on stderr."""
+    try:
+        return body() or 0
+    except LcprobeError as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: finished work is kept; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        what = f"{error.strerror or type(error).__name__}" + (f": {error.filename}" if error.filename else "")
+        print(f"error: input/output: {what}", file=sys.stderr)
+        return 74

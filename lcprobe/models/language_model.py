@@ -1,0 +1,199 @@
+"""LanguageModel: embedding -> blocks -> norm -> head, over any mixers, with one state for the whole stack.
+
+Placement follows the published Mamba2 family (state-spaces/mamba, models/mixer_seq_simple.py): pre-norm RMSNorm, float32
+residual stream, an own norm before each MLP, tied head, output projections scaled by 1 / sqrt(n_layers) at the start.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
+from lcprobe_kernels.rms_norm import rms_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.choices import Choice
+from lcprobe.errors import inside
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.cost import Cost
+from lcprobe.models.parts import mixers_of, padded_vocab, resolved_sizes
+from lcprobe.models.state import State
+from lcprobe.models.where import Where
+from lcprobe.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class LanguageModelState(State):
+    """layers: one state a block; position: tokens seen so far, the same for every row."""
+
+    layers: tuple[State, ...]
+    position: int
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm with a learned weight."""
+
+    def __init__(self, d_model: int, eps: float):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., d_model)."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, d_model: int, d_ff: int):
+        super().__init__()
+        self.up_gate = nn.Linear(d_model, 2 * d_ff, bias=False)
+        self.out_proj = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, seqlen, d_model)."""
+        up, gate = self.up_gate(x).chunk(2, dim=-1)
+        return self.out_proj(up * F.silu(gate))
+
+    @staticmethod
+    def cost(d_model: int, d_ff: int) -> Cost:
+        """Parameters and forward FLOPs a token."""
+        return Cost(params=3 * d_model * d_ff, flops=6 * d_model * d_ff)
+
+
+class Block(nn.Module):
+    """residual += mixer(norm(residual)); residual += mlp(norm2(residual))."""
+
+    def __init__(self, config: ModelConfig, choice: Choice, mlp: bool, d_model: int, d_ff: int):
+        super().__init__()
+        self.norm = RMSNorm(d_model, config.norm_eps)
+        with inside(f"model.mixers.{choice.name}"):
+            self.mixer = choice.made_by(choice.config, d_model)
+        self.norm2 = RMSNorm(d_model, config.norm_eps) if mlp else None
+        self.mlp = SwiGLU(d_model, d_ff) if mlp else None
+
+    def forward(self, residual: Tensor, where: Where, state: Any, compute: torch.dtype) -> tuple[Tensor, Any]:
+        """residual: (batch, seqlen, d_model); compute: the dtype that mixer and MLP run in."""
+        y, state = self.mixer(self.norm(residual).to(compute), where, state)
+        residual = residual + y
+        if self.mlp is not None and self.norm2 is not None:
+            residual = residual + self.mlp(self.norm2(residual).to(compute))
+        return residual, state
+
+
+    def new_state(self, batch: int) -> State:
+        """The mixer's state before a sequence's first token."""
+        return self.mixer.new_state(batch)
+
+
+class LanguageModel(nn.Module):
+    """A causal language model of blocks.
+
+    `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
+    Raises ConfigError for sizes that are missing or do not fit together.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        layers, choices = mixers_of(config)
+        d_model, d_ff, vocab_size = resolved_sizes(config)
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(padded_vocab(config), d_model)
+        blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = RMSNorm(d_model, config.norm_eps)
+        self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
+
+    def hidden(
+        self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None
+    ) -> tuple[Tensor, LanguageModelState | None]:
+        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in."""
+        seqlen, first = tokens.shape[1], 0 if state is None else state.position
+        where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length)
+        x = self.embedding(tokens)
+        compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        if self.config.residual_in_fp32:
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+        states: list[Any] = []
+        for i, block in enumerate(self.blocks):
+            x, after = block(x, where, None if state is None else state.layers[i], compute)
+            states.append(after)
+        x = self.norm(x).to(compute)
+        return x, None if state is None else LanguageModelState(tuple(states), first + seqlen)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) -> (..., vocab_size), float32 or wider: for chosen positions only."""
+        out = F.linear(hidden, self.head_weight)[..., : self.vocab_size]
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def loss(self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t.
+
+        Returns the weighted mean (scalar), the loss of each weighted prediction (n,) detached, and where it stands (n,)
+        in the flattened (batch, seqlen - 1) predictions.
+        Positions of weight 0 never meet the head. The first token of a row is never predicted.
+        """
+        x, _ = self.hidden(tokens, starts=starts)
+        wanted = weights[:, 1:].reshape(-1)
+        index = wanted.nonzero()[:, 0]
+        x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
+        w, targets = wanted[index], tokens[:, 1:].reshape(-1)[index]
+        total, rows = linear_cross_entropy(x, self.head_weight, targets, w)
+        return total / w.sum().clamp_min(1e-9), rows, index
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(padded vocab, d_model)."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def new_state(self, batch: int) -> LanguageModelState:
+        """The state before the first token, for `batch` rows."""
+        return LanguageModelState(tuple(block.new_state(batch) for block in self._layers()), 0)
+
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> "LanguageModel":
+        """Set every parameter from (seed, its name): independent of construction order, sharding and device."""
+        shrink = 1 / math.sqrt(len(self.blocks))
+        mixers: Mapping[str, Any] = {f"blocks.{i}.mixer.": block.mixer for i, block in enumerate(self._layers())}
+        for name, parameter in self.named_parameters():
+            generator = torch.Generator().manual_seed(seed_of("init", seed, name))
+            value = torch.empty(parameter.shape, dtype=torch.float64)
+            self._initial_value(name, value, generator, shrink, mixers)
+            parameter.copy_(value)
+        return self
+
+    def _initial_value(
+        self, name: str, value: Tensor, generator: torch.Generator, shrink: float, mixers: Mapping[str, Any]
+    ) -> None:
+        owner = next((p for p in mixers if name.startswith(p)), None)
+        special = getattr(mixers[owner], "init_parameter", None) if owner else None
+        if special is not None and owner is not None and special(name[len(owner) :], value, generator):
+            return
+        if name == "embedding.weight":
+            value.normal_(0, self.config.initializer_range, generator=generator)
+        elif "norm" in name.rsplit(".", 2)[-2]:
+            value.fill_(1.0)
+        elif name.endswith(("conv_weight", "conv_bias")):  # PyTorch's default for a depthwise convolution
+            width = self.get_parameter(name.removesuffix("bias") + "weight" if name.endswith("bias") else name).shape[-1]
+            value.uniform_(-(width**-0.5), width**-0.5, generator=generator)
+        elif value.dim() == 2:  # Kaiming uniform with a = sqrt(5): the default of nn.Linear
+            bound = value.shape[1] ** -0.5
+            value.uniform_(-bound, bound, generator=generator)
+            if name.endswith("out_proj.weight"):
+                value.mul_(shrink)
+        else:  # biases of projections start at zero, as in the release
+            value.zero_()
+
+
+def no_decay_names(model: nn.Module) -> set[str]:
+    """Parameters without weight decay: everything below two dimensions and what a mixer lists as `no_decay`."""
+    names = {name for name, p in model.named_parameters() if p.dim() < 2 or name.endswith("conv_weight")}
+    for prefix, module in model.named_modules():
+        names |= {f"{prefix}.{name}" if prefix else name for name in getattr(module, "no_decay", ())}
+    return names

@@ -1,0 +1,135 @@
+"""Matching: sizes for which every model of a study has the same number of parameters.
+
+Free sizes (null d_model or d_ff, n_layers: solve) are searched in hardware-friendly multiples; pinned ones stay. Parameters
+are the closed forms of each mixer's `cost`. Equal parameters are not equal FLOPs or equal state: the table shows all.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from lcprobe.choices import Choice
+from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.models.config import MatchConfig, ModelConfig
+from lcprobe.models.layout import Layer, parse
+from lcprobe.models.parts import ModelCost, cost_of, mixers_of, model_cost, resolved_sizes
+
+MAX_LAYERS = 256
+FF_RATIO = 8 / 3
+"""Preferred d_ff / d_model of a SwiGLU MLP."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """One model with its sizes, its cost at the length asked for, and its difference from the budget (None: no budget)."""
+
+    config: ModelConfig
+    cost: ModelCost
+    mismatch: float | None
+
+
+def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> dict[str, Matched]:
+    """Sizes of every model. length: tokens at which the costs are given.
+
+    Raises ConfigError when no budget is given and a size is free, when nothing fits, and when two models differ by more than
+    `refuse_above` without `allow_mismatch`.
+    """
+    budget = _budget(models, rules, length)
+    found = {}
+    for name, config in models.items():
+        if budget is not None and _is_free(config):
+            config = _solve(name, config, rules, budget)
+        cost = model_cost(config, length)
+        found[name] = Matched(config, cost, None if budget is None else cost.params / budget - 1)
+    spread = mismatch_of(found)
+    if spread > rules.refuse_above and not rules.allow_mismatch:
+        counts = ", ".join(f"{name} {m.cost.params:,}" for name, m in found.items())
+        raise ConfigError(
+            "match", f"models {spread:.1%} apart ({counts})", f"<= {rules.refuse_above:.0%} (match.budget, or allow_mismatch)"
+        )
+    return found
+
+
+def mismatch_of(found: Mapping[str, Matched]) -> float:
+    """Largest relative difference between two models' parameters."""
+    counts = [m.cost.params for m in found.values()]
+    return max(counts) / min(counts) - 1 if counts else 0.0
+
+
+def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> int | None:
+    if rules.budget is None or isinstance(rules.budget, int):
+        return rules.budget
+    if rules.budget not in models:
+        raise unknown_name("match.budget", rules.budget, models)
+    anchor = models[rules.budget]
+    if _is_free(anchor):
+        raise ConfigError("match.budget", rules.budget, "a number, or a model with all its sizes pinned")
+    return model_cost(anchor, length).params
+
+
+def _is_free(config: ModelConfig) -> bool:
+    return config.d_model is None or config.n_layers == "solve" or (config.d_ff is None and _has_mlp(config))
+
+
+def _has_mlp(config: ModelConfig) -> bool:
+    return any(layer.mlp for layer in parse(config.layout))
+
+
+def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> ModelConfig:
+    """The candidate nearest to the preferred proportions among those within the target, else the nearest in parameters."""
+    best: tuple[tuple[float, float], ModelConfig] | None = None
+    for candidate, params in _candidates(config, rules, budget):
+        off = abs(params / budget - 1)
+        score = (0.0, _ugliness(candidate, rules)) if off <= rules.target else (off, 0.0)
+        if best is None or score < best[0]:
+            best = (score, candidate)
+    if best is None:
+        given = f"no width at which {name} has about {budget:,} parameters"
+        raise ConfigError("match.budget", given, "another budget, layout or head_dim")
+    return best[1]
+
+
+def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterator[tuple[ModelConfig, int]]:
+    """Sized configs with their parameters, up to one and a half budgets."""
+    small = budget < 20_000_000
+    d_step = rules.d_model_multiple or (8 if small else 128)
+    f_step = rules.d_ff_multiple or (8 if small else 64)
+    pattern = parse(config.layout)
+    solve_d_ff = config.d_ff is None and any(layer.mlp for layer in pattern)
+    depths = range(len(pattern), MAX_LAYERS + 1, len(pattern)) if config.n_layers == "solve" else [config.n_layers]
+    for n_layers in depths:
+        deep = replace(config, n_layers=n_layers)
+        layers, choices = mixers_of(deep)
+        counted = Counter(layers)
+
+        def params(sized: ModelConfig, counted: Counter[Layer] = counted, choices: dict[str, Choice] = choices) -> int:
+            return cost_of(counted, choices, sized, 1).params
+
+        fits = False
+        for d_model in [config.d_model] if config.d_model is not None else range(d_step, 1 << 15, d_step):
+            sized = replace(deep, d_model=d_model)
+            try:
+                if solve_d_ff:
+                    base, one = (params(replace(sized, d_ff=f)) for f in (1, 2))
+                    d_ff = round((budget - base + (one - base)) / (one - base) / f_step) * f_step
+                    sized = replace(sized, d_ff=max(f_step, d_ff))
+                count = params(sized)
+            except ConfigError:  # heads that do not divide at this width
+                continue
+            if count > 1.5 * budget:
+                break
+            fits = True
+            yield sized, count
+        if not fits and n_layers is not None and n_layers > len(pattern):
+            return  # deeper models are larger still
+
+
+def _ugliness(config: ModelConfig, rules: MatchConfig) -> float:
+    """Distance from the preferred aspect and MLP ratio, in powers of two."""
+    d_model, d_ff, _ = resolved_sizes(config)
+    n_layers = config.n_layers if isinstance(config.n_layers, int) else len(parse(config.layout))
+    pattern = parse(config.layout)
+    sublayers = n_layers * (1 + sum(layer.mlp for layer in pattern) / len(pattern))
+    off = abs(math.log2(d_model / sublayers / rules.aspect))
+    return off + (abs(math.log2(d_ff / d_model / FF_RATIO)) if d_ff else 0.0)

@@ -1,0 +1,173 @@
+"""Mamba2: a gated state-space mixer with one scalar decay a head (Dao & Gu 2024, arXiv 2405.21060, sec. 7).
+
+    z, xBC, dt = in_proj(u)      x, B, C = silu(conv(xBC))      y = ssd(x, dt, A, B, C, D)
+    out = out_proj(rms_norm(y * silu(z)))
+
+Projection order [z, x, B, C, dt], initialisation and norm placement are the published family's (state-spaces/mamba,
+modules/mamba2.py). Differs: the state between chunks stays in float32.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lcprobe_kernels.causal_conv1d import causal_conv1d
+from lcprobe_kernels.rms_norm import rms_norm
+from lcprobe_kernels.ssd import ssd
+from torch import Tensor, nn
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.cost import Cost
+from lcprobe.models.state import State
+from lcprobe.models.where import Where
+
+
+@dataclass(frozen=True)
+class Mamba2Config:
+    """Shape of the state and the range of its decays."""
+
+    d_state: int = 128
+    """State columns a channel."""
+    d_conv: int = 4
+    """Width of the causal convolution over x, B, C."""
+    expand: float = 2.0
+    """Inner width / d_model."""
+    head_dim: int = 64
+    """Channels that share one decay."""
+    n_groups: int = 1
+    """Groups of heads, each with its own B and C."""
+    chunk_size: int = 64
+    """Tokens a chunk of the matrix form; changes speed, not results."""
+    A_init_range: tuple[float, float] = (1.0, 16.0)
+    """-A at initialisation, uniform."""
+    dt_min: float = 0.001
+    """Smallest step size at initialisation (log-uniform)."""
+    dt_max: float = 0.1
+    """Largest step size at initialisation."""
+    dt_init_floor: float = 1e-4
+    """No initial step size below this."""
+    dt_limit: tuple[float, float] = (0.0, float("inf"))
+    """Step sizes are clamped to this range after softplus."""
+    conv_bias: bool = True
+    """A bias in the convolution."""
+    bias: bool = False
+    """Biases in the projections."""
+    norm_eps: float = 1e-5
+    """Added to the mean square in the gated norm."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for counts below 1 and empty ranges."""
+        for name in ("d_state", "head_dim", "n_groups", "chunk_size"):
+            require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
+        require(f"{at}.expand", self.expand, self.expand > 0, "> 0")
+        require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
+        low, high = self.A_init_range
+        require(f"{at}.A_init_range", list(self.A_init_range), 0 < low <= high, "0 < low <= high")
+        require(f"{at}.dt_limit", list(self.dt_limit), 0 <= self.dt_limit[0] <= self.dt_limit[1], "0 <= low <= high")
+
+    def widths(self, d_model: int) -> tuple[int, int, int]:
+        """(d_inner, n_heads, convolved channels). Raises ConfigError when heads or groups do not divide."""
+        d_inner = int(self.expand * d_model)
+        if d_inner % self.head_dim:
+            raise ConfigError("head_dim", self.head_dim, f"a divisor of expand x d_model ({d_inner})")
+        n_heads = d_inner // self.head_dim
+        if n_heads % self.n_groups:
+            raise ConfigError("n_groups", self.n_groups, f"a divisor of the number of heads ({n_heads})")
+        return d_inner, n_heads, d_inner + 2 * self.n_groups * self.d_state
+
+
+@dataclass(frozen=True)
+class Mamba2State(State):
+    """ssm: (batch, n_heads, head_dim, d_state), float32 or wider; conv: (batch, d_conv - 1, channels)."""
+
+    ssm: Tensor
+    conv: Tensor
+
+
+class Mamba2(nn.Module):
+    """The Mamba2 mixer."""
+
+    Config = Mamba2Config
+    no_decay = ("A_log", "dt_bias", "D")
+    """Parameters without weight decay, as in the release."""
+
+    def __init__(self, config: Mamba2Config, d_model: int):
+        super().__init__()
+        self.config = config
+        self.d_inner, self.n_heads, self.d_xbc = config.widths(d_model)
+        self.in_proj = nn.Linear(d_model, self.d_inner + self.d_xbc + self.n_heads, bias=config.bias)
+        self.conv_weight = nn.Parameter(torch.empty(self.d_xbc, config.d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(self.d_xbc)) if config.conv_bias else None
+        self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
+        self.A_log = nn.Parameter(torch.empty(self.n_heads))
+        self.D = nn.Parameter(torch.empty(self.n_heads))
+        self.norm_weight = nn.Parameter(torch.empty(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=config.bias)
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Initialise one of this mixer's special parameters in place; False for those that follow the common rule."""
+        c = self.config
+        if name == "dt_bias":
+            uniform = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            dt = torch.exp(uniform * (math.log(c.dt_max) - math.log(c.dt_min)) + math.log(c.dt_min))
+            dt = dt.clamp_min(c.dt_init_floor)
+            parameter.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        elif name == "A_log":
+            low, high = c.A_init_range
+            parameter.copy_((torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * (high - low) + low).log())
+        elif name in ("D", "norm_weight"):
+            parameter.fill_(1.0)
+        else:
+            return False
+        return True
+
+    def forward(self, x: Tensor, where: Where, state: Mamba2State | None = None) -> tuple[Tensor, Mamba2State | None]:
+        """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
+        c = self.config
+        z, xbc, dt = self.in_proj(x).split([self.d_inner, self.d_xbc, self.n_heads], dim=-1)
+        xbc, conv = causal_conv1d(
+            xbc,
+            self.conv_weight,
+            self.conv_bias,
+            silu=True,
+            initial_state=None if state is None else state.conv,
+            starts=where.starts,
+            return_state=state is not None,
+        )
+        inner, b, c_out = xbc.split([self.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
+        y, ssm = ssd(
+            inner.unflatten(-1, (self.n_heads, c.head_dim)),
+            dt,
+            -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp(),
+            b.unflatten(-1, (c.n_groups, c.d_state)),
+            c_out.unflatten(-1, (c.n_groups, c.d_state)),
+            self.D,
+            self.dt_bias,
+            dt_limit=c.dt_limit,
+            initial_state=None if state is None else state.ssm,
+            starts=where.starts,
+            chunk_size=c.chunk_size,
+            return_state=state is not None,
+        )
+        y = rms_norm(y.flatten(2), self.norm_weight, c.norm_eps, gate=z, n_groups=c.n_groups)
+        return self.out_proj(y), None if ssm is None or conv is None else Mamba2State(ssm, conv)
+
+    def new_state(self, batch: int) -> Mamba2State:
+        """The state before a sequence's first token."""
+        weight, c = self.out_proj.weight, self.config
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        ssm = torch.zeros(batch, self.n_heads, c.head_dim, c.d_state, dtype=wide, device=weight.device)
+        return Mamba2State(ssm, weight.new_zeros(batch, c.d_conv - 1, self.d_xbc))
+
+    @staticmethod
+    def cost(config: Mamba2Config, d_model: int, length: int) -> Cost:
+        """Parameters, forward FLOPs a token and bytes of one layer; nothing depends on length."""
+        d_inner, n_heads, d_xbc = config.widths(d_model)
+        matrices = d_model * (d_inner + d_xbc + n_heads) + d_inner * d_model
+        params = matrices + d_xbc * (config.d_conv + int(config.conv_bias)) + 3 * n_heads + d_inner
+        params += (d_inner + d_xbc + n_heads + d_model) if config.bias else 0
+        # causal half of C B^T and of its product with x, then states in and out
+        core = config.chunk_size * (config.n_groups * config.d_state + d_inner) + 4 * d_inner * config.d_state
+        flops = 2 * matrices + core + 2 * config.d_conv * d_xbc
+        return Cost(params, flops, 4 * d_inner * config.d_state + 4 * (config.d_conv - 1) * d_xbc, 0)

@@ -1,0 +1,93 @@
+"""From a ModelConfig to its parts: which mixers, which sizes, what it costs. What matching and LanguageModel share."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from lcprobe.choices import Choice, choose
+from lcprobe.errors import ConfigError, inside, unknown_name
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.cost import Cost
+from lcprobe.models.layout import Layer, layers_of
+from lcprobe.models.mixers import MIXERS
+
+
+def mixers_of(config: ModelConfig, key: str = "model") -> tuple[list[Layer], dict[str, Choice]]:
+    """The layers and, by name, the mixers that they use. Raises ConfigError for unknown names and wrong settings."""
+    layers = layers_in(config, key)
+    known = {*MIXERS, *config.mixers}
+    choices = {}
+    for name in dict.fromkeys([*(layer.mixer for layer in layers), *config.mixers]):
+        if name not in known:
+            raise unknown_name(f"{key}.layout", name, known)
+        mapping = config.mixers.get(name, {})
+        if name in MIXERS and isinstance(mapping, dict):
+            mapping = {"type": name, **mapping}
+        choices[name] = choose(MIXERS, mapping, f"{key}.mixers.{name}")
+    return layers, choices
+
+
+def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
+    """The layers of a config whose n_layers is known. Raises ConfigError where it is still to be solved."""
+    if config.n_layers == "solve":
+        raise ConfigError(f"{key}.n_layers", "solve", "a number by now: set match.budget")
+    return layers_of(config.layout, config.n_layers, config.attn_layer_idx, key)
+
+
+def padded_vocab(config: ModelConfig) -> int:
+    """Rows of the embedding. Raises ConfigError without a vocabulary."""
+    if config.vocab_size is None:
+        raise ConfigError("model.vocab_size", None, "the tokenizer's size")
+    return -(-config.vocab_size // config.vocab_multiple) * config.vocab_multiple
+
+
+def resolved_sizes(config: ModelConfig) -> tuple[int, int, int]:
+    """(d_model, d_ff, vocab_size), all set (d_ff 0 where no block has an MLP). Raises ConfigError otherwise."""
+    layers = layers_in(config)
+    has_mlp = any(layer.mlp for layer in layers)
+    if config.d_model is None or config.vocab_size is None:
+        name = "d_model" if config.d_model is None else "vocab_size"
+        raise ConfigError(f"model.{name}", None, "a number by now: pinned in the config or solved by matching")
+    if has_mlp and config.d_ff is None:
+        raise ConfigError("model.d_ff", None, "a number by now: pinned in the config or solved by matching")
+    return config.d_model, config.d_ff or 0, config.vocab_size
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """A whole model at one length; embedding counted and reported apart."""
+
+    embedding: int
+    blocks: Cost
+    head_flops: float
+
+    @property
+    def params(self) -> int:
+        """All trainable numbers."""
+        return self.embedding + self.blocks.params
+
+    @property
+    def flops(self) -> float:
+        """Forward FLOPs a token, head included; training costs three times that."""
+        return self.blocks.flops + self.head_flops
+
+
+def model_cost(config: ModelConfig, length: int) -> ModelCost:
+    """Closed-form cost of a model with known sizes. A test compares it with the built module."""
+    layers, choices = mixers_of(config)
+    resolved_sizes(config)
+    return cost_of(Counter(layers), choices, config, length)
+
+
+def cost_of(layers: Counter[Layer], choices: dict[str, Choice], config: ModelConfig, length: int) -> ModelCost:
+    """`model_cost` for layers and mixers that are already looked up: what a search over sizes calls."""
+    d_model, d_ff = config.d_model or 0, config.d_ff or 0
+    total = Cost(params=d_model)  # the final norm
+    for layer, count in layers.items():
+        choice = choices[layer.mixer]
+        with inside(f"model.mixers.{layer.mixer}"):
+            one = choice.made_by.cost(choice.config, d_model, length) + Cost(params=d_model)
+        if layer.mlp:
+            one += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)
+        total += one.times(count)
+    rows = padded_vocab(config)
+    return ModelCost(rows * d_model * (1 if config.tie_embeddings else 2), total, 2.0 * rows * d_model)

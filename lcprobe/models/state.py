@@ -1,0 +1,58 @@
+"""State: what a model carries from one chunk of a sequence to the next. Explicit, forkable, movable, of known size."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Base of every mixer's state: a frozen dataclass whose fields are tensors with a leading batch dimension,
+    None, tuples of states, or plain numbers shared by the whole batch."""
+
+    def fork(self, n: int) -> Self:
+        """Each row n times, side by side: (a, b) -> (a, a, b, b). For several questions over one context."""
+        return self._map(lambda t: t.repeat_interleave(n, dim=0))
+
+    def rows(self, index: Tensor) -> Self:
+        """The rows of the batch at `index` (n,) int64."""
+        return self._map(lambda t: t[index.to(t.device)])
+
+    def to(self, device: torch.device | str) -> Self:
+        """On another device."""
+        return self._map(lambda t: t.to(device))
+
+    def detach(self) -> Self:
+        """Without history: for truncated backpropagation through time."""
+        return self._map(lambda t: t.detach())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, all rows together."""
+        total = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel() * tensor.element_size()
+            return tensor
+
+        self._map(count)
+        return total
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return dataclasses.replace(
+            self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)}
+        )
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, State):
+        return value._map(change)
+    if isinstance(value, tuple):
+        return tuple(_mapped(v, change) for v in value)
+    return value

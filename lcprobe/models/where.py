@@ -1,0 +1,45 @@
+"""Where: what every layer may know about the tokens of one forward pass beside their content."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Where:
+    """Made once a forward pass, shared by all layers, never changed.
+
+    positions: (seqlen,) int64, counted from the first token of the sequence, chunks before this one included.
+    starts: (batch, seqlen) bool or None; True where a token begins a document that must not see what came before.
+    length: the whole sequence's length where it is known in advance, for encodings that depend on it.
+    """
+
+    positions: Tensor
+    starts: Tensor | None = None
+    length: int | None = None
+    _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def documents(self) -> Tensor | None:
+        """(batch, seqlen) int64: number of the document of each token, 0 = the one that the incoming state belongs to."""
+        starts = self.starts
+        return None if starts is None else self.once("documents", lambda: starts.cumsum(1))
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """Cumulative document lengths over the flattened batch (n_documents + 1,), as packed kernels take them."""
+        if self.starts is None:
+            raise ValueError("cu_seqlens: no document boundaries in this batch")
+        rows = self.starts.clone()
+        rows[:, 0] = True
+        ends = torch.tensor([rows.numel()], device=rows.device)
+        return torch.cat([rows.flatten().nonzero()[:, 0], ends]).to(torch.int32)
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """A value that is a pure function of this record, computed by the first layer that asks."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]

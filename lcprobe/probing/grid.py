@@ -1,0 +1,143 @@
+"""From grids to units of work: which cells exist, which samples each has, and what does not fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError
+from lcprobe.files import digest_json
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
+from lcprobe.tasks.haystack import Materials
+
+KEEP_TOKENS = 1 << 26
+"""Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
+FIT_SAMPLES = 24
+"""Samples tried before a cell is said to fit; the rest is checked when built."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cells that differ only in depth: scored together, stored in one file. cells: (depth, samples), ascending depth."""
+
+    task: str
+    formats: Formats
+    length: int
+    control: str
+    cells: tuple[tuple[float, int], ...]
+
+    @property
+    def label(self) -> str:
+        """For progress and messages."""
+        f = self.formats
+        control = "" if self.control == "none" else f" {self.control}"
+        return f"{self.task} {f.haystack}/{f.key}/{f.value} @{self.length}{control}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The planned cells as rows: what the analysis holds against the records."""
+        f = self.formats
+        names = {"haystack": f.haystack, "key_format": f.key, "value_format": f.value, "control": self.control}
+        return [{"task": self.task, **names, "length": self.length, "depth": depth, "n": n} for depth, n in self.cells]
+
+    def factors(self) -> list[Factors]:
+        """Every sample of every cell, in the order of scoring."""
+        return [
+            Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in range(n)
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units that can be built, and why others cannot."""
+
+    units: list[Unit]
+    notes: list[str]
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer tokens of all samples: what one model reads."""
+        return sum(unit.length * n for unit in self.units for _, n in unit.cells)
+
+
+class TaskSet:
+    """The tasks of a probe config over one set of materials. Raises ConfigError for a task that cannot be made."""
+
+    def __init__(self, config: ProbeConfig, materials: Materials):
+        self.config, self.materials = config, materials
+        choices = {name: choose(TASKS, mapping, f"probe.tasks.{name}") for name, mapping in config.tasks.items()}
+        self.made: dict[str, Any] = {name: c.made_by(c.config, materials) for name, c in choices.items()}
+        self._kept: dict[tuple[str, Factors], Episode] = {}
+        self._kept_tokens = 0
+
+    def episode(self, unit: Unit, factors: Factors) -> Episode:
+        """One episode of a unit. Kept while memory allows: the next model is asked the same."""
+        key = (unit.task, factors)
+        episode = self._kept.get(key)
+        if episode is None:
+            episode = self.made[unit.task].episode(factors)
+            if self._kept_tokens < KEEP_TOKENS:
+                self._kept[key] = episode
+                self._kept_tokens += len(episode.ids)
+        return episode
+
+    def digest(self, task: str, haystack: str) -> str:
+        """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
+        stream = self.materials.stream("words" if haystack == "needles" else haystack)
+        parts = [SUITE, self.config.tasks[task], self.materials.tokenizer.digest, stream.digest]
+        return digest_json(parts)
+
+    def plan(self, grids: list[Grid], context_length: int) -> Plan:
+        """Merge grids into units, leaving out lengths that are too short for a task (noted).
+
+        Raises EpisodeError for formats that cannot be built at any length.
+        """
+        wanted: dict[tuple[str, Formats, int, str], dict[float, int]] = {}
+        for grid in grids:
+            for key in _crossed(grid, list(self.made), context_length):
+                depths = grid.depths if key[3] in ("none", "wrong_key") else [0.5]
+                cells = wanted.setdefault(key, {})
+                for depth in depths:
+                    cells[depth] = max(cells.get(depth, 0), grid.n)
+        units, notes = [], []
+        needed: dict[tuple[str, Formats, str], int] = {}
+        for (task, formats, length, control), cells in wanted.items():
+            least = self._least(needed, task, formats, control, length)
+            if length < least:
+                f = formats
+                notes.append(f"{task} {f.haystack}/{f.key}/{f.value}: {length} tokens are too few (at least {least})")
+                continue
+            units.append(Unit(task, formats, length, control, tuple(sorted(cells.items()))))
+        return Plan(sorted(units, key=lambda u: (u.control != "none", u.length, u.label)), notes)
+
+    def _least(self, known: dict[tuple[str, Formats, str], int], task: str, formats: Formats, control: str, length: int) -> int:
+        key = (task, formats, control)
+        if key not in known:
+            made = self.made[task]
+            found = [made.shortest(Factors(formats, length, 0.5, i, control)) for i in range(FIT_SAMPLES)]
+            known[key] = 1 if control == "query_only" else max(found)
+        return known[key]
+
+
+def _crossed(grid: Grid, tasks: list[str], context_length: int) -> list[tuple[str, Formats, int, str]]:
+    lengths = []
+    for multiple in grid.lengths:
+        length = multiple * context_length
+        if abs(length - round(length)) > 1e-6:
+            raise ConfigError("probe.grids.lengths", multiple, f"a multiple that gives whole tokens of {context_length}")
+        lengths.append(round(length))
+    return [
+        (task, Formats(haystack, key, value), length, control)
+        for task in grid.tasks or tasks
+        for haystack in grid.haystack
+        for key in grid.key
+        for value in grid.value
+        for control in grid.controls
+        for length in lengths
+    ]
+
+
+def described(config: Mapping[str, Any]) -> str:
+    """A task's settings in words."""
+    return ", ".join(f"{k} {v}" for k, v in config.items() if k != "type")

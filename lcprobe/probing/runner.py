@@ -1,0 +1,185 @@
+"""The runner: units of work through a scorer into the store. Does what is missing, keeps what is done."""
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from lcprobe.probing.grid import Plan, TaskSet, Unit
+from lcprobe.probing.scoring import Item, Score, Scorer
+from lcprobe.probing.store import Store
+from lcprobe.records import Record
+from lcprobe.tasks.episode import SUITE, Factors
+
+log = logging.getLogger(__name__)
+Say = Callable[[int, int, str], None]
+"""Called with (tokens done, tokens in all, what comes next)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is probed. digest: of its weights; step and tokens: how far it was trained."""
+
+    name: str
+    digest: str
+    step: int
+    tokens: int
+
+
+def run_plan(
+    plan: Plan, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, *, batch_tokens: int, scoring: str, say: Say
+) -> list[str]:
+    """Score every unit of a plan that the store lacks; the ids of all its units.
+
+    Raises EpisodeError when a sample of a unit cannot be built.
+    """
+    total, done, ids = plan.tokens, 0, []
+    for unit in plan.units:
+        facts = {
+            "checkpoint": subject.digest,
+            "suite": SUITE,
+            "task": unit.task,
+            "made_of": tasks.digest(unit.task, unit.formats.haystack),
+            "cells": unit.rows(),
+            "scoring": scoring,
+            "name": subject.name,
+        }
+        name = store.unit_id(facts)
+        ids.append(name)
+        if not store.has(name):
+            say(done, total, unit.label)
+            store.finish(name, _run_unit(unit, tasks, scorer, subject, store, name, batch_tokens, scoring), facts)
+        done += sum(unit.length * n for _, n in unit.cells)
+    say(total, total, "")
+    return ids
+
+
+def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
+    """Score a unit in memory: what the probe while training does."""
+    scored = []
+    for batch in _batches(_items(unit, tasks), batch_tokens):
+        scores, _ = _score(scorer, [item for _, item in batch])
+        scored += [(f, item, s) for (f, item), s in zip(batch, scores, strict=True) if s is not None]
+    return scored
+
+
+def _run_unit(
+    unit: Unit, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, name: str, batch_tokens: int, scoring: str
+) -> list[Record]:
+    finished = store.resume(name)
+    records = [record for batch in finished for record in batch]
+    for number, batch in enumerate(_batches(_items(unit, tasks), batch_tokens)):
+        if number < len(finished):
+            continue
+        scores, size = _score(scorer, [item for _, item in batch])
+        made = [
+            _record(unit, factors, item, score, subject, scoring, size)
+            for (factors, item), score in zip(batch, scores, strict=True)
+        ]
+        store.append(name, made)
+        records += made
+    return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
+
+
+def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
+    items = []
+    for factors in unit.factors():
+        episode = tasks.episode(unit, factors)
+        items += [(factors, Item(episode, query)) for query in episode.queries]
+    return items
+
+
+def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> Iterator[list[tuple[Factors, Item]]]:
+    """Items of equal prompt length, as many as fit; a pure function of the items, so that a resumed unit goes on."""
+    by_length: dict[int, list[tuple[Factors, Item]]] = {}
+    for factors, item in items:
+        by_length.setdefault(item.query.start, []).append((factors, item))
+    for length in sorted(by_length):
+        same, size = by_length[length], max(1, batch_tokens // length)
+        for lo in range(0, len(same), size):
+            yield same[lo : lo + size]
+
+
+def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
+    """Scores, and how many were scored at once; on out-of-memory in halves, and None for a single one that does not fit."""
+    try:
+        return list(scorer.score(items)), len(items)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        log.warning("one sample of %d tokens does not fit into memory; recorded as such", items[0].query.stop)
+        return [None], 1
+    half = len(items) // 2
+    log.warning("out of memory with %d prompts of %d tokens: trying %d", len(items), items[0].query.start, half)
+    first, size = _score(scorer, items[:half])
+    second, other = _score(scorer, items[half:])
+    return first + second, min(size, other)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
+
+
+def _record(
+    unit: Unit, factors: Factors, item: Item, score: Score | None, subject: Subject, scoring: str, batch: int
+) -> Record:
+    query, episode = item.query, item.episode
+    empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
+    return {
+        "model": subject.name,
+        "checkpoint": subject.digest,
+        "step": subject.step,
+        "tokens": subject.tokens,
+        "suite": SUITE,
+        "task": unit.task,
+        "haystack": unit.formats.haystack,
+        "key_format": unit.formats.key,
+        "value_format": unit.formats.value,
+        "control": unit.control,
+        "length": unit.length,
+        "depth": factors.depth,
+        "index": factors.index,
+        "query": episode.queries.index(query),
+        "realised_depth": episode.realised_depth,
+        "distance": query.distance,
+        "haystack_start": episode.haystack_start,
+        "prompt_tokens": query.start,
+        "answer_tokens": query.stop - query.start,
+        "chance": query.chance,
+        "n_candidates": len(query.candidates),
+        **(empty if score is None else vars(score)),
+        "answer": query.answer,
+        "scoring": scoring,
+        "status": "oom" if score is None else "ok",
+        "batch": batch,
+        "episode": episode.digest,
+    }
+
+
+class SayLines:
+    """Progress as lines on stderr, a few seconds apart."""
+
+    def __init__(self, name: str, seconds: float = 10.0):
+        self._name, self._seconds, self._begin, self._next = name, seconds, time.perf_counter(), 0.0
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """`probing mamba2: 34 % of 2.1M tokens, 0:40 left: multikey corpus/words/numbers @512`."""
+        now = time.perf_counter()
+        if now < self._next and what:
+            return
+        self._next = now + self._seconds
+        share = done / max(total, 1)
+        left = (now - self._begin) / share * (1 - share) if done else None
+        eta = "" if left is None or not what else f", {int(left) // 60}:{int(left) % 60:02d} left"
+        tail = f": {what}" if what else f" in {now - self._begin:.0f} s"
+        print(f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True)

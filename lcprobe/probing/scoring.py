@@ -1,0 +1,157 @@
+"""Scoring: what a model makes of the answer to each question, by teacher forcing or by greedy decoding.
+
+Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones before
+it; greedy decoding follows the answer until its first miss, so the two agree on every sample.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.tasks.episode import Episode, Query
+from lcprobe.tasks.tokenizer import Tokenizer
+
+LOGIT_ROWS = 4096
+"""Rows of logits held at once: 4096 x 50K float32 are 0.8 GB."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of one episode."""
+
+    episode: Episode
+    query: Query
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """Everything before the answer."""
+        return self.episode.ids[: self.query.start]
+
+    @property
+    def answer(self) -> np.ndarray:
+        """The answer's ids."""
+        return self.episode.ids[self.query.start : self.query.stop]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is recorded of one question."""
+
+    exact: bool
+    first_token: bool
+    token_accuracy: float
+    log_likelihood: float
+    rank: int
+    distractor_hit: bool
+    prediction: str
+
+
+class Scorer(Protocol):
+    """Anything that can be probed: a model behind `ModelScorer`, or an oracle with a planted defect."""
+
+    def score(self, items: list[Item]) -> list[Score]:
+        """Scores of questions whose prompts have equal length."""
+        ...
+
+
+class ModelScorer:
+    """Scores with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, device: torch.device | str, chunk: int, generate: bool = False):
+        self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
+        self.chunk, self.generate = chunk, generate
+        self._blank = tokenizer.is_blank
+
+    @torch.inference_mode()
+    def score(self, items: list[Item]) -> list[Score]:
+        """items: questions whose prompts have equal length. Memory is one chunk's activations and the state."""
+        prompts = torch.from_numpy(np.stack([item.prompt for item in items]).astype(np.int64)).to(self.device)
+        state, last = self.prefill(prompts)
+        rows, ids, lengths = _choices(items)
+        at = torch.from_numpy(rows).to(self.device)
+        likelihood, right = self._continue(state.rows(at), last[at], ids.to(self.device))
+        likelihood, right = likelihood.cpu().numpy(), right.cpu().numpy()
+        first_of = np.searchsorted(rows, np.arange(len(items)))  # the true answer is each item's first choice
+        exact = np.array([bool(right[i, : lengths[i]].all()) for i in first_of])
+        missed = np.arange(len(items)) if self.generate else np.flatnonzero(~exact)
+        longest = max((int(lengths[first_of[i]]) for i in missed), default=0)
+        greedy = self._greedy(state, last, missed, longest)
+        scores = []
+        for number, item in enumerate(items):
+            i, n = first_of[number], len(item.answer)
+            said = greedy[number][:n] if number in greedy else item.answer
+            stop = first_of[number + 1] if number + 1 < len(items) else len(rows)
+            means = np.array([likelihood[j, : lengths[j]].mean() for j in range(i, stop)])
+            seen = int(np.argmax(~self._blank[item.answer]))  # a lone leading space tells nothing
+            hit = any(len(c) <= len(said) and np.array_equal(said[: len(c)], c) for c in item.query.candidates[1:])
+            if self.generate:
+                exact[number] = bool(np.array_equal(said, item.answer))
+            scores.append(
+                Score(
+                    exact=bool(exact[number]),
+                    first_token=bool(right[i, seen]),
+                    token_accuracy=float(right[i, :n].mean()),
+                    log_likelihood=float(likelihood[i, :n].sum()),
+                    rank=1 + int((means[1:] > means[0]).sum()),
+                    distractor_hit=bool(hit and not exact[number]),
+                    prediction=self.tokenizer.decode(np.asarray(said)).strip(),
+                )
+            )
+        return scores
+
+    def prefill(self, prompts: Tensor) -> tuple[Any, Tensor]:
+        """prompts: (batch, seqlen) -> the state after them and the hidden vector of the last token (batch, d_model)."""
+        state, hidden = self.model.new_state(prompts.shape[0]), None
+        for lo in range(0, prompts.shape[1], self.chunk):
+            hidden, state = self.model.hidden(prompts[:, lo : lo + self.chunk], state=state)
+        assert hidden is not None
+        return state, hidden[:, -1]
+
+    def _continue(self, state: Any, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""
+        hidden = last[:, None]
+        if ids.shape[1] > 1:
+            more, _ = self.model.hidden(ids[:, :-1], state=state)
+            hidden = torch.cat([hidden, more], dim=1)
+        flat, targets = hidden.flatten(0, 1), ids.flatten()
+        likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
+        right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
+        for lo in range(0, len(flat), LOGIT_ROWS):
+            part = slice(lo, lo + LOGIT_ROWS)
+            logits = self.model.logits(flat[part])
+            picked = logits.gather(-1, targets[part, None])[:, 0]
+            likelihood[part] = picked - logits.logsumexp(-1)
+            right[part] = logits.argmax(-1) == targets[part]
+        return likelihood.view(ids.shape), right.view(ids.shape)
+
+    def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
+        """Greedy continuations of `steps` tokens for some rows of the batch."""
+        if not len(which):
+            return {}
+        at = torch.from_numpy(which).to(self.device)
+        state, hidden = state.rows(at), last[at]
+        made = []
+        for step in range(steps):
+            token = self.model.logits(hidden).argmax(-1)
+            made.append(token)
+            if step + 1 < steps:
+                out, state = self.model.hidden(token[:, None], state=state)
+                hidden = out[:, -1]
+        ids = torch.stack(made, dim=1).cpu().numpy()
+        return {int(row): ids[i] for i, row in enumerate(which)}
+
+
+def _choices(items: list[Item]) -> tuple[np.ndarray, Tensor, np.ndarray]:
+    """Every candidate of every item: its item (n,), ids padded to one width (n, width), and length (n,)."""
+    rows, choices = [], []
+    for number, item in enumerate(items):
+        rows += [number] * len(item.query.candidates)
+        choices += item.query.candidates
+    width = max(map(len, choices))
+    ids = np.zeros((len(choices), width), dtype=np.int64)  # padding follows the answer and changes nothing before it
+    for i, choice in enumerate(choices):
+        ids[i, : len(choice)] = choice
+    return np.array(rows), torch.from_numpy(ids), np.array([len(c) for c in choices])

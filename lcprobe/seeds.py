@@ -1,0 +1,91 @@
+"""Randomness as a pure function of names: the same names give the same numbers on any machine and version.
+
+Numbers come from SHAKE-256 over the names, not from a library generator whose stream may change between releases.
+Nothing here holds state that a checkpoint would have to save.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def _key(parts: Sequence[object]) -> bytes:
+    return repr(tuple(parts)).encode()
+
+
+def seed_of(*parts: str | int | float) -> int:
+    """A 63-bit seed for generators that need one (torch), from any names."""
+    return int.from_bytes(hashlib.shake_256(_key(parts)).digest(8), "little") >> 1
+
+
+class Stream:
+    """A sequence of 64-bit words drawn from one key. Not shared, not saved: made anew from its names."""
+
+    def __init__(self, *parts: str | int | float):
+        self._key, self._block = _key(parts), 0
+
+    def words(self, n: int) -> np.ndarray:
+        """(n,) uint64, uniform."""
+        self._block += 1
+        raw = hashlib.shake_256(self._key + self._block.to_bytes(8, "little")).digest(8 * n)
+        return np.frombuffer(raw, dtype="<u8")
+
+    def uniform(self, n: int) -> np.ndarray:
+        """(n,) float64 in [0, 1)."""
+        return (self.words(n) >> np.uint64(11)) * 2.0**-53
+
+    def integers(self, high: int, n: int) -> np.ndarray:
+        """(n,) int64 in [0, high), `high` at most 2^53."""
+        return np.minimum((self.uniform(n) * high).astype(np.int64), high - 1)
+
+    def integer(self, high: int) -> int:
+        """One integer in [0, high), any size of `high` (bias below 2^-64 of a step)."""
+        size = max(8, (high.bit_length() + 7) // 8 + 8)
+        self._block += 1
+        raw = hashlib.shake_256(self._key + self._block.to_bytes(8, "little")).digest(size)
+        return int.from_bytes(raw, "little") * high >> (8 * size)
+
+    def permutation(self, n: int) -> np.ndarray:
+        """(n,) int64, a uniform permutation."""
+        return np.argsort(self.words(n), kind="stable")
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One item."""
+        return items[self.integer(len(items))]
+
+
+class Draws:
+    """Named streams under one key: `draw("value")` does not move when another name is drawn more or less often."""
+
+    def __init__(self, *parts: str | int | float):
+        self._parts = parts
+
+    def __call__(self, *names: str | int | float) -> Stream:
+        return Stream(*self._parts, "/", *names)
+
+
+def permuted(index: int, n: int, *key: str | int | float) -> int:
+    """Where a keyed permutation of range(n) sends `index`: a four-round Feistel network with cycle walking.
+
+    Stateless, O(1) memory, a bijection for every n (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    if not 0 <= index < n:
+        raise ValueError(f"index {index} outside range({n})")
+    half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    mask, prefix = (1 << half) - 1, _key(key)
+    while True:
+        left, right = index >> half, index & mask
+        for turn in range(4):
+            raw = hashlib.blake2b(right.to_bytes(8, "little") + bytes([turn]), key=_short(prefix), digest_size=8)
+            left, right = right, left ^ (int.from_bytes(raw.digest(), "little") & mask)
+        index = left << half | right
+        if index < n:
+            return index
+
+
+def _short(key: bytes) -> bytes:
+    return key if len(key) <= 64 else hashlib.blake2b(key).digest()

@@ -1,0 +1,92 @@
+"""Probe a study and write its report: what stands behind `evaluate.py`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from lcprobe.analysis.power import detectable
+from lcprobe.analysis.report import write_report
+from lcprobe.choices import plain
+from lcprobe.config import Config, parse
+from lcprobe.errors import ConfigError
+from lcprobe.studies.facts import facts_of
+from lcprobe.studies.machine import keep_memory, set_up_logging
+from lcprobe.studies.session import Session, find_targets, open_session, probe
+from lcprobe.studies.trackers import WandbTracker
+from lcprobe.tracking import NoTracker
+
+
+def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
+    """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the report."""
+    set_up_logging()
+    keep_memory()
+    if not folders:
+        config = parse(mapping)
+        folders = [Path(config.study.folder) / config.study.name]
+        if not folders[0].is_dir():
+            raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
+    targets = find_targets(folders)
+    base = plain(targets[0].config)
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
+    assert isinstance(merged, dict)
+    config = parse(merged)  # type: ignore[arg-type]
+    out = _out_folder(folders, config, mapping)
+    session = open_session(targets, config, out)
+    print_grid(session)
+    if plan_only:
+        return
+    records = probe(session)
+    study = facts_of(session)
+    tracker = _tracker(session, config)
+    report = write_report(study, records, out, tracker)
+    if isinstance(tracker, WandbTracker):
+        for row in report.cells:
+            if row.get("accuracy") is not None:
+                tracker.metrics({"probe/length": row["length"], f"probe/{row['model']}/{row['task']}": row["accuracy"]})
+        tracker.artifact(f"{config.study.name}-records", "records", sorted((out / "records").glob("*.parquet")))
+        tracker.finish()
+    console = Console()
+    for sentence in report.summary:
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    console.print(f"report: {report.html}", markup=False, soft_wrap=True)
+
+
+def print_grid(session: Session) -> None:
+    """What will be asked, what it costs, and what it can see."""
+    plan, n_models = session.plan, len(session.targets)
+    cells = [row for unit in plan.units for row in unit.rows()]
+    console = Console()
+    console.print(
+        f"{n_models} models x {len(cells)} cells, {sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens a model"
+    )
+    main = [row for row in cells if row["control"] == "none"] or cells
+    n = min(row["n"] for row in main)
+    depths = len({row["depth"] for row in main})
+    for name, value in detectable(n, depths).items():
+        console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
+    for note in plan.notes:
+        console.print(f"  left out: {note}", markup=False)
+
+
+def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:
+    """One folder given: there (a checkpoint's run). Several: a study of their own name."""
+    if len(folders) == 1:
+        folder = folders[0]
+        return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    study = mapping.get("study")
+    if not isinstance(study, dict) or not study.get("name"):
+        raise ConfigError("study.name", None, "a name for the comparison of several folders, such as study.name=comparison")
+    return Path(config.study.folder) / config.study.name
+
+
+def _tracker(session: Session, config: Config) -> Any:
+    if config.track.wandb == "off":
+        return NoTracker()
+    facts = {"targets": {t.name: str(t.checkpoint.name) for t in session.targets}, "probe": plain(config.probe)}
+    name = f"{config.study.name}/probe"
+    return WandbTracker(
+        config.track, session.out, name=name, group=config.study.name, job_type="probe", tags=["probe"], facts=facts
+    )

@@ -1,0 +1,106 @@
+"""Facts for the report: what was trained, how it was matched and tuned, and what the tasks look like."""
+
+from dataclasses import replace
+from typing import Any
+
+from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.choices import plain
+from lcprobe.config import to_yaml
+from lcprobe.files import digest_file, read_json
+from lcprobe.models.parts import model_cost
+from lcprobe.probing.grid import Unit, described
+from lcprobe.studies.session import Session, Target
+from lcprobe.studies.status import read_status, versions
+from lcprobe.studies.sweep import spread_of
+from lcprobe.studies.trackers import read_metrics
+from lcprobe.tasks.episode import Factors
+from lcprobe.training.checkpoint import load_progress
+
+
+def facts_of(session: Session) -> StudyFacts:
+    """What the report prints beside the records."""
+    runs = [_run_facts(target) for target in session.targets]
+    counts = [run.params for run in runs]
+    folder = session.targets[0].run_folder
+    sweep_file = folder.parent / "sweep_used.json" if folder else None
+    sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
+    groups = list(dict.fromkeys(row["group"] for row in sweep))
+    notes = list(session.plan.notes)
+    notes += [_spread_note(spread_of(sweep, group)) for group in groups]
+    rows = [row for unit in session.plan.units for row in unit.rows()]
+    return StudyFacts(
+        name=session.config.study.name,
+        runs=runs,
+        tasks=[_task_facts(session, name) for name in session.tasks.made],
+        matching=[_matching_row(target) for target in session.targets],
+        mismatch=max(counts) / min(counts) - 1,
+        sweep=sweep,
+        versions=versions() | {"corpus": session.data.manifest["corpus_digest"][:16]},
+        config_yaml=to_yaml(replace(session.config, grid={})),
+        expected_cells=rows,
+        notes=notes,
+    )
+
+
+def _run_facts(target: Target) -> RunFacts:
+    status = read_status(target.run_folder) if target.run_folder else {}
+    progress = load_progress(target.checkpoint)
+    cost = model_cost(target.config.model, target.config.train.context_length)
+    metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
+    return RunFacts(
+        name=target.name,
+        group=status.get("group", target.name),
+        layout=target.config.model.layout,
+        seed=target.config.seed,
+        context_length=target.config.train.context_length,
+        params=cost.params,
+        embedding_params=cost.embedding,
+        tokens=progress.tokens,
+        lr=target.config.train.lr,
+        seconds=progress.seconds,
+        data_digest=progress.digest,
+        skipped_steps=progress.skipped,
+        checkpoint=digest_file(target.checkpoint / "model.safetensors")[:16],
+        tuned=status.get("tuned", "not swept"),
+        metrics=metrics,
+    )
+
+
+def _matching_row(target: Target) -> dict[str, Any]:
+    config, length = target.config, target.config.train.context_length
+    cost = model_cost(config.model, length)
+    return {
+        "model": target.name,
+        "layout": config.model.layout,
+        "d_model": config.model.d_model,
+        "d_ff": config.model.d_ff,
+        "parameters": cost.params,
+        "embedding": cost.embedding,
+        f"state bytes @{length}": cost.blocks.state_bytes,
+        f"KV bytes @{length}": cost.blocks.kv_bytes,
+        f"FLOPs/token @{length}": round(cost.flops),
+        "tokens": load_progress(target.checkpoint).tokens,
+        "lr": config.train.lr,
+    }
+
+
+def _task_facts(session: Session, name: str) -> TaskFacts:
+    made, settings = session.tasks.made[name], plain(session.tasks.made[name].config)
+    unit: Unit | None = next((u for u in session.plan.units if u.task == name and u.control == "none"), None)
+    example, chance = "", None
+    if unit is not None:
+        episode = made.episode(Factors(unit.formats, unit.length, 0.5, 0))
+        query = episode.queries[0]
+        decode = session.data.tokenizer.decode
+        example = f"{decode(episode.ids[: query.start])} -> {decode(episode.ids[query.start : query.stop])}"
+        chances = {q.chance for q in episode.queries}
+        chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
+    return TaskFacts(name, described({"type": "niah", **settings}), chance, settings.get("n_keys", 2) > 1, example)
+
+
+def _spread_note(spread: dict[str, Any]) -> str:
+    edge = "; the best rate is at the edge of the grid" if spread["at edge"] else ""
+    return (
+        f"learning rate of {spread['group']}: best {spread['best lr']:g} (answer loss {spread['best loss']:.3f}, worst rate "
+        f"{spread['worst loss']:.3f}); within 10 % of the best: {spread['rates within 10 % of best']}{edge}"
+    )

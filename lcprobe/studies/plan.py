@@ -1,0 +1,247 @@
+"""The plan of a study: grid -> runs, each with a stable name, matched sizes, cost, and estimates of time and memory.
+
+    grid:
+      seed: [0, 1]                         an axis of values: its name is a key of the config
+      arch:                                an axis of labels: any settings under each
+        mamba2: {model: {layout: mamba2 x 4}, train: {lr: 0.01}}
+        transformerpp: {model: {layout: attention+mlp x 2}}
+
+The product of the axes is the study; models are matched over the whole of it.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lcprobe.choices import choose
+from lcprobe.config import Config, parse
+from lcprobe.data.corpus import sources_of
+from lcprobe.errors import ConfigError
+from lcprobe.files import check_name
+from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.tokenizer import load_tokenizer
+
+MAX_RUNS = 10_000
+GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
+"""FLOP/s of dense bfloat16 products, as the makers state them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its name, the labels that make it, its resolved config, and its cost at the training length."""
+
+    name: str
+    group: str
+    config: Config
+    matched: Matched
+
+    @property
+    def folder(self) -> Path:
+        """runs/<study>/<run>."""
+        return Path(self.config.study.folder) / self.config.study.name / self.name
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All runs of a study, matched."""
+
+    config: Config
+    runs: list[Run]
+    mismatch: float
+
+    @property
+    def folder(self) -> Path:
+        """runs/<study>."""
+        return Path(self.config.study.folder) / self.config.study.name
+
+
+def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
+    """Expand the grid, match the models, check every run. Raises ConfigError at the first mistake."""
+    base = parse(mapping)
+    tokenizer = load_tokenizer(base.data.tokenizer, base.data.bos)
+    _check_choices(base)
+    drafts: list[tuple[str, str, Config]] = []
+    group_of: dict[str, str] = {}
+    for labels, patches in _product(base.grid):
+        merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
+        for patch in patches:
+            merged = OmegaConf.merge(merged, OmegaConf.create(patch))
+        plain_mapping = OmegaConf.to_container(merged)
+        assert isinstance(plain_mapping, dict)
+        try:
+            config = parse(plain_mapping)  # type: ignore[arg-type]
+        except ConfigError as error:
+            where = f"grid ({', '.join(labels)}): {error.key}" if labels else error.key
+            raise ConfigError(where, error.given, error.allowed, error.near) from None
+        _check_choices(config)
+        if config.model.vocab_size is None:
+            config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
+        elif config.model.vocab_size < tokenizer.vocab_size:
+            raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {tokenizer.vocab_size}")
+        parts = [label for label in labels if label]
+        name = "-".join(parts) if parts else (base.study.run or "run")
+        axes = [axis for axis, _ in _flat(base.grid)]
+        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or name
+        drafts.append((check_name("grid", name), group, config))
+        group_of |= {label: group_of.get(label, group) for label in parts}
+    _unlike(drafts)
+    # a seed changes no size: match one run of each group
+    models = {group: config.model for _, group, config in drafts}
+    rules = base.match
+    if isinstance(rules.budget, str) and rules.budget not in models and rules.budget in group_of:
+        rules = replace(rules, budget=group_of[rules.budget])  # a label names the first model that carries it
+    matched = match(models, rules, drafts[0][2].train.context_length)
+    runs = [_resolved(name, group, config, matched[group]) for name, group, config in drafts]
+    return StudyPlan(base, runs, mismatch_of(matched))
+
+
+def _check_choices(config: Config) -> None:
+    """What only the chosen task or the disk can tell: settings of tasks, a corpus that is there."""
+    sources_of(config.data.corpus)
+    for name, recipe in config.data.recipes.items():
+        choose(TASKS, recipe.task, f"data.recipes.{name}.task")
+    for name, task in config.probe.tasks.items():
+        choose(TASKS, task, f"probe.tasks.{name}")
+
+
+def _product(grid: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:
+    """(labels, patches) of every run."""
+    axes: list[list[tuple[str, dict[str, Any]]]] = []
+    for name, levels in _flat(grid):
+        key = f"grid.{name}"
+        if isinstance(levels, Mapping) and levels:
+            for label, patch in levels.items():
+                check_name(key, str(label))
+                if not isinstance(patch, Mapping):
+                    raise ConfigError(f"{key}.{label}", patch, "a mapping of settings, such as {model: {...}}")
+            axes.append([(str(label), dict(patch)) for label, patch in levels.items()])
+        elif isinstance(levels, list | tuple) and levels:
+            axes.append([(_label(name, level), _nested(name, level)) for level in levels])
+        else:
+            raise ConfigError(key, levels, "a list of values, or a mapping of labels to settings")
+    total = 1
+    for axis in axes:
+        total *= len(axis)
+    if total > MAX_RUNS:
+        raise ConfigError("grid", f"{total} runs", f"at most {MAX_RUNS}")
+    return [([label for label, _ in combo], [patch for _, patch in combo]) for combo in itertools.product(*axes)]
+
+
+def _flat(grid: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Axes by dotted name: `{train: {lr: [..]}}` is `train.lr`, as on the command line."""
+    for name, levels in grid.items():
+        nested = isinstance(levels, Mapping) and levels and all(isinstance(v, list) for v in levels.values())
+        if nested:
+            yield from _flat(levels, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", levels
+
+
+def _label(key: str, level: Any) -> str:
+    last = key.rsplit(".", 1)[-1]
+    text = f"{level:g}" if isinstance(level, float) else str(level)
+    name = f"s{text}" if last == "seed" else f"{last}{text}"
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)[:60]
+
+
+def _nested(key: str, level: Any) -> dict[str, Any]:
+    made = OmegaConf.create({})
+    try:
+        OmegaConf.update(made, key, level, force_add=True)
+    except OmegaConfBaseException:
+        raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
+    return OmegaConf.to_container(made)  # type: ignore[return-value]
+
+
+def _unlike(drafts: list[tuple[str, str, Config]]) -> None:
+    """What makes runs a study must be equal in all of them."""
+    names = [name for name, _, _ in drafts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("grid", f"two runs called {name}", "labels that differ")
+    first = drafts[0][2]
+    for name, _, config in drafts[1:]:
+        for key in ("study", "probe", "match", "track"):
+            if getattr(config, key) != getattr(first, key):
+                raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
+
+
+def _resolved(name: str, group: str, config: Config, matched: Matched) -> Run:
+    """The config that, run alone, makes this run again."""
+    resolved = replace(
+        config,
+        model=matched.config,
+        study=replace(config.study, run=name),
+        match=replace(config.match, budget=None),
+        grid={},
+    )
+    return Run(name, group, resolved, matched)
+
+
+def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
+    """One row a model: the table that `--plan` prints and the report shows."""
+    rows = []
+    machine = plan.config.study.plan_for
+    peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
+    seen = set()
+    for run in plan.runs:
+        if run.group in seen:
+            continue
+        seen.add(run.group)
+        c, cost, train = run.matched.config, run.matched.cost, run.config.train
+        hours, gigabytes = _estimates(run, peak)
+        off = run.matched.mismatch
+        rows.append(
+            {
+                "model": run.group,
+                "layout": c.layout + (f" (n_layers {c.n_layers})" if c.n_layers else ""),
+                "d_model": c.d_model,
+                "d_ff": c.d_ff,
+                "parameters": cost.params,
+                "embedding": cost.embedding,
+                "off budget": "" if off is None else f"{off:+.2%}",
+                f"state bytes @{train.context_length}": cost.blocks.state_bytes,
+                f"KV bytes @{train.context_length}": cost.blocks.kv_bytes,
+                f"FLOPs/token @{train.context_length}": round(cost.flops),
+                "tokens": train.tokens,
+                "lr": train.lr,
+                f"hours, {machine} (est.)": round(hours, 4) if hours < 0.1 else round(hours, 2),
+                "memory GB (est.)": round(gigabytes, 2),
+            }
+        )
+    return rows
+
+
+def _estimates(run: Run, peak: float) -> tuple[float, float]:
+    """Hours at a utilisation seen at this size, and gigabytes a device for weights, gradients, moments and activations."""
+    cost, train, model = run.matched.cost, run.config.train, run.matched.config
+    width = model.d_model or 1
+    share = min(0.35, 0.05 + width / 2000)  # of the peak of matrix products: small models spend their time elsewhere
+    seconds = 3 * cost.flops * train.tokens / (peak * share * train.devices)
+    per_pass = train.batch_tokens / train.accumulate / train.devices
+    sublayers = max(1, (cost.blocks.params // (4 * width * width)))
+    activations = per_pass * width * 4 * 10 * sublayers
+    return seconds / 3600, (16 * cost.params + activations) / 1e9
+
+
+def measured_peak() -> float:
+    """This machine's matrix products, FLOP/s: float32 on a CPU, bfloat16 on a GPU. A fifth of a second."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    size, dtype, device = (8192, torch.bfloat16, "cuda") if gpu else (1024, torch.float32, "cpu")
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    best = 0.0
+    for _ in range(5):
+        begin = time.perf_counter()
+        b = a @ a
+        float(b[0, 0])  # waits for the device
+        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+    return best

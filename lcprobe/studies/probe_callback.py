@@ -1,0 +1,53 @@
+"""Probing while training: a small fixed subset of the grid, every so many tokens, on the live model."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.runner import score_unit
+from lcprobe.probing.scoring import ModelScorer
+from lcprobe.tasks.haystack import Materials
+from lcprobe.tracking import Tracker
+from lcprobe.training.config import TrainConfig
+from lcprobe.training.module import Training
+
+
+class ProbeWhileTraining(pl.Callback):
+    """Logs accuracy by task, length and depth against tokens. Its time is not counted as training."""
+
+    def __init__(self, train: TrainConfig, probe: ProbeConfig, grid: Grid, materials: Materials, tracker: Tracker):
+        self._tasks, self._probe, self._tracker = TaskSet(probe, materials), probe, tracker
+        self._units = self._tasks.plan([grid], train.context_length).units
+        tokens = train.tokens // 5 if train.probe_every is None else train.probe_every
+        self._every = max(1, tokens // train.batch_tokens) if tokens else 0
+        self._last = train.steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Probe at the boundary of a due step."""
+        assert isinstance(pl_module, Training)
+        step = pl_module.progress.step
+        boundary = (batch_idx + 1) % pl_module.config.accumulate == 0
+        due = self._every and boundary and (step % self._every == 0 or step == self._last)
+        if not due or not trainer.is_global_zero:
+            return
+        pl_module.pause_clock()
+        model = pl_module.model
+        model.eval()
+        scorer = ModelScorer(model, self._tasks.materials.tokenizer, pl_module.device, self._probe.chunk)
+        values: dict[str, float | int] = {"tokens": pl_module.progress.tokens}
+        for unit in self._units:
+            hits: dict[float, list[bool]] = {}
+            for factors, _, score in score_unit(unit, self._tasks, scorer, self._probe.batch_tokens):
+                hits.setdefault(factors.depth, []).append(score.exact)
+            every = [hit for depth in hits.values() for hit in depth]
+            name = f"probe/{unit.task}@{unit.length}"
+            if every:
+                values[name] = sum(every) / len(every)
+            values |= {f"{name}/depth{depth:g}": sum(h) / len(h) for depth, h in hits.items()}
+        self._tracker.metrics(values)
+        model.train()
+        pl_module.resume_clock()

@@ -1,0 +1,202 @@
+"""Train every run of a plan: each in its folder, each from wherever it stands, all on the same data."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lcprobe.choices import plain
+from lcprobe.config import Config, parse, to_yaml
+from lcprobe.data.mixture import Mixture
+from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.errors import ConfigError, DataError, LcprobeError
+from lcprobe.files import digest_json, owned, write_atomic
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.studies.plan import Run
+from lcprobe.studies.probe_callback import ProbeWhileTraining
+from lcprobe.studies.status import read_status, versions, write_status
+from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
+from lcprobe.tracking import Tracker
+from lcprobe.training.checkpoint import Progress, latest, load_progress
+from lcprobe.training.fit import fit
+from lcprobe.training.ranks import agreed, is_main, join
+
+log = logging.getLogger(__name__)
+FREE = {("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile")}
+"""Settings that may change between a run and its continuation."""
+
+
+def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any]:
+    """Train one run to the end of its budget; its status. A finished run is returned as it is.
+
+    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, and what
+    `fit` raises.
+    """
+    folder, config = folder or run.folder, run.config
+    join(config.train)
+    with owned(folder) if is_main() else nullcontext():
+        status, done = agreed(_standing(folder, config) if is_main() else ({}, None))
+        if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
+            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
+            return status
+        text = to_yaml(config)
+        if is_main():
+            prepare(config.data)
+        agreed(None)
+        data = prepare(config.data)
+        mixture = make_mixture(run, data)
+        trackers: list[Tracker] = []
+        wandb = None
+        if is_main():
+            write_atomic(folder / "config.yaml", text)
+            trackers.append(CsvTracker(folder / "metrics.csv", done.tokens if done else 0))
+            if config.track.wandb != "off":
+                wandb = _wandb(run, folder, data)
+                trackers.append(wandb)
+        tracker = Trackers(trackers)
+        facts = {
+            "run": run.name,
+            "group": run.group,
+            "params": run.matched.cost.params,
+            "embedding_params": run.matched.cost.embedding,
+            "tuned": tuned,
+            "corpus_digest": data.manifest["corpus_digest"],
+            "versions": versions(),
+        }
+        if is_main():
+            write_status(folder, {"status": "training", **facts})
+        callbacks = []
+        if config.probe.while_training is not None and config.train.probe_every != 0:
+            grid = config.probe.while_training
+            callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
+        model = LanguageModel(config.model)
+        try:
+            module = fit(
+                config.train,
+                model,
+                mixture,
+                folder,
+                seed=config.seed,
+                config_yaml=text,
+                tracker=tracker,
+                callbacks=callbacks,
+            )
+        except (LcprobeError, KeyboardInterrupt, OSError) as error:
+            if is_main():
+                write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
+            if wandb:
+                wandb.finish()
+            raise
+        p = module.progress
+        facts |= {
+            "step": p.step,
+            "tokens": p.tokens,
+            "data_digest": p.digest,
+            "skipped": p.skipped,
+            "seconds": p.seconds,
+        }
+        if is_main():
+            write_status(folder, {"status": "done", **facts})
+        if wandb:
+            wandb.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
+            final = latest(folder / "checkpoints")
+            if config.track.checkpoints and final:
+                files = [path for path in final.iterdir() if path.name != "optimizer.safetensors"]
+                wandb.artifact(f"{run.config.study.name}-{run.name}", "checkpoint", files)
+            wandb.finish()
+        return {"status": "done", **facts}
+
+
+def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Progress | None]:
+    """A run's status, and how far its newest valid checkpoint is."""
+    _check_same_run(folder, plain(config))
+    start = latest(folder / "checkpoints")
+    return read_status(folder), load_progress(start) if start else None
+
+
+def make_mixture(run: Run, data: Prepared) -> Mixture:
+    """The run's training batches, checked. Raises ConfigError for a vocabulary that the model does not cover."""
+    config = run.config
+    if (config.model.vocab_size or 0) < data.tokenizer.vocab_size:
+        raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {data.tokenizer.vocab_size}")
+    mixture = Mixture(
+        config.data,
+        data,
+        context_length=config.train.context_length,
+        rows=config.train.rows,
+        steps=config.train.steps,
+        parts=config.train.accumulate * config.train.devices,
+        seed=config.seed,
+    )
+    mixture.check()
+    return mixture
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
+    path = folder / "config.yaml"
+    try:
+        made = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        made = None
+    if not isinstance(made, dict):
+        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder made by train.py")
+    return made
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Digest of what decides a run's result: model, data, training, seed."""
+    return digest_json(_deciding(config))[:16]
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: dict(config[k]) for k in ("model", "data", "train")}
+    kept["data"].pop("folder", None)
+    for room, key in FREE:
+        kept[room].pop(key, None)
+    return {**kept, "seed": config["seed"]}
+
+
+def _check_same_run(folder: Path, wanted: dict[str, Any]) -> None:
+    if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
+        return
+    found = plain(parse(read_run_config(folder)))
+    new, old = _deciding(wanted), _deciding(found)
+    for key, given, before in _differences(new, old):
+        raise ConfigError(key, given, f"{before!r} as in {folder} (or another study.name)")
+
+
+def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(new, dict) and isinstance(old, dict):
+        found = []
+        for name in dict.fromkeys([*new, *old]):
+            found += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
+        return found
+    return [] if new == old else [(key, new, old)]
+
+
+def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
+    config, cost = run.config, run.matched.cost
+    train = config.train
+    facts = {
+        **plain(config),
+        "params": cost.params,
+        "embedding_params": cost.embedding,
+        "tokenizer_digest": data.tokenizer.digest,
+        "corpus_digest": data.manifest["corpus_digest"],
+    }
+    facts = {k: v for k, v in facts.items() if k not in ("grid", "probe")}
+    tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
+    study = config.study.name
+    return WandbTracker(
+        config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts
+    )
+
+
+def with_lr(run: Run, lr: float) -> Run:
+    """The same run at another learning rate."""
+    return replace(run, config=replace(run.config, train=replace(run.config.train, lr=lr)))

@@ -1,0 +1,67 @@
+"""A study from its plan to its trained runs: what stands behind `train.py`."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lcprobe.config import to_yaml
+from lcprobe.files import write_atomic, write_json
+from lcprobe.studies.machine import keep_memory, set_up_logging
+from lcprobe.studies.plan import StudyPlan, make_plan, matching_table
+from lcprobe.studies.run import train_run
+from lcprobe.studies.sweep import read_sweep, spread_of, tune
+from lcprobe.training.ranks import is_main
+
+log = logging.getLogger(__name__)
+
+
+def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
+    """Print the matching table and what a study costs."""
+    plan = make_plan(mapping)
+    if plan.config.study.tuned_by is not None:
+        read_sweep(Path(plan.config.study.tuned_by))
+    print_rows(matching_table(plan), "matched models")
+    spread = f"parameters within {plan.mismatch:.2%} of each other"
+    tokens = sum(run.config.train.tokens for run in plan.runs)
+    runs = ", ".join(run.name for run in plan.runs)
+    Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
+    return plan
+
+
+def train_study(mapping: Mapping[str, Any]) -> None:
+    """Sweep if asked, then train every run of the study; finished runs are left as they are."""
+    set_up_logging()
+    keep_memory()
+    plan = print_plan(mapping) if is_main() else make_plan(mapping)
+    if plan.config.study.run is None and is_main():
+        write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
+    runs, tuned, sweep = tune(plan)
+    if sweep and is_main():
+        write_json(plan.folder / "sweep_used.json", sweep)
+        print_rows([spread_of(sweep, group) for group in dict.fromkeys(row["group"] for row in sweep)], "learning rates")
+    if plan.config.study.lr_sweep.only:
+        Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (study.tuned_by takes it)", soft_wrap=True)
+        return
+    for run in plan.runs:
+        status = train_run(runs[run.name], tuned[run.group])
+        console = Console(quiet=not is_main())
+        console.print(
+            f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s, data digest {status['data_digest'][:16]}"
+            + (f", {status['skipped']} steps skipped" if status["skipped"] else "")
+        )
+    where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
+    Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)
+
+
+def print_rows(rows: list[dict[str, Any]], title: str) -> None:
+    """Rows as a table on the terminal."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row.values()))
+    Console(width=None if Console().is_terminal else 200).print(table)

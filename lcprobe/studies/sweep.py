@@ -1,0 +1,134 @@
+"""The learning-rate sweep: short trials of every architecture at every rate, so that nobody is compared untuned.
+
+Recurrent models learn recall in a narrow window of rates (arXiv 2508.19029). The score of a trial is its answer loss (text
+loss without episodes) over the last tenth of its budget: every batch is new, so training loss is held-out loss.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lcprobe.choices import plain
+from lcprobe.errors import ConfigError
+from lcprobe.files import digest_json, read_json, write_json
+from lcprobe.studies.plan import Run, StudyPlan
+from lcprobe.studies.run import train_run, with_lr
+from lcprobe.studies.trackers import read_metrics
+from lcprobe.training.ranks import is_main
+
+log = logging.getLogger(__name__)
+NEAR_BEST = 1.1
+"""A rate counts as good when its score is within this factor of the best one."""
+
+
+def tune(plan: StudyPlan) -> tuple[dict[str, Run], dict[str, str], list[dict[str, Any]]]:
+    """The runs at their best rates, how each group was tuned, and the rows of the sweep.
+
+    With study.lr_sweep: run the trials that are missing. With study.tuned_by: take an earlier sweep's rates, if it was of
+    the same models and data. Raises ConfigError for a sweep file that is not there or knows none of the groups.
+    """
+    sweep = plan.config.study.lr_sweep
+    if sweep.lrs:
+        rows = _sweep(plan)
+        if is_main():
+            write_json(plan.folder / "lr_sweep.json", {"identity": _identities(plan), "rows": rows})
+        found = {"identity": _identities(plan), "rows": rows}
+    elif plan.config.study.tuned_by is not None:
+        found = read_sweep(Path(plan.config.study.tuned_by))
+    else:
+        return {run.name: run for run in plan.runs}, {run.group: "not swept" for run in plan.runs}, []
+    best = {row["group"]: row for row in found["rows"] if row["best"]}
+    runs, how = {}, {}
+    for run in plan.runs:
+        row = best.get(run.group)
+        if row is None:
+            how[run.group] = "not swept"
+            runs[run.name] = run
+            continue
+        same = found["identity"].get(run.group) == _identities(plan)[run.group]
+        edge = "swept, at the edge of the grid" if row["at_edge"] else "swept"
+        how[run.group] = edge if same else "swept for another model or other data"
+        runs[run.name] = with_lr(run, row["lr"])
+        if row["at_edge"]:
+            log.warning("%s: the best rate %g is at the edge of the sweep: widen study.lr_sweep.lrs", run.group, row["lr"])
+    return runs, how, found["rows"]
+
+
+def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
+    """Best rate and score of a group, the worst score, and how many rates are within NEAR_BEST of the best."""
+    own = [row for row in rows if row["group"] == group and row["score"] is not None]
+    best = min(own, key=lambda row: row["score"])
+    near = [row["lr"] for row in own if row["score"] <= NEAR_BEST * best["score"]]
+    return {
+        "group": group,
+        "best lr": best["lr"],
+        "best loss": best["score"],
+        "worst loss": max(row["score"] for row in own),
+        "rates within 10 % of best": f"{len(near)} of {len(own)} ({min(near):g} to {max(near):g})",
+        "at edge": next(row["at_edge"] for row in own if row["best"]),
+    }
+
+
+def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
+    sweep = plan.config.study.lr_sweep
+    groups: dict[str, Run] = {}
+    for run in plan.runs:
+        groups.setdefault(run.group, run)
+    rows = []
+    for group, run in groups.items():
+        scores: dict[float, list[float]] = {}
+        for lr in sweep.lrs:
+            for seed in sweep.seeds:
+                trial = _trial(run, lr, seed, min(sweep.tokens, run.config.train.tokens))
+                folder = plan.folder / "sweep" / trial.name
+                log.info("sweep: %s", trial.name)
+                train_run(trial, "trial", folder)
+                scores.setdefault(lr, []).append(_score(folder))
+        finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(x == x for x in s)}
+        if not finite:
+            raise ConfigError("study.lr_sweep.lrs", sweep.lrs, f"rates at which {group} trains to a finite loss")
+        best = min(finite, key=lambda lr: finite[lr])
+        for lr in sweep.lrs:
+            is_best = lr == best
+            edge = is_best and lr in (sweep.lrs[0], sweep.lrs[-1])
+            rows.append({"group": group, "lr": lr, "score": finite.get(lr), "best": is_best, "at_edge": edge})
+    return rows
+
+
+def _trial(run: Run, lr: float, seed: int, tokens: int) -> Run:
+    config = run.config
+    train = replace(config.train, lr=lr, tokens=tokens, probe_every=0, checkpoint_every=tokens)
+    track = replace(config.track, wandb="off")
+    name = f"{run.group}-lr{lr:g}-s{seed}"
+    return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed))
+
+
+def _score(folder: Path) -> float:
+    rows = [row for row in read_metrics(folder / "metrics.csv") if "train/loss" in row]
+    rows = rows[-max(1, len(rows) // 10) :]
+    name = "train/answer_loss" if all("train/answer_loss" in row for row in rows) else "train/text_loss"
+    values = [row.get(name, float("nan")) for row in rows]
+    return sum(values) / len(values)
+
+
+def _identities(plan: StudyPlan) -> dict[str, str]:
+    """By group, a digest of what a tuned rate is good for: model, data, row length and batch."""
+    made = {}
+    for run in plan.runs:
+        c = run.config
+        data = {k: v for k, v in plain(c.data).items() if k != "folder"}
+        shape = [c.train.context_length, c.train.batch_tokens, c.train.schedule]
+        made[run.group] = digest_json([plain(c.model), data, shape])[:16]
+    return made
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The rows and identities of an earlier sweep. Raises ConfigError for a file that is none."""
+    try:
+        found = read_json(path)
+        if isinstance(found["identity"], dict) and {"group", "lr", "best", "at_edge"} <= set(found["rows"][0]):
+            return found
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        pass
+    raise ConfigError("study.tuned_by", str(path), "a lr_sweep.json written by a study with study.lr_sweep")

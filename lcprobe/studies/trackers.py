@@ -1,0 +1,197 @@
+"""Trackers: CSV always, W&B through Lightning's logger where it can be had. Neither can stop a run.
+
+W&B: group = study, job types train and probe, every row with its own x-axis (`tokens`, `probe/length`), never W&B's step.
+"""
+
+import csv
+import io
+import logging
+import netrc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lcprobe.files import write_atomic
+from lcprobe.studies.config import TrackConfig
+from lcprobe.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class CsvTracker:
+    """metrics.csv: a row a moment, columns as they appear. Rows past `tokens` come from an interrupted run and go."""
+
+    def __init__(self, path: Path, tokens: int):
+        self._path = path
+        self.rows = [row for row in read_metrics(path) if row.get("tokens", 0) <= tokens]
+        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        self._rewrite()
+
+    def metrics(self, values: Mapping[str, float | int]) -> None:
+        """Append a row; a new column rewrites the file."""
+        self.rows.append(dict(values))
+        fresh = [name for name in values if name not in self._columns]
+        if fresh:
+            self._columns += fresh
+            self._rewrite()
+            return
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([values.get(name, "") for name in self._columns])
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The analysis writes its own CSV files."""
+
+    def figure(self, name: str, png: Path) -> None:
+        """Figures are files already."""
+
+    def _rewrite(self) -> None:
+        if not self._columns:
+            self._path.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(self._columns)
+        writer.writerows([row.get(name, "") for name in self._columns] for row in self.rows)
+        write_atomic(self._path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """metrics.csv as rows without the empty cells; a torn last line is left out."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    rows = []
+    for line in lines[1:]:
+        try:
+            rows.append({name: float(cell) for name, cell in zip(lines[0], line, strict=True) if cell != ""})
+        except ValueError:
+            continue
+    return rows
+
+
+class WandbTracker:
+    """One W&B run behind Lightning's WandbLogger. After any failure it stays silent and the run goes on."""
+
+    def __init__(
+        self, config: TrackConfig, folder: Path, *, name: str, group: str, job_type: str, tags: list[str], facts: dict[str, Any]
+    ):
+        self._run: Any = None
+        self.offline = True
+        try:
+            os.environ.setdefault("WANDB_SILENT", "true")  # its advice is not this program's output
+            import wandb
+            from lightning.pytorch.loggers import WandbLogger
+
+            self._wandb, self.offline = wandb, wandb_mode(config) == "offline"
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = WandbLogger(
+                experiment=wandb.init(
+                    name=name,
+                    project=config.project,
+                    dir=str(folder),
+                    mode="offline" if self.offline else "online",
+                    group=group,
+                    job_type=job_type,
+                    tags=[*tags, *config.tags],
+                    config=facts,
+                    reinit="create_new",
+                    settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+                )
+            ).experiment
+            self._run.define_metric("tokens")
+            self._run.define_metric("train/*", step_metric="tokens")
+            self._run.define_metric("probe/length")
+            self._run.define_metric("probe/*", step_metric="tokens" if job_type == "train" else "probe/length")
+        except Exception as error:  # wandb raises anything from its own errors to OSError
+            self._fail(error)
+
+    def metrics(self, values: Mapping[str, float | int]) -> None:
+        """Log a row without a step."""
+        self._try(lambda run: run.log(dict(values)))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows as a W&B table."""
+        if rows:
+            columns = list(rows[0])
+            data = [[_cell(row.get(c)) for c in columns] for row in rows]
+            self._try(lambda run: run.log({name: self._wandb.Table(columns=columns, data=data)}))
+
+    def figure(self, name: str, png: Path) -> None:
+        """Log a picture."""
+        self._try(lambda run: run.log({name: self._wandb.Image(str(png))}))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Values of the whole run."""
+        self._try(lambda run: run.summary.update(dict(values)))
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Log files as an artifact, by reference where they lie (no second copy)."""
+
+        def send(run: Any) -> None:
+            made = self._wandb.Artifact(name, type=kind)
+            for path in paths:
+                made.add_file(str(path), name=path.name, policy="immutable")
+            run.log_artifact(made)
+
+        self._try(send)
+
+    def finish(self) -> None:
+        """Close the run."""
+        self._try(lambda run: run.finish())
+        self._run = None
+
+    def _try(self, action: Any) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # see above
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._run = None
+        text = str(error).splitlines()[0] if str(error) else ""
+        log.warning("W&B is off from here on (%s: %s); CSV and records are complete", type(error).__name__, text)
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]):
+        self._all = list(trackers)
+
+    def metrics(self, values: Mapping[str, float | int]) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.metrics(values)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.table(name, rows)
+
+    def figure(self, name: str, png: Path) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.figure(name, png)
+
+
+def wandb_mode(config: TrackConfig) -> str:
+    """online or offline; `auto` is online only when a key lies ready, so that nothing ever prompts."""
+    if config.wandb in ("online", "offline"):
+        return config.wandb
+    asked = os.environ.get("WANDB_MODE")
+    if asked in ("offline", "dryrun"):
+        return "offline"
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    try:
+        return "online" if netrc.netrc().authenticators("api.wandb.ai") else "offline"
+    except (OSError, netrc.NetrcParseError):
+        return "offline"
+
+
+def _cell(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

@@ -1,0 +1,102 @@
+"""Episode: one sequence of exactly the asked length, with everything that varied as plain fields."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.files import digest_bytes
+from lcprobe.tasks.tokenizer import Tokenizer
+
+SUITE = "1"
+"""Version of the suite: part of every draw, so that numbers of different suites never mix."""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The three format factors of a cell."""
+
+    haystack: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What an episode is a pure function of, besides the task's config and the materials.
+
+    depth: 0 the asked needle comes first .. 1 last. index: sample number; equal index means the same key, value, haystack
+    offset and question at every depth, length, format and model. split: "probe", or "train" for training episodes.
+    """
+
+    formats: Formats
+    length: int
+    depth: float
+    index: int
+    control: str = "none"
+    split: str = "probe"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question and its answer inside an episode.
+
+    start, stop: the answer's tokens in `ids`. needle: where the asked value begins, None when it is not in the context;
+    distance: tokens from its end to the answer. candidates: token ids of the values to choose from,
+    the true one first. chance: score of choosing one of them without looking at the key.
+    """
+
+    key: str
+    answer: str
+    start: int
+    stop: int
+    needle: int | None
+    distance: int | None
+    candidates: tuple[np.ndarray, ...] = field(repr=False)
+    chance: float
+
+
+@dataclass(frozen=True)
+class Episode:
+    """ids: (length,) int32, BOS and the last answer included. haystack_start: the window's first token in its stream."""
+
+    ids: np.ndarray = field(repr=False)
+    queries: tuple[Query, ...]
+    needles: tuple[tuple[int, int], ...]
+    haystack_start: int
+    haystack_tokens: int
+    rounds: float
+    realised_depth: float
+
+    @property
+    def digest(self) -> str:
+        """First 128 bits of the digest of the ids: the prompt is regenerable and need not be stored."""
+        return digest_bytes(self.ids.astype("<i4").tobytes())[:32]
+
+
+def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, reach: int = 16) -> bool:
+    """Whether re-encoding the text around each joint gives the same ids; short sequences are checked whole.
+
+    Windows begin and end at words, at least `reach` tokens from the joint where there are as many.
+    """
+    first = 1 if tokenizer.bos_id is not None else 0
+    if len(ids) <= 256:
+        return tokenizer.same_after_round_trip(ids)
+    spans: list[list[int]] = []
+    opens = tokenizer.opens_word
+    for joint in sorted(joints):
+        low, high = max(first, joint - reach), min(len(ids), joint + reach)
+        while low > first and not opens[ids[low]]:
+            low -= 1
+        while high < len(ids) and not opens[ids[high]]:
+            high += 1
+        if spans and low <= spans[-1][1]:
+            spans[-1][1] = max(high, spans[-1][1])
+        else:
+            spans.append([low, high])
+    return all(tokenizer.same_after_round_trip(ids[low:high]) for low, high in spans)
+
+
+def too_short(length: int, needed: int, what: str) -> EpisodeError:
+    """The error for an episode that does not fit; nothing is ever cut to make it fit."""
+    return EpisodeError("length", length, f">= {needed} tokens for {what}")

@@ -1,0 +1,163 @@
+"""Formats of keys and values: words, numbers, uuids, hex; drawn without repetition, optionally with an exact token count.
+
+    words     falcon, or amber-falcon where many are needed      numbers   4071932
+    uuids     3f2c9a71-5b0e-4c1d-9e47-0a6b8d2f7c11               hex       as many tokens as a number has
+
+With single digits a number costs 7 tokens where a UUID costs 36, so "format" would otherwise be answer length: hex is
+matched to numbers, and `tokens` forces any count.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lcprobe.errors import EpisodeError
+from lcprobe.seeds import Stream
+from lcprobe.tasks.tokenizer import Tokenizer, read_words
+
+FEW = 2
+"""Candidates weighed against each other for each string that is needed."""
+TRIES = 64
+"""Candidates considered for each string that is needed before giving up."""
+MISSES = 2000
+"""Candidates in a row that are repeated or of the wrong token count before a format is exhausted."""
+
+
+@dataclass(frozen=True)
+class StringFormat:
+    """How strings of one role look."""
+
+    kind: str
+    digits: int = 7
+    """Digits of a number."""
+    pairs: bool = False
+    """Words are adjective-noun pairs."""
+    tokens: int | None = None
+    """Exact token count, or null for whatever comes; not for uuids."""
+
+    def __str__(self) -> str:
+        size = f"tokens={self.tokens}" if self.tokens else f"{self.digits} digits" if self.kind == "numbers" else ""
+        return f"{self.kind} ({size})" if size else self.kind
+
+
+def draw_strings(
+    form: StringFormat, n: int, draw: Stream, tokenizer: Tokenizer, free: Callable[[str], int], least: int, most: int, key: str
+) -> list[str]:
+    """n distinct strings, none inside another, none in the first `least` tokens of the haystack.
+
+    free(string): tokens from the haystack's offset on that do not contain it, -1 to refuse it. The first n that are free
+    for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the first few,
+    so that the choice does not depend on an episode's length unless it must. Raises EpisodeError when n cannot be found.
+    """
+    source = candidates(form, draw, tokenizer)
+    considered: list[tuple[int, str]] = []
+    several = FEW * n + 4
+    while True:
+        string = next(source, None)
+        if string is not None:
+            considered.append((min(free(string), most), string))
+            if considered[-1][0] < most and len(considered) < several:
+                continue
+        free_ones = [c for c in considered if c[0] >= most]
+        if len(free_ones) >= n or string is None or len(considered) >= several:
+            # stable: among equally free strings the earlier drawn
+            chosen = _apart(sorted(considered, key=lambda c: -c[0]), least, n)
+            if len(chosen) == n:
+                return chosen
+            if string is None or len(considered) > TRIES * (n + 4):
+                raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
+            several = max(several, 2 * len(considered))
+
+
+def _apart(considered: list[tuple[int, str]], least: int, n: int) -> list[str]:
+    """The first n that are free enough and not inside one another."""
+    chosen: list[str] = []
+    for run, string in considered:
+        if run < least or len(chosen) == n:
+            break
+        if not any(string in c or c in string for c in chosen):
+            chosen.append(string)
+    return chosen
+
+
+def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterator[str]:
+    """Distinct strings with the wished token count, in drawn order, until the format has no more to give."""
+    wanted = form.tokens
+    if form.kind == "hex" and wanted is None:
+        wanted = token_count(tokenizer, "7" * form.digits)
+    if form.kind == "words" and not form.pairs:
+        words = _words_of(tokenizer, wanted)
+        yield from (words[i] for i in draw.permutation(len(words)))
+        return
+    if form.kind == "numbers" and form.digits <= 2 and wanted is None:
+        low = 10 ** (form.digits - 1) if form.digits > 1 else 0
+        yield from (str(low + i) for i in draw.permutation(10**form.digits - low))
+        return
+    sizes: tuple[int, ...] = (form.digits,)
+    if wanted is not None and form.kind in ("numbers", "hex"):
+        sizes = _sizes_of(tokenizer, form.kind, wanted)
+    seen: set[str] = set()
+    misses = 0
+    while sizes and misses < MISSES:
+        string = _one(form, draw, sizes)
+        fits = wanted is None or form.kind == "uuids" or token_count(tokenizer, string) == wanted
+        if string in seen or not fits:
+            misses += 1
+            continue
+        seen.add(string)
+        misses = 0
+        yield string
+
+
+def check_format(key: str, form: StringFormat, tokenizer: Tokenizer) -> None:
+    """Raise EpisodeError when the tokenizer has no such string or changes it on the way there and back."""
+    string = next(candidates(form, Stream("check", form.kind), tokenizer), None)
+    if string is None:
+        raise EpisodeError(key, f"{form.kind} of {form.tokens} tokens", "a token count that this tokenizer can give")
+    if tokenizer.decode(tokenizer.encode("a " + string)).strip() != "a " + string:
+        raise EpisodeError(key, form.kind, "a format that this tokenizer gives back unchanged")
+
+
+def token_count(tokenizer: Tokenizer, string: str) -> int:
+    """Tokens of a string after a space."""
+    return len(tokenizer.piece(" " + string))
+
+
+def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
+    if form.kind == "words":
+        return f"{draw.pick(_list('adjectives'))}-{draw.pick(_list('nouns'))}"
+    if form.kind == "uuids":
+        raw = f"{draw.integer(2**128):032x}"
+        raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
+        return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+    return _characters(form.kind, draw, draw.pick(sizes))
+
+
+def _characters(kind: str, draw: Stream, size: int) -> str:
+    if kind == "hex":
+        return "".join("0123456789abcdef"[i] for i in draw.integers(16, size))
+    low = 10 ** (size - 1) if size > 1 else 0
+    return str(low + draw.integer(10**size - low))
+
+
+@lru_cache(maxsize=64)
+def _sizes_of(tokenizer: Tokenizer, kind: str, tokens: int) -> tuple[int, ...]:
+    """Numbers of characters at which strings of this kind often have this many tokens, the likeliest only."""
+    draw = Stream("sizes", kind, tokens)
+    hits = {
+        size: sum(token_count(tokenizer, _characters(kind, draw, size)) == tokens for _ in range(24))
+        for size in range(1, min(4 * tokens + 2, 40))
+    }
+    most = max(hits.values())
+    return tuple(size for size, n in hits.items() if n and n >= most / 2)
+
+
+@lru_cache(maxsize=4)
+def _list(name: str) -> list[str]:
+    return read_words(name)
+
+
+@lru_cache(maxsize=32)
+def _words_of(tokenizer: Tokenizer, tokens: int | None) -> list[str]:
+    words = read_words("nouns")
+    return words if tokens is None else [w for w in words if token_count(tokenizer, w) == tokens]

@@ -1,0 +1,159 @@
+"""Haystacks: pre-tokenised text from which exactly n tokens are cut at word boundaries, and where a string occurs in it.
+
+    corpus    held-out documents, a random offset a sample
+    noise     five short sentences, repeated (RULER's noise haystack, arXiv 2404.06654)
+    words     common words in random order
+    needles   lines that look like the needles, with other keys and values (built by the task itself)
+
+A stream is circular, so that any length can be served; an episode records how often it went round.
+"""
+
+import re
+from bisect import bisect_left
+from functools import cached_property
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.files import digest_bytes
+from lcprobe.seeds import Stream
+from lcprobe.tasks.tokenizer import Tokenizer, read_words
+
+MAX_SHIFT = 512
+"""Tokens after the drawn offset within which a window's both ends must fall on word boundaries."""
+NOISE = (
+    " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+)
+N_WORDS = 60_000
+
+
+class TokenStream:
+    """A circular text with its tokens. `cuts[i]`: the text may be cut before token i."""
+
+    def __init__(self, name: str, text: str, ids: np.ndarray, offsets: np.ndarray, tokenizer: Tokenizer):
+        """text, with ids (n,) and the character at which each token starts (n,); trimmed to begin and end at words.
+
+        Raises EpisodeError when the text has no two word boundaries.
+        """
+        opens = tokenizer.opens_word[ids] & ~np.concatenate([[False], tokenizer.is_blank[ids[:-1]]])
+        where = np.flatnonzero(opens)
+        if len(where) < 2:
+            raise EpisodeError(f"haystack {name}", f"{len(ids)} tokens", "a text of at least two words")
+        lo, hi = int(where[0]), int(where[-1])
+        self.name = name
+        self.ids, self.cuts = ids[lo:hi], opens[lo:hi]
+        self._offsets = offsets[lo : hi + 1] - offsets[lo]
+        self.text = text[int(offsets[lo]) : int(offsets[hi])]
+        self._next_found: dict[str, list[int]] = {}
+
+    @classmethod
+    def from_text(cls, name: str, text: str, tokenizer: Tokenizer) -> "TokenStream":
+        """Tokenise a text once."""
+        return cls(name, text, *tokenizer.encode_with_offsets(text), tokenizer)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the tokens that windows are cut from."""
+        return digest_bytes(self.ids.astype("<i4").tobytes())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def window(self, offset: int, n: int) -> int:
+        """The first start at or after `offset` from which n tokens end at a word boundary too.
+
+        Raises EpisodeError when there is none within MAX_SHIFT tokens.
+        """
+        for reach in (32, MAX_SHIFT):
+            starts = np.arange(offset, offset + reach) % len(self)
+            fits = np.flatnonzero(self.cuts[starts] & self.cuts[(starts + n) % len(self)])
+            if len(fits):
+                return int(starts[fits[0]])
+        raise EpisodeError(f"haystack {self.name}", f"{n} tokens", "a piece of text that begins and ends at words")
+
+    def take(self, start: int, n: int) -> np.ndarray:
+        """n tokens from `start`, going round at the end."""
+        if start + n <= len(self):
+            return self.ids[start : start + n]
+        return np.take(self.ids, np.arange(start, start + n), mode="wrap")
+
+    def cut_near(self, start: int, n: int, at: int) -> int:
+        """The word boundary nearest to `at` inside the window of n tokens: 0 .. n, both ends included."""
+        if at <= 0 or at >= n:
+            return min(max(at, 0), n)
+        for reach in (8, 64, n):
+            low, high = max(0, at - reach), min(n, at + reach)
+            inside = np.arange(low, high + 1)
+            fits = inside[self.cuts[(start + inside) % len(self)]]
+            if len(fits):
+                return int(fits[np.argmin(np.abs(fits - at))])
+        return n
+
+    def free_run(self, string: str, offset: int) -> int:
+        """How many tokens from `offset` on do not contain `string`; the stream's length when it does not occur."""
+        found = self._next_found.get(string)
+        if found is None:
+            if len(self._next_found) > 50_000:
+                self._next_found.clear()
+            found = self._next_found[string] = self._occurrences(string)
+        if not found:
+            return len(self)
+        i = bisect_left(found, offset)  # on a list: a tenth of numpy's cost for the few occurrences there are
+        return found[i] - offset if i < len(found) else found[0] + len(self) - offset
+
+    def _occurrences(self, string: str) -> list[int]:
+        """Token indices at which a string occurs, sorted. Its characters decide which part of the text can hold it."""
+        if "-" in string:
+            text, at = self._runs(r"[0-9A-Za-z-]*-[0-9A-Za-z-]*")
+        elif string.isdigit():
+            text, at = self._runs(r"\d+")
+        elif any(c.isdigit() for c in string) and string.isalnum():
+            text, at = self._runs(r"[0-9A-Za-z]*\d[0-9A-Za-z]*")
+        else:
+            text, at = self.text + self.text[: len(string)], None
+        found, i = [], text.find(string)
+        while i >= 0:
+            found.append(i)
+            i = text.find(string, i + 1)
+        chars = np.array(found, dtype=np.int64)
+        if at is not None and len(chars):
+            chars = at[np.searchsorted(at[:, 0], chars, side="right") - 1, 1]
+        # one token early: a string may begin inside a token
+        tokens = np.searchsorted(self._offsets, chars, side="right") - 1
+        return np.unique(tokens.clip(0) % len(self)).tolist()
+
+    def _runs(self, pattern: str) -> tuple[str, np.ndarray]:
+        """The runs of a pattern joined by spaces, and (place in the joined text, place in the whole text) of each."""
+        cache = self._run_cache
+        if pattern not in cache:
+            runs, at, length = [], [], 0
+            for match in re.finditer(pattern, self.text):
+                at.append((length, match.start()))
+                runs.append(match.group())
+                length += len(match.group()) + 1
+            cache[pattern] = (" ".join(runs), np.array(at or [(0, 0)], dtype=np.int64))
+        return cache[pattern]
+
+    @cached_property
+    def _run_cache(self) -> dict[str, tuple[str, np.ndarray]]:
+        return {}
+
+
+class Materials:
+    """What tasks are made of: a tokenizer and its haystack streams, each built when first asked for."""
+
+    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | None = None):
+        self.tokenizer, self._streams = tokenizer, {} if corpus is None else {"corpus": corpus}
+
+    def stream(self, name: str) -> TokenStream:
+        """The stream of a haystack kind. Raises EpisodeError for `corpus` without one."""
+        if name not in self._streams:
+            if name == "noise":
+                text = NOISE * 40
+            elif name == "words":
+                words, draw = read_words("fillers"), Stream("haystack", "words")
+                text = "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
+            else:
+                raise EpisodeError("haystack", name, "noise | words | needles (no corpus is loaded)")
+            self._streams[name] = TokenStream.from_text(name, text, self.tokenizer)
+        return self._streams[name]

@@ -1,0 +1,312 @@
+"""Needles in a haystack: keys with values somewhere in a text, and questions for some of the keys.
+
+Sources: Kamradt 2023 (LLMTest_NeedleInAHaystack); Hsieh et al. 2024, RULER, arXiv 2404.06654 (niah_single, _multikey,
+_multivalue, _multiquery). Differs from RULER: exactly `length` tokens with BOS and answer, the asked needle at an exact
+depth, a haystack window of its own for every sample, keys and values that occur once, and controls.
+
+    line       ... people of the falcon: 4071932; United States ...  falcon:            -> " 4071932"
+    sentence   ... The secret value for falcon is 4071932. ...  The secret value for falcon is    -> " 4071932"
+
+single: n_keys 1 (copying the only value scores 1: no key look-up is needed). multi-key: n_keys > 1. multi-value: n_values
+> 1, all values of the key in order. multi-query: n_queries > 1, asked one after the other. Every piece begins with a space
+and ends with punctuation, so that pieces join at word boundaries in any tokenizer.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError, require
+from lcprobe.seeds import Draws
+from lcprobe.tasks.episode import SUITE, Episode, Factors, Query, certified
+from lcprobe.tasks.formats import StringFormat, check_format, draw_strings
+from lcprobe.tasks.haystack import MAX_SHIFT, Materials, TokenStream
+from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
+from lcprobe.tasks.placing import EMPTY, Cut, LineBank, Needle, Part, in_lines, in_text, make_needle
+
+WIDEST_GUARD = 1 << 17
+"""Keys and values are absent from this much haystack if possible, so that they are the same at every shorter length."""
+MAX_CANDIDATES = 32
+
+
+class Template(NamedTuple):
+    """Wording. `ask` stands before a value in the needle and again, as the question, before the answer."""
+
+    ask: str
+    tail: str
+    first: str
+    cue: str
+
+
+TEMPLATES = {
+    "line": Template(" {key}:", ";", " find {key};", " found:"),
+    "sentence": Template(" The secret value for {key} is", ".", " Remember the value for {key}.", " That secret value is"),
+}
+AND = " and "
+"""Between several values; a word, since a tokenizer may merge a comma with the letter before it."""
+WORDING = "".join("".join(t) for t in TEMPLATES.values()) + AND
+
+
+@dataclass(frozen=True)
+class NIAHConfig:
+    """One needle task. Formats (haystack, key, value), length and depth are factors of the grid, not settings."""
+
+    n_keys: int = 4
+    """Keys in the context. With 1, printing the only value scores 1.0."""
+    n_values: int = 1
+    """Values (and needles) a key; all of the asked key's are asked for, in order of appearance."""
+    n_queries: int = 1
+    """Different keys asked one after the other."""
+    template: Literal["line", "sentence"] = "sentence"
+    """Wording of needles and questions."""
+    question: Literal["end", "start"] = "end"
+    """Where the key is asked for: after the haystack, or before it."""
+    digits: int = 7
+    """Digits of keys and values that are numbers; hex has as many tokens."""
+    word_pairs: bool = False
+    """Words are adjective-noun pairs (34 thousand) instead of nouns (278)."""
+    key_tokens: int | None = None
+    """Keys have exactly this many tokens (not uuids)."""
+    value_tokens: int | None = None
+    """Values have exactly this many tokens (not uuids)."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for counts that do not fit together."""
+        for name in ("n_keys", "n_values", "n_queries"):
+            require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        for name in ("key_tokens", "value_tokens"):
+            value = getattr(self, name)
+            require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
+        require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
+        require(f"{at}.n_queries", self.n_queries, self.n_queries <= self.n_keys, f"<= n_keys ({self.n_keys})")
+        simple = self.n_queries == 1 or (self.question == "end" and self.n_values == 1)
+        require(f"{at}.n_queries", self.n_queries, simple, "1 with question: start or n_values > 1")
+
+
+class NIAH:
+    """The generator: `episode(factors)` is a pure function of the config, the materials and the factors."""
+
+    Config = NIAHConfig
+
+    def __init__(self, config: NIAHConfig, materials: Materials):
+        self.config, self.materials, self.template = config, materials, TEMPLATES[config.template]
+        self._banks: dict[tuple[str, str, str], LineBank] = {}
+
+    def episode(self, factors: Factors) -> Episode:
+        """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
+
+        Raises EpisodeError for a length that is too short (naming the least), a depth outside 0..1, unknown formats, or
+        formats that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
+        """
+        check_factors(factors)
+        for attempt in range(4):  # another window where re-encoding would differ at a joint: rare, and the same everywhere
+            episode, joints = self._build(factors, attempt)
+            # training takes the same pieces; what is measured is certified one by one
+            if factors.split == "train" or certified(episode.ids, joints, self.materials.tokenizer):
+                return episode
+        raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
+
+    def shortest(self, factors: Factors) -> int:
+        """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
+        check_factors(factors)
+        formats = factors.formats
+        for role, kind in (("key", formats.key), ("value", formats.value)):
+            check_format(f"formats.{role}", self._form(kind, role), self.materials.tokenizer)
+        try:
+            self._build(replace(factors, length=1), 0)
+        except _TooShort as error:
+            return error.needed
+        return 1
+
+    def _build(self, factors: Factors, attempt: int) -> tuple[Episode, list[int]]:
+        """The episode and where its pieces join."""
+        cfg, tok, control = self.config, self.materials.tokenizer, factors.control
+        draw = Draws("niah", SUITE, factors.split, factors.index)
+        as_lines = factors.formats.haystack == "needles"
+        stream = self.materials.stream("words" if as_lines else factors.formats.haystack)
+        offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
+        keys, values = self._strings(factors, draw, stream, offset)
+        needles = [
+            make_needle(tok, self.template.ask.format(key=key), value, self.template.tail)
+            for key, value in zip(np.repeat(keys[:-1], cfg.n_values), values, strict=True)
+        ]  # those of the asked key first
+        depths = [factors.depth, *draw("depth").uniform(len(needles))[1:].tolist()]
+        order = _order(depths, cfg.n_values, control)
+        opening, questions = self._questions(keys, needles, order, control)
+
+        bos = EMPTY if tok.bos_id is None else np.array([tok.bos_id], dtype=np.int32)
+        fixed = len(bos) + len(opening) + sum(len(needles[i].whole) for i in order)
+        fixed += sum(len(q.ask) + len(q.answer) + len(q.tail) for q in questions)
+        room = 0 if control == "query_only" else factors.length - fixed
+        if room < 0:
+            raise _TooShort(factors.length, fixed, len(order), self.config.template)
+        last = cfg.n_values if control == "zero_distance" else 0
+        cuts = [Cut(i, 2.0 + i if i < last else depths[i], needles[i]) for i in order]  # past 1: after all the others
+        start, values_near, n_lines = stream.window(offset, room) if room else offset, [], 0
+        if as_lines and room:
+            bank = self._bank(factors)
+            lines = bank.run(draw("lines").integer(1 << 30), room, {*keys, *values})
+            left = room - int(bank.size(lines).sum())
+            start = stream.window(offset, left) if left else offset
+            context = in_lines(bank, lines, stream.take(start, left), cuts, 0)
+            values_near, n_lines = [bank.value(line) for line in lines[:MAX_CANDIDATES]], len(lines)
+        else:
+            context = in_text(stream, start, room, cuts, 0)
+        hay = _Haystack(start, room, room / len(stream), n_lines, values_near)
+        order = [index for _, index in context if index is not None]
+        _, questions = self._questions(keys, needles, order, control)  # several values: asked in order of appearance
+        return self._assembled([bos, opening], context, questions, needles, order, hay)
+
+    def _assembled(
+        self,
+        before: list[np.ndarray],
+        context: list[Part],
+        questions: "list[_Question]",
+        needles: list[Needle],
+        order: list[int],
+        hay: "_Haystack",
+    ) -> tuple[Episode, list[int]]:
+        pieces, joints, at = list(before), [len(before[0])], sum(map(len, before))
+        first, placed = at, {}
+        for part, index in context:
+            joints.append(at)
+            if index is not None:
+                n = needles[index]
+                placed[index] = at
+                joints += [at + len(n.ask), at + len(n.ask) + len(n.value)]
+            pieces.append(part)
+            at += len(part)
+        span = at - first - len(needles[0].whole)
+        queries: list[Query] = []
+        asked: set[int] = set()
+        for q in questions:
+            asked.add(q.needle)
+            begin = at + len(q.ask)
+            value_at = placed[q.needle] + len(needles[q.needle].ask) if q.needle in placed else None
+            distance = None if value_at is None else begin - value_at - len(needles[q.needle].value)
+            others = []
+            if self.config.n_values == 1:
+                others = [needles[i].value for i in order if i not in asked] + hay.values
+            left = max(1, self.config.n_keys - len(queries) + hay.n_lines)
+            choice = (q.answer, *others[: MAX_CANDIDATES - 1])
+            queries.append(Query(q.key, q.text, begin, begin + len(q.answer), value_at, distance, choice, 1.0 / left))
+            pieces += [q.ask, q.answer, q.tail]
+            joints += [at, begin, *range(begin + 16, begin + len(q.answer), 16), begin + len(q.answer)]
+            at += len(q.ask) + len(q.answer) + len(q.tail)
+        episode = Episode(
+            ids=np.concatenate(pieces),
+            queries=tuple(queries),
+            needles=tuple((placed[i], placed[i] + len(needles[i].whole)) for i in order),
+            haystack_start=hay.start,
+            haystack_tokens=hay.tokens,
+            rounds=hay.rounds,
+            realised_depth=(placed[0] - first) / span if 0 in placed and span > 0 else 0.0,
+        )
+        return episode, joints
+
+    def _form(self, kind: str, role: str) -> StringFormat:
+        cfg = self.config
+        tokens = cfg.key_tokens if role == "key" else cfg.value_tokens
+        return StringFormat(kind, cfg.digits, cfg.word_pairs, None if kind == "uuids" else tokens)
+
+    def _strings(self, factors: Factors, draw: Draws, stream: TokenStream, offset: int) -> tuple[list[str], list[str]]:
+        """n_keys + 1 keys (the last is in no needle) and n_keys x n_values values, absent from the haystack's window."""
+        cfg, tok, formats = self.config, self.materials.tokenizer, factors.formats
+        least = min(factors.length + MAX_SHIFT, len(stream))
+        most = max(least, min(WIDEST_GUARD, len(stream)))
+        taken: list[str] = []
+
+        def free(string: str) -> int:
+            if string in WORDING or any(string in t or t in string for t in taken):
+                return -1
+            return stream.free_run(string, offset)
+
+        # a stream of draws for each role and kind: another value format leaves the keys as they were
+        key_form, value_form = self._form(formats.key, "key"), self._form(formats.value, "value")
+        keys = draw_strings(key_form, cfg.n_keys + 1, draw("key", formats.key), tok, free, least, most, "formats.key")
+        taken += keys
+        n_values = cfg.n_keys * cfg.n_values
+        values = draw_strings(value_form, n_values, draw("value", formats.value), tok, free, least, most, "formats.value")
+        return keys, values
+
+    def _questions(
+        self, keys: list[str], needles: list[Needle], order: list[int], control: str
+    ) -> "tuple[np.ndarray, list[_Question]]":
+        """What stands before the haystack, and the questions after it, the last without its tail."""
+        cfg, t, tok = self.config, self.template, self.materials.tokenizer
+        key = keys[-1] if control == "wrong_key" else keys[0]
+        opening, ask = EMPTY, tok.piece(t.ask.format(key=key))
+        if cfg.question == "start":
+            opening, ask = tok.piece(t.first.format(key=key)), tok.piece(t.cue)
+        if cfg.n_values > 1:
+            asked = [i for i in order if i < cfg.n_values] or list(range(cfg.n_values))
+            text = AND.join(needles[i].text for i in asked)
+            answer = np.concatenate([p for i in asked for p in (tok.piece(AND.rstrip()), needles[i].value)][1:])
+            return opening, [_Question(key, text, asked[0], ask, answer, EMPTY)]
+        tail, last = tok.piece(t.tail), cfg.n_queries - 1
+        questions = [_Question(key, needles[0].text, 0, ask, needles[0].value, tail if last else EMPTY)]
+        for i in range(1, cfg.n_queries):
+            n = needles[i]
+            questions.append(_Question(keys[i], n.text, i, n.ask, n.value, EMPTY if i == last else tail))
+        return opening, questions
+
+    def _bank(self, factors: Factors) -> LineBank:
+        formats = factors.formats
+        name = (formats.key, formats.value, factors.split)
+        if name not in self._banks:
+            forms = self._form(formats.key, "key"), self._form(formats.value, "value")
+            ask = self.template.ask
+            self._banks[name] = LineBank(
+                self.materials.tokenizer, *forms, lambda key: ask.format(key=key), self.template.tail, "niah", SUITE, *name
+            )
+        return self._banks[name]
+
+
+class _Question(NamedTuple):
+    """Text of the answer, the needle that holds it, and the ids of question, answer and what separates the next one."""
+
+    key: str
+    text: str
+    needle: int
+    ask: np.ndarray
+    answer: np.ndarray
+    tail: np.ndarray
+
+
+class _Haystack(NamedTuple):
+    """The window's start and tokens, how often its stream went round, and the lines that look like needles."""
+
+    start: int
+    tokens: int
+    rounds: float
+    n_lines: int
+    values: list[np.ndarray]
+
+
+class _TooShort(EpisodeError):
+    def __init__(self, length: int, needed: int, n_needles: int, template: str):
+        self.needed = needed
+        super().__init__("length", length, f">= {needed} tokens for {n_needles} needles in `{template}` wording")
+
+
+def check_factors(factors: Factors) -> None:
+    """Raise EpisodeError for a depth, control, haystack or format outside its set."""
+    require("depth", factors.depth, 0 <= factors.depth <= 1, "0 .. 1")
+    require("length", factors.length, factors.length >= 1, ">= 1")
+    require("control", factors.control, factors.control in CONTROLS, " | ".join(CONTROLS))
+    require("formats.haystack", factors.formats.haystack, factors.formats.haystack in HAYSTACKS, " | ".join(HAYSTACKS))
+    require("formats.key", factors.formats.key, factors.formats.key in KINDS, " | ".join(KINDS))
+    require("formats.value", factors.formats.value, factors.formats.value in KINDS, " | ".join(KINDS))
+
+
+def _order(depths: list[float], n_asked: int, control: str) -> list[int]:
+    """Needles of the context in order of depth; the asked key's are the first `n_asked`."""
+    indices = range(len(depths))
+    if control == "query_only":
+        return []
+    if control == "no_needle":
+        return sorted(indices[n_asked:], key=lambda i: depths[i])
+    if control == "zero_distance":
+        return sorted(indices[n_asked:], key=lambda i: depths[i]) + list(indices[:n_asked])
+    return sorted(indices, key=lambda i: depths[i])

@@ -1,0 +1,200 @@
+"""Placing needles in a haystack: the needle parts, the text that is cut for them, and lines that look like them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.seeds import Stream
+from lcprobe.tasks.formats import StringFormat, candidates
+from lcprobe.tasks.haystack import TokenStream
+from lcprobe.tasks.tokenizer import Tokenizer
+
+EMPTY = np.array([], dtype=np.int32)
+OFFSETS = 1024
+"""Samples begin at one of this many lines of a bank, whatever their length."""
+
+Part = tuple[np.ndarray, int | None]
+"""A piece of the context, and which needle it is (None: haystack)."""
+
+
+@dataclass(frozen=True)
+class Needle:
+    """Token ids of one key-value pair: `whole` is ask + value + tail. text: the value."""
+
+    whole: np.ndarray
+    ask: np.ndarray
+    value: np.ndarray
+    text: str
+
+
+class Cut(NamedTuple):
+    """Needle `index` belongs at `depth`: 0 before all of the haystack .. 1 after it."""
+
+    index: int
+    depth: float
+    needle: Needle
+
+
+def make_needle(tokenizer: Tokenizer, ask: str, value: str, tail: str) -> Needle:
+    """The parts one by one: each begins with a space or is punctuation, and every episode is certified as a whole."""
+    parts = tokenizer.piece(ask), tokenizer.piece(" " + value), tokenizer.piece(tail)
+    return Needle(np.concatenate(parts), parts[0], parts[1], value)
+
+
+def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: int) -> list[Part]:
+    """The window of `room` tokens with every needle at the word nearest its depth."""
+    text = stream.take(start, room)
+    parts: list[Part] = []
+    done = 0
+    for place, cut in arranged(cuts, asked, room, lambda at: stream.cut_near(start, room, at)):
+        if place > done:
+            parts.append((text[done:place], None))
+        parts.append((cut.needle.whole, cut.index))
+        done = place
+    if done < room:
+        parts.append((text[done:], None))
+    return parts
+
+
+def arranged(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int]) -> list[tuple[int, Cut]]:
+    """Needles in order of appearance, each with the haystack tokens before it.
+
+    The others stand at their share of the haystack, wherever the asked one is. The asked one stands where `depth` of all
+    other tokens, needles included, come before it. snap: the nearest place where the haystack may be cut.
+    """
+    places = [(snap(round(min(c.depth, 1) * room)), c) for c in cuts if c.index != asked]
+    others = sorted(places, key=lambda p: (p[0], p[1].depth))
+    mine = next((c for c in cuts if c.index == asked), None)
+    if mine is None:
+        return others
+    sizes = [len(c.needle.whole) for _, c in others]
+    wanted = mine.depth * (room + sum(sizes))
+    best: tuple[float, int, int] | None = None
+    for rank in range(len(others) + 1):
+        low = others[rank - 1][0] if rank else 0
+        high = others[rank][0] if rank < len(others) else room
+        before = sum(sizes[:rank])
+        place = min(max(snap(round(min(max(wanted - before, low), high))), low), high)
+        off = abs(place + before - wanted)
+        if best is None or off < best[0]:
+            best = (off, rank, place)
+    assert best is not None
+    return [*others[: best[1]], (best[2], mine), *others[best[1] :]]
+
+
+class LineBank:
+    """Lines of one wording and format, no string twice, tokenised once; a sample takes a run of them.
+
+    Lines that follow each other here are certified to join exactly, so only new neighbours need a check.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, key: StringFormat, value: StringFormat, ask: Callable[[str], str], tail: str, *names: str
+    ):
+        self._tokenizer, self._tail, self._ask = tokenizer, tail, ask
+        self._keys = candidates(key, Stream("bank keys", *names), tokenizer)
+        self._values = candidates(value, Stream("bank values", *names), tokenizer)
+        self._line_of: dict[str, int] = {}
+        self._needles: list[Needle] = []
+        self._text = "\n"
+        self._flat, self._ends = EMPTY, np.array([0])
+        self._done = False
+
+    def run(self, offset: int, tokens: int, taken: set[str]) -> np.ndarray:
+        """Lines, by number, that fill at most `tokens` tokens from line `offset` on, without those that share a string with
+        `taken`. Raises EpisodeError when the format has no more distinct strings.
+        """
+        self._extend(OFFSETS, 0)
+        first = offset % min(OFFSETS, len(self._needles))
+        self._extend(0, int(self._ends[first]) + tokens + sum(map(len, taken)))
+        n = len(self._needles)
+        lines = np.arange(first, first + n) % n
+        hit = [line for string in taken for line in self._sharing(string)]
+        lines = lines[~np.isin(lines, hit)]
+        used = np.cumsum(self._ends[lines + 1] - self._ends[lines])
+        fit = int(np.searchsorted(used, tokens, side="right"))
+        if fit == len(lines):
+            given = f"a haystack of more than {fit} needle-like lines"
+            raise EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")
+        return lines[:fit]
+
+    def size(self, lines: np.ndarray) -> np.ndarray:
+        """(n,) tokens of each line."""
+        return self._ends[lines + 1] - self._ends[lines]
+
+    def value(self, line: int) -> np.ndarray:
+        """Token ids of a line's value."""
+        return self._needles[line].value
+
+    def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
+        """The lines' ids, neighbours of the bank in one piece."""
+        if not len(lines):
+            return []
+        breaks = np.flatnonzero(np.diff(lines) != 1) + 1
+        runs = np.split(lines, breaks)
+        return [self._flat[self._ends[run[0]] : self._ends[run[-1] + 1]] for run in runs]
+
+    def _sharing(self, string: str) -> list[int]:
+        """Lines with a string that contains `string` or lies inside it."""
+        found, at = [], self._text.find(string)
+        while at >= 0:
+            left, right = self._text.rfind("\n", 0, at) + 1, self._text.index("\n", at)
+            found.append(self._line_of[self._text[left:right]])
+            at = self._text.find(string, right)
+        inside = {string[a:b] for a in range(len(string)) for b in range(a + 1, len(string) + 1)}
+        return found + [self._line_of[part] for part in inside if part in self._line_of]
+
+    def _extend(self, lines: int, tokens: int) -> None:
+        """Grow to so many lines and tokens, if the format has as many."""
+        added: list[np.ndarray] = []
+        size = int(self._ends[-1])
+        while (len(self._needles) < lines or size < tokens) and not self._done:
+            key, value = self._fresh(self._keys), self._fresh(self._values)
+            if key is None or value is None:
+                self._done = True
+                break
+            needle = make_needle(self._tokenizer, self._ask(key), value, self._tail)
+            self._needles.append(needle)
+            added.append(needle.whole)
+            size += len(needle.whole)
+        if added:
+            piece = np.concatenate(added)
+            last = self._flat[self._ends[-2] :] if len(self._ends) > 1 else EMPTY
+            if not self._tokenizer.same_after_round_trip(np.concatenate([last, piece])):
+                raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
+            self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
+            self._flat = np.concatenate([self._flat, piece])
+        if not self._needles:
+            raise EpisodeError("formats", "no line", "a format with distinct strings")
+
+    def _fresh(self, source: Iterator[str]) -> str | None:
+        for string in source:
+            if string not in self._line_of:
+                self._line_of[string] = len(self._needles)
+                self._text += string + "\n"
+                return string
+        return None
+
+
+def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
+    """The lines, then a few common words, with every needle at the line nearest its depth."""
+    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
+    ends = np.cumsum([0, *sizes])
+    parts: list[Part] = []
+    done = 0
+
+    def up_to(rank: int) -> None:
+        nonlocal done
+        parts.extend((piece, None) for piece in bank.pieces(lines[done:rank]))
+        if len(filler) and rank > len(lines) >= done:
+            parts.append((filler, None))
+        done = max(done, rank)
+
+    for place, cut in arranged(cuts, asked, int(ends[-1]), lambda at: int(ends[np.argmin(np.abs(ends - at))])):
+        up_to(int(np.searchsorted(ends, place)))
+        parts.append((cut.needle.whole, cut.index))
+    up_to(len(sizes))
+    return parts

@@ -1,0 +1,134 @@
+"""Tokenizer: any `tokenizers` JSON (byte-level BPE, SentencePiece-like BPE or Unigram), seen as pieces that join exactly.
+
+    piece(" falcon")      token ids as they are in the middle of a text, whatever the tokenizer does at a text's start
+    opens_word[id]        this token begins a word after a space: a text may be cut before it
+    same_after_round_trip(ids)   encode(decode(ids)) == ids, the test that every episode passes
+
+The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
+"""
+
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.files import digest_bytes
+
+ANCHOR = "a"
+BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
+
+
+class Tokenizer:
+    """Ids to and from text. Adds no special tokens by itself; `bos_id` is None where the vocabulary has no such token."""
+
+    def __init__(self, json_text: str, bos: str | None = None):
+        """json_text: the content of a tokenizer.json. bos: its begin token by name; null finds the usual ones.
+
+        Raises ConfigError for text that is no tokenizer and for a `bos` that it does not have.
+        """
+        try:
+            self._inner = tokenizers.Tokenizer.from_str(json_text)
+        except Exception as error:  # the library raises bare Exception
+            raise ConfigError("data.tokenizer", "an unreadable file", f"a tokenizer.json ({error})") from None
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        self.digest = digest_bytes(json_text.encode())
+        self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
+        names = [bos] if bos is not None else list(BOS_NAMES)
+        found = [self._inner.token_to_id(name) for name in names]
+        if bos is not None and found[0] is None:
+            raise ConfigError("data.bos", bos, "a token of this tokenizer")
+        self.bos_id: int | None = next((i for i in found if i is not None), None)
+        self._anchor = self._ids(ANCHOR)
+        self._pieces: dict[str, np.ndarray] = {}
+
+    def encode(self, text: str) -> np.ndarray:
+        """Text -> (n,) int32, as a text of its own."""
+        return np.array(self._ids(text), dtype=np.int32)
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """Texts -> ids of each, on all cores."""
+        return [np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch(texts, add_special_tokens=False)]
+
+    def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Text -> ids (n,) int32 and the character where each token starts (n,) int64."""
+        encoding = self._inner.encode(text, add_special_tokens=False)
+        starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
+        return np.array(encoding.ids, dtype=np.int32), starts
+
+    def decode(self, ids: np.ndarray) -> str:
+        """(n,) -> text, special tokens included as written."""
+        return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def piece(self, text: str) -> np.ndarray:
+        """Ids of `text` as the continuation of a word: what stands in the middle of a longer text. Remembered.
+
+        Raises EpisodeError where this tokenizer would merge across the joint.
+        """
+        known = self._pieces.get(text)
+        if known is not None:
+            return known
+        ids = self._ids(ANCHOR + text)
+        n = len(self._anchor)
+        if ids[:n] != self._anchor or len(ids) == n:
+            raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
+        made = np.array(ids[n:], dtype=np.int32)
+        made.setflags(write=False)
+        if len(self._pieces) > 200_000:
+            self._pieces.clear()
+        self._pieces[text] = made
+        return made
+
+    def same_after_round_trip(self, ids: np.ndarray) -> bool:
+        """Whether encode(decode(ids)) == ids, BOS apart. A window must begin at a word."""
+        body = ids[1:] if self.bos_id is not None and len(ids) and ids[0] == self.bos_id else ids
+        return self._ids(self.decode(body)) == body.tolist()
+
+    @cached_property
+    def opens_word(self) -> np.ndarray:
+        """(vocab_size,) bool: a space followed by something that is no space."""
+        return np.array([_opens_word(name) for name in self._names], dtype=bool)
+
+    @cached_property
+    def is_blank(self) -> np.ndarray:
+        """(vocab_size,) bool: nothing but white space."""
+        return np.array([not name.strip(" ▁ĠĊĉčĀ\t\n\r") for name in self._names], dtype=bool)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [self._inner.id_to_token(i) or "" for i in range(self.vocab_size)]
+
+    def _ids(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+
+def _opens_word(name: str) -> bool:
+    return len(name) > 1 and name[0] in " Ġ▁" and name[1] not in " Ġ▁ĊĉčĀ\t\n\r"
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer:
+    """`shipped`, a tokenizer.json, a folder that holds one, or (online) a Hugging Face name.
+
+    Raises ConfigError when there is none.
+    """
+    if source == "shipped":
+        return Tokenizer((resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos)
+    path = Path(source)
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_file():
+        return Tokenizer(path.read_text(encoding="utf-8"), bos)
+    if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):
+        try:
+            return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos)
+        except Exception:  # offline, unknown, private: the library raises bare Exception for all of them
+            pass
+    raise ConfigError("data.tokenizer", source, "shipped, a tokenizer.json, a folder with one, or a reachable hub name")
+
+
+def read_words(name: str) -> list[str]:
+    """A shipped word list: `nouns`, `adjectives` or `fillers`. No word contains another of the first two lists."""
+    return (resources.files("lcprobe.tasks") / "assets" / f"{name}.txt").read_text(encoding="utf-8").split()

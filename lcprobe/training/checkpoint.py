@@ -1,0 +1,149 @@
+"""Checkpoints: a folder is whole, digested and renamed into place, or it is not there. Safetensors and JSON, no pickle.
+
+    step-00001200/  model.safetensors  optimizer.safetensors  state.json  config.yaml  manifest.json
+
+The newest folder that matches its manifest wins; a damaged one is set aside as bad-*, named, and never loaded.
+"""
+
+import logging
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lcprobe.errors import CheckpointError
+from lcprobe.files import publish_folder, read_json, verify_folder, write_json
+
+STEP = re.compile(r"^step-(\d{8,})$")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. digest: rolling digest of everything that was shown to the model; skipped: non-finite steps."""
+
+    step: int = 0
+    tokens: int = 0
+    digest: str = ""
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, config_yaml: str, keep: int
+) -> Path:
+    """Write `step-N` into `folder` and remove all but the newest `keep`. Raises OSError when the disk does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".tmp-{progress.step}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(_tensors(model), temporary / "model.safetensors")
+        save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
+        write_json(temporary / "state.json", asdict(progress))
+        (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
+        final = folder / f"step-{progress.step:08d}"
+        publish_folder(temporary, final, {"kind": "checkpoint", "step": progress.step})
+    except SafetensorError as error:  # the library's name for a full disk
+        raise OSError(28, f"checkpoint not written ({error})", str(folder)) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for _, old in checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of all checkpoints, newest first, unverified."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m.group(1)), path) for path in folder.iterdir() if (m := STEP.match(path.name)) and path.is_dir()]
+    return sorted(found, reverse=True)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint that is what its manifest says; None where there is none at all.
+
+    Damaged ones are renamed to bad-*. Raises CheckpointError when all are damaged: never back to the start in silence.
+    """
+    for leftover in folder.glob(".tmp-*") if folder.is_dir() else []:
+        shutil.rmtree(leftover, ignore_errors=True)
+    found, reasons = checkpoints(folder), []
+    for _, path in found:
+        _, damage = verify_folder(path)
+        if damage is None:
+            return path
+        aside = path.with_name(f"bad-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        log.warning("%s is damaged (%s): set aside as %s", path.name, damage, aside.name)
+        reasons.append(f"{path.name}: {damage}")
+    already = sorted(p.name for p in folder.glob("bad-step-*")) if folder.is_dir() else []
+    if reasons or already:
+        what = "; ".join(reasons) or ", ".join(already)
+        raise CheckpointError(f"{folder}: no valid checkpoint ({what}); delete the folder to train from the start")
+    return None
+
+
+def load_progress(checkpoint: Path) -> Progress:
+    """Where the run was."""
+    return Progress(**read_json(checkpoint / "state.json"))
+
+
+def load_model(checkpoint: Path, model: nn.Module) -> None:
+    """Copy weights into a built model. Raises CheckpointError where names, shapes or dtypes differ."""
+    wanted, found = _tensors(model), _read(checkpoint / "model.safetensors")
+    _check_same(checkpoint, wanted, found)
+    model.load_state_dict(found, strict=True)
+
+
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put AdamW's moments back. Raises CheckpointError where they do not belong to this model."""
+    found = _read(checkpoint / "optimizer.safetensors")
+    for name, parameter in model.named_parameters():
+        moments = {part: found.pop(f"{part}.{name}", None) for part in ("step", "exp_avg", "exp_avg_sq")}
+        missing = [part for part, value in moments.items() if value is None]
+        if len(missing) == 3:  # never updated: nothing to restore
+            continue
+        if missing or moments["exp_avg"].shape != parameter.shape:  # type: ignore[union-attr]
+            raise CheckpointError(f"{checkpoint}: optimizer state of {name} is incomplete or of another shape")
+        optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items() if v is not None}
+    if found:
+        raise CheckpointError(f"{checkpoint}: optimizer state of unknown parameters {sorted(found)[:3]}")
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    made = {}
+    for name, parameter in model.named_parameters():
+        for part, value in optimizer.state.get(parameter, {}).items():
+            made[f"{part}.{name}"] = value.detach().cpu().contiguous()
+    return made
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not readable ({error})") from None
+
+
+def _check_same(checkpoint: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    for name in sorted({*wanted, *found}):
+        if name not in found or name not in wanted:
+            which = "lacks" if name not in found else "has an unknown"
+            raise CheckpointError(f"{checkpoint}: model.safetensors {which} {name}; allowed: the tensors of its config.yaml")
+        if wanted[name].shape != found[name].shape or wanted[name].dtype != found[name].dtype:
+            given, allowed = found[name], wanted[name]
+            raise CheckpointError(
+                f"{checkpoint}: {name} is {given.dtype} {tuple(given.shape)}; allowed: {allowed.dtype} {tuple(allowed.shape)}"
+            )

@@ -1,0 +1,175 @@
+"""fit: train one run to the end of its budget, from wherever its folder stands, and leave it resumable at any moment."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from rich.console import Console
+
+from lcprobe.data.mixture import Mixture
+from lcprobe.errors import StoppedEarly
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.tracking import NoTracker, Tracker
+from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, load_progress, save_checkpoint
+from lcprobe.training.config import TrainConfig
+from lcprobe.training.lines import ProgressLines
+from lcprobe.training.module import MixtureData, Training
+from lcprobe.training.ranks import agreed, is_main, join
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    config: TrainConfig,
+    model: LanguageModel,
+    mixture: Mixture,
+    folder: Path,
+    *,
+    seed: int,
+    config_yaml: str,
+    tracker: Tracker | None = None,
+    callbacks: Iterable[pl.Callback] = (),
+) -> Training:
+    """Train `model` in place; checkpoints go to `folder`/checkpoints. Resumes from the newest valid one.
+
+    Raises StoppedEarly after a signal (everything saved), NumericsError when numbers stay non-finite, CheckpointError when
+    checkpoints exist and none is valid, OSError when the disk refuses three times.
+    """
+    join(config)
+    start = agreed(latest(folder / "checkpoints") if is_main() else None)
+    progress = Progress() if start is None else load_progress(start)
+    if start is None:
+        model.initialise(seed)
+    else:
+        load_model(start, model)
+        log.info("resuming %s at step %d of %d", folder.name, progress.step, config.steps)
+    module = Training(config, model, seed, progress, tracker or NoTracker())
+    if progress.step >= config.steps:
+        return module
+    if config.compile:
+        for block in model.blocks:
+            block.compile()
+    saver = Saver(folder / "checkpoints", config, config_yaml, start)
+    bars: list[pl.Callback] = []
+    if is_main():
+        bars = [RichProgressBar() if Console(stderr=True).is_terminal else ProgressLines(folder.name)]
+    trainer = _trainer(config, progress, [*bars, *callbacks, saver])
+    trainer.fit(module, datamodule=MixtureData(mixture, progress.step))
+    if saver.stopped_by is not None:
+        name = signal.Signals(saver.stopped_by).name
+        if saver.stopped_by == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise StoppedEarly(f"{folder.name}: stopped by {name} at step {module.progress.step} of {config.steps}, saved")
+    return module
+
+
+class Saver(pl.Callback):
+    """Saves at intervals, at the end, and at the step boundary after SIGTERM, SIGUSR1 or Ctrl-C."""
+
+    def __init__(self, folder: Path, config: TrainConfig, config_yaml: str, start: Path | None):
+        self._folder, self._config, self._yaml, self._start = folder, config, config_yaml, start
+        tokens = config.checkpoint_every or max(config.batch_tokens, config.tokens // 10)
+        self._every = max(1, tokens // config.batch_tokens)
+        self._failures = 0
+        self._before: dict[int, Any] = {}
+        self.stopped_by: int | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the optimiser, take over the signals."""
+        if self._start is not None:
+            load_optimizer(self._start, _model(pl_module), trainer.optimizers[0])
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._stop)
+            except ValueError:  # not in the main thread: signals stay with whoever owns it
+                return
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """At a step boundary: save when due, stop when asked."""
+        step, last = _training(pl_module).progress.step, self._config.steps
+        boundary = (batch_idx + 1) % self._config.accumulate == 0
+        if boundary and (step % self._every == 0 or step == last or self.stopped_by is not None):
+            self._save(trainer, pl_module)
+        if boundary and self.stopped_by is not None:
+            trainer.should_stop = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped_by is not None:  # a second signal: at once; checkpoints are whole or absent
+            raise KeyboardInterrupt
+        self.stopped_by = number
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        module = _training(pl_module)
+        try:
+            save_checkpoint(
+                self._folder, module.progress, _model(pl_module), trainer.optimizers[0], self._yaml, self._config.keep
+            )
+            self._failures = 0
+        except OSError as error:
+            self._failures += 1
+            log.warning("checkpoint not written (%s); %d of 3 failures in a row", error, self._failures)
+            if self._failures >= 3 or module.progress.step == self._config.steps:
+                raise
+
+
+def _training(module: pl.LightningModule) -> Training:
+    assert isinstance(module, Training)
+    return module
+
+
+def _model(module: pl.LightningModule) -> LanguageModel:
+    return _training(module).model
+
+
+def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callback]) -> pl.Trainer:
+    quiet()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy="auto" if config.devices == 1 else "ddp",
+        precision="32-true" if config.precision == "32" else "bf16-mixed",
+        accumulate_grad_batches=config.accumulate,
+        max_steps=config.steps - progress.step,
+        max_epochs=1,
+        logger=False,
+        callbacks=callbacks,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=config.log_every,
+    )
+
+
+def quiet() -> None:
+    """Keep Lightning's own lines (hardware, tips, worker advice) out of the output."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    torch.set_float32_matmul_precision("high")

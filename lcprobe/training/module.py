@@ -1,0 +1,170 @@
+"""The Lightning side of a run: batches by number, one step, a schedule without state, and a guard on the numbers.
+
+Nothing random is saved: each micro-batch reseeds torch from (seed, step, part), each batch is a function of (seed, step,
+part), and the learning rate of the step. So a resumed run continues bit by bit.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lcprobe.data.mixture import Mixture, rolled
+from lcprobe.errors import NumericsError
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.seeds import seed_of
+from lcprobe.tracking import Tracker
+from lcprobe.training.checkpoint import Progress
+from lcprobe.training.config import TrainConfig
+from lcprobe.training.optim import lr_at, make_optimizer
+from lcprobe.training.ranks import gathered
+
+MAX_IN_A_ROW = 10
+MAX_OF_1000 = 10
+log = logging.getLogger(__name__)
+
+
+class _Batches(Dataset):
+    """Item i of one process is (step, part): parts of a step are dealt to processes in turn."""
+
+    def __init__(self, mixture: Mixture, first_step: int, rank: int, world: int):
+        self._mixture, self._first, self._rank, self._world = mixture, first_step, rank, world
+        self._per_step = mixture.parts // world
+
+    def __len__(self) -> int:
+        return (self._mixture.steps - self._first) * self._per_step
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, turn = divmod(index, self._per_step)
+        step, part = step + self._first, turn * self._world + self._rank
+        batch = self._mixture.batch(step, part)
+        return {
+            "step": step,
+            "part": part,
+            "digest": batch.digest,
+            "tokens": torch.from_numpy(batch.tokens),
+            "weights": torch.from_numpy(batch.weights),
+            "starts": None if batch.starts is None else torch.from_numpy(batch.starts),
+            "text_rows": torch.from_numpy(batch.text_rows),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+
+class MixtureData(pl.LightningDataModule):
+    """The mixture as a loader that starts at a given step, on any number of processes."""
+
+    def __init__(self, mixture: Mixture, first_step: int):
+        super().__init__()
+        self._mixture, self._first = mixture, first_step
+
+    def train_dataloader(self) -> DataLoader:
+        """One item a micro-batch, in order."""
+        assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(_Batches(self._mixture, self._first, rank, world), batch_size=None, shuffle=False)
+
+
+class Training(pl.LightningModule):
+    """One model in training."""
+
+    def __init__(self, config: TrainConfig, model: LanguageModel, seed: int, progress: Progress, tracker: Tracker):
+        super().__init__()
+        self.config, self.model, self.seed, self.tracker = config, model, seed, tracker
+        self.progress = progress
+        self._parts: list[str] = []
+        self._window: dict[str, list[Tensor]] = {"loss": [], "text": [], "answer": []}
+        self._norm = torch.zeros(())
+        self._in_a_row = 0
+        self._recent: list[int] = []
+        self._clock, self._clock_tokens, self._paused = time.perf_counter(), progress.tokens, 0.0
+        self.last: dict[str, float] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the schedule sets its rate before each step."""
+        return make_optimizer(self.config, self.model)
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        """Weighted next-token loss of one micro-batch."""
+        step = batch["step"]
+        torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
+        rate = lr_at(self.config, step)
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"])
+        self._parts.append(batch["digest"])
+        text = batch["text_rows"][index_of // (batch["tokens"].shape[1] - 1)]
+        self._window["loss"].append(loss.detach())
+        self._window["text"].append(torch.stack([rows[text].sum(), text.sum().to(rows.dtype)]))
+        self._window["answer"].append(torch.stack([rows[~text].sum(), (~text).sum().to(rows.dtype)]))
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip; where the norm is not finite, drop the gradients, so that neither weights nor moments move."""
+        self._norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if torch.isfinite(self._norm):
+            self._in_a_row = 0
+            return
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        step = self.progress.step
+        self._in_a_row += 1
+        self._recent = [s for s in self._recent if s > step - 1000] + [step]
+        self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
+        log.warning("step %d: gradient norm is %s; the step is skipped", step, float(self._norm))
+        if self._in_a_row > MAX_IN_A_ROW or len(self._recent) > MAX_OF_1000:
+            raise NumericsError(
+                f"step {step}: {len(self._recent)} of the last 1000 steps were not finite ({self._in_a_row} in a row); "
+                f"allowed: {MAX_OF_1000} (a lower train.lr or train.clip; the last checkpoint is finite)"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimiser step: count it, roll the digest, and now and then report. Callbacks see the new count."""
+        super().optimizer_step(*args, **kwargs)
+        p = self.progress
+        shown = rolled(p.digest, gathered(self._parts, self.device))
+        self.progress = replace(p, step=p.step + 1, tokens=p.tokens + self.config.batch_tokens, digest=shown)
+        self._parts = []
+        if self.progress.step % self.config.log_every == 0 or self.progress.step == self.config.steps:
+            self._report()
+
+    def _report(self) -> None:
+        now, p = time.perf_counter(), self.progress
+        seconds = now - self._clock
+        text, answer = (torch.stack(self._window[k]).sum(0) for k in ("text", "answer"))
+        values = {
+            "tokens": p.tokens,
+            "step": p.step,
+            "train/loss": float(torch.stack(self._window["loss"]).mean()),
+            "train/lr": lr_at(self.config, p.step - 1),
+            "train/grad_norm": float(self._norm),
+            "train/tokens_per_second": (p.tokens - self._clock_tokens) / seconds,
+            "train/skipped": p.skipped,
+        }
+        for name, pair in (("text", text), ("answer", answer)):
+            if pair[1] > 0:
+                values[f"train/{name}_loss"] = float(pair[0] / pair[1])
+        self.progress = replace(p, seconds=p.seconds + seconds)
+        self._clock, self._clock_tokens = now, p.tokens
+        self._window = {k: [] for k in self._window}
+        self.last = values
+        self.tracker.metrics(values)
+        shown = {"loss": values["train/loss"], "tok/s": values["train/tokens_per_second"]}
+        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
+
+    def pause_clock(self) -> None:
+        """Leave what happens until `resume_clock` out of the throughput."""
+        self._paused = time.perf_counter()
+
+    def resume_clock(self) -> None:
+        """Go on counting time."""
+        self._clock += time.perf_counter() - self._paused

@@ -1,0 +1,56 @@
+"""Several processes as one run: who writes, who waits, and how they agree. One process needs none of it.
+
+Started by torchrun (`torchrun --standalone --nproc-per-node 2 train.py ...`), which says to each process who it is.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from lcprobe.errors import ConfigError
+from lcprobe.training.config import TrainConfig
+
+T = TypeVar("T")
+
+
+def world() -> int:
+    """Processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process writes the files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join(config: TrainConfig) -> None:
+    """Meet the other processes. Raises ConfigError when their number is not train.devices."""
+    devices = config.devices
+    if devices != world():
+        how = f"{world()} (or start {devices} with: torchrun --standalone --nproc-per-node {devices} train.py ...)"
+        raise ConfigError("train.devices", devices, how)
+    if devices > 1 and not distributed.is_initialized():
+        gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
+        distributed.init_process_group("nccl" if gpu else "gloo")
+
+
+def agreed(value: T) -> T:
+    """The main process's value, in every process; waits for all."""
+    if world() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(digests: Sequence[str], device: torch.device) -> list[str]:
+    """The digests of all parts of a step in the order of the parts, from every process's own (dealt in turn)."""
+    if world() == 1:
+        return list(digests)
+    own = torch.tensor([list(bytes.fromhex(d)) for d in digests], dtype=torch.uint8, device=device)
+    each = [torch.empty_like(own) for _ in range(world())]
+    distributed.all_gather(each, own)
+    return [bytes(each[rank][turn].tolist()).hex() for turn in range(len(digests)) for rank in range(world())]

@@ -1,0 +1,78 @@
+"""Effective reach: planted windows are found, a flat model has none, and what is not about distance is not called reach."""
+
+import numpy as np
+import pytest
+from fabricated import flat, plan, records, run, study, task, window
+
+from lcprobe.analysis.distance import Reach, reaches
+from lcprobe.analysis.intake import measured
+
+CELLS = plan(["single"])
+
+
+def reach(behaviour, tasks=("single", 1), seed=0) -> Reach:
+    cells = plan([tasks[0]])
+    table = records({"m": behaviour}, cells, seed=seed)
+    return reaches(measured(study([run("m")], [task(*tasks)], cells), table))[0]
+
+
+@pytest.mark.parametrize("w", [45, 100, 300, 480, 700])
+def test_a_window_of_w_tokens_is_reported_with_reach_w(w):
+    """Nothing is known between neighbouring cells: w lies in the interval, and the interval is no wider than that gap and jitter."""
+    r = reach(window(w))
+    assert r.refused is None
+    assert r.tokens is not None
+    assert r.low is not None
+    assert r.high is not None
+    assert r.between is not None
+    assert r.low <= w <= r.high
+    assert r.low <= r.tokens <= r.high
+    assert r.high / r.low < 1.6
+    assert f"{r.between[0]} and {r.between[1]}" in str(r)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_gentle_fall_is_found_at_its_half_way_point_above_chance(seed):
+    soft = reach(lambda c: 0.96 / (1 + (c["distance"] / 200) ** 3), seed=seed)
+    above = reach(lambda c: 0.25 + 0.7 / (1 + (c["distance"] / 200) ** 3), ("multikey", 4), seed=seed)
+    for r in (soft, above):
+        assert r.refused is None
+        assert r.tokens == pytest.approx(200, rel=0.2)
+        assert r.low is not None
+        assert r.high is not None
+        assert r.low < 200 < r.high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flat_model_reaches_beyond_what_was_tested(seed):
+    r = reach(flat(0.6), seed=seed)
+    assert (r.refused, r.tokens, r.high) == (None, None, None)
+    assert str(r).startswith("beyond the longest distance tested")
+
+
+def test_a_model_that_breaks_past_its_training_length_has_no_reach():
+    r = reach(lambda c: np.where(c["length"] <= 128, 0.95, 0.01))
+    assert r.refused is not None
+    assert r.refused.startswith("length and not distance is the limit")
+
+
+def test_a_model_lost_in_the_middle_has_no_single_reach():
+    r = reach(lambda c: np.where((c["depth"] > 0.1) & (c["depth"] < 0.9) & (c["length"] > 128), 0.05, 0.9))
+    assert r.refused is not None
+    assert "again at" in r.refused
+
+
+def test_floor_and_gaps_are_refused():
+    assert reach(flat(0.01)).refused == "not testable (at the floor already at the shortest distance)"
+    assert reach(flat(0.25), ("multikey", 4)).refused == "not testable (at the floor already at the shortest distance)"
+    whole = records({"m": window(300)}, CELLS)
+    part = whole.slice(0, len(whole) - 100)
+    (r,) = reaches(measured(study([run("m")], [task("single")], CELLS), part))
+    assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
+
+
+def test_bins_hold_every_trial_once():
+    r = reach(window(300))
+    assert sum(b.estimate.n for b in r.bins) == 6 * 5 * 100
+    assert all(a.high < b.low for a, b in zip(r.bins, r.bins[1:], strict=False))
+    assert all(b.estimate.n >= 10 for b in r.bins)

@@ -1,0 +1,139 @@
+"""Intervals and exact tests against scipy, against hand examples, and by simulated coverage."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lcprobe.analysis.intervals import (
+    clustered_wilson,
+    difference_bounds,
+    effective_trials,
+    holm,
+    mcnemar,
+    mean_bounds,
+    ratio_bounds,
+    resample_weights,
+    sign_flip,
+    t_quantile,
+    welch_bounds,
+    wilson,
+)
+
+
+@given(n=st.integers(1, 3000), share=st.floats(0, 1))
+def test_wilson_equals_scipy(n, share):
+    k = round(share * n)
+    low, high = wilson(k, n)
+    exact = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert (float(low), float(high)) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+def test_wilson_at_the_ends_is_closed_there_and_open_on_the_other_side():
+    low, high = wilson([0, 250, 0], [250, 250, 0])
+    assert low.tolist() == pytest.approx([0, 0.98487, 0], abs=1e-5)
+    assert high.tolist() == pytest.approx([0.01513, 1, 1], abs=1e-5)
+
+
+def test_wilson_covers_95_percent_on_average_over_p_and_never_less_than_91():
+    """Simulated: 4000 draws at n = 100 for each p in .02, .04, .. .98; the mean over p within 93-97 %, each p above 91 %."""
+    generator = np.random.default_rng(1)
+    ps = np.arange(0.02, 0.99, 0.02)
+    low, high = wilson(generator.binomial(100, ps, (4000, len(ps))), 100)
+    covered = ((low <= ps) & (ps <= high)).mean(axis=0)
+    assert 0.93 <= covered.mean() <= 0.97
+    assert covered.min() > 0.91
+
+
+@given(b=st.integers(0, 60), c=st.integers(0, 60), ties=st.integers(0, 20))
+def test_mcnemar_and_sign_flip_on_single_trials_equal_scipys_binomial_test(b, c, ties):
+    exact = stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar(b, c) == pytest.approx(exact, rel=1e-9)
+    difference = np.repeat([1, -1, 0], [b, c, ties])
+    assert sign_flip(difference) == pytest.approx(exact, rel=1e-6, abs=1e-13)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(-6, 6), min_size=1, max_size=11))
+def test_sign_flip_equals_the_enumeration_of_all_signs(values):
+    d = np.array(values)
+    signs = np.array(np.meshgrid(*[[-1, 1]] * len(d))).reshape(len(d), -1)
+    share = (np.abs(signs.T @ d) >= abs(d.sum())).mean()
+    assert sign_flip(d) == pytest.approx(share, abs=1e-12)
+
+
+def test_sign_flip_refuses_fractions():
+    with pytest.raises(ValueError, match="whole numbers"):
+        sign_flip(np.array([0.5, 1.0]))
+
+
+def test_holm_by_hand():
+    # sorted: .01 x 4, .02 x 3, .025 x 2 = .05 but never below the one before, .5 x 1
+    assert holm([0.5, 0.01, 0.025, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm([]) == []
+
+
+@given(p=st.floats(0.51, 0.999), df=st.floats(1, 400))
+def test_t_quantile_equals_scipy(p, df):
+    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-7)
+
+
+def test_welch_bounds_equal_scipy():
+    a, b = [0.5, 0.62, 0.58], [0.4, 0.41, 0.47, 0.3]
+    exact = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert welch_bounds(a, b) == pytest.approx((exact.low, exact.high))
+
+
+@pytest.mark.parametrize(("n", "least", "most"), [(20, 0.92, 0.98), (100, 0.93, 0.97)])
+def test_cluster_bootstrap_covers_means_and_differences_of_correlated_trials(n, least, most):
+    """600 simulated studies: n samples, each with a success rate of its own, asked at 5 depths on both sides."""
+    generator = np.random.default_rng(n)
+    truth, hits_mean, hits_difference = 0.6, 0, 0
+    for _ in range(600):
+        p = generator.beta(1.8, 1.2, n)
+        a, b = generator.binomial(5, p), generator.binomial(5, p * 0.7)
+        low, high = mean_bounds(a, np.full(n, 5))
+        hits_mean += low <= truth <= high
+        low, high = difference_bounds((a - b) / 5)
+        hits_difference += low <= truth * 0.3 <= high
+    assert least <= hits_mean / 600 <= most
+    assert least <= hits_difference / 600 <= most
+
+
+def test_ratio_bounds_cover():
+    generator, covered = np.random.default_rng(5), 0
+    for _ in range(400):
+        p = generator.beta(4, 2, 80)
+        low, high = ratio_bounds(generator.binomial(5, p * 0.5) / 5, generator.binomial(5, p) / 5)
+        covered += low <= 0.5 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_nothing_to_resample_gives_an_open_interval_and_not_a_point():
+    assert mean_bounds(np.full(100, 5), np.full(100, 5)) == pytest.approx((0.9630, 1), abs=1e-4)
+    assert difference_bounds(np.zeros(100)) == pytest.approx((-0.0370, 0.0370), abs=1e-4)
+    low, high = ratio_bounds(np.zeros(100), np.ones(100))
+    assert low == 0
+    assert 0.03 < high < 0.05
+    assert ratio_bounds(np.ones(10), np.zeros(10))[1] == math.inf
+
+
+def test_clustered_trials_are_worth_less_than_independent_ones():
+    generator = np.random.default_rng(3)
+    single = generator.binomial(1, 0.6, 100)
+    assert clustered_wilson(single, np.ones(100)) == pytest.approx([float(x) for x in wilson(single.sum(), 100)])
+    copied = single * 4  # four questions a sample, all answered alike: still 100 trials
+    assert effective_trials(copied, np.full(100, 4)) == pytest.approx(100, rel=0.02)
+    independent = generator.binomial(4, 0.6, 100)
+    assert 250 < effective_trials(independent, np.full(100, 4)) <= 400
+
+
+def test_draws_depend_on_nothing_but_n():
+    first = resample_weights(37).copy()
+    resample_weights.cache_clear()
+    np.random.seed(4)
+    assert np.array_equal(first, resample_weights(37))
+    assert (first.sum(axis=1) == 37).all()

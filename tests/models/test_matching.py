@@ -1,0 +1,90 @@
+"""The solver: within 1 % of any budget, pinned sizes stay, mismatched studies are refused."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcprobe.choices import build
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import MatchConfig, ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.matching import match, mismatch_of
+
+MIXERS = {"attention": {"head_dim": 32, "d_conv": 4}, "mamba2": {"head_dim": 32, "d_state": 64}}
+
+
+def model(**given):
+    return build(ModelConfig, {"vocab_size": 4096, "mixers": MIXERS, **given}, "model")
+
+
+def rules(**given):
+    return build(MatchConfig, given, "match")
+
+
+def test_quickstarts_three_models_are_within_one_percent():
+    models = {
+        "transformerpp": model(layout="attention+mlp x 2", d_model=64),
+        "mamba2": model(layout="mamba2 x 2", d_model=64),
+        "hybrid": model(layout="attention+mlp, mamba2", d_model=64),
+    }
+    found = match(models, rules(budget="mamba2"), 128)
+    assert mismatch_of(found) < 0.01
+    for m in found.values():
+        built = LanguageModel(m.config)
+        assert sum(p.numel() for p in built.parameters()) == m.cost.params
+        assert m.config.d_model == 64
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1_000_000, 60_000_000))
+def test_any_budget_is_met_with_free_sizes(budget):
+    models = {
+        "transformerpp": model(layout="attention+mlp", n_layers="solve"),
+        "hybrid": model(layout="mamba2+mlp x 3, attention+mlp", n_layers="solve"),
+    }
+    found = match(models, rules(budget=budget), 512)
+    assert all(abs(m.mismatch) <= 0.01 for m in found.values())
+    steps = 8 if budget < 20_000_000 else 128
+    assert all(m.config.d_model % steps == 0 for m in found.values())
+
+
+def test_published_scale_solves_to_the_known_width():
+    big = {"vocab_size": 50277, "mixers": {"attention": {"head_dim": 128}}}
+    models = {
+        "mamba2": model(layout="mamba2 x 64", d_model=2560, **{**big, "mixers": {}}),
+        "transformerpp": model(layout="attention+mlp x 32", d_model=2560, **big),
+    }
+    found = match(models, rules(budget="mamba2"), 2048)
+    assert found["transformerpp"].config.d_ff == 7040
+    assert mismatch_of(found) < 0.002
+
+
+def test_far_apart_refuses_to_start_unless_told_so():
+    models = {"a": model(layout="mamba2", d_model=64), "b": model(layout="mamba2", d_model=128)}
+    with pytest.raises(ConfigError, match=r"^match: given 'models .* apart .*allowed: <= 2%"):
+        match(models, rules(), 128)
+    assert mismatch_of(match(models, rules(allow_mismatch=True), 128)) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("models", "budget", "key"),
+    [
+        ({"a": {"layout": "mamba2"}}, None, "model.d_model"),
+        ({"a": {"layout": "mamba2"}}, "b", "match.budget"),
+        ({"a": {"layout": "mamba2"}}, "a", "match.budget"),
+        ({"a": {"layout": "mamba2", "d_model": 64}, "b": {"layout": "attention+mlp", "d_model": 40}}, "a", "match.budget"),
+    ],
+)
+def test_what_cannot_be_solved_is_named(models, budget, key):
+    with pytest.raises(ConfigError) as caught:
+        match({name: model(**given) for name, given in models.items()}, rules(budget=budget), 128)
+    assert caught.value.key == key
+
+
+def test_flops_of_attention_grow_with_length_and_those_of_mamba2_do_not():
+    models = {"a": model(layout="attention+mlp x 2", d_model=64), "m": model(layout="mamba2 x 2", d_model=64)}
+    short, long = (match(models, rules(budget="m"), n) for n in (128, 8192))
+    assert long["a"].cost.flops > 3 * short["a"].cost.flops
+    assert long["m"].cost.flops == short["m"].cost.flops
+    assert torch.tensor([long["a"].cost.blocks.kv_bytes]) == 64 * short["a"].cost.blocks.kv_bytes

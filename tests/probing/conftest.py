@@ -1,0 +1,52 @@
+"""A model that has learned a little, one that has not, and tasks to ask them."""
+
+import pytest
+import torch
+
+from lcprobe.choices import build
+from lcprobe.data.config import DataConfig
+from lcprobe.data.mixture import Mixture
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.grid import TaskSet
+from lcprobe.training.config import TrainConfig
+from lcprobe.training.fit import fit
+
+LINE = {"type": "niah", "template": "line", "digits": 2}
+TASKS = {"single": {**LINE, "n_keys": 1}, "multikey": {**LINE, "n_keys": 3}, "twice": {**LINE, "n_keys": 3, "n_queries": 2}}
+
+
+def new_model(d_model=32):
+    sizes = {"layout": "attention, mamba2", "d_model": d_model, "vocab_size": 4096, "initializer_range": 0.1}
+    mixers = {"attention": {"head_dim": 16, "d_conv": 4}, "mamba2": {"head_dim": 16, "d_state": 16, "chunk_size": 32}}
+    return LanguageModel(build(ModelConfig, {**sizes, "mixers": mixers}, "model"))
+
+
+@pytest.fixture(scope="session")
+def untrained():
+    return new_model().initialise(0).eval()
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, data_settings, tmp_path_factory):
+    """Some seconds of training on lines: knows some answers, misses others."""
+    recipes = {"lines": {"task": {**LINE, "n_keys": 3, "n_queries": 3}, "haystack": ["words"]}}
+    data = build(DataConfig, {**data_settings, "recipes": recipes, "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}]}, "data")
+    given = {"context_length": 64, "tokens": 64 * 8 * 600, "batch_tokens": 64 * 8, "lr": 0.01, "schedule": "wsd", "decay": 0.3}
+    config = build(TrainConfig, given, "train")
+    mixture = Mixture(data, prepared, context_length=64, rows=8, steps=600, parts=1, seed=0)
+    model = new_model()
+    fit(config, model, mixture, tmp_path_factory.mktemp("trained"), seed=0, config_yaml="")
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tasks(materials):
+    return TaskSet(build(ProbeConfig, {"tasks": TASKS}, "probe"), materials)
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    yield
+    torch.set_num_threads(2)

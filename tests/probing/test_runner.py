@@ -1,0 +1,237 @@
+"""The runner and its store: nothing twice, nothing lost, the records of an interrupted run are those of an unbroken one."""
+
+import json
+import random
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lcprobe.choices import build
+from lcprobe.errors import DataError
+from lcprobe.probing.config import Grid
+from lcprobe.probing.runner import Subject, run_plan
+from lcprobe.probing.scoring import ModelScorer, Score
+from lcprobe.probing.store import Store
+from lcprobe.studies.commands import evaluate_main, train_main
+from tests.tiny import killed_until_done, write_config
+
+SUBJECT = Subject("m", "0" * 16, 1, 2)
+
+
+def grid(**given):
+    return build(Grid, {"tasks": ["single", "multikey"], "lengths": [1, 2], "depths": [0, 0.5, 1], "n": 9, **given}, "grid")
+
+
+class ByPlace:
+    """A scorer without a model: right iff the needle is among the last 60 tokens. Counts its work."""
+
+    def __init__(self, fail_above=None):
+        self.calls, self.items, self.fail_above = 0, 0, fail_above
+
+    def score(self, items):
+        if self.fail_above and len(items) > self.fail_above:
+            raise torch.OutOfMemoryError("out of memory")
+        self.calls, self.items = self.calls + 1, self.items + len(items)
+        assert len({item.query.start for item in items}) == 1
+        hits = [item.query.distance is not None and item.query.distance < 60 for item in items]
+        return [Score(h, h, float(h), -1.0 - i, 1, False, "x") for i, h in enumerate(hits)]
+
+
+def run(tasks, store, scorer, grids=None, batch_tokens=500):
+    plan = tasks.plan(grids or [grid()], 64)
+    ids = run_plan(
+        plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None
+    )
+    return plan, store.read(ids)
+
+
+def same(a, b):
+    """Equal rows, but for how many were scored together."""
+    return a.drop_columns(["batch"]).equals(b.drop_columns(["batch"]))
+
+
+def test_every_planned_question_is_one_row(tasks, tmp_path):
+    plan, table = run(tasks, Store(tmp_path), ByPlace(), [grid(), grid(tasks=["twice"], lengths=[2], n=4)])
+    rows = table.to_pylist()
+    assert len(rows) == 2 * 2 * 3 * 9 + 3 * 4 * 2
+    keys = {(r["task"], r["length"], r["depth"], r["index"], r["query"]) for r in rows}
+    assert len(keys) == len(rows)
+    for r in rows:
+        assert r["exact"] == (r["distance"] < 60)
+        assert r["prompt_tokens"] + r["answer_tokens"] <= r["length"]
+        assert r["status"] == "ok"
+    assert plan.tokens == sum(u.length * n for u in plan.units for _, n in u.cells)
+
+
+def test_a_rerun_does_nothing_and_a_larger_grid_only_what_is_missing(tasks, tmp_path):
+    store, first = Store(tmp_path), ByPlace()
+    _, table = run(tasks, store, first)
+    again = ByPlace()
+    _, same_table = run(tasks, store, again)
+    assert again.calls == 0
+    assert same_table.equals(table)
+    more = ByPlace()
+    _, larger = run(tasks, store, more, [grid(lengths=[1, 2, 4])])
+    assert more.items == 2 * 3 * 9
+    assert larger.num_rows == table.num_rows + 54
+
+
+def test_cells_shared_by_two_grids_are_run_once_with_the_larger_n(tasks, tmp_path):
+    scorer = ByPlace()
+    plan, table = run(tasks, Store(tmp_path), scorer, [grid(n=4), grid(depths=[0.5, 0.75], n=11)])
+    assert scorer.items == table.num_rows == 2 * 2 * (4 + 11 + 11 + 4)
+    assert {d: n for u in plan.units for d, n in u.cells} == {0: 4, 0.5: 11, 0.75: 11, 1: 4}
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tasks, tmp_path):
+    few = [grid(n=3)]
+    _, fixed = run(tasks, Store(tmp_path / "a"), ByPlace(), few)
+    _, halved = run(tasks, Store(tmp_path / "b"), ByPlace(fail_above=2), few, batch_tokens=100_000)
+    keys = ["exact", "episode", "depth", "index", "status"]
+    assert halved.select(keys).equals(fixed.select(keys))
+    assert max(halved["batch"].to_pylist()) <= 2
+
+
+def test_what_never_fits_is_recorded_as_such(tasks, tmp_path):
+    class Never(ByPlace):
+        def score(self, items):
+            if any(item.episode.ids.size > 64 for item in items):
+                raise MemoryError
+            return super().score(items)
+
+    _, table = run(tasks, Store(tmp_path), Never(), [grid(tasks=["single"], n=2)])
+    rows = table.to_pylist()
+    assert {r["status"] for r in rows if r["length"] == 128} == {"oom"}
+    assert {r["exact"] for r in rows if r["length"] == 128} == {None}
+    assert {r["status"] for r in rows if r["length"] == 64} == {"ok"}
+
+
+def test_another_error_is_not_swallowed(tasks, tmp_path):
+    class Broken(ByPlace):
+        def score(self, items):
+            raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        run(tasks, Store(tmp_path), Broken())
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
+def test_stopped_inside_a_unit_and_resumed_from_its_journal(tasks, tmp_path, stop_after):
+    class Stops(ByPlace):
+        def score(self, items):
+            if self.calls == stop_after:
+                raise KeyboardInterrupt
+            return super().score(items)
+
+    _, whole = run(tasks, Store(tmp_path / "whole"), ByPlace())
+    store = Store(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        run(tasks, store, Stops())
+    rest = ByPlace()
+    _, resumed = run(tasks, store, rest)
+    assert resumed.equals(whole)
+    assert rest.items < whole.num_rows
+    assert not list(store.folder.glob("*.journal"))
+
+
+@pytest.mark.parametrize("damage", ["torn", "bit", "garbage"])
+def test_a_damaged_journal_keeps_its_whole_lines_only(tasks, tmp_path, damage):
+    store = Store(tmp_path)
+    store.append("u", [{"a": 1}])
+    store.append("u", [{"a": 2}])
+    path = store.journal("u")
+    raw = bytearray(path.read_bytes())
+    if damage == "torn":
+        raw = raw[:-3]
+    elif damage == "bit":
+        raw[len(raw) // 2 + 5] ^= 1
+    else:
+        raw += b"\x00\xff half a line"
+    path.write_bytes(raw)
+    kept = store.resume("u")
+    assert kept == ([[{"a": 1}], [{"a": 2}]] if damage == "garbage" else [[{"a": 1}]])
+    store.append("u", [{"a": 3}])
+    assert store.resume("u") == [*kept, [{"a": 3}]]
+
+
+def test_a_damaged_result_file_is_found_and_redone(tasks, tmp_path):
+    store = Store(tmp_path)
+    _, table = run(tasks, store, ByPlace())
+    dice = random.Random(0)
+    silent = 0
+    for trial in range(25):
+        path = sorted(tmp_path.glob("*.parquet"))[0]
+        good = path.read_bytes()
+        bad = bytearray(good)
+        if trial % 2:
+            bad = bad[: dice.randrange(len(bad))]
+        else:
+            bad[dice.randrange(4, len(bad) - 8)] ^= 1 << dice.randrange(8)
+        path.write_bytes(bad)
+        try:
+            silent += not store._read(path).equals(pq.read_table(_write(tmp_path / "good", good)))
+        except DataError as error:
+            assert "set aside" in str(error)
+            assert not path.exists()
+        path.write_bytes(good)
+    assert silent == 0
+    path.unlink()
+    scorer = ByPlace()
+    _, again = run(tasks, store, scorer)
+    assert again.equals(table)
+    assert 0 < scorer.items < table.num_rows
+
+
+def _write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
+    base = {"checkpoint": "a", "task": "t", "cells": [{"depth": 0.5, "n": 3}]}
+    ids = {Store.unit_id(base)}
+    for key, value in (("checkpoint", "b"), ("task", "u"), ("cells", [{"depth": 0.5, "n": 4}])):
+        ids.add(Store.unit_id({**base, key: value}))
+    assert len(ids) == 4
+    assert Store.unit_id(json.loads(json.dumps(base))) in ids
+
+
+def test_a_window_of_w_tokens_shows_in_the_records(tasks, tmp_path):
+    _, table = run(tasks, Store(tmp_path), ByPlace(), [grid(lengths=[1, 2, 4, 8], depths=[0, 0.25, 0.5, 0.75, 1], n=20)])
+    rows = table.to_pylist()
+    right = [r["distance"] for r in rows if r["exact"]]
+    wrong = [r["distance"] for r in rows if not r["exact"]]
+    assert max(right) < 60 <= min(wrong)
+    assert np.ptp([r["distance"] for r in rows if r["depth"] == 1]) < 40, "depth 1 is near at every length"
+
+
+def test_a_real_model_gives_equal_records_at_any_batch_size(tasks, trained, tmp_path):
+    scorer = ModelScorer(trained, tasks.materials.tokenizer, "cpu", 1024)
+    _, a = run(tasks, Store(tmp_path / "a"), scorer, batch_tokens=10**6)
+    _, b = run(tasks, Store(tmp_path / "b"), scorer, batch_tokens=300)
+    for name in ("exact", "rank", "prediction", "distractor_hit", "episode"):
+        assert a[name].equals(b[name]), name
+    assert np.abs(np.array(a["log_likelihood"]) - np.array(b["log_likelihood"])).max() < 1e-3
+
+
+def test_killed_while_probing_and_resumed_equals_uninterrupted(tmp_path, data_settings):
+    config = write_config(tmp_path, data_settings, train={"tokens": 64 * 4 * 4, "context_length": 64, "batch_tokens": 256})
+    assert train_main([str(config)]) == 0
+    study = tmp_path / "runs" / "tiny"
+    records = study / "records"
+    small = "probe.batch_tokens=200"
+    dice = random.Random(3)
+    growth = [dice.randrange(1, 12_000) for _ in range(7)]
+    kills = killed_until_done("evaluate_main", [str(study), small], tmp_path / "log", records, growth)
+    assert kills >= 3, (tmp_path / "log").read_text()
+    killed = {p.name: pq.read_table(p) for p in records.glob("*.parquet")}
+    csv = (study / "tables" / "cells.csv").read_text()
+    for p in records.glob("*"):
+        p.unlink()
+    assert evaluate_main([str(study), small]) == 0
+    whole = {p.name: pq.read_table(p) for p in records.glob("*.parquet")}
+    assert killed.keys() == whole.keys()
+    assert all(killed[name].equals(table) for name, table in whole.items())
+    assert (study / "tables" / "cells.csv").read_text() == csv

@@ -1,0 +1,136 @@
+"""Scores: teacher forcing equals greedy decoding on every sample, chunks change nothing, ranks and hits mean what they say."""
+
+import numpy as np
+import pytest
+import torch
+
+from lcprobe.probing.scoring import Item, ModelScorer
+from lcprobe.tasks.episode import Factors, Formats
+
+
+def items_of(tasks, task, n, length=100, value="numbers", **more):
+    made = []
+    for index in range(n):
+        f = Factors(Formats("corpus", "words", value), length, (index % 5) / 4, index, **more)
+        episode = tasks.made[task].episode(f)
+        made += [Item(episode, query) for query in episode.queries]
+    return made
+
+
+def by_length(items):
+    found = {}
+    for item in items:
+        found.setdefault(item.query.start, []).append(item)
+    return list(found.values())
+
+
+def score(model, tasks, items, chunk=1024, generate=False):
+    scorer = ModelScorer(model, tasks.materials.tokenizer, "cpu", chunk, generate)
+    return [s for batch in by_length(items) for s in scorer.score(batch)]
+
+
+def greedy_by_hand(model, prompt, n):
+    """One row at a time, the whole sequence anew for every token."""
+    ids = torch.from_numpy(prompt.astype(np.int64))[None]
+    with torch.no_grad():
+        for _ in range(n):
+            hidden, _ = model.hidden(ids)
+            ids = torch.cat([ids, model.logits(hidden[:, -1]).argmax(-1)[:, None]], dim=1)
+    return ids[0, len(prompt) :].numpy()
+
+
+@pytest.mark.parametrize("which", ["trained", "untrained"])
+def test_teacher_forced_exact_match_equals_greedy_generation_on_every_sample(request, which, tasks):
+    model = request.getfixturevalue(which)
+    seen = []
+    for task in ("single", "multikey", "twice"):
+        items = items_of(tasks, task, 120)
+        forced, greedy = score(model, tasks, items), score(model, tasks, items, generate=True)
+        assert [s.exact for s in forced] == [s.exact for s in greedy]
+        assert [s.prediction for s in forced] == [s.prediction for s in greedy]
+        seen += [s.exact for s in forced]
+    if which == "trained":
+        assert 0.1 < np.mean(seen) < 1, "the comparison needs hits and misses"
+
+
+def test_greedy_equals_decoding_by_hand(trained, tasks):
+    items = items_of(tasks, "multikey", 25)
+    flat = [item for batch in by_length(items) for item in batch]
+    for item, s in zip(flat, score(trained, tasks, items, generate=True), strict=True):
+        by_hand = greedy_by_hand(trained, item.prompt, len(item.answer))
+        assert s.prediction == tasks.materials.tokenizer.decode(by_hand).strip()
+        assert s.exact == np.array_equal(by_hand, item.answer)
+
+
+def test_scores_equal_a_plain_forward_pass(trained, tasks):
+    items = items_of(tasks, "multikey", 30, value="hex")
+    flat = [item for batch in by_length(items) for item in batch]
+    for item, s in zip(flat, score(trained, tasks, items), strict=True):
+        with torch.no_grad():
+            hidden, _ = trained.hidden(torch.from_numpy(item.episode.ids[: item.query.stop].astype(np.int64))[None])
+            logs = trained.logits(hidden[0, item.query.start - 1 : -1]).log_softmax(-1)
+        target = torch.from_numpy(item.answer.astype(np.int64))
+        assert s.log_likelihood == pytest.approx(float(logs.gather(-1, target[:, None]).sum()), abs=2e-4)
+        right = (logs.argmax(-1) == target).numpy()
+        assert s.token_accuracy == right.mean()
+        assert s.exact == right.all()
+        assert s.first_token == right[0]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunked_prefill_changes_nothing(trained, tasks, chunk):
+    items = items_of(tasks, "multikey", 12, length=150)
+    whole, cut = score(trained, tasks, items), score(trained, tasks, items, chunk=chunk)
+    for a, b in zip(whole, cut, strict=True):
+        assert (a.exact, a.rank, a.prediction) == (b.exact, b.rank, b.prediction)
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
+
+
+def test_rank_and_distractor_hit(trained, tasks):
+    items = items_of(tasks, "multikey", 150)
+    flat = [item for batch in by_length(items) for item in batch]
+    scores = score(trained, tasks, items)
+    decode = tasks.materials.tokenizer.decode
+    for item, s in zip(flat, scores, strict=True):
+        others = [decode(c).strip() for c in item.query.candidates[1:]]
+        assert s.distractor_hit == (s.prediction in others)
+        assert 1 <= s.rank <= 3
+        if s.exact:
+            assert s.rank == 1
+            assert s.prediction == item.query.answer
+    assert any(s.distractor_hit for s in scores)
+    assert {s.rank for s in scores} == {1, 2, 3}
+
+
+class Guesser:
+    """A model whose next token is always the one after the last needle's colon: knows nothing else of the prompt."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def new_state(self, batch):
+        return torch.zeros(batch, 1)
+
+    def hidden(self, tokens, state=None):
+        return torch.nn.functional.one_hot((tokens + 1) % self.table, self.table).float(), state
+
+    def logits(self, hidden):
+        return hidden * 10
+
+
+def test_a_table_model_is_scored_by_hand(tasks):
+    """Predicts token t + 1 after t: exact only where the answer happens to count upwards."""
+    scorer = ModelScorer(Guesser(tasks.materials.tokenizer.vocab_size), tasks.materials.tokenizer, "cpu", 64)
+
+    class State(torch.Tensor):
+        def rows(self, at):
+            return self[at]
+
+    scorer.model.new_state = lambda batch: torch.zeros(batch, 1).as_subclass(State)
+    items = items_of(tasks, "single", 40)
+    flat = [item for batch in by_length(items) for item in batch]
+    for item, s in zip(flat, [s for b in by_length(items) for s in scorer.score(b)], strict=True):
+        before = np.concatenate([item.prompt[-1:], item.answer[:-1]])
+        hits = before + 1 == item.answer
+        assert s.token_accuracy == hits.mean()
+        assert s.exact == hits.all()

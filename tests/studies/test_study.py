@@ -1,0 +1,220 @@
+"""A study from end to end: plan, train, probe, report; sweep; the same numbers on a second look; W&B read back."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from lcprobe.config import load
+from lcprobe.files import read_json
+from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.studies.plan import make_plan, matching_table
+from lcprobe.studies.trackers import CsvTracker, read_metrics
+from tests.tiny import write_config
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, data_settings):
+    """The tiny study, trained and probed, with an offline W&B run for each run and the probe."""
+    folder = tmp_path_factory.mktemp("study")
+    config = write_config(folder, data_settings, track={"wandb": "offline"})
+    assert train_main([str(config)]) == 0
+    assert evaluate_main([str(folder / "runs" / "tiny")]) == 0
+    return folder / "runs" / "tiny"
+
+
+def test_every_run_leaves_what_is_needed_to_make_it_again(study):
+    digests = set()
+    for name in ("mamba2", "hybrid"):
+        run = study / name
+        status = read_json(run / "status.json")
+        assert status["status"] == "done"
+        assert status["tokens"] == 64 * 4 * 24
+        assert status["versions"]["torch"]
+        digests.add(status["data_digest"])
+        resolved = yaml.safe_load((run / "config.yaml").read_text())
+        assert resolved["study"]["run"] == name
+        assert resolved["grid"] == {}
+        assert isinstance(resolved["model"]["d_model"], int)
+        assert len(list((run / "checkpoints").glob("step-*"))) == 2
+    assert len(digests) == 1, "both models saw the same tokens in the same order"
+
+
+def test_metrics_have_losses_and_probes(study):
+    rows = read_metrics(study / "hybrid" / "metrics.csv")
+    assert len([r for r in rows if "train/loss" in r]) == 24
+    probes = [r for r in rows if "probe/single@64" in r]
+    assert len(probes) == 6  # every fifth of 24 steps, and the last
+    assert all("tokens" in r for r in rows)
+    assert all(0 <= r["probe/single@64/depth0.5"] <= 1 for r in probes)
+
+
+def test_report_and_tables_are_there_and_count_every_question(study):
+    page = (study / "report.html").read_text()
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    with open(study / "tables" / "cells.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert {c["model"] for c in cells} == {"mamba2", "hybrid"}
+    records = list((study / "records").glob("*.parquet"))
+    assert len(records) == 2 * (2 * 2 + 2 * 4)
+    assert len(list((study / "figures").glob("*.png"))) >= 6
+
+
+def test_a_second_look_changes_nothing_and_trains_nothing(study, capsys):
+    before = {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()}
+    cells = (study / "tables" / "cells.csv").read_text()
+    assert train_main([str(study / "study.yaml")]) == 0
+    assert evaluate_main([str(study)]) == 0
+    assert {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()} == before
+    assert (study / "tables" / "cells.csv").read_text() == cells
+    assert "done already" in capsys.readouterr().err
+
+
+def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
+    grid = "probe.grids=[{tasks: [single], lengths: [1], depths: [0.5], n: 3}]"
+    for folder in (study / "mamba2", max((study / "mamba2" / "checkpoints").glob("step-*"))):
+        assert evaluate_main([str(folder), grid, "track.wandb=off"]) == 0
+        assert str(study / "mamba2" / "report.html") in capsys.readouterr().out
+    assert evaluate_main([str(study / "mamba2"), str(study / "hybrid"), grid]) == 2
+    assert "study.name" in capsys.readouterr().err
+    out = study.parent / "both"
+    both = [str(study / "mamba2"), str(study / "hybrid"), grid, "study.name=both", "track.wandb=off"]
+    assert evaluate_main([*both, f"study.folder={study.parent}"]) == 0
+    assert (out / "report.html").is_file()
+
+
+def test_a_probe_plan_says_what_the_grid_can_see_and_writes_nothing(study, capsys):
+    before = sorted(p.name for p in study.rglob("*"))
+    assert evaluate_main([str(study), "--plan", "probe.grids=[{tasks: [multikey], lengths: [0.25, 1], n: 400}]"]) == 0
+    out = capsys.readouterr().out
+    assert "2 models x 5 cells, 2,000 episodes and 128,000 tokens a model" in out
+    assert "smallest difference" in out
+    assert "16 tokens are too few" in out
+    assert sorted(p.name for p in study.rglob("*")) == before
+
+
+def test_a_damaged_checkpoint_is_not_probed(study, capsys, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(max((study / "mamba2" / "checkpoints").glob("step-*")), copy)
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    assert evaluate_main([str(copy)]) == 5
+    assert "model.safetensors does not match its digest" in capsys.readouterr().err
+
+
+def inspect(folder):
+    """An offline W&B run as W&B's own command reads it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_wandb_runs_are_offline_grouped_and_complete(study):
+    train = inspect(next((study / "hybrid" / "wandb").glob("offline-run-*")))
+    text = json.dumps(train)
+    run = next(r for r in train if "run" in str(r.get("type", "")).lower() or "run" in r)
+    flat = json.dumps(run)
+    assert '"tiny"' in flat
+    assert "train" in flat
+    assert "tiny/hybrid" in flat
+    assert text.count("train/loss") >= 24
+    assert "probe/single@64" in text
+    assert "data_digest" in text
+    probe = json.dumps(inspect(next((study / "wandb").glob("offline-run-*"))))
+    assert "probe/length" in probe
+    media = [p.suffix for p in (study / "wandb").rglob("*") if p.is_file() and "media" in p.parts]
+    assert ".png" in media
+    assert any(p.name.endswith(".table.json") for p in (study / "wandb").rglob("*.json"))
+
+
+def test_a_broken_wandb_does_not_stop_a_run(tmp_path, data_settings, monkeypatch, caplog):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **k: (_ for _ in ()).throw(OSError("no space")))
+    config = write_config(tmp_path, data_settings, track={"wandb": "offline"}, train=SHORT, grid=ONE)
+    assert train_main([str(config)]) == 0
+    assert read_metrics(tmp_path / "runs" / "tiny" / "mamba2" / "metrics.csv")
+
+
+SHORT = {"context_length": 64, "tokens": 64 * 4 * 6, "batch_tokens": 256, "threads": 1, "log_every": 1}
+ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
+
+
+def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
+    sweep = {"name": "swept", "lr_sweep": {"lrs": [1e-6, 1e-5, 0.01], "tokens": 64 * 4 * 10}}
+    config = write_config(tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train={**SHORT, "tokens": 2560}, grid=ONE)
+    assert train_main([str(config)]) == 0
+    found = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
+    scores = {row["lr"]: row["score"] for row in found["rows"]}
+    best = min(scores, key=scores.get)
+    assert best == 0.01
+    assert next(row for row in found["rows"] if row["best"])["lr"] == best
+    assert "at the edge of the sweep" in capsys.readouterr().err
+    run = tmp_path / "runs" / "swept" / "mamba2"
+    assert read_json(run / "status.json")["tuned"] == "swept, at the edge of the grid"
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["lr"] == 0.01
+
+    # an earlier sweep is good for the same model and data, and flagged for any other
+    path = tmp_path / "runs" / "swept" / "lr_sweep.json"
+    for change, tuned in (([], "swept, at the edge of the grid"), (["data.answer_weight=2"], "swept for another model or other data")):
+        again = [str(config), f"study.folder={tmp_path / str(len(change))}", "study.lr_sweep.lrs=[]", f"study.tuned_by={path}"]
+        assert train_main([*again, *change]) == 0
+        status = read_json(tmp_path / str(len(change)) / "swept" / "mamba2" / "status.json")
+        assert status["tuned"] == tuned
+
+
+def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settings, tmp_path):
+    plan = make_plan(load([str(write_config(tmp_path, data_settings))], []))
+    rows = matching_table(plan)
+    assert [row["model"] for row in rows] == ["mamba2", "hybrid"]
+    for row in rows:
+        for word in ("parameters", "embedding", "state bytes", "KV bytes", "FLOPs/token", "tokens", "hours", "memory"):
+            assert any(word in name for name in row), word
+    assert plan.mismatch < 0.01
+    seeds = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.seed=[0, 1]"]))
+    assert [run.name for run in seeds.runs] == ["mamba2-s0", "mamba2-s1", "hybrid-s0", "hybrid-s1"]
+    assert [run.config.seed for run in seeds.runs] == [0, 1, 0, 1]
+    assert {run.group for run in seeds.runs} == {"mamba2", "hybrid"}
+    rates = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.train.lr=[0.1, 0.01]"]))
+    assert [run.config.train.lr for run in rates.runs] == [0.1, 0.01] * 2
+
+
+def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
+    tracker = CsvTracker(tmp_path / "m.csv", 0)
+    tracker.metrics({"tokens": 1, "a": 0.5})
+    tracker.metrics({"tokens": 2, "b": 1.5})
+    tracker.metrics({"tokens": 3, "a": 2.5})
+    with open(tmp_path / "m.csv", "a") as file:
+        file.write("4,0.")
+    assert read_metrics(tmp_path / "m.csv")[:3] == [{"tokens": 1, "a": 0.5}, {"tokens": 2, "b": 1.5}, {"tokens": 3, "a": 2.5}]
+    again = CsvTracker(tmp_path / "m.csv", 2)
+    again.metrics({"tokens": 3, "a": 9.0})
+    assert [r["tokens"] for r in read_metrics(tmp_path / "m.csv")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in __import__("pathlib").Path("configs").rglob("*.yaml")))
+def test_every_shipped_config_is_valid(name):
+    from pathlib import Path
+
+    path = next(Path("configs").rglob(name))
+    extra = ["configs/probe/needles.yaml"] if path.parent.name == "study" else []
+    extra = ["configs/model/mamba2-2.7b.yaml"] if path.parent.name == "probe" else extra
+    base = ["configs/quickstart.yaml"] if path.parent.name == "sweep" else []
+    overrides = ["match.budget=mamba2-2.7b"] if path.parent.name == "model" and "transformer" in name else []
+    mapping = load([*base, str(path), *extra], [])
+    if path.parent.name == "data":
+        from lcprobe.config import parse
+
+        assert parse(mapping).data.recipes
+        return
+    if overrides:
+        mapping = load(["configs/model/transformerpp-2.7b.yaml"], ["match.budget=2.57e9"])
+    assert make_plan(mapping).runs

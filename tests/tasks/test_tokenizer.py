@@ -1,0 +1,89 @@
+"""The shipped tokenizer: exact round trips, single digits, pieces that join; clear refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.tokenizers import llama_like, unigram
+from lcprobe.data.make_tokenizer import train_tokenizer
+from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.tasks.formats import StringFormat, check_format
+from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer, read_words
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_comes_back(text):
+    tok = load_tokenizer()
+    text = text.encode("utf-8", "ignore").decode()
+    text = text.replace("<|bos|>", "")
+    assert tok.decode(tok.encode(text)) == text
+
+
+def test_shape_of_the_shipped_vocabulary(tokenizer):
+    assert tokenizer.vocab_size == 4096
+    assert tokenizer.bos_id == 0
+    for number in range(0, 10_000, 37):
+        assert len(tokenizer.piece(f" {number}")) == len(str(number)), "one token a digit, the first with its space"
+    assert all(3 <= len(w) for w in read_words("nouns"))
+
+
+def test_offsets_say_where_tokens_start(tokenizer):
+    text = "Fellow-Citizens of the Senate:\n\nThe year 1848 is gone; naïve — yes."
+    ids, starts = tokenizer.encode_with_offsets(text)
+    assert np.array_equal(ids, tokenizer.encode(text))
+    for i in np.flatnonzero(tokenizer.opens_word[ids]):
+        assert tokenizer.decode(ids[:i]) == text[: starts[i]]
+
+
+@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@settings(max_examples=50, deadline=None)
+@given(words=st.lists(st.sampled_from(read_words("nouns") + ["1848", "7"]), min_size=1, max_size=8))
+def test_pieces_join_to_the_ids_of_the_whole(make, words):
+    tok = make()
+    pieces = np.concatenate([tok.piece(" " + w) for w in words])
+    assert tok.same_after_round_trip(pieces)
+    assert np.array_equal(tok.piece("".join(" " + w for w in words)), pieces)
+
+
+def test_training_again_gives_the_same_tokenizer():
+    texts = ["one two three four five " * 20, "falcon 42 otter 17"]
+    assert train_tokenizer(texts, 300) == train_tokenizer(texts, 300)
+
+
+def test_no_word_is_inside_another():
+    words = read_words("nouns") + read_words("adjectives")
+    assert len(set(words)) == len(words)
+    assert not [(a, b) for a in words for b in words if a != b and a in b]
+    assert not set(read_words("fillers")) & set(words)
+
+
+def test_a_tokenizer_that_changes_a_format_is_refused():
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    letters = {c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz0123456789 ", 1)}
+    inner = Inner(models.WordLevel({"<unk>": 0, **letters}, unk_token="<unk>"))
+    inner.normalizer = normalizers.Replace("-", "")
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    tok = Tokenizer(inner.to_str())
+    with pytest.raises(EpisodeError, match=r"^formats\.value: given 'uuids'; allowed: a format that this tokenizer"):
+        check_format("formats.value", StringFormat("uuids"), tok)
+
+
+@pytest.mark.parametrize(
+    ("source", "bos", "key"),
+    [("nowhere.json", None, "data.tokenizer"), ("shippd", None, "data.tokenizer"), ("shipped", "<nope>", "data.bos")],
+)
+def test_no_such_tokenizer(source, bos, key):
+    with pytest.raises(ConfigError) as caught:
+        load_tokenizer(source, bos)
+    assert caught.value.key == key
+
+
+def test_a_broken_file_is_one_line(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{not json")
+    with pytest.raises(ConfigError, match=r"^data\.tokenizer: given 'an unreadable file'"):
+        load_tokenizer(str(tmp_path))

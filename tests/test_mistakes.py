@@ -1,0 +1,164 @@
+"""Mistakes in configs and command lines: exit code 2 and one line that names the key, never a traceback, nothing written."""
+
+import pytest
+import yaml
+
+from lcprobe.studies.commands import data_main, evaluate_main, train_main
+
+OVERRIDES = [  # (key=value, the key that the message must name, a word of what is allowed or meant)
+    ("train.lrr=0.1", "train.lrr", "did you mean 'lr'"),
+    ("trian.lr=0.1", "trian", "did you mean 'train'"),
+    ("train.lr=fast", "train.lr", "a number"),
+    ("train.lr=-1", "train.lr", "> 0"),
+    ("train.lr=", "train.lr", "a number"),
+    ("train.tokens=1.5", "train.tokens", "a whole number"),
+    ("train.tokens=true", "train.tokens", "a whole number"),
+    ("train.tokens=10", "train.tokens", ">= batch_tokens"),
+    ("train.batch_tokens=100", "train.batch_tokens", "a multiple of"),
+    ("train.context_length=-5", "train.context_length", ">= 2"),
+    ("train.schedule=cosin", "train.schedule", "did you mean 'cosine'"),
+    ("train.warmup=1.5", "train.warmup", "0 <= warmup < 1"),
+    ("train.betas=[0.9]", "train.betas", "a list of"),
+    ("train.precision=16", "train.precision", "32 | bf16"),
+    ("train={lr: 0.1, foo: 1}", "train.foo", "unknown key"),
+    ("grid.arch.mamba2.model.layout=mamba3 x 2", "model.layout", "did you mean 'mamba2'"),
+    ("model.layout=attention+mlp y 2", "model.layout", "a pattern such as"),
+    ("model.layout=3", "model.layout", "text"),
+    ("model.d_model=0", "model.d_model", ">= 1"),
+    ("model.d_model=65", "model.mixers.mamba2.head_dim", "a divisor of expand x d_model (130)"),
+    ("model.mixers.mamba2.d_stat=4", "model.mixers.mamba2.d_stat", "did you mean 'd_state'"),
+    ("model.mixers.mamba2.d_state=big", "model.mixers.mamba2.d_state", "a whole number"),
+    ("model.mixers.attention.positional.type=rop", "positional.type", "did you mean 'rope'"),
+    ("model.mixers.attention.positional={type: rope, fraction: 0.3}", "positional.fraction", "an even number"),
+    ("model.attn_layer_idx=[7]", "model.attn_layer_idx", "0 .. 1"),
+    ("model.vocab_size=100", "model.vocab_size", ">= the tokenizer's 4096"),
+    ("match.budget=mambo", "match.budget", "did you mean 'mamba2'"),
+    ("match.budget=12", "match.budget", ">= 1000"),
+    ("data.corpus=[no/such/folder]", "data.corpus", "an existing folder"),
+    ("data.tokenizer=no.json", "data.tokenizer", "a tokenizer.json"),
+    ("data.held_out=2", "data.held_out", "0 < held_out < 1"),
+    ("data.mixture[1].lm=7", "data.mixture[1].lm", "0 .. 1"),
+    ("data.mixture[1].episodes={linez: 1}", "data.mixture[1].episodes", "did you mean 'lines'"),
+    ("data.mixture[0].lengths=[0.3]", "data.mixture[0].lengths", "1 / a whole number"),
+    ("data.mixture[0].until=0", "data.mixture[0].until", "0.0 < until <= 1"),
+    ("data.recipes.lines.task.type=haystack", "data.recipes.lines.task.type", "niah"),
+    ("data.recipes.lines.task.n_queries=9", "data.recipes.lines.task.n_queries", "<= n_keys (4)"),
+    ("data.recipes.lines.haystack=[essays]", "haystack", "corpus | noise"),
+    ("probe.tasks.single.template=verse", "probe.tasks.single.template", "line | sentence"),
+    ("probe.grids[0].tasks=[singel]", "probe.grids[0].tasks", "did you mean 'single'"),
+    ("probe.grids[0].depths=[2]", "probe.grids[0].depths", "0 .. 1"),
+    ("probe.grids[0].value=[emoji]", "probe.grids[0].value", "words | numbers"),
+    ("probe.grids[0].n=0", "probe.grids[0].n", ">= 1"),
+    ("probe.scoring=guess", "probe.scoring", "teacher_forced | generate"),
+    ("grid.arch.mamba2=5", "grid.arch.mamba2", "a mapping of settings"),
+    ("grid.arch=[]", "grid.arch", "a list of values"),
+    ("grid.train.lrr=[1,2]", "train.lrr", "did you mean 'lr'"),
+    ("grid={seed: [0, 0]}", "grid", "labels that differ"),
+    ("study.name=../../etc", "study.name", "letters, digits"),
+    ("study.lr_sweep.lrs=[0.1, 0.01]", "study.lr_sweep.lrs", "ascending"),
+    ("study.tuned_by=nothing.json", "study.tuned_by", "lr_sweep.json"),
+    ("seed=-1", "seed", "0 .. 32767"),
+    ("track.wandb=maybe", "track.wandb", "auto | online | offline | off"),
+    ("seed=${oc.env:HOME}", "seed", "interpolation"),
+    ("seed=${train.lr", "seed", "YAML value"),
+]
+ARGUMENTS = [
+    (["--plam"], "command line", "did you mean '--plan'"),
+    (["no_such.yaml"], "config file", "an existing .yaml file"),
+    (["configs/quickstrat.yaml"], "config file", "did you mean 'configs/quickstart.yaml'"),
+    (["learning_rate"], "command line", "key=value"),
+    ([], "command line", "at least one .yaml file"),
+    (["--help", "modle"], "--help", "did you mean 'model'"),
+]
+FILES = {
+    "broken.yaml": ("train: {lr: 0.1", "broken.yaml"),
+    "list.yaml": ("- a\n- b", "list.yaml"),
+    "twice.yaml": ("seed: 1\nseed: 2", "twice.yaml"),
+    "tag.yaml": ("seed: !!python/object/apply:os.system ['true']", "tag.yaml"),
+    "cycle.yaml": ("seed: ${train.lr}\ntrain: {lr: '${seed}'}", "seed"),
+    "target.yaml": ("model: {_target_: os.system}", "model._target_"),
+    "bomb.yaml": ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [" + ",".join([f"*{chr(97 + i)}"] * 9) + "]\n" for i in range(6)), "bomb.yaml"),
+    "text.yaml": ("just words", "text.yaml"),
+    "null.yaml": ("train: null", "train"),
+}  # fmt: skip
+
+
+def one_line(code, capsys, key, words=""):
+    found = capsys.readouterr()
+    assert code == 2, found
+    assert found.err.count("\n") == 1, found.err
+    assert found.err.startswith("error: ")
+    assert "Traceback" not in found.err
+    assert key in found.err, found.err
+    assert words in found.err, found.err
+
+
+@pytest.mark.parametrize(("override", "key", "words"), OVERRIDES, ids=[o[0][:50] for o in OVERRIDES])
+def test_a_wrong_setting(tmp_path, capsys, override, key, words):
+    arguments = ["configs/quickstart.yaml", f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
+    one_line(train_main([*arguments, override, "--plan"]), capsys, key, words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("arguments", "key", "words"), ARGUMENTS)
+def test_a_wrong_command_line(capsys, arguments, key, words):
+    one_line(train_main(arguments), capsys, key, words)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_wrong_file(tmp_path, capsys, name):
+    text, key = FILES[name]
+    (tmp_path / name).write_text(text)
+    one_line(train_main([str(tmp_path / name), "--plan"]), capsys, key)
+
+
+def test_bytes_that_are_no_text(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_bytes(b"seed: \xff\xfe")
+    one_line(train_main([str(tmp_path / "x.yaml")]), capsys, "x.yaml", "UTF-8")
+
+
+def test_a_huge_file(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text("# " + "x" * (1 << 21))
+    one_line(train_main([str(tmp_path / "x.yaml")]), capsys, "x.yaml", "at most")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ([], "command line"),
+        (["runs/none"], "command line"),
+        (["configs"], "command line"),
+        (["configs/quickstart.yaml", "study.name=none"], "study.name"),
+        (["--plann"], "command line"),
+    ],
+)
+def test_evaluate(capsys, arguments, key):
+    one_line(evaluate_main(arguments), capsys, key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prepair"], "did you mean 'prepare'"),
+        ([], "prepare | tokenizer"),
+        (["tokenizer", "x.json", "12"], "at least 300"),
+        (["prepare", "configs/quickstart.yaml", "data.text_field=3"], "data.text_field"),
+    ],
+)
+def test_data(capsys, arguments, words):
+    one_line(data_main(arguments), capsys, "", words)
+
+
+def test_interpolation_between_keys_works(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"train": {"lr": 0.5, "context_length": "${train.lr}"}}))
+    one_line(train_main([str(tmp_path / "x.yaml")]), capsys, "train.context_length", "a whole number")
+
+
+def test_no_environment_in_configs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SECRET", "hush")
+    (tmp_path / "x.yaml").write_text("study: {name: '${oc.env:SECRET}'}")
+    code = train_main([str(tmp_path / "x.yaml")])
+    found = capsys.readouterr()
+    assert code == 2
+    assert "hush" not in found.err + found.out

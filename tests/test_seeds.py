@@ -1,0 +1,48 @@
+"""Randomness as a function of names: fixed values for ever, bijections, independence of streams."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcprobe.seeds import Draws, Stream, permuted, seed_of
+
+
+def test_values_never_change():
+    """These numbers are behind published results: a change here is a new suite version."""
+    assert seed_of("a", 1) == 1225789013615934736
+    assert Stream("golden", 0).integers(1000, 5).tolist() == [829, 205, 916, 115, 927]
+    assert permuted(5, 1000, "k", 0) == 120
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 700), st.integers(0, 100))
+def test_permuted_is_a_bijection_at_any_size(n, key):
+    assert sorted(permuted(i, n, "test", key) for i in range(n)) == list(range(n))
+
+
+def test_permuted_moves_things_and_depends_on_the_key():
+    a = [permuted(i, 1000, "k", 0) for i in range(1000)]
+    b = [permuted(i, 1000, "k", 1) for i in range(1000)]
+    assert sum(x == y for x, y in zip(a, b, strict=True)) < 20
+    assert abs(np.corrcoef(np.arange(1000), a)[0, 1]) < 0.1
+
+
+def test_drawing_more_of_one_name_moves_no_other():
+    draw, again = Draws("x", 1), Draws("x", 1)
+    draw("a").integers(10, 1000)
+    assert draw("b").integers(10**6, 5).tolist() == again("b").integers(10**6, 5).tolist()
+
+
+def test_uniform_and_integers_are_even():
+    stream = Stream("even")
+    values = stream.uniform(20_000)
+    assert abs(values.mean() - 0.5) < 0.01
+    counts = np.bincount(stream.integers(7, 70_000), minlength=7)
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 30  # chi-square with 6 degrees of freedom
+    big = [stream.integer(10**30) for _ in range(100)]
+    assert max(big) > 9 * 10**29
+    assert len(set(big)) == 100
+
+
+def test_permutation_is_one():
+    assert sorted(Stream("p").permutation(50).tolist()) == list(range(50))

@@ -1,0 +1,41 @@
+"""Two processes and one process with two-fold accumulation see the same data and end with the same weights."""
+
+import subprocess
+import sys
+
+from safetensors.torch import load_file
+
+from lcprobe.files import read_json
+from lcprobe.studies.commands import train_main
+from tests.conftest import ROOT
+from tests.tiny import write_config
+
+GRID = {"arch": {"hybrid": {"model": {"layout": "attention+mlp, mamba2"}}}}
+SHORT = {"context_length": 64, "tokens": 64 * 4 * 8, "batch_tokens": 256, "threads": 1, "log_every": 1, "accelerator": "cpu"}
+
+
+def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
+    folders = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        folders[name] = write_config(tmp_path / name, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
+    assert train_main([str(folders["one"]), "train.accumulate=2"]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(
+        [*launch, str(folders["two"]), "train.devices=2"], capture_output=True, text=True, cwd=ROOT, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = {name: tmp_path / name / "runs" / "tiny" / "hybrid" for name in folders}
+    status = {name: read_json(run / "status.json") for name, run in runs.items()}
+    assert status["one"]["data_digest"] == status["two"]["data_digest"]
+    assert status["two"]["tokens"] == 64 * 4 * 8
+    weights = {name: load_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors") for name, run in runs.items()}
+    worst = max(float((weights["one"][k] - weights["two"][k]).abs().max()) for k in weights["one"])
+    assert worst == 0, "halving is exact in binary"
+    assert done.stdout.count("trained:") == 1, "one process speaks"
+
+
+def test_the_wrong_number_of_processes_is_one_line(tmp_path, data_settings, capsys):
+    config = write_config(tmp_path, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
+    assert train_main([str(config), "train.devices=2"]) == 2
+    assert "error: train.devices: given 2; allowed: 1 (or start 2 with: torchrun" in capsys.readouterr().err

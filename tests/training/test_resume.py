@@ -1,0 +1,148 @@
+"""Resume: after kill -9, signals and sabotaged checkpoints a run ends with the bits of an uninterrupted one."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from lcprobe.files import digest_file, read_json
+from lcprobe.studies.commands import train_main
+from lcprobe.studies.trackers import read_metrics
+from tests.tiny import killed_until_done, start, write_config
+
+RUN = "tiny/hybrid"
+GRID = {"arch": {"hybrid": {"model": {"layout": "attention+mlp, mamba2"}}}}
+TIMES = ("train/tokens_per_second",)
+
+
+def outcome(folder):
+    """Final weights, what was seen, and every metric but the times."""
+    run = folder / "runs" / RUN
+    status = read_json(run / "status.json")
+    metrics = [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(run / "metrics.csv")]
+    steps = [row["step"] for row in metrics if "step" in row]
+    assert steps == sorted(set(steps)), "no step is logged twice"
+    weights = digest_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors")
+    return {"weights": weights, "data": status["data_digest"], "metrics": metrics, "tokens": status["tokens"]}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_settings):
+    folder = tmp_path_factory.mktemp("whole")
+    config = write_config(folder, data_settings, grid=GRID, match={"budget": None}, model=MODEL)
+    process = start("train_main", [str(config)], folder / "log")
+    process.join(120)
+    assert process.exitcode == 0, (folder / "log").read_text()
+    return outcome(folder)
+
+
+MODEL = {"d_ff": 24}
+
+
+def fresh(tmp_path, data_settings, **changes):
+    return write_config(tmp_path, data_settings, grid=GRID, match={"budget": None}, model=MODEL, **changes)
+
+
+def test_killed_at_random_and_resumed_equals_uninterrupted(tmp_path, data_settings, uninterrupted):
+    config = fresh(tmp_path, data_settings)
+    dice = random.Random(7)
+    growth = [dice.randrange(1, 900) for _ in range(8)]  # a row of metrics is about 120 bytes
+    metrics = tmp_path / "runs" / RUN / "metrics.csv"
+    kills = killed_until_done("train_main", [str(config)], tmp_path / "log", metrics, growth)
+    assert kills >= 4, "the test must interrupt something"
+    assert outcome(tmp_path) == uninterrupted
+
+
+def test_another_checkpoint_interval_changes_nothing(tmp_path, data_settings, uninterrupted):
+    config = fresh(tmp_path, data_settings)
+    process = start("train_main", [str(config), "train.checkpoint_every=1792", "train.keep=5"], tmp_path / "log")
+    process.join(120)
+    assert outcome(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_step_and_the_same_command_goes_on(tmp_path, data_settings, uninterrupted, number):
+    config = fresh(tmp_path, data_settings)
+    process = start("train_main", [str(config), "train.checkpoint_every=1000000"], tmp_path / "log")
+    metrics = tmp_path / "runs" / RUN / "metrics.csv"
+    while not metrics.exists() and process.is_alive():
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == {signal.SIGTERM: 75, signal.SIGINT: 130}[number], (tmp_path / "log").read_text()
+    saved = list((tmp_path / "runs" / RUN / "checkpoints").glob("step-*"))
+    assert len(saved) == 1, "saved though no interval was due"
+    killed_until_done("train_main", [str(config)], tmp_path / "log")
+    assert outcome(tmp_path) == uninterrupted
+
+
+def sabotage(checkpoint, kind):
+    path = checkpoint / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    if kind == "bit":
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+    elif kind == "truncated":
+        path.write_bytes(data[: len(data) // 3])
+    elif kind == "missing":
+        (checkpoint / "optimizer.safetensors").unlink()
+    else:
+        (checkpoint / "manifest.json").write_text("")
+
+
+@pytest.mark.parametrize("kind", ["bit", "truncated", "missing", "no manifest"])
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, data_settings, uninterrupted, kind):
+    config = fresh(tmp_path, data_settings)
+    process = start("train_main", [str(config)], tmp_path / "log")
+    process.join(60)
+    run = tmp_path / "runs" / RUN
+    newest = max((run / "checkpoints").glob("step-*"))
+    sabotage(newest, kind)
+    killed_until_done("train_main", [str(config)], tmp_path / "log")
+    assert outcome(tmp_path) == uninterrupted
+    assert (run / "checkpoints" / f"bad-{newest.name}").is_dir()
+    assert f"{newest.name} is damaged" in (tmp_path / "log").read_text()
+
+
+def test_all_checkpoints_bad_is_exit_5_and_never_a_new_start(tmp_path, data_settings, capsys):
+    config = fresh(tmp_path, data_settings)
+    assert train_main([str(config)]) == 0
+    folder = tmp_path / "runs" / RUN / "checkpoints"
+    for checkpoint in folder.glob("step-*"):
+        sabotage(checkpoint, "bit")
+    capsys.readouterr()
+    assert train_main([str(config)]) == 5
+    assert "no valid checkpoint" in capsys.readouterr().err
+    assert train_main([str(config)]) == 5, "and again, though they were set aside"
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path, data_settings, capsys):
+    config = fresh(tmp_path, data_settings)
+    assert train_main([str(config)]) == 0
+    capsys.readouterr()
+    for change, key in (("train.lr=0.02", "train.lr"), ("seed=1", "seed"), ("data.answer_weight=2", "data.answer_weight")):
+        assert train_main([str(config), change]) == 2
+        assert f"error: {key}: given" in capsys.readouterr().err
+    assert train_main([str(config), "train.log_every=5"]) == 0, "what changes no result may change"
+
+
+def test_the_resolved_copy_makes_the_run_again(tmp_path, data_settings, uninterrupted):
+    config = fresh(tmp_path, data_settings)
+    assert start_and_wait([str(config)], tmp_path) == 0
+    copy = tmp_path / "copy.yaml"
+    shutil.copy(tmp_path / "runs" / RUN / "config.yaml", copy)
+    assert start_and_wait([str(copy), f"study.folder={tmp_path / 'again'}"], tmp_path) == 0
+    a = load_file(max((tmp_path / "again" / RUN / "checkpoints").glob("step-*")) / "model.safetensors")
+    b = load_file(max((tmp_path / "runs" / RUN / "checkpoints").glob("step-*")) / "model.safetensors")
+    assert all((a[k] == b[k]).all() for k in b)
+    assert outcome(tmp_path) == uninterrupted
+
+
+def start_and_wait(arguments, folder):
+    process = start("train_main", arguments, folder / "log")
+    process.join(120)
+    return process.exitcode

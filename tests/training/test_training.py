@@ -1,0 +1,204 @@
+"""Schedule, guard on the numbers, accumulation, checkpoints that cannot lie."""
+
+import logging
+
+import pytest
+import torch
+
+from lcprobe.choices import build
+from lcprobe.data.config import DataConfig
+from lcprobe.data.mixture import Mixture
+from lcprobe.errors import CheckpointError, NumericsError
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, save_checkpoint
+from lcprobe.training.config import TrainConfig
+from lcprobe.training.fit import fit
+from lcprobe.training.optim import lr_at, make_optimizer
+
+SIZES = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 16, "vocab_size": 4096,
+         "mixers": {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}}  # fmt: skip
+
+
+def train_config(**given):
+    base = {"context_length": 32, "tokens": 32 * 8 * 10, "batch_tokens": 32 * 8, "lr": 0.01, "log_every": 1, "threads": 1}
+    return build(TrainConfig, {**base, **given}, "train")
+
+
+def make(prepared, data_settings, **given):
+    config = train_config(**given)
+    data = build(DataConfig, data_settings, "data")
+    mixture = Mixture(
+        data, prepared, context_length=32, rows=config.rows, steps=config.steps, parts=config.accumulate, seed=0
+    )
+    return config, mixture, LanguageModel(build(ModelConfig, SIZES, "model"))
+
+
+class Rows:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def metrics(self, values):
+        self.rows.append(dict(values))
+
+    def table(self, name, rows):
+        pass
+
+    def figure(self, name, png):
+        pass
+
+
+def test_schedules_rise_stay_and_fall():
+    wsd = train_config(schedule="wsd", warmup=0.2, decay=0.3, tokens=32 * 8 * 100)
+    rates = [lr_at(wsd, s) / wsd.lr for s in range(100)]
+    assert rates[0] == pytest.approx(1 / 20)
+    assert rates[19] == 1
+    assert set(rates[19:70]) == {1}
+    assert rates[85] == pytest.approx(0.5)
+    assert 0 < rates[99] < 0.04
+    cosine = train_config(schedule="cosine", warmup=0.1, final_lr=0.1, tokens=32 * 8 * 100)
+    rates = [lr_at(cosine, s) / cosine.lr for s in range(100)]
+    assert rates[55] == pytest.approx(0.55, abs=1e-9)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert lr_at(train_config(schedule="constant"), 9) == 0.01
+
+
+def test_accumulation_equals_the_whole_batch(prepared, data_settings, tmp_path):
+    """Text rows only: every part has as many weighted tokens, so the mean of means is the mean."""
+    found = []
+    for accumulate in (1, 2):
+        config, mixture, model = make(prepared, data_settings, accumulate=accumulate, tokens=32 * 8 * 3)
+        module = fit(config, model.double(), mixture, tmp_path / str(accumulate), seed=0, config_yaml="")
+        found.append(({k: v.detach() for k, v in model.named_parameters()}, module.progress))
+    (a, pa), (b, pb) = found
+    assert pa.step == pb.step == 3
+    worst = max(float((a[k] - b[k]).abs().max()) for k in a)
+    assert worst < 2e-4, "equal but for the clipping norm and boundaries of documents"
+
+
+def test_loss_falls_and_metrics_are_complete(prepared, data_settings, tmp_path):
+    config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 40)
+    tracker = Rows()
+    fit(config, model, mixture, tmp_path, seed=0, config_yaml="", tracker=tracker)
+    assert len(tracker.rows) == 40
+    assert tracker.rows[-1]["train/loss"] < tracker.rows[0]["train/loss"] - 1
+    for row in tracker.rows:
+        assert {"tokens", "step", "train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"} <= set(row)
+    assert tracker.rows[-1]["tokens"] == config.tokens
+
+
+@pytest.mark.parametrize("bad", [[3], [2, 3, 6]])
+def test_a_non_finite_step_is_skipped_and_counted(prepared, data_settings, tmp_path, bad, caplog):
+    config, mixture, model = make(prepared, data_settings)
+    plain, steps = model.loss, iter(range(10_000))
+    before = {}
+
+    def loss(*args, **kwargs):
+        value, rows, index = plain(*args, **kwargs)
+        step = next(steps)
+        if step in bad:
+            before[step] = {k: v.detach().clone() for k, v in model.named_parameters()}
+        if step - 1 in bad:
+            assert all(torch.equal(v, before[step - 1][k]) for k, v in model.named_parameters()), "nothing moved"
+        return (value * float("nan") if step in bad else value), rows, index
+
+    model.loss = loss
+    with caplog.at_level(logging.WARNING, logger="lcprobe"):
+        module = fit(config, model, mixture, tmp_path, seed=0, config_yaml="")
+    assert module.progress.skipped == len(bad)
+    assert module.progress.step == 10
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert "the step is skipped" in caplog.text
+
+
+def test_numbers_that_stay_non_finite_stop_the_run_with_finite_checkpoints(prepared, data_settings, tmp_path):
+    config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 40, checkpoint_every=32 * 8)
+    plain = model.loss
+    model.loss = lambda *a, **k: (plain(*a, **k)[0] * float("inf"), *plain(*a, **k)[1:])
+    with pytest.raises(NumericsError, match="11 in a row") as caught:
+        fit(config, model, mixture, tmp_path, seed=0, config_yaml="")
+    assert caught.value.exit_code == 4
+    newest = latest(tmp_path / "checkpoints")
+    load_model(newest, model)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_weights_and_moments_come_back(tmp_path):
+    config, model = train_config(), LanguageModel(build(ModelConfig, SIZES, "model")).initialise(3)
+    optimizer = make_optimizer(config, model)
+    model.loss(torch.randint(0, 4096, (2, 9)), torch.ones(2, 9))[0].backward()
+    optimizer.step()
+    path = save_checkpoint(tmp_path, Progress(step=5, tokens=7), model, optimizer, "x: 1", keep=2)
+    other = LanguageModel(model.config).initialise(4)
+    again = make_optimizer(config, other)
+    load_model(path, other)
+    load_optimizer(path, other, again)
+    for (_, p), (_, q) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        assert torch.equal(p, q)
+        for part in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[p][part], again.state[q][part])
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
+    model = LanguageModel(build(ModelConfig, SIZES, "model")).initialise(0)
+    path = save_checkpoint(tmp_path, Progress(), model, make_optimizer(train_config(), model), "", keep=1)
+    wider = LanguageModel(build(ModelConfig, {**SIZES, "d_ff": 24}, "model"))
+    with pytest.raises(CheckpointError, match=r"mlp\.out_proj\.weight is .*\(16, 16\); allowed: .*\(16, 24\)"):
+        load_model(path, wider)
+    deeper = LanguageModel(build(ModelConfig, {**SIZES, "layout": "attention+mlp, mamba2 x 2"}, "model"))
+    with pytest.raises(CheckpointError, match=r"lacks blocks\.2"):
+        load_model(path, deeper)
+
+
+def test_a_full_disk_keeps_training_and_the_old_checkpoint(prepared, data_settings, tmp_path, monkeypatch, caplog):
+    from lcprobe.training import fit as module
+
+    config, mixture, model = make(prepared, data_settings, checkpoint_every=32 * 8)
+    real, calls = module.save_checkpoint, []
+
+    def sometimes(*args, **kwargs):
+        calls.append(1)
+        if len(calls) in (3, 4):
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "save_checkpoint", sometimes)
+    with caplog.at_level(logging.WARNING, logger="lcprobe"):
+        done = fit(config, model, mixture, tmp_path, seed=0, config_yaml="")
+    assert done.progress.step == 10
+    assert caplog.text.count("checkpoint not written") == 2
+    assert latest(tmp_path / "checkpoints").name == "step-00000010"
+    monkeypatch.setattr(module, "save_checkpoint", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    config, mixture, model = make(prepared, data_settings, checkpoint_every=32 * 8)
+    with pytest.raises(OSError, match="No space"):
+        fit(config, model, mixture, tmp_path / "full", seed=0, config_yaml="")
+
+
+def test_bfloat16_trains_with_float32_weights_and_states(prepared, data_settings, tmp_path):
+    losses = []
+    for precision in ("32", "bf16"):
+        config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 30, precision=precision)
+        tracker = Rows()
+        fit(config, model, mixture, tmp_path / precision, seed=0, config_yaml="", tracker=tracker)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        losses.append([row["train/loss"] for row in tracker.rows])
+    single, half = losses
+    assert abs(single[0] - half[0]) < 0.02
+    assert abs(single[-1] - half[-1]) < 0.15
+    assert half[-1] < half[0] - 1
+
+
+def test_compiled_blocks_train_the_same(prepared, data_settings, tmp_path):
+    import shutil
+
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    found = []
+    for compiled in (False, True):
+        config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 3, compile=compiled)
+        fit(config, model, mixture, tmp_path / str(compiled), seed=0, config_yaml="")
+        found.append({k: v.detach().clone() for k, v in model.named_parameters()})
+    assert found[0].keys() == found[1].keys(), "names without prefixes: checkpoints are exchangeable"
+    assert max(float((found[0][k] - found[1][k]).abs().max()) for k in found[0]) < 1e-3
