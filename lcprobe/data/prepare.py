@@ -135,6 +135,7 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
     starts: list[int] = []
     corpus_digest, n_documents, probe_documents = digest_bytes(), 0, 0
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+
     def flush(texts: list[str]) -> None:
         for ids in tokenizer.encode_batch(texts):
             starts.append(writer.n_tokens)

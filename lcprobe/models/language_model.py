@@ -83,7 +83,6 @@ class Block(nn.Module):
             residual = residual + self.mlp(self.norm2(residual).to(compute))
         return residual, state
 
-
     def new_state(self, batch: int) -> State:
         """The mixer's state before a sequence's first token."""
         return self.mixer.new_state(batch)

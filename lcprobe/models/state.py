@@ -43,9 +43,7 @@ class State:
         return total
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return dataclasses.replace(
-            self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)}
-        )
+        return dataclasses.replace(self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)})
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

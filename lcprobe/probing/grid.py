@@ -43,9 +43,7 @@ class Unit:
 
     def factors(self) -> list[Factors]:
         """Every sample of every cell, in the order of scoring."""
-        return [
-            Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in range(n)
-        ]
+        return [Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in range(n)]
 
 
 @dataclass(frozen=True)

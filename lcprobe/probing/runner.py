@@ -130,9 +130,7 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
 
 
-def _record(
-    unit: Unit, factors: Factors, item: Item, score: Score | None, subject: Subject, scoring: str, batch: int
-) -> Record:
+def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subject: Subject, scoring: str, batch: int) -> Record:
     query, episode = item.query, item.episode
     empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
     return {

@@ -192,9 +192,7 @@ def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
     facts = {k: v for k, v in facts.items() if k not in ("grid", "probe")}
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
-    return WandbTracker(
-        config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts
-    )
+    return WandbTracker(config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts)
 
 
 def with_lr(run: Run, lr: float) -> Run:

@@ -21,9 +21,7 @@ from lcprobe.tasks.tokenizer import Tokenizer, read_words
 
 MAX_SHIFT = 512
 """Tokens after the drawn offset within which a window's both ends must fall on word boundaries."""
-NOISE = (
-    " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-)
+NOISE = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 N_WORDS = 60_000
 
 

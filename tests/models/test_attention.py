@@ -16,9 +16,7 @@ def plain_attention(layer: Attention, x, window):
     seqlen, hd, r = x.shape[1], layer.head_dim, layer.positional.rotary_dim
     q, k, v = (
         t.unflatten(-1, (-1, hd))
-        for t in (x @ layer.in_proj.weight.T).split(
-            [layer.n_heads * hd, layer.n_kv_heads * hd, layer.n_kv_heads * hd], dim=-1
-        )
+        for t in (x @ layer.in_proj.weight.T).split([layer.n_heads * hd, layer.n_kv_heads * hd, layer.n_kv_heads * hd], dim=-1)
     )
     position = torch.arange(seqlen, dtype=torch.float64)
     angle = position[:, None] * layer.positional.base ** (-torch.arange(0, r, 2, dtype=torch.float64) / r)

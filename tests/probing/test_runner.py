@@ -41,9 +41,7 @@ class ByPlace:
 
 def run(tasks, store, scorer, grids=None, batch_tokens=500):
     plan = tasks.plan(grids or [grid()], 64)
-    ids = run_plan(
-        plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None
-    )
+    ids = run_plan(plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None)
     return plan, store.read(ids)
 
 

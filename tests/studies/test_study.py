@@ -150,7 +150,9 @@ ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
     sweep = {"name": "swept", "lr_sweep": {"lrs": [1e-6, 1e-5, 0.01], "tokens": 64 * 4 * 10}}
-    config = write_config(tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train={**SHORT, "tokens": 2560}, grid=ONE)
+    config = write_config(
+        tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train={**SHORT, "tokens": 2560}, grid=ONE
+    )
     assert train_main([str(config)]) == 0
     found = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
     scores = {row["lr"]: row["score"] for row in found["rows"]}
@@ -164,7 +166,10 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
 
     # an earlier sweep is good for the same model and data, and flagged for any other
     path = tmp_path / "runs" / "swept" / "lr_sweep.json"
-    for change, tuned in (([], "swept, at the edge of the grid"), (["data.answer_weight=2"], "swept for another model or other data")):
+    for change, tuned in (
+        ([], "swept, at the edge of the grid"),
+        (["data.answer_weight=2"], "swept for another model or other data"),
+    ):
         again = [str(config), f"study.folder={tmp_path / str(len(change))}", "study.lr_sweep.lrs=[]", f"study.tuned_by={path}"]
         assert train_main([*again, *change]) == 0
         status = read_json(tmp_path / str(len(change)) / "swept" / "mamba2" / "status.json")

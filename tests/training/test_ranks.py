@@ -18,7 +18,9 @@ def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
     folders = {}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        folders[name] = write_config(tmp_path / name, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
+        folders[name] = write_config(
+            tmp_path / name, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT
+        )
     assert train_main([str(folders["one"]), "train.accumulate=2"]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
     done = subprocess.run(

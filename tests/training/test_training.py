@@ -28,9 +28,7 @@ def train_config(**given):
 def make(prepared, data_settings, **given):
     config = train_config(**given)
     data = build(DataConfig, data_settings, "data")
-    mixture = Mixture(
-        data, prepared, context_length=32, rows=config.rows, steps=config.steps, parts=config.accumulate, seed=0
-    )
+    mixture = Mixture(data, prepared, context_length=32, rows=config.rows, steps=config.steps, parts=config.accumulate, seed=0)
     return config, mixture, LanguageModel(build(ModelConfig, SIZES, "model"))
 
 
