@@ -59,7 +59,7 @@ class StudyFacts:
     mismatch: float
     """Largest difference between two models' parameters, relative."""
     sweep: list[dict[str, Any]]
-    """Rows of a learning-rate sweep (group, lr, score, best, at_edge), empty without one."""
+    """Rows of a learning-rate sweep (group, lr, score, worst_seed, best, at_edge), empty without one."""
     versions: dict[str, str]
     """Packages, Python, machine, code digest, suite version."""
     config_yaml: str

@@ -98,7 +98,7 @@ def _models(results: Results) -> Section:
     if study.sweep:
         names = list(dict.fromkeys(name for row in study.sweep for name in row))
         rows = [[_value(row.get(name)) for name in names] for row in study.sweep]
-        tables.append(Table("Learning-rate sweep", "Score: answer loss of short trials.", names, rows))
+        tables.append(Table("Learning-rate sweep", "Score: answer loss of short trials, the mean over their seeds.", names, rows))
     return Section("models", "Models and matching", tables=tables)
 
 

@@ -92,7 +92,8 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
         for lr in sweep.lrs:
             is_best = lr == best
             edge = is_best and lr in (sweep.lrs[0], sweep.lrs[-1])
-            rows.append({"group": group, "lr": lr, "score": finite.get(lr), "best": is_best, "at_edge": edge})
+            score, worst = finite.get(lr), max(scores[lr]) if lr in finite else None
+            rows.append({"group": group, "lr": lr, "score": score, "worst_seed": worst, "best": is_best, "at_edge": edge})
     return rows
 
 
