@@ -1,0 +1,86 @@
+"""Which implementation an op takes. `auto` picks by device; a named one is taken, or refused in one line.
+
+    torch      plain PyTorch in matrix form: any device, any float dtype
+    triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
+    mamba_ssm, flash_attn, fla      the peers' kernels, where they are installed and the op has a counterpart
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import torch
+
+from lcprobe_kernels.errors import ArgumentError
+
+BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla")
+PEERS: dict[str, tuple[str, ...]] = {
+    "ssd": ("mamba_ssm", "fla"),
+    "causal_conv1d": ("mamba_ssm",),
+    "rms_norm": ("mamba_ssm",),
+    "linear_recurrence": (),
+    "linear_cross_entropy": (),
+    "gated_linear_attention": ("fla",),
+    "attention": ("flash_attn",),
+}
+"""Ops, and the peers that have them."""
+_chosen = "auto"
+
+
+def use(backend: str) -> None:
+    """Choose for every op from now on, in this process. Raises ArgumentError for a choice that cannot work here."""
+    global _chosen
+    if backend not in BACKENDS:
+        raise ArgumentError("kernels.backend", repr(backend), " | ".join(BACKENDS))
+    why = missing(backend)
+    if why is not None:
+        raise ArgumentError("kernels.backend", repr(backend), f"one that works here ({why})")
+    _chosen = backend
+
+
+@contextmanager
+def using(backend: str) -> Iterator[None]:
+    """`use` for a while."""
+    before = _chosen
+    use(backend)
+    try:
+        yield
+    finally:
+        use(before)
+
+
+def missing(backend: str) -> str | None:
+    """Why a backend cannot work on this machine; None when it can."""
+    gpu = torch.cuda.is_available()
+    if backend in ("auto", "torch"):
+        return None
+    if backend == "triton":
+        if find_spec("triton") is None:
+            return "triton is not installed: pip install triton"
+        return None if gpu or interpreting() else "triton needs a GPU; TRITON_INTERPRET=1 runs it slowly on a CPU"
+    module = {"mamba_ssm": "mamba_ssm", "flash_attn": "flash_attn", "fla": "fla"}[backend]
+    if find_spec(module) is None:
+        return f"{module} is not installed: pip install 'lcprobe[cuda]'"
+    return None if gpu else f"{module} needs a GPU"
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in Triton's interpreter."""
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The implementation that an op takes for tensors like these: torch, triton, or a peer's name.
+
+    float64 always takes torch: kernels accumulate in float32. A chosen peer that lacks the op leaves it to `auto`.
+    """
+    automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
+    if op == "attention":
+        automatic = "torch"
+    if dtype == torch.float64:
+        return "torch"
+    if _chosen in ("torch", "triton") and op != "attention":
+        return _chosen
+    return _chosen if _chosen in PEERS[op] and device.type == "cuda" else automatic

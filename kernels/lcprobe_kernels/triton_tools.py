@@ -1,0 +1,31 @@
+"""What every Triton kernel here shares: autotuning that also works in the interpreter, and products that are right there.
+
+Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the language,
+and batch x length x heads may pass 2^31 elements.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from lcprobe_kernels.backends import interpreting
+
+
+def autotune(configs: Sequence[Any], key: Sequence[str]) -> Callable[[Any], Any]:
+    """triton.autotune, or its first configuration alone in the interpreter (which has no clock to tune by)."""
+    return triton.autotune(configs=list(configs)[:1] if interpreting() else list(configs), key=list(key))
+
+
+@triton.jit
+def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
+    """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so there operands are widened first.
+
+    EXACT: float32 operands keep all their bits instead of TF32's ten.
+    """
+    if INTERPRET:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    if EXACT:
+        return tl.dot(a, b, input_precision="ieee")
+    return tl.dot(a, b)

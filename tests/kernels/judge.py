@@ -1,0 +1,67 @@
+"""How ops are judged: on every path that works here, against float64, by one rule for low precision."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+if not GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: the decorator looks at it
+PATHS = [
+    "torch",
+    pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")),
+]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+FLOOR = {torch.float64: 1e-10, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+"""Relative error that a dtype may have whatever the plain path's luck: a few units in its last place."""
+
+Run = Callable[[Mapping[str, Tensor]], Iterable[Tensor | None]]
+
+
+def outputs_and_gradients(run: Run, inputs: Mapping[str, Tensor], differentiable: Iterable[str], seed: int) -> dict[str, Tensor]:
+    """Outputs of `run` by number and gradients by name, for random output gradients drawn from `seed`."""
+    wanted = set(differentiable)
+    leaves = {k: v.detach().clone().requires_grad_(k in wanted) for k, v in inputs.items()}
+    outputs = [out for out in run(leaves) if out is not None]
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros((), dtype=torch.float64, device=DEVICE)
+    for out in outputs:
+        if out.requires_grad:
+            weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.device, out.dtype)
+            total = total + (out * weight).sum().double()
+    total.backward()
+    made = {f"out{i}": out.detach() for i, out in enumerate(outputs)}
+    return made | {f"d{k}": v.grad for k, v in leaves.items() if v.grad is not None}
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """Largest error over the largest value. Both may be of any dtype and device; infinite when they are not alike in NaN."""
+    got, want = got.double().cpu(), want.double().cpu()
+    if not want.numel():
+        return 0.0
+    if not torch.equal(torch.isfinite(got), torch.isfinite(want)):
+        return float("inf")
+    return float((got - want).nan_to_num().abs().max() / want.nan_to_num().abs().max().clamp_min(1e-30))
+
+
+def same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], bound: float) -> None:
+    """Assert that every value is within `bound`, relatively."""
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        assert got[name].shape == value.shape, name
+        error = relative_error(got[name], value)
+        assert error <= bound, f"{name}: relative error {error:.2e} > {bound:.0e}"
+
+
+def at_most_twice(ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], exact: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Assert that our error is at most twice that of the plain path in the same dtype, both against float64."""
+    assert ours.keys() == plain.keys() == exact.keys()
+    for name, value in exact.items():
+        allowed = 2 * relative_error(plain[name], value) + FLOOR[dtype]
+        error = relative_error(ours[name], value)
+        assert error <= allowed, f"{name}: relative error {error:.2e} > {allowed:.2e}"
