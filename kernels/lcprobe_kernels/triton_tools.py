@@ -29,3 +29,16 @@ def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     if EXACT:
         return tl.dot(a, b, input_precision="ieee")
     return tl.dot(a, b)
+
+
+@triton.jit
+def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
+    """a @ state for a float32 state that must not lose its bits to a's dtype: bf16 takes it as a high and a low part.
+
+    Two bf16 products keep 16 bits, TF32's one keeps 10 and holds wider operands in registers. fp16 lacks the range for parts.
+    """
+    if EXACT or a.dtype != tl.bfloat16:
+        return dot(a.to(tl.float32), state, INTERPRET, EXACT)
+    high = state.to(tl.bfloat16)
+    low = (state - high.to(tl.float32)).to(tl.bfloat16)
+    return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)

@@ -1,0 +1,235 @@
+"""ssd: the state-space dual form of Mamba2 (Dao & Gu 2024, arXiv 2405.21060, eq. 6 and sec. 6).
+
+    dt_t = clamp(softplus(dt_t + dt_bias), dt_limit)        a_t = exp(dt_t A),  A < 0 one scalar a head
+    h_t  = a_t h_{t-1} + dt_t x_t B_t^T                      h: (head_dim, d_state), zero at a document's first token
+    y_t  = h_t C_t + D x_t
+
+`reference` is this recurrence. The fast forms (`cpu`, and Triton in `triton_fwd`, `triton_bwd`) cut the sequence into chunks:
+with l = cumsum(dt A) inside a chunk of q tokens, E_ij = exp(l_i - l_j), S = C B^T kept where j <= i in one document, X = dt x:
+
+    Y = (S * E) X + exp(l) * (C H) + D x        H' = exp(l_q) H + B^T (exp(l_q - l) * X)
+
+H enters the chunk, H' leaves it. Between forward and backward are kept: step sizes, l, and every chunk's H in float32.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.ssd import cpu
+from lcprobe_kernels.ssd.reference import reference, step, step_size
+
+__all__ = ["reference", "ssd", "ssd_step"]
+CHUNK = {"torch": 64, "triton": 128}
+"""Tokens a chunk where the caller leaves the choice: on a CPU exp costs q a token, on a GPU state traffic 1/q."""
+LARGEST = 128
+"""Triton holds a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of two."""
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    initial_state: Tensor | None = None,
+    starts: Tensor | None = None,
+    chunk_size: int | None = None,
+    return_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Scan a sequence of any length; accumulation and state in float32 (float64 for float64 inputs).
+
+    x: (batch, seqlen, n_heads, head_dim). dt: (batch, seqlen, n_heads), before bias and softplus. A, D, dt_bias:
+    (n_heads,), A < 0. B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads. initial_state: (batch,
+    n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a document and the state resets.
+    chunk_size changes speed and rounding, nothing else.
+
+    Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state).
+    Raises ArgumentError for other shapes and dtypes.
+    """
+    _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    A, initial_state = A.to(wide), None if initial_state is None else initial_state.to(wide)
+    D, dt_bias = None if D is None else D.to(wide), None if dt_bias is None else dt_bias.to(wide)
+    B, C = B.to(x.dtype), C.to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):  # decays and states stay wide
+        if x.shape[1] == 1:
+            state = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=wide) if initial_state is None else initial_state
+            if starts is not None:
+                state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=wide, device=x.device))
+            y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
+            return y[:, None], state if return_state else None
+        y, state, *_ = _forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, *dt_limit, chunk_size or 0, return_state)
+    return y, state if return_state else None
+
+
+def ssd_step(
+    x: Tensor,
+    state: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+) -> tuple[Tensor, Tensor]:
+    """One token of decoding. x: (batch, n_heads, head_dim); dt: (batch, n_heads); B, C: (batch, n_groups, d_state);
+    state: (batch, n_heads, head_dim, d_state), float32 or wider -> y like x, and the new state.
+
+    Raises ArgumentError as `ssd` does.
+    """
+    y, after = ssd(
+        x[:, None], dt[:, None], A, B[:, None], C[:, None], D, dt_bias,
+        dt_limit=dt_limit, initial_state=state, return_state=True,
+    )  # fmt: skip
+    assert after is not None
+    return y[:, 0], after
+
+
+def _one(x, state, dt, A, B, C, D, dt_bias, dt_limit) -> tuple[Tensor, Tensor]:
+    wide = x.to(A.dtype)
+    y, state = step(state, wide, step_size(dt.to(A.dtype), dt_bias, dt_limit), A, B.to(A.dtype), C.to(A.dtype))
+    return (y if D is None else y + D[:, None] * wide).to(x.dtype), state
+
+
+@torch.library.custom_op("lcprobe::ssd_fwd", mutates_args=())
+def _forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor],  # noqa: UP045 - schemas are read from these
+    dt_bias: Optional[Tensor],  # noqa: UP045
+    initial_state: Optional[Tensor],  # noqa: UP045
+    starts: Optional[Tensor],  # noqa: UP045
+    dt_min: float,
+    dt_max: float,
+    chunk_size: int,
+    return_state: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, final state (empty unless asked for), and for backward: step sizes, l (batch, chunks, q, n_heads), and the states
+    that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
+    q = _chunk(x, chunk_size)
+    if path_of("ssd", x.device, x.dtype) == "triton":
+        from lcprobe_kernels.ssd import triton_fwd
+
+        return triton_fwd.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
+    return cpu.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
+
+
+@_forward.register_fake
+def _(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state):
+    batch, seqlen, n_heads, p = x.shape
+    g, n = B.shape[2:]
+    q = _chunk(x, chunk_size)
+    c, wide = -(-seqlen // q), A.dtype
+    state = x.new_empty((batch, n_heads, p, n) if return_state else (0,), dtype=wide)
+    steps = x.new_empty((batch, c, q, n_heads), dtype=wide)
+    entering = x.new_empty((batch, c, g, n, n_heads // g * p), dtype=wide)
+    return torch.empty_like(x, memory_format=torch.contiguous_format), state, steps, torch.empty_like(steps), entering
+
+
+@torch.library.custom_op("lcprobe::ssd_bwd", mutates_args=())
+def _backward(
+    dy: Tensor,
+    dfinal: Optional[Tensor],  # noqa: UP045
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Optional[Tensor],  # noqa: UP045
+    dt_bias: Optional[Tensor],  # noqa: UP045
+    starts: Optional[Tensor],  # noqa: UP045
+    steps: Tensor,
+    log: Tensor,
+    entering: Tensor,
+    dt_min: float,
+    dt_max: float,
+    has_initial: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """dx, ddt, dA, dB, dC, dD, ddt_bias, dinitial_state; the last is empty without an initial state."""
+    if path_of("ssd", x.device, x.dtype) == "triton":
+        from lcprobe_kernels.ssd import triton_bwd as path
+    else:
+        path = cpu
+    return path.backward(
+        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
+    )  # fmt: skip
+
+
+@_backward.register_fake
+def _(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+    batch, _, n_heads, p = x.shape
+    like = lambda t: torch.empty_like(t, memory_format=torch.contiguous_format)  # noqa: E731
+    state = A.new_empty((batch, n_heads, p, B.shape[3]) if has_initial else (0,))
+    return like(x), like(dt), like(A), like(B), like(C), like(A), like(A), state
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, _, _ = inputs
+    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, starts, *output[2:])
+    ctx.limits, ctx.has_initial = (dt_min, dt_max), initial_state is not None
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
+    x, dt, A, B, C, D, dt_bias, starts, steps, log, entering = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros_like(x)
+    dx, ddt, dA, dB, dC, dD, dbias, dinitial = _backward(
+        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, *ctx.limits, ctx.has_initial
+    )
+    optional = (None if D is None else dD, None if dt_bias is None else dbias, dinitial if ctx.has_initial else None)
+    return dx, ddt, dA, dB, dC, *optional, None, None, None, None, None
+
+
+torch.library.register_autograd("lcprobe::ssd_fwd", _gradients, setup_context=_save)
+
+
+def _chunk(x: Tensor, chunk_size: int) -> int:
+    path = path_of("ssd", x.device, x.dtype)
+    if path != "triton":
+        return min(chunk_size or CHUNK["torch"], x.shape[1])
+    q = min(chunk_size or CHUNK["triton"], LARGEST)
+    return max(16, 1 << (q.bit_length() - 1))
+
+
+def _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size) -> None:
+    if x.dim() != 4 or x.shape[1] == 0 or not x.is_floating_point():
+        given = f"{x.dtype} of shape {tuple(x.shape)}"
+        raise ArgumentError("ssd: x", given, "floating (batch, seqlen >= 1, n_heads, head_dim)")
+    batch, seqlen, n_heads, head_dim = x.shape
+    if B.dim() != 4 or n_heads % B.shape[2]:
+        allowed = f"({batch}, {seqlen}, n_groups, d_state), n_groups dividing {n_heads}"
+        raise ArgumentError("ssd: B", f"shape {tuple(B.shape)}", allowed)
+    check_shape("ssd", "dt", dt, (batch, seqlen, n_heads))
+    check_shape("ssd", "B", B, (batch, seqlen, *B.shape[2:]))
+    check_shape("ssd", "C", C, tuple(B.shape))
+    per_head = {"A": A, "D": D, "dt_bias": dt_bias}
+    for name, tensor in per_head.items():
+        if tensor is not None:
+            check_shape("ssd", name, tensor, (n_heads,))
+    if initial_state is not None:
+        check_shape("ssd", "initial_state", initial_state, (batch, n_heads, head_dim, B.shape[3]))
+    if starts is not None:
+        check_shape("ssd", "starts", starts, (batch, seqlen))
+        if starts.dtype != torch.bool:
+            raise ArgumentError("ssd: starts", str(starts.dtype), "torch.bool")
+    if chunk_size is not None and chunk_size < 1:
+        raise ArgumentError("ssd: chunk_size", chunk_size, ">= 1")
+    for name, tensor in {"dt": dt, "B": B, "C": C, **per_head, "initial_state": initial_state}.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise ArgumentError(f"ssd: {name}", str(tensor.dtype), "a floating dtype")
+        if tensor is not None and tensor.device != x.device:
+            raise ArgumentError(f"ssd: {name}", f"on {tensor.device}", f"on {x.device}, as x is")

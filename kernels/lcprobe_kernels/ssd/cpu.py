@@ -1,0 +1,194 @@
+"""ssd in matrix products: any device, any float dtype, made for a CPU. Only the pass over chunk states is a loop.
+
+Dimensions: b batch, c chunks, q tokens a chunk, g groups, r heads a group, h = g r heads, p head_dim, n d_state.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
+    """See `lcprobe_kernels.ssd._forward`."""
+    batch, seqlen, h, p = x.shape
+    g, n, wide = *B.shape[2:], A.dtype
+    c = -(-seqlen // q)
+    steps = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias)
+    if (dt_min, dt_max) != (0.0, float("inf")):
+        steps = steps.clamp(dt_min, dt_max)
+    steps = _chunked(steps, c, q)  # padding has dt = 0: it neither decays nor writes
+    log = (steps * A).cumsum(2)  # (b, c, q, h)
+    xs, B, C = _chunked(x.to(wide), c, q), _by_group(B, wide, c, q), _by_group(C, wide, c, q)
+    masks = _document_masks(starts, c, q)
+
+    scores = _masked(C @ B.transpose(-1, -2), masks)  # (b, c, g, q, q)
+    xdt = xs * steps[..., None]
+    products = (_decays(log).unflatten(2, (g, h // g)) * scores[:, :, :, None]).view(-1, q, q)
+    inside = torch.bmm(products, xdt.transpose(2, 3).reshape(-1, q, p)).view(batch, c, h, q, p).transpose(2, 3)
+    y = inside.contiguous() if D is None else (xs * D[:, None]).add_(inside)
+
+    entering, final = x.new_zeros(batch, c, g, n, h // g * p, dtype=wide), x.new_empty(0, dtype=wide)
+    if c > 1 or initial is not None or return_state:
+        to_end, carry = _ends(log, masks)
+        added = B.transpose(-1, -2) @ _grouped(xdt * to_end[..., None], g)  # (b, c, g, n, r * p)
+        state = entering[:, 0] if initial is None else _inner_state(initial, g)
+        for i in range(c):
+            if i or initial is not None:
+                entering[:, i] = state
+            state = torch.addcmul(added[:, i], state, carry[:, i].repeat_interleave(p, -1).view(batch, g, 1, -1))
+        if return_state:
+            final = _outer_state(state, h, p)
+        if c > 1 or initial is not None:
+            y.addcmul_(_ungrouped(C @ entering, h, p), _from_start(log, masks)[..., None])
+    y = y.view(batch, c * q, h, p)[:, :seqlen].to(x.dtype)
+    return y.contiguous(), final, steps.contiguous(), log, entering
+
+
+def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+    """See `lcprobe_kernels.ssd._backward`."""
+    batch, seqlen, h, p = x.shape
+    g, n, wide = *B.shape[2:], A.dtype
+    c, q = log.shape[1:3]
+    r = h // g
+    xs, dy, B_in, C_in = _chunked(x.to(wide), c, q), _chunked(dy.to(wide), c, q), B, C
+    B, C = _by_group(B, wide, c, q), _by_group(C, wide, c, q)
+    masks = _document_masks(starts, c, q)
+    scores, decays = _masked(C @ B.transpose(-1, -2), masks), _decays(log).unflatten(2, (g, r))
+    xdt = xs * steps[..., None]
+    dy_heads, xdt_heads = dy.transpose(2, 3).reshape(-1, q, p), xdt.transpose(2, 3).reshape(-1, q, p)
+
+    # through S * E: what moves l_i up moves l_j down, the diagonal neither
+    dproducts = torch.bmm(dy_heads, xdt_heads.transpose(1, 2)).view(batch, c, g, r, q, q)
+    products = (decays * scores[:, :, :, None]).view(-1, q, q)
+    dxdt = torch.bmm(products.transpose(1, 2), dy_heads).view(batch, c, h, q, p).transpose(2, 3)
+    dproducts.mul_(decays)
+    dscores = _masked(dproducts.sum(3), masks)
+    dB, dC = dscores.transpose(-1, -2) @ C, dscores @ B
+    moved = dproducts.mul_(scores.tril(-1)[:, :, :, None]).view(batch, c, h, q, q)
+    # (b, c, q, h), by l. In float64: what enters a row and leaves a column must cancel when l is taken apart below
+    dlog = (moved.sum(-1, dtype=torch.float64) - moved.sum(-2, dtype=torch.float64)).transpose(2, 3)
+
+    dinitial, before_end = A.new_empty(0), None
+    if c > 1 or has_initial or dfinal is not None:
+        to_end, carry = _ends(log, masks)
+        dstate = torch.zeros_like(entering[:, 0]) if dfinal is None else _inner_state(dfinal.to(wide), g)
+        into, with_past = None, c > 1 or has_initial
+        if with_past:
+            from_start = _from_start(log, masks)
+            from_dy = _grouped(dy * from_start[..., None], g)  # (b, c, g, q, r * p)
+            dC = dC + from_dy @ entering.transpose(-1, -2)
+            into = C.transpose(-1, -2) @ from_dy
+            dlog = dlog + from_start * (dy * _ungrouped(C @ entering, h, p)).sum(-1)
+        leaving = torch.empty_like(entering)  # gradient of the state after each chunk
+        for i in range(c - 1, -1, -1):
+            leaving[:, i] = dstate
+            wide_carry = carry[:, i].repeat_interleave(p, -1).view(batch, g, 1, r * p)
+            dstate = dstate * wide_carry if into is None else torch.addcmul(into[:, i], dstate, wide_carry)
+        if has_initial:
+            dinitial = _outer_state(dstate, h, p)
+        weighted = xdt * to_end[..., None]
+        dB = dB + _grouped(weighted, g) @ leaving.transpose(-1, -2)
+        dweighted = _ungrouped(B @ leaving, h, p)  # (b, c, q, h, p)
+        dxdt = dxdt + dweighted * to_end[..., None]
+        # exp(l_q - l_j) holds the steps after j: an exclusive sum, which unlike l_q - l_j cancels nothing
+        written = (dweighted * weighted).sum(-1)  # (b, c, q, h)
+        before_end = written.cumsum(2) - written
+        if with_past:
+            kept = (leaving * entering).sum(3).view(batch, c, h, p).sum(-1)
+            before_end = before_end + (kept * carry)[:, :, None]
+
+    dlog = dlog.flip(2).cumsum(2).flip(2).to(wide)
+    if before_end is not None:
+        dlog = dlog + before_end
+    dx = dxdt * steps[..., None] if D is None else torch.addcmul(dy * D[:, None], dxdt, steps[..., None])
+    dsteps = (dxdt * xs).sum(-1) + dlog * A
+    dA, dD = (dlog * steps).sum((0, 1, 2)), (dy * xs).sum((0, 1, 2, 4))
+    raw = dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias
+    ddt = dsteps.view(batch, c * q, h)[:, :seqlen] * torch.sigmoid(raw)
+    if (dt_min, dt_max) != (0.0, float("inf")):
+        soft = F.softplus(raw)
+        ddt = ddt * ((soft >= dt_min) & (soft <= dt_max))
+    dx = dx.view(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
+    dB, dC = _from_groups(dB, B_in), _from_groups(dC, C_in)
+    return dx, ddt.to(dt.dtype), dA, dB, dC, dD, ddt.sum((0, 1)), dinitial
+
+
+def _chunked(t: Tensor, c: int, q: int) -> Tensor:
+    """(b, seqlen, ...) -> (b, c, q, ...), with zeros to fill the last chunk."""
+    pad = c * q - t.shape[1]
+    return (F.pad(t, (0, 0) * (t.dim() - 2) + (0, pad)) if pad else t).reshape(t.shape[0], c, q, *t.shape[2:])
+
+
+def _by_group(t: Tensor, wide: torch.dtype, c: int, q: int) -> Tensor:
+    """(b, seqlen, g, n) -> (b, c, g, q, n)."""
+    return _chunked(t.to(wide), c, q).transpose(2, 3).contiguous()
+
+
+def _from_groups(t: Tensor, like: Tensor) -> Tensor:
+    """(b, c, g, q, n) -> (b, seqlen, g, n), in the dtype of `like`."""
+    b, c, g, q, n = t.shape
+    return t.transpose(2, 3).reshape(b, c * q, g, n)[:, : like.shape[1]].to(like.dtype).contiguous()
+
+
+def _decays(log: Tensor) -> Tensor:
+    """exp(l_i - l_j) for j <= i; above the diagonal at most 1, so that a zero score keeps it out. (b, c, h, q, q)."""
+    rows = log.transpose(2, 3).contiguous()
+    return (rows[..., :, None] - rows[..., None, :]).clamp_max_(0).exp_()
+
+
+def _masked(scores: Tensor, masks: list[Tensor]) -> Tensor:
+    """(b, c, g, q, q) with zeros above the diagonal and between documents."""
+    scores = scores.tril_()
+    return scores if not masks else scores.mul_(masks[0][:, :, None])
+
+
+def _ends(log: Tensor, masks: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Decay from each token to its chunk's end (b, c, q, h), and of the entering state across the chunk (b, c, h)."""
+    to_end, carry = (log[:, :, -1:] - log).exp_(), log[:, :, -1].exp()
+    return (to_end, carry) if not masks else (to_end.mul_(masks[1][..., None]), carry.mul_(masks[2][..., None]))
+
+
+def _from_start(log: Tensor, masks: list[Tensor]) -> Tensor:
+    """Decay of the entering state at each token: (b, c, q, h)."""
+    decay = log.exp()
+    return decay if not masks else decay.mul_(masks[3][..., None])
+
+
+def _document_masks(starts: Tensor | None, c: int, q: int) -> list[Tensor]:
+    """Same document: of two tokens (b, c, q, q), of a token and its chunk's end (b, c, q), of the entering state and
+    the chunk's end (b, c), of a token and the entering state (b, c, q). Nothing without boundaries."""
+    if starts is None:
+        return []
+    documents = F.pad(starts, (0, c * q - starts.shape[1])).cumsum(1).view(starts.shape[0], c, q)
+    last = documents[:, :, -1]
+    before = F.pad(last, (1, -1))  # document 0 is the one that the initial state belongs to
+    return [
+        documents[..., :, None] == documents[..., None, :],
+        documents == last[..., None],
+        last == before,
+        documents == before[..., None],
+    ]
+
+
+def _grouped(t: Tensor, g: int) -> Tensor:
+    """(b, c, q, h, p) -> (b, c, g, q, r * p)."""
+    b, c, q, h, p = t.shape
+    return t.reshape(b, c, q, g, h // g * p).transpose(2, 3)
+
+
+def _ungrouped(t: Tensor, h: int, p: int) -> Tensor:
+    """(b, c, g, q, r * p) -> (b, c, q, h, p)."""
+    b, c, _, q, _ = t.shape
+    return t.transpose(2, 3).reshape(b, c, q, h, p)
+
+
+def _inner_state(state: Tensor, g: int) -> Tensor:
+    """(b, h, p, n) -> (b, g, n, r * p)."""
+    b, h, p, n = state.shape
+    return state.reshape(b, g, h // g * p, n).transpose(-1, -2)
+
+
+def _outer_state(state: Tensor, h: int, p: int) -> Tensor:
+    """(b, g, n, r * p) -> (b, h, p, n), contiguous so that it holds nothing else alive."""
+    b, _, n, _ = state.shape
+    return state.transpose(-1, -2).reshape(b, h, p, n).contiguous()

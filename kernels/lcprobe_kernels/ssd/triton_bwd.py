@@ -1,0 +1,270 @@
+"""ssd backward in Triton: gradients of states by chunk, their pass in reverse, dx with ddt, dC B^T, then dB and dC.
+
+Nothing is added atomically: sums over rows, chunks and heads go through buffers, so that runs repeat to the bit.
+x is read three times and dy four times in six launches; mamba-ssm's fourteen read each five times.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
+from lcprobe_kernels.ssd.triton_fwd import documents_of, pass_states, softplus, tile_sizes, unit
+from lcprobe_kernels.triton_tools import dot, dot_state
+
+
+@triton.jit
+def _into_kernel(
+    dy, C, documents, log, into,
+    seqlen, n_chunks, H, P, N, R, dy_b, dy_l, dy_h, C_b, C_l, C_g,
+    HAS_STARTS: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """What the outputs of a chunk send to the state that enters it: C^T (exp(l) dy)."""
+    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    t = chunk * Q + i
+    live = t < seqlen
+    first = (chunk * Q).to(tl.int64)
+    d = tl.load(
+        dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=live[:, None] & (p < P)[None, :], other=0.0
+    )  # fmt: skip
+    cs = tl.load(
+        C + row * C_b + first * C_l + i[:, None] * C_l + (head // R) * C_g + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0
+    )  # fmt: skip
+    decay = tl.load(log + (row * n_chunks + chunk) * Q * H + head + i * H)
+    own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+    past = tl.where(own == before, tl.exp(decay), 0.0)
+    out = dot(tl.trans(cs), (d * past[:, None]).to(cs.dtype), INTERPRET, EXACT)
+    width = R * P
+    place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
+    tl.store(into + place + n[:, None] * width + p[None, :], out, mask=(n < N)[:, None] & (p < P)[None, :])
+
+
+@triton.jit
+def _pass_back_kernel(states, carry, dfinal, dinitial, n_chunks, H, P, R, SIZE, GROUP, HAS_FINAL: tl.constexpr, BLOCK: tl.constexpr):
+    """What each chunk sends to its entering state -> the gradient of the state that leaves it, in place, last chunk first."""
+    row = tl.program_id(1).to(tl.int64)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = at < SIZE
+    head = at // GROUP * R + at % (R * P) // P
+    d = tl.zeros([BLOCK], tl.float32)
+    if HAS_FINAL:
+        d = tl.load(dfinal + row * SIZE + at, mask=live, other=0.0)
+    for k in range(n_chunks):
+        chunk = n_chunks - 1 - k
+        place = (row * n_chunks + chunk) * SIZE + at
+        into = tl.load(states + place, mask=live, other=0.0)
+        kept = tl.load(carry + (row * n_chunks + chunk) * H + head, mask=live, other=0.0)
+        tl.store(states + place, d, mask=live)
+        d = d * kept + into
+    tl.store(dinitial + row * SIZE + at, d, mask=live)
+
+
+@triton.jit
+def _dx_kernel(
+    x, dt, A, B, C, D, bias, dy, documents, steps, log, entering, leaving, carry, dx, ddt, sums,
+    seqlen, n_chunks, H, P, N, R, dt_min, dt_max,
+    x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g, C_b, C_l, C_g, dy_b, dy_l, dy_h,
+    HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr,
+    HAS_PAST: tl.constexpr, HAS_NEXT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """dx, ddt, and this chunk's share of dA, dD and d dt_bias."""
+    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    t = chunk * Q + i
+    live = t < seqlen
+    first = (chunk * Q).to(tl.int64)
+    wide_p, wide_n = live[:, None] & (p < P)[None, :], live[:, None] & (n < N)[None, :]
+    xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
+    d = tl.load(dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
+    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + (head // R) * B_g + n[None, :], mask=wide_n, other=0.0)
+    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + (head // R) * C_g + n[None, :], mask=wide_n, other=0.0)
+    at = (row * n_chunks + chunk) * Q * H + head + i * H
+    s, decay = tl.load(steps + at), tl.load(log + at)
+    own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+    seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
+    kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
+    weights = tl.where(seen, dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept, 0.0)
+    dxdt = dot(tl.trans(weights).to(d.dtype), d, INTERPRET, EXACT)
+    # l_i - l_j holds the steps t with j < t <= i: sums that cancel nothing, unlike row sums less column sums
+    moved = tl.where(i[:, None] > i[None, :], dot(d, tl.trans(xs), INTERPRET, EXACT) * s[None, :] * weights, 0.0)
+    through = tl.where(i[:, None] >= i[None, :], tl.cumsum(moved, 1) - moved, 0.0)
+    dlog = tl.sum(through, 0)
+    width = R * P
+    place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
+    tile = n[:, None] * width + p[None, :]
+    inside = (n < N)[:, None] & (p < P)[None, :]
+    if HAS_PAST:
+        state = tl.load(entering + place + tile, mask=inside, other=0.0)
+        off = dot_state(cs, state, INTERPRET, EXACT)
+        sent = tl.where(own == before, tl.exp(decay), 0.0) * tl.sum(d * off, 1)
+        dlog += tl.cumsum(sent, 0, reverse=True)
+    if HAS_NEXT:
+        dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
+        total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
+        to_end = tl.where(own == last, tl.exp(total - decay), 0.0)
+        dweighted = dot_state(bs, dstate, INTERPRET, EXACT) * to_end[:, None]
+        dxdt += dweighted
+        written = tl.sum(dweighted * xs, 1) * s
+        dlog += tl.cumsum(written, 0) - written
+        if HAS_PAST:
+            dlog += tl.load(carry + (row * n_chunks + chunk) * H + head) * tl.sum(tl.sum(state * dstate, 1), 0)
+    a = tl.load(A + head)
+    dstep = tl.sum(dxdt * xs, 1) + dlog * a
+    out = dxdt * s[:, None]
+    if HAS_D:
+        out += tl.load(D + head) * d
+    tl.store(dx + ((row * seqlen + first) * H + head) * P + i[:, None] * (H * P) + p[None, :], out, mask=wide_p)
+    v = tl.load(dt + row * dt_b + first * dt_l + i * dt_l + head * dt_h, mask=live, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        v += tl.load(bias + head)
+    draw = dstep * tl.sigmoid(v)
+    if HAS_LIMIT:
+        soft = softplus(v)
+        draw = tl.where((soft < dt_min) | (soft > dt_max), 0.0, draw)
+    draw = tl.where(live, draw, 0.0)
+    tl.store(ddt + (row * seqlen + first) * H + head + i * H, draw, mask=live)
+    mine = sums + ((row * n_chunks + chunk) * H + head) * 3
+    tl.store(mine, tl.sum(tl.where(live, dlog * s, 0.0), 0))
+    tl.store(mine + 1, tl.sum(tl.sum(d * xs.to(tl.float32), 1), 0))
+    tl.store(mine + 2, tl.sum(draw, 0))
+
+
+@triton.jit
+def _dscores_kernel(
+    x, dy, documents, steps, log, out,
+    seqlen, n_chunks, H, P, R, SPLITS, PER_SPLIT, x_b, x_l, x_h, dy_b, dy_l, dy_h,
+    HAS_STARTS: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q, q)."""
+    chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
+    i, p = tl.arange(0, Q), tl.arange(0, BP)
+    first = (chunk * Q).to(tl.int64)
+    inside = (first + i < seqlen)[:, None] & (p < P)[None, :]
+    own, _, _ = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+    seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
+    total = tl.zeros([Q, Q], tl.float32)
+    for k in range(PER_SPLIT):
+        inner = split * PER_SPLIT + k
+        head = group * R + inner
+        there = (i * 0 + inner) < R  # (q,)
+        here = inside & there[:, None]
+        xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=here, other=0.0)
+        d = tl.load(dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=here, other=0.0)
+        at = (row * n_chunks + chunk) * Q * H + head + i * H
+        s, decay = tl.load(steps + at, mask=there, other=0.0), tl.load(log + at, mask=there, other=0.0)
+        kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
+        total += tl.where(seen, dot(d, tl.trans(xs), INTERPRET, EXACT) * kept, 0.0)
+    place = (((row * n_chunks + chunk) * (H // R) + group) * SPLITS + split) * Q * Q
+    tl.store(out + place + i[:, None] * Q + i[None, :], total)
+
+
+@triton.jit
+def _dbc_kernel(
+    u, other, documents, steps, log, states, dscores, out,
+    seqlen, n_chunks, H, P, N, R, SPLITS, PER_SPLIT, u_b, u_l, u_h, o_b, o_l, o_g,
+    OF_B: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_STATE: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """dB (OF_B: u is x, other is C, `states` leave) or dC (u is dy, other is B, `states` enter) of one chunk and group.
+
+    The part through the states is summed over some of the group's heads; the first split adds the part inside the chunk.
+    """
+    chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    first = (chunk * Q).to(tl.int64)
+    live = first + i < seqlen
+    wide_n = live[:, None] & (n < N)[None, :]
+    total = tl.zeros([Q, BN], tl.float32)
+    if HAS_STATE:
+        own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+        width = R * P
+        for k in range(PER_SPLIT):
+            inner = split * PER_SPLIT + k
+            head = group * R + inner
+            there = (i * 0 + inner) < R  # (q,)
+            here = (live & there)[:, None] & (p < P)[None, :]
+            us = tl.load(u + row * u_b + first * u_l + head * u_h + i[:, None] * u_l + p[None, :], mask=here, other=0.0)
+            at = (row * n_chunks + chunk) * Q * H + head + i * H
+            decay = tl.load(log + at, mask=there, other=0.0)
+            if OF_B:
+                end = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
+                weight = tl.load(steps + at, mask=there, other=0.0) * tl.where(own == last, tl.exp(end - decay), 0.0)
+            else:
+                weight = tl.where(own == before, tl.exp(decay), 0.0)
+            place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
+            kept = ((p < P) & (p * 0 + inner < R))[:, None] & (n < N)[None, :]
+            state = tl.load(states + place + n[None, :] * width + p[:, None], mask=kept, other=0.0)  # (p, n)
+            total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, EXACT)
+    if split == 0:
+        o = tl.load(other + row * o_b + first * o_l + group * o_g + i[:, None] * o_l + n[None, :], mask=wide_n, other=0.0)
+        inside = dscores + ((row * n_chunks + chunk) * (H // R) + group) * Q * Q
+        if OF_B:
+            ds = tl.load(inside + i[None, :] * Q + i[:, None])
+        else:
+            ds = tl.load(inside + i[:, None] * Q + i[None, :])
+        total += dot(ds.to(o.dtype), o, INTERPRET, EXACT)
+    groups = H // R
+    place = (((row * SPLITS + split) * seqlen + first) * groups + group) * N
+    tl.store(out + place + i[:, None] * (groups * N) + n[None, :], total, mask=wide_n)
+
+
+def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+    """See `lcprobe_kernels.ssd._backward`."""
+    batch, seqlen, h, p = x.shape
+    g, n = B.shape[2:]
+    c, q = log.shape[1:3]
+    r = h // g
+    x, B, C, dy = (unit(t) for t in (x, B, C, dy.to(x.dtype)))
+    documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
+    carry = log[:, :, -1].exp()
+    if starts is not None:
+        last = documents[:, [min(k * q + q, seqlen) - 1 for k in range(c)]]
+        carry = carry * (last == torch.nn.functional.pad(last, (1, -1)))[..., None]
+    has_past, has_next = c > 1 or has_initial, c > 1 or dfinal is not None
+    tiles = tile_sizes(x, q, p, n)
+    sizes, flag = (seqlen, c, h, p, n, r), {"HAS_STARTS": starts is not None}
+    sx, sB, sC, sdy = (t.stride()[:3] for t in (x, B, C, dy))
+
+    leaving = torch.empty_like(entering)
+    if has_past:
+        _into_kernel[(c, h, batch)](dy, C, documents, log, leaving, *sizes, *sdy, *sC, **flag, **tiles)
+    else:
+        leaving.zero_()
+    first = torch.empty_like(entering[:, 0])
+    dlast = _inner_state(dfinal.float(), g).contiguous() if dfinal is not None else first
+    pass_states(_pass_back_kernel, leaving, carry, dlast, first, p, r, HAS_FINAL=dfinal is not None)
+
+    dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, dt))
+    sums = x.new_empty((batch * c, h, 3), dtype=torch.float32)
+    _dx_kernel[(c, h, batch)](
+        x, dt, A, B, C, D if D is not None else A, dt_bias if dt_bias is not None else A, dy, documents, steps, log,
+        entering, leaving, carry, dx, ddt, sums, *sizes, dt_min, min(dt_max, 3e38),
+        *sx, *dt.stride(), *sB, *sC, *sdy,
+        HAS_D=D is not None, HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")),
+        HAS_PAST=has_past, HAS_NEXT=has_next, **flag, **tiles,
+    )  # fmt: skip
+    dA, dD, dbias = sums.sum(0).unbind(-1)
+
+    splits = min(r, max(1, 512 // (batch * c * g)))  # enough programs for a GPU, no more partial sums than that
+    per = -(-r // splits)
+    parts = x.new_empty((batch, c, g, splits, q, q), dtype=torch.float32)
+    _dscores_kernel[(c, g * splits, batch)](
+        x, dy, documents, steps, log, parts, seqlen, c, h, p, r, splits, per, *sx, *sdy, **flag, **tiles
+    )  # fmt: skip
+    dscores, made = parts.sum(3), []
+    for of_b, u, other, states, with_state in ((True, x, C, leaving, has_next), (False, dy, B, entering, has_past)):
+        parts = x.new_empty((batch, splits, seqlen, g, n), dtype=torch.float32)
+        _dbc_kernel[(c, g * splits, batch)](
+            u, other, documents, steps, log, states, dscores, parts,
+            *sizes, splits, per, *u.stride()[:3], *other.stride()[:3],
+            OF_B=of_b, HAS_STATE=with_state, **flag, **tiles,
+        )  # fmt: skip
+        made.append(parts.sum(1).to(B.dtype))
+    dinitial = _outer_state(first, h, p) if has_initial else x.new_empty(0, dtype=torch.float32)
+    return dx, ddt, dA.clone(), *made, dD.clone(), dbias.clone(), dinitial
