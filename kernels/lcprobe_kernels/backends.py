@@ -1,8 +1,8 @@
 """Which implementation an op takes. `auto` picks by device; a named one is taken, or refused in one line.
 
-    torch      plain PyTorch in matrix form: any device, any float dtype
-    triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
-    mamba_ssm, flash_attn, fla      the peers' kernels, where they are installed and the op has a counterpart
+torch      plain PyTorch in matrix form: any device, any float dtype
+triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
+mamba_ssm, flash_attn, fla      the peers' kernels, where they are installed and the op has a counterpart
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ PATHS = [
     pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")),
 ]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-FLOOR = {torch.float64: 1e-10, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+FLOOR = {torch.float64: 1e-10, torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Relative error that a dtype may have whatever the plain path's luck: a few units in its last place."""
 
 Run = Callable[[Mapping[str, Tensor]], Iterable[Tensor | None]]
@@ -58,7 +58,9 @@ def same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], bound: float) ->
         assert error <= bound, f"{name}: relative error {error:.2e} > {bound:.0e}"
 
 
-def at_most_twice(ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], exact: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def at_most_twice(
+    ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], exact: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
     """Assert that our error is at most twice that of the plain path in the same dtype, both against float64."""
     assert ours.keys() == plain.keys() == exact.keys()
     for name, value in exact.items():

@@ -1,18 +1,34 @@
-"""ssd: equal to its recurrence in float64, outputs and all gradients, whatever the shape, state and documents."""
+"""ssd: every path equals the recurrence, outputs, state and all gradients, whatever the shape, state, decays and documents."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError
-from lcprobe_kernels.ssd import reference, ssd
-from torch.nn import functional as F
+from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels.packed import starts_of
+from lcprobe_kernels.ssd import reference, ssd, ssd_step
 
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
+
+NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state")
+SMALL = ("dt", "A", "D", "dt_bias", "initial_state")
+"""Parameters and states stay float32 beside a narrow x."""
 shapes = st.tuples(
-    st.integers(1, 3),  # batch
-    st.integers(1, 70),  # seqlen, off the chunk size
-    st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]),  # (n_heads, n_groups)
-    st.sampled_from([(3, 5), (4, 2), (1, 1)]),  # (head_dim, d_state)
+    st.integers(1, 2),  # batch
+    st.sampled_from([1, 2, 7, 16, 17, 33]),  # seqlen, on and off the chunk size
+    st.sampled_from([(1, 1), (2, 1), (2, 2)] if not GPU else [(1, 1), (2, 1), (4, 2), (3, 3)]),  # (n_heads, n_groups)
+    st.sampled_from([(3, 5), (4, 2), (1, 1), (5, 17)]),  # (head_dim, d_state)
+)
+cases = st.fixed_dictionaries(
+    {
+        "shape": shapes,
+        "seed": st.integers(0, 2**31 - 1),
+        "with_state": st.booleans(),
+        "documents": st.sampled_from(["none", "some", "one token each"]),
+        "limit": st.sampled_from([(0.0, float("inf")), (0.01, 0.5)]),
+        "scale": st.sampled_from([0.1, 1.0, 10.0]),
+        "plain": st.booleans(),  # without D and dt_bias
+    }
 )
 
 
@@ -24,7 +40,7 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
         return torch.randn(*size, generator=gen, dtype=torch.float64)
 
     made = {
-        "x": r(batch, seqlen, h, p),
+        "x": r(batch, seqlen, h, p) * scale,
         "dt": r(batch, seqlen, h) * scale,
         "A": -torch.rand(h, generator=gen, dtype=torch.float64) * 8 - 0.01,
         "B": r(batch, seqlen, g, n),
@@ -33,112 +49,251 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
         "dt_bias": r(h),
         "initial_state": r(batch, h, p, n),
     }
-    starts = torch.rand(batch, seqlen, generator=gen) < 0.15
-    return {k: v.to(dtype) for k, v in made.items()}, starts
+    wide = torch.promote_types(dtype, torch.float32)
+    return {k: v.to(wide if k in SMALL else dtype).to(DEVICE) for k, v in made.items()}
 
 
-def by_recurrence(i, starts, limit, with_state):
-    dt = F.softplus(i["dt"] + i["dt_bias"]).clamp(*limit)
-    y, state = reference(i["x"], dt, i["A"], i["B"], i["C"], i["initial_state"] if with_state else None, starts)
-    return y + i["D"][:, None] * i["x"], state
+def draw_starts(documents, batch, seqlen, seed):
+    if documents == "none":
+        return None
+    if documents == "one token each":
+        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
+    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(seed)) < 0.2).to(DEVICE)
 
 
-def by_chunks(i, starts, limit, with_state, chunk_size):
-    initial = i["initial_state"] if with_state else None
-    return ssd(
-        *(i[k] for k in ("x", "dt", "A", "B", "C", "D", "dt_bias")),
-        dt_limit=limit,
-        initial_state=initial,
-        starts=starts,
-        chunk_size=chunk_size,
-        return_state=True,
+def runner(op, case, **options):
+    starts = draw_starts(case["documents"], case["shape"][0], case["shape"][1], case["seed"])
+
+    def run(i):
+        extra = {} if case["plain"] else {"D": i["D"], "dt_bias": i["dt_bias"]}
+        state = i["initial_state"] if case["with_state"] else None
+        five = [i[k] for k in ("x", "dt", "A", "B", "C")]
+        return op(*five, **extra, dt_limit=case["limit"], initial_state=state, starts=starts, **options)
+
+    return run
+
+
+def judged(op, case, inputs, **options):
+    unused = {"initial_state"} - ({"initial_state"} if case["with_state"] else set())
+    unused |= {"D", "dt_bias"} if case["plain"] else set()
+    return outputs_and_gradients(runner(op, case, **options), inputs, set(NAMES) - unused, case["seed"])
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(cases, st.sampled_from([1, 4, 16, None]))
+def test_the_matrix_form_in_float64_is_the_recurrence(case, chunk):
+    inputs = draw_inputs(case["shape"], case["seed"], scale=case["scale"])
+    want = judged(reference, case, inputs)
+    with backends.using("torch"):
+        same(judged(ssd, case, inputs, chunk_size=chunk, return_state=True), want, 1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases, dtype=st.sampled_from(DTYPES))
+def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, case, dtype):
+    inputs = draw_inputs(case["shape"], case["seed"], dtype, case["scale"])
+    exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
+    plain = judged(
+        lambda *a, **k: tuple(o.to(dtype) for o in reference(*a, **k)), case, {k: v.to(dtype) for k, v in inputs.items()}
+    )
+    with backends.using(path):
+        ours = judged(ssd, case, inputs, chunk_size=16, return_state=True)
+    for name, value in ours.items():
+        assert torch.isfinite(value).all() == torch.isfinite(exact[name]).all(), name
+    at_most_twice(ours, plain, exact, dtype)
+
+
+@pytest.mark.parametrize("op", [reference, ssd])
+def test_gradcheck(op):
+    inputs = draw_inputs((2, 11, (2, 1), (2, 3)), seed=3)
+    case = {"shape": (2, 11), "seed": 1, "documents": "some", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    options = {"chunk_size": 4, "return_state": True} if op is ssd else {}
+    run = runner(op, case, **options)
+    assert torch.autograd.gradcheck(
+        lambda *a: tuple(run(dict(zip(NAMES, a, strict=True)))), [inputs[k].requires_grad_() for k in NAMES]
     )
 
 
-def grads(run, inputs, seed):
-    leaves = {k: v.clone().requires_grad_() for k, v in inputs.items()}
-    y, state = run(leaves)
-    gen = torch.Generator().manual_seed(seed)
-    weights = [torch.randn(t.shape, generator=gen, dtype=torch.float64).to(t.dtype) for t in (y, state)]
-    total = (y * weights[0]).sum() + (state * weights[1]).sum()
-    total.backward()
-    made = {"y": y.detach(), "state": state.detach()}
-    return made | {f"d{k}": v.grad for k, v in leaves.items() if v.grad is not None}
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("cut", [1, 8, 16, 29])
+def test_a_half_and_its_state_and_the_other_half_are_the_whole(path, cut):
+    inputs = draw_inputs((2, 30, (2, 1), (3, 4)), seed=cut, dtype=torch.float32)
+    whole, state = _plain(path, inputs, slice(None), inputs["initial_state"])
+    first, between = _plain(path, inputs, slice(0, cut), inputs["initial_state"])
+    second, after = _plain(path, inputs, slice(cut, None), between)
+    assert relative_error(torch.cat([first, second], 1), whole) < 2e-6
+    assert relative_error(after, state) < 2e-6
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    shape=shapes,
-    chunk=st.sampled_from([1, 4, 16, 64]),
-    seed=st.integers(0, 2**31 - 1),
-    with_state=st.booleans(),
-    documents=st.booleans(),
-    limit=st.sampled_from([(0.0, float("inf")), (0.01, 0.5)]),
-    scale=st.sampled_from([1.0, 10.0]),
-)
-def test_outputs_state_and_gradients_equal_the_recurrence(shape, chunk, seed, with_state, documents, limit, scale):
-    inputs, starts = draw_inputs(shape, seed, scale=scale)
-    starts = starts if documents else None
-    want = grads(lambda i: by_recurrence(i, starts, limit, with_state), inputs, seed)
-    got = grads(lambda i: by_chunks(i, starts, limit, with_state, chunk), inputs, seed)
-    assert want.keys() == got.keys()
-    for name, value in want.items():
-        bound = 1e-9 * (1 + value.abs().max())
-        assert (got[name] - value).abs().max() <= bound, name
+@pytest.mark.parametrize("path", PATHS)
+def test_packed_documents_are_the_documents_alone(path):
+    inputs = draw_inputs((1, 36, (2, 1), (3, 4)), seed=5, dtype=torch.float32)
+    ends = torch.tensor([0, 1, 2, 19, 20, 36])
+    with backends.using(path):
+        five = [inputs[k] for k in ("x", "dt", "A", "B", "C")]
+        packed, _ = ssd(*five, starts=starts_of(ends, 1, 36).to(DEVICE), chunk_size=16)
+        for lo, hi in zip(ends[:-1], ends[1:], strict=True):
+            part = [t if t.dim() == 1 else t[:, lo:hi] for t in five]
+            assert relative_error(packed[:, lo:hi], ssd(*part, chunk_size=16)[0]) < 2e-6
 
 
-@settings(max_examples=20, deadline=None)
-@given(shape=shapes, seed=st.integers(0, 2**31 - 1))
-def test_float32_is_as_good_as_the_recurrence_in_float32(shape, seed):
-    inputs, _ = draw_inputs(shape, seed)
-    single = {k: v.float() for k, v in inputs.items()}
-    exact = grads(lambda i: by_recurrence(i, None, (0.0, float("inf")), True), inputs, seed)
-    plain = grads(lambda i: by_recurrence(i, None, (0.0, float("inf")), True), single, seed)
-    ours = grads(lambda i: by_chunks(i, None, (0.0, float("inf")), True, 16), single, seed)
-    for name, value in exact.items():
-        floor = 4e-6 * float(value.abs().max() + 1)
-        assert float((ours[name] - value).abs().max()) <= 2 * float((plain[name] - value).abs().max()) + floor, name
+@pytest.mark.parametrize("path", PATHS)
+def test_token_by_token_is_the_whole(path):
+    inputs = draw_inputs((2, 9, (2, 1), (3, 4)), seed=6, dtype=torch.float32)
+    whole, final = _plain(path, inputs, slice(None), inputs["initial_state"])
+    state, out = inputs["initial_state"], []
+    for t in range(9):
+        y, state = ssd_step(*(inputs["x"][:, t], state, inputs["dt"][:, t], inputs["A"], inputs["B"][:, t], inputs["C"][:, t]))
+        out.append(y)
+    assert relative_error(torch.stack(out, 1), whole) < 2e-6
+    assert relative_error(state, final) < 2e-6
 
 
-def test_gradcheck():
-    inputs, starts = draw_inputs((2, 11, (2, 1), (2, 3)), seed=3)
-    names = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state")
-    leaves = [inputs[k].requires_grad_() for k in names]
-
-    def run(*args):
-        i = dict(zip(names, args, strict=True))
-        return by_chunks(i, starts, (0.0, float("inf")), True, 4)
-
-    assert torch.autograd.gradcheck(run, leaves)
+@pytest.mark.parametrize("path", PATHS)
+def test_slices_of_one_projection_are_read_where_they_lie(path):
+    wide = torch.randn(2, 20, 2 * 4 + 2 * 3 + 2, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    x, B, C, dt = wide.split([8, 3, 3, 2], dim=-1)
+    views = (x.unflatten(-1, (2, 4)), dt, -torch.ones(2, device=DEVICE), B[:, :, None], C[:, :, None])
+    with backends.using(path):
+        dense = ssd(*(v.contiguous() for v in views), chunk_size=16)[0]
+        assert relative_error(ssd(*views, chunk_size=16)[0], dense) < 1e-6
 
 
 def test_causal_to_the_bit():
-    inputs, _ = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1)
-    run = lambda i: by_chunks(i, None, (0.0, float("inf")), False, 16)[0]  # noqa: E731
-    before = run(inputs)
-    inputs["x"][:, 25] += 1
-    inputs["dt"][:, 25] += 1
-    assert torch.equal(run(inputs)[:, :25], before[:, :25])
+    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1)
+    before = _plain("torch", inputs, slice(None), None)[0]
+    for name in ("x", "dt", "B", "C"):
+        inputs[name][:, 25] += 1
+    assert torch.equal(_plain("torch", inputs, slice(None), None)[0][:, :25], before[:, :25])
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["x", "dt", "B", "initial_state"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_non_finite_in_is_non_finite_out(value):
-    inputs, _ = draw_inputs((1, 20, (2, 1), (4, 3)), seed=1)
-    inputs["x"][0, 5, 0, 0] = value
-    y, _ = by_chunks(inputs, None, (0.0, float("inf")), False, 8)
-    assert not torch.isfinite(y[0, 5:, 0]).all(dim=-1).any()
+def test_non_finite_in_is_non_finite_out(path, name, value):
+    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
+    inputs["A"][:] = -1e-3
+    inputs[name].view(1, -1)[0, 0 if name == "initial_state" else inputs[name][0, :5].numel()] = value
+    y, state = _plain(path, inputs, slice(None), inputs["initial_state"])
+    if name == "dt" and value > 0:  # an endless step forgets everything and writes infinities or NaN
+        assert not torch.isfinite(y[0, 5:, 0]).all()
+        return
+    assert not torch.isfinite(y[0, 6:, 0]).all(dim=-1).any()
+    assert not torch.isfinite(state[0, 0]).all()
 
 
-def test_extreme_decays_stay_finite():
-    inputs, _ = draw_inputs((1, 130, (2, 1), (4, 3)), seed=2, dtype=torch.float32)
+@pytest.mark.parametrize("path", PATHS)
+def test_extreme_decays_stay_finite(path):
+    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=2, dtype=torch.float32)
     for dt in (-30.0, 30.0):
         inputs["dt"][:] = dt
         inputs["A"][:] = torch.tensor([-1e-6, -16.0])
-        assert torch.isfinite(by_chunks(inputs, None, (0.0, float("inf")), True, 64)[0]).all()
+        assert torch.isfinite(_plain(path, inputs, slice(None), None)[0]).all()
 
 
-def test_wrong_shape_is_one_line_that_names_the_argument():
-    inputs, _ = draw_inputs((2, 8, (2, 1), (4, 3)), seed=0)
+@pytest.mark.parametrize("path", PATHS)
+def test_runs_repeat_to_the_bit(path):
+    inputs = draw_inputs((2, 33, (4, 2), (3, 5)), seed=4, dtype=torch.float32)
+    case = {"shape": (2, 33), "seed": 4, "documents": "some", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    with backends.using(path):
+        one, two = (judged(ssd, case, inputs, chunk_size=16, return_state=True) for _ in range(2))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_registered_as_one_op():
+    inputs = draw_inputs((2, 19, (2, 1), (3, 4)), seed=7, dtype=torch.float32)
+    arguments = [inputs[k].requires_grad_() for k in NAMES]
+    checked = torch.library.opcheck(
+        torch.ops.lcprobe.ssd_fwd.default, (*arguments, draw_starts("some", 2, 19, 0), 0.0, float("inf"), 8, True)
+    )
+    assert set(checked.values()) == {"SUCCESS"}
+
+
+@pytest.mark.skipif(not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiles_as_one_graph():
+    inputs = draw_inputs((2, 19, (2, 1), (3, 4)), seed=7, dtype=torch.float32)
+    case = {"shape": (2, 19), "seed": 4, "documents": "none", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    want = judged(ssd, case, inputs, return_state=True)
+    compiled = torch.compile(ssd, fullgraph=True, backend="aot_eager")
+    same(judged(compiled, case, inputs, return_state=True), want, 1e-6)
+
+
+def test_autocast_leaves_dtypes_alone():
+    inputs = draw_inputs((1, 20, (2, 1), (3, 4)), seed=7, dtype=torch.bfloat16)
+    five = [inputs[k] for k in ("x", "dt", "A", "B", "C")]
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        y, state = ssd(*five, return_state=True)
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(y, ssd(*five)[0])
+
+
+MUTATIONS = {
+    "no decay": lambda i, s: ({**i, "A": i["A"] * 0}, s),
+    "no D": lambda i, s: ({**i, "D": i["D"] * 0}, s),
+    "no bias": lambda i, s: ({**i, "dt_bias": i["dt_bias"] * 0}, s),
+    "no reset": lambda i, s: (i, None),
+    "no state": lambda i, s: ({**i, "initial_state": i["initial_state"] * 0}, s),
+    "B and C exchanged": lambda i, s: ({**i, "B": i["C"], "C": i["B"]}, s),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_comparison_sees_what_is_left_out(path, mutation):
+    """Were a term missing, the tests above would fail: the error would be far beyond what any of them allows."""
+    inputs, starts = draw_inputs((1, 24, (2, 1), (3, 4)), seed=8, dtype=torch.float32), draw_starts("some", 1, 24, 1)
+    inputs["A"] *= 0.02  # or the decay hides what the state brings
+    wrong, without = MUTATIONS[mutation](inputs, starts)
+    run = lambda op, i, s, **k: op(*(i[n] for n in NAMES[:7]), initial_state=i["initial_state"], starts=s, **k)[0]  # noqa: E731
+    with backends.using(path):
+        ours = run(ssd, inputs, starts, chunk_size=16)
+    assert relative_error(ours, run(reference, inputs, starts)) < 2e-6
+    assert relative_error(ours, run(reference, wrong, without)) > 1e-2
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_step_size_counts_in_the_gradient_of_b(path):
+    inputs = draw_inputs((1, 24, (1, 1), (3, 4)), seed=9, dtype=torch.float32)
+    case = {"shape": (1, 24), "seed": 4, "documents": "none", "with_state": False, "plain": True, "limit": (0.0, float("inf"))}
+    with backends.using(path):
+        found = judged(ssd, case, inputs, chunk_size=16, return_state=True)["dB"]
+    want = judged(reference, case, inputs)["dB"]
+    steps = torch.nn.functional.softplus(inputs["dt"])[..., None]
+    assert relative_error(found, want) < 5e-6
+    assert relative_error(found, want / steps) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"dt": lambda t: t[:, :7]}, "ssd: dt: given shape (2, 7, 2); allowed: (2, 8, 2)"),
+        ({"C": lambda t: t[..., :2]}, "ssd: C: given shape (2, 8, 1, 2); allowed: (2, 8, 1, 3)"),
+        ({"A": lambda t: t[:1]}, "ssd: A: given shape (1,); allowed: (2,)"),
+        ({"B": lambda t: t.long()}, "ssd: B: given torch.int64; allowed: a floating dtype"),
+        ({"x": lambda t: t[:, :0]}, "ssd: x: given torch.float64 of shape (2, 0, 2, 4); allowed: floating (batch, seqlen >= 1, n_heads, head_dim)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line_that_names_it(change, line):
+    inputs = draw_inputs((2, 8, (2, 1), (4, 3)), seed=0)
+    five = [change.get(k, lambda t: t)(inputs[k]) for k in ("x", "dt", "A", "B", "C")]
     with pytest.raises(ArgumentError) as caught:
-        ssd(inputs["x"], inputs["dt"][:, :7], inputs["A"], inputs["B"], inputs["C"])
-    assert str(caught.value) == "ssd: dt: given shape (2, 7, 2); allowed: (2, 8, 2)"
+        ssd(*five)
+    assert str(caught.value) == line
+
+
+@pytest.mark.gpu
+def test_offsets_past_two_to_the_31():
+    x = torch.randn(3, 1 << 16, 128, 96, device=DEVICE, dtype=torch.bfloat16)  # 2.4e9 elements
+    dt, B = (torch.randn(3, 1 << 16, k, device=DEVICE, dtype=torch.bfloat16) for k in (128, 16))
+    A = -torch.ones(128, device=DEVICE)
+    y, _ = ssd(x, dt, A, B[:, :, None], B[:, :, None])
+    alone, _ = ssd(x[2:, -256:], dt[2:, -256:], A, B[2:, -256:, None], B[2:, -256:, None])
+    assert relative_error(y[2:, -64:], alone[:, -64:]) < 2e-2
+
+
+def _plain(path, inputs, part, state):
+    with backends.using(path):
+        sliced = [inputs[k][:, part] if inputs[k].dim() > 1 else inputs[k] for k in ("x", "dt", "A", "B", "C")]
+        y, after = ssd(*sliced, initial_state=state, chunk_size=16, return_state=True)
+    return y, after

@@ -40,14 +40,14 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
             final = _outer_state(state, h, p)
         if c > 1 or initial is not None:
             y.addcmul_(_ungrouped(C @ entering, h, p), _from_start(log, masks)[..., None])
-    y = y.view(batch, c * q, h, p)[:, :seqlen].to(x.dtype)
+    y = y.reshape(batch, c * q, h, p)[:, :seqlen].to(x.dtype)
     return y.contiguous(), final, steps.contiguous(), log, entering
 
 
 def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
     """See `lcprobe_kernels.ssd._backward`."""
     batch, seqlen, h, p = x.shape
-    g, n, wide = *B.shape[2:], A.dtype
+    g, wide = B.shape[2], A.dtype
     c, q = log.shape[1:3]
     r = h // g
     xs, dy, B_in, C_in = _chunked(x.to(wide), c, q), _chunked(dy.to(wide), c, q), B, C
@@ -92,7 +92,7 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
         dxdt = dxdt + dweighted * to_end[..., None]
         # exp(l_q - l_j) holds the steps after j: an exclusive sum, which unlike l_q - l_j cancels nothing
         written = (dweighted * weighted).sum(-1)  # (b, c, q, h)
-        before_end = written.cumsum(2) - written
+        before_end = F.pad(written.cumsum(2)[:, :, :-1], (0, 0, 1, 0))
         if with_past:
             kept = (leaving * entering).sum(3).view(batch, c, h, p).sum(-1)
             before_end = before_end + (kept * carry)[:, :, None]
@@ -104,11 +104,11 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     dsteps = (dxdt * xs).sum(-1) + dlog * A
     dA, dD = (dlog * steps).sum((0, 1, 2)), (dy * xs).sum((0, 1, 2, 4))
     raw = dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias
-    ddt = dsteps.view(batch, c * q, h)[:, :seqlen] * torch.sigmoid(raw)
+    ddt = dsteps.reshape(batch, c * q, h)[:, :seqlen] * torch.sigmoid(raw)
     if (dt_min, dt_max) != (0.0, float("inf")):
         soft = F.softplus(raw)
         ddt = ddt * ((soft >= dt_min) & (soft <= dt_max))
-    dx = dx.view(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
+    dx = dx.reshape(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
     dB, dC = _from_groups(dB, B_in), _from_groups(dC, C_in)
     return dx, ddt.to(dt.dtype), dA, dB, dC, dD, ddt.sum((0, 1)), dinitial
 

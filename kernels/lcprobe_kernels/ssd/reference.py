@@ -33,7 +33,7 @@ def reference(
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`ssd` by its recurrence, every operation in the dtype of its inputs: y (batch, seqlen, n_heads, head_dim), and the state."""
+    """`ssd` by its recurrence, all in its inputs' dtype: y (batch, seqlen, n_heads, head_dim), and the state."""
     batch, seqlen, n_heads, head_dim = x.shape
     dt = step_size(dt, dt_bias, dt_limit)
     state = x.new_zeros(batch, n_heads, head_dim, B.shape[3]) if initial_state is None else initial_state

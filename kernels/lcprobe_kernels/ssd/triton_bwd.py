@@ -1,69 +1,63 @@
-"""ssd backward in Triton: gradients of states by chunk, their pass in reverse, dx with ddt, dC B^T, then dB and dC.
+"""ssd backward in Triton: a walk in reverse that carries the state's gradient, dx with ddt, d(C B^T), then dB and dC.
 
 Nothing is added atomically: sums over rows, chunks and heads go through buffers, so that runs repeat to the bit.
-x is read three times and dy four times in six launches; mamba-ssm's fourteen read each five times.
+x is read three times and dy four times in five launches; mamba-ssm's fourteen read each five times.
 """
+# pyright: reportIndexIssue=false, reportArgumentType=false
 
 import torch
 import triton
 import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.ssd.triton_fwd import documents_of, pass_states, softplus, tile_sizes, unit
+from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, tile_sizes, unit
 from lcprobe_kernels.triton_tools import dot, dot_state
 
 
 @triton.jit
-def _into_kernel(
-    dy, C, documents, log, into,
+def _dstates_kernel(
+    dy, C, documents, log, dfinal, leaving, dinitial,
     seqlen, n_chunks, H, P, N, R, dy_b, dy_l, dy_h, C_b, C_l, C_g,
-    HAS_STARTS: tl.constexpr,
+    HAS_STARTS: tl.constexpr, HAS_FINAL: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """What the outputs of a chunk send to the state that enters it: C^T (exp(l) dy)."""
-    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
-    t = chunk * Q + i
-    live = t < seqlen
-    first = (chunk * Q).to(tl.int64)
-    d = tl.load(
-        dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=live[:, None] & (p < P)[None, :], other=0.0
-    )  # fmt: skip
-    cs = tl.load(
-        C + row * C_b + first * C_l + i[:, None] * C_l + (head // R) * C_g + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0
-    )  # fmt: skip
-    decay = tl.load(log + (row * n_chunks + chunk) * Q * H + head + i * H)
-    own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-    past = tl.where(own == before, tl.exp(decay), 0.0)
-    out = dot(tl.trans(cs), (d * past[:, None]).to(cs.dtype), INTERPRET, EXACT)
-    width = R * P
-    place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
-    tl.store(into + place + n[:, None] * width + p[None, :], out, mask=(n < N)[:, None] & (p < P)[None, :])
+    """Walks a row's chunks backwards with the gradient of some columns of one head's state in registers.
 
-
-@triton.jit
-def _pass_back_kernel(states, carry, dfinal, dinitial, n_chunks, H, P, R, SIZE, GROUP, HAS_FINAL: tl.constexpr, BLOCK: tl.constexpr):
-    """What each chunk sends to its entering state -> the gradient of the state that leaves it, in place, last chunk first."""
-    row = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    live = at < SIZE
-    head = at // GROUP * R + at % (R * P) // P
-    d = tl.zeros([BLOCK], tl.float32)
+    Stores the gradient of the state that leaves each chunk; a chunk's outputs add C^T (exp(l) dy) to what enters it.
+    """
+    part, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
+    width, group = R * P, head // R
+    tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
+    own_state = (row * (H // R) + group) * N * width + (head % R) * P
+    dstate = tl.zeros([BN, BP], tl.float32)
     if HAS_FINAL:
-        d = tl.load(dfinal + row * SIZE + at, mask=live, other=0.0)
-    for k in range(n_chunks):
-        chunk = n_chunks - 1 - k
-        place = (row * n_chunks + chunk) * SIZE + at
-        into = tl.load(states + place, mask=live, other=0.0)
-        kept = tl.load(carry + (row * n_chunks + chunk) * H + head, mask=live, other=0.0)
-        tl.store(states + place, d, mask=live)
-        d = d * kept + into
-    tl.store(dinitial + row * SIZE + at, d, mask=live)
+        dstate = tl.load(dfinal + own_state + tile, mask=inside, other=0.0)
+    for back in range(n_chunks):
+        chunk = n_chunks - 1 - back
+        first = tl.cast(chunk, tl.int64) * Q
+        live = first + i < seqlen
+        place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + (head % R) * P
+        tl.store(leaving + place + tile, dstate, mask=inside)
+        d = tl.load(
+            dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :],
+            mask=live[:, None] & (p < P)[None, :], other=0.0,
+        )  # fmt: skip
+        cs = tl.load(
+            C + row * C_b + first * C_l + group * C_g + i[:, None] * C_l + n[None, :],
+            mask=live[:, None] & (n < N)[None, :], other=0.0,
+        )  # fmt: skip
+        decay = tl.load(log + (row * n_chunks + chunk) * Q * H + head + i * H)
+        own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+        past = tl.where(own == before, tl.exp(decay), 0.0)
+        kept = tl.where(last == before, tl.exp(tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)), 0.0)
+        dstate = dstate * kept + dot(tl.trans(cs), (d * past[:, None]).to(cs.dtype), INTERPRET, EXACT)
+    tl.store(dinitial + own_state + tile, dstate, mask=inside)
 
 
 @triton.jit
 def _dx_kernel(
-    x, dt, A, B, C, D, bias, dy, documents, steps, log, entering, leaving, carry, dx, ddt, sums,
+    x, dt, A, B, C, D, bias, dy, documents, steps, log, entering, leaving, dx, ddt, sums,
     seqlen, n_chunks, H, P, N, R, dt_min, dt_max,
     x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g, C_b, C_l, C_g, dy_b, dy_l, dy_h,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr,
@@ -108,9 +102,9 @@ def _dx_kernel(
         dweighted = dot_state(bs, dstate, INTERPRET, EXACT) * to_end[:, None]
         dxdt += dweighted
         written = tl.sum(dweighted * xs, 1) * s
-        dlog += tl.cumsum(written, 0) - written
+        dlog += tl.sum(tl.where(i[:, None] < i[None, :], written[:, None], 0.0), 0)
         if HAS_PAST:
-            dlog += tl.load(carry + (row * n_chunks + chunk) * H + head) * tl.sum(tl.sum(state * dstate, 1), 0)
+            dlog += tl.where(last == before, tl.exp(total), 0.0) * tl.sum(tl.sum(state * dstate, 1), 0)
     a = tl.load(A + head)
     dstep = tl.sum(dxdt * xs, 1) + dlog * a
     out = dxdt * s[:, None]
@@ -222,29 +216,23 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     r = h // g
     x, B, C, dy = (unit(t) for t in (x, B, C, dy.to(x.dtype)))
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
-    carry = log[:, :, -1].exp()
-    if starts is not None:
-        last = documents[:, [min(k * q + q, seqlen) - 1 for k in range(c)]]
-        carry = carry * (last == torch.nn.functional.pad(last, (1, -1)))[..., None]
     has_past, has_next = c > 1 or has_initial, c > 1 or dfinal is not None
     tiles = tile_sizes(x, q, p, n)
     sizes, flag = (seqlen, c, h, p, n, r), {"HAS_STARTS": starts is not None}
     sx, sB, sC, sdy = (t.stride()[:3] for t in (x, B, C, dy))
 
-    leaving = torch.empty_like(entering)
-    if has_past:
-        _into_kernel[(c, h, batch)](dy, C, documents, log, leaving, *sizes, *sdy, *sC, **flag, **tiles)
-    else:
-        leaving.zero_()
-    first = torch.empty_like(entering[:, 0])
-    dlast = _inner_state(dfinal.float(), g).contiguous() if dfinal is not None else first
-    pass_states(_pass_back_kernel, leaving, carry, dlast, first, p, r, HAS_FINAL=dfinal is not None)
+    leaving, dfirst = torch.empty_like(entering), torch.empty_like(entering[:, 0])
+    halves = tiles | {"BN": min(64, tiles["BN"]), "num_stages": 2}
+    dlast = _inner_state(dfinal.float(), g).contiguous() if dfinal is not None else dfirst
+    _dstates_kernel[(triton.cdiv(n, halves["BN"]), h, batch)](
+        dy, C, documents, log, dlast, leaving, dfirst, *sizes, *sdy, *sC, HAS_FINAL=dfinal is not None, **flag, **halves
+    )  # fmt: skip
 
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, dt))
     sums = x.new_empty((batch * c, h, 3), dtype=torch.float32)
     _dx_kernel[(c, h, batch)](
         x, dt, A, B, C, D if D is not None else A, dt_bias if dt_bias is not None else A, dy, documents, steps, log,
-        entering, leaving, carry, dx, ddt, sums, *sizes, dt_min, min(dt_max, 3e38),
+        entering, leaving, dx, ddt, sums, *sizes, dt_min, min(dt_max, 3e38),
         *sx, *dt.stride(), *sB, *sC, *sdy,
         HAS_D=D is not None, HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")),
         HAS_PAST=has_past, HAS_NEXT=has_next, **flag, **tiles,
@@ -266,5 +254,5 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
             OF_B=of_b, HAS_STATE=with_state, **flag, **tiles,
         )  # fmt: skip
         made.append(parts.sum(1).to(B.dtype))
-    dinitial = _outer_state(first, h, p) if has_initial else x.new_empty(0, dtype=torch.float32)
+    dinitial = _outer_state(dfirst, h, p).clone() if has_initial else x.new_empty(0, dtype=torch.float32)
     return dx, ddt, dA.clone(), *made, dD.clone(), dbias.clone(), dinitial

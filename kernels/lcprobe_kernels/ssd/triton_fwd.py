@@ -1,8 +1,10 @@
-"""ssd forward in three Triton kernels: step sizes, l and what a chunk adds to the state; the pass over states; the scan.
+"""ssd forward in two Triton kernels: a walk over chunks that carries the state, then all chunks' outputs at once.
 
-mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan) and writes C B^T out. Here each program forms its own
-C B^T on chip. Programs are (chunk, head, row); offsets that a row multiplies are 64-bit.
+mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every chunk's
+state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each program of the
+scan forms its own C B^T on chip. Offsets that a row or a chunk multiplies are 64-bit.
 """
+# pyright: reportIndexIssue=false, reportArgumentType=false
 
 import torch
 import triton
@@ -39,66 +41,57 @@ def documents_of(documents, row, chunk, seqlen, Q: tl.constexpr, HAS_STARTS: tl.
 
 
 @triton.jit
-def _chunk_kernel(
-    x, dt, A, B, bias, documents, added, steps, log, carry,
+def _states_kernel(
+    x, dt, A, B, bias, documents, initial, entering, final, steps, log,
     seqlen, n_chunks, H, P, N, R, dt_min, dt_max,
     x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g,
-    HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr, WANT_STATE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_INITIAL: tl.constexpr,
+    WANT_STATE: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    i = tl.arange(0, Q)
-    t = chunk * Q + i
-    live, first = t < seqlen, (chunk * Q).to(tl.int64)
-    v = tl.load(dt + row * dt_b + first * dt_l + i * dt_l + head * dt_h, mask=live, other=0.0).to(tl.float32)
-    if HAS_BIAS:
-        v += tl.load(bias + head)
-    s = softplus(v)
-    if HAS_LIMIT:
-        s = tl.where(s < dt_min, dt_min, tl.where(s > dt_max, dt_max, s))  # lets NaN through
-    s = tl.where(live, s, 0.0)
-    a = s * tl.load(A + head)
-    decay = tl.cumsum(a, 0)
-    total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)  # the same sum as the last entry, to the bit
-    at = (row * n_chunks + chunk) * Q * H + head + i * H
-    tl.store(steps + at, s)
-    tl.store(log + at, decay)
-    if WANT_STATE:
-        own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-        tl.store(carry + (row * n_chunks + chunk) * H + head, tl.where(last == before, tl.exp(total), 0.0))
-        p, n = tl.arange(0, BP), tl.arange(0, BN)
-        xs = tl.load(
-            x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :],
-            mask=live[:, None] & (p < P)[None, :], other=0.0,
-        )  # fmt: skip
-        bs = tl.load(
-            B + row * B_b + first * B_l + i[:, None] * B_l + (head // R) * B_g + n[None, :],
-            mask=live[:, None] & (n < N)[None, :], other=0.0,
-        )  # fmt: skip
-        weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)
-        state = dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)  # (n, p)
-        width = R * P
-        place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
-        tl.store(added + place + n[:, None] * width + p[None, :], state, mask=(n < N)[:, None] & (p < P)[None, :])
-
-
-@triton.jit
-def _pass_kernel(states, carry, initial, final, n_chunks, H, P, R, SIZE, GROUP, HAS_INITIAL: tl.constexpr, BLOCK: tl.constexpr):
-    """What each chunk adds -> the state that enters it, in place."""
-    row = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    live = at < SIZE
-    head = at // GROUP * R + at % (R * P) // P
-    state = tl.zeros([BLOCK], tl.float32)
+    """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering state."""
+    part, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
+    width, group = R * P, head // R
+    tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
+    own_state = (row * (H // R) + group) * N * width + (head % R) * P
+    state = tl.zeros([BN, BP], tl.float32)
     if HAS_INITIAL:
-        state = tl.load(initial + row * SIZE + at, mask=live, other=0.0)
+        state = tl.load(initial + own_state + tile, mask=inside, other=0.0)
+    a = tl.load(A + head)
     for chunk in range(n_chunks):
-        place = (row * n_chunks + chunk) * SIZE + at
-        added = tl.load(states + place, mask=live, other=0.0)
-        kept = tl.load(carry + (row * n_chunks + chunk) * H + head, mask=live, other=0.0)
-        tl.store(states + place, state, mask=live)
-        state = state * kept + added
-    tl.store(final + row * SIZE + at, state, mask=live)
+        first = tl.cast(chunk, tl.int64) * Q
+        live = first + i < seqlen
+        v = tl.load(dt + row * dt_b + first * dt_l + head * dt_h + i * dt_l, mask=live, other=0.0).to(tl.float32)
+        if HAS_BIAS:
+            v += tl.load(bias + head)
+        s = softplus(v)
+        if HAS_LIMIT:
+            s = tl.where(s < dt_min, dt_min, tl.where(s > dt_max, dt_max, s))  # lets NaN through
+        s = tl.where(live, s, 0.0)
+        decay = tl.cumsum(s * a, 0)
+        at = (row * n_chunks + chunk) * Q * H + head + i * H
+        if part == 0:
+            tl.store(steps + at, s)
+            tl.store(log + at, decay)
+        if WANT_STATE:
+            own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+            place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + (head % R) * P
+            tl.store(entering + place + tile, state, mask=inside)
+            xs = tl.load(
+                x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :],
+                mask=live[:, None] & (p < P)[None, :], other=0.0,
+            )  # fmt: skip
+            bs = tl.load(
+                B + row * B_b + first * B_l + group * B_g + i[:, None] * B_l + n[None, :],
+                mask=live[:, None] & (n < N)[None, :], other=0.0,
+            )  # fmt: skip
+            total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
+            weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)
+            kept = tl.where(last == before, tl.exp(total), 0.0)
+            state = state * kept + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
+    if WANT_STATE:
+        tl.store(final + own_state + tile, state, mask=inside)
 
 
 @triton.jit
@@ -143,25 +136,21 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     r, c = h // g, -(-seqlen // q)
     x, B, C = (unit(t) for t in (x, B, C))
     new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=x.device)  # noqa: E731
-    steps, log, carry, entering = new(batch, c, q, h), new(batch, c, q, h), new(batch, c, h), new(batch, c, g, n, r * p)
+    steps, log, entering, last = new(batch, c, q, h), new(batch, c, q, h), new(batch, c, g, n, r * p), new(batch, g, n, r * p)
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
-    has_past, want_state = c > 1 or initial is not None, c > 1 or initial is not None or return_state
-    tiles = tile_sizes(x, q, p, n)
-    limits = (dt_min, min(dt_max, 3e38))
-    _chunk_kernel[(c, h, batch)](
-        x, dt, A, B, dt_bias if dt_bias is not None else A, documents, entering, steps, log, carry,
-        seqlen, c, h, p, n, r, *limits, *x.stride()[:3], *dt.stride(), *B.stride()[:3],
+    has_past = c > 1 or initial is not None
+    want_state, tiles = has_past or return_state, tile_sizes(x, q, p, n)
+    halves = tiles | {"BN": min(64, tiles["BN"]), "num_stages": 2}
+    _states_kernel[(triton.cdiv(n, halves["BN"]), h, batch)](
+        x, dt, A, B, dt_bias if dt_bias is not None else A, documents,
+        _inner_state(initial, g).contiguous() if initial is not None else last, entering, last, steps, log,
+        seqlen, c, h, p, n, r, dt_min, min(dt_max, 3e38), *x.stride()[:3], *dt.stride(), *B.stride()[:3],
         HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")), HAS_STARTS=starts is not None,
-        WANT_STATE=want_state, **tiles,
+        HAS_INITIAL=initial is not None, WANT_STATE=want_state, **halves,
     )  # fmt: skip
-    final = x.new_empty(0, dtype=torch.float32)
-    if want_state:
-        last = new(batch, g, n, r * p)
-        first = _inner_state(initial, g).contiguous() if initial is not None else last
-        pass_states(_pass_kernel, entering, carry, first, last, p, r, HAS_INITIAL=initial is not None)
-        final = _outer_state(last, h, p) if return_state else final
-    else:
+    if not want_state:
         entering.zero_()
+    final = _outer_state(last, h, p).clone() if return_state else x.new_empty(0, dtype=torch.float32)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _scan_kernel[(c, h, batch)](
         x, B, C, D if D is not None else A, documents, steps, log, entering, y,
@@ -184,15 +173,6 @@ def tile_sizes(x: Tensor, q: int, p: int, n: int) -> dict:
         "BN": max(16, triton.next_power_of_2(n)),
         "INTERPRET": interpreting(),
         "EXACT": x.dtype == torch.float32,
-        "num_warps": 8 if q >= 128 else 4,
+        "num_warps": 8,
         "num_stages": 1,
     }
-
-
-def pass_states(kernel, states: Tensor, carry: Tensor, first: Tensor, last: Tensor, p: int, r: int, **flags: bool) -> None:
-    """Run a pass over chunk states (batch, chunks, n_groups, d_state, r x head_dim), in place."""
-    batch, c, g, n, width = states.shape
-    size = g * n * width
-    block = min(1024, triton.next_power_of_2(size))
-    grid = (triton.cdiv(size, block), batch)
-    kernel[grid](states, carry, first, last, c, g * r, p, r, size, n * width, BLOCK=block, **flags)

@@ -1,0 +1,120 @@
+"""ssd and the Mamba2 mixer around it, beside transformers' mixer on a CPU, mamba-ssm and flash-linear-attention on a GPU."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from lcprobe_kernels.ssd import reference, ssd
+from torch import Tensor
+
+from benchmarks.ops.case import Case
+from lcprobe.choices import build
+from lcprobe.models.mixers.mamba2 import Mamba2, Mamba2Config
+from lcprobe.models.where import Where
+
+
+def cases(gpu: bool) -> list[Case]:
+    """The op at growing lengths, and on a CPU the whole mixer at d_model 512."""
+    if gpu:
+        shapes = [(16384 // length or 1, length, 80, 64, 128) for length in (2048, 4096, 16384, 65536)]
+        return [_op(*shape, torch.bfloat16, "cuda") for shape in shapes]
+    shapes = [(2, 1024, 16, 64, 128), (1, 2048, 16, 64, 128), (1, 8192, 16, 64, 128), (1, 65536, 4, 32, 32)]
+    return [_op(*shape, torch.float32, "cpu") for shape in shapes] + [_mixer(1, 2048, 512), _mixer(2, 512, 256)]
+
+
+def _op(batch: int, length: int, heads: int, p: int, n: int, dtype: torch.dtype, device: str) -> Case:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device, dtype)
+
+    x, B, C = draw(batch, length, heads, p), draw(batch, length, 1, n), draw(batch, length, 1, n)
+    dt, dy = draw(batch, length, heads) - 3, draw(batch, length, heads, p)
+    A, D = -torch.arange(1.0, heads + 1, device=device), torch.ones(heads, device=device)
+    bias = torch.zeros(heads, device=device)
+    leaves = [t.requires_grad_() for t in (x, dt, A, B, C, D, bias)]
+
+    def step(op: Callable[..., Any]) -> Callable[[], None]:
+        def run() -> None:
+            torch.autograd.grad(op(x, dt, A, B, C, D, bias), leaves, dy)
+
+        return run
+
+    def check() -> float:
+        part = [t[:1, :300].detach() if t.dim() > 1 else t.detach() for t in (x, dt, A, B, C, D, bias)]
+        with torch.no_grad():
+            want = reference(*(t.double() for t in part))[0]
+            return float((ssd(*part)[0].double() - want).abs().max() / want.abs().max())
+
+    q = 64
+    tokens, size = batch * length, 2 if dtype == torch.bfloat16 else 4
+    forward = tokens * heads * p * (2 * q / 2 + 4 * n) + tokens * q * n  # causal half of a chunk's product
+    moved = tokens * (heads * p * 5 + n * 6 + heads * 3) * size
+    return Case(
+        "ssd", f"{batch} x {length} x {heads} x {p}, state {n}", str(dtype).removeprefix("torch."),
+        step(lambda *a: ssd(*a)[0]), {k: step(v) for k, v in _peers(device).items()}, check, 3 * forward, moved,
+    )  # fmt: skip
+
+
+def _peers(device: str) -> dict[str, Callable[..., Any]]:
+    """Scans that can be imported here, under our signature."""
+    found: dict[str, Callable[..., Any]] = {}
+    if device == "cpu":
+        return found
+    if find_spec("mamba_ssm") is not None:
+        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # pyright: ignore[reportMissingImports]
+
+        found["mamba-ssm"] = lambda x, dt, A, B, C, D, bias: mamba_chunk_scan_combined(
+            x, dt, A, B, C, 256, D=D, dt_bias=bias, dt_softplus=True
+        )
+    if find_spec("fla") is not None:
+        from fla.ops.simple_gla import chunk_simple_gla  # pyright: ignore[reportMissingImports]
+
+        def simple_gla(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Tensor:
+            soft = torch.nn.functional.softplus(dt.float() + bias)
+            heads = x.shape[2]
+            q, k = C.expand(-1, -1, heads, -1), B.expand(-1, -1, heads, -1)
+            out, _ = chunk_simple_gla(q, k, (x * soft[..., None]).to(x.dtype), soft * A, scale=1.0)
+            return out + D[:, None].to(x.dtype) * x
+
+        found["flash-linear-attention"] = simple_gla
+    return found
+
+
+def _mixer(batch: int, length: int, d_model: int) -> Case:
+    """Projections, convolution, scan, gated norm: all of a Mamba2 layer."""
+    import transformers
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    ours = Mamba2(build(Mamba2Config, {}, "mamba2"), d_model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if not ours.init_parameter(name, parameter, generator):
+                parameter.normal_(0, 0.02, generator=generator)
+    config = transformers.Mamba2Config(
+        hidden_size=d_model, num_heads=2 * d_model // 64, head_dim=64, state_size=128, n_groups=1, expand=2, conv_kernel=4,
+        chunk_size=64, num_hidden_layers=1,
+    )  # fmt: skip
+    peer: Any = Mamba2Mixer(config, layer_idx=0)
+    names = {"conv_weight": "conv1d.weight", "conv_bias": "conv1d.bias", "norm_weight": "norm.weight"}
+    weights = {names.get(k, k): v for k, v in ours.state_dict().items()}
+    weights["conv1d.weight"] = weights["conv1d.weight"][:, None]
+    peer.load_state_dict(weights)
+    x = torch.randn(batch, length, d_model, generator=generator).requires_grad_()
+    where = Where(torch.arange(length))
+    dy = torch.randn(x.shape, generator=generator)
+
+    def check() -> float:
+        with torch.no_grad():
+            a, b = ours(x[:, :256], Where(torch.arange(256)))[0], peer(x[:, :256])
+        return float((a - b).abs().max() / b.abs().max())
+
+    tokens = batch * length
+    flops = 3 * tokens * ours.cost(ours.config, d_model, length).flops
+    return Case(
+        "mamba2 mixer", f"{batch} x {length} x {d_model}", "float32",
+        lambda: torch.autograd.backward(ours(x, where)[0], dy), {"transformers": lambda: torch.autograd.backward(peer(x), dy)},
+        check, flops, 4.0 * tokens * d_model * 40,
+    )  # fmt: skip
