@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lcprobe.choices import build, plain
 from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError, nearest, require
-from lcprobe.models.config import MatchConfig, ModelConfig
+from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.studies.config import StudyConfig, TrackConfig
 from lcprobe.training.config import TrainConfig
@@ -36,6 +36,8 @@ class Config:
     """The model; axes of the grid vary it."""
     match: MatchConfig = field(default_factory=MatchConfig)
     """How models are made equal."""
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
+    """Implementations of the ops."""
     data: DataConfig = field(default_factory=DataConfig)
     """Corpus, tokenizer, training mixture."""
     train: TrainConfig = field(default_factory=TrainConfig)

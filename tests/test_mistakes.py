@@ -32,6 +32,8 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("model.mixers.attention.positional={type: rope, fraction: 0.3}", "positional.fraction", "an even number"),
     ("model.attn_layer_idx=[7]", "model.attn_layer_idx", "0 .. 1"),
     ("model.vocab_size=100", "model.vocab_size", ">= the tokenizer's 4096"),
+    ("kernels.backend=tritn", "kernels.backend", "did you mean 'triton'"),
+    ("kernels.backend=flash_attn", "kernels.backend", "auto | "),
     ("match.budget=mambo", "match.budget", "did you mean 'mamba2'"),
     ("match.budget=12", "match.budget", ">= 1000"),
     ("data.corpus=[no/such/folder]", "data.corpus", "an existing folder"),

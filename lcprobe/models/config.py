@@ -78,3 +78,11 @@ class MatchConfig:
         for name in ("d_model_multiple", "d_ff_multiple"):
             value = getattr(self, name)
             require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
+
+
+@dataclass(frozen=True)
+class KernelsConfig:
+    """Which implementation the ops take."""
+
+    backend: Literal["auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla"] = "auto"
+    """auto picks by device; a named one is used where the op has it, and refused where it cannot work."""

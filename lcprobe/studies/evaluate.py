@@ -13,7 +13,7 @@ from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.studies.facts import facts_of
-from lcprobe.studies.machine import keep_memory, set_up_logging
+from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.session import Session, find_targets, open_session, probe
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker
@@ -33,6 +33,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
     assert isinstance(merged, dict)
     config = parse(merged)  # type: ignore[arg-type]
+    use_kernels(config.kernels.backend)
     out = _out_folder(folders, config, mapping)
     session = open_session(targets, config, out)
     print_grid(session)

@@ -1,8 +1,10 @@
-"""This process on this machine: allocator and threads. Changes speed, never a result's definition."""
+"""This process on this machine: allocator, log lines, kernels. Changes speed, never a result's definition."""
 
 import ctypes
 import logging
 import sys
+
+from lcprobe.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -29,3 +31,14 @@ def set_up_logging() -> None:
     logging.getLogger("lcprobe").setLevel(logging.INFO)
     for noisy in ("httpx", "datasets", "wandb", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def use_kernels(backend: str) -> None:
+    """Take this implementation of every op. Raises ConfigError for one that cannot work here."""
+    from lcprobe_kernels import backends
+
+    why = backends.missing(backend)
+    if why is not None:
+        works = [name for name in backends.BACKENDS if backends.missing(name) is None]
+        raise ConfigError("kernels.backend", backend, f"{' | '.join(works)} here ({why})")
+    backends.use(backend)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lcprobe.config import to_yaml
 from lcprobe.files import write_atomic, write_json
-from lcprobe.studies.machine import keep_memory, set_up_logging
+from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.plan import StudyPlan, make_plan, matching_table
 from lcprobe.studies.run import train_run
 from lcprobe.studies.sweep import read_sweep, spread_of, tune
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """Print the matching table and what a study costs."""
     plan = make_plan(mapping)
+    use_kernels(plan.config.kernels.backend)
     if plan.config.study.tuned_by is not None:
         read_sweep(Path(plan.config.study.tuned_by))
     print_rows(matching_table(plan), "matched models")
@@ -37,6 +38,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     set_up_logging()
     keep_memory()
     plan = print_plan(mapping) if is_main() else make_plan(mapping)
+    use_kernels(plan.config.kernels.backend)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
     runs, tuned, sweep = tune(plan)

@@ -36,8 +36,8 @@ class Mamba2Config:
     """Channels that share one decay."""
     n_groups: int = 1
     """Groups of heads, each with its own B and C."""
-    chunk_size: int = 64
-    """Tokens a chunk of the matrix form; changes speed, not results."""
+    chunk_size: int | None = None
+    """Tokens a chunk of the matrix form; null: what is fast on the device. Changes speed and rounding, nothing else."""
     A_init_range: tuple[float, float] = (1.0, 16.0)
     """-A at initialisation, uniform."""
     dt_min: float = 0.001
@@ -57,7 +57,8 @@ class Mamba2Config:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts below 1 and empty ranges."""
-        for name in ("d_state", "head_dim", "n_groups", "chunk_size"):
+        require(f"{at}.chunk_size", self.chunk_size, self.chunk_size is None or self.chunk_size >= 1, ">= 1 or null")
+        for name in ("d_state", "head_dim", "n_groups"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
         require(f"{at}.expand", self.expand, self.expand > 0, "> 0")
@@ -168,6 +169,6 @@ class Mamba2(nn.Module):
         params = matrices + d_xbc * (config.d_conv + int(config.conv_bias)) + 3 * n_heads + d_inner
         params += (d_inner + d_xbc + n_heads + d_model) if config.bias else 0
         # causal half of C B^T and of its product with x, then states in and out
-        core = config.chunk_size * (config.n_groups * config.d_state + d_inner) + 4 * d_inner * config.d_state
+        core = (config.chunk_size or 64) * (config.n_groups * config.d_state + d_inner) + 4 * d_inner * config.d_state
         flops = 2 * matrices + core + 2 * config.d_conv * d_xbc
         return Cost(params, flops, 4 * d_inner * config.d_state + 4 * (config.d_conv - 1) * d_xbc, 0)
