@@ -109,6 +109,8 @@ def _check_choices(config: Config) -> None:
         choose(TASKS, recipe.task, f"data.recipes.{name}.task")
     for name, task in config.probe.tasks.items():
         choose(TASKS, task, f"probe.tasks.{name}")
+    for grid in config.probe.grids:
+        grid.tokens(config.train.context_length)
 
 
 def _product(grid: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:
