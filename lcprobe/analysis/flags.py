@@ -1,5 +1,6 @@
 """What limits everything else, said before any finding: data, parameters, tuning, seeds, gaps, tasks not acquired."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from lcprobe.analysis.inputs import RunFacts
@@ -98,9 +99,12 @@ def _not_acquired(results: Results) -> Iterator[Sentence]:
         if gate.acquired == "not acquired":
             zero = f"{gate.where.format}: {gate.controls['zero_distance']}, needed > {gate.acquired_above:.2f}"
             failed.setdefault(gate.where[:2], []).append(zero)
+    tested = Counter(gate.where[:2] for gate in results.gates if gate.acquired != "not tested")
+    why = "exact match with the needle directly before the question is too low"
     for (model, task), formats in failed.items():
-        text = f"{model}, {task}: task not acquired, as exact match with the needle directly before the question is too low"
-        yield Sentence(FIRST, f"{text} ({'; '.join(formats)}). Longer distances say nothing here.", True)
+        several = f" in {len(formats)} of {tested[model, task]} formats" if tested[model, task] > 1 else ""
+        text = f"{model}, {task}: task not acquired{several}, as {why}"
+        yield Sentence(FIRST, f"{text} ({'; '.join(formats)}). Longer distances say nothing there.", True)
     untested = {f"{g.where.task} {g.where.format}" for g in results.gates if g.acquired == "not tested"}
     if untested:
         text = f"No zero-distance control at the base length for {listed(sorted(untested))}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lcprobe.errors import require, unknown_name
+from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 
 
@@ -42,6 +42,13 @@ class Grid:
         require(f"{at}.lengths", self.lengths, all(x > 0 for x in self.lengths), "multiples > 0")
         require(f"{at}.depths", self.depths, all(0 <= d <= 1 for d in self.depths), "0 .. 1")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
+
+    def tokens(self, context_length: int) -> list[int]:
+        """The lengths in tokens. Raises ConfigError for a multiple that gives no whole number of them."""
+        for multiple in self.lengths:
+            if abs(multiple * context_length - round(multiple * context_length)) > 1e-6:
+                raise ConfigError("probe.grids.lengths", multiple, f"a multiple that gives whole tokens of {context_length}")
+        return [round(multiple * context_length) for multiple in self.lengths]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcprobe.choices import choose
-from lcprobe.errors import ConfigError
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks import TASKS
@@ -119,12 +118,6 @@ class TaskSet:
 
 
 def _crossed(grid: Grid, tasks: list[str], context_length: int) -> list[tuple[str, Formats, int, str]]:
-    lengths = []
-    for multiple in grid.lengths:
-        length = multiple * context_length
-        if abs(length - round(length)) > 1e-6:
-            raise ConfigError("probe.grids.lengths", multiple, f"a multiple that gives whole tokens of {context_length}")
-        lengths.append(round(length))
     return [
         (task, Formats(haystack, key, value), length, control)
         for task in grid.tasks or tasks
@@ -132,7 +125,7 @@ def _crossed(grid: Grid, tasks: list[str], context_length: int) -> list[tuple[st
         for key in grid.key
         for value in grid.value
         for control in grid.controls
-        for length in lengths
+        for length in grid.tokens(context_length)
     ]
 
 

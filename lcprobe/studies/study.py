@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from lcprobe.files import write_atomic, write_json
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.plan import StudyPlan, make_plan, matching_table
 from lcprobe.studies.run import train_run
-from lcprobe.studies.sweep import read_sweep, spread_of, tune
+from lcprobe.studies.sweep import planned_rates, spread_of, tune
 from lcprobe.training.ranks import is_main
 
 log = logging.getLogger(__name__)
@@ -23,9 +22,8 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """Print the matching table and what a study costs."""
     plan = make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
-    if plan.config.study.tuned_by is not None:
-        read_sweep(Path(plan.config.study.tuned_by))
-    print_rows(matching_table(plan), "matched models")
+    rates = planned_rates(plan)
+    print_rows([{**row, "lr": rates[row["model"]]} for row in matching_table(plan)], "matched models")
     spread = f"parameters within {plan.mismatch:.2%} of each other"
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
@@ -65,5 +63,11 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     for name in rows[0]:
         table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row.values()))
+        table.add_row(*map(_cell, row.values()))
     Console(width=None if Console().is_terminal else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

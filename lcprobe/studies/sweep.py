@@ -55,6 +55,17 @@ def tune(plan: StudyPlan) -> tuple[dict[str, Run], dict[str, str], list[dict[str
     return runs, how, found["rows"]
 
 
+def planned_rates(plan: StudyPlan) -> dict[str, float | str]:
+    """By group, the rate that `tune` will give it, without training anything. Raises ConfigError as `tune` does."""
+    study = plan.config.study
+    rates: dict[str, float | str] = {run.group: run.config.train.lr for run in plan.runs}
+    if study.lr_sweep.lrs:
+        return dict.fromkeys(rates, "swept first")
+    if study.tuned_by is not None:
+        rates |= {row["group"]: row["lr"] for row in read_sweep(Path(study.tuned_by))["rows"] if row["best"]}
+    return rates
+
+
 def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
     """Best rate and score of a group, the worst score, and how many rates are within NEAR_BEST of the best."""
     own = [row for row in rows if row["group"] == group and row["score"] is not None]

@@ -27,8 +27,10 @@ def is_main() -> bool:
 
 
 def join(config: TrainConfig) -> None:
-    """Meet the other processes. Raises ConfigError when their number is not train.devices."""
+    """Meet the other processes. Raises ConfigError when their number is not train.devices, or there is no such device."""
     devices = config.devices
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("train.accelerator", "gpu", "auto | cpu here (no GPU is visible)")
     if devices != world():
         how = f"{world()} (or start {devices} with: torchrun --standalone --nproc-per-node {devices} train.py ...)"
         raise ConfigError("train.devices", devices, how)

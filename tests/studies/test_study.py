@@ -171,7 +171,9 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
         (["data.answer_weight=2"], "swept for another model or other data"),
     ):
         again = [str(config), f"study.folder={tmp_path / str(len(change))}", "study.lr_sweep.lrs=[]", f"study.tuned_by={path}"]
+        capsys.readouterr()
         assert train_main([*again, *change]) == 0
+        assert "│ 0.01 │" in capsys.readouterr().out  # the plan shows the rate that is used
         status = read_json(tmp_path / str(len(change)) / "swept" / "mamba2" / "status.json")
         assert status["tuned"] == tuned
 

@@ -41,3 +41,10 @@ def test_the_wrong_number_of_processes_is_one_line(tmp_path, data_settings, caps
     config = write_config(tmp_path, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
     assert train_main([str(config), "train.devices=2"]) == 2
     assert "error: train.devices: given 2; allowed: 1 (or start 2 with: torchrun" in capsys.readouterr().err
+
+
+def test_a_gpu_where_there_is_none_is_one_line(tmp_path, data_settings, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = write_config(tmp_path, data_settings, train=SHORT)
+    assert train_main([str(config), "train.accelerator=gpu"]) == 2
+    assert "error: train.accelerator: given 'gpu'; allowed: auto | cpu here" in capsys.readouterr().err

@@ -72,8 +72,6 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = cos.shape[-1]
     wide = x.to(cos.dtype)
     a, b = wide[..., :half], wide[..., half : 2 * half]
-    out = torch.empty_like(wide, memory_format=torch.contiguous_format)
-    torch.mul(a, cos, out=out[..., :half]).addcmul_(b, sin, value=-1)
-    torch.mul(b, cos, out=out[..., half : 2 * half]).addcmul_(a, sin)
-    out[..., 2 * half :] = wide[..., 2 * half :]
+    first, second = torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)
+    out = torch.cat([first, second, wide[..., 2 * half :]], dim=-1)
     return out.to(x.dtype)
