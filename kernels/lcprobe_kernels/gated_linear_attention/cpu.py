@@ -5,11 +5,13 @@ begins; S: (d_k, d_v)):
 
     z_t = a_t^T S_{t-1}        S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t z_t^T        o_t = q_t^T S_t, or q_t^T S_{t-1}
 
-Inside a chunk, with S_0 entering and D(i, j) = prod_{j < m < i} w_m, a row x_i (w_i q_i, or q_i; a_i) meets a column y_j (k_j; b_j)
-as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = q_i . y_i where o_t reads S_t). Then
+Inside a chunk, with S_0 entering and D(i, j) = prod_{j < m < i} w_m, a row x_i (w_i q_i, or q_i; a_i) meets a column y_j (k_j;
+b_j) as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = q_i . y_i where o_t reads S_t). Then
 
     (1 - A_ab) Z = A_ak V + (a D(., start)) S_0       one triangular solve (the WY or UT transform)
     O = A_qk V + A_qb Z + (q D(., start)) S_0         S' = diag(W) S_0 + (k D(end, .))^T V + (b D(end, .))^T Z
+
+With b = k (the delta rule; `b` is None) V + Z is one unknown Y: (1 - A_ak) Y = V + (a D) S_0, and half of the products go.
 
 D is never a quotient of running products, which overflows, nor a difference of running sums, which forgets what is small beside
 a strong decay. `_halve` doubles blocks instead: rows of a right half times columns of its left half, decayed to the border
@@ -20,18 +22,19 @@ makes all four matrices, and the layout passes to bmm as a view.
 Dimensions: p = batch x heads x chunks, s tokens a half, r rows and c columns a token (1, or 2 with a and b).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 18
 """A segment holds about this many elements of one input: what it works on stays in the cache, and memory does not grow with
 length."""
 
 
 class Inputs(NamedTuple):
-    """(batch, seqlen, n_heads, .) each; w has d_k or 1 in the last place; a and b come together."""
+    """(batch, seqlen, n_heads, .) each; w has d_k or 1 in the last place; a without b: b = k."""
 
     q: Tensor
     k: Tensor
@@ -40,9 +43,14 @@ class Inputs(NamedTuple):
     a: Tensor | None
     b: Tensor | None
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        """Every tensor changed alike."""
+        a, b = None if self.a is None else change(self.a), None if self.b is None else change(self.b)
+        return Inputs(change(self.q), change(self.k), change(self.v), change(self.w), a, b)
+
     def cut(self, part: slice) -> "Inputs":
         """Some of the tokens."""
-        return Inputs(*(None if x is None else x[:, part] for x in self))
+        return self.each(lambda x: x[:, part])
 
 
 class Chunk(NamedTuple):
@@ -51,7 +59,7 @@ class Chunk(NamedTuple):
     rows: Tensor  # (p, Q, r, d_k), decayed to the chunk's begin
     cols: Tensor  # (p, Q, c, d_k), decayed to the chunk's end
     scores: Tensor  # A: (p, Q, r, Q, c)
-    values: Tensor  # V and Z: (p, Q, c, d_v)
+    values: Tensor  # V and Z, or Y: (p, Q, c, d_v)
     kept: Tensor  # W: (p, d_k or 1)
     moves: Tensor | None  # S' = moves S_0 + ...: (p, d_k, d_k), or None where that is diag(W)
     solved: Tensor | None  # M of Z = U + M S_0: (p, Q, d_k)
@@ -62,20 +70,24 @@ class Chunk(NamedTuple):
     ends: tuple[Tensor, Tensor] | None  # scalar decay only: D to the chunk's begin and end, (p, Q, 1, 1)
 
 
-def segments(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
-    """The chunk's length (a power of two), and the tokens of each segment."""
+def segment(width: int, chunk_size: int) -> int:
+    """Tokens of a segment, whole chunks, for `width` elements a token."""
+    return max(1, ELEMENTS // (width * chunk_size)) * chunk_size
+
+
+def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
+    """The chunk's length (a power of two, no more than the tokens need), and the tokens of each segment."""
     batch, seqlen, n_heads, d_k = x.q.shape
-    chunk = min(chunk_size, 1 << (seqlen - 1).bit_length())
-    at_once = max(1, ELEMENTS // (batch * n_heads * max(d_k, x.v.shape[3]) * chunk)) * chunk
-    return chunk, [slice(i, min(i + at_once, seqlen)) for i in range(0, seqlen, at_once)]
+    at_once = segment(batch * n_heads * max(d_k, x.v.shape[3]), chunk_size)
+    return min(chunk_size, 1 << (seqlen - 1).bit_length()), [slice(i, i + at_once) for i in range(0, seqlen, at_once)]
 
 
 def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """o (batch, seqlen, n_heads, d_v), the final state, and the state entering each segment (segments, batch, n_heads, d_k, d_v)."""
+    """o (batch, seqlen, n_heads, d_v), the final state, and those entering each segment (segments, batch, n_heads, d_k, d_v)."""
     batch, seqlen, n_heads, d_k = x.q.shape
     d_v = x.v.shape[3]
     state = x.q.new_zeros(batch * n_heads, d_k, d_v) if initial is None else initial.reshape(batch * n_heads, d_k, d_v)
-    chunk, parts = segments(x, chunk_size)
+    chunk, parts = _parts(x, chunk_size)
     o, entering = x.v.new_empty(batch, seqlen, n_heads, d_v), []
     for part in parts:
         entering.append(state)
@@ -87,24 +99,24 @@ def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int)
 
 def backward(
     do: Tensor, dfinal: Tensor, x: Inputs, entering: Tensor, inclusive: bool, chunk_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
+) -> tuple[Tensor | None, ...]:
     """Gradients of q, k, v, w, a, b and the initial state. A segment's forward pass is done again: it costs less than to keep."""
     batch, _, n_heads, d_k = x.q.shape
-    grads = Inputs(*(None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in x))
+    grads = x.each(lambda t: t.new_empty(t.shape))
     dstate = dfinal.reshape(batch * n_heads, d_k, -1)
-    chunk, parts = segments(x, chunk_size)
+    chunk, parts = _parts(x, chunk_size)
     for i in range(len(parts) - 1, -1, -1):
         here = x.cut(parts[i])
         done, _ = _chunked(here, entering[i].reshape(dstate.shape), inclusive, chunk, keep=True)
         dstate = _chunked_backward(do[:, parts[i]], dstate, here, done, inclusive, grads.cut(parts[i]))
-    return (*grads, dstate.reshape(batch, n_heads, d_k, -1).clone())
+    return (*grads, dstate.view(batch, n_heads, d_k, -1))
 
 
 def _chunked(x: Inputs, state: Tensor, inclusive: bool, chunk: int, keep: bool) -> tuple[Chunk, Tensor]:
     """All chunks of a segment at once, but for a loop that carries the state from chunk to chunk."""
     rows = _packed([x.q * x.w if inclusive else x.q, x.a], chunk, 0.0)
     cols = _packed([x.k, x.b], chunk, 0.0)
-    values = _packed([x.v, None if x.a is None else x.v], chunk, 0.0)
+    values = _packed([x.v, None if x.b is None else x.v], chunk, 0.0)  # the second place is Z's
     w = _packed([x.w], chunk, 1.0).squeeze(2)
     p, _, r, d_k = rows.shape
     c, d_v = values.shape[2:]
@@ -132,20 +144,23 @@ def _chunked(x: Inputs, state: Tensor, inclusive: bool, chunk: int, keep: bool) 
     if x.a is None:
         added = cols[:, :, 0].mT @ values[:, :, 0]
     else:
-        right = torch.cat([torch.bmm(scores[:, :, 1, :, 0], values[:, :, 0]), rows[:, :, 1]], -1)
-        right = torch.linalg.solve_triangular(-scores[:, :, 1, :, 1], right, upper=False, unitriangular=True)
-        values[:, :, 1], solved = right[..., :d_v], right[..., d_v:]
+        known = values[:, :, 0] if c == 1 else torch.bmm(scores[:, :, 1, :, 0].contiguous(), values[:, :, 0])
+        right = torch.cat([known, rows[:, :, 1]], -1)
+        right = torch.linalg.solve_triangular(-scores[:, :, 1, :, -1], right, upper=False, unitriangular=True)
+        values[:, :, -1], solved = right[..., :d_v], right[..., d_v:]
         added = cols.flatten(1, 2).mT @ values.flatten(1, 2)
-        moves = cols[:, :, 1].mT @ solved
+        moves = cols[:, :, -1].mT @ solved
         moves.diagonal(dim1=1, dim2=2).add_(kept)
     added = added.unflatten(0, (n, -1))
     steps = (kept[..., None] if moves is None else moves).unflatten(0, (n, -1))
     states = torch.empty_like(added)
     for i in range(states.shape[1]):
         states[:, i] = state
-        state = torch.addcmul(added[:, i], steps[:, i], state) if moves is None else torch.baddbmm(added[:, i], steps[:, i], state)
+        state = (
+            torch.addcmul(added[:, i], steps[:, i], state) if moves is None else torch.baddbmm(added[:, i], steps[:, i], state)
+        )
     if solved is not None:
-        values[:, :, 1] += solved @ states.flatten(0, 1)
+        values[:, :, -1] += solved @ states.flatten(0, 1)
     return Chunk(rows, cols, scores, values, kept, moves, solved, states, plain, levels, decays, ends), state
 
 
@@ -165,7 +180,7 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     dvalues = torch.bmm(done.scores[:, :, 0].flatten(2).mT, dout[:, :, 0])  # (p, Q c, d_v)
     read = done.rows[:, :, 0].mT @ dout[:, :, 0]
     if done.solved is not None:
-        read.baddbmm_(done.solved.mT, dvalues.unflatten(1, (chunk, c))[:, :, 1])
+        read.baddbmm_(done.solved.mT, dvalues.unflatten(1, (chunk, c))[:, :, -1])
     read = read.unflatten(0, (n, -1))
     steps = (done.kept[..., None] if done.moves is None else done.moves.mT).unflatten(0, (n, -1))
     leaving = torch.empty_like(read)  # gradient of the state after each chunk
@@ -178,9 +193,14 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     left, states = leaving.flatten(0, 1), done.states.flatten(0, 1)
     dvalues = dvalues.baddbmm_(done.cols.flatten(1, 2), left).unflatten(1, (chunk, c))
     if r == 2:
-        through = torch.linalg.solve_triangular(-done.scores[:, :, 1, :, 1].mT, dvalues[:, :, 1], upper=True, unitriangular=True)
+        through = torch.linalg.solve_triangular(
+            -done.scores[:, :, 1, :, -1].mT, dvalues[:, :, -1], upper=True, unitriangular=True
+        )
         dout[:, :, 1] = through
-        dvalues[:, :, 0] += done.scores[:, :, 1, :, 0].mT @ through
+        if c == 1:
+            dvalues[:, :, 0] = through
+        else:
+            dvalues[:, :, 0] += done.scores[:, :, 1, :, 0].contiguous().mT @ through
     _unpacked(dvalues, 0, grads.v)
 
     values = done.values.flatten(1, 2)
@@ -196,8 +216,8 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
         products = torch.bmm(rows.flatten(1, 2), cols.flatten(1, 2).mT).view(p, chunk, r, chunk, c)
         ddecays = products.mul_(dscores).sum((2, 4), keepdim=True)
         dproducts = dscores.mul_(done.decays).view(p, chunk * r, chunk * c)
-        drows.view(p, -1, d_k).baddbmm_(dproducts, cols.flatten(1, 2))
-        dcols.view(p, -1, d_k).baddbmm_(dproducts.mT, rows.flatten(1, 2))
+        drows += torch.bmm(dproducts, cols.flatten(1, 2)).view(drows.shape)
+        dcols += torch.bmm(dproducts.mT, rows.flatten(1, 2)).view(dcols.shape)
         dw = _halve_backward(*dends, dkept.sum(-1, keepdim=True), ddecays, done.levels)
     else:
         dkept = dkept if w.shape[-1] > 1 else dkept.sum(-1, keepdim=True)
@@ -212,13 +232,16 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     _unpacked(drow[:, :, None], 0, grads.q)
     _unpacked(dcols, 0, grads.k)
     _unpacked(dw[:, :, None], 0, grads.w)
-    if grads.a is not None and grads.b is not None:
+    if grads.a is not None:
         _unpacked(drows, 1, grads.a)
+    if grads.b is not None:
         _unpacked(dcols, 1, grads.b)
     return dstate
 
 
-def _halve(rows: Tensor, cols: Tensor, w: Tensor, scores: Tensor, keep: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
+def _halve(
+    rows: Tensor, cols: Tensor, w: Tensor, scores: Tensor, keep: bool
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     """Fill `scores` below its diagonal and decay rows and cols to the chunk's ends, in place. w: (p, Q, d_k or 1).
 
     Returns the decay across the chunk, and with `keep` what every level met: rows of right halves, columns of left ones, decays.
@@ -255,11 +278,13 @@ def _halve_backward(
         first, second = (dright * right).sum(2), (dleft * left).sum(2)  # (p, n, d)
         if across.shape[-1] < d:
             first, second = first.sum(-1, keepdim=True), second.sum(-1, keepdim=True)
-        dw = torch.stack([torch.addcmul(first, dw, across[:, :, 1, 0]), torch.addcmul(second, dw, across[:, :, 0, 0])], 2).flatten(1, 2)
+        dw = torch.stack(
+            [torch.addcmul(first, dw, across[:, :, 1, 0]), torch.addcmul(second, dw, across[:, :, 0, 0])], 2
+        ).flatten(1, 2)
         dright.mul_(across[:, :, 0])
         dleft.mul_(across[:, :, 1])
-        dright.view(p * n, s * r, d).baddbmm_(dmade, left.view(p * n, s * c, d))
-        dleft.view(p * n, s * c, d).baddbmm_(dmade.mT, right.view(p * n, s * r, d))
+        dright.add_(torch.bmm(dmade, left.view(p * n, s * c, d)).view(dright.shape))
+        dleft.add_(torch.bmm(dmade.mT, right.view(p * n, s * r, d)).view(dleft.shape))
     return dw
 
 
