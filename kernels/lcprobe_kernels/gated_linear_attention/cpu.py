@@ -66,7 +66,7 @@ class Chunk(NamedTuple):
     states: Tensor  # S_0: (batch x heads, chunks, d_k, d_v)
     plain: tuple[Tensor, Tensor, Tensor]  # rows, cols and w before any decay, where they are asked for
     levels: list[tuple[Tensor, Tensor, Tensor]]
-    decays: Tensor | None  # scalar decay only: D below the diagonal (p, Q, 1, Q, 1)
+    decays: tuple[Tensor, Tensor] | None  # scalar decay only: D below the diagonal (p, Q, 1, Q, 1), and the products it meets
     ends: tuple[Tensor, Tensor] | None  # scalar decay only: D to the chunk's begin and end, (p, Q, 1, 1)
 
 
@@ -122,19 +122,20 @@ def _chunked(x: Inputs, state: Tensor, inclusive: bool, chunk: int, keep: bool) 
     c, d_v = values.shape[2:]
     q = _packed([x.q], chunk, 0.0) if inclusive else None  # (p, Q, 1, d_k)
     diagonal = None if q is None else (q * cols).sum(-1)
-    scores = rows.new_zeros(p, chunk, r, chunk, c)
     plain = (rows, cols, w)
     decays = ends = None
     if w.shape[-1] == 1 < d_k:  # one decay for all channels: it leaves the products
-        decays = rows.new_zeros(p, chunk, 1, chunk, 1)
+        masks = rows.new_zeros(p, chunk, 1, chunk, 1)
         ends = (rows.new_ones(p, chunk, 1, 1), rows.new_ones(p, chunk, 1, 1))
-        kept, levels = _halve(*ends, w, decays, keep)
-        torch.bmm(rows.flatten(1, 2), cols.flatten(1, 2).mT, out=scores.view(p, chunk * r, chunk * c))
-        scores.mul_(decays)
+        kept, levels = _halve(*ends, w, masks, keep)
+        products = torch.bmm(rows.flatten(1, 2), cols.flatten(1, 2).mT).view(p, chunk, r, chunk, c)
+        scores = products * masks if keep else products.mul_(masks)
+        decays = (masks, products)
         rows, cols = rows * ends[0], cols * ends[1]
     else:
         if keep:
             plain = (rows.clone(), cols.clone(), w)
+        scores = rows.new_zeros(p, chunk, r, chunk, c)
         kept, levels = _halve(rows, cols, w, scores, keep)
     if diagonal is not None:
         scores[:, :, 0].diagonal(dim1=1, dim2=2).copy_(diagonal.mT)
@@ -146,7 +147,7 @@ def _chunked(x: Inputs, state: Tensor, inclusive: bool, chunk: int, keep: bool) 
     else:
         known = values[:, :, 0] if c == 1 else torch.bmm(scores[:, :, 1, :, 0].contiguous(), values[:, :, 0])
         right = torch.cat([known, rows[:, :, 1]], -1)
-        right = torch.linalg.solve_triangular(-scores[:, :, 1, :, -1], right, upper=False, unitriangular=True)
+        right = _solve(scores[:, :, 1, :, -1], right)
         values[:, :, -1], solved = right[..., :d_v], right[..., d_v:]
         added = cols.flatten(1, 2).mT @ values.flatten(1, 2)
         moves = cols[:, :, -1].mT @ solved
@@ -193,9 +194,7 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     left, states = leaving.flatten(0, 1), done.states.flatten(0, 1)
     dvalues = dvalues.baddbmm_(done.cols.flatten(1, 2), left).unflatten(1, (chunk, c))
     if r == 2:
-        through = torch.linalg.solve_triangular(
-            -done.scores[:, :, 1, :, -1].mT, dvalues[:, :, -1], upper=True, unitriangular=True
-        )
+        through = _solve(done.scores[:, :, 1, :, -1], dvalues[:, :, -1], transposed=True)
         dout[:, :, 1] = through
         if c == 1:
             dvalues[:, :, 0] = through
@@ -213,9 +212,9 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     if done.decays is not None and done.ends is not None:
         dends = ((drows * rows).sum((2, 3), keepdim=True), (dcols * cols).sum((2, 3), keepdim=True))
         drows, dcols = drows * done.ends[0], dcols * done.ends[1]
-        products = torch.bmm(rows.flatten(1, 2), cols.flatten(1, 2).mT).view(p, chunk, r, chunk, c)
+        masks, products = done.decays
         ddecays = products.mul_(dscores).sum((2, 4), keepdim=True)
-        dproducts = dscores.mul_(done.decays).view(p, chunk * r, chunk * c)
+        dproducts = dscores.mul_(masks).view(p, chunk * r, chunk * c)
         drows += torch.bmm(dproducts, cols.flatten(1, 2)).view(drows.shape)
         dcols += torch.bmm(dproducts.mT, rows.flatten(1, 2)).view(dcols.shape)
         dw = _halve_backward(*dends, dkept.sum(-1, keepdim=True), ddecays, done.levels)
@@ -237,6 +236,15 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     if grads.b is not None:
         _unpacked(dcols, 1, grads.b)
     return dstate
+
+
+def _solve(lower: Tensor, right: Tensor, transposed: bool = False) -> Tensor:
+    """X of (1 - lower) X = right, or (1 - lower)^T X = right; reads `lower` below its diagonal only.
+
+    Solved for X^T: BLAS counts columns first, so that nothing is copied on the way.
+    """
+    factor = -lower if transposed else -lower.mT
+    return torch.linalg.solve_triangular(factor, right.mT, upper=not transposed, left=False, unitriangular=True).mT
 
 
 def _halve(
