@@ -107,7 +107,7 @@ def _case(case: Case, rounds: int, until: float, gpu: bool) -> list[dict[str, An
         except Exception as problem:  # a peer that fails is a row, not the end of the run
             if not name:
                 raise
-            failed[name] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"[:80]
+            failed[name] = _line(problem)
             del runs[name]
     times: dict[str, list[float]] = {name: [] for name in runs}
     done = 0
@@ -130,9 +130,14 @@ def _error(case: Case) -> tuple[str, bool]:
     try:
         error = case.check()
     except Exception as problem:
-        return f"WRONG: {type(problem).__name__}: {problem}"[:120], True
+        return f"WRONG: {_line(problem)}", True
     wrong = not error <= ALLOWED[case.dtype]  # NaN is wrong
     return f"{'WRONG ' if wrong else ''}{error:.1e}", wrong
+
+
+def _line(problem: Exception) -> str:
+    """An error in one short line."""
+    return f"{type(problem).__name__}: {problem}".splitlines()[0][:100]
 
 
 def _digits(milliseconds: float) -> float:

@@ -152,7 +152,7 @@ def gated_linear_attention_fwd(
 def _(q, k, v, w, a, b, initial, inclusive, chunk_size):
     batch, seqlen, n_heads, d_k = q.shape
     d_v = v.shape[3]
-    count = -(-seqlen // cpu.segment(batch * n_heads * max(d_k, d_v), chunk_size))
+    count = -(-seqlen // cpu.segment(q, v, chunk_size))
     final = v.new_empty(batch, n_heads, d_k, d_v)
     return v.new_empty(batch, seqlen, n_heads, d_v), final, v.new_empty(count, batch, n_heads, d_k, d_v)
 

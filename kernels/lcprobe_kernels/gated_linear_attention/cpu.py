@@ -28,9 +28,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ELEMENTS = 1 << 18
-"""A segment holds about this many elements of one input: what it works on stays in the cache, and memory does not grow with
-length."""
+ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not starved by launches,
+and memory does not grow with length."""
 
 
 class Inputs(NamedTuple):
@@ -70,15 +70,16 @@ class Chunk(NamedTuple):
     ends: tuple[Tensor, Tensor] | None  # scalar decay only: D to the chunk's begin and end, (p, Q, 1, 1)
 
 
-def segment(width: int, chunk_size: int) -> int:
-    """Tokens of a segment, whole chunks, for `width` elements a token."""
-    return max(1, ELEMENTS // (width * chunk_size)) * chunk_size
+def segment(q: Tensor, v: Tensor, chunk_size: int) -> int:
+    """Tokens of a segment: whole chunks."""
+    batch, _, n_heads, d_k = q.shape
+    elements = ELEMENTS.get(q.device.type, ELEMENTS["cpu"])
+    return max(1, elements // (batch * n_heads * max(d_k, v.shape[3]) * chunk_size)) * chunk_size
 
 
 def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
     """The chunk's length (a power of two, no more than the tokens need), and the tokens of each segment."""
-    batch, seqlen, n_heads, d_k = x.q.shape
-    at_once = segment(batch * n_heads * max(d_k, x.v.shape[3]), chunk_size)
+    seqlen, at_once = x.q.shape[1], segment(x.q, x.v, chunk_size)
     return min(chunk_size, 1 << (seqlen - 1).bit_length()), [slice(i, i + at_once) for i in range(0, seqlen, at_once)]
 
 
