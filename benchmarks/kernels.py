@@ -36,6 +36,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     gpu = torch.cuda.is_available()
     machine, rows = Machine(gpu), []
     names = [name for name in names if find_spec(f"benchmarks.ops.{name}") is not None]
+    if not names:
+        raise ConfigError("ops", options["ops"], "one with a module in benchmarks/ops")
     end = time.perf_counter() + budget
     for i, name in enumerate(names):
         until = _share(end, len(names) - i)

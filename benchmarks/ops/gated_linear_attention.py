@@ -62,10 +62,10 @@ def _case(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.d
 
 
 def _inputs(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, device=device)
 
     shape = (batch, length, heads, d)
     given = {"q": draw(*shape), "k": F.normalize(draw(*shape), dim=-1), "v": draw(*shape)}
@@ -77,7 +77,7 @@ def _inputs(form: str, batch: int, length: int, heads: int, d: int, dtype: torch
     if form == "rwkv7":
         given["a"] = -F.normalize(draw(*shape), dim=-1)
         given["b"] = -given["a"] * draw(*shape).sigmoid()
-    return {k: x.to(device, torch.float32 if k == "log_decay" else dtype) for k, x in given.items()}
+    return {k: x.to(torch.float32 if k == "log_decay" else dtype) for k, x in given.items()}
 
 
 def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tensor]]:

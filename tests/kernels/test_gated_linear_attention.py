@@ -131,6 +131,11 @@ def test_any_cut_carries_the_state_and_single_tokens_step_alike(form):
     assert relative_error(state, final) < 1e-12
     state, got = inputs["initial_state"], []
     for t in range(23):
+        o, state = ours()({k: v[:, t : t + 1] for k, v in along.items()} | rest | {"initial_state": state})
+        got.append(o)
+    assert relative_error(torch.cat(got, 1), whole) < 1e-12
+    state, got = inputs["initial_state"], []
+    for t in range(23):
         o, state = gated_linear_attention_step(**{k: v[:, t] for k, v in along.items()}, **rest, state=state)
         got.append(o)
     assert relative_error(torch.stack(got, 1), whole) < 1e-12

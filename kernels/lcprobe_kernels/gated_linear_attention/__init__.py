@@ -58,7 +58,9 @@ def gated_linear_attention(
     _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
-        if path(q.device, q.dtype) == "fla":
+        if q.shape[1] == 1:
+            o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+        elif path(q.device, q.dtype) == "fla":
             from lcprobe_kernels.gated_linear_attention import fla
 
             o, state = fla.run(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
@@ -106,6 +108,20 @@ def path(device: torch.device, dtype: torch.dtype) -> str:
         half = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
         return "fla" if half and backends.missing("fla") is None else "torch"
     return chosen
+
+
+def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
+    """Decoding: plain products, without chunks to set up."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    if initial_state is None:
+        initial_state = v.new_zeros(q.shape[0], *q.shape[2:], v.shape[3])
+    if starts is not None:
+        initial_state = initial_state.masked_fill(starts[:, :, None, None], 0.0)
+    now = {name: x[:, 0].to(wide) for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
+    q, k, v, log_decay = (x[:, 0].to(wide) for x in (q, k, v, log_decay))
+    bonus = None if bonus is None else bonus.to(wide)
+    o, state = step(q * scale, k, v, log_decay, initial_state.to(wide), bonus=bonus, **now)
+    return o[:, None], state
 
 
 def _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size) -> tuple[Tensor, Tensor]:
