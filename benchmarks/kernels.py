@@ -1,0 +1,160 @@
+"""Every op, forward and backward, beside each peer that can be imported here: right first, then how fast.
+
+A case is checked against its reference; one that is wrong is reported and not timed. Then ours and the peers run in turns,
+several rounds, and the median counts. The floor is what the work costs at least at this machine's matrix products (float32 on a
+CPU, bfloat16 on a GPU) or its copies, both measured in the same run; its share says how much of our time that would take.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from benchmarks.ops.case import Case
+from lcprobe.errors import ConfigError, unknown_name
+
+TITLE = "kernels: forward and backward, milliseconds"
+OPTIONS = ("ops", "rounds", "budget")
+OPS = ("rms_norm", "causal_conv1d", "ssd", "linear_recurrence", "linear_cross_entropy", "gated_linear_attention")
+ALLOWED = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""Relative errors up to which a case counts as right: kernels add up in float32, inputs and outputs are rounded."""
+SAMPLE = 0.005
+"""Seconds that a single time is taken over at least, so that clocks and launches do not show."""
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a case and peer. options: ops (comma-separated), rounds (at most), budget (seconds for all of it)."""
+    names = options["ops"].split(",") if "ops" in options else OPS
+    for name in names:
+        if name not in OPS:
+            raise unknown_name("op", name, OPS)
+    rounds, budget = _number(options, "rounds", 9), _number(options, "budget", 400)
+    gpu = torch.cuda.is_available()
+    machine, rows = Machine(gpu), []
+    names = [name for name in names if find_spec(f"benchmarks.ops.{name}") is not None]
+    if not names:
+        raise ConfigError("ops", options["ops"], "one with a module in benchmarks/ops")
+    end = time.perf_counter() + budget
+    for i, name in enumerate(names):
+        until = _share(end, len(names) - i)
+        cases = import_module(f"benchmarks.ops.{name}").cases(gpu)
+        for j in range(len(cases)):
+            case, cases[j] = cases[j], None  # its tensors go when it is done
+            machine.measure()
+            rows += _case(case, rounds, _share(until, len(cases) - j), gpu)
+            print(" ".join(str(rows[-1][key]) for key in ("op", "shape", "dtype", "ours ms", "error")), flush=True)
+    return [machine.judge(row) for row in rows]
+
+
+class Machine:
+    """The best products and copies seen during the run."""
+
+    def __init__(self, gpu: bool):
+        self.gpu, self.flops, self.bytes = gpu, 0.0, 0.0
+        size, dtype, self.device = (8192, torch.bfloat16, "cuda") if gpu else (1024, torch.float32, "cpu")
+        self.a = torch.ones(size, size, dtype=dtype, device=self.device)
+        self.b = torch.empty_like(self.a)
+
+    def measure(self) -> None:
+        """A tenth of a second or so: both once more."""
+        source = torch.ones(2**29 if self.gpu else 2**24, device=self.device)
+        target = torch.empty_like(source)
+        for _ in range(3):
+            product = timed(lambda: torch.mm(self.a, self.a, out=self.b), 1, self.gpu)
+            copy = timed(lambda: target.copy_(source), 1, self.gpu)
+            self.flops = max(self.flops, 2 * len(self.a) ** 3 / product)
+            self.bytes = max(self.bytes, 2 * source.nbytes / copy)
+
+    def judge(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with its share of the floor, by what the whole run has seen."""
+        ours, flops, moved = row["ours ms"], row.pop("flops"), row.pop("bytes")
+        floor = 1e3 * max(flops / self.flops, moved / self.bytes)
+        row["share of floor"] = None if ours is None else f"{floor / ours:.0%}"
+        return row | {"GFLOP/s": round(self.flops / 1e9), "GB/s": round(self.bytes / 1e9)}
+
+
+def timed(run: Callable[[], object], times: int, gpu: bool) -> float:
+    """Seconds of one run, over `times` of them."""
+    if gpu:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        for _ in range(times):
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / times
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - start) / times
+
+
+def _case(case: Case, rounds: int, until: float, gpu: bool) -> list[dict[str, Any]]:
+    """Rows of a case. Every candidate runs twice at least, once to warm up; what does not fit `until` has fewer rounds."""
+    facts = {"op": case.op, "shape": case.shape, "dtype": case.dtype}
+    cost = {"flops": case.flops, "bytes": case.bytes}
+    error, wrong = _error(case)
+    if wrong:
+        return [facts | {"ours ms": None, "peer": "", "peer ms": None, "ratio": None, "error": error, "rounds": 0} | cost]
+    runs, failed = {"": case.run, **case.peers}, {}
+    repeats: dict[str, int] = {}
+    for name, run in list(runs.items()):
+        try:
+            run()  # compiles, tunes, allocates
+            repeats[name] = max(1, min(100, int(SAMPLE / timed(run, 1, gpu))))
+        except Exception as problem:  # a peer that fails is a row, not the end of the run
+            if not name:
+                raise
+            failed[name] = _line(problem)
+            del runs[name]
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    done = 0
+    while not done or (done < rounds and time.perf_counter() < until):
+        for name, run in runs.items():
+            times[name].append(timed(run, repeats[name], gpu))
+        done += 1
+    medians = {name: 1e3 * statistics.median(t) for name, t in times.items()}
+    ours = medians.pop("")
+    rows: list[dict[str, Any]] = [
+        {"peer": name, "peer ms": _digits(ms), "ratio": f"{ms / ours:.2f}"} for name, ms in medians.items()
+    ]
+    rows += [{"peer": name, "peer ms": why, "ratio": None} for name, why in failed.items()]
+    rows = rows or [{"peer": "", "peer ms": None, "ratio": None}]
+    return [facts | {"ours ms": _digits(ours)} | row | {"error": error, "rounds": done} | cost for row in rows]
+
+
+def _error(case: Case) -> tuple[str, bool]:
+    """The relative error in words, and whether it is too large."""
+    try:
+        error = case.check()
+    except Exception as problem:
+        return f"WRONG: {_line(problem)}", True
+    wrong = not error <= ALLOWED[case.dtype]  # NaN is wrong
+    return f"{'WRONG ' if wrong else ''}{error:.1e}", wrong
+
+
+def _line(problem: Exception) -> str:
+    """An error in one short line."""
+    return f"{type(problem).__name__}: {problem}".splitlines()[0][:100]
+
+
+def _digits(milliseconds: float) -> float:
+    """Three of them."""
+    return float(f"{milliseconds:.3g}")
+
+
+def _share(end: float, left: int) -> float:
+    """The moment until which the next of `left` equal parts may run."""
+    now = time.perf_counter()
+    return now + max(0.0, end - now) / left
+
+
+def _number(options: dict[str, str], name: str, otherwise: int) -> int:
+    text = options.get(name, str(otherwise))
+    if not text.isdigit() or not int(text):
+        raise ConfigError(name, text, "a whole number from 1")
+    return int(text)

@@ -1,0 +1,254 @@
+"""gated_linear_attention: linear attention with a decaying state, and the corrections that newer models add to it.
+
+    S_t = diag(exp(g_t)) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T         S: (d_k, d_v), zero at a document's first token
+    o_t = scale q_t^T S_t                                                  g <= 0, for each channel or each head
+
+This is RWKV-7's recurrence (arXiv 2503.14456), transposed: theirs is S (diag(w) + a^T b) + v^T k with row vectors. Special cases:
+
+    a = b = 0                           gated linear attention (GLA, arXiv 2312.06635); g for each head: RetNet, Mamba2's SSD
+    a = -beta exp(g) k, b = k, beta v   gated delta rule: S = (I - beta k k^T) diag(exp(g)) S + beta k v^T (Gated DeltaNet, arXiv
+                                        2412.06464, with g for each head; Kimi Delta Attention for each channel): argument `beta`
+    a = b = 0, o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)          RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
+
+`reference` is this token by token, `cpu` the same in matrix products, `fla` an adapter to flash-linear-attention's kernels. There
+is no Triton kernel of ours: on a GPU half precision goes to fla where it is installed, everything else to matrix products.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcprobe_kernels import backends
+from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.gated_linear_attention import cpu
+from lcprobe_kernels.gated_linear_attention.reference import reference, step
+
+__all__ = ["gated_linear_attention", "gated_linear_attention_step", "path", "reference"]
+NAME = "gated_linear_attention"
+
+
+def gated_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    *,
+    bonus: Tensor | None = None,
+    beta: Tensor | None = None,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    starts: Tensor | None = None,
+    chunk_size: int = 64,
+    return_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """A sequence of any length; accumulation and state in float32 (float64 for float64 inputs).
+
+    q, k: (batch, seqlen, n_heads, d_k). v: (batch, seqlen, n_heads, d_v). All three of one dtype. log_decay: (batch, seqlen,
+    n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta: (batch, seqlen,
+    n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q, d_k^-0.5 unless given.
+    initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token begins a
+    document and the state resets. chunk_size: a power of two.
+
+    Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Not twice differentiable.
+    Raises ArgumentError for other shapes, dtypes, devices and combinations.
+    """
+    _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
+    scale = float(q.shape[3] ** -0.5 if scale is None else scale)
+    with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
+        if q.shape[1] == 1:
+            o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+        elif path(q.device, q.dtype) == "fla":
+            from lcprobe_kernels.gated_linear_attention import fla
+
+            o, state = fla.run(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+        else:
+            o, state = _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
+    return o.to(v.dtype), state if return_state else None
+
+
+def gated_linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    *,
+    bonus: Tensor | None = None,
+    beta: Tensor | None = None,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One token after `state` (batch, n_heads, d_k, d_v), which is left as it is. Arguments as above without seqlen.
+
+    Returns o (batch, n_heads, d_v) and the new state in float32 (float64 for float64 states). Raises ArgumentError as above.
+    """
+    given = {"beta": beta, "a": a, "b": b}
+    for name, x in (("q", q), ("k", k), ("v", v), ("log_decay", log_decay)):
+        if x.dim() != 3:
+            raise ArgumentError(f"{NAME}_step: {name}", f"shape {tuple(x.shape)}", "(batch, n_heads, d)")
+    rows = {name: None if x is None else x[:, None] for name, x in given.items()}
+    _check(q[:, None], k[:, None], v[:, None], log_decay[:, None], bonus, rows["beta"], rows["a"], rows["b"], state, None, 1)
+    wide = torch.promote_types(torch.promote_types(v.dtype, state.dtype), torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        q = q.to(wide) * (q.shape[2] ** -0.5 if scale is None else scale)
+        extra = {name: None if x is None else x.to(wide) for name, x in (given | {"bonus": bonus}).items()}
+        o, state = step(q, k.to(wide), v.to(wide), log_decay.to(wide), state.to(wide), **extra)
+    return o.to(v.dtype), state
+
+
+def path(device: torch.device, dtype: torch.dtype) -> str:
+    """What runs for inputs like these: torch or fla. fla's products of float32 have TF32's ten bits, so `auto` leaves it those of
+    half precision; choose the backend fla to have all of them there."""
+    chosen = backends.path_of(NAME, device, dtype)
+    if chosen == "triton":  # `auto` on a GPU, or a choice for all ops: the Triton kernels of this op are fla's
+        half = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+        return "fla" if half and backends.missing("fla") is None else "torch"
+    return chosen
+
+
+def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
+    """Decoding: plain products, without chunks to set up."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    if initial_state is None:
+        initial_state = v.new_zeros(q.shape[0], *q.shape[2:], v.shape[3])
+    if starts is not None:
+        initial_state = initial_state.masked_fill(starts[:, :, None, None], 0.0)
+    now = {name: x[:, 0].to(wide) for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
+    q, k, v, log_decay = (x[:, 0].to(wide) for x in (q, k, v, log_decay))
+    bonus = None if bonus is None else bonus.to(wide)
+    o, state = step(q * scale, k, v, log_decay, initial_state.to(wide), bonus=bonus, **now)
+    return o[:, None], state
+
+
+def _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size) -> tuple[Tensor, Tensor]:
+    """The special cases folded into one recurrence (see cpu.py), whose products are one op forward and one backward."""
+    wide = torch.promote_types(v.dtype, torch.float32)
+    k, v = k.to(wide), v.to(wide)
+    q, w = q.to(wide) * scale, log_decay.to(wide).exp()
+    initial = None if initial_state is None else initial_state.to(wide)
+    first = None if starts is None else starts[:, :, None, None]
+    if first is not None:
+        w = w.masked_fill(first, 0.0)
+    if beta is not None:
+        beta = beta.to(wide)[..., None]
+        a, v = -beta * w * k, beta * v
+    elif a is not None and b is not None:
+        a, b = a.to(wide), b.to(wide)
+        a = a if first is None else a.masked_fill(first, 0.0)
+    if bonus is None:
+        o, state, _ = gated_linear_attention_fwd(q, k, v, w, a, b, initial, True, chunk_size)
+        return o, state
+    before = q if first is None else q.masked_fill(first, 0.0)
+    o, state, _ = gated_linear_attention_fwd(before, k, v, w, None, None, initial, False, chunk_size)
+    return o + (q * bonus.to(wide) * k).sum(-1, keepdim=True) * v, state
+
+
+@torch.library.custom_op("lcprobe::gated_linear_attention_fwd", mutates_args=())
+def gated_linear_attention_fwd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    initial: Tensor | None,
+    inclusive: bool,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t (a_t^T S_{t-1}), b = k where only a is given; q reads S_t, or S_{t-1} unless
+    `inclusive`. Returns o, the final state, and the states that the backward pass begins its segments with."""
+    return cpu.forward(cpu.Inputs(q, k, v, w, a, b), initial, inclusive, chunk_size)
+
+
+@gated_linear_attention_fwd.register_fake
+def _(q, k, v, w, a, b, initial, inclusive, chunk_size):
+    batch, seqlen, n_heads, d_k = q.shape
+    d_v = v.shape[3]
+    count = -(-seqlen // cpu.segment(q, v, chunk_size))
+    final = v.new_empty(batch, n_heads, d_k, d_v)
+    return v.new_empty(batch, seqlen, n_heads, d_v), final, v.new_empty(count, batch, n_heads, d_k, d_v)
+
+
+@torch.library.custom_op("lcprobe::gated_linear_attention_bwd", mutates_args=())
+def gated_linear_attention_bwd(
+    do: Tensor,
+    dfinal: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    entering: Tensor,
+    inclusive: bool,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, w, a, b (empty where not given) and the initial state."""
+    dfinal = torch.zeros_like(entering[0]) if dfinal is None else dfinal
+    made = cpu.backward(do, dfinal, cpu.Inputs(q, k, v, w, a, b), entering, inclusive, chunk_size)
+    dq, dk, dv, dw, da, db, dinitial = (q.new_empty(0) if x is None else x for x in made)
+    return dq, dk, dv, dw, da, db, dinitial
+
+
+@gated_linear_attention_bwd.register_fake
+def _(do, dfinal, q, k, v, w, a, b, entering, inclusive, chunk_size):
+    like = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, w, a, b)]
+    return (*like, q.new_empty(entering.shape[1:]))
+
+
+def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    *tensors, initial, ctx.inclusive, ctx.chunk_size = inputs
+    ctx.has_initial = initial is not None
+    ctx.given = [x is not None for x in tensors]
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | None) -> tuple:
+    q, k, v, w, a, b, entering = ctx.saved_tensors
+    do = torch.zeros_like(v) if do is None else do
+    *made, dinitial = gated_linear_attention_bwd(do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size)
+    made = [x if there else None for x, there in zip(made, ctx.given, strict=True)]
+    return (*made, dinitial if ctx.has_initial else None, None, None)
+
+
+gated_linear_attention_fwd.register_autograd(_backward, setup_context=_setup)
+
+
+def _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size) -> None:
+    if q.dim() != 4 or 0 in q.shape or not q.is_floating_point():
+        given = f"{q.dtype} of shape {tuple(q.shape)}"
+        raise ArgumentError(f"{NAME}: q", given, "floating (batch, seqlen, n_heads, d_k), none of them 0")
+    batch, seqlen, n_heads, d_k = q.shape
+    if v.dim() != 4:
+        raise ArgumentError(f"{NAME}: v", f"shape {tuple(v.shape)}", f"({batch}, {seqlen}, {n_heads}, d_v)")
+    d_v, token = v.shape[3], (batch, seqlen, n_heads)
+    if log_decay.dim() != 4 or log_decay.shape[3] not in (1, d_k):
+        allowed = f"({batch}, {seqlen}, {n_heads}, {d_k}) or ({batch}, {seqlen}, {n_heads}, 1)"
+        raise ArgumentError(f"{NAME}: log_decay", f"shape {tuple(log_decay.shape)}", allowed)
+    corrections = [name for name, x in (("bonus", bonus), ("beta", beta), ("a, b", a if b is None else b)) if x is not None]
+    if len(corrections) > 1:
+        raise ArgumentError(f"{NAME}: corrections", " with ".join(corrections), "one of bonus, beta and (a, b), or none")
+    if (a is None) != (b is None):
+        raise ArgumentError(f"{NAME}: a, b", "a without b" if b is None else "b without a", "both or neither")
+    if chunk_size < 1 or chunk_size & (chunk_size - 1):
+        raise ArgumentError(f"{NAME}: chunk_size", chunk_size, "a power of two")
+    shapes = [("k", k, (*token, d_k)), ("v", v, (*token, d_v)), ("log_decay", log_decay, (*token, log_decay.shape[3]))]
+    shapes += [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token), ("a", a, (*token, d_k)), ("b", b, (*token, d_k))]
+    shapes += [("initial_state", initial_state, (batch, n_heads, d_k, d_v)), ("starts", starts, (batch, seqlen))]
+    for name, x, shape in shapes:
+        if x is None:
+            continue
+        check_shape(NAME, name, x, shape)
+        if x.device != q.device:
+            raise ArgumentError(f"{NAME}: {name}", f"on {x.device}", f"on {q.device}, where q is")
+        if name in ("k", "v") and x.dtype != q.dtype:
+            raise ArgumentError(f"{NAME}: {name}", x.dtype, f"{q.dtype}, q's")
+        if name != "starts" and not x.is_floating_point():
+            raise ArgumentError(f"{NAME}: {name}", x.dtype, "a floating dtype")
+    if starts is not None and starts.dtype != torch.bool:
+        raise ArgumentError(f"{NAME}: starts", starts.dtype, "torch.bool")

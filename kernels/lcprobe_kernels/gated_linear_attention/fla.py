@@ -1,0 +1,95 @@
+"""gated_linear_attention by flash-linear-attention's kernels (fla-core 0.6.0; github.com/fla-org/flash-linear-attention).
+
+fla has one function for each special case, under its own names, and takes packed documents as one row with cu_seqlens.
+"""
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Call(NamedTuple):
+    """What to call. `last` finds the final states again."""
+
+    module: str
+    name: str
+    arguments: dict[str, Any]
+    last: Tensor | None
+    """(batch,) the document that ends each row; None where nothing was packed."""
+
+
+def run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    bonus: Tensor | None,
+    beta: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    scale: float,
+    initial_state: Tensor | None,
+    starts: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """o like v and the final state (batch, n_heads, d_k, d_v) in float32."""
+    call = call_of(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+    o, state = getattr(import_module(call.module), call.name)(**call.arguments)
+    return o.reshape(v.shape), state if call.last is None else state[call.last]
+
+
+def call_of(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    bonus: Tensor | None,
+    beta: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    scale: float,
+    initial_state: Tensor | None,
+    starts: Tensor | None,
+) -> Call:
+    """fla's function for this combination, and its arguments."""
+    initial = None if initial_state is None else initial_state.float()
+    cu_seqlens = last = None
+    if starts is not None:
+        cu_seqlens, initial, last = _documents(starts, initial)
+        q, k, v, log_decay = (x.flatten(0, 1)[None] for x in (q, k, v, log_decay))
+        beta, a, b = (None if x is None else x.flatten(0, 1)[None] for x in (beta, a, b))
+    head = log_decay.shape[3] == 1
+    decay = (log_decay[..., 0] if head else log_decay).float()
+    wide = decay[..., None].expand(q.shape).contiguous() if head else decay  # for functions that want every channel's
+    common: dict[str, Any] = {"k": k, "v": v, "scale": scale, "initial_state": initial, "output_final_state": True}
+    common["cu_seqlens"] = cu_seqlens
+    if bonus is not None:
+        return Call("fla.ops.rwkv6", "chunk_rwkv6", {"r": q, "w": wide, "u": bonus, **common}, last)
+    if a is not None and b is not None:
+        a, b = a.to(q.dtype), b.to(q.dtype)
+        return Call(
+            "fla.ops.generalized_delta_rule", "chunk_dplr_delta_rule", {"q": q, "a": a, "b": b, "gk": wide, **common}, last
+        )
+    if beta is not None:
+        module, name = ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule") if head else ("fla.ops.kda", "chunk_kda")
+        return Call(module, name, {"q": q, "g": decay, "beta": beta, **common}, last)
+    module, name = ("fla.ops.simple_gla", "chunk_simple_gla") if head else ("fla.ops.gla", "chunk_gla")
+    return Call(module, name, {"q": q, "g": decay, **common}, last)
+
+
+def _documents(starts: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """cu_seqlens over all rows in one, each document's state (the given one where a row goes on with it), and each row's last."""
+    batch, seqlen = starts.shape
+    begins = starts.clone()
+    begins[:, 0] = True
+    first = begins.flatten().nonzero()[:, 0]  # waits for the device
+    cu_seqlens = F.pad(first, (0, 1), value=batch * seqlen)
+    last = begins.sum(1).cumsum(0) - 1
+    if initial is None:
+        return cu_seqlens, None, last
+    rows = F.pad(last[:-1] + 1, (1, 0))  # the document that begins each row
+    states = initial.new_zeros(len(first), *initial.shape[1:])
+    kept = torch.where(starts[:, 0, None, None, None], torch.zeros_like(initial), initial)
+    return cu_seqlens, states.index_copy(0, rows, kept), last

@@ -1,0 +1,113 @@
+"""Backends: what is chosen, refused and reported. The report says what the ops do."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels.__main__ import main
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")  # only named: nothing is put there
+
+
+def columns(out: str, first: str) -> dict[str, list[str]]:
+    """A table of the report: the rows under the heading that begins with `first`."""
+    lines = iter(out.splitlines())
+    next(line for line in lines if line.startswith(first))
+    rows = {}
+    for line in lines:
+        if not line:
+            break
+        name, *rest = [cell for cell in line.split("  ") if cell]
+        rows[name] = [cell.strip() for cell in rest]
+    return rows
+
+
+def test_the_report_says_why_a_backend_does_not_work(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in out
+    rows = columns(out, "backend")
+    assert list(rows) == list(backends.BACKENDS)
+    for name, (said,) in rows.items():
+        why = backends.missing(name)
+        assert said == f"no: {why}" if why is not None else said.startswith("yes"), name
+
+
+def test_the_report_covers_every_op_and_follows_the_choice(capsys):
+    assert main(["--backend", "torch"]) == 0
+    rows = columns(capsys.readouterr().out, "op, backend torch")
+    assert rows == {op: ["torch", "torch"] for op in backends.PEERS}
+    assert backends._chosen == "auto"  # the choice was the report's alone
+
+
+@pytest.mark.parametrize("name", ["cuda", "Triton", ""])
+def test_a_wrong_name_is_one_line_and_exit_2(name, capsys):
+    assert main(["--backend", name]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"kernels.backend: given {name!r}; allowed: {' | '.join(backends.BACKENDS)}\n"
+
+
+def test_a_backend_that_cannot_work_here_is_one_line_and_exit_2(capsys, monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda _: None)
+    assert main(["--backend", "fla"]) == 2
+    assert capsys.readouterr().err == (
+        "kernels.backend: given 'fla'; allowed: one that works here (fla is not installed: pip install 'lcprobe[cuda]')\n"
+    )
+
+
+def test_the_command_itself():
+    good = subprocess.run([sys.executable, "-m", "lcprobe_kernels"], capture_output=True, text=True, check=True)
+    assert columns(good.stdout, "op, backend auto").keys() == backends.PEERS.keys()
+    bad = subprocess.run([sys.executable, "-m", "lcprobe_kernels", "--backend", "nope"], capture_output=True, text=True)
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("op", backends.PEERS)
+def test_float64_always_takes_matrix_products(op, monkeypatch):
+    for chosen in backends.BACKENDS:
+        monkeypatch.setattr(backends, "_chosen", chosen)
+        assert backends.path_of(op, GPU, torch.float64) == "torch"
+
+
+def test_a_peer_is_taken_where_it_has_the_op_and_the_device(monkeypatch):
+    monkeypatch.setattr(backends, "_chosen", "fla")
+    assert backends.path_of("ssd", GPU, torch.float32) == "fla"
+    assert backends.path_of("ssd", CPU, torch.float32) == "torch"
+    monkeypatch.setattr(backends, "_chosen", "auto")
+    by_itself = backends.path_of("rms_norm", GPU, torch.float32)
+    monkeypatch.setattr(backends, "_chosen", "fla")
+    assert backends.path_of("rms_norm", GPU, torch.float32) == by_itself
+
+
+@pytest.mark.parametrize(
+    ("chosen", "installed", "dtype", "want"),
+    [
+        ("auto", True, torch.bfloat16, "fla"),
+        ("auto", True, torch.float32, "torch"),
+        ("auto", False, torch.bfloat16, "torch"),
+        ("triton", True, torch.bfloat16, "fla"),
+        ("fla", True, torch.float32, "fla"),
+        ("fla", True, torch.float64, "torch"),
+        ("torch", True, torch.bfloat16, "torch"),
+    ],
+)
+def test_the_path_of_gated_linear_attention_on_a_gpu(chosen, installed, dtype, want, monkeypatch):
+    from lcprobe_kernels.gated_linear_attention import path
+
+    monkeypatch.setattr(backends, "_chosen", chosen)
+    monkeypatch.setattr(backends, "missing", lambda _: None if installed else "not here")
+    assert path(GPU, dtype) == want
+    assert path(CPU, dtype) == "torch"
+
+
+def test_using_puts_the_choice_back_even_after_an_error():
+    with pytest.raises(ZeroDivisionError), backends.using("torch"):
+        assert backends._chosen == "torch"
+        _ = 1 / 0
+    assert backends._chosen == "auto"
+    with pytest.raises(ArgumentError):
+        backends.use("numpy")
+    assert backends._chosen == "auto"

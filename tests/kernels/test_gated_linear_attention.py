@@ -1,0 +1,388 @@
+"""gated_linear_attention: every form equal to its recurrence, outputs and all gradients, whatever shape, state, documents and decay."""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judge import DEVICE, DTYPES, at_most_twice, outputs_and_gradients, relative_error, same
+from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels.gated_linear_attention import cpu, fla, gated_linear_attention, gated_linear_attention_step, reference
+from lcprobe_kernels.ssd import ssd
+from torch.nn import functional as F
+
+FORMS = ["plain", "bonus", "beta", "ab"]
+DECAYS = ["weak", "middling", "mixed"]
+shapes = st.tuples(
+    st.integers(1, 2),  # batch
+    st.integers(1, 37),  # seqlen, off the chunk size
+    st.integers(1, 3),  # n_heads
+    st.sampled_from([(3, 5), (4, 2), (1, 1), (2, 1)]),  # (d_k, d_v)
+)
+cases = {
+    "form": st.sampled_from(FORMS),
+    "shape": shapes,
+    "decay": st.sampled_from(DECAYS),
+    "per_head": st.booleans(),
+    "with_state": st.booleans(),
+    "documents": st.booleans(),
+    "chunk": st.sampled_from([1, 4, 16, 64]),
+    "seed": st.integers(0, 2**31 - 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def _torch_path():
+    with backends.using("torch"):
+        yield
+
+
+def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=True):
+    """Float64 inputs by name. mixed: decays that keep all, lose nearly all, and lose everything, token by token."""
+    batch, seqlen, h, (d_k, d_v) = shape
+    gen = torch.Generator().manual_seed(seed)
+
+    def r(*size):
+        return torch.randn(*size, generator=gen, dtype=torch.float64)
+
+    g = -torch.rand(batch, seqlen, h, 1 if per_head else d_k, generator=gen, dtype=torch.float64)
+    if decay == "mixed":
+        kinds = torch.tensor([-1e-6, -0.3, -25.0, -90.0], dtype=torch.float64)
+        g = kinds[torch.randint(0, 4, g.shape, generator=gen)]
+    made = {
+        "q": r(batch, seqlen, h, d_k),
+        "k": r(batch, seqlen, h, d_k),
+        "v": r(batch, seqlen, h, d_v),
+        "log_decay": g * (0.05 if decay == "weak" else 1.0),
+    }
+    if form == "bonus":
+        made["bonus"] = r(h, d_k)
+    if form == "beta":  # unit keys and beta < 2: the state neither explodes nor only shrinks
+        made["k"] = F.normalize(made["k"], dim=-1)
+        made["beta"] = torch.rand(batch, seqlen, h, generator=gen, dtype=torch.float64) * 2
+    if form == "ab":  # as in RWKV-7: take away along a unit vector, put back a share along another scale of it
+        kappa = F.normalize(r(batch, seqlen, h, d_k), dim=-1)
+        made["a"], made["b"] = -kappa, kappa * torch.rand(batch, seqlen, h, d_k, generator=gen, dtype=torch.float64)
+    if with_state:
+        made["initial_state"] = r(batch, h, d_k, d_v)
+    starts = torch.rand(batch, seqlen, generator=gen) < 0.25
+    return {k: v.to(DEVICE) for k, v in made.items()}, starts.to(DEVICE)
+
+
+def judged(run, inputs, seed):
+    return outputs_and_gradients(run, inputs, list(inputs), seed)
+
+
+def ours(starts=None, chunk=64, **more):
+    return lambda i: gated_linear_attention(**i, starts=starts, chunk_size=chunk, return_state=True, **more)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(**cases, small_segments=st.booleans())
+def test_outputs_state_and_gradients_equal_the_recurrence(
+    form, shape, decay, per_head, with_state, documents, chunk, seed, small_segments
+):
+    inputs, starts = draw_inputs(form, shape, seed, decay, per_head, with_state)
+    starts = starts if documents else None
+    with pytest.MonkeyPatch.context() as patch:
+        if small_segments:
+            patch.setattr(cpu, "ELEMENTS", {"cpu": 1, "cuda": 1})
+        got = judged(ours(starts, chunk), inputs, seed)
+    same(got, judged(lambda i: reference(**i, starts=starts), inputs, seed), 1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(**cases)
+def test_low_precision_is_at_most_twice_as_wrong_as_the_recurrence(
+    dtype, form, shape, decay, per_head, with_state, documents, chunk, seed
+):
+    inputs, starts = draw_inputs(form, shape, seed, decay, per_head, with_state)
+    rounded = {k: v.to(dtype) for k, v in inputs.items()}
+    starts = starts if documents else None
+    exact = judged(lambda i: reference(**i, starts=starts), {k: v.double() for k, v in rounded.items()}, seed)
+    plain = judged(lambda i: reference(**i, starts=starts), rounded, seed)
+    at_most_twice(judged(ours(starts, chunk), rounded, seed), plain, exact, dtype)
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_gradcheck(form, per_head):
+    inputs, starts = draw_inputs(form, (2, 7, 2, (2, 3)), 3, per_head=per_head)
+    leaves = [v.requires_grad_() for v in inputs.values()]
+    for run in (ours(starts, 4), lambda i: reference(**i, starts=starts)):
+        assert torch.autograd.gradcheck(lambda *a, run=run: run(dict(zip(inputs, a, strict=True))), leaves)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_cut_carries_the_state_and_single_tokens_step_alike(form):
+    inputs, _ = draw_inputs(form, (2, 23, 2, (3, 4)), 5)
+    whole, final = ours(chunk=8)(inputs)
+    along = {k: v for k, v in inputs.items() if k not in ("bonus", "initial_state")}
+    rest = {k: v for k, v in inputs.items() if k == "bonus"}
+    cuts = torch.randint(1, 23, (1,), generator=torch.Generator().manual_seed(1)).item()
+    state, got = inputs["initial_state"], []
+    for part in (slice(0, cuts), slice(cuts, 23)):
+        o, state = ours(chunk=8)({k: v[:, part] for k, v in along.items()} | rest | {"initial_state": state})
+        got.append(o)
+    assert relative_error(torch.cat(got, 1), whole) < 1e-12
+    assert relative_error(state, final) < 1e-12
+    state, got = inputs["initial_state"], []
+    for t in range(23):
+        o, state = ours()({k: v[:, t : t + 1] for k, v in along.items()} | rest | {"initial_state": state})
+        got.append(o)
+    assert relative_error(torch.cat(got, 1), whole) < 1e-12
+    state, got = inputs["initial_state"], []
+    for t in range(23):
+        o, state = gated_linear_attention_step(**{k: v[:, t] for k, v in along.items()}, **rest, state=state)
+        got.append(o)
+    assert relative_error(torch.stack(got, 1), whole) < 1e-12
+    assert relative_error(state, final) < 1e-12
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_documents_in_a_pack_equal_documents_alone(form):
+    inputs, _ = draw_inputs(form, (1, 20, 2, (3, 4)), 6, with_state=False)
+    lengths = [1, 7, 1, 11]
+    starts = torch.zeros(1, 20, dtype=torch.bool, device=DEVICE)
+    starts[0, [0, 1, 8, 9]] = True
+    packed, final = ours(starts, 8)(inputs)
+    alone, begin, state = [], 0, None
+    for n in lengths:
+        o, state = ours(chunk=8)({k: v if k == "bonus" else v[:, begin : begin + n] for k, v in inputs.items()})
+        alone.append(o)
+        begin += n
+    assert relative_error(packed, torch.cat(alone, 1)) < 1e-12
+    assert relative_error(final, state) < 1e-12
+
+
+def test_half_precision_in_half_precision_out_and_the_state_in_float32():
+    inputs, _ = draw_inputs("beta", (1, 9, 2, (4, 4)), 0)
+    single = ("log_decay", "beta", "initial_state")  # parameters and states stay float32 beside bf16 activations
+    mixed = {k: v.to(torch.float32 if k in single else torch.bfloat16) for k, v in inputs.items()}
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        o, state = ours()(mixed)
+    exact, _ = ours()({k: v.float() for k, v in mixed.items()})
+    assert (o.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(o, exact.bfloat16())  # autocast changed nothing inside
+
+
+def test_scalar_decay_is_mamba2s_ssd():
+    inputs, starts = draw_inputs("plain", (2, 40, 3, (4, 5)), 7, per_head=True, with_state=False)
+    dt, A = inputs["log_decay"][..., 0] * 3 + 1, torch.tensor([-0.1, -1.0, -8.0], dtype=torch.float64, device=DEVICE)
+    wide = F.softplus(dt)
+    y, _ = ssd(inputs["v"], dt, A, inputs["k"], inputs["q"], starts=starts)
+    changed = inputs | {"log_decay": (wide * A)[..., None], "v": inputs["v"] * wide[..., None]}
+    assert relative_error(ours(starts, scale=1.0)(changed)[0], y) < 1e-12
+
+
+def test_forgetting_everything_at_once_is_exact():
+    inputs, starts = draw_inputs("plain", (1, 30, 2, (3, 4)), 8)
+    reset = inputs["log_decay"].masked_fill(starts[..., None, None], float("-inf"))
+    same(judged(ours(), inputs | {"log_decay": reset}, 1), judged(ours(starts), inputs | {"log_decay": reset}, 1), 1e-12)
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_weak_decay_after_strong_ones_keeps_its_precision(per_head):
+    """Differences of running sums would lose it: 40 tokens of -80 leave a sum whose float32 step is 2e-4."""
+    inputs, _ = draw_inputs("plain", (1, 64, 1, (4, 4)), 9, "weak", per_head, with_state=False)
+    inputs["log_decay"][:, :40] = -80.0
+    single = {k: v.float() for k, v in inputs.items()}
+    assert relative_error(ours()(single)[0], reference(**{k: v.double() for k, v in single.items()})[0]) < 2e-6
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_in_is_non_finite_out(form, value):
+    inputs, _ = draw_inputs(form, (1, 20, 2, (3, 4)), 1)
+    inputs["v"][0, 9, 0, 0] = value
+    o, state = ours(chunk=4)(inputs)
+    assert not torch.isfinite(o[0, 9:, 0, 0]).any()
+    assert not torch.isfinite(state[0, 0, :, 0]).any()
+    assert torch.isfinite(o[0, :8]).all()
+    assert torch.isfinite(o[0, :, 1]).all()
+
+
+def test_later_tokens_change_nothing_before_them():
+    inputs, _ = draw_inputs("ab", (1, 40, 2, (3, 4)), 1)
+    before = ours(chunk=16)(inputs)[0]
+    for name in ("q", "k", "v", "a", "b"):
+        inputs[name][:, 25] += 1
+    inputs["log_decay"][:, 25] -= 1
+    assert torch.equal(ours(chunk=16)(inputs)[0][:, :25], before[:, :25])
+
+
+def test_strided_inputs_and_no_inputs_changed():
+    inputs, starts = draw_inputs("ab", (2, 11, 3, (4, 2)), 2)
+    turned = {k: v.transpose(1, 2).contiguous().transpose(1, 2) for k, v in inputs.items()}
+    assert not turned["q"].is_contiguous()
+    kept = {k: v.clone() for k, v in inputs.items()}
+    same(judged(ours(starts, 4), turned, 1), judged(ours(starts, 4), inputs, 1), 1e-12)
+    assert all(torch.equal(kept[k], v) for k, v in inputs.items())
+
+
+MUTATIONS = {
+    "decay": ("plain", lambda i: i | {"log_decay": i["log_decay"] * 0}),
+    "bonus": ("bonus", lambda i: i | {"bonus": i["bonus"] * 0 + 1}),
+    "bonus read before the update": ("bonus", lambda i: {k: v for k, v in i.items() if k != "bonus"}),
+    "beta": ("beta", lambda i: i | {"beta": i["beta"] * 0 + 1}),
+    "correction": ("beta", lambda i: {k: v for k, v in i.items() if k != "beta"} | {"v": i["v"] * i["beta"][..., None]}),
+    "a and b": ("ab", lambda i: {k: v for k, v in i.items() if k not in ("a", "b")}),
+    "a for b": ("ab", lambda i: i | {"a": i["b"], "b": i["a"]}),
+    "initial state": ("plain", lambda i: i | {"initial_state": i["initial_state"] * 0}),
+    "scale": ("plain", lambda i: i | {"scale": 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", [*MUTATIONS, "boundary reset"])
+def test_the_comparison_sees_every_term(name):
+    form, change = MUTATIONS.get(name, ("ab", lambda i: i))
+    inputs, starts = draw_inputs(form, (2, 20, 2, (3, 4)), 4)
+    here = None if name == "boundary reset" else starts
+    want = dict(zip("os", reference(**inputs, starts=starts), strict=True))
+    same(dict(zip("os", ours(starts)(inputs), strict=True)), want, 1e-9)
+    with pytest.raises(AssertionError):
+        same(dict(zip("os", ours(here)(change(inputs)), strict=True)), want, 1e-2)
+
+
+@pytest.mark.parametrize("name", ["_corners", "solve", "kept"])
+def test_the_comparison_sees_every_step_of_the_matrix_form(name, monkeypatch):
+    inputs, starts = draw_inputs("beta", (1, 20, 2, (3, 4)), 4)
+    want = judged(lambda i: reference(**i, starts=starts), inputs, 0)
+    same(judged(ours(starts, 8), inputs, 0), want, 1e-9)
+    if name == "_corners":  # blocks are not joined
+        real = cpu._corners
+        monkeypatch.setattr(
+            cpu, "_corners", lambda scores, s: real(scores, s) if s < 4 else torch.empty_like(real(scores, s)).zero_()
+        )
+    elif name == "solve":
+        monkeypatch.setattr(torch.linalg, "solve_triangular", lambda A, B, **_: B.clone())
+    else:
+        real_halve = cpu._halve
+        monkeypatch.setattr(cpu, "_halve", lambda *a: (torch.ones_like((made := real_halve(*a))[0]), made[1]))
+    with pytest.raises(AssertionError):
+        same(judged(ours(starts, 8), inputs, 0), want, 1e-2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_opcheck(form):
+    inputs, _ = draw_inputs(form, (1, 5, 2, (2, 3)), 0)
+    w = inputs["log_decay"].exp()
+    given = [inputs["q"], inputs["k"], inputs["v"], w, inputs.get("a"), inputs.get("b"), inputs["initial_state"]]
+    given = [None if x is None else x.clone().requires_grad_() for x in given]
+    torch.library.opcheck(torch.ops.lcprobe.gated_linear_attention_fwd.default, (*given, form != "bonus", 2))
+    o = torch.randn_like(inputs["v"])
+    entering = inputs["initial_state"][None]
+    given = [None if x is None else x.detach() for x in given[:-1]]
+    torch.library.opcheck(torch.ops.lcprobe.gated_linear_attention_bwd.default, (o, None, *given, entering, form != "bonus", 2))
+
+
+def test_compiled_whole_forward_and_backward():
+    inputs, starts = draw_inputs("beta", (1, 9, 2, (2, 3)), 0)
+    compiled = torch.compile(ours(starts, 4), fullgraph=True)
+    same(judged(compiled, inputs, 1), judged(ours(starts, 4), inputs, 1), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i | {"k": i["k"][:, :4]}, "k: given shape (2, 4, 2, 3); allowed: (2, 5, 2, 3)"),
+        (lambda i: i | {"q": i["q"].int()}, "q: given torch.int32 of shape (2, 5, 2, 3); allowed: floating (batch, seqlen, n_heads, d_k), none of them 0"),
+        (lambda i: i | {"v": i["v"].float()}, "v: given torch.float32; allowed: torch.float64, q's"),
+        (lambda i: i | {"log_decay": i["log_decay"][..., :2]}, "log_decay: given shape (2, 5, 2, 2); allowed: (2, 5, 2, 3) or (2, 5, 2, 1)"),
+        (lambda i: i | {"beta": i["q"][..., 0], "bonus": i["q"][0, 0]}, "corrections: given bonus with beta; allowed: one of bonus, beta and (a, b), or none"),
+        (lambda i: i | {"a": i["q"]}, "a, b: given a without b; allowed: both or neither"),
+        (lambda i: i | {"chunk_size": 24}, "chunk_size: given 24; allowed: a power of two"),
+        (lambda i: i | {"starts": torch.zeros(2, 5)}, "starts: given torch.float32; allowed: torch.bool"),
+        (lambda i: i | {"beta": i["q"]}, "beta: given shape (2, 5, 2, 3); allowed: (2, 5, 2)"),
+        (lambda i: i | {"initial_state": i["initial_state"].to("meta")}, "initial_state: given on meta; allowed: on cpu, where q is"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line(change, message):
+    inputs, _ = draw_inputs("plain", (2, 5, 2, (3, 4)), 0)
+    with pytest.raises(ArgumentError) as caught:
+        gated_linear_attention(**change({k: v.cpu() for k, v in inputs.items()}))
+    assert str(caught.value) == f"gated_linear_attention: {message}"
+
+
+def test_a_step_with_a_sequence_is_refused():
+    inputs, _ = draw_inputs("plain", (2, 5, 2, (3, 4)), 0)
+    state = inputs.pop("initial_state")
+    with pytest.raises(
+        ArgumentError, match=r"^gated_linear_attention_step: q: given shape \(2, 5, 2, 3\); allowed: \(batch, n_heads, d\)$"
+    ):
+        gated_linear_attention_step(**inputs, state=state)
+
+
+def arguments(inputs, starts=None):
+    names = ("q", "k", "v", "log_decay", "bonus", "beta", "a", "b")
+    return [*(inputs.get(n) for n in names), inputs["q"].shape[3] ** -0.5, inputs.get("initial_state"), starts]
+
+
+NAIVE = {  # form, per_head -> fla's function, its plain PyTorch counterpart, whether that wants heads before time
+    ("plain", False): ("chunk_gla", "gla.naive:naive_recurrent_gla", False),
+    ("plain", True): ("chunk_simple_gla", "simple_gla.naive:naive_recurrent_simple_gla", False),
+    ("bonus", False): ("chunk_rwkv6", "rwkv6.recurrent_naive:naive_recurrent_rwkv6", True),
+    ("beta", True): ("chunk_gated_delta_rule", "gated_delta_rule.naive:naive_recurrent_gated_delta_rule", False),
+    ("beta", False): ("chunk_kda", "kda.naive:naive_recurrent_kda", False),
+    ("ab", False): ("chunk_dplr_delta_rule", "generalized_delta_rule.dplr.naive:dplr_recurrence", True),
+}
+RENAMED = {"chunk_rwkv6": {"r": "q"}, "chunk_gla": {"g": "gk"}, "chunk_dplr_delta_rule": {"a": "alpha", "b": "beta"}}
+
+
+@pytest.mark.parametrize(("form", "per_head"), list(NAIVE))
+def test_flas_plain_pytorch_agrees_through_the_adapter(form, per_head):
+    if find_spec("fla") is None or find_spec("einops") is None:
+        pytest.skip("fla is not installed: pip install flash-linear-attention fla-core einops")
+    name, naive, heads_first = NAIVE[form, per_head]
+    inputs, _ = draw_inputs(form, (2, 13, 2, (4, 3)), 4, per_head=per_head)
+    inputs = {k: v.float().cpu() for k, v in inputs.items()}
+    call = fla.call_of(*arguments(inputs))
+    assert call.name == name
+    given = {RENAMED.get(name, {}).get(k, k): v for k, v in call.arguments.items() if k not in ("cu_seqlens", "scale")}
+    if heads_first:
+        given = {k: v.transpose(1, 2) if k in ("q", "k", "v", "w", "alpha", "beta", "gk") else v for k, v in given.items()}
+    module, function = naive.split(":")
+    o, state = getattr(import_module(f"fla.ops.{module}"), function)(**given)
+    want, final = reference(**inputs)
+    assert relative_error(o.transpose(1, 2) if heads_first else o, want) < 1e-5
+    assert relative_error(state, final) < 1e-5
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_adapter_hands_packs_over_as_one_row_of_documents(first, monkeypatch):
+    """A stand-in for fla that runs every document alone gives back what the pack gives."""
+    inputs, starts = draw_inputs("ab", (3, 9, 2, (3, 4)), 5)
+    starts[:, 0] = torch.tensor([first, False, True])
+
+    def alone(q, k, v, a, b, gk, scale, initial_state, output_final_state, cu_seqlens):
+        assert output_final_state
+        ends, out, states = cu_seqlens.tolist(), [], []
+        for i in range(len(ends) - 1):
+            cut = {n: x[:, ends[i] : ends[i + 1]] for n, x in {"q": q, "k": k, "v": v, "a": a, "b": b, "log_decay": gk}.items()}
+            o, s = reference(**cut, scale=scale, initial_state=initial_state[i : i + 1])
+            out.append(o)
+            states.append(s)
+        return torch.cat(out, 1), torch.cat(states)
+
+    monkeypatch.setattr(fla, "import_module", lambda _: type("Module", (), {"chunk_dplr_delta_rule": staticmethod(alone)}))
+    want, final = reference(**inputs, starts=starts)
+    o, state = fla.run(*arguments(inputs, starts))
+    assert relative_error(o, want) < 1e-6  # the adapter hands decays and states over in float32
+    assert relative_error(state, final) < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("form", "per_head"), [*NAIVE, ("ab", True), ("bonus", True)])
+def test_flas_kernels_agree_on_a_gpu(form, per_head):
+    if backends.missing("fla") is not None:
+        pytest.skip(str(backends.missing("fla")))
+    inputs, starts = draw_inputs(form, (2, 130, 2, (64, 64)), 4, "weak", per_head)
+    rounded = {k: v.bfloat16() for k, v in inputs.items()}
+    exact = judged(lambda i: reference(**i, starts=starts), {k: v.double() for k, v in rounded.items()}, 1)
+    with backends.using("fla"):
+        got = judged(ours(starts), rounded, 1)
+    for name, value in exact.items():
+        assert relative_error(got[name], value) < 3e-2, name
