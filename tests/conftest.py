@@ -1,9 +1,13 @@
 """Shared fixtures: the shipped tokenizer, a small prepared corpus, and no network at all."""
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
+
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: its decorators look at it
 
 from lcprobe.choices import build
 from lcprobe.data.config import DataConfig

@@ -15,15 +15,15 @@ from lcprobe_kernels.errors import ArgumentError
 
 BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla")
 PEERS: dict[str, tuple[str, ...]] = {
-    "ssd": ("mamba_ssm", "fla"),
-    "causal_conv1d": ("mamba_ssm",),
-    "rms_norm": ("mamba_ssm",),
-    "linear_recurrence": (),
+    "ssd": (),
+    "causal_conv1d": (),
+    "rms_norm": (),
     "linear_cross_entropy": (),
     "gated_linear_attention": ("fla",),
-    "attention": ("flash_attn",),
 }
-"""Ops, and the peers that have them."""
+"""Ops, and the peers that can stand in for them."""
+TORCH_ONLY = ("causal_conv1d", "rms_norm", "linear_cross_entropy")
+"""Ops without Triton kernels so far."""
 _chosen = "auto"
 
 
@@ -76,11 +76,9 @@ def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
 
     float64 always takes torch: kernels accumulate in float32. A chosen peer that lacks the op leaves it to `auto`.
     """
-    automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
-    if op == "attention":
-        automatic = "torch"
-    if dtype == torch.float64:
+    if dtype == torch.float64 or op in TORCH_ONLY:
         return "torch"
-    if _chosen in ("torch", "triton") and op != "attention":
+    automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
+    if _chosen in ("torch", "triton"):
         return _chosen
     return _chosen if _chosen in PEERS[op] and device.type == "cuda" else automatic

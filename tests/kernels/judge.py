@@ -1,6 +1,5 @@
 """How ops are judged: on every path that works here, against float64, by one rule for low precision."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 
@@ -10,8 +9,6 @@ from torch import Tensor
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-if not GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: the decorator looks at it
 PATHS = [
     "torch",
     pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")),
@@ -59,11 +56,14 @@ def same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], bound: float) ->
 
 
 def at_most_twice(
-    ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], exact: Mapping[str, Tensor], dtype: torch.dtype
+    ours: Mapping[str, Tensor], plain: Mapping[str, Tensor], exact: Mapping[str, Tensor], dtype: torch.dtype, slack: float = 0.0
 ) -> None:
-    """Assert that our error is at most twice that of the plain path in the same dtype, both against float64."""
+    """Assert that our error is at most twice that of the plain path in the same dtype, both against float64.
+
+    slack: what a float32 exponent costs where the plain path forms none.
+    """
     assert ours.keys() == plain.keys() == exact.keys()
     for name, value in exact.items():
-        allowed = 2 * relative_error(plain[name], value) + FLOOR[dtype]
+        allowed = 2 * relative_error(plain[name], value) + FLOOR[dtype] + slack
         error = relative_error(ours[name], value)
         assert error <= allowed, f"{name}: relative error {error:.2e} > {allowed:.2e}"

@@ -72,14 +72,12 @@ def test_float64_always_takes_matrix_products(op, monkeypatch):
         assert backends.path_of(op, GPU, torch.float64) == "torch"
 
 
-def test_a_peer_is_taken_where_it_has_the_op_and_the_device(monkeypatch):
+def test_a_chosen_peer_that_lacks_the_op_leaves_it_to_auto(monkeypatch):
+    by_itself = backends.path_of("ssd", GPU, torch.float32)
     monkeypatch.setattr(backends, "_chosen", "fla")
-    assert backends.path_of("ssd", GPU, torch.float32) == "fla"
-    assert backends.path_of("ssd", CPU, torch.float32) == "torch"
-    monkeypatch.setattr(backends, "_chosen", "auto")
-    by_itself = backends.path_of("rms_norm", GPU, torch.float32)
-    monkeypatch.setattr(backends, "_chosen", "fla")
-    assert backends.path_of("rms_norm", GPU, torch.float32) == by_itself
+    assert backends.path_of("gated_linear_attention", GPU, torch.float32) == "fla"
+    assert backends.path_of("gated_linear_attention", CPU, torch.float32) == "torch"
+    assert backends.path_of("ssd", GPU, torch.float32) == by_itself
 
 
 @pytest.mark.parametrize(

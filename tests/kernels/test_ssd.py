@@ -101,7 +101,12 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
         ours = judged(ssd, case, inputs, chunk_size=16, return_state=True)
     for name, value in ours.items():
         assert torch.isfinite(value).all() == torch.isfinite(exact[name]).all(), name
-    at_most_twice(ours, plain, exact, dtype)
+    with torch.no_grad():  # l = cumsum(dt A) is a float32 sum, whose rounding is an error of the exponent
+        steps = torch.nn.functional.softplus(inputs["dt"] if case["plain"] else inputs["dt"] + inputs["dt_bias"]).clamp(
+            *case["limit"]
+        )
+        largest = float((steps * inputs["A"]).sum(1).abs().max())
+    at_most_twice(ours, plain, exact, dtype, slack=1e-7 * largest)
 
 
 @pytest.mark.parametrize("op", [reference, ssd])
