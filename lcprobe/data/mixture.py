@@ -140,7 +140,7 @@ class Mixture:
             number = (self.seed << 48) + (index << 8) + attempt
             depth = float(draw("depth").uniform(1)[0])
             try:
-                episode: Episode = task.episode(Factors(formats, seqlen, depth, number, split="train"))
+                episode: Episode = task.episode(Factors(task.axes.fitted(formats), seqlen, depth, number, split="train"))
             except EpisodeError as error:
                 last = error
                 continue

@@ -1,5 +1,6 @@
 """From grids to units of work: which cells exist, which samples each has, and what does not fit."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,10 @@ from lcprobe.choices import choose
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks import TASKS
+from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.names import NOTHING
 
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
@@ -64,7 +67,7 @@ class TaskSet:
     def __init__(self, config: ProbeConfig, materials: Materials):
         self.config, self.materials = config, materials
         choices = {name: choose(TASKS, mapping, f"probe.tasks.{name}") for name, mapping in config.tasks.items()}
-        self.made: dict[str, Any] = {name: c.made_by(c.config, materials) for name, c in choices.items()}
+        self.made: dict[str, Task] = {name: c.made_by(c.config, materials) for name, c in choices.items()}
         self._kept: dict[tuple[str, Factors], Episode] = {}
         self._kept_tokens = 0
 
@@ -81,8 +84,8 @@ class TaskSet:
 
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
-        stream = self.materials.stream("words" if haystack == "needles" else haystack)
-        parts = [SUITE, self.config.tasks[task], self.materials.tokenizer.digest, stream.digest]
+        text = "" if haystack == NOTHING else self.materials.stream("words" if haystack == "needles" else haystack).digest
+        parts = [SUITE, self.config.tasks[task], self.materials.tokenizer.digest, text]
         return digest_json(parts)
 
     def plan(self, grids: list[Grid], context_length: int) -> Plan:
@@ -91,13 +94,13 @@ class TaskSet:
         Raises EpisodeError for formats that cannot be built at any length.
         """
         wanted: dict[tuple[str, Formats, int, str], dict[float, int]] = {}
-        for grid in grids:
-            for key in _crossed(grid, list(self.made), context_length):
-                depths = grid.depths if key[3] in ("none", "wrong_key") else [0.5]
-                cells = wanted.setdefault(key, {})
-                for depth in depths:
-                    cells[depth] = max(cells.get(depth, 0), grid.n)
         units, notes = [], []
+        for grid in grids:
+            for key in self._crossed(grid, context_length, notes):
+                moves = self.made[key[0]].axes.depth and key[3] in ("none", "wrong_key")
+                cells = wanted.setdefault(key, {})
+                for depth in grid.depths if moves else [0.5]:
+                    cells[depth] = max(cells.get(depth, 0), grid.n)
         needed: dict[tuple[str, Formats, str], int] = {}
         for (task, formats, length, control), cells in wanted.items():
             least = self._least(needed, task, formats, control, length)
@@ -108,6 +111,27 @@ class TaskSet:
             units.append(Unit(task, formats, length, control, tuple(sorted(cells.items()))))
         return Plan(sorted(units, key=lambda u: (u.control != "none", u.length, u.label)), notes)
 
+    def _crossed(self, grid: Grid, context_length: int, notes: list[str]) -> list[tuple[str, Formats, int, str]]:
+        """Every combination that exists, once; a factor that a task does not have collapses, a level that it lacks is noted."""
+        found: dict[tuple[str, Formats, int, str], None] = {}
+        for task in grid.tasks or list(self.made):
+            axes: Axes = self.made[task].axes
+            levels: list[list[str]] = []
+            for factor in ("haystack", "key", "value", "control"):
+                allowed = axes.levels(factor)
+                asked = grid.controls if factor == "control" else getattr(grid, factor)
+                has = [level for level in asked if level in allowed]
+                if len(allowed) == 1 and factor != "control":
+                    has = list(allowed)
+                elif len(has) < len(asked):
+                    lacking = ", ".join(level for level in asked if level not in allowed)
+                    notes.append(f"{task}: {factor} {lacking} (it has {' | '.join(allowed)})")
+                levels.append(has)
+            for haystack, key, value, control in itertools.product(*levels):
+                for length in grid.tokens(context_length):
+                    found[task, Formats(haystack, key, value), length, control] = None
+        return list(found)
+
     def _least(self, known: dict[tuple[str, Formats, str], int], task: str, formats: Formats, control: str, length: int) -> int:
         key = (task, formats, control)
         if key not in known:
@@ -115,18 +139,6 @@ class TaskSet:
             found = [made.shortest(Factors(formats, length, 0.5, i, control)) for i in range(FIT_SAMPLES)]
             known[key] = 1 if control == "query_only" else max(found)
         return known[key]
-
-
-def _crossed(grid: Grid, tasks: list[str], context_length: int) -> list[tuple[str, Formats, int, str]]:
-    return [
-        (task, Formats(haystack, key, value), length, control)
-        for task in grid.tasks or tasks
-        for haystack in grid.haystack
-        for key in grid.key
-        for value in grid.value
-        for control in grid.controls
-        for length in grid.tokens(context_length)
-    ]
 
 
 def described(config: Mapping[str, Any]) -> str:

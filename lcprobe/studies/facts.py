@@ -95,7 +95,7 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         example = f"{decode(episode.ids[: query.start])} -> {decode(episode.ids[query.start : query.stop])}"
         chances = {q.chance for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    return TaskFacts(name, described({"type": "niah", **settings}), chance, settings.get("n_keys", 2) > 1, example)
+    return TaskFacts(name, described(settings), chance, made.needs_lookup, example)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

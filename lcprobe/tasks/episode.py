@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.tasks.tokenizer import Tokenizer
 
@@ -95,8 +94,3 @@ def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, reach: i
         else:
             spans.append([low, high])
     return all(tokenizer.same_after_round_trip(ids[low:high]) for low, high in spans)
-
-
-def too_short(length: int, needed: int, what: str) -> EpisodeError:
-    """The error for an episode that does not fit; nothing is ever cut to make it fit."""
-    return EpisodeError("length", length, f">= {needed} tokens for {what}")

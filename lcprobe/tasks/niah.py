@@ -17,17 +17,29 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lcprobe.errors import EpisodeError, require
+from lcprobe.errors import require
 from lcprobe.seeds import Draws
-from lcprobe.tasks.episode import SUITE, Episode, Factors, Query, certified
+from lcprobe.tasks.assembly import (
+    EMPTY,
+    MAX_CANDIDATES,
+    Axes,
+    Built,
+    Haystack,
+    Question,
+    TooShort,
+    assemble,
+    bos_piece,
+    certify,
+    fixed_tokens,
+    least_length,
+)
+from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format, draw_strings
 from lcprobe.tasks.haystack import MAX_SHIFT, Materials, TokenStream
-from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
-from lcprobe.tasks.placing import EMPTY, Cut, LineBank, Needle, Part, in_lines, in_text, make_needle
+from lcprobe.tasks.placing import Cut, LineBank, Needle, in_lines, in_text, make_needle
 
 WIDEST_GUARD = 1 << 17
 """Keys and values are absent from this much haystack if possible, so that they are the same at every shorter length."""
-MAX_CANDIDATES = 32
 
 
 class Template(NamedTuple):
@@ -88,10 +100,16 @@ class NIAH:
     """The generator: `episode(factors)` is a pure function of the config, the materials and the factors."""
 
     Config = NIAHConfig
+    axes = Axes()
 
     def __init__(self, config: NIAHConfig, materials: Materials):
         self.config, self.materials, self.template = config, materials, TEMPLATES[config.template]
         self._banks: dict[tuple[str, str, str], LineBank] = {}
+
+    @property
+    def needs_lookup(self) -> bool:
+        """Whether copying the only value does not score 1."""
+        return self.config.n_keys > 1
 
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
@@ -99,27 +117,18 @@ class NIAH:
         Raises EpisodeError for a length that is too short (naming the least), a depth outside 0..1, unknown formats, or
         formats that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
         """
-        check_factors(factors)
-        for attempt in range(4):  # another window where re-encoding would differ at a joint: rare, and the same everywhere
-            episode, joints = self._build(factors, attempt)
-            # training takes the same pieces; what is measured is certified one by one
-            if factors.split == "train" or certified(episode.ids, joints, self.materials.tokenizer):
-                return episode
-        raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
+        self.axes.check(factors)
+        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
 
     def shortest(self, factors: Factors) -> int:
         """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
-        check_factors(factors)
+        self.axes.check(factors)
         formats = factors.formats
         for role, kind in (("key", formats.key), ("value", formats.value)):
             check_format(f"formats.{role}", self._form(kind, role), self.materials.tokenizer)
-        try:
-            self._build(replace(factors, length=1), 0)
-        except _TooShort as error:
-            return error.needed
-        return 1
+        return least_length(lambda: self._build(replace(factors, length=1), 0))
 
-    def _build(self, factors: Factors, attempt: int) -> tuple[Episode, list[int]]:
+    def _build(self, factors: Factors, attempt: int) -> Built:
         """The episode and where its pieces join."""
         cfg, tok, control = self.config, self.materials.tokenizer, factors.control
         draw = Draws("niah", SUITE, factors.split, factors.index)
@@ -135,12 +144,11 @@ class NIAH:
         order = _order(depths, cfg.n_values, control)
         opening, questions = self._questions(keys, needles, order, control)
 
-        bos = EMPTY if tok.bos_id is None else np.array([tok.bos_id], dtype=np.int32)
-        fixed = len(bos) + len(opening) + sum(len(needles[i].whole) for i in order)
-        fixed += sum(len(q.ask) + len(q.answer) + len(q.tail) for q in questions)
+        before = [bos_piece(tok), opening]
+        fixed = fixed_tokens(before, [needles[i].whole for i in order], questions)
         room = 0 if control == "query_only" else factors.length - fixed
         if room < 0:
-            raise _TooShort(factors.length, fixed, len(order), self.config.template)
+            raise TooShort(factors.length, fixed, f"{len(order)} needles in `{cfg.template}` wording")
         last = cfg.n_values if control == "zero_distance" else 0
         cuts = [Cut(i, 2.0 + i if i < last else depths[i], needles[i]) for i in order]  # past 1: after all the others
         start, values_near, n_lines = stream.window(offset, room) if room else offset, [], 0
@@ -153,57 +161,18 @@ class NIAH:
             values_near, n_lines = [bank.value(line) for line in lines[:MAX_CANDIDATES]], len(lines)
         else:
             context = in_text(stream, start, room, cuts, 0)
-        hay = _Haystack(start, room, room / len(stream), n_lines, values_near)
         order = [index for _, index in context if index is not None]
         _, questions = self._questions(keys, needles, order, control)  # several values: asked in order of appearance
-        return self._assembled([bos, opening], context, questions, needles, order, hay)
-
-    def _assembled(
-        self,
-        before: list[np.ndarray],
-        context: list[Part],
-        questions: "list[_Question]",
-        needles: list[Needle],
-        order: list[int],
-        hay: "_Haystack",
-    ) -> tuple[Episode, list[int]]:
-        pieces, joints, at = list(before), [len(before[0])], sum(map(len, before))
-        first, placed = at, {}
-        for part, index in context:
-            joints.append(at)
-            if index is not None:
-                n = needles[index]
-                placed[index] = at
-                joints += [at + len(n.ask), at + len(n.ask) + len(n.value)]
-            pieces.append(part)
-            at += len(part)
-        span = at - first - len(needles[0].whole)
-        queries: list[Query] = []
         asked: set[int] = set()
-        for q in questions:
-            asked.add(q.needle)
-            begin = at + len(q.ask)
-            value_at = placed[q.needle] + len(needles[q.needle].ask) if q.needle in placed else None
-            distance = None if value_at is None else begin - value_at - len(needles[q.needle].value)
-            others = []
-            if self.config.n_values == 1:
-                others = [needles[i].value for i in order if i not in asked] + hay.values
-            left = max(1, self.config.n_keys - len(queries) + hay.n_lines)
-            choice = (q.answer, *others[: MAX_CANDIDATES - 1])
-            queries.append(Query(q.key, q.text, begin, begin + len(q.answer), value_at, distance, choice, 1.0 / left))
-            pieces += [q.ask, q.answer, q.tail]
-            joints += [at, begin, *range(begin + 16, begin + len(q.answer), 16), begin + len(q.answer)]
-            at += len(q.ask) + len(q.answer) + len(q.tail)
-        episode = Episode(
-            ids=np.concatenate(pieces),
-            queries=tuple(queries),
-            needles=tuple((placed[i], placed[i] + len(needles[i].whole)) for i in order),
-            haystack_start=hay.start,
-            haystack_tokens=hay.tokens,
-            rounds=hay.rounds,
-            realised_depth=(placed[0] - first) / span if 0 in placed and span > 0 else 0.0,
-        )
-        return episode, joints
+        for number, q in enumerate(questions):
+            index, others = q.evidence[0] if q.evidence else 0, []
+            asked.add(index)
+            if cfg.n_values == 1:
+                others = [needles[i].value for i in order if i not in asked] + values_near
+            left = max(1, cfg.n_keys - number + n_lines)
+            questions[number] = q._replace(others=others, chance=1.0 / left)
+        inner = {i: needles[i].joints for i in order}
+        return assemble(before, context, questions, Haystack(start, room, room / len(stream)), inner)
 
     def _form(self, kind: str, role: str) -> StringFormat:
         cfg = self.config
@@ -232,8 +201,8 @@ class NIAH:
 
     def _questions(
         self, keys: list[str], needles: list[Needle], order: list[int], control: str
-    ) -> "tuple[np.ndarray, list[_Question]]":
-        """What stands before the haystack, and the questions after it, the last without its tail."""
+    ) -> tuple[np.ndarray, list[Question]]:
+        """What stands before the haystack, and the questions after it, the last without its tail; others are filled in later."""
         cfg, t, tok = self.config, self.template, self.materials.tokenizer
         key = keys[-1] if control == "wrong_key" else keys[0]
         opening, ask = EMPTY, tok.piece(t.ask.format(key=key))
@@ -243,12 +212,12 @@ class NIAH:
             asked = [i for i in order if i < cfg.n_values] or list(range(cfg.n_values))
             text = AND.join(needles[i].text for i in asked)
             answer = np.concatenate([p for i in asked for p in (tok.piece(AND.rstrip()), needles[i].value)][1:])
-            return opening, [_Question(key, text, asked[0], ask, answer, EMPTY)]
+            return opening, [_question(key, text, asked[0], needles, ask, answer, EMPTY)]
         tail, last = tok.piece(t.tail), cfg.n_queries - 1
-        questions = [_Question(key, needles[0].text, 0, ask, needles[0].value, tail if last else EMPTY)]
+        questions = [_question(key, needles[0].text, 0, needles, ask, needles[0].value, tail if last else EMPTY)]
         for i in range(1, cfg.n_queries):
             n = needles[i]
-            questions.append(_Question(keys[i], n.text, i, n.ask, n.value, EMPTY if i == last else tail))
+            questions.append(_question(keys[i], n.text, i, needles, n.ask, n.value, EMPTY if i == last else tail))
         return opening, questions
 
     def _bank(self, factors: Factors) -> LineBank:
@@ -263,41 +232,11 @@ class NIAH:
         return self._banks[name]
 
 
-class _Question(NamedTuple):
-    """Text of the answer, the needle that holds it, and the ids of question, answer and what separates the next one."""
-
-    key: str
-    text: str
-    needle: int
-    ask: np.ndarray
-    answer: np.ndarray
-    tail: np.ndarray
-
-
-class _Haystack(NamedTuple):
-    """The window's start and tokens, how often its stream went round, and the lines that look like needles."""
-
-    start: int
-    tokens: int
-    rounds: float
-    n_lines: int
-    values: list[np.ndarray]
-
-
-class _TooShort(EpisodeError):
-    def __init__(self, length: int, needed: int, n_needles: int, template: str):
-        self.needed = needed
-        super().__init__("length", length, f">= {needed} tokens for {n_needles} needles in `{template}` wording")
-
-
-def check_factors(factors: Factors) -> None:
-    """Raise EpisodeError for a depth, control, haystack or format outside its set."""
-    require("depth", factors.depth, 0 <= factors.depth <= 1, "0 .. 1")
-    require("length", factors.length, factors.length >= 1, ">= 1")
-    require("control", factors.control, factors.control in CONTROLS, " | ".join(CONTROLS))
-    require("formats.haystack", factors.formats.haystack, factors.formats.haystack in HAYSTACKS, " | ".join(HAYSTACKS))
-    require("formats.key", factors.formats.key, factors.formats.key in KINDS, " | ".join(KINDS))
-    require("formats.value", factors.formats.value, factors.formats.value in KINDS, " | ".join(KINDS))
+def _question(
+    key: str, text: str, index: int, needles: list[Needle], ask: np.ndarray, answer: np.ndarray, tail: np.ndarray
+) -> Question:
+    needle = needles[index]
+    return Question(key, text, ask, answer, tail, (index, len(needle.ask), len(needle.value)), (), 1.0)
 
 
 def _order(depths: list[float], n_asked: int, control: str) -> list[int]:

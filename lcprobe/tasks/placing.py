@@ -8,16 +8,13 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
+from lcprobe.tasks.assembly import EMPTY, Part
 from lcprobe.tasks.formats import StringFormat, candidates
 from lcprobe.tasks.haystack import TokenStream
 from lcprobe.tasks.tokenizer import Tokenizer
 
-EMPTY = np.array([], dtype=np.int32)
 OFFSETS = 1024
 """Samples begin at one of this many lines of a bank, whatever their length."""
-
-Part = tuple[np.ndarray, int | None]
-"""A piece of the context, and which needle it is (None: haystack)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,11 @@ class Needle:
     ask: np.ndarray
     value: np.ndarray
     text: str
+
+    @property
+    def joints(self) -> tuple[int, int]:
+        """Where its parts join, counted from its first token."""
+        return len(self.ask), len(self.ask) + len(self.value)
 
 
 class Cut(NamedTuple):
