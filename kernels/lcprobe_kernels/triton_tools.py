@@ -9,6 +9,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
 
@@ -42,3 +43,8 @@ def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     high = state.to(tl.bfloat16)
     low = (state - high.to(tl.float32)).to(tl.bfloat16)
     return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)
+
+
+def unit(t: Tensor) -> Tensor:
+    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
+    return t if t.stride(-1) == 1 else t.contiguous()

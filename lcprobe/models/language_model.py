@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
-from lcprobe_kernels.rms_norm import rms_norm
+from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,6 +44,13 @@ class RMSNorm(nn.Module):
         """x: (..., d_model)."""
         return rms_norm(x, self.weight, self.eps)
 
+    def added(self, update: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The norm of residual + update in update's dtype, and the sum in residual's; one pass over both."""
+        if residual is None:
+            return self(update), update
+        y, total = add_rms_norm(update, residual, self.weight, self.eps)
+        return y, total.to(residual.dtype)
+
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
@@ -65,7 +72,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """residual += mixer(norm(residual)); residual += mlp(norm2(residual))."""
+    """residual += mixer(norm(residual)); residual += mlp(norm2(residual)), each sum made by the norm that follows it."""
 
     def __init__(self, config: ModelConfig, choice: Choice, mlp: bool, d_model: int, d_ff: int):
         super().__init__()
@@ -75,13 +82,20 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(d_model, config.norm_eps) if mlp else None
         self.mlp = SwiGLU(d_model, d_ff) if mlp else None
 
-    def forward(self, residual: Tensor, where: Where, state: Any, compute: torch.dtype) -> tuple[Tensor, Any]:
-        """residual: (batch, seqlen, d_model); compute: the dtype that mixer and MLP run in."""
-        y, state = self.mixer(self.norm(residual).to(compute), where, state)
-        residual = residual + y
+    def forward(
+        self, update: Tensor, residual: Tensor | None, where: Where, state: Any, compute: torch.dtype
+    ) -> tuple[Tensor, Tensor, Any]:
+        """update: (batch, seqlen, d_model), what the block before adds to the residual stream; this block's norm adds it.
+
+        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in. Returns
+        this block's update, the stream without it, and the state.
+        """
+        normed, residual = self.norm.added(update, residual)
+        update, state = self.mixer(normed.to(compute), where, state)
         if self.mlp is not None and self.norm2 is not None:
-            residual = residual + self.mlp(self.norm2(residual).to(compute))
-        return residual, state
+            normed, residual = self.norm2.added(update, residual)
+            update = self.mlp(normed.to(compute))
+        return update, residual, state
 
     def new_state(self, batch: int) -> State:
         """The mixer's state before a sequence's first token."""
@@ -117,10 +131,11 @@ class LanguageModel(nn.Module):
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[Any] = []
+        residual = None
         for i, block in enumerate(self.blocks):
-            x, after = block(x, where, None if state is None else state.layers[i], compute)
+            x, residual, after = block(x, residual, where, None if state is None else state.layers[i], compute)
             states.append(after)
-        x = self.norm(x).to(compute)
+        x = self.norm.added(x, residual)[0].to(compute)
         return x, None if state is None else LanguageModelState(tuple(states), first + seqlen)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,63 +1,230 @@
-"""causal_conv1d: equal to its definition in float64, with state, documents and gradients; a peer agrees."""
+"""causal_conv1d: every path equals its definition, outputs, state and all gradients, whatever the shape, state and documents."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError
-from lcprobe_kernels.causal_conv1d import causal_conv1d, reference
+from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step, reference
+from lcprobe_kernels.packed import starts_of
 from torch.nn import functional as F
 
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
 
-def draw_inputs(batch, seqlen, channels, width, seed):
-    gen = torch.Generator().manual_seed(seed)
-    sizes = [(batch, seqlen, channels), (channels, width), (channels,), (batch, width - 1, channels)]
-    tensors = [torch.randn(*s, generator=gen, dtype=torch.float64, requires_grad=True) for s in sizes]
-    return tensors, torch.rand(batch, seqlen, generator=gen) < 0.2
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 20),
-    st.integers(1, 5),
-    st.integers(2, 4),
-    st.integers(0, 2**31 - 1),
-    st.booleans(),
-    st.booleans(),
+NAMES = ("x", "weight", "bias", "initial_state")
+cases = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(
+            st.integers(1, 2), st.sampled_from([1, 2, 3, 7, 31, 32, 33, 65]), st.sampled_from([1, 5, 64, 67]), st.integers(2, 4)
+        ),  # (batch, seqlen, channels, width), on and off the blocks
+        "seed": st.integers(0, 2**31 - 1),
+        "with_state": st.booleans(),
+        "with_bias": st.booleans(),
+        "silu": st.booleans(),
+        "documents": st.sampled_from(["none", "some", "one token each"]),
+        "scale": st.sampled_from([1e-3, 1.0, 100.0]),
+    }
 )
-def test_outputs_and_gradients_equal_the_definition(batch, seqlen, channels, width, seed, with_state, documents):
-    (x, w, b, s), starts = draw_inputs(batch, seqlen, channels, width, seed)
-    state, marks = (s if with_state else None), (starts if documents else None)
-    want = F.silu(reference(x, w, b, state, marks))
-    got, _ = causal_conv1d(x, w, b, silu=True, initial_state=state, starts=marks)
-    assert (got - want).abs().max() < 1e-12
-    leaves = [x, w, b] + ([s] if with_state else [])
-    dy = torch.randn_like(want)
-    for name, a, c in zip("xwbs", torch.autograd.grad(want, leaves, dy), torch.autograd.grad(got, leaves, dy), strict=False):
-        assert (a - c).abs().max() < 1e-11, name
+CASE = {"shape": (2, 37, 5, 4), "seed": 3, "with_state": True, "with_bias": True, "silu": True, "documents": "some", "scale": 1.0}
+
+
+def draw_inputs(case, dtype=torch.float64):
+    batch, seqlen, channels, width = case["shape"]
+    gen = torch.Generator().manual_seed(case["seed"])
+    sizes = [(batch, seqlen, channels), (channels, width), (channels,), (batch, width - 1, channels)]
+    made = dict(zip(NAMES, (torch.randn(*s, generator=gen, dtype=torch.float64) for s in sizes), strict=True))
+    made["x"] *= case["scale"]
+    return {k: v.to(dtype).to(DEVICE) for k, v in made.items()}
+
+
+def draw_starts(case):
+    batch, seqlen = case["shape"][:2]
+    if case["documents"] == "none":
+        return None
+    if case["documents"] == "one token each":
+        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
+    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(case["seed"])) < 0.2).to(DEVICE)
+
+
+def judged(op, case, inputs, **options):
+    def run(i):
+        return op(
+            i["x"], i["weight"], i["bias"] if case["with_bias"] else None, silu=case["silu"],
+            initial_state=i["initial_state"] if case["with_state"] else None, starts=draw_starts(case), **options,
+        )  # fmt: skip
+
+    used = {"x", "weight"} | ({"bias"} if case["with_bias"] else set()) | ({"initial_state"} if case["with_state"] else set())
+    return outputs_and_gradients(run, inputs, used, case["seed"])
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(cases)
+def test_shifted_products_in_float64_are_the_definition(case):
+    inputs = draw_inputs(case)
+    with backends.using("torch"):
+        same(judged(causal_conv1d, case, inputs, return_state=True), judged(reference, case, inputs), 1e-11)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=cases, dtype=st.sampled_from(DTYPES))
+def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, case, dtype):
+    inputs = draw_inputs(case, dtype)
+    exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
+    plain = judged(reference, case, inputs)
+    with backends.using(path):
+        at_most_twice(judged(causal_conv1d, case, inputs, return_state=True), plain, exact, dtype)
+
+
+@pytest.mark.parametrize("op", [reference, causal_conv1d])
+def test_gradcheck(op):
+    inputs, options = draw_inputs(CASE), {} if op is reference else {"return_state": True}
+
+    def run(x, weight, bias, state):
+        return op(x, weight, bias, silu=True, initial_state=state, starts=draw_starts(CASE), **options)
+
+    assert torch.autograd.gradcheck(run, [v.requires_grad_() for v in inputs.values()])
 
 
 def test_pytorchs_depthwise_convolution_agrees():
-    (x, w, b, _), _ = draw_inputs(2, 17, 5, 4, seed=0)
-    peer = F.conv1d(F.pad(x.transpose(1, 2), (3, 0)), w[:, None], b, groups=5).transpose(1, 2)
-    assert (causal_conv1d(x, w, b)[0] - peer).abs().max() < 1e-12
+    i = draw_inputs({**CASE, "documents": "none"})
+    peer = F.conv1d(F.pad(i["x"].transpose(1, 2), (3, 0)), i["weight"][:, None], i["bias"], groups=5).transpose(1, 2)
+    assert relative_error(causal_conv1d(i["x"], i["weight"], i["bias"])[0], peer) < 1e-12
 
 
-@given(st.integers(1, 15), st.integers(0, 2**31 - 1), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_first_part_then_rest_with_its_state_is_the_whole(cut, seed, documents):
-    (x, w, b, _), starts = draw_inputs(2, 16, 3, 4, seed)
-    marks = starts if documents else None
-    whole, end = causal_conv1d(x, w, b, starts=marks, return_state=True)
-    part = None if marks is None else marks[:, :cut]
-    rest = None if marks is None else marks[:, cut:]
-    head, state = causal_conv1d(x[:, :cut], w, b, starts=part, return_state=True)
-    tail, last = causal_conv1d(x[:, cut:], w, b, initial_state=state, starts=rest, return_state=True)
-    assert (torch.cat([head, tail], dim=1) - whole).abs().max() < 1e-12
-    assert (last - end).abs().max() < 1e-12
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("cut", [1, 2, 31, 36])
+@pytest.mark.parametrize("documents", ["none", "some"])
+def test_a_part_and_its_state_and_the_rest_are_the_whole(path, cut, documents):
+    case = {**CASE, "documents": documents}
+    i, starts = draw_inputs(case, torch.float32), draw_starts(case)
+    part = lambda t, s: None if t is None else t[:, s]  # noqa: E731
+    with backends.using(path):
+        whole, end = causal_conv1d(i["x"], i["weight"], i["bias"], starts=starts, return_state=True)
+        first, last = slice(0, cut), slice(cut, None)
+        head, between = causal_conv1d(i["x"][:, first], i["weight"], i["bias"], starts=part(starts, first), return_state=True)
+        tail, after = causal_conv1d(
+            i["x"][:, last], i["weight"], i["bias"], initial_state=between, starts=part(starts, last), return_state=True
+        )
+    assert relative_error(torch.cat([head, tail], 1), whole) < 1e-6
+    assert torch.equal(after, end)
 
 
-def test_wrong_shape_is_one_line_that_names_the_argument():
-    with pytest.raises(ArgumentError, match=r"^causal_conv1d: weight: given shape \(4, 3\); allowed: \(5, 3\)$"):
-        causal_conv1d(torch.zeros(1, 2, 5), torch.zeros(4, 3))
+@pytest.mark.parametrize("path", PATHS)
+def test_token_by_token_is_the_whole(path):
+    i = draw_inputs({**CASE, "documents": "none"}, torch.float32)
+    with backends.using(path):
+        whole, end = causal_conv1d(i["x"], i["weight"], i["bias"], silu=True, initial_state=i["initial_state"], return_state=True)
+        state, out = i["initial_state"], []
+        for t in range(i["x"].shape[1]):
+            y, state = causal_conv1d_step(i["x"][:, t], state, i["weight"], i["bias"], silu=True)
+            out.append(y)
+    assert relative_error(torch.stack(out, 1), whole) < 1e-6
+    assert torch.equal(state, end)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_packed_documents_are_the_documents_alone(path):
+    i = draw_inputs({**CASE, "shape": (1, 40, 5, 4)}, torch.float32)
+    ends = torch.tensor([0, 1, 2, 19, 33, 40])
+    with backends.using(path):
+        packed, _ = causal_conv1d(i["x"], i["weight"], i["bias"], silu=True, starts=starts_of(ends, 1, 40).to(DEVICE))
+        for lo, hi in zip(ends[:-1], ends[1:], strict=True):
+            alone = causal_conv1d(i["x"][:, lo:hi], i["weight"], i["bias"], silu=True)[0]
+            assert relative_error(packed[:, lo:hi], alone) < 1e-6
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["x", "initial_state"])
+def test_non_finite_in_is_non_finite_out(path, value, name):
+    i = draw_inputs({**CASE, "documents": "none"}, torch.float32)
+    i[name][0, 2, 1] = value
+    with backends.using(path):
+        y, _ = causal_conv1d(i["x"], i["weight"].abs(), i["bias"], initial_state=i["initial_state"])
+    assert not torch.isfinite(y[0, 2 if name == "x" else 0, 1])
+    assert torch.isfinite(y[1]).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_slices_of_one_projection_are_read_where_they_lie(path):
+    wide = torch.randn(2, 33, 70, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    x, weight = wide[..., 3:69], torch.randn(66, 4, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    with backends.using(path):
+        assert torch.equal(causal_conv1d(x, weight)[0], causal_conv1d(x.contiguous(), weight)[0])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_runs_repeat_to_the_bit(path):
+    inputs = draw_inputs(CASE, torch.float32)
+    with backends.using(path):
+        one, two = (judged(causal_conv1d, CASE, inputs, return_state=True) for _ in range(2))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_registered_as_one_op():
+    i = {k: v.requires_grad_() for k, v in draw_inputs(CASE, torch.float32).items()}
+    for bias, state, starts, silu in ((i["bias"], i["initial_state"], draw_starts(CASE), True), (None, None, None, False)):
+        arguments = (i["x"], i["weight"], bias, state, starts, silu)
+        checked = torch.library.opcheck(torch.ops.lcprobe.causal_conv1d_fwd.default, arguments)
+        assert set(checked.values()) == {"SUCCESS"}
+
+
+def test_compiles_as_one_graph_and_autocast_leaves_dtypes_alone():
+    case = {**CASE, "documents": "none"}
+    inputs = draw_inputs(case, torch.float32)
+    compiled = torch.compile(causal_conv1d, fullgraph=True, backend="aot_eager")
+    same(judged(compiled, case, inputs, return_state=True), judged(causal_conv1d, case, inputs, return_state=True), 1e-6)
+    narrow = draw_inputs(case, torch.bfloat16)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        y, state = causal_conv1d(narrow["x"], inputs["weight"], return_state=True)
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert torch.equal(y, causal_conv1d(narrow["x"], inputs["weight"])[0])
+
+
+MUTATIONS = {
+    "no bias": {"bias": None},
+    "no SiLU": {"silu": False},
+    "no state": {"initial_state": None},
+    "no reset": {"starts": None},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_comparison_sees_what_is_left_out(path, mutation):
+    i, starts = draw_inputs(CASE, torch.float32), draw_starts(CASE)
+    starts[:, :3] = False  # or nobody sees the state
+    full = {"bias": i["bias"], "silu": True, "initial_state": i["initial_state"], "starts": starts}
+    with backends.using(path):
+        ours = causal_conv1d(i["x"], i["weight"], **full)[0]
+    assert relative_error(ours, reference(i["x"], i["weight"], **full)[0]) < 2e-6
+    assert relative_error(ours, reference(i["x"], i["weight"], **{**full, **MUTATIONS[mutation]})[0]) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"weight": torch.zeros(4, 3)}, "causal_conv1d: weight: given shape (4, 3); allowed: (5, 3)"),
+        ({"weight": torch.zeros(5, 1)}, "causal_conv1d: weight: given shape (5, 1); allowed: (5, width >= 2)"),
+        ({"bias": torch.zeros(4)}, "causal_conv1d: bias: given shape (4,); allowed: (5,)"),
+        ({"bias": torch.zeros(5, dtype=torch.int64)}, "causal_conv1d: bias: given torch.int64; allowed: a floating dtype"),
+        ({"initial_state": torch.zeros(1, 4, 5)}, "causal_conv1d: initial_state: given shape (1, 4, 5); allowed: (1, 3, 5)"),
+        ({"starts": torch.zeros(1, 2)}, "causal_conv1d: starts: given torch.float32; allowed: torch.bool"),
+        ({"x": torch.zeros(1, 0, 5)}, "causal_conv1d: x: given torch.float32 of shape (1, 0, 5); allowed: floating (batch, seqlen >= 1, channels)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line_that_names_it(change, line):
+    with pytest.raises(ArgumentError) as caught:
+        causal_conv1d(**({"x": torch.zeros(1, 2, 5), "weight": torch.zeros(5, 4)} | change))
+    assert str(caught.value) == line
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="no CUDA device")
+def test_offsets_past_two_to_the_31():
+    x = torch.randn(3, 1 << 17, 6144, device=DEVICE, dtype=torch.bfloat16)  # 2.4e9 elements
+    weight = torch.randn(6144, 4, device=DEVICE)
+    y, _ = causal_conv1d(x, weight)
+    alone, _ = causal_conv1d(x[2:, -64:], weight)
+    assert torch.equal(y[2:, -60:], alone[:, -60:])

@@ -1,0 +1,137 @@
+"""rms_norm: y = weight * u / sqrt(mean(u^2) + eps) over groups of the last dimension, with what stands beside a norm in a block.
+
+    u = x                        plain (Zhang & Sennrich 2019, arXiv 1910.07467)
+    u = x * silu(gate)           Mamba2's gate before the norm (norm_before_gate = False)
+    u = residual + x             `add_rms_norm`: the residual stream and its norm in one pass; the sum is kept in float32
+    weight -> 1 + weight         zero-centred weights (Gemma)
+
+`reference` is this definition; `cpu` whole-tensor operations; `triton_norm` reads and writes every element once.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.rms_norm import cpu
+from lcprobe_kernels.rms_norm.reference import reference
+
+__all__ = ["add_rms_norm", "reference", "rms_norm"]
+
+
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, *, gate: Tensor | None = None, n_groups: int = 1, zero_centred: bool = False
+) -> Tensor:
+    """x, gate: (..., d); weight: (d,); n_groups divides d. Computed in float32 or wider.
+
+    Returns x's shape and dtype. Raises ArgumentError for other shapes and dtypes.
+    """
+    return _normed(x, None, weight, eps, gate, n_groups, zero_centred)[0]
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, n_groups: int = 1, zero_centred: bool = False
+) -> tuple[Tensor, Tensor]:
+    """x, residual: (..., d) -> the norm of residual + x in x's dtype, and the sum in float32 or wider.
+
+    Raises ArgumentError as `rms_norm` does.
+    """
+    y, total, _ = _normed(x, residual, weight, eps, None, n_groups, zero_centred)
+    return y, total
+
+
+def _normed(
+    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, gate: Tensor | None, n_groups: int, zero_centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(x, residual, weight, gate, n_groups)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if residual is not None:
+        residual = residual.to(wide)
+    with torch.autocast(x.device.type, enabled=False):
+        return _forward(x, residual, weight.to(wide), gate, eps, n_groups, zero_centred)
+
+
+@torch.library.custom_op("lcprobe::rms_norm_fwd", mutates_args=())
+def _forward(
+    x: Tensor,
+    residual: Optional[Tensor],  # noqa: UP045 - schemas are read from these
+    weight: Tensor,
+    gate: Optional[Tensor],  # noqa: UP045
+    eps: float,
+    n_groups: int,
+    zero_centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the sum with the residual (empty without one), and 1 / rms of every row and group (..., n_groups)."""
+    return _path(x).forward(x, residual, weight, gate, eps, n_groups, zero_centred)
+
+
+@_forward.register_fake
+def _(x, residual, weight, gate, eps, n_groups, zero_centred):
+    total = x.new_empty((0,) if residual is None else x.shape, dtype=weight.dtype)
+    return x.new_empty(x.shape), total, x.new_empty((*x.shape[:-1], n_groups), dtype=weight.dtype)
+
+
+@torch.library.custom_op("lcprobe::rms_norm_bwd", mutates_args=())
+def _backward(
+    dy: Tensor,
+    dtotal: Optional[Tensor],  # noqa: UP045
+    total: Tensor,
+    weight: Tensor,
+    gate: Optional[Tensor],  # noqa: UP045
+    scale: Tensor,
+    zero_centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d total, dweight, dgate (empty without a gate). total: x, or the sum; its gradient has its dtype and carries dtotal."""
+    return _path(total).backward(dy, dtotal, total, weight, gate, scale, zero_centred)
+
+
+@_backward.register_fake
+def _(dy, dtotal, total, weight, gate, scale, zero_centred):
+    dgate = weight.new_empty(0) if gate is None else gate.new_empty(gate.shape)
+    return total.new_empty(total.shape), weight.new_empty(weight.shape), dgate
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    x, residual, weight, gate, _, _, ctx.zero_centred = inputs
+    ctx.has_residual, ctx.dtype = residual is not None, x.dtype
+    ctx.save_for_backward(output[1] if residual is not None else x, weight, gate, output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, dy: Any, dtotal: Any, _: Any) -> Any:
+    total, weight, gate, scale = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros(total.shape, dtype=ctx.dtype, device=total.device)
+    dx, dweight, dgate = _backward(dy, dtotal if ctx.has_residual else None, total, weight, gate, scale, ctx.zero_centred)
+    dresidual = dx if ctx.has_residual else None
+    return dx.to(ctx.dtype), dresidual, dweight, None if gate is None else dgate, None, None, None
+
+
+torch.library.register_autograd("lcprobe::rms_norm_fwd", _gradients, setup_context=_save)
+
+
+def _path(x: Tensor) -> Any:
+    if path_of("rms_norm", x.device, x.dtype) == "triton":
+        from lcprobe_kernels.rms_norm import triton_norm
+
+        return triton_norm
+    return cpu
+
+
+def _check(x: Tensor, residual: Tensor | None, weight: Tensor, gate: Tensor | None, n_groups: int) -> None:
+    if x.dim() < 1 or not x.is_floating_point():
+        raise ArgumentError("rms_norm: x", f"{x.dtype} of shape {tuple(x.shape)}", "floating (..., d)")
+    d = x.shape[-1]
+    check_shape("rms_norm", "weight", weight, (d,))
+    for name, tensor in {"gate": gate, "residual": residual}.items():
+        if tensor is not None:
+            check_shape("rms_norm", name, tensor, tuple(x.shape))
+    if n_groups < 1 or d % n_groups:
+        raise ArgumentError("rms_norm: n_groups", n_groups, f"a divisor of {d}")
+    for name, tensor in {"weight": weight, "gate": gate, "residual": residual}.items():
+        if tensor is not None and not tensor.is_floating_point():
+            raise ArgumentError(f"rms_norm: {name}", str(tensor.dtype), "a floating dtype")
+        if tensor is not None and tensor.device != x.device:
+            raise ArgumentError(f"rms_norm: {name}", f"on {tensor.device}", f"on {x.device}, as x is")

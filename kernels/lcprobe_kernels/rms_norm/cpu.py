@@ -1,0 +1,47 @@
+"""rms_norm in whole-tensor operations: any device, any float dtype. Rows are kept as one scale a group; the rest is done again."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def forward(
+    x: Tensor, residual: Tensor | None, weight: Tensor, gate: Tensor | None, eps: float, n_groups: int, zero_centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `lcprobe_kernels.rms_norm._forward`."""
+    total = x.to(weight.dtype) if residual is None else residual + x
+    u = total if gate is None else total * F.silu(gate.to(weight.dtype))
+    grouped = u.unflatten(-1, (n_groups, -1))
+    scale = torch.linalg.vector_norm(grouped, dim=-1, keepdim=True)
+    scale = scale.square_().div_(grouped.shape[-1]).add_(eps).rsqrt_()
+    y = (grouped * scale).flatten(-2).mul_(weight + 1 if zero_centred else weight)
+    return y.to(x.dtype), total if residual is not None else total.new_empty(0), scale[..., 0].contiguous()
+
+
+def backward(
+    dy: Tensor,
+    dtotal: Tensor | None,
+    total: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    scale: Tensor,
+    zero_centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `lcprobe_kernels.rms_norm._backward`.
+
+    With n = scale u and dn = dy w, summed over a group of d:  du = scale (dn - n mean(dn n)).
+    """
+    wide, groups = total.to(weight.dtype), (scale.shape[-1], -1)
+    silu = None if gate is None else F.silu(gate.to(weight.dtype))
+    u = wide if silu is None else wide * silu
+    normed = u.unflatten(-1, groups) * scale[..., None]
+    dy = dy.to(weight.dtype)
+    dweight = (dy * normed.flatten(-2)).flatten(0, -2).sum(0)
+    dnormed = (dy * (weight + 1 if zero_centred else weight)).unflatten(-1, groups)
+    mean = (dnormed * normed).mean(-1, keepdim=True)
+    du = dnormed.addcmul_(normed, mean, value=-1).mul_(scale[..., None]).flatten(-2)
+    dgate = weight.new_empty(0)
+    if gate is not None and silu is not None:
+        dgate = torch.ops.aten.silu_backward(du * wide, gate.to(weight.dtype)).to(gate.dtype)
+        du = du.mul_(silu)
+    return (du if dtotal is None else du.add_(dtotal)).to(total.dtype), dweight, dgate
