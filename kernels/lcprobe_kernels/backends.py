@@ -18,6 +18,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "ssd": (),
     "causal_conv1d": (),
     "rms_norm": (),
+    "linear_recurrence": (),
     "linear_cross_entropy": (),
     "gated_linear_attention": ("fla",),
 }
