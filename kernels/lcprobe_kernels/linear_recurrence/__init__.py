@@ -1,4 +1,4 @@
-"""linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (De et al. 2024, arXiv 2402.19427, eq. 4) and friends.
+"""linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (arXiv 2402.19427, eq. 4) and friends.
 
 Backward is the same recurrence run backwards in time (Martin & Cundy 2018, arXiv 1709.04057), g_t = dL/dh_t in total:
 
@@ -36,8 +36,8 @@ def linear_recurrence(
     log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d). starts:
     (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at.
 
-    Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was returned, rounded
-    to b's dtype. Not twice differentiable. Raises ArgumentError for other shapes, dtypes and devices.
+    Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was
+    returned, rounded to b's dtype. Not twice differentiable. Raises ArgumentError for other shapes, dtypes and devices.
     """
     _check(log_a, b, initial_state, starts)
     wide = torch.promote_types(b.dtype, torch.float32)

@@ -7,6 +7,7 @@ is read from memory once, and a product of decays never exceeds 1: nothing is di
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def _walk(decay: Tensor, values: Tensor, state: Tensor, resets: Tensor | None, q
     order, chunks = (range(q)[::-1], range(n // q)[::-1]) if reverse else (range(q), range(n // q))
     A, H = a.unbind(2), h.unbind(2)
     at = {} if resets is None else _by_position(resets, (batch, n // q, q))
-    for before, i in zip(order, order[1:]):
+    for before, i in pairwise(order):
         own = H[i][at[i]] if i in at else None
         H[i].addcmul_(A[i], H[before])
         A[i].mul_(A[before])

@@ -1,9 +1,9 @@
 """linear_recurrence in Triton: a walk over tiles of the sequence with the state in registers, forwards and backwards in time.
 
-One walk for each row and block of channels reads and writes every number once, but 2,560 channels are 40 programs: too few
-for a GPU. So the sequence is split into parts where batch x channels leave multiprocessors idle: a first kernel finds each part's
-product of decays and last value, and the walk of a part begins by scanning those of the parts before it. No atomics, no order among
-programs: results repeat to the bit. Offsets that a row or a token multiplies are 64-bit.
+One walk for each row and block of channels reads and writes every number once, but 2,560 channels are 20 programs: too few
+for a GPU. So the sequence is split into parts where batch x channels leave multiprocessors idle: a first kernel finds each
+part's product of decays and last value, and the walk of a part begins by scanning those of the parts before it. No atomics, no
+order among programs: results repeat to the bit. Offsets that a row or a token multiplies are 64-bit.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -22,7 +22,7 @@ PROGRAMS = 8
 
 @triton.jit
 def _after(a1, b1, a2, b2):
-    """The pair of two pieces, one after the other. A decay of -1 marks a piece with a reset: what came before does not enter it."""
+    """The pair of two pieces, one after the other. A decay of -1 marks a piece with a reset: nothing from before enters it."""
     reset = a2 < 0.0
     return tl.where(reset | (a1 < 0.0), -1.0, a1 * a2), tl.where(reset, b2, a2 * b1 + b2)
 
