@@ -23,7 +23,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "gated_linear_attention": ("fla",),
 }
 """Ops, and the peers that can stand in for them."""
-TORCH_ONLY = ("causal_conv1d", "rms_norm", "linear_cross_entropy")
+TORCH_ONLY = ("causal_conv1d", "rms_norm")
 """Ops without Triton kernels so far."""
 _chosen = "auto"
 
