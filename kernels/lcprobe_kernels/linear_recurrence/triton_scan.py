@@ -13,7 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 CHANNELS, TOKENS = 128, 16
-"""A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles."""
+"""A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles. Kernels
+do not hear that rows are aligned, or the compiler would give a thread eight channels and spread their tokens over the warps. The
+walk backwards holds twice the numbers a token, and takes tiles of half the tokens."""
 LEAST = 256
 """Tokens of a part at least."""
 PROGRAMS = 8
@@ -63,7 +65,7 @@ def _entering(products, ends, state, row, part, parts, D, c, BT: tl.constexpr, R
     return state
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["D", "a_l", "u_l"])
 def _ends_kernel(
     log_a, u, starts, products, ends, seqlen, D, per, parts, a_b, a_l, u_b, u_l,
     BT: tl.constexpr, BD: tl.constexpr, HAS_STARTS: tl.constexpr, REVERSE: tl.constexpr,
@@ -90,7 +92,7 @@ def _ends_kernel(
     tl.store(ends + at, end, mask=c < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["D", "a_l", "b_l"])
 def _forward_kernel(
     log_a, b, starts, products, ends, initial, h, final, seqlen, D, per, parts, a_b, a_l, b_b, b_l,
     BT: tl.constexpr, BD: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_INITIAL: tl.constexpr,
@@ -117,7 +119,7 @@ def _forward_kernel(
         tl.store(final + row * D + c, state, mask=c < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["D", "a_l", "u_l"])
 def _backward_kernel(
     dh, log_a, h, starts, products, ends, initial, dfinal, dlog_a, db, dinitial,
     seqlen, D, per, parts, a_b, a_l, u_b, u_l,
@@ -187,7 +189,8 @@ def backward(dh, dfinal, log_a, h, initial, starts):
     _backward_kernel[grid](
         dh, log_a, h, starts, products, ends, dinitial if initial is None else initial.contiguous(),
         dinitial if dfinal is None else dfinal.float().contiguous(), dlog_a, db, dinitial, *sizes, *strides,
-        HAS_INITIAL=initial is not None, HAS_FINAL=dfinal is not None, **flags, **tiles,
+        HAS_INITIAL=initial is not None, HAS_FINAL=dfinal is not None,
+        **flags, **tiles | {"BT": TOKENS // 2},
     )  # fmt: skip
     return dlog_a, db, dinitial if initial is not None else h.new_empty(0, dtype=torch.float32)
 
