@@ -1,4 +1,4 @@
-"""linear_recurrence beside RecurrentGemma's loop, a plain loop and torch's associative scan; on a GPU beside fla's HGRN kernels."""
+"""linear_recurrence beside RecurrentGemma's loop, a plain loop, torch's associative scan, and on a GPU fla's HGRN kernels."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

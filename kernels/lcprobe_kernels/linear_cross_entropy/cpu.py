@@ -65,13 +65,15 @@ def _run(hidden, weight, targets, weights, z_loss, soft_cap, wants_hidden, wants
         if wants_hidden:
             torch.mm(gradient, head, out=d_hidden[lo : lo + size])
         if wants_weight:
-            d_weight = add_product(d_weight, gradient, h, weight.dtype if size == n else wide)
+            d_weight = add_product(d_weight, gradient, h, in_one=size == n and weight.dtype == hidden.dtype)
     return (weights * (rows + penalties)).sum(), rows, d_hidden, finished(d_weight, weight, wants_weight)
 
 
-def add_product(total: Tensor | None, gradient: Tensor, h: Tensor, dtype: torch.dtype) -> Tensor:
-    """total + gradient^T h in `dtype`, into `total` where there is one: (vocab, d)."""
-    if gradient.dtype == dtype:
+def add_product(total: Tensor | None, gradient: Tensor, h: Tensor, in_one: bool) -> Tensor:
+    """total + gradient^T h, into `total` where there is one: (vocab, d). Summed in float32 or wider, or in the operands' dtype
+    where one product is all."""
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    if in_one or gradient.dtype == dtype:
         return gradient.T @ h if total is None else total.addmm_(gradient.T, h)
     if gradient.is_cuda:  # float32 sums of narrow operands leave the product as they are
         if total is None:

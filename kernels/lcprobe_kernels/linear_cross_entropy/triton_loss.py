@@ -92,5 +92,5 @@ def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_
         if wants_hidden:
             torch.mm(logits, head, out=d_hidden[lo : lo + size])
         if wants_weight:
-            d_weight = add_product(d_weight, logits, h, weight.dtype if size == n else torch.float32)
+            d_weight = add_product(d_weight, logits, h, in_one=size == n and weight.dtype == hidden.dtype)
     return totals.sum(), rows, d_hidden, finished(d_weight, weight, wants_weight)
