@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy, reference
@@ -24,7 +25,7 @@ def cases(gpu: bool) -> list[Case]:
     ]
 
 
-def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: dict[str, float]) -> Case:
+def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: dict[str, Any]) -> Case:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(n, d, generator=generator).to(device, dtype).requires_grad_()
     weight = (torch.randn(vocab, d, generator=generator) * 0.02).to(device, dtype).requires_grad_()
@@ -58,7 +59,7 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
 
 
 def _peers(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, options: dict[str, float]
+    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, options: dict[str, Any]
 ) -> dict[str, Callable[[], Tensor]]:
     """Each as a total loss of the same inputs."""
     z_loss, soft_cap = options.get("z_loss", 0.0), options.get("soft_cap")

@@ -1,4 +1,5 @@
-"""What every Triton kernel here shares: autotuning that also works in the interpreter, and products that are right there.
+"""What every Triton kernel here shares: autotuning that also works in the interpreter, operands as
+they may lie, and products that are right there.
 
 Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the language,
 and batch x length x heads may pass 2^31 elements.
@@ -9,6 +10,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
 
@@ -16,6 +18,11 @@ from lcprobe_kernels.backends import interpreting
 def autotune(configs: Sequence[Any], key: Sequence[str]) -> Callable[[Any], Any]:
     """triton.autotune, or its first configuration alone in the interpreter (which has no clock to tune by)."""
     return triton.autotune(configs=list(configs)[:1] if interpreting() else list(configs), key=list(key))
+
+
+def unit(t: Tensor) -> Tensor:
+    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 @triton.jit

@@ -81,13 +81,13 @@ def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_
     logits_of_chunk = hidden.new_empty(size, vocab)
     rows, totals = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))
     d_hidden = hidden.new_empty(hidden.shape if wants_hidden else (0,))
-    d_weight = None
+    d_weight, tiles = None, {"BLOCK": BLOCK, "num_warps": 8}
     for lo in range(0, n, size):
         h = hidden[lo : lo + size]
         logits = torch.mm(h, head.T, out=logits_of_chunk[: len(h)])
         _loss_kernel[(len(h),)](
             logits, targets[lo:], weights[lo:], rows[lo:], totals[lo:], vocab, ignore_index, z_loss, soft_cap or 1.0,
-            HAS_CAP=soft_cap is not None, WANTS_GRADIENT=wants_hidden or wants_weight, BLOCK=BLOCK, num_warps=8,
+            HAS_CAP=soft_cap is not None, WANTS_GRADIENT=wants_hidden or wants_weight, **tiles,
         )  # fmt: skip
         if wants_hidden:
             torch.mm(logits, head, out=d_hidden[lo : lo + size])

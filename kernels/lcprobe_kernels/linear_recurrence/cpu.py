@@ -108,7 +108,7 @@ def _walk(decay: Tensor, values: Tensor, state: Tensor, resets: Tensor | None, q
         if ended is not None:
             state = torch.where(ended[:, j], last[:, j], state)
     h.addcmul_(a, carried[:, :, None])
-    if kept is not None:
+    if kept is not None and own is not None:
         h[kept] = own
     return state
 

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lcprobe_kernels.triton_tools import unit
+
 CHANNELS, TOKENS = 128, 16
 """A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles. Kernels
 do not hear that rows are aligned, or the compiler would give a thread eight channels and spread their tokens over the warps. The
@@ -160,7 +162,7 @@ def _backward_kernel(
 
 def forward(log_a, b, initial, starts, return_state):
     """See `lcprobe_kernels.linear_recurrence._forward`."""
-    log_a, b = _unit(log_a), _unit(b)
+    log_a, b = unit(log_a), unit(b)
     grid, products, ends, sizes, tiles = _parts(b)
     flags = {"HAS_STARTS": starts is not None}
     starts = b if starts is None else starts.to(torch.uint8)
@@ -177,7 +179,7 @@ def forward(log_a, b, initial, starts, return_state):
 
 def backward(dh, dfinal, log_a, h, initial, starts):
     """See `lcprobe_kernels.linear_recurrence._backward`."""
-    log_a, dh = _unit(log_a), _unit(dh)
+    log_a, dh = unit(log_a), unit(dh)
     grid, products, ends, sizes, tiles = _parts(h)
     flags = {"HAS_STARTS": starts is not None}
     starts = h if starts is None else starts.to(torch.uint8)
@@ -206,8 +208,3 @@ def _parts(b: Tensor) -> tuple[tuple[int, int, int], Tensor, Tensor, tuple[int, 
     products, ends = (b.new_empty(batch, parts, d, dtype=torch.float32) for _ in range(2))
     tiles = {"BT": TOKENS, "BD": CHANNELS, "num_warps": 4}
     return (parts, blocks, batch), products, ends, (seqlen, d, per, parts), tiles
-
-
-def _unit(t: Tensor) -> Tensor:
-    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
-    return t if t.stride(-1) == 1 else t.contiguous()

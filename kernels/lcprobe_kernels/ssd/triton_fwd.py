@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.triton_tools import dot, dot_state
+from lcprobe_kernels.triton_tools import dot, dot_state, unit
 
 
 @triton.jit
@@ -158,11 +158,6 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
         HAS_D=D is not None, HAS_STARTS=starts is not None, HAS_PAST=has_past, **tiles,
     )  # fmt: skip
     return y, final, steps, log, entering
-
-
-def unit(t: Tensor) -> Tensor:
-    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
-    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 def tile_sizes(x: Tensor, q: int, p: int, n: int) -> dict:
