@@ -1,5 +1,4 @@
-"""What every Triton kernel here shares: autotuning that also works in the interpreter, operands as
-they may lie, and products that are right there.
+"""What Triton kernels here share: autotuning and products that are right in the interpreter too, and dense operands.
 
 Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the language,
 and batch x length x heads may pass 2^31 elements.

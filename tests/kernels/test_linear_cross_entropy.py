@@ -38,7 +38,7 @@ def _small_pieces():
         if backends.find_spec("triton") is not None:
             from lcprobe_kernels.linear_cross_entropy import triton_loss
 
-            patch.setattr(triton_loss, "NUMBERS", 100)
+            patch.setattr(triton_loss, "BYTES", 400)
             patch.setattr(triton_loss, "BLOCK", 16)
         yield
 
@@ -127,10 +127,10 @@ def test_no_tensor_grows_with_rows_times_vocabulary(path, soft_cap, monkeypatch)
         from lcprobe_kernels.linear_cross_entropy import triton_loss as module
     else:
         module = cpu
-    monkeypatch.setattr(module, "NUMBERS", 8192)
     monkeypatch.setattr(cpu, "ROWS", 512)
-    if path == "triton":
-        monkeypatch.setattr(module, "BLOCK", 1024)
+    sizes = {"BYTES": 4 * 8192, "BLOCK": 1024} if path == "triton" else {"NUMBERS": 8192}
+    for name, value in sizes.items():
+        monkeypatch.setattr(module, name, value)
     largest = {}
     for vocab in (512, 4096):
         inputs = draw_inputs((48, vocab, 4), 0, torch.float32)
@@ -349,7 +349,7 @@ def test_in_triton_a_target_out_of_range_is_a_loss_of_nan(target):
 def test_more_than_two_to_the_31_logits(monkeypatch):
     from lcprobe_kernels.linear_cross_entropy import triton_loss
 
-    monkeypatch.setattr(triton_loss, "NUMBERS", 1 << 32)  # all 3.3e9 in one chunk: offsets of the kernel pass 2^31
+    monkeypatch.setattr(triton_loss, "BYTES", 1 << 33)  # all 3.3e9 in one chunk: offsets of the kernel pass 2^31
     monkeypatch.setattr(triton_loss, "BLOCK", 4096)
     hidden = torch.randn(1 << 16, 64, device=DEVICE, dtype=torch.bfloat16)
     weight = torch.randn(50288, 64, device=DEVICE, dtype=torch.bfloat16)

@@ -33,7 +33,7 @@ def _small_pieces():
         if backends.find_spec("triton") is not None:
             from lcprobe_kernels.linear_recurrence import triton_scan
 
-            for name, value in {"TOKENS": 8, "CHANNELS": 8, "LEAST": 16, "PROGRAMS": 8}.items():
+            for name, value in {"TOKENS": 8, "CHANNELS": 8, "LEAST": 16, "ENOUGH": 4, "PROGRAMS": 8}.items():
                 patch.setattr(triton_scan, name, value)
         yield
 
@@ -318,7 +318,7 @@ def test_a_wrong_argument_is_one_line_that_names_it(change, line):
 def test_offsets_past_two_to_the_31(monkeypatch):
     from lcprobe_kernels.linear_recurrence import triton_scan
 
-    for name, value in {"TOKENS": 16, "CHANNELS": 128, "LEAST": 256}.items():
+    for name, value in {"TOKENS": 16, "CHANNELS": 128, "LEAST": 256, "ENOUGH": 2}.items():
         monkeypatch.setattr(triton_scan, name, value)
     b = torch.randn(1, 1 << 20, 2560, device=DEVICE, dtype=torch.bfloat16)  # 2.7e9 elements in one row
     log_a = torch.full_like(b, -0.1)

@@ -12,9 +12,9 @@ import triton.language as tl
 
 from lcprobe_kernels.linear_cross_entropy.cpu import add_product, finished
 
-NUMBERS = 1 << 29
-"""Logits of a chunk at most: 1 GB in bf16, 10,624 rows of 50,288 or 2,048 of 256,000. Fewer would cost time: the gradient of
-weight is read and written once a chunk."""
+BYTES = 1 << 31
+"""Of a chunk's logits at most: 21,248 rows of 50,288 in bf16, or 4,096 of 256,000. Fewer would cost time: the gradient of weight
+is read and written once a chunk."""
 BLOCK = 4096
 """Logits that a program holds at a time."""
 
@@ -74,7 +74,7 @@ def _loss_kernel(
 def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
     """See `lcprobe_kernels.linear_cross_entropy._forward`."""
     n, vocab = hidden.shape[0], weight.shape[0]
-    size = max(1, min(n, NUMBERS // vocab))
+    size = max(1, min(n, BYTES // (vocab * hidden.itemsize)))
     size = size // 128 * 128 if 128 < size < n else size
     hidden = hidden.masked_fill((targets == ignore_index)[:, None], 0.0)  # what is ignored is not multiplied either, NaN or not
     head, targets, weights = weight.to(hidden.dtype), targets.contiguous(), weights.contiguous()

@@ -20,8 +20,8 @@ do not hear that rows are aligned, or the compiler would give a thread eight cha
 walk backwards holds twice the numbers a token, and takes tiles of half the tokens."""
 LEAST = 256
 """Tokens of a part at least."""
-PROGRAMS = 8
-"""Programs for each multiprocessor that splitting aims at, so that enough loads are under way."""
+ENOUGH, PROGRAMS = 2, 8
+"""Programs for each multiprocessor from which on nothing is split, because a split reads its input twice; and those it aims at."""
 
 
 @triton.jit
@@ -201,8 +201,9 @@ def _parts(b: Tensor) -> tuple[tuple[int, int, int], Tensor, Tensor, tuple[int, 
     """The grid (parts, blocks of channels, batch), room for parts' products and ends, sizes, and the tile."""
     batch, seqlen, d = b.shape
     blocks = triton.cdiv(d, CHANNELS)
-    wanted = PROGRAMS * (torch.cuda.get_device_properties(b.device).multi_processor_count if b.is_cuda else 1)
-    parts = max(1, min(triton.cdiv(wanted, batch * blocks), seqlen // LEAST))
+    processors = torch.cuda.get_device_properties(b.device).multi_processor_count if b.is_cuda else 1
+    fills = batch * blocks >= ENOUGH * processors
+    parts = 1 if fills else max(1, min(triton.cdiv(PROGRAMS * processors, batch * blocks), seqlen // LEAST))
     per = triton.cdiv(triton.cdiv(seqlen, parts), TOKENS) * TOKENS
     parts = triton.cdiv(seqlen, per)
     products, ends = (b.new_empty(batch, parts, d, dtype=torch.float32) for _ in range(2))
