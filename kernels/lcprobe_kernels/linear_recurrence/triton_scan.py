@@ -21,7 +21,7 @@ walk backwards holds twice the numbers a token, and takes tiles of half the toke
 LEAST = 256
 """Tokens of a part at least."""
 ENOUGH, PROGRAMS = 2, 8
-"""Programs for each multiprocessor from which on nothing is split, because a split reads its input twice; and those it aims at."""
+"""Programs for each multiprocessor from which on nothing is split (a split reads its input twice), and those it aims at."""
 
 
 @triton.jit
