@@ -18,16 +18,15 @@ ROWS = 512
 def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
     """See `lcprobe_kernels.linear_cross_entropy._forward`."""
     check_targets(targets, weight.shape[0], ignore_index)
+    options = z_loss, soft_cap, wants_hidden, wants_weight
     kept = (targets != ignore_index).nonzero()[:, 0]
-    some = hidden[kept], weight, targets[kept], weights[kept], z_loss, soft_cap, wants_hidden, wants_weight
     if len(kept) == len(targets):
-        return _run(hidden, weight, targets, weights, *some[4:])
-    total, of_rows, of_hidden, d_weight = _run(*some)
-    rows, d_hidden = of_rows.new_zeros(len(targets)), of_hidden
-    rows[kept] = of_rows
+        return _run(hidden, weight, targets, weights, *options)
+    total, rows_kept, d_kept, d_weight = _run(hidden[kept], weight, targets[kept], weights[kept], *options)
+    rows = rows_kept.new_zeros(len(targets)).index_copy_(0, kept, rows_kept)
+    d_hidden = d_kept
     if wants_hidden:
-        d_hidden = torch.zeros(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-        d_hidden[kept] = of_hidden
+        d_hidden = torch.zeros(hidden.shape, dtype=hidden.dtype, device=hidden.device).index_copy_(0, kept, d_kept)
     return total, rows, d_hidden, d_weight
 
 
