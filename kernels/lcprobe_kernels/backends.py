@@ -18,12 +18,11 @@ PEERS: dict[str, tuple[str, ...]] = {
     "ssd": (),
     "causal_conv1d": (),
     "rms_norm": (),
+    "linear_recurrence": (),
     "linear_cross_entropy": (),
     "gated_linear_attention": ("fla",),
 }
 """Ops, and the peers that can stand in for them."""
-TORCH_ONLY = ("linear_cross_entropy",)
-"""Ops without Triton kernels so far."""
 _chosen = "auto"
 
 
@@ -76,7 +75,7 @@ def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
 
     float64 always takes torch: kernels accumulate in float32. A chosen peer that lacks the op leaves it to `auto`.
     """
-    if dtype == torch.float64 or op in TORCH_ONLY:
+    if dtype == torch.float64:
         return "torch"
     automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
     if _chosen in ("torch", "triton"):

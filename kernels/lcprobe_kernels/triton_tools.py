@@ -1,4 +1,4 @@
-"""What every Triton kernel here shares: autotuning that also works in the interpreter, and products that are right there.
+"""What Triton kernels here share: autotuning and products that are right in the interpreter too, and dense operands.
 
 Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the language,
 and batch x length x heads may pass 2^31 elements.
@@ -17,6 +17,11 @@ from lcprobe_kernels.backends import interpreting
 def autotune(configs: Sequence[Any], key: Sequence[str]) -> Callable[[Any], Any]:
     """triton.autotune, or its first configuration alone in the interpreter (which has no clock to tune by)."""
     return triton.autotune(configs=list(configs)[:1] if interpreting() else list(configs), key=list(key))
+
+
+def unit(t: Tensor) -> Tensor:
+    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 @triton.jit
@@ -43,8 +48,3 @@ def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     high = state.to(tl.bfloat16)
     low = (state - high.to(tl.float32)).to(tl.bfloat16)
     return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)
-
-
-def unit(t: Tensor) -> Tensor:
-    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
-    return t if t.stride(-1) == 1 else t.contiguous()

@@ -42,7 +42,8 @@ def _past(
 @triton.jit
 def _before_silu(
     x, weight, bias, initial, documents, row, t, c, seqlen, C, x_b, x_l, here,
-    HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_STARTS: tl.constexpr, W: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_STARTS: tl.constexpr,
+    W: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The convolution at tokens `t`, in float32."""
     own = t * 0
@@ -143,8 +144,7 @@ def forward(
     """See `lcprobe_kernels.causal_conv1d._forward`; nothing is kept for backward."""
     x, y = unit(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid, common = _launch(x, weight, bias, initial, starts)
-    batch, seqlen, channels = x.shape
-    _forward_kernel[grid](*common, y, seqlen, channels, *x.stride()[:2], SILU=silu, **_flags(weight, bias, initial, starts))
+    _forward_kernel[grid](*common, y, *x.shape[1:], *x.stride()[:2], SILU=silu, **_flags(weight, bias, initial, starts))
     return y, y.new_empty(0, dtype=weight.dtype)
 
 
@@ -153,13 +153,12 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `lcprobe_kernels.causal_conv1d._backward`."""
     x, dy = unit(x), unit(dy)
-    (n_blocks, *_), common = grid, _ = _launch(x, weight, bias, initial, starts)
-    batch, seqlen, channels = x.shape
-    width = weight.shape[1]
+    grid, common = _launch(x, weight, bias, initial, starts)
+    (batch, seqlen, channels), width, n_blocks = x.shape, weight.shape[1], grid[0]
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     sums = torch.empty((batch * n_blocks, width + 1, channels), dtype=torch.float32, device=x.device)
     _backward_kernel[grid](
-        dy, *_[:5], dx, sums, seqlen, n_blocks, channels, *dy.stride()[:2], *x.stride()[:2],
+        dy, *common, dx, sums, seqlen, n_blocks, channels, *dy.stride()[:2], *x.stride()[:2],
         SILU=silu, **_flags(weight, bias, initial, starts),
     )  # fmt: skip
     total = sums.sum(0)

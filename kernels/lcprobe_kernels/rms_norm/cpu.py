@@ -1,4 +1,4 @@
-"""rms_norm in whole-tensor operations: any device, any float dtype. Rows are kept as one scale a group; the rest is done again."""
+"""rms_norm in whole-tensor operations: any device, any float dtype. Backward keeps one scale a group."""
 
 import torch
 from torch import Tensor

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, tile_sizes, unit
-from lcprobe_kernels.triton_tools import dot, dot_state
+from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, tile_sizes
+from lcprobe_kernels.triton_tools import dot, dot_state, unit
 
 
 @triton.jit

@@ -1,0 +1,147 @@
+"""linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (arXiv 2402.19427, eq. 4) and friends.
+
+Backward is the same recurrence run backwards in time (Martin & Cundy 2018, arXiv 1709.04057), g_t = dL/dh_t in total:
+
+    g_t = dh_t + a_{t+1} g_{t+1}      db_t = g_t      dlog_a_t = g_t a_t h_{t-1}      dh_0 = a_1 g_1
+
+`reference` is the definition. The fast forms (`cpu`, and Triton in `triton_scan`) walk pieces of the sequence from a zero
+state, keeping the product of each piece's decays, and then bring to every token what entered its piece. Decays are multiplied
+and never divided, so with log_a <= 0 nothing overflows, and a = 0 (log_a = -inf) is exact.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.linear_recurrence import cpu
+from lcprobe_kernels.linear_recurrence.reference import reference, step
+
+__all__ = ["linear_recurrence", "linear_recurrence_step", "reference"]
+NAME = "linear_recurrence"
+
+
+def linear_recurrence(
+    log_a: Tensor,
+    b: Tensor,
+    *,
+    initial_state: Tensor | None = None,
+    starts: Tensor | None = None,
+    return_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """A sequence of any length; accumulation and state in float32 (float64 for float64 b).
+
+    log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d). starts:
+    (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at.
+
+    Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was
+    returned, rounded to b's dtype. Not twice differentiable. Raises ArgumentError for other shapes, dtypes and devices.
+    """
+    _check(log_a, b, initial_state, starts)
+    wide = torch.promote_types(b.dtype, torch.float32)
+    initial_state = None if initial_state is None else initial_state.to(wide)
+    with torch.autocast(b.device.type, enabled=False):  # decays and states stay wide
+        if b.shape[1] == 1:
+            h = _one(log_a[:, 0].to(wide), b[:, 0].to(wide), initial_state, starts)
+            return h[:, None].to(b.dtype), h if return_state else None
+        h, state = _forward(log_a, b, initial_state, starts, return_state)
+    return h, state if return_state else None
+
+
+def linear_recurrence_step(log_a: Tensor, b: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of decoding: all (batch, d), state float32 or wider -> h like b, and the new state.
+
+    Raises ArgumentError as `linear_recurrence` does.
+    """
+    h, after = linear_recurrence(log_a[:, None], b[:, None], initial_state=state, return_state=True)
+    assert after is not None
+    return h[:, 0], after
+
+
+def _one(log_a: Tensor, b: Tensor, state: Tensor | None, starts: Tensor | None) -> Tensor:
+    h = step(log_a, b, torch.zeros_like(b) if state is None else state)
+    return h if starts is None else torch.where(starts, b, h)
+
+
+@torch.library.custom_op("lcprobe::linear_recurrence_fwd", mutates_args=())
+def _forward(
+    log_a: Tensor,
+    b: Tensor,
+    initial_state: Optional[Tensor],  # noqa: UP045 - schemas are read from these
+    starts: Optional[Tensor],  # noqa: UP045
+    return_state: bool,
+) -> tuple[Tensor, Tensor]:
+    """h, and the final state (empty unless asked for)."""
+    if path_of(NAME, b.device, b.dtype) == "triton":
+        from lcprobe_kernels.linear_recurrence import triton_scan as path
+    else:
+        path = cpu
+    return path.forward(log_a, b, initial_state, starts, return_state)
+
+
+@_forward.register_fake
+def _(log_a, b, initial_state, starts, return_state):
+    wide = torch.promote_types(b.dtype, torch.float32)
+    state = b.new_empty((b.shape[0], b.shape[2]) if return_state else (0,), dtype=wide)
+    return torch.empty_like(b, memory_format=torch.contiguous_format), state
+
+
+@torch.library.custom_op("lcprobe::linear_recurrence_bwd", mutates_args=())
+def _backward(
+    dh: Tensor,
+    dfinal: Optional[Tensor],  # noqa: UP045
+    log_a: Tensor,
+    h: Tensor,
+    initial_state: Optional[Tensor],  # noqa: UP045
+    starts: Optional[Tensor],  # noqa: UP045
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dlog_a, db, dinitial_state; the last is empty without an initial state."""
+    if path_of(NAME, h.device, h.dtype) == "triton":
+        from lcprobe_kernels.linear_recurrence import triton_scan as path
+    else:
+        path = cpu
+    return path.backward(dh, dfinal, log_a, h, initial_state, starts)
+
+
+@_backward.register_fake
+def _(dh, dfinal, log_a, h, initial_state, starts):
+    like = lambda t: torch.empty_like(t, memory_format=torch.contiguous_format)  # noqa: E731
+    state = (
+        like(initial_state) if initial_state is not None else h.new_empty(0, dtype=torch.promote_types(h.dtype, torch.float32))
+    )
+    return like(log_a), like(h), state
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    log_a, _, initial_state, starts, _ = inputs
+    ctx.save_for_backward(log_a, output[0], initial_state, starts)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, dh: Any, dfinal: Any) -> Any:
+    log_a, h, initial_state, starts = ctx.saved_tensors
+    dh = torch.zeros_like(h) if dh is None else dh
+    dlog_a, db, dinitial = _backward(dh, dfinal, log_a, h, initial_state, starts)
+    return dlog_a, db, None if initial_state is None else dinitial, None, None
+
+
+torch.library.register_autograd("lcprobe::linear_recurrence_fwd", _gradients, setup_context=_save)
+
+
+def _check(log_a: Tensor, b: Tensor, initial_state: Tensor | None, starts: Tensor | None) -> None:
+    if b.dim() != 3 or not b.numel() or not b.is_floating_point():
+        raise ArgumentError(f"{NAME}: b", f"{b.dtype} of shape {tuple(b.shape)}", "floating (batch, seqlen, d), none of them 0")
+    check_shape(NAME, "log_a", log_a, tuple(b.shape))
+    if initial_state is not None:
+        check_shape(NAME, "initial_state", initial_state, (b.shape[0], b.shape[2]))
+    if starts is not None:
+        check_shape(NAME, "starts", starts, tuple(b.shape[:2]))
+        if starts.dtype != torch.bool:
+            raise ArgumentError(f"{NAME}: starts", str(starts.dtype), "torch.bool")
+    for name, tensor in {"log_a": log_a, "initial_state": initial_state, "starts": starts}.items():
+        if tensor is not None and name != "starts" and not tensor.is_floating_point():
+            raise ArgumentError(f"{NAME}: {name}", str(tensor.dtype), "a floating dtype")
+        if tensor is not None and tensor.device != b.device:
+            raise ArgumentError(f"{NAME}: {name}", f"on {tensor.device}", f"on {b.device}, as b is")
