@@ -14,7 +14,9 @@ from torch import Tensor
 from lcprobe_kernels.causal_conv1d import cpu
 from lcprobe_kernels.triton_tools import unit
 
-BT, BC = 32, 64
+BC = 64
+BT = {"forward": 32, "backward": 16}
+"""Backward holds the tile at `width` shifts: 32 tokens would spill."""
 
 
 @triton.jit
@@ -143,8 +145,10 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """See `lcprobe_kernels.causal_conv1d._forward`; nothing is kept for backward."""
     x, y = unit(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    grid, common = _launch(x, weight, bias, initial, starts)
-    _forward_kernel[grid](*common, y, *x.shape[1:], *x.stride()[:2], SILU=silu, **_flags(weight, bias, initial, starts))
+    grid, common = _launch(x, weight, bias, initial, starts, BT["forward"])
+    _forward_kernel[grid](
+        *common, y, *x.shape[1:], *x.stride()[:2], SILU=silu, BT=BT["forward"], **_flags(weight, bias, initial, starts)
+    )
     return y, y.new_empty(0, dtype=weight.dtype)
 
 
@@ -153,13 +157,13 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `lcprobe_kernels.causal_conv1d._backward`."""
     x, dy = unit(x), unit(dy)
-    grid, common = _launch(x, weight, bias, initial, starts)
+    grid, common = _launch(x, weight, bias, initial, starts, BT["backward"])
     (batch, seqlen, channels), width, n_blocks = x.shape, weight.shape[1], grid[0]
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     sums = torch.empty((batch * n_blocks, width + 1, channels), dtype=torch.float32, device=x.device)
     _backward_kernel[grid](
         dy, *common, dx, sums, seqlen, n_blocks, channels, *dy.stride()[:2], *x.stride()[:2],
-        SILU=silu, **_flags(weight, bias, initial, starts),
+        SILU=silu, BT=BT["backward"], **_flags(weight, bias, initial, starts),
     )  # fmt: skip
     total = sums.sum(0)
     dinitial = dx.new_empty(0, dtype=weight.dtype)
@@ -171,13 +175,13 @@ def backward(
     return dx, total[:width].t().contiguous().to(weight.dtype), total[width].clone(), dinitial
 
 
-def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, starts: Tensor | None):
+def _launch(x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, starts: Tensor | None, bt: int):
     documents = x if starts is None else starts.cumsum(1, dtype=torch.int32)
-    grid = (triton.cdiv(x.shape[1], BT), triton.cdiv(x.shape[2], BC), x.shape[0])
+    grid = (triton.cdiv(x.shape[1], bt), triton.cdiv(x.shape[2], BC), x.shape[0])
     given = (x, weight.contiguous(), weight if bias is None else bias, x if initial is None else initial.contiguous(), documents)
     return grid, given
 
 
 def _flags(weight: Tensor, bias: Tensor | None, initial: Tensor | None, starts: Tensor | None) -> dict:
     has = {"HAS_BIAS": bias is not None, "HAS_INITIAL": initial is not None, "HAS_STARTS": starts is not None}
-    return {**has, "W": weight.shape[1], "BT": BT, "BC": BC, "num_warps": 4}
+    return {**has, "W": weight.shape[1], "BC": BC, "num_warps": 4}

@@ -121,4 +121,4 @@ def _rows(t: Tensor) -> Tensor:
 def _tiles(d: int) -> dict:
     """One group a row, several rows where a group is small."""
     width = max(16, triton.next_power_of_2(d))
-    return {"ROWS": max(1, 2048 // width), "BD": width, "num_warps": 4 if width <= 2048 else 8}
+    return {"ROWS": max(1, 2048 // width), "BD": width, "num_warps": min(8, max(4, width // 512))}

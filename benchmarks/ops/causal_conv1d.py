@@ -1,0 +1,73 @@
+"""causal_conv1d with SiLU beside PyTorch's grouped convolution, and on a GPU the causal-conv1d package and fla's convolution."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from lcprobe_kernels.causal_conv1d import causal_conv1d, reference
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.ops.case import Case
+
+WIDTH = 4
+
+
+def cases(gpu: bool) -> list[Case]:
+    """Mamba2's x, B, C: 5,376 channels at 2.7 B; 1,280 and 640 at d_model 512 and 256."""
+    if gpu:
+        return [_case(16384 // n or 1, n, 5376, torch.bfloat16, "cuda") for n in (2048, 16384, 65536)]
+    return [_case(*shape, torch.float32, "cpu") for shape in ((8, 128, 256), (1, 2048, 1280), (1, 16384, 640))]
+
+
+def _case(batch: int, length: int, channels: int, dtype: torch.dtype, device: str) -> Case:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device, dtype)
+
+    x, dy = draw(batch, length, channels).requires_grad_(), draw(batch, length, channels)
+    weight, bias = draw(channels, WIDTH).requires_grad_(), draw(channels).requires_grad_()
+    leaves = [x, weight, bias]
+
+    def step(op: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            torch.autograd.grad(op(x, weight, bias), leaves, dy)
+
+        return run
+
+    def check() -> float:
+        def judged(op: Callable[..., tuple[Tensor, Tensor | None]], wide: bool) -> list[Tensor]:
+            part = [x[:1, :200], weight, bias]
+            own = [(t.double() if wide else t).detach().requires_grad_() for t in part]
+            y = op(*own, silu=True)[0]
+            return [t.detach().double() for t in (y, *torch.autograd.grad(y, own, dy[:1, :200].to(y.dtype)))]
+
+        pairs = zip(judged(causal_conv1d, False), judged(reference, True), strict=True)
+        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+
+    numbers = batch * length * channels
+    return Case(
+        "causal_conv1d", f"{batch} x {length} x {channels}, width {WIDTH}", str(dtype).removeprefix("torch."),
+        step(lambda *a: causal_conv1d(*a, silu=True)[0]), {k: step(v) for k, v in _peers(device).items()}, check,
+        numbers * (6 * WIDTH + 12), 5 * x.nbytes,  # x in, y out; x, dy in, dx out
+    )  # fmt: skip
+
+
+def _peers(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Under our signature."""
+
+    def grouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        padded = F.pad(x.transpose(1, 2), (WIDTH - 1, 0))
+        return F.silu(F.conv1d(padded, weight[:, None], bias, groups=x.shape[2])).transpose(1, 2)
+
+    found: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"torch conv1d, grouped": grouped}
+    if device == "cuda" and find_spec("causal_conv1d") is not None:
+        from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
+
+        found["causal-conv1d"] = lambda x, w, b: causal_conv1d_fn(x.transpose(1, 2), w, b, activation="silu").transpose(1, 2)
+    if device == "cuda" and find_spec("fla") is not None:
+        from fla.modules.convolution import causal_conv1d as fla_conv  # pyright: ignore[reportMissingImports]
+
+        found["flash-linear-attention"] = lambda x, w, b: fla_conv(x, w, b, activation="silu")[0]
+    return found

@@ -1,0 +1,110 @@
+"""rms_norm with Mamba2's gate, and with the residual sum, beside PyTorch's, transformers', and on a GPU the peers' kernels."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from lcprobe_kernels.rms_norm import add_rms_norm, reference, rms_norm
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.ops.case import Case
+
+EPS = 1e-5
+Norm = Callable[[Tensor, Tensor, Tensor], Any]
+"""(x, what stands beside it, weight) -> y, and with a residual the sum."""
+
+
+def cases(gpu: bool) -> list[Case]:
+    """The gated norm at Mamba2's inner width, and the block's norm with its residual at d_model."""
+    if gpu:
+        return [_case(kind, 16384, d, torch.bfloat16, "cuda") for kind, d in (("gate", 5120), ("residual", 2560))]
+    shapes = (("gate", 1024, 128), ("gate", 2048, 1024), ("residual", 1024, 64), ("residual", 2048, 512))
+    return [_case(*shape, torch.float32, "cpu") for shape in shapes]
+
+
+def _case(kind: str, rows: int, d: int, dtype: torch.dtype, device: str) -> Case:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    x, weight, dy = draw(rows, d).to(dtype).requires_grad_(), draw(d).requires_grad_(), draw(rows, d).to(dtype)
+    beside = (draw(rows, d).to(dtype) if kind == "gate" else draw(rows, d)).requires_grad_()
+    dtotal, leaves = draw(rows, d), [x, beside, weight]
+
+    def step(op: Norm) -> Callable[[], None]:
+        def run() -> None:
+            _gradients(op(x, beside, weight), leaves, dy, dtotal)
+
+        return run
+
+    def check() -> float:
+        def judged(op: Norm, wide: bool) -> list[Tensor]:
+            own = [(t.double() if wide else t).detach().requires_grad_() for t in (x[:200], beside[:200], weight)]
+            made = op(*own)
+            return [_first(made).detach().double(), *(g.double() for g in _gradients(made, own, dy[:200], dtotal[:200]))]
+
+        def definition(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
+            y, total = reference(x, weight, EPS, **{kind: beside})
+            return y if kind == "gate" else (y, total)
+
+        pairs = zip(judged(ours, False), judged(definition, True), strict=True)
+        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+
+    def ours(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
+        return rms_norm(x, weight, EPS, gate=beside) if kind == "gate" else add_rms_norm(x, beside, weight, EPS)
+
+    # gate: x, z in, y out; x, z, dy in, dx, dz out. residual: x, r in, y, sum out; sum, dy, dsum in, dx, dr out (one sum)
+    moved = 8 * x.nbytes if kind == "gate" else 4 * x.nbytes + 5 * beside.nbytes
+    return Case(
+        f"rms_norm, {kind}", f"{rows} x {d}", str(dtype).removeprefix("torch."), step(ours),
+        {k: step(v) for k, v in _peers(kind, d, device).items()}, check, 20.0 * rows * d, moved,
+    )  # fmt: skip
+
+
+def _first(made: Any) -> Tensor:
+    return made if isinstance(made, Tensor) else made[0]
+
+
+def _gradients(made: Any, leaves: list[Tensor], dy: Tensor, dtotal: Tensor) -> tuple[Tensor, ...]:
+    if isinstance(made, Tensor):
+        return torch.autograd.grad(made, leaves, dy.to(made.dtype))
+    y, total = made
+    return torch.autograd.grad([y, total], leaves, [dy.to(y.dtype), dtotal.to(total.dtype)])
+
+
+def _peers(kind: str, d: int, device: str) -> dict[str, Norm]:
+    """Under our signature."""
+    found: dict[str, Norm] = {}
+    if kind == "residual":
+
+        def plain(x: Tensor, residual: Tensor, weight: Tensor) -> Any:
+            total = residual + x
+            return F.rms_norm(total, (d,), weight, EPS).to(x.dtype), total
+
+        found["torch add, rms_norm"] = plain
+    elif find_spec("transformers") is not None:
+        from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
+
+        module = MambaRMSNormGated(d, d, EPS)
+
+        def gated(x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+            return torch.func.functional_call(module, {"weight": weight}, (x, gate))
+
+        found["transformers (Mamba2)"] = gated
+    if device == "cuda" and find_spec("mamba_ssm") is not None:
+        if kind == "gate":
+            from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn  # pyright: ignore[reportMissingImports]
+
+            found["mamba-ssm"] = lambda x, z, w: rmsnorm_fn(x, w, None, z=z, eps=EPS, norm_before_gate=False)
+        else:
+            from mamba_ssm.ops.triton.layer_norm import rms_norm_fn  # pyright: ignore[reportMissingImports]
+
+            found["mamba-ssm"] = lambda x, r, w: rms_norm_fn(x, w, None, residual=r, eps=EPS, prenorm=True, residual_in_fp32=True)
+    if device == "cuda" and kind == "residual" and find_spec("liger_kernel") is not None:
+        from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction  # pyright: ignore[reportMissingImports]
+
+        found["Liger"] = lambda x, r, w: LigerFusedAddRMSNormFunction.apply(x, r, w, EPS)
+    return found
