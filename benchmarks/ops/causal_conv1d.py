@@ -63,7 +63,7 @@ def _peers(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]
 
     found: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"torch conv1d, grouped": grouped}
     if device == "cuda" and find_spec("causal_conv1d") is not None:
-        from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
+        from causal_conv1d import causal_conv1d_fn  # pyright: ignore
 
         found["causal-conv1d"] = lambda x, w, b: causal_conv1d_fn(x.transpose(1, 2), w, b, activation="silu").transpose(1, 2)
     if device == "cuda" and find_spec("fla") is not None:

@@ -4,7 +4,7 @@ A program holds (BT tokens, BC channels). Taps are loads of the same tile some t
 the gradient before SiLU at `width` shifts, so the convolution is done again there instead of being stored; sums over tokens leave
 each program as one row of partial sums, added in a fixed order. Rows are addressed with 64 bits.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 import torch
 import triton

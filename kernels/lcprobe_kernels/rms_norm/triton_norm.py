@@ -3,7 +3,7 @@
 A program holds ROWS rows of one group. Backward walks a strip of rows and sums dweight on the way: one row of partial sums a
 program, added in a fixed order, so that there are no atomics. Rows are addressed with 64 bits.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 import torch
 import triton
