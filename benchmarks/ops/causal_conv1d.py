@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d, reference
+from lcprobe_kernels.peers import triton_code
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,11 +64,11 @@ def _peers(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]
 
     found: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"torch conv1d, grouped": grouped}
     if device == "cuda" and find_spec("causal_conv1d") is not None:
-        from causal_conv1d import causal_conv1d_fn  # pyright: ignore
-
-        found["causal-conv1d"] = lambda x, w, b: causal_conv1d_fn(x.transpose(1, 2), w, b, activation="silu").transpose(1, 2)
+        found["causal-conv1d"] = lambda x, w, b: (
+            triton_code("causal_conv1d").causal_conv1d_fn(x.transpose(1, 2), w, b, activation="silu").transpose(1, 2)
+        )
     if device == "cuda" and find_spec("fla") is not None:
-        from fla.modules.convolution import causal_conv1d as fla_conv  # pyright: ignore[reportMissingImports]
-
-        found["flash-linear-attention"] = lambda x, w, b: fla_conv(x, w, b, activation="silu")[0]
+        found["flash-linear-attention"] = lambda x, w, b: triton_code("fla.modules.convolution").causal_conv1d(
+            x, w, b, activation="silu"
+        )[0]
     return found

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import torch
 from lcprobe_kernels.linear_recurrence import linear_recurrence, reference
+from lcprobe_kernels.peers import triton_code
 from torch import Tensor
 
 from benchmarks.ops.case import Case
@@ -63,10 +64,10 @@ def _peers(length: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Ten
 
             found["transformers (RecurrentGemma)"] = recurrent_gemma
     if device == "cuda" and find_spec("fla") is not None:
-        from fla.ops.hgrn import chunk_hgrn, fused_recurrent_hgrn  # pyright: ignore[reportMissingImports]
-
-        found["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: chunk_hgrn(b, log_a)[0]
-        found["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: fused_recurrent_hgrn(b, log_a)[0]
+        found["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: triton_code("fla.ops.hgrn").chunk_hgrn(b, log_a)[0]
+        found["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: triton_code("fla.ops.hgrn").fused_recurrent_hgrn(
+            b, log_a
+        )[0]
     return found
 
 

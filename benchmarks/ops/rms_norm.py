@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from lcprobe_kernels.peers import triton_code
 from lcprobe_kernels.rms_norm import add_rms_norm, reference, rms_norm
 from torch import Tensor
 from torch.nn import functional as F
@@ -96,16 +97,16 @@ def _peers(kind: str, d: int, device: str) -> dict[str, Norm]:
 
         found["transformers (Mamba2)"] = gated
     if device == "cuda" and find_spec("mamba_ssm") is not None:
-        if kind == "gate":
-            from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn  # pyright: ignore[reportMissingImports]
+        norms = "mamba_ssm.ops.triton.layernorm_gated" if kind == "gate" else "mamba_ssm.ops.triton.layer_norm"
 
-            found["mamba-ssm"] = lambda x, z, w: rmsnorm_fn(x, w, None, z=z, eps=EPS, norm_before_gate=False)
-        else:
-            from mamba_ssm.ops.triton.layer_norm import rms_norm_fn  # pyright: ignore[reportMissingImports]
+        def mamba(x: Tensor, beside: Tensor, w: Tensor) -> Any:
+            code = triton_code(norms)
+            if kind == "gate":
+                return code.rmsnorm_fn(x, w, None, z=beside, eps=EPS, norm_before_gate=False)
+            return code.rms_norm_fn(x, w, None, residual=beside, eps=EPS, prenorm=True, residual_in_fp32=True)
 
-            found["mamba-ssm"] = lambda x, r, w: rms_norm_fn(x, w, None, residual=r, eps=EPS, prenorm=True, residual_in_fp32=True)
+        found["mamba-ssm"] = mamba
     if device == "cuda" and kind == "residual" and find_spec("liger_kernel") is not None:
-        from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction  # pyright: ignore[reportMissingImports]
-
-        found["Liger"] = lambda x, r, w: LigerFusedAddRMSNormFunction.apply(x, r, w, EPS)
+        liger = "liger_kernel.ops.fused_add_rms_norm"
+        found["Liger"] = lambda x, r, w: triton_code(liger).LigerFusedAddRMSNormFunction.apply(x, r, w, EPS)
     return found

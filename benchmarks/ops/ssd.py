@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from lcprobe_kernels.peers import triton_code
 from lcprobe_kernels.ssd import reference, ssd
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def cases(gpu: bool) -> list[Case]:
     if gpu:
         shapes = [(16384 // length or 1, length, 80, 64, 128) for length in (2048, 4096, 16384, 65536)]
         return [_op(*shape, torch.bfloat16, "cuda") for shape in shapes]
-    shapes = [(2, 1024, 16, 64, 128), (1, 2048, 16, 64, 128), (1, 8192, 16, 64, 128), (1, 65536, 4, 32, 32)]
+    shapes = [(2, 1024, 16, 64, 128), (1, 2048, 16, 64, 128), (1, 8192, 4, 32, 32), (1, 65536, 4, 32, 32)]
     return [_op(*shape, torch.float32, "cpu") for shape in shapes] + [_mixer(1, 2048, 512), _mixer(2, 512, 256)]
 
 
@@ -63,19 +64,18 @@ def _peers(device: str) -> dict[str, Callable[..., Any]]:
     if device == "cpu":
         return found
     if find_spec("mamba_ssm") is not None:
-        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # pyright: ignore[reportMissingImports]
-
-        found["mamba-ssm"] = lambda x, dt, A, B, C, D, bias: mamba_chunk_scan_combined(
-            x, dt, A, B, C, 256, D=D, dt_bias=bias, dt_softplus=True
-        )
+        found["mamba-ssm"] = lambda x, dt, A, B, C, D, bias: triton_code(
+            "mamba_ssm.ops.triton.ssd_combined"
+        ).mamba_chunk_scan_combined(x, dt, A, B, C, 256, D=D, dt_bias=bias, dt_softplus=True)
     if find_spec("fla") is not None:
-        from fla.ops.simple_gla import chunk_simple_gla  # pyright: ignore[reportMissingImports]
 
         def simple_gla(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Tensor:
             soft = torch.nn.functional.softplus(dt.float() + bias)
             heads = x.shape[2]
             q, k = C.expand(-1, -1, heads, -1), B.expand(-1, -1, heads, -1)
-            out, _ = chunk_simple_gla(q, k, (x * soft[..., None]).to(x.dtype), soft * A, scale=1.0)
+            out, _ = triton_code("fla.ops.simple_gla").chunk_simple_gla(
+                q, k, (x * soft[..., None]).to(x.dtype), soft * A, scale=1.0
+            )
             return out + D[:, None].to(x.dtype) * x
 
         found["flash-linear-attention"] = simple_gla
@@ -93,28 +93,35 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
         for name, parameter in ours.named_parameters():
             if not ours.init_parameter(name, parameter, generator):
                 parameter.normal_(0, 0.02, generator=generator)
-    config = transformers.Mamba2Config(
-        hidden_size=d_model, num_heads=2 * d_model // 64, head_dim=64, state_size=128, n_groups=1, expand=2, conv_kernel=4,
-        chunk_size=64, num_hidden_layers=1,
-    )  # fmt: skip
-    peer: Any = Mamba2Mixer(config, layer_idx=0)
+    peers: dict[str, Any] = {}
+    for chunk in (256, 64):  # transformers' own default, and the size that is faster on a CPU
+        config = transformers.Mamba2Config(
+            hidden_size=d_model, num_heads=2 * d_model // 64, head_dim=64, state_size=128, n_groups=1, expand=2, conv_kernel=4,
+            chunk_size=chunk, num_hidden_layers=1,
+        )  # fmt: skip
+        peers[f"transformers, chunk {chunk}"] = Mamba2Mixer(config, layer_idx=0)
     names = {"conv_weight": "conv1d.weight", "conv_bias": "conv1d.bias", "norm_weight": "norm.weight"}
     weights = {names.get(k, k): v for k, v in ours.state_dict().items()}
     weights["conv1d.weight"] = weights["conv1d.weight"][:, None]
-    peer.load_state_dict(weights)
+    for peer in peers.values():
+        peer.load_state_dict(weights)
     x = torch.randn(batch, length, d_model, generator=generator).requires_grad_()
     where = Where(torch.arange(length))
     dy = torch.randn(x.shape, generator=generator)
 
     def check() -> float:
         with torch.no_grad():
-            a, b = ours(x[:, :256], Where(torch.arange(256)))[0], peer(x[:, :256])
+            a, b = ours(x[:, :256], Where(torch.arange(256)))[0], peers["transformers, chunk 64"](x[:, :256])
         return float((a - b).abs().max() / b.abs().max())
 
     tokens = batch * length
     flops = 3 * tokens * ours.cost(ours.config, d_model, length).flops
     return Case(
         "mamba2 mixer", f"{batch} x {length} x {d_model}", "float32",
-        lambda: torch.autograd.backward(ours(x, where)[0], dy), {"transformers": lambda: torch.autograd.backward(peer(x), dy)},
+        lambda: torch.autograd.backward(ours(x, where)[0], dy), {k: _backward(peer, x, dy) for k, peer in peers.items()},
         check, flops, 4.0 * tokens * d_model * 40,
     )  # fmt: skip
+
+
+def _backward(module: Any, x: Tensor, dy: Tensor) -> Callable[[], None]:
+    return lambda: torch.autograd.backward(module(x), dy)

@@ -15,7 +15,7 @@ from lcprobe_kernels.errors import ArgumentError
 
 BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla")
 PEERS: dict[str, tuple[str, ...]] = {
-    "ssd": (),
+    "ssd": ("mamba_ssm",),
     "causal_conv1d": (),
     "rms_norm": (),
     "linear_recurrence": (),

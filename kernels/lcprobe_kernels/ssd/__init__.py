@@ -66,6 +66,10 @@ def ssd(
                 state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=wide, device=x.device))
             y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
             return y[:, None], state if return_state else None
+        if path_of("ssd", x.device, x.dtype) == "mamba_ssm":
+            from lcprobe_kernels.ssd import mamba_ssm
+
+            return mamba_ssm.run(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size, return_state)
         y, state, *_ = _forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, *dt_limit, chunk_size or 0, return_state)
     return y, state if return_state else None
 
