@@ -42,7 +42,8 @@ SCHEMA = pa.schema(
         ("prediction", pa.string()),  # greedy continuation, as long as the answer
         ("scoring", pa.string()),  # teacher_forced | generate
         ("status", pa.string()),  # ok | oom
-        ("batch", pa.int32()),  # rows scored together
+        ("batch", pa.int32()),  # questions scored together
+        ("read_tokens", pa.int32()),  # of the prompt, not read for a question before it; null where nothing is read
         ("episode", pa.string()),  # digest of the token ids
     ]
 )

@@ -62,7 +62,8 @@ class ProbeConfig:
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     batch_tokens: int = 32_768
-    """Tokens scored together; halved and tried again when memory runs out."""
+    """Rows times length that are held together; halved and tried again when memory runs out. What prompts have in common is
+    read once."""
     chunk: int = 1024
     """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
     while_training: Grid | None = None

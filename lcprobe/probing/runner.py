@@ -4,7 +4,7 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from lcprobe.probing.grid import Plan, TaskSet, Unit
 from lcprobe.probing.scoring import Item, Score, Scorer
+from lcprobe.probing.sharing import families
 from lcprobe.probing.store import Store
 from lcprobe.records import Record
 from lcprobe.tasks.episode import SUITE, Factors
@@ -71,10 +72,12 @@ def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) ->
 def _run_unit(
     unit: Unit, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, name: str, batch_tokens: int, scoring: str
 ) -> list[Record]:
-    finished = store.resume(name)
-    records = [record for batch in finished for record in batch]
-    for number, batch in enumerate(_batches(_items(unit, tasks), batch_tokens)):
-        if number < len(finished):
+    finished = [record for batch in store.resume(name) for record in batch]
+    known = {(r["depth"], r["index"], r["query"]) for r in finished}
+    records = finished
+    for batch in _batches(_items(unit, tasks), batch_tokens):
+        batch = [(f, item) for f, item in batch if (f.depth, f.index, item.number) not in known]
+        if not batch:
             continue
         scores, size = _score(scorer, [item for _, item in batch])
         made = [
@@ -94,15 +97,11 @@ def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
     return items
 
 
-def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> Iterator[list[tuple[Factors, Item]]]:
-    """Items of equal prompt length, as many as fit; a pure function of the items, so that a resumed unit goes on."""
-    by_length: dict[int, list[tuple[Factors, Item]]] = {}
-    for factors, item in items:
-        by_length.setdefault(item.query.start, []).append((factors, item))
-    for length in sorted(by_length):
-        same, size = by_length[length], max(1, batch_tokens // length)
-        for lo in range(0, len(same), size):
-            yield same[lo : lo + size]
+def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> list[list[tuple[Factors, Item]]]:
+    """Items with a common beginning together, as many as fit: a pure function of its arguments."""
+    prompts = [item.prompt for _, item in items]
+    rows = max(1, batch_tokens // max(map(len, prompts)))
+    return [[items[i] for i in batch] for batch in families(prompts, rows)]
 
 
 def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
@@ -147,7 +146,7 @@ def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subje
         "length": unit.length,
         "depth": factors.depth,
         "index": factors.index,
-        "query": episode.queries.index(query),
+        "query": item.number,
         "realised_depth": episode.realised_depth,
         "distance": query.distance,
         "haystack_start": episode.haystack_start,

@@ -122,14 +122,15 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> pa.Table:
         digest = digest_file(target.checkpoint / "model.safetensors")[:16]
         subject = Subject(target.name, digest, progress.step, progress.tokens)
         generate = session.config.probe.scoring == "generate"
-        scorer = ModelScorer(model, session.data.tokenizer, device, session.config.probe.chunk, generate)
+        chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
+        scorer = ModelScorer(model, session.data.tokenizer, device, chunk, generate, batch_tokens)
         ids = run_plan(
             session.plan,
             session.tasks,
             scorer,
             subject,
             session.store,
-            batch_tokens=session.config.probe.batch_tokens,
+            batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
             say=say(target.name),
         )

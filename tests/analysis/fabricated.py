@@ -109,6 +109,7 @@ def _of_model(
         "scoring": np.full(rows, "teacher_forced"),
         "status": np.full(rows, "ok"),
         "batch": np.full(rows, 64),
+        "read_tokens": c["length"] - 4,
         "episode": np.full(rows, "00"),
     }
     return pa.table({f.name: pa.array(columns[f.name]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
