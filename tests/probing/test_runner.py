@@ -244,7 +244,6 @@ def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(
     assert read < 0.85 * prompts
     _, halved = run(tasks, Store(tmp_path / "halved"), moody(trained, tasks, most=3), sweep, 1500)
     assert close(halved, whole)
-    assert read < np.array(halved["read_tokens"]).sum() < prompts
     store = Store(tmp_path / "cut")
     with pytest.raises(KeyboardInterrupt):
         run(tasks, store, moody(trained, tasks, calls=3), sweep, 1500)
