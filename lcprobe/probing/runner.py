@@ -4,9 +4,9 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from lcprobe.records import Record
 from lcprobe.tasks.episode import SUITE, Factors
 
 log = logging.getLogger(__name__)
+T, R = TypeVar("T"), TypeVar("R")
 Say = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in all, what comes next)."""
 
@@ -104,10 +105,13 @@ def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> list[list[
     return [[items[i] for i in batch] for batch in families(prompts, rows)]
 
 
-def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
-    """Scores, and how many were scored at once; on out-of-memory in halves, and None for a single one that does not fit."""
+def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:
+    """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
+
+    tokens: of the longest item, for messages.
+    """
     try:
-        return list(scorer.score(items)), len(items)
+        return list(score(items)), len(items)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -115,13 +119,17 @@ def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:
-        log.warning("one sample of %d tokens does not fit into memory; recorded as such", items[0].query.stop)
+        log.warning("one sample of %d tokens does not fit into memory; recorded as such", tokens)
         return [None], 1
     half = len(items) // 2
-    log.warning("out of memory with %d prompts of %d tokens: trying %d", len(items), items[0].query.start, half)
-    first, size = _score(scorer, items[:half])
-    second, other = _score(scorer, items[half:])
+    log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
+    first, size = in_halves(score, items[:half], tokens)
+    second, other = in_halves(score, items[half:], tokens)
     return first + second, min(size, other)
+
+
+def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
+    return in_halves(scorer.score, items, max(item.query.stop for item in items))
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -89,12 +89,16 @@ class ModelScorer:
         batch_tokens / length rows, with few that wait.
         """
         prompts = [item.prompt for item in items]
-        program = share(prompts, self.batch_tokens // max(map(len, prompts)))
+        program = self.plan(prompts)
         scores: dict[int, Score] = {}
         for ended, state, last in read(self.model, program, prompts, self.chunk, self.device):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
                 scores[number] = replace(score, read_tokens=int(program.new[number]))
         return [scores[i] for i in range(len(items))]
+
+    def plan(self, prompts: list[np.ndarray]) -> Program:
+        """How prompts are read: in as many rows as batch_tokens allows at their length."""
+        return share(prompts, self.batch_tokens // max(map(len, prompts)))
 
     def _answers(self, items: list[Item], state: Any, last: Tensor) -> list[Score]:
         """Scores of items from the states after their prompts and the hidden vectors of their last tokens."""
@@ -136,16 +140,7 @@ class ModelScorer:
         if ids.shape[1] > 1:
             more, _ = self.model.hidden(ids[:, :-1], state=state)
             hidden = torch.cat([hidden, more], dim=1)
-        flat, targets = hidden.flatten(0, 1), ids.flatten()
-        likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
-        right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
-        for lo in range(0, len(flat), LOGIT_ROWS):
-            part = slice(lo, lo + LOGIT_ROWS)
-            logits = self.model.logits(flat[part])
-            picked = logits.gather(-1, targets[part, None])[:, 0]
-            likelihood[part] = picked - logits.logsumexp(-1)
-            right[part] = logits.argmax(-1) == targets[part]
-        return likelihood.view(ids.shape), right.view(ids.shape)
+        return predicted(self.model, hidden, ids)
 
     def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
@@ -162,6 +157,22 @@ class ModelScorer:
                 hidden = out[:, -1]
         ids = torch.stack(made, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
+
+
+def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target and whether it is the first
+    choice. Logits exist for LOGIT_ROWS places at a time.
+    """
+    flat, ids = hidden.flatten(0, 1), targets.flatten()
+    likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
+    right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
+    for lo in range(0, len(flat), LOGIT_ROWS):
+        part = slice(lo, lo + LOGIT_ROWS)
+        logits = model.logits(flat[part])
+        picked = logits.gather(-1, ids[part, None])[:, 0]
+        likelihood[part] = picked - logits.logsumexp(-1)
+        right[part] = logits.argmax(-1) == ids[part]
+    return likelihood.view(targets.shape), right.view(targets.shape)
 
 
 def read(

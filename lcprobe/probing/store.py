@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """Finished units of one folder."""
+    """Finished units of one folder, all of one schema."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, schema: pa.Schema = SCHEMA):
+        self.folder, self.schema = folder, schema
 
     @staticmethod
     def unit_id(facts: dict[str, Any]) -> str:
@@ -43,7 +43,7 @@ class Store:
 
     def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
         """Write a unit whole, with page checksums and its facts in the metadata, and drop its journal."""
-        table = table_of(records).replace_schema_metadata({"lcprobe": json.dumps(facts, sort_keys=True)})
+        table = table_of(records, self.schema).replace_schema_metadata({"lcprobe": json.dumps(facts, sort_keys=True)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         write_atomic(self._path(unit), buffer.getvalue())
@@ -52,12 +52,12 @@ class Store:
     def read(self, units: Iterable[str]) -> pa.Table:
         """The records of finished units as one table. Raises DataError naming a damaged file, which is set aside."""
         tables = [self._read(self._path(unit)) for unit in units]
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def _read(self, path: Path) -> pa.Table:
         try:
             table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
-            if not table.schema.equals(SCHEMA):
+            if not table.schema.equals(self.schema):
                 raise pa.ArrowInvalid("columns of another version")
             return table
         except (OSError, pa.ArrowException) as error:
