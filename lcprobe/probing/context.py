@@ -25,7 +25,6 @@ from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.runner import Subject, in_halves
 from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
-from lcprobe.records import Record
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.haystack import Materials
@@ -194,4 +193,3 @@ def _distance(model: Any, first: Tensor, second: Tensor) -> list[float]:
     for a, b in zip(first, second, strict=True):  # a row at a time: a vocabulary may be large
         made.append(float((model.logits(a).softmax(-1) - model.logits(b).softmax(-1)).abs().sum() / 2))
     return made
-

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from lcprobe.probing.grid import Plan, TaskSet, Unit
@@ -188,3 +190,11 @@ class SayLines:
         eta = "" if left is None or not what else f", {int(left) // 60}:{int(left) % 60:02d} left"
         tail = f": {what}" if what else f" in {now - self._begin:.0f} s"
         print(f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True)
+
+
+def say_shared(name: str, records: pa.Table) -> None:
+    """One line on stderr: how many prompt tokens were read, and how many were shared instead."""
+    read, prompts = (pc.sum(records[column]).as_py() or 0 for column in ("read_tokens", "prompt_tokens"))
+    if read:
+        text = f"{prompts / 1e6:.2f}M prompt tokens read as {read / 1e6:.2f}M, {1 - read / prompts:.0%} shared"
+        print(f"probing {name}: {text}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from functools import cmp_to_key
 
 import numpy as np
 
-CALL = 192
+CALL = 64
 """Tokens that could be read in the time that one more call costs; only speed depends on it."""
 MOST = 256
 """Prompts of one family that are scored, and written down, together at most."""

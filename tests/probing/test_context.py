@@ -51,7 +51,13 @@ def test_remembrance_equals_brute_force(untrained, windows):
     for window, rows in zip(windows, found, strict=True):
         ids = torch.from_numpy(window.ids)
         own = chosen(rows, "remembrance")
-        assert [(r["high"], r["kept"], r["low"]) for r in own] == [(16, 4, 11), (16, 13, 2), (64, 4, 59), (64, 13, 50), (64, 32, 31)]
+        assert [(r["high"], r["kept"], r["low"]) for r in own] == [
+            (16, 4, 11),
+            (16, 13, 2),
+            (64, 4, 59),
+            (64, 13, 50),
+            (64, 32, 31),
+        ]
         for r in own:
             with torch.no_grad():
                 sides = []
