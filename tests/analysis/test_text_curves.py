@@ -4,39 +4,14 @@ import csv
 
 import numpy as np
 import pytest
-from fabricated import flat, plan, records, run, study, task
+from fabricated import flat, plan, records, run, study, task, text_records
 
 from lcprobe.analysis.report import write_report
 from lcprobe.analysis.text_curves import text_curves
 from lcprobe.errors import DataError
 from lcprobe.records import CONTEXT_SCHEMA, table_of
 
-EDGES = (8, 16, 32, 64, 128, 256, 512, 1024)
 CONTEXT = 128
-
-
-def text_records(model, rise=lambda high: 0.0, noise=0.2, bad=0, growth=1.0, memory=30, n=20, seed=0):
-    """Windows with a level of their own; rise: nats added to the bin that ends after so many tokens."""
-    dice, rows = np.random.default_rng([seed, sum(model.encode())]), []
-    for window in range(n):
-        who = {"model": model, "checkpoint": "a", "step": 5, "tokens": 9, "window": window, "start": 1000 * window}
-        level = 5 + dice.normal(0, 1)
-
-        def row(measure, low, high, value, kept=None, count=10, who=who):
-            rows.append(who | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count})
-
-        for low, edge in zip((1, *EDGES), EDGES, strict=False):
-            own = level + 3 / low + rise(edge) + dice.normal(0, noise)
-            row("loss", low, edge - 1, float(own))
-            row("not_finite_predictions", low, edge - 1, float(bad if edge == EDGES[-1] else 0))
-            row("state_rms", edge, edge, float(1 + growth * edge / 1024 + dice.normal(0, 0.05)))
-            row("not_finite_state", edge, edge, 0.0)
-            row("state_bytes", edge, edge, 4096.0)
-        for length in (128, 1024):
-            for kept in (4, 16, 64, 256):
-                if kept < length:
-                    row("remembrance", length - kept, length, float(np.exp(-kept / memory)), kept)
-    return rows
 
 
 def curves(*models, **given):
