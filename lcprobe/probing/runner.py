@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lcprobe.probing.grid import Plan, TaskSet, Unit
+from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.sharing import families
 from lcprobe.probing.store import Store
@@ -20,7 +20,8 @@ from lcprobe.records import Record
 from lcprobe.tasks.episode import SUITE, Factors
 
 log = logging.getLogger(__name__)
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 Say = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in all, what comes next)."""
 
@@ -42,9 +43,8 @@ def run_plan(
 
     Raises EpisodeError when a sample of a unit cannot be built.
     """
-    total, done, ids = plan.tokens, 0, []
-    for unit in plan.units:
-        facts = {
+    facts = [
+        {
             "checkpoint": subject.digest,
             "suite": SUITE,
             "task": unit.task,
@@ -53,43 +53,74 @@ def run_plan(
             "scoring": scoring,
             "name": subject.name,
         }
-        name = store.unit_id(facts)
-        ids.append(name)
-        if not store.has(name):
-            say(done, total, unit.label)
-            store.finish(name, _run_unit(unit, tasks, scorer, subject, store, name, batch_tokens, scoring), facts)
-        done += sum(unit.length * n for _, n in unit.cells)
+        for unit in plan.units
+    ]
+    total, done, ids = plan.tokens, 0, [store.unit_id(f) for f in facts]
+    for kin in _kin(plan.units):
+        missing = [i for i in kin if not store.has(ids[i])]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            say(done, total, plan.units[missing[0]].label + more)
+            journal = store.unit_id({"units": [ids[i] for i in kin]})
+            units = {ids[i]: plan.units[i] for i in missing}
+            records = _run_units(units, tasks, scorer, subject, store, journal, batch_tokens, scoring)
+            for i in missing:
+                store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
+            store.journal(journal).unlink(missing_ok=True)
+        done += sum(plan.units[i].length * n for i in kin for _, n in plan.units[i].cells)
     say(total, total, "")
     return ids
 
 
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
     """Score a unit in memory: what the probe while training does."""
-    scored = []
-    for batch in _batches(_items(unit, tasks), batch_tokens):
+    scored, items = [], _items(unit, tasks)
+    for numbers in _batches([item for _, item in items], batch_tokens):
+        batch = [items[i] for i in numbers]
         scores, _ = _score(scorer, [item for _, item in batch])
         scored += [(f, item, s) for (f, item), s in zip(batch, scores, strict=True) if s is not None]
     return scored
 
 
-def _run_unit(
-    unit: Unit, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, name: str, batch_tokens: int, scoring: str
+def _run_units(
+    units: dict[str, Unit],
+    tasks: TaskSet,
+    scorer: Scorer,
+    subject: Subject,
+    store: Store,
+    journal: str,
+    batch_tokens: int,
+    scoring: str,
 ) -> list[Record]:
-    finished = [record for batch in store.resume(name) for record in batch]
-    known = {(r["depth"], r["index"], r["query"]) for r in finished}
-    records = finished
-    for batch in _batches(_items(unit, tasks), batch_tokens):
-        batch = [(f, item) for f, item in batch if (f.depth, f.index, item.number) not in known]
+    """Records of units by id, each with the unit's id as `unit`. A batch may hold questions of several: they share prompts."""
+    records = [record for batch in store.resume(journal) for record in batch]
+    known = {(r["unit"], r["depth"], r["index"], r["query"]) for r in records}
+    of = [(name, unit, *pair) for name, unit in units.items() for pair in _items(unit, tasks)]
+    for numbers in _batches([item for *_, item in of], batch_tokens):
+        batch = [of[i] for i in numbers]
+        batch = [(n, unit, f, item) for n, unit, f, item in batch if (n, f.depth, f.index, item.number) not in known]
         if not batch:
             continue
-        scores, size = _score(scorer, [item for _, item in batch])
+        scores, size = _score(scorer, [item for *_, item in batch])
         made = [
-            _record(unit, factors, item, score, subject, scoring, size)
-            for (factors, item), score in zip(batch, scores, strict=True)
+            _record(unit, factors, item, score, subject, scoring, size) | {"unit": name}
+            for (name, unit, factors, item), score in zip(batch, scores, strict=True)
         ]
-        store.append(name, made)
+        store.append(journal, made)
         records += made
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
+
+
+def _kin(units: list[Unit]) -> list[list[int]]:
+    """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
+    found: dict[tuple[str, int, str], list[list[int]]] = {}
+    for number, unit in enumerate(units):
+        groups = found.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
+        tokens = sum(unit.length * n for i in (*groups[-1], number) for _, n in units[i].cells)
+        if groups[-1] and tokens > KEEP_TOKENS:
+            groups.append([])
+        groups[-1].append(number)
+    return sorted(group for groups in found.values() for group in groups)
 
 
 def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
@@ -100,11 +131,10 @@ def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
     return items
 
 
-def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> list[list[tuple[Factors, Item]]]:
-    """Items with a common beginning together, as many as fit: a pure function of its arguments."""
-    prompts = [item.prompt for _, item in items]
-    rows = max(1, batch_tokens // max(map(len, prompts)))
-    return [[items[i] for i in batch] for batch in families(prompts, rows)]
+def _batches(items: list[Item], batch_tokens: int) -> list[list[int]]:
+    """Items by number, those with a common beginning together, as many as fit: a pure function of its arguments."""
+    prompts = [item.prompt for item in items]
+    return families(prompts, max(1, batch_tokens // max(map(len, prompts))))
 
 
 def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:

@@ -1,7 +1,8 @@
 """The records store: a folder of Parquet files, one a finished unit of work, whole or absent, never twice.
 
     <unit-id>.parquet    finished: existence is the fact
-    <unit-id>.journal    in flight: one JSON line a batch with its checksum; the valid prefix is taken up again
+    <id>.journal         in flight, one unit or several that share prompts: one JSON line a batch with its checksum; the valid
+                         prefix is taken up again
 
 The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written twice
 has one name.

@@ -11,6 +11,7 @@ import torch
 from lcprobe.choices import build
 from lcprobe.errors import DataError
 from lcprobe.probing.config import Grid
+from lcprobe.probing.grid import Plan
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store
@@ -251,6 +252,20 @@ def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(
     assert begun
     _, resumed = run(tasks, store, moody(trained, tasks), sweep, 4000)
     assert close(resumed, whole)
+
+
+def test_units_of_other_values_and_controls_share_their_haystack(tasks, trained, tmp_path):
+    wide = [grid(tasks=["single"], lengths=[8], depths=[0.5, 1], value=["numbers", "hex"], controls=["none", "wrong_key"], n=2)]
+    scorer = ModelScorer(trained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=100_000)
+    plan, together = run(tasks, Store(tmp_path / "a"), scorer, wide, 100_000)
+    store = Store(tmp_path / "b")
+    parts = [run_plan(Plan([unit], []), tasks, scorer, SUBJECT, store, batch_tokens=100_000, scoring="teacher_forced",
+                      say=lambda *a: None) for unit in plan.units]  # fmt: skip
+    apart = store.read(name for part in parts for name in part)
+    assert len(plan.units) == 4
+    assert close(together, apart)
+    read = [np.array(table["read_tokens"]).sum() for table in (together, apart)]
+    assert read[0] < 0.85 * read[1]
 
 
 def test_killed_while_probing_and_resumed_equals_uninterrupted(tmp_path, data_settings):
