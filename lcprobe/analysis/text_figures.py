@@ -1,6 +1,6 @@
 """Figures of plain text: loss by position, size of the state, and remembrance, one line a model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def _shown_lengths(curves: list[TextCurves]) -> list[int]:
 
 
 def _drawn(
-    lines: list[tuple[TextCurves, Points]],
+    lines: Sequence[tuple[TextCurves, Points]],
     look: Mapping[str, Look],
     name: str,
     title: str,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
@@ -224,7 +223,7 @@ class SayLines:
 
 def say_shared(name: str, records: pa.Table) -> None:
     """One line on stderr: how many prompt tokens were read, and how many were shared instead."""
-    read, prompts = (pc.sum(records[column]).as_py() or 0 for column in ("read_tokens", "prompt_tokens"))
+    read, prompts = (sum(filter(None, records[column].to_pylist())) for column in ("read_tokens", "prompt_tokens"))
     if read:
         text = f"{prompts / 1e6:.2f}M prompt tokens read as {read / 1e6:.2f}M, {1 - read / prompts:.0%} shared"
         print(f"probing {name}: {text}", file=sys.stderr, flush=True)
