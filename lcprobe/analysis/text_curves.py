@@ -111,7 +111,7 @@ def _curves(model: str, context_length: int, measure: np.ndarray, c: dict[str, n
         if base is not None and place[0] >= context_length:
             both = np.intersect1d(c["window"][rows], c["window"][losses[base]], return_indices=True)
             difference = _mean(c["value"][rows][both[1]] - c["value"][losses[base]][both[2]])
-        bins.append(Bin(*place, loss, difference))
+        bins.append(Bin(place[0], place[1], loss, difference))
     windows = {int(w) for w in c["window"]}
     bad = [int(np.nansum(c["value"][measure == name])) for name in ("not_finite_predictions", "not_finite_state")]
     norms = {place[0]: _mean(c["value"][rows]) for place, rows in places("state_rms", "high").items()}

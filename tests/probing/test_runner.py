@@ -231,32 +231,32 @@ class Moody(ModelScorer):
         return super().score(items)
 
 
-def moody(trained, tasks, **moods):
-    scorer = Moody(trained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=1500)
+def moody(untrained, tasks, **moods):
+    scorer = Moody(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=1500)
     for name, value in moods.items():
         setattr(scorer, name, value)
     return scorer
 
 
-def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(tasks, trained, tmp_path):
+def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(tasks, untrained, tmp_path):
     sweep = [grid(tasks=["single", "twice"], lengths=[2], depths=[0, 0.25, 0.5, 0.75, 1], n=4)]
-    _, whole = run(tasks, Store(tmp_path / "whole"), moody(trained, tasks), sweep, 1500)
+    _, whole = run(tasks, Store(tmp_path / "whole"), moody(untrained, tasks), sweep, 1500)
     prompts, read = (np.array(whole[name]).sum() for name in ("prompt_tokens", "read_tokens"))
     assert read < 0.85 * prompts
-    _, halved = run(tasks, Store(tmp_path / "halved"), moody(trained, tasks, most=3), sweep, 1500)
+    _, halved = run(tasks, Store(tmp_path / "halved"), moody(untrained, tasks, most=3), sweep, 1500)
     assert close(halved, whole)
     store = Store(tmp_path / "cut")
     with pytest.raises(KeyboardInterrupt):
-        run(tasks, store, moody(trained, tasks, calls=3), sweep, 1500)
+        run(tasks, store, moody(untrained, tasks, calls=3), sweep, 1500)
     begun = sum(len(batch) for path in store.folder.glob("*.journal") for batch in store.resume(path.stem))
     assert begun
-    _, resumed = run(tasks, store, moody(trained, tasks), sweep, 4000)
+    _, resumed = run(tasks, store, moody(untrained, tasks), sweep, 4000)
     assert close(resumed, whole)
 
 
-def test_units_of_other_values_and_controls_share_their_haystack(tasks, trained, tmp_path):
+def test_units_of_other_values_and_controls_share_their_haystack(tasks, untrained, tmp_path):
     wide = [grid(tasks=["single"], lengths=[8], depths=[0.5, 1], value=["numbers", "hex"], controls=["none", "wrong_key"], n=2)]
-    scorer = ModelScorer(trained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=100_000)
+    scorer = ModelScorer(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=100_000)
     plan, together = run(tasks, Store(tmp_path / "a"), scorer, wide, 100_000)
     store = Store(tmp_path / "b")
     parts = [run_plan(Plan([unit], []), tasks, scorer, SUBJECT, store, batch_tokens=100_000, scoring="teacher_forced",
