@@ -1,5 +1,5 @@
-"""Records: one row a query, with every factor and score as a plain column. What probing writes and analysis reads: a contract
-of the ground floor, so that neither room imports the other."""
+"""Records: one row a query, with every factor and score as a plain column; and one row a measurement on plain text. What
+probing writes and analysis reads: a contract of the ground floor, so that neither room imports the other."""
 
 from typing import Any
 
@@ -42,15 +42,33 @@ SCHEMA = pa.schema(
         ("prediction", pa.string()),  # greedy continuation, as long as the answer
         ("scoring", pa.string()),  # teacher_forced | generate
         ("status", pa.string()),  # ok | oom
-        ("batch", pa.int32()),  # rows scored together
+        ("batch", pa.int32()),  # questions scored together
+        ("read_tokens", pa.int32()),  # of the prompt, not read for a question before it; null where nothing is read
         ("episode", pa.string()),  # digest of the token ids
     ]
 )
 NAMES = SCHEMA.names
+CONTEXT_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("checkpoint", pa.string()),
+        ("step", pa.int64()),
+        ("tokens", pa.int64()),
+        ("window", pa.int32()),  # of held-out text: the same in every model
+        ("start", pa.int64()),  # its first token in the stream
+        # loss | not_finite_predictions | state_rms | not_finite_state | state_bytes | remembrance
+        ("measure", pa.string()),
+        ("low", pa.int32()),  # tokens read before the first prediction; remembrance: first tokens that are dropped; else high
+        ("high", pa.int32()),  # tokens read before the last prediction, or when the state is looked at
+        ("kept", pa.int32()),  # remembrance: tokens that are left; else null
+        ("value", pa.float64()),  # a mean over count, or a count
+        ("count", pa.int32()),  # predictions or values behind it
+    ]
+)
 Record = dict[str, Any]
 
 
-def table_of(records: list[Record]) -> pa.Table:
-    """Records as a table of SCHEMA. Raises KeyError for a record that lacks a column."""
-    columns = {name: [record[name] for record in records] for name in NAMES}
-    return pa.table(columns, schema=SCHEMA)
+def table_of(records: list[Record], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Records as a table of a schema. Raises KeyError for a record that lacks a column."""
+    columns = {name: [record[name] for record in records] for name in schema.names}
+    return pa.table(columns, schema=schema)

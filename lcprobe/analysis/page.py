@@ -68,6 +68,7 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
         _section("length", "Accuracy against length", [*prose.LENGTH_TEXT, *_left_out(results)], figures, ["length"], lengths),
         _section("place", "Place in the context", prose.PLACE_TEXT, figures, ["heatmap", "depth"], [_positions(results)]),
         _section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, figures, ["distance"], [_reach(results)]),
+        _section("context", "Plain text by position", prose.CONTEXT_TEXT, figures, ["context"], _text(results)),
         _section("formats", "Formats", prose.FORMAT_TEXT, figures, ["formats"], _format_pairs(results)),
         _section("models-compared", "Models against each other", prose.MODEL_TEXT, figures, [], _pairs(results)),
         _section("training", "Training", prose.TRAINING_TEXT, figures, ["training"], []),
@@ -205,6 +206,30 @@ def _reach(results: Results) -> Table:
     return Table("Effective reach", caption, ["model", "task", "format", "effective reach"], rows)
 
 
+def _text(results: Results) -> list[Table]:
+    curves = results.text
+    rows = [
+        [t.model, f"{b.low:,}–{b.high:,}", str(b.loss), "" if b.difference is None else str(b.difference)]
+        for t in curves
+        for b in t.bins
+        if b is t.base or b.difference is not None
+    ]
+    caption = "Nats a token (95 % interval): the last bin inside the training length, and every bin past it."
+    loss = Table("Loss past the training length", caption, ["model", "tokens", "loss", "above the first row of the model"], rows)
+    rows = [
+        [t.model, _value(at), str(t.state_rms[at]), _value(round(t.state_bytes[at])), *map(_value, t.not_finite)]
+        for t in curves
+        for at in t.state_rms
+        if at in t.lengths
+    ]
+    caption = "Of one sequence. The counts are over all windows and positions."
+    columns = ["model", "tokens", "root mean square", "bytes", "predictions not finite", "state values not finite"]
+    state = Table("State", caption, columns, rows)
+    rows = [[t.model, _value(at), _value(kept), str(mean)] for t in curves for (at, kept), mean in t.remembrance.items()]
+    caption = "Total variation between predictions after all tokens and after the last ones alone (95 % interval)."
+    return [loss, state, Table("Remembrance", caption, ["model", "tokens", "last tokens kept", "total variation"], rows)]
+
+
 def _wrong(results: Results) -> Table:
     records = results.data.records
     status, control = texts(records, "status"), texts(records, "control")
@@ -240,10 +265,21 @@ def _versions(results: Results) -> Section:
     study = results.study
     tables = [Table("Versions", "Exact versions of what made these numbers.", ["what", "version"],
                     [[name, str(value)] for name, value in study.versions.items()])]  # fmt: skip
-    if study.notes:
-        tables.append(Table("Notes", "What could not be built, and other remarks.", ["note"], [[n] for n in study.notes]))
+    notes = [*study.notes, *_reading(results)]
+    if notes:
+        tables.append(Table("Notes", "What could not be built, and other remarks.", ["note"], [[note] for note in notes]))
     blocks = [("Resolved configuration", study.config_yaml)]
     return Section("versions", "Versions and configuration", tables=tables, blocks=blocks)
+
+
+def _reading(results: Results) -> Iterable[str]:
+    """How much of the prompts was read: what they have in common is read once."""
+    records = results.data.records
+    read, prompts = numbers(records, "read_tokens"), numbers(records, "prompt_tokens")
+    known = ~np.isnan(read)
+    if known.any():
+        whole, part = prompts[known].sum(), read[known].sum()
+        yield f"Prompts of {whole:,.0f} tokens were read as {part:,.0f}: {1 - part / whole:.0%} are shared by several questions"
 
 
 def _numbers(contrast: Contrast) -> list[str]:

@@ -16,6 +16,14 @@ DISTANCE_TEXT = (
     "is what limits a model, depth curves at all lengths collapse onto this one. Effective reach: the distance at "
     "which accuracy has come half of the way down from its short-distance level to the floor.",
 )
+CONTEXT_TEXT = (
+    "Plain held-out text, read once from the first token to the longest length: the loss of every token, and the state "
+    "that is carried. A window of text is a cluster; differences are paired inside it. Windows run over the ends of "
+    "documents, at every position alike.",
+    "Remembrance is the total-variation distance between the predictions with and without the first tokens of a text "
+    "(Buitrago & Gu 2025). It says that old tokens still move a prediction, not that they are used well: retrieval is "
+    "what the tasks measure.",
+)
 FORMAT_TEXT = (
     "Formats differ in how many tokens an answer has, so that exact match falls with answer length even where every "
     "token is as likely as before: the table of all cells has token accuracy and log-likelihood beside it.",

@@ -7,6 +7,7 @@ scripts and the network. Everything that came from data passes jinja2's autoesca
 import base64
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lcprobe.analysis.page import sections
 from lcprobe.analysis.results import Results, analysed
 from lcprobe.analysis.summary import TOPICS, summary
 from lcprobe.analysis.tables import all_tables, write_csv
+from lcprobe.analysis.text_figures import text_figures
 from lcprobe.analysis.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -44,16 +46,18 @@ class Inlined:
     height: int
 
 
-def write_report(study: StudyFacts, records: pa.Table, folder: Path, tracker: Tracker | None = None) -> Report:
-    """Analyse records of SCHEMA and write everything below `folder`, each file whole or absent.
+def write_report(
+    study: StudyFacts, records: pa.Table, folder: Path, tracker: Tracker | None = None, context: pa.Table | None = None
+) -> Report:
+    """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file whole or absent.
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
     tracker = tracker or NoTracker()
-    results = analysed(study, records)
+    results = analysed(study, records, context)
     sentences = summary(results)
     inlined, figures = [], {}
-    for picture, figure in all_figures(results):
+    for picture, figure in chain(all_figures(results), text_figures(results)):
         path = folder / "figures" / f"{picture.name}.png"
         width, height = save(figure, path)
         figures[picture.name] = path

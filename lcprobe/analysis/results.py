@@ -12,6 +12,7 @@ from lcprobe.analysis.extrapolation import Extrapolation, extrapolations
 from lcprobe.analysis.gates import Gate, gates
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.intake import measured
+from lcprobe.analysis.text_curves import TextCurves, text_curves
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Results:
     extrapolations: list[Extrapolation]
     reaches: list[Reach]
     gates: list[Gate]
+    text: list[TextCurves]
 
     @property
     def study(self) -> StudyFacts:
@@ -45,7 +47,11 @@ class Results:
         return [contrast for contrast in self.contrasts if contrast.kind in kinds]
 
 
-def analysed(study: StudyFacts, records: pa.Table) -> Results:
-    """Run every test of a study. Raises DataError for records that cannot be counted (see intake.measured)."""
+def analysed(study: StudyFacts, records: pa.Table, context: pa.Table | None = None) -> Results:
+    """Run every test of a study. context: measurements on plain text (CONTEXT_SCHEMA).
+
+    Raises DataError for records that cannot be counted (see intake.measured).
+    """
     data = measured(study, records)
-    return Results(data, data.cells(), contrasts(data), extrapolations(data), reaches(data), gates(data))
+    text = text_curves(study, context)
+    return Results(data, data.cells(), contrasts(data), extrapolations(data), reaches(data), gates(data), text)

@@ -13,19 +13,20 @@ from lcprobe.analysis.extrapolation import SHARE_OF_BASE, Extrapolation
 from lcprobe.analysis.flags import FIRST, flags
 from lcprobe.analysis.gates import Gate
 from lcprobe.analysis.results import Results
-from lcprobe.analysis.wording import Sentence, difference_text, listed, one_line, position_state, span_text, who
+from lcprobe.analysis.wording import Sentence, difference_text, listed, one_line, position_state, signed, span_text, who
 
 ACQUIRED, LENGTH = "Is the task acquired?", "Past the training length"
 POSITION, DISTANCE = "Place in the context", "Distance"
+TEXT = "Plain text"
 FORMATS, MODELS = "Formats", "Models against each other"
-TOPICS = (FIRST, ACQUIRED, LENGTH, POSITION, DISTANCE, FORMATS, MODELS)
+TOPICS = (FIRST, ACQUIRED, LENGTH, POSITION, DISTANCE, TEXT, FORMATS, MODELS)
 REACHED = 0.90
 
 
 def summary(results: Results) -> list[Sentence]:
     """All sentences, in the order of TOPICS."""
     found = [*flags(results), *_acquired(results), *_lengths(results), *_positions(results)]
-    found += [*_distances(results), *_formats(results), *_models(results)]
+    found += [*_distances(results), *_text(results), *_formats(results), *_models(results)]
     return [replace(s, text=one_line(s.text), subject=one_line(s.subject)) for s in found]
 
 
@@ -116,6 +117,34 @@ def _distances(results: Results) -> Iterator[Sentence]:
             word = "" if reach.refused else "effective reach "
             subject = who(results.data, reach.where)
             yield Sentence(DISTANCE, f"{subject}: {word}{reach}.", subject=subject)
+
+
+def _text(results: Results) -> Iterator[Sentence]:
+    for t in results.text:
+        past = [b for b in t.bins if b.difference is not None]
+        if past and t.base is not None and past[-1].difference is not None:
+            last, change = past[-1], past[-1].difference
+            verdict = "shows no lasting rise past the training length" if t.rises is None else f"rises from {t.rises} tokens on"
+            size = f"{signed(change.value)} nats a token ({span_text(change.low, change.high)}, n = {change.n} windows)"
+            place = f"at tokens {last.low} to {last.high} against {t.base.low} to {t.base.high}"
+            text = f"{t.model}: loss of plain text {verdict}: {size} {place}."
+            yield Sentence(TEXT, text, subject=t.model)
+        if any(t.not_finite):
+            predictions, values = t.not_finite
+            text = f"{t.model}: on plain text of {t.longest} tokens {values} values of the state and {predictions} predictions"
+            yield Sentence(TEXT, f"{text} were not finite.", warning=True, subject=t.model)
+        first, end = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
+        if first is not None and end is not None and t.longest > t.context_length:
+            word = "grows" if end.low > first.high else "shrinks" if end.high < first.low else "no change resolved in the state"
+            text = f"{t.model}: {word}" if word.startswith("no") else f"{t.model}: the state {word}"
+            text += f": root mean square {first} after {t.context_length} tokens, {end} after {t.longest}."
+            yield Sentence(TEXT, text, subject=t.model)
+        for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
+            kept = max(k for at, k in t.remembrance if at == length)
+            text = (
+                f"{t.model}: after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
+            )
+            yield Sentence(TEXT, f"{text} {t.remembrance[length, kept]}.", subject=t.model)
 
 
 def _formats(results: Results) -> Iterator[Sentence]:

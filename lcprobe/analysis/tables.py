@@ -11,6 +11,7 @@ from typing import Any
 
 from lcprobe.analysis.cells import Estimate, Where
 from lcprobe.analysis.results import Results
+from lcprobe.analysis.text_curves import Mean
 from lcprobe.files import write_atomic
 
 Rows = list[dict[str, Any]]
@@ -44,6 +45,7 @@ def all_tables(results: Results) -> dict[str, Rows]:
         "reach": reach_rows(results),
         "distance": distance_rows(results),
         "gates": gate_rows(results),
+        "context": context_rows(results),
         "learning_rates": [dict(row) for row in results.study.sweep],
     }
 
@@ -152,6 +154,29 @@ def gate_rows(results: Results) -> Rows:
         row |= {"task": gate.where.task, "task_acquired": gate.acquired, "key_lookup": gate.lookup}
         made.append(row | {"copies_whatever_key": gate.copies})
     return made
+
+
+def context_rows(results: Results) -> Rows:
+    """Plain text: every mean with its interval over windows; state_bytes is a size and not_finite a count."""
+    names = ("model", "measure", "from", "to", "kept", "value", "low", "high", "windows")
+    made = []
+
+    def row(model: str, measure: str, at: tuple[int, int], kept: int | None, m: Mean | None, value: float | None = None) -> None:
+        own = (value, None, None, None) if m is None else (m.value, m.low, m.high, m.n)
+        made.append(dict(zip(names, (model, measure, *at, kept, *own), strict=True)))
+
+    for t in results.text:
+        for b in t.bins:
+            row(t.model, "loss", (b.low, b.high), None, b.loss)
+            row(t.model, "loss above base", (b.low, b.high), None, b.difference)
+        for at, mean in t.state_rms.items():
+            row(t.model, "state rms", (at, at), None, mean)
+            row(t.model, "state bytes", (at, at), None, None, t.state_bytes.get(at))
+        for (length, kept), mean in t.remembrance.items():
+            row(t.model, "remembrance", (length - kept, length), kept, mean)
+        for name, count in zip(("predictions", "state values"), t.not_finite, strict=True):
+            row(t.model, f"not finite: {name}", (0, t.longest), None, None, count)
+    return [r for r in made if r["value"] is not None]
 
 
 def _where(where: Where) -> dict[str, Any]:

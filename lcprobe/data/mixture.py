@@ -147,7 +147,8 @@ class Mixture:
             weights = np.full(seqlen, self.config.context_weight, dtype=np.float32)
             weights[0] = 0
             for query in episode.queries:
-                weights[query.start : query.stop] = self.config.answer_weight
+                if query.own is None:
+                    weights[query.start : query.stop] = self.config.answer_weight
             return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
         assert last is not None
         raise last

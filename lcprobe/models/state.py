@@ -32,15 +32,7 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes held, all rows together."""
-        total = 0
-
-        def count(tensor: Tensor) -> Tensor:
-            nonlocal total
-            total += tensor.numel() * tensor.element_size()
-            return tensor
-
-        self._map(count)
-        return total
+        return sum(t.numel() * t.element_size() for t in tensors_of(self))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         return dataclasses.replace(self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)})
@@ -54,3 +46,14 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple):
         return tuple(_mapped(v, change) for v in value)
     return value
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors inside a state, nested ones included, in the order of its fields."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, State):
+        return [t for f in dataclasses.fields(value) for t in tensors_of(getattr(value, f.name))]
+    if isinstance(value, tuple | list):
+        return [t for v in value for t in tensors_of(v)]
+    return []

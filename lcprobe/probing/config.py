@@ -45,10 +45,37 @@ class Grid:
 
     def tokens(self, context_length: int) -> list[int]:
         """The lengths in tokens. Raises ConfigError for a multiple that gives no whole number of them."""
-        for multiple in self.lengths:
-            if abs(multiple * context_length - round(multiple * context_length)) > 1e-6:
-                raise ConfigError("probe.grids.lengths", multiple, f"a multiple that gives whole tokens of {context_length}")
-        return [round(multiple * context_length) for multiple in self.lengths]
+        return whole_tokens(self.lengths, context_length, "probe.grids.lengths")
+
+
+@dataclass(frozen=True)
+class ContextProbe:
+    """What a model makes of plain held-out text: loss by position, its state, and how far back its predictions depend."""
+
+    lengths: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
+    """Multiples of the training context length at which remembrance is measured; text is read up to the longest."""
+    n: int = 32
+    """Windows of held-out text; the same ones for every model."""
+    kept: list[int] = field(default_factory=lambda: [4, 16, 64, 256, 1024, 4096])
+    """Remembrance: how many of the last tokens are read again alone; those below each length are used."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for empty levels and counts below one."""
+        require(f"{at}.lengths", self.lengths, bool(self.lengths) and all(x > 0 for x in self.lengths), "multiples > 0")
+        require(f"{at}.n", self.n, self.n >= 2, ">= 2")
+        require(f"{at}.kept", self.kept, all(k >= 1 for k in self.kept), "tokens >= 1")
+
+    def tokens(self, context_length: int) -> list[int]:
+        """The lengths in tokens, ascending. Raises ConfigError for a multiple that gives no whole number of them."""
+        return sorted(set(whole_tokens(self.lengths, context_length, "probe.context.lengths")))
+
+
+def whole_tokens(multiples: list[float], context_length: int, key: str) -> list[int]:
+    """Multiples of the training length in tokens. Raises ConfigError for one that gives no whole number of them."""
+    for multiple in multiples:
+        if abs(multiple * context_length - round(multiple * context_length)) > 1e-6:
+            raise ConfigError(key, multiple, f"a multiple that gives whole tokens of {context_length}")
+    return [round(multiple * context_length) for multiple in multiples]
 
 
 @dataclass(frozen=True)
@@ -62,9 +89,12 @@ class ProbeConfig:
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     batch_tokens: int = 32_768
-    """Tokens scored together; halved and tried again when memory runs out."""
+    """Rows times length that are held together; halved and tried again when memory runs out. What prompts have in common is
+    read once."""
     chunk: int = 1024
     """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
+    context: ContextProbe | None = None
+    """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
     """The small grid that is probed during training; null: none."""
 

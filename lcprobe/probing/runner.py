@@ -4,19 +4,23 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
+import pyarrow as pa
 import torch
 
-from lcprobe.probing.grid import Plan, TaskSet, Unit
+from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
 from lcprobe.probing.scoring import Item, Score, Scorer
+from lcprobe.probing.sharing import families
 from lcprobe.probing.store import Store
 from lcprobe.records import Record
 from lcprobe.tasks.episode import SUITE, Factors
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
 Say = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in all, what comes next)."""
 
@@ -38,9 +42,8 @@ def run_plan(
 
     Raises EpisodeError when a sample of a unit cannot be built.
     """
-    total, done, ids = plan.tokens, 0, []
-    for unit in plan.units:
-        facts = {
+    facts = [
+        {
             "checkpoint": subject.digest,
             "suite": SUITE,
             "task": unit.task,
@@ -49,41 +52,74 @@ def run_plan(
             "scoring": scoring,
             "name": subject.name,
         }
-        name = store.unit_id(facts)
-        ids.append(name)
-        if not store.has(name):
-            say(done, total, unit.label)
-            store.finish(name, _run_unit(unit, tasks, scorer, subject, store, name, batch_tokens, scoring), facts)
-        done += sum(unit.length * n for _, n in unit.cells)
+        for unit in plan.units
+    ]
+    total, done, ids = plan.tokens, 0, [store.unit_id(f) for f in facts]
+    for kin in _kin(plan.units):
+        missing = [i for i in kin if not store.has(ids[i])]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            say(done, total, plan.units[missing[0]].label + more)
+            journal = store.unit_id({"units": [ids[i] for i in kin]})
+            units = {ids[i]: plan.units[i] for i in missing}
+            records = _run_units(units, tasks, scorer, subject, store, journal, batch_tokens, scoring)
+            for i in missing:
+                store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
+            store.journal(journal).unlink(missing_ok=True)
+        done += sum(plan.units[i].length * n for i in kin for _, n in plan.units[i].cells)
     say(total, total, "")
     return ids
 
 
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
     """Score a unit in memory: what the probe while training does."""
-    scored = []
-    for batch in _batches(_items(unit, tasks), batch_tokens):
+    scored, items = [], _items(unit, tasks)
+    for numbers in _batches([item for _, item in items], batch_tokens):
+        batch = [items[i] for i in numbers]
         scores, _ = _score(scorer, [item for _, item in batch])
         scored += [(f, item, s) for (f, item), s in zip(batch, scores, strict=True) if s is not None]
     return scored
 
 
-def _run_unit(
-    unit: Unit, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, name: str, batch_tokens: int, scoring: str
+def _run_units(
+    units: dict[str, Unit],
+    tasks: TaskSet,
+    scorer: Scorer,
+    subject: Subject,
+    store: Store,
+    journal: str,
+    batch_tokens: int,
+    scoring: str,
 ) -> list[Record]:
-    finished = store.resume(name)
-    records = [record for batch in finished for record in batch]
-    for number, batch in enumerate(_batches(_items(unit, tasks), batch_tokens)):
-        if number < len(finished):
+    """Records of units by id, each with the unit's id as `unit`. A batch may hold questions of several: they share prompts."""
+    records = [record for batch in store.resume(journal) for record in batch]
+    known = {(r["unit"], r["depth"], r["index"], r["query"]) for r in records}
+    of = [(name, unit, *pair) for name, unit in units.items() for pair in _items(unit, tasks)]
+    for numbers in _batches([item for *_, item in of], batch_tokens):
+        batch = [of[i] for i in numbers]
+        batch = [(n, unit, f, item) for n, unit, f, item in batch if (n, f.depth, f.index, item.number) not in known]
+        if not batch:
             continue
-        scores, size = _score(scorer, [item for _, item in batch])
+        scores, size = _score(scorer, [item for *_, item in batch])
         made = [
-            _record(unit, factors, item, score, subject, scoring, size)
-            for (factors, item), score in zip(batch, scores, strict=True)
+            _record(unit, factors, item, score, subject, scoring, size) | {"unit": name}
+            for (name, unit, factors, item), score in zip(batch, scores, strict=True)
         ]
-        store.append(name, made)
+        store.append(journal, made)
         records += made
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
+
+
+def _kin(units: list[Unit]) -> list[list[int]]:
+    """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
+    found: dict[tuple[str, int, str], list[list[int]]] = {}
+    for number, unit in enumerate(units):
+        groups = found.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
+        tokens = sum(unit.length * n for i in (*groups[-1], number) for _, n in units[i].cells)
+        if groups[-1] and tokens > KEEP_TOKENS:
+            groups.append([])
+        groups[-1].append(number)
+    return sorted(group for groups in found.values() for group in groups)
 
 
 def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
@@ -94,21 +130,19 @@ def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
     return items
 
 
-def _batches(items: list[tuple[Factors, Item]], batch_tokens: int) -> Iterator[list[tuple[Factors, Item]]]:
-    """Items of equal prompt length, as many as fit; a pure function of the items, so that a resumed unit goes on."""
-    by_length: dict[int, list[tuple[Factors, Item]]] = {}
-    for factors, item in items:
-        by_length.setdefault(item.query.start, []).append((factors, item))
-    for length in sorted(by_length):
-        same, size = by_length[length], max(1, batch_tokens // length)
-        for lo in range(0, len(same), size):
-            yield same[lo : lo + size]
+def _batches(items: list[Item], batch_tokens: int) -> list[list[int]]:
+    """Items by number, those with a common beginning together, as many as fit: a pure function of its arguments."""
+    prompts = [item.prompt for item in items]
+    return families(prompts, max(1, batch_tokens // max(map(len, prompts))))
 
 
-def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
-    """Scores, and how many were scored at once; on out-of-memory in halves, and None for a single one that does not fit."""
+def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:
+    """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
+
+    tokens: of the longest item, for messages.
+    """
     try:
-        return list(scorer.score(items)), len(items)
+        return list(score(items)), len(items)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -116,13 +150,17 @@ def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:
-        log.warning("one sample of %d tokens does not fit into memory; recorded as such", items[0].query.stop)
+        log.warning("one sample of %d tokens does not fit into memory; recorded as such", tokens)
         return [None], 1
     half = len(items) // 2
-    log.warning("out of memory with %d prompts of %d tokens: trying %d", len(items), items[0].query.start, half)
-    first, size = _score(scorer, items[:half])
-    second, other = _score(scorer, items[half:])
+    log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
+    first, size = in_halves(score, items[:half], tokens)
+    second, other = in_halves(score, items[half:], tokens)
     return first + second, min(size, other)
+
+
+def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
+    return in_halves(scorer.score, items, max(item.query.stop for item in items))
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -147,7 +185,7 @@ def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subje
         "length": unit.length,
         "depth": factors.depth,
         "index": factors.index,
-        "query": episode.queries.index(query),
+        "query": item.number,
         "realised_depth": episode.realised_depth,
         "distance": query.distance,
         "haystack_start": episode.haystack_start,
@@ -181,3 +219,11 @@ class SayLines:
         eta = "" if left is None or not what else f", {int(left) // 60}:{int(left) % 60:02d} left"
         tail = f": {what}" if what else f" in {now - self._begin:.0f} s"
         print(f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True)
+
+
+def say_shared(name: str, records: pa.Table) -> None:
+    """One line on stderr: how many prompt tokens were read, and how many were shared instead."""
+    read, prompts = (sum(filter(None, records[column].to_pylist())) for column in ("read_tokens", "prompt_tokens"))
+    if read:
+        text = f"{prompts / 1e6:.2f}M prompt tokens read as {read / 1e6:.2f}M, {1 - read / prompts:.0%} shared"
+        print(f"probing {name}: {text}", file=sys.stderr, flush=True)

@@ -1,16 +1,19 @@
 """Scoring: what a model makes of the answer to each question, by teacher forcing or by greedy decoding.
 
 Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones before
-it; greedy decoding follows the answer until its first miss, so the two agree on every sample.
+it; greedy decoding follows the answer until its first miss, so the two agree on every sample. What prompts have in common is
+read once (sharing.py), and every question goes on from a copy of the state after its prompt.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.probing.sharing import Program, share
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.tokenizer import Tokenizer
 
@@ -26,14 +29,19 @@ class Item:
     query: Query
 
     @property
+    def number(self) -> int:
+        """Which question of the episode this is, 0 first."""
+        return next(i for i, query in enumerate(self.episode.queries) if query is self.query)
+
+    @property
     def prompt(self) -> np.ndarray:
         """Everything before the answer."""
-        return self.episode.ids[: self.query.start]
+        return self.episode.sequence(self.query)[: self.query.start]
 
     @property
     def answer(self) -> np.ndarray:
         """The answer's ids."""
-        return self.episode.ids[self.query.start : self.query.stop]
+        return self.episode.sequence(self.query)[self.query.start :]
 
 
 @dataclass(frozen=True)
@@ -47,29 +55,53 @@ class Score:
     rank: int
     distractor_hit: bool
     prediction: str
+    read_tokens: int | None = None
+    """Prompt tokens read for this question and for none before it; null where nothing is read."""
 
 
 class Scorer(Protocol):
     """Anything that can be probed: a model behind `ModelScorer`, or an oracle with a planted defect."""
 
     def score(self, items: list[Item]) -> list[Score]:
-        """Scores of questions whose prompts have equal length."""
+        """Scores of questions, in their order. Those with a common beginning come together."""
         ...
 
 
 class ModelScorer:
     """Scores with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, device: torch.device | str, chunk: int, generate: bool = False):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        device: torch.device | str,
+        chunk: int,
+        generate: bool = False,
+        batch_tokens: int = 32_768,
+    ):
         self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
-        self.chunk, self.generate = chunk, generate
+        self.chunk, self.generate, self.batch_tokens = chunk, generate, batch_tokens
         self._blank = tokenizer.is_blank
 
     @torch.inference_mode()
     def score(self, items: list[Item]) -> list[Score]:
-        """items: questions whose prompts have equal length. Memory is one chunk's activations and the state."""
-        prompts = torch.from_numpy(np.stack([item.prompt for item in items]).astype(np.int64)).to(self.device)
-        state, last = self.prefill(prompts)
+        """items: questions with prompts of any lengths. Memory: one chunk's activations, and states of at most
+        batch_tokens / length rows, with few that wait.
+        """
+        prompts = [item.prompt for item in items]
+        program = self.plan(prompts)
+        scores: dict[int, Score] = {}
+        for ended, state, last in read(self.model, program, prompts, self.chunk, self.device):
+            for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
+                scores[number] = replace(score, read_tokens=int(program.new[number]))
+        return [scores[i] for i in range(len(items))]
+
+    def plan(self, prompts: list[np.ndarray]) -> Program:
+        """How prompts are read: in as many rows as batch_tokens allows at their length."""
+        return share(prompts, self.batch_tokens // max(map(len, prompts)))
+
+    def _answers(self, items: list[Item], state: Any, last: Tensor) -> list[Score]:
+        """Scores of items from the states after their prompts and the hidden vectors of their last tokens."""
         rows, ids, lengths = _choices(items)
         at = torch.from_numpy(rows).to(self.device)
         likelihood, right = self._continue(state.rows(at), last[at], ids.to(self.device))
@@ -102,30 +134,13 @@ class ModelScorer:
             )
         return scores
 
-    def prefill(self, prompts: Tensor) -> tuple[Any, Tensor]:
-        """prompts: (batch, seqlen) -> the state after them and the hidden vector of the last token (batch, d_model)."""
-        state, hidden = self.model.new_state(prompts.shape[0]), None
-        for lo in range(0, prompts.shape[1], self.chunk):
-            hidden, state = self.model.hidden(prompts[:, lo : lo + self.chunk], state=state)
-        assert hidden is not None
-        return state, hidden[:, -1]
-
     def _continue(self, state: Any, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""
         hidden = last[:, None]
         if ids.shape[1] > 1:
             more, _ = self.model.hidden(ids[:, :-1], state=state)
             hidden = torch.cat([hidden, more], dim=1)
-        flat, targets = hidden.flatten(0, 1), ids.flatten()
-        likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
-        right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
-        for lo in range(0, len(flat), LOGIT_ROWS):
-            part = slice(lo, lo + LOGIT_ROWS)
-            logits = self.model.logits(flat[part])
-            picked = logits.gather(-1, targets[part, None])[:, 0]
-            likelihood[part] = picked - logits.logsumexp(-1)
-            right[part] = logits.argmax(-1) == targets[part]
-        return likelihood.view(ids.shape), right.view(ids.shape)
+        return predicted(self.model, hidden, ids)
 
     def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
@@ -142,6 +157,45 @@ class ModelScorer:
                 hidden = out[:, -1]
         ids = torch.stack(made, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
+
+
+def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target and whether it is the first
+    choice. Logits exist for LOGIT_ROWS places at a time.
+    """
+    flat, ids = hidden.flatten(0, 1), targets.flatten()
+    likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
+    right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
+    for lo in range(0, len(flat), LOGIT_ROWS):
+        part = slice(lo, lo + LOGIT_ROWS)
+        logits = model.logits(flat[part])
+        picked = logits.gather(-1, ids[part, None])[:, 0]
+        likelihood[part] = picked - logits.logsumexp(-1)
+        right[part] = logits.argmax(-1) == ids[part]
+    return likelihood.view(targets.shape), right.view(targets.shape)
+
+
+def read(
+    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device
+) -> Iterator[tuple[list[int], Any, Tensor]]:
+    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector)."""
+    states: dict[int, Any] = {}
+    for number, step in enumerate(program.steps):
+        if step.before is None:
+            state = model.new_state(len(step.prompts))
+        else:
+            state = states.pop(step.before) if step.last else states[step.before]
+            state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
+        ids = np.stack([prompts[i][step.lo : step.hi] for i in step.prompts]).astype(np.int64)
+        tokens, hidden = torch.from_numpy(ids).to(device), None
+        for lo in range(0, tokens.shape[1], chunk):
+            hidden, state = model.hidden(tokens[:, lo : lo + chunk], state=state)
+        assert hidden is not None
+        if step.kept:
+            states[number] = state
+        if step.ends:
+            at = torch.tensor([row for row, _ in step.ends], device=device)
+            yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
 
 
 def _choices(items: list[Item]) -> tuple[np.ndarray, Tensor, np.ndarray]:

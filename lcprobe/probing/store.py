@@ -1,7 +1,8 @@
 """The records store: a folder of Parquet files, one a finished unit of work, whole or absent, never twice.
 
     <unit-id>.parquet    finished: existence is the fact
-    <unit-id>.journal    in flight: one JSON line a batch with its checksum; the valid prefix is taken up again
+    <id>.journal         in flight, one unit or several that share prompts: one JSON line a batch with its checksum; the valid
+                         prefix is taken up again
 
 The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written twice
 has one name.
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """Finished units of one folder."""
+    """Finished units of one folder, all of one schema."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, schema: pa.Schema = SCHEMA):
+        self.folder, self.schema = folder, schema
 
     @staticmethod
     def unit_id(facts: dict[str, Any]) -> str:
@@ -43,7 +44,7 @@ class Store:
 
     def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
         """Write a unit whole, with page checksums and its facts in the metadata, and drop its journal."""
-        table = table_of(records).replace_schema_metadata({"lcprobe": json.dumps(facts, sort_keys=True)})
+        table = table_of(records, self.schema).replace_schema_metadata({"lcprobe": json.dumps(facts, sort_keys=True)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         write_atomic(self._path(unit), buffer.getvalue())
@@ -52,12 +53,12 @@ class Store:
     def read(self, units: Iterable[str]) -> pa.Table:
         """The records of finished units as one table. Raises DataError naming a damaged file, which is set aside."""
         tables = [self._read(self._path(unit)) for unit in units]
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def _read(self, path: Path) -> pa.Table:
         try:
             table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
-            if not table.schema.equals(SCHEMA):
+            if not table.schema.equals(self.schema):
                 raise pa.ArrowInvalid("columns of another version")
             return table
         except (OSError, pa.ArrowException) as error:

@@ -39,15 +39,16 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     print_grid(session)
     if plan_only:
         return
-    records = probe(session)
+    records, context = probe(session)
     study = facts_of(session)
     tracker = _tracker(session, config)
-    report = write_report(study, records, out, tracker)
+    report = write_report(study, records, out, tracker, context)
     if isinstance(tracker, WandbTracker):
         for row in report.cells:
             if row.get("accuracy") is not None:
                 tracker.metrics({"probe/length": row["length"], f"probe/{row['model']}/{row['task']}": row["accuracy"]})
-        tracker.artifact(f"{config.study.name}-records", "records", sorted((out / "records").glob("*.parquet")))
+        files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
+        tracker.artifact(f"{config.study.name}-records", "records", files)
         tracker.finish()
     console = Console()
     for sentence in report.summary:

@@ -92,7 +92,8 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         episode = made.episode(Factors(unit.formats, unit.length, 0.5, 0))
         query = episode.queries[0]
         decode = session.data.tokenizer.decode
-        example = f"{decode(episode.ids[: query.start])} -> {decode(episode.ids[query.start : query.stop])}"
+        ids = episode.sequence(query)
+        example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
         chances = {q.chance for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
     return TaskFacts(name, described(settings), chance, made.needs_lookup, example)

@@ -111,6 +111,8 @@ def _check_choices(config: Config) -> None:
         choose(TASKS, task, f"probe.tasks.{name}")
     for grid in config.probe.grids:
         grid.tokens(config.train.context_length)
+    if config.probe.context is not None:
+        config.probe.context.tokens(config.train.context_length)
 
 
 def _product(grid: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:

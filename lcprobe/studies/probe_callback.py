@@ -37,7 +37,8 @@ class ProbeWhileTraining(pl.Callback):
         pl_module.pause_clock()
         model = pl_module.model
         model.eval()
-        scorer = ModelScorer(model, self._tasks.materials.tokenizer, pl_module.device, self._probe.chunk)
+        tokenizer, chunk = self._tasks.materials.tokenizer, self._probe.chunk
+        scorer = ModelScorer(model, tokenizer, pl_module.device, chunk, batch_tokens=self._probe.batch_tokens)
         values: dict[str, float | int] = {"tokens": pl_module.progress.tokens}
         for unit in self._units:
             hits: dict[float, list[bool]] = {}

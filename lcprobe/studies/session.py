@@ -14,10 +14,12 @@ from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import CheckpointError, ConfigError, EpisodeError
 from lcprobe.files import MANIFEST, digest_file, verify_folder
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.context import run_context
 from lcprobe.probing.grid import Plan, TaskSet
-from lcprobe.probing.runner import SayLines, Subject, run_plan
+from lcprobe.probing.runner import SayLines, Subject, run_plan, say_shared
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
+from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.run import read_run_config
 from lcprobe.training.checkpoint import latest, load_model, load_progress
 
@@ -110,10 +112,11 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
     return Session(targets, config, out, Store(out / "records"), tasks, plan, data)
 
 
-def probe(session: Session, say: Callable[[str], Any] = SayLines) -> pa.Table:
-    """Probe every target; the records of the whole grid."""
+def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Table, pa.Table | None]:
+    """Probe every target; the records of the whole grid, and of plain text where the config asks for it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tables = []
+    tables, text_tables = [], []
+    text_store, text = Store(session.out / "context", CONTEXT_SCHEMA), session.config.probe.context
     for target in session.targets:
         progress = load_progress(target.checkpoint)
         model = LanguageModel(target.config.model)
@@ -122,16 +125,31 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> pa.Table:
         digest = digest_file(target.checkpoint / "model.safetensors")[:16]
         subject = Subject(target.name, digest, progress.step, progress.tokens)
         generate = session.config.probe.scoring == "generate"
-        scorer = ModelScorer(model, session.data.tokenizer, device, session.config.probe.chunk, generate)
+        chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
+        scorer = ModelScorer(model, session.data.tokenizer, device, chunk, generate, batch_tokens)
         ids = run_plan(
             session.plan,
             session.tasks,
             scorer,
             subject,
             session.store,
-            batch_tokens=session.config.probe.batch_tokens,
+            batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
             say=say(target.name),
         )
         tables.append(session.store.read(ids))
-    return pa.concat_tables(tables)
+        say_shared(target.name, tables[-1])
+        if text is not None:
+            unit = run_context(
+                text,
+                target.config.train.context_length,
+                session.tasks.materials,
+                model,
+                subject,
+                text_store,
+                chunk=chunk,
+                batch_tokens=batch_tokens,
+                device=device,
+            )
+            text_tables.append(text_store.read([unit]))
+    return pa.concat_tables(tables), pa.concat_tables(text_tables) if text_tables else None

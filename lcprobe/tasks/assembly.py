@@ -125,10 +125,12 @@ def assemble(
     haystack: Haystack = NO_HAYSTACK,
     inner: Mapping[int, Sequence[int]] | None = None,
     asked: int = 0,
+    separate: bool = False,
 ) -> Built:
     """Join the pieces. before: BOS and opening. inner: where the parts of a needle join, counted from its first token.
 
-    asked: the needle whose place is the episode's realised depth, if the context has it.
+    asked: the needle whose place is the episode's realised depth, if the context has it. separate: every question directly
+    after the context; the longest is in the episode's ids, the others have ends of their own.
     """
     pieces, at = list(before), 0
     joints: list[int] = []
@@ -146,17 +148,21 @@ def assemble(
         at += len(part)
     depth = _realised(placed, {i: len(p) for p, i in context if i is not None}, asked, first, at)
     queries: list[Query] = []
-    for q in questions:
+    longest = max(range(len(questions)), key=lambda i: len(questions[i].ask) + len(questions[i].answer))
+    for number, q in enumerate(questions):
         begin, stop = at + len(q.ask), at + len(q.ask) + len(q.answer)
         value_at = distance = None
         if q.evidence is not None and q.evidence[0] in placed:
             value_at = placed[q.evidence[0]] + q.evidence[1]
             distance = begin - value_at - q.evidence[2]
         choice = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
-        queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance))
+        own = np.concatenate([q.ask, q.answer]) if separate and number != longest else None
+        queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance, own))
+        if own is not None:
+            continue
         pieces += [q.ask, q.answer, q.tail]
         joints += [at, begin, *range(begin + 16, stop, 16), stop]
-        at = stop + len(q.tail)
+        at = at if separate else stop + len(q.tail)
     episode = Episode(
         ids=np.concatenate(pieces),
         queries=tuple(queries),
@@ -176,7 +182,7 @@ def certify(build: Callable[[int], Built], factors: Factors, tokenizer: Tokenize
     """
     for attempt in range(4):
         episode, joints = build(attempt)
-        if factors.split == "train" or certified(episode.ids, joints, tokenizer):
+        if factors.split == "train" or (certified(episode.ids, joints, tokenizer) and _own_ends_certified(episode, tokenizer)):
             return episode
     raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
 
@@ -195,10 +201,20 @@ def bos_piece(tokenizer: Tokenizer) -> np.ndarray:
     return EMPTY if tokenizer.bos_id is None else np.array([tokenizer.bos_id], dtype=np.int32)
 
 
-def fixed_tokens(before: Sequence[np.ndarray], needles: Sequence[np.ndarray], questions: Sequence[Question]) -> int:
-    """Tokens of everything but the haystack."""
-    asked = sum(len(q.ask) + len(q.answer) + len(q.tail) for q in questions)
-    return sum(map(len, before)) + sum(map(len, needles)) + asked
+def fixed_tokens(
+    before: Sequence[np.ndarray], needles: Sequence[np.ndarray], questions: Sequence[Question], separate: bool = False
+) -> int:
+    """Tokens of everything but the haystack; of separate questions the longest counts."""
+    asked = [len(q.ask) + len(q.answer) + len(q.tail) for q in questions]
+    return sum(map(len, before)) + sum(map(len, needles)) + (max(asked) if separate else sum(asked))
+
+
+def _own_ends_certified(episode: Episode, tokenizer: Tokenizer) -> bool:
+    return all(
+        certified(episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer)
+        for q in episode.queries
+        if q.own is not None
+    )
 
 
 def _realised(placed: dict[int, int], sizes: dict[int, int], asked: int, first: int, end: int) -> float:

@@ -40,9 +40,10 @@ class Factors:
 class Query:
     """One question and its answer inside an episode.
 
-    start, stop: the answer's tokens in `ids`. needle: where the asked value begins, None when it is not in the context;
-    distance: tokens from its end to the answer. candidates: token ids of the values to choose from,
-    the true one first. chance: score of choosing one of them without looking at the key.
+    start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is `ids` unless the question has an
+    `own` end: (n,) its ask and answer, in place of the question that `ids` holds. needle: where the asked value begins, None
+    when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of the values to choose
+    from, the true one first. chance: score of choosing one of them without looking at the key.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Query:
     distance: int | None
     candidates: tuple[np.ndarray, ...] = field(repr=False)
     chance: float
+    own: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class Episode:
     haystack_tokens: int
     rounds: float
     realised_depth: float
+
+    def sequence(self, query: Query) -> np.ndarray:
+        """(query.stop,) int32: what a model reads and answers when it is asked this question."""
+        if query.own is None:
+            return self.ids[: query.stop]
+        return np.concatenate([self.ids[: query.stop - len(query.own)], query.own])
 
     @property
     def digest(self) -> str:

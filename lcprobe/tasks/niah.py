@@ -8,8 +8,8 @@ depth, a haystack window of its own for every sample, keys and values that occur
     sentence   ... The secret value for falcon is 4071932. ...  The secret value for falcon is    -> " 4071932"
 
 single: n_keys 1 (copying the only value scores 1: no key look-up is needed). multi-key: n_keys > 1. multi-value: n_values
-> 1, all values of the key in order. multi-query: n_queries > 1, asked one after the other. Every piece begins with a space
-and ends with punctuation, so that pieces join at word boundaries in any tokenizer.
+> 1, all values of the key in order. multi-query: n_queries > 1, asked one after the other, or each from the context on
+(separate). Every piece begins with a space and ends with punctuation, so that pieces join at word boundaries in any tokenizer.
 """
 
 from dataclasses import dataclass, replace
@@ -69,7 +69,9 @@ class NIAHConfig:
     n_values: int = 1
     """Values (and needles) a key; all of the asked key's are asked for, in order of appearance."""
     n_queries: int = 1
-    """Different keys asked one after the other."""
+    """Different keys asked for, one after the other."""
+    separate: bool = False
+    """Every question directly after the context, as if it were the only one: the answers to the others are not seen."""
     template: Literal["line", "sentence"] = "sentence"
     """Wording of needles and questions."""
     question: Literal["end", "start"] = "end"
@@ -145,7 +147,7 @@ class NIAH:
         opening, questions = self._questions(keys, needles, order, control)
 
         before = [bos_piece(tok), opening]
-        fixed = fixed_tokens(before, [needles[i].whole for i in order], questions)
+        fixed = fixed_tokens(before, [needles[i].whole for i in order], questions, cfg.separate)
         room = 0 if control == "query_only" else factors.length - fixed
         if room < 0:
             raise TooShort(factors.length, fixed, f"{len(order)} needles in `{cfg.template}` wording")
@@ -166,13 +168,13 @@ class NIAH:
         asked: set[int] = set()
         for number, q in enumerate(questions):
             index, others = q.evidence[0] if q.evidence else 0, []
-            asked.add(index)
+            asked = {index} if cfg.separate else {*asked, index}
             if cfg.n_values == 1:
                 others = [needles[i].value for i in order if i not in asked] + values_near
-            left = max(1, cfg.n_keys - number + n_lines)
+            left = max(1, cfg.n_keys - len(asked) + 1 + n_lines)
             questions[number] = q._replace(others=others, chance=1.0 / left)
         inner = {i: needles[i].joints for i in order}
-        return assemble(before, context, questions, Haystack(start, room, room / len(stream)), inner)
+        return assemble(before, context, questions, Haystack(start, room, room / len(stream)), inner, separate=cfg.separate)
 
     def _form(self, kind: str, role: str) -> StringFormat:
         cfg = self.config
@@ -213,7 +215,7 @@ class NIAH:
             text = AND.join(needles[i].text for i in asked)
             answer = np.concatenate([p for i in asked for p in (tok.piece(AND.rstrip()), needles[i].value)][1:])
             return opening, [_question(key, text, asked[0], needles, ask, answer, EMPTY)]
-        tail, last = tok.piece(t.tail), cfg.n_queries - 1
+        tail, last = EMPTY if cfg.separate else tok.piece(t.tail), cfg.n_queries - 1
         questions = [_question(key, needles[0].text, 0, needles, ask, needles[0].value, tail if last else EMPTY)]
         for i in range(1, cfg.n_queries):
             n = needles[i]

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
-from lcprobe.records import SCHEMA
+from lcprobe.records import CONTEXT_SCHEMA, SCHEMA, table_of
 from lcprobe.seeds import Stream
 
 LENGTHS = (32, 64, 128, 256, 512, 1024)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FORMAT = ("corpus", "words", "numbers")
+TEXT_EDGES = (8, 16, 32, 64, 128, 256, 512, 1024)
 Behaviour = Callable[[dict[str, np.ndarray]], np.ndarray]
 """Columns of factors -> (n_rows,) probability of success."""
 
@@ -109,6 +110,7 @@ def _of_model(
         "scoring": np.full(rows, "teacher_forced"),
         "status": np.full(rows, "ok"),
         "batch": np.full(rows, 64),
+        "read_tokens": c["length"] - 4,
         "episode": np.full(rows, "00"),
     }
     return pa.table({f.name: pa.array(columns[f.name]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
@@ -126,6 +128,46 @@ def flat(p: float) -> Behaviour:
 def window(w: float) -> Behaviour:
     """Finds a needle iff it lies within the last w tokens."""
     return lambda c: (c["distance"] <= w).astype(float)
+
+
+def text_records(
+    model: str,
+    rise: Callable[[int], float] = lambda high: 0.0,
+    noise: float = 0.2,
+    bad: int = 0,
+    growth: float = 1.0,
+    memory: float = 30,
+    n: int = 20,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Windows with a level of their own; rise: nats added to the bin that ends after so many tokens."""
+    dice, rows = np.random.default_rng([seed, sum(model.encode())]), []
+    for window in range(n):
+        who: dict[str, Any] = {
+            "model": model,
+            "checkpoint": "a",
+            "step": 5,
+            "tokens": 9,
+            "window": window,
+            "start": 1000 * window,
+        }
+        level = 5 + dice.normal(0, 1)
+
+        def row(measure, low, high, value, kept=None, count=10, who=who):
+            rows.append(who | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count})
+
+        for low, edge in zip((1, *TEXT_EDGES), TEXT_EDGES, strict=False):
+            own = level + 3 / low + rise(edge) + dice.normal(0, noise)
+            row("loss", low, edge - 1, float(own))
+            row("not_finite_predictions", low, edge - 1, float(bad if edge == TEXT_EDGES[-1] else 0))
+            row("state_rms", edge, edge, float(1 + growth * edge / 1024 + dice.normal(0, 0.05)))
+            row("not_finite_state", edge, edge, 0.0)
+            row("state_bytes", edge, edge, 4096.0)
+        for length in (128, 1024):
+            for kept in (4, 16, 64, 256):
+                if kept < length:
+                    row("remembrance", length - kept, length, float(np.exp(-kept / memory)), kept)
+    return rows
 
 
 def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple[StudyFacts, pa.Table]:
@@ -197,5 +239,7 @@ def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple
 if __name__ == "__main__":
     from lcprobe.analysis.report import write_report
 
-    report = write_report(*three_models(), Path(sys.argv[1]))
+    facts, asked = three_models()
+    text = [row for i, r in enumerate(facts.runs) for row in text_records(r.name, lambda high, i=i: i * max(0, high - 128) / 600)]
+    report = write_report(facts, asked, Path(sys.argv[1]), context=table_of(text, CONTEXT_SCHEMA))
     print("\n".join(report.summary))

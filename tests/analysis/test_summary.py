@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
-from fabricated import flat, plan, records, run, study, task, three_models, with_column
+from fabricated import flat, plan, records, run, study, task, text_records, three_models, with_column
 
 from lcprobe.analysis.results import analysed
 from lcprobe.analysis.summary import FIRST, TOPICS, summary
 from lcprobe.analysis.wording import Sentence
+from lcprobe.records import CONTEXT_SCHEMA, table_of
 
 CELLS = plan(["single"], lengths=[64, 128, 256], n=40)
 
@@ -83,7 +84,8 @@ def test_gaps_failures_and_gates_are_said():
 
 
 def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
-    sentences = summary(analysed(*three_models(["words"])))
+    text = table_of(text_records("mamba2"), CONTEXT_SCHEMA)
+    sentences = summary(analysed(*three_models(["words"]), text))
     order = [TOPICS.index(s.topic) for s in sentences]
     assert order == sorted(order)
     assert set(order) == set(range(len(TOPICS)))

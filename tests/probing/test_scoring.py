@@ -17,16 +17,8 @@ def items_of(tasks, task, n, length=100, value="numbers", **more):
     return made
 
 
-def by_length(items):
-    found = {}
-    for item in items:
-        found.setdefault(item.query.start, []).append(item)
-    return list(found.values())
-
-
 def score(model, tasks, items, chunk=1024, generate=False):
-    scorer = ModelScorer(model, tasks.materials.tokenizer, "cpu", chunk, generate)
-    return [s for batch in by_length(items) for s in scorer.score(batch)]
+    return ModelScorer(model, tasks.materials.tokenizer, "cpu", chunk, generate).score(items)
 
 
 def greedy_by_hand(model, prompt, n):
@@ -55,8 +47,7 @@ def test_teacher_forced_exact_match_equals_greedy_generation_on_every_sample(req
 
 def test_greedy_equals_decoding_by_hand(trained, tasks):
     items = items_of(tasks, "multikey", 25)
-    flat = [item for batch in by_length(items) for item in batch]
-    for item, s in zip(flat, score(trained, tasks, items, generate=True), strict=True):
+    for item, s in zip(items, score(trained, tasks, items, generate=True), strict=True):
         by_hand = greedy_by_hand(trained, item.prompt, len(item.answer))
         assert s.prediction == tasks.materials.tokenizer.decode(by_hand).strip()
         assert s.exact == np.array_equal(by_hand, item.answer)
@@ -64,8 +55,7 @@ def test_greedy_equals_decoding_by_hand(trained, tasks):
 
 def test_scores_equal_a_plain_forward_pass(trained, tasks):
     items = items_of(tasks, "multikey", 30, value="hex")
-    flat = [item for batch in by_length(items) for item in batch]
-    for item, s in zip(flat, score(trained, tasks, items), strict=True):
+    for item, s in zip(items, score(trained, tasks, items), strict=True):
         with torch.no_grad():
             hidden, _ = trained.hidden(torch.from_numpy(item.episode.ids[: item.query.stop].astype(np.int64))[None])
             logs = trained.logits(hidden[0, item.query.start - 1 : -1]).log_softmax(-1)
@@ -88,10 +78,9 @@ def test_chunked_prefill_changes_nothing(trained, tasks, chunk):
 
 def test_rank_and_distractor_hit(trained, tasks):
     items = items_of(tasks, "multikey", 150)
-    flat = [item for batch in by_length(items) for item in batch]
     scores = score(trained, tasks, items)
     decode = tasks.materials.tokenizer.decode
-    for item, s in zip(flat, scores, strict=True):
+    for item, s in zip(items, scores, strict=True):
         others = [decode(c).strip() for c in item.query.candidates[1:]]
         assert s.distractor_hit == (s.prediction in others)
         assert 1 <= s.rank <= 3
@@ -127,8 +116,7 @@ def test_a_table_model_is_scored_by_hand(tasks):
 
     scorer.model.new_state = lambda batch: torch.zeros(batch, 1).as_subclass(State)
     items = items_of(tasks, "single", 40)
-    flat = [item for batch in by_length(items) for item in batch]
-    for item, s in zip(flat, [s for b in by_length(items) for s in scorer.score(b)], strict=True):
+    for item, s in zip(items, scorer.score(items), strict=True):
         before = np.concatenate([item.prompt[-1:], item.answer[:-1]])
         hits = before + 1 == item.answer
         assert s.token_accuracy == hits.mean()

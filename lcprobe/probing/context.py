@@ -1,0 +1,195 @@
+"""Measurements on plain held-out text: how well a model predicts at each position, what its state does, how far back it looks.
+
+    loss             of every token of a window, averaged inside bins of position with half an octave each; the training length is
+                     an edge, so that what lies past it stands apart
+    state_rms        root mean square of the finite values of the state after so many tokens; not_finite_state counts the others
+    state_bytes      of one sequence
+    remembrance      total-variation distance between the predictions with and without the first t of T tokens:
+                     1/2 sum |p(. | x[0:T]) - p(. | x[t:T])|  (Buitrago & Gu 2025, arXiv 2507.02782: EffRem_T(t))
+
+A window is BOS and a piece of the held-out stream, which runs over document boundaries. Any model will do that has
+`new_state(batch)`, `hidden(tokens, state=...)` and `logits(hidden)`. Logits never exist for more than scoring.LOGIT_ROWS places.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.choices import plain
+from lcprobe.models.state import tensors_of
+from lcprobe.probing.config import ContextProbe
+from lcprobe.probing.runner import Subject, in_halves
+from lcprobe.probing.scoring import predicted
+from lcprobe.probing.store import Store
+from lcprobe.seeds import Stream
+from lcprobe.tasks.episode import SUITE
+from lcprobe.tasks.haystack import Materials
+
+FIRST_EDGE = 8
+"""The first bin holds the first tokens together: nothing is known there yet."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """ids: (length,) int64, BOS included where the vocabulary has one (bos 1, else 0). start: its first token in the stream."""
+
+    number: int
+    start: int
+    ids: np.ndarray
+    bos: int
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where is measured: edges of the bins of position, lengths and kept tokens of remembrance; all in tokens, ascending."""
+
+    edges: tuple[int, ...]
+    lengths: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+def points_of(probe: ContextProbe, context_length: int) -> Points:
+    """Half octaves around the training length up to the longest length, and every length."""
+    lengths = probe.tokens(context_length)
+    octaves = [round(context_length * 2 ** (k / 2)) for k in range(-64, 65)]
+    edges = {*(e for e in octaves if FIRST_EDGE <= e <= lengths[-1]), *lengths}
+    return Points(tuple(sorted(edges)), tuple(lengths), tuple(sorted(set(probe.kept))))
+
+
+def windows_of(materials: Materials, n: int, length: int) -> list[Window]:
+    """n windows, one at a random word of each n-th of the held-out stream: a pure function of its arguments."""
+    stream, bos = materials.stream("corpus"), materials.tokenizer.bos_id
+    first = np.array([] if bos is None else [bos], dtype=np.int64)
+    made = []
+    for number, share in enumerate(Stream("context windows", SUITE).uniform(n).tolist()):
+        start = stream.window(int((number + share) * len(stream) / n) % len(stream), 0)
+        ids = np.concatenate([first, stream.take(start, length - len(first))])
+        made.append(Window(number, start, ids, len(first)))
+    return made
+
+
+def run_context(
+    probe: ContextProbe,
+    context_length: int,
+    materials: Materials,
+    model: Any,
+    subject: Subject,
+    store: Store,
+    *,
+    chunk: int,
+    batch_tokens: int,
+    device: torch.device | str,
+) -> str:
+    """Measure what the store lacks; the id of the unit. Raises EpisodeError where there is no held-out text."""
+    points = points_of(probe, context_length)
+    facts = {
+        "checkpoint": subject.digest,
+        "name": subject.name,
+        "suite": SUITE,
+        "context": plain(probe),
+        "context_length": context_length,
+        "made_of": [materials.tokenizer.digest, materials.stream("corpus").digest],
+    }
+    unit = store.unit_id(facts)
+    if store.has(unit):
+        return unit
+    records = [record for batch in store.resume(unit) for record in batch]
+    known = {record["window"] for record in records}
+    length = points.edges[-1]
+    waiting = [w for w in windows_of(materials, probe.n, length) if w.number not in known]
+    at_once = max(1, batch_tokens // length)
+    who = {"model": subject.name, "checkpoint": subject.digest, "step": subject.step, "tokens": subject.tokens}
+    for lo in range(0, len(waiting), at_once):
+        batch = waiting[lo : lo + at_once]
+        found, _ = in_halves(lambda some: measure(model, some, points, chunk, device), batch, length)
+        made = [
+            who | {"window": window.number, "start": window.start} | row
+            for window, rows in zip(batch, found, strict=True)
+            for row in rows or []  # a window that does not fit into memory is missing
+        ]
+        store.append(unit, made)
+        records += made
+    order = sorted(records, key=lambda r: (r["window"], r["measure"], r["high"], r["low"]))
+    store.finish(unit, order, facts)
+    return unit
+
+
+@torch.inference_mode()
+def measure(
+    model: Any, windows: Sequence[Window], points: Points, chunk: int, device: torch.device | str
+) -> list[list[dict[str, Any]]]:
+    """Rows of every window (all as long as the last edge): measure, low, high, kept, value, count."""
+    ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
+    n = len(windows)
+    rows: list[list[dict[str, Any]]] = [[] for _ in windows]
+
+    def note(name: str, low: int, high: int, values: Sequence[float], counts: Sequence[int], kept: int | None = None) -> None:
+        for own, value, count in zip(rows, values, counts, strict=True):
+            whole = value if np.isfinite(value) else None
+            own.append({"measure": name, "low": low, "high": high, "kept": kept, "value": whole, "count": int(count)})
+
+    state, at, ends, last = model.new_state(n), 0, {}, None
+    for edge in points.edges:
+        begin, losses = at, []
+        while at < edge:
+            stop = min(at + chunk, edge)
+            hidden, state = model.hidden(ids[:, at:stop], state=state)
+            from_before = hidden[:, :-1] if last is None else torch.cat([last[:, None], hidden[:, :-1]], dim=1)
+            targets = ids[:, stop - from_before.shape[1] : stop]
+            losses.append(-predicted(model, from_before, targets)[0].double())
+            last, at = hidden[:, -1], stop
+        loss, ends[edge] = torch.cat(losses, dim=1), last
+        finite = loss.isfinite()
+        low, high = max(begin, 1), edge - 1
+        note("loss", low, high, (loss.where(finite, 0).sum(1) / finite.sum(1)).tolist(), finite.sum(1).tolist())
+        note("not_finite_predictions", low, high, (~finite).sum(1).tolist(), [loss.shape[1]] * n)
+        squares, values, bad, size = _state(state, n)
+        note("state_rms", edge, edge, (squares / values.clamp_min(1)).sqrt().tolist(), values.tolist())
+        note("not_finite_state", edge, edge, bad.tolist(), (values + bad).tolist())
+        note("state_bytes", edge, edge, [size / n] * n, [1] * n)
+    bos = windows[0].bos
+    for length in points.lengths:
+        for kept in points.kept:
+            dropped = length - kept - bos  # BOS stays: the model has seen no text without it
+            if dropped < 1:
+                continue
+            short = torch.cat([ids[:, :bos], ids[:, length - kept : length]], dim=1)
+            note("remembrance", dropped, length, _distance(model, ends[length], _last(model, short, chunk)), [1] * n, kept)
+    return rows
+
+
+def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """(n,) sums of squares, finite and other values of each row, in float64, and the bytes of all rows."""
+    tensors = tensors_of(state)
+    squares = torch.zeros(n, dtype=torch.float64)
+    values, bad = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
+        flat = tensor.reshape(n, -1)
+        finite = flat.isfinite()
+        squares += torch.linalg.vector_norm(flat.where(finite, 0), dim=1, dtype=torch.float64).square().cpu()
+        values += finite.sum(1).cpu()
+        bad += (~finite).sum(1).cpu()
+    return squares, values, bad, sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _last(model: Any, ids: Tensor, chunk: int) -> Tensor:
+    """(batch, seqlen) -> the hidden vector of the last token."""
+    state, hidden = model.new_state(len(ids)), None
+    for lo in range(0, ids.shape[1], chunk):
+        hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
+    assert hidden is not None
+    return hidden[:, -1]
+
+
+def _distance(model: Any, first: Tensor, second: Tensor) -> list[float]:
+    """Total variation between two predictions of each row: 0 equal .. 1 disjoint."""
+    made = []
+    for a, b in zip(first, second, strict=True):  # a row at a time: a vocabulary may be large
+        made.append(float((model.logits(a).softmax(-1) - model.logits(b).softmax(-1)).abs().sum() / 2))
+    return made

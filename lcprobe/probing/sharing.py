@@ -1,0 +1,193 @@
+"""Sharing: which prompts begin alike, and a program that reads every common beginning once.
+
+The prompts of a unit form a trie over token ids: depths of one sample share the haystack up to the earlier needle, questions over
+one context share the context. All rows of a batch stand at the same position and go on in lockstep; where prompts part, the
+state's row is copied. A call costs time whatever it reads, so prompts may part at multiples of a grain only, a little before
+they differ; the grain is the one for which tokens and calls together cost least. With calls for nothing it is 1, and exactly
+the tokens of the trie are read.
+
+Memory: at most `rows` rows are read together. Where more are alive, those with few prompts below them go to their end first and
+the others wait as a state; a waiting state is dropped once the last of its rows goes on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cmp_to_key
+
+import numpy as np
+
+CALL = 64
+"""Tokens that could be read in the time that one more call costs; only speed depends on it."""
+MOST = 256
+"""Prompts of one family that are scored, and written down, together at most."""
+KIN = 1 / 16
+"""Prompts that share this much of the shorter one are of one family."""
+
+Group = tuple[int, int, int]
+"""(row of the state, first, after last): sorted prompts that are alike so far."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One read: tokens [lo, hi) of `prompts` (n,), one row each, going on from the state after step `before`.
+
+    before: None for a new state. source: (n,) rows of that state, None for all of them in order. last: nothing goes on from
+    `before` after this. kept: something goes on from here. ends: (row, prompt) of the prompts that are read to their end.
+    """
+
+    before: int | None
+    source: np.ndarray | None
+    prompts: np.ndarray
+    lo: int
+    hi: int
+    ends: tuple[tuple[int, int], ...]
+    last: bool = True
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in order of execution. new: (n_prompts,) tokens that are read for each prompt and not for one before it."""
+
+    steps: tuple[Step, ...]
+    new: np.ndarray
+    grain: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read."""
+        return int(self.new.sum())
+
+
+def share(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> Program:
+    """The program for prompts of at least one token each, at most `rows` of them read together: a pure function of both."""
+    order, common = _sorted(prompts)
+    unique: list[list[int]] = []  # prompts that are equal, in sorted order
+    lcps: list[int] = []
+    for rank, i in enumerate(order):
+        if rank and common[rank - 1] == len(prompts[i]) == len(prompts[order[rank - 1]]):
+            unique[-1].append(i)
+            continue
+        if rank:
+            lcps.append(common[rank - 1])
+        unique.append([i])
+    ends = np.array([len(prompts[same[0]]) for same in unique])
+    lcp = np.array(lcps, dtype=np.int64)
+    grain = min((1 << k for k in range(12)), key=lambda g: _cost(ends, lcp, g, call))
+    new = np.zeros(len(prompts), dtype=np.int64)
+    new[[same[0] for same in unique]] = _new(ends, lcp, grain)
+    return Program(tuple(_Walk(unique, ends, lcp // grain * grain, grain, rows).steps()), new, grain)
+
+
+def families(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
+    """Prompts in batches of about `rows`, those with a common beginning together. A pure function of its arguments."""
+    order, common = _sorted(prompts)
+    runs: list[list[int]] = []
+    for rank, i in enumerate(order):
+        kin = rank and common[rank - 1] > KIN * min(len(prompts[i]), len(prompts[order[rank - 1]]))
+        if kin and len(runs[-1]) < max(rows, MOST):
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    batches: list[list[int]] = []
+    for run in runs:
+        if batches and len(batches[-1]) + len(run) <= rows:
+            batches[-1] += run
+        else:
+            batches.append(run)
+    return batches
+
+
+class _Walk:
+    """From sorted prompts to steps. ends: (n,) lengths; parts: (n - 1,) where neighbours part, in multiples of the grain."""
+
+    def __init__(self, unique: list[list[int]], ends: np.ndarray, parts: np.ndarray, grain: int, rows: int):
+        self._unique, self._ends, self._parts, self._grain, self._rows = unique, ends, parts, grain, max(1, rows)
+
+    def steps(self) -> list[Step]:
+        """Depth first: what stands on the stack waits with its state."""
+        made: list[Step] = []
+        stack: list[tuple[int | None, list[Group], int]] = [(None, [(0, 0, len(self._ends))], 0)]
+        while stack:
+            before, groups, lo = stack.pop()
+            hi = min(self._next(group, lo) for group in groups)
+            if hi > lo:  # not so where the very first tokens differ
+                source = np.array([row for row, _, _ in groups])
+                if before is not None and np.array_equal(source, np.arange(len(made[before].prompts))):
+                    source = None
+                made.append(Step(before, source, np.array([self._unique[a][0] for _, a, _ in groups]), lo, hi, ()))
+                before = len(made) - 1
+                groups = [(row, a, b) for row, (_, a, b) in enumerate(groups)]
+            parted = [(row, *span) for row, a, b in groups for span in self._split(a, b, hi)]
+            done = [(row, i) for row, a, _ in parted if self._ends[a] == hi for i in self._unique[a]]
+            if done:
+                made[-1] = replace(made[-1], ends=tuple(done))
+            parts = self._parts_of([group for group in parted if self._ends[group[1]] > hi], hi)
+            stack += [(before, part, hi) for part in reversed(parts)]
+        user = {step.before: number for number, step in enumerate(made)}  # the last one that goes on from it
+        return [replace(s, last=user[s.before] == number, kept=number in user) for number, s in enumerate(made)]
+
+    def _next(self, group: Group, lo: int) -> int:
+        """Where a group parts, or its only prompt stops for the last, short piece, or ends."""
+        _, a, b = group
+        if b > a + 1:
+            return int(self._parts[a : b - 1].min())
+        short = int(self._ends[a]) // self._grain * self._grain
+        return short if short > lo else int(self._ends[a])
+
+    def _split(self, a: int, b: int, at: int) -> list[tuple[int, int]]:
+        edges = [a, *(np.flatnonzero(self._parts[a : b - 1] <= at) + a + 1).tolist(), b]
+        return list(zip(edges, edges[1:], strict=False))
+
+    def _parts_of(self, groups: list[Group], at: int) -> list[list[Group]]:
+        """Groups that are read together, in the order of reading: last pieces by length, then those with fewer prompts first,
+        so that few states wait at a time."""
+        short: dict[int, list[Group]] = {}
+        for group in groups:
+            ending = group[2] == group[1] + 1 and self._ends[group[1]] // self._grain * self._grain <= at
+            short.setdefault(int(self._ends[group[1]]) if ending else 0, []).append(group)
+        longer = sorted(short.pop(0, []), key=lambda group: group[2] - group[1])
+        if len(longer) <= self._rows:
+            longer.sort(key=lambda group: group[1])
+        pieces = [*(short[end] for end in sorted(short)), longer]
+        return [piece[i : i + self._rows] for piece in pieces for i in range(0, len(piece), self._rows)]
+
+
+def _sorted(prompts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
+    """Lexicographic order, equal ones by number, and (n - 1) how many tokens neighbours have in common."""
+
+    def compare(i: int, j: int) -> int:
+        a, b = prompts[i], prompts[j]
+        at = common(a, b)
+        if at < min(len(a), len(b)):
+            return -1 if a[at] < b[at] else 1
+        return len(a) - len(b) or i - j
+
+    order = sorted(range(len(prompts)), key=cmp_to_key(compare))
+    return order, [common(prompts[i], prompts[j]) for i, j in zip(order, order[1:], strict=False)]
+
+
+def common(a: np.ndarray, b: np.ndarray) -> int:
+    """How many tokens two prompts have in common from the first on."""
+    n, at, size = min(len(a), len(b)), 0, 64
+    while at < n:
+        stop = min(at + size, n)
+        differ = a[at:stop] != b[at:stop]
+        if differ.any():
+            return at + int(differ.argmax())
+        at, size = stop, 2 * size
+    return n
+
+
+def _new(ends: np.ndarray, lcp: np.ndarray, grain: int) -> np.ndarray:
+    """(n,) tokens of each sorted prompt that are not read for the one before it; the last, short piece is always its own."""
+    shared = np.concatenate([[0], lcp // grain * grain])
+    return ends - shared
+
+
+def _cost(ends: np.ndarray, lcp: np.ndarray, grain: int, call: int) -> tuple[int, int]:
+    """Tokens and calls in tokens, and the grain, so that the finer one is taken of two that cost the same."""
+    short = ends // grain * grain
+    stops = len({0, *(lcp // grain * grain).tolist(), *short.tolist()}) - 1
+    tails = len({int(end) for end, at in zip(ends, short, strict=True) if end > at})
+    return int(_new(ends, lcp, grain).sum()) + call * (stops + tails), grain

@@ -1,0 +1,172 @@
+"""Shared prompts: every token of the trie is read once, every prompt to its end, and the scores are those of prompts read alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcprobe.choices import build
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.scoring import Item, ModelScorer, read
+from lcprobe.probing.sharing import families, share
+from lcprobe.tasks.episode import Factors, Formats
+from tests.models.test_mixers import CASES, model_of
+
+LINE = {"type": "niah", "template": "line", "digits": 2}
+SINGLE, MANY = {**LINE, "n_keys": 1}, {**LINE, "n_keys": 16, "n_queries": 16}
+
+
+@st.composite
+def tries(draw, n=12, length=30):
+    """Prompts that part from a trunk, or from one another, anywhere; some equal, some the beginning of another."""
+    dice = np.random.default_rng(draw(st.integers(0, 10_000)))
+    made = [dice.integers(0, 3, dice.integers(1, length))]
+    for _ in range(draw(st.integers(0, n - 1))):
+        parent = made[dice.integers(len(made))]
+        own = dice.integers(0, 3, dice.integers(0, length // 2))
+        grown = np.concatenate([parent[: dice.integers(0, len(parent) + 1)], own])
+        made.append(grown if len(grown) else parent)
+    return [m.astype(np.int32) for m in made]
+
+
+def trie_tokens(prompts):
+    return len({tuple(p[:k]) for p in prompts for k in range(1, len(p) + 1)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(prompts=tries(), rows=st.integers(1, 8), call=st.sampled_from([0, 3, 50, 1000]))
+def test_the_program_reads_every_prompt_in_few_rows_and_drops_what_it_kept(prompts, rows, call):
+    program, states, done = share(prompts, rows, call), {}, {}
+    for number, step in enumerate(program.steps):
+        past = [()] * len(step.prompts)
+        if step.before is not None:
+            past = states.pop(step.before) if step.last else states[step.before]
+            past = past if step.source is None else [past[i] for i in step.source]
+        assert len(past) == len(step.prompts) <= rows
+        assert {len(p) for p in past} == {step.lo}
+        now = [p + tuple(prompts[i][step.lo : step.hi]) for p, i in zip(past, step.prompts, strict=True)]
+        assert {len(p) for p in now} == {step.hi}
+        for row, i in step.ends:
+            assert now[row] == tuple(prompts[i])
+            assert done.setdefault(i, number) == number
+        if step.kept:
+            states[number] = now
+    assert not states
+    assert sorted(done) == list(range(len(prompts)))
+    assert program.tokens == sum(len(s.prompts) * (s.hi - s.lo) for s in program.steps) <= sum(map(len, prompts))
+    if call == 0:
+        assert program.tokens == trie_tokens(prompts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(prompts=tries(n=20), rows=st.integers(1, 30))
+def test_families_divide_the_prompts_and_keep_kin_together(prompts, rows):
+    batches = families(prompts, rows)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(prompts)))
+    assert batches == families(prompts, rows)
+    whole = {frozenset(i for i in batch) for batch in batches if len(batch) > rows}
+    for batch in whole:  # larger than asked for only where all have a common beginning
+        assert len({int(prompts[i][0]) for i in batch}) == 1
+
+
+def test_few_states_wait_in_a_long_sweep():
+    """200 depths in at most 8 rows: the trunk waits, and nothing else."""
+    text = np.arange(1, 4001, dtype=np.int32)
+    at = np.linspace(0, 4000, 200).astype(int)
+    prompts = [np.concatenate([text[:p], [0], text[p:], [5]]).astype(np.int32) for p in at]
+    waiting, rows, most = set(), {}, 0
+    for number, step in enumerate(share(prompts, 8).steps):
+        if step.last:
+            waiting.discard(step.before)
+        if step.kept:
+            waiting.add(number)
+        rows[number] = len(step.prompts)
+        most = max(most, sum(rows[n] for n in waiting))
+    assert most <= 16
+
+
+def ends_of(model, prompts, rows, call, chunk):
+    """The last hidden vector of every prompt, by a program."""
+    found = {}
+    with torch.inference_mode():
+        for ended, state, last in read(model, share(prompts, rows, call), prompts, chunk, torch.device("cpu")):
+            assert len({len(prompts[i]) for i in ended}) == 1
+            assert state.position == len(prompts[ended[0]])
+            found |= dict(zip(ended, model.logits(last), strict=True))
+    return found
+
+
+@pytest.mark.parametrize(("name", "mixer"), CASES)
+@settings(max_examples=5, deadline=None)
+@given(prompts=tries(n=6), rows=st.integers(1, 8), call=st.sampled_from([0, 30, 1000]), chunk=st.sampled_from([1, 5, 64]))
+def test_shared_logits_equal_those_of_each_prompt_alone(name, mixer, prompts, rows, call, chunk):
+    model = model_of(name, mixer).float()
+    found = ends_of(model, prompts, rows, call, chunk)
+    assert sorted(found) == list(range(len(prompts)))
+    for i, prompt in enumerate(prompts):
+        with torch.no_grad():
+            hidden, _ = model.hidden(torch.from_numpy(prompt.astype(np.int64))[None])
+            assert (found[i] - model.logits(hidden[0, -1])).abs().max() <= 1e-4
+
+
+@pytest.fixture(scope="module")
+def sets(materials):
+    settings = {"single": SINGLE, "four": {**LINE, "n_keys": 4}, "row": MANY, "separate": {**MANY, "separate": True}}
+    return TaskSet(build(ProbeConfig, {"tasks": settings}, "probe"), materials)
+
+
+def items_of(sets, task, length, depths, n):
+    made = []
+    for index in range(n):
+        for depth in depths:
+            episode = sets.made[task].episode(Factors(Formats("corpus", "words", "numbers"), length, float(depth), index))
+            made += [Item(episode, query) for query in episode.queries]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("task", "depths", "n"),
+    [("single", np.linspace(0, 1, 10), 2), ("four", [0, 0.3, 1], 3), ("row", [0.5], 1), ("separate", [0.5], 1)],
+)
+@pytest.mark.parametrize("batch_tokens", [900, 100_000])
+def test_shared_scores_equal_those_of_each_question_alone(trained, sets, task, depths, n, batch_tokens):
+    items = items_of(sets, task, 300, depths, n)
+    shared = ModelScorer(trained, sets.materials.tokenizer, "cpu", 128, batch_tokens=batch_tokens).score(items)
+    alone = [ModelScorer(trained, sets.materials.tokenizer, "cpu", 1024).score([item])[0] for item in items]
+    assert [s.read_tokens for s in alone] == [item.query.start for item in items]
+    assert sum(s.read_tokens for s in shared) < sum(s.read_tokens for s in alone)
+    for a, b in zip(shared, alone, strict=True):
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
+        assert (a.exact, a.rank, a.prediction, a.first_token) == (b.exact, b.rank, b.prediction, b.first_token)
+
+
+@pytest.mark.parametrize(("task", "depths", "saved"), [("single", np.arange(1, 21) / 20, 0.45), ("separate", [0.5], 0.90)])
+def test_prefill_tokens_saved(sets, task, depths, saved):
+    """20 depths of a sample, and 16 questions over one context: read once, as long as the grain allows."""
+    items = items_of(sets, task, 2048, depths, 4)
+    prompts = [item.prompt for item in items]
+    program = share(prompts, 1000)
+    assert 1 - program.tokens / sum(map(len, prompts)) >= saved
+    assert program.tokens <= 1.03 * share(prompts, 1000, call=0).tokens
+
+
+def test_questions_of_their_own_end_as_if_each_were_the_only_one(sets, tokenizer):
+    for index in range(20):
+        factors = Factors(Formats("corpus", "words", "numbers"), 400, 0.5, index)
+        one, row = sets.made["separate"].episode(factors), sets.made["row"].episode(factors)
+        assert len(one.ids) == max(q.stop for q in one.queries) == 400
+        assert [q.key for q in one.queries] == [q.key for q in row.queries]
+        assert {q.chance for q in one.queries} == {1 / 16}
+        for query in one.queries:
+            item = Item(one, query)
+            text = tokenizer.decode(item.prompt)
+            assert text.endswith(f" {query.key}:")
+            assert text.count(query.key) == 2
+            assert tokenizer.decode(item.answer).strip() == query.answer
+            assert tokenizer.same_after_round_trip(one.sequence(query))
+            where = item.prompt[query.needle : query.needle + len(item.answer)]
+            assert np.array_equal(where, item.answer)
+            assert query.distance == query.start - query.needle - len(item.answer)
+            assert len(query.candidates) == 16
