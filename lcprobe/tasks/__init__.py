@@ -2,4 +2,6 @@
 
 TASKS = {
     "niah": "lcprobe.tasks.niah:NIAH",
+    "mqar": "lcprobe.tasks.mqar:MQAR",
+    "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
 }
