@@ -4,4 +4,5 @@ TASKS = {
     "niah": "lcprobe.tasks.niah:NIAH",
     "mqar": "lcprobe.tasks.mqar:MQAR",
     "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
+    "copying": "lcprobe.tasks.copying:Copying",
 }

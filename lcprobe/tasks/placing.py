@@ -78,6 +78,15 @@ def make_needle(tokenizer: Tokenizer, ask: str, value: str, tail: str) -> Needle
     return Needle(np.concatenate(parts), parts[0], parts[1], value)
 
 
+def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
+    """Token ids of units one after the other, by number; as fast for a hundred thousand as numpy is."""
+    sizes = np.array([len(unit) for unit in units])
+    table = np.zeros((len(units), int(sizes.max())), dtype=np.int32)
+    used = np.arange(table.shape[1]) < sizes[:, None]
+    table[used] = np.concatenate(units)
+    return table[order][used[order]]
+
+
 def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: int) -> list[Part]:
     """The window of `room` tokens with every needle at the word nearest its depth."""
     text = stream.take(start, room)
