@@ -5,4 +5,7 @@ TASKS = {
     "mqar": "lcprobe.tasks.mqar:MQAR",
     "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
     "copying": "lcprobe.tasks.copying:Copying",
+    "ordered": "lcprobe.tasks.ordered:Ordered",
+    "semantic": "lcprobe.tasks.semantic:Semantic",
+    "state_tracking": "lcprobe.tasks.state_tracking:StateTracking",
 }

@@ -118,7 +118,6 @@ class Copying:
             text = " ".join(words[i] for i in body)
             question = Question(CUE.strip(), text, cue, answer, EMPTY, (0, len(opening), len(answer)), (), 1.0)
         else:
-            place = draw("place").integer(len(body))
             whole, at = _with_gram(body, draw("place").integer(len(body)), cfg.gram, n, draw)
             gram, next_ = whole[at - cfg.gram : at], int(whole[at])
             string, cue = joined(units, whole), np.concatenate([cue, joined(units, gram)])
