@@ -18,7 +18,7 @@ from lcprobe.tasks.tokenizer import Tokenizer
 EMPTY = np.array([], dtype=np.int32)
 MAX_CANDIDATES = 32
 """Values that a rank is taken among, the true one included."""
-MAX_JOINTS = 16
+MAX_JOINTS = 8
 """Places inside one piece, or between many equal ones, that are certified: the cost must not grow with length."""
 
 Part = tuple[np.ndarray, int | None]

@@ -121,7 +121,7 @@ class Copying:
             whole, at = _with_gram(body, draw("place").integer(len(body)), cfg.gram, n, draw)
             gram, next_ = whole[at - cfg.gram : at], int(whole[at])
             string, cue = joined(units, whole), np.concatenate([cue, joined(units, gram)])
-            evidence = 0, len(opening) + sum(len(units[i]) for i in whole[:at]), len(units[next_])
+            evidence = 0, len(opening) + len(joined(units, whole[:at])), len(units[next_])
             others = [unit for i, unit in enumerate(units[:n]) if i != next_]
             key = " ".join(words[i] for i in gram)
             question = Question(key, words[next_], cue, units[next_], EMPTY, evidence, others, 1 / n)
@@ -193,8 +193,9 @@ def _with_gram(body: np.ndarray, place: int, size: int, n: int, draw: Draws) -> 
     kept = {i: word for i, word in zip(range(place, at + 1), wanted, strict=True) if i >= size}
     for i, word in kept.items():
         if words[i] != word:
-            found = [j for j in np.flatnonzero(words == word).tolist() if kept.get(j) != word]
-            source = draw("source", word).pick(found)
+            free = np.flatnonzero(words == word)
+            free = free[~np.isin(free, [j for j in kept if kept[j] == words[j]])]
+            source = int(free[draw("source", word).integer(len(free))])
             words[source], words[i] = words[i], word
     gram = words[place:at].tolist()
     for turn in range(REPAIRS):

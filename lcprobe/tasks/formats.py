@@ -132,7 +132,7 @@ def token_count(tokenizer: Tokenizer, string: str) -> int:
 
 def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
     if form.kind == "words":
-        return f"{draw.pick(_list('adjectives'))}-{draw.pick(_list('nouns'))}"
+        return f"{draw.pick(read_words('adjectives'))}-{draw.pick(read_words('nouns'))}"
     if form.kind == "uuids":
         raw = f"{draw.integer(2**128):032x}"
         raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
@@ -157,11 +157,6 @@ def _sizes_of(tokenizer: Tokenizer, kind: str, tokens: int) -> tuple[int, ...]:
     }
     most = max(hits.values())
     return tuple(size for size, n in hits.items() if n and n >= most / 2)
-
-
-@lru_cache(maxsize=4)
-def _list(name: str) -> list[str]:
-    return read_words(name)
 
 
 @lru_cache(maxsize=32)

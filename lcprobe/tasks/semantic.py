@@ -6,9 +6,9 @@ RULER's questions repeat the needle's words, so that literal match is enough.
 
     ... Dagmar rented a flat in Lisbon. ... Tobias rented a flat in Oslo. ...   The resident of Portugal is     -> " Dagmar"
 
-The facts are `assets/relations.txt`: one line a fact (city and country, tool and trade, ...), and no country is asked for while two
-of its cities are in the context. Guessing among the names scores 1 / n_needles. A model that scores on `niah` with as many keys and
-not here finds strings, not meanings, or does not know the facts: zero_distance tells which.
+The facts are `assets/relations.txt`: one line a fact (city and country, tool and trade, ...), and no country is asked for while
+two of its cities are in the context. Guessing among the names scores 1 / n_needles. A model that scores on `niah` with as many
+keys and not here finds strings, not meanings, or does not know the facts: zero_distance tells which.
 """
 
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ class SemanticConfig:
 
 
 class Semantic:
-    """The generator. zero_distance, no_needle and query_only as in `niah`; wrong_key: a fact that no needle holds is asked for."""
+    """The generator. Controls as in `niah`; wrong_key: a fact that no needle holds is asked for, the old name counts."""
 
     Config = SemanticConfig
     axes = Axes(haystack=RUNNING, key=(NOTHING,), value=(NOTHING,), controls=CONTROLS)

@@ -1,15 +1,15 @@
 """State tracking: every symbol of the context changes a state, and the last state is asked for. Nothing is looked up.
 
-Source: Merrill et al. 2024, The Illusion of State, arXiv 2404.08819 (word problems of groups: parity is S2; S3 is solvable; S5 is not,
-and neither transformers nor Mamba, both in TC0, compute it at every length unless TC0 = NC1). Differs from it: words of text in any
-tokenizer, and one place of the composed permutation is asked for instead of the whole, with each answer equally often. RULER's
-variable tracking mixes following a state with looking names up; this does not, and is no retrieval.
+Source: Merrill et al. 2024, The Illusion of State, arXiv 2404.08819 (word problems of groups: parity is S2; S3 is solvable; S5 is
+not, and neither transformers nor Mamba, both in TC0, compute it at every length unless TC0 = NC1). Differs from it: words of text
+in any tokenizer, and one place of the composed permutation is asked for instead of the whole, with each answer equally often.
+RULER's variable tracking mixes following a state with looking names up; this does not, and is no retrieval.
 
     parity   Bits: 1 0 1 1 0 1. The number of ones is                 -> " even"
     s3, s5   Moves: 21345 23451 52341. The ball in 2 ends in          -> " 3"      (digit i: where the ball in i goes)
 
-`needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is claimed. Guessing
-scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
+`needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is claimed.
+Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
 """
 
 from dataclasses import dataclass, replace
@@ -67,9 +67,10 @@ class StateTracking:
     def __init__(self, config: StateTrackingConfig, materials: Materials):
         self.config, self.materials = config, materials
         self.elements, self.product = _group(PLACES[config.group])
+        self.symbols = ["0", "1"] if config.group == "parity" else ["".join(map(str, e)) for e in (self.elements + 1).tolist()]
 
     def episode(self, factors: Factors) -> Episode:
-        """One episode of exactly `factors.length` tokens. Raises EpisodeError for a length that is too short (naming the least)."""
+        """One episode of exactly `factors.length` tokens. Raises EpisodeError for a length below the least, which it names."""
         self.axes.check(factors)
         return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
 
@@ -86,11 +87,10 @@ class StateTracking:
         end = permuted(at, k, "state_tracking", cfg.group, SUITE, factors.split, block)
         if cfg.group == "parity":
             begin, opening, ask, answers = 0, " Bits:", " The number of ones is", ["even", "odd"]
-            units = [tok.piece(" 0"), tok.piece(" 1")]
         else:
             begin, opening = draw("place").integer(k), " Moves:"
             ask, answers = f" The ball in {begin + 1} ends in", [str(i + 1) for i in range(k)]
-            units = [tok.piece(" " + "".join(str(i + 1) for i in element)) for element in self.elements]
+        units = [tok.piece(" " + symbol) for symbol in self.symbols]
         before, close, question = [bos_piece(tok)], tok.piece("."), tok.piece(ask)
         pieces = [tok.piece(" " + name) for name in answers]
         others = [piece for i, piece in enumerate(pieces) if i != end]
@@ -99,7 +99,7 @@ class StateTracking:
         fixed = len(before[0]) + len(tok.piece(opening)) + len(close) + len(question) + len(pieces[end])
         codes = self._codes(factors.length - fixed, units, draw)
         # the last symbol is any of those that lead to the answer: all words with this answer stay equally likely
-        leads = [e for e in range(len(units)) if self.elements[self.product[self._composed(codes), e]][begin] == end]
+        leads = np.flatnonzero(self.elements[self.product[self._composed(codes)], begin] == end)
         codes = np.append(codes, leads[draw("last").integer(len(leads))])
         symbols = joined(units, codes)
         room = factors.length - fixed - len(symbols)
@@ -124,7 +124,8 @@ class StateTracking:
         return codes[:fit]
 
     def _composed(self, codes: np.ndarray) -> int:
-        """The product of a word, halves at a time."""
+        """The product of a word, pair by pair."""
+        codes = codes.astype(np.uint8)
         while len(codes) > 1:
             odd = codes[-1:] if len(codes) % 2 else codes[:0]
             even = codes[: len(codes) - len(odd)]
@@ -134,8 +135,8 @@ class StateTracking:
 
 @lru_cache
 def _group(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the column's."""
+    """Permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the column's."""
     elements = np.array(list(permutations(range(k))))
     number = {tuple(e): i for i, e in enumerate(elements.tolist())}
-    product = np.array([[number[tuple(after[before].tolist())] for after in elements] for before in elements])
-    return elements, product
+    product = [[number[tuple(after[before].tolist())] for after in elements] for before in elements]
+    return elements, np.array(product, dtype=np.uint8)
