@@ -115,7 +115,7 @@ class Copying:
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
         if cfg.ask == "all":
             string = answer = joined(units, body)
-            text = " ".join(words[i] for i in body)
+            text = " ".join([words[i] for i in body.tolist()])
             question = Question(CUE.strip(), text, cue, answer, EMPTY, (0, len(opening), len(answer)), (), 1.0)
         else:
             whole, at = _with_gram(body, draw("place").integer(len(body)), cfg.gram, n, draw)

@@ -245,8 +245,8 @@ class LineBank:
 
 def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with every needle at the line nearest its depth."""
-    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
-    ends = np.cumsum([0, *sizes])
+    sizes = np.append(bank.size(lines), [len(filler)] if len(filler) else [])
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     parts: list[Part] = []
     done = 0
 
