@@ -2,4 +2,10 @@
 
 TASKS = {
     "niah": "lcprobe.tasks.niah:NIAH",
+    "mqar": "lcprobe.tasks.mqar:MQAR",
+    "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
+    "copying": "lcprobe.tasks.copying:Copying",
+    "ordered": "lcprobe.tasks.ordered:Ordered",
+    "semantic": "lcprobe.tasks.semantic:Semantic",
+    "state_tracking": "lcprobe.tasks.state_tracking:StateTracking",
 }

@@ -49,7 +49,14 @@ def draw_strings(
     for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the first few,
     so that the choice does not depend on an episode's length unless it must. Raises EpisodeError when n cannot be found.
     """
-    source = candidates(form, draw, tokenizer)
+    found = freest(candidates(form, draw, tokenizer), n, free, least, most)
+    if found is None:
+        raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
+    return found
+
+
+def freest(source: Iterator[str], n: int, free: Callable[[str], int], least: int, most: int) -> list[str] | None:
+    """`draw_strings` for strings from anywhere; None when n cannot be found."""
     considered: list[tuple[int, str]] = []
     several = FEW * n + 4
     while True:
@@ -65,7 +72,7 @@ def draw_strings(
             if len(chosen) == n:
                 return chosen
             if string is None or len(considered) > TRIES * (n + 4):
-                raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
+                return None
             several = max(several, 2 * len(considered))
 
 
@@ -125,7 +132,7 @@ def token_count(tokenizer: Tokenizer, string: str) -> int:
 
 def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
     if form.kind == "words":
-        return f"{draw.pick(_list('adjectives'))}-{draw.pick(_list('nouns'))}"
+        return f"{draw.pick(read_words('adjectives'))}-{draw.pick(read_words('nouns'))}"
     if form.kind == "uuids":
         raw = f"{draw.integer(2**128):032x}"
         raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
@@ -150,11 +157,6 @@ def _sizes_of(tokenizer: Tokenizer, kind: str, tokens: int) -> tuple[int, ...]:
     }
     most = max(hits.values())
     return tuple(size for size, n in hits.items() if n and n >= most / 2)
-
-
-@lru_cache(maxsize=4)
-def _list(name: str) -> list[str]:
-    return read_words(name)
 
 
 @lru_cache(maxsize=32)

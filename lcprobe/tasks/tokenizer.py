@@ -129,6 +129,7 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
     raise ConfigError("data.tokenizer", source, "shipped, a tokenizer.json, a folder with one, or a reachable hub name")
 
 
+@lru_cache(maxsize=8)
 def read_words(name: str) -> list[str]:
-    """A shipped word list: `nouns`, `adjectives` or `fillers`. No word contains another of the first two lists."""
+    """A shipped word list: `nouns`, `adjectives`, `fillers` or `names`. No word contains another of the first two lists."""
     return (resources.files("lcprobe.tasks") / "assets" / f"{name}.txt").read_text(encoding="utf-8").split()

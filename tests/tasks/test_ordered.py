@@ -1,0 +1,93 @@
+"""Ordered near-duplicates: sound, the asked value is the n-th of its key, numbers asked equally often, nothing given away."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lcprobe.errors import ConfigError
+from lcprobe.tasks.episode import Factors, Formats
+from lcprobe.tasks.names import CONTROLS, KINDS
+from lcprobe.tasks.ordered import ORDINALS, Ordered
+from tests.tasks.sound import TOKENIZERS, check_chance, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
+
+QUIET = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLAIN = Formats("corpus", "words", "numbers")
+
+
+def values_of(text: str, key: str) -> list[str]:
+    """Values of a key in order of appearance, read from the text."""
+    return [rest.split(".", 1)[0] for rest in text.split(f"he value for {key} is ")[1:]]
+
+
+@QUIET
+@given(
+    which=st.sampled_from(TOKENIZERS),
+    config=st.sampled_from([{}, {"n_keys": 1, "repeats": 2}, {"n_keys": 3, "repeats": 3, "word_pairs": True}]),
+    f=st.builds(Formats, st.sampled_from(["corpus", "noise", "words"]), st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    length=st.integers(1000, 1500),
+    index=st.integers(0, 300),
+    control=st.sampled_from(CONTROLS),
+)
+def test_sound_and_the_nth_value_of_its_key(materials, which, config, f, length, index, control):
+    m = of_tokenizer(materials, which)
+    task = made(Ordered, m, **config)
+    e = check_sound(task, m.tokenizer, Factors(f, length, 0.5, index, control))
+    (q,) = e.queries
+    nth, key = q.key.split(" ", 1)
+    text = m.tokenizer.decode(e.ids[: q.start])
+    assert text.endswith(f"The {nth} value for {key} is")
+    found = values_of(text, key)
+    if control in ("none", "zero_distance"):
+        assert len(found) == task.config.repeats
+        assert found[ORDINALS.index(nth)] == q.answer
+        assert text.count(q.answer) == 1
+        assert q.chance == 1 / (task.config.repeats * task.config.n_keys)
+    else:
+        assert found == []
+        assert text.count(q.answer) == (control == "wrong_key")
+
+
+def test_every_number_is_asked_equally_often_and_at_every_length_the_same(materials):
+    task = made(Ordered, materials, repeats=5)
+    made_ones = [task.episode(Factors(PLAIN, 700, 0.5, i)).queries[0] for i in range(100)]
+    assert set(Counter(q.key.split()[0] for q in made_ones).values()) == {20}
+    for i in range(0, 100, 7):
+        q = task.episode(Factors(PLAIN, 5000, 0.5, i)).queries[0]
+        assert (q.key, q.answer) == (made_ones[i].key, made_ones[i].answer)
+
+
+def test_zero_distance_stands_directly_before_the_question(materials):
+    for index in range(20):
+        e = made(Ordered, materials).episode(Factors(PLAIN, 600, 0.5, index, "zero_distance"))
+        assert e.needles[-1][1] > e.queries[0].start - 20
+        assert e.queries[0].distance < 100
+
+
+@pytest.mark.parametrize("config", [{}, {"n_keys": 1, "repeats": 3}])
+def test_blind_guesses_score_the_stated_chance(materials, config):
+    task = made(Ordered, materials, **config)
+    samples = [(e, e.queries[0]) for i in range(600) for e in [task.episode(Factors(PLAIN, 500, 0.5, i))]]
+    check_no_giveaway(samples, materials.tokenizer)
+    # finding the key without counting is right once in `repeats`
+    keyed = [(e, replace(q, chance=1 / task.config.repeats)) for e, q in samples]
+
+    def last_of_key(e, q):
+        return values_of(materials.tokenizer.decode(e.ids[: q.start]), q.key.split()[1])[-1]
+
+    check_chance(last_of_key, keyed, "the key's last value")
+
+
+def test_the_shortest_length_works_and_one_less_does_not(materials):
+    for which in TOKENIZERS:
+        check_shortest(made(Ordered, of_tokenizer(materials, which)), Factors(PLAIN, 1, 0.5, 5))
+    assert made(Ordered, materials, n_keys=1, repeats=3).shortest(Factors(PLAIN, 1, 0.5, 0)) < 100
+
+
+def test_what_cannot_be_built_is_one_clear_line(materials):
+    with pytest.raises(ConfigError, match=r"^task\.repeats: given 1; allowed: 2 \.\. 10$"):
+        made(Ordered, materials, repeats=1)
+    with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'; allowed: corpus"):
+        made(Ordered, materials).episode(Factors(replace(PLAIN, haystack="needles"), 900, 0.5, 0))
