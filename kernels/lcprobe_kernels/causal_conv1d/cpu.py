@@ -1,65 +1,104 @@
-"""causal_conv1d as `width` shifted multiply-adds on the (batch, seqlen, channels) layout: any device, any float dtype.
+"""causal_conv1d as shifted multiply-adds in place: any device, any float dtype, any width, made for a CPU.
 
-Nothing is padded or transposed: a tap k tokens back adds x[:, :-k] to y[:, k:], and the state to the first k tokens.
+Every row is taken as one document after zeros. The few tokens whose window leaves that picture, because a document starts
+inside it or a state comes before it, are then done again from gathered windows: boundaries cost by their number.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, starts: Tensor | None, silu: bool
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Edges:
+    """Tokens that are done again: where they stand, and their windows' taps (n, width)."""
+
+    rows: Tensor
+    tokens: Tensor
+    at: Tensor
+    """Token that each tap reads; below 0 in the state."""
+    seen: Tensor
+    """Whether it reads anything."""
+
+
+def forward(x, weight, bias, initial, starts, silu):
     """See `lcprobe_kernels.causal_conv1d._forward`."""
-    taps, wide, width = weight.t().contiguous(), x.to(weight.dtype), weight.shape[1]
-    y = wide * taps[-1] if bias is None else torch.addcmul(bias, wide, taps[-1])
-    for k in range(1, width):
-        near, far = _same_document(starts, k)
-        n = min(k, x.shape[1])
-        if n == k:
-            past = wide[:, :-k]
-            y[:, k:].addcmul_(past if near is None else past.where(near, 0), taps[-1 - k])
-        if initial is not None:
-            past = initial[:, width - 1 - k : width - 1 - k + n]
-            y[:, :n].addcmul_(past if far is None else past.where(far, 0), taps[-1 - k])
-    if not silu:
-        return y.to(x.dtype), y.new_empty(0)
-    return F.silu(y).to(x.dtype), y
+    xs, taps = x.to(weight.dtype).contiguous(), weight.t().contiguous()  # dense: it is read width times
+    width, seqlen = taps.shape[0], x.shape[1]
+    z = torch.empty(x.shape, dtype=xs.dtype, device=x.device)
+    torch.mul(xs, taps[-1], out=z) if bias is None else torch.addcmul(bias, xs, taps[-1], out=z)
+    for back in range(1, min(width, seqlen)):
+        z[:, back:].addcmul_(xs[:, :-back], taps[-1 - back])
+    edges = _edges(x, width, initial, starts)
+    if edges is not None:
+        again = (_windows(edges, xs, initial) * taps).sum(1)
+        z[edges.rows, edges.tokens] = again if bias is None else again + bias
+    return (F.silu(z) if silu else z).to(x.dtype), z if silu else z.new_empty(0)
 
 
-def backward(
-    dy: Tensor, x: Tensor, weight: Tensor, initial: Tensor | None, starts: Tensor | None, before_silu: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward(dy, x, weight, bias, initial, starts, kept, silu):
     """See `lcprobe_kernels.causal_conv1d._backward`."""
-    taps, wide, dy, width = weight.t().contiguous(), x.to(weight.dtype), dy.to(weight.dtype), weight.shape[1]
-    if before_silu.numel():
-        dy = torch.ops.aten.silu_backward(dy.contiguous(), before_silu)
-    dx, dtaps = dy * taps[-1], torch.empty_like(taps)
-    dinitial = torch.zeros_like(initial) if initial is not None else dy.new_empty(0)
-    dtaps[-1] = (dy * wide).sum((0, 1))
-    for k in range(1, width):
-        near, far = _same_document(starts, k)
-        n, total = min(k, x.shape[1]), torch.zeros_like(taps[0])
-        if n == k:
-            dtap = dy[:, k:] if near is None else dy[:, k:].where(near, 0)
-            dx[:, :-k].addcmul_(dtap, taps[-1 - k])
-            past = wide[:, :-k]
-            total = (dtap * (past if near is None else past.where(near, 0))).sum((0, 1))
+    xs, taps = x.to(weight.dtype).contiguous(), weight.t().contiguous()  # dense: it is read width times
+    width, seqlen = taps.shape[0], x.shape[1]
+    dz = dy.to(weight.dtype)
+    if silu:
+        dz = torch.ops.aten.silu_backward(dz, kept)
+    dbias = dz.sum((0, 1)) if bias is not None else dz.new_empty(0)
+    edges = _edges(x, width, initial, starts)
+    if edges is not None:
+        dz = dz if silu else dz.clone()
+        dagain = dz[edges.rows, edges.tokens][:, None]  # (n, 1, channels)
+        dz[edges.rows, edges.tokens] = 0
+    dx, dtaps = torch.empty(x.shape, dtype=xs.dtype, device=x.device), torch.zeros_like(taps)
+    torch.mul(dz, taps[-1], out=dx)
+    dtaps[-1] = (dz * xs).sum((0, 1))
+    for back in range(1, min(width, seqlen)):
+        dx[:, :-back].addcmul_(dz[:, back:], taps[-1 - back])
+        dtaps[-1 - back] = (dz[:, back:] * xs[:, :-back]).sum((0, 1))
+    dinitial = xs.new_empty(0) if initial is None else torch.zeros(initial.shape, dtype=xs.dtype, device=x.device)
+    if edges is not None:
+        dtaps += (dagain * _windows(edges, xs, initial)).sum(0)  # pyright: ignore[reportPossiblyUnboundVariable]
+        dread = (dagain * taps).masked_fill_(~edges.seen[..., None], 0)  # pyright: ignore[reportPossiblyUnboundVariable]
+        rows, before = edges.rows[:, None], (edges.at < 0)[..., None]
         if initial is not None:
-            dtap = dy[:, :n] if far is None else dy[:, :n].where(far, 0)
-            part = slice(width - 1 - k, width - 1 - k + n)
-            dinitial[:, part].addcmul_(dtap, taps[-1 - k])
-            past = initial[:, part]
-            total = total + (dtap * (past if far is None else past.where(far, 0))).sum((0, 1))
-        dtaps[-1 - k] = total
-    return dx.to(x.dtype), dtaps.t().contiguous(), dy.sum((0, 1)), dinitial
+            place = (edges.at + width - 1).clamp_max(width - 2)
+            dinitial.index_put_((rows, place), dread.masked_fill(~before, 0), accumulate=True)
+            dread.masked_fill_(before, 0)
+        dx.index_put_((rows, edges.at.clamp_min(0)), dread, accumulate=True)
+    return dx.to(x.dtype), dtaps.t().contiguous(), dbias, dinitial.to(x.dtype)
 
 
-def _same_document(starts: Tensor | None, k: int) -> tuple[Tensor | None, Tensor | None]:
-    """Whether a token and the one k before it are of one document, (batch, seqlen - k, 1), and whether one of the first k
-    tokens still belongs to the state's document, (batch, k, 1). None without boundaries."""
-    if starts is None:
-        return None, None
-    documents = starts.cumsum(1)[..., None]
-    return documents[:, k:] == documents[:, :-k], documents[:, :k] == 0
+def _edges(x: Tensor, width: int, initial: Tensor | None, starts: Tensor | None) -> Edges | None:
+    """None where every row is one document after zeros."""
+    if initial is None and starts is None:
+        return None
+    batch, seqlen = x.shape[:2]
+    near, documents = torch.zeros(batch, seqlen, dtype=torch.bool, device=x.device), None
+    if starts is not None:
+        documents = starts.cumsum(1)
+        if initial is None:  # no edge where a row begins with a document
+            documents = documents - documents[:, :1]
+        documents = F.pad(documents, (width - 1, 0))  # what comes before belongs to document 0
+        near = documents[:, :seqlen] != documents[:, width - 1 :]
+    if initial is not None:
+        near[:, : width - 1] = True
+    rows, tokens = near.nonzero(as_tuple=True)
+    if not len(rows):
+        return None
+    at = tokens[:, None] - torch.arange(width - 1, -1, -1, device=x.device)
+    seen = at >= 0 if initial is None else torch.ones_like(at, dtype=torch.bool)
+    if documents is not None:
+        seen = seen & (documents[rows[:, None], at + width - 1] == documents[rows, tokens + width - 1][:, None])
+    return Edges(rows, tokens, at, seen)
+
+
+def _windows(edges: Edges, xs: Tensor, initial: Tensor | None) -> Tensor:
+    """What the taps of `edges` read: (n, width, channels). Chosen, not multiplied: NaN stays in its document."""
+    rows = edges.rows[:, None]
+    read = xs[rows, edges.at.clamp_min(0)]
+    if initial is not None:
+        before = initial.to(xs.dtype)[rows, (edges.at + initial.shape[1]).clamp_max(initial.shape[1] - 1)]
+        read = read.where((edges.at >= 0)[..., None], before)
+    return read.masked_fill_(~edges.seen[..., None], 0)

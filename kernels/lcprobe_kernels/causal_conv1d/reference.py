@@ -1,8 +1,17 @@
-"""causal_conv1d by its definition: one token after the other. Any float dtype, any device; the oracle of the tests."""
+"""causal_conv1d, token by token: the oracle of every test, and the decoding step."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
+    """One token. x: (batch, channels); state: (batch, width - 1, channels) -> y like x, and the new state."""
+    window = torch.cat([state, x[:, None]], dim=1)
+    wide = torch.promote_types(x.dtype, weight.dtype)
+    y = (window.to(wide) * weight.T).sum(1)
+    y = y if bias is None else y + bias
+    return (F.silu(y) if silu else y).to(x.dtype), window[:, 1:].clone()
 
 
 def reference(
@@ -14,20 +23,13 @@ def reference(
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `causal_conv1d`, in the inputs' dtype: y and the final state."""
-    window = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2]) if initial_state is None else initial_state
+    """`causal_conv1d` by its definition, all in its inputs' dtype: y (batch, seqlen, channels), and the state."""
+    batch, seqlen, channels = x.shape
+    state = x.new_zeros(batch, weight.shape[1] - 1, channels) if initial_state is None else initial_state
     out = []
-    for t in range(x.shape[1]):
+    for t in range(seqlen):
         if starts is not None:
-            window = window.where(~starts[:, t, None, None], 0)
-        y, window = step(x[:, t], window, weight, bias, silu)
+            state = state.where(~starts[:, t, None, None], torch.zeros((), dtype=state.dtype, device=state.device))
+        y, state = step(x[:, t], state, weight, bias, silu)
         out.append(y)
-    return torch.stack(out, dim=1), window
-
-
-def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
-    """One token. x: (batch, channels); state: (batch, width - 1, channels) -> y like x, and the new state."""
-    window = torch.cat([state, x[:, None]], dim=1)
-    y = (window * weight.T).sum(1)
-    y = y if bias is None else y + bias
-    return F.silu(y) if silu else y, window[:, 1:]
+    return torch.stack(out, dim=1), state
