@@ -9,7 +9,7 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY, Part
-from lcprobe.tasks.formats import FEW, StringFormat, candidates, draw_strings, freest
+from lcprobe.tasks.formats import StringFormat, candidates, draw_strings, freest
 from lcprobe.tasks.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.tokenizer import Tokenizer
 
@@ -164,7 +164,7 @@ class LineBank:
     def some(self, offset: int, n: int, taken: set[str]) -> np.ndarray:
         """n lines, by number, from line `offset` on, otherwise as `run`."""
         first = self._first(offset)
-        self._extend(first + n + FEW * len(taken), 0)
+        self._extend(first + n + sum(map(len, taken)), 0)
         lines = self._lines(first, taken)
         if len(lines) < n:
             raise self._exhausted(len(lines))
@@ -245,8 +245,8 @@ class LineBank:
 
 def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with every needle at the line nearest its depth."""
-    sizes = np.append(bank.size(lines), [len(filler)] if len(filler) else [])
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
+    ends = np.cumsum([0, *sizes])
     parts: list[Part] = []
     done = 0
 
