@@ -108,7 +108,7 @@ class Copying:
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
         different = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
-        words = unused.draw(self._form(factors), different, draw("value", factors.formats.value), "formats.value")
+        words = unused.draw(self._form(factors), different, draw("value", factors.formats.value), "formats.value", CLOSE)
         units = [tok.piece(" " + word) for word in words]
         order = self._order(factors, units, draw("order"))
 

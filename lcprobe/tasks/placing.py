@@ -51,9 +51,13 @@ class Unused:
         self.most = max(self.least, min(WIDEST_GUARD, len(stream)))
         self.taken: list[str] = []
 
-    def draw(self, form: StringFormat, n: int, draw: Stream, key: str) -> list[str]:
-        """n strings of a format. Raises EpisodeError at `key` when there are not as many."""
-        found = draw_strings(form, n, draw, self._tokenizer, self.free, self.least, self.most, key)
+    def draw(self, form: StringFormat, n: int, draw: Stream, key: str, tail: str = "") -> list[str]:
+        """n strings of a format, whose ids `tail` does not change. Raises EpisodeError at `key` when there are not as many."""
+
+        def free(string: str) -> int:
+            return -1 if tail and not self._tokenizer.keeps_apart(string, tail) else self.free(string)
+
+        found = draw_strings(form, n, draw, self._tokenizer, free, self.least, self.most, key)
         self.taken += found
         return found
 
@@ -216,7 +220,7 @@ class LineBank:
         added: list[np.ndarray] = []
         size = int(self._ends[-1])
         while (len(self._needles) < lines or size < tokens) and not self._done:
-            key, value = self._fresh(self._keys), self._fresh(self._values)
+            key, value = self._fresh(self._keys), self._fresh(self._values, self._tail)
             if key is None or value is None:
                 self._done = True
                 break
@@ -234,9 +238,9 @@ class LineBank:
         if not self._needles:
             raise EpisodeError("formats", "no line", "a format with distinct strings")
 
-    def _fresh(self, source: Iterator[str]) -> str | None:
+    def _fresh(self, source: Iterator[str], tail: str = "") -> str | None:
         for string in source:
-            if string not in self._line_of:
+            if string not in self._line_of and (not tail or self._tokenizer.keeps_apart(string, tail)):
                 self._line_of[string] = len(self._needles)
                 self._text += string + "\n"
                 return string
