@@ -58,7 +58,7 @@ class CopyingConfig:
     """Different words at most. For gram each stands equally often, so that of more words only a multiple of this is taken."""
     gram: int = 2
     """Words of a gram."""
-    digits: int = 3
+    digits: int = 4
     """Digits of words that are numbers; hex has as many tokens."""
     word_pairs: bool = False
     """Words are adjective-noun pairs (34 thousand) instead of nouns (278, of which a long text may hold most)."""
