@@ -46,3 +46,31 @@ def test_uniform_and_integers_are_even():
 
 def test_permutation_is_one():
     assert sorted(Stream("p").permutation(50).tolist()) == list(range(50))
+
+
+def test_small_integers_are_even_and_a_longer_draw_begins_with_a_shorter_one():
+    for high in (2, 7, 64, 120):
+        drawn = Stream("small", high).small(high, 70_000)
+        expected = 70_000 / high
+        counts = np.bincount(drawn, minlength=high)
+        assert len(counts) == high
+        assert ((counts - expected) ** 2 / expected).sum() < high + 5 * (2 * high) ** 0.5  # chi-square
+        for n in (0, 1, 9, 1000):
+            assert Stream("small", high).small(high, n).tolist() == drawn[:n].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.data())
+def test_distinct_integers_are_distinct(high, data):
+    n = data.draw(st.integers(0, high))
+    drawn = Stream("distinct", high, n).distinct(high, n)
+    assert len(set(drawn)) == len(drawn) == n
+    assert all(0 <= i < high for i in drawn)
+
+
+def test_distinct_integers_are_even_in_every_place():
+    counts = np.zeros((3, 5))
+    for i in range(5000):
+        for place, value in enumerate(Stream("even", i).distinct(5, 3)):
+            counts[place, value] += 1
+    assert ((counts - 1000) ** 2 / 1000).sum() < 12 + 5 * 24**0.5  # chi-square

@@ -7,9 +7,9 @@ a haystack at an exact depth, as long as asked for (`words`) or a share of the l
     gram     ... States Words: owl fig jay fig owl jay. of the ... Again: owl fig       ->  " jay"
 
 all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); a miss anywhere is a
-miss, so token accuracy says how far a model gets. gram: `gram` different words that stand once in this order. As many words that
-are no answer begin the string, and all others stand equally often, so that the word after a gram is any of them, equally likely
-(chance 1 / different words). The last word of the gram alone leaves as many choices as it has occurrences.
+miss, so token accuracy says how far a model gets. gram: `gram` different words that stand once in this order, anywhere in the
+string. All words stand equally often, so that the next one is any that is not in the gram, equally likely (chance 1 / these).
+The last word of the gram alone leaves as many choices as it has occurrences.
 """
 
 from dataclasses import dataclass, replace
@@ -51,14 +51,14 @@ class CopyingConfig:
     ask: Literal["all", "gram"] = "all"
     """The whole string, or the word after a gram."""
     words: int = 16
-    """Words of the string. For gram: words that can be answers; `gram` others stand before them."""
+    """Words of the string."""
     share: float | None = None
     """Tokens of string and answer as a share of the length, so that the string grows with it; null: `words` of them."""
     vocabulary: int = 32
     """Different words at most. For gram each stands equally often, so that of more words only a multiple of this is taken."""
     gram: int = 2
     """Words of a gram."""
-    digits: int = 3
+    digits: int = 4
     """Digits of words that are numbers; hex has as many tokens."""
     word_pairs: bool = False
     """Words are adjective-noun pairs (34 thousand) instead of nouns (278, of which a long text may hold most)."""
@@ -107,24 +107,25 @@ class Copying:
         stream = self.materials.stream(factors.formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
-        n, lead_in = self._different(), cfg.gram if cfg.ask == "gram" else 0
-        words = unused.draw(self._form(factors), n + lead_in, draw("value", factors.formats.value), "formats.value")
+        different = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
+        words = unused.draw(self._form(factors), different, draw("value", factors.formats.value), "formats.value", CLOSE)
         units = [tok.piece(" " + word) for word in words]
-        body = self._string(factors, units[:n], draw("order"))
+        order = self._order(factors, units, draw("order"))
 
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
         if cfg.ask == "all":
-            string = answer = joined(units, body)
-            text = " ".join([words[i] for i in body.tolist()])
+            string = answer = joined(units, order)
+            text = " ".join([words[i] for i in order.tolist()])
             question = Question(CUE.strip(), text, cue, answer, EMPTY, (0, len(opening), len(answer)), (), 1.0)
         else:
-            whole, at = _with_gram(body, draw("place").integer(len(body)), cfg.gram, n, draw)
-            gram, next_ = whole[at - cfg.gram : at], int(whole[at])
-            string, cue = joined(units, whole), np.concatenate([cue, joined(units, gram)])
-            evidence = 0, len(opening) + len(joined(units, whole[:at])), len(units[next_])
-            others = [unit for i, unit in enumerate(units[:n]) if i != next_]
-            key = " ".join(words[i] for i in gram)
-            question = Question(key, words[next_], cue, units[next_], EMPTY, evidence, others, 1 / n)
+            *gram, next_ = draw("gram").distinct(different, cfg.gram + 1)
+            begin = draw("place").integer(len(order) - cfg.gram)
+            order = _with_gram(order, [*gram, next_], begin, draw)
+            string, cue = joined(units, order), np.concatenate([cue, joined(units, np.array(gram))])
+            ahead = len(opening) + len(joined(units, order[: begin + cfg.gram]))
+            others = [unit for i, unit in enumerate(units) if i not in (*gram, next_)]
+            key, evidence = " ".join(words[i] for i in gram), (0, ahead, len(units[next_]))
+            question = Question(key, words[next_], cue, units[next_], EMPTY, evidence, others, 1 / (len(others) + 1))
         needle = Needle(np.concatenate([opening, string, close]), opening, string, question.text)
 
         shown = control in ("none", "zero_distance")
@@ -139,12 +140,7 @@ class Copying:
         inner = {0: [*range(len(opening), len(needle.whole), every), len(needle.whole) - len(close)]}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 
-    def _different(self) -> int:
-        """Different words of a string."""
-        cfg = self.config
-        return cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
-
-    def _string(self, factors: Factors, units: list[np.ndarray], draw: Stream) -> np.ndarray:
+    def _order(self, factors: Factors, units: list[np.ndarray], draw: Stream) -> np.ndarray:
         """Words by number, in random order. Raises TooShort where their share of the length holds too few."""
         cfg, sizes = self.config, np.array([len(unit) for unit in units])
         n, most = len(units), int(sizes.max())
@@ -154,8 +150,8 @@ class Copying:
         piece = self.materials.tokenizer.piece
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
         room = min(cfg.share * factors.length + 1e-6, factors.length - wording)
-        # all: the string twice. gram: the string once, with its lead-in, and once more the gram and the answer
-        copies, beside, least = (2, 0, most) if cfg.ask == "all" else (1, (2 * cfg.gram + 1) * most, int(sizes.sum()))
+        # all: the string twice. gram: the string once, and once more the gram and the answer
+        copies, beside, least = (2, 0, most) if cfg.ask == "all" else (1, (cfg.gram + 1) * most, int(sizes.sum()))
         if room < copies * least + beside:
             tokens = copies * least + beside
             needed = max(int(np.ceil(tokens / cfg.share - 1e-6)), tokens + wording)
@@ -180,34 +176,29 @@ def _shuffled(codes: np.ndarray, draw: Stream) -> np.ndarray:
     return (mixed & np.uint32(255)).astype(np.int64)
 
 
-def _with_gram(body: np.ndarray, place: int, size: int, n: int, draw: Draws) -> tuple[np.ndarray, int]:
-    """(size + len(body),) a lead-in of words n .. and the body, of words below n, with a gram before the body's `place` that
-    stands nowhere else; and where the word after the gram is.
+def _with_gram(order: np.ndarray, wanted: list[int], begin: int, draw: Draws) -> np.ndarray:
+    """The string with a gram and its answer, `wanted`, from word `begin` on, and the gram nowhere else.
 
-    Words stand as often as before, so that the word at a random place is any of them, equally likely. Gram and answer are
-    different words, the same for every body but where the gram reaches into the lead-in. Raises EpisodeError when a gram is too
-    short for so long a body.
+    Words stand as often as before. Raises EpisodeError when a gram is too short for so long a string.
     """
-    words, at = np.concatenate([n + np.arange(size), body]), place + size
-    wanted = draw("gram").distinct(n, size + 1)
-    kept = {i: word for i, word in zip(range(place, at + 1), wanted, strict=True) if i >= size}
-    for i, word in kept.items():
-        if words[i] != word:
+    words, gram = order.copy(), wanted[:-1]
+    kept = dict(zip(range(begin, begin + len(wanted)), wanted, strict=True))
+    for at, word in kept.items():
+        if words[at] != word:
             free = np.flatnonzero(words == word)
-            free = free[~np.isin(free, [j for j in kept if kept[j] == words[j]])]
+            free = free[~np.isin(free, [i for i in kept if kept[i] == words[i]])]
             source = int(free[draw("source", word).integer(len(free))])
-            words[source], words[i] = words[i], word
-    gram = words[place:at].tolist()
+            words[source], words[at] = words[at], word
     for turn in range(REPAIRS):
         again = _occurrences(words, gram)
-        again = again[again != place] + size - 1
+        again = again[again != begin] + len(gram) - 1
         if not len(again):
-            return words, at
-        partners = size + draw("repair", turn).integers(len(body), len(again))
+            return words
+        partners = draw("repair", turn).integers(len(words), len(again))
         for last, partner in zip(again.tolist(), partners.tolist(), strict=True):
-            if last not in kept and partner not in kept:
+            if partner not in kept:  # `last` never is: a gram's words differ, so that grams do not overlap
                 words[last], words[partner] = words[partner], words[last]
-    raise EpisodeError("task.gram", size, "a longer gram or a shorter string")
+    raise EpisodeError("task.gram", len(gram), "a longer gram or a shorter string")
 
 
 def _occurrences(words: np.ndarray, gram: list[int]) -> np.ndarray:

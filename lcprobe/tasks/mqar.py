@@ -107,7 +107,7 @@ class MQAR:
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, ASK + TAIL)
         keys = unused.draw(self._form(formats.key), cfg.n_queries, draw("key", formats.key), "formats.key")
-        values = unused.draw(self._form(formats.value), cfg.n_queries, draw("value", formats.value), "formats.value")
+        values = unused.draw(self._form(formats.value), cfg.n_queries, draw("value", formats.value), "formats.value", TAIL)
         needles = [make_needle(tok, ASK.format(key=k), v, TAIL) for k, v in zip(keys, values, strict=True)]
         shown = needles if factors.control != "no_needle" else []
 

@@ -181,11 +181,11 @@ class NIAH:
     def _strings(self, factors: Factors, draw: Draws, stream: TokenStream, offset: int) -> tuple[list[str], list[str]]:
         """n_keys + 1 keys (the last is in no needle) and n_keys x n_values values, absent from the haystack's window."""
         cfg, formats = self.config, factors.formats
-        unused = Unused(self.materials.tokenizer, stream, offset, factors.length, WORDING)
+        unused, tail = Unused(self.materials.tokenizer, stream, offset, factors.length, WORDING), self.template.tail
         # a stream of draws for each role and kind: another value format leaves the keys as they were
         key_form, value_form = self._form(formats.key, "key"), self._form(formats.value, "value")
         keys = unused.draw(key_form, cfg.n_keys + 1, draw("key", formats.key), "formats.key")
-        values = unused.draw(value_form, cfg.n_keys * cfg.n_values, draw("value", formats.value), "formats.value")
+        values = unused.draw(value_form, cfg.n_keys * cfg.n_values, draw("value", formats.value), "formats.value", tail)
         return keys, values
 
     def _questions(

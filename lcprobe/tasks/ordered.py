@@ -99,7 +99,7 @@ class Ordered:
         n = cfg.n_keys * cfg.repeats
         unused = Unused(tok, stream, offset, factors.length, " ".join((NEEDLE, ASK, *ORDINALS)))
         keys = unused.draw(self._form(formats.key), cfg.n_keys + 1, draw("key", formats.key), "formats.key")
-        values = unused.draw(self._form(formats.value), n, draw("value", formats.value), "formats.value")
+        values = unused.draw(self._form(formats.value), n, draw("value", formats.value), "formats.value", TAIL)
         whose = np.repeat(keys[:-1], cfg.repeats)  # the asked key's needles are the first `repeats`
         needles = [make_needle(tok, NEEDLE.format(key=k), v, TAIL) for k, v in zip(whose, values, strict=True)]
         depths = draw("depth").uniform(n)

@@ -9,7 +9,7 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY, Part
-from lcprobe.tasks.formats import FEW, StringFormat, candidates, draw_strings, freest
+from lcprobe.tasks.formats import StringFormat, candidates, draw_strings, freest
 from lcprobe.tasks.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.tokenizer import Tokenizer
 
@@ -51,9 +51,13 @@ class Unused:
         self.most = max(self.least, min(WIDEST_GUARD, len(stream)))
         self.taken: list[str] = []
 
-    def draw(self, form: StringFormat, n: int, draw: Stream, key: str) -> list[str]:
-        """n strings of a format. Raises EpisodeError at `key` when there are not as many."""
-        found = draw_strings(form, n, draw, self._tokenizer, self.free, self.least, self.most, key)
+    def draw(self, form: StringFormat, n: int, draw: Stream, key: str, tail: str = "") -> list[str]:
+        """n strings of a format, whose ids `tail` does not change. Raises EpisodeError at `key` when there are not as many."""
+
+        def free(string: str) -> int:
+            return -1 if tail and not self._tokenizer.keeps_apart(string, tail) else self.free(string)
+
+        found = draw_strings(form, n, draw, self._tokenizer, free, self.least, self.most, key)
         self.taken += found
         return found
 
@@ -164,7 +168,7 @@ class LineBank:
     def some(self, offset: int, n: int, taken: set[str]) -> np.ndarray:
         """n lines, by number, from line `offset` on, otherwise as `run`."""
         first = self._first(offset)
-        self._extend(first + n + FEW * len(taken), 0)
+        self._extend(first + n + sum(map(len, taken)), 0)
         lines = self._lines(first, taken)
         if len(lines) < n:
             raise self._exhausted(len(lines))
@@ -216,7 +220,7 @@ class LineBank:
         added: list[np.ndarray] = []
         size = int(self._ends[-1])
         while (len(self._needles) < lines or size < tokens) and not self._done:
-            key, value = self._fresh(self._keys), self._fresh(self._values)
+            key, value = self._fresh(self._keys), self._fresh(self._values, self._tail)
             if key is None or value is None:
                 self._done = True
                 break
@@ -234,9 +238,9 @@ class LineBank:
         if not self._needles:
             raise EpisodeError("formats", "no line", "a format with distinct strings")
 
-    def _fresh(self, source: Iterator[str]) -> str | None:
+    def _fresh(self, source: Iterator[str], tail: str = "") -> str | None:
         for string in source:
-            if string not in self._line_of:
+            if string not in self._line_of and (not tail or self._tokenizer.keeps_apart(string, tail)):
                 self._line_of[string] = len(self._needles)
                 self._text += string + "\n"
                 return string
@@ -245,8 +249,8 @@ class LineBank:
 
 def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with every needle at the line nearest its depth."""
-    sizes = np.append(bank.size(lines), [len(filler)] if len(filler) else [])
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
+    ends = np.cumsum([0, *sizes])
     parts: list[Part] = []
     done = 0
 

@@ -44,6 +44,7 @@ class Tokenizer:
         self.bos_id: int | None = next((i for i in found if i is not None), None)
         self._anchor = self._ids(ANCHOR)
         self._pieces: dict[str, np.ndarray] = {}
+        self._fused: dict[str, bool] = {}
 
     def encode(self, text: str) -> np.ndarray:
         """Text -> (n,) int32, as a text of its own."""
@@ -81,6 +82,15 @@ class Tokenizer:
             self._pieces.clear()
         self._pieces[text] = made
         return made
+
+    def keeps_apart(self, string: str, mark: str) -> bool:
+        """Whether the ids of a word followed by a punctuation mark are those of the word, then those of the mark."""
+        if mark not in self._fused:
+            self._fused[mark] = any(mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names)
+        if not self._fused[mark]:
+            return True
+        whole, word = self.piece(" " + string + mark), self.piece(" " + string)
+        return np.array_equal(whole[: len(word)], word) and np.array_equal(whole[len(word) :], self.piece(mark))
 
     def same_after_round_trip(self, ids: np.ndarray) -> bool:
         """Whether encode(decode(ids)) == ids, BOS apart. A window must begin at a word."""
