@@ -116,16 +116,7 @@ class ModelScorer:
         if ids.shape[1] > 1:
             more, _ = self.model.hidden(ids[:, :-1], state=state)
             hidden = torch.cat([hidden, more], dim=1)
-        flat, targets = hidden.flatten(0, 1), ids.flatten()
-        likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
-        right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
-        for lo in range(0, len(flat), LOGIT_ROWS):
-            part = slice(lo, lo + LOGIT_ROWS)
-            logits = self.model.logits(flat[part])
-            picked = logits.gather(-1, targets[part, None])[:, 0]
-            likelihood[part] = picked - logits.logsumexp(-1)
-            right[part] = logits.argmax(-1) == targets[part]
-        return likelihood.view(ids.shape), right.view(ids.shape)
+        return token_scores(self.model, hidden, ids)
 
     def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
@@ -142,6 +133,20 @@ class ModelScorer:
                 hidden = out[:, -1]
         ids = torch.stack(made, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
+
+
+def token_scores(model: Any, hidden: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden (n, width, d_model) before each token of ids (n, width) -> its log-likelihood and whether it is the argmax."""
+    flat, targets = hidden.flatten(0, 1), ids.flatten()
+    likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
+    right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
+    for lo in range(0, len(flat), LOGIT_ROWS):
+        part = slice(lo, lo + LOGIT_ROWS)
+        logits = model.logits(flat[part])
+        picked = logits.gather(-1, targets[part, None])[:, 0]
+        likelihood[part] = picked - logits.logsumexp(-1)
+        right[part] = logits.argmax(-1) == targets[part]
+    return likelihood.view(ids.shape), right.view(ids.shape)
 
 
 def _choices(items: list[Item]) -> tuple[np.ndarray, Tensor, np.ndarray]:

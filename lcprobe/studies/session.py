@@ -112,17 +112,11 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
 
 def probe(session: Session, say: Callable[[str], Any] = SayLines) -> pa.Table:
     """Probe every target; the records of the whole grid."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = []
     for target in session.targets:
-        progress = load_progress(target.checkpoint)
-        model = LanguageModel(target.config.model)
-        load_model(target.checkpoint, model)
-        model.to(device).eval()
-        digest = digest_file(target.checkpoint / "model.safetensors")[:16]
-        subject = Subject(target.name, digest, progress.step, progress.tokens)
+        model, subject = loaded(target)
         generate = session.config.probe.scoring == "generate"
-        scorer = ModelScorer(model, session.data.tokenizer, device, session.config.probe.chunk, generate)
+        scorer = ModelScorer(model, session.data.tokenizer, device(), session.config.probe.chunk, generate)
         ids = run_plan(
             session.plan,
             session.tasks,
@@ -135,3 +129,17 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> pa.Table:
         )
         tables.append(session.store.read(ids))
     return pa.concat_tables(tables)
+
+
+def device() -> str:
+    """Where models are probed."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def loaded(target: Target) -> tuple[LanguageModel, Subject]:
+    """A target's model, ready to be asked, and who it is."""
+    progress = load_progress(target.checkpoint)
+    model = LanguageModel(target.config.model)
+    load_model(target.checkpoint, model)
+    digest = digest_file(target.checkpoint / "model.safetensors")[:16]
+    return model.to(device()).eval(), Subject(target.name, digest, progress.step, progress.tokens)
