@@ -65,7 +65,7 @@ def harness_label(task: str) -> str:
     return f"lm-eval {version('lm_eval')} {task}"
 
 
-def require_lm_eval() -> None:
+def require_harness() -> None:
     """Raises ConfigError where lm-eval or what its RULER tasks import is not installed. Imports nothing."""
     missing = [name for name in ("lm_eval", "wonderwords", "nltk") if find_spec(name) is None]
     if missing:
@@ -77,7 +77,7 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
 
     Raises ConfigError for an unknown name, and for a task whose data cannot be made or found here.
     """
-    require_lm_eval()
+    require_harness()
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         stack.enter_context(_hub(config.online))
@@ -86,8 +86,8 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
         from lm_eval.tasks import TaskManager
 
-        lengths = list(config.max_seq_lengths)
-        manager = TaskManager(metadata={"max_seq_lengths": lengths, "tokenizer": str(folder)})
+        metadata: Any = {"max_seq_lengths": list(config.max_seq_lengths), "tokenizer": str(folder)}
+        manager = TaskManager(metadata=metadata)
         for name in names:
             if name not in manager.all_tasks:
                 allowed = f"a task, group or tag of lm-eval {version('lm_eval')} ({len(manager.all_tasks):,} names)"
@@ -100,19 +100,20 @@ def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) 
 
     Raises ConfigError for a task that samples instead of decoding greedily.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import simple_evaluate
 
+    evaluate: Any = simple_evaluate  # its result is typed as if every key could be missing
     loaded = tasks.by_name[name]
     for task in loaded["tasks"].values():
         if task.get_config("output_type") == "generate_until" and (task.get_config("generation_kwargs") or {}).get("do_sample"):
             raise ConfigError("--harness", f"{task.task_name}, which samples", "tasks that decode greedily")
     with _quiet(), _hub(config.online):
-        made = simple_evaluate(
+        made = evaluate(
             model=model,
             tasks=list((loaded["groups"] or loaded["tasks"]).values()),
             task_manager=tasks.manager,  # another one would read thousands of files once more
             limit=config.limit,
-            bootstrap_iters=0,
+            bootstrap_iters=1000,  # for metrics that are no mean; a mean's error has a formula
             random_seed=SEED,
         )
     assert made is not None, "lm-eval returns nothing to all but the first process"

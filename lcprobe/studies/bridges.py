@@ -21,7 +21,7 @@ from lcprobe.probing.harness import (
     harness_label,
     harness_model,
     make_tasks,
-    require_lm_eval,
+    require_harness,
     run_task,
 )
 from lcprobe.studies.evaluate import chosen
@@ -32,6 +32,12 @@ from lcprobe.tasks.frozen import FrozenFile, read_frozen
 from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
+TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
+NOTES = {
+    "harness": "low, high: 95 %, where a document scores 0 to 1",
+    "frozen": "exact: what follows begins with a reference, token by token; alone: the first answer names what is asked and "
+    "nothing else; recall, precision: of the first answer; low, high: 95 %",
+}
 
 
 def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
@@ -40,7 +46,7 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
     Everything that can be wrong with names and files is found before a model is loaded or anything is written.
     """
     if tasks:
-        require_lm_eval()
+        require_harness()
     frozen = [read_frozen(path) for path in files]
     targets, config, out = chosen(folders, mapping)
     tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
@@ -62,11 +68,10 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
             row, document = _frozen(file, continuer, tokenizer, config)
             write_json(out / "frozen" / f"{_file_name(target, document['name'])}.json", {**document, **facts})
             table["frozen"].append({"model": target.name, **row})
-    titles = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
     for kind, rows in table.items():
         if rows:
-            print_rows(rows, titles[kind])
-            Console().print(f"{kind}: {out / kind}", markup=False, soft_wrap=True)
+            print_rows(rows, TITLES[kind])
+            Console().print(f"{NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _harness(tasks: HarnessTasks, name: str, continuer: Continuer, tokenizer: Tokenizer, config: Config) -> tuple[list[Row], Row]:

@@ -7,7 +7,7 @@ import torch
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.continuing import Continuer
 
-LENGTHS = [1, 17, 17, 40, 64, 65, 90]
+LENGTHS = [1, 17, 17, 40, 64, 65]
 
 
 def draw(n, seed):

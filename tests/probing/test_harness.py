@@ -1,6 +1,7 @@
 """The adapter through lm-eval's own base class: log-likelihoods of texts, stops, and what is refused. No task is built here."""
 
 import importlib.util
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.probing import harness
 from lcprobe.probing.config import HarnessConfig
 from lcprobe.probing.continuing import Continuer
-from lcprobe.probing.harness import harness_model, require_lm_eval, run_task
+from lcprobe.probing.harness import harness_model, require_harness, run_task
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,12 @@ def test_rolling_scores_the_whole_text_once(lm, untrained, tokenizer):
     assert value == pytest.approx(total(untrained, [tokenizer.bos_id, *ids], len(ids)), abs=5e-3)
 
 
-def test_generation_stops_where_it_should(lm, tokenizer):
+def test_generation_stops_where_it_should(lm, untrained, tokenizer):
     prompts = ["The people", "Congress shall make no law", "In the year of"]
     plain = lm.generate_until(requests(*((p, {"until": [], "max_gen_toks": 12}) for p in prompts)))
-    assert all(len(tokenizer.encode(text)) <= 12 for text in plain)
+    encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt).tolist()] for prompt in prompts]
+    said = Continuer(untrained, "cpu", 16, 400).greedy(encoded, [12] * 3, lambda *_: False)
+    assert plain == [tokenizer.decode(np.array(ids)) for ids in said]
     stop = plain[0][4:7]
     cut = lm.generate_until(requests(*((p, {"until": [stop], "max_gen_toks": 12}) for p in prompts)))
     assert cut == [text.split(stop)[0] for text in plain]
@@ -101,10 +104,38 @@ def test_a_text_with_its_own_begin_token_gets_no_second(lm, tokenizer):
     assert lm.tok_encode("The people", add_special_tokens=False) == lm.tok_encode("The people")[1:]
 
 
+def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, tmp_path):
+    """A task of our own through lm-eval's evaluator: its accuracy is that of the likelihoods of a plain forward pass."""
+    from lm_eval.tasks import TaskManager
+
+    words = ["war", "law", "a nation", "peace", "the people", "states"]
+    rows = [{"q": f"This is about {words[i]} and", "choices": words, "gold": (i * 5 + 1) % 6} for i in range(6)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    sources = {"dataset_path": "json", "dataset_kwargs": {"data_files": str(tmp_path / "rows.json"), "cache_dir": str(tmp_path)}}
+    asked = {"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}", "test_split": "train"}
+    metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
+    manager = TaskManager(include_defaults=False)
+    loaded = manager.load([{"task": "ours", "output_type": "multiple_choice", **sources, **asked, **metric}])
+    tasks = harness.HarnessTasks(manager, {"ours": loaded})
+    result = run_task(tasks, "ours", lm, HarnessConfig(limit=5))
+    assert run_task(tasks, "ours", lm, HarnessConfig(limit=5)) == result, "tasks are made once for all models"
+    hits = []
+    for row in rows[:5]:
+        context = [tokenizer.bos_id, *tokenizer.encode(row["q"]).tolist()]
+        endings = [tokenizer.encode(f" {word}").tolist() for word in words]
+        best = np.argmax([total(untrained, context + ending, len(ending)) for ending in endings])
+        hits.append(float(best == row["gold"]))
+    (score,) = result.scores
+    assert (score.metric, score.n, score.hits) == ("acc", 5, tuple(hits))
+    assert score.value == pytest.approx(np.mean(hits))
+    assert score.stderr == pytest.approx(np.std(hits, ddof=1) / 5**0.5)
+    assert 0 < sum(hits) < 5, "the comparison needs hits and misses"
+
+
 def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(harness, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name))
     with pytest.raises(ConfigError, match=r"pip install 'lcprobe\[lmeval\]'"):
-        require_lm_eval()
+        require_harness()
 
 
 def test_a_task_that_samples_is_refused(lm):
