@@ -53,6 +53,11 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("probe.grids[0].value=[emoji]", "probe.grids[0].value", "words | numbers"),
     ("probe.grids[0].n=0", "probe.grids[0].n", ">= 1"),
     ("probe.scoring=guess", "probe.scoring", "teacher_forced | generate"),
+    ("probe.harness.limit=0", "probe.harness.limit", ">= 1 or null"),
+    ("probe.harness.max_seq_lengths=[512]", "probe.harness.max_seq_lengths", "each >= 1024"),
+    ("probe.harness.max_seq_lengths=[]", "probe.harness.max_seq_lengths", "at least one length"),
+    ("probe.frozen.rule=any", "probe.frozen.rule", "auto | all | part"),
+    ("probe.frozen.tokens=0", "probe.frozen.tokens", ">= 1 or null"),
     ("grid.arch.mamba2=5", "grid.arch.mamba2", "a mapping of settings"),
     ("grid.arch=[]", "grid.arch", "a list of values"),
     ("grid.train.lrr=[1,2]", "train.lrr", "did you mean 'lr'"),
@@ -67,6 +72,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
 ]
 ARGUMENTS = [
     (["--plam"], "command line", "did you mean '--plan'"),
+    (["configs/quickstart.yaml", "--harness", "ruler_vt"], "command line", "--plan | --help"),
     (["no_such.yaml"], "config file", "an existing .yaml file"),
     (["configs/quickstrat.yaml"], "config file", "did you mean 'configs/quickstart.yaml'"),
     (["learning_rate"], "command line", "key=value"),
@@ -134,6 +140,13 @@ def test_a_huge_file(tmp_path, capsys):
         (["configs"], "command line"),
         (["configs/quickstart.yaml", "study.name=none"], "study.name"),
         (["--plann"], "command line"),
+        (["--harnes", "ruler_vt"], "did you mean '--harness'"),
+        (["configs/quickstart.yaml", "--harness"], "names of lm-eval tasks"),
+        (["configs/quickstart.yaml", "--harness", "seed=1", "--frozen", "pyproject.toml"], "--harness"),
+        (["configs/quickstart.yaml", "--harness", "ruler_vt", "--plan"], "--plan with --harness"),
+        (["--harness", "ruler_vt"], "nothing to probe"),
+        (["configs/quickstart.yaml", "--frozen", "no.jsonl"], "--frozen: given 'no.jsonl'"),
+        (["configs/quickstart.yaml", "study.name=none", "--harness", "ruler_vt"], "study.name"),
     ],
 )
 def test_evaluate(capsys, arguments, key):

@@ -79,6 +79,43 @@ def whole_tokens(multiples: list[float], context_length: int, key: str) -> list[
 
 
 @dataclass(frozen=True)
+class HarnessConfig:
+    """`evaluate.py --harness`: what lm-eval is asked."""
+
+    limit: int | None = None
+    """Documents a task, the first ones; null: all. lm-eval makes every document all the same."""
+    max_seq_lengths: list[int] = field(default_factory=lambda: [4096])
+    """Lengths of lm-eval's RULER tasks, in tokens as lm-eval counts them."""
+    online: bool = False
+    """Let lm-eval fetch data sets; without, what is neither built nor cached here is an error at once."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for no documents, and for lengths at which lm-eval's generators hang."""
+        require(f"{at}.limit", self.limit, self.limit is None or self.limit >= 1, ">= 1 or null")
+        lengths, shortest = self.max_seq_lengths, 1024  # below it some of them hang, others lose what is asked for
+        allowed = f"at least one length, each >= {shortest} (lm-eval's generators hang or lose their content below)"
+        require(f"{at}.max_seq_lengths", lengths, bool(lengths) and all(n >= shortest for n in lengths), allowed)
+
+
+@dataclass(frozen=True)
+class FrozenConfig:
+    """`evaluate.py --frozen`: prompts from files, as they are."""
+
+    tokens: int | None = None
+    """Greedy tokens a prompt; null: RULER's number for the task that file or folder is named after, else 128."""
+    rule: Literal["auto", "all", "part"] = "auto"
+    """RULER's substring rule: share of the references found, or any of them; auto: part where the name begins with qa."""
+    limit: int | None = None
+    """Prompts a file, the first ones; null: all."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for counts below one."""
+        for name in ("tokens", "limit"):
+            value = getattr(self, name)
+            require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
     """Tasks, grids and how they are scored."""
 
@@ -97,6 +134,10 @@ class ProbeConfig:
     """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
     """The small grid that is probed during training; null: none."""
+    harness: HarnessConfig = field(default_factory=HarnessConfig)
+    """lm-eval tasks."""
+    frozen: FrozenConfig = field(default_factory=FrozenConfig)
+    """Prompts from files."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for unknown tasks and sizes below one."""

@@ -9,6 +9,8 @@ from lcprobe import __version__
 from lcprobe.errors import ConfigError, nearest, run_command
 
 OPTIONS = ("--plan", "--help", "-h", "--version")
+LISTS = ("--harness", "--frozen")
+"""Options of `evaluate.py` that take what follows, up to the next option, setting or config."""
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -50,7 +52,14 @@ def _train(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     if _helped(arguments, "EVALUATE"):
         return 0
-    files, folders, overrides, plan_only = _split(arguments)
+    arguments, asked = _lists(arguments)
+    files, folders, overrides, plan_only = _split(arguments, OPTIONS + LISTS)
+    if asked and plan_only:
+        raise ConfigError("command line", f"--plan with {' '.join(asked)}", "one of them")
+    frozen = [Path(name) for name in asked.get("--frozen", [])]
+    for path in frozen:
+        if not path.is_file():
+            raise ConfigError("--frozen", str(path), "existing files of JSON lines")
     if not files and not folders:
         raise ConfigError("command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study")
     from lcprobe.config import load, parse
@@ -58,6 +67,11 @@ def _evaluate(arguments: list[str]) -> int:
     mapping = load(files, overrides)
     if not folders:  # with folders, these settings go on top of theirs and are checked together
         parse(mapping)
+    if asked:
+        from lcprobe.studies.bridges import evaluate_bridges
+
+        evaluate_bridges(folders, mapping, asked.get("--harness", []), frozen)
+        return 0
     from lcprobe.studies.evaluate import evaluate_study
 
     evaluate_study(folders, mapping, plan_only)
@@ -124,14 +138,34 @@ def _helped(arguments: list[str], name: str) -> bool:
     return True
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[Path], list[str], bool]:
+def _lists(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Arguments without the options of LISTS, and what was given to these. Raises ConfigError for one without a name."""
+    rest: list[str] = []
+    asked: dict[str, list[str]] = {}
+    into = rest
+    for argument in arguments:
+        if argument in LISTS:
+            into = asked.setdefault(argument, [])
+            continue
+        if argument.startswith("-") or "=" in argument or argument.endswith((".yaml", ".yml")):
+            into = rest
+        if into is rest or argument not in into:
+            into.append(argument)
+    for option, names in asked.items():
+        if not names:
+            given = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSON lines"}
+            raise ConfigError(option, "nothing", given[option])
+    return rest, asked
+
+
+def _split(arguments: list[str], options: tuple[str, ...] = OPTIONS) -> tuple[list[str], list[Path], list[str], bool]:
     """(config files, folders, key=value, whether --plan). Raises ConfigError for an argument that is none of these."""
     files, folders, overrides, plan = [], [], [], False
     for argument in arguments:
         if argument == "--plan":
             plan = True
         elif argument.startswith("-"):
-            raise ConfigError("command line", argument, " | ".join(OPTIONS), nearest(argument, OPTIONS))
+            raise ConfigError("command line", argument, " | ".join(options), nearest(argument, options))
         elif argument.endswith((".yaml", ".yml")) and "=" not in argument:
             files.append(argument)
         elif "=" in argument:

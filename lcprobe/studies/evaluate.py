@@ -14,27 +14,14 @@ from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.studies.facts import facts_of
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.session import Session, find_targets, open_session, probe
+from lcprobe.studies.session import Session, Target, find_targets, open_session, probe
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker
 
 
 def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
     """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the report."""
-    set_up_logging()
-    keep_memory()
-    if not folders:
-        config = parse(mapping)
-        folders = [Path(config.study.folder) / config.study.name]
-        if not folders[0].is_dir():
-            raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
-    targets = find_targets(folders)
-    base = plain(targets[0].config)
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
-    assert isinstance(merged, dict)
-    config = parse(merged)  # type: ignore[arg-type]
-    use_kernels(config.kernels.backend)
-    out = _out_folder(folders, config, mapping)
+    targets, config, out = chosen(folders, mapping)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
@@ -54,6 +41,28 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     for sentence in report.summary:
         console.print(f"- {sentence}", markup=False, highlight=False)
     console.print(f"report: {report.html}", markup=False, soft_wrap=True)
+
+
+def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target], Config, Path]:
+    """What is probed, with the first target's settings and `mapping` on top, and the folder that results go to.
+
+    Raises ConfigError for a study that is not there, and what `find_targets` raises.
+    """
+    set_up_logging()
+    keep_memory()
+    if not folders:
+        config = parse(mapping)
+        folders = [Path(config.study.folder) / config.study.name]
+        if not folders[0].is_dir():
+            raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
+    targets = find_targets(folders)
+    base = plain(targets[0].config)
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
+    assert isinstance(merged, dict)
+    config = parse(merged)  # type: ignore[arg-type]
+    use_kernels(config.kernels.backend)
+    out = _out_folder(folders, config, mapping)
+    return targets, config, out
 
 
 def print_grid(session: Session) -> None:

@@ -36,18 +36,24 @@ EVALUATE = """\
 evaluate.py: probe trained models, test what the numbers mean, write the report.
 
 usage: python evaluate.py STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--plan]
+       python evaluate.py STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
 
   STUDY         runs/<study>: every run of it, compared in one report
   RUN           runs/<study>/<run>: its newest valid checkpoint
   CHECKPOINT    a folder with model.safetensors and config.yaml
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
   --plan        print cells, tokens, and the smallest differences that the grid can see, and stop
+  --harness     tasks of lm-eval instead (pip install 'lcprobe[lmeval]'), settings under probe.harness; <folder>/harness
+  --frozen      RULER or BABILong files instead, JSON lines, scored by RULER's substring rule and by ours side by side,
+                settings under probe.frozen; <folder>/frozen
   --help [ROOM] this text, or the settings of one room: {rooms}
 
 examples
   python evaluate.py runs/quickstart
   python evaluate.py runs/quickstart/mamba2 runs/other/mamba2 study.name=both
   python evaluate.py runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
+  python evaluate.py runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
+  python evaluate.py runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
 
 Records go to <folder>/records, one Parquet file a finished unit; a rerun does what is missing. The report is
 <folder>/report.html. Exit codes as for train.py.

@@ -114,19 +114,13 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
 
 def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Table, pa.Table | None]:
     """Probe every target; the records of the whole grid, and of plain text where the config asks for it."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     tables, text_tables = [], []
     text_store, text = Store(session.out / "context", CONTEXT_SCHEMA), session.config.probe.context
     for target in session.targets:
-        progress = load_progress(target.checkpoint)
-        model = LanguageModel(target.config.model)
-        load_model(target.checkpoint, model)
-        model.to(device).eval()
-        digest = digest_file(target.checkpoint / "model.safetensors")[:16]
-        subject = Subject(target.name, digest, progress.step, progress.tokens)
+        model, subject = loaded(target)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
-        scorer = ModelScorer(model, session.data.tokenizer, device, chunk, generate, batch_tokens)
+        scorer = ModelScorer(model, session.data.tokenizer, device(), chunk, generate, batch_tokens)
         ids = run_plan(
             session.plan,
             session.tasks,
@@ -149,7 +143,21 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Ta
                 text_store,
                 chunk=chunk,
                 batch_tokens=batch_tokens,
-                device=device,
+                device=device(),
             )
             text_tables.append(text_store.read([unit]))
     return pa.concat_tables(tables), pa.concat_tables(text_tables) if text_tables else None
+
+
+def device() -> str:
+    """Where models are probed."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def loaded(target: Target) -> tuple[LanguageModel, Subject]:
+    """A target's model, ready to be asked, and who it is."""
+    progress = load_progress(target.checkpoint)
+    model = LanguageModel(target.config.model)
+    load_model(target.checkpoint, model)
+    digest = digest_file(target.checkpoint / "model.safetensors")[:16]
+    return model.to(device()).eval(), Subject(target.name, digest, progress.step, progress.tokens)

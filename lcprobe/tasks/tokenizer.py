@@ -35,6 +35,7 @@ class Tokenizer:
             raise ConfigError("data.tokenizer", "an unreadable file", f"a tokenizer.json ({error})") from None
         self._inner.no_truncation()
         self._inner.no_padding()
+        self.json_text = json_text
         self.digest = digest_bytes(json_text.encode())
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
         names = [bos] if bos is not None else list(BOS_NAMES)

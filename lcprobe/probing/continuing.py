@@ -1,0 +1,127 @@
+"""Continuations of prompts of any lengths: log-likelihoods and greedy text, for prompts that we did not make.
+
+Nothing is padded on the left, where a recurrent state would see it, and nothing is cut. Prompts of similar length go through
+the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.errors import EpisodeError
+from lcprobe.probing.scoring import predicted
+
+Ids = Sequence[int] | np.ndarray
+
+
+class Continuer:
+    """Continues prompts with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`.
+
+    chunk: tokens of a prefill step. batch_tokens: tokens of prompts held together. A model that cannot go past some length
+    says so as `max_length`; longer prompts are refused.
+    """
+
+    def __init__(self, model: Any, device: torch.device | str, chunk: int, batch_tokens: int):
+        self.model, self.device = model, torch.device(device)
+        self.chunk, self.batch_tokens = chunk, batch_tokens
+
+    @torch.inference_mode()
+    def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(context, continuation) -> log-likelihood (n,) float32 and argmax hit (n,) bool of each continuation token.
+
+        A context that several pairs share is read once. Raises EpisodeError for an empty context or continuation, and past
+        the model's max_length.
+        """
+        shared: dict[tuple[int, ...], list[int]] = {}
+        for number, (context, continuation) in enumerate(pairs):
+            self._check(context, len(continuation))
+            if not len(continuation):
+                raise EpisodeError("continuation", "no token", "at least one token to score")
+            shared.setdefault(tuple(int(i) for i in context), []).append(number)
+        found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
+        contexts = list(shared)
+        for rows, state, last in self._prefilled(contexts):
+            asked = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
+            size = max(1, self.batch_tokens // len(contexts[rows[0]]))
+            for lo in range(0, len(asked), size):
+                part = asked[lo : lo + size]
+                at = torch.tensor([row for row, _ in part], device=self.device)
+                numbers = [number for _, number in part]
+                scored = self._scored(state.rows(at), last[at], [pairs[number][1] for number in numbers])
+                for number, scores in zip(numbers, scored, strict=True):
+                    found[number] = scores
+        return found
+
+    @torch.inference_mode()
+    def greedy(self, prompts: Sequence[Ids], steps: Sequence[int], done: Callable[[int, list[int]], bool]) -> list[list[int]]:
+        """Greedy continuations, at most steps[i] tokens of prompt i; `done(i, ids so far)` ends one early.
+
+        Raises EpisodeError for an empty prompt, and past the model's max_length.
+        """
+        for prompt, n in zip(prompts, steps, strict=True):
+            self._check(prompt, n)
+        said: list[list[int]] = [[] for _ in prompts]
+        for rows, state, hidden in self._prefilled(prompts):
+            going = list(rows)
+            while going:
+                token = self.model.logits(hidden).argmax(-1)
+                for number, one in zip(going, token.tolist(), strict=True):
+                    said[number].append(one)
+                keep = [i for i, n in enumerate(going) if len(said[n]) < steps[n] and not done(n, said[n])]
+                if len(keep) < len(going):
+                    at = torch.tensor(keep, device=self.device, dtype=torch.long)
+                    going, state, token = [going[i] for i in keep], state.rows(at), token[at]
+                if going:
+                    out, state = self.model.hidden(token[:, None], state=state)
+                    hidden = out[:, -1]
+        return said
+
+    def _prefilled(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Any, Tensor]]:
+        """Prompts of equal length together, longest batches first: which they are, the state after them, the last hidden."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        while order:
+            size = max(1, self.batch_tokens // len(prompts[order[0]]))
+            batch, order = order[:size][::-1], order[size:]
+            yield from self._prefill(batch, [prompts[i] for i in batch])
+
+    def _prefill(self, which: list[int], prompts: list[Ids]) -> Iterator[tuple[list[int], Any, Tensor]]:
+        """prompts: shortest first. One pass in chunks that also end where a prompt ends."""
+        ids = np.zeros((len(prompts), len(prompts[-1])), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+        tokens = torch.from_numpy(ids).to(self.device)
+        ends = sorted({len(p) for p in prompts} | set(range(self.chunk, ids.shape[1], self.chunk)))
+        state, lo = self.model.new_state(len(prompts)), 0
+        for hi in ends:
+            hidden, state = self.model.hidden(tokens[:, lo:hi], state=state)
+            here = sum(len(p) == hi for p in prompts)
+            if here:
+                rows = torch.arange(len(prompts), device=self.device)
+                yield which[:here], state.rows(rows[:here]), hidden[:here, -1]
+                which, prompts, tokens, state = which[here:], prompts[here:], tokens[here:], state.rows(rows[here:])
+            lo = hi
+
+    def _scored(self, state: Any, last: Tensor, continuations: list[Ids]) -> list[tuple[np.ndarray, np.ndarray]]:
+        width = max(map(len, continuations))
+        ids = np.zeros((len(continuations), width), dtype=np.int64)  # padding follows and changes nothing before it
+        for row, continuation in enumerate(continuations):
+            ids[row, : len(continuation)] = continuation
+        tokens, parts = torch.from_numpy(ids).to(self.device), []
+        hidden = last[:, None]
+        for lo in range(0, width, self.chunk):
+            part = tokens[:, lo : lo + self.chunk]
+            more, state = self.model.hidden(part, state=state)
+            parts.append(predicted(self.model, torch.cat([hidden, more[:, :-1]], dim=1), part))
+            hidden = more[:, -1:]
+        likelihood, right = (torch.cat(p, dim=1).cpu().numpy() for p in zip(*parts, strict=True))
+        return [(likelihood[row, : len(c)], right[row, : len(c)]) for row, c in enumerate(continuations)]
+
+    def _check(self, prompt: Ids, more: int) -> None:
+        if not len(prompt):
+            raise EpisodeError("prompt", "no token", "at least one token (a tokenizer with a begin token gives one)")
+        longest = getattr(self.model, "max_length", None)
+        if longest is not None and len(prompt) + more > longest:
+            raise EpisodeError("length", f"{len(prompt)} + {more} tokens", f"<= {longest}, where this model's positions end")

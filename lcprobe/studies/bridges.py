@@ -1,0 +1,123 @@
+"""Other people's prompts on our models: lm-eval's tasks (`--harness`) and frozen files (`--frozen`), tables and JSON."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lcprobe.analysis.intervals import wilson
+from lcprobe.choices import plain
+from lcprobe.config import Config
+from lcprobe.errors import ConfigError
+from lcprobe.files import digest_file, write_json
+from lcprobe.probing.continuing import Continuer
+from lcprobe.probing.frozen import FrozenScore, score_frozen
+from lcprobe.probing.harness import (
+    HarnessScore,
+    HarnessTasks,
+    harness_label,
+    harness_model,
+    make_tasks,
+    require_harness,
+    run_task,
+)
+from lcprobe.studies.evaluate import chosen
+from lcprobe.studies.session import Target, device, loaded
+from lcprobe.studies.status import versions
+from lcprobe.studies.study import print_rows
+from lcprobe.tasks.frozen import FrozenFile, read_frozen
+from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+
+Row = dict[str, Any]
+TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
+NOTES = {
+    "harness": "low, high: 95 %, where a document scores 0 to 1",
+    "frozen": "exact: what follows begins with a reference, token by token; alone: the first answer names what is asked and "
+    "nothing else; recall, precision: of the first answer; low, high: 95 %",
+}
+
+
+def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
+    """Run lm-eval's tasks and frozen files on every target; one JSON file for each and model under <folder>/harness or /frozen.
+
+    Everything that can be wrong with names and files is found before a model is loaded or anything is written.
+    """
+    if tasks:
+        require_harness()
+    frozen = [read_frozen(path) for path in files]
+    targets, config, out = chosen(folders, mapping)
+    tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
+    if len({t.digest for t in tokenizers}) > 1:
+        raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
+    tokenizer = tokenizers[0]
+    made = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
+    table: dict[str, list[Row]] = {"harness": [], "frozen": []}
+    for target in targets:
+        model, subject = loaded(target)
+        facts = {"model": subject.name, "checkpoint": subject.digest, "tokens_trained": subject.tokens, "versions": versions()}
+        continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
+        if made:
+            for name in made.by_name:
+                rows, document = _harness(made, name, continuer, tokenizer, config)
+                write_json(out / "harness" / f"{_file_name(target, name)}.json", {**document, **facts})
+                table["harness"] += [{"model": target.name, **row} for row in rows]
+        for file in frozen:
+            row, document = _frozen(file, continuer, tokenizer, config)
+            write_json(out / "frozen" / f"{_file_name(target, document['name'])}.json", {**document, **facts})
+            table["frozen"].append({"model": target.name, **row})
+    for kind, rows in table.items():
+        if rows:
+            print_rows(rows, TITLES[kind])
+            Console().print(f"{NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _harness(tasks: HarnessTasks, name: str, continuer: Continuer, tokenizer: Tokenizer, config: Config) -> tuple[list[Row], Row]:
+    result = run_task(tasks, name, harness_model(continuer, tokenizer), config.probe.harness)
+    rows = [_harness_row(score) for score in result.scores]
+    facts = {"label": harness_label(name), "settings": plain(config.probe.harness), "task_versions": result.versions}
+    return rows, {**facts, "scores": rows, "samples": result.samples}
+
+
+def _harness_row(score: HarnessScore) -> Row:
+    """Bounds where each document scores 0 .. 1: Wilson's, too wide rather than too narrow for shares in between."""
+    low, high = _bounds(sum(score.hits), score.n) if score.hits else (None, None)
+    row = {"task": harness_label(score.task), "metric": score.metric, "value": score.value, "low": low, "high": high}
+    return row | {"stderr": score.stderr, "n": score.n}
+
+
+def _frozen(
+    file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, config: Config
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    settings = config.probe.frozen
+    kept = replace(file, prompts=file.prompts[: settings.limit])
+    tokens = kept.tokens if settings.tokens is None else settings.tokens
+    rule = kept.rule if settings.rule == "auto" else settings.rule
+    scores = score_frozen(kept, continuer, tokenizer, tokens, rule)
+    digest = digest_file(file.path)
+    name = "/".join(file.path.parts[-2:])
+    row = {"file": name, "rule": f"string_match_{rule}", "n": len(scores), **dict(_columns(scores))}
+    facts = {"name": f"{file.path.stem}-{digest[:8]}", "file": name, "sha256": digest, "kind": kept.kind}
+    facts |= {"rule": rule, "tokens": tokens, "summary": row, "prompts": [asdict(score) for score in scores]}
+    return row, facts
+
+
+def _columns(scores: list[FrozenScore]) -> Iterator[tuple[str, float]]:
+    """Means over prompts. Where a prompt scores a share, Wilson's bounds are too wide rather than too narrow."""
+    for name, title in (("ruler", "RULER"), ("exact", "exact"), ("alone", "alone")):
+        total = sum(float(getattr(score, name)) for score in scores)
+        low, high = _bounds(total, len(scores))
+        yield from ((title, total / len(scores)), (f"{title} low", low), (f"{title} high", high))
+    for name in ("recall", "precision"):
+        yield name, sum(getattr(score, name) for score in scores) / len(scores)
+
+
+def _bounds(total: float, n: int) -> tuple[float, float]:
+    low, high = wilson(total, n)
+    return float(low), float(high)
+
+
+def _file_name(target: Target, name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{target.name}.{name}")

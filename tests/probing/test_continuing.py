@@ -1,0 +1,78 @@
+"""Continuations of prompts of any lengths equal one prompt at a time, whole, through the plain forward pass."""
+
+import numpy as np
+import pytest
+import torch
+
+from lcprobe.errors import EpisodeError
+from lcprobe.probing.continuing import Continuer
+
+LENGTHS = [1, 17, 17, 40, 64, 65]
+
+
+def draw(n, seed):
+    return np.random.default_rng(seed).integers(5, 4000, n).tolist()
+
+
+def forward(model, ids):
+    with torch.no_grad():
+        hidden, _ = model.hidden(torch.tensor([ids]))
+        return model.logits(hidden[0]).log_softmax(-1)
+
+
+@pytest.mark.parametrize(("chunk", "batch_tokens"), [(1024, 10**6), (7, 200), (64, 90), (1, 10**6)])
+def test_likelihoods_equal_a_plain_forward_pass(untrained, chunk, batch_tokens):
+    pairs = [(draw(n, i), draw(1 + i % 5, 100 + i)) for i, n in enumerate(LENGTHS)]
+    pairs += [(pairs[3][0], draw(6, 7)), (pairs[3][0], draw(1, 8)), (pairs[3][0], draw(30, 9))]  # shared contexts
+    made = Continuer(untrained, "cpu", chunk, batch_tokens).likelihoods(pairs)
+    for (context, continuation), (likelihood, right) in zip(pairs, made, strict=True):
+        logs = forward(untrained, context + continuation)[len(context) - 1 : -1]
+        expected = logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].numpy()
+        np.testing.assert_allclose(likelihood, expected, atol=2e-4)
+        assert right.tolist() == (logs.argmax(-1) == torch.tensor(continuation)).tolist()
+
+
+@pytest.mark.parametrize(("chunk", "batch_tokens"), [(1024, 10**6), (7, 200), (64, 90)])
+def test_greedy_equals_decoding_by_hand_and_stops_early(untrained, chunk, batch_tokens):
+    prompts, steps = [draw(n, i) for i, n in enumerate(LENGTHS)], [3 + i % 4 for i in range(len(LENGTHS))]
+    expected = []
+    for prompt, n in zip(prompts, steps, strict=True):
+        ids = list(prompt)
+        for _ in range(n):
+            ids.append(int(forward(untrained, ids)[-1].argmax()))
+        expected.append(ids[len(prompt) :])
+    continuer = Continuer(untrained, "cpu", chunk, batch_tokens)
+    assert continuer.greedy(prompts, steps, lambda *_: False) == expected
+    stop = expected[3][1]
+    cut = [one[: one.index(stop) + 1] if stop in one else one for one in expected]
+    assert continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == stop) == cut
+    assert cut != expected
+
+
+def test_a_shared_context_is_read_once(untrained):
+    seen = []
+
+    class Counts:
+        new_state, logits = untrained.new_state, untrained.logits
+
+        def hidden(self, tokens, state=None):
+            seen.append(tokens.numel())
+            return untrained.hidden(tokens, state=state)
+
+    context = draw(300, 0)
+    Continuer(Counts(), "cpu", 1024, 10**6).likelihoods([(context, draw(2, i)) for i in range(8)])
+    assert sum(seen) == 300 + 8 * 2
+
+
+def test_nothing_is_cut(untrained):
+    class Short:
+        new_state, hidden, logits, max_length = untrained.new_state, untrained.hidden, untrained.logits, 100
+
+    continuer = Continuer(Short(), "cpu", 1024, 10**6)
+    assert len(continuer.greedy([draw(95, 0)], [5], lambda *_: False)[0]) == 5
+    with pytest.raises(EpisodeError, match="<= 100"):
+        continuer.greedy([draw(96, 0)], [5], lambda *_: False)
+    with pytest.raises(EpisodeError, match="<= 100"):
+        continuer.likelihoods([(draw(99, 0), draw(2, 1))])
+    with pytest.raises(EpisodeError, match="at least one token"):
+        continuer.likelihoods([([], draw(2, 1))])

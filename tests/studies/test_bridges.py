@@ -1,0 +1,89 @@
+"""Other people's prompts from the command line: the six RULER tasks that lm-eval builds without a network, and frozen files."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+
+from lcprobe.analysis.intervals import wilson
+from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.tasks.frozen import recall_and_precision, substring_score
+from tests.tiny import write_config
+
+OFFLINE = ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_settings):
+    folder = tmp_path_factory.mktemp("bridges")
+    config = write_config(folder, data_settings, train={"tokens": 64 * 4 * 2, "context_length": 64, "batch_tokens": 256})
+    assert (
+        train_main([str(config), "grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"])
+        == 0
+    )
+    (found,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
+    return found
+
+
+def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
+    settings = ["probe.harness.limit=2", "probe.harness.max_seq_lengths=[1024]"]
+    assert evaluate_main([str(run), *settings, "--harness", *OFFLINE]) == 0
+    shown = capsys.readouterr().out
+    for task in OFFLINE:
+        label = f"lm-eval {version('lm_eval')} {task}"
+        made = json.loads((run / "harness" / f"{run.name}.{task}.json").read_text())
+        assert label in shown
+        assert made["label"] == label
+        (score,) = made["scores"]
+        assert (score["task"], score["metric"], score["n"]) == (label, "1024", 2)
+        samples = made["samples"][task]
+        by_hand = [substring_score(s["filtered_resps"][0], s["target"], "all") for s in samples]
+        assert score["value"] == pytest.approx(sum(by_hand) / 2)
+        assert (score["low"], score["high"]) == pytest.approx([float(b) for b in wilson(sum(by_hand), 2)])
+        assert all(len(s["filtered_resps"][0]) > 20 for s in samples), "a prompt of 1024 tokens was continued"
+        assert made["settings"] == {"limit": 2, "max_seq_lengths": [1024], "online": False}
+    assert "RULER" not in shown
+    capsys.readouterr()
+    code = evaluate_main([str(run), *settings, "--harness", "niah_singel_1", "niah_single_2"])
+    error = capsys.readouterr().err
+    assert (code, "did you mean 'niah_single_1'" in error) == (2, True)
+    assert len(list((run / "harness").iterdir())) == len(OFFLINE)
+
+
+def test_frozen_files_side_by_side(run, tmp_path, capsys):
+    vt, qa = tmp_path / "vt" / "validation.jsonl", tmp_path / "qa1_0k.jsonl"
+    vt.parent.mkdir()
+    rows = [
+        {"input": f"VAR AB = {i}\n" * (1 + i) + "Find them.", "outputs": ["AB", "CD"], "answer_prefix": " They are: "}
+        for i in range(5)
+    ]
+    vt.write_text("\n".join(map(json.dumps, rows)))
+    qa.write_text(json.dumps({"input": "Mary is in the office.", "question": "Where is Mary?", "target": "o"}))
+    assert evaluate_main([str(run), "--frozen", str(vt), str(qa)]) == 0
+    shown = capsys.readouterr().out
+    for file, rule, n, tokens in ((vt, "all", 5, 30), (qa, "part", 1, 32)):
+        (path,) = (run / "frozen").glob(f"{run.name}.{file.stem}-*.json")
+        made = json.loads(path.read_text())
+        assert (made["rule"], made["tokens"], len(made["prompts"])) == (rule, tokens, n)
+        outputs = ["AB", "CD"] if file == vt else ["o"]
+        for one in made["prompts"]:
+            assert one["ruler"] == substring_score(one["said"], outputs, rule)
+            assert (one["recall"], one["precision"]) == recall_and_precision(one["said"], outputs, rule)
+            assert one["log_likelihood"] < 0
+        mean = sum(one["ruler"] for one in made["prompts"]) / n
+        assert made["summary"]["RULER"] == pytest.approx(mean)
+        assert made["summary"]["RULER high"] == pytest.approx(float(wilson(mean * n, n)[1]))
+        assert made["summary"]["file"] in shown
+    lengths = [one["prompt_tokens"] for one in json.loads(next((run / "frozen").glob("*validation*")).read_text())["prompts"]]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_a_bad_frozen_file_writes_nothing(run, tmp_path, capsys):
+    (tmp_path / "niah.jsonl").write_text('{"input": "x"}\n')
+    before = sorted(run.rglob("*"))
+    assert evaluate_main([str(run), "--frozen", str(tmp_path / "niah.jsonl")]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'niah.jsonl'}:1: outputs" in error
+    assert error.count("\n") == 1
+    assert sorted(run.rglob("*")) == before
