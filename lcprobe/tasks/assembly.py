@@ -18,6 +18,8 @@ from lcprobe.tasks.tokenizer import Tokenizer
 EMPTY = np.array([], dtype=np.int32)
 MAX_CANDIDATES = 32
 """Values that a rank is taken among, the true one included."""
+MAX_JOINTS = 16
+"""Places inside one piece, or between many equal ones, that are certified: the cost must not grow with length."""
 
 Part = tuple[np.ndarray, int | None]
 """A piece of the context, and which needle it is (None: haystack)."""
@@ -155,7 +157,7 @@ def assemble(
         choice = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
         queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance))
         pieces += [q.ask, q.answer, q.tail]
-        joints += [at, begin, *range(begin + 16, stop, 16), stop]
+        joints += [at, begin, *range(begin + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
         at = stop + len(q.tail)
     episode = Episode(
         ids=np.concatenate(pieces),

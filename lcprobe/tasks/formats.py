@@ -49,7 +49,14 @@ def draw_strings(
     for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the first few,
     so that the choice does not depend on an episode's length unless it must. Raises EpisodeError when n cannot be found.
     """
-    source = candidates(form, draw, tokenizer)
+    found = freest(candidates(form, draw, tokenizer), n, free, least, most)
+    if found is None:
+        raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
+    return found
+
+
+def freest(source: Iterator[str], n: int, free: Callable[[str], int], least: int, most: int) -> list[str] | None:
+    """`draw_strings` for strings from anywhere; None when n cannot be found."""
     considered: list[tuple[int, str]] = []
     several = FEW * n + 4
     while True:
@@ -65,7 +72,7 @@ def draw_strings(
             if len(chosen) == n:
                 return chosen
             if string is None or len(considered) > TRIES * (n + 4):
-                raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
+                return None
             several = max(several, 2 * len(considered))
 
 

@@ -34,12 +34,9 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format, draw_strings
-from lcprobe.tasks.haystack import MAX_SHIFT, Materials, TokenStream
-from lcprobe.tasks.placing import Cut, LineBank, Needle, in_lines, in_text, make_needle
-
-WIDEST_GUARD = 1 << 17
-"""Keys and values are absent from this much haystack if possible, so that they are the same at every shorter length."""
+from lcprobe.tasks.formats import StringFormat, check_format
+from lcprobe.tasks.haystack import Materials, TokenStream
+from lcprobe.tasks.placing import Cut, LineBank, Needle, Unused, in_lines, in_text, make_needle
 
 
 class Template(NamedTuple):
@@ -181,22 +178,12 @@ class NIAH:
 
     def _strings(self, factors: Factors, draw: Draws, stream: TokenStream, offset: int) -> tuple[list[str], list[str]]:
         """n_keys + 1 keys (the last is in no needle) and n_keys x n_values values, absent from the haystack's window."""
-        cfg, tok, formats = self.config, self.materials.tokenizer, factors.formats
-        least = min(factors.length + MAX_SHIFT, len(stream))
-        most = max(least, min(WIDEST_GUARD, len(stream)))
-        taken: list[str] = []
-
-        def free(string: str) -> int:
-            if string in WORDING or any(string in t or t in string for t in taken):
-                return -1
-            return stream.free_run(string, offset)
-
+        cfg, formats = self.config, factors.formats
+        unused = Unused(self.materials.tokenizer, stream, offset, factors.length, WORDING)
         # a stream of draws for each role and kind: another value format leaves the keys as they were
         key_form, value_form = self._form(formats.key, "key"), self._form(formats.value, "value")
-        keys = draw_strings(key_form, cfg.n_keys + 1, draw("key", formats.key), tok, free, least, most, "formats.key")
-        taken += keys
-        n_values = cfg.n_keys * cfg.n_values
-        values = draw_strings(value_form, n_values, draw("value", formats.value), tok, free, least, most, "formats.value")
+        keys = unused.draw(key_form, cfg.n_keys + 1, draw("key", formats.key), "formats.key")
+        values = unused.draw(value_form, cfg.n_keys * cfg.n_values, draw("value", formats.value), "formats.value")
         return keys, values
 
     def _questions(

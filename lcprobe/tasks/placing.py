@@ -9,12 +9,14 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY, Part
-from lcprobe.tasks.formats import StringFormat, candidates
-from lcprobe.tasks.haystack import TokenStream
+from lcprobe.tasks.formats import FEW, StringFormat, candidates, draw_strings, freest
+from lcprobe.tasks.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.tokenizer import Tokenizer
 
 OFFSETS = 1024
 """Samples begin at one of this many lines of a bank, whatever their length."""
+WIDEST_GUARD = 1 << 17
+"""Strings are absent from this much haystack if possible, so that they are the same at every shorter length."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,36 @@ class Cut(NamedTuple):
     index: int
     depth: float
     needle: Needle
+
+
+class Unused:
+    """Draws strings that stand nowhere else: not in `length` tokens of haystack, not in the wording, not in one another."""
+
+    def __init__(self, tokenizer: Tokenizer, stream: TokenStream, offset: int, length: int, wording: str):
+        self._tokenizer, self._stream, self._offset, self._wording = tokenizer, stream, offset, wording
+        self.least = min(length + MAX_SHIFT, len(stream))
+        self.most = max(self.least, min(WIDEST_GUARD, len(stream)))
+        self.taken: list[str] = []
+
+    def draw(self, form: StringFormat, n: int, draw: Stream, key: str) -> list[str]:
+        """n strings of a format. Raises EpisodeError at `key` when there are not as many."""
+        found = draw_strings(form, n, draw, self._tokenizer, self.free, self.least, self.most, key)
+        self.taken += found
+        return found
+
+    def choose(self, names: list[str], n: int, draw: Stream, key: str) -> list[str]:
+        """n strings of a closed set. Raises EpisodeError at `key` when there are not as many."""
+        found = freest((names[i] for i in draw.permutation(len(names))), n, self.free, self.least, self.most)
+        if found is None:
+            raise EpisodeError(key, f"{n} of {len(names)} names", "fewer needles or another haystack")
+        self.taken += found
+        return found
+
+    def free(self, string: str) -> int:
+        """Tokens of haystack from the offset on without the string; -1 where it is used already."""
+        if string in self._wording or any(string in t or t in string for t in self.taken):
+            return -1
+        return self._stream.free_run(string, self._offset)
 
 
 def make_needle(tokenizer: Tokenizer, ask: str, value: str, tail: str) -> Needle:
@@ -109,19 +141,23 @@ class LineBank:
         """Lines, by number, that fill at most `tokens` tokens from line `offset` on, without those that share a string with
         `taken`. Raises EpisodeError when the format has no more distinct strings.
         """
-        self._extend(OFFSETS, 0)
-        first = offset % min(OFFSETS, len(self._needles))
+        first = self._first(offset)
         self._extend(0, int(self._ends[first]) + tokens + sum(map(len, taken)))
-        n = len(self._needles)
-        lines = np.arange(first, first + n) % n
-        hit = [line for string in taken for line in self._sharing(string)]
-        lines = lines[~np.isin(lines, hit)]
-        used = np.cumsum(self._ends[lines + 1] - self._ends[lines])
+        lines = self._lines(first, taken)
+        used = np.cumsum(self.size(lines))
         fit = int(np.searchsorted(used, tokens, side="right"))
         if fit == len(lines):
-            given = f"a haystack of more than {fit} needle-like lines"
-            raise EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")
+            raise self._exhausted(fit)
         return lines[:fit]
+
+    def some(self, offset: int, n: int, taken: set[str]) -> np.ndarray:
+        """n lines, by number, from line `offset` on, otherwise as `run`."""
+        first = self._first(offset)
+        self._extend(first + n + FEW * len(taken), 0)
+        lines = self._lines(first, taken)
+        if len(lines) < n:
+            raise self._exhausted(len(lines))
+        return lines[:n]
 
     def size(self, lines: np.ndarray) -> np.ndarray:
         """(n,) tokens of each line."""
@@ -138,6 +174,21 @@ class LineBank:
         breaks = np.flatnonzero(np.diff(lines) != 1) + 1
         runs = np.split(lines, breaks)
         return [self._flat[self._ends[run[0]] : self._ends[run[-1] + 1]] for run in runs]
+
+    def _first(self, offset: int) -> int:
+        self._extend(OFFSETS, 0)
+        return offset % min(OFFSETS, len(self._needles))
+
+    def _lines(self, first: int, taken: set[str]) -> np.ndarray:
+        """All lines, going round from `first`, without those that share a string with `taken`."""
+        n = len(self._needles)
+        lines = np.arange(first, first + n) % n
+        hit = [line for string in taken for line in self._sharing(string)]
+        return lines[~np.isin(lines, hit)]
+
+    def _exhausted(self, n: int) -> EpisodeError:
+        given = f"a haystack of more than {n} needle-like lines"
+        return EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")
 
     def _sharing(self, string: str) -> list[int]:
         """Lines with a string that contains `string` or lies inside it."""
