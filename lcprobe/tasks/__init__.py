@@ -2,4 +2,7 @@
 
 TASKS = {
     "niah": "lcprobe.tasks.niah:NIAH",
+    "vt": "lcprobe.tasks.vt:VT",
+    "cwe": "lcprobe.tasks.cwe:CWE",
+    "fwe": "lcprobe.tasks.fwe:FWE",
 }
