@@ -70,6 +70,14 @@ class Stream:
         """(n,) int64, a uniform permutation."""
         return np.argsort(self.words(n), kind="stable")
 
+    def shuffle(self, n: int) -> np.ndarray:
+        """(n,) int64, a permutation at a quarter of the cost: of n items whose own order is random already.
+
+        Keys have 16 bits, and items with equal keys keep their order.
+        """
+        keys = self.words((n + 3) // 4).view("<u2")[:n]
+        return np.argsort(keys, kind="stable")
+
     def pick(self, items: Sequence[T]) -> T:
         """One item."""
         return items[self.integer(len(items))]

@@ -74,3 +74,14 @@ def test_distinct_integers_are_even_in_every_place():
         for place, value in enumerate(Stream("even", i).distinct(5, 3)):
             counts[place, value] += 1
     assert ((counts - 1000) ** 2 / 1000).sum() < 12 + 5 * 24**0.5  # chi-square
+
+
+def test_a_shuffle_of_things_in_random_order_favours_no_place():
+    n, at_first, at_last = 9, np.zeros(9), np.zeros(9)
+    for i in range(4000):
+        order = Stream("shuffle", i).shuffle(n)
+        assert sorted(order) == list(range(n))
+        at_first[order[0]] += 1
+        at_last[order[-1]] += 1
+    for counts in (at_first, at_last):
+        assert ((counts - 4000 / n) ** 2 / (4000 / n)).sum() < 35  # chi-squared with 8 degrees: p < 3e-5

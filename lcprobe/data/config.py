@@ -25,8 +25,8 @@ class Stage:
 class Recipe:
     """Training episodes of one kind: a task and the formats to draw from, depth uniform."""
 
-    task: dict[str, Any] = field(default_factory=lambda: {"type": "niah"})
-    """The task and its settings: `{type: niah, n_keys: 4, template: line}`."""
+    task: dict[str, Any] | str = field(default_factory=lambda: {"type": "niah"})
+    """The task and its settings: `{type: niah, n_keys: 4, template: line}`, or a preset: ruler/vt."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
     """Haystacks to draw from: corpus | noise | words | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])

@@ -6,20 +6,17 @@ text     row permuted(g) of the corpus: an epoch sees each row at most once, no 
 length   the step's fraction of context_length: every row falls into that many shorter ones
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lcprobe.choices import choose
-from lcprobe.data.config import DataConfig, Recipe, Stage
+from lcprobe.data.config import DataConfig, Stage
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Draws, permuted
-from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Episode, Factors, Formats
-from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.presets import choose_task
 
 GOLDEN = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
@@ -60,11 +57,12 @@ class Mixture:
         if not self.n_rows:
             raise DataError(f"{data.folder}: {data.n_tokens} tokens; allowed: at least one row of {context_length}")
         self._materials = data.materials("train")
-        self._tasks = {
-            name: _made(name, recipe, self._materials)
-            for name, recipe in config.recipes.items()
-            if any(name in stage.episodes for stage in config.mixture)
-        }
+        self._tasks, self._held = {}, {}
+        for name, recipe in config.recipes.items():
+            if any(name in stage.episodes for stage in config.mixture):
+                chosen = choose_task(recipe.task, f"data.recipes.{name}.task")
+                self._tasks[name] = chosen.choice.made_by(chosen.choice.config, self._materials)
+                self._held[name] = chosen.formats
 
     def seqlen(self, step: int) -> int:
         """Tokens of a row in this step."""
@@ -137,10 +135,11 @@ class Mixture:
         for attempt in range(RETRIES):  # a long key may not fit where most do
             draw = Draws("train", self.seed, name, index, attempt)
             formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
+            formats = task.axes.fitted(replace(formats, **self._held[name]))
             number = (self.seed << 48) + (index << 8) + attempt
             depth = float(draw("depth").uniform(1)[0])
             try:
-                episode: Episode = task.episode(Factors(task.axes.fitted(formats), seqlen, depth, number, split="train"))
+                episode: Episode = task.episode(Factors(formats, seqlen, depth, number, split="train"))
             except EpisodeError as error:
                 last = error
                 continue
@@ -152,11 +151,6 @@ class Mixture:
             return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
         assert last is not None
         raise last
-
-
-def _made(name: str, recipe: Recipe, materials: Materials) -> Any:
-    choice = choose(TASKS, recipe.task, f"data.recipes.{name}.task")
-    return choice.made_by(choice.config, materials)
 
 
 def rolled(digest: str, batches: list[str]) -> str:

@@ -120,7 +120,7 @@ class ProbeConfig:
     """Tasks, grids and how they are scored."""
 
     tasks: dict[str, Any] = field(default_factory=dict)
-    """Tasks by name: `{multikey: {type: niah, n_keys: 4}}`."""
+    """Tasks by name: `{multikey: {type: niah, n_keys: 4}, s1: ruler/niah_single_1}`; `formats` in one holds it to its levels."""
     grids: list[Grid] = field(default_factory=list)
     """Grids; cells that two grids share are run once, with the larger n."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"

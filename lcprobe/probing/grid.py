@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lcprobe.choices import choose
+from lcprobe.errors import unknown_name
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.tasks import TASKS
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.presets import choose_task
 
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
@@ -66,8 +66,14 @@ class TaskSet:
 
     def __init__(self, config: ProbeConfig, materials: Materials):
         self.config, self.materials = config, materials
-        choices = {name: choose(TASKS, mapping, f"probe.tasks.{name}") for name, mapping in config.tasks.items()}
-        self.made: dict[str, Task] = {name: c.made_by(c.config, materials) for name, c in choices.items()}
+        self._chosen = {name: choose_task(given, f"probe.tasks.{name}") for name, given in config.tasks.items()}
+        self.made: dict[str, Task] = {
+            name: chosen.choice.made_by(chosen.choice.config, materials) for name, chosen in self._chosen.items()
+        }
+        for name, task in self.made.items():
+            for factor, level in self._chosen[name].formats.items():
+                if level not in task.axes.levels(factor):
+                    raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
         self._kept: dict[tuple[str, Factors], Episode] = {}
         self._kept_tokens = 0
 
@@ -85,7 +91,7 @@ class TaskSet:
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
         text = "" if haystack == NOTHING else self.materials.stream("words" if haystack == "needles" else haystack).digest
-        parts = [SUITE, self.config.tasks[task], self.materials.tokenizer.digest, text]
+        parts = [SUITE, self._chosen[task].mapping, self.materials.tokenizer.digest, text]
         return digest_json(parts)
 
     def plan(self, grids: list[Grid], context_length: int) -> Plan:
@@ -120,6 +126,8 @@ class TaskSet:
             for factor in ("haystack", "key", "value", "control"):
                 allowed = axes.levels(factor)
                 asked = grid.controls if factor == "control" else getattr(grid, factor)
+                held = self._chosen[task].formats.get(factor)
+                asked = asked if held is None else [held]
                 has = [level for level in asked if level in allowed]
                 if len(allowed) == 1 and factor != "control":
                     has = list(allowed)

@@ -11,6 +11,7 @@ from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
 from lcprobe.tasks import TASKS
+from lcprobe.tasks.presets import PRESETS
 
 TRAIN = """\
 train.py: train the matched models of a study.
@@ -96,6 +97,7 @@ def text(intro: str, room: str | None) -> str:
         lines.append(f"\nmixers: {' | '.join(sorted(MIXERS))}; positional: {' | '.join(sorted(POSITIONAL))}")
     if room in (None, "probe", "data"):
         lines.append(f"tasks: {' | '.join(sorted(TASKS))}")
+        lines += textwrap.wrap(f"presets: {' | '.join(PRESETS)}", 112, subsequent_indent="  ")
     return "\n".join(lines)
 
 

@@ -19,13 +19,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lcprobe.choices import choose
 from lcprobe.config import Config, parse
 from lcprobe.data.corpus import sources_of
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
-from lcprobe.tasks import TASKS
+from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
 
 MAX_RUNS = 10_000
@@ -106,9 +105,9 @@ def _check_choices(config: Config) -> None:
     """What only the chosen task or the disk can tell: settings of tasks, a corpus that is there."""
     sources_of(config.data.corpus)
     for name, recipe in config.data.recipes.items():
-        choose(TASKS, recipe.task, f"data.recipes.{name}.task")
+        choose_task(recipe.task, f"data.recipes.{name}.task")
     for name, task in config.probe.tasks.items():
-        choose(TASKS, task, f"probe.tasks.{name}")
+        choose_task(task, f"probe.tasks.{name}")
     for grid in config.probe.grids:
         grid.tokens(config.train.context_length)
     if config.probe.context is not None:

@@ -8,4 +8,7 @@ TASKS = {
     "ordered": "lcprobe.tasks.ordered:Ordered",
     "semantic": "lcprobe.tasks.semantic:Semantic",
     "state_tracking": "lcprobe.tasks.state_tracking:StateTracking",
+    "vt": "lcprobe.tasks.vt:VT",
+    "cwe": "lcprobe.tasks.cwe:CWE",
+    "fwe": "lcprobe.tasks.fwe:FWE",
 }

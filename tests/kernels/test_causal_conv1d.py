@@ -84,7 +84,9 @@ def test_the_shifted_form_in_float64_is_the_definition(case, width):
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, case, dtype):
     inputs = draw_inputs(case | {"scale": min(case["scale"], 10.0)} if dtype == torch.float16 else case, dtype)
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
-    plain = judged(lambda *a, **k: tuple(o.to(dtype) for o in reference(*a, **k)), case, {k: v.to(dtype) for k, v in inputs.items()})
+    plain = judged(
+        lambda *a, **k: tuple(o.to(dtype) for o in reference(*a, **k)), case, {k: v.to(dtype) for k, v in inputs.items()}
+    )
     with backends.using(path):
         ours = judged(causal_conv1d, case, inputs, return_state=True)
     assert ours["out0"].dtype == ours["out1"].dtype == ours["dx"].dtype == dtype

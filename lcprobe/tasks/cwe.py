@@ -1,0 +1,93 @@
+"""Common words: a shuffled list in which some words occur several times as often as the others, and questions which they are.
+
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (cwe: name the ten common words of a list, any order, by recall). Naming
+gives the answer away: every occurrence of a list's word is a common one with their share of the list (45 % at 4K), and
+"copy the last ten words" scores 70 there. Here words of the list are shown and the model says which kind each is, by a fair
+coin: whatever a guess knows of places, lists or earlier answers, it is right half of the time.
+
+    List: falcon acorn falcon almond falcon ... . In this list, falcon is   -> " common"   ; acorn is  -> " rare"
+
+Counts are `ratio` passes to one at every length (RULER: 30 to 3, and 6 to 1 below 4K, in a list that grows around them), so
+length changes how much is to be counted and not how clear the signal is. Chance 1/2. A failure at a length where the shortest
+one is passed means that counts are not kept over so many words; a window of w words counts as well as a list of w words.
+"""
+
+from dataclasses import dataclass, replace
+
+from lcprobe.errors import require
+from lcprobe.seeds import Draws
+from lcprobe.tasks.assembly import EMPTY, Axes, Built, Question, certify, least_length
+from lcprobe.tasks.counting import CLOSING, CONTROLS, OPENING, Words, counted
+from lcprobe.tasks.episode import SUITE, Episode, Factors
+from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.names import KINDS, NOTHING
+
+ASK, TAIL, LABELS = " {key} is", ";", ("rare", "common")
+WORDING = OPENING + CLOSING + ASK + " ".join(LABELS)
+
+
+@dataclass(frozen=True)
+class CWEConfig:
+    """Common words. The format of the words (key) and the length are factors of the grid."""
+
+    common: int = 8
+    """Words that occur `ratio` times as often as the others."""
+    rare: int = 16
+    """The other words."""
+    ratio: int = 3
+    """Occurrences of a common word to one of a rare word, at every length."""
+    questions: int = 6
+    """Words asked for, different ones, each common or rare by a fair coin."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for counts that do not fit together."""
+        for name in ("common", "rare", "questions"):
+            require(f"{at}.{name}", getattr(self, name), 1 <= getattr(self, name) <= 1000, "1 .. 1000")
+        require(f"{at}.ratio", self.ratio, 2 <= self.ratio <= 100, "2 .. 100")
+        most = min(self.common, self.rare)
+        require(f"{at}.questions", self.questions, self.questions <= most, f"<= common and rare ({most})")
+
+
+class CWE:
+    """The generator: `episode(factors)` is a pure function of the config, the materials and the factors."""
+
+    Config = CWEConfig
+    axes = Axes(haystack=(NOTHING,), key=KINDS, value=(NOTHING,), controls=CONTROLS, depth=False)
+    needs_lookup = True
+
+    def __init__(self, config: CWEConfig, materials: Materials):
+        self.config, self.materials = config, materials
+        self._words: dict[str, Words] = {}
+
+    def episode(self, factors: Factors) -> Episode:
+        """One episode of exactly `factors.length` tokens (query_only: as long as its questions and answers).
+
+        Raises EpisodeError for a length that is too short (naming the least) and for formats with too few strings.
+        """
+        self.axes.check(factors)
+        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
+
+    def shortest(self, factors: Factors) -> int:
+        """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
+        self.axes.check(factors)
+        return least_length(lambda: self._build(replace(factors, length=1), 0))
+
+    def _build(self, factors: Factors, attempt: int) -> Built:
+        cfg, tok, kind = self.config, self.materials.tokenizer, factors.formats.key
+        if kind not in self._words:
+            self._words[kind] = Words(tok, kind, "key", WORDING, "cwe", SUITE)
+        words, draw = self._words[kind], Draws("cwe", SUITE, factors.split, factors.index)
+        chosen = words.chosen(cfg.common + cfg.rare, draw("words", kind))
+        # those asked for are any of their kind: the order of `chosen` is drawn
+        of_kind = [iter(chosen[cfg.common :]), iter(chosen[: cfg.common])]
+        labels = [tok.piece(" " + label) for label in LABELS]
+        questions = []
+        for number, is_common in enumerate(draw("coins").integers(2, cfg.questions).tolist()):
+            word = words.strings[next(of_kind[is_common])]
+            tail = tok.piece(TAIL) if number < cfg.questions - 1 else EMPTY
+            ask, others = tok.piece(ASK.format(key=word)), [labels[1 - is_common]]
+            questions.append(Question(word, LABELS[is_common], ask, labels[is_common], tail, None, others, 1 / 2))
+        rates = [cfg.ratio] * cfg.common + [1] * cfg.rare
+        if factors.control == "no_needle":
+            rates = [1] * len(chosen)
+        return counted(self.materials, factors, draw, attempt, words, chosen, rates, questions)

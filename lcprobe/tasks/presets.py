@@ -1,0 +1,104 @@
+"""Presets: names for tasks with everything set, formats included. `ruler/<task>` are RULER's 13 configurations, made cheat-proof.
+
+A preset is used wherever a task is configured, as it is or with settings on top:
+
+    probe.tasks: {s1: ruler/niah_single_1, hard: {type: ruler/niah_multikey_1, n_keys: 16, formats: {haystack: words}}}
+
+It is nothing but a mapping that could be written out. `formats` (haystack, key, value: one level each) may stand in any task's
+mapping: the task is then asked in these formats whatever a grid says.
+
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654. All differ from RULER's own in this: exactly L tokens with BOS and answer,
+the asked needle at a given depth, another haystack window and layout for every sample, the first answer counts and not any
+substring of 128 tokens, and no task is solved by printing every value. "essay" is our `corpus`, held-out documents.
+
+    name             RULER's own                                  here
+    niah_single_1    noise, words -> numbers, one needle          and a second needle with another key: chance 1/2, not 1
+    niah_single_2    essay, words -> numbers, one needle          the same
+    niah_single_3    essay, words -> uuids, one needle            the same
+    niah_multikey_1  essay, 4 needles, one asked; listing all     chance 1/4: the first answer counts
+                     four numbers scores 100
+    niah_multikey_2  haystack of needles, words -> numbers        the same; chance 1 / lines
+    niah_multikey_3  haystack of needles, uuids -> uuids          the same; chance 1 / lines
+    niah_multivalue  essay, one key with 4 values, any order      all four in order of appearance, beside a second key with 4
+    niah_multiquery  essay, 4 keys, all asked, any order          4 of 8 keys, one after the other: 4 values are never asked for
+    vt               noise, one chain of 4 hops, all variables    4 chains of 4 hops, the value of the last variable; chance 1/4
+                     with its value
+    cwe              10 common words x 30, rare ones x 3 (x 6     10 common x 3n, 20 rare x n at every length; which kind is a
+                     and x 1 below 4K); name the ten; one example  word: chance 1/2; no example
+    fwe              zeta (2.0) draws, vocabulary grows; name     8n : 4n : 2n : n at every length; the first three in order;
+                     ranks 2 to 4, any order                      chance is the word's share of the list
+    qa_1             SQuAD paragraphs, any alias as a substring   generated facts, a closed set of answers; no files needed
+    qa_2             HotpotQA paragraphs                          generated facts, two needed for an answer
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lcprobe.choices import Choice, choose
+from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.names import HAYSTACKS, KINDS
+
+LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
+
+
+def _niah(haystack: str, key: str, value: str, **counts: int) -> dict[str, Any]:
+    formats = {"haystack": haystack, "key": key, "value": value}
+    return {"type": "niah", "word_pairs": True, "digits": 7, **counts, "formats": formats}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "ruler/niah_single_1": _niah("noise", "words", "numbers", n_keys=2),
+    "ruler/niah_single_2": _niah("corpus", "words", "numbers", n_keys=2),
+    "ruler/niah_single_3": _niah("corpus", "words", "uuids", n_keys=2),
+    "ruler/niah_multikey_1": _niah("corpus", "words", "numbers", n_keys=4),
+    "ruler/niah_multikey_2": _niah("needles", "words", "numbers", n_keys=2),
+    "ruler/niah_multikey_3": _niah("needles", "uuids", "uuids", n_keys=2),
+    "ruler/niah_multivalue": _niah("corpus", "words", "numbers", n_keys=2, n_values=4),
+    "ruler/niah_multiquery": _niah("corpus", "words", "numbers", n_keys=8, n_queries=4),
+    "ruler/vt": {
+        "type": "vt", "chains": 4, "hops": 4, "digits": 5, "formats": {"haystack": "noise", "key": "words", "value": "numbers"},
+    },
+    "ruler/cwe": {"type": "cwe", "common": 10, "rare": 20, "ratio": 3, "questions": 10, "formats": {"key": "words"}},
+    "ruler/fwe": {"type": "fwe", "top": 3, "ratio": 2, "others": 20, "formats": {"value": "words"}},
+    "ruler/qa_1": {"type": "qa", "hops": 1, "formats": {"haystack": "corpus"}},
+    "ruler/qa_2": {"type": "qa", "hops": 2, "formats": {"haystack": "corpus"}},
+}  # fmt: skip
+
+
+class TaskChoice(NamedTuple):
+    """A configured task. mapping: written out, without formats; choice: its class and config; formats: levels it is held to."""
+
+    mapping: dict[str, Any]
+    choice: Choice
+    formats: dict[str, str]
+
+
+def choose_task(given: Any, key: str) -> TaskChoice:
+    """A name, or `{type: name, ...}` with settings on top and `formats`; the name is a task's or a preset's.
+
+    Raises ConfigError for unknown names, settings and formats.
+    """
+    mapping = {"type": given} if isinstance(given, str) else given
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(key, given, "the name of a task or preset, or a mapping with `type`")
+    mapping, name = dict(mapping), mapping.get("type")
+    formats = _formats(mapping.pop("formats", {}), f"{key}.formats")
+    if isinstance(name, str) and "/" in name:
+        if name not in PRESETS:
+            raise unknown_name(f"{key}.type", name, PRESETS)
+        preset = dict(PRESETS[name])
+        formats = {**preset.pop("formats"), **formats}
+        mapping = {**preset, **mapping, "type": preset["type"]}
+    return TaskChoice(mapping, choose(TASKS, mapping, key), formats)
+
+
+def _formats(given: Any, key: str) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(key, given, "a mapping with haystack, key, value, one level each")
+    for factor, level in given.items():
+        if factor not in LEVELS:
+            raise unknown_name(key, factor, LEVELS)
+        if level not in LEVELS[factor]:
+            raise unknown_name(f"{key}.{factor}", level, LEVELS[factor])
+    return dict(given)
