@@ -2,4 +2,5 @@
 
 TASKS = {
     "niah": "lcprobe.tasks.niah:NIAH",
+    "qa": "lcprobe.tasks.qa:QA",
 }

@@ -42,7 +42,8 @@ class Query:
 
     start, stop: the answer's tokens in `ids`. needle: where the asked value begins, None when it is not in the context;
     distance: tokens from its end to the answer. candidates: token ids of the values to choose from,
-    the true one first. chance: score of choosing one of them without looking at the key.
+    the true one first. chance: score of choosing one of them without looking at the key. via: where the facts begin that lead
+    to the one with the answer, for questions of several hops.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Query:
     distance: int | None
     candidates: tuple[np.ndarray, ...] = field(repr=False)
     chance: float
+    via: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

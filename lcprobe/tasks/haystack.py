@@ -44,7 +44,7 @@ class TokenStream:
         self.name = name
         self.ids, self.cuts = ids[lo:hi], opens[lo:hi]
         self._ends = self.cuts | (tokenizer.leaves_word[self.ids] & tokenizer.ends_word[np.roll(self.ids, 1)])
-        self._offsets = offsets[lo : hi + 1] - offsets[lo]
+        self._first, self._offsets = int(offsets[lo]), offsets[lo : hi + 1] - offsets[lo]
         self.text = text[int(offsets[lo]) : int(offsets[hi])]
         self._next_found: dict[str, list[int]] = {}
 
@@ -91,6 +91,20 @@ class TokenStream:
             if len(fits):
                 return int(fits[np.argmin(np.abs(fits - at))])
         return n
+
+    def text_at(self, char: int) -> int:
+        """Where in `text`, which is trimmed, a character of the given text stands."""
+        return char - self._first
+
+    def token_at(self, char: int) -> int:
+        """The token that holds a character of the text that the stream was made from."""
+        return int(np.searchsorted(self._offsets, self.text_at(char), side="right")) - 1
+
+    def cut_at(self, char: int) -> int | None:
+        """The token that begins at a character of that text; None where the text may not be cut."""
+        token = self.token_at(char)
+        exact = 0 <= token < len(self) and self._offsets[token] == self.text_at(char) and self.cuts[token]
+        return token if exact else None
 
     def free_run(self, string: str, offset: int) -> int:
         """How many tokens from `offset` on do not contain `string`; the stream's length when it does not occur."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -85,6 +85,18 @@ def arranged(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int])
             best = (off, rank, place)
     assert best is not None
     return [*others[: best[1]], (best[2], mine), *others[best[1] :]]
+
+
+class Lines(Protocol):
+    """Pre-tokenised units, by number, that needles may stand between."""
+
+    def size(self, lines: np.ndarray) -> np.ndarray:
+        """(n,) tokens of each unit."""
+        ...
+
+    def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
+        """The units' ids, what belongs together in one piece."""
+        ...
 
 
 class LineBank:
@@ -181,7 +193,7 @@ class LineBank:
         return None
 
 
-def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
+def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with every needle at the line nearest its depth."""
     sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
     ends = np.cumsum([0, *sizes])

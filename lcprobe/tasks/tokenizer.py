@@ -145,5 +145,8 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
 
 
 def read_words(name: str) -> list[str]:
-    """A shipped word list: `nouns`, `adjectives` or `fillers`. No word contains another of the first two lists."""
+    """A shipped word list: `nouns`, `adjectives`, `fillers`, `names`, `surnames` or `places`.
+
+    No noun, adjective or place contains another.
+    """
     return (resources.files("lcprobe.tasks") / "assets" / f"{name}.txt").read_text(encoding="utf-8").split()
