@@ -89,21 +89,26 @@ class FactBank:
         """
         self._extend(OFFSETS, 0)
         first = offset % min(OFFSETS, len(self._holes))
-        self._extend(0, int(self._ends[first]) + tokens + 64 * (len(taken) + 1))
+        # no more sentences than can be needed: names of `taken` drop out, each of at most 64 tokens
+        most = int(self._ends[first]) + tokens + 64 * (len(taken) + 1)
+        self._extend(0, most)
         n = len(self._holes)
-        lines = np.arange(first, first + n) % n
+        last = int(np.searchsorted(self._ends, most))
+        lines = np.arange(first, last if last <= n else first + n) % n
         hit = [line for name in taken for line in self._lines_of.get(name, ())]
-        lines = lines[~np.isin(lines, hit)]
+        if hit:
+            lines = lines[~np.isin(lines, hit)]
         ends = np.concatenate([[0], np.cumsum(self._ends[lines + 1] - self._ends[lines])])
         fit = int(np.searchsorted(ends, tokens, side="right")) - 1
         if fit == len(lines):
             raise EpisodeError("length", f"more than {fit} sentences about others", "a shorter length: there are no more names")
         lines, ends = lines[:fit], ends[: fit + 1]
         ids = np.concatenate([EMPTY, *self._pieces(lines)])
-        with_hole = np.flatnonzero(self._holes[lines] >= 0)
-        at = ends[with_hole] + self._holes[lines[with_hole]]
-        chosen = places[(self._turns[lines[with_hole]] + turn) % len(places)]
-        ids[at[:, None] + np.arange(self._width)] = chosen
+        holes = self._holes[lines]
+        at = (ends[:-1] + holes)[holes >= 0]
+        turns = (self._turns[lines[holes >= 0]] + turn) % len(places)
+        for i in range(self._width):
+            ids[at + i] = places[turns, i]
         return Filled(ids, ends)
 
     def _pieces(self, lines: np.ndarray) -> list[np.ndarray]:

@@ -7,9 +7,11 @@ Rajpurkar et al. 2016, 2018 (arXiv 1606.05250, 1806.03822); Yang et al. 2018 (ar
 """
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from lcprobe.errors import ConfigError, DataError
 from lcprobe.files import digest_bytes, digest_json
@@ -99,8 +101,10 @@ def _hub_rows(path: str) -> list[dict[str, Any]]:
 
     name, _, config = path.removeprefix("hf:").partition(":")
     try:
-        limit = datasets.DownloadConfig(max_retries=0)
-        return list(datasets.load_dataset(name, config or None, split="validation", download_config=limit))
+        if not datasets.config.HF_HUB_OFFLINE:  # the library would retry for half a minute
+            socket.create_connection((urlsplit(datasets.config.HF_ENDPOINT).hostname or "", 443), timeout=5).close()
+        rows: Any = datasets.load_dataset(name, config or None, split="validation")
+        return list(rows)
     except Exception as error:  # network, hub and script errors have no common base
         raise DataError(f"{path}: not reachable ({type(error).__name__}); allowed: an online data set or a local file") from None
 

@@ -93,6 +93,7 @@ def test_exact_and_whole(tokenizer, files, source, which):
             assert context.count(q.answer) == 1
             assert all(context.count(paragraph) == 1 for paragraph in entry.gold)
             n = len(tok.piece(" " + q.answer))
+            assert q.needle is not None
             assert q.answer in tok.decode(e.ids[q.needle - 1 : q.needle + n + 2]), "evidence points at the answer"
             assert len(q.via) == (source == "hotpot")
             assert len(q.candidates) - 1 <= round(1 / q.chance) - 1
@@ -116,7 +117,7 @@ def test_controls_do_what_they_say(tokenizer, files):
             answer = plain.queries[0].answer
             texts = [tokenizer.decode(e.ids[: e.queries[0].start]) for e in (plain, near, gone, wrong, bare)]
             assert [t.count(answer) for t in texts] == [1, 1, 0, 1, 0]
-            assert near.queries[0].distance < plain.queries[0].distance
+            assert (near.queries[0].distance or 0) < (plain.queries[0].distance or 0)
             assert texts[1].index(answer) > len(texts[1]) - 900
             assert wrong.queries[0].key != plain.queries[0].key
             assert len(bare.ids) < 60
