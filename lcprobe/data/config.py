@@ -28,7 +28,7 @@ class Recipe:
     task: dict[str, Any] | str = field(default_factory=lambda: {"type": "niah"})
     """The task and its settings: `{type: niah, n_keys: 4, template: line}`, or a preset: ruler/vt."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
-    """Haystacks to draw from: corpus | noise | words | needles."""
+    """Haystacks to draw from: corpus | noise | words | python | json | csv | markdown | logs | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])
     """Key formats to draw from: words | numbers | uuids | hex."""
     value: list[str] = field(default_factory=lambda: ["numbers"])

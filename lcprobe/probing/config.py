@@ -18,7 +18,7 @@ class Grid:
     depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Where the asked needle stands: 0 first .. 1 last."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
-    """corpus | noise | words | needles."""
+    """corpus | noise | words | python | json | csv | markdown | logs | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])
     """words | numbers | uuids | hex."""
     value: list[str] = field(default_factory=lambda: ["numbers"])

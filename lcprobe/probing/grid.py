@@ -90,7 +90,8 @@ class TaskSet:
 
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
-        text = "" if haystack == NOTHING else self.materials.stream("words" if haystack == "needles" else haystack).digest
+        own = getattr(self.made[task], "digest", "")  # of a task that brings its text along, from a file
+        text = own if haystack == NOTHING else self.materials.stream("words" if haystack == "needles" else haystack).digest
         parts = [SUITE, self._chosen[task].mapping, self.materials.tokenizer.digest, text]
         return digest_json(parts)
 

@@ -11,4 +11,5 @@ TASKS = {
     "vt": "lcprobe.tasks.vt:VT",
     "cwe": "lcprobe.tasks.cwe:CWE",
     "fwe": "lcprobe.tasks.fwe:FWE",
+    "qa": "lcprobe.tasks.qa:QA",
 }

@@ -88,7 +88,8 @@ class Question(NamedTuple):
 
     key, text: what is asked for, and the answer, as strings. evidence: (part of the context, first token of the asked value
     in it, tokens of the value), None when no single place holds the answer. others: the values that a guess would choose from
-    beside the answer. chance: score of choosing one of them without looking at what is asked for.
+    beside the answer. chance: score of choosing one of them without looking at what is asked for. via: needles that lead to the
+    one with the answer, where several facts are needed.
     """
 
     key: str
@@ -99,6 +100,7 @@ class Question(NamedTuple):
     evidence: tuple[int, int, int] | None
     others: Sequence[np.ndarray]
     chance: float
+    via: tuple[int, ...] = ()
 
 
 class Haystack(NamedTuple):
@@ -157,9 +159,10 @@ def assemble(
         if q.evidence is not None and q.evidence[0] in placed:
             value_at = placed[q.evidence[0]] + q.evidence[1]
             distance = begin - value_at - q.evidence[2]
+        via = tuple(placed[i] for i in q.via if i in placed)
         choice = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
         own = np.concatenate([q.ask, q.answer]) if separate and number != longest else None
-        queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance, own))
+        queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance, own, via))
         if own is not None:
             continue
         pieces += [q.ask, q.answer, q.tail]

@@ -43,7 +43,8 @@ class Query:
     start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is `ids` unless the question has an
     `own` end: (n,) its ask and answer, in place of the question that `ids` holds. needle: where the asked value begins, None
     when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of the values to choose
-    from, the true one first. chance: score of choosing one of them without looking at the key.
+    from, the true one first. chance: score of choosing one of them without looking at the key. via: where the
+    facts begin that lead to the one with the answer, for questions of several hops.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Query:
     candidates: tuple[np.ndarray, ...] = field(repr=False)
     chance: float
     own: np.ndarray | None = field(default=None, repr=False)
+    via: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

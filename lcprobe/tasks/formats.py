@@ -2,6 +2,7 @@
 
     words     falcon, or amber-falcon where many are needed      numbers   4071932
     uuids     3f2c9a71-5b0e-4c1d-9e47-0a6b8d2f7c11               hex       as many tokens as a number has
+    persons   Clara Thornby                                      places    greenhouse (both for questions about a small world)
 
 With single digits a number costs 7 tokens where a UUID costs 36, so "format" would otherwise be answer length: hex is
 matched to numbers, and `tokens` forces any count.
@@ -92,8 +93,8 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
     wanted = form.tokens
     if form.kind == "hex" and wanted is None:
         wanted = token_count(tokenizer, "7" * form.digits)
-    if form.kind == "words" and not form.pairs:
-        words = _words_of(tokenizer, wanted)
+    if form.kind == "places" or (form.kind == "words" and not form.pairs):
+        words = _words_of(tokenizer, "nouns" if form.kind == "words" else "places", wanted)
         yield from (words[i] for i in draw.permutation(len(words)))
         return
     if form.kind == "numbers" and form.digits <= 2 and wanted is None:
@@ -133,6 +134,8 @@ def token_count(tokenizer: Tokenizer, string: str) -> int:
 def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
     if form.kind == "words":
         return f"{draw.pick(read_words('adjectives'))}-{draw.pick(read_words('nouns'))}"
+    if form.kind == "persons":
+        return f"{draw.pick(read_words('persons'))} {draw.pick(read_words('surnames'))}"
     if form.kind == "uuids":
         raw = f"{draw.integer(2**128):032x}"
         raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
@@ -160,6 +163,6 @@ def _sizes_of(tokenizer: Tokenizer, kind: str, tokens: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _words_of(tokenizer: Tokenizer, tokens: int | None) -> list[str]:
-    words = read_words("nouns")
+def _words_of(tokenizer: Tokenizer, name: str, tokens: int | None) -> list[str]:
+    words = read_words(name)
     return words if tokens is None else [w for w in words if token_count(tokenizer, w) == tokens]

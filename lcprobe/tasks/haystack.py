@@ -4,6 +4,7 @@
     noise     five short sentences, repeated (RULER's noise haystack, arXiv 2404.06654)
     words     common words in random order
     needles   lines that look like the needles, with other keys and values (built by the task itself)
+    python | json | csv | markdown | logs    documents of other kinds (containers.py)
 
 A stream is circular, so that any length can be served; an episode records how often it went round.
 """
@@ -17,9 +18,11 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Stream
+from lcprobe.tasks.containers import container_text
+from lcprobe.tasks.names import CONTAINERS, TEXTS
 from lcprobe.tasks.tokenizer import Tokenizer, read_words
 
-MAX_SHIFT = 512
+MAX_SHIFT = 1536
 """Tokens after the drawn offset within which a window's both ends must fall on word boundaries."""
 NOISE = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 N_WORDS = 60_000
@@ -40,7 +43,8 @@ class TokenStream:
         lo, hi = int(where[0]), int(where[-1])
         self.name = name
         self.ids, self.cuts = ids[lo:hi], opens[lo:hi]
-        self._offsets = offsets[lo : hi + 1] - offsets[lo]
+        self._ends = self.cuts | (tokenizer.leaves_word[self.ids] & tokenizer.ends_word[np.roll(self.ids, 1)])
+        self._first, self._offsets = int(offsets[lo]), offsets[lo : hi + 1] - offsets[lo]
         self.text = text[int(offsets[lo]) : int(offsets[hi])]
         self._next_found: dict[str, list[int]] = {}
 
@@ -60,11 +64,12 @@ class TokenStream:
     def window(self, offset: int, n: int) -> int:
         """The first start at or after `offset` from which n tokens end at a word boundary too.
 
-        Raises EpisodeError when there is none within MAX_SHIFT tokens.
+        Where words are rare, as in code, a window may also end at a word's last letter, before punctuation: what follows it
+        begins with a space. Raises EpisodeError when there is none within MAX_SHIFT tokens.
         """
-        for reach in (32, MAX_SHIFT):
+        for reach, ends in ((32, self.cuts), (MAX_SHIFT, self._ends)):
             starts = np.arange(offset, offset + reach) % len(self)
-            fits = np.flatnonzero(self.cuts[starts] & self.cuts[(starts + n) % len(self)])
+            fits = np.flatnonzero(self.cuts[starts] & ends[(starts + n) % len(self)])
             if len(fits):
                 return int(starts[fits[0]])
         raise EpisodeError(f"haystack {self.name}", f"{n} tokens", "a piece of text that begins and ends at words")
@@ -86,6 +91,20 @@ class TokenStream:
             if len(fits):
                 return int(fits[np.argmin(np.abs(fits - at))])
         return n
+
+    def text_at(self, char: int) -> int:
+        """Where in `text`, which is trimmed, a character of the given text stands."""
+        return char - self._first
+
+    def token_at(self, char: int) -> int:
+        """The token that holds a character of the text that the stream was made from."""
+        return int(np.searchsorted(self._offsets, self.text_at(char), side="right")) - 1
+
+    def cut_at(self, char: int) -> int | None:
+        """The token that begins at a character of that text; None where the text may not be cut."""
+        token = self.token_at(char)
+        exact = 0 <= token < len(self) and self._offsets[token] == self.text_at(char) and self.cuts[token]
+        return token if exact else None
 
     def free_run(self, string: str, offset: int) -> int:
         """How many tokens from `offset` on do not contain `string`; the stream's length when it does not occur."""
@@ -144,14 +163,20 @@ class Materials:
         self.tokenizer, self._streams = tokenizer, {} if corpus is None else {"corpus": corpus}
 
     def stream(self, name: str) -> TokenStream:
-        """The stream of a haystack kind. Raises EpisodeError for `corpus` without one."""
+        """The stream of a haystack kind. Raises EpisodeError for `corpus` without one and for text that the tokenizer changes."""
         if name not in self._streams:
             if name == "noise":
                 text = NOISE * 40
             elif name == "words":
                 words, draw = read_words("fillers"), Stream("haystack", "words")
                 text = "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
+            elif name in CONTAINERS:
+                text = container_text(name)
+                lost = self.tokenizer.lost(text)
+                if lost:
+                    raise EpisodeError(f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text")
             else:
-                raise EpisodeError("haystack", name, "noise | words | needles (no corpus is loaded)")
+                others = (*(t for t in TEXTS if t != "corpus"), *CONTAINERS, "needles")
+                raise EpisodeError("haystack", name, " | ".join(others) + " (no corpus is loaded)")
             self._streams[name] = TokenStream.from_text(name, text, self.tokenizer)
         return self._streams[name]

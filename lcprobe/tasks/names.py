@@ -2,7 +2,9 @@
 
 TEXTS = ("corpus", "noise", "words")
 """Haystacks that are a running text."""
-HAYSTACKS = (*TEXTS, "needles")
+CONTAINERS = ("python", "json", "csv", "markdown", "logs")
+"""Haystacks that are documents of another kind than prose."""
+HAYSTACKS = (*TEXTS, *CONTAINERS, "needles")
 KINDS = ("words", "numbers", "uuids", "hex")
 NOTHING = "-"
 """The one level of a factor that a task does not have; grids cannot ask for it, they collapse to it."""

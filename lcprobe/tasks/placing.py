@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -130,6 +130,18 @@ def _in_order(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int]
     return [*before, (place, mine), *after]
 
 
+class Lines(Protocol):
+    """Pre-tokenised units, by number, that needles may stand between."""
+
+    def size(self, lines: np.ndarray) -> np.ndarray:
+        """(n,) tokens of each unit."""
+        ...
+
+    def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
+        """The units' ids, what belongs together in one piece."""
+        ...
+
+
 class LineBank:
     """Lines of one wording and format, no string twice, tokenised once; a sample takes a run of them.
 
@@ -243,7 +255,7 @@ class LineBank:
         return None
 
 
-def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
+def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with needles before, between and after them; one after all lines is last of all."""
     parts: list[Part] = []
     done = 0

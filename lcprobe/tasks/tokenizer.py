@@ -18,6 +18,7 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
 
 ANCHOR = "a"
+AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 
 
@@ -98,10 +99,24 @@ class Tokenizer:
         body = ids[1:] if self.bos_id is not None and len(ids) and ids[0] == self.bos_id else ids
         return self._ids(self.decode(body)) == body.tolist()
 
+    def lost(self, text: str) -> list[str]:
+        """The characters of a text, white space apart, that do not come back from their ids."""
+        return [c for c in sorted(set(text)) if not c.isspace() and self.decode(self.encode(f"a{c}a")) != f"a{c}a"]
+
     @cached_property
     def opens_word(self) -> np.ndarray:
         """(vocab_size,) bool: a space followed by something that is no space."""
         return np.array([_opens_word(name) for name in self._names], dtype=bool)
+
+    @cached_property
+    def ends_word(self) -> np.ndarray:
+        """(vocab_size,) bool: the last character is an ASCII letter or digit."""
+        return np.array([name[-1:].isascii() and name[-1:].isalnum() for name in self._names], dtype=bool)
+
+    @cached_property
+    def leaves_word(self) -> np.ndarray:
+        """(vocab_size,) bool: the first character is a space or ASCII punctuation, so that the word before it is over."""
+        return np.array([name[:1] in AFTER_A_WORD and not name.startswith("<0x") for name in self._names], dtype=bool)
 
     @cached_property
     def is_blank(self) -> np.ndarray:
@@ -142,5 +157,8 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
 
 @lru_cache(maxsize=8)
 def read_words(name: str) -> list[str]:
-    """A shipped word list: `nouns`, `adjectives`, `fillers` or `names`. No word contains another of the first two lists."""
+    """A shipped word list: `nouns`, `adjectives`, `fillers`, `names`, `persons`, `surnames` or `places`.
+
+    No noun, adjective or place contains another.
+    """
     return (resources.files("lcprobe.tasks") / "assets" / f"{name}.txt").read_text(encoding="utf-8").split()

@@ -1,0 +1,170 @@
+"""Text of real document kinds, as haystacks: Python source, JSON, CSV, Markdown tables and logs.
+
+    python    def resolve_path(name, *, strict=False): ...        the standard library of the running interpreter
+    json      {"id": 48213, "customer": {"name": "Ana Ruiz", ...}, "items": [...]}      an object a line
+    csv       48213, 2021-05-17, Ana Ruiz, Porto Alegre, 12, 18.50, came early and paid at once
+    markdown  | 48213 | oil filter | north depot | 12 | 18.50 |      tables under headings
+    logs      2021-05-17 04:11:09.412 WARN [worker-3] cache: evicted 312 entries (status=200) for 10.2.14.7
+
+All but Python source are generated from named draws, so they are the same everywhere. Python source differs between interpreter
+versions; a record's task digest covers the tokens of its haystack, so such numbers never mix.
+"""
+
+import json
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from lcprobe.errors import EpisodeError, unknown_name
+from lcprobe.seeds import Stream
+from lcprobe.tasks.names import CONTAINERS
+from lcprobe.tasks.tokenizer import read_words
+
+T = TypeVar("T")
+
+CHARS = 1_500_000
+"""Of each container: about 0.9 s of tokenising a million characters, and set-up shall stay below 2 s."""
+NO_CODE = {"test", "tests", "encodings", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "__pycache__"}
+"""Folders of the standard library that hold tables, other packages, or code that distributions leave out."""
+
+LEAST_WORDS = 0.06
+"""Spaces a character of a library file."""
+
+FIRST = ("Ana", "Bruno", "Chidi", "Dana", "Emil", "Farah", "Goran", "Hana", "Ivan", "Jun", "Kofi", "Lena", "Milo", "Nadia")
+LAST = ("Ruiz", "Okafor", "Lindt", "Marsh", "Novak", "Petit", "Quinn", "Rossi", "Silva", "Tanaka", "Umar", "Vogel", "Weiss")
+CITIES = ("Porto Alegre", "New Haven", "San Remo", "Cape Coast", "Le Mans", "Baton Rouge", "Den Haag", "Bad Ischl", "Fort Kent")
+GOODS = ("oil filter", "steel bolt", "desk lamp", "wall clock", "hand drill", "rain coat", "water pump", "copy paper")
+DEPOTS = ("north depot", "south depot", "east gate", "west gate", "main hall", "back yard", "upper floor", "old mill")
+STATES = ("shipped", "open", "paid", "returned", "on hold", "cancelled")
+LEVELS = ("INFO ", "INFO ", "INFO ", "DEBUG", "DEBUG", "WARN ", "ERROR")
+EVENTS = (
+    "scheduler: job {} finished in {} ms (status={}, retries={})",
+    "cache: evicted {} entries after {} s, {} left of {}",
+    "http: GET /api/v2/orders/{} took {} ms (status={}, bytes={})",
+    "db: query {} returned {} rows from shard {} of {}",
+    "auth: session {} of user {} renewed for {} s after {} tries",
+    "queue: {} messages waiting, {} in flight, {} failed, oldest {} s",
+)
+
+
+class _Numbers:
+    """Small draws by the hundred thousand: one named stream, cut into integers."""
+
+    def __init__(self, name: str):
+        self._stream: Stream = Stream("container", name)
+        self._left: Iterator[int] = iter(())
+
+    def below(self, high: int) -> int:
+        """An integer in [0, high), high far below 2^40."""
+        value = next(self._left, None)
+        if value is None:
+            self._left = iter(self._stream.integers(1 << 40, 4096).tolist())
+            value = next(self._left)
+        return value % high
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One item."""
+        return items[self.below(len(items))]
+
+
+def container_text(name: str) -> str:
+    """About CHARS characters of a container. Raises ConfigError for an unknown one, EpisodeError without library source."""
+    if name not in CONTAINERS:
+        raise unknown_name("haystack", name, CONTAINERS)
+    if name == "python":
+        return _python()
+    record, n, words = RECORDS[name], _Numbers(name), read_words("fillers")
+    parts, size = [], 0
+    while size < CHARS:
+        parts.append(record(n, words))
+        size += len(parts[-1])
+    return "".join(parts)
+
+
+def _python() -> str:
+    """Library files in order of their paths, until the limit; only plain ASCII, as nearly all are, and not mere tables.
+
+    Indented by tabs: a vocabulary trained on prose spends a token on every space, and windows must find words to begin at.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    parts, size = [], 0
+    for path in _sources(root):
+        raw = path.read_bytes()
+        text = raw.decode().replace("\r\n", "\n").replace("    ", "\t") if raw.isascii() else ""
+        if text.count(" ") > LEAST_WORDS * len(text):
+            parts.append(text)
+            size += len(text)
+        if size >= CHARS:
+            return "\n".join(parts)[:CHARS]
+    if not parts:
+        raise EpisodeError("haystack", "python", f"an interpreter with its library's source (none in {root})")
+    return "\n".join(parts)
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Python files in order of their paths. What names this machine (_sysconfigdata*.py, config-*) is left out."""
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if path.name in NO_CODE or path.name.startswith(("_sysconfigdata", "config-")):
+            continue
+        if path.is_dir():
+            yield from _sources(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def _json(n: _Numbers, words: list[str]) -> str:
+    items = [
+        {"name": n.pick(GOODS), "quantity": 1 + n.below(40), "price": n.below(20_000) / 100, "gift": n.below(4) == 0}
+        for _ in range(1 + n.below(3))
+    ]
+    order = {
+        "id": 10_000 + n.below(90_000),
+        "created": f"{_date(n)} {_clock(n)}",
+        "customer": {"name": _name(n), "address": {"city": n.pick(CITIES), "floor": n.below(9)}},
+        "items": items,
+        "status": n.pick(STATES),
+        "note": _phrase(n, words),
+        "events": [{"at": _clock(n), "text": _phrase(n, words)} for _ in range(1 + n.below(2))],
+    }
+    return json.dumps(order) + "\n"
+
+
+def _csv(n: _Numbers, words: list[str]) -> str:
+    amount = f"{n.below(20_000) / 100:.2f}"
+    place = f"{_name(n)}, {n.pick(CITIES)}"
+    return f"{10_000 + n.below(90_000)}, {_date(n)}, {place}, {n.below(60)}, {amount}, {_phrase(n, words)}\n"
+
+
+def _markdown(n: _Numbers, words: list[str]) -> str:
+    rows = "".join(
+        f"| {10_000 + n.below(90_000)} | {n.pick(GOODS)} | {n.pick(DEPOTS)} | {n.below(60)} | {n.below(20_000) / 100:.2f} |\n"
+        for _ in range(4 + n.below(12))
+    )
+    lead = f"## Stock of the {n.pick(DEPOTS)} on {_date(n)}\n\nCounted by {_name(n)}: {_phrase(n, words)}.\n\n"
+    return f"{lead}| id | item | place | count | price |\n| --- | --- | --- | --- | --- |\n{rows}\n"
+
+
+def _logs(n: _Numbers, words: list[str]) -> str:
+    event = n.pick(EVENTS).format(1 + n.below(9999), n.below(900), 100 + n.below(500), n.below(9999))
+    source = f"10.{n.below(256)}.{n.below(256)}.{n.below(256)}"
+    return f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
+
+
+def _date(n: _Numbers) -> str:
+    return f"{2015 + n.below(10)}-{1 + n.below(12):02d}-{1 + n.below(28):02d}"
+
+
+def _clock(n: _Numbers) -> str:
+    return f"{n.below(24):02d}:{n.below(60):02d}:{n.below(60):02d}"
+
+
+def _name(n: _Numbers) -> str:
+    return f"{n.pick(FIRST)} {n.pick(LAST)}"
+
+
+def _phrase(n: _Numbers, words: list[str]) -> str:
+    return " ".join(n.pick(words) for _ in range(4 + n.below(7)))
+
+
+RECORDS: dict[str, Callable[[_Numbers, list[str]], str]] = {"json": _json, "csv": _csv, "markdown": _markdown, "logs": _logs}

@@ -1,0 +1,158 @@
+"""A small templated world of persons, things and places: its sentences, and a bank of them that fills any length.
+
+After bAbI (Weston et al. 2015, arXiv 1502.05698, tasks 1 and 2) and BABILong (Kuratov et al. 2024, arXiv 2406.10149); here nobody
+moves, so the latest place is not the answer, and every person and every thing is somewhere once.
+
+Places are a closed set of K labels, drawn for a sample, all of the same number of tokens: a line of the bank has a hole of that
+width, and a sample fills all holes by one indexing operation.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.seeds import Stream
+from lcprobe.tasks.assembly import EMPTY
+from lcprobe.tasks.formats import StringFormat, candidates, token_count
+from lcprobe.tasks.placing import OFFSETS, Needle, make_needle
+from lcprobe.tasks.tokenizer import Tokenizer, read_words
+
+PERSONS, THINGS = StringFormat("persons"), StringFormat("words", pairs=True)
+IS_IN = " {person} is in the"
+IS_WITH = " The {thing} is with"
+TAIL = "."
+ASK = {
+    1: " Where is {entity}? {entity} is in the",
+    2: " Where is the {entity}? The {entity} is in the",
+}
+WORDING = "".join((IS_IN, IS_WITH, TAIL, *ASK.values()))
+BLOCK = 32
+"""Entities whose sentences are shuffled together, so that the two sentences of one are seldom neighbours."""
+
+
+def place_of(tokenizer: Tokenizer, person: str, place: str) -> Needle:
+    """The sentence that says where a person is."""
+    return make_needle(tokenizer, IS_IN.format(person=person), place, TAIL)
+
+
+def owner_of(tokenizer: Tokenizer, thing: str, person: str) -> Needle:
+    """The sentence that says with whom a thing is."""
+    return make_needle(tokenizer, IS_WITH.format(thing=thing), person, TAIL)
+
+
+@lru_cache(maxsize=16)
+def places_format(tokenizer: Tokenizer) -> StringFormat:
+    """Places of that token count which most of the shipped ones have."""
+    counts = Counter(token_count(tokenizer, place) for place in read_words("places"))
+    return StringFormat("places", tokens=max(counts, key=lambda n: (counts[n], -n)))
+
+
+class Filled(NamedTuple):
+    """A run of sentences with the places of one sample. ends: (n + 1,) where each begins and the last ends."""
+
+    ids: np.ndarray
+    ends: np.ndarray
+
+    def size(self, lines: np.ndarray) -> np.ndarray:
+        """(n,) tokens of each sentence."""
+        return self.ends[lines + 1] - self.ends[lines]
+
+    def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
+        """Neighbouring sentences as one piece."""
+        return [self.ids[self.ends[lines[0]] : self.ends[lines[-1] + 1]]] if len(lines) else []
+
+
+class FactBank:
+    """Sentences about other persons and things, tokenised once, with holes for places; no name twice."""
+
+    def __init__(self, tokenizer: Tokenizer, hops: int, *names: str):
+        self._tokenizer, self._hops, self._width = tokenizer, hops, places_format(tokenizer).tokens or 1
+        self._persons = candidates(PERSONS, Stream("bank persons", *names), tokenizer)
+        self._things = candidates(THINGS, Stream("bank things", *names), tokenizer)
+        self._names, self._blocks = names, 0
+        self._lines_of: dict[str, list[int]] = {}
+        self._ids, self._ends = EMPTY, np.array([0])
+        self._holes, self._turns = np.array([], dtype=np.int64), np.array([], dtype=np.int64)
+        self._done = False
+        example = next(candidates(places_format(tokenizer), Stream("bank place", *names), tokenizer))
+        self._example = tokenizer.piece(" " + example)
+
+    def run(self, offset: int, tokens: int, taken: Sequence[str], places: np.ndarray, turn: int) -> Filled:
+        """Sentences that fill at most `tokens` tokens from number `offset` on, none with a name of `taken`.
+
+        places: (K, width) ids of the sample's labels; turn: which label the bank's first class stands for. Raises EpisodeError
+        when there are not enough names.
+        """
+        self._extend(OFFSETS, 0)
+        first = offset % min(OFFSETS, len(self._holes))
+        # no more sentences than can be needed: names of `taken` drop out, each of at most 64 tokens
+        most = int(self._ends[first]) + tokens + 64 * (len(taken) + 1)
+        self._extend(0, most)
+        n = len(self._holes)
+        last = int(np.searchsorted(self._ends, most))
+        lines = np.arange(first, last if last <= n else first + n) % n
+        hit = [line for name in taken for line in self._lines_of.get(name, ())]
+        if hit:
+            lines = lines[~np.isin(lines, hit)]
+        ends = np.concatenate([[0], np.cumsum(self._ends[lines + 1] - self._ends[lines])])
+        fit = int(np.searchsorted(ends, tokens, side="right")) - 1
+        if fit == len(lines):
+            raise EpisodeError("length", f"more than {fit} sentences about others", "a shorter length: there are no more names")
+        lines, ends = lines[:fit], ends[: fit + 1]
+        ids = np.concatenate([EMPTY, *self._pieces(lines)])
+        holes = self._holes[lines]
+        at = (ends[:-1] + holes)[holes >= 0]
+        turns = (self._turns[lines[holes >= 0]] + turn) % len(places)
+        for i in range(self._width):
+            ids[at + i] = places[turns, i]
+        return Filled(ids, ends)
+
+    def _pieces(self, lines: np.ndarray) -> list[np.ndarray]:
+        runs = np.split(lines, np.flatnonzero(np.diff(lines) != 1) + 1) if len(lines) else []
+        return [self._ids[self._ends[run[0]] : self._ends[run[-1] + 1]] for run in runs]
+
+    def _extend(self, lines: int, tokens: int) -> None:
+        """Grow to so many sentences and tokens, if there are as many names. What is added is certified as it stands."""
+        added: list[np.ndarray] = []
+        holes: list[int] = []
+        turns: list[int] = []
+        size = int(self._ends[-1])
+        while (len(self._holes) + len(holes) < lines or size < tokens) and not self._done:
+            for ids, hole, names, turn in self._block():
+                for name in names:
+                    self._lines_of.setdefault(name, []).append(len(self._holes) + len(holes))
+                added.append(ids)
+                holes.append(hole)
+                turns.append(turn)
+                size += len(ids)
+        if added:
+            last = self._ids[self._ends[-2] :] if len(self._ends) > 1 else EMPTY
+            piece = np.concatenate(added)
+            if not self._tokenizer.same_after_round_trip(np.concatenate([last, piece])):
+                raise EpisodeError("data.tokenizer", "one that merges neighbouring sentences", "one that keeps words apart")
+            self._ids = np.concatenate([self._ids, piece])
+            self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
+            self._holes = np.concatenate([self._holes, np.array(holes, dtype=np.int64)])
+            self._turns = np.concatenate([self._turns, np.array(turns, dtype=np.int64)])
+
+    def _block(self) -> list[tuple[np.ndarray, int, tuple[str, ...], int]]:
+        """Shuffled sentences of a few entities: ids, where the hole is (-1: none), names, class of place."""
+        tok, made = self._tokenizer, []
+        draw = Stream("bank order", *self._names, self._blocks)  # of its own, so that it matters not how the bank grew
+        self._blocks += 1
+        for _ in range(BLOCK):
+            person = next(self._persons, None)
+            thing = next(self._things, None) if self._hops == 2 else ""
+            if person is None or thing is None:
+                self._done = True
+                break
+            ask = tok.piece(IS_IN.format(person=person))
+            made.append((np.concatenate([ask, self._example, tok.piece(TAIL)]), len(ask), (person,)))
+            if thing:
+                made.append((owner_of(tok, thing, person).whole, -1, (person, thing)))
+        order, turns = draw.permutation(len(made)), draw.integers(1 << 30, len(made)).tolist()
+        return [(*made[i], turn) for i, turn in zip(order, turns, strict=True)]

@@ -1,0 +1,96 @@
+"""Containers as haystacks: the same text every time, needles in exact text, and no key or value that the text holds already."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks.tokenizers import llama_like, unigram
+from lcprobe.choices import build
+from lcprobe.errors import EpisodeError
+from lcprobe.tasks import containers
+from lcprobe.tasks.containers import CHARS, container_text
+from lcprobe.tasks.episode import Factors, Formats
+from lcprobe.tasks.haystack import Materials, TokenStream
+from lcprobe.tasks.names import CONTAINERS
+from lcprobe.tasks.niah import NIAH, NIAHConfig
+from lcprobe.tasks.tokenizer import read_words
+
+GENERATED = [name for name in CONTAINERS if name != "python"]
+
+
+@pytest.fixture(scope="module")
+def small(tokenizer):
+    """Materials of two tokenizers whose containers are a tenth of their size, quick to tokenise."""
+    made = []
+    for tok in (tokenizer, llama_like()):
+        materials = Materials(tok)
+        for name in CONTAINERS:
+            start = CHARS // 3
+            materials._streams[name] = TokenStream.from_text(name, container_text(name)[start : start + CHARS // 10], tok)
+        made.append(materials)
+    return made
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_the_text_is_the_same_each_time_and_large(name):
+    text = container_text(name)
+    assert text == container_text(name)
+    assert CHARS <= len(text) < CHARS + 5000
+    assert text.isascii()
+
+
+def test_generated_text_is_what_it_says_and_holds_no_key():
+    nouns = read_words("nouns")
+    texts = {name: container_text(name) for name in GENERATED}
+    for name, text in texts.items():
+        assert not [noun for noun in nouns if noun in text], name
+    assert len({json.loads(line)["note"] for line in texts["json"].splitlines()}) > 1000
+    assert {len(line.split(", ")) for line in texts["csv"].splitlines()} == {7}
+    tables = [line for line in texts["markdown"].splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {6}
+    assert all(" [worker-" in line for line in texts["logs"].splitlines())
+
+
+def test_python_source_is_code_and_does_not_name_this_machine():
+    text = container_text("python")
+    assert min(text.count(sign) for sign in ("\ndef ", "\nimport ", "return self", "\n\tdef __init__(self")) > 100
+    assert sys.prefix not in text
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_length_and_format_is_exact_and_strings_stand_once(small, name):
+    for materials in small:
+        tok = materials.tokenizer
+        niah = NIAH(build(NIAHConfig, {"n_keys": 3, "template": "line"}, "task"), materials)
+        for index in range(24):
+            key, value = (("words", "numbers"), ("numbers", "uuids"), ("hex", "words"), ("uuids", "hex"))[index % 4]
+            length = (300, 301, 500, 1003)[index // 6]
+            episode = niah.episode(Factors(Formats(name, key, value), length, (index % 5) / 4, index))
+            assert len(episode.ids) == length
+            assert tok.same_after_round_trip(episode.ids)
+            query = episode.queries[0]
+            context = tok.decode(episode.ids[: query.start])
+            assert context.count(query.answer) == 1
+            assert context.count(query.key) == 2, "in its needle and in the question"
+
+
+def test_a_tokenizer_without_the_characters_is_one_clear_line():
+    with pytest.raises(EpisodeError, match=r"^haystack json: given \"a tokenizer without '\{'\"; allowed: one that gives back"):
+        Materials(unigram()).stream("json")
+
+
+def test_an_interpreter_without_source_is_one_clear_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(containers.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(EpisodeError, match="^haystack: given 'python'; allowed: an interpreter with its library's source"):
+        container_text("python")
+
+
+def test_windows_of_code_are_found_wherever_they_begin(small):
+    for materials in small:
+        for name in CONTAINERS:
+            stream = materials.stream(name)
+            for offset in range(0, len(stream), 211):
+                for n in (7, 200, 997):
+                    start = stream.window(offset, n)
+                    assert stream.cuts[start]
