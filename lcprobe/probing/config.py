@@ -83,7 +83,7 @@ class HarnessConfig:
     """`evaluate.py --harness`: what lm-eval is asked."""
 
     limit: int | None = None
-    """Documents a task, the first ones; null: all. lm-eval makes every document all the same."""
+    """Documents a task, the first ones; null: all. lm-eval builds all of them in any case."""
     max_seq_lengths: list[int] = field(default_factory=lambda: [4096])
     """Lengths of lm-eval's RULER tasks, in tokens as lm-eval counts them."""
     online: bool = False
