@@ -10,7 +10,7 @@ sentences instead of lines and a random depth.
 Guessing scores 1 / entries; there are at least four.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lcprobe.errors import require
 from lcprobe.tasks.assembly import Axes
@@ -37,7 +37,7 @@ class PhoneBook(NIAH):
     """`niah` with a book's settings; controls as there."""
 
     Config = PhoneBookConfig
-    axes = replace(Axes(), haystack=("needles",), key=("words",), value=("numbers",))
+    axes = Axes(haystack=("needles",), key=("words",), value=("numbers",))
 
     def __init__(self, config: PhoneBookConfig, materials: Materials):
         n = config.n_queries

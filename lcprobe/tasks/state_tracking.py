@@ -125,11 +125,11 @@ class StateTracking:
 
     def _composed(self, codes: np.ndarray) -> int:
         """The product of a word, pair by pair."""
-        codes = codes.astype(np.uint8)
+        flat, n = self.product.ravel(), len(self.product)
         while len(codes) > 1:
             odd = codes[-1:] if len(codes) % 2 else codes[:0]
             even = codes[: len(codes) - len(odd)]
-            codes = np.concatenate([self.product[even[0::2], even[1::2]], odd])
+            codes = np.concatenate([flat.take(even[0::2] * n + even[1::2]), odd])
         return int(codes[0]) if len(codes) else 0
 
 
@@ -139,4 +139,4 @@ def _group(k: int) -> tuple[np.ndarray, np.ndarray]:
     elements = np.array(list(permutations(range(k))))
     number = {tuple(e): i for i, e in enumerate(elements.tolist())}
     product = [[number[tuple(after[before].tolist())] for after in elements] for before in elements]
-    return elements, np.array(product, dtype=np.uint8)
+    return elements, np.array(product)
