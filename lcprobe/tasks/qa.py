@@ -152,7 +152,7 @@ class World:
         if control == "no_needle":
             order = [i for i in order if i not in asked]
         past: dict[int, float] = {i: 3.0 - hop for hop, i in enumerate(asked)} if control == "zero_distance" else {}
-        cuts = [Cut(i, past.get(i, depths[i]), needles[i]) for i in order]  # past 1: after all the others
+        cuts = [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in order]  # past 1: after all the others
 
         question = self._question(places, things if cfg.hops == 2 else persons, needles, control)
         before = [bos_piece(tok)]
