@@ -128,7 +128,7 @@ def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
     if form.kind == "words":
         return f"{draw.pick(_list('adjectives'))}-{draw.pick(_list('nouns'))}"
     if form.kind == "persons":
-        return f"{draw.pick(_list('firstnames'))} {draw.pick(_list('surnames'))}"
+        return f"{draw.pick(_list('names'))} {draw.pick(_list('surnames'))}"
     if form.kind == "uuids":
         raw = f"{draw.integer(2**128):032x}"
         raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1

@@ -195,8 +195,8 @@ class LineBank:
 
 def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
     """The lines, then a few common words, with every needle at the line nearest its depth."""
-    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
-    ends = np.cumsum([0, *sizes])
+    sizes = np.append(bank.size(lines), [len(filler)] if len(filler) else []).astype(np.int64)
+    ends = np.append(0, np.cumsum(sizes))
     parts: list[Part] = []
     done = 0
 
@@ -207,8 +207,15 @@ def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut]
             parts.append((filler, None))
         done = max(done, rank)
 
-    for place, cut in arranged(cuts, asked, int(ends[-1]), lambda at: int(ends[np.argmin(np.abs(ends - at))])):
+    for place, cut in arranged(cuts, asked, int(ends[-1]), lambda at: _nearest(ends, at)):
         up_to(int(np.searchsorted(ends, place)))
         parts.append((cut.needle.whole, cut.index))
     up_to(len(sizes))
     return parts
+
+
+def _nearest(ends: np.ndarray, at: int) -> int:
+    """The one of the ascending places that is nearest, the lower of two."""
+    i = int(np.searchsorted(ends, at))
+    lower = i > 0 and (i == len(ends) or at - ends[i - 1] <= ends[i] - at)
+    return int(ends[i - 1] if lower else ends[i])

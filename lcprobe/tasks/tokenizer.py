@@ -145,7 +145,7 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
 
 
 def read_words(name: str) -> list[str]:
-    """A shipped word list: `nouns`, `adjectives`, `fillers`, `firstnames`, `surnames` or `places`.
+    """A shipped word list: `nouns`, `adjectives`, `fillers`, `names`, `surnames` or `places`.
 
     No noun, adjective or place contains another.
     """
