@@ -151,8 +151,8 @@ class World:
         order = [] if control == "query_only" else list(range(len(needles)))
         if control == "no_needle":
             order = [i for i in order if i not in asked]
-        past = {i: 3.0 - hop for hop, i in enumerate(asked)} if control == "zero_distance" else {}
-        cuts = [Cut(i, past.get(i, depths[i]), needles[i]) for i in order]  # past 1: after all the others
+        past: dict[int, float] = {i: 3.0 - hop for hop, i in enumerate(asked)} if control == "zero_distance" else {}
+        cuts = [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in order]  # past 1: after all the others
 
         question = self._question(places, things if cfg.hops == 2 else persons, needles, control)
         before = [bos_piece(tok)]

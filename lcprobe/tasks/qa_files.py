@@ -98,11 +98,12 @@ def _several(question: str, answer: str, titles: set[str], paragraphs: list[tupl
 
 def _hub_rows(path: str) -> list[dict[str, Any]]:
     import datasets
+    from datasets import config as hub
 
     name, _, config = path.removeprefix("hf:").partition(":")
     try:
-        if not datasets.config.HF_HUB_OFFLINE:  # the library would retry for half a minute
-            socket.create_connection((urlsplit(datasets.config.HF_ENDPOINT).hostname or "", 443), timeout=5).close()
+        if not hub.HF_HUB_OFFLINE:  # the library would retry for half a minute
+            socket.create_connection((urlsplit(hub.HF_ENDPOINT).hostname or "", 443), timeout=5).close()
         rows: Any = datasets.load_dataset(name, config or None, split="validation")
         return list(rows)
     except Exception as error:  # network, hub and script errors have no common base
