@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import math
 import textwrap
 import types
 import typing
@@ -102,6 +103,8 @@ def convert(hint: Any, value: Any, key: str) -> Any:
         return tuple(made) if origin is tuple else made
     if origin is dict and isinstance(value, Mapping):
         return {convert(args[0], k, key): convert(args[1], v, _join(key, k)) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, value, said(hint))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):

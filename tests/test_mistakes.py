@@ -178,3 +178,23 @@ def test_no_environment_in_configs(tmp_path, capsys, monkeypatch):
     found = capsys.readouterr()
     assert code == 2
     assert "hush" not in found.err + found.out
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("train.tokens=.inf", "train.tokens"),
+        ("train.tokens=.nan", "train.tokens"),
+        ("train.lr=.inf", "train.lr"),
+        ("probe.grids=[{lengths: [.inf]}]", "probe.grids[0].lengths[0]"),
+        ("model.mixers.mamba2.dt_limit=[0, .inf]", "model.mixers.mamba2.dt_limit[1]"),
+    ],
+)
+def test_what_is_not_finite_is_no_number(tmp_path, capsys, override, key):
+    arguments = ["configs/quickstart.yaml", f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
+    one_line(train_main([*arguments, override, "--plan"]), capsys, key, "number")
+
+
+@pytest.mark.parametrize("override", ["data.corpus=[elsewhere]", "train.tokens=99999", "seed=3", "model.d_model=8"])
+def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsys, override):
+    one_line(evaluate_main([str(tmp_path), override]), capsys, override.split("=")[0].split(".")[0], "as it was trained")

@@ -77,7 +77,7 @@ def _text(path: Path) -> str:
 
 
 def _json_rows(path: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:

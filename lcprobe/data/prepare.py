@@ -143,6 +143,8 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
         texts.clear()
 
     waiting: list[str] = []
+    # whole documents, so the limit is passed by less than one batch: a small one where few tokens are asked for
+    most = BATCH_CHARS if config.max_tokens is None else min(BATCH_CHARS, config.max_tokens)
     for text, held_out in _split(config):
         n_documents += 1
         probe_documents += held_out
@@ -153,7 +155,7 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
             chars[split] += len(text)
         if not held_out:
             waiting.append(text)
-        if sum(map(len, waiting)) > BATCH_CHARS:
+        if sum(map(len, waiting)) > most:
             flush(waiting)
             if config.max_tokens is not None and writer.n_tokens >= config.max_tokens and haystacks["probe"]:
                 break
@@ -201,7 +203,8 @@ def _split(config: DataConfig) -> Iterator[tuple[str, bool]]:
         return
     if number == 1:
         cut = int(len(before) * (1 - config.held_out))
-        cut = before.find("\n", cut) + 1 or cut
+        line = before.find("\n", cut) + 1
+        cut = line if before[line:].strip() and line else cut  # a line break at the very end holds nothing out
         yield before[:cut], False
         before = before[cut:]
     yield before, held == 0

@@ -1,6 +1,6 @@
 """Probe a study and write its report: what stands behind `evaluate.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ from lcprobe.analysis.report import write_report
 from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
+from lcprobe.files import owned
 from lcprobe.studies.facts import facts_of
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.session import Session, Target, find_targets, open_session, probe
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker
+
+SETTABLE = ("probe", "track", "study", "kernels")
+"""Sections that can be set for trained models: the others say how they were trained."""
 
 
 def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
@@ -26,14 +30,14 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     print_grid(session)
     if plan_only:
         return
-    records, context = probe(session)
+    with owned(out / "records"):  # two at once would finish each other's units
+        records, context = probe(session)
     study = facts_of(session)
     tracker = _tracker(session, config)
     report = write_report(study, records, out, tracker, context)
     if isinstance(tracker, WandbTracker):
-        for row in report.cells:
-            if row.get("accuracy") is not None:
-                tracker.metrics({"probe/length": row["length"], f"probe/{row['model']}/{row['task']}": row["accuracy"]})
+        for metrics in curves(report.cells):
+            tracker.metrics(metrics)
         files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
         tracker.artifact(f"{config.study.name}-records", "records", files)
         tracker.finish()
@@ -41,6 +45,21 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     for sentence in report.summary:
         console.print(f"- {sentence}", markup=False, highlight=False)
     console.print(f"report: {report.html}", markup=False, soft_wrap=True)
+
+
+def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+    """Rows for W&B's charts: accuracy against length, one series a model, task and format, over all depths that were asked.
+
+    Controls have series of their own.
+    """
+    slices: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for row in cells:
+        if row["n"]:
+            name = f"probe/{row['model']}/{row['task']}/{row['haystack']}-{row['key_format']}-{row['value_format']}"
+            name += "" if row["control"] == "none" else f"/{row['control']}"
+            slices.setdefault((name, row["length"]), []).append((row["k"], row["n"]))
+    for (name, length), counts in sorted(slices.items()):
+        yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
 def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target], Config, Path]:
@@ -55,9 +74,12 @@ def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
             raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
+    elif set(mapping) - set(SETTABLE):  # a study's own config names other sections, and is not taken for them
+        section = sorted(set(mapping) - set(SETTABLE))[0]
+        raise ConfigError(section, "a setting of training", f"{' | '.join(SETTABLE)} (the rest is as it was trained)")
     targets = find_targets(folders)
-    base = plain(targets[0].config)
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
+    base, own = plain(targets[0].config), {key: value for key, value in mapping.items() if key in SETTABLE}
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(own)))
     assert isinstance(merged, dict)
     config = parse(merged)  # type: ignore[arg-type]
     use_kernels(config.kernels.backend)

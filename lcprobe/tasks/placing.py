@@ -158,7 +158,7 @@ class LineBank:
         self._needles: list[Needle] = []
         self._text = "\n"
         self._flat, self._ends = EMPTY, np.array([0])
-        self._done = False
+        self._done, self._merges = False, False
 
     def run(self, offset: int, tokens: int, taken: set[str]) -> np.ndarray:
         """Lines, by number, that fill at most `tokens` tokens from line `offset` on, without those that share a string with
@@ -213,6 +213,9 @@ class LineBank:
         given = f"a haystack of more than {n} needle-like lines"
         return EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")
 
+    def _merging(self) -> EpisodeError:
+        return EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
+
     def _sharing(self, string: str) -> list[int]:
         """Lines with a string that contains `string` or lies inside it."""
         found, at = [], self._text.find(string)
@@ -225,6 +228,8 @@ class LineBank:
 
     def _extend(self, lines: int, tokens: int) -> None:
         """Grow to so many lines and tokens, if the format has as many."""
+        if self._merges:  # what was drawn then is of no use
+            raise self._merging()
         added: list[np.ndarray] = []
         size = int(self._ends[-1])
         while (len(self._needles) < lines or size < tokens) and not self._done:
@@ -239,8 +244,9 @@ class LineBank:
         if added:
             piece = np.concatenate(added)
             last = self._flat[self._ends[-2] :] if len(self._ends) > 1 else EMPTY
-            if not self._tokenizer.same_after_round_trip(np.concatenate([last, piece])):
-                raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
+            self._merges = not self._tokenizer.same_after_round_trip(np.concatenate([last, piece]))
+            if self._merges:
+                raise self._merging()
             self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
             self._flat = np.concatenate([self._flat, piece])
         if not self._needles:

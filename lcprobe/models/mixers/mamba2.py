@@ -46,8 +46,8 @@ class Mamba2Config:
     """Largest step size at initialisation."""
     dt_init_floor: float = 1e-4
     """No initial step size below this."""
-    dt_limit: tuple[float, float] = (0.0, float("inf"))
-    """Step sizes are clamped to this range after softplus."""
+    dt_limit: tuple[float, float | None] = (0.0, None)
+    """Step sizes are clamped to this range after softplus; null: no upper end."""
     conv_bias: bool = True
     """A bias in the convolution."""
     bias: bool = False
@@ -65,7 +65,8 @@ class Mamba2Config:
         require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
         low, high = self.A_init_range
         require(f"{at}.A_init_range", list(self.A_init_range), 0 < low <= high, "0 < low <= high")
-        require(f"{at}.dt_limit", list(self.dt_limit), 0 <= self.dt_limit[0] <= self.dt_limit[1], "0 <= low <= high")
+        low, high = self.dt_limit
+        require(f"{at}.dt_limit", list(self.dt_limit), low >= 0 and (high is None or low <= high), "0 <= low <= high")
 
     def widths(self, d_model: int) -> tuple[int, int, int]:
         """(d_inner, n_heads, convolved channels). Raises ConfigError when heads or groups do not divide."""
@@ -145,7 +146,7 @@ class Mamba2(nn.Module):
             c_out.unflatten(-1, (c.n_groups, c.d_state)),
             self.D,
             self.dt_bias,
-            dt_limit=c.dt_limit,
+            dt_limit=(c.dt_limit[0], math.inf if c.dt_limit[1] is None else c.dt_limit[1]),
             initial_state=None if state is None else state.ssm,
             starts=where.starts,
             chunk_size=c.chunk_size,
