@@ -66,7 +66,7 @@ class CopyingConfig:
     def check(self, at: str) -> None:
         """Raises ConfigError for counts that do not fit together."""
         require(f"{at}.gram", self.gram, self.gram >= 1, ">= 1")
-        require(f"{at}.vocabulary", self.vocabulary, self.gram + 2 <= self.vocabulary <= 256, f"{self.gram + 2} .. 256")
+        require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= self.gram + 2, f">= gram + 2 ({self.gram + 2})")
         require(f"{at}.words", self.words, self.words >= self.gram + 2, f">= gram + 2 ({self.gram + 2})")
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
@@ -146,7 +146,7 @@ class Copying:
         n, most = len(units), int(sizes.max())
         if cfg.share is None:
             rounds = -(-cfg.words // n) if cfg.ask == "all" else cfg.words // n
-            return _shuffled(np.tile(np.arange(n), rounds), draw)[: cfg.words]
+            return np.tile(np.arange(n), rounds)[draw.shuffle(n * rounds)][: cfg.words]
         piece = self.materials.tokenizer.piece
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
         room = min(cfg.share * factors.length + 1e-6, factors.length - wording)
@@ -158,7 +158,7 @@ class Copying:
             raise TooShort(factors.length, needed, f"a string of {tokens} tokens in a share of {cfg.share:g}")
         room = int(room - beside) // copies
         rounds, left = divmod(room, int(sizes.sum()))
-        order = _shuffled(np.tile(np.arange(n), rounds), draw)
+        order = np.tile(np.arange(n), rounds)[draw.shuffle(n * rounds)]  # words are numbered in drawn order
         if cfg.ask == "gram":
             return order
         rest = draw.permutation(n)
@@ -166,14 +166,6 @@ class Copying:
 
     def _form(self, factors: Factors) -> StringFormat:
         return StringFormat(factors.formats.value, self.config.digits, self.config.word_pairs)
-
-
-def _shuffled(codes: np.ndarray, draw: Stream) -> np.ndarray:
-    """Codes below 256 in random order: sorting 24 random bits above each costs a third of a permutation."""
-    bits = draw.words((len(codes) + 1) // 2).view("<u4")[: len(codes)]
-    mixed = (bits & ~np.uint32(255)) | codes.astype(np.uint32)
-    mixed.sort()
-    return (mixed & np.uint32(255)).astype(np.int64)
 
 
 def _with_gram(order: np.ndarray, wanted: list[int], begin: int, draw: Draws) -> np.ndarray:
