@@ -60,6 +60,27 @@ def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> Bounds:
     return float(low), float(high)
 
 
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X successes in n trials of probability p, exactly."""
+    return 1.0 if k <= 0 else min(1.0, float(_binomial(n, p)[k:].sum()))
+
+
+def binomial_range(n: int, p: float) -> Bounds:
+    """The shares in which at least 95 % of the outcomes of n trials lie, with at most 2.5 % on either side."""
+    below = np.cumsum(_binomial(n, p))
+    low, high = int(np.searchsorted(below, 0.025, side="right")), int(np.searchsorted(below, 0.975 - 1e-12))
+    return low / n, min(high, n) / n
+
+
+def _binomial(n: int, p: float) -> np.ndarray:
+    """(n + 1,) probabilities of 0 .. n successes."""
+    if p in (0.0, 1.0):
+        return np.eye(n + 1)[n if p else 0]
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    return np.exp(factorials[n] - factorials - factorials[::-1] + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
 @lru_cache(maxsize=8)
 def resample_weights(n: int, resamples: int = RESAMPLES) -> np.ndarray:
     """(resamples, n) float32: how often each of n clusters is drawn. Equal n share their draws, so sides stay paired."""

@@ -17,12 +17,12 @@ from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.sight import Found, Lessons, Sight, learned, seen
-from lcprobe.seeds import Stream
+from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.tokenizer import Tokenizer
 
-LESSON_INDEX = 1 << 20
-"""Samples that policies learn from begin here: none of them is asked."""
+LESSONS_AFTER = 1 << 20
+"""Samples that policies learn from lie so far behind those that are asked."""
 GOLDEN = 0.6180339887498949
 LAST = 3
 """How many values `last_n` prints where an answer is no list."""
@@ -147,6 +147,8 @@ class PolicyScorer:
 class SpreadUnit(Unit):
     """A unit whose samples have a depth each, evenly spread (the golden ratio's multiples), instead of one for all.
 
+    Every unit has samples of its own, where models are asked the same ones everywhere: what is luck in one is not in all.
+
     cells: the depth that stands for tasks without one, and the number of samples. begin: index of the first sample.
     """
 
@@ -166,8 +168,9 @@ def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, I
     Raises EpisodeError when a sample cannot be built.
     """
     moves, tokenizer = tasks.made[unit.task].axes.depth, tasks.materials.tokenizer
-    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), moves)
-    taught = replace(spread, begin=LESSON_INDEX)
+    begin = seed_of("cheating", unit.label) % LESSONS_AFTER
+    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), moves, begin)
+    taught = replace(spread, begin=begin + LESSONS_AFTER)
     lessons = learned(
         [Item(episode, query) for episode in map(tasks.made[unit.task].episode, taught.factors()) for query in episode.queries],
         tokenizer,

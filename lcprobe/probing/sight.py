@@ -97,9 +97,10 @@ def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: boo
     values = {name: found for name in names if (found := _found(name, text))}
     if not names or len(item.query.candidates) == MAX_CANDIDATES:
         values |= _alike(text, values, lessons.looks)
+        names = list(values)  # what is kept of the candidates always holds the answer
     parts = {part: found for name in values for part in ITEMS.split(name) if (found := _found(part, text))}
     ranked = sorted(values.values(), key=lambda found: found.first)
-    pool = names or list(values) or list(lessons.answers.get(number, ()))
+    pool = names or list(lessons.answers.get(number, ()))
     return Sight(tuple(ranked), tuple(sorted(parts.values(), key=lambda found: found.first)), tuple(pool), number, key)
 
 

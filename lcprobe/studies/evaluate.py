@@ -12,6 +12,7 @@ from lcprobe.analysis.report import write_report
 from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
+from lcprobe.studies.cheat import cheat_study
 from lcprobe.studies.facts import facts_of
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.session import Session, find_targets, open_session, probe
@@ -29,10 +30,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
         if not folders[0].is_dir():
             raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
     targets = find_targets(folders)
-    base = plain(targets[0].config)
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(dict(mapping))))
-    assert isinstance(merged, dict)
-    config = parse(merged)  # type: ignore[arg-type]
+    config = _with_settings(targets[0].config, mapping)
     use_kernels(config.kernels.backend)
     out = _out_folder(folders, config, mapping)
     session = open_session(targets, config, out)
@@ -55,6 +53,17 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     console.print(f"report: {report.html}", markup=False, soft_wrap=True)
 
 
+def cheat_on(folders: list[Path], mapping: Mapping[str, Any]) -> None:
+    """The cheating battery on the tasks of a config, or of folders with `mapping` on top; nothing needs to be trained."""
+    set_up_logging()
+    if not folders:
+        config = parse(mapping)
+        cheat_study(config, Path(config.study.folder) / config.study.name / "cheating")
+        return
+    config = _with_settings(find_targets(folders)[0].config, mapping)
+    cheat_study(config, _out_folder(folders, config, mapping) / "cheating")
+
+
 def print_grid(session: Session) -> None:
     """What will be asked, what it costs, and what it can see."""
     plan, n_models = session.plan, len(session.targets)
@@ -70,6 +79,13 @@ def print_grid(session: Session) -> None:
         console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
     for note in plan.notes:
         console.print(f"  left out: {note}", markup=False)
+
+
+def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
+    """A run's own settings with others on top."""
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(dict(mapping))))
+    assert isinstance(merged, dict)
+    return parse(merged)  # type: ignore[arg-type]
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:

@@ -42,12 +42,14 @@ usage: python evaluate.py STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [
   CHECKPOINT    a folder with model.safetensors and config.yaml
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
   --plan        print cells, tokens, and the smallest differences that the grid can see, and stop
+  --cheat       instead of models, policies that look nothing up answer the tasks: none may score above chance
   --help [ROOM] this text, or the settings of one room: {rooms}
 
 examples
   python evaluate.py runs/quickstart
   python evaluate.py runs/quickstart/mamba2 runs/other/mamba2 study.name=both
   python evaluate.py runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
+  python evaluate.py configs/quickstart.yaml --cheat      (needs no trained run)
 
 Records go to <folder>/records, one Parquet file a finished unit; a rerun does what is missing. The report is
 <folder>/report.html. Exit codes as for train.py.

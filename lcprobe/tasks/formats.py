@@ -62,8 +62,8 @@ def draw_strings(
         if len(free_ones) >= n or string is None or len(considered) >= several:
             # stable: among equally free strings the earlier drawn
             chosen = _apart(sorted(considered, key=lambda c: -c[0]), least, n)
-            if len(chosen) == n:
-                return chosen
+            if len(chosen) == n:  # in drawn order: the freest first would be asked for, and be the answer too often
+                return [s for _, s in considered if s in chosen]
             if string is None or len(considered) > TRIES * (n + 4):
                 raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
             several = max(several, 2 * len(considered))

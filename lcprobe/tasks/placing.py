@@ -51,7 +51,7 @@ def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: 
     text = stream.take(start, room)
     parts: list[Part] = []
     done = 0
-    for place, cut in arranged(cuts, asked, room, lambda at: stream.cut_near(start, room, at)):
+    for place, cut in _in_order(cuts, asked, room, lambda at: stream.cut_near(start, room, at)):
         if place > done:
             parts.append((text[done:place], None))
         parts.append((cut.needle.whole, cut.index))
@@ -61,30 +61,26 @@ def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: 
     return parts
 
 
-def arranged(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int]) -> list[tuple[int, Cut]]:
-    """Needles in order of appearance, each with the haystack tokens before it.
+def _in_order(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int]) -> list[tuple[int, Cut]]:
+    """Needles in order of appearance, each with the haystack tokens before it. snap: where the haystack may be cut.
 
-    The others stand at their share of the haystack, wherever the asked one is. The asked one stands where `depth` of all
-    other tokens, needles included, come before it. snap: the nearest place where the haystack may be cut.
+    The asked one stands where `depth` of all other tokens, needles included, come before it. Its rank among the needles is
+    that of its depth among theirs, so that over an even spread of depths every rank is equally likely: a rank that fitted the
+    depth better would be a middle one too often. The others stand at their share of the haystack wherever the asked one is,
+    or directly beside it where they would end up on its other side.
     """
-    places = [(snap(round(min(c.depth, 1) * room)), c) for c in cuts if c.index != asked]
-    others = sorted(places, key=lambda p: (p[0], p[1].depth))
     mine = next((c for c in cuts if c.index == asked), None)
+    others = sorted((c for c in cuts if c.index != asked), key=lambda c: c.depth)
+    places = [snap(round(min(c.depth, 1) * room)) for c in others]
     if mine is None:
-        return others
-    sizes = [len(c.needle.whole) for _, c in others]
-    wanted = mine.depth * (room + sum(sizes))
-    best: tuple[float, int, int] | None = None
-    for rank in range(len(others) + 1):
-        low = others[rank - 1][0] if rank else 0
-        high = others[rank][0] if rank < len(others) else room
-        before = sum(sizes[:rank])
-        place = min(max(snap(round(min(max(wanted - before, low), high))), low), high)
-        off = abs(place + before - wanted)
-        if best is None or off < best[0]:
-            best = (off, rank, place)
-    assert best is not None
-    return [*others[: best[1]], (best[2], mine), *others[best[1] :]]
+        return list(zip(places, others, strict=True))
+    sizes = [len(c.needle.whole) for c in others]
+    rank = sum(c.depth < mine.depth for c in others)
+    wanted = round(mine.depth * (room + sum(sizes))) - sum(sizes[:rank])
+    place = snap(min(max(wanted, 0), room))
+    before = [(min(at, place), c) for at, c in zip(places[:rank], others[:rank], strict=True)]
+    after = [(max(at, place), c) for at, c in zip(places[rank:], others[rank:], strict=True)]
+    return [*before, (place, mine), *after]
 
 
 class LineBank:
@@ -182,21 +178,41 @@ class LineBank:
 
 
 def in_lines(bank: LineBank, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
-    """The lines, then a few common words, with every needle at the line nearest its depth."""
-    sizes = [*bank.size(lines).tolist(), *([len(filler)] if len(filler) else [])]
-    ends = np.cumsum([0, *sizes])
+    """The lines, then a few common words, with needles before, between and after them; one after all lines is last of all."""
     parts: list[Part] = []
     done = 0
 
-    def up_to(rank: int) -> None:
+    def up_to(number: int) -> None:
         nonlocal done
-        parts.extend((piece, None) for piece in bank.pieces(lines[done:rank]))
-        if len(filler) and rank > len(lines) >= done:
+        parts.extend((piece, None) for piece in bank.pieces(lines[done:number]))
+        if len(filler) and number > len(lines) >= done:
             parts.append((filler, None))
-        done = max(done, rank)
+        done = max(done, number)
 
-    for place, cut in arranged(cuts, asked, int(ends[-1]), lambda at: int(ends[np.argmin(np.abs(ends - at))])):
-        up_to(int(np.searchsorted(ends, place)))
+    for number, cut in among_lines(cuts, asked, len(lines)):
+        up_to(number if number < len(lines) else len(lines) + 1)
         parts.append((cut.needle.whole, cut.index))
-    up_to(len(sizes))
+    up_to(len(lines) + 1)
     return parts
+
+
+def among_lines(cuts: list[Cut], asked: int, n_lines: int) -> list[tuple[int, Cut]]:
+    """Needles in order of appearance, each with the number of lines before it.
+
+    Among all lines and needles, which look alike, the asked one has the rank of its depth, and the others ranks of their own,
+    none twice: over an even spread of depths no rank is likelier than another. The others stay where they are, wherever the
+    asked one is.
+    """
+    others = sorted((c for c in cuts if c.index != asked), key=lambda c: (min(-c.depth, -1), c.index))  # past 1: last of all
+    total = n_lines + len(others)
+    ranks: dict[int, Cut] = {}
+    for number, cut in enumerate(others):
+        rank = min(int(cut.depth * (total - number)), total - number - 1)
+        for taken in sorted(ranks):  # counted among the ranks that are left
+            rank += taken <= rank
+        ranks[rank] = cut
+    mine = next((c for c in cuts if c.index == asked), None)
+    if mine is not None:
+        at = min(int(mine.depth * (total + 1)), total)
+        ranks = {rank + (rank >= at): cut for rank, cut in ranks.items()} | {at: mine}
+    return [(rank - before, ranks[rank]) for before, rank in enumerate(sorted(ranks))]
