@@ -1,4 +1,4 @@
-"""`python -m benchmarks [throughput|episodes|kernels] [key=value ...]`: measure, print a table, write benchmarks/results/*.json.
+"""`python -m benchmarks [NAME ...] [key=value ...]`: measure, print a table, write benchmarks/results/*.json.
 
 Speeds are ratios taken in one run: machines differ, and the same machine differs by the hour.
 """
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import episodes, kernels, throughput
+from benchmarks import coverage, episodes, kernels, planted, throughput
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
 from lcprobe.studies.study import print_rows
 
-BENCHMARKS = {"throughput": throughput, "episodes": episodes, "kernels": kernels}
+BENCHMARKS = {"throughput": throughput, "episodes": episodes, "kernels": kernels, "planted": planted, "coverage": coverage}
 
 
 def device_name() -> str:

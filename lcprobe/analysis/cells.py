@@ -141,10 +141,16 @@ class Cell:
     @property
     def skill(self) -> float | None:
         """(accuracy - chance) / (1 - chance): None where chance is 1 (one value in the context) or unknown."""
+        return self._above_chance(self.accuracy)
+
+    @property
+    def skill_bounds(self) -> tuple[float | None, float | None]:
+        """The bounds of accuracy on the scale of skill; the chance level is known exactly."""
+        return self._above_chance(self.low), self._above_chance(self.high)
+
+    def _above_chance(self, share: float | None) -> float | None:
         chance = self.means["chance"]
-        if self.accuracy is None or chance is None or chance >= 1:
-            return None
-        return (self.accuracy - chance) / (1 - chance)
+        return None if share is None or chance is None or chance >= 1 else (share - chance) / (1 - chance)
 
 
 SCORES = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "distractor_hit", "chance", "distance")
