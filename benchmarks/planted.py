@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
@@ -38,6 +37,8 @@ TASKS = {
     "single": {"type": "niah", "n_keys": 1, "word_pairs": True},
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True},
 }
+THROUGH_RUNNER = 10
+"""Seeds of a sound oracle that answer real episodes; the others draw scores for the same ones."""
 DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
 LENGTHS = [0.5, 1, 2, 4, 8]
 
@@ -172,19 +173,24 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             ("flat noise 0.6", noise(0.6), 0.6),
         ):
             for task in ("single", "multikey", "formats"):
-                plan = grid_of(tasks, task, n)
-                study, store = study_of(tasks, plan), Store(Path(temporary) / f"{name} {task}")
-                first = alarms(analysed(study, records_of(tasks, plan, finds, 0, store)))
-                flat = [*seeds_with_alarms(study, store.read(p.stem for p in sorted(store.folder.glob("*.parquet"))), p, seeds)]
-                quiet = np.mean([not found for found in flat])
-                row = {"defect": f"none: {name}", "task": task, "said as": "; ".join(first) or "no alarm", "planted": 0}
-                rows.append(
-                    row
-                    | {
-                        "recovered": f"{quiet:.1%} of {seeds} seeds quiet",
-                        "low": 0.95,
-                        "high": 1.0,
-                        "inside": bool(quiet >= 0.95),
-                    }
-                )
+                rows.append(_sound(tasks, f"none: {name}", task, finds, p, n, seeds, Path(temporary) / f"{name} {task}"))
     return rows
+
+
+def _sound(tasks: TaskSet, name: str, task: str, finds: Any, p: float, n: int, seeds: int, folder: Path) -> dict[str, Any]:
+    """How many seeds of an oracle without a defect raise no alarm: some through the runner, all with drawn scores."""
+    plan = grid_of(tasks, task, n)
+    study = study_of(tasks, plan)
+    tables = [records_of(tasks, plan, finds, seed, Store(folder / str(seed))) for seed in range(THROUGH_RUNNER if p < 1 else 1)]
+    run = sum(not alarms(analysed(study, table)) for table in tables)
+    seeds = seeds if p < 1 else 1  # nothing is drawn
+    quiet = sum(not found for found in seeds_with_alarms(study, tables[0], p, seeds)) / seeds
+    said = f"{run} of {len(tables)} seeds quiet through the runner"
+    row = {
+        "defect": name,
+        "task": task,
+        "said as": said,
+        "planted": "nothing",
+        "recovered": f"{quiet:.1%} of {seeds} seeds quiet",
+    }
+    return row | {"low": 0.95, "high": 1.0, "inside": quiet >= 0.95}
