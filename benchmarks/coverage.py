@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.analysis.intervals import clustered_wilson, difference_bounds, mean_bounds, wilson
+from lcprobe.analysis.intervals import clustered_wilson, difference_bounds, wilson
 from lcprobe.seeds import seed_of
 
 TITLE = "coverage of 95 % intervals, in per cent"
@@ -31,7 +31,7 @@ def exact_wilson(n: int, shares: np.ndarray) -> np.ndarray:
 
 
 def simulated(kind: str, samples: int, p: float, simulations: int) -> float:
-    """Coverage for `samples` clusters of ASKED trials each. kind: clustered wilson | bootstrap mean | paired difference."""
+    """Coverage for `samples` clusters of ASKED trials each. kind: clustered wilson | paired difference."""
     generator = np.random.default_rng(seed_of("coverage", kind, samples, p))
     spread, covered = 1 / ICC - 1, 0
     trials = np.full(samples, ASKED)
@@ -42,7 +42,7 @@ def simulated(kind: str, samples: int, p: float, simulations: int) -> float:
             low, high = difference_bounds((hits - generator.binomial(ASKED, rate * 0.8)) / ASKED)
             covered += low <= 0.2 * p <= high
         else:
-            low, high = (clustered_wilson if kind == "clustered wilson" else mean_bounds)(hits, trials)
+            low, high = clustered_wilson(hits, trials)
             covered += low <= p <= high
     return covered / simulations
 
@@ -53,7 +53,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     for n in (25, 50, 100, 250, 500, 1000, 2000):
         fine = exact_wilson(n, FINE)
         rows.append(_row("wilson (exact)", n, exact_wilson(n, np.array(SHARES)), fine))
-    for kind in ("clustered wilson", "bootstrap mean", "paired difference"):
+    for kind in ("clustered wilson", "paired difference"):
         for samples in (50, 100, 250):
             rows.append(_row(kind, samples, np.array([simulated(kind, samples, p, simulations) for p in SHARES])))
     return rows

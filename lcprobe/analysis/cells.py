@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
-from lcprobe.analysis.intervals import clustered_wilson, mean_bounds
+from lcprobe.analysis.intervals import clustered_wilson
 
 
 class Format(NamedTuple):
@@ -87,9 +87,9 @@ class Slice:
 
     @property
     def estimate(self) -> Estimate:
-        """Mean over all cells, with a cluster bootstrap by sample (Wilson for one cell)."""
+        """Mean over all cells, with Wilson's interval for as many trials as the samples are worth."""
         hits, trials = self.hits.sum(axis=0), self.trials.sum(axis=0)
-        low, high = (mean_bounds if len(self.depths) > 1 else clustered_wilson)(hits, trials)
+        low, high = clustered_wilson(hits, trials)
         return Estimate(int(hits.sum()), int(trials.sum()), len(self.index), low, high)
 
     def only(self, depths: Sequence[float]) -> "Slice":

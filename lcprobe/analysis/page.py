@@ -162,7 +162,9 @@ def _ratios(results: Results) -> Table:
             row = [*_place(e.where), _value(length), f"{length / e.context_length:g}", str(estimate)]
             rows.append([*row, "" if ratio is None else str(ratio), *found])
     columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base", "difference", "interval"]
-    caption = "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
+    caption = (
+        "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
+    )
     return Table("Extrapolation", caption, [*columns, "p (Holm)", "verdict"], rows)
 
 

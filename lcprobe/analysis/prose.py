@@ -35,7 +35,8 @@ METHODS = (
     "the right tokens before it, which is what greedy decoding would print.",
     "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
     "model. They are the clusters of every interval and the pairs of every test.",
-    "Cells: Wilson intervals. Means over several cells, differences and ratios: cluster bootstrap over samples, "
+    "Shares: Wilson intervals; where a sample is asked several times (a mean over cells, several questions), with as many "
+    "trials as its samples are worth. Differences and ratios: cluster bootstrap over samples, "
     f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015); where all samples agree, Wilson over samples. All "
     "intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
