@@ -59,7 +59,8 @@ def fit(distance: np.ndarray, hits: np.ndarray, trials: np.ndarray, floor: float
     best = (2 * a * above - a * a * squares).argmax(axis=1)
     found = np.where(h[best] > 2 * distance[-1], np.inf, h[best])
     low, high = percentile_bounds(found[1:], len(hits))
-    return float(found[0]), low, high, float(a[0, best[0]])
+    half_step = 2 ** (0.5 / PER_OCTAVE)  # between places of the grid nothing is told apart
+    return float(found[0]), low / half_step, high * half_step, float(a[0, best[0]])
 
 
 def misfit(bins: tuple[DistanceBin, ...], distance: np.ndarray, trials: np.ndarray, expected: np.ndarray) -> float:
