@@ -66,7 +66,7 @@ def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Jud
             continue
         formats = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value))
         for policy, scored in answers.items():
-            index = np.array([factors.index for factors, _, _ in scored])
+            index = np.unique([factors.index for factors, _, _ in scored], return_inverse=True)[1]
             hits = np.bincount(index, [score.exact for _, _, score in scored])
             chance = float(np.mean([item.query.chance for _, item, _ in scored]))
             cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance))

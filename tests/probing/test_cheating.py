@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lcprobe.analysis.contrasts import ALPHA
 from lcprobe.choices import build
 from lcprobe.files import read_json
 from lcprobe.probing.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat
@@ -178,7 +179,9 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     table, notes = battery(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
     assert not notes
     assert len(table) == 2 * len(POLICIES)
-    assert not [c for c in table if c.verdict == "EXCEEDS"]
+    assert {c.samples for c in table} == {80}
+    # one alarm in twenty is for one table: here are many
+    assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED)]
 
 
 @pytest.mark.parametrize("haystack", ["noise", "words", "needles"])
@@ -187,7 +190,7 @@ def test_nor_in_any_format_of_needles(materials, haystack, value):
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True})
     unit = Unit("it", Formats(haystack, "words", value), 420, "none", ((0.5, 60),))
     table, _ = battery(tasks, [unit], 60)
-    assert not [c for c in table if c.verdict == "EXCEEDS"]
+    assert not [c for c in table if c.p_holm < ALPHA / 9]
 
 
 @pytest.mark.slow
@@ -200,10 +203,10 @@ def test_needles_at_a_thousand_samples(materials, task):
     ]
     table, _ = battery(tasks, units, 1000)
     assert len(table) == 4 * len(POLICIES)
-    assert not [c for c in table if c.verdict == "EXCEEDS"]
+    assert not [c for c in table if c.p_holm < ALPHA / 4]
     for c in table:
         if c.policy == "random_value":
-            assert c.low <= c.accuracy <= c.high, "a guess scores what is stated, no less"
+            assert abs(c.accuracy - c.chance) < 1.5 * (c.high - c.low) / 2, "a guess scores what is stated, no less"
 
 
 def test_every_policy_answers_every_question_once(tasks):
