@@ -1,5 +1,4 @@
-"""`python -m benchmarks [throughput|episodes|kernels|sharing] [key=value ...]`: measure, print a table, write
-benchmarks/results/*.json.
+"""`python -m benchmarks [NAME ...] [key=value ...]`: measure, print a table, write benchmarks/results/*.json.
 
 Speeds are ratios taken in one run: machines differ, and the same machine differs by the hour.
 """
@@ -14,13 +13,23 @@ from typing import Any
 
 import torch
 
-from benchmarks import episodes, kernels, sharing, throughput
+from benchmarks import cheating_peer, coverage, episodes, kernels, planted, sharing, throughput
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
 from lcprobe.studies.study import print_rows
 
-BENCHMARKS = {"throughput": throughput, "episodes": episodes, "kernels": kernels, "sharing": sharing}
+BENCHMARKS = {
+    "throughput": throughput,
+    "episodes": episodes,
+    "kernels": kernels,
+    "sharing": sharing,
+    "planted": planted,
+    "coverage": coverage,
+    "cheating_peer": cheating_peer,
+}
+NEED_EXTRAS = {"cheating_peer"}
+"""Run by name only."""
 
 
 def device_name() -> str:
@@ -35,7 +44,7 @@ def device_name() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the named benchmarks, or all."""
-    names = [a for a in arguments if "=" not in a] or list(BENCHMARKS)
+    names = [a for a in arguments if "=" not in a] or [name for name in BENCHMARKS if name not in NEED_EXTRAS]
     options = dict(a.split("=", 1) for a in arguments if "=" in a)
     for name in names:
         if name not in BENCHMARKS:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
-from lcprobe.analysis.intervals import clustered_wilson, mean_bounds
+from lcprobe.analysis.intervals import clustered_wilson
 
 
 class Format(NamedTuple):
@@ -87,9 +87,9 @@ class Slice:
 
     @property
     def estimate(self) -> Estimate:
-        """Mean over all cells, with a cluster bootstrap by sample (Wilson for one cell)."""
+        """Mean over all cells, with Wilson's interval for as many trials as the samples are worth."""
         hits, trials = self.hits.sum(axis=0), self.trials.sum(axis=0)
-        low, high = (mean_bounds if len(self.depths) > 1 else clustered_wilson)(hits, trials)
+        low, high = clustered_wilson(hits, trials)
         return Estimate(int(hits.sum()), int(trials.sum()), len(self.index), low, high)
 
     def only(self, depths: Sequence[float]) -> "Slice":
@@ -141,10 +141,16 @@ class Cell:
     @property
     def skill(self) -> float | None:
         """(accuracy - chance) / (1 - chance): None where chance is 1 (one value in the context) or unknown."""
+        return self._above_chance(self.accuracy)
+
+    @property
+    def skill_bounds(self) -> tuple[float | None, float | None]:
+        """The bounds of accuracy on the scale of skill; the chance level is known exactly."""
+        return self._above_chance(self.low), self._above_chance(self.high)
+
+    def _above_chance(self, share: float | None) -> float | None:
         chance = self.means["chance"]
-        if self.accuracy is None or chance is None or chance >= 1:
-            return None
-        return (self.accuracy - chance) / (1 - chance)
+        return None if share is None or chance is None or chance >= 1 else (share - chance) / (1 - chance)
 
 
 SCORES = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "distractor_hit", "chance", "distance")

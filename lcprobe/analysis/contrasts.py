@@ -3,8 +3,8 @@
 One exact test serves all: the sign-flip test on each sample's difference (McNemar's exact test where a sample is one trial),
 beside a paired cluster bootstrap for the interval. Holm's correction inside families that are fixed before looking:
 
-    within M, T         lengths past the base against the base; ends - middle, start - middle, end - middle at every length
-    formats of M, T     formats that differ in one factor, at every length
+    M on T              lengths past the base against the base; ends - middle, start - middle, end - middle at every length;
+                        formats that differ in one factor, at every length: one false claim about M on T in twenty such pairs
     models on T         groups of runs against each other over all depths, at every format and length
     cells of models, T  the same cell by cell
 
@@ -136,7 +136,7 @@ def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> l
     base = base_length(lengths, run.context_length)
     reference, made = data.slice(where, base), []
     for length in (x for x in lengths if x > base):
-        blank = _blank("length", f"within {run.name}, {task.name}", where, length, f"{length} − {base} tokens")
+        blank = _blank("length", f"{run.name} on {task.name}", where, length, f"{length} − {base} tokens")
         made.append(_pair(blank, data.slice(where, length), reference, task, "base"))
     return made
 
@@ -153,7 +153,7 @@ def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) ->
             ("primacy", "start − middle", [start]),
             ("recency", "end − middle", [end]),
         ):
-            blank = _blank(kind, f"within {run.name}, {task.name}", where, length, what)
+            blank = _blank(kind, f"{run.name} on {task.name}", where, length, what)
             if isinstance(whole, Refused):
                 made.append(replace(blank, refused=whole.reason))
             elif not all([middle, *ends]):
@@ -173,7 +173,7 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:
             continue
         for length in sorted({*data.lengths(task.name, a)} & {*data.lengths(task.name, b)}):
             first, second = (data.slice(Where(run.name, task.name, f), length) for f in (a, b))
-            blank = _blank("format", f"formats of {run.name}, {task.name}", Where(run.name, task.name, a), length, f"{a} − {b}")
+            blank = _blank("format", f"{run.name} on {task.name}", Where(run.name, task.name, a), length, f"{a} − {b}")
             made.append(_pair(blank, first, second, task, "both"))
     return made
 

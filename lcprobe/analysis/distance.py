@@ -20,7 +20,6 @@ import numpy as np
 
 from lcprobe.analysis.cells import Estimate, Measured, Panel, Refused, Slice, Where
 from lcprobe.analysis.extrapolation import base_length
-from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.intervals import clustered_wilson, percentile_bounds, resampled, wilson
 
 STEEPNESS = (1.0, 2.0, 3.0, 5.0, 10.0, 200.0)
@@ -76,7 +75,7 @@ class Reach:
 def reaches(data: Measured) -> list[Reach]:
     """For every model, task and format."""
     return [
-        _reach(data, Where(run.name, task.name, format), task, run.context_length)
+        _reach(data, Where(run.name, task.name, format), run.context_length)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
@@ -105,7 +104,7 @@ def fall(
     return point, low, None if math.isinf(high) else high, (round(float(left)), round(float(right))), curve
 
 
-def _reach(data: Measured, where: Where, task: TaskFacts, context_length: int) -> Reach:
+def _reach(data: Measured, where: Where, context_length: int) -> Reach:
     panel = data.panels.get(where)
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
@@ -116,19 +115,32 @@ def _reach(data: Measured, where: Where, task: TaskFacts, context_length: int) -
     bins, longest = _bins(distance, sample, hit, len(panel.index)), int(distance.max())
     if refused:
         return Reach(where, bins, longest, refused=f"{refused[0][1]} at {refused[0][0]} tokens")
-    chances = [part.chance for part in parts if isinstance(part, Slice)]
-    floor = float(np.mean(chances)) if task.needs_lookup and max(chances) < 1 else 0.0
+    floor = floor_of(data, where)
     if bins[0].estimate.low <= floor + LEAST_LEVEL * (1 - floor):
         return Reach(where, bins, longest, refused="not testable (at the floor already at the shortest distance)")
-    place, code = np.unique(np.round(PER_OCTAVE * np.log2(np.maximum(distance, 1))), return_inverse=True)
-    shape, flat = (len(panel.index), len(place)), sample * len(place) + code
-    trials = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
-    hits = np.bincount(flat, hit, minlength=shape[0] * shape[1]).reshape(shape)
-    typical = np.bincount(code, np.maximum(distance, 1)) / np.bincount(code)
+    typical, hits, trials = distance_sums(panel)
     cells = np.unique([np.median(distance[cell == c]) for c in np.unique(cell)])
     found = Reach(where, bins, longest, *fall(typical, hits, trials, floor, cells))
     past = np.array(panel.lengths)[cell // len(panel.depths)] > base_length(lengths, context_length)
     return replace(found, refused=_by_length(found, panel, past) or _comes_back(found, panel, floor))
+
+
+def distance_sums(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n_distances,) typical distances, ascending, and (n_samples, n_distances) hits and trials near each."""
+    distance, sample, hit, _ = panel.rows
+    place, code = np.unique(np.round(PER_OCTAVE * np.log2(np.maximum(distance, 1))), return_inverse=True)
+    shape, flat = (len(panel.index), len(place)), sample * len(place) + code
+    trials = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+    hits = np.bincount(flat, hit, minlength=shape[0] * shape[1]).reshape(shape)
+    return np.bincount(code, np.maximum(distance, 1)) / np.bincount(code), hits, trials
+
+
+def floor_of(data: Measured, where: Where) -> float:
+    """What accuracy falls to: chance where the task needs look-up, else zero."""
+    task = next(task for task in data.tasks if task.name == where.task)
+    parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
+    chances = [part.chance for part in parts if isinstance(part, Slice)]
+    return float(np.mean(chances)) if task.needs_lookup and chances and max(chances) < 1 else 0.0
 
 
 def _by_length(found: Reach, panel: Panel, past: np.ndarray) -> str | None:

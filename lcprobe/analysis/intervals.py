@@ -17,6 +17,8 @@ from lcprobe.seeds import Stream
 
 Z95 = 1.959963984540054
 RESAMPLES = 2000
+LARGE = 400
+"""Degrees of freedom from which Student's t is taken for normal: within half a per cent."""
 Bounds = tuple[float, float]
 
 
@@ -38,8 +40,10 @@ def wilson(k: Any, n: Any, z: float = Z95) -> tuple[np.ndarray, np.ndarray]:
 def effective_trials(hits: np.ndarray, trials: np.ndarray) -> float:
     """How many independent trials the (n,) clusters are worth: trials / design effect, never more than there are.
 
-    Where every trial has the same outcome nothing can be learnt about the correlation inside clusters, and only the
-    clusters count.
+    The design effect is itself an estimate, and where few clusters make up the variance (shares near 0 or 1) a poor one: by
+    chance low together with the share, so that the interval misses. Student's t with the degrees of freedom of that variance
+    (Satterthwaite 1946, from the kurtosis of the clusters) in place of z makes up for it. Where every trial has the same
+    outcome nothing can be learnt about the correlation inside clusters, and only the clusters count.
     """
     hits, trials = hits[trials > 0].astype(float), trials[trials > 0].astype(float)
     n, clusters = trials.sum(), len(trials)
@@ -48,8 +52,12 @@ def effective_trials(hits: np.ndarray, trials: np.ndarray) -> float:
     p = hits.sum() / n
     if p in (0.0, 1.0) or clusters == 1:
         return float(clusters)
-    variance = clusters / (clusters - 1) * np.sum((hits - p * trials) ** 2) / n**2
-    return float(n / max(1.0, variance / (p * (1 - p) / n)))
+    squares = (hits - p * trials) ** 2
+    variance = clusters / (clusters - 1) * squares.sum() / n**2
+    worth = n / max(1.0, variance / (p * (1 - p) / n))
+    known = float(np.sum(squares**2) / max(squares.sum(), 1e-12) ** 2) - 1 / clusters
+    freedom = min(round(2 / known), LARGE) if known > 2 / LARGE else LARGE
+    return float(worth * (Z95 / t_quantile(0.975, max(freedom, 2))) ** 2)
 
 
 def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> Bounds:
@@ -58,6 +66,27 @@ def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> Bounds:
     worth = effective_trials(hits, trials)
     low, high = wilson(hits.sum() / n * worth if n else 0.0, worth)
     return float(low), float(high)
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X successes in n trials of probability p, exactly."""
+    return 1.0 if k <= 0 else min(1.0, float(_binomial(n, p)[k:].sum()))
+
+
+def binomial_range(n: int, p: float) -> Bounds:
+    """The shares in which at least 95 % of the outcomes of n trials lie, with at most 2.5 % on either side."""
+    below = np.cumsum(_binomial(n, p))
+    low, high = int(np.searchsorted(below, 0.025, side="right")), int(np.searchsorted(below, 0.975 - 1e-12))
+    return low / n, min(high, n) / n
+
+
+def _binomial(n: int, p: float) -> np.ndarray:
+    """(n + 1,) probabilities of 0 .. n successes."""
+    if p in (0.0, 1.0):
+        return np.eye(n + 1)[n if p else 0]
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    return np.exp(factorials[n] - factorials - factorials[::-1] + k * math.log(p) + (n - k) * math.log1p(-p))
 
 
 @lru_cache(maxsize=8)
@@ -90,14 +119,6 @@ def percentile_bounds(replicates: np.ndarray, n: int) -> Bounds:
     ranked = np.sort(replicates)
     last = len(ranked) - 1
     return float(ranked[math.floor(tail * last)]), float(ranked[math.ceil((1 - tail) * last)])
-
-
-def mean_bounds(hits: np.ndarray, trials: np.ndarray) -> Bounds:
-    """Cluster bootstrap of a share over (n,) clusters; Wilson over clusters where all agree, as there is nothing to resample."""
-    if _constant(hits, trials):
-        return clustered_wilson(hits, trials)
-    low, high = percentile_bounds(resampled(hits) / resampled(trials), len(hits))
-    return max(0.0, low), min(1.0, high)
 
 
 def difference_bounds(difference: np.ndarray) -> Bounds:
@@ -172,6 +193,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(p: float, df: float) -> float:
     """Quantile of Student's t for p in (0.5, 1), by bisection on its distribution function."""
     low, high = 0.0, 1.0

@@ -163,7 +163,9 @@ def _ratios(results: Results) -> Table:
             row = [*_place(e.where), _value(length), f"{length / e.context_length:g}", str(estimate)]
             rows.append([*row, "" if ratio is None else str(ratio), *found])
     columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base", "difference", "interval"]
-    caption = "Differences from the base, paired by sample; p after Holm over all lengths and positions of a model and task."
+    caption = (
+        "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
+    )
     return Table("Extrapolation", caption, [*columns, "p (Holm)", "verdict"], rows)
 
 
@@ -201,9 +203,9 @@ def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third:
 
 
 def _reach(results: Results) -> Table:
-    rows = [[*_place(r.where), str(r)] for r in results.reaches]
+    rows = [[*_place(r.where), str(r), str(h)] for r, h in zip(results.reaches, results.half_lives, strict=True)]
     caption = "Tokens between value and answer (95 % interval)."
-    return Table("Effective reach", caption, ["model", "task", "format", "effective reach"], rows)
+    return Table("Effective reach and half-life", caption, ["model", "task", "format", "effective reach", "half-life"], rows)
 
 
 def _text(results: Results) -> list[Table]:
@@ -246,8 +248,21 @@ def _wrong(results: Results) -> Table:
 
 
 def _cells(results: Results) -> Table:
-    columns = ["model", "task", "format", "control", "length", "depth", "k/n", "accuracy", "interval", "failed", "skill"]
-    columns += ["first token", "token accuracy", "log-lik. a token", "mean rank", "chance"]
+    columns = [
+        "model",
+        "task",
+        "format",
+        "control",
+        "length",
+        "depth",
+        "k/n",
+        "accuracy",
+        "interval",
+        "failed",
+        "chance",
+        "skill",
+    ]
+    columns += ["skill's interval", "first token", "token accuracy", "log-lik. a token", "mean rank"]
     rows = []
     for c in results.cells:
         share = ["n/a", "", ""]
@@ -256,8 +271,13 @@ def _cells(results: Results) -> Table:
         names = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "chance")
         means = [_decimal(c.means[name]) for name in names]
         place = [*_place(c.where), c.where.control, _value(c.length), f"{c.depth:g}"]
-        rows.append([*place, *share, _value(c.n_failed), _decimal(c.skill), *means])
-    caption = "k of n queries exactly right; failed queries are no trials. Rank: of the true value among those of the context."
+        low, high = c.skill_bounds
+        skill = ["", ""] if c.skill is None else [f"{c.skill:.2f}", f"{_decimal(low)}–{_decimal(high)}"]
+        rows.append([*place, *share, _value(c.n_failed), means[-1], *skill, *means[:-1]])
+    caption = (
+        "k of n queries exactly right; failed queries are no trials. Chance: stated, of choosing without looking at the key. "
+    )
+    caption += "Skill: (accuracy − chance) / (1 − chance). Rank: of the true value among those of the context."
     return Table("All cells", caption, columns, rows)
 
 

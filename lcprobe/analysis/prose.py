@@ -43,12 +43,13 @@ METHODS = (
     "the right tokens before it, which is what greedy decoding would print.",
     "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
     "model. They are the clusters of every interval and the pairs of every test.",
-    "Cells: Wilson intervals. Means over several cells, differences and ratios: cluster bootstrap over samples, "
+    "Shares: Wilson intervals; where a sample is asked several times (a mean over cells, several questions), with as many "
+    "trials as its samples are worth. Differences and ratios: cluster bootstrap over samples, "
     f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015); where all samples agree, Wilson over samples. All "
     "intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
-    "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths and positions of a model and "
-    "task; formats of a model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
+    "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
+    "model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
     "< 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
     "training length (or the nearest tested length below). Floor: a mean below 0.05 or, where there is a chance "
@@ -58,4 +59,6 @@ METHODS = (
     "above chance.",
     "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "
     "bootstrap, and never narrower than the gap between the neighbouring cells of the grid.",
+    "Half-life: least-squares fit of floor + a x 2 ** (-d / h) with the same bootstrap; given only where there is a reach and "
+    "an exponential describes the curve (chi-square over bins of distance, p > 0.001).",
 )

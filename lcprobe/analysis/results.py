@@ -9,6 +9,7 @@ from lcprobe.analysis.cells import Cell, Measured, Where
 from lcprobe.analysis.contrasts import Contrast, contrasts
 from lcprobe.analysis.distance import Reach, reaches
 from lcprobe.analysis.extrapolation import Extrapolation, extrapolations
+from lcprobe.analysis.forgetting import HalfLife, half_lives
 from lcprobe.analysis.gates import Gate, gates
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.intake import measured
@@ -17,13 +18,14 @@ from lcprobe.analysis.text_curves import TextCurves, text_curves
 
 @dataclass(frozen=True)
 class Results:
-    """Cells, tests and gates of a study. The lists are in the order task, format, model."""
+    """Cells, tests and gates of a study. The lists are in the order task, format, model; half_lives go with reaches."""
 
     data: Measured
     cells: list[Cell]
     contrasts: list[Contrast]
     extrapolations: list[Extrapolation]
     reaches: list[Reach]
+    half_lives: list[HalfLife]
     gates: list[Gate]
     text: list[TextCurves]
 
@@ -53,5 +55,5 @@ def analysed(study: StudyFacts, records: pa.Table, context: pa.Table | None = No
     Raises DataError for records that cannot be counted (see intake.measured).
     """
     data = measured(study, records)
-    text = text_curves(study, context)
-    return Results(data, data.cells(), contrasts(data), extrapolations(data), reaches(data), gates(data), text)
+    text, found = text_curves(study, context), reaches(data)
+    return Results(data, data.cells(), contrasts(data), extrapolations(data), found, half_lives(data, found), gates(data), text)

@@ -112,11 +112,13 @@ def _positions(results: Results) -> Iterator[Sentence]:
 
 
 def _distances(results: Results) -> Iterator[Sentence]:
+    halves = {half.where: half for half in results.half_lives}
     for reach, _ in _by_model(results, results.reaches):
         if not _hopeless(results, reach.where):
             word = "" if reach.refused else "effective reach "
-            subject = who(results.data, reach.where)
-            yield Sentence(DISTANCE, f"{subject}: {word}{reach}.", subject=subject)
+            subject, half = who(results.data, reach.where), halves[reach.where]
+            fades = f"; it fades exponentially, half-life {half}" if half.refused is None else ""
+            yield Sentence(DISTANCE, f"{subject}: {word}{reach}{fades}.", subject=subject)
 
 
 def _text(results: Results) -> Iterator[Sentence]:

@@ -75,6 +75,8 @@ def cell_rows(results: Results) -> Rows:
             "low": cell.low,
             "high": cell.high,
             "skill": cell.skill,
+            "skill_low": cell.skill_bounds[0],
+            "skill_high": cell.skill_bounds[1],
             **cell.means,
         }
         for cell in results.cells
@@ -117,7 +119,7 @@ def contrast_rows(results: Results) -> Rows:
 
 
 def reach_rows(results: Results) -> Rows:
-    """Effective reach in tokens; empty tokens or bounds mean beyond the longest distance tested."""
+    """Effective reach and half-life in tokens; empty tokens or bounds mean beyond the longest distance tested."""
     return [
         {
             **_where(r.where),
@@ -128,8 +130,12 @@ def reach_rows(results: Results) -> Rows:
             "cell_above": r.between[1] if r.between and r.refused is None else None,
             "longest_distance": r.longest,
             "verdict": str(r),
+            "half_life": h.tokens,
+            "half_life_low": h.low,
+            "half_life_high": h.high,
+            "half_life_verdict": str(h),
         }
-        for r in results.reaches
+        for r, h in zip(results.reaches, results.half_lives, strict=True)
     ]
 
 

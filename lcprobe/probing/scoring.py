@@ -5,7 +5,7 @@ it; greedy decoding follows the answer until its first miss, so the two agree on
 read once (sharing.py), and every question goes on from a copy of the state after its prompt.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +19,9 @@ from lcprobe.tasks.tokenizer import Tokenizer
 
 LOGIT_ROWS = 4096
 """Rows of logits held at once: 4096 x 50K float32 are 0.8 GB."""
+
+SURE = 0.99
+"""Probability that a policy without a model puts on every token it prints."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,6 @@ class ModelScorer:
     ):
         self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
         self.chunk, self.generate, self.batch_tokens = chunk, generate, batch_tokens
-        self._blank = tokenizer.is_blank
 
     @torch.inference_mode()
     def score(self, items: list[Item]) -> list[Score]:
@@ -116,22 +118,9 @@ class ModelScorer:
             i, n = first_of[number], len(item.answer)
             said = greedy[number][:n] if number in greedy else item.answer
             stop = first_of[number + 1] if number + 1 < len(items) else len(rows)
-            means = np.array([likelihood[j, : lengths[j]].mean() for j in range(i, stop)])
-            seen = int(np.argmax(~self._blank[item.answer]))  # a lone leading space tells nothing
-            hit = any(len(c) <= len(said) and np.array_equal(said[: len(c)], c) for c in item.query.candidates[1:])
-            if self.generate:
-                exact[number] = bool(np.array_equal(said, item.answer))
-            scores.append(
-                Score(
-                    exact=bool(exact[number]),
-                    first_token=bool(right[i, seen]),
-                    token_accuracy=float(right[i, :n].mean()),
-                    log_likelihood=float(likelihood[i, :n].sum()),
-                    rank=1 + int((means[1:] > means[0]).sum()),
-                    distractor_hit=bool(hit and not exact[number]),
-                    prediction=self.tokenizer.decode(np.asarray(said)).strip(),
-                )
-            )
+            choices = [likelihood[j, : lengths[j]] for j in range(i, stop)]
+            exact_here = bool(np.array_equal(said, item.answer)) if self.generate else bool(exact[number])
+            scores.append(scored(item, said, right[i, :n], choices, exact_here, self.tokenizer))
         return scores
 
     def _continue(self, state: Any, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,6 +185,42 @@ def read(
         if step.ends:
             at = torch.tensor([row for row, _ in step.ends], device=device)
             yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
+
+
+def scored(
+    item: Item, said: np.ndarray, right: np.ndarray, choices: Sequence[np.ndarray], exact: bool, tokenizer: Tokenizer
+) -> Score:
+    """The scores of one question, the same for a model and for a policy without one.
+
+    said: ids that were printed, as many as the answer has. right: (n_answer,) whether each answer token is the first choice.
+    choices: log-likelihoods of the tokens of every candidate, the true one first.
+    """
+    means = np.array([tokens.mean() for tokens in choices])
+    seen = int(np.argmax(~tokenizer.is_blank[item.answer]))  # a lone leading space tells nothing
+    hit = any(len(c) <= len(said) and np.array_equal(said[: len(c)], c) for c in item.query.candidates[1:])
+    return Score(
+        exact=exact,
+        first_token=bool(right[seen]),
+        token_accuracy=float(right.mean()),
+        log_likelihood=float(choices[0].sum()),
+        rank=1 + int((means[1:] > means[0]).sum()),
+        distractor_hit=bool(hit and not exact),
+        prediction=tokenizer.decode(np.asarray(said)).strip(),
+    )
+
+
+def scored_text(item: Item, text: str, tokenizer: Tokenizer) -> Score:
+    """The scores of printing `text` as the answer, with SURE on each of its tokens. Nothing is printed for an empty text."""
+    known = {tokenizer.decode(c).strip(): c for c in item.query.candidates}
+    ids = known[text] if text in known else tokenizer.piece(" " + text) if text else np.array([], dtype=np.int32)
+    said = ids[: len(item.answer)]
+    choices = [np.log(np.where(_agrees(ids, c), SURE, 1 - SURE)) for c in item.query.candidates]
+    return scored(item, said, _agrees(ids, item.answer), choices, bool(np.array_equal(said, item.answer)), tokenizer)
+
+
+def _agrees(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    n = min(len(ids), len(wanted))
+    return np.concatenate([ids[:n] == wanted[:n], np.zeros(len(wanted) - n, dtype=bool)])
 
 
 def _choices(items: list[Item]) -> tuple[np.ndarray, Tensor, np.ndarray]:

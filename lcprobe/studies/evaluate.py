@@ -13,6 +13,7 @@ from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import owned
+from lcprobe.studies.cheat import cheat_study
 from lcprobe.studies.facts import facts_of
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.session import Session, Target, find_targets, open_session, probe
@@ -74,17 +75,25 @@ def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
             raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
-    elif set(mapping) - set(SETTABLE):  # a study's own config names other sections, and is not taken for them
-        section = sorted(set(mapping) - set(SETTABLE))[0]
-        raise ConfigError(section, "a setting of training", f"{' | '.join(SETTABLE)} (the rest is as it was trained)")
+    else:
+        _refuse_training(mapping)
     targets = find_targets(folders)
-    base, own = plain(targets[0].config), {key: value for key, value in mapping.items() if key in SETTABLE}
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(own)))
-    assert isinstance(merged, dict)
-    config = parse(merged)  # type: ignore[arg-type]
+    config = _with_settings(targets[0].config, mapping)
     use_kernels(config.kernels.backend)
     out = _out_folder(folders, config, mapping)
     return targets, config, out
+
+
+def cheat_on(folders: list[Path], mapping: Mapping[str, Any]) -> None:
+    """The cheating battery on the tasks of a config, or of folders with `mapping` on top; nothing needs to be trained."""
+    set_up_logging()
+    if not folders:
+        config = parse(mapping)
+        cheat_study(config, Path(config.study.folder) / config.study.name / "cheating")
+        return
+    _refuse_training(mapping)
+    config = _with_settings(find_targets(folders)[0].config, mapping)
+    cheat_study(config, _out_folder(folders, config, mapping) / "cheating")
 
 
 def print_grid(session: Session) -> None:
@@ -102,6 +111,20 @@ def print_grid(session: Session) -> None:
         console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
     for note in plan.notes:
         console.print(f"  left out: {note}", markup=False)
+
+
+def _refuse_training(mapping: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what says how the given folders were trained. (A study's own config names it, and is not asked.)"""
+    for section in sorted(set(mapping) - set(SETTABLE)):
+        raise ConfigError(section, "a setting of training", f"{' | '.join(SETTABLE)} (the rest is as it was trained)")
+
+
+def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
+    """A run's own settings, with those that can be set for trained models on top."""
+    own = {key: value for key, value in mapping.items() if key in SETTABLE}
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(own)))
+    assert isinstance(merged, dict)
+    return parse(merged)  # type: ignore[arg-type]
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:

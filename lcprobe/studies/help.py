@@ -47,6 +47,7 @@ usage: python evaluate.py STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [
   --harness     tasks of lm-eval instead (pip install 'lcprobe[lmeval]'), settings under probe.harness; <folder>/harness
   --frozen      RULER or BABILong files instead, JSON lines, scored by RULER's substring rule and by ours side by side,
                 settings under probe.frozen; <folder>/frozen
+  --cheat       instead of models, policies that look nothing up answer the tasks: none may score above chance
   --help [ROOM] this text, or the settings of one room: {rooms}
 
 examples
@@ -55,6 +56,7 @@ examples
   python evaluate.py runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
   python evaluate.py runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
   python evaluate.py runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
+  python evaluate.py configs/quickstart.yaml --cheat      (needs no trained run)
 
 Records go to <folder>/records, one Parquet file a finished unit; a rerun does what is missing. The report is
 <folder>/report.html. Exit codes as for train.py.

@@ -167,8 +167,13 @@ class NIAH:
             index, others = q.evidence[0] if q.evidence else 0, []
             asked = {index} if cfg.separate else {*asked, index}
             if cfg.n_values == 1:
-                others = [needles[i].value for i in order if i not in asked] + values_near
-            left = max(1, cfg.n_keys - len(asked) + 1 + n_lines)
+                others, left = (
+                    [needles[i].value for i in order if i not in asked] + values_near,
+                    cfg.n_keys - len(asked) + 1 + n_lines,
+                )
+            else:  # a guess lists the values of one key: lines, with one value a key, are no choice
+                groups = [[i for i in order if i // cfg.n_values == key] for key in range(1, cfg.n_keys)]
+                others, left = [self._list(needles, group) for group in groups if group], cfg.n_keys
             questions[number] = q._replace(others=others, chance=1.0 / left)
         inner = {i: needles[i].joints for i in order}
         return assemble(before, context, questions, Haystack(start, room, room / len(stream)), inner, separate=cfg.separate)
@@ -200,14 +205,18 @@ class NIAH:
         if cfg.n_values > 1:
             asked = [i for i in order if i < cfg.n_values] or list(range(cfg.n_values))
             text = AND.join(needles[i].text for i in asked)
-            answer = np.concatenate([p for i in asked for p in (tok.piece(AND.rstrip()), needles[i].value)][1:])
-            return opening, [_question(key, text, asked[0], needles, ask, answer, EMPTY)]
+            return opening, [_question(key, text, asked[0], needles, ask, self._list(needles, asked), EMPTY)]
         tail, last = EMPTY if cfg.separate else tok.piece(t.tail), cfg.n_queries - 1
         questions = [_question(key, needles[0].text, 0, needles, ask, needles[0].value, tail if last else EMPTY)]
         for i in range(1, cfg.n_queries):
             n = needles[i]
             questions.append(_question(keys[i], n.text, i, needles, n.ask, n.value, EMPTY if i == last else tail))
         return opening, questions
+
+    def _list(self, needles: list[Needle], indices: list[int]) -> np.ndarray:
+        """Several values as one answer."""
+        joint = self.materials.tokenizer.piece(AND.rstrip())
+        return np.concatenate([p for i in indices for p in (joint, needles[i].value)][1:])
 
     def _bank(self, factors: Factors) -> LineBank:
         formats = factors.formats

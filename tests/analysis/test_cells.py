@@ -28,6 +28,14 @@ def test_cells_are_counted_as_a_person_would():
         assert cell.skill is None  # one value in the context: chance is 1
 
 
+def test_skill_has_the_bounds_of_accuracy_above_chance():
+    cells = plan(["multikey"], lengths=[64], depths=[0.5], n=80)
+    (cell,) = measured(study([run("m")], [task("multikey", 4)], cells), records({"m": flat(0.7)}, cells)).cells()
+    assert cell.means["chance"] == 0.25
+    assert cell.skill == pytest.approx((cell.accuracy - 0.25) / 0.75)
+    assert cell.skill_bounds == pytest.approx(((cell.low - 0.25) / 0.75, (cell.high - 0.25) / 0.75))
+
+
 def test_a_missing_cell_and_a_missing_sample_both_refuse_the_mean():
     table = records({"m": flat(0.6)}, CELLS)
     here = np.array(table["length"]) == 32

@@ -162,7 +162,7 @@ def test_formats_with_other_depths_are_compared_where_they_meet():
 def test_holm_runs_over_the_family_and_not_over_the_study():
     made = found(flat(0.6))
     family = [c for c in made if c.p is not None]
-    assert {c.family for c in family} == {"within m, single"}
+    assert {c.family for c in family} == {"m on single"}
     smallest = min(family, key=lambda c: c.p or 0)
     assert smallest.p_holm == pytest.approx(min(1, len(family) * (smallest.p or 0)))
 

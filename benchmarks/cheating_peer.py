@@ -1,0 +1,139 @@
+"""The cheating battery on lm-eval's RULER: the same policies on the six tasks that it builds offline, by its own metric.
+
+Its answers are scored by recall over everything that is printed within the task's budget of tokens (128 for needles, 30, 120
+and 50), so that policies print as much as fits. Needs the extra `lmeval`; the numbers are lm-eval's, not RULER's.
+"""
+
+import json
+import random
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcprobe.analysis.intervals import clustered_wilson
+from lcprobe.errors import ConfigError
+from lcprobe.seeds import Stream
+from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+
+TITLE = "accuracy of policies that look nothing up, on lm-eval's RULER"
+OPTIONS = ("n", "length")
+NEEDLE = r" is: (\S+?)\.(?=\s)"
+VALUES = {
+    "niah_single_1": NEEDLE,
+    "niah_multikey_2": NEEDLE,
+    "niah_multikey_3": NEEDLE,
+    "ruler_vt": r"VAR ([A-Z]+)",
+    "ruler_cwe": r"\d+\. ([\w-]+)",
+    "ruler_fwe": r"\b([a-z]{6})(?= )",
+}
+"""Tasks, and how their values look in the text."""
+COUNTING = ("ruler_cwe", "ruler_fwe")
+"""Here the most frequent values are the task itself."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """values: of one document in order of appearance, repeated as they are. wanted: how many the question says it wants. answers,
+    places: of other documents, the most frequent first; a place is the rank of a value among the distinct ones.
+    """
+
+    values: Sequence[str]
+    wanted: int
+    answers: Sequence[str]
+    places: Sequence[int]
+    without: Sequence[str]
+    draw: Stream
+
+    @property
+    def distinct(self) -> list[str]:
+        """In order of first appearance."""
+        return list(dict.fromkeys(self.values))
+
+
+POLICIES: dict[str, Callable[[Seen], Sequence[str]]] = {
+    "dump_all": lambda s: s.distinct,
+    "last_n": lambda s: s.distinct[::-1],
+    "first_distinct": lambda s: s.distinct[: s.wanted],
+    "last_distinct": lambda s: s.distinct[-s.wanted :],
+    "random_value": lambda s: _some(s.distinct, s.wanted, s.draw),
+    "most_frequent": lambda s: [v for v, _ in Counter(s.values).most_common(s.wanted)],
+    "majority_class": lambda s: s.answers[: s.wanted],
+    "answer_prior": lambda s: [a for a in s.answers if a in set(s.values)][: s.wanted],
+    "majority_place": lambda s: [s.distinct[p] for p in s.places if p < len(s.distinct)][: s.wanted],
+    "no_needle": lambda s: _some(list(dict.fromkeys(s.without)), s.wanted, s.draw),
+}
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a task, one column a policy. options: n (100) documents, length (4096)."""
+    n, length, tokenizer = int(options.get("n", 100)), int(options.get("length", 4096)), load_tokenizer()
+    rows = []
+    for name, task in _tasks(length).items():
+        docs = list(task.eval_docs)[: 2 * n]
+        found = [re.findall(VALUES[name], doc["input"]) for doc in docs]
+        lessons = _lessons(docs[n:], found[n:])
+        budget = int(task.config.generation_kwargs["max_gen_toks"])
+        row: dict[str, Any] = {"task": f"lm-eval {version('lm_eval')} {name}", "length": length, "n": n, "budget": budget}
+        for policy, says in POLICIES.items():
+            if policy == "most_frequent" and name in COUNTING:
+                row[policy.replace("_", " ")] = "the task"
+                continue
+            hits, trials = [], []
+            for index, (doc, values) in enumerate(zip(docs[:n], found[:n], strict=True)):
+                wanted = len(doc["outputs"])
+                without = [v for v in values if v not in doc["outputs"]]
+                seen = Seen(values, wanted, *lessons, without, Stream("cheating peer", name, policy, index))
+                score = task.process_results(doc, [_cut(", ".join(says(seen)), budget, tokenizer)])[str(length)]
+                hits.append(score * wanted)
+                trials.append(wanted)
+            low, high = clustered_wilson(np.array(hits), np.array(trials))
+            row[policy.replace("_", " ")] = f"{sum(hits) / sum(trials):.2f} ({low:.2f}–{high:.2f})"
+        rows.append(row)
+    return rows
+
+
+def _lessons(docs: list[dict[str, Any]], found: list[list[str]]) -> tuple[list[str], list[int]]:
+    answers: Counter[str] = Counter()
+    places: Counter[int] = Counter()
+    for doc, values in zip(docs, found, strict=True):
+        distinct = list(dict.fromkeys(values))
+        answers.update(doc["outputs"])
+        places.update(distinct.index(v) for v in doc["outputs"] if v in distinct)
+    return [a for a, _ in answers.most_common()], [p for p, _ in places.most_common()]
+
+
+def _some(values: list[str], n: int, draw: Stream) -> list[str]:
+    return [values[i] for i in draw.permutation(len(values))[:n]]
+
+
+def _cut(text: str, budget: int, tokenizer: Tokenizer) -> str:
+    """What fits into the budget of tokens."""
+    return tokenizer.decode(tokenizer.encode(text)[:budget])
+
+
+def _tasks(length: int) -> dict[str, Any]:
+    """lm-eval's task objects, made with the shipped tokenizer. Raises ConfigError without lm-eval."""
+    try:
+        from lm_eval.tasks import TaskManager, get_task_dict
+    except ImportError:
+        raise ConfigError("benchmark", "no package lm_eval", "after: pip install 'lcprobe[lmeval]'") from None
+    from importlib import resources
+
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        text = (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8")
+        (Path(folder) / "tokenizer.json").write_text(text, encoding="utf-8")
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+        manager = TaskManager(metadata={"max_seq_lengths": [length], "tokenizer": folder})
+        for name in VALUES:
+            random.seed(0)  # its generators draw from the global streams
+            np.random.seed(0)
+            made[name] = get_task_dict([name], manager)[name]
+    return made

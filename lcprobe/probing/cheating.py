@@ -1,0 +1,195 @@
+"""Policies that never look up what is asked: what they score is what a task gives away.
+
+Each answers every question of a unit through the runner that models go through, and none may score above the chance that the
+task states (Hsieh et al. 2024, RULER, arXiv 2404.06654: printing every seven-digit number scores 100 in three of its needle
+tasks, copying the last ten words 100 in frequent words).
+
+The first answer counts, as for models: printing all values is printing the first, unless the answer is a list. The asked
+needle's depth is drawn anew for every sample, evenly from 0 to 1: at depth 0 the asked value comes first by definition, and
+"the first value" is right in that cell whatever is asked.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.runner import score_unit
+from lcprobe.probing.scoring import Item, Score, scored_text
+from lcprobe.probing.sight import Found, Lessons, Sight, learned, seen
+from lcprobe.seeds import Stream, seed_of
+from lcprobe.tasks.episode import Factors
+from lcprobe.tasks.tokenizer import Tokenizer
+
+LESSONS_AFTER = 1 << 20
+"""Samples that policies learn from lie so far behind those that are asked."""
+GOLDEN = 0.6180339887498949
+LAST = 3
+"""How many values `last_n` prints where an answer is no list."""
+
+Policy = Callable[[Sight, Lessons, Stream], str]
+"""What is printed. The stream is the question's and the policy's own."""
+
+
+def dump_all(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """All values in order of appearance; what would be printed after an answer's length is not looked at."""
+    return _listed(sight.items[: lessons.items + 1])
+
+
+def last_n(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The last values: as many as an answer has items, three where it has one."""
+    return _listed(sight.items[-(lessons.items if lessons.items > 1 else LAST) :])
+
+
+def first_distinct(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that appears first."""
+    return sight.values[0].text if sight.values else random_value(sight, lessons, draw)
+
+
+def last_distinct(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that appears last for the first time."""
+    return sight.values[-1].text if sight.values else random_value(sight, lessons, draw)
+
+
+def most_recent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that stands nearest to the question."""
+    return max(sight.values, key=lambda v: v.last).text if sight.values else random_value(sight, lessons, draw)
+
+
+def random_value(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """Any value of the text, else anything that may be an answer."""
+    names = sorted(v.text for v in sight.values) or sight.pool
+    return draw.pick(names) if names else ""
+
+
+def most_frequent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that stands in the text most often."""
+    most = max((v.count for v in sight.values), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if v.count == most)), lessons, draw)
+
+
+def least_frequent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that stands in the text least often."""
+    least = min((v.count for v in sight.values), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if v.count == least)), lessons, draw)
+
+
+def majority_class(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The most frequent answer of other samples, whatever this text holds."""
+    return _most(lessons.answers.get(sight.number, Counter()), sight, lessons, draw)
+
+
+def answer_prior(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """Of what may be the answer here, what most often was one in other samples."""
+    known = lessons.answers.get(sight.number, Counter())
+    return _most(Counter({name: known[name] for name in sorted(sight.pool)}), sight, lessons, draw)
+
+
+def majority_place(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value at the place where other samples most often had the answer, from the front."""
+    return _at(sight, lessons.from_front.get(sight.number, Counter()), range(len(sight.values)), lessons, draw)
+
+
+def majority_place_from_back(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The same, counted from the back."""
+    return _at(sight, lessons.from_back.get(sight.number, Counter()), range(len(sight.values) - 1, -1, -1), lessons, draw)
+
+
+def no_needle(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """Any value of the text from which the asked needle was cut out."""
+    return random_value(sight, lessons, draw)
+
+
+POLICIES: Mapping[str, Policy] = {
+    policy.__name__: policy
+    for policy in (
+        dump_all,
+        last_n,
+        first_distinct,
+        last_distinct,
+        most_recent,
+        random_value,
+        most_frequent,
+        least_frequent,
+        majority_class,
+        answer_prior,
+        majority_place,
+        majority_place_from_back,
+        no_needle,
+    )
+}
+
+
+class PolicyScorer:
+    """A policy behind the protocol that models are scored through."""
+
+    def __init__(self, name: str, tokenizer: Tokenizer, lessons: Lessons, sights: dict[tuple[str, int, bool], Sight]):
+        """sights: what was seen before, shared by the policies of a unit."""
+        self.name, self.tokenizer, self.lessons, self._sights = name, tokenizer, lessons, sights
+
+    def score(self, items: list[Item]) -> list[Score]:
+        """Scores of what the policy prints."""
+        return [scored_text(item, self._says(item), self.tokenizer) for item in items]
+
+    def _says(self, item: Item) -> str:
+        sight = self._sight(item)
+        return POLICIES[self.name](sight, self.lessons, Stream("cheating", sight.key, self.name))
+
+    def _sight(self, item: Item) -> Sight:
+        blind = self.name == no_needle.__name__
+        key = item.episode.digest, item.query.start, blind
+        if key not in self._sights:
+            self._sights[key] = seen(item, self.tokenizer, self.lessons, blind)
+        return self._sights[key]
+
+
+@dataclass(frozen=True)
+class SpreadUnit(Unit):
+    """A unit whose samples have a depth each, evenly spread (the golden ratio's multiples), instead of one for all.
+
+    Every unit has samples of its own, where models are asked the same ones everywhere: what is luck in one is not in all.
+
+    cells: the depth that stands for tasks without one, and the number of samples. begin: index of the first sample.
+    """
+
+    moves: bool = True
+    begin: int = 0
+
+    def factors(self) -> list[Factors]:
+        """Every sample, each at its own depth."""
+        ((middle, n),) = self.cells
+        depths = [((i + 1) * GOLDEN) % 1 if self.moves else middle for i in range(n)]
+        return [Factors(self.formats, self.length, depths[i], self.begin + i, self.control) for i in range(n)]
+
+
+def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, Item, Score]]]:
+    """Every policy on n samples of a unit's task, formats and length, after n others to learn from.
+
+    Raises EpisodeError when a sample cannot be built.
+    """
+    moves, tokenizer = tasks.made[unit.task].axes.depth, tasks.materials.tokenizer
+    begin = seed_of("cheating", unit.label) % LESSONS_AFTER
+    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), moves, begin)
+    taught = replace(spread, begin=begin + LESSONS_AFTER)
+    lessons = learned(
+        [Item(episode, query) for episode in map(tasks.made[unit.task].episode, taught.factors()) for query in episode.queries],
+        tokenizer,
+    )
+    sights: dict[tuple[str, int, bool], Sight] = {}
+    batch = max(unit.length, 1 << 22)  # nothing is read into a model: batches may be large
+    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in POLICIES}
+
+
+def _listed(items: tuple[Found, ...]) -> str:
+    return " and ".join(item.text for item in items)
+
+
+def _most(counted: Counter[str], sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    most = max(counted.values(), default=0)
+    names = [name for name, count in counted.items() if count == most]
+    return draw.pick(names) if names else random_value(sight, lessons, draw)
+
+
+def _at(sight: Sight, counted: Counter[int], order: range, lessons: Lessons, draw: Stream) -> str:
+    places = [place for place, _ in counted.most_common() if place < len(order)]
+    return sight.values[order[places[0]]].text if places else random_value(sight, lessons, draw)

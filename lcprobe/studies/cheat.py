@@ -1,0 +1,93 @@
+"""The cheating battery on the tasks of a config: what stands behind `evaluate.py CONFIG --cheat`. It needs no trained run."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from lcprobe.analysis.chance import Guessed, Judged, in_words, judged
+from lcprobe.analysis.tables import write_csv
+from lcprobe.config import Config
+from lcprobe.data.prepare import prepare
+from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.files import write_json
+from lcprobe.probing.cheating import POLICIES, cheat
+from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.studies.study import print_rows
+from lcprobe.tasks.episode import SUITE
+
+ABOUT = (
+    "Policies that never look up what is asked, judged against the stated chance: over a uniform depth, since at depth 0 the "
+    "asked value comes first by definition. + above its own 95 % range, ! exceeds chance after Holm over the whole table."
+)
+
+LEAST_SAMPLES = 400
+"""Policies are cheap: with fewer, a leak of some points would not be seen. A grid with more samples gets more."""
+
+
+def cheat_study(config: Config, out: Path) -> list[Judged]:
+    """Run every policy on every task, format and length of the probe's grids; print the table and write it below `out`.
+
+    Raises ConfigError without tasks and grids, EpisodeError when nothing of the grids can be built.
+    """
+    if not config.probe.tasks or not config.probe.grids:
+        raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
+    tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
+    grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
+    plan = tasks.plan(grids, config.train.context_length)
+    table, notes = battery(tasks, plan.units, LEAST_SAMPLES)
+    notes = [*plan.notes, *notes]
+    if not table:
+        raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
+    facts = {"suite": SUITE, "tokenizer": tasks.materials.tokenizer.digest, "policies": _described(), "about": ABOUT}
+    rows = [asdict(cell) for cell in table]
+    write_csv(out / "cheating.csv", rows)
+    write_json(
+        out / "cheating.json", {**facts, "tasks": config.probe.tasks, "notes": notes, "found": in_words(table), "rows": rows}
+    )
+    print_rows(pivot(table), "accuracy of policies that look nothing up")
+    console = Console()
+    for line in [ABOUT, *(f"left out: {note}" for note in notes), in_words(table), f"written: {out / 'cheating.csv'}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return table
+
+
+def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Judged], list[str]]:
+    """All policies on the task, formats and length of each unit, `least` samples or more; and what was left out, and why."""
+    cells, notes = [], []
+    for unit in units:
+        try:
+            answers = cheat(unit, tasks, max(least, *(n for _, n in unit.cells)))
+        except EpisodeError as error:  # the plan tries a few samples, this one many
+            notes.append(f"{unit.label}: {error}")
+            continue
+        formats = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value))
+        for policy, scored in answers.items():
+            index = np.unique([factors.index for factors, _, _ in scored], return_inverse=True)[1]
+            hits = np.bincount(index, [score.exact for _, _, score in scored])
+            chance = float(np.mean([item.query.chance for _, item, _ in scored]))
+            cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance))
+    return judged(cells), notes
+
+
+def pivot(table: Iterable[Judged]) -> list[dict[str, Any]]:
+    """One row a task, format and length, one column a policy."""
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for c in table:
+        row = rows.setdefault((c.task, c.format, c.length), {"task": c.task, "format": c.format, "length": c.length, "n": c.n})
+        row.setdefault("chance", _short(c.chance))
+        low, high = row.get("95 % range", (1.0, 0.0))  # it depends on how a policy's answers cluster: the widest is shown
+        row["95 % range"] = min(low, c.low), max(high, c.high)
+        row[c.policy.replace("_", " ")] = _short(c.accuracy) + {"EXCEEDS": "!", "above its range": "+"}.get(c.verdict, "")
+    return [{**row, "95 % range": "–".join(map(_short, row["95 % range"]))} for row in rows.values()]
+
+
+def _short(share: float) -> str:
+    return f"{share:.2f}".removeprefix("0")
+
+
+def _described() -> dict[str, str]:
+    return {name: (policy.__doc__ or "").strip() for name, policy in POLICIES.items()}

@@ -1,0 +1,235 @@
+"""The cheating battery: policies see and print what they should, a leak is found, and no shipped task has one."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lcprobe.analysis.contrasts import ALPHA
+from lcprobe.choices import build
+from lcprobe.files import read_json
+from lcprobe.probing.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.scoring import Item, scored_text
+from lcprobe.probing.sight import Lessons, learned, looks, seen
+from lcprobe.studies.cheat import battery
+from lcprobe.studies.commands import evaluate_main
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.episode import Factors, Formats
+from tests.tiny import write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PROSE = Formats("corpus", "words", "numbers")
+
+
+def shipped():
+    """Every registered task as it is by default, and every task of a shipped config, each once."""
+    found = {name: {"type": name} for name in TASKS}
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        tasks = (yaml.safe_load(path.read_text(encoding="utf-8")).get("probe") or {}).get("tasks") or {}
+        found |= {f"{path.stem}:{name}": mapping for name, mapping in tasks.items() if mapping not in found.values()}
+    return found
+
+
+SHIPPED = shipped()
+
+
+def task_set(materials, **tasks):
+    return TaskSet(build(ProbeConfig, {"tasks": tasks}, "probe"), materials)
+
+
+def item_of(tasks, name="multikey", formats=PROSE, length=200, depth=0.5, index=0, query=0):
+    episode = tasks.made[name].episode(Factors(formats, length, depth, index))
+    return Item(episode, episode.queries[query])
+
+
+def says(policy, item, tasks, lessons=None):
+    scorer = PolicyScorer(policy, tasks.materials.tokenizer, lessons or Lessons(), {})
+    return scorer.score([item])[0].prediction
+
+
+def in_order(item, tokenizer):
+    """The values of a needle episode, in order of appearance, read off its needles."""
+    text = [tokenizer.decode(item.episode.ids[a:b]).strip(" .;") for a, b in item.episode.needles]
+    return [needle.rpartition(" ")[2] for needle in text]
+
+
+def test_policies_print_what_they_are_named_for(tasks):
+    tok = tasks.materials.tokenizer
+    for index in range(12):
+        item = item_of(tasks, index=index, depth=(index % 5) / 4)
+        values = in_order(item, tok)
+        said = {name: says(name, item, tasks) for name in POLICIES}
+        assert said["first_distinct"] == said["dump_all"] == said["last_n"] == values[0], "three values: the last three are all"
+        assert said["last_distinct"] == said["most_recent"] == values[-1]
+        assert said["random_value"] in values
+        assert said["no_needle"] in set(values) - {item.query.answer}
+        assert said["majority_class"] in values, "without lessons any value"
+
+
+def test_lessons_are_what_other_samples_had(tasks):
+    tok = tasks.materials.tokenizer
+    items = [item_of(tasks, index=index, depth=1.0) for index in range(20)]
+    lessons = learned(items, tok)
+    assert lessons.from_back == {0: Counter({0: 20})}, "at depth 1 the asked value comes last"
+    assert sum(lessons.answers[0].values()) == 20
+    assert lessons.looks == {"99"}
+    late = item_of(tasks, index=99, depth=0.0)
+    assert says("majority_place_from_back", late, tasks, lessons) == in_order(late, tok)[-1]
+    taught = Lessons(answers={0: Counter({"77": 3, "12": 1})})
+    assert says("majority_class", late, tasks, taught) == "77"
+    assert says("answer_prior", late, tasks, taught) in in_order(late, tok), "77 is no candidate here"
+
+
+def test_the_sight_is_the_same_set_whichever_value_is_asked_for(tasks):
+    """Policies are told which strings are values, and not in which order they stand among the candidates."""
+    tok = tasks.materials.tokenizer
+    item = item_of(tasks)
+    one, turned = item.query, tuple(reversed(item.query.candidates))
+    other = Item(replace(item.episode, queries=(replace(one, candidates=turned),)), replace(one, candidates=turned))
+    other = Item(other.episode, other.episode.queries[0])
+    a, b = seen(item, tok, Lessons()), seen(other, tok, Lessons())
+    assert a.values == b.values
+    assert sorted(a.pool) == sorted(b.pool)
+    first = [seen(item_of(tasks, index=i), tok, Lessons()).pool.index(item_of(tasks, index=i).query.answer) for i in range(60)]
+    assert set(first) == {0, 1, 2}
+
+
+def test_more_values_than_candidates_are_known_by_their_looks(materials):
+    tasks = task_set(materials, many={"type": "niah", "n_keys": 4, "template": "line", "digits": 4})
+    item = item_of(tasks, "many", Formats("needles", "words", "numbers"), 600)
+    assert len(item.query.candidates) == 32
+    sight = seen(item, materials.tokenizer, Lessons())
+    assert len(sight.values) == round(1 / item.query.chance) > 32
+    assert sorted(sight.pool) == sorted(v.text for v in sight.values)
+    assert [looks(x) for x in ("4071932", "3f-9a", "amber", "a b")] == ["9999999", "x-x", "x", "x x"]
+
+
+def test_the_only_candidate_is_not_told(materials):
+    tasks = task_set(materials, one={"type": "niah", "n_keys": 1})
+    item = item_of(tasks, "one")
+    unsure = replace(item.query, chance=0.1)
+    hidden = Item(replace(item.episode, queries=(unsure,)), unsure)
+    assert seen(item, materials.tokenizer, Lessons()).pool == (item.query.answer,)
+    assert seen(hidden, materials.tokenizer, Lessons()).pool == ()
+
+
+def test_scores_of_a_printed_text(tasks):
+    tok, item = tasks.materials.tokenizer, item_of(tasks)
+    wrong = next(v for v in in_order(item, tok) if v != item.query.answer)
+    right, other, nothing, strange = (scored_text(item, t, tok) for t in (item.query.answer, wrong, "", "tree"))
+    assert (right.exact, right.rank, right.distractor_hit, right.token_accuracy) == (True, 1, False, 1.0)
+    assert (other.exact, other.distractor_hit) == (False, True)
+    assert other.rank >= 2 or right.first_token == other.first_token
+    assert (nothing.exact, nothing.prediction, nothing.token_accuracy) == (False, "", 0.0)
+    assert (strange.exact, strange.distractor_hit) == (False, False)
+    assert scored_text(item, f"{item.query.answer} and more", tok).exact, "the first answer counts"
+
+
+def test_depth_is_even_over_the_samples_of_a_unit():
+    unit = SpreadUnit("t", PROSE, 100, "none", ((0.5, 200),), True, 7)
+    depths = sorted(f.depth for f in unit.factors())
+    assert np.abs(np.array(depths) - (np.arange(200) + 0.5) / 200).max() < 0.02
+    assert [f.index for f in unit.factors()] == list(range(7, 207))
+    assert {f.depth for f in replace(unit, moves=False).factors()} == {0.5}
+
+
+class FirstIsAsked:
+    """A broken task: whatever depth is wanted, the asked needle comes first."""
+
+    def __init__(self, inner):
+        self.inner, self.axes, self.config, self.needs_lookup = inner, inner.axes, inner.config, True
+
+    def episode(self, factors):
+        return self.inner.episode(replace(factors, depth=0.0))
+
+
+class FewAnswers(FirstIsAsked):
+    """Another: one answer in three is always the same."""
+
+    def episode(self, factors):
+        return self.inner.episode(replace(factors, index=5 if factors.index % 3 == 0 else factors.index))
+
+
+@pytest.mark.parametrize(("broken", "found"), [(FirstIsAsked, "first_distinct"), (FewAnswers, "answer_prior")])
+def test_a_planted_leak_is_found(materials, broken, found):
+    tasks = task_set(materials, leaks={"type": "niah", "n_keys": 4, "word_pairs": True})
+    tasks.made["leaks"] = broken(tasks.made["leaks"])
+    table, _ = battery(tasks, [Unit("leaks", PROSE, 200, "none", ((0.5, 80),))], 80)
+    assert found in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
+
+
+def formats_of(made):
+    axes = made.axes
+    wanted = {"haystack": "corpus", "key": "words", "value": "numbers"}
+    return Formats(*(level if level in axes.levels(f) else axes.levels(f)[0] for f, level in wanted.items()))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
+    tasks = task_set(materials, it=SHIPPED[name])
+    made = tasks.made["it"]
+    formats = formats_of(made)
+    least = max(made.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
+    lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
+    table, notes = battery(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
+    assert not notes
+    assert len(table) == 2 * len(POLICIES)
+    assert {c.samples for c in table} == {80}
+    # one alarm in twenty is for one table: here are many
+    assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED)]
+
+
+@pytest.mark.parametrize("haystack", ["noise", "words", "needles"])
+@pytest.mark.parametrize("value", ["words", "hex", "uuids"])
+def test_nor_in_any_format_of_needles(materials, haystack, value):
+    tasks = task_set(materials, it={"type": "niah", "word_pairs": True})
+    unit = Unit("it", Formats(haystack, "words", value), 420, "none", ((0.5, 60),))
+    table, _ = battery(tasks, [unit], 60)
+    assert not [c for c in table if c.p_holm < ALPHA / 9]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [{}, {"n_queries": 4}, {"n_values": 2}, {"digits": 2, "template": "line"}])
+def test_needles_at_a_thousand_samples(materials, task):
+    """Enough to see three points: ranks of the asked needle, and answers that stand in the haystack too often or too rarely."""
+    tasks = task_set(materials, it={"type": "niah", "word_pairs": True, **task})
+    units = [
+        Unit("it", Formats(h, "words", "numbers"), L, "none", ((0.5, 1000),)) for h in ("corpus", "needles") for L in (260, 600)
+    ]
+    table, _ = battery(tasks, units, 1000)
+    assert len(table) == 4 * len(POLICIES)
+    assert not [c for c in table if c.p_holm < ALPHA / 4]
+    for c in table:
+        if c.policy == "random_value":
+            assert abs(c.accuracy - c.chance) < 1.5 * (c.high - c.low) / 2, "a guess scores what is stated, no less"
+
+
+def test_every_policy_answers_every_question_once(tasks):
+    answers = cheat(Unit("twice", PROSE, 128, "none", ((0.5, 9),)), tasks, 9)
+    assert list(answers) == list(POLICIES)
+    for scored in answers.values():
+        assert len({(f.index, item.query.start) for f, item, _ in scored}) == len(scored) == 18
+
+
+def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, capsys, monkeypatch):
+    monkeypatch.setattr("lcprobe.studies.cheat.LEAST_SAMPLES", 8)
+    config = write_config(tmp_path, data_settings)
+    assert evaluate_main([str(config), "--cheat"]) == 0
+    out = tmp_path / "runs" / "tiny" / "cheating"
+    rows = out.joinpath("cheating.csv").read_text().splitlines()
+    assert rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict"
+    assert len(rows) == 1 + 2 * 2 * len(POLICIES)
+    assert "none exceeds chance" in capsys.readouterr().out
+    assert len(read_json(out / "cheating.json")["rows"]) == len(rows) - 1
+
+
+def test_nothing_to_cheat_on_is_one_line(tmp_path, data_settings, capsys):
+    config = write_config(tmp_path, data_settings, probe={"grids": []})
+    assert evaluate_main([str(config), "--cheat"]) == 2
+    assert "probe.grids: given 'nothing to probe'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
