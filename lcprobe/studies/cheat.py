@@ -14,7 +14,7 @@ from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import write_json
-from lcprobe.probing.cheating import POLICIES, cheat
+from lcprobe.probing.cheating import POLICIES, cheat, solvers
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.studies.study import print_rows
 from lcprobe.tasks.episode import SUITE
@@ -70,6 +70,8 @@ def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Jud
             hits = np.bincount(index, [score.exact for _, _, score in scored])
             chance = float(np.mean([item.query.chance for _, item, _ in scored]))
             cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance))
+    for task in {cell.task: None for cell in cells}:
+        notes += [f"{policy} on {task}: it does what is asked there" for policy in solvers(tasks.made[task])]
     return judged(cells), notes
 
 

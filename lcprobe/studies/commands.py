@@ -8,7 +8,7 @@ from typing import Any
 from lcprobe import __version__
 from lcprobe.errors import ConfigError, nearest, run_command
 
-OPTIONS = ("--plan", "--cheat", "--help", "-h", "--version")
+OPTIONS = ("--plan", "--help", "-h", "--version")
 LISTS = ("--harness", "--frozen")
 """Options of `evaluate.py` that take what follows, up to the next option, setting or config."""
 
@@ -54,7 +54,7 @@ def _evaluate(arguments: list[str]) -> int:
         return 0
     cheats, arguments = "--cheat" in arguments, [a for a in arguments if a != "--cheat"]
     arguments, asked = _lists(arguments)
-    files, folders, overrides, plan_only = _split(arguments, OPTIONS + LISTS)
+    files, folders, overrides, plan_only = _split(arguments, (*OPTIONS, "--cheat", *LISTS))
     if asked and plan_only:
         raise ConfigError("command line", f"--plan with {' '.join(asked)}", "one of them")
     frozen = [Path(name) for name in asked.get("--frozen", [])]

@@ -57,6 +57,8 @@ class FWE:
     Config = FWEConfig
     axes = Axes(haystack=(NOTHING,), key=(NOTHING,), value=KINDS, controls=CONTROLS, depth=False)
     needs_lookup = True
+    solved_by = ("most_frequent",)
+    """Policies of the cheating battery that do just what is asked: no cheat here."""
 
     def __init__(self, config: FWEConfig, materials: Materials):
         self.config, self.materials = config, materials
