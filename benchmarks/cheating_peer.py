@@ -131,7 +131,8 @@ def _tasks(length: int) -> dict[str, Any]:
         text = (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8")
         (Path(folder) / "tokenizer.json").write_text(text, encoding="utf-8")
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-        manager = TaskManager(metadata={"max_seq_lengths": [length], "tokenizer": folder})
+        metadata: dict[str, Any] = {"max_seq_lengths": [length], "tokenizer": folder}
+        manager = TaskManager(metadata=metadata)
         for name in VALUES:
             random.seed(0)  # its generators draw from the global streams
             np.random.seed(0)
