@@ -84,8 +84,10 @@ def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: boo
     """The sight of one question. without_needle: the asked needle is cut out of the text."""
     ids, number = item.prompt, _number(item)
     key = f"{digest_bytes(ids.astype('<i4').tobytes())}/{number}"
-    if without_needle and item.query.needle is not None:
+    cut = without_needle and item.query.needle is not None
+    if cut:
         at = item.query.needle
+        assert at is not None
         lo, hi = next(((a, b) for a, b in item.episode.needles if a <= at < b), (at, at + len(item.answer)))
         ids = np.concatenate([ids[:lo], ids[hi:]])
     text = tokenizer.decode(ids)
@@ -95,9 +97,11 @@ def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: boo
     else:
         names = [names[i] for i in Stream("cheating", key).permutation(len(names))]
     values = {name: found for name in names if (found := _found(name, text))}
-    if not names or len(item.query.candidates) == MAX_CANDIDATES:
+    partial = not names or len(item.query.candidates) == MAX_CANDIDATES
+    if partial:
         values |= _alike(text, values, lessons.looks)
-        names = list(values)  # what is kept of the candidates always holds the answer
+    if partial or cut:
+        names = list(values)  # candidates always hold the answer: only the text says what there is
     parts = {part: found for name in values for part in ITEMS.split(name) if (found := _found(part, text))}
     ranked = sorted(values.values(), key=lambda found: found.first)
     pool = names or list(lessons.answers.get(number, ()))

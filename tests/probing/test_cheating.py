@@ -116,6 +116,7 @@ def test_the_only_candidate_is_not_told(materials):
     hidden = Item(replace(item.episode, queries=(unsure,)), unsure)
     assert seen(item, materials.tokenizer, Lessons()).pool == (item.query.answer,)
     assert seen(hidden, materials.tokenizer, Lessons()).pool == ()
+    assert seen(item, materials.tokenizer, Lessons(), without_needle=True).pool == (), "nor is it when the needle is gone"
 
 
 def test_scores_of_a_printed_text(tasks):
