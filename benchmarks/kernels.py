@@ -32,7 +32,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     for name in names:
         if name not in OPS:
             raise unknown_name("op", name, OPS)
-    rounds, budget = _number(options, "rounds", 9), _number(options, "budget", 400)
+    rounds, budget = _number(options, "rounds", 9), _number(options, "budget", 300)
     gpu = torch.cuda.is_available()
     machine, rows = Machine(gpu), []
     names = [name for name in names if find_spec(f"benchmarks.ops.{name}") is not None]

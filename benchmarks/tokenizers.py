@@ -1,9 +1,9 @@
-"""Two tokenizers of other families, trained in a second: SentencePiece-like BPE with a dummy prefix, and Unigram."""
+"""Tokenizers of other families, trained in a second each: SentencePiece-like BPE, Unigram, byte-level BPE with longer numbers."""
 
 from functools import lru_cache
 
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.tokenizer import Tokenizer
@@ -45,4 +45,20 @@ def unigram() -> Tokenizer:
         vocab_size=2500, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False, initial_alphabet=alphabet
     )
     inner.train_from_iterator(_texts(), trainer)
+    return Tokenizer(inner.to_str())
+
+
+@lru_cache
+def numbers_in_threes() -> Tokenizer:
+    """Byte-level BPE that keeps up to three digits together, as the GPT-4 and Llama-3 families do."""
+    inner = Inner(models.BPE())
+    digits = pre_tokenizers.Split(Regex(r"\p{N}{1,3}"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    inner.decoder = decoders.ByteLevel()
+    numbers = " ".join(str(i) for i in range(1000))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=5000, special_tokens=["<|endoftext|>"], show_progress=False, initial_alphabet=alphabet
+    )
+    inner.train_from_iterator([*_texts(), *[numbers] * 20], trainer)
     return Tokenizer(inner.to_str())

