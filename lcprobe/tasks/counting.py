@@ -11,13 +11,26 @@ All words of a list have the same number of tokens: none is told by its size, an
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Draws, Stream
-from lcprobe.tasks.assembly import Built, Haystack, Question, TooShort, assemble, bos_piece, fixed_tokens
-from lcprobe.tasks.episode import Factors
+from lcprobe.tasks.assembly import (
+    Axes,
+    Built,
+    Haystack,
+    Question,
+    TooShort,
+    assemble,
+    bos_piece,
+    certify,
+    fixed_tokens,
+    least_length,
+)
+from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, candidates, check_format
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.tokenizer import Tokenizer
@@ -71,6 +84,41 @@ class Words:
         one = one[draw("pass").permutation(len(one))]
         order = draw("layout").shuffle(len(one) * passes)
         return np.take(self.ids, np.tile(one, passes)[order], axis=0).ravel()
+
+
+class Counting:
+    """What tasks with a list share. A subclass says in which `role` its words vary in format, and builds its questions."""
+
+    axes: Axes
+    role: str
+    wording: str
+    needs_lookup = True
+
+    def __init__(self, config: Any, materials: Materials):
+        self.config, self.materials = config, materials
+        self._words: dict[str, Words] = {}
+
+    def episode(self, factors: Factors) -> Episode:
+        """One episode of exactly `factors.length` tokens (query_only: as long as its questions and answers).
+
+        Raises EpisodeError for a length that is too short (naming the least) and for formats with too few strings.
+        """
+        self.axes.check(factors)
+        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
+
+    def shortest(self, factors: Factors) -> int:
+        """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
+        self.axes.check(factors)
+        return least_length(lambda: self._build(replace(factors, length=1), 0))
+
+    def words(self, kind: str) -> Words:
+        """The strings of a format, tokenised when first asked for."""
+        if kind not in self._words:
+            self._words[kind] = Words(self.materials.tokenizer, kind, self.role, self.wording, type(self).__name__.lower(), SUITE)
+        return self._words[kind]
+
+    def _build(self, factors: Factors, attempt: int) -> Built:
+        raise NotImplementedError
 
 
 def counted(

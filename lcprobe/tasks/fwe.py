@@ -10,17 +10,17 @@ after the other; and every sample has a layout of its own (RULER has four, and "
 With top 3, ratio 2, others 20 the words occur 8 : 4 : 2 : 1 : 1 ... times. Chance is the share that the asked word has among
 the occurrences of words not yet named (8/34, 4/26, 2/22): the score of naming the word at any place of the list, the first,
 the last or a random one; naming a random word of those in the list scores less. Naming the most frequent word is the task.
-A failure means that counts are not kept or not compared; as the list is shuffled, a window of w words sees w words' worth.
+A failure means that counts are not kept or not compared. Not all of a long list is needed: the exact counts of its last 50 / 200
+/ 1000 words alone give .55 / .87 / 1.00 at 32K.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lcprobe.errors import require
 from lcprobe.seeds import Draws
-from lcprobe.tasks.assembly import EMPTY, Axes, Built, Question, certify, least_length
-from lcprobe.tasks.counting import CLOSING, CONTROLS, OPENING, Words, counted
-from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.assembly import EMPTY, Axes, Built, Question
+from lcprobe.tasks.counting import CLOSING, CONTROLS, OPENING, Counting, counted
+from lcprobe.tasks.episode import SUITE, Factors
 from lcprobe.tasks.names import KINDS, NOTHING
 
 RANKS = ("most frequent", "second", "third", "fourth", "fifth")
@@ -51,37 +51,20 @@ class FWEConfig:
         return [self.ratio ** (self.top - rank) for rank in range(self.top)] + [1] * self.others
 
 
-class FWE:
+class FWE(Counting):
     """The generator: `episode(factors)` is a pure function of the config, the materials and the factors."""
 
     Config = FWEConfig
+    config: FWEConfig
     axes = Axes(haystack=(NOTHING,), key=(NOTHING,), value=KINDS, controls=CONTROLS, depth=False)
-    needs_lookup = True
+    role = "value"
+    wording = WORDING
     solved_by = ("most_frequent",)
     """Policies of the cheating battery that do just what is asked: no cheat here."""
 
-    def __init__(self, config: FWEConfig, materials: Materials):
-        self.config, self.materials = config, materials
-        self._words: dict[str, Words] = {}
-
-    def episode(self, factors: Factors) -> Episode:
-        """One episode of exactly `factors.length` tokens (query_only: as long as its questions and answers).
-
-        Raises EpisodeError for a length that is too short (naming the least) and for formats with too few strings.
-        """
-        self.axes.check(factors)
-        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
-
-    def shortest(self, factors: Factors) -> int:
-        """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
-        self.axes.check(factors)
-        return least_length(lambda: self._build(replace(factors, length=1), 0))
-
     def _build(self, factors: Factors, attempt: int) -> Built:
         cfg, tok, kind = self.config, self.materials.tokenizer, factors.formats.value
-        if kind not in self._words:
-            self._words[kind] = Words(tok, kind, "value", WORDING, "fwe", SUITE)
-        words, draw = self._words[kind], Draws("fwe", SUITE, factors.split, factors.index)
+        words, draw = self.words(kind), Draws("fwe", SUITE, factors.split, factors.index)
         rates = cfg.ladder
         chosen = words.chosen(len(rates), draw("words", kind))
         if factors.control == "no_needle":

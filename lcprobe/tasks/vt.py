@@ -11,7 +11,8 @@ assignments on the way must be followed (RULER's skill) and neither lists nor pl
 A chain's statements stand in the order of its hops. Depth is where the asked chain's first statement stands, the one with the
 value; its other statements stand anywhere after it, and distractor chains are laid out alike from a depth of their own: over
 an even spread of depths every chain looks the same, so that chance is 1 / chains. What remains is half a skill, not a cheat:
-who finds the last statement and names the value that stands nearest before it is right more often than that.
+who finds the last statement and names the value that stands nearest before it is right in 30 % (4 hops) or 37 % (2 hops) where
+chance is 25 %.
 
 Controls. zero_distance: the asked chain stands directly before the question. no_needle: its first statement, the only one
 with its value, is missing. wrong_key: a variable that was never assigned is asked. query_only: nothing but the question.
