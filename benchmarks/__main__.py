@@ -1,4 +1,4 @@
-"""`python -m benchmarks [throughput|episodes|kernels|sharing] [key=value ...]`: measure, print a table, write
+"""`python -m benchmarks [throughput|episodes|generation|kernels|sharing] [key=value ...]`: measure, print a table, write
 benchmarks/results/*.json.
 
 Speeds are ratios taken in one run: machines differ, and the same machine differs by the hour.
@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import episodes, kernels, sharing, throughput
+from benchmarks import episodes, generation, kernels, sharing, throughput
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
 from lcprobe.studies.study import print_rows
 
-BENCHMARKS = {"throughput": throughput, "episodes": episodes, "kernels": kernels, "sharing": sharing}
+BENCHMARKS = {"throughput": throughput, "episodes": episodes, "generation": generation, "kernels": kernels, "sharing": sharing}
 
 
 def device_name() -> str:

@@ -14,8 +14,8 @@ from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import CheckpointError, ConfigError, EpisodeError
 from lcprobe.files import MANIFEST, digest_file, verify_folder
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.probing.context import run_context
 from lcprobe.probing.cache import EpisodeCache
+from lcprobe.probing.context import run_context
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.runner import SayLines, Subject, run_plan, say_shared
 from lcprobe.probing.scoring import ModelScorer

@@ -103,7 +103,8 @@ def test_a_damaged_file_is_built_anew(materials, cache, never_built, caplog, how
     whole = path.read_bytes()
     damage(path, how)
     assert all_same(task_set(materials, cache).episodes(UNIT), first)
-    assert path.name in caplog.text and path.read_bytes() == whole
+    assert path.name in caplog.text
+    assert path.read_bytes() == whole
     again = task_set(materials, cache)
     never_built(again)
     assert all_same(again.episodes(UNIT), first)
@@ -153,7 +154,8 @@ def test_the_limit_holds_and_what_was_used_longest_ago_goes(materials, tmp_path)
     assert sum(p.stat().st_size for p in cache.folder.iterdir()) <= cache.limit
     tiny = EpisodeCache(tmp_path / "tiny", size - 1)
     tiny.write({"n": 0}, episodes)
-    assert tiny.read({"n": 0}) is None and not tiny.folder.exists()
+    assert tiny.read({"n": 0}) is None
+    assert not tiny.folder.exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_a_warning(materials, tmp_path, caplog):
