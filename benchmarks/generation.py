@@ -1,10 +1,10 @@
 """RULER's 13 presets, built, kept on disk and read again; beside them lm-eval's generators in the same run, on one core.
 
 Ours: set-up is the import of all 13 tasks in a fresh process, tokenizer and haystack ("materials"), and each preset's first
-episode (its lines and words). lm-eval 0.4.13 sizes its samples by tokenising one again and again, once a task and length (its set-up; its
-imports are not counted), then tokenises each one that it makes. Its own functions are called, for fewer samples than the 500
-that it always makes. Both have the shipped tokenizer. Building is in seconds of processor time, reading and writing by the clock.
-Ratios are lm-eval's time / ours: of one episode, and of 500 with set-up, ours with all materials.
+episode (its lines and words). lm-eval 0.4.13 sizes its samples by tokenising one again and again, once a task and length (its
+set-up; its imports are not counted), then tokenises each one that it makes. Its own functions are called, for fewer samples than
+the 500 that it always makes. Both have the shipped tokenizer. Building is in seconds of processor time, reading and writing by
+the clock. Ratios are lm-eval's time / ours: of one episode, and of 500 with set-up, ours with all materials.
 """
 
 import subprocess

@@ -20,6 +20,8 @@ from lcprobe.tasks.presets import choose_task
 
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
+DISK_LENGTH = 1 << 15
+"""Longest episodes kept on disk: longer ones take more time to write than to build (`python -m benchmarks generation`)."""
 FIT_SAMPLES = 24
 """Samples tried before a cell is said to fit; the rest is checked when built."""
 
@@ -86,12 +88,12 @@ class TaskSet:
         episodes = self._kept.get(unit)
         if episodes is not None:
             return episodes
-        facts = self.facts(unit)
-        episodes = None if self.cache is None else self.cache.read(facts)
+        cache, facts = self.cache if unit.length <= DISK_LENGTH else None, self.facts(unit)
+        episodes = None if cache is None else cache.read(facts)
         if episodes is None:
             episodes = [self.made[unit.task].episode(factors) for factors in unit.factors()]
-            if self.cache is not None:
-                self.cache.write(facts, episodes)
+            if cache is not None:
+                cache.write(facts, episodes)
         tokens = sum(len(episode.ids) for episode in episodes)
         if self._kept_tokens + tokens <= KEEP_TOKENS:
             self._kept[unit] = episodes

@@ -84,6 +84,14 @@ def test_in_memory_the_second_time(materials, cache):
     assert tasks.episodes(UNIT) is first
 
 
+def test_what_takes_longer_to_write_than_to_build_is_not_kept(materials, cache):
+    tasks = task_set(materials, cache)
+    for length, kept in ((grid_module.DISK_LENGTH, True), (grid_module.DISK_LENGTH + 1, False)):
+        unit = replace(UNIT, length=length, cells=((0.5, 1),))
+        assert len(tasks.episodes(unit)[0].ids) == length
+        assert cache.path(tasks.facts(unit)).is_file() == kept
+
+
 def damage(path, how):
     content = bytearray(path.read_bytes())
     if how == "cut":
