@@ -135,7 +135,7 @@ def _peer(preset: str, length: int, tokenizer: PreTrainedTokenizerFast | None) -
         samples = LONGEST[2]
     if tokenizer is None or name not in PEERS or samples is None:
         return None
-    module = import_module(f"lm_eval.tasks.ruler.{'prepare_niah' if name.startswith('niah') else f'{name}_utils'}")
+    module: Any = import_module(f"lm_eval.tasks.ruler.{'prepare_niah' if name.startswith('niah') else f'{name}_utils'}")
     started: list[float] = []
 
     def samples_begin(over: Iterable[int], **_: Any) -> Iterable[int]:

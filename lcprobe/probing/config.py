@@ -131,8 +131,8 @@ class ProbeConfig:
     chunk: int = 1024
     """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
     cache_gb: float = 2.0
-    """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; what was used longest
-    ago goes. 0: none."""
+    """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; what was used
+    longest ago goes. 0: none."""
     context: ContextProbe | None = None
     """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
