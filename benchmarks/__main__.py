@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cheating_peer, coverage, episodes, exactness, kernels, planted, sharing, throughput
+from benchmarks import cheating_peer, coverage, episodes, exactness, generation, kernels, planted, sharing, throughput
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "throughput": throughput,
     "episodes": episodes,
     "exactness": exactness,
+    "generation": generation,
     "kernels": kernels,
     "sharing": sharing,
     "planted": planted,

@@ -130,6 +130,9 @@ class ProbeConfig:
     read once."""
     chunk: int = 1024
     """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
+    cache_gb: float = 2.0
+    """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; what was used
+    longest ago goes. 0: none."""
     context: ContextProbe | None = None
     """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
@@ -143,6 +146,7 @@ class ProbeConfig:
         """Raises ConfigError for unknown tasks and sizes below one."""
         require(f"{at}.batch_tokens", self.batch_tokens, self.batch_tokens >= 1, ">= 1")
         require(f"{at}.chunk", self.chunk, self.chunk >= 1, ">= 1")
+        require(f"{at}.cache_gb", self.cache_gb, self.cache_gb >= 0, ">= 0")
         grids = [(f"{at}.grids[{i}]", grid) for i, grid in enumerate(self.grids)]
         if self.while_training is not None:
             grids.append((f"{at}.while_training", self.while_training))

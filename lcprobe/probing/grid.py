@@ -3,10 +3,14 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from lcprobe import seeds, tasks
 from lcprobe.errors import unknown_name
-from lcprobe.files import digest_json
+from lcprobe.files import digest_bytes, digest_json
+from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
@@ -16,6 +20,8 @@ from lcprobe.tasks.presets import choose_task
 
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
+DISK_LENGTH = 1 << 15
+"""Longest episodes kept on disk: longer ones take more time to write than to build (`python -m benchmarks generation`)."""
 FIT_SAMPLES = 24
 """Samples tried before a cell is said to fit; the rest is checked when built."""
 
@@ -64,8 +70,8 @@ class Plan:
 class TaskSet:
     """The tasks of a probe config over one set of materials. Raises ConfigError for a task that cannot be made."""
 
-    def __init__(self, config: ProbeConfig, materials: Materials):
-        self.config, self.materials = config, materials
+    def __init__(self, config: ProbeConfig, materials: Materials, cache: EpisodeCache | None = None):
+        self.config, self.materials, self.cache = config, materials, cache
         self._chosen = {name: choose_task(given, f"probe.tasks.{name}") for name, given in config.tasks.items()}
         self.made: dict[str, Task] = {
             name: chosen.choice.made_by(chosen.choice.config, materials) for name, chosen in self._chosen.items()
@@ -74,19 +80,32 @@ class TaskSet:
             for factor, level in self._chosen[name].formats.items():
                 if level not in task.axes.levels(factor):
                     raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
-        self._kept: dict[tuple[str, Factors], Episode] = {}
+        self._kept: dict[Unit, list[Episode]] = {}
         self._kept_tokens = 0
 
-    def episode(self, unit: Unit, factors: Factors) -> Episode:
-        """One episode of a unit. Kept while memory allows: the next model is asked the same."""
-        key = (unit.task, factors)
-        episode = self._kept.get(key)
-        if episode is None:
-            episode = self.made[unit.task].episode(factors)
-            if self._kept_tokens < KEEP_TOKENS:
-                self._kept[key] = episode
-                self._kept_tokens += len(episode.ids)
-        return episode
+    def episodes(self, unit: Unit) -> list[Episode]:
+        """The episodes of `unit.factors()`: from memory, from disk, or built. The next model is asked the same."""
+        episodes = self._kept.get(unit)
+        if episodes is not None:
+            return episodes
+        cache, facts = self.cache if unit.length <= DISK_LENGTH else None, self.facts(unit)
+        episodes = None if cache is None else cache.read(facts)
+        if episodes is None:
+            episodes = [self.made[unit.task].episode(factors) for factors in unit.factors()]
+            if cache is not None:
+                cache.write(facts, episodes)
+        tokens = sum(len(episode.ids) for episode in episodes)
+        if self._kept_tokens + tokens <= KEEP_TOKENS:
+            self._kept[unit] = episodes
+            self._kept_tokens += tokens
+        return episodes
+
+    def facts(self, unit: Unit) -> dict[str, Any]:
+        """Everything that the episodes of a unit depend on."""
+        task, bos = self._chosen[unit.task].mapping, self.materials.tokenizer.bos_id
+        made_of = self.digest(unit.task, unit.formats.haystack)
+        cells = [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()]  # not its name here
+        return {"task": task, "suite": SUITE, "source": _source(), "made_of": made_of, "bos": bos, "cells": cells}
 
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
@@ -148,6 +167,14 @@ class TaskSet:
             found = [made.shortest(Factors(formats, length, 0.5, i, control)) for i in range(FIT_SAMPLES)]
             known[key] = 1 if control == "query_only" else max(found)
         return known[key]
+
+
+@lru_cache
+def _source() -> str:
+    """Digest of the code and the word lists that episodes are made by."""
+    folder = Path(tasks.__file__).parent
+    files = [Path(seeds.__file__), *sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".txt"))]
+    return digest_bytes(*(path.read_bytes() for path in files))
 
 
 def described(config: Mapping[str, Any]) -> str:

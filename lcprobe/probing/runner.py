@@ -124,8 +124,7 @@ def _kin(units: list[Unit]) -> list[list[int]]:
 
 def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
     items = []
-    for factors in unit.factors():
-        episode = tasks.episode(unit, factors)
+    for factors, episode in zip(unit.factors(), tasks.episodes(unit), strict=True):
         items += [(factors, Item(episode, query)) for query in episode.queries]
     return items
 

@@ -14,6 +14,7 @@ from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import CheckpointError, ConfigError, EpisodeError
 from lcprobe.files import MANIFEST, digest_file, verify_folder
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.context import run_context
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.runner import SayLines, Subject, run_plan, say_shared
@@ -105,7 +106,8 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     data = prepare(first.data)
-    tasks = TaskSet(config.probe, data.materials("probe"))
+    cache = EpisodeCache(Path(first.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
+    tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
     plan = tasks.plan(config.probe.grids, first.train.context_length)
     if not plan.units:
         raise EpisodeError("probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits")

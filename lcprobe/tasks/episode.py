@@ -83,7 +83,7 @@ class Episode:
         return digest_bytes(self.ids.astype("<i4").tobytes())[:32]
 
 
-def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, reach: int = 16) -> bool:
+def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, reach: int = 8) -> bool:
     """Whether re-encoding the text around each joint gives the same ids; short sequences are checked whole.
 
     Windows begin and end at words, at least `reach` tokens from the joint where there are as many.

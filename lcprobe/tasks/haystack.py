@@ -78,7 +78,9 @@ class TokenStream:
         """n tokens from `start`, going round at the end."""
         if start + n <= len(self):
             return self.ids[start : start + n]
-        return np.take(self.ids, np.arange(start, start + n), mode="wrap")
+        start %= len(self)
+        rounds, rest = divmod(start + n, len(self))
+        return np.concatenate([self.ids[start:], *[self.ids] * (rounds - 1), self.ids[:rest]])
 
     def cut_near(self, start: int, n: int, at: int) -> int:
         """The word boundary nearest to `at` inside the window of n tokens: 0 .. n, both ends included."""

@@ -155,6 +155,7 @@ class LineBank:
         self._keys = candidates(key, Stream("bank keys", *names), tokenizer)
         self._values = candidates(value, Stream("bank values", *names), tokenizer)
         self._line_of: dict[str, int] = {}
+        self._sizes: set[int] = set()
         self._needles: list[Needle] = []
         self._text = "\n"
         self._flat, self._ends = EMPTY, np.array([0])
@@ -223,7 +224,7 @@ class LineBank:
             left, right = self._text.rfind("\n", 0, at) + 1, self._text.index("\n", at)
             found.append(self._line_of[self._text[left:right]])
             at = self._text.find(string, right)
-        inside = {string[a:b] for a in range(len(string)) for b in range(a + 1, len(string) + 1)}
+        inside = {string[a : a + size] for size in self._sizes for a in range(len(string) - size + 1)}
         return found + [self._line_of[part] for part in inside if part in self._line_of]
 
     def _extend(self, lines: int, tokens: int) -> None:
@@ -256,6 +257,7 @@ class LineBank:
         for string in source:
             if string not in self._line_of and (not tail or self._tokenizer.keeps_apart(string, tail)):
                 self._line_of[string] = len(self._needles)
+                self._sizes.add(len(string))
                 self._text += string + "\n"
                 return string
         return None

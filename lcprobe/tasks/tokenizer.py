@@ -64,7 +64,7 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
-        return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
+        return self._inner.decode(ids.tolist(), skip_special_tokens=False)
 
     def piece(self, text: str) -> np.ndarray:
         """Ids of `text` as the continuation of a word: what stands in the middle of a longer text. Remembered.

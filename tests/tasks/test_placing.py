@@ -79,3 +79,10 @@ def test_lines_by_number_are_as_many_as_asked_for_and_hold_nothing_taken(materia
         assert not any(string in other for string in taken)
     with pytest.raises(EpisodeError, match=r"^formats: given 'a haystack of more than \d+ needle-like lines'"):
         bank.some(0, 300, set())
+
+
+def test_a_window_goes_round_as_often_as_it_must(materials):
+    stream = materials.stream("noise")
+    size = len(stream)
+    for start, n in ((0, size), (5, size - 5), (5, size), (size - 1, 2), (7, 0), (3, 4 * size + 11), (size + 2, 2 * size)):
+        assert np.array_equal(stream.take(start, n), stream.ids[np.arange(start, start + n) % size])
