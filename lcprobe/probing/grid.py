@@ -105,7 +105,9 @@ class TaskSet:
         task, bos = self._chosen[unit.task].mapping, self.materials.tokenizer.bos_id
         made_of = self.digest(unit.task, unit.formats.haystack)
         cells = [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()]  # not its name here
-        return {"task": task, "suite": SUITE, "source": _source(), "made_of": made_of, "bos": bos, "cells": cells}
+        samples = digest_json([[f.depth, f.index] for f in unit.factors()])  # a unit may have depths of its own
+        made = {"suite": SUITE, "source": _source(), "made_of": made_of, "bos": bos}
+        return {"task": task, **made, "cells": cells, "samples": samples}
 
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""

@@ -40,8 +40,7 @@ def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
     for factor, level in PRESETS[name]["formats"].items():
         assert getattr(formats, factor) == level
     for unit in plan.units:
-        for factors in unit.factors():
-            e = tasks.episode(unit, factors)
+        for e in tasks.episodes(unit):
             assert len(e.ids) == unit.length
             assert materials.tokenizer.same_after_round_trip(e.ids)
             assert all(q.chance <= 0.5 for q in e.queries), "printing the only value there is scores nothing here"

@@ -5,7 +5,7 @@ later. A segment begins with the window before it and walks width - 1 tokens pas
 summed in registers, one partial sum a segment, so nothing is added atomically and runs repeat to the bit. Block sizes follow
 from the shapes and are not tuned, or another process might add up in another order.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import torch
 import triton

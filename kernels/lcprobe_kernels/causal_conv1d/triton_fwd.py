@@ -1,7 +1,7 @@
 """causal_conv1d forward in one Triton kernel: a tile of tokens and channels, read once for each tap and, but for the first time,
 from the cache. Offsets that a row or a tile multiplies are 64-bit.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import torch
 import triton
