@@ -22,7 +22,7 @@ COMMON, FREQUENT = Formats("-", "words", "-"), Formats("-", "-", "words")
 def listed(tok, e):
     """The list's words, read off the text."""
     text = tok.decode(e.ids[: e.queries[0].start])
-    return text[text.index(" List:") + 6 : text.index(". In this list,")].split()
+    return text[text.index("List:") + 5 : text.index(". In this list,")].split()  # a text may begin with it, without a space
 
 
 @QUIET
