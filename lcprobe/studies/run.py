@@ -21,7 +21,7 @@ from lcprobe.studies.probe_callback import ProbeWhileTraining
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
 from lcprobe.tracking import Tracker
-from lcprobe.training.checkpoint import Progress, latest, load_progress
+from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
 from lcprobe.training.ranks import agreed, is_main, join
 
@@ -33,21 +33,25 @@ FREE = {("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_e
 def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any]:
     """Train one run to the end of its budget; its status. A finished run is returned as it is.
 
-    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, and what
-    `fit` raises.
+    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, DataError
+    when it was trained on other text, and what `fit` raises.
     """
     folder, config = folder or run.folder, run.config
     join(config.train)
     with owned(folder) if is_main() else nullcontext():
-        status, done = agreed(_standing(folder, config) if is_main() else ({}, None))
-        if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
-            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
-            return status
-        text = to_yaml(config)
+        status, start = agreed(_standing(folder, config) if is_main() else ({}, None))
         if is_main():
             prepare(config.data)
         agreed(None)
         data = prepare(config.data)
+        done = None
+        if start is not None:
+            check_same_corpus(start, data.manifest)
+            done = load_progress(start)
+        if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
+            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
+            return status
+        text = to_yaml(config)
         mixture = make_mixture(run, data)
         trackers: list[Tracker] = []
         wandb = None
@@ -111,11 +115,10 @@ def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any
         return {"status": "done", **facts}
 
 
-def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Progress | None]:
-    """A run's status, and how far its newest valid checkpoint is."""
+def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
+    """A run's status and its newest valid checkpoint."""
     _check_same_run(folder, plain(config))
-    start = latest(folder / "checkpoints")
-    return read_status(folder), load_progress(start) if start else None
+    return read_status(folder), latest(folder / "checkpoints")
 
 
 def make_mixture(run: Run, data: Prepared) -> Mixture:
