@@ -5,12 +5,13 @@ loss without episodes) over the last tenth of its budget: every batch is new, so
 """
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lcprobe.choices import plain
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
 from lcprobe.studies.plan import Run, StudyPlan
 from lcprobe.studies.run import train_run, with_lr
@@ -70,13 +71,15 @@ def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
     """Best rate and score of a group, the worst score, and how many rates are within NEAR_BEST of the best."""
     own = [row for row in rows if row["group"] == group and row["score"] is not None]
     best = min(own, key=lambda row: row["score"])
+    tried = sum(row["group"] == group for row in rows)
     near = [row["lr"] for row in own if row["score"] <= NEAR_BEST * best["score"]]
     return {
         "group": group,
         "best lr": best["lr"],
         "best loss": best["score"],
         "worst loss": max(row["score"] for row in own),
-        "rates within 10 % of best": f"{len(near)} of {len(own)} ({min(near):g} to {max(near):g})",
+        "rates within 10 % of best": f"{len(near)} of {tried} ({min(near):g} to {max(near):g})",
+        "rates that diverged": tried - len(own),
         "at edge": next(row["at_edge"] for row in own if row["best"]),
     }
 
@@ -94,9 +97,8 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
                 trial = _trial(run, lr, seed, min(sweep.tokens, run.config.train.tokens))
                 folder = plan.folder / "sweep" / trial.name
                 log.info("sweep: %s", trial.name)
-                train_run(trial, "trial", folder)
-                scores.setdefault(lr, []).append(_score(folder))
-        finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(x == x for x in s)}
+                scores.setdefault(lr, []).append(_tried(trial, folder))
+        finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(map(math.isfinite, s))}
         if not finite:
             raise ConfigError("study.lr_sweep.lrs", sweep.lrs, f"rates at which {group} trains to a finite loss")
         best = min(finite, key=lambda lr: finite[lr])
@@ -104,8 +106,20 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
             is_best = lr == best
             edge = is_best and lr in (sweep.lrs[0], sweep.lrs[-1])
             score, worst = finite.get(lr), max(scores[lr]) if lr in finite else None
-            rows.append({"group": group, "lr": lr, "score": score, "worst_seed": worst, "best": is_best, "at_edge": edge})
+            diverged = sum(not math.isfinite(s) for s in scores[lr])
+            row = {"group": group, "lr": lr, "score": score, "worst_seed": worst, "diverged_seeds": diverged}
+            rows.append({**row, "best": is_best, "at_edge": edge})
     return rows
+
+
+def _tried(trial: Run, folder: Path) -> float:
+    """A trial's score; not finite where it diverged, which is a finding about its rate and no end of the sweep."""
+    try:
+        train_run(trial, "trial", folder)
+    except NumericsError as error:
+        log.warning("sweep: %s diverged (%s)", trial.name, error)
+        return math.nan
+    return _score(folder)
 
 
 def _trial(run: Run, lr: float, seed: int, tokens: int) -> Run:

@@ -12,6 +12,7 @@ from lcprobe.config import load
 from lcprobe.files import read_json
 from lcprobe.studies.commands import evaluate_main, train_main
 from lcprobe.studies.plan import make_plan, matching_table
+from lcprobe.studies.sweep import spread_of
 from lcprobe.studies.trackers import CsvTracker, read_metrics
 from tests.tiny import write_config
 
@@ -176,6 +177,30 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
         assert "│ 0.01 │" in capsys.readouterr().out  # the plan shows the rate that is used
         status = read_json(tmp_path / str(len(change)) / "swept" / "mamba2" / "status.json")
         assert status["tuned"] == tuned
+
+
+def test_a_rate_that_diverges_is_a_row_of_the_sweep_and_not_its_end(tmp_path, data_settings, capsys):
+    sweep = {"lrs": [0.001, 0.01, 1e12], "tokens": 64 * 4 * 20, "seeds": [0, 1]}
+    study = {"name": "steep", "lr_sweep": sweep, "folder": str(tmp_path / "runs")}
+    config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
+    assert train_main([str(config)]) == 0
+    shown = capsys.readouterr()
+    assert "sweep: mamba2-lr1e+12-s1 diverged" in shown.err
+    rows = {row["lr"]: row for row in read_json(tmp_path / "runs" / "steep" / "lr_sweep.json")["rows"]}
+    assert [rows[lr]["diverged_seeds"] for lr in sweep["lrs"]] == [0, 0, 2]
+    assert rows[1e12]["score"] is None
+    assert rows[0.01]["best"], "0.001 learns less in 20 steps"
+    assert not rows[0.01]["at_edge"], "a rate above it was tried"
+    assert spread_of(list(rows.values()), "mamba2")["rates that diverged"] == 1
+    assert evaluate_main([str(tmp_path / "runs" / "steep")]) == 0
+    assert "diverged_seeds" in (tmp_path / "runs" / "steep" / "report.html").read_text()
+
+
+def test_a_sweep_in_which_every_rate_diverges_says_so(tmp_path, data_settings, capsys):
+    study = {"lr_sweep": {"lrs": [1e12, 1e13], "tokens": 64 * 4 * 20}, "folder": str(tmp_path / "runs")}
+    config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
+    assert train_main([str(config)]) == 2
+    assert "study.lr_sweep.lrs: given [1000000000000.0" in capsys.readouterr().err
 
 
 def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settings, tmp_path):
