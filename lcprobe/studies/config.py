@@ -44,7 +44,8 @@ class StudyConfig:
     lr_sweep: SweepConfig = field(default_factory=SweepConfig)
     """Tried before training; the best rate of each architecture is used."""
     tuned_by: str | None = None
-    """A lr_sweep.json of an earlier sweep of the same architectures and data: its best rates are used and cited."""
+    """A lr_sweep.json of an earlier sweep of the same architectures and data: its best rates are used and cited.
+    Not beside a train.lr for one of these."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for names that cannot be folders."""

@@ -27,7 +27,7 @@ def tune(plan: StudyPlan) -> tuple[dict[str, Run], dict[str, str], list[dict[str
     """The runs at their best rates, how each group was tuned, and the rows of the sweep.
 
     With study.lr_sweep: run the trials that are missing. With study.tuned_by: take an earlier sweep's rates, if it was of
-    the same models and data. Raises ConfigError for a sweep file that is not there or knows none of the groups.
+    the same models and data. Raises ConfigError for a sweep file that is not there, and for a train.lr that it overrules.
     """
     sweep = plan.config.study.lr_sweep
     if sweep.lrs:
@@ -36,7 +36,7 @@ def tune(plan: StudyPlan) -> tuple[dict[str, Run], dict[str, str], list[dict[str
             write_json(plan.folder / "lr_sweep.json", {"identity": _identities(plan), "rows": rows})
         found = {"identity": _identities(plan), "rows": rows}
     elif plan.config.study.tuned_by is not None:
-        found = read_sweep(Path(plan.config.study.tuned_by))
+        found = _earlier(plan, plan.config.study.tuned_by)
     else:
         return {run.name: run for run in plan.runs}, {run.group: "not swept" for run in plan.runs}, []
     best = {row["group"]: row for row in found["rows"] if row["best"]}
@@ -63,8 +63,19 @@ def planned_rates(plan: StudyPlan) -> dict[str, float | str]:
     if study.lr_sweep.lrs:
         return dict.fromkeys(rates, "swept first")
     if study.tuned_by is not None:
-        rates |= {row["group"]: row["lr"] for row in read_sweep(Path(study.tuned_by))["rows"] if row["best"]}
+        rates |= {row["group"]: row["lr"] for row in _earlier(plan, study.tuned_by)["rows"] if row["best"]}
     return rates
+
+
+def _earlier(plan: StudyPlan, tuned_by: str) -> dict[str, Any]:
+    """An earlier sweep. Raises ConfigError where the config sets a rate of its own for a group that the sweep knows."""
+    found = read_sweep(Path(tuned_by))
+    known = {row["group"] for row in found["rows"]}
+    for run in plan.runs:
+        if run.sets_lr and run.group in known:
+            given = f"{run.config.train.lr:g} for {run.group}, which study.tuned_by sets"
+            raise ConfigError("train.lr", given, "one of the two (study.tuned_by=null lets train.lr decide)")
+    return found
 
 
 def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:

@@ -149,6 +149,13 @@ SHORT = {"context_length": 64, "tokens": 64 * 4 * 6, "batch_tokens": 256, "threa
 ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 
+def without_lr(config):
+    """The same config with the rate left to a sweep."""
+    made = yaml.safe_load(config.read_text())
+    del made["train"]["lr"]
+    config.write_text(yaml.safe_dump(made, sort_keys=False))
+
+
 def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
     sweep = {"name": "swept", "lr_sweep": {"lrs": [1e-6, 1e-5, 0.01], "tokens": 64 * 4 * 10}}
     config = write_config(
@@ -167,6 +174,7 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
 
     # an earlier sweep is good for the same model and data, and flagged for any other
     path = tmp_path / "runs" / "swept" / "lr_sweep.json"
+    without_lr(config)
     for change, tuned in (
         ([], "swept, at the edge of the grid"),
         (["data.answer_weight=2"], "swept for another model or other data"),
@@ -201,6 +209,17 @@ def test_a_sweep_in_which_every_rate_diverges_says_so(tmp_path, data_settings, c
     config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
     assert train_main([str(config)]) == 2
     assert "study.lr_sweep.lrs: given [1000000000000.0" in capsys.readouterr().err
+
+
+def test_a_rate_of_ones_own_takes_the_place_of_an_earlier_sweep(tmp_path, capsys):
+    folders = [f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
+    own = ["train.lr=0.5", "study.tuned_by=null"]
+    assert train_main(["configs/quickstart.yaml", *folders, *own, "--plan"]) == 0
+    assert capsys.readouterr().out.split().count("0.5") == 3
+    new = "grid.arch.late={model: {layout: 'mamba2, attention+mlp'}, train: {lr: 0.25}}"  # unknown to the sweep
+    assert train_main(["configs/quickstart.yaml", *folders, new, "--plan"]) == 0
+    words = capsys.readouterr().out.split()
+    assert [words.count(rate) for rate in ("0.01", "0.005", "0.25")] == [2, 1, 1]
 
 
 def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settings, tmp_path):
