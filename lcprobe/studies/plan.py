@@ -24,6 +24,7 @@ from lcprobe.data.corpus import sources_of
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.studies.config import SweepConfig
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
 
@@ -90,7 +91,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         parts = [label for label in labels if label]
         name = "-".join(parts) if parts else (base.study.run or "run")
         axes = [axis for axis, _ in _flat(base.grid)]
-        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or name
+        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or base.study.group or name
         drafts.append((check_name("grid", name), group, config))
         sets_lr[name] = "lr" in plain_mapping.get("train", {})
         group_of |= {label: group_of.get(label, group) for label in parts}
@@ -181,11 +182,11 @@ def _unlike(drafts: list[tuple[str, str, Config]]) -> None:
 
 
 def _resolved(name: str, group: str, config: Config, matched: Matched, sets_lr: bool) -> Run:
-    """The config that, run alone, makes this run again."""
+    """The config that, run alone and from anywhere, makes this run again: what a sweep gives is written into it by `tune`."""
     resolved = replace(
         config,
         model=matched.config,
-        study=replace(config.study, run=name),
+        study=replace(config.study, run=name, group=group, lr_sweep=SweepConfig(), tuned_by=None),
         match=replace(config.match, budget=None),
         grid={},
     )

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ FREE = {("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_e
 """Settings that may change between a run and its continuation."""
 
 
-def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any]:
+def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
     """Train one run to the end of its budget; its status. A finished run is returned as it is.
 
     Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, DataError
@@ -67,7 +66,7 @@ def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any
             "group": run.group,
             "params": run.matched.cost.params,
             "embedding_params": run.matched.cost.embedding,
-            "tuned": tuned,
+            "tuned": config.study.tuned.how,
             "corpus_digest": data.manifest["corpus_digest"],
             "versions": versions(),
         }
@@ -196,8 +195,3 @@ def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
     return WandbTracker(config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts)
-
-
-def with_lr(run: Run, lr: float) -> Run:
-    """The same run at another learning rate."""
-    return replace(run, config=replace(run.config, train=replace(run.config.train, lr=lr)))
