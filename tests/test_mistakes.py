@@ -64,6 +64,8 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("grid={seed: [0, 0]}", "grid", "labels that differ"),
     ("study.name=../../etc", "study.name", "letters, digits"),
     ("study.lr_sweep.lrs=[0.1, 0.01]", "study.lr_sweep.lrs", "ascending"),
+    ("train.lr=0.5", "train.lr", "study.tuned_by=null"),
+    ("grid.arch.mamba2.train.lr=0.5", "train.lr: given '0.5 for mamba2", "study.tuned_by=null"),
     ("study.tuned_by=nothing.json", "study.tuned_by", "lr_sweep.json"),
     ("seed=-1", "seed", "0 .. 32767"),
     ("track.wandb=maybe", "track.wandb", "auto | online | offline | off"),

@@ -30,6 +30,16 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
+class TunedConfig:
+    """How train.lr was chosen: kept in the resolved copy beside each run, so that the copy is a run of its own."""
+
+    how: str = "not swept"
+    """As the report prints it."""
+    identity: str = ""
+    """Digest of the settings that it is true of; under others the run is `not swept`."""
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """The study as a whole."""
 
@@ -39,18 +49,25 @@ class StudyConfig:
     """Where studies are kept."""
     run: str | None = None
     """Name of the only run; set in the resolved copy beside each run."""
+    group: str | None = None
+    """Model of the only run, whatever its seed; set in the resolved copy."""
     plan_for: Literal["here", "a100", "h100", "h200"] = "here"
     """Machine that `--plan` estimates hours for: this one (measured), or train.devices of these GPUs."""
     lr_sweep: SweepConfig = field(default_factory=SweepConfig)
     """Tried before training; the best rate of each architecture is used."""
     tuned_by: str | None = None
-    """A lr_sweep.json of an earlier sweep of the same architectures and data: its best rates are used and cited."""
+    """A lr_sweep.json of an earlier sweep of the same architectures and data: its best rates are used and cited.
+    Not beside a train.lr for one of these."""
+    tuned: TunedConfig = field(default_factory=TunedConfig)
+    """How train.lr was chosen; set in the resolved copy."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for names that cannot be folders."""
         check_name(f"{at}.name", self.name)
         if self.run is not None:
             check_name(f"{at}.run", self.run)
+        if self.group is not None:
+            check_name(f"{at}.group", self.group)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lcprobe.data.corpus import sources_of
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.studies.config import SweepConfig
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
 
@@ -40,6 +41,8 @@ class Run:
     group: str
     config: Config
     matched: Matched
+    sets_lr: bool = False
+    """Whether train.lr is written in the config, not left at its default."""
 
     @property
     def folder(self) -> Path:
@@ -67,6 +70,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     tokenizer = load_tokenizer(base.data.tokenizer, base.data.bos)
     _check_choices(base)
     drafts: list[tuple[str, str, Config]] = []
+    sets_lr: dict[str, bool] = {}
     group_of: dict[str, str] = {}
     for labels, patches in _product(base.grid):
         merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
@@ -87,8 +91,9 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         parts = [label for label in labels if label]
         name = "-".join(parts) if parts else (base.study.run or "run")
         axes = [axis for axis, _ in _flat(base.grid)]
-        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or name
+        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or base.study.group or name
         drafts.append((check_name("grid", name), group, config))
+        sets_lr[name] = "lr" in plain_mapping.get("train", {})
         group_of |= {label: group_of.get(label, group) for label in parts}
     _unlike(drafts)
     # a seed changes no size: match one run of each group
@@ -97,7 +102,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     if isinstance(rules.budget, str) and rules.budget not in models and rules.budget in group_of:
         rules = replace(rules, budget=group_of[rules.budget])  # a label names the first model that carries it
     matched = match(models, rules, drafts[0][2].train.context_length)
-    runs = [_resolved(name, group, config, matched[group]) for name, group, config in drafts]
+    runs = [_resolved(name, group, config, matched[group], sets_lr[name]) for name, group, config in drafts]
     return StudyPlan(base, runs, mismatch_of(matched))
 
 
@@ -176,16 +181,16 @@ def _unlike(drafts: list[tuple[str, str, Config]]) -> None:
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 
 
-def _resolved(name: str, group: str, config: Config, matched: Matched) -> Run:
-    """The config that, run alone, makes this run again."""
+def _resolved(name: str, group: str, config: Config, matched: Matched, sets_lr: bool) -> Run:
+    """The config that, run alone and from anywhere, makes this run again: what a sweep gives is written into it by `tune`."""
     resolved = replace(
         config,
         model=matched.config,
-        study=replace(config.study, run=name),
+        study=replace(config.study, run=name, group=group, lr_sweep=SweepConfig(), tuned_by=None),
         match=replace(config.match, budget=None),
         grid={},
     )
-    return Run(name, group, resolved, matched)
+    return Run(name, group, resolved, matched, sets_lr)
 
 
 def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:

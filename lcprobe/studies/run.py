@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from lcprobe.studies.probe_callback import ProbeWhileTraining
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
 from lcprobe.tracking import Tracker
-from lcprobe.training.checkpoint import Progress, latest, load_progress
+from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
 from lcprobe.training.ranks import agreed, is_main, join
 
@@ -30,24 +29,28 @@ FREE = {("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_e
 """Settings that may change between a run and its continuation."""
 
 
-def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any]:
+def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
     """Train one run to the end of its budget; its status. A finished run is returned as it is.
 
-    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, and what
-    `fit` raises.
+    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, DataError
+    when it was trained on other text, and what `fit` raises.
     """
     folder, config = folder or run.folder, run.config
     join(config.train)
     with owned(folder) if is_main() else nullcontext():
-        status, done = agreed(_standing(folder, config) if is_main() else ({}, None))
-        if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
-            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
-            return status
-        text = to_yaml(config)
+        status, start = agreed(_standing(folder, config) if is_main() else ({}, None))
         if is_main():
             prepare(config.data)
         agreed(None)
         data = prepare(config.data)
+        done = None
+        if start is not None:
+            check_same_corpus(start, data.manifest)
+            done = load_progress(start)
+        if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
+            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
+            return status
+        text = to_yaml(config)
         mixture = make_mixture(run, data)
         trackers: list[Tracker] = []
         wandb = None
@@ -63,7 +66,7 @@ def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any
             "group": run.group,
             "params": run.matched.cost.params,
             "embedding_params": run.matched.cost.embedding,
-            "tuned": tuned,
+            "tuned": config.study.tuned.how,
             "corpus_digest": data.manifest["corpus_digest"],
             "versions": versions(),
         }
@@ -111,11 +114,10 @@ def train_run(run: Run, tuned: str, folder: Path | None = None) -> dict[str, Any
         return {"status": "done", **facts}
 
 
-def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Progress | None]:
-    """A run's status, and how far its newest valid checkpoint is."""
+def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
+    """A run's status and its newest valid checkpoint."""
     _check_same_run(folder, plain(config))
-    start = latest(folder / "checkpoints")
-    return read_status(folder), load_progress(start) if start else None
+    return read_status(folder), latest(folder / "checkpoints")
 
 
 def make_mixture(run: Run, data: Prepared) -> Mixture:
@@ -193,8 +195,3 @@ def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
     return WandbTracker(config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts)
-
-
-def with_lr(run: Run, lr: float) -> Run:
-    """The same run at another learning rate."""
-    return replace(run, config=replace(run.config, train=replace(run.config.train, lr=lr)))

@@ -39,7 +39,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     use_kernels(plan.config.kernels.backend)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
-    runs, tuned, sweep = tune(plan)
+    runs, sweep = tune(plan)
     if sweep and is_main():
         write_json(plan.folder / "sweep_used.json", sweep)
         print_rows([spread_of(sweep, group) for group in dict.fromkeys(row["group"] for row in sweep)], "learning rates")
@@ -47,7 +47,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (study.tuned_by takes it)", soft_wrap=True)
         return
     for run in plan.runs:
-        status = train_run(runs[run.name], tuned[run.group])
+        status = train_run(runs[run.name])
         console = Console(quiet=not is_main())
         console.print(
             f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s, data digest {status['data_digest'][:16]}"

@@ -9,15 +9,17 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lcprobe.errors import CheckpointError
+from lcprobe.errors import CheckpointError, DataError
 from lcprobe.files import publish_folder, read_json, verify_folder, write_json
 
 STEP = re.compile(r"^step-(\d{8,})$")
@@ -26,13 +28,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. digest: rolling digest of everything that was shown to the model; skipped: non-finite steps."""
+    """Where a run is. digest: rolling digest of everything that was shown to the model; skipped: non-finite steps;
+    corpus_digest: of the text that it trains on, empty where that is not known."""
 
     step: int = 0
     tokens: int = 0
     digest: str = ""
     skipped: int = 0
     seconds: float = 0.0
+    corpus_digest: str = ""
 
 
 def save_checkpoint(
@@ -94,6 +98,17 @@ def latest(folder: Path) -> Path | None:
 def load_progress(checkpoint: Path) -> Progress:
     """Where the run was."""
     return Progress(**read_json(checkpoint / "state.json"))
+
+
+def check_same_corpus(checkpoint: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises DataError where a prepared corpus (its manifest) is not the text that a checkpoint was trained on.
+
+    Settings cannot tell: an edited file keeps its name.
+    """
+    before, now = load_progress(checkpoint).corpus_digest, manifest["corpus_digest"]
+    if before and before != now:
+        given = f"trained on corpus {before[:16]}, data.corpus is now {now[:16]}"
+        raise DataError(f"{checkpoint}: {given}; allowed: the text as it was (or another study.name to train anew)")
 
 
 def load_model(checkpoint: Path, model: nn.Module) -> None:

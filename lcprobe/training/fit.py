@@ -43,7 +43,7 @@ def fit(
     """
     join(config)
     start = agreed(latest(folder / "checkpoints") if is_main() else None)
-    progress = Progress() if start is None else load_progress(start)
+    progress = Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
     if start is None:
         model.initialise(seed)
     else:

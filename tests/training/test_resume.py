@@ -130,6 +130,34 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path, data_sett
     assert train_main([str(config), "train.log_every=5"]) == 0, "what changes no result may change"
 
 
+def test_a_corpus_edited_in_the_middle_of_a_run_is_refused(tmp_path, data_settings, capsys):
+    text = tmp_path / "corpus.txt"
+    settings = {"corpus": [str(text)], "folder": str(tmp_path / "data"), "held_out": 0.2, "haystack_chars": 20_000}
+    prose = [f"Chapter {i}. " + f"The {i}th river runs to the sea past mill and meadow. " * 40 for i in range(20)]
+    text.write_text("\n\n".join(prose))
+    config = fresh(tmp_path, {**data_settings, **settings})
+    process = start("train_main", [str(config)], tmp_path / "log")
+    checkpoints = tmp_path / "runs" / RUN / "checkpoints"
+    while not list(checkpoints.glob("step-*")) and process.is_alive():
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    before = read_json(max(checkpoints.glob("step-*")) / "state.json")["corpus_digest"]
+
+    os.utime(text)  # the same text in a newer file is the same corpus
+    assert start_and_wait([str(config)], tmp_path) == 0
+    text.write_text("\n\n".join([*prose[:-1], "Nothing but a late insertion, " * 100]))
+    for _ in range(2):  # refused again, and for a finished run too: a study would compare models of two corpora
+        capsys.readouterr()
+        assert train_main([str(config)]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("error: ")
+        assert f"trained on corpus {before[:16]}, data.corpus is now " in said
+        shutil.rmtree(max(checkpoints.glob("step-*")))  # the last one: from here on the run is unfinished
+    text.write_text("\n\n".join(prose))
+    assert start_and_wait([str(config)], tmp_path) == 0
+
+
 def test_the_resolved_copy_makes_the_run_again(tmp_path, data_settings, uninterrupted):
     config = fresh(tmp_path, data_settings)
     assert start_and_wait([str(config)], tmp_path) == 0
