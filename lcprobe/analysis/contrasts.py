@@ -158,7 +158,7 @@ def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) ->
                 made.append(replace(blank, refused=whole.reason))
             elif not all([middle, *ends]):
                 made.append(replace(blank, refused="not testable (the grid has no start, middle or end)"))
-            elif state := floor_or_ceiling(whole, task.needs_lookup):
+            elif state := floor_or_ceiling(whole):
                 made.append(replace(blank, refused=state))
             else:
                 weight = half if len(ends) == 2 else Fraction(1)
@@ -213,7 +213,7 @@ def _pair(blank: Contrast, first: Slice | Refused, second: Slice | Refused, task
     if len(shared) < max(len({*first.depths}), len({*second.depths})):
         blank = replace(blank, what=f"{blank.what} ({len({*shared})} shared depths)")
         first, second = first.only(shared), second.only(shared)
-    states = [floor_or_ceiling(part, task.needs_lookup) for part in (first, second)]
+    states = [floor_or_ceiling(part) for part in (first, second)]
     if guard == "base" and states[1] is not None and "floor" in states[1]:
         return replace(blank, refused="not testable (base at floor)")
     if guard == "both" and all(states) and ("floor" in str(states[0])) == ("floor" in str(states[1])):

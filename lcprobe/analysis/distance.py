@@ -136,11 +136,10 @@ def distance_sums(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def floor_of(data: Measured, where: Where) -> float:
-    """What accuracy falls to: chance where the task needs look-up, else zero."""
-    task = next(task for task in data.tasks if task.name == where.task)
+    """What accuracy falls to: chance where it is below 1, else zero (one value in the context, copied or not)."""
     parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
     chances = [part.chance for part in parts if isinstance(part, Slice)]
-    return float(np.mean(chances)) if task.needs_lookup and chances and max(chances) < 1 else 0.0
+    return float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
 
 
 def _by_length(found: Reach, panel: Panel, past: np.ndarray) -> str | None:

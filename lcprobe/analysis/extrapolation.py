@@ -61,10 +61,10 @@ def base_length(lengths: list[int], context_length: int) -> int:
     return max(below) if below else min(lengths)
 
 
-def floor_or_ceiling(part: Slice, needs_lookup: bool) -> str | None:
+def floor_or_ceiling(part: Slice) -> str | None:
     """Why nothing can be learnt about differences inside a slice, or None.
 
-    At the floor: the mean is below 0.05, or, for tasks with a chance level, no depth is above chance by its Wilson bound
+    At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by its Wilson bound
     (each depth by itself, as a model that finds the last needle alone has a mean near chance).
     """
     value = part.value
@@ -73,7 +73,7 @@ def floor_or_ceiling(part: Slice, needs_lookup: bool) -> str | None:
     if value < FLOOR:
         return "not testable (floor)"
     lows = wilson(part.hits.sum(axis=1), part.trials.sum(axis=1))[0]
-    if needs_lookup and part.chance < 1 and max(lows) <= part.chance:
+    if part.chance < 1 and max(lows) <= part.chance:
         return "not testable (floor: no depth above chance)"
     return None
 
@@ -81,20 +81,20 @@ def floor_or_ceiling(part: Slice, needs_lookup: bool) -> str | None:
 def extrapolations(data: Measured) -> list[Extrapolation]:
     """For every model, task and format."""
     return [
-        _extrapolation(data, Where(run.name, task.name, format), run.context_length, task.needs_lookup)
+        _extrapolation(data, Where(run.name, task.name, format), run.context_length)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
     ]
 
 
-def _extrapolation(data: Measured, where: Where, context_length: int, needs_lookup: bool) -> Extrapolation:
+def _extrapolation(data: Measured, where: Where, context_length: int) -> Extrapolation:
     lengths = data.lengths(where.task, where.format)
     base = base_length(lengths, context_length)
     parts = {length: data.slice(where, length) for length in lengths}
     estimates = {length: p if isinstance(p, Refused) else p.estimate for length, p in parts.items()}
     rows = tuple((length, estimates[length], _ratio(parts[length], parts[base])) for length in lengths)
-    effective, longest, note = _effective(estimates, base, parts[base], needs_lookup)
+    effective, longest, note = _effective(estimates, base, parts[base])
     if base != context_length and effective is not None:
         note = "; ".join(filter(None, [f"base: {base} tokens, the training length was not probed", note]))
     return Extrapolation(where, context_length, base, estimates[base], rows, effective, longest, note)
@@ -113,13 +113,11 @@ def _shares(part: Slice, samples: np.ndarray) -> np.ndarray:
     return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)
 
 
-def _effective(
-    estimates: dict[int, Estimate | Refused], base: int, part: Slice | Refused, needs_lookup: bool
-) -> tuple[int | None, bool, str]:
+def _effective(estimates: dict[int, Estimate | Refused], base: int, part: Slice | Refused) -> tuple[int | None, bool, str]:
     own = estimates[base]
     if isinstance(part, Refused) or isinstance(own, Refused):
         return None, False, f"base at {base} tokens: {own}"
-    state = floor_or_ceiling(part, needs_lookup)
+    state = floor_or_ceiling(part)
     if state is not None and "floor" in state:
         return None, False, state
     needed = SHARE_OF_BASE * own.value

@@ -68,7 +68,7 @@ def _gate(data: Measured, where: Where, task: TaskFacts, context_length: int) ->
         if length in data.lengths(where.task, where.format, name):
             found = data.slice(where._replace(control=name), length)
             controls[name] = found if isinstance(found, Refused) else found.estimate
-    chance = part.chance if task.needs_lookup and isinstance(part, Slice) and part.chance < 1 else None
+    chance = part.chance if isinstance(part, Slice) and part.chance < 1 else None
     none, zero = controls.get("no_needle"), controls.get("zero_distance")
     without = max(none.value if isinstance(none, Estimate) else 0.0, chance or 0.0)
     needed = (1 + without) / 2

@@ -22,7 +22,7 @@ from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.run import read_run_config
-from lcprobe.training.checkpoint import latest, load_model, load_progress
+from lcprobe.training.checkpoint import check_same_corpus, latest, load_model, load_progress
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,8 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     data = prepare(first.data)
+    for target in targets:
+        check_same_corpus(target.checkpoint, data.manifest)
     cache = EpisodeCache(Path(first.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
     plan = tasks.plan(config.probe.grids, first.train.context_length)
