@@ -1,0 +1,130 @@
+"""The sweep: the best rate and how it is labelled, rates that diverge, rates of one's own, copies that stand alone."""
+
+import yaml
+
+from lcprobe.config import load
+from lcprobe.files import read_json
+from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.studies.plan import make_plan
+from lcprobe.studies.sweep import spread_of, tune
+from tests.tiny import write_config
+
+SHORT = {"context_length": 64, "tokens": 64 * 4 * 10, "batch_tokens": 256, "threads": 1, "log_every": 1, "probe_every": 0}
+ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
+
+
+def without_lr(config):
+    """The same config with the rate left to a sweep."""
+    made = yaml.safe_load(config.read_text())
+    del made["train"]["lr"]
+    config.write_text(yaml.safe_dump(made, sort_keys=False))
+
+
+def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
+    sweep = {"name": "swept", "lr_sweep": {"lrs": [1e-6, 1e-5, 0.01], "tokens": 64 * 4 * 10}}
+    config = write_config(tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train=SHORT, grid=ONE)
+    assert train_main([str(config)]) == 0
+    found = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
+    scores = {row["lr"]: row["score"] for row in found["rows"]}
+    best = min(scores, key=scores.get)
+    assert best == 0.01
+    assert next(row for row in found["rows"] if row["best"])["lr"] == best
+    assert "at the edge of the sweep" in capsys.readouterr().err
+    run = tmp_path / "runs" / "swept" / "mamba2"
+    assert read_json(run / "status.json")["tuned"] == "swept, at the edge of the grid"
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["lr"] == 0.01
+
+    # an earlier sweep is good for the same model, data and training, and flagged for any other
+    path = tmp_path / "runs" / "swept" / "lr_sweep.json"
+    without_lr(config)
+    flagged = "swept for another model, other data or another way of training"
+    for i, (change, tuned) in enumerate(
+        (
+            ([], "swept, at the edge of the grid"),
+            (["data.answer_weight=2"], flagged),
+            (["train.weight_decay=0"], flagged),
+            (["train.tokens=5120"], "swept at 2,560 tokens, trained for 5,120, at the edge of the grid"),
+        )
+    ):
+        again = [str(config), f"study.folder={tmp_path / str(i)}", "study.lr_sweep.lrs=[]", f"study.tuned_by={path}"]
+        capsys.readouterr()
+        assert train_main([*again, *change]) == 0
+        assert "│ 0.01 │" in capsys.readouterr().out  # the plan shows the rate that is used
+        status = read_json(tmp_path / str(i) / "swept" / "mamba2" / "status.json")
+        assert status["tuned"] == tuned
+
+
+def test_the_resolved_copy_of_a_swept_run_stands_alone(tmp_path, data_settings, monkeypatch):
+    folder = tmp_path / "runs" / "tiny"
+    sweep = {"lrs": [1e-5, 0.01, 0.02], "tokens": 64 * 4 * 10}
+    study = {"folder": str(tmp_path / "runs"), "lr_sweep": sweep}
+    config = write_config(tmp_path, data_settings, study=study, train=SHORT, grid={**ONE, "seed": [0, 1]})
+    assert train_main([str(config)]) == 0
+    without_lr(config)
+    (tmp_path / "tuned").mkdir()
+    monkeypatch.chdir(folder)
+    by_file = ["study.lr_sweep.lrs=[]", "study.tuned_by=lr_sweep.json", f"study.folder={tmp_path / 'tuned'}"]
+    assert train_main([str(config), *by_file]) == 0  # tuned by a file that is named from here
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for made in (folder, tmp_path / "tuned" / "tiny"):
+        copy = made / "mamba2-s1" / "config.yaml"
+        assert train_main([str(copy), f"study.folder={elsewhere / made.parent.name}"]) == 0
+        again = elsewhere / made.parent.name / "tiny"
+        assert [p.name for p in again.iterdir()] == ["mamba2-s1"], "one run, and no second sweep"
+        before, after = (read_json(f / "mamba2-s1" / "status.json") for f in (made, again))
+        for key in ("group", "tuned", "data_digest"):
+            assert after[key] == before[key], key
+        assert after["group"] == "mamba2"
+        assert after["tuned"].startswith("swept")
+        weights = [max((f / "mamba2-s1" / "checkpoints").glob("step-*")) / "model.safetensors" for f in (made, again)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    changed = [str(folder / "mamba2-s0" / "config.yaml"), "train.lr=0.001", "study.folder=other"]
+    assert train_main(changed) == 0
+    assert read_json(elsewhere / "other" / "tiny" / "mamba2-s0" / "status.json")["tuned"] == "not swept"
+
+
+def test_the_quickstarts_rates_were_swept_for_what_it_trains(tmp_path):
+    runs, rows = tune(make_plan(load(["configs/quickstart.yaml"], [f"study.folder={tmp_path}"])))
+    assert {run.config.study.tuned.how for run in runs.values()} == {"swept"}
+    assert {run.group: run.config.train.lr for run in runs.values()} == {r["group"]: r["lr"] for r in rows if r["best"]}
+    longer, _ = tune(make_plan(load(["configs/quickstart.yaml"], ["train.tokens=15_000_000"])))
+    assert {run.config.study.tuned.how for run in longer.values()} == {"swept at 1,500,000 tokens, trained for 15,000,000"}
+
+
+def test_a_rate_that_diverges_is_a_row_of_the_sweep_and_not_its_end(tmp_path, data_settings, capsys):
+    sweep = {"lrs": [0.001, 0.01, 1e12], "tokens": 64 * 4 * 20, "seeds": [0, 1]}
+    study = {"name": "steep", "lr_sweep": sweep, "folder": str(tmp_path / "runs")}
+    config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
+    assert train_main([str(config)]) == 0
+    shown = capsys.readouterr()
+    assert "sweep: mamba2-lr1e+12-s1 diverged" in shown.err
+    rows = {row["lr"]: row for row in read_json(tmp_path / "runs" / "steep" / "lr_sweep.json")["rows"]}
+    assert [rows[lr]["diverged_seeds"] for lr in sweep["lrs"]] == [0, 0, 2]
+    assert rows[1e12]["score"] is None
+    assert rows[0.01]["best"], "0.001 learns less in 20 steps"
+    assert not rows[0.01]["at_edge"], "a rate above it was tried"
+    assert spread_of(list(rows.values()), "mamba2")["rates that diverged"] == 1
+    assert evaluate_main([str(tmp_path / "runs" / "steep")]) == 0
+    assert "diverged_seeds" in (tmp_path / "runs" / "steep" / "report.html").read_text()
+
+
+def test_a_sweep_in_which_every_rate_diverges_says_so(tmp_path, data_settings, capsys):
+    study = {"lr_sweep": {"lrs": [1e12, 1e13], "tokens": 64 * 4 * 20}, "folder": str(tmp_path / "runs")}
+    config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
+    assert train_main([str(config)]) == 2
+    assert "study.lr_sweep.lrs: given [1000000000000.0" in capsys.readouterr().err
+
+
+def test_a_rate_of_ones_own_takes_the_place_of_an_earlier_sweep(tmp_path, capsys):
+    folders = [f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
+    own = ["train.lr=0.5", "study.tuned_by=null"]
+    assert train_main(["configs/quickstart.yaml", *folders, *own, "--plan"]) == 0
+    assert capsys.readouterr().out.split().count("0.5") == 3
+    new = "grid.arch.late={model: {layout: 'mamba2, attention+mlp'}, train: {lr: 0.25}}"  # unknown to the sweep
+    assert train_main(["configs/quickstart.yaml", *folders, new, "--plan"]) == 0
+    words = capsys.readouterr().out.split()
+    assert [words.count(rate) for rate in ("0.01", "0.005", "0.25")] == [2, 1, 1]
