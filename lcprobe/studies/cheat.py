@@ -1,5 +1,6 @@
 """The cheating battery on the tasks of a config: what stands behind `evaluate.py CONFIG --cheat`. It needs no trained run."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ ABOUT = (
 
 LEAST_SAMPLES = 400
 """Policies are cheap: with fewer, a leak of some points would not be seen. A grid with more samples gets more."""
+log = logging.getLogger(__name__)
 
 
 def cheat_study(config: Config, out: Path) -> list[Judged]:
@@ -59,6 +61,7 @@ def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Jud
     """All policies on the task, formats and length of each unit, `least` samples or more; and what was left out, and why."""
     cells, notes = [], []
     for unit in units:
+        log.info("cheating on %s", unit.label)
         try:
             answers = cheat(unit, tasks, max(least, *(n for _, n in unit.cells)))
         except EpisodeError as error:  # the plan tries a few samples, this one many

@@ -55,8 +55,9 @@ def _evaluate(arguments: list[str]) -> int:
     cheats, arguments = "--cheat" in arguments, [a for a in arguments if a != "--cheat"]
     arguments, asked = _lists(arguments)
     files, folders, overrides, plan_only = _split(arguments, (*OPTIONS, "--cheat", *LISTS))
-    if asked and plan_only:
-        raise ConfigError("command line", f"--plan with {' '.join(asked)}", "one of them")
+    several = [*(["--plan"] if plan_only else []), *(["--cheat"] if cheats else []), *asked]
+    if len(several) > 1 and several != list(asked):
+        raise ConfigError("command line", " with ".join(several), "one of them")
     frozen = [Path(name) for name in asked.get("--frozen", [])]
     for path in frozen:
         if not path.is_file():

@@ -75,10 +75,13 @@ def substring_score(prediction: str, outputs: Sequence[str], rule: Rule) -> floa
     return sum(found) / len(found) if rule == "all" else float(any(found))
 
 
+TITLES = "".join(rf"(?<!\b{word})" for word in ("Dr", "Mr", "Mrs", "Ms", "St", "Jr", "Sr", "Lt", "Col", "Gen", "Rev", "No", "vs"))
+
+
 def first_answer(prediction: str) -> str:
-    """What is said before the first line break or full stop; the numbers of a numbered list are no full stops."""
+    """What is said before the first line break or full stop; numbers of a list, initials and titles do not end a sentence."""
     text = re.sub(r"(?:^|(?<=\s))\d{1,2}\.\s+(?=\S)", "", prediction.strip())
-    return re.split(r"\n|\.(?=\s|$)", text, maxsplit=1)[0].strip()
+    return re.split(rf"\n|(?<!\b[A-Z]){TITLES}\.(?=\s|$)", text, maxsplit=1)[0].strip()
 
 
 def recall_and_precision(prediction: str, outputs: Sequence[str], rule: Rule) -> tuple[float, float]:

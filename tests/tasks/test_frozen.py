@@ -73,6 +73,8 @@ def test_our_rule_reads_the_first_answer_in_whole_words(said, outputs, rule, rec
 def test_the_first_answer_ends_at_a_line_or_a_full_stop():
     assert first_answer(" 3.5 km. Then\nmore") == "3.5 km"
     assert first_answer("\n Paris\nRome") == "Paris"
+    assert first_answer(" the U.S. Army. It") == "the U.S. Army"
+    assert first_answer(" Dr. Smith of St. Louis. Then") == "Dr. Smith of St. Louis"
     assert first_answer("1. red 2. blue\n3. green") == "red blue"
 
 
