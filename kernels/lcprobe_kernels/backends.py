@@ -2,7 +2,8 @@
 
 torch      plain PyTorch in matrix form: any device, any float dtype
 triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
-mamba_ssm, flash_attn, fla      the peers' kernels, where they are installed and the op has a counterpart
+mamba_ssm, fla      the peers' kernels, where they are installed and the op has a counterpart
+flash_attn      refused: PyTorch's own attention holds its kernels
 """
 
 from collections.abc import Iterator
@@ -57,7 +58,9 @@ def missing(backend: str) -> str | None:
         if find_spec("triton") is None:
             return "triton is not installed: pip install triton"
         return None if gpu or interpreting() else "triton needs a GPU; TRITON_INTERPRET=1 runs it slowly on a CPU"
-    module = {"mamba_ssm": "mamba_ssm", "flash_attn": "flash_attn", "fla": "fla"}[backend]
+    if backend == "flash_attn":
+        return "no op has it as a counterpart: attention takes its kernels through PyTorch's scaled_dot_product_attention"
+    module = {"mamba_ssm": "mamba_ssm", "fla": "fla"}[backend]
     if find_spec(module) is None:
         return f"{module} is not installed: pip install 'lcprobe[cuda]'"
     return None if gpu else f"{module} needs a GPU"

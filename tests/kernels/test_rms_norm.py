@@ -101,6 +101,14 @@ def test_peers_agree():
     assert relative_error(rms_norm(i["x"], i["weight"], EPS, zero_centred=True), gemma(i["x"]).detach()) < 1e-6
 
 
+def test_one_row_alone_is_the_row_in_a_batch():
+    i = draw_inputs({**CASE, "rows": 1}, torch.float32)
+    row, weight = i["x"][0, 0].clone().requires_grad_(), i["weight"].requires_grad_()
+    y = rms_norm(row, weight, EPS)
+    assert relative_error(y, rms_norm(i["x"], weight, EPS)[0, 0]) < 1e-6
+    assert [g.shape for g in torch.autograd.grad(y.sum(), [row, weight])] == [row.shape, weight.shape]
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_the_sum_with_the_residual_stays_wide(path):
     i = draw_inputs(CASE, torch.bfloat16)

@@ -36,7 +36,7 @@ def backward(
     u = wide if silu is None else wide * silu
     normed = u.unflatten(-1, groups) * scale[..., None]
     dy = dy.to(weight.dtype)
-    dweight = (dy * normed.flatten(-2)).flatten(0, -2).sum(0)
+    dweight = (dy * normed.flatten(-2)).reshape(-1, weight.shape[0]).sum(0)
     dnormed = (dy * (weight + 1 if zero_centred else weight)).unflatten(-1, groups)
     mean = (dnormed * normed).mean(-1, keepdim=True)
     du = dnormed.addcmul_(normed, mean, value=-1).mul_(scale[..., None]).flatten(-2)
