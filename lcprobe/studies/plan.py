@@ -88,6 +88,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
             config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
         elif config.model.vocab_size < tokenizer.vocab_size:
             raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {tokenizer.vocab_size}")
+        if config.model.context_length is None:
+            config = replace(config, model=replace(config.model, context_length=config.train.context_length))
         parts = [label for label in labels if label]
         name = "-".join(parts) if parts else (base.study.run or "run")
         axes = [axis for axis, _ in _flat(base.grid)]
