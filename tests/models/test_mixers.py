@@ -24,6 +24,11 @@ VARIANTS = {
         {"head_dim": 8, "window": 1, "positional": {"type": "rope", "fraction": 0.5}},
         {"head_dim": 8, "window": 5, "sinks": 2, "temperature": {"type": "ssmax"}, "sink_logit": True},
         {"head_dim": 8, "temperature": {"type": "logn", "length": 4}, "sink_logit": True},
+        {"head_dim": 8, "positional": {"type": "prope", "fraction": 0.5}},
+        {"head_dim": 8, "positional": {"type": "hope", "length": 20}},
+        {"head_dim": 8, "positional": {"type": "xpos"}, "window": 6},
+        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "positional": {"type": "pope"}},
+        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "positional": {"type": "selective_rope"}, "window": 4},
     ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
