@@ -6,7 +6,7 @@ residual stream, an own norm before each MLP, tied head, output projections scal
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -200,6 +200,20 @@ class LanguageModel(nn.Module):
 
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
+
+    def recode(self, positional: Any) -> None:
+        """Give the attention layers other encodings, in place: `model.positional` as in a config.
+
+        Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
+        """
+        config = replace(self.config, positional=positional)
+        layers, choices = mixers_of(config)
+        if self.positional is not None or absolute_of(config) is not None:
+            raise ConfigError("positional", positional, "encodings of attention layers, before and after")
+        for block, layer in zip(self._layers(), layers, strict=True):
+            if hasattr(block.mixer, "recode"):
+                block.mixer.recode(choices[layer.mixer].config)
+        self.config = config
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LanguageModel":

@@ -41,9 +41,9 @@ def _encoded(
 ) -> tuple[list[Layer], dict[str, Choice]]:
     """The attention layers under names of their own, with the encodings that model.positional gives them."""
     key = f"{key}.positional"
+    parts = carried(config.positional, config.encodings, key)
     if not any(hasattr(choices[layer.mixer].config, "positional") for layer in layers):
         raise ConfigError(key, config.positional, "null: the model has no attention to carry an encoding")
-    parts = carried(config.positional, config.encodings, key)
     if absolute(config.positional, config.encodings, key) is not None:
         parts = [replace(parts[0], changes={**parts[0].changes, "positional": {"type": "none"}})]
     made, choices, count = [], dict(choices), 0

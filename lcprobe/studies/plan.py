@@ -21,9 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.config import Config, parse
 from lcprobe.data.corpus import sources_of
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, inside
 from lcprobe.files import check_name
+from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.studies.applicable import applicable
 from lcprobe.studies.config import SweepConfig
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
@@ -57,6 +59,8 @@ class StudyPlan:
     config: Config
     runs: list[Run]
     mismatch: float
+    notes: tuple[str, ...] = ()
+    """What the plan left out, and why."""
 
     @property
     def folder(self) -> Path:
@@ -72,7 +76,14 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     drafts: list[tuple[str, str, Config]] = []
     sets_lr: dict[str, bool] = {}
     group_of: dict[str, str] = {}
+    idle: dict[tuple[str, ...], list[str]] = {}
     for labels, patches in _product(base.grid):
+        labels, patches, without = applicable(mapping, labels, patches)
+        if without:
+            same = idle.setdefault(tuple(labels), [])
+            same.append(without)
+            if len(same) > 1:
+                continue
         merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
         for patch in patches:
             merged = OmegaConf.merge(merged, OmegaConf.create(patch))
@@ -93,7 +104,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         parts = [label for label in labels if label]
         name = "-".join(parts) if parts else (base.study.run or "run")
         axes = [axis for axis, _ in _flat(base.grid)]
-        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or base.study.group or name
+        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if p and axis != "seed") or base.study.group or name
+        _check_switch(config, ", ".join(parts))
         drafts.append((check_name("grid", name), group, config))
         sets_lr[name] = "lr" in plain_mapping.get("train", {})
         group_of |= {label: group_of.get(label, group) for label in parts}
@@ -105,7 +117,20 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         rules = replace(rules, budget=group_of[rules.budget])  # a label names the first model that carries it
     matched = match(models, rules, drafts[0][2].train.context_length)
     runs = [_resolved(name, group, config, matched[group], sets_lr[name]) for name, group, config in drafts]
-    return StudyPlan(base, runs, mismatch_of(matched))
+    notes = tuple(f"{'-'.join(filter(None, k))}: no attention, so {', '.join(same)} are one run" for k, same in idle.items())
+    return StudyPlan(base, runs, mismatch_of(matched), notes)
+
+
+def _check_switch(config: Config, name: str) -> None:
+    """Whether the encodings can change in training: tried on a model that holds no numbers."""
+    if config.train.switch is None:
+        return
+    import torch
+
+    sizes = {"d_model": config.model.d_model or 1024, "d_ff": config.model.d_ff or 8}
+    n_layers = None if config.model.n_layers == "solve" else config.model.n_layers
+    with torch.device("meta"), inside(f"grid ({name}): train.switch" if name else "train.switch"):
+        LanguageModel(replace(config.model, n_layers=n_layers, **sizes)).recode(config.train.switch.positional)
 
 
 def _check_choices(config: Config) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lcprobe.data.mixture import Mixture, rolled
-from lcprobe.errors import NumericsError
+from lcprobe.errors import NumericsError, inside
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
@@ -28,6 +28,16 @@ from lcprobe.training.ranks import gathered
 MAX_IN_A_ROW = 10
 MAX_OF_1000 = 10
 log = logging.getLogger(__name__)
+
+
+def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
+    """Give the model the encodings that it has at a step, in place; whether those are the ones after `train.switch`."""
+    if config.switch is None or config.switch_step is None or step < config.switch_step:
+        return False
+    with inside("train.switch"):
+        model.recode(config.switch.positional)
+    log.info("step %d: positional encodings are %s from here on", step, config.switch.positional)
+    return True
 
 
 class _Batches(Dataset):
@@ -79,6 +89,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.config, self.model, self.seed, self.tracker = config, model, seed, tracker
         self.progress = progress
+        self._switched = False
         self._parts: list[str] = []
         self._window: dict[str, list[Tensor]] = {"loss": [], "text": [], "answer": []}
         self._norm = torch.zeros(())
@@ -94,6 +105,8 @@ class Training(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """Weighted next-token loss of one micro-batch."""
         step = batch["step"]
+        if not self._switched:
+            self._switched = at_step(self.model, self.config, step)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()

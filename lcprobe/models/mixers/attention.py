@@ -115,18 +115,10 @@ class Attention(nn.Module):
             self.conv_weight = nn.Parameter(torch.empty(self.width, config.d_conv))
             self.conv_bias = nn.Parameter(torch.empty(self.width))
         self.out_proj = nn.Linear(self.n_heads * self.head_dim, d_model, bias=config.bias)
-        shape = config.shape(d_model)
-        encoding = choose(POSITIONAL, config.positional, "positional")
-        with inside("positional"):
-            self.positional: PositionalEncoding = encoding.made_by(encoding.config, shape)
-        self.temperature: nn.Module | None = None
-        if config.temperature is not None:
-            temperature = choose(TEMPERATURES, config.temperature, "temperature")
-            with inside("temperature"):
-                self.temperature = temperature.made_by(temperature.config, shape)
+        self.d_model, self.has_sink_logit = d_model, config.sink_logit
+        self.positional, self.temperature = _encoders(config, d_model)
         if config.sink_logit:
             self.sink_logit = nn.Parameter(torch.empty(self.n_heads))
-        self.has_sink_logit = config.sink_logit
 
     @property
     def no_decay(self) -> tuple[str, ...]:
@@ -141,6 +133,18 @@ class Attention(nn.Module):
             return True
         own = getattr(self, owner, None) if owner in ("positional", "temperature") else None
         return own is not None and own.init_parameter(rest, parameter, generator)
+
+    def recode(self, config: AttentionConfig) -> None:
+        """Take encoding, temperature, window and sinks of another config, in place. Raises ConfigError where that adds or drops
+        a parameter: a trained model has those that it was trained with.
+        """
+        positional, temperature = _encoders(config, self.d_model)
+        modules = (self.positional, self.temperature, positional, temperature)
+        learned = next((type(m).__name__ for m in modules if m is not None and any(True for _ in m.parameters())), None)
+        if learned is not None or config.sink_logit != self.has_sink_logit:
+            raise ConfigError("positional", learned or "sink_logit", "encodings without learned parameters, before and after")
+        self.positional, self.temperature = positional, temperature
+        self.window, self.sinks = config.window, config.sinks
 
     def forward(self, x: Tensor, where: Where, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
@@ -254,3 +258,15 @@ class Attention(nn.Module):
         size = encoding.made_by.term_bytes
         fixed += size * (terms - grows)
         return Cost(params, flops, fixed, cached * (4 * 2 * n_kv_heads * config.head_dim + size * grows))
+
+
+def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, nn.Module | None]:
+    shape = config.shape(d_model)
+    encoding, temperature = choose(POSITIONAL, config.positional, "positional"), None
+    with inside("positional"):
+        positional = encoding.made_by(encoding.config, shape)
+    if config.temperature is not None:
+        chosen = choose(TEMPERATURES, config.temperature, "temperature")
+        with inside("temperature"):
+            temperature = chosen.made_by(chosen.config, shape)
+    return positional, temperature

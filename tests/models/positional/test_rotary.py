@@ -169,7 +169,7 @@ def test_selective_rope_turns_by_what_its_tokens_say():
     angle = step[b, j + 1 : i + 1, h // GROUP].sum(0)
     a, c = (torch.complex(t[..., : D // 2], t[..., D // 2 :]) for t in (q[b, i, h], k[b, j, h // GROUP]))
     want = (a * c.conj() * torch.polar(torch.ones_like(angle), angle)).real.sum()
-    got = (turned_q[b, i, h] * turned_k[b, j, h // GROUP]).sum()
+    got = (turned_q[b, i, h] * turned_k[b, j, h // GROUP]).sum().detach()
     assert abs(float(got - want)) < 1e-12
 
 
