@@ -144,7 +144,7 @@ class LanguageModel(nn.Module):
         where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
         if self.max_length is not None and first + seqlen > self.max_length:
             raise ConfigError("length", first + seqlen, f"<= {self.max_length}, where the model's positions end")
-        if self.positions is not None and self.training and state is None:
+        if self.positions is not None and self.training and first == 0:
             where = Where(self.positions.draw(seqlen, tokens.device), starts, length, consecutive=False)
         x = self.embedding(tokens)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
@@ -167,14 +167,17 @@ class LanguageModel(nn.Module):
         out = F.linear(hidden, self.head_weight)[..., : self.vocab_size]
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
-    def loss(self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t.
+    def loss(
+        self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t. state: before the
+        sequence, where it does not begin empty.
 
         Returns the weighted mean (scalar), the loss of each weighted prediction (n,) detached, and where it stands (n,)
         in the flattened (batch, seqlen - 1) predictions.
         Positions of weight 0 never meet the head. The first token of a row is never predicted.
         """
-        x, _ = self.hidden(tokens, starts=starts)
+        x, _ = self.hidden(tokens, starts=starts, state=state)
         wanted = weights[:, 1:].reshape(-1)
         index = wanted.nonzero()[:, 0]
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)

@@ -48,6 +48,11 @@ class TrainConfig:
     """AdamW's moment decays."""
     eps: float = 1e-8
     """AdamW's epsilon."""
+    from_: str | None = None
+    """A run or checkpoint folder whose weights are the start: the budget is then that of the training after it. Its model must
+    have the same parameters; encodings without parameters may differ. The data come in an order of their own."""
+    initial_state: dict[str, Any] | None = None
+    """What recurrent layers hold before a sequence: `{type: passed}`, `preceding`, `noise`, `fitted`; null: nothing."""
     switch: SwitchConfig | None = None
     """Change positional encodings while training; null: never."""
     clip: float = 1.0

@@ -22,6 +22,7 @@ from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
+from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.optim import lr_at, make_optimizer
 from lcprobe.training.ranks import gathered
 
@@ -62,6 +63,8 @@ class _Batches(Dataset):
             "weights": torch.from_numpy(batch.weights),
             "starts": None if batch.starts is None else torch.from_numpy(batch.starts),
             "text_rows": torch.from_numpy(batch.text_rows),
+            "before": None if batch.before is None else torch.from_numpy(batch.before),
+            "before_starts": None if batch.before_starts is None else torch.from_numpy(batch.before_starts),
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -90,6 +93,7 @@ class Training(pl.LightningModule):
         self.config, self.model, self.seed, self.tracker = config, model, seed, tracker
         self.progress = progress
         self._switched = False
+        self._initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
         self._parts: list[str] = []
         self._window: dict[str, list[Tensor]] = {"loss": [], "text": [], "answer": []}
         self._norm = torch.zeros(())
@@ -113,7 +117,8 @@ class Training(pl.LightningModule):
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"])
+        state = None if self._initial is None else self._initial(self.model, batch)
+        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"], state=state)
         self._parts.append(batch["digest"])
         text = batch["text_rows"][index_of // (batch["tokens"].shape[1] - 1)]
         self._window["loss"].append(loss.detach())

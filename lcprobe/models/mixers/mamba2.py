@@ -83,6 +83,8 @@ class Mamba2Config:
 class Mamba2State(State):
     """ssm: (batch, n_heads, head_dim, d_state), float32 or wider; conv: (batch, d_conv - 1, channels)."""
 
+    recurrent = ("ssm",)
+
     ssm: Tensor
     conv: Tensor
 
