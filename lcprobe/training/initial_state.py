@@ -166,10 +166,10 @@ class Fitted:
 
 def after(model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState) -> LanguageModelState:
     """The recurrent layers' states after reading tokens, as a state before a sequence: attention layers empty, place 0."""
-    _, state = model.hidden(tokens, starts=starts, state=state)
-    assert state is not None
+    _, read = model.hidden(tokens, starts=starts, state=state)
+    assert read is not None
     fresh = model.new_state(len(tokens))
-    layers = (old if old.recurrent else new for old, new in zip(state.layers, fresh.layers, strict=True))
+    layers = (old if old.recurrent else new for old, new in zip(read.layers, fresh.layers, strict=True))
     return replace(fresh, layers=tuple(layers))
 
 
