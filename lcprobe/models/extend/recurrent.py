@@ -193,8 +193,10 @@ class WindowScan:
         """See `lcprobe_kernels.ssd.ssd`. Raises ConfigError for packed documents: a window reaches over their edges."""
         if starts is not None:
             raise ConfigError("pe.extend", "state_window", "one document a row")
-        w, held = self.window, initial_state if isinstance(initial_state, WindowState) else None
-        if held is None:
+        w = self.window
+        if isinstance(initial_state, WindowState):
+            held = initial_state
+        else:
             zero = initial_state if initial_state is not None else x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])
             pads = [t.new_zeros(t.shape[0], w, *t.shape[2:]) for t in (x, dt, B)]
             held = WindowState(zero, torch.zeros_like(zero), pads[0], pads[1].fill_(float("-inf")), pads[2])
