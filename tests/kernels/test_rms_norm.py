@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels import backends
 from lcprobe_kernels.rms_norm import add_rms_norm, reference, rms_norm
 from torch.nn import functional as F
 
@@ -199,25 +199,6 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
         ours = judged(rms_norm, case, i)["out0"]
     assert relative_error(ours, reference(i["x"], i["weight"], **given)[0]) < 5e-6
     assert relative_error(ours, reference(i["x"], i["weight"], **{**given, **change})[0]) > 1e-2
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"n_groups": 4}, "rms_norm: n_groups: given 4; allowed: a divisor of 6"),
-        ({"weight": torch.zeros(5)}, "rms_norm: weight: given shape (5,); allowed: (6,)"),
-        ({"gate": torch.zeros(2, 5)}, "rms_norm: gate: given shape (2, 5); allowed: (2, 6)"),
-        ({"weight": torch.zeros(6, dtype=torch.int64)}, "rms_norm: weight: given torch.int64; allowed: a floating dtype"),
-        (
-            {"x": torch.zeros(2, 6, dtype=torch.int64)},
-            "rms_norm: x: given torch.int64 of shape (2, 6); allowed: floating (..., d)",
-        ),
-    ],
-)
-def test_a_wrong_argument_is_one_line_that_names_it(change, line):
-    with pytest.raises(ArgumentError) as caught:
-        rms_norm(**({"x": torch.zeros(2, 6), "weight": torch.zeros(6), "eps": EPS} | change))
-    assert str(caught.value) == line
 
 
 @pytest.mark.gpu
