@@ -10,7 +10,7 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.linear_recurrence import cpu, linear_recurrence, linear_recurrence_step, reference
 from lcprobe_kernels.packed import starts_of
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
 
 NAMES = ("log_a", "b", "initial_state")
 cases = st.fixed_dictionaries(
@@ -101,13 +101,14 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
     if wide_decay:
         inputs["log_a"] = inputs["log_a"].float()
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
-    narrow = judged(reference, case, {k: v.to(dtype) for k, v in inputs.items()})
+    yardstick = judged(reference, case, widened(inputs))
     with backends.using(path):
         ours = judged(linear_recurrence, case, inputs, return_state=True)
     assert ours["out0"].dtype == ours["db"].dtype == dtype
     assert ours["out1"].dtype == torch.float32
     assert ours["dlog_a"].dtype == inputs["log_a"].dtype
-    at_most_twice(ours, narrow, exact, dtype)
+    rounded = torch.finfo(dtype).eps if dtype != torch.float32 else 0.0  # dlog_a takes h as it went out, in b's dtype
+    at_most_twice(ours, yardstick, exact, slack={"dlog_a": rounded})
 
 
 @pytest.mark.parametrize("path", PATHS)
