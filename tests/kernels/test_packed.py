@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lcprobe_kernels import ArgumentError, backends
 from lcprobe_kernels.causal_conv1d import causal_conv1d
+from lcprobe_kernels.gated_linear_attention import gated_linear_attention
 from lcprobe_kernels.linear_recurrence import linear_recurrence
 from lcprobe_kernels.packed import starts_of
+from lcprobe_kernels.ssd import ssd
 
 from lcprobe.models.where import Where
 from tests.kernels.judge import DEVICE, PATHS, outputs_and_gradients
@@ -15,12 +17,16 @@ from tests.kernels.judge import DEVICE, PATHS, outputs_and_gradients
 SHAPES = {
     "causal_conv1d": {"x": (2, 12, 3), "weight": (3, 4)},
     "linear_recurrence": {"log_a": (2, 12, 3), "b": (2, 12, 3)},
+    "ssd": {"x": (2, 12, 2, 3), "dt": (2, 12, 2), "A": (2,), "B": (2, 12, 1, 4), "C": (2, 12, 1, 4)},
+    "gated_linear_attention": {"q": (2, 12, 1, 3), "k": (2, 12, 1, 3), "v": (2, 12, 1, 2), "log_decay": (2, 12, 1, 3)},
 }
 OPS = {
     "causal_conv1d": causal_conv1d,
     "linear_recurrence": linear_recurrence,
+    "ssd": ssd,
+    "gated_linear_attention": gated_linear_attention,
 }
-STATES = {"causal_conv1d": (2, 3, 3), "linear_recurrence": (2, 3)}
+STATES = {"causal_conv1d": (2, 3, 3), "linear_recurrence": (2, 3), "ssd": (2, 2, 3, 4), "gated_linear_attention": (2, 1, 3, 2)}
 ENDS = [0, 1, 5, 12, 23, 24]
 
 
