@@ -147,6 +147,29 @@ def test_non_finite_in_is_non_finite_out(path, value, name):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_of_a_document_reaches_the_next_not_even_nan(path, value):
+    case = {**CASE, "shape": (1, 37, 5, 4)}
+    starts = starts_of(torch.tensor([0, 9, 14, 37]), 1, 37).to(DEVICE)
+    op = lambda *a, **k: causal_conv1d(*a, **{**k, "starts": starts}, return_state=True)  # noqa: E731
+
+    def run(spoilt):
+        inputs = draw_inputs(case, torch.float32)
+        if spoilt:
+            inputs["x"][:, 12] = value
+        with backends.using(path):
+            return judged(op, {**case, "with_state": False}, inputs)
+
+    clean, spoilt = run(False), run(True)
+    for name in ("out0", "dx"):
+        for part in (slice(0, 9), slice(14, 37)):
+            assert torch.equal(clean[name][:, part], spoilt[name][:, part]), name
+    assert not torch.isfinite(spoilt["out0"][:, 12]).any()
+    assert not torch.isfinite(spoilt["dweight"]).all()
+    assert torch.equal(clean["out1"], spoilt["out1"])
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_slices_of_one_projection_are_read_where_they_lie(path):
     wide = torch.randn(2, 33, 70, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     x, weight = wide[..., 3:69], torch.randn(66, 4, generator=torch.Generator().manual_seed(1)).to(DEVICE)

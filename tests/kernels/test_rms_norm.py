@@ -122,10 +122,33 @@ def test_the_sum_with_the_residual_stays_wide(path):
 def test_non_finite_in_is_non_finite_out(path, value, kind):
     i = draw_inputs({**CASE, "kind": kind}, torch.float32)
     i["x" if kind == "plain" else kind][0, 3, 5] = value
+    clean = draw_inputs({**CASE, "kind": kind}, torch.float32)
     with backends.using(path):
-        y = judged(rms_norm, {**CASE, "kind": kind}, i)["out0"]
-    assert not torch.isfinite(y[0, 3, 5])
-    assert torch.isfinite(y[1]).all()
+        made, want = (judged(rms_norm, {**CASE, "kind": kind}, inputs) for inputs in (i, clean))
+    assert not torch.isfinite(made["out0"][0, 3, 5])
+    assert not torch.isfinite(made["dx"][0, 3]).all()
+    for name in want.keys() - {"dweight"}:  # every other row is as it was, to the bit
+        others = torch.ones(made[name].shape[:-1], dtype=torch.bool)
+        others[0, 3] = False
+        assert torch.equal(made[name][others], want[name][others]), name
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_range_of_float32_is_what_the_docstring_says(path):
+    """The length of a group, from edge to edge; beyond the upper one its square is infinite and y is 0."""
+    unit = F.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=-1).to(DEVICE)
+    weight = torch.ones(64, device=DEVICE)
+    for length, eps in ((1.8e19, 0.0), (1.8e19, EPS), (1e-18, 0.0), (1e-30, EPS)):
+        x = (unit * length).float().requires_grad_()
+        exact = x.detach().double().requires_grad_()
+        with backends.using(path):
+            y = rms_norm(x, weight, eps)
+        want, _ = reference(exact, weight.double(), eps)
+        dy = torch.arange(64.0, device=DEVICE)[None]
+        pairs = ((y, want), (torch.autograd.grad(y, x, dy)[0], torch.autograd.grad(want, exact, dy.double())[0]))
+        assert all(relative_error(got, true) < 2e-6 for got, true in pairs), (length, eps)
+    with backends.using(path):
+        assert not rms_norm((unit * 1.9e19).float(), weight, EPS).any()
 
 
 @pytest.mark.parametrize("path", PATHS)
