@@ -106,7 +106,8 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
             *case["limit"]
         )
         largest = float((steps * inputs["A"]).sum(1).abs().max())
-    at_most_twice(ours, plain, exact, dtype, slack=1e-7 * largest)
+    products = torch.finfo(dtype).eps  # operands of products have x's dtype, also where the output stays float32
+    at_most_twice(ours, plain, exact, slack=1e-7 * largest + products)
 
 
 @pytest.mark.parametrize("op", [reference, ssd])

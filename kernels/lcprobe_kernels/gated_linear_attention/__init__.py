@@ -23,6 +23,7 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.errors import ArgumentError, check_shape
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
+from lcprobe_kernels.packed import chosen_starts
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step", "path", "reference"]
 NAME = "gated_linear_attention"
@@ -41,6 +42,7 @@ def gated_linear_attention(
     scale: float | None = None,
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     chunk_size: int = 64,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -50,11 +52,12 @@ def gated_linear_attention(
     n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta: (batch, seqlen,
     n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q, d_k^-0.5 unless given.
     initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token begins a
-    document and the state resets. chunk_size: a power of two.
+    document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a power of two.
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Not twice differentiable.
     Raises ArgumentError for other shapes, dtypes, devices and combinations.
     """
+    starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
