@@ -22,6 +22,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "linear_recurrence": (),
     "linear_cross_entropy": (),
     "gated_linear_attention": ("fla",),
+    "attention": (),
 }
 """Ops, and the peers that can stand in for them."""
 _chosen = "auto"

@@ -1,0 +1,200 @@
+"""attention: softmax attention with a closed algebra of score terms, a band, sinks, chunks and documents.
+
+    s_ij = scale (q_i . k_j) + T[h, d] + F_i - F_j       d = offset + i - j >= 0, the distance of key j from query i
+    o_i = sum_j softmax_j(s_ij) v_j                      lse_i = log sum_j exp(s_ij)
+
+T is a table over distances: ALiBi, T5, KERPLE, Sandwich and FIRE are tables built outside by ordinary operations, which also
+carry the table's gradient on to their parameters. F is a cumulative sum a token: FoX (arXiv 2503.02130), CABLE. What acts on
+queries and keys (RoPE and its kin, temperatures) is applied before. Methods that read keys at two kinds of distances
+(Self-Extend, dual chunk attention) are several calls over disjoint keys, joined by `merge`: exact, by lse.
+
+Backward, with P the softmax and delta_i = o_i . do_i - dlse_i (Dao 2023, arXiv 2307.08691):
+
+    dS = P (dO V^T - delta)    dT[h, d] = sum of dS over a diagonal    dF_i = row sum of dS, dF_j = - column sum
+
+No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own attention.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcprobe_kernels.attention import cpu
+from lcprobe_kernels.attention.blockwise import blockwise
+from lcprobe_kernels.attention.reference import Mask, merge, reference
+from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.errors import ArgumentError, check_shape
+
+__all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
+NAME = "attention"
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    table: Tensor | None = None,
+    cumulative: tuple[Tensor, Tensor] | None = None,
+    documents: tuple[Tensor, Tensor] | None = None,
+    mask: Mask | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """A block of queries against the keys up to them; scores and sums in float32 (float64 for float64 inputs).
+
+    q: (batch, seqlen, n_heads, d_qk). k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v); n_kv_heads
+    divides n_heads. table: (n_heads, n_distances) over every distance that is seen. cumulative: F of queries (batch, seqlen,
+    n_heads) and of keys (batch, n_keys, n_heads). documents: numbers (batch, seqlen) and (batch, n_keys) int64, a key is seen
+    where they are equal. mask: null: queries are the last seqlen of the keys, causal. scale: d_qk^-0.5 unless given.
+
+    Returns o (batch, seqlen, n_heads, d_v) in q's dtype, and with `return_lse` lse (batch, seqlen, n_heads), both with
+    gradients. A query that sees no key has o = 0 and lse = -inf. A NaN or Inf reaches every query that sees it; keys that
+    a query does not see may hand it NaN too, never a finite wrong number. Not twice differentiable.
+    Raises ArgumentError for other shapes, dtypes and devices.
+    """
+    seqlen, n_keys = _check(q, k, v, table, cumulative, documents)
+    mask = Mask(n_keys - seqlen) if mask is None else mask
+    _check_mask(mask, seqlen, n_keys, table)
+    scale = float(q.shape[3] ** -0.5 if scale is None else scale)
+    causal = mask.low <= 0 and mask.chunk == 0 and mask.offset == n_keys - seqlen and not 0 <= mask.high < n_keys
+    plain = causal and table is None and cumulative is None and documents is None and not return_lse
+    if plain and (seqlen in (1, n_keys)):
+        o = F.scaled_dot_product_attention(
+            *(t.transpose(1, 2) for t in (q, k, v)),
+            is_causal=seqlen > 1,
+            scale=scale,
+            enable_gqa=q.shape[2] != k.shape[2],
+        )
+        return o.transpose(1, 2), None
+    wide = torch.promote_types(q.dtype, torch.float32)
+    terms = [None, None] if cumulative is None else [f.to(wide) for f in cumulative]
+    docs = [None, None] if documents is None else list(documents)
+    with torch.autocast(q.device.type, enabled=False):
+        table = None if table is None else table.to(wide)
+        o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
+    return o, lse if return_lse else None
+
+
+def _path(device: torch.device, dtype: torch.dtype) -> Any:
+    if path_of(NAME, device, dtype) == "triton":
+        from lcprobe_kernels.attention import triton_path
+
+        return triton_path
+    return cpu
+
+
+@torch.library.custom_op("lcprobe::attention_fwd", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Optional[Tensor],  # noqa: UP045 - schemas are read from these
+    f_q: Optional[Tensor],  # noqa: UP045
+    f_k: Optional[Tensor],  # noqa: UP045
+    docs_q: Optional[Tensor],  # noqa: UP045
+    docs_k: Optional[Tensor],  # noqa: UP045
+    scale: float,
+    mask: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """o and lse."""
+    return _path(q.device, q.dtype).forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
+
+
+@_forward.register_fake
+def _(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[:3], dtype=wide)
+
+
+@torch.library.custom_op("lcprobe::attention_bwd", mutates_args=())
+def _backward(
+    do: Tensor,
+    dlse: Optional[Tensor],  # noqa: UP045
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    lse: Tensor,
+    table: Optional[Tensor],  # noqa: UP045
+    f_q: Optional[Tensor],  # noqa: UP045
+    f_k: Optional[Tensor],  # noqa: UP045
+    docs_q: Optional[Tensor],  # noqa: UP045
+    docs_k: Optional[Tensor],  # noqa: UP045
+    scale: float,
+    mask: Sequence[int],
+    wanted_table: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
+    given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
+    made = _path(q.device, q.dtype).backward(*given)
+    return tuple(t.contiguous() for t in made)
+
+
+@_backward.register_fake
+def _(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
+    wide = torch.promote_types(q.dtype, torch.float32)
+    some = lambda t, wanted=True: q.new_empty(0 if t is None or not wanted else t.shape, dtype=wide)  # noqa: E731
+    return (*(t.new_empty(t.shape) for t in (q, k, v)), some(table, wanted_table), some(f_q), some(f_k))
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, v, table, f_q, f_k, docs_q, docs_k, ctx.scale, ctx.mask = inputs
+    ctx.save_for_backward(q, k, v, *output, table, f_q, f_k, docs_q, docs_k)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, do: Any, dlse: Any) -> Any:
+    q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k = ctx.saved_tensors
+    do = torch.zeros_like(o) if do is None else do
+    wanted = bool(ctx.needs_input_grad[3])
+    made = _backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, ctx.scale, ctx.mask, wanted)
+    dq, dk, dv, dtable, df_q, df_k = made
+    gates = (None, None) if f_q is None else (df_q, df_k)
+    return dq, dk, dv, dtable if wanted else None, *gates, None, None, None, None
+
+
+torch.library.register_autograd("lcprobe::attention_fwd", _gradients, setup_context=_save)
+
+
+def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) -> tuple[int, int]:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor) or tensor.dim() != 4 or not tensor.numel() or not tensor.is_floating_point():
+            given = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ArgumentError(f"{NAME}: {name}", given, "floating (batch, tokens, heads, width), none of them 0")
+    batch, seqlen, n_heads, d_qk = q.shape
+    n_keys, n_kv_heads = k.shape[1:3]
+    if n_heads % n_kv_heads:
+        raise ArgumentError(f"{NAME}: k", f"{n_kv_heads} heads", f"a divisor of q's {n_heads}")
+    check_shape(NAME, "k", k, (batch, n_keys, n_kv_heads, d_qk))
+    check_shape(NAME, "v", v, (batch, n_keys, n_kv_heads, v.shape[3]))
+    others: dict[str, Any] = {"k": k, "v": v, "table": table}
+    if table is not None and (table.dim() != 2 or table.shape[0] != n_heads or not table.is_floating_point()):
+        raise ArgumentError(f"{NAME}: table", f"{table.dtype} of shape {tuple(table.shape)}", f"floating ({n_heads}, distances)")
+    for name, pair, tail in (("cumulative", cumulative, (n_heads,)), ("documents", documents, ())):
+        for which, tensor, n in zip(("queries", "keys"), pair or (), (seqlen, n_keys), strict=bool(pair)):
+            check_shape(NAME, f"{name} of {which}", tensor, (batch, n, *tail))
+            others[f"{name} of {which}"] = tensor
+            if name == "documents" and tensor.dtype != torch.int64:
+                raise ArgumentError(f"{NAME}: {name} of {which}", str(tensor.dtype), "torch.int64")
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != q.device:
+            raise ArgumentError(f"{NAME}: {name}", f"on {tensor.device}", f"on {q.device}, as q is")
+    for name, tensor in (("k", k), ("v", v)):
+        if tensor.dtype != q.dtype:
+            raise ArgumentError(f"{NAME}: {name}", str(tensor.dtype), f"{q.dtype}, as q is")
+    return seqlen, n_keys
+
+
+def _check_mask(mask: Mask, seqlen: int, n_keys: int, table: Tensor | None) -> None:
+    if mask.offset < 0:
+        raise ArgumentError(f"{NAME}: mask.offset", mask.offset, ">= 0")
+    if mask.sinks < 0 or mask.chunk < 0 or mask.high < -1:
+        raise ArgumentError(f"{NAME}: mask", mask, "sinks >= 0, chunk >= 0, high >= -1")
+    if table is not None:
+        farthest = mask.offset + seqlen if mask.high < 0 or mask.sinks else min(mask.high, mask.offset + seqlen)
+        if table.shape[1] < min(farthest, mask.offset + seqlen):
+            raise ArgumentError(f"{NAME}: table", f"{table.shape[1]} distances", f">= {farthest}, the farthest key seen")

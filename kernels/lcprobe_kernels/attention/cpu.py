@@ -1,0 +1,151 @@
+"""attention in blocks of queries: any device, any float dtype, made for a CPU. No score matrix beyond a block is ever held.
+
+A block's rows are taken last first: then a table over distances, laid out backwards, *is* the block of biases when both its
+strides are 1 (row i', key j at place i' + j), so bias and band mask are added from a view of a vector, without a gather. The
+same holds backwards: a block of score gradients whose rows are one longer than they are, read with rows of that length, has
+its distances as columns, and the table's gradient is a sum over rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcprobe_kernels.attention.reference import Mask
+
+BLOCK = 1 << 20
+"""Scores of a block."""
+
+
+def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
+    """See `lcprobe_kernels.attention._forward`."""
+    rule, (batch, seqlen, n_heads, _) = Mask(*mask), q.shape
+    wide = torch.promote_types(q.dtype, torch.float32)
+    o = q.new_empty(batch, seqlen, n_heads, v.shape[3])
+    lse = q.new_empty(batch, seqlen, n_heads, dtype=wide)
+    keys, values = (t.transpose(1, 2).to(wide) for t in (k, v))
+    for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
+        scores = _scores(block, _rows(q, block, wide), keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
+        top = scores.amax(-1, keepdim=True)
+        top = torch.where(top == float("-inf"), 0.0, top)
+        scores.sub_(top).exp_()
+        total = scores.sum(-1, keepdim=True)
+        made = _grouped(scores, keys.shape[1]) @ values[:, :, block.keys]
+        made = made.view(batch, n_heads, -1, v.shape[3]) / torch.where(total == 0, 1.0, total)
+        o[:, block.rows] = made.flip(2).transpose(1, 2).to(o.dtype)
+        lse[:, block.rows] = (top + total.log())[..., 0].flip(2).transpose(1, 2)
+    return o, lse
+
+
+def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
+    """See `lcprobe_kernels.attention._backward`."""
+    rule, (batch, seqlen, n_heads, d_qk) = Mask(*mask), q.shape
+    wide = torch.promote_types(q.dtype, torch.float32)
+    keys, values = (t.transpose(1, 2).to(wide) for t in (k, v))
+    dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    dk, dv = (torch.zeros(t.shape, dtype=wide, device=q.device) for t in (keys, values))
+    shapes = [0 if t is None else t.shape for t in (table if wanted_table else None, f_q, f_k)]
+    dtable, df_q, df_k = (torch.zeros(shape, dtype=wide, device=q.device) for shape in shapes)
+    inner = (do.to(wide) * o.to(wide)).sum(-1)
+    inner = inner if dlse is None else inner - dlse.to(wide)
+    for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
+        rows = _rows(q, block, wide)
+        p = _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
+        log_total = _rows(lse[..., None], block, wide)
+        p.sub_(torch.where(log_total == float("-inf"), float("inf"), log_total)).exp_()
+        back = _rows(do, block, wide)
+        shape = (batch, keys.shape[1], -1, v.shape[3])
+        at, grouped = block.keys, _grouped(p, keys.shape[1])
+        dv[:, :, at] += grouped.transpose(2, 3) @ back.reshape(shape)
+        ds = (back.reshape(shape) @ values[:, :, at].transpose(2, 3)).view(p.shape)
+        ds = ds.sub_(_rows(inner[..., None], block, wide)).mul_(p)
+        grouped = _grouped(ds, keys.shape[1])
+        dq[:, block.rows] = (grouped @ keys[:, :, at]).view(rows.shape).mul_(scale).flip(2).transpose(1, 2).to(dq.dtype)
+        dk[:, :, at] += (grouped.transpose(2, 3) @ rows.reshape(batch, keys.shape[1], -1, d_qk)).mul_(scale)
+        if f_q is not None:
+            df_q[:, block.rows] = ds.sum(-1).flip(2).transpose(1, 2)
+            df_k[:, at] -= ds.sum(2).transpose(1, 2)
+        if dtable.numel():
+            _add_diagonals(dtable, ds, block.distance)
+    dk, dv = (g.transpose(1, 2).to(t.dtype) for g, t in ((dk, k), (dv, v)))
+    return dq, dk, dv, dtable, df_q, df_k
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows `rows` and keys `keys` of the scores, and the distance of the last row from the first key."""
+
+    rows: slice
+    keys: slice
+    distance: int
+
+
+def _blocks(rule: Mask, heads: int, seqlen: int, n_keys: int) -> Iterator[_Block]:
+    """Blocks over all rows, each with the keys that any of its rows may see."""
+    size = min(max(BLOCK // (heads * n_keys), 16), seqlen)
+    for first in range(0, seqlen, size):
+        last = min(first + size, seqlen) - 1
+        low, high = 0, last + rule.offset - max(rule.low, 0) + 1
+        if rule.high >= 0 and not rule.sinks:
+            low = first + rule.offset - rule.high + 1
+        if rule.chunk:
+            low = max(low, ((first + rule.offset) // rule.chunk - rule.chunk_high + 1) * rule.chunk)
+            high = min(high, ((last + rule.offset) // rule.chunk - rule.chunk_low + 1) * rule.chunk)
+        low = min(max(low, 0), n_keys - 1)
+        high = max(min(high, n_keys), low + 1)  # a row that sees nothing still has its place
+        yield _Block(slice(first, last + 1), slice(low, high), last + rule.offset - low)
+
+
+def _rows(t: Tensor, block: _Block, wide: torch.dtype) -> Tensor:
+    """A block's rows of (batch, seqlen, n_heads, d), last row first: (batch, n_heads, rows, d)."""
+    return t[:, block.rows].flip(1).transpose(1, 2).to(wide)
+
+
+def _grouped(scores: Tensor, n_kv_heads: int) -> Tensor:
+    """Heads that share keys put one under the other: products need no repeated keys."""
+    return scores.view(scores.shape[0], n_kv_heads, -1, scores.shape[3])
+
+
+def _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule) -> Tensor:
+    """(batch, n_heads, rows, keys) of a block, rows last first, -inf where a key is not seen."""
+    batch, n_heads, n_rows, d = rows.shape
+    picked = keys[:, :, block.keys]
+    n_keys, device = picked.shape[2], rows.device
+    scores = (rows.mul(scale).reshape(batch, keys.shape[1], -1, d) @ picked.transpose(2, 3)).view(batch, n_heads, n_rows, n_keys)
+    if f_q is not None:
+        scores.add_(_rows(f_q[..., None], block, scores.dtype))
+        scores.sub_(f_k[:, block.keys].transpose(1, 2)[:, :, None].to(scores.dtype))
+    distance = block.distance - torch.arange(n_rows + n_keys - 1, device=device)  # by place i' + j
+    seen = distance >= max(rule.low, 0)
+    banded = rule.high >= 0 and not rule.sinks
+    if banded:
+        seen = seen & (distance < rule.high)
+    bias = torch.zeros((), dtype=scores.dtype, device=device)
+    if table is not None:
+        bias = table[:, distance.clamp(0, table.shape[1] - 1)].to(scores.dtype)
+    bias = torch.where(seen, bias, float("-inf")).view(-1, n_rows + n_keys - 1)
+    scores.add_(bias.as_strided((bias.shape[0], n_rows, n_keys), (n_rows + n_keys - 1, 1, 1)))
+    hidden = None
+    if rule.chunk or (rule.high >= 0 and rule.sinks):
+        at = torch.arange(block.rows.stop - 1, block.rows.start - 1, -1, device=device)
+        hidden = ~rule.visible(at, torch.arange(block.keys.start, block.keys.stop, device=device))
+    if docs_q is not None:
+        other = (docs_q[:, block.rows].flip(1)[:, :, None] != docs_k[:, block.keys][:, None])[:, None]
+        hidden = other if hidden is None else hidden | other
+    return scores if hidden is None else scores.masked_fill_(hidden, float("-inf"))
+
+
+def _add_diagonals(dtable: Tensor, ds: Tensor, distance: int) -> None:
+    """Sum a block of score gradients over batch and diagonals into the table's gradient."""
+    ds = ds.sum(0)
+    n_heads, n_rows, n_keys = ds.shape
+    width = n_rows + n_keys
+    padded = ds.new_zeros(n_heads, n_rows, width)
+    padded[:, :, :n_keys] = ds
+    sums = padded.view(n_heads, -1)[:, : n_rows * (width - 1)].view(n_heads, n_rows, width - 1).sum(1)
+    sums = sums[:, : max(0, min(distance + 1, width - 1))].flip(1)  # places up to the query itself; the future has no distance
+    low = distance + 1 - sums.shape[1]
+    size = min(sums.shape[1], dtable.shape[1] - low)
+    if size > 0:
+        dtable[:, low : low + size] += sums[:, :size]

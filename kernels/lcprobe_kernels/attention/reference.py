@@ -1,0 +1,106 @@
+"""attention as its definition says: every score at once, in any float dtype, on any device. Imports no triton."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query sees; query i stands at `offset` + i among the keys, at distance d = offset + i - j from key j.
+
+    Visible where d >= low, and d < high or j < sinks, and the key's chunk lies chunk_low .. chunk_high - 1 chunks before the
+    query's. high -1: no upper end. chunk 0: no chunks.
+    """
+
+    offset: int = 0
+    low: int = 0
+    high: int = -1
+    sinks: int = 0
+    chunk: int = 0
+    chunk_low: int = 0
+    chunk_high: int = 1
+
+    @property
+    def numbers(self) -> list[int]:
+        """As the registered op takes it."""
+        return list(astuple(self))
+
+    def visible(self, rows: Tensor, keys: Tensor) -> Tensor:
+        """rows: (n,) and keys: (m,) int64 -> (n, m) bool."""
+        at = rows[:, None] + self.offset
+        distance = at - keys
+        seen = distance >= max(self.low, 0)
+        if self.high >= 0:
+            seen = seen & ((distance < self.high) | (keys < self.sinks))
+        if self.chunk:
+            before = at // self.chunk - keys // self.chunk
+            seen = seen & (before >= self.chunk_low) & (before < self.chunk_high)
+        return seen
+
+
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    table: Tensor | None = None,
+    cumulative: tuple[Tensor, Tensor] | None = None,
+    documents: tuple[Tensor, Tensor] | None = None,
+    mask: Mask,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """See `lcprobe_kernels.attention.attention`; o and lse, in the widest of the arguments' dtypes and float32."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    group = q.shape[2] // k.shape[2]
+    q, k, v = q.to(wide), k.to(wide).repeat_interleave(group, 2), v.to(wide).repeat_interleave(group, 2)
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) * scale
+    rows = torch.arange(q.shape[1], device=q.device)
+    keys = torch.arange(k.shape[1], device=q.device)
+    seen = mask.visible(rows, keys)
+    if documents is not None:
+        seen = seen & (documents[0][:, :, None] == documents[1][:, None, :])[:, None]
+    if table is not None:
+        distance = (rows[:, None] + mask.offset - keys).clamp(0, table.shape[1] - 1)
+        scores = scores + table[:, distance].to(wide)
+    if cumulative is not None:
+        f_q, f_k = (f.to(wide).transpose(1, 2) for f in cumulative)
+        scores = scores + f_q[:, :, :, None] - f_k[:, :, None, :]
+    return weighted(scores, seen, v)
+
+
+def weighted(scores: Tensor, seen: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """scores: (batch, n_heads, seqlen, n_keys), seen: the same or fewer dimensions, v: (batch, n_keys, n_heads, d_v) -> o
+    (batch, seqlen, n_heads, d_v) and lse (batch, seqlen, n_heads). A query that sees nothing: o = 0, lse = -inf."""
+    scores = scores.masked_fill(~seen, float("-inf"))
+    top = scores.detach().amax(-1, keepdim=True)
+    top = torch.where(torch.isneginf(top), 0.0, top)
+    weights = (scores - top).exp()
+    total = weights.sum(-1)
+    o = torch.einsum("bhij,bjhd->bihd", weights, v)
+    some = total > 0
+    total = torch.where(torch.isnan(total) | some, total, 1.0)
+    lse = torch.where(some | torch.isnan(total), total.log() + top[..., 0], float("-inf"))
+    return o / total.transpose(1, 2)[..., None], lse.transpose(1, 2)
+
+
+def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Attention over disjoint sets of keys, from each set's (o, lse): exact, whatever the number of sets.
+
+    o: (batch, seqlen, n_heads, d_v), lse: (batch, seqlen, n_heads). Where no set has a key: o = 0, lse = -inf.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    lses = torch.stack([lse for _, lse in parts])
+    top = lses.detach().amax(0)
+    top = torch.where(torch.isneginf(top), 0.0, top)
+    weights = (lses - top).exp()
+    total = weights.sum(0)
+    none = total == 0
+    shares = weights / torch.where(none, 1.0, total)
+    o = sum(share[..., None] * o.to(share.dtype) for share, (o, _) in zip(shares, parts, strict=True))
+    assert isinstance(o, Tensor)
+    lse = torch.where(none, float("-inf"), torch.where(none, 1.0, total).log() + top)
+    return o.to(parts[0][0].dtype), lse
