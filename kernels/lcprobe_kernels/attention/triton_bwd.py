@@ -30,9 +30,9 @@ from lcprobe_kernels.attention.triton_fwd import (
 )
 from lcprobe_kernels.triton_tools import dot, unit
 
-DQ_TILES = {128: (128, 64, 8, 2), 256: (128, 64, 8, 2), 512: (64, 32, 8, 1), 1024: (32, 32, 8, 1)}
-DKV_TILES = {128: (64, 128, 8, 2), 256: (64, 128, 8, 2), 512: (32, 64, 8, 1), 1024: (32, 32, 8, 1)}
-TABLE_TILES = {128: (128, 64, 8, 2), 256: (128, 64, 8, 2), 512: (64, 64, 8, 1), 1024: (32, 32, 8, 1)}
+DQ_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (128, 32, 8, 1), 0: (32, 32, 8, 1)}
+DKV_TILES = {64: (64, 128, 8, 2), 128: (32, 128, 8, 2), 256: (32, 64, 8, 1), 0: (32, 32, 8, 1)}
+TABLE_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (64, 64, 8, 1), 0: (32, 32, 8, 1)}
 """As TILES of the forward pass: rows, keys, warps, stages. For the table, rows are a multiple of keys."""
 ENOUGH = 512
 """Programs of the table's kernel below which tile-diagonals are split."""
@@ -105,7 +105,7 @@ def _dq_kernel(
         ks = rows_of(k + wide * k_l, n, left, k_l, c, DK, BK)
         vs = rows_of(v + wide * v_l, n, left, v_l, e, DV, BV)
         s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
-        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES)
+        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
@@ -170,7 +170,7 @@ def _dkv_kernel(
             qs = rows_of(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
             dos = rows_of(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
             s = dot(ks, tl.trans(qs), INTERPRET, EXACT)
-            s = biased(s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES)
+            s = biased(s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
             weights = tl.exp2(s - norm)
             ds = weights * (dot(vs, tl.trans(dos), INTERPRET, EXACT) - less)
             full = all_seen(
@@ -248,7 +248,7 @@ def _dtable_kernel(
             ks = tl.load(k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :], mask=at & (c < DK)[None, :], other=0.0)
             vs = tl.load(v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :], mask=at & (e < DV)[None, :], other=0.0)
             s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
-            s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES)
+            s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
             ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
             total += tl.where(see, ds, 0.0)
     back = m[:, None] - n[None, :]  # column x of the shifted tile: row r takes key (r - x) mod BN

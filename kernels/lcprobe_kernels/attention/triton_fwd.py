@@ -21,8 +21,8 @@ from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.triton_tools import dot, unit
 
 LOG2E = 1.4426950408889634
-TILES = {128: (128, 128, 8, 3), 256: (128, 64, 8, 3), 512: (64, 64, 8, 2), 1024: (64, 32, 8, 1)}
-"""Bytes of the wider of a query and a value, padded to a power of two -> rows, keys, warps, stages."""
+TILES = {64: (128, 128, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
+"""The wider of a query's and a value's width, padded to a power of two -> rows, keys, warps, stages. 0: float32, at any width."""
 PAD = 256
 """Zeros around the table, so that every distance of a tile can be read: two tiles' sides at most."""
 FREE = ["seqlen", "n_keys", "H", "R", "width", "offset", "low", "high", "sinks", "chunk", "chunk_low", "chunk_high"]
@@ -62,11 +62,21 @@ def all_seen(
 
 
 @triton.jit
-def biased(s, p, j, table, f_q, f_k, scale, HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr):
-    """Scores in units of log 2 from products; `table` points at distance 0. Gates are subtracted before they are rounded."""
+def biased(
+    s, p, j, table, f_q, f_k, scale, HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, INTERPRET: tl.constexpr
+):  # fmt: skip
+    """Scores in units of log 2 from products; `table` points at distance 0. Gates are subtracted before they are rounded.
+
+    A plain load of a tile of biases would be given a layout of its own: shared memory to take it to the products' layout and
+    back, twice the registers, and a pipeline's buffers. As inline assembly it is elementwise, and needs none of it.
+    """
     s = s * scale
     if HAS_TABLE:
-        s += tl.load(table + (p - j))
+        at = table + p.to(tl.int64) - j
+        if INTERPRET:
+            s += tl.load(at)
+        else:
+            s += tl.inline_asm_elementwise("ld.global.nc.b32 $0, [$1];", "=r,l", [at], dtype=tl.float32, is_pure=True, pack=1)
     if HAS_GATES:
         s += (f_q - f_k) * _E
     return s
@@ -137,7 +147,7 @@ def _forward_kernel(
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
         ks = rows_of(k + wide * k_l, n, left, k_l, c, DK, BK)
         s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
-        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES)
+        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
         )  # fmt: skip
@@ -183,11 +193,11 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
 def tile_sizes(q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int) -> tuple[dict, dict]:
     """Powers of two that hold a query, a value and a tile, and how to multiply. Fewer rows than a tile's take a smaller one."""
     widths = {name: max(16, triton.next_power_of_2(n)) for name, n in (("BK", q.shape[-1]), ("BV", v.shape[-1]))}
-    bytes_wide = max(widths.values()) * q.element_size()
-    bm, bn, warps, stages = tiles[min(n for n in tiles if n >= bytes_wide)]
+    exact = q.dtype == torch.float32
+    bm, bn, warps, stages = tiles[0 if exact else min(n for n in tiles if n >= max(widths.values()))]
     bm = min(bm, max(16, triton.next_power_of_2(rows)))
     sizes = {"DK": q.shape[-1], "DV": v.shape[-1], "BM": bm, "BN": bn, **widths}
-    flags = {"INTERPRET": interpreting(), "EXACT": q.dtype == torch.float32, "num_warps": warps, "num_stages": stages}
+    flags = {"INTERPRET": interpreting(), "EXACT": exact, "num_warps": warps, "num_stages": stages}
     return sizes, flags
 
 
