@@ -79,14 +79,6 @@ def attention(
     return o, lse if return_lse else None
 
 
-def _path(device: torch.device, dtype: torch.dtype) -> Any:
-    if path_of(NAME, device, dtype) == "triton":
-        from lcprobe_kernels.attention import triton_path
-
-        return triton_path
-    return cpu
-
-
 @torch.library.custom_op("lcprobe::attention_fwd", mutates_args=())
 def _forward(
     q: Tensor,
@@ -101,7 +93,11 @@ def _forward(
     mask: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """o and lse."""
-    return _path(q.device, q.dtype).forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
+    if path_of(NAME, q.device, q.dtype) == "triton":
+        from lcprobe_kernels.attention import triton_fwd as path
+    else:
+        path = cpu
+    return path.forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
 
 
 @_forward.register_fake
@@ -129,8 +125,12 @@ def _backward(
     wanted_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
+    if path_of(NAME, q.device, q.dtype) == "triton":
+        from lcprobe_kernels.attention import triton_bwd as path
+    else:
+        path = cpu
     given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
-    made = _path(q.device, q.dtype).backward(*given)
+    made = path.backward(*given)
     return tuple(t.contiguous() for t in made)
 
 

@@ -1,13 +1,14 @@
-"""attention backward in Triton: delta; dq; dk, dv and df_k; the table's gradient along tile-diagonals. No atomics: runs repeat to the bit.
+"""attention backward in Triton: delta; dq; dk, dv and df_k; the table's gradient. No atomics: runs repeat to the bit.
 
     dS_ij = P_ij (do_i . v_j - delta_i)      P_ij = exp(s_ij - lse_i)      delta_i = do_i . o_i - dlse_i
 
-    dq_i = scale dS_ij k_j    dk_j = scale dS_ij q_i    dv_j = P_ij do_i    df_k[j] = -sum_i dS_ij    dT[d] = sum over i + offset - j = d
+    dq_i = scale sum_j dS_ij k_j    dk_j = scale sum_i dS_ij q_i    dv_j = sum_i P_ij do_i    df_k[j] = -sum_i dS_ij
 
-df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel forms P and dS anew. In a
-tile at a fixed distance from the diagonal an element's distance depends on its place in the tile alone. So the table's kernel
-adds whole tiles of dS along a tile-diagonal, in registers, and only once, at its end, shifts rows (tl.gather) so that diagonals
-become columns and sums these. Scratch in memory with shifted pointers would do the same for a tile's bytes more a program.
+df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel forms P and dS
+anew. dT[d] is the sum of dS over a diagonal. In a tile at a fixed distance from the diagonal an element's distance depends on
+its place in the tile alone. So the table's kernel adds whole tiles of dS along a tile-diagonal, in registers, and only once, at
+its end, shifts rows (tl.gather) so that diagonals become columns, and sums these. Shifted pointers into scratch would do the
+same without tl.gather, for a tile of float32 a program: 1.3 GB at 64 K tokens and 40 heads.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
 
@@ -205,7 +206,7 @@ def _dtable_kernel(
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Some of the tiles on one tile-diagonal of one head, of all rows of the batch: rows from m BM on, keys `step` BN behind them.
+    """Some of the tiles on one tile-diagonal of one head, in all of the batch: BN keys, `step` BN before BM rows.
 
     parts: (splits, n_heads, diagonals, BM / BN + 1, BN), sums at distance (step + k - 1) BN + x.
     """

@@ -1,4 +1,4 @@
-"""attention forward in Triton: one flash kernel (arXiv 2307.08691) with an online softmax over the tiles of keys that can be seen.
+"""attention forward in Triton: one flash kernel (arXiv 2307.08691), an online softmax over the tiles of keys that can be seen.
 
     s_ij = scale q_i . k_j + T[h, d] + f_q[i] - f_k[j]      d = i + offset - j      o_i = softmax_j(s_ij) v_j
 
@@ -232,7 +232,7 @@ def arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask) -> tuple[li
 
 
 def document_spans(docs_q: Tensor, docs_k: Tensor, bm: int, bn: int) -> tuple[Tensor, Tensor]:
-    """For every tile of rows the tiles of keys, first and past the last, whose documents' range meets its own; and the reverse."""
+    """For every tile of rows the first and past the last tile of keys whose documents' range meets its own; and the reverse."""
     (least_q, most_q), (least_k, most_k) = _ranges(docs_q, bm), _ranges(docs_k, bn)
     meet = (least_q[:, :, None] <= most_k[:, None]) & (most_q[:, :, None] >= least_k[:, None])
     return _spans(meet), _spans(meet.transpose(1, 2))
