@@ -4,4 +4,23 @@ An extension is a class with `Config` and `apply(model, around)`, which changes 
 stays as it is. A new one is a class and a line here.
 """
 
-EXTENSIONS: dict[str, str] = {}
+EXTENSIONS: dict[str, str] = {
+    "pi": "lcprobe.models.extend.rotary:PI",
+    "ntk": "lcprobe.models.extend.rotary:NTK",
+    "ntk_dynamic": "lcprobe.models.extend.rotary:DynamicNTK",
+    "ntk_by_parts": "lcprobe.models.extend.rotary:ByParts",
+    "llama3": "lcprobe.models.extend.rotary:Llama3",
+    "yarn": "lcprobe.models.extend.rotary:YaRN",
+    "resonance": "lcprobe.models.extend.rotary:Resonance",
+    "drop": "lcprobe.models.extend.rotary:Drop",
+    "longrope": "lcprobe.models.extend.longrope:LongRoPE",
+    "self_extend": "lcprobe.models.extend.reread:SelfExtend",
+    "rerope": "lcprobe.models.extend.reread:ReRoPE",
+    "leaky_rerope": "lcprobe.models.extend.reread:LeakyReRoPE",
+    "dca": "lcprobe.models.extend.reread:DualChunk",
+    "lm_infinite": "lcprobe.models.extend.windows:LMInfinite",
+    "streaming": "lcprobe.models.extend.windows:Streaming",
+    "window": "lcprobe.models.extend.windows:Window",
+    "temperature": "lcprobe.models.extend.softmax:Temperature",
+    "logn": "lcprobe.models.extend.softmax:PostHocLogN",
+}
