@@ -197,9 +197,16 @@ class LanguageModel(nn.Module):
     @property
     def max_length(self) -> int | None:
         """Tokens at which a table of positions ends; None: nowhere."""
-        encodings = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
-        ends = [e.max_length for e in encodings if e is not None and e.max_length is not None]
-        return min(ends, default=None)
+        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether sequences must declare their length: what a token sees depends on it."""
+        return any(e.needs_length for e in self._encodings())
+
+    def _encodings(self) -> list[PositionalEncoding]:
+        found = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
+        return [e for e in found if e is not None]
 
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.mamba2 import Mamba2
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,26 @@ class Extension:
     def apply(self, model: LanguageModel, around: Around) -> None:
         """Change the model in place. Raises ConfigError, one line, for a model that the method does not fit."""
         raise NotImplementedError
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """Why there is nothing in this model for the method to act on, in words; None: there is. The model may be on the meta
+        device. Raises ConfigError for settings that can fit no model of its shape."""
+        mixers = [block.mixer for block in model._layers()]
+        encodings = [e for e in (getattr(mixer, "positional", None) for mixer in mixers) if e is not None]
+        if self.acts_on == "attention" and not encodings:
+            return "it has no attention"
+        if self.acts_on == "rotary" and not any(e.family == "rotary" for e in encodings):
+            return "it has no rotary layer"
+        if self.acts_on == "mamba2" and not any(isinstance(mixer, Mamba2) for mixer in mixers):
+            return "it has no Mamba2 layer"
+        return None
+
+
+def extended(model: LanguageModel, extension: Extension, around: Around) -> LanguageModel:
+    """The same model, changed by an extension; at factor 1 nothing is. Raises ConfigError where the method does not fit."""
+    if around.factor != 1:
+        reason = extension.unfit(model, around)
+        if reason is not None:
+            raise ConfigError("pe.extend", type(extension).__name__, f"a method for this model: {reason}")
+        extension.apply(model, around)
+    return model

@@ -37,7 +37,10 @@ class RoPEConfig:
 class Scaling(Protocol):
     """A change of trained frequencies, hashable."""
 
-    needs_length: bool
+    @property
+    def needs_length(self) -> bool:
+        """Whether they depend on the length of the whole sequence."""
+        ...
 
     def __call__(self, frequencies: Tensor, length: int | None) -> tuple[Tensor, float]:
         """frequencies: (pairs,) float64, radians a token; length: of the whole sequence, declared in advance.
