@@ -52,7 +52,8 @@ METHODS = (
     "model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
     "< 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
-    "training length (or the nearest tested length below). Floor: a mean below 0.05 or, where there is a chance "
+    "training length (or the nearest tested length below); at least, where no longer length lies below that by its upper "
+    "bound. Floor: a mean below 0.05 or, where there is a chance "
     "level, no depth above chance. Ceiling: a mean above 0.95.",
     "Task acquired: with the needle directly before the question the lower bound exceeds the middle between what is "
     "scored without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
