@@ -105,7 +105,8 @@ def _ratio(part: Slice | Refused, base: Slice | Refused) -> Ratio | None:
     if isinstance(part, Refused) or isinstance(base, Refused) or not base.hits.any():
         return None
     shared = np.intersect1d(part.index, base.index, assume_unique=True)
-    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared))
+    unit = 1 / min(int(side.trials[:, 0].sum()) for side in (part, base))
+    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared), unit)
     return Ratio(part.value / base.value, low, high)
 
 
