@@ -7,7 +7,7 @@ import numpy as np
 from lcprobe.files import digest_bytes
 from lcprobe.tasks.tokenizer import Tokenizer
 
-SUITE = "2"
+SUITE = "3"
 """Version of the suite: part of every draw, so that numbers of different suites never mix."""
 
 
