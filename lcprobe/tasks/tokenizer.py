@@ -95,6 +95,14 @@ class Tokenizer:
         self._pieces[text] = made
         return made
 
+    def pieces(self, texts: list[str]) -> list[np.ndarray]:
+        """The pieces of many texts, on all cores; not remembered. Raises EpisodeError as `piece` does."""
+        n, made = len(self._anchor), self.encode_batch([ANCHOR + text for text in texts])
+        for text, ids in zip(texts, made, strict=True):
+            if ids[:n].tolist() != self._anchor or len(ids) == n:
+                raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
+        return [ids[n:] for ids in made]
+
     def keeps_apart(self, string: str, mark: str) -> bool:
         """Whether the ids of a word followed by a punctuation mark are those of the word, then those of the mark."""
         if mark not in self._fused:
