@@ -68,8 +68,10 @@ def _states_kernel(
         s = softplus(v)
         if HAS_LIMIT:
             s = tl.where(s < dt_min, dt_min, tl.where(s > dt_max, dt_max, s))  # lets NaN through
-        s = tl.where(live, s, 0.0)
-        decay = tl.cumsum(s * a, 0)
+        # a step that is not finite stays out of the running sum, which later documents share, and is NaN itself
+        known = tl.abs(s * a) < float("inf")
+        s = tl.where(live, tl.where(known, s, float("nan")), 0.0)
+        decay = tl.cumsum(tl.where(live & known, s * a, 0.0), 0)
         at = (row * n_chunks + chunk) * Q * H + head + i * H
         if part == 0:
             tl.store(steps + at, s)
@@ -88,8 +90,12 @@ def _states_kernel(
             )  # fmt: skip
             total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
             weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)
-            kept = tl.where(last == before, tl.exp(total), 0.0)
-            state = state * kept + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
+            if HAS_STARTS:  # chosen, not multiplied by 0: NaN stays in its document
+                xs = tl.where((own == last)[:, None], xs, 0.0).to(xs.dtype)
+                bs = tl.where((own == last)[:, None], bs, 0.0).to(bs.dtype)
+                weight = tl.where(own == last, weight, 0.0)
+            carried = tl.where(last == before, state * tl.exp(total), 0.0)
+            state = carried + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
     if WANT_STATE:
         tl.store(final + own_state + tile, state, mask=inside)
 
@@ -115,18 +121,25 @@ def _scan_kernel(
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
-    weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
-    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, EXACT)
+    # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where it is seen
+    finite = tl.abs(xs.to(tl.float32)) < float("inf")
+    factor = tl.where(tl.min(finite.to(tl.int32), 1) > 0, s, float("nan"))
+    kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
+    weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept * factor[None, :]
+    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), tl.where(finite, xs, 0.0).to(xs.dtype), INTERPRET, EXACT)
     if HAS_PAST:
         width = R * P
         place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
         inside = (n < N)[:, None] & (p < P)[None, :]
         state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
-        past = tl.where(own == before, tl.exp(decay), 0.0)
-        out += past[:, None] * dot_state(cs, state, INTERPRET, EXACT)
+        past = tl.exp(decay)[:, None] * dot_state(cs, state, INTERPRET, EXACT)
+        out += tl.where((own == before)[:, None], past, 0.0) if HAS_STARTS else past
     if HAS_D:
         out += tl.load(D + head) * xs.to(tl.float32)
     tl.store(y + ((row * seqlen + first) * H + head) * P + i[:, None] * (H * P) + p[None, :], out, mask=wide_p)
+    lost = tl.sum(s * 0.0, 0)
+    if lost != lost:  # backward reads l, and must not take a decay across such a step for known
+        tl.store(log + at, decay + tl.cumsum(s * 0.0, 0))
 
 
 def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
