@@ -2,7 +2,11 @@
 
 mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every chunk's
 state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each program of the
-scan forms its own C B^T on chip. Offsets that a row or a chunk multiplies are 64-bit.
+scan forms its own C B^T on chip.
+
+No offset passes 2^31 in 32 bits: row, head, group and a chunk's first token are 64-bit before a stride multiplies them. What
+stays 32-bit is a place inside one chunk, i * stride with i < 128, for which `near` keeps strides below 2^24, and a
+place inside one group's state or (q, q) product.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -50,7 +54,7 @@ def _states_kernel(
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering state."""
-    part, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
     width, group = R * P, head // R
     tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
@@ -108,7 +112,7 @@ def _scan_kernel(
     HAS_D: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_PAST: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     t = chunk * Q + i
     live = t < seqlen
@@ -147,7 +151,7 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     batch, seqlen, h, p = x.shape
     g, n = B.shape[2:]
     r, c = h // g, -(-seqlen // q)
-    x, B, C = (unit(t) for t in (x, B, C))
+    x, dt, B, C = near(unit(x)), near(dt), near(unit(B)), near(unit(C))
     new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=x.device)  # noqa: E731
     steps, log, entering, last = new(batch, c, q, h), new(batch, c, q, h), new(batch, c, g, n, r * p), new(batch, g, n, r * p)
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
@@ -171,6 +175,11 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
         HAS_D=D is not None, HAS_STARTS=starts is not None, HAS_PAST=has_past, **tiles,
     )  # fmt: skip
     return y, final, steps, log, entering
+
+
+def near(t: Tensor) -> Tensor:
+    """The tensor, copied where tokens lie so far apart that a place inside a chunk would not fit 32 bits."""
+    return t if t.stride(1) < 1 << 24 else t.contiguous()
 
 
 def tile_sizes(x: Tensor, q: int, p: int, n: int) -> dict:
