@@ -139,7 +139,7 @@ def test_tokens_that_lie_far_apart_are_read_where_they_are(path):
     """A chunk's last token begins 2^31 elements after its first."""
     inputs = draw_inputs((1, 129, (1, 1), (4, 3)), seed=13, dtype=torch.float16)
     five = [inputs[k] for k in ("x", "dt", "A", "B", "C")]
-    stride = (1 << 24) + 1000
+    stride = (1 << 24) + (1 << 18)
     far = torch.empty(129 * stride, dtype=torch.float16, device=DEVICE).as_strided((1, 129, 1, 4), (0, stride, 4, 1))
     far.copy_(five[0])
     with backends.using(path):
