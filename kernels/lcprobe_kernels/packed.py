@@ -1,5 +1,5 @@
-"""Packed documents: where they begin. Inside ops that is `starts` (batch, seqlen), True at a document's first token; callers
-may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`) instead, and are converted here."""
+"""Packed documents: where they begin, and how far a token reaches. Inside ops that is `starts` (batch, seqlen), True at a
+document's first token; callers may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`) instead."""
 
 import torch
 from torch import Tensor
@@ -68,3 +68,19 @@ def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
 @_starts.register_fake
 def _(cu_seqlens, batch, seqlen):
     return torch.empty((batch, seqlen), dtype=torch.bool, device=cu_seqlens.device)
+
+
+def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None) -> Tensor:
+    """The tokens that come at or after a marked one of their document, like `marked` (batch, seqlen, ...) bool.
+
+    starts: the first dimensions of `marked`, True where a document begins. before: `marked` without seqlen, what stands ahead
+    of the first token and counts until a document begins.
+    """
+    token = torch.arange(marked.shape[1], device=marked.device).view(-1, *(1,) * (marked.dim() - 2))
+    last = token.where(marked, -2).cummax(1).values
+    if before is not None:
+        last = torch.where(before[:, None], last.clamp_min(-1), last)
+    if starts is None:
+        return last > -2
+    starts = starts.view(*starts.shape, *(1,) * (marked.dim() - starts.dim()))
+    return last >= token.where(starts, -1).cummax(1).values

@@ -56,6 +56,10 @@ def gated_linear_attention(
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Not twice differentiable.
     Raises ArgumentError for other shapes, dtypes, devices and combinations.
+
+    NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it; from it to
+    its document's end those of its head are NaN, never finite garbage. Not confined: gradients, which may be NaN in all of
+    the row; a GPU, where NaN may also fill its chunk and the documents after it.
     """
     starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
@@ -135,13 +139,13 @@ def _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, star
     initial = None if initial_state is None else initial_state.to(wide)
     first = None if starts is None else starts[:, :, None, None]
     if first is not None:
-        w = w.masked_fill(first, 0.0)
+        w = torch.where(first, w * 0, w)  # NaN stays
     if beta is not None:
         beta = beta.to(wide)[..., None]
         a, v = -beta * w * k, beta * v
     elif a is not None and b is not None:
         a, b = a.to(wide), b.to(wide)
-        a = a if first is None else a.masked_fill(first, 0.0)
+        a = a if first is None else torch.where(first, a * 0, a)
     if bonus is None:
         o, state, _ = gated_linear_attention_fwd(q, k, v, w, a, b, initial, True, chunk_size)
         return o, state

@@ -55,6 +55,11 @@ def ssd(
 
     Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state).
     Raises ArgumentError for other shapes and dtypes.
+
+    NaN or infinity in a token: outputs before it, of other documents and of other heads (of other groups, in B or C) are as
+    without it; from it to its document's end they are NaN where it reaches them, never finite garbage. In Triton NaN in some
+    of x's head_dim may make all of the head NaN. Not confined: gradients, which may be NaN in all of the row; PyTorch's path on
+    a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
     """
     starts = chosen_starts("ssd", x, starts, cu_seqlens, initial_state)
     _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size)
