@@ -143,10 +143,6 @@ def _backward(
     wanted_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
-    if path_of(NAME, q.device, q.dtype) == "triton":
-        from lcprobe_kernels.attention import triton_bwd as path
-    else:
-        path = cpu
     given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
     made = _module(q.device, q.dtype, "bwd").backward(*given)
     return tuple(t.contiguous() for t in made)
