@@ -37,8 +37,8 @@ class RunFacts:
     """Label of the method that changed it without training; none: as trained."""
     base: str = ""
     """Name of the same model as trained; empty: its own."""
-    causal: bool = True
-    """False: what a token sees depends on the declared length of the whole sequence."""
+    not_causal: str = ""
+    """What makes a token's output depend on the declared length of the whole sequence: method | factor; empty: nothing."""
 
 
 @dataclass(frozen=True)

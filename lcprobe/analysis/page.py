@@ -209,11 +209,11 @@ def _extensions(results: Results) -> list[Table]:
 
 
 def _not_causal(results: Results) -> list[str]:
-    """Which columns are not causal by design."""
-    found = [run.name for run in results.study.runs if not run.causal]
-    if not found:
-        return []
-    return [f"Not causal by design, as what a token sees depends on the length of the whole sequence: {', '.join(found)}."]
+    """Which columns are not causal by design, and which by a factor that follows the length."""
+    said = {"method": "Not causal by design: what a token sees depends on the length of the whole sequence",
+            "factor": "The factor follows the length of the whole sequence (pe.factor=auto)"}  # fmt: skip
+    found = {why: [run.name for run in results.study.runs if run.not_causal == why] for why in said}
+    return [f"{said[why]}: {', '.join(names)}." for why, names in found.items() if names]
 
 
 def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:

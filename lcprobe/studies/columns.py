@@ -46,9 +46,11 @@ class Column:
         return Around(self.target.config.train.context_length, factor, text)
 
     @property
-    def causal(self) -> bool:
-        """False: what a token sees depends on the length of the whole sequence, by the method or by a factor left to it."""
-        return self.extension is None or (self.extension.causal and self.around().factor is not None)
+    def not_causal(self) -> str:
+        """What makes a token's output depend on the length of the whole sequence: method | factor; empty: nothing does."""
+        if self.extension is not None and not self.extension.causal:
+            return "method"
+        return "factor" if self.around().factor is None else ""
 
     @property
     def changes(self) -> str:

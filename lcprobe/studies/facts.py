@@ -68,7 +68,7 @@ def _run_facts(column: Column) -> RunFacts:
         metrics=metrics if column.method is None else [],
         extension=column.label,
         base=target.name,
-        causal=column.causal,
+        not_causal=column.not_causal,
     )
 
 
