@@ -8,10 +8,12 @@ import pyarrow as pa
 SCHEMA = pa.schema(
     [
         # who was asked
-        ("model", pa.string()),  # run name within the study
+        ("model", pa.string()),  # run name within the study, and the label of a method: rope, rope+yarn
         ("checkpoint", pa.string()),  # digest of the weights, 16 hex
         ("step", pa.int64()),
         ("tokens", pa.int64()),  # trained on so far
+        ("extension", pa.string()),  # label of the method that changed the model; none: as trained
+        ("factor", pa.float64()),  # times the training length that it reaches for at this length
         # what was asked: factors
         ("suite", pa.string()),
         ("task", pa.string()),  # name in probe.tasks

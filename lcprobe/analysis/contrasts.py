@@ -7,6 +7,7 @@ beside an interval of the mean difference over samples. Holm's correction inside
                         formats that differ in one factor, at every length: one false claim about M on T in twenty such pairs
     models on T         groups of runs against each other over all depths, at every format and length
     cells of models, T  the same cell by cell
+    extensions on T     every method that changes trained runs against them as trained, at every format and length
 
 Lost in the middle = mean of the ends minus the middle third, with primacy (start - middle) and recency (end - middle) apart,
 and only where the slice is neither at floor nor at ceiling (reference: Liu et al. 2023, arXiv 2307.03172).
@@ -26,6 +27,7 @@ from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.intervals import difference_bounds, holm, sign_flip, welch_bounds
 
 ALPHA = 0.05
+AS_TRAINED = "none"
 EDGE = 0.1
 """Depths up to this from either end count as start and end."""
 
@@ -34,7 +36,7 @@ EDGE = 0.1
 class Contrast:
     """first - second. p_holm: adjusted inside `family`. refused: why there is no test; then the numbers are None.
 
-    kind: length | lost in the middle | primacy | recency | format | model | model cell. seeds: 95 % bounds of the difference
+    kind: length | lost in the middle | primacy | recency | format | model | model cell | extension. seeds: 95 % bounds of it
     over training seeds (Welch), where both groups have at least two runs.
     """
 
@@ -82,6 +84,7 @@ def contrasts(data: Measured) -> list[Contrast]:
                 made += _position(data, run, task, format)
             made += _formats(data, run, task)
         made += _models(data, task)
+        made += _extensions(data, task)
     return adjusted(made)
 
 
@@ -181,7 +184,8 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:
 def _models(data: Measured, task: TaskFacts) -> list[Contrast]:
     groups: dict[str, list[str]] = {}
     for run in data.study.runs:
-        groups.setdefault(run.group, []).append(run.name)
+        if run.extension == AS_TRAINED:
+            groups.setdefault(run.group, []).append(run.name)
     made = []
     for (a, runs_a), (b, runs_b) in combinations(groups.items(), 2):
         for format in data.formats(task.name):
@@ -197,6 +201,25 @@ def _models(data: Measured, task: TaskFacts) -> list[Contrast]:
                 for depth in dict.fromkeys(first.depths):
                     blank = _blank("model cell", f"cells of models, {task.name}", where, length, f"{what} at depth {depth:g}")
                     made.append(tested(blank, [(Fraction(1), first.only([depth]))], second.only([depth])))
+    return made
+
+
+def _extensions(data: Measured, task: TaskFacts) -> list[Contrast]:
+    """Runs of one group and method against the same runs as trained, on the same samples."""
+    changed: dict[tuple[str, str], list[RunFacts]] = {}
+    for run in data.study.runs:
+        if run.extension != AS_TRAINED:
+            changed.setdefault((run.group, run.extension), []).append(run)
+    made = []
+    for (group, label), runs in changed.items():
+        for format in data.formats(task.name):
+            for length in data.lengths(task.name, format):
+                names = [run.name for run in runs], [run.base for run in runs]
+                sides = [[data.slice(Where(n, task.name, format), length) for n in side] for side in names]
+                where = Where(group, task.name, format)
+                blank = _blank("extension", f"extensions on {task.name}", where, length, f"{label} − as trained")
+                whole = _pair(blank, *map(_pooled, sides), task, "both")
+                made.append(replace(whole, seeds=_over_seeds(sides)) if whole.p is not None else whole)
     return made
 
 

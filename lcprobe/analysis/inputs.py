@@ -33,6 +33,12 @@ class RunFacts:
     metrics: list[dict[str, float]] = field(default_factory=list)
     """Rows of metrics.csv: tokens, train/loss, train/text_loss, train/answer_loss, train/lr, train/grad_norm,
     train/tokens_per_second, and probe rows (probe/<task>@<length>); absent values are absent keys."""
+    extension: str = "none"
+    """Label of the method that changed it without training; none: as trained."""
+    base: str = ""
+    """Name of the same model as trained; empty: its own."""
+    not_causal: str = ""
+    """What makes a token's output depend on the declared length of the whole sequence: method | factor; empty: nothing."""
 
 
 @dataclass(frozen=True)

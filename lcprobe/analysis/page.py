@@ -71,6 +71,7 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
         _section("context", "Plain text by position", prose.CONTEXT_TEXT, figures, ["context"], _text(results)),
         _section("formats", "Formats", prose.FORMAT_TEXT, figures, ["formats"], _format_pairs(results)),
         _section("models-compared", "Models against each other", prose.MODEL_TEXT, figures, [], _pairs(results)),
+        _section("extensions", "Extensions", [*prose.EXTENSION_TEXT, *_not_causal(results)], figures, [], _extensions(results)),
         _section("training", "Training", prose.TRAINING_TEXT, figures, ["training"], []),
         Section("wrong", "Wrong answers", prose.WRONG_TEXT, tables=[_wrong(results)]),
         Section("cells", "All cells", prose.CELLS_TEXT, tables=[_cells(results)]),
@@ -194,6 +195,25 @@ def _pairs(results: Results) -> list[Table]:
         rows.append([c.subject, c.task, c.format, _value(c.length), *_numbers(c), seeds])
     table = _contrast_table("Pairs of models", rows, ["length"])
     return [Table(table.title, table.caption, [*table.columns, "over seeds"], rows)]
+
+
+def _extensions(results: Results) -> list[Table]:
+    """Gain over as trained; the interval over training seeds beside it, where there are several."""
+    seeds = ["" if c.seeds is None else span_text(*c.seeds) for c in results.of("extension")]
+    rows = [[c.subject, c.task, c.format, c.what, _value(c.length), *_numbers(c)] for c in results.of("extension")]
+    table = _contrast_table("Gain over the model as trained", rows, ["method", "length"])
+    if any(seeds):
+        rows = [[*row, s] for row, s in zip(rows, seeds, strict=True)]
+        return [Table(table.title, table.caption, [*table.columns, "over seeds"], rows)]
+    return [table]
+
+
+def _not_causal(results: Results) -> list[str]:
+    """Which columns are not causal by design, and which by a factor that follows the length."""
+    said = {"method": "Not causal by design: what a token sees depends on the length of the whole sequence",
+            "factor": "The factor follows the length of the whole sequence (pe.factor=auto)"}  # fmt: skip
+    found = {why: [run.name for run in results.study.runs if run.not_causal == why] for why in said}
+    return [f"{said[why]}: {', '.join(names)}." for why, names in found.items() if names]
 
 
 def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:

@@ -32,6 +32,10 @@ MODEL_TEXT = (
     "Paired by sample: every model is asked the same questions about the same text. Differences of single cells "
     "(McNemar) are in contrasts.csv.",
 )
+EXTENSION_TEXT = (
+    "Trained models changed without training, at evaluation alone, against the same weights as trained: the same questions "
+    "about the same text, paired by sample. At factor 1 a method is the model as trained, bit for bit.",
+)
 TRAINING_TEXT = ("Each batch is new, so that the training loss is a held-out loss.",)
 WRONG_TEXT = ("Drawn at random from the wrong answers, the same ones each time.",)
 CELLS_TEXT = (
@@ -51,8 +55,8 @@ METHODS = (
     "(Hesterberg 2015). All intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
     "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
-    "model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
-    "< 0.05 after Holm.",
+    "model and task; models on a task over depths; models on a task cell by cell; extensions "
+    "of the models on a task. Resolved means p < 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
     "training length (or the nearest tested length below); at least, where no longer length lies below that by its upper "
     "bound. Floor: a mean below 0.05 or, where there is a chance "

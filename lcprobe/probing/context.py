@@ -89,6 +89,7 @@ def run_context(
     facts = {
         "checkpoint": subject.digest,
         "name": subject.name,
+        "changes": subject.changes,
         "suite": SUITE,
         "context": plain(probe),
         "context_length": context_length,

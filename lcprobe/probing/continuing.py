@@ -1,7 +1,8 @@
 """Continuations of prompts of any lengths: log-likelihoods and greedy text, for prompts that we did not make.
 
 Nothing is padded on the left, where a recurrent state would see it, and nothing is cut. Prompts of similar length go through
-the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together.
+the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together. A model
+whose tokens depend on the length of the whole sequence is told prompt and continuation, and reads prompts of one length together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,8 @@ class Continuer:
     """Continues prompts with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`.
 
     chunk: tokens of a prefill step. batch_tokens: tokens of prompts held together. A model that cannot go past some length
-    says so as `max_length`; longer prompts are refused.
+    says so as `max_length`; longer prompts are refused. One that `needs_length` gets `new_state(batch, length)`: prompt and
+    the longest continuation that is asked of it.
     """
 
     def __init__(self, model: Any, device: torch.device | str, chunk: int, batch_tokens: int):
@@ -43,7 +45,8 @@ class Continuer:
             shared.setdefault(tuple(int(i) for i in context), []).append(number)
         found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
         contexts = list(shared)
-        for rows, state, last in self._prefilled(contexts):
+        longest = [max(len(pairs[number][1]) for number in numbers) for numbers in shared.values()]
+        for rows, state, last in self._prefilled(contexts, longest):
             asked = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
             size = max(1, self.batch_tokens // len(contexts[rows[0]]))
             for lo in range(0, len(asked), size):
@@ -64,7 +67,7 @@ class Continuer:
         for prompt, n in zip(prompts, steps, strict=True):
             self._check(prompt, n)
         said: list[list[int]] = [[] for _ in prompts]
-        for rows, state, hidden in self._prefilled(prompts):
+        for rows, state, hidden in self._prefilled(prompts, steps):
             going = list(rows)
             while going:
                 token = self.model.logits(hidden).argmax(-1)
@@ -79,22 +82,31 @@ class Continuer:
                     hidden = out[:, -1]
         return said
 
-    def _prefilled(self, prompts: Sequence[Ids]) -> Iterator[tuple[list[int], Any, Tensor]]:
-        """Prompts of equal length together, longest batches first: which they are, the state after them, the last hidden."""
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    def _prefilled(self, prompts: Sequence[Ids], more: Sequence[int]) -> Iterator[tuple[list[int], Any, Tensor]]:
+        """Prompts of equal length together, longest batches first: which they are, the state after them, the last hidden.
+
+        more: tokens that may follow each prompt.
+        """
+        declared = getattr(self.model, "needs_length", False)
+        sizes = [(len(prompt), n) if declared else (len(prompt), 0) for prompt, n in zip(prompts, more, strict=True)]
+        order = sorted(range(len(prompts)), key=lambda i: (-sizes[i][0], -sizes[i][1]))
         while order:
             size = max(1, self.batch_tokens // len(prompts[order[0]]))
+            if declared:
+                size = min(size, sum(sizes[i] == sizes[order[0]] for i in order))
             batch, order = order[:size][::-1], order[size:]
-            yield from self._prefill(batch, [prompts[i] for i in batch])
+            length = sum(sizes[batch[0]]) if declared else None
+            yield from self._prefill(batch, [prompts[i] for i in batch], length)
 
-    def _prefill(self, which: list[int], prompts: list[Ids]) -> Iterator[tuple[list[int], Any, Tensor]]:
-        """prompts: shortest first. One pass in chunks that also end where a prompt ends."""
+    def _prefill(self, which: list[int], prompts: list[Ids], length: int | None) -> Iterator[tuple[list[int], Any, Tensor]]:
+        """prompts: shortest first. One pass in chunks that also end where a prompt ends. length: declared for all."""
         ids = np.zeros((len(prompts), len(prompts[-1])), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt
         tokens = torch.from_numpy(ids).to(self.device)
         ends = sorted({len(p) for p in prompts} | set(range(self.chunk, ids.shape[1], self.chunk)))
-        state, lo = self.model.new_state(len(prompts)), 0
+        state = self.model.new_state(len(prompts)) if length is None else self.model.new_state(len(prompts), length)
+        lo = 0
         for hi in ends:
             hidden, state = self.model.hidden(tokens[:, lo:hi], state=state)
             here = sum(len(p) == hi for p in prompts)

@@ -27,12 +27,19 @@ Say = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """Who is probed. digest: of its weights; step and tokens: how far it was trained."""
+    """Who is probed. digest: of its weights; step and tokens: how far it was trained.
+
+    extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its factor at a
+    length.
+    """
 
     name: str
     digest: str
     step: int
     tokens: int
+    extension: str = "none"
+    changes: str = "none"
+    factor_at: Callable[[int], float] = lambda _: 1.0
 
 
 def run_plan(
@@ -51,6 +58,8 @@ def run_plan(
             "cells": unit.rows(),
             "scoring": scoring,
             "name": subject.name,
+            "changes": subject.changes,
+            "factor": subject.factor_at(unit.length),
         }
         for unit in plan.units
     ]
@@ -175,6 +184,8 @@ def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subje
         "checkpoint": subject.digest,
         "step": subject.step,
         "tokens": subject.tokens,
+        "extension": subject.extension,
+        "factor": subject.factor_at(unit.length),
         "suite": SUITE,
         "task": unit.task,
         "haystack": unit.formats.haystack,

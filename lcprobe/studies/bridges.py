@@ -24,8 +24,9 @@ from lcprobe.probing.harness import (
     require_harness,
     run_task,
 )
+from lcprobe.studies.columns import Column, columns_of, loaded
 from lcprobe.studies.evaluate import chosen
-from lcprobe.studies.session import Target, device, loaded
+from lcprobe.studies.session import device
 from lcprobe.studies.status import versions
 from lcprobe.studies.study import print_rows
 from lcprobe.tasks.frozen import FrozenFile, read_frozen
@@ -53,21 +54,25 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
     if len({t.digest for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
+    columns, left_out = columns_of(targets, config.pe)
     made = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
-    for target in targets:
-        model, subject = loaded(target)
+    for note in left_out:
+        Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
+    for column in columns:
+        model, subject = loaded(column, device())
         facts = {"model": subject.name, "checkpoint": subject.digest, "tokens_trained": subject.tokens, "versions": versions()}
+        facts |= {"extension": subject.extension}
         continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
         if made:
             for name in made.by_name:
                 rows, document = _harness(made, name, continuer, tokenizer, config)
-                write_json(out / "harness" / f"{_file_name(target, name)}.json", {**document, **facts})
-                table["harness"] += [{"model": target.name, **row} for row in rows]
+                write_json(out / "harness" / f"{_file_name(column, name)}.json", {**document, **facts})
+                table["harness"] += [{"model": column.name, **row} for row in rows]
         for file in frozen:
             row, document = _frozen(file, continuer, tokenizer, config)
-            write_json(out / "frozen" / f"{_file_name(target, document['name'])}.json", {**document, **facts})
-            table["frozen"].append({"model": target.name, **row})
+            write_json(out / "frozen" / f"{_file_name(column, document['name'])}.json", {**document, **facts})
+            table["frozen"].append({"model": column.name, **row})
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TITLES[kind])
@@ -119,5 +124,5 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _file_name(target: Target, name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{target.name}.{name}")
+def _file_name(column: Column, name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{column.name}.{name}")

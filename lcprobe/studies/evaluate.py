@@ -16,11 +16,12 @@ from lcprobe.files import owned
 from lcprobe.studies.cheat import cheat_study
 from lcprobe.studies.facts import facts_of
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.session import Session, Target, find_targets, open_session, probe
+from lcprobe.studies.session import Session, open_session, probe
+from lcprobe.studies.targets import Target, find_targets
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker
 
-SETTABLE = ("probe", "track", "study", "kernels")
+SETTABLE = ("probe", "pe", "track", "study", "kernels")
 """Sections that can be set for trained models: the others say how they were trained."""
 
 
@@ -98,7 +99,7 @@ def cheat_on(folders: list[Path], mapping: Mapping[str, Any]) -> None:
 
 def print_grid(session: Session) -> None:
     """What will be asked, what it costs, and what it can see."""
-    plan, n_models = session.plan, len(session.targets)
+    plan, n_models = session.plan, len(session.columns)
     cells = [row for unit in plan.units for row in unit.rows()]
     console = Console()
     console.print(
@@ -109,6 +110,10 @@ def print_grid(session: Session) -> None:
     depths = len({row["depth"] for row in main})
     for name, value in detectable(n, depths).items():
         console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
+    if n_models > len(session.targets):
+        for column in session.columns:
+            factor = "" if column.method is None else f", factor {column.method.factor or 'auto'}"
+            console.print(f"  column: {column.name} ({column.label}{factor})", markup=False, highlight=False, soft_wrap=True)
     for note in plan.notes:
         console.print(f"  left out: {note}", markup=False)
 
@@ -141,7 +146,11 @@ def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any])
 def _tracker(session: Session, config: Config) -> Any:
     if config.track.wandb == "off":
         return NoTracker()
-    facts = {"targets": {t.name: str(t.checkpoint.name) for t in session.targets}, "probe": plain(config.probe)}
+    facts = {
+        "targets": {t.name: str(t.checkpoint.name) for t in session.targets},
+        "probe": plain(config.probe),
+        "pe": plain(config.pe),
+    }
     name = f"{config.study.name}/probe"
     return WandbTracker(
         config.track, session.out, name=name, group=config.study.name, job_type="probe", tags=["probe"], facts=facts

@@ -9,9 +9,11 @@ from lcprobe.config import to_yaml
 from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
-from lcprobe.studies.session import Session, Target
+from lcprobe.studies.columns import Column
+from lcprobe.studies.session import Session
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.sweep import spread_of
+from lcprobe.studies.targets import Target
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.tasks.episode import Factors
 from lcprobe.training.checkpoint import load_progress
@@ -19,7 +21,7 @@ from lcprobe.training.checkpoint import load_progress
 
 def facts_of(session: Session) -> StudyFacts:
     """What the report prints beside the records."""
-    runs = [_run_facts(target) for target in session.targets]
+    runs = [_run_facts(column) for column in session.columns]
     counts = [run.params for run in runs]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
@@ -42,13 +44,14 @@ def facts_of(session: Session) -> StudyFacts:
     )
 
 
-def _run_facts(target: Target) -> RunFacts:
+def _run_facts(column: Column) -> RunFacts:
+    target = column.target
     status = read_status(target.run_folder) if target.run_folder else {}
     progress = load_progress(target.checkpoint)
     cost = model_cost(target.config.model, target.config.train.context_length)
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
-        name=target.name,
+        name=column.name,
         group=status.get("group", target.name),
         layout=target.config.model.layout,
         seed=target.config.seed,
@@ -62,7 +65,10 @@ def _run_facts(target: Target) -> RunFacts:
         skipped_steps=progress.skipped,
         checkpoint=digest_file(target.checkpoint / "model.safetensors")[:16],
         tuned=status.get("tuned", "not swept"),
-        metrics=metrics,
+        metrics=metrics if column.method is None else [],
+        extension=column.label,
+        base=target.name,
+        not_causal=column.not_causal,
     )
 
 

@@ -221,7 +221,7 @@ def _unlike(drafts: list[tuple[str, str, Config]]) -> None:
             raise ConfigError("grid", f"two runs called {name}", "labels that differ")
     first = drafts[0][2]
     for name, _, config in drafts[1:]:
-        for key in ("study", "probe", "match", "track"):
+        for key in ("study", "probe", "pe", "match", "track"):
             if getattr(config, key) != getattr(first, key):
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 

@@ -91,6 +91,8 @@ def _of_model(
         "checkpoint": np.full(rows, "a1b2c3d4e5f60718"),
         "step": np.full(rows, 1953),
         "tokens": np.full(rows, 2_000_000),
+        "extension": np.full(rows, "none"),
+        "factor": np.full(rows, 1.0),
         "suite": np.full(rows, "1"),
         "distance": pa.array(c["distance"], mask=no_value),
         "realised_depth": c["depth"],

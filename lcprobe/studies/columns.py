@@ -1,0 +1,119 @@
+"""Columns of a report: every model as trained, and changed by each method of `pe.extend` that finds something in it to change."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.choices import choose, plain
+from lcprobe.data.prepare import Prepared
+from lcprobe.errors import ConfigError
+from lcprobe.files import digest_file, digest_json
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
+from lcprobe.models.extend.contract import Around, Extension, extended
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.runner import Subject
+from lcprobe.seeds import Stream
+from lcprobe.studies.targets import Target
+from lcprobe.training.checkpoint import load_model, load_progress
+from lcprobe.training.module import at_step
+
+
+@dataclass(frozen=True)
+class Column:
+    """A target, as trained or with a method."""
+
+    target: Target
+    method: Method | None = None
+    extension: Extension | None = None
+
+    @property
+    def name(self) -> str:
+        """In records and report: `rope`, `rope+yarn`."""
+        return self.target.name if self.method is None else f"{self.target.name}+{self.method.label}"
+
+    @property
+    def label(self) -> str:
+        """Of the method."""
+        return AS_TRAINED if self.method is None else self.method.label
+
+    def around(self, text: Callable[[int, int, int], Tensor] | None = None) -> Around:
+        """What the method may know."""
+        factor = 1.0 if self.method is None else self.method.factor
+        return Around(self.target.config.train.context_length, factor, text)
+
+    @property
+    def not_causal(self) -> str:
+        """What makes a token's output depend on the length of the whole sequence: method | factor; empty: nothing does."""
+        if self.extension is not None and not self.extension.causal:
+            return "method"
+        return "factor" if self.around().factor is None else ""
+
+    @property
+    def changes(self) -> str:
+        """Digest of the method, its settings and its factor; `none` as trained."""
+        if self.method is None or self.extension is None:
+            return AS_TRAINED
+        return digest_json([self.method.mapping["type"], plain(self.extension.config), self.method.factor])[:16]
+
+
+def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], list[str]]:
+    """Columns, those of one target together, and a note for each method that was left out for a target.
+
+    Nothing is loaded. Raises ConfigError for wrong settings, and for a method that no target can take.
+    """
+    found: dict[str, list[Column]] = {target.name: [Column(target)] for target in targets}
+    notes: list[str] = []
+    methods = pe.methods()
+    shapes = [_shape(target) for target in targets] if methods else []
+    for method in methods:
+        choice = choose(EXTENSIONS, method.mapping, method.key)
+        extension, reasons = choice.made_by(choice.config), []
+        for target, model in zip(targets, shapes, strict=True):
+            column = Column(target, method, extension)
+            reason = extension.unfit(model, column.around())
+            if reason is None:
+                found[target.name].append(column)
+            else:
+                reasons.append(f"{method.label} on {target.name}: {reason}")
+        if len(reasons) == len(targets):
+            raise ConfigError(method.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})")
+        notes += reasons
+    return [column for columns in found.values() for column in columns], notes
+
+
+def _shape(target: Target) -> LanguageModel:
+    with torch.device("meta"):
+        return LanguageModel(target.config.model)
+
+
+def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
+    """(n, length, seed) -> (n, length) windows of the training tokens. Raises ConfigError for a length that they do not fill."""
+
+    def text(n: int, length: int, seed: int) -> Tensor:
+        if data.n_tokens < length:
+            raise ConfigError("pe.factor", f"{length} tokens to calibrate on", f"<= the corpus's {data.n_tokens} training tokens")
+        starts = Stream("extension text", seed).integers(data.n_tokens - length + 1, n)
+        return torch.from_numpy(np.stack([data.tokens(int(start), length) for start in starts]))
+
+    return text
+
+
+def loaded(column: Column, device: str, data: Prepared | None = None) -> tuple[LanguageModel, Subject]:
+    """A column's model, ready to be asked, and who it is; the checkpoint is only read. data: for methods that calibrate."""
+    target = column.target
+    progress = load_progress(target.checkpoint)
+    model = LanguageModel(target.config.model)
+    load_model(target.checkpoint, model)
+    at_step(model, target.config.train, progress.step)
+    model = model.to(device).eval()
+    around = column.around(None if data is None else training_text(data))
+    if column.extension is not None:
+        model = extended(model, column.extension, around)
+    digest = digest_file(target.checkpoint / "model.safetensors")[:16]
+    facts: dict[str, Any] = {"extension": column.label, "changes": column.changes, "factor_at": around.factor_at}
+    return model, Subject(column.name, digest, progress.step, progress.tokens, **facts)

@@ -1,0 +1,60 @@
+"""Folders into checkpoints: what a command is given, and the runs that it means."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lcprobe.config import Config, parse
+from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.files import MANIFEST, verify_folder
+from lcprobe.studies.run import read_run_config
+from lcprobe.training.checkpoint import latest
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to probe, and the run that it comes from."""
+
+    name: str
+    checkpoint: Path
+    config: Config
+    run_folder: Path | None
+
+
+def find_targets(folders: list[Path]) -> list[Target]:
+    """Study, run or checkpoint folders -> targets. Raises ConfigError for anything else, CheckpointError for a damaged one."""
+    found: list[Target] = []
+    for folder in folders:
+        if (folder / "model.safetensors").is_file():
+            run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
+            found.append(_target(folder, run_folder))
+        elif (folder / "checkpoints").is_dir():
+            checkpoint = latest(folder / "checkpoints")
+            if checkpoint is None:
+                raise CheckpointError(f"{folder}: no checkpoint yet; allowed: a run that was trained")
+            found.append(_target(checkpoint, folder))
+        elif (folder / "study.yaml").is_file():
+            runs = sorted(p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
+            if not runs:
+                raise CheckpointError(f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first")
+            found += find_targets(runs)
+        else:
+            raise ConfigError("command line", str(folder), "a config, a study folder, a run folder, or a checkpoint folder")
+    names = [t.name for t in found]
+    twice = {n for n in names if names.count(n) > 1}
+    if twice:  # runs of two studies: tell them apart by their folders
+        found = [replace(t, name=_long_name(t)) if t.name in twice else t for t in found]
+    return found
+
+
+def _long_name(target: Target) -> str:
+    folder = target.run_folder or target.checkpoint
+    tail = f"@{target.checkpoint.name}" if target.run_folder is None else ""
+    return f"{folder.parent.name}.{folder.name}{tail}"
+
+
+def _target(checkpoint: Path, run_folder: Path | None) -> Target:
+    damage = verify_folder(checkpoint)[1] if (checkpoint / MANIFEST).is_file() else "no manifest.json"
+    if damage:
+        raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
+    config = parse(read_run_config(checkpoint))
+    return Target(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
