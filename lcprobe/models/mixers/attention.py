@@ -251,5 +251,7 @@ class Attention(nn.Module):
         fixed = 4 * max(config.d_conv - 1, 0) * width
         terms = encoding.made_by.term_width(encoding.config, shape)
         grows = terms if encoding.made_by.caches_all_terms else 0
-        fixed += 4 * (terms - grows)
-        return Cost(params, flops, fixed, 4 * cached * (2 * n_kv_heads * config.head_dim + grows))
+        size = encoding.made_by.term_bytes
+        fixed += size * (terms - grows)
+        kept = cached if config.window is None or config.sinks else min(config.window, length)  # terms, one more than keys
+        return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)

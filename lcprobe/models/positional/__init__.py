@@ -3,4 +3,13 @@
 POSITIONAL = {
     "none": "lcprobe.models.positional.none:NoPE",
     "rope": "lcprobe.models.positional.rope:RoPE",
+    # scores, by distance
+    "alibi": "lcprobe.models.positional.alibi:ALiBi",
+    "t5": "lcprobe.models.positional.t5:T5",
+    "kerple": "lcprobe.models.positional.kerple:KERPLE",
+    "sandwich": "lcprobe.models.positional.sandwich:Sandwich",
+    "fire": "lcprobe.models.positional.fire:FIRE",
+    # scores, by content
+    "fox": "lcprobe.models.positional.fox:FoX",
+    "cable": "lcprobe.models.positional.cable:CABLE",
 }

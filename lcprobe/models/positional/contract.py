@@ -91,6 +91,8 @@ class PositionalEncoding(nn.Module):
     """Keys are cached as they come, because one key is read at more than one position."""
     caches_all_terms: ClassVar[bool] = False
     """Token terms of every key are cached; otherwise only the last token's."""
+    term_bytes: ClassVar[int] = 4
+    """Bytes of a token term: 8 where sums run in float64."""
     max_length: int | None = None
     """No position at or beyond this one, where a table of the encoding ends."""
 
