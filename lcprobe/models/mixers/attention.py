@@ -65,6 +65,8 @@ class AttentionConfig:
             choose(TEMPERATURES, self.temperature, f"{at}.temperature")
         if encoding.made_by.family == "absolute":
             raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
+        if self.sink_logit and not encoding.made_by.softmax:
+            raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
         with inside(f"{at}.positional"), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512

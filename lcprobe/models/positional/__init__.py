@@ -12,4 +12,8 @@ POSITIONAL = {
     # scores, by content
     "fox": "lcprobe.models.positional.fox:FoX",
     "cable": "lcprobe.models.positional.cable:CABLE",
+    "cope": "lcprobe.models.positional.cope:CoPE",
+    "stick_breaking": "lcprobe.models.positional.stick_breaking:StickBreaking",
+    "path": "lcprobe.models.positional.path:PaTH",
+    "dape": "lcprobe.models.positional.dape:DAPE",
 }
