@@ -1,4 +1,1 @@
 """Who is probed, with what: checkpoints, as trained and with methods, into one session over one grid."""
-
-
-

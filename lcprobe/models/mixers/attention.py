@@ -65,6 +65,8 @@ class AttentionConfig:
             choose(TEMPERATURES, self.temperature, f"{at}.temperature")
         if encoding.made_by.family == "absolute":
             raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
+        if self.sink_logit and not encoding.made_by.softmax:
+            raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
         with inside(f"{at}.positional"), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512
@@ -257,7 +259,8 @@ class Attention(nn.Module):
         grows = terms if encoding.made_by.caches_all_terms else 0
         size = encoding.made_by.term_bytes
         fixed += size * (terms - grows)
-        return Cost(params, flops, fixed, cached * (4 * 2 * n_kv_heads * config.head_dim + size * grows))
+        kept = cached if config.window is None or config.sinks else min(config.window, length)  # terms, one more than keys
+        return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
 
 
 def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, nn.Module | None]:

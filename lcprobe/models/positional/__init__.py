@@ -13,4 +13,17 @@ POSITIONAL = {
     "fope": "lcprobe.models.positional.fope:FoPE",
     "pope": "lcprobe.models.positional.pope:PoPE",
     "selective_rope": "lcprobe.models.positional.selective_rope:SelectiveRoPE",
+    # scores, by distance
+    "alibi": "lcprobe.models.positional.alibi:ALiBi",
+    "t5": "lcprobe.models.positional.t5:T5",
+    "kerple": "lcprobe.models.positional.kerple:KERPLE",
+    "sandwich": "lcprobe.models.positional.sandwich:Sandwich",
+    "fire": "lcprobe.models.positional.fire:FIRE",
+    # scores, by content
+    "fox": "lcprobe.models.positional.fox:FoX",
+    "cable": "lcprobe.models.positional.cable:CABLE",
+    "cope": "lcprobe.models.positional.cope:CoPE",
+    "stick_breaking": "lcprobe.models.positional.stick_breaking:StickBreaking",
+    "path": "lcprobe.models.positional.path:PaTH",
+    "dape": "lcprobe.models.positional.dape:DAPE",
 }

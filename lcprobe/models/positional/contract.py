@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from lcprobe.models.where import Where
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
+Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class PositionalEncoding(nn.Module):
     """Token terms of every key are cached; otherwise only the last token's."""
     term_bytes: ClassVar[int] = 4
     """Bytes of a token term: 8 where sums run in float64."""
+    softmax: ClassVar[bool] = True
+    """Weights are a softmax's, so that a sink's logit can take part."""
     max_length: int | None = None
     """No position at or beyond this one, where a table of the encoding ends."""
 
@@ -182,16 +185,31 @@ class PositionalEncoding(nn.Module):
 
     def by_blocks(self, q: Tensor, keys: Keys, bias_of: Callable[[Tensor], Tensor | None], heads: int) -> tuple[Tensor, Tensor]:
         """Attention with any bias: bias_of(rows (n,)) -> (n_heads, n, n_keys). o: (batch, seqlen, n_heads, d_v), and lse."""
+
+        def biased(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
+            extra = bias_of(rows)
+            return scores if extra is None else scores + extra.to(scores.dtype)
+
+        return self.rescored(q, keys, biased, heads)
+
+    def rescored(
+        self, q: Tensor, keys: Keys, change: Callable[[Tensor, Tensor, Tensor], Tensor], heads: int, weigh: Weigh = weighted
+    ) -> tuple[Tensor, Tensor]:
+        """Attention with any scores: change(rows (n,), scores (batch, n_heads, n, n_keys), seen, which broadcasts to them) -> scores.
+
+        weigh: scores, seen and values to o (batch, seqlen, n_heads, d_v) and a number a row (batch, seqlen, n_heads), which are
+        returned; the softmax and its lse unless given.
+        """
         seqlen, wide = q.shape[1], torch.promote_types(q.dtype, torch.float32)
         group, mask = heads // keys.k.shape[2], keys.mask(seqlen)
         k, v = (t.to(wide).repeat_interleave(group, 2) for t in (keys.k, keys.v))
         places = torch.arange(k.shape[1], device=k.device)
 
         def some(rows: Tensor) -> Tensor:
-            scores = torch.einsum("bihd,bjhd->bhij", q[:, rows].to(wide), k) * q.shape[3] ** -0.5
-            extra = bias_of(rows)
-            scores = scores if extra is None else scores + extra.to(wide)
-            o, lse = weighted(scores, self.seen(rows, places, mask, keys), v)
+            seen = self.seen(rows, places, mask, keys)
+            with torch.autocast(q.device.type, enabled=False):
+                scores = torch.einsum("bihd,bjhd->bhij", q[:, rows].to(wide), k) * q.shape[3] ** -0.5
+                o, lse = weigh(change(rows, scores, seen), seen, v)
             return torch.cat([o, lse[..., None]], dim=3)
 
         both = blockwise(some, seqlen, k.shape[1], q.shape[0] * heads, q.device)

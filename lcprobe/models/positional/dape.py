@@ -1,0 +1,87 @@
+"""DAPE: a bias over distance, adapted to the scores of all heads by an MLP (Zheng et al. 2024, arXiv 2405.14722, eq. 3).
+
+    S = q k^T / sqrt(head_dim)        scores = S + B + f([S, B]),   f: 2 n_heads -> width -> n_heads with LeakyReLU
+
+B is ALiBi's, KERPLE's or Sandwich's bias. f mixes heads at each query and key, which no attention kernel does: scores are made
+in blocks, which is right on any device and fast on none.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lcprobe_kernels.attention import attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.errors import require
+from lcprobe.models.positional.alibi import ALiBi, ALiBiConfig
+from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
+from lcprobe.models.positional.kerple import KERPLE, KERPLEConfig
+from lcprobe.models.positional.sandwich import Sandwich, SandwichConfig
+
+BASES: dict[str, tuple[type[PositionalEncoding], Any]] = {
+    "alibi": (ALiBi, ALiBiConfig()),
+    "kerple": (KERPLE, KERPLEConfig()),
+    "sandwich": (Sandwich, SandwichConfig()),
+}
+
+
+@dataclass(frozen=True)
+class DAPEConfig:
+    """What is adapted, and by how large a function."""
+
+    base: Literal["alibi", "kerple", "sandwich"] = "kerple"
+    """The bias over distance, with its own defaults."""
+    width: int = 32
+    """Hidden units of the function."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below 1."""
+        require(f"{at}.width", self.width, self.width >= 1, ">= 1")
+
+
+class DAPE(PositionalEncoding):
+    """Data-adaptive positional encoding."""
+
+    Config = DAPEConfig
+    family = "path"
+
+    def __init__(self, config: DAPEConfig, shape: HeadShape):
+        super().__init__(config, shape)
+        made_by, settings = BASES[config.base]
+        self.base = made_by(settings, shape)
+        self.in_weight = nn.Parameter(torch.empty(config.width, 2 * shape.n_heads))
+        self.in_bias = nn.Parameter(torch.empty(config.width))
+        self.out_weight = nn.Parameter(torch.empty(shape.n_heads, config.width))
+        self.out_bias = nn.Parameter(torch.empty(shape.n_heads))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """The base's and the MLP's."""
+        made_by, settings = BASES[config.base]
+        return made_by.params(settings, shape) + config.width * (3 * shape.n_heads + 1) + shape.n_heads
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """The base as it starts alone, the MLP as PyTorch's linear layers."""
+        owner, _, rest = name.partition(".")
+        if owner == "base":
+            return self.base.init_parameter(rest, parameter, generator)
+        bound = (2 * self.shape.n_heads if name.startswith("in") else self.config.width) ** -0.5
+        parameter.uniform_(-bound, bound, generator=generator)
+        return True
+
+    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+        """See PositionalEncoding.attend."""
+        asked = keys.positions[-q.shape[1] :]
+        wide = torch.promote_types(q.dtype, torch.float32)
+        w1, b1, w2, b2 = (w.to(wide) for w in (self.in_weight, self.in_bias, self.out_weight, self.out_bias))
+
+        def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
+            bias = self.base.bias((asked[rows][:, None] - keys.positions).clamp_min(0))
+            assert bias is not None
+            bias = bias.to(wide).expand_as(scores)
+            both = torch.cat([scores, bias], dim=1).movedim(1, -1)
+            return scores + bias + F.linear(F.leaky_relu(F.linear(both, w1, b1)), w2, b2).movedim(-1, 1)
+
+        return self.rescored(q, keys, change, q.shape[2])

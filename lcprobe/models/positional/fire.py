@@ -1,0 +1,120 @@
+"""FIRE: a learned function of distance relative to the query's own position (Li et al. 2023, arXiv 2310.04418, eq. 6 and 7).
+
+    b_ij = f(psi(i - j) / psi(max(i, L)))        psi(x) = log(1 + |c x|),  f an MLP 1 -> width -> n_heads with ReLU
+
+Up to position L this is a table over distance; beyond it every query has its own. i is counted from the document's beginning.
+Two ways to set L, which are two different encodings:
+
+    threshold: learned      L = |s L0|, s learned from 1, L0 = initial_threshold (512 in public code): the paper's
+    threshold: train_len    L = the training context length, fixed: training never leaves the table
+
+c starts at 0.1; 1e-6 is added to the denominator, as in public code.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lcprobe_kernels.attention import attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
+from lcprobe.models.where import Where
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class FIREConfig:
+    """Size of the function and where its domain begins to stretch."""
+
+    threshold: Literal["learned", "train_len"] = "learned"
+    """learned: L moves with training; train_len: L is the training context length."""
+    initial_threshold: float = 512.0
+    """L at the start, where it is learned."""
+    width: int = 32
+    """Hidden units of the function."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside initial_threshold > 0 and width >= 1."""
+        require(f"{at}.initial_threshold", self.initial_threshold, self.initial_threshold > 0, "> 0")
+        require(f"{at}.width", self.width, self.width >= 1, ">= 1")
+
+
+class FIRE(PositionalEncoding):
+    """Functional interpolation of relative positions; every layer has its own function."""
+
+    Config = FIREConfig
+    family = "bias"
+    relative = False
+
+    def __init__(self, config: FIREConfig, shape: HeadShape):
+        super().__init__(config, shape)
+        if config.threshold == "learned":
+            self.threshold_factor = nn.Parameter(torch.empty(()))
+        elif shape.context_length is None:
+            raise ConfigError("threshold", config.threshold, "learned, or a model whose training context length is known")
+        self.c = nn.Parameter(torch.empty(()))
+        self.in_weight = nn.Parameter(torch.empty(config.width))
+        self.in_bias = nn.Parameter(torch.empty(config.width))
+        self.out_weight = nn.Parameter(torch.empty(shape.n_heads, config.width))
+        self.out_bias = nn.Parameter(torch.empty(shape.n_heads))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """c, the MLP, and the threshold's factor."""
+        mlp = 2 * config.width + shape.n_heads * (config.width + 1)
+        return mlp + (2 if config.threshold == "learned" else 1)
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """c 0.1, the factor 1, the MLP as PyTorch's linear layers."""
+        if name in ("c", "threshold_factor"):
+            parameter.fill_(0.1 if name == "c" else 1.0)
+        else:
+            bound = 1.0 if name.startswith("in") else self.config.width**-0.5
+            parameter.uniform_(-bound, bound, generator=generator)
+        return True
+
+    def threshold(self, wide: torch.dtype) -> Tensor:
+        """L, a scalar."""
+        if self.config.threshold == "learned":
+            return (self.threshold_factor.to(wide) * self.config.initial_threshold).abs()
+        return torch.tensor(float(self.shape.context_length or 0), dtype=wide, device=self.c.device)
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Of queries up to position L: what a report draws against distance."""
+        return self.function(distance, self.threshold(torch.promote_types(self.c.dtype, torch.float32))).movedim(-1, 0)
+
+    def function(self, distance: Tensor, reach: Tensor) -> Tensor:
+        """f(psi(distance) / psi(reach)): their joint shape and n_heads."""
+        wide = torch.promote_types(self.c.dtype, torch.float32)
+        c, w1, b1, w2, b2 = (t.to(wide) for t in (self.c, self.in_weight, self.in_bias, self.out_weight, self.out_bias))
+        with torch.autocast(distance.device.type, enabled=False):
+            share = (c * distance).abs().log1p() / ((c * reach).abs().log1p() + EPS)
+            return F.linear(torch.relu(share[..., None] * w1 + b1), w2, b2)
+
+    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+        """A table while every query stands within L; queries with biases of their own otherwise."""
+        wide = torch.promote_types(self.c.dtype, torch.float32)
+        where, reach = keys.where, self.threshold(wide)
+        at = where.once("places in documents", lambda: _in_document(where))
+        farthest = where.once("farthest place in a document", lambda: int(at.max()))
+        if keys.consecutive and farthest <= float(reach.detach()):
+            return super().attend(q, keys, op, return_lse)
+        asked = keys.positions[-q.shape[1] :]
+
+        def bias_of(rows: Tensor) -> Tensor:
+            distance = (asked[rows][:, None] - keys.positions).clamp_min(0)
+            return self.function(distance, torch.maximum(at[..., rows, None].to(wide), reach)).movedim(-1, -3)
+
+        return self.by_blocks(q, keys, bias_of, q.shape[2])
+
+
+def _in_document(where: Where) -> Tensor:
+    """Position of each token counted from its document's first: (seqlen,) or (batch, seqlen) int64."""
+    begins = where.begins
+    if begins is None:
+        return where.positions if where.consecutive else where.positions - where.positions[0]
+    return where.positions - (begins if where.consecutive else where.positions[begins])

@@ -1,0 +1,74 @@
+"""FoX: a forget gate on softmax attention (Lin et al. 2025, arXiv 2503.02130, eq. 3 and 4).
+
+    f_t = sigmoid(w_h . x_t + b_h)        scores_ij += sum_{t=j+1..i} log f_t = F_i - F_j,   F_i = sum_{t<=i} log f_t
+
+x is the layer's input. Sums run in float64 over the whole row, documents included: only differences are read. The weights start
+normal with deviation 0.02 and the bias at 0, as in flash-linear-attention: every token then halves what came before it; a
+larger `initial_bias` starts from longer memory.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.where import Where
+
+
+@dataclass(frozen=True)
+class FoXConfig:
+    """Where gates start."""
+
+    initial_bias: float = 0.0
+    """Gates start near sigmoid of this: 0 halves memory at each token, 5 keeps 0.993 of it."""
+
+
+class FoX(PositionalEncoding):
+    """Cumulative log forget gates, one a head."""
+
+    Config = FoXConfig
+    family = "gate"
+    caches_all_terms = True
+    term_bytes = 8
+
+    def __init__(self, config: Any, shape: HeadShape):
+        super().__init__(config, shape)
+        self.gate_weight = nn.Parameter(torch.empty(shape.n_heads, shape.d_model))
+        self.gate_bias = nn.Parameter(torch.empty(shape.n_heads))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """A linear map to one number a head."""
+        return shape.n_heads * (shape.d_model + 1)
+
+    @staticmethod
+    def term_width(config: Any, shape: HeadShape) -> int:
+        """One sum a head."""
+        return shape.n_heads
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Weights normal with deviation 0.02, the bias as configured."""
+        if name == "gate_weight":
+            parameter.normal_(0, 0.02, generator=generator)
+        else:
+            parameter.fill_(self.config.initial_bias)
+        return True
+
+    def log_gate(self, logits: Tensor) -> Tensor:
+        """What one token adds to F, <= 0."""
+        return F.logsigmoid(logits)
+
+    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor:
+        """F of each token: (batch, seqlen, n_heads) float64."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.to(wide), self.gate_weight.to(wide), self.gate_bias.to(wide))
+        sums = self.log_gate(logits).double().cumsum(1)
+        return sums if last is None else sums + last[:, None]
+
+    def gates(self, terms: Tensor) -> Tensor:
+        """They are the sums."""
+        return terms

@@ -1,0 +1,179 @@
+"""PaTH: keys pass through one Householder-like matrix a token on their way to the query (Yang et al. 2025, arXiv 2505.16381).
+
+    scores_ij = q_i^T H_i H_{i-1} ... H_{j+1} k_j / sqrt(head_dim)        H_t = I - beta_t w_t w_t^T
+    w_t = unit(silu(conv(W2 W1 x_t)))        beta_t = 2 sigmoid(b . x_t + b0)        one pair for each key head
+
+W1 and W2 are of low rank, conv is causal over d_conv tokens. In chunks of CHUNK keys (the paper's sec. 3.2, with its UT
+transform): with W the w of a chunk, S the strictly lower part, and (I + S(beta W W^T)) A = beta S(W K^T), X likewise of beta W,
+
+    a chunk's own scores    lower(Q K^T) - lower(Q W^T) A
+    to a chunk's end        K - A^T W              over a whole chunk      I - W^T X
+    from a chunk's start    Q - lower(Q W^T) X
+
+On a GPU, whole 16-bit sequences without window, documents or lse go through flash-linear-attention where it is installed.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lcprobe_kernels.attention import attention, blockwise
+from lcprobe_kernels.attention.reference import weighted
+from lcprobe_kernels.causal_conv1d import causal_conv1d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
+from lcprobe.models.where import Where
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class PaTHConfig:
+    """How directions are made of tokens."""
+
+    rank: int = 32
+    """Rank of the map from a token to its directions."""
+    d_conv: int = 3
+    """Tokens that a direction is made of."""
+    backend: Literal["auto", "torch", "fla"] = "auto"
+    """fla: flash-linear-attention's kernels, on a GPU; auto: those where they apply and are installed."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below rank 1 and d_conv 2."""
+        require(f"{at}.rank", self.rank, self.rank >= 1, ">= 1")
+        require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
+
+
+class PaTH(PositionalEncoding):
+    """Accumulated data-dependent reflections."""
+
+    Config = PaTHConfig
+    family = "path"
+    caches_all_terms = True
+
+    def __init__(self, config: PaTHConfig, shape: HeadShape):
+        super().__init__(config, shape)
+        width = shape.n_kv_heads * shape.head_dim
+        self.down = nn.Parameter(torch.empty(config.rank, shape.d_model))
+        self.up = nn.Parameter(torch.empty(width, config.rank))
+        self.conv_weight = nn.Parameter(torch.empty(width, config.d_conv))
+        self.beta_weight = nn.Parameter(torch.empty(shape.n_kv_heads, shape.d_model))
+        self.beta_bias = nn.Parameter(torch.empty(shape.n_kv_heads))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """The low-rank map, the convolution, and beta."""
+        width = shape.n_kv_heads * shape.head_dim
+        return config.rank * (shape.d_model + width) + width * config.d_conv + shape.n_kv_heads * (shape.d_model + 1)
+
+    @staticmethod
+    def term_width(config: Any, shape: HeadShape) -> int:
+        """w and beta of each key head, and what the convolution reads of the tokens before the next."""
+        return shape.n_kv_heads * (shape.head_dim + 1) + (config.d_conv - 1) * config.rank
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """As PyTorch's linear layers and convolutions; the bias of beta at 0, beta near 1."""
+        if name == "beta_bias":
+            parameter.zero_()
+        else:
+            parameter.uniform_(-(parameter.shape[1] ** -0.5), parameter.shape[1] ** -0.5, generator=generator)
+        return True
+
+    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor:
+        """(w, beta, history) of each token: (batch, seqlen, term_width), float32 or wider."""
+        batch, seqlen, before = x.shape[0], x.shape[1], self.config.d_conv - 1
+        wide = torch.promote_types(x.dtype, torch.float32)
+        down, up, b, b0 = (p.to(wide) for p in (self.down, self.up, self.beta_weight, self.beta_bias))
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(wide)
+            past = x.new_zeros(batch, before, self.config.rank)
+            if last is not None:
+                past = last[:, -before * self.config.rank :].to(wide).view(past.shape)
+            low = torch.cat([past, F.linear(x, down)], dim=1)
+            raw = F.linear(low, up)
+            w, _ = causal_conv1d(
+                raw[:, before:], self.conv_weight.to(wide), silu=True, initial_state=raw[:, :before], starts=where.starts
+            )
+            w = w.unflatten(-1, (-1, self.shape.head_dim))
+            w = w * (w.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+            beta = 2 * F.linear(x, b, b0).sigmoid()
+        history = low.unfold(1, before, 1)[:, 1:].transpose(2, 3)
+        if where.documents is not None:  # nothing of a document is read in the next
+            documents = F.pad(where.documents, (before, 0)).unfold(1, before, 1)[:, 1:]
+            history = history * (documents == where.documents[..., None])[..., None]
+        return torch.cat([w.flatten(2), beta, history.reshape(batch, seqlen, -1)], dim=2)
+
+    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+        """See PositionalEncoding.attend."""
+        assert keys.terms is not None
+        n_keys, n_kv_heads, head_dim = keys.k.shape[1:]
+        w = keys.terms[..., : n_kv_heads * head_dim].unflatten(-1, (n_kv_heads, head_dim))
+        beta = keys.terms[..., n_kv_heads * head_dim :][..., :n_kv_heads]
+        whole = q.shape[1] == n_keys and keys.window is None and keys.documents is None and not return_lse
+        if self.config.backend != "torch" and whole and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+            kernel = _peer(required=self.config.backend == "fla")
+            if kernel is not None:
+                return kernel(q=q, k=keys.k, v=keys.v, w=w.contiguous(), beta=beta.contiguous(), scale=head_dim**-0.5)[0], None
+        with torch.autocast(q.device.type, enabled=False):
+            return self._chunked(q, keys, w, beta)
+
+    def _chunked(self, q: Tensor, keys: Keys, w: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        seqlen, n_keys, heads = q.shape[1], keys.k.shape[1], q.shape[2]
+        group, offset, wide = heads // w.shape[2], n_keys - seqlen, torch.promote_types(q.dtype, torch.float32)
+        first = offset // CHUNK  # the first chunk with a query
+        lead, end = offset - first * CHUNK, -n_keys % CHUNK
+        k, w, b = (_chunks(t.to(wide), 0, end) for t in (keys.k, w, beta[..., None]))  # (batch, n_kv_heads, chunks, CHUNK, d)
+        v = keys.v.to(wide).repeat_interleave(group, 2)
+        queries = _chunks(q.to(wide), lead, end).unflatten(1, (-1, group))
+        solved = torch.linalg.solve_triangular(
+            torch.eye(CHUNK, dtype=wide, device=q.device) + (b * (w @ w.mT)).tril(-1),
+            torch.cat([(b * (w @ k.mT)).tril(-1), b * w], dim=-1),
+            upper=False,
+            unitriangular=True,
+        )
+        own, through = solved[..., :CHUNK], solved[..., CHUNK:]
+        at_end = k - own.mT @ w
+        over = torch.eye(w.shape[-1], dtype=wide, device=q.device) - w.mT @ through
+        here = (queries @ w[:, :, None, first:].mT).tril()
+        local = (queries @ k[:, :, None, first:].mT).tril() - here @ own[:, :, None, first:]
+        start = queries - here @ through[:, :, None, first:]
+        local, start = (
+            t.flatten(3, 4)[:, :, :, lead:] for t in (local, start)
+        )  # (batch, n_kv_heads, group, queries, CHUNK or d)
+        places, mask = torch.arange(n_keys, device=q.device), keys.mask(seqlen)
+
+        def some(rows: Tensor) -> Tensor:
+            low, n = int(rows[0]), len(rows)
+            late, parts = start[:, :, :, :0], []
+            for c in range((low + n - 1 + offset) // CHUNK, -1, -1):
+                begin, stop = (min(max(edge - offset - low, 0), n) for edge in (c * CHUNK, (c + 1) * CHUNK))
+                ahead = local.new_zeros(*local.shape[:3], begin, CHUNK)
+                mine = slice(low + begin, low + stop)
+                parts.append(torch.cat([ahead, local[:, :, :, mine], late @ at_end[:, :, None, c].mT], dim=3))
+                late = torch.cat([start[:, :, :, mine], late @ over[:, :, None, c]], dim=3)
+            scores = torch.cat(parts[::-1], dim=4).flatten(1, 2) * q.shape[3] ** -0.5
+            scores = F.pad(scores, (0, max(n_keys - scores.shape[3], 0)))[..., :n_keys]
+            o, lse = weighted(scores, self.seen(rows, places, mask, keys), v)
+            return torch.cat([o, lse[..., None]], dim=3)
+
+        both = blockwise(some, seqlen, n_keys, q.shape[0] * heads, q.device)
+        return both[..., :-1].to(q.dtype), both[..., -1]
+
+
+def _chunks(t: Tensor, lead: int, end: int) -> Tensor:
+    """(batch, n, heads, d) -> (batch, heads, chunks, CHUNK, d), with zeros before and after."""
+    return F.pad(t, (0, 0, 0, 0, lead, end)).transpose(1, 2).unflatten(2, (-1, CHUNK))
+
+
+def _peer(required: bool) -> Any:
+    """flash-linear-attention's kernel, or None where it is not installed. Raises ConfigError where it is required."""
+    try:
+        from fla.ops.path_attn.parallel import parallel_path_attn
+    except ImportError:
+        if required:
+            raise ConfigError("positional.backend", "fla", "auto | torch, or flash-linear-attention installed") from None
+        return None
+    return parallel_path_attn

@@ -1,0 +1,186 @@
+"""Biases over distance against their papers' formulas, transformers' functions and dense float64 attention; gradients against
+finite differences; shifted and drawn positions."""
+
+import math
+
+import pytest
+import torch
+from lcprobe_kernels.attention import Mask, reference
+from torch.autograd import gradcheck
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.alibi import slopes
+from lcprobe.models.positional.contract import HeadShape, Keys
+from lcprobe.models.positional.t5 import bucket
+from lcprobe.models.where import Where
+
+KINDS = [
+    {"type": "alibi"},
+    {"type": "alibi", "learned": True},
+    {"type": "t5", "n_buckets": 8, "max_distance": 11},
+    {"type": "kerple"},
+    {"type": "kerple", "kernel": "power"},
+    {"type": "sandwich", "width": 6},
+    {"type": "fire", "threshold": "train_len", "width": 3},
+    {"type": "fire", "initial_threshold": 6.5, "width": 3},
+]
+NAMES = [" ".join(str(v) for v in kind.values()) for kind in KINDS]
+
+
+def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length=16):
+    choice = choose(POSITIONAL, mapping, "x")
+    made = choice.made_by(choice.config, HeadShape(n_heads, n_heads, 4, 8, length)).to(dtype)
+    with torch.no_grad():
+        for i, (name, parameter) in enumerate(made.named_parameters()):
+            value = torch.empty(parameter.shape, dtype=torch.float64)
+            assert made.init_parameter(name, value, torch.Generator().manual_seed(seed + i))
+            parameter.copy_(value)
+    return made
+
+
+def qkv(seqlen, n_heads=4, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, seqlen, n_heads, 4, generator=g, dtype=dtype) for _ in range(3)]
+
+
+def run(encoding, q, k, v, **where):
+    positions = where.pop("positions", torch.arange(q.shape[1]))
+    at = Where(positions, **where)
+    return encoding.attend(q, Keys(k, v, positions, at, consecutive=at.consecutive), return_lse=True)
+
+
+def dense(q, k, v, bias):
+    """softmax(q k^T / 2 + bias) v one row at a time; bias(h, i, j) -> number."""
+    out = torch.empty_like(q)
+    for h in range(q.shape[2]):
+        for i in range(q.shape[1]):
+            extra = torch.stack([torch.as_tensor(bias(h, i, j), dtype=q.dtype) for j in range(i + 1)])
+            scores = (k[:, : i + 1, h] * q[:, i : i + 1, h]).sum(-1) / 2 + extra
+            out[:, i, h] = (scores.softmax(-1)[..., None] * v[:, : i + 1, h]).sum(1)
+    return out
+
+
+def formula(kind, e):
+    """The paper's bias as a function of (head, query, key)."""
+    n = e.shape.n_heads
+    if kind["type"] == "alibi":
+        return lambda h, i, j: -(2.0 ** (-8 * (h + 1) / n)) * (i - j)
+    if kind["type"] == "t5":  # 8 buckets to 11: exact to 3, then edges at 4 (11/4)^(m/4)
+        edges = [4 * (11 / 4) ** (m / 4) for m in range(1, 4)]
+        return lambda h, i, j: e.weight[h, i - j if i - j < 4 else 4 + sum(i - j >= edge for edge in edges)].detach()
+    if kind["type"] == "kerple":
+        r1, r2 = (r.detach() for r in e.rates())
+        if kind.get("kernel") == "power":
+            return lambda h, i, j: -r1[h] * (i - j) ** r2[h]
+        return lambda h, i, j: -r1[h] * torch.log(1 + r2[h] * (i - j))
+    if kind["type"] == "sandwich":
+        return lambda h, i, j: sum(math.cos((i - j) / 10000 ** (2 * m / 6)) for m in range(3)) / (8 * (h + 1) / n)
+
+    edge = e.shape.context_length if kind.get("threshold") else kind["initial_threshold"]
+
+    def fire(h, i, j):
+        share = math.log(1 + 0.1 * (i - j)) / (math.log(1 + 0.1 * max(i, edge)) + 1e-6)
+        return ((e.out_weight[h] * (share * e.in_weight + e.in_bias).relu()).sum() + e.out_bias[h]).detach()
+
+    return fire
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_equals_its_formula_in_dense_attention(kind):
+    e, (q, k, v) = encoding_of(kind), qkv(19)
+    assert (run(e, q, k, v)[0] - dense(q, k, v, formula(kind, e))).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("n_heads", [4, 8, 12, 20, 32])
+def test_alibi_slopes_are_those_of_bloom_and_mpt(n_heads):
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+
+    bloom = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float64)[:, 0, 1]
+    assert (slopes(n_heads) - bloom).abs().max() < 1e-7
+    mpt = -build_mpt_alibi_tensor(n_heads, 2)[:, 0, 0]
+    if n_heads & (n_heads - 1):  # the same slopes, in an order of their own
+        assert (slopes(n_heads).sort().values - mpt.sort().values).abs().max() < 1e-7
+    else:
+        assert (slopes(n_heads) - mpt).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (64, 256), (16, 1000)])
+def test_t5_buckets_are_those_of_transformers(n_buckets, max_distance):
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    d = torch.arange(100_001)
+    theirs = T5Attention._relative_position_bucket(-d, False, n_buckets, max_distance)
+    assert torch.equal(bucket(d, n_buckets, max_distance), theirs)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if encoding_of(k).no_decay], ids=lambda k: " ".join(map(str, k.values())))
+def test_gradients_of_learned_terms(kind):
+    e = encoding_of(kind, n_heads=2)
+    names = e.no_decay
+    q, k, v = qkv(9, n_heads=2)
+
+    def output(*values):
+        made = torch.func.functional_call(e, dict(zip(names, values, strict=True)), (q, k, v))
+        return made[0]
+
+    e.forward = lambda q, k, v: run(e, q, k, v)
+    assert gradcheck(output, [p.detach().clone().requires_grad_() for p in e.parameters()])
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k["type"] != "fire"], ids=[n for n in NAMES if "fire" not in n])
+def test_positions_count_by_their_differences(kind):
+    e, (q, k, v) = encoding_of(kind), qkv(12)
+    assert e.relative
+    plain = run(e, q, k, v)
+    shifted = run(e, q, k, v, positions=torch.arange(12) + (1 << 20))
+    assert torch.equal(plain[0], shifted[0])
+    by_blocks = run(e, q, k, v, positions=torch.arange(12) + 5, consecutive=False)
+    for a, b in zip(plain, by_blocks, strict=True):
+        assert (a - b).abs().max() < 1e-13
+    drawn = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
+    rule = formula(kind, e)
+    expected = dense(q, k, v, lambda h, i, j: rule(h, int(drawn[i]), int(drawn[j])))
+    assert (run(e, q, k, v, positions=drawn, consecutive=False)[0] - expected).abs().max() < 1e-13
+
+
+def test_fire_is_a_table_up_to_its_threshold_and_has_rows_beyond():
+    kind = {"type": "fire", "initial_threshold": 11.0, "width": 3}
+    e, (q, k, v) = encoding_of(kind), qkv(12)
+    table = reference(q, k, v, table=e.bias(torch.arange(12)), mask=Mask(), scale=0.5)
+    assert (run(e, q, k, v)[0] - table[0]).abs().max() < 1e-13
+    with torch.no_grad():
+        e.threshold_factor.fill_(-0.5)  # L = 5.5: the last queries leave the table, the first do not
+    lower = run(e, q, k, v)[0]
+    table = reference(q, k, v, table=e.bias(torch.arange(12)), mask=Mask(), scale=0.5)
+    assert (lower[:, :6] - table[0][:, :6]).abs().max() < 1e-13
+    assert (lower[:, 6:] - table[0][:, 6:]).abs().amax((0, 2, 3)).min() > 1e-6
+
+
+def test_fire_with_a_fixed_threshold_needs_a_training_length():
+    with pytest.raises(ConfigError, match="threshold: given 'train_len'"):
+        encoding_of({"type": "fire", "threshold": "train_len"}, length=None)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_biases_stay_float32_in_a_bfloat16_model(kind):
+    e, low = encoding_of(kind), encoding_of(kind, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for p in e.parameters():
+            p.copy_(p.bfloat16())
+        d = torch.tensor([0, 1, 1000, 131_071])
+        with torch.autocast("cpu", torch.bfloat16):
+            given = low.bias(d)
+        exact = e.bias(d)
+    assert given.dtype in (torch.float32, torch.float64)
+    assert ((given - exact).abs() / (1 + exact.abs())).max() < 1e-5
+
+
+def test_kerple_starts_in_the_ranges_of_the_release():
+    for kernel, tops in (("log", (2, 1)), ("power", (1, 2))):
+        e = encoding_of({"type": "kerple", "kernel": kernel}, n_heads=400)
+        for rate, top in zip(e.rates(), tops, strict=True):
+            assert 0.0099 <= rate.min()
+            assert 0.9 * top < rate.max() <= top

@@ -1,0 +1,124 @@
+"""Gates against dense float64 attention written from the papers, and flash-linear-attention's naive form; precision of sums."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+from lcprobe.choices import choose
+from lcprobe.models.mixers.attention import Attention, AttentionConfig
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.contract import HeadShape, Keys
+from lcprobe.models.where import Where
+
+D_MODEL, SEQLEN = 6, 17
+
+
+def encoding_of(name, n_heads=4, dtype=torch.float64, **settings):
+    choice = choose(POSITIONAL, {"type": name, **settings}, "x")
+    made = choice.made_by(choice.config, HeadShape(n_heads, n_heads // 2, 4, D_MODEL, 16)).to(dtype)
+    with torch.no_grad():
+        for i, p in enumerate(made.parameters()):
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    return made
+
+
+def drawn(n_heads=4, seqlen=SEQLEN):
+    g = torch.Generator().manual_seed(0)
+    shapes = [(n_heads, 4), (n_heads // 2, 4), (n_heads // 2, 4), (D_MODEL,)]
+    return [torch.randn(2, seqlen, *shape, generator=g, dtype=torch.float64) for shape in shapes]
+
+
+def run(encoding, q, k, v, x, at=None, window=None):
+    at = Where(torch.arange(q.shape[1])) if at is None else at
+    terms = encoding.token_terms(x, at, None)
+    return encoding.attend(q, Keys(k, v, at.positions, at, terms, window=window), return_lse=True)[0]
+
+
+def dense(log_gate, q, k, v, window):
+    """Each score gets the sum of the log gates of the tokens after the key, up to the query; log_gate (batch, seqlen, n_heads)."""
+    out = torch.empty_like(q)
+    for h in range(q.shape[2]):
+        for i in range(q.shape[1]):
+            first = 0 if window is None else max(0, i - window + 1)
+            sums = torch.stack([log_gate[:, j + 1 : i + 1, h].sum(1) for j in range(first, i + 1)], dim=1)
+            scores = (k[:, first : i + 1, h // 2] * q[:, i : i + 1, h]).sum(-1) / 2 + sums
+            out[:, i, h] = (scores.softmax(-1)[..., None] * v[:, first : i + 1, h // 2]).sum(1)
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("name", ["fox", "cable"])
+def test_equals_dense_attention_with_summed_gates(name, window):
+    e, (q, k, v, x) = encoding_of(name), drawn()
+    z = x @ e.gate_weight.T + e.gate_bias
+    log_gate = torch.log(1 / (1 + torch.exp(-z))) if name == "fox" else -torch.log(1 + torch.exp(z))
+    assert (run(e, q, k, v, x, window=window) - dense(log_gate, q, k, v, window)).abs().max() < 1e-13
+
+
+def test_fox_equals_the_naive_form_of_flash_linear_attention():
+    naive = pytest.importorskip("fla.ops.forgetting_attn.naive")
+    e, (q, k, v, x) = encoding_of("fox"), drawn()
+    g = F.logsigmoid(F.linear(x, e.gate_weight, e.gate_bias))
+    assert (run(e, q, k, v, x, window=6) - naive.naive_forgetting_attn(q, k, v, g, window_size=6)).abs().max() < 1e-5
+
+
+def test_cable_is_fox_with_its_gates_turned():
+    fox, cable, inputs = encoding_of("fox"), encoding_of("cable"), drawn()
+    with torch.no_grad():
+        for a, b in zip(fox.parameters(), cable.parameters(), strict=True):
+            b.copy_(-a)
+    assert (run(fox, *inputs) - run(cable, *inputs)).abs().max() < 1e-14
+
+
+def test_open_gates_are_no_encoding():
+    e, (q, k, v, x) = encoding_of("fox"), drawn()
+    with torch.no_grad():
+        e.gate_bias.fill_(1000.0)
+    assert (run(e, q, k, v, x) - run(encoding_of("none"), q, k, v, x)).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("name", ["fox", "cable"])
+def test_gradients_of_gates(name):
+    e, inputs = encoding_of(name, n_heads=2), drawn(n_heads=2, seqlen=7)
+    e.forward = lambda *given: run(e, *given)
+    names = e.no_decay
+
+    def output(x, *values):
+        return torch.func.functional_call(e, dict(zip(names, values, strict=True)), (*inputs[:3], x))
+
+    values = [t.detach().clone().requires_grad_() for t in (inputs[3], *e.parameters())]
+    assert gradcheck(output, values)
+
+
+@pytest.mark.parametrize("name", ["fox", "cable"])
+def test_a_document_shift_or_drawn_positions_change_nothing(name):
+    e, inputs = encoding_of(name), drawn()
+    plain = run(e, *inputs)
+    assert e.relative
+    assert torch.equal(plain, run(e, *inputs, at=Where(torch.arange(SEQLEN) + 10**6)))
+    assert torch.equal(plain, run(e, *inputs, at=Where(torch.arange(SEQLEN) ** 2, consecutive=False)))
+
+
+def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tokens():
+    """Differences of neighbouring sums, where the sums themselves are beyond float32's digits."""
+    e = encoding_of("fox", dtype=torch.bfloat16)
+    x = torch.randn(1, 131_072, D_MODEL, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = e.token_terms(x, Where(torch.arange(x.shape[1])), None)
+    z = x[:, -5:].double() @ e.gate_weight.double().T + e.gate_bias.double()
+    steps = torch.diff(terms[:, -6:], dim=1)
+    assert terms.abs().max() > 5e4
+    assert (steps - F.logsigmoid(z)).abs().max() < 1e-5
+
+
+def test_gates_start_where_the_release_does():
+    config = AttentionConfig(head_dim=4, positional={"type": "fox", "initial_bias": 3.0})
+    layer = Attention(config, 400)
+    for name, deviation, mean in (("gate_weight", 0.02, 0.0), ("gate_bias", 0.0, 3.0)):
+        value = torch.empty(getattr(layer.positional, name).shape, dtype=torch.float64)
+        assert layer.init_parameter(f"positional.{name}", value, torch.Generator().manual_seed(0))
+        assert math.isclose(value.std(correction=0), deviation, abs_tol=5e-4)
+        assert math.isclose(value.mean(), mean, abs_tol=5e-4)
