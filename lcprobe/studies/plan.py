@@ -80,11 +80,16 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     group_of: dict[str, str] = {}
     waits: set[str] = set()  # runs that start from another run of this study
     idle: dict[tuple[str, ...], list[str]] = {}
+    left_out: dict[str, list[str]] = {}
     for labels, patches in _product(base.grid):
-        labels, patches, without = applicable(mapping, labels, patches)
-        if without:
+        applied = applicable(mapping, labels, patches)
+        if applied.dropped:
+            left_out.setdefault(applied.dropped, []).append("-".join(filter(None, labels)))
+            continue
+        labels, patches = applied.labels, applied.patches
+        if applied.without:
             same = idle.setdefault(tuple(labels), [])
-            same.append(without)
+            same.append(applied.without)
             if len(same) > 1:
                 continue
         merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
@@ -128,8 +133,9 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     for run in runs:
         if run.name not in waits:
             source_of(run.config)
-    notes = tuple(f"{'-'.join(filter(None, k))}: no attention, so {', '.join(same)} are one run" for k, same in idle.items())
-    return StudyPlan(base, runs, mismatch_of(matched), notes)
+    notes = [f"{'-'.join(filter(None, k))}: {', '.join(same)} change nothing here: one run" for k, same in idle.items()]
+    notes += [f"left out, {why}: {', '.join(names)}" for why, names in left_out.items()]
+    return StudyPlan(base, runs, mismatch_of(matched), tuple(notes))
 
 
 def _check_training(config: Config, name: str) -> None:
