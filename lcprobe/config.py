@@ -16,6 +16,7 @@ from lcprobe.choices import build, plain
 from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError, nearest, require
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
+from lcprobe.models.extend.config import ExtendConfig
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.studies.config import StudyConfig, TrackConfig
 from lcprobe.training.config import TrainConfig
@@ -44,6 +45,8 @@ class Config:
     """Budget, optimiser, schedule."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """Tasks and grids."""
+    pe: ExtendConfig = field(default_factory=ExtendConfig)
+    """Changes to trained models when they are probed."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """W&B."""
     grid: dict[str, Any] = field(default_factory=dict)

@@ -1,20 +1,86 @@
-"""Packed documents: where they begin. Ops take `starts`, True at a document's first token; kernels elsewhere take cu_seqlens."""
+"""Packed documents: where they begin, and how far a token reaches. Inside ops that is `starts` (batch, seqlen), True at a
+document's first token; callers may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`) instead."""
 
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.errors import ArgumentError
+from lcprobe_kernels.errors import ArgumentError, check_tensor
+
+
+def chosen_starts(
+    op: str, x: Tensor, starts: Tensor | None, cu_seqlens: Tensor | None, initial_state: Tensor | None
+) -> Tensor | None:
+    """The starts of an op that was given either form, or none, for x (batch, seqlen, ...).
+
+    Raises ArgumentError for both forms at once, for cu_seqlens with an initial state (which no document would see: `starts`
+    can leave a row's first token in the document before it), and as `starts_of` does. starts, and x, are the op's to check.
+    """
+    if cu_seqlens is None:
+        return starts
+    if starts is not None:
+        raise ArgumentError(f"{op}: starts, cu_seqlens", "both", "one of them, or none")
+    if initial_state is not None:
+        raise ArgumentError(f"{op}: cu_seqlens", "beside an initial state", "without: every document begins anew; or starts")
+    if not isinstance(x, Tensor) or x.dim() < 2:
+        return None
+    check_tensor(op, "cu_seqlens", cu_seqlens)
+    if cu_seqlens.device != x.device:
+        raise ArgumentError(f"{op}: cu_seqlens", f"on {cu_seqlens.device}", f"on {x.device}, as the input is")
+    return starts_of(cu_seqlens, *x.shape[:2])
 
 
 def starts_of(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
-    """(n_documents + 1,) cumulative lengths over the flattened (batch, seqlen) -> starts (batch, seqlen) bool.
+    """(n_documents + 1,) cumulative lengths over the flattened (batch, seqlen), int32 or int64 -> starts (batch, seqlen) bool.
 
-    Raises ArgumentError unless cu_seqlens rises from 0 to batch * seqlen.
+    Raises ArgumentError unless cu_seqlens rises from 0 to batch * seqlen and no document crosses the end of a row. Looking at
+    the values waits for a GPU.
     """
+    check_tensor("starts_of", "cu_seqlens", cu_seqlens)
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        given = f"{cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}"
+        raise ArgumentError("cu_seqlens", given, "int32 or int64 (n_documents + 1,)")
+    return _starts(cu_seqlens, batch, seqlen)
+
+
+@torch.library.custom_op("lcprobe::starts_of", mutates_args=())
+def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
+    """An op, so that torch.compile does not look at values."""
     total = batch * seqlen
-    ordered = cu_seqlens.dim() == 1 and len(cu_seqlens) > 1 and int(cu_seqlens[0]) == 0 and int(cu_seqlens[-1]) == total
-    if not ordered or bool((cu_seqlens.diff() < 1).any()):
-        raise ArgumentError("cu_seqlens", cu_seqlens.tolist(), f"lengths that rise from 0 to {total}")
+    ends = (int(cu_seqlens[0]), int(cu_seqlens[-1]))
+    if ends != (0, total):
+        raise ArgumentError("cu_seqlens", f"lengths from {ends[0]} to {ends[1]}", f"from 0 to {total}, {batch} rows of {seqlen}")
+    falls = (cu_seqlens.diff() < 1).nonzero()[:, 0]
+    if len(falls):
+        pair = cu_seqlens[int(falls[0]) : int(falls[0]) + 2].tolist()
+        raise ArgumentError("cu_seqlens", f"{pair[1]} after {pair[0]}", "lengths that rise")
     starts = torch.zeros(total, dtype=torch.bool, device=cu_seqlens.device)
     starts[cu_seqlens[:-1].long()] = True
-    return starts.view(batch, seqlen)
+    starts = starts.view(batch, seqlen)
+    crossed = (~starts[:, 0]).nonzero()[:, 0]
+    if len(crossed):
+        border = int(crossed[0]) * seqlen
+        place = int(torch.searchsorted(cu_seqlens, border))
+        low, high = cu_seqlens[place - 1 : place + 1].tolist()
+        raise ArgumentError("cu_seqlens", f"a document from {low} to {high}", f"documents inside one row; a row ends at {border}")
+    return starts
+
+
+@_starts.register_fake
+def _(cu_seqlens, batch, seqlen):
+    return torch.empty((batch, seqlen), dtype=torch.bool, device=cu_seqlens.device)
+
+
+def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None) -> Tensor:
+    """The tokens that come at or after a marked one of their document, like `marked` (batch, seqlen, ...) bool.
+
+    starts: the first dimensions of `marked`, True where a document begins. before: `marked` without seqlen, what stands ahead
+    of the first token and counts until a document begins.
+    """
+    token = torch.arange(marked.shape[1], device=marked.device).view(-1, *(1,) * (marked.dim() - 2))
+    last = token.where(marked, -2).cummax(1).values
+    if before is not None:
+        last = torch.where(before[:, None], last.clamp_min(-1), last)
+    if starts is None:
+        return last > -2
+    starts = starts.view(*starts.shape, *(1,) * (marked.dim() - starts.dim()))
+    return last >= token.where(starts, -1).cummax(1).values

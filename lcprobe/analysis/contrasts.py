@@ -1,7 +1,7 @@
 """Declared comparisons, each paired by sample: length, place in the context, format, model against model.
 
 One exact test serves all: the sign-flip test on each sample's difference (McNemar's exact test where a sample is one trial),
-beside a paired cluster bootstrap for the interval. Holm's correction inside families that are fixed before looking:
+beside an interval of the mean difference over samples. Holm's correction inside families that are fixed before looking:
 
     M on T              lengths past the base against the base; ends - middle, start - middle, end - middle at every length;
                         formats that differ in one factor, at every length: one false claim about M on T in twenty such pairs
@@ -118,7 +118,7 @@ def tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice) 
         hits = part.hits.sum(axis=0)[np.isin(part.index, shared, assume_unique=True)]
         whole += int(coefficient * scale) * hits
     difference = whole / scale
-    low, high = difference_bounds(difference)
+    low, high = difference_bounds(difference, float(max(abs(c) for c in coefficients)))
     return replace(
         blank,
         samples=len(shared),

@@ -2,7 +2,8 @@
 
 Base: accuracy at the training length; where that was not probed, at the nearest tested length below it, which is then said.
 Effective length: the longest tested length whose lower bound exceeds 0.85 x the model's own base (the rule of NoLiMa, arXiv
-2502.05167; RULER's constant of 85.6 % is one model's score and out of reach for small ones).
+2502.05167; RULER's constant of 85.6 % is one model's score and out of reach for small ones). It is a limit only where a longer
+length is surely below that, by its upper bound; else it is said as "at least".
 """
 
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Extrapolation:
     base: Estimate | Refused
     by_length: tuple[tuple[int, Estimate | Refused, Ratio | None], ...]
     effective: int | None
-    longest: bool
-    """The effective length is the longest one tested: the true one may be longer."""
+    at_least: bool
+    """No longer length has its upper bound below the rule, or none was tested: the true one may be longer."""
     note: str
 
     @property
@@ -50,7 +51,7 @@ class Extrapolation:
     def __str__(self) -> str:
         if self.effective is None:
             return self.note
-        least = ">= " if self.longest else ""
+        least = ">= " if self.at_least else ""
         note = f" ({self.note})" if self.note else ""
         return f"{least}{self.effective} tokens = {least}{self.multiple:g} x the training length{note}"
 
@@ -94,17 +95,18 @@ def _extrapolation(data: Measured, where: Where, context_length: int) -> Extrapo
     parts = {length: data.slice(where, length) for length in lengths}
     estimates = {length: p if isinstance(p, Refused) else p.estimate for length, p in parts.items()}
     rows = tuple((length, estimates[length], _ratio(parts[length], parts[base])) for length in lengths)
-    effective, longest, note = _effective(estimates, base, parts[base])
+    effective, at_least, note = _effective(estimates, base, parts[base])
     if base != context_length and effective is not None:
         note = "; ".join(filter(None, [f"base: {base} tokens, the training length was not probed", note]))
-    return Extrapolation(where, context_length, base, estimates[base], rows, effective, longest, note)
+    return Extrapolation(where, context_length, base, estimates[base], rows, effective, at_least, note)
 
 
 def _ratio(part: Slice | Refused, base: Slice | Refused) -> Ratio | None:
     if isinstance(part, Refused) or isinstance(base, Refused) or not base.hits.any():
         return None
     shared = np.intersect1d(part.index, base.index, assume_unique=True)
-    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared))
+    unit = 1 / min(int(side.trials[:, 0].sum()) for side in (part, base))
+    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared), unit)
     return Ratio(part.value / base.value, low, high)
 
 
@@ -127,5 +129,9 @@ def _effective(estimates: dict[int, Estimate | Refused], base: int, part: Slice 
         return None, False, f"not resolved: too few samples to place {base} tokens above {SHARE_OF_BASE:g} x base"
     found = max(passing)
     gaps = [str(length) for length in tested if length < found and length not in passing]
-    note = f"but {', '.join(gaps)} does not pass" if gaps else ""
-    return found, found == max(estimates), note
+    notes = [f"but {', '.join(gaps)} does not pass"] if gaps else []
+    longer = {length: e for length, e in tested.items() if length > found}
+    at_least = all(e.high >= needed for e in longer.values())
+    if longer and at_least:
+        notes.append(f"{', '.join(map(str, longer))} not resolved: too few samples")
+    return found, at_least, "; ".join(notes)

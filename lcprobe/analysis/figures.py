@@ -92,7 +92,7 @@ def _length(results: Results, task: str, format: Format, look: dict[str, Look]) 
     titled(axes, plain(f"{task}, {format}"), "length (tokens)", "exact match")
     legend(figure, axes)
     text = f"Exact match against length for {task}, {format}, mean over all depths. {_counts(counts)} "
-    text += "Bands: 95 % cluster bootstrap over samples. Dashed: training length."
+    text += "Bands: 95 % intervals over samples. Dashed: training length."
     text += " Dotted: choosing a value of the context without looking at the key." if chances else ""
     text += f" Not drawn: {'; '.join(gaps)}." if gaps else ""
     return Picture(slug("length", task, format), "length", task, str(format), f"{task}, {format}", text), figure
@@ -207,7 +207,7 @@ def _skill(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Picture, 
     titled(axes, "At the training length", "skill or exact match", "")
     legend(figure, axes)
     text = "Skill = (accuracy - chance) / (1 - chance) at the base length, mean over depths; exact match where one value stands "
-    text += f"in the context and chance is not defined. {_counts(counts, 'bar')} Lines: 95 % cluster bootstrap."
+    text += f"in the context and chance is not defined. {_counts(counts, 'bar')} Lines: 95 % intervals over samples."
     yield Picture("skill", "skill", "", "", "At the training length", text), figure
 
 

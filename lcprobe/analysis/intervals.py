@@ -2,12 +2,13 @@
 
 A cluster is a sample (`index`): it owns its haystack window, key and value, and is asked again in every cell and model, so
 resampling and pairing are by sample. Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 se);
-Korn & Graubard 1998 (effective sample size); Hesterberg 2015, arXiv 1411.5279 (expanded percentile interval); McNemar 1947;
-Fisher's sign-flip randomisation; Holm 1979. numpy and math only, and no generator state: the same names give the same draws.
+Korn & Graubard 1998 (effective sample size); Bonett & Price 2012 (paired differences); Fieller 1954 (ratios); Hesterberg 2015,
+arXiv 1411.5279 (expanded percentile interval); Fisher's sign-flip randomisation; Holm 1979. numpy and math only, and no generator
+state: the same names give the same draws.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,8 @@ Z95 = 1.959963984540054
 RESAMPLES = 2000
 LARGE = 400
 """Degrees of freedom from which Student's t is taken for normal: within half a per cent."""
+MOST_RATIO = 1e4
+"""A ratio that may be larger is said to have no upper bound."""
 Bounds = tuple[float, float]
 
 
@@ -55,9 +58,13 @@ def effective_trials(hits: np.ndarray, trials: np.ndarray) -> float:
     squares = (hits - p * trials) ** 2
     variance = clusters / (clusters - 1) * squares.sum() / n**2
     worth = n / max(1.0, variance / (p * (1 - p) / n))
-    known = float(np.sum(squares**2) / max(squares.sum(), 1e-12) ** 2) - 1 / clusters
-    freedom = min(round(2 / known), LARGE) if known > 2 / LARGE else LARGE
-    return float(worth * (Z95 / t_quantile(0.975, max(freedom, 2))) ** 2)
+    return float(worth * (Z95 / t_quantile(0.975, _freedom(squares))) ** 2)
+
+
+def _freedom(squares: np.ndarray) -> int:
+    """Degrees of freedom of a variance made of (n,) squared deviations: 2 mean^2 / variance of it, 2 .. LARGE."""
+    known = float(np.sum(squares**2) / max(squares.sum(), 1e-12) ** 2) - 1 / len(squares)
+    return max(2, min(round(2 / known), LARGE)) if known > 2 / LARGE else LARGE
 
 
 def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> Bounds:
@@ -121,41 +128,59 @@ def percentile_bounds(replicates: np.ndarray, n: int) -> Bounds:
     return float(ranked[math.floor(tail * last)]), float(ranked[math.ceil((1 - tail) * last)])
 
 
-def difference_bounds(difference: np.ndarray) -> Bounds:
-    """Paired cluster bootstrap of a mean difference of shares; difference: (n,) per cluster, in -1 .. 1.
+def difference_bounds(difference: np.ndarray, unit: float = 1.0) -> Bounds:
+    """95 % bounds of a mean difference of shares; difference: (n,) per cluster, in -1 .. 1. unit: most that one trial changes.
 
-    Where all clusters agree the bounds are what Wilson allows for a change never seen in n clusters.
+    Bonett & Price's interval carried over to clusters: two are added, changed by one unit up and one down, and Student's t is
+    taken with the degrees of freedom of the variance. Without them few changed clusters make a variance that is too small by
+    chance: a bootstrap covers 85 % for a share of .02 in 50 clusters. Where all clusters agree the bounds are at least what
+    Wilson allows for a change never seen in n clusters.
     """
-    n, mean = len(difference), float(difference.mean())
-    if np.all(difference == difference[0]):
-        slack = float(wilson(0, n)[1])
-        return max(-1.0, mean - slack), min(1.0, mean + slack)
-    low, high = percentile_bounds(resampled(difference) / n, n)
+    low, high = _mean_bounds(difference, unit)
     return max(-1.0, low), min(1.0, high)
 
 
-def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
-    """Paired cluster bootstrap of mean(top) / mean(bottom); both (n,) shares per cluster.
+def ratio_bounds(top: np.ndarray, bottom: np.ndarray, unit: float = 1.0) -> Bounds:
+    """95 % bounds of mean(top) / mean(bottom); both (n,) shares per cluster. unit: as of their difference.
 
-    Where one side is the same in all clusters its Wilson bound stands in, which is conservative. Unbounded above when the
-    bottom may be zero.
+    Fieller's set: every r for which the bounds of top - r x bottom hold zero. So they hold 1 if and only if the bounds of the
+    difference hold 0, and the two never contradict each other. Unbounded above when the bottom may be zero.
     """
-    n = len(top)
-    ones = np.ones(n)
-    if _constant(top, ones) or _constant(bottom, ones):
-        (a, b), (c, d) = clustered_wilson(top, ones), clustered_wilson(bottom, ones)
-        return a / d if d else 0.0, b / c if c else math.inf
-    over, under = resampled(top), resampled(bottom)
-    return percentile_bounds(np.divide(over, under, out=np.full(len(over), np.inf), where=under > 0), n)
+    if not bottom.any():
+        return 0.0, math.inf
+
+    def side(r: float) -> int:
+        low, high = _mean_bounds(top - r * bottom, unit * max(1.0, r))
+        return -1 if low > 0 else 1 if high < 0 else 0  # r is too small, too large, or held
+
+    value = float(top.mean() / bottom.mean())
+    most = max(2.0, 2 * value)
+    while side(most) == 0 and most < MOST_RATIO:
+        most *= 2
+    low = 0.0 if side(0.0) == 0 else _edge(0.0, value, lambda r: side(r) < 0)
+    return low, math.inf if most >= MOST_RATIO else _edge(value, most, lambda r: side(r) <= 0)
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p of McNemar's test from the two discordant counts."""
-    n, least = only_first + only_second, min(only_first, only_second)
-    if n == 0:
-        return 1.0
-    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(least + 1)]
-    return min(1.0, 2 * math.fsum(math.exp(x) for x in logs))
+def _edge(low: float, high: float, before: Callable[[float], bool]) -> float:
+    """Where `before` ends to hold between low and high, by bisection."""
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if before(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _mean_bounds(values: np.ndarray, unit: float) -> Bounds:
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    more = np.concatenate([values, [unit, -unit]])
+    squares = (more - more.mean()) ** 2
+    half = t_quantile(0.975, _freedom(squares)) * math.sqrt(squares.sum() / (n + 2) / (n + 1))
+    low, high = float(more.mean()) - half, float(more.mean()) + half
+    if np.all(values == values[0]):
+        slack = float(wilson(0, n)[1])
+        low, high = min(low, float(values[0]) - slack), max(high, float(values[0]) + slack)
+    return low, high
 
 
 def sign_flip(difference: np.ndarray) -> float:
@@ -215,11 +240,6 @@ def welch_bounds(a: Sequence[float], b: Sequence[float]) -> Bounds:
     df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
     half = t_quantile(0.975, float(df)) * math.sqrt(u + v)
     return mean - half, mean + half
-
-
-def _constant(hits: np.ndarray, trials: np.ndarray) -> bool:
-    share = hits / np.where(trials > 0, trials, 1)
-    return bool(np.all(share == share[0]))
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,6 @@
 """The fixed paragraphs of the report: what is shown, and how its numbers are made."""
 
-from lcprobe.analysis.intervals import RESAMPLES
+from lcprobe.analysis.distance import RESAMPLES
 
 LENGTH_TEXT = (
     "Exact match over all depths at each length. A mean stands only where every planned cell of the slice holds all "
@@ -44,15 +44,18 @@ METHODS = (
     "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
     "model. They are the clusters of every interval and the pairs of every test.",
     "Shares: Wilson intervals; where a sample is asked several times (a mean over cells, several questions), with as many "
-    "trials as its samples are worth. Differences and ratios: cluster bootstrap over samples, "
-    f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015); where all samples agree, Wilson over samples. All "
-    "intervals are 95 %.",
+    "trials as its samples are worth. Differences: Student's t over samples, with one changed sample added each way "
+    "(Bonett & Price 2012), and never narrower than Wilson's interval where all samples agree. Ratios: every value "
+    "that the interval of the difference allows (Fieller). Reach and half-life: "
+    f"cluster bootstrap over samples, {RESAMPLES} resamples, expanded percentiles "
+    "(Hesterberg 2015). All intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
     "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
     "model and task; models on a task over depths; models on a task cell by cell. Resolved means p "
     "< 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
-    "training length (or the nearest tested length below). Floor: a mean below 0.05 or, where there is a chance "
+    "training length (or the nearest tested length below); at least, where no longer length lies below that by its upper "
+    "bound. Floor: a mean below 0.05 or, where there is a chance "
     "level, no depth above chance. Ceiling: a mean above 0.95.",
     "Task acquired: with the needle directly before the question the lower bound exceeds the middle between what is "
     "scored without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "

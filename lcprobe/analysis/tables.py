@@ -96,7 +96,7 @@ def extrapolation_rows(results: Results) -> Rows:
             "ratio_low": None if ratio is None else ratio.low,
             "ratio_high": None if ratio is None else ratio.high,
             "effective_length": e.effective,
-            "effective_is_longest_tested": e.longest,
+            "effective_is_at_least": e.at_least,
             "effective_note": e.note,
         }
         for e in results.extrapolations

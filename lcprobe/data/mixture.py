@@ -27,24 +27,42 @@ RETRIES = 16
 class Batch:
     """tokens: (rows, seqlen) int64; weights: (rows, seqlen) float32, of the prediction of each token;
     starts: (rows, seqlen) bool or None where no row holds a document's start after its first token; text_rows: (rows,)
-    bool, False for episodes."""
+    bool, False for episodes. before: (rows, n) int64 the text before each row and before_starts (rows, n) bool, where the
+    mixture gives it; a row that nothing precedes has starts True at its first token."""
 
     tokens: np.ndarray
     weights: np.ndarray
     starts: np.ndarray | None
     text_rows: np.ndarray
+    before: np.ndarray | None = None
+    before_starts: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
         """Digest of tokens and weights: what a model was shown in this batch."""
-        return digest_bytes(self.tokens.astype("<u4").tobytes(), self.weights.astype("<f4").tobytes())
+        before = () if self.before is None else (self.before.astype("<u4").tobytes(),)
+        return digest_bytes(self.tokens.astype("<u4").tobytes(), self.weights.astype("<f4").tobytes(), *before)
 
 
 class Mixture:
     """Batches of a study. `parts` divides a step over accumulation and ranks; any division gives the same step."""
 
-    def __init__(self, config: DataConfig, data: Prepared, *, context_length: int, rows: int, steps: int, parts: int, seed: int):
-        """rows: of context_length tokens, a step, over all parts. Raises ConfigError or DataError for what cannot work."""
+    def __init__(
+        self,
+        config: DataConfig,
+        data: Prepared,
+        *,
+        context_length: int,
+        rows: int,
+        steps: int,
+        parts: int,
+        seed: int,
+        preceding: int = 0,
+    ):
+        """rows: of context_length tokens, a step, over all parts. preceding: rows' lengths of text that come with each row.
+
+        Raises ConfigError or DataError for what cannot work.
+        """
         if rows % parts:
             raise ConfigError("train.batch_tokens", rows * context_length, f"a multiple of {parts} x context_length")
         for i, stage in enumerate(config.mixture):
@@ -52,7 +70,7 @@ class Mixture:
                 if context_length % round(1 / fraction):
                     raise ConfigError(f"data.mixture[{i}].lengths", fraction, f"a divisor of context_length ({context_length})")
         self.config, self.data, self.seed, self.steps = config, data, seed, steps
-        self.context_length, self.rows, self.parts = context_length, rows, parts
+        self.context_length, self.rows, self.parts, self.preceding = context_length, rows, parts, preceding
         self.n_rows = data.n_tokens // context_length
         if not self.n_rows:
             raise DataError(f"{data.folder}: {data.n_tokens} tokens; allowed: at least one row of {context_length}")
@@ -73,18 +91,26 @@ class Mixture:
         """One part of one step. Raises EpisodeError where a recipe does not fit into the step's length."""
         seqlen = self.seqlen(step)
         per_slot, per_part = self.context_length // seqlen, self.rows // self.parts
-        rows, text_rows = [], []
+        rows, text_rows, firsts = [], [], []
         for place in range(part * per_part, (part + 1) * per_part):
             slot = step * self.rows + place
             name = self._kind(self._stage(step), slot)
             text_rows += [name is None] * per_slot
             if name is None:
                 rows += self._text(slot, seqlen, per_slot)
+                firsts += [self._first(slot) + i * seqlen for i in range(per_slot)]
             else:
                 rows += [self._episode(name, (slot * per_slot + i), seqlen) for i in range(per_slot)]
+                firsts += [None] * per_slot
         starts = np.stack([r[2] for r in rows])
         tokens, weights = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
-        return Batch(tokens, weights, starts if starts.any() else None, np.array(text_rows))
+        if not self.preceding:
+            return Batch(tokens, weights, starts if starts.any() else None, np.array(text_rows))
+        before = np.zeros((len(rows), self.preceding * seqlen), dtype=np.int64)
+        before_starts = np.zeros(before.shape, dtype=bool)
+        for row, first in enumerate(firsts):
+            starts[row, 0] = not self._before(first, before[row], before_starts[row])
+        return Batch(tokens, weights, starts, np.array(text_rows), before, before_starts)
 
     def check(self) -> None:
         """Build one episode of every recipe at every length it will be used at. Raises ConfigError naming the recipe."""
@@ -116,8 +142,7 @@ class Mixture:
         return next(reversed(stage.episodes))
 
     def _text(self, slot: int, seqlen: int, per_slot: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        epoch, place = divmod(slot, self.n_rows)
-        first = permuted(place, self.n_rows, "rows", self.seed, epoch) * self.context_length
+        first = self._first(slot)
         tokens = self.data.tokens(first, self.context_length)
         weights = np.ones(self.context_length, dtype=np.float32)
         starts = np.zeros(self.context_length, dtype=bool)
@@ -128,6 +153,23 @@ class Mixture:
         starts[::seqlen] = False  # a row's first token has nothing before it to hide
         weights[::seqlen] = 0
         return list(zip(*(a.reshape(per_slot, seqlen) for a in (tokens, weights, starts)), strict=True))
+
+    def _first(self, slot: int) -> int:
+        """Where in the corpus a slot's text begins."""
+        epoch, place = divmod(slot, self.n_rows)
+        return permuted(place, self.n_rows, "rows", self.seed, epoch) * self.context_length
+
+    def _before(self, first: int | None, tokens: np.ndarray, starts: np.ndarray) -> bool:
+        """Fill in what stands before a row of text in its document; whether there is anything. first: None for an episode."""
+        documents = self.data.starts
+        if first is None or first == 0 or documents[np.searchsorted(documents, first, side="right") - 1] == first:
+            return False
+        n = min(first, len(tokens))
+        tokens[-n:] = self.data.tokens(first - n, n)
+        low, high = np.searchsorted(documents, [first - n, first])
+        starts[documents[low:high] - (first - len(tokens))] = True
+        starts[len(tokens) - n] = True  # what fills the row up to it is none of the corpus
+        return True
 
     def _episode(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipe, task = self.config.recipes[name], self._tasks[name]

@@ -23,6 +23,15 @@ class ModelConfig:
     """Width of the SwiGLU MLPs; null: solved by matching."""
     mixers: dict[str, Any] = field(default_factory=dict)
     """Settings of mixers by the name used in the layout: `{local: {type: attention, window: 128}}`."""
+    positional: Any = None
+    """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
+    `[rope+window512 x 3, none] x 6`; null: what model.mixers says, rope unless it says otherwise."""
+    encodings: dict[str, Any] = field(default_factory=dict)
+    """Encodings by a name used in `positional`: `{far: {type: rope, base: 1000000}}`."""
+    positions: dict[str, Any] | None = None
+    """Positions that training draws: `{type: randomized, max_length: 2048}`, `{type: pose, max_length: 2048}`; null: counted."""
+    context_length: int | None = None
+    """What encodings may know of the training length; null: train.context_length."""
     vocab_size: int | None = None
     """Tokens; null: the tokenizer's."""
     vocab_multiple: int = 16
@@ -46,6 +55,8 @@ class ModelConfig:
         require(f"{at}.vocab_multiple", self.vocab_multiple, self.vocab_multiple >= 1, ">= 1")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.initializer_range", self.initializer_range, self.initializer_range > 0, "> 0")
+        length = self.context_length
+        require(f"{at}.context_length", length, length is None or length >= 2, ">= 2 or null")
         layers_of(self.layout, n_layers if isinstance(n_layers, int) else None, self.attn_layer_idx, at)
 
 

@@ -6,7 +6,7 @@ residual stream, an own norm before each MLP, tied head, output projections scal
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcprobe.choices import Choice
-from lcprobe.errors import inside
+from lcprobe.choices import Choice, choose
+from lcprobe.errors import ConfigError, inside
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
-from lcprobe.models.parts import mixers_of, padded_vocab, resolved_sizes
+from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
+from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.positions import POSITIONS
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
 from lcprobe.seeds import seed_of
@@ -27,10 +29,13 @@ from lcprobe.seeds import seed_of
 
 @dataclass(frozen=True)
 class LanguageModelState(State):
-    """layers: one state a block; position: tokens seen so far, the same for every row."""
+    """layers: one state a block; position: tokens seen so far, the same for every row; length: of the whole sequence, where it
+    is declared in advance for encodings that depend on it; begun: (batch,) places where the rows' documents began, None: at 0."""
 
     layers: tuple[State, ...]
     position: int
+    length: int | None = None
+    begun: Tensor | None = None
 
 
 class RMSNorm(nn.Module):
@@ -115,6 +120,12 @@ class LanguageModel(nn.Module):
         d_model, d_ff, vocab_size = resolved_sizes(config)
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(padded_vocab(config), d_model)
+        found = absolute_of(config)
+        self.positional: PositionalEncoding | None = None
+        if found is not None:
+            with inside("model.positional"):
+                self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
+        self.positions = None if config.positions is None else _drawn(config.positions)
         blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(d_model, config.norm_eps)
@@ -123,10 +134,20 @@ class LanguageModel(nn.Module):
     def hidden(
         self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None
     ) -> tuple[Tensor, LanguageModelState | None]:
-        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in."""
+        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in.
+
+        length: of the whole sequence, for encodings that depend on it; a state carries it. In training, positions are drawn
+        where the config says so. Raises ConfigError for a sequence longer than the model's table of positions.
+        """
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
-        where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length)
+        length, begun = (length, None) if state is None else (state.length, state.begun)
+        where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
+        if self.max_length is not None and first + seqlen > self.max_length:
+            raise ConfigError("length", first + seqlen, f"<= {self.max_length}, where the model's positions end")
+        if self.positions is not None and self.training and first == 0:
+            where = Where(self.positions.draw(seqlen, tokens.device), starts, length, consecutive=False)
         x = self.embedding(tokens)
+        x = x if self.positional is None else self.positional.on_embedding(x, where)
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -136,21 +157,27 @@ class LanguageModel(nn.Module):
             x, residual, after = block(x, residual, where, None if state is None else state.layers[i], compute)
             states.append(after)
         x = self.norm.added(x, residual)[0].to(compute)
-        return x, None if state is None else LanguageModelState(tuple(states), first + seqlen)
+        if state is None:
+            return x, None
+        begins = where.begins
+        return x, LanguageModelState(tuple(states), first + seqlen, length, None if begins is None else begins[:, -1])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d_model) -> (..., vocab_size), float32 or wider: for chosen positions only."""
         out = F.linear(hidden, self.head_weight)[..., : self.vocab_size]
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
-    def loss(self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t.
+    def loss(
+        self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t. state: before the
+        sequence, where it does not begin empty.
 
         Returns the weighted mean (scalar), the loss of each weighted prediction (n,) detached, and where it stands (n,)
         in the flattened (batch, seqlen - 1) predictions.
         Positions of weight 0 never meet the head. The first token of a row is never predicted.
         """
-        x, _ = self.hidden(tokens, starts=starts)
+        x, _ = self.hidden(tokens, starts=starts, state=state)
         wanted = weights[:, 1:].reshape(-1)
         index = wanted.nonzero()[:, 0]
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
@@ -163,18 +190,47 @@ class LanguageModel(nn.Module):
         """(padded vocab, d_model)."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def new_state(self, batch: int) -> LanguageModelState:
-        """The state before the first token, for `batch` rows."""
-        return LanguageModelState(tuple(block.new_state(batch) for block in self._layers()), 0)
+    def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
+        """The state before the first token, for `batch` rows. length: of the whole sequence, see `hidden`."""
+        return LanguageModelState(tuple(block.new_state(batch) for block in self._layers()), 0, length)
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens at which a table of positions ends; None: nowhere."""
+        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether sequences must declare their length: what a token sees depends on it."""
+        return any(e.needs_length for e in self._encodings())
+
+    def _encodings(self) -> list[PositionalEncoding]:
+        found = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
+        return [e for e in found if e is not None]
 
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
+
+    def recode(self, positional: Any) -> None:
+        """Give the attention layers other encodings, in place: `model.positional` as in a config.
+
+        Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
+        """
+        config = replace(self.config, positional=positional)
+        layers, choices = mixers_of(config)
+        if self.positional is not None or absolute_of(config) is not None:
+            raise ConfigError("positional", positional, "encodings of attention layers, before and after")
+        for block, layer in zip(self._layers(), layers, strict=True):
+            if hasattr(block.mixer, "recode"):
+                block.mixer.recode(choices[layer.mixer].config)
+        self.config = config
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LanguageModel":
         """Set every parameter from (seed, its name): independent of construction order, sharding and device."""
         shrink = 1 / math.sqrt(len(self.blocks))
-        mixers: Mapping[str, Any] = {f"blocks.{i}.mixer.": block.mixer for i, block in enumerate(self._layers())}
+        mixers: dict[str, Any] = {f"blocks.{i}.mixer.": block.mixer for i, block in enumerate(self._layers())}
+        mixers |= {} if self.positional is None else {"positional.": self.positional}
         for name, parameter in self.named_parameters():
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))
             value = torch.empty(parameter.shape, dtype=torch.float64)
@@ -203,6 +259,11 @@ class LanguageModel(nn.Module):
                 value.mul_(shrink)
         else:  # biases of projections start at zero, as in the release
             value.zero_()
+
+
+def _drawn(mapping: Mapping[str, Any]) -> Any:
+    choice = choose(POSITIONS, mapping, "model.positions")
+    return choice.made_by(choice.config)
 
 
 def no_decay_names(model: nn.Module) -> set[str]:

@@ -18,19 +18,45 @@ class Layer(NamedTuple):
     mlp: bool
 
 
+class Item(NamedTuple):
+    """One place of a pattern: a name and what is joined to it with +."""
+
+    name: str
+    joined: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "+".join([self.name, *self.joined])
+
+
+LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
+
+
 def parse(text: str, key: str = "model.layout") -> list[Layer]:
     """A pattern as a list of layers. Raises ConfigError showing where the text stops making sense."""
+    layers = []
+    for item in items_of(text, key, LAYOUT):
+        if item.joined not in ((), ("mlp",)):
+            raise _wrong(key, text, str(item), LAYOUT)
+        layers.append(Layer(item.name, bool(item.joined)))
+    return layers
+
+
+def items_of(text: str, key: str, allowed: str) -> list[Item]:
+    """`a x 2, [b+c, d] x 3` written out. Raises ConfigError showing where the text stops making sense, and what is `allowed`."""
     tokens, at = [], 0
     while at < len(text.rstrip()):
         found = TOKEN.match(text, at)
         if not found:
-            raise _wrong(key, text, text[at:])
+            raise _wrong(key, text, text[at:], allowed)
         tokens.append(found.group(1))
         at = found.end()
-    layers, rest = _items(tokens, key, text)
-    if rest or not layers:
-        raise _wrong(key, text, " ".join(rest))
-    return layers
+    try:
+        items, rest = _items(tokens)
+    except _Stuck as stuck:
+        raise _wrong(key, text, str(stuck), allowed) from None
+    if rest or not items:
+        raise _wrong(key, text, " ".join(rest), allowed)
+    return items
 
 
 def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | None, key: str = "model") -> list[Layer]:
@@ -45,35 +71,45 @@ def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | Non
     return layers
 
 
-def _items(tokens: list[str], key: str, text: str) -> tuple[list[Layer], list[str]]:
-    layers: list[Layer] = []
+class _Stuck(Exception):
+    """Where a pattern stops making sense."""
+
+
+def _items(tokens: list[str]) -> tuple[list[Item], list[str]]:
+    items: list[Item] = []
     while tokens and tokens[0] != "]":
         if tokens[0] == "[":
-            group, tokens = _items(tokens[1:], key, text)
+            group, tokens = _items(tokens[1:])
             if not tokens:
-                raise _wrong(key, text, "a missing ]")
+                raise _Stuck("a missing ]")
             tokens = tokens[1:]
-        elif tokens[0][0].isalpha() or tokens[0][0] == "_":
-            name, tokens = tokens[0], tokens[1:]
-            mlp = tokens[:2] == ["+", "mlp"]
-            group, tokens = [Layer(name, mlp)], tokens[2:] if mlp else tokens
+        elif _is_name(tokens[0]):
+            name, tokens, joined = tokens[0], tokens[1:], []
+            while len(tokens) > 1 and tokens[0] == "+" and _is_name(tokens[1]):
+                joined.append(tokens[1])
+                tokens = tokens[2:]
+            group = [Item(name, tuple(joined))]
         else:
-            raise _wrong(key, text, " ".join(tokens))
+            raise _Stuck(" ".join(tokens))
         if tokens[:1] == ["x"]:
             if len(tokens) < 2 or not tokens[1].isdigit() or int(tokens[1]) < 1:
-                raise _wrong(key, text, " ".join(tokens))
+                raise _Stuck(" ".join(tokens))
             group, tokens = group * int(tokens[1]), tokens[2:]
-        layers += group
+        items += group
         if not tokens or tokens[0] == "]":
             break
         if tokens[0] != ",":
-            raise _wrong(key, text, " ".join(tokens))
+            raise _Stuck(" ".join(tokens))
         tokens = tokens[1:]
         if not tokens or tokens[0] == "]":
-            raise _wrong(key, text, "a comma with nothing after it")
-    return layers, tokens
+            raise _Stuck("a comma with nothing after it")
+    return items, tokens
 
 
-def _wrong(key: str, text: str, rest: str) -> ConfigError:
+def _is_name(token: str) -> bool:
+    return token[0].isalpha() or token[0] == "_"
+
+
+def _wrong(key: str, text: str, rest: str, allowed: str) -> ConfigError:
     where = f" (stuck at {rest!r})" if rest else ""
-    return ConfigError(key, text + where, "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`")
+    return ConfigError(key, text + where, allowed)

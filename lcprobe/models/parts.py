@@ -1,7 +1,7 @@
 """From a ModelConfig to its parts: which mixers, which sizes, what it costs. What matching and LanguageModel share."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lcprobe.choices import Choice, choose
 from lcprobe.errors import ConfigError, inside, unknown_name
@@ -9,11 +9,16 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
 from lcprobe.models.layout import Layer, layers_of
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.positional.contract import HeadShape
+from lcprobe.models.positional.positions import POSITIONS
+from lcprobe.models.positional.schedule import absolute, carried
 
 
 def mixers_of(config: ModelConfig, key: str = "model") -> tuple[list[Layer], dict[str, Choice]]:
     """The layers and, by name, the mixers that they use. Raises ConfigError for unknown names and wrong settings."""
     layers = layers_in(config, key)
+    if config.positions is not None:
+        choose(POSITIONS, config.positions, f"{key}.positions")
     known = {*MIXERS, *config.mixers}
     choices = {}
     for name in dict.fromkeys([*(layer.mixer for layer in layers), *config.mixers]):
@@ -23,7 +28,40 @@ def mixers_of(config: ModelConfig, key: str = "model") -> tuple[list[Layer], dic
         if name in MIXERS and isinstance(mapping, dict):
             mapping = {"type": name, **mapping}
         choices[name] = choose(MIXERS, mapping, f"{key}.mixers.{name}")
-    return layers, choices
+        if hasattr(choices[name].config, "context_length") and choices[name].config.context_length is None:
+            known_length = replace(choices[name].config, context_length=config.context_length)
+            choices[name] = choices[name]._replace(config=known_length)
+    if config.positional is None:
+        return layers, choices
+    return _encoded(layers, choices, config, key)
+
+
+def _encoded(
+    layers: list[Layer], choices: dict[str, Choice], config: ModelConfig, key: str
+) -> tuple[list[Layer], dict[str, Choice]]:
+    """The attention layers under names of their own, with the encodings that model.positional gives them."""
+    key = f"{key}.positional"
+    parts = carried(config.positional, config.encodings, key)
+    if not any(hasattr(choices[layer.mixer].config, "positional") for layer in layers):
+        raise ConfigError(key, config.positional, "null: the model has no attention to carry an encoding")
+    if absolute(config.positional, config.encodings, key) is not None:
+        parts = [replace(parts[0], changes={**parts[0].changes, "positional": {"type": "none"}})]
+    made, choices, count = [], dict(choices), 0
+    for layer in layers:
+        choice = choices[layer.mixer]
+        if hasattr(choice.config, "positional"):
+            part, count = parts[count % len(parts)], count + 1
+            layer = Layer(f"{layer.mixer}:{part.text}", layer.mlp)
+            changed = replace(choice.config, **part.changes)
+            changed.check(key)
+            choices[layer.mixer] = choice._replace(config=changed)
+        made.append(layer)
+    return made, choices
+
+
+def absolute_of(config: ModelConfig) -> Choice | None:
+    """The absolute encoding that the model adds to its embedding, if it has one."""
+    return absolute(config.positional, config.encodings, "model.positional")
 
 
 def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
@@ -89,5 +127,8 @@ def cost_of(layers: Counter[Layer], choices: dict[str, Choice], config: ModelCon
         if layer.mlp:
             one += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)
         total += one.times(count)
+    found = absolute_of(config)
+    if found is not None:
+        total += Cost(params=found.made_by.params(found.config, HeadShape(1, 1, 1, d_model, config.context_length)))
     rows = padded_vocab(config)
     return ModelCost(rows * d_model * (1 if config.tie_embeddings else 2), total, 2.0 * rows * d_model)

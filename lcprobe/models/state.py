@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 class State:
     """Base of every mixer's state: a frozen dataclass whose fields are tensors with a leading batch dimension,
     None, tuples of states, or plain numbers shared by the whole batch."""
+
+    recurrent: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold a memory of fixed size, (batch, n_heads, ...): what can be passed on to unrelated text."""
 
     def fork(self, n: int) -> Self:
         """Each row n times, side by side: (a, b) -> (a, a, b, b). For several questions over one context."""

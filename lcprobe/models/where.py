@@ -14,12 +14,16 @@ class Where:
 
     positions: (seqlen,) int64, counted from the first token of the sequence, chunks before this one included.
     starts: (batch, seqlen) bool or None; True where a token begins a document that must not see what came before.
-    length: the whole sequence's length where it is known in advance, for encodings that depend on it.
+    length: the whole sequence's length where it is declared in advance, for encodings that depend on it.
+    begun: (batch,) int64, places at which the documents began that the incoming state belongs to; None: at 0.
+    consecutive: positions are neighbours; not so where training draws them (randomised positions, PoSE).
     """
 
     positions: Tensor
     starts: Tensor | None = None
     length: int | None = None
+    consecutive: bool = True
+    begun: Tensor | None = None
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -27,6 +31,24 @@ class Where:
         """(batch, seqlen) int64: number of the document of each token, 0 = the one that the incoming state belongs to."""
         starts = self.starts
         return None if starts is None else self.once("documents", lambda: starts.cumsum(1))
+
+    @property
+    def places(self) -> Tensor:
+        """(seqlen,) int64: tokens before each in its row, chunks before this one included; not drawn, as positions may be."""
+        return self.positions if self.consecutive else torch.arange(len(self.positions), device=self.positions.device)
+
+    @property
+    def begins(self) -> Tensor | None:
+        """(batch, seqlen) int64: place of the first token of each token's document; None: 0 for all."""
+        if self.starts is None:
+            return None if self.begun is None else self.begun[:, None].expand(-1, len(self.positions))
+        return self.once("begins", self._begins)
+
+    def _begins(self) -> Tensor:
+        assert self.starts is not None
+        before = torch.zeros_like(self.starts[:, 0], dtype=torch.int64) if self.begun is None else self.begun
+        places = torch.where(self.starts, self.places, -1)
+        return torch.maximum(places.cummax(1).values, before[:, None])
 
     @property
     def cu_seqlens(self) -> Tensor:

@@ -132,7 +132,7 @@ def measure(
             whole = value if np.isfinite(value) else None
             own.append({"measure": name, "low": low, "high": high, "kept": kept, "value": whole, "count": int(count)})
 
-    state, at, ends, last = model.new_state(n), 0, {}, None
+    state, at, ends, last = model.new_state(n, points.edges[-1]), 0, {}, None
     for edge in points.edges:
         begin, losses = at, []
         while at < edge:
@@ -180,7 +180,7 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
 
 def _last(model: Any, ids: Tensor, chunk: int) -> Tensor:
     """(batch, seqlen) -> the hidden vector of the last token."""
-    state, hidden = model.new_state(len(ids)), None
+    state, hidden = model.new_state(len(ids), ids.shape[1]), None
     for lo in range(0, ids.shape[1], chunk):
         hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
     assert hidden is not None

@@ -93,7 +93,8 @@ class ModelScorer:
         prompts = [item.prompt for item in items]
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
-        for ended, state, last in read(self.model, program, prompts, self.chunk, self.device):
+        length = max(len(item.episode.ids) for item in items)  # of a unit, all are of one length
+        for ended, state, last in read(self.model, program, prompts, self.chunk, self.device, length):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
                 scores[number] = replace(score, read_tokens=int(program.new[number]))
         return [scores[i] for i in range(len(items))]
@@ -165,13 +166,16 @@ def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tens
 
 
 def read(
-    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device
+    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int
 ) -> Iterator[tuple[list[int], Any, Tensor]]:
-    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector)."""
+    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
+
+    length: declared to the model for the whole sequence, answers included.
+    """
     states: dict[int, Any] = {}
     for number, step in enumerate(program.steps):
         if step.before is None:
-            state = model.new_state(len(step.prompts))
+            state = model.new_state(len(step.prompts), length)
         else:
             state = states.pop(step.before) if step.last else states[step.before]
             state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))

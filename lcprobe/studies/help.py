@@ -7,6 +7,7 @@ from lcprobe.choices import described
 from lcprobe.config import Config
 from lcprobe.data.config import Recipe, Stage
 from lcprobe.errors import unknown_name
+from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
@@ -54,6 +55,7 @@ examples
   python evaluate.py runs/quickstart
   python evaluate.py runs/quickstart/mamba2 runs/other/mamba2 study.name=both
   python evaluate.py runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
+  python evaluate.py runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4      (each beside the model as trained)
   python evaluate.py runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
   python evaluate.py runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
   python evaluate.py configs/quickstart.yaml --cheat      (needs no trained run)
@@ -97,6 +99,8 @@ def text(intro: str, room: str | None) -> str:
                 lines += _entry(*entry)
     if room in (None, "model"):
         lines.append(f"\nmixers: {' | '.join(sorted(MIXERS))}; positional: {' | '.join(sorted(POSITIONAL))}")
+    if room in (None, "pe"):
+        lines += textwrap.wrap(f"extensions: none | {' | '.join(EXTENSIONS)}", 112, subsequent_indent="  ")
     if room in (None, "probe", "data"):
         lines.append(f"tasks: {' | '.join(sorted(TASKS))}")
         lines += textwrap.wrap(f"presets: {' | '.join(PRESETS)}", 112, subsequent_indent="  ")

@@ -21,12 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.config import Config, parse
 from lcprobe.data.corpus import sources_of
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, inside
 from lcprobe.files import check_name
+from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.studies.applicable import applicable
 from lcprobe.studies.config import SweepConfig
+from lcprobe.studies.source import from_sibling, sibling, source_of
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.training.initial_state import initial_state_of
 
 MAX_RUNS = 10_000
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
@@ -57,6 +61,8 @@ class StudyPlan:
     config: Config
     runs: list[Run]
     mismatch: float
+    notes: tuple[str, ...] = ()
+    """What the plan left out, and why."""
 
     @property
     def folder(self) -> Path:
@@ -72,7 +78,15 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     drafts: list[tuple[str, str, Config]] = []
     sets_lr: dict[str, bool] = {}
     group_of: dict[str, str] = {}
+    waits: set[str] = set()  # runs that start from another run of this study
+    idle: dict[tuple[str, ...], list[str]] = {}
     for labels, patches in _product(base.grid):
+        labels, patches, without = applicable(mapping, labels, patches)
+        if without:
+            same = idle.setdefault(tuple(labels), [])
+            same.append(without)
+            if len(same) > 1:
+                continue
         merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
         for patch in patches:
             merged = OmegaConf.merge(merged, OmegaConf.create(patch))
@@ -88,14 +102,22 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
             config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
         elif config.model.vocab_size < tokenizer.vocab_size:
             raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {tokenizer.vocab_size}")
+        if config.model.context_length is None:
+            config = replace(config, model=replace(config.model, context_length=config.train.context_length))
         parts = [label for label in labels if label]
         name = "-".join(parts) if parts else (base.study.run or "run")
         axes = [axis for axis, _ in _flat(base.grid)]
-        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if axis != "seed") or base.study.group or name
+        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if p and axis != "seed") or base.study.group or name
+        _check_training(config, ", ".join(parts))
+        other = sibling(config, labels, [levels for _, levels in _flat(base.grid)])
+        if other is not None:
+            config = from_sibling(config, "-".join(filter(None, other)))
+            waits.add(name)
         drafts.append((check_name("grid", name), group, config))
         sets_lr[name] = "lr" in plain_mapping.get("train", {})
         group_of |= {label: group_of.get(label, group) for label in parts}
     _unlike(drafts)
+    drafts.sort(key=lambda draft: draft[0] in waits)
     # a seed changes no size: match one run of each group
     models = {group: config.model for _, group, config in drafts}
     rules = base.match
@@ -103,7 +125,30 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         rules = replace(rules, budget=group_of[rules.budget])  # a label names the first model that carries it
     matched = match(models, rules, drafts[0][2].train.context_length)
     runs = [_resolved(name, group, config, matched[group], sets_lr[name]) for name, group, config in drafts]
-    return StudyPlan(base, runs, mismatch_of(matched))
+    for run in runs:
+        if run.name not in waits:
+            source_of(run.config)
+    notes = tuple(f"{'-'.join(filter(None, k))}: no attention, so {', '.join(same)} are one run" for k, same in idle.items())
+    return StudyPlan(base, runs, mismatch_of(matched), notes)
+
+
+def _check_training(config: Config, name: str) -> None:
+    """Whether encodings can change and states be passed in training: tried on a model that holds no numbers."""
+    train = config.train
+    if train.switch is None and train.initial_state is None:
+        return
+    import torch
+
+    sizes = {"d_model": config.model.d_model or 1024, "d_ff": config.model.d_ff or 8}
+    n_layers = None if config.model.n_layers == "solve" else config.model.n_layers
+    at = f"grid ({name}): train" if name else "train"
+    with torch.device("meta"):
+        model = LanguageModel(replace(config.model, n_layers=n_layers, **sizes))
+        if train.initial_state is not None:
+            initial_state_of(train.initial_state, model, f"{at}.initial_state")
+        if train.switch is not None:
+            with inside(f"{at}.switch"):
+                model.recode(train.switch.positional)
 
 
 def _check_choices(config: Config) -> None:

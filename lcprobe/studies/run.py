@@ -13,15 +13,18 @@ from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, DataError, LcprobeError
-from lcprobe.files import digest_json, owned, write_atomic
+from lcprobe.files import digest_file, digest_json, owned, write_atomic
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.seeds import seed_of
 from lcprobe.studies.plan import Run
 from lcprobe.studies.probe_callback import ProbeWhileTraining
+from lcprobe.studies.source import source_of
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
 from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
+from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.ranks import agreed, is_main, join
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,8 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
             grid = config.probe.while_training
             callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
         model = LanguageModel(config.model)
+        source = source_of(config)
+        facts |= {} if source is None else {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
         try:
             module = fit(
                 config.train,
@@ -85,6 +90,7 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
                 folder,
                 seed=config.seed,
                 config_yaml=text,
+                source=source,
                 tracker=tracker,
                 callbacks=callbacks,
             )
@@ -125,6 +131,8 @@ def make_mixture(run: Run, data: Prepared) -> Mixture:
     config = run.config
     if (config.model.vocab_size or 0) < data.tokenizer.vocab_size:
         raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {data.tokenizer.vocab_size}")
+    initial = config.train.initial_state
+    preceding = 0 if initial is None else initial_state_of(initial, LanguageModel(config.model)).preceding
     mixture = Mixture(
         config.data,
         data,
@@ -132,7 +140,8 @@ def make_mixture(run: Run, data: Prepared) -> Mixture:
         rows=config.train.rows,
         steps=config.train.steps,
         parts=config.train.accumulate * config.train.devices,
-        seed=config.seed,
+        seed=config.seed if config.train.from_ is None else seed_of("after", config.seed) % 2**15,
+        preceding=preceding,
     )
     mixture.check()
     return mixture

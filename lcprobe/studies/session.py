@@ -23,6 +23,7 @@ from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.run import read_run_config
 from lcprobe.training.checkpoint import check_same_corpus, latest, load_model, load_progress
+from lcprobe.training.module import at_step
 
 log = logging.getLogger(__name__)
 
@@ -163,5 +164,6 @@ def loaded(target: Target) -> tuple[LanguageModel, Subject]:
     progress = load_progress(target.checkpoint)
     model = LanguageModel(target.config.model)
     load_model(target.checkpoint, model)
+    at_step(model, target.config.train, progress.step)
     digest = digest_file(target.checkpoint / "model.safetensors")[:16]
     return model.to(device()).eval(), Subject(target.name, digest, progress.step, progress.tokens)

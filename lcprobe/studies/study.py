@@ -28,6 +28,8 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
+    for note in plan.notes:
+        Console().print(note, soft_wrap=True)
     return plan
 
 

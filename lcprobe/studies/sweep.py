@@ -176,9 +176,17 @@ def _how(row: dict[str, Any], tokens: int) -> str:
 
 def _identity(config: Config) -> str:
     """Digest of what a tuned rate is good for: model, data, and how training goes, without rate and budget."""
-    data = {k: v for k, v in plain(config.data).items() if k != "folder"}
-    train = plain(config.train)
-    return digest_json([plain(config.model), data, {k: train[k] for k in TRAINING}])[:16]
+    data = {k: v for k, v in _changed(config.data).items() if k != "folder"}
+    model, train = _changed(config.model), plain(config.train)
+    if config.model.context_length == config.train.context_length:
+        model.pop("context_length", None)
+    return digest_json([model, data, {k: train[k] for k in TRAINING}, _changed(config.train).get("switch")])[:16]
+
+
+def _changed(config: Any) -> dict[str, Any]:
+    """Fields that are not at their defaults: a setting that is added later changes nothing for those who do not use it."""
+    defaults = plain(type(config)())
+    return {k: v for k, v in plain(config).items() if v != defaults[k]}
 
 
 def _identity_of_tuned(config: Config) -> str:

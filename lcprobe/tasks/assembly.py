@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require, unknown_name
-from lcprobe.tasks.episode import Episode, Factors, Formats, Query, certified
+from lcprobe.tasks.certified import certified
+from lcprobe.tasks.episode import Episode, Factors, Formats, Query
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.tokenizer import Tokenizer
 

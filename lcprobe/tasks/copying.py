@@ -115,7 +115,7 @@ class Copying:
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
         if cfg.ask == "all":
             string = answer = joined(units, order)
-            text = " ".join([words[i] for i in order.tolist()])
+            text = " ".join(np.array(words, dtype=object)[order])
             question = Question(CUE.strip(), text, cue, answer, EMPTY, (0, len(opening), len(answer)), (), 1.0)
         else:
             *gram, next_ = draw("gram").distinct(different, cfg.gram + 1)

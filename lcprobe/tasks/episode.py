@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lcprobe.files import digest_bytes
-from lcprobe.tasks.tokenizer import Tokenizer
 
-SUITE = "2"
+SUITE = "3"
 """Version of the suite: part of every draw, so that numbers of different suites never mix."""
 
 
@@ -81,26 +80,3 @@ class Episode:
     def digest(self) -> str:
         """First 128 bits of the digest of the ids: the prompt is regenerable and need not be stored."""
         return digest_bytes(self.ids.astype("<i4").tobytes())[:32]
-
-
-def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, reach: int = 8) -> bool:
-    """Whether re-encoding the text around each joint gives the same ids; short sequences are checked whole.
-
-    Windows begin and end at words, at least `reach` tokens from the joint where there are as many.
-    """
-    first = 1 if tokenizer.bos_id is not None else 0
-    if len(ids) <= 256:
-        return tokenizer.same_after_round_trip(ids)
-    spans: list[list[int]] = []
-    opens = tokenizer.opens_word
-    for joint in sorted(joints):
-        low, high = max(first, joint - reach), min(len(ids), joint + reach)
-        while low > first and not opens[ids[low]]:
-            low -= 1
-        while high < len(ids) and not opens[ids[high]]:
-            high += 1
-        if spans and low <= spans[-1][1]:
-            spans[-1][1] = max(high, spans[-1][1])
-        else:
-            spans.append([low, high])
-    return all(tokenizer.same_after_round_trip(ids[low:high]) for low, high in spans)

@@ -10,7 +10,6 @@ width, and a sample fills all holes by one indexing operation.
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY
 from lcprobe.tasks.formats import StringFormat, candidates, token_count
-from lcprobe.tasks.placing import OFFSETS, Needle, make_needle
+from lcprobe.tasks.placing import Filled, Needle, make_needle
 from lcprobe.tasks.tokenizer import Tokenizer, read_words
 
 PERSONS, THINGS = StringFormat("persons"), StringFormat("words", pairs=True)
@@ -30,6 +29,8 @@ ASK = {
     2: " Where is the {entity}? The {entity} is in the",
 }
 WORDING = "".join((IS_IN, IS_WITH, TAIL, *ASK.values()))
+OFFSETS = 1024
+"""Samples begin at one of this many sentences of a bank, whatever their length."""
 BLOCK = 32
 """Entities whose sentences are shuffled together, so that the two sentences of one are seldom neighbours."""
 
@@ -49,21 +50,6 @@ def places_format(tokenizer: Tokenizer) -> StringFormat:
     """Places of that token count which most of the shipped ones have."""
     counts = Counter(token_count(tokenizer, place) for place in read_words("places"))
     return StringFormat("places", tokens=max(counts, key=lambda n: (counts[n], -n)))
-
-
-class Filled(NamedTuple):
-    """A run of sentences with the places of one sample. ends: (n + 1,) where each begins and the last ends."""
-
-    ids: np.ndarray
-    ends: np.ndarray
-
-    def size(self, lines: np.ndarray) -> np.ndarray:
-        """(n,) tokens of each sentence."""
-        return self.ends[lines + 1] - self.ends[lines]
-
-    def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
-        """Neighbouring sentences as one piece."""
-        return [self.ids[self.ends[lines[0]] : self.ends[lines[-1] + 1]]] if len(lines) else []
 
 
 class FactBank:

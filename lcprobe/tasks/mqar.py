@@ -20,7 +20,6 @@ from lcprobe.errors import require
 from lcprobe.seeds import Draws
 from lcprobe.tasks.assembly import (
     EMPTY,
-    MAX_CANDIDATES,
     Axes,
     Built,
     Haystack,
@@ -36,8 +35,9 @@ from lcprobe.tasks.assembly import (
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.lines import Hand, LineBank
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.placing import LineBank, Needle, Unused, make_needle
+from lcprobe.tasks.placing import Filled, Needle, Unused, make_needle
 
 ASK, TAIL = " {key}:", ";"
 POWER = 0.01
@@ -106,8 +106,8 @@ class MQAR:
         stream = self.materials.stream(formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, ASK + TAIL)
-        keys = unused.draw(self._form(formats.key), cfg.n_queries, draw("key", formats.key), "formats.key")
-        values = unused.draw(self._form(formats.value), cfg.n_queries, draw("value", formats.value), "formats.value", TAIL)
+        hand = self._bank(factors).deal(draw)
+        keys, values = hand.keys(cfg.n_queries, unused), hand.values(cfg.n_queries, unused)
         needles = [make_needle(tok, ASK.format(key=k), v, TAIL) for k, v in zip(keys, values, strict=True)]
         shown = needles if factors.control != "no_needle" else []
 
@@ -117,8 +117,8 @@ class MQAR:
             for i, (k, v, n, tail) in enumerate(zip(keys, values, needles, tails, strict=True))
         ]
         fixed = fixed_tokens(before, [n.whole for n in shown], asked)
-        bank, lines = self._others(factors, draw, needles, len(shown), fixed, {*keys, *values})
-        room = factors.length - fixed - int(bank.size(lines).sum())
+        lines = self._others(factors, hand, needles, len(shown), fixed)
+        room = factors.length - fixed - len(lines.ids)
         n = len(lines) + len(shown)
         if room < 0:
             raise TooShort(factors.length, factors.length - room, f"{n} pairs and {cfg.n_queries} questions")
@@ -127,7 +127,7 @@ class MQAR:
 
         together = factors.control == "zero_distance"
         slots = list(range(len(lines), n)) if together else draw("slots").distinct(n, len(shown))
-        context = _packed(bank, lines, dict(zip(slots, shown, strict=True)) if shown else {}, needles)
+        context = _packed(lines, dict(zip(slots, shown, strict=True)) if shown else {}, needles)
         places = [0] * (cfg.n_queries + 1)  # of the questions in the text, and the text's end
         if together:
             context = [(text, None), *context] if room else context
@@ -135,33 +135,31 @@ class MQAR:
             far = np.sort(self._gaps(room, draw("gaps").uniform(cfg.n_queries - 1)))
             places = [*(stream.cut_near(start, room, int(at)) for at in far), room, room]
             context = [*context, (text[: places[0]], None)] if places[0] else context
-        near = [bank.value(line) for line in lines[:MAX_CANDIDATES]]
         for i, q in enumerate(asked):
-            others = [other.value for other in shown[i + 1 :]] + near
+            others = [other.value for other in shown[i + 1 :]] + list(lines.values)
             tail = np.concatenate([q.tail, text[places[i] : places[i + 1]]])
             asked[i] = q._replace(tail=tail, others=others, chance=1.0 / max(1, n - i))
         inner = {i: needle.joints for i, needle in enumerate(needles)}
         return assemble(before, context, asked, Haystack(start, room, room / len(stream)), inner)
 
-    def _others(
-        self, factors: Factors, draw: Draws, needles: list[Needle], shown: int, fixed: int, taken: set[str]
-    ) -> tuple[LineBank, np.ndarray]:
-        """The pairs that are not asked. Raises TooShort where the asked ones alone are more than their share."""
-        cfg, name = self.config, (factors.formats.key, factors.formats.value, factors.split)
+    def _bank(self, factors: Factors) -> LineBank:
+        name = (factors.formats.key, factors.formats.value, factors.split)
         if name not in self._banks:
-            forms = self._form(name[0]), self._form(name[1])
-            self._banks[name] = LineBank(
-                self.materials.tokenizer, *forms, lambda key: ASK.format(key=key), TAIL, "mqar", SUITE, *name
-            )
-        bank, first = self._banks[name], draw("lines").integer(1 << 30)
+            tok, forms = self.materials.tokenizer, (self._form(name[0]), self._form(name[1]))
+            self._banks[name] = LineBank(tok, *forms, lambda key: ASK.format(key=key), TAIL, ASK + TAIL, "mqar", SUITE, name[2])
+        return self._banks[name]
+
+    def _others(self, factors: Factors, hand: Hand, needles: list[Needle], shown: int, fixed: int) -> Filled:
+        """The pairs that are not asked. Raises TooShort where the asked ones alone are more than their share."""
+        cfg = self.config
         if cfg.share is None:
-            return bank, bank.some(first, cfg.pairs - shown, taken)
+            return hand.some(cfg.pairs - shown)
         own = sum(len(n.whole) for n in needles)
         if cfg.share * factors.length < own:
             needed = max(fixed, int(np.ceil(own / cfg.share)))
             raise TooShort(factors.length, needed, f"{cfg.n_queries} pairs in a share of {cfg.share:g}")
         tokens = min(int(cfg.share * factors.length) - (own if shown else 0), factors.length - fixed)
-        return bank, bank.run(first, max(tokens, 0), taken)
+        return hand.run(max(tokens, 0))
 
     def _gaps(self, room: int, u: np.ndarray) -> np.ndarray:
         """Uniform draws -> tokens of text before a question, 0 .. room."""
@@ -173,12 +171,12 @@ class MQAR:
         return StringFormat(kind, self.config.digits, self.config.word_pairs)
 
 
-def _packed(bank: LineBank, lines: np.ndarray, at: dict[int, Needle], needles: list[Needle]) -> list[Part]:
-    """The pairs in order: those of `at` at their slots, the bank's lines in the others."""
+def _packed(lines: Filled, at: dict[int, Needle], needles: list[Needle]) -> list[Part]:
+    """The pairs in order: those of `at` at their slots, the others in the rest."""
     parts: list[Part] = []
-    done = 0
+    numbers, done = np.arange(len(lines)), 0
     for number, slot in enumerate(sorted(at)):
-        parts += [(piece, None) for piece in bank.pieces(lines[done : slot - number])]
+        parts += [(piece, None) for piece in lines.pieces(numbers[done : slot - number])]
         done = slot - number
         parts.append((at[slot].whole, next(i for i, n in enumerate(needles) if n is at[slot])))
-    return parts + [(piece, None) for piece in bank.pieces(lines[done:])]
+    return parts + [(piece, None) for piece in lines.pieces(numbers[done:])]

@@ -21,7 +21,6 @@ from lcprobe.errors import require
 from lcprobe.seeds import Draws
 from lcprobe.tasks.assembly import (
     EMPTY,
-    MAX_CANDIDATES,
     Axes,
     Built,
     Haystack,
@@ -35,8 +34,9 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format
-from lcprobe.tasks.haystack import Materials, TokenStream
-from lcprobe.tasks.placing import Cut, LineBank, Needle, Unused, in_lines, in_text, make_needle
+from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.lines import LineBank
+from lcprobe.tasks.placing import Cut, Needle, Unused, in_lines, in_text, make_needle
 
 
 class Template(NamedTuple):
@@ -134,7 +134,10 @@ class NIAH:
         as_lines = factors.formats.haystack == "needles"
         stream = self.materials.stream("words" if as_lines else factors.formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        keys, values = self._strings(factors, draw, stream, offset)
+        hand = self._bank(factors).deal(draw)
+        unused = Unused(tok, stream, offset, factors.length, WORDING)
+        # an order for each format: another value format leaves the keys as they were. The last key is in no needle
+        keys, values = hand.keys(cfg.n_keys + 1, unused), hand.values(cfg.n_keys * cfg.n_values, unused)
         needles = [
             make_needle(tok, self.template.ask.format(key=key), value, self.template.tail)
             for key, value in zip(np.repeat(keys[:-1], cfg.n_values), values, strict=True)
@@ -152,12 +155,11 @@ class NIAH:
         cuts = [Cut(i, 2.0 + i if i < last else depths[i], needles[i]) for i in order]  # past 1: after all the others
         start, values_near, n_lines = stream.window(offset, room) if room else offset, [], 0
         if as_lines and room:
-            bank = self._bank(factors)
-            lines = bank.run(draw("lines").integer(1 << 30), room, {*keys, *values})
-            left = room - int(bank.size(lines).sum())
+            lines = hand.run(room)
+            left = room - len(lines.ids)
             start = stream.window(offset, left) if left else offset
-            context = in_lines(bank, lines, stream.take(start, left), cuts, 0)
-            values_near, n_lines = [bank.value(line) for line in lines[:MAX_CANDIDATES]], len(lines)
+            context = in_lines(lines, np.arange(len(lines)), stream.take(start, left), cuts, 0)
+            values_near, n_lines = list(lines.values), len(lines)
         else:
             context = in_text(stream, start, room, cuts, 0)
         order = [index for _, index in context if index is not None]
@@ -182,16 +184,6 @@ class NIAH:
         cfg = self.config
         tokens = cfg.key_tokens if role == "key" else cfg.value_tokens
         return StringFormat(kind, cfg.digits, cfg.word_pairs, None if kind == "uuids" else tokens)
-
-    def _strings(self, factors: Factors, draw: Draws, stream: TokenStream, offset: int) -> tuple[list[str], list[str]]:
-        """n_keys + 1 keys (the last is in no needle) and n_keys x n_values values, absent from the haystack's window."""
-        cfg, formats = self.config, factors.formats
-        unused, tail = Unused(self.materials.tokenizer, stream, offset, factors.length, WORDING), self.template.tail
-        # a stream of draws for each role and kind: another value format leaves the keys as they were
-        key_form, value_form = self._form(formats.key, "key"), self._form(formats.value, "value")
-        keys = unused.draw(key_form, cfg.n_keys + 1, draw("key", formats.key), "formats.key")
-        values = unused.draw(value_form, cfg.n_keys * cfg.n_values, draw("value", formats.value), "formats.value", tail)
-        return keys, values
 
     def _questions(
         self, keys: list[str], needles: list[Needle], order: list[int], control: str
@@ -223,9 +215,9 @@ class NIAH:
         name = (formats.key, formats.value, factors.split)
         if name not in self._banks:
             forms = self._form(formats.key, "key"), self._form(formats.value, "value")
-            ask = self.template.ask
+            ask, tail = self.template.ask, self.template.tail
             self._banks[name] = LineBank(
-                self.materials.tokenizer, *forms, lambda key: ask.format(key=key), self.template.tail, "niah", SUITE, *name
+                self.materials.tokenizer, *forms, lambda key: ask.format(key=key), tail, WORDING, "niah", SUITE, factors.split
             )
         return self._banks[name]
 

@@ -8,13 +8,12 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.assembly import EMPTY, Part
-from lcprobe.tasks.formats import StringFormat, candidates, draw_strings, freest
+from lcprobe.tasks.assembly import Part
+from lcprobe.tasks.formats import StringFormat, draw_strings, freest
 from lcprobe.tasks.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.tokenizer import Tokenizer
 
-OFFSETS = 1024
-"""Samples begin at one of this many lines of a bank, whatever their length."""
+FEWER = "fewer needles or another haystack"
 WIDEST_GUARD = 1 << 17
 """Strings are absent from this much haystack if possible, so that they are the same at every shorter length."""
 
@@ -63,9 +62,15 @@ class Unused:
 
     def choose(self, names: list[str], n: int, draw: Stream, key: str) -> list[str]:
         """n strings of a closed set. Raises EpisodeError at `key` when there are not as many."""
-        found = freest((names[i] for i in draw.permutation(len(names))), n, self.free, self.least, self.most)
+        return self.first(
+            (names[i] for i in draw.permutation(len(names))), n, EpisodeError(key, f"{n} of {len(names)} names", FEWER)
+        )
+
+    def first(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
+        """The first n strings that are free. Raises `error` when there are fewer."""
+        found = freest(source, n, self.free, self.least, self.most)
         if found is None:
-            raise EpisodeError(key, f"{n} of {len(names)} names", "fewer needles or another haystack")
+            raise error
         self.taken += found
         return found
 
@@ -142,125 +147,26 @@ class Lines(Protocol):
         ...
 
 
-class LineBank:
-    """Lines of one wording and format, no string twice, tokenised once; a sample takes a run of them.
-
-    Lines that follow each other here are certified to join exactly, so only new neighbours need a check.
+class Filled(NamedTuple):
+    """Units of one sample, one after the other. ends: (n + 1,) where each begins and the last ends. values: ids of the first
+    ones' values, as many as a question has candidates.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, key: StringFormat, value: StringFormat, ask: Callable[[str], str], tail: str, *names: str
-    ):
-        self._tokenizer, self._tail, self._ask = tokenizer, tail, ask
-        self._keys = candidates(key, Stream("bank keys", *names), tokenizer)
-        self._values = candidates(value, Stream("bank values", *names), tokenizer)
-        self._line_of: dict[str, int] = {}
-        self._sizes: set[int] = set()
-        self._needles: list[Needle] = []
-        self._text = "\n"
-        self._flat, self._ends = EMPTY, np.array([0])
-        self._done, self._merges = False, False
+    ids: np.ndarray
+    ends: np.ndarray
+    values: tuple[np.ndarray, ...] = ()
 
-    def run(self, offset: int, tokens: int, taken: set[str]) -> np.ndarray:
-        """Lines, by number, that fill at most `tokens` tokens from line `offset` on, without those that share a string with
-        `taken`. Raises EpisodeError when the format has no more distinct strings.
-        """
-        first = self._first(offset)
-        self._extend(0, int(self._ends[first]) + tokens + sum(map(len, taken)))
-        lines = self._lines(first, taken)
-        used = np.cumsum(self.size(lines))
-        fit = int(np.searchsorted(used, tokens, side="right"))
-        if fit == len(lines):
-            raise self._exhausted(fit)
-        return lines[:fit]
-
-    def some(self, offset: int, n: int, taken: set[str]) -> np.ndarray:
-        """n lines, by number, from line `offset` on, otherwise as `run`."""
-        first = self._first(offset)
-        self._extend(first + n + sum(map(len, taken)), 0)
-        lines = self._lines(first, taken)
-        if len(lines) < n:
-            raise self._exhausted(len(lines))
-        return lines[:n]
+    def __len__(self) -> int:
+        """Units."""
+        return len(self.ends) - 1
 
     def size(self, lines: np.ndarray) -> np.ndarray:
-        """(n,) tokens of each line."""
-        return self._ends[lines + 1] - self._ends[lines]
-
-    def value(self, line: int) -> np.ndarray:
-        """Token ids of a line's value."""
-        return self._needles[line].value
+        """(n,) tokens of each unit."""
+        return self.ends[lines + 1] - self.ends[lines]
 
     def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
-        """The lines' ids, neighbours of the bank in one piece."""
-        if not len(lines):
-            return []
-        breaks = np.flatnonzero(np.diff(lines) != 1) + 1
-        runs = np.split(lines, breaks)
-        return [self._flat[self._ends[run[0]] : self._ends[run[-1] + 1]] for run in runs]
-
-    def _first(self, offset: int) -> int:
-        self._extend(OFFSETS, 0)
-        return offset % min(OFFSETS, len(self._needles))
-
-    def _lines(self, first: int, taken: set[str]) -> np.ndarray:
-        """All lines, going round from `first`, without those that share a string with `taken`."""
-        n = len(self._needles)
-        lines = np.arange(first, first + n) % n
-        hit = [line for string in taken for line in self._sharing(string)]
-        return lines[~np.isin(lines, hit)]
-
-    def _exhausted(self, n: int) -> EpisodeError:
-        given = f"a haystack of more than {n} needle-like lines"
-        return EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")
-
-    def _merging(self) -> EpisodeError:
-        return EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
-
-    def _sharing(self, string: str) -> list[int]:
-        """Lines with a string that contains `string` or lies inside it."""
-        found, at = [], self._text.find(string)
-        while at >= 0:
-            left, right = self._text.rfind("\n", 0, at) + 1, self._text.index("\n", at)
-            found.append(self._line_of[self._text[left:right]])
-            at = self._text.find(string, right)
-        inside = {string[a : a + size] for size in self._sizes for a in range(len(string) - size + 1)}
-        return found + [self._line_of[part] for part in inside if part in self._line_of]
-
-    def _extend(self, lines: int, tokens: int) -> None:
-        """Grow to so many lines and tokens, if the format has as many."""
-        if self._merges:  # what was drawn then is of no use
-            raise self._merging()
-        added: list[np.ndarray] = []
-        size = int(self._ends[-1])
-        while (len(self._needles) < lines or size < tokens) and not self._done:
-            key, value = self._fresh(self._keys), self._fresh(self._values, self._tail)
-            if key is None or value is None:
-                self._done = True
-                break
-            needle = make_needle(self._tokenizer, self._ask(key), value, self._tail)
-            self._needles.append(needle)
-            added.append(needle.whole)
-            size += len(needle.whole)
-        if added:
-            piece = np.concatenate(added)
-            last = self._flat[self._ends[-2] :] if len(self._ends) > 1 else EMPTY
-            self._merges = not self._tokenizer.same_after_round_trip(np.concatenate([last, piece]))
-            if self._merges:
-                raise self._merging()
-            self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
-            self._flat = np.concatenate([self._flat, piece])
-        if not self._needles:
-            raise EpisodeError("formats", "no line", "a format with distinct strings")
-
-    def _fresh(self, source: Iterator[str], tail: str = "") -> str | None:
-        for string in source:
-            if string not in self._line_of and (not tail or self._tokenizer.keeps_apart(string, tail)):
-                self._line_of[string] = len(self._needles)
-                self._sizes.add(len(string))
-                self._text += string + "\n"
-                return string
-        return None
+        """Neighbouring units as one piece."""
+        return [self.ids[self.ends[lines[0]] : self.ends[lines[-1] + 1]]] if len(lines) else []
 
 
 def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:

@@ -66,8 +66,9 @@ class StateTracking:
 
     def __init__(self, config: StateTrackingConfig, materials: Materials):
         self.config, self.materials = config, materials
-        self.elements, self.product = _group(PLACES[config.group])
+        self.elements, self.product, self.pairs = _group(PLACES[config.group])
         self.symbols = ["0", "1"] if config.group == "parity" else ["".join(map(str, e)) for e in (self.elements + 1).tolist()]
+        self._units: list[np.ndarray] = []
 
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens. Raises EpisodeError for a length below the least, which it names."""
@@ -90,7 +91,8 @@ class StateTracking:
         else:
             begin, opening = draw("place").integer(k), " Moves:"
             ask, answers = f" The ball in {begin + 1} ends in", [str(i + 1) for i in range(k)]
-        units = [tok.piece(" " + symbol) for symbol in self.symbols]
+        self._units = self._units or [tok.piece(" " + symbol) for symbol in self.symbols]
+        units = self._units
         before, close, question = [bos_piece(tok)], tok.piece("."), tok.piece(ask)
         pieces = [tok.piece(" " + name) for name in answers]
         others = [piece for i, piece in enumerate(pieces) if i != end]
@@ -120,23 +122,29 @@ class StateTracking:
             return draw("symbols").small(len(units), self.config.steps - 1)
         most = int(sizes.max())
         codes = draw("symbols").small(len(units), max(0, tokens // int(sizes.min())))
+        if most == sizes.min():
+            return codes[: max(0, (tokens - most) // most)]
         fit = int(np.searchsorted(np.cumsum(sizes[codes]), tokens - most, side="right"))
         return codes[:fit]
 
     def _composed(self, codes: np.ndarray) -> int:
         """The product of a word, pair by pair."""
-        flat, n = self.product.ravel(), len(self.product)
+        codes = codes.astype(np.uint8)
         while len(codes) > 1:
-            odd = codes[-1:] if len(codes) % 2 else codes[:0]
-            even = codes[: len(codes) - len(odd)]
-            codes = np.concatenate([flat.take(even[0::2] * n + even[1::2]), odd])
+            even = codes[: len(codes) // 2 * 2]
+            codes = np.concatenate([self.pairs.take(even.view("<u2")), codes[len(even) :]])
         return int(codes[0]) if len(codes) else 0
 
 
 @lru_cache
-def _group(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the column's."""
+def _group(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the column's.
+
+    Then the products again (2^16,) by two neighbouring bytes of a word, read as one little-endian number.
+    """
     elements = np.array(list(permutations(range(k))))
     number = {tuple(e): i for i, e in enumerate(elements.tolist())}
     product = [[number[tuple(after[before].tolist())] for after in elements] for before in elements]
-    return elements, np.array(product)
+    pairs = np.zeros((256, 256), dtype=np.uint8)
+    pairs[: len(product), : len(product)] = np.array(product).T
+    return elements, np.array(product), pairs.ravel()

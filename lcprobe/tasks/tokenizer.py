@@ -19,6 +19,14 @@ from lcprobe.files import digest_bytes
 
 ANCHOR = "a"
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
+SPACES = " Ġ▁"
+"""A space, as vocabularies spell it."""
+BLANKS = SPACES + "ĊĉčĀ\t\n\r"
+CLOSES, OPENS, LONE, FILLED = 1, 2, 4, 8
+"""Of a token: its last character is no white space; a space, then something else; nothing but a space; its first is none."""
+ENDS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " it.", " it,", " x;", " key:", " so)", ' so"', " its'", " co-", " 3f2c9a71-5b0e")
+STARTS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " (so", ' "so', " 'tis", " -co", " $5", " VAR")
+"""Words, by how they end and begin, that stand for all."""
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 
 
@@ -47,6 +55,8 @@ class Tokenizer:
         self._anchor = self._ids(ANCHOR)
         self._pieces: dict[str, np.ndarray] = {}
         self._fused: dict[str, bool] = {}
+        self.seen_words: set[bytes] = set()
+        """Ids of words that were encoded again and stayed the same: written by `certified`."""
 
     def encode(self, text: str) -> np.ndarray:
         """Text -> (n,) int32, as a text of its own."""
@@ -84,6 +94,14 @@ class Tokenizer:
             self._pieces.clear()
         self._pieces[text] = made
         return made
+
+    def pieces(self, texts: list[str]) -> list[np.ndarray]:
+        """The pieces of many texts, on all cores; not remembered. Raises EpisodeError as `piece` does."""
+        n, made = len(self._anchor), self.encode_batch([ANCHOR + text for text in texts])
+        for text, ids in zip(texts, made, strict=True):
+            if ids[:n].tolist() != self._anchor or len(ids) == n:
+                raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
+        return [ids[n:] for ids in made]
 
     def keeps_apart(self, string: str, mark: str) -> bool:
         """Whether the ids of a word followed by a punctuation mark are those of the word, then those of the mark."""
@@ -124,6 +142,25 @@ class Tokenizer:
         return np.array([not name.strip(" ▁ĠĊĉčĀ\t\n\r") for name in self._names], dtype=bool)
 
     @cached_property
+    def edges(self) -> bytes:
+        """(vocab_size,) CLOSES, OPENS, LONE and FILLED of each token, as bits."""
+        return bytes(_edges(name) for name in self._names)
+
+    @cached_property
+    def splits_at_spaces(self) -> bool:
+        """Whether the ids of a text are those of its words: no token reaches over a space into a word, and words of every kind
+        beside words of every other kind keep their ids.
+        """
+        if any(c in SPACES and name[i] not in BLANKS for name in self._names for i, c in enumerate(name[1:])):
+            return False
+        pairs = [a + b for a in ENDS_OF_WORDS for b in STARTS_OF_WORDS]
+        try:
+            apart = [self.piece(part) for a in ENDS_OF_WORDS for b in STARTS_OF_WORDS for part in (a, b)]
+        except EpisodeError:
+            return False
+        return self._ids(ANCHOR + "".join(pairs)) == [*self._anchor, *np.concatenate(apart).tolist()]
+
+    @cached_property
     def _names(self) -> list[str]:
         return [self._inner.id_to_token(i) or "" for i in range(self.vocab_size)]
 
@@ -132,7 +169,12 @@ class Tokenizer:
 
 
 def _opens_word(name: str) -> bool:
-    return len(name) > 1 and name[0] in " Ġ▁" and name[1] not in " Ġ▁ĊĉčĀ\t\n\r"
+    return len(name) > 1 and name[0] in SPACES and name[1] not in BLANKS
+
+
+def _edges(name: str) -> int:
+    closes, filled = name[-1:] not in BLANKS, name[:1] not in BLANKS  # of no name neither is known
+    return CLOSES * closes | OPENS * _opens_word(name) | LONE * (len(name) == 1 and name in SPACES) | FILLED * filled
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,23 @@
 """What can be set about training. Imports no torch: `train.py --help` reads this file in milliseconds."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lcprobe.errors import require
+
+
+@dataclass(frozen=True)
+class SwitchConfig:
+    """Other positional encodings from some step on: dropping RoPE, then recalibrating (DroPE, arXiv 2512.12167)."""
+
+    at: float
+    """Share of the budget after which they change."""
+    positional: Any = "none"
+    """What attention layers carry from then on, as model.positional; without learned parameters, before and after."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a share outside 0 .. 1."""
+        require(f"{at}.at", self.at, 0 < self.at < 1, "0 < at < 1")
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,13 @@ class TrainConfig:
     """AdamW's moment decays."""
     eps: float = 1e-8
     """AdamW's epsilon."""
+    from_: str | None = None
+    """A run or checkpoint folder whose weights are the start: the budget is then that of the training after it. Its model must
+    have the same parameters; encodings without parameters may differ. The data come in an order of their own."""
+    initial_state: dict[str, Any] | None = None
+    """What recurrent layers hold before a sequence: `{type: passed}`, `preceding`, `noise`, `fitted`; null: nothing."""
+    switch: SwitchConfig | None = None
+    """Change positional encodings while training; null: never."""
     clip: float = 1.0
     """Gradient norm is clipped to this."""
     precision: Literal["32", "bf16"] = "32"
@@ -80,6 +101,11 @@ class TrainConfig:
         require(f"{at}.checkpoint_every", every, every is None or every >= 1, ">= 1 or null")
         every = self.probe_every
         require(f"{at}.probe_every", every, every is None or every >= 0, ">= 0 or null")
+
+    @property
+    def switch_step(self) -> int | None:
+        """The first step with the encodings of `switch`."""
+        return None if self.switch is None else max(1, round(self.switch.at * self.steps))
 
     @property
     def steps(self) -> int:

@@ -33,10 +33,12 @@ def fit(
     *,
     seed: int,
     config_yaml: str,
+    source: Path | None = None,
     tracker: Tracker | None = None,
     callbacks: Iterable[pl.Callback] = (),
 ) -> Training:
-    """Train `model` in place; checkpoints go to `folder`/checkpoints. Resumes from the newest valid one.
+    """Train `model` in place; checkpoints go to `folder`/checkpoints. Resumes from the newest valid one; without any, starts
+    from the checkpoint `source`, or from `seed`.
 
     Raises StoppedEarly after a signal (everything saved), NumericsError when numbers stay non-finite, CheckpointError when
     checkpoints exist and none is valid, OSError when the disk refuses three times.
@@ -44,7 +46,9 @@ def fit(
     join(config)
     start = agreed(latest(folder / "checkpoints") if is_main() else None)
     progress = Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
-    if start is None:
+    if start is None and source is not None:
+        load_model(source, model)
+    elif start is None:
         model.initialise(seed)
     else:
         load_model(start, model)

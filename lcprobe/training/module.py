@@ -16,18 +16,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lcprobe.data.mixture import Mixture, rolled
-from lcprobe.errors import NumericsError
+from lcprobe.errors import NumericsError, inside
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
+from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.optim import lr_at, make_optimizer
 from lcprobe.training.ranks import gathered
 
 MAX_IN_A_ROW = 10
 MAX_OF_1000 = 10
 log = logging.getLogger(__name__)
+
+
+def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
+    """Give the model the encodings that it has at a step, in place; whether those are the ones after `train.switch`."""
+    if config.switch is None or config.switch_step is None or step < config.switch_step:
+        return False
+    with inside("train.switch"):
+        model.recode(config.switch.positional)
+    log.info("step %d: positional encodings are %s from here on", step, config.switch.positional)
+    return True
 
 
 class _Batches(Dataset):
@@ -52,6 +63,8 @@ class _Batches(Dataset):
             "weights": torch.from_numpy(batch.weights),
             "starts": None if batch.starts is None else torch.from_numpy(batch.starts),
             "text_rows": torch.from_numpy(batch.text_rows),
+            "before": None if batch.before is None else torch.from_numpy(batch.before),
+            "before_starts": None if batch.before_starts is None else torch.from_numpy(batch.before_starts),
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -79,6 +92,8 @@ class Training(pl.LightningModule):
         super().__init__()
         self.config, self.model, self.seed, self.tracker = config, model, seed, tracker
         self.progress = progress
+        self._switched = False
+        self._initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
         self._parts: list[str] = []
         self._window: dict[str, list[Tensor]] = {"loss": [], "text": [], "answer": []}
         self._norm = torch.zeros(())
@@ -94,13 +109,16 @@ class Training(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         """Weighted next-token loss of one micro-batch."""
         step = batch["step"]
+        if not self._switched:
+            self._switched = at_step(self.model, self.config, step)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"])
+        state = None if self._initial is None else self._initial(self.model, batch)
+        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"], state=state)
         self._parts.append(batch["digest"])
         text = batch["text_rows"][index_of // (batch["tokens"].shape[1] - 1)]
         self._window["loss"].append(loss.detach())

@@ -60,13 +60,21 @@ def test_a_model_that_prints_the_value_whatever_is_asked_is_said_to_copy():
 
 def test_effective_length_is_the_longest_whose_lower_bound_holds():
     step = extrapolation(lambda c: np.where(c["length"] <= 256, 0.9, 0.5))
-    assert (step.base_length, step.effective, step.multiple, step.longest) == (128, 256, 2.0, False)
+    assert (step.base_length, step.effective, step.multiple, step.at_least) == (128, 256, 2.0, False)
     assert str(step) == "256 tokens = 2 x the training length"
     whole = extrapolation(flat(0.9))
     assert str(whole) == ">= 512 tokens = >= 4 x the training length"
     barely = extrapolation(lambda c: np.where(c["length"] == 256, 0.785, 0.9))  # .87 of the base: the bound is not above .85
     assert barely.effective == 512
     assert barely.note == "but 256 does not pass"
+
+
+def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_surely_below():
+    cells = plan(["single"], lengths=LENGTHS, n=20)
+    barely = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731  .87 of the base, with too few samples to say so
+    few = extrapolations(measured(study([run("m")], [task("single")], cells), records({"m": barely}, cells)))[0]
+    assert (few.effective, few.at_least, few.note) == (256, True, "512 not resolved: too few samples")
+    assert str(few) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
 
 
 def test_the_base_is_the_training_length_or_the_nearest_below():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels import backends
 from lcprobe_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step, reference
 from lcprobe_kernels.packed import starts_of
 from torch.nn import functional as F
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
 
 NAMES = ("x", "weight", "bias", "initial_state")
 cases = st.fixed_dictionaries(
@@ -71,9 +71,9 @@ def test_shifted_products_in_float64_are_the_definition(case):
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, case, dtype):
     inputs = draw_inputs(case, dtype)
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
-    plain = judged(reference, case, inputs)
+    plain = judged(reference, case, widened(inputs))
     with backends.using(path):
-        at_most_twice(judged(causal_conv1d, case, inputs, return_state=True), plain, exact, dtype)
+        at_most_twice(judged(causal_conv1d, case, inputs, return_state=True), plain, exact)
 
 
 @pytest.mark.parametrize("op", [reference, causal_conv1d])
@@ -147,6 +147,29 @@ def test_non_finite_in_is_non_finite_out(path, value, name):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_of_a_document_reaches_the_next_not_even_nan(path, value):
+    case = {**CASE, "shape": (1, 37, 5, 4)}
+    starts = starts_of(torch.tensor([0, 9, 14, 37]), 1, 37).to(DEVICE)
+    op = lambda *a, **k: causal_conv1d(*a, **{**k, "starts": starts}, return_state=True)  # noqa: E731
+
+    def run(spoilt):
+        inputs = draw_inputs(case, torch.float32)
+        if spoilt:
+            inputs["x"][:, 12] = value
+        with backends.using(path):
+            return judged(op, {**case, "with_state": False}, inputs)
+
+    clean, spoilt = run(False), run(True)
+    for name in ("out0", "dx"):
+        for part in (slice(0, 9), slice(14, 37)):
+            assert torch.equal(clean[name][:, part], spoilt[name][:, part]), name
+    assert not torch.isfinite(spoilt["out0"][:, 12]).any()
+    assert not torch.isfinite(spoilt["dweight"]).all()
+    assert torch.equal(clean["out1"], spoilt["out1"])
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_slices_of_one_projection_are_read_where_they_lie(path):
     wide = torch.randn(2, 33, 70, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     x, weight = wide[..., 3:69], torch.randn(66, 4, generator=torch.Generator().manual_seed(1)).to(DEVICE)
@@ -200,24 +223,6 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
         ours = causal_conv1d(i["x"], i["weight"], **full)[0]
     assert relative_error(ours, reference(i["x"], i["weight"], **full)[0]) < 2e-6
     assert relative_error(ours, reference(i["x"], i["weight"], **{**full, **MUTATIONS[mutation]})[0]) > 1e-2
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"weight": torch.zeros(4, 3)}, "causal_conv1d: weight: given shape (4, 3); allowed: (5, width >= 2)"),
-        ({"weight": torch.zeros(5, 1)}, "causal_conv1d: weight: given shape (5, 1); allowed: (5, width >= 2)"),
-        ({"bias": torch.zeros(4)}, "causal_conv1d: bias: given shape (4,); allowed: (5,)"),
-        ({"bias": torch.zeros(5, dtype=torch.int64)}, "causal_conv1d: bias: given torch.int64; allowed: a floating dtype"),
-        ({"initial_state": torch.zeros(1, 4, 5)}, "causal_conv1d: initial_state: given shape (1, 4, 5); allowed: (1, 3, 5)"),
-        ({"starts": torch.zeros(1, 2)}, "causal_conv1d: starts: given torch.float32; allowed: torch.bool"),
-        ({"x": torch.zeros(1, 0, 5)}, "causal_conv1d: x: given torch.float32 of shape (1, 0, 5); allowed: floating (batch, seqlen >= 1, channels)"),
-    ],
-)  # fmt: skip
-def test_a_wrong_argument_is_one_line_that_names_it(change, line):
-    with pytest.raises(ArgumentError) as caught:
-        causal_conv1d(**({"x": torch.zeros(1, 2, 5), "weight": torch.zeros(5, 4)} | change))
-    assert str(caught.value) == line
 
 
 @pytest.mark.gpu

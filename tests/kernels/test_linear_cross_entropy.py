@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels import backends
 from lcprobe_kernels.linear_cross_entropy import cpu, linear_cross_entropy, reference
+from lcprobe_kernels.linear_cross_entropy.reference import of_logits
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -63,6 +64,11 @@ def draw_targets(case):
     return targets.to(DEVICE), None if weights is None else weights.to(DEVICE)
 
 
+def float_softmax(hidden, weight, targets, weights, **options):
+    """The yardstick: products in hidden's dtype, as any head of that dtype makes them, and everything after them in float32."""
+    return of_logits((hidden @ weight.to(hidden.dtype).T).float(), targets, weights, ignore_index=-100, **options)
+
+
 def judged(op, case, inputs):
     targets, weights = draw_targets(case)
 
@@ -100,12 +106,13 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_all_logits(path, case,
     if wide_weight:  # as under autocast: rounded where it is multiplied, its gradient float32
         inputs["weight"] = inputs["weight"].float()
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
-    narrow = judged(reference, case, {k: v.to(dtype) for k, v in inputs.items()})
+    plain = judged(float_softmax, case, inputs)
     with backends.using(path):
         ours = judged(linear_cross_entropy, case, inputs)
     assert ours["out0"].dtype == ours["out1"].dtype == torch.float32
     assert (ours["dhidden"].dtype, ours["dweight"].dtype) == (dtype, inputs["weight"].dtype)
-    at_most_twice(ours, narrow, exact, dtype)
+    rounded = torch.finfo(dtype).eps if dtype != torch.float32 else 0.0  # the gradient of logits is of hidden's dtype
+    at_most_twice(ours, plain, exact, slack={"dhidden": rounded, "dweight": rounded})
 
 
 def test_gradcheck():
@@ -313,27 +320,6 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
     same(ours, judged(reference, CASE, inputs), 2e-6)
     wrong = judged(reference, CASE | MUTATIONS[mutation], inputs)
     assert all(relative_error(ours[k], wrong[k]) > 1e-2 for k in ("out0", "dhidden", "dweight"))
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"weight": torch.zeros(9, 3)}, "linear_cross_entropy: weight: given shape (9, 3); allowed: (9, 4)"),
-        ({"targets": torch.zeros(3).long()}, "linear_cross_entropy: targets: given shape (3,); allowed: (2,)"),
-        ({"targets": torch.zeros(2).int()}, "linear_cross_entropy: targets: given torch.int32; allowed: torch.int64"),
-        ({"targets": torch.tensor([0, 9])}, "linear_cross_entropy: targets: given 9; allowed: 0 to 8, or ignore_index -100"),
-        ({"targets": torch.tensor([-1, -100])}, "linear_cross_entropy: targets: given -1; allowed: 0 to 8, or ignore_index -100"),
-        ({"weights": torch.ones(2).long()}, "linear_cross_entropy: weights: given torch.int64; allowed: a floating dtype"),
-        ({"hidden": torch.zeros(1, 2, 4)}, "linear_cross_entropy: hidden: given torch.float32 of shape (1, 2, 4); allowed: floating (n, d)"),
-        ({"soft_cap": 0.0}, "linear_cross_entropy: soft_cap: given 0.0; allowed: a number > 0, or None"),
-        ({"z_loss": -1.0}, "linear_cross_entropy: z_loss: given -1.0; allowed: a number >= 0"),
-    ],
-)  # fmt: skip
-def test_a_wrong_argument_is_one_line_that_names_it(change, line):
-    good = {"hidden": torch.zeros(2, 4), "weight": torch.zeros(9, 4), "targets": torch.tensor([0, 8])}
-    with backends.using("torch"), pytest.raises(ArgumentError) as caught:
-        linear_cross_entropy(**good | change)
-    assert str(caught.value) == line
 
 
 @pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")

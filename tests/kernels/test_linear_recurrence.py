@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels import backends
 from lcprobe_kernels.linear_recurrence import cpu, linear_recurrence, linear_recurrence_step, reference
 from lcprobe_kernels.packed import starts_of
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
 
 NAMES = ("log_a", "b", "initial_state")
 cases = st.fixed_dictionaries(
@@ -101,13 +101,14 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
     if wide_decay:
         inputs["log_a"] = inputs["log_a"].float()
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
-    narrow = judged(reference, case, {k: v.to(dtype) for k, v in inputs.items()})
+    yardstick = judged(reference, case, widened(inputs))
     with backends.using(path):
         ours = judged(linear_recurrence, case, inputs, return_state=True)
     assert ours["out0"].dtype == ours["db"].dtype == dtype
     assert ours["out1"].dtype == torch.float32
     assert ours["dlog_a"].dtype == inputs["log_a"].dtype
-    at_most_twice(ours, narrow, exact, dtype)
+    rounded = torch.finfo(dtype).eps if dtype != torch.float32 else 0.0  # dlog_a takes h as it went out, in b's dtype
+    at_most_twice(ours, yardstick, exact, slack={"dlog_a": rounded})
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -293,25 +294,6 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
     mutated = run(reference, wrong, without)
     assert relative_error(ours["out0"], mutated["out0"]) > 1e-2
     assert relative_error(ours["dlog_a"], mutated["dlog_a"]) > 1e-2
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"log_a": lambda t: t[:, :7]}, "linear_recurrence: log_a: given shape (2, 7, 3); allowed: (2, 8, 3)"),
-        ({"log_a": lambda t: t.long()}, "linear_recurrence: log_a: given torch.int64; allowed: a floating dtype"),
-        ({"initial_state": lambda t: t[:, :2]}, "linear_recurrence: initial_state: given shape (2, 2); allowed: (2, 3)"),
-        ({"b": lambda t: t[:, :0]}, "linear_recurrence: b: given torch.float64 of shape (2, 0, 3); allowed: floating (batch, seqlen, d), none of them 0"),
-        ({"starts": lambda _: torch.zeros(2, 8)}, "linear_recurrence: starts: given torch.float32; allowed: torch.bool"),
-        ({"starts": lambda _: torch.zeros(8, dtype=torch.bool)}, "linear_recurrence: starts: given shape (8,); allowed: (2, 8)"),
-    ],
-)  # fmt: skip
-def test_a_wrong_argument_is_one_line_that_names_it(change, line):
-    inputs = {**draw_inputs((2, 8, 3), seed=0), "starts": None}
-    inputs = {k: change.get(k, lambda t: t)(v) for k, v in inputs.items()}
-    with pytest.raises(ArgumentError) as caught:
-        linear_recurrence(**inputs)
-    assert str(caught.value) == line
 
 
 @pytest.mark.gpu

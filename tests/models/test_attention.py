@@ -7,6 +7,7 @@ import torch
 
 from lcprobe.choices import build
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
+from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
 from lcprobe.models.where import Where
 
@@ -52,20 +53,20 @@ def test_equals_a_plain_softmax(window, n_heads, n_kv_heads):
 
 
 def test_rotary_depends_on_distance_only_even_a_million_tokens_in():
-    rope = RoPE(RoPEConfig(), 64)
+    rope = RoPE(RoPEConfig(), HeadShape(1, 1, 64, 64))
     q = torch.randn(1, 2, 1, 64)
 
     def score(first):
-        turned = rope.on_qk(q, Where(torch.tensor([first, first + 3])))
+        turned, _ = rope.on_qk(q, q, Where(torch.tensor([first, first + 3])), None)
         return float((turned[0, 0, 0] * turned[0, 1, 0]).sum())
 
     assert abs(score(1_000_000) - score(0)) < 2e-4
 
 
 def test_rotary_tables_are_float32_under_bfloat16():
-    rope = RoPE(RoPEConfig(), 8)
+    rope = RoPE(RoPEConfig(), HeadShape(1, 1, 8, 8))
     x = torch.randn(1, 3, 1, 8)
     at = Where(torch.tensor([999_999, 1_000_000, 1_000_001]))
-    exact, low = rope.on_qk(x.double(), at), rope.on_qk(x.bfloat16(), at)
+    exact, low = (rope.on_qk(t, t, at, None)[0] for t in (x.double(), x.bfloat16()))
     assert low.dtype == torch.bfloat16
     assert (low.double() - exact).abs().max() < 0.03  # the rounding of x itself, not of the angle

@@ -22,6 +22,13 @@ VARIANTS = {
         {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "d_conv": 3, "bias": True},
         {"head_dim": 8, "n_heads": 3, "positional": {"type": "none"}},
         {"head_dim": 8, "window": 1, "positional": {"type": "rope", "fraction": 0.5}},
+        {"head_dim": 8, "window": 5, "sinks": 2, "temperature": {"type": "ssmax"}, "sink_logit": True},
+        {"head_dim": 8, "temperature": {"type": "logn", "length": 4}, "sink_logit": True},
+        {"head_dim": 8, "positional": {"type": "prope", "fraction": 0.5}},
+        {"head_dim": 8, "positional": {"type": "hope", "length": 20}},
+        {"head_dim": 8, "positional": {"type": "xpos"}, "window": 6},
+        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "positional": {"type": "pope"}},
+        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "positional": {"type": "selective_rope"}, "window": 4},
     ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
@@ -93,6 +100,7 @@ def test_forked_states_go_on_as_their_parents(name, mixer):
 
 @pytest.mark.parametrize(("name", "mixer"), CASES)
 def test_packed_documents_equal_separate_ones(name, mixer):
+    mixer = {k: v for k, v in mixer.items() if k != "sinks"}  # sinks are the row's first tokens, not each document's
     model, tokens = model_of(name, mixer), tokens_of(3, batch=1)
     edges = [0, 1, 9, 30, SEQLEN]
     starts = torch.zeros(1, SEQLEN, dtype=torch.bool)

@@ -2,11 +2,9 @@
 
 import pytest
 
-from benchmarks.planted import alarms, grid_of, plants, records_of, recovered, seeds_with_alarms, study_of, task_set
-from lcprobe.analysis.results import analysed
-from lcprobe.probing.planted import Planted, blind_to_uuids, noise, perfect, window
+from benchmarks.planted import SOUND, grid_of, loud, plants, quiet_row, recovered, task_set
+from lcprobe.probing.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
 from lcprobe.probing.scoring import Item
-from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors, Formats
 
 PLANTS = {plant.name: plant for plant in plants()}
@@ -48,24 +46,31 @@ def test_defects_are_where_they_are_planted(asked):
 def test_the_report_recovers_the_defect_with_its_size(asked, name, tmp_path):
     """One interval in twenty misses by design: six of eight seeds or more."""
     row = recovered(asked, PLANTS[name], 40, tmp_path, 8)
-    assert int(row["seeds inside"].split()[0]) >= 6, row
-    assert row["high"] - row["low"] < max(0.35, 0.5 * row["planted"]), "an interval that says something"
+    assert int(row["seeds"].split()[4]) >= 6, row
+    assert row["recovered"] == ("yes" if row["low"] <= row["true size"] <= row["high"] else "no")
+    assert row["high"] - row["low"] < max(0.35, 0.5 * row["true size"]), "an interval that says something"
 
 
 @pytest.mark.parametrize("task", ["single", "formats"])
 def test_sound_models_raise_no_alarm(asked, task, tmp_path):
-    plan = grid_of(asked, task, 40)
-    study = study_of(asked, plan)
-    table = records_of(asked, plan, perfect, 0, Store(tmp_path))
-    assert alarms(analysed(study, table)) == []
-    loud = [found for found in seeds_with_alarms(study, table, 0.7, 20) if found]
-    assert len(loud) <= 4, "at 5 % more than four of twenty are one case in 400"
+    """Every seed through the whole pipeline. At 5 % more than four of twenty are one case in 400."""
+    plan = grid_of(asked, task, 25)
+    assert loud(asked, plan, perfect, range(3), tmp_path / "perfect") == [[], [], []]
+    found = [alarms for alarms in loud(asked, plan, noise(0.7), range(20), tmp_path / "noise") if alarms]
+    assert len(found) <= 4, found
+
+
+def test_a_defect_is_an_alarm_and_counted_as_one(asked, tmp_path):
+    found = loud(asked, grid_of(asked, "single", 25), blind_middle(0.9, 0.1), range(2), tmp_path)
+    assert all(any(alarm.startswith("lost in the middle") for alarm in alarms) for alarms in found)
+    row = quiet_row("a defect", "single", [*found, []])
+    assert (row["estimate"], row["recovered"]) == (0.333, "no")
+    assert row["seeds"].startswith("no alarm in 1 of 3 (alarms: ")
+    assert "lost in the middle" in row["seeds"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("p", [1.0, 0.9, 0.6])
-def test_no_alarm_in_95_percent_of_200_seeds(asked, p, tmp_path):
-    plan = grid_of(asked, "single", 100)
-    study, table = study_of(asked, plan), records_of(asked, plan, perfect, 0, Store(tmp_path))
-    quiet = sum(not found for found in seeds_with_alarms(study, table, p, 200))
-    assert quiet >= 190
+@pytest.mark.parametrize("name", SOUND)
+def test_no_alarm_in_95_percent_of_200_seeds_through_the_whole_pipeline(asked, name, tmp_path):
+    found = loud(asked, grid_of(asked, "single", 50), SOUND[name], range(200), tmp_path)
+    assert sum(not alarms for alarms in found) >= 190

@@ -51,7 +51,7 @@ def test_blind_guesses_score_the_stated_chance(materials):
 def test_the_shortest_length_works_and_one_less_does_not(materials):
     for which in TOKENIZERS:
         least = check_shortest(made(PhoneBook, of_tokenizer(materials, which)), Factors(BOOK, 1, 0.5, 5))
-        assert least < 100
+        assert least < 110
 
 
 def test_what_cannot_be_built_is_one_clear_line(materials):

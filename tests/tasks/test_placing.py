@@ -9,7 +9,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.formats import StringFormat
 from lcprobe.tasks.haystack import MAX_SHIFT
-from lcprobe.tasks.placing import LineBank, Unused, joined
+from lcprobe.tasks.placing import Unused, joined
 from lcprobe.tasks.tokenizer import read_words
 from tests.tasks.sound import TOKENIZERS, of_tokenizer
 
@@ -63,22 +63,6 @@ def test_a_mark_after_a_word_is_kept_apart_from_it(materials):
                 assert np.array_equal(tok.piece(" " + word + mark), parts) == apart[which, mark, word]
     assert not apart["unigram", ".", "compass"]
     assert all(apart["shipped", mark, word] for mark in ".;" for word in read_words("nouns"))
-
-
-@pytest.mark.parametrize("which", TOKENIZERS)
-def test_lines_by_number_are_as_many_as_asked_for_and_hold_nothing_taken(materials, which):
-    tok = of_tokenizer(materials, which).tokenizer
-    bank = LineBank(tok, StringFormat("words"), StringFormat("numbers", 4), lambda key: f" {key}:", ";", "test", which)
-    for offset in (0, 17, 5000):
-        lines = bank.some(offset, 40, set())
-        text = tok.decode(np.concatenate(bank.pieces(lines)))
-        assert len(lines) == text.count(";") == 40
-        taken = {text.split(":")[0].strip(), text.split(":")[3].split(";")[0].strip()}
-        other = tok.decode(np.concatenate(bank.pieces(bank.some(offset, 40, taken))))
-        assert other.count(";") == 40
-        assert not any(string in other for string in taken)
-    with pytest.raises(EpisodeError, match=r"^formats: given 'a haystack of more than \d+ needle-like lines'"):
-        bank.some(0, 300, set())
 
 
 def test_a_window_goes_round_as_often_as_it_must(materials):

@@ -174,3 +174,18 @@ def start_and_wait(arguments, folder):
     process = start("train_main", arguments, folder / "log")
     process.join(120)
     return process.exitcode
+
+
+def test_a_resumed_run_changes_its_encodings_at_the_same_step(tmp_path, data_settings):
+    switch = {"switch": {"at": 0.5, "positional": "none"}}
+    found = {}
+    for name, growth in (("whole", []), ("killed", [500, 2200])):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = write_config(folder, data_settings, grid=GRID, match={"budget": None}, model=MODEL, train=switch)
+        if growth:
+            assert killed_until_done("train_main", [str(config)], folder / "log", folder / "runs" / RUN / "metrics.csv", growth)
+        else:
+            assert train_main([str(config)]) == 0
+        found[name] = outcome(folder)
+    assert found["whole"] == found["killed"]

@@ -16,6 +16,7 @@ No atomics: gradients repeat bit by bit. Without terms, and where only causality
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Optional
 
 import torch
@@ -30,6 +31,8 @@ from lcprobe_kernels.errors import ArgumentError, check_shape
 
 __all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
 NAME = "attention"
+DENSE = 1 << 18
+"""Scores a head up to which a whole mask for PyTorch's own attention costs less than blocks do."""
 
 
 def attention(
@@ -60,16 +63,14 @@ def attention(
     mask = Mask(n_keys - seqlen) if mask is None else mask
     _check_mask(mask, seqlen, n_keys, table)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
-    causal = mask.low <= 0 and mask.chunk == 0 and mask.offset == n_keys - seqlen and not 0 <= mask.high < n_keys
-    plain = causal and table is None and cumulative is None and documents is None and not return_lse
-    if plain and (seqlen in (1, n_keys)):
-        o = F.scaled_dot_product_attention(
-            *(t.transpose(1, 2) for t in (q, k, v)),
-            is_causal=seqlen > 1,
-            scale=scale,
-            enable_gqa=q.shape[2] != k.shape[2],
-        )
-        return o.transpose(1, 2), None
+    if table is None and cumulative is None and not return_lse:
+        found, seen = _plain(q, mask, documents, n_keys)
+        if found:
+            heads_first = (t.transpose(1, 2) for t in (q, k, v))
+            gqa = q.shape[2] != k.shape[2]
+            causal = seen is None and seqlen > 1
+            o = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa)
+            return o.transpose(1, 2), None
     wide = torch.promote_types(q.dtype, torch.float32)
     terms = [None, None] if cumulative is None else [f.to(wide) for f in cumulative]
     docs = [None, None] if documents is None else list(documents)
@@ -77,6 +78,27 @@ def attention(
         table = None if table is None else table.to(wide)
         o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
     return o, lse if return_lse else None
+
+
+def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_keys: int) -> tuple[bool, Tensor | None]:
+    """Whether PyTorch's own attention does the same here as fast, and the mask that it needs beside causality."""
+    seqlen = q.shape[1]
+    if mask.low > 0 or mask.chunk or mask.offset != n_keys - seqlen:
+        return False, None
+    banded = 0 <= mask.high < n_keys
+    if documents is None and not banded and seqlen in (1, n_keys):
+        return True, None
+    if path_of(NAME, q.device, q.dtype) != "torch" or seqlen * n_keys > DENSE:
+        return False, None
+    seen = mask.visible(torch.arange(seqlen, device=q.device), torch.arange(n_keys, device=q.device))
+    if documents is not None:
+        seen = seen & (documents[0][:, :, None] == documents[1][:, None])[:, None]
+    return True, seen
+
+
+def _module(device: torch.device, dtype: torch.dtype, way: str) -> Any:
+    """The module with `forward` or `backward` for tensors like these."""
+    return import_module(f"lcprobe_kernels.attention.triton_{way}") if path_of(NAME, device, dtype) == "triton" else cpu
 
 
 @torch.library.custom_op("lcprobe::attention_fwd", mutates_args=())
@@ -93,11 +115,7 @@ def _forward(
     mask: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """o and lse."""
-    if path_of(NAME, q.device, q.dtype) == "triton":
-        from lcprobe_kernels.attention import triton_fwd as path
-    else:
-        path = cpu
-    return path.forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
+    return _module(q.device, q.dtype, "fwd").forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
 
 
 @_forward.register_fake
@@ -125,12 +143,8 @@ def _backward(
     wanted_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
-    if path_of(NAME, q.device, q.dtype) == "triton":
-        from lcprobe_kernels.attention import triton_bwd as path
-    else:
-        path = cpu
     given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
-    made = path.backward(*given)
+    made = _module(q.device, q.dtype, "bwd").backward(*given)
     return tuple(t.contiguous() for t in made)
 
 

@@ -16,9 +16,19 @@ from torch.nn import functional as F
 from lcprobe_kernels.backends import path_of
 from lcprobe_kernels.causal_conv1d import cpu
 from lcprobe_kernels.causal_conv1d.reference import reference, step
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.errors import (
+    ArgumentError,
+    check_beside,
+    check_first,
+    check_flag,
+    check_no_tangent,
+    check_tensor,
+    refuse_second_derivative,
+)
+from lcprobe_kernels.packed import chosen_starts
 
 __all__ = ["causal_conv1d", "causal_conv1d_step", "reference"]
+NAME = "causal_conv1d"
 WIDEST = 4
 """Triton keeps a window in registers; wider ones take the torch path."""
 
@@ -31,15 +41,18 @@ def causal_conv1d(
     silu: bool = False,
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """x: (batch, seqlen, channels); weight: (channels, width), width >= 2; bias: (channels,).
 
     initial_state: (batch, width - 1, channels), the inputs before x, else zeros. starts: (batch, seqlen) bool, True where a
-    token begins a document.
-    Returns y like x, and with `return_state` the final state, in x's dtype. Raises ArgumentError for other shapes and dtypes.
+    token begins a document; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
+    Returns y like x, and with `return_state` the final state, in x's dtype. Differentiable once, in reverse mode.
+    Raises ArgumentError for other shapes, dtypes and devices.
     """
-    _check(x, weight, bias, initial_state, starts)
+    starts = chosen_starts(NAME, x, starts, cu_seqlens, initial_state)
+    _check(x, weight, bias, initial_state, starts, (("silu", silu), ("return_state", return_state)))
     wide = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
     before = None if initial_state is None else initial_state.to(x.dtype)
@@ -59,6 +72,8 @@ def causal_conv1d_step(
 
     Raises ArgumentError as `causal_conv1d` does.
     """
+    check_first(f"{NAME}_step", "x", x, ("batch", "channels"))
+    check_tensor(f"{NAME}_step", "state", state)
     y, after = causal_conv1d(x[:, None], weight, bias, silu=silu, initial_state=state, return_state=True)
     assert after is not None
     return y[:, 0], after
@@ -137,29 +152,26 @@ def _gradients(ctx: Any, dy: Any, _: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::causal_conv1d_fwd", _gradients, setup_context=_save)
+refuse_second_derivative(NAME)
 
 
 def _path(x: Tensor, weight: Tensor) -> str:
-    return path_of("causal_conv1d", x.device, x.dtype) if weight.shape[1] <= WIDEST else "torch"
+    return path_of(NAME, x.device, x.dtype) if weight.shape[1] <= WIDEST else "torch"
 
 
-def _check(x, weight, bias, initial_state, starts) -> None:
-    if x.dim() != 3 or x.shape[1] == 0 or not x.is_floating_point():
-        given = f"{x.dtype} of shape {tuple(x.shape)}"
-        raise ArgumentError("causal_conv1d: x", given, "floating (batch, seqlen >= 1, channels)")
+def _check(x, weight, bias, initial_state, starts, flags) -> None:
+    check_first(NAME, "x", x, ("batch", "seqlen", "channels"))
     batch, seqlen, channels = x.shape
+    check_tensor(NAME, "weight", weight)
     if weight.dim() != 2 or weight.shape[0] != channels or weight.shape[1] < 2:
-        raise ArgumentError("causal_conv1d: weight", f"shape {tuple(weight.shape)}", f"({channels}, width >= 2)")
+        raise ArgumentError(f"{NAME}: weight", f"shape {tuple(weight.shape)}", f"({channels}, width >= 2)")
+    check_beside(NAME, "weight", weight, tuple(weight.shape), ("x", x))
     if bias is not None:
-        check_shape("causal_conv1d", "bias", bias, (channels,))
+        check_beside(NAME, "bias", bias, (channels,), ("x", x))
     if initial_state is not None:
-        check_shape("causal_conv1d", "initial_state", initial_state, (batch, weight.shape[1] - 1, channels))
+        check_beside(NAME, "initial_state", initial_state, (batch, weight.shape[1] - 1, channels), ("x", x))
     if starts is not None:
-        check_shape("causal_conv1d", "starts", starts, (batch, seqlen))
-        if starts.dtype != torch.bool:
-            raise ArgumentError("causal_conv1d: starts", str(starts.dtype), "torch.bool")
-    for name, tensor in {"weight": weight, "bias": bias, "initial_state": initial_state, "starts": starts}.items():
-        if tensor is not None and name != "starts" and not tensor.is_floating_point():
-            raise ArgumentError(f"causal_conv1d: {name}", str(tensor.dtype), "a floating dtype")
-        if tensor is not None and tensor.device != x.device:
-            raise ArgumentError(f"causal_conv1d: {name}", f"on {tensor.device}", f"on {x.device}, as x is")
+        check_beside(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
+    for name, value in flags:
+        check_flag(NAME, name, value)
+    check_no_tangent(NAME, x, weight, bias, initial_state)

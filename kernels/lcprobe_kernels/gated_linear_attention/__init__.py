@@ -23,6 +23,7 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.errors import ArgumentError, check_shape
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
+from lcprobe_kernels.packed import chosen_starts
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step", "path", "reference"]
 NAME = "gated_linear_attention"
@@ -41,6 +42,7 @@ def gated_linear_attention(
     scale: float | None = None,
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     chunk_size: int = 64,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -50,11 +52,16 @@ def gated_linear_attention(
     n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta: (batch, seqlen,
     n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q, d_k^-0.5 unless given.
     initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token begins a
-    document and the state resets. chunk_size: a power of two.
+    document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a power of two.
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Not twice differentiable.
     Raises ArgumentError for other shapes, dtypes, devices and combinations.
+
+    NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it; from it to
+    its document's end those of its head are NaN, never finite garbage. Not confined: gradients, which may be NaN in all of
+    the row; a GPU, where NaN may also fill its chunk and the documents after it.
     """
+    starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
@@ -132,13 +139,13 @@ def _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, star
     initial = None if initial_state is None else initial_state.to(wide)
     first = None if starts is None else starts[:, :, None, None]
     if first is not None:
-        w = w.masked_fill(first, 0.0)
+        w = torch.where(first, w * 0, w)  # NaN stays
     if beta is not None:
         beta = beta.to(wide)[..., None]
         a, v = -beta * w * k, beta * v
     elif a is not None and b is not None:
         a, b = a.to(wide), b.to(wide)
-        a = a if first is None else a.masked_fill(first, 0.0)
+        a = a if first is None else torch.where(first, a * 0, a)
     if bonus is None:
         o, state, _ = gated_linear_attention_fwd(q, k, v, w, a, b, initial, True, chunk_size)
         return o, state

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lcprobe_kernels.packed import reached
+
 ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
 """A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not starved by launches,
 and memory does not grow with length."""
@@ -85,6 +87,39 @@ def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
 
 def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """o (batch, seqlen, n_heads, d_v), the final state, and those entering each segment (segments, batch, n_heads, d_k, d_v)."""
+    made = _forward(x, initial, inclusive, chunk_size)
+    # every NaN and infinity of the inputs shows in o or the state; a sum finds it. On a GPU looking would wait for the device
+    if x.q.device.type != "cpu" or (made[0].sum() + made[1].sum()).isfinite():
+        return made
+    return _confined(x, initial, inclusive, chunk_size)
+
+
+def _confined(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
+
+    All is done without them; then what a head's outputs and states hold from such a token to its document's end becomes NaN.
+    """
+    bad = x.each(lambda t: ~t.isfinite().all(-1))  # (batch, seqlen, n_heads)
+    written = bad.k | bad.v | bad.w
+    resets = (x.w == 0).all(-1)  # nothing of the state is kept
+    for more, it in ((x.a, bad.a), (x.b, bad.b)):
+        if more is not None and it is not None:
+            written = written | it
+    if x.a is not None:
+        resets = resets & (x.a == 0).all(-1)
+    before = torch.zeros_like(written[:, 0]) if initial is None else ~initial.isfinite().flatten(2).all(-1)
+    after = reached(written, resets, before)
+    clean = None if initial is None else initial.where(initial.isfinite(), 0)
+    o, final, entering = _forward(x.each(lambda t: t.where(t.isfinite(), 0)), clean, inclusive, chunk_size)
+    carried = torch.cat([before[:, None], after[:, :-1]], 1)
+    read = after if inclusive else carried & ~(resets & (x.q == 0).all(-1))
+    o.masked_fill_((read | bad.q)[..., None], float("nan"))
+    final = final.masked_fill(after[:, -1, :, None, None], float("nan"))
+    begins = carried[:, :: segment(x.q, x.v, chunk_size)].transpose(0, 1)  # (segments, batch, n_heads)
+    return o, final, entering.masked_fill(begins[..., None, None], float("nan"))
+
+
+def _forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, seqlen, n_heads, d_k = x.q.shape
     d_v = x.v.shape[3]
     state = x.q.new_zeros(batch * n_heads, d_k, d_v) if initial is None else initial.reshape(batch * n_heads, d_k, d_v)

@@ -58,7 +58,7 @@ def reference(
     out = []
     for t in range(seqlen):
         if starts is not None:
-            state = state * (~starts[:, t]).to(state.dtype)[:, None, None, None]
+            state = state.masked_fill(starts[:, t, None, None, None], 0.0)
         now = {name: x[:, t] for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
         o, state = step(q[:, t], k[:, t], v[:, t], log_decay[:, t], state, bonus=bonus, **now)
         out.append(o)

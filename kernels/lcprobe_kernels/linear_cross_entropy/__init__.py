@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.errors import (
+    ArgumentError,
+    check_beside,
+    check_first,
+    check_no_tangent,
+    check_number,
+    check_tensor,
+    refuse_second_derivative,
+)
 from lcprobe_kernels.linear_cross_entropy import cpu
 from lcprobe_kernels.linear_cross_entropy.reference import reference
 
@@ -40,9 +48,9 @@ def linear_cross_entropy(
     detached. A row with ignore_index adds nothing, has loss 0, and may hold NaN. Where no gradient is wanted, none is computed.
     Raises ArgumentError for other shapes, dtypes and values; on a GPU a target out of range makes its loss NaN instead.
     """
+    _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap)
     if weights is None:
         weights = torch.ones(targets.shape, dtype=torch.float32, device=targets.device)
-    _check(hidden, weight, targets, weights, z_loss, soft_cap)
     wants = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
     with torch.autocast(hidden.device.type, enabled=False):  # the dtype is hidden's, forward and backward
         total, rows, _, _ = _forward(hidden, weight, targets, weights.detach(), ignore_index, z_loss, soft_cap, *wants)
@@ -111,25 +119,21 @@ def _gradients(ctx: Any, grad: Any, *_: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::linear_cross_entropy_fwd", _gradients, setup_context=_save)
+refuse_second_derivative(NAME)
 
 
-def _check(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, z_loss: float, soft_cap: float | None) -> None:
-    for name, tensor in {"hidden": hidden, "weight": weight}.items():
-        if tensor.dim() != 2 or not tensor.is_floating_point():
-            shape = {"hidden": "(n, d)", "weight": "(vocab, d)"}[name]
-            raise ArgumentError(f"{NAME}: {name}", f"{tensor.dtype} of shape {tuple(tensor.shape)}", f"floating {shape}")
+def _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap) -> None:
+    check_first(NAME, "hidden", hidden, ("n", "d"))
+    check_tensor(NAME, "weight", weight)
     n, d = hidden.shape
-    check_shape(NAME, "weight", weight, (max(1, weight.shape[0]), d))
-    check_shape(NAME, "targets", targets, (n,))
-    check_shape(NAME, "weights", weights, (n,))
-    if targets.dtype != torch.int64:
-        raise ArgumentError(f"{NAME}: targets", str(targets.dtype), "torch.int64")
-    if not weights.is_floating_point():
-        raise ArgumentError(f"{NAME}: weights", str(weights.dtype), "a floating dtype")
-    if not 0 <= z_loss < float("inf"):
-        raise ArgumentError(f"{NAME}: z_loss", z_loss, "a number >= 0")
-    if soft_cap is not None and not 0 < soft_cap < float("inf"):
-        raise ArgumentError(f"{NAME}: soft_cap", soft_cap, "a number > 0, or None")
-    for name, tensor in {"weight": weight, "targets": targets, "weights": weights}.items():
-        if tensor.device != hidden.device:
-            raise ArgumentError(f"{NAME}: {name}", f"on {tensor.device}", f"on {hidden.device}, as hidden is")
+    if weight.dim() != 2 or weight.shape[1] != d or not weight.shape[0]:
+        raise ArgumentError(f"{NAME}: weight", f"shape {tuple(weight.shape)}", f"(vocab >= 1, {d})")
+    check_beside(NAME, "weight", weight, tuple(weight.shape), ("hidden", hidden))
+    check_beside(NAME, "targets", targets, (n,), ("hidden", hidden), torch.int64)
+    if weights is not None:
+        check_beside(NAME, "weights", weights, (n,), ("hidden", hidden))
+    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        raise ArgumentError(f"{NAME}: ignore_index", repr(ignore_index), "a whole number")
+    check_number(NAME, "z_loss", z_loss)
+    check_number(NAME, "soft_cap", soft_cap, above_zero=True, or_none=True)
+    check_no_tangent(NAME, hidden, weight)

@@ -15,7 +15,13 @@ def reference(
     soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`linear_cross_entropy` by its definition, all in its inputs' dtype: the weighted sum, and the loss of each row (n,)."""
-    logits = hidden @ weight.T
+    return of_logits(hidden @ weight.T, targets, weights, ignore_index=ignore_index, z_loss=z_loss, soft_cap=soft_cap)
+
+
+def of_logits(
+    logits: Tensor, targets: Tensor, weights: Tensor | None, *, ignore_index: int, z_loss: float, soft_cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The same from the head's products on: (n, vocab) before any soft cap."""
     if soft_cap is not None:
         logits = soft_cap * torch.tanh(logits / soft_cap)
     ignored = targets == ignore_index

@@ -64,10 +64,10 @@ def _loss_kernel(
             x = tl.load(own + j, mask=j < vocab, other=0.0).to(tl.float32)
             slope = 1.0
             if HAS_CAP:
-                x = _tanh(x / soft_cap)
-                slope = 1.0 - x * x
-                x = soft_cap * x
-            gradient = (scale * tl.exp(x - lse) - tl.where(j == target, w, 0.0)) * slope
+                e = tl.exp(-2.0 * tl.abs(x / soft_cap))
+                slope = 4.0 * e / ((1.0 + e) * (1.0 + e))  # 1 - tanh^2 without its cancellation
+                x = soft_cap * _tanh(x / soft_cap)
+            gradient = (scale * (tl.exp(x - peak) / norm) - tl.where(j == target, w, 0.0)) * slope
             tl.store(own + j, tl.where(ignored, 0.0, gradient), mask=j < vocab)
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.errors import check_beside, check_first, check_flag, check_no_tangent, check_tensor, refuse_second_derivative
 from lcprobe_kernels.linear_recurrence import cpu
 from lcprobe_kernels.linear_recurrence.reference import reference, step
+from lcprobe_kernels.packed import chosen_starts
 
 __all__ = ["linear_recurrence", "linear_recurrence_step", "reference"]
 NAME = "linear_recurrence"
@@ -29,17 +30,21 @@ def linear_recurrence(
     *,
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """A sequence of any length; accumulation and state in float32 (float64 for float64 b).
 
     log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d). starts:
-    (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at.
+    (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at; or cu_seqlens:
+    (n_documents + 1,), see `packed.starts_of`.
 
     Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was
-    returned, rounded to b's dtype. Not twice differentiable. Raises ArgumentError for other shapes, dtypes and devices.
+    returned, rounded to b's dtype. Differentiable once, in reverse mode.
+    Raises ArgumentError for other shapes, dtypes and devices.
     """
-    _check(log_a, b, initial_state, starts)
+    starts = chosen_starts(NAME, b, starts, cu_seqlens, initial_state)
+    _check(log_a, b, initial_state, starts, return_state)
     wide = torch.promote_types(b.dtype, torch.float32)
     initial_state = None if initial_state is None else initial_state.to(wide)
     with torch.autocast(b.device.type, enabled=False):  # decays and states stay wide
@@ -55,6 +60,9 @@ def linear_recurrence_step(log_a: Tensor, b: Tensor, state: Tensor) -> tuple[Ten
 
     Raises ArgumentError as `linear_recurrence` does.
     """
+    check_first(f"{NAME}_step", "b", b, ("batch", "d"))
+    check_beside(f"{NAME}_step", "log_a", log_a, tuple(b.shape), ("b", b))
+    check_tensor(f"{NAME}_step", "state", state)
     h, after = linear_recurrence(log_a[:, None], b[:, None], initial_state=state, return_state=True)
     assert after is not None
     return h[:, 0], after
@@ -128,20 +136,15 @@ def _gradients(ctx: Any, dh: Any, dfinal: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::linear_recurrence_fwd", _gradients, setup_context=_save)
+refuse_second_derivative(NAME)
 
 
-def _check(log_a: Tensor, b: Tensor, initial_state: Tensor | None, starts: Tensor | None) -> None:
-    if b.dim() != 3 or not b.numel() or not b.is_floating_point():
-        raise ArgumentError(f"{NAME}: b", f"{b.dtype} of shape {tuple(b.shape)}", "floating (batch, seqlen, d), none of them 0")
-    check_shape(NAME, "log_a", log_a, tuple(b.shape))
+def _check(log_a: Tensor, b: Tensor, initial_state: Tensor | None, starts: Tensor | None, return_state: bool) -> None:
+    check_first(NAME, "b", b, ("batch", "seqlen", "d"))
+    check_beside(NAME, "log_a", log_a, tuple(b.shape), ("b", b))
     if initial_state is not None:
-        check_shape(NAME, "initial_state", initial_state, (b.shape[0], b.shape[2]))
+        check_beside(NAME, "initial_state", initial_state, (b.shape[0], b.shape[2]), ("b", b))
     if starts is not None:
-        check_shape(NAME, "starts", starts, tuple(b.shape[:2]))
-        if starts.dtype != torch.bool:
-            raise ArgumentError(f"{NAME}: starts", str(starts.dtype), "torch.bool")
-    for name, tensor in {"log_a": log_a, "initial_state": initial_state, "starts": starts}.items():
-        if tensor is not None and name != "starts" and not tensor.is_floating_point():
-            raise ArgumentError(f"{NAME}: {name}", str(tensor.dtype), "a floating dtype")
-        if tensor is not None and tensor.device != b.device:
-            raise ArgumentError(f"{NAME}: {name}", f"on {tensor.device}", f"on {b.device}, as b is")
+        check_beside(NAME, "starts", starts, tuple(b.shape[:2]), ("b", b), torch.bool)
+    check_flag(NAME, "return_state", return_state)
+    check_no_tangent(NAME, log_a, b, initial_state)

@@ -65,7 +65,7 @@ def backward(dh, dfinal, log_a, h, initial, starts):
 
 def _segments(batch: int, seqlen: int, d: int) -> Sequence[tuple[int, int, tuple[int, int]]]:
     """First token, last token + 1, and (chunks, tokens a chunk) of each segment."""
-    most = max(1, min(seqlen, SEGMENT // (batch * d)))
+    most = max(1, min(seqlen, SEGMENT // max(1, batch * d)))
     q = max(1, round(most**0.5))
     full = -(-most // q) * q
     return [(lo, min(lo + full, seqlen), (-(-min(full, seqlen - lo) // q), q)) for lo in range(0, seqlen, full)]

@@ -203,7 +203,7 @@ def _parts(b: Tensor) -> tuple[tuple[int, int, int], Tensor, Tensor, tuple[int, 
     blocks = triton.cdiv(d, CHANNELS)
     processors = torch.cuda.get_device_properties(b.device).multi_processor_count if b.is_cuda else 1
     fills = batch * blocks >= ENOUGH * processors
-    parts = 1 if fills else max(1, min(triton.cdiv(PROGRAMS * processors, batch * blocks), seqlen // LEAST))
+    parts = 1 if fills else max(1, min(triton.cdiv(PROGRAMS * processors, max(1, batch * blocks)), seqlen // LEAST))
     per = triton.cdiv(triton.cdiv(seqlen, parts), TOKENS) * TOKENS
     parts = triton.cdiv(seqlen, per)
     products, ends = (b.new_empty(batch, parts, d, dtype=torch.float32) for _ in range(2))

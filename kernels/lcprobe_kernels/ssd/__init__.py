@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
 from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.packed import chosen_starts
 from lcprobe_kernels.ssd import cpu
 from lcprobe_kernels.ssd.reference import reference, step, step_size
 
@@ -41,6 +42,7 @@ def ssd(
     dt_limit: tuple[float, float] = (0.0, float("inf")),
     initial_state: Tensor | None = None,
     starts: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     chunk_size: int | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -48,12 +50,18 @@ def ssd(
 
     x: (batch, seqlen, n_heads, head_dim). dt: (batch, seqlen, n_heads), before bias and softplus. A, D, dt_bias:
     (n_heads,), A < 0. B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads. initial_state: (batch,
-    n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a document and the state resets.
-    chunk_size changes speed and rounding, nothing else.
+    n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a document and the state resets;
+    or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed and rounding, nothing else.
 
     Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state).
     Raises ArgumentError for other shapes and dtypes.
+
+    NaN or infinity in a token: outputs before it, of other documents and of other heads (of other groups, in B or C) are as
+    without it; from it to its document's end they are NaN where it reaches them, never finite garbage. In Triton NaN in some
+    of x's head_dim may make all of the head NaN. Not confined: gradients, which may be NaN in all of the row; PyTorch's path on
+    a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
     """
+    starts = chosen_starts("ssd", x, starts, cu_seqlens, initial_state)
     _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size)
     wide = torch.promote_types(x.dtype, torch.float32)
     A, initial_state = A.to(wide), None if initial_state is None else initial_state.to(wide)

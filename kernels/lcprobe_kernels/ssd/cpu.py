@@ -7,16 +7,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcprobe_kernels.packed import reached
+
 
 def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
     """See `lcprobe_kernels.ssd._forward`."""
+    made = _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state)
+    # every NaN and infinity of the inputs shows in y; one sum finds it. On a GPU looking would wait for the device
+    if x.device.type != "cpu" or made[0].sum(dtype=A.dtype).isfinite():
+        return made
+    return _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state)
+
+
+def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
+    """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
+
+    All is done without them; then what they reach becomes NaN: outputs from their token to the end of its document, in every
+    head_dim of a head for dt, of a group for B, and what backward reads of them.
+    """
+    h, g, wide = x.shape[2], B.shape[2], A.dtype
+    steps = _steps(dt, dt_bias, dt_min, dt_max, wide)
+    halted = ~(steps * A).isfinite()  # (b, l, h)
+    bad_B, bad_C = (~t.isfinite().all(-1).repeat_interleave(h // g, 2)[..., None] for t in (B, C))  # (b, l, h, 1)
+    bad = ~(x.to(wide) * steps[..., None]).isfinite() | halted[..., None] | bad_B
+    after = reached(bad, starts, None if initial is None else ~initial.isfinite().all(-1))  # (b, l, h, p)
+    x, B, C, first = (None if t is None else t.where(t.isfinite(), 0) for t in (x, B, C, initial))
+    dt = dt.masked_fill(halted, 0)
+    y, final, steps, log, entering = _forward(x, dt, A, B, C, D, dt_bias, first, starts, dt_min, dt_max, q, return_state)
+    y.masked_fill_(after | bad_C, float("nan"))
+    if return_state:
+        final.masked_fill_(after[:, -1, :, :, None], float("nan"))
+    c = entering.shape[1]
+    steps.masked_fill_(_chunked(halted, c, q), float("nan"))
+    log += (steps * 0).cumsum(2)
+    into = after[:, q - 1 : (c - 1) * q : q].reshape(-1, c - 1, g, 1, entering.shape[-1])
+    entering[:, 1:].masked_fill_(into, float("nan"))
+    if initial is not None:
+        entering[:, 0] = _inner_state(initial, g)
+    return y, final, steps, log, entering
+
+
+def _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
     batch, seqlen, h, p = x.shape
     g, n, wide = *B.shape[2:], A.dtype
     c = -(-seqlen // q)
-    steps = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias)
-    if (dt_min, dt_max) != (0.0, float("inf")):
-        steps = steps.clamp(dt_min, dt_max)
-    steps = _chunked(steps, c, q)  # padding has dt = 0: it neither decays nor writes
+    steps = _chunked(_steps(dt, dt_bias, dt_min, dt_max, wide), c, q)  # padding has dt = 0: it neither decays nor writes
     log = (steps * A).cumsum(2)  # (b, c, q, h)
     xs, B, C = _chunked(x.to(wide), c, q), _by_group(B, wide, c, q), _by_group(C, wide, c, q)
     masks = _document_masks(starts, c, q)
@@ -111,6 +146,11 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     dx = dx.reshape(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
     dB, dC = _from_groups(dB, B_in), _from_groups(dC, C_in)
     return dx, ddt.to(dt.dtype), dA, dB, dC, dD, ddt.sum((0, 1)), dinitial
+
+
+def _steps(dt: Tensor, dt_bias: Tensor | None, dt_min: float, dt_max: float, wide: torch.dtype) -> Tensor:
+    steps = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias)
+    return steps if (dt_min, dt_max) == (0.0, float("inf")) else steps.clamp(dt_min, dt_max)
 
 
 def _chunked(t: Tensor, c: int, q: int) -> Tensor:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, tile_sizes
+from lcprobe_kernels.ssd.triton_fwd import documents_of, near, softplus, tile_sizes
 from lcprobe_kernels.triton_tools import dot, dot_state, unit
 
 
@@ -25,7 +25,7 @@ def _dstates_kernel(
 
     Stores the gradient of the state that leaves each chunk; a chunk's outputs add C^T (exp(l) dy) to what enters it.
     """
-    part, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
     width, group = R * P, head // R
     tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
@@ -65,7 +65,7 @@ def _dx_kernel(
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """dx, ddt, and this chunk's share of dA, dD and d dt_bias."""
-    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     t = chunk * Q + i
     live = t < seqlen
@@ -135,7 +135,7 @@ def _dscores_kernel(
 ):  # fmt: skip
     """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q, q)."""
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
+    group, split = (tl.program_id(1) // SPLITS).to(tl.int64), tl.program_id(1) % SPLITS
     i, p = tl.arange(0, Q), tl.arange(0, BP)
     first = (chunk * Q).to(tl.int64)
     inside = (first + i < seqlen)[:, None] & (p < P)[None, :]
@@ -169,7 +169,7 @@ def _dbc_kernel(
     The part through the states is summed over some of the group's heads; the first split adds the part inside the chunk.
     """
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
+    group, split = (tl.program_id(1) // SPLITS).to(tl.int64), tl.program_id(1) % SPLITS
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     first = (chunk * Q).to(tl.int64)
     live = first + i < seqlen
@@ -214,7 +214,7 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     g, n = B.shape[2:]
     c, q = log.shape[1:3]
     r = h // g
-    x, B, C, dy = (unit(t) for t in (x, B, C, dy.to(x.dtype)))
+    x, dt, B, C, dy = near(unit(x)), near(dt), near(unit(B)), near(unit(C)), near(unit(dy.to(x.dtype)))
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
     has_past, has_next = c > 1 or has_initial, c > 1 or dfinal is not None
     tiles = tile_sizes(x, q, p, n)

@@ -2,7 +2,11 @@
 
 mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every chunk's
 state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each program of the
-scan forms its own C B^T on chip. Offsets that a row or a chunk multiplies are 64-bit.
+scan forms its own C B^T on chip.
+
+No offset passes 2^31 in 32 bits: row, head, group and a chunk's first token are 64-bit before a stride multiplies them. What
+stays 32-bit is a place inside one chunk, i * stride with i < 128, for which `near` keeps strides below 2^24, and a
+place inside one group's state or (q, q) product.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -50,7 +54,7 @@ def _states_kernel(
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering state."""
-    part, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
     width, group = R * P, head // R
     tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
@@ -68,8 +72,10 @@ def _states_kernel(
         s = softplus(v)
         if HAS_LIMIT:
             s = tl.where(s < dt_min, dt_min, tl.where(s > dt_max, dt_max, s))  # lets NaN through
-        s = tl.where(live, s, 0.0)
-        decay = tl.cumsum(s * a, 0)
+        # a step that is not finite stays out of the running sum, which later documents share, and is NaN itself
+        known = tl.abs(s * a) < float("inf")
+        s = tl.where(live, tl.where(known, s, float("nan")), 0.0)
+        decay = tl.cumsum(tl.where(live & known, s * a, 0.0), 0)
         at = (row * n_chunks + chunk) * Q * H + head + i * H
         if part == 0:
             tl.store(steps + at, s)
@@ -88,8 +94,12 @@ def _states_kernel(
             )  # fmt: skip
             total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
             weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)
-            kept = tl.where(last == before, tl.exp(total), 0.0)
-            state = state * kept + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
+            if HAS_STARTS:  # chosen, not multiplied by 0: NaN stays in its document
+                xs = tl.where((own == last)[:, None], xs, 0.0).to(xs.dtype)
+                bs = tl.where((own == last)[:, None], bs, 0.0).to(bs.dtype)
+                weight = tl.where(own == last, weight, 0.0)
+            carried = tl.where(last == before, state * tl.exp(total), 0.0)
+            state = carried + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
     if WANT_STATE:
         tl.store(final + own_state + tile, state, mask=inside)
 
@@ -102,7 +112,7 @@ def _scan_kernel(
     HAS_D: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_PAST: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     t = chunk * Q + i
     live = t < seqlen
@@ -115,18 +125,25 @@ def _scan_kernel(
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
-    weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
-    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, EXACT)
+    # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where it is seen
+    finite = tl.abs(xs.to(tl.float32)) < float("inf")
+    factor = tl.where(tl.min(finite.to(tl.int32), 1) > 0, s, float("nan"))
+    kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
+    weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept * factor[None, :]
+    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), tl.where(finite, xs, 0.0).to(xs.dtype), INTERPRET, EXACT)
     if HAS_PAST:
         width = R * P
         place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
         inside = (n < N)[:, None] & (p < P)[None, :]
         state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
-        past = tl.where(own == before, tl.exp(decay), 0.0)
-        out += past[:, None] * dot_state(cs, state, INTERPRET, EXACT)
+        past = tl.exp(decay)[:, None] * dot_state(cs, state, INTERPRET, EXACT)
+        out += tl.where((own == before)[:, None], past, 0.0) if HAS_STARTS else past
     if HAS_D:
         out += tl.load(D + head) * xs.to(tl.float32)
     tl.store(y + ((row * seqlen + first) * H + head) * P + i[:, None] * (H * P) + p[None, :], out, mask=wide_p)
+    lost = tl.sum(s * 0.0, 0)
+    if lost != lost:  # backward reads l, and must not take a decay across such a step for known
+        tl.store(log + at, decay + tl.cumsum(s * 0.0, 0))
 
 
 def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
@@ -134,7 +151,7 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     batch, seqlen, h, p = x.shape
     g, n = B.shape[2:]
     r, c = h // g, -(-seqlen // q)
-    x, B, C = (unit(t) for t in (x, B, C))
+    x, dt, B, C = near(unit(x)), near(dt), near(unit(B)), near(unit(C))
     new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=x.device)  # noqa: E731
     steps, log, entering, last = new(batch, c, q, h), new(batch, c, q, h), new(batch, c, g, n, r * p), new(batch, g, n, r * p)
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
@@ -158,6 +175,11 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
         HAS_D=D is not None, HAS_STARTS=starts is not None, HAS_PAST=has_past, **tiles,
     )  # fmt: skip
     return y, final, steps, log, entering
+
+
+def near(t: Tensor) -> Tensor:
+    """The tensor, copied where tokens lie so far apart that a place inside a chunk would not fit 32 bits."""
+    return t if t.stride(1) < 1 << 24 else t.contiguous()
 
 
 def tile_sizes(x: Tensor, q: int, p: int, n: int) -> dict:

@@ -1,4 +1,4 @@
-"""Causal multi-head attention with grouped keys and values, optional short convolution and optional sliding window.
+"""Causal multi-head attention with grouped keys and values, any positional encoding, optional short convolution and window.
 
 Vaswani et al. 2017 (arXiv 1706.03762); grouped-query: Ainslie et al. 2023 (arXiv 2305.13245). The convolution over the
 joint q, k, v (with bias, without activation) is Mamba2Attention's (state-spaces/mamba, modules/mha.py). Unlike that
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.cost import Cost
 from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
+from lcprobe.models.positional.temperature import TEMPERATURES
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
 
@@ -35,24 +36,39 @@ class AttentionConfig:
     """Width of a causal convolution over q, k, v; 0: none."""
     window: int | None = None
     """A token sees itself and the window - 1 tokens before it; null: everything before it."""
+    sinks: int = 0
+    """So many first tokens of a row that a window does not hide; their keys are kept, and all between."""
+    sink_logit: bool = False
+    """A learned logit a head that takes part in the softmax and has no value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
     """Biases in the projections."""
     positional: dict[str, Any] = field(default_factory=lambda: {"type": "rope"})
-    """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`."""
+    """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional sets those of all layers."""
+    temperature: dict[str, Any] | None = None
+    """Scale of the softmax by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
+    context_length: int | None = None
+    """What the model is trained on, for encodings that depend on it; null: model.context_length."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts below 1 and heads that do not divide."""
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 0, ">= 0")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+        require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
         require(f"{at}.n_heads", self.n_heads, self.n_heads is None or self.n_heads >= 1, ">= 1 or null")
         kv = self.n_kv_heads
         require(f"{at}.n_kv_heads", kv, kv is None or kv >= 1, ">= 1 or null")
         if kv is not None and self.n_heads is not None:
             require(f"{at}.n_kv_heads", kv, self.n_heads % kv == 0, f"a divisor of n_heads ({self.n_heads})")
         encoding = choose(POSITIONAL, self.positional, f"{at}.positional")
-        with inside(f"{at}.positional"):
-            encoding.made_by(encoding.config, self.head_dim)
+        if self.temperature is not None:
+            choose(TEMPERATURES, self.temperature, f"{at}.temperature")
+        if encoding.made_by.family == "absolute":
+            raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
+        with inside(f"{at}.positional"), torch.device("meta"):
+            heads = self.n_heads or max(1, kv or 1)
+            length = self.context_length or 512
+            encoding.made_by(encoding.config, HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length))
 
     def heads(self, d_model: int) -> tuple[int, int]:
         """(n_heads, n_kv_heads) at this width. Raises ConfigError when head_dim does not divide d_model."""
@@ -66,15 +82,21 @@ class AttentionConfig:
             raise ConfigError("n_kv_heads", n_kv_heads, f"a divisor of n_heads ({n_heads})")
         return n_heads, n_kv_heads
 
+    def shape(self, d_model: int) -> HeadShape:
+        """What encodings may know of this layer."""
+        return HeadShape(*self.heads(d_model), self.head_dim, d_model, self.context_length)
+
 
 @dataclass(frozen=True)
 class AttentionState(State):
-    """k, v: (batch, n_kv_heads, n, head_dim), rotated keys of the n tokens still visible; alive: (batch, n) bool,
-    False for tokens of finished documents (None: all alive); conv: (batch, d_conv - 1, width)."""
+    """k, v: (batch, n, n_kv_heads, width) of the n tokens still visible, keys rotated unless the encoding reads them at several
+    positions; alive: (batch, n) bool, False for tokens of finished documents (None: all alive); terms: (batch, n, width) what
+    the encoding keeps of every token, or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width)."""
 
     k: Tensor
     v: Tensor
     alive: Tensor | None
+    terms: Tensor | None
     conv: Tensor | None
 
 
@@ -86,19 +108,46 @@ class Attention(nn.Module):
     def __init__(self, config: AttentionConfig, d_model: int):
         super().__init__()
         self.n_heads, self.n_kv_heads = config.heads(d_model)
-        self.head_dim, self.window, self.d_conv = config.head_dim, config.window, config.d_conv
+        self.head_dim, self.window, self.sinks, self.d_conv = config.head_dim, config.window, config.sinks, config.d_conv
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.in_proj = nn.Linear(d_model, self.width, bias=config.bias)
         if config.d_conv:
             self.conv_weight = nn.Parameter(torch.empty(self.width, config.d_conv))
             self.conv_bias = nn.Parameter(torch.empty(self.width))
         self.out_proj = nn.Linear(self.n_heads * self.head_dim, d_model, bias=config.bias)
-        encoding = choose(POSITIONAL, config.positional, "positional")
-        self.positional = encoding.made_by(encoding.config, config.head_dim)
+        self.d_model, self.has_sink_logit = d_model, config.sink_logit
+        self.positional, self.temperature = _encoders(config, d_model)
+        if config.sink_logit:
+            self.sink_logit = nn.Parameter(torch.empty(self.n_heads))
+
+    @property
+    def no_decay(self) -> tuple[str, ...]:
+        """Parameters without weight decay."""
+        return ("sink_logit",) if self.has_sink_logit else ()
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Initialise what the encoding or the temperature owns; False for what follows the common rule."""
+        owner, _, rest = name.partition(".")
+        if name == "sink_logit":
+            parameter.zero_()
+            return True
+        own = getattr(self, owner, None) if owner in ("positional", "temperature") else None
+        return own is not None and own.init_parameter(rest, parameter, generator)
+
+    def recode(self, config: AttentionConfig) -> None:
+        """Take encoding, temperature, window and sinks of another config, in place. Raises ConfigError where that adds or drops
+        a parameter: a trained model has those that it was trained with.
+        """
+        positional, temperature = _encoders(config, self.d_model)
+        modules = (self.positional, self.temperature, positional, temperature)
+        learned = next((type(m).__name__ for m in modules if m is not None and any(True for _ in m.parameters())), None)
+        if learned is not None or config.sink_logit != self.has_sink_logit:
+            raise ConfigError("positional", learned or "sink_logit", "encodings without learned parameters, before and after")
+        self.positional, self.temperature = positional, temperature
+        self.window, self.sinks = config.window, config.sinks
 
     def forward(self, x: Tensor, where: Where, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
-        seqlen = x.shape[1]
         qkv, conv = self.in_proj(x), None
         if self.d_conv:
             initial = None if state is None else state.conv
@@ -110,75 +159,81 @@ class Attention(nn.Module):
                 starts=where.starts,
                 return_state=state is not None,
             )
-        qk, v = qkv.unflatten(-1, (-1, self.head_dim)).split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
-        q, k = self.positional.on_qk(qk, where).split([self.n_heads, self.n_kv_heads], dim=2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (batch, heads, seqlen, head_dim)
-        n_past = 0
+        heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
+        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
+        encoding, past = self.positional, None if state is None else state.terms
+        terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
+        if not encoding.caches_raw_keys:
+            q, k = encoding.on_qk(q, k, where, terms)
+        if self.temperature is not None:
+            q = self.temperature(q, where, self.window)
+        keys = self._keys(k, v, terms, where, state)
+        y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
+        if self.has_sink_logit and lse is not None:
+            y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
+        y = self.out_proj(y.flatten(2))
+        return y, None if state is None else self._next_state(keys, conv, where, state)
+
+    def _keys(self, k: Tensor, v: Tensor, terms: Tensor | None, where: Where, state: AttentionState | None) -> Keys:
+        seqlen, n_past, alive = k.shape[1], 0, None
         if state is not None:
-            n_past = state.k.shape[2]
-            k, v = torch.cat([state.k.to(k.dtype), k], dim=2), torch.cat([state.v.to(v.dtype), v], dim=2)
-        mask = self._mask(where, n_past, seqlen, None if state is None else state.alive)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and seqlen > 1, enable_gqa=self.n_heads != self.n_kv_heads
-        )
-        y = self.out_proj(y.transpose(1, 2).flatten(2))
-        return y, None if state is None else self._next_state(k, v, conv, where, state)
+            n_past, alive = state.k.shape[1], state.alive
+            k, v = torch.cat([state.k.to(k.dtype), k], dim=1), torch.cat([state.v.to(v.dtype), v], dim=1)
+            if terms is not None and state.terms is not None and self.positional.caches_all_terms:
+                terms = torch.cat([state.terms.to(terms.dtype), terms], dim=1)[:, -k.shape[1] :]
+        positions = where.positions
+        if n_past:
+            positions = where.once(("key positions", n_past), lambda: self._earlier(where.positions, n_past))
+        documents = None
+        if where.documents is not None or alive is not None:
+            documents = where.once(
+                ("documents of keys", n_past, id(alive)), lambda: self._documents(where, k.shape[0], n_past, seqlen, alive)
+            )
+        return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
 
-    def _mask(self, where: Where, n_past: int, seqlen: int, alive: Tensor | None) -> Tensor | None:
-        """True where a query may see a key: (seqlen, n_past + seqlen) or (batch, 1, seqlen, n_past + seqlen).
+    @staticmethod
+    def _earlier(positions: Tensor, n_past: int) -> Tensor:
+        return torch.cat([positions[:1] - torch.arange(n_past, 0, -1, device=positions.device), positions])
 
-        None where the plain causal triangle (or, for one token, everything) says the same.
-        """
-        windowed = self.window is not None and n_past + seqlen > self.window
-        if where.starts is None and alive is None and not windowed and (n_past == 0 or seqlen == 1):
-            return None
-
-        def make() -> Tensor:
-            device = where.positions.device
-            query = torch.arange(n_past, n_past + seqlen, device=device)[:, None]
-            key = torch.arange(n_past + seqlen, device=device)
-            mask = key <= query
-            if self.window is not None:
-                mask &= key > query - self.window
-            documents = where.documents
-            if documents is None:
-                documents = torch.zeros(1, seqlen, dtype=torch.int64, device=device)
-                if alive is None:
-                    return mask
-            past = torch.zeros(documents.shape[0], n_past, dtype=documents.dtype, device=device)
-            if alive is not None:
-                past = past.expand(alive.shape[0], -1) - (~alive).to(documents.dtype)  # -1: a finished document
-                documents = documents.expand(alive.shape[0], -1)
-            keys = torch.cat([past, documents], dim=1)
-            return (mask & (keys[:, None, :] == documents[:, :, None]))[:, None]
-
+    @staticmethod
+    def _documents(where: Where, batch: int, n_past: int, seqlen: int, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Numbers of the documents of queries and keys; -1: a finished document, which no query sees."""
+        documents = where.documents
+        if documents is None:
+            documents = torch.zeros(batch, seqlen, dtype=torch.int64, device=where.positions.device)
+        past = torch.zeros(batch, n_past, dtype=torch.int64, device=documents.device)
         if alive is not None:
-            return make()
-        return where.once(("attention mask", n_past, seqlen, self.window), make)
+            past = past - (~alive).to(torch.int64)
+        return documents, torch.cat([past, documents], dim=1)
 
-    def _next_state(self, k: Tensor, v: Tensor, conv: Tensor | None, where: Where, state: AttentionState) -> AttentionState:
-        alive, documents, n_past = state.alive, where.documents, state.k.shape[2]
+    def _next_state(self, keys: Keys, conv: Tensor | None, where: Where, state: AttentionState) -> AttentionState:
+        k, v, terms = keys.k, keys.v, keys.terms
+        alive, documents, n_past = state.alive, where.documents, state.k.shape[1]
         if documents is not None or alive is not None:
             if alive is None:
                 alive = torch.ones(k.shape[0], n_past, dtype=torch.bool, device=k.device)
             if documents is None:
-                fresh = torch.ones(k.shape[0], k.shape[2] - n_past, dtype=torch.bool, device=k.device)
+                fresh = torch.ones(k.shape[0], k.shape[1] - n_past, dtype=torch.bool, device=k.device)
             else:
                 alive = alive & (documents[:, -1:] == 0)
                 fresh = documents == documents[:, -1:]
             alive = torch.cat([alive, fresh], dim=1)
-        if self.window is not None and k.shape[2] > self.window - 1:
-            keep = slice(k.shape[2] - (self.window - 1), None)
-            k, v = k[:, :, keep].clone(), v[:, :, keep].clone()
+        if terms is not None and not self.positional.caches_all_terms:
+            terms = terms[:, -1:]
+        if self.window is not None and not self.sinks and k.shape[1] > self.window - 1:
+            keep = slice(k.shape[1] - (self.window - 1), None)
+            k, v = k[:, keep].clone(), v[:, keep].clone()
             alive = None if alive is None else alive[:, keep]
-        return AttentionState(k, v, alive, conv)
+            if terms is not None and self.positional.caches_all_terms:
+                terms = terms[:, -self.window :]  # one more than the keys: sums run on from the last, even when none is kept
+        return AttentionState(k, v, alive, terms, conv)
 
     def new_state(self, batch: int) -> AttentionState:
         """The state before a sequence's first token."""
         weight = self.out_proj.weight
-        empty = weight.new_zeros(batch, self.n_kv_heads, 0, self.head_dim)
+        empty = weight.new_zeros(batch, 0, self.n_kv_heads, self.head_dim)
         conv = weight.new_zeros(batch, self.d_conv - 1, self.width) if self.d_conv else None
-        return AttentionState(empty, empty, None, conv)
+        return AttentionState(empty, empty, None, None, conv)
 
     @staticmethod
     def cost(config: AttentionConfig, d_model: int, length: int) -> Cost:
@@ -188,9 +243,30 @@ class Attention(nn.Module):
         matrices = d_model * width + inner * d_model
         params = matrices + ((width + d_model) if config.bias else 0)
         params += width * (config.d_conv + 1) if config.d_conv else 0
+        encoding, shape = choose(POSITIONAL, config.positional, "positional"), config.shape(d_model)
+        params += encoding.made_by.params(encoding.config, shape) + (n_heads if config.sink_logit else 0)
+        if config.temperature is not None:
+            temperature = choose(TEMPERATURES, config.temperature, "temperature")
+            params += temperature.made_by.params(temperature.config, shape)
         window = length if config.window is None else min(config.window, length)
         visible = window - window * (window - 1) / (2 * length)  # mean over positions 1..length of min(position, window)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
-        cached = window if config.window is None else min(config.window - 1, length)
+        cached = length if config.window is None or config.sinks else min(config.window - 1, length)
         fixed = 4 * max(config.d_conv - 1, 0) * width
-        return Cost(params, flops, fixed, 4 * 2 * cached * n_kv_heads * config.head_dim)
+        terms = encoding.made_by.term_width(encoding.config, shape)
+        grows = terms if encoding.made_by.caches_all_terms else 0
+        size = encoding.made_by.term_bytes
+        fixed += size * (terms - grows)
+        return Cost(params, flops, fixed, cached * (4 * 2 * n_kv_heads * config.head_dim + size * grows))
+
+
+def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, nn.Module | None]:
+    shape = config.shape(d_model)
+    encoding, temperature = choose(POSITIONAL, config.positional, "positional"), None
+    with inside("positional"):
+        positional = encoding.made_by(encoding.config, shape)
+    if config.temperature is not None:
+        chosen = choose(TEMPERATURES, config.temperature, "temperature")
+        with inside("temperature"):
+            temperature = chosen.made_by(chosen.config, shape)
+    return positional, temperature

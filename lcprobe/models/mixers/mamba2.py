@@ -8,7 +8,9 @@ modules/mamba2.py). Differs: the state between chunks stays in float32.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
@@ -81,9 +83,12 @@ class Mamba2Config:
 
 @dataclass(frozen=True)
 class Mamba2State(State):
-    """ssm: (batch, n_heads, head_dim, d_state), float32 or wider; conv: (batch, d_conv - 1, channels)."""
+    """ssm: (batch, n_heads, head_dim, d_state), float32 or wider, or what an extension's scan keeps; conv: (batch, d_conv - 1,
+    channels)."""
 
-    ssm: Tensor
+    recurrent = ("ssm",)
+
+    ssm: Any
     conv: Tensor
 
 
@@ -97,6 +102,8 @@ class Mamba2(nn.Module):
     def __init__(self, config: Mamba2Config, d_model: int):
         super().__init__()
         self.config = config
+        self.scan: Callable[..., tuple[Tensor, Any]] = ssd
+        """What turns step sizes, inputs and read-outs into outputs: extensions put themselves around it at evaluation."""
         self.d_inner, self.n_heads, self.d_xbc = config.widths(d_model)
         self.in_proj = nn.Linear(d_model, self.d_inner + self.d_xbc + self.n_heads, bias=config.bias)
         self.conv_weight = nn.Parameter(torch.empty(self.d_xbc, config.d_conv))
@@ -138,7 +145,7 @@ class Mamba2(nn.Module):
             return_state=state is not None,
         )
         inner, b, c_out = xbc.split([self.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
-        y, ssm = ssd(
+        y, ssm = self.scan(
             inner.unflatten(-1, (self.n_heads, c.head_dim)),
             dt,
             -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp(),

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from lcprobe.models.where import Where
+from lcprobe.models.positional.contract import PositionalEncoding
 
 
 @dataclass(frozen=True)
@@ -12,14 +10,7 @@ class NoPEConfig:
     """Nothing to set."""
 
 
-class NoPE(nn.Module):
-    """Leaves queries and keys as they are."""
+class NoPE(PositionalEncoding):
+    """Leaves queries, keys and scores as they are."""
 
     Config = NoPEConfig
-
-    def __init__(self, config: NoPEConfig, head_dim: int):
-        super().__init__()
-
-    def on_qk(self, qk: Tensor, where: Where) -> Tensor:
-        """qk: (batch, seqlen, n_heads + n_kv_heads, head_dim), unchanged."""
-        return qk

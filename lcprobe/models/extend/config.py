@@ -1,0 +1,79 @@
+"""What can be set about trained models at evaluation: `pe.extend` and `pe.factor`. Imports no torch."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lcprobe.choices import plain
+from lcprobe.errors import ConfigError, require, unknown_name
+from lcprobe.files import digest_json
+from lcprobe.models.extend import EXTENSIONS
+
+AS_TRAINED = "none"
+LONGEST_LABEL = 48
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of `pe.extend`. key: where it stands in the config. factor: None is auto."""
+
+    label: str
+    mapping: dict[str, Any]
+    factor: float | None
+    key: str
+
+
+@dataclass(frozen=True)
+class ExtendConfig:
+    """Changes to trained models, without training; one column of the report a method, on the same episodes."""
+
+    extend: Any = AS_TRAINED
+    """A method, `yarn` or `{type: yarn, ramp: rotations}`, or a list of them; each may have a `factor` and a `label` of its own.
+    As trained (`none`) is always among the columns."""
+    factor: float | Literal["auto"] = "auto"
+    """How many times the training length is reached for; auto: at each length what it needs, max(1, length / context_length).
+    At 1, every method is the model as trained."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for unknown methods, factors below 1, and two methods of one label."""
+        require(f"{at}.factor", self.factor, self.factor == "auto" or self.factor >= 1, ">= 1, or auto")
+        labels = [method.label for method in self.methods(at)]
+        twice = [label for label in labels if labels.count(label) > 1]
+        require(f"{at}.extend", twice[:1], not twice, "methods that differ, or a `label` for each")
+
+    def methods(self, at: str = "pe") -> list[Method]:
+        """The methods beside `none`, in their order. Raises ConfigError as `check` does."""
+        several = isinstance(self.extend, list | tuple)
+        given = self.extend if several else [self.extend]
+        require(f"{at}.extend", self.extend, len(given) > 0, "a method, or a list of at least one")
+        made = [self._method(one, f"{at}.extend[{i}]" if several else f"{at}.extend") for i, one in enumerate(given)]
+        return [method for method in made if method is not None]
+
+    def _method(self, given: Any, key: str) -> Method | None:
+        mapping = {"type": given} if isinstance(given, str) else given
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(key, given, "a method's name, or a mapping with `type`")
+        name, own = mapping.get("type"), {str(k): v for k, v in mapping.items() if k not in ("label", "factor")}
+        if name not in EXTENSIONS and name != AS_TRAINED:
+            raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
+        factor = mapping.get("factor", self.factor)
+        number = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor < float("inf")
+        require(f"{key}.factor", factor, number or factor == "auto", ">= 1, or auto")
+        if name == AS_TRAINED:
+            require(key, given, len(mapping) == 1, "none has no settings")
+            return None
+        label = mapping.get("label", _label(mapping))
+        good = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= LONGEST_LABEL
+        require(f"{key}.label", label, bool(good), f"letters, digits and .,=()+:- ({LONGEST_LABEL} at most)")
+        return Method(str(label), own, float(factor) if number else None, key)
+
+
+def _label(mapping: Mapping[str, Any]) -> str:
+    """`yarn`, `yarn(ramp=rotations,factor=8)`; long settings by their digest."""
+    settings = {k: v for k, v in mapping.items() if k != "type"}
+    name = str(mapping["type"])
+    text = f"{name}({','.join(f'{k}={v}' for k, v in settings.items())})" if settings else name
+    if len(text) <= LONGEST_LABEL and re.fullmatch(r"[\w.,=()+-]+", text):
+        return text
+    return f"{name}({digest_json(plain(settings))[:6]})"

@@ -1,0 +1,215 @@
+"""Extensions of Mamba2 layers, without training: how fast the state forgets, how much it takes in, how far back it reaches.
+
+    dt_scale      Delta times s: decay and input together      MambaExtend, Azizi et al. 2025 (ICLR)
+    a_scale       A times s (linear), or exp(s log A) (log)    Mamba Modulation, Lu, Huang et al. 2025, arXiv 2509.19633
+    stuffed       A times `retention`, inputs times `insertion`      Chen et al. 2024, arXiv 2410.07145, sec. 4
+    state_window  the exact state of the last w tokens alone, by the difference of two scans      ibid.
+
+Each puts itself around the mixer's scan, so prefill and decoding change alike, and the checkpoint stays as it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.extend.calibrate import Search, calibrated, given_or_searched
+from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.mamba2 import Mamba2
+from lcprobe.models.state import State
+
+Scan = Callable[..., tuple[Tensor, Any]]
+
+
+def mamba2_layers(model: LanguageModel, name: str) -> list[Mamba2]:
+    """The Mamba2 mixers of a model. Raises ConfigError where it has none."""
+    found = [block.mixer for block in model._layers() if isinstance(block.mixer, Mamba2)]
+    if not found:
+        raise ConfigError("pe.extend", name, "a method for this model: it has no Mamba2 layer")
+    return found
+
+
+@dataclass
+class Scaled:
+    """A scan with A and what the input writes multiplied; B enters y only through the state, so C carries its factor."""
+
+    scan: Scan
+    a: float = 1.0
+    log_a: float = 1.0
+    gain: float = 1.0
+
+    def __call__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, Any]:
+        """See `lcprobe_kernels.ssd.ssd`."""
+        if self.log_a != 1.0:
+            A = -((-A).log() * self.log_a).exp()
+        A = A if self.a == 1.0 else A * self.a
+        C = C if self.gain == 1.0 else C * self.gain
+        return self.scan(x, dt, A, B, C, *rest, **options)
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """One number for all layers, one a layer, or a search."""
+
+    scale: float | list[float] | None = None
+    """Of every layer, or a list; null: calibrated layer by layer on training text of factor x context_length."""
+    search: Search = field(default_factory=Search)
+    """The budget of the calibration."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a scale that is not positive."""
+        values = self.scale if isinstance(self.scale, list) else [self.scale or 1.0]
+        require(f"{at}.scale", self.scale, all(v > 0 for v in values) and self.scale != 0, "> 0, one number or one a layer")
+
+
+@dataclass(frozen=True)
+class AScaleConfig(ScaleConfig):
+    """And which of the two published forms."""
+
+    mode: Literal["linear", "log"] = "linear"
+    """linear: A times s; log: the logarithm of -A times s."""
+
+
+class DtScale(Extension):
+    """dt times s after softplus and limits: A dt and B dt both."""
+
+    Config = ScaleConfig
+    acts_on: ClassVar[str] = "mamba2"
+    name: ClassVar[str] = "dt_scale"
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Give every Mamba2 layer its scale."""
+        layers = mamba2_layers(model, self.name)
+        wrapped = [Scaled(layer.scan) for layer in layers]
+        for layer, scan in zip(layers, wrapped, strict=True):
+            layer.scan = scan
+
+        def put(number: int, value: float) -> None:
+            self.put(wrapped[number], value)
+
+        values = given_or_searched(self.config.scale, len(layers), f"pe.extend.{self.name}.scale")
+        if values is None:
+            values = calibrated(model, len(layers), put, around, self.config.search, self.name)
+        for number, value in enumerate(values):
+            put(number, value)
+
+    def put(self, scan: Scaled, value: float) -> None:
+        """Set one layer's scale."""
+        scan.a = scan.gain = value
+
+
+class AScale(DtScale):
+    """A alone: the decay changes, what is written stays."""
+
+    Config = AScaleConfig
+    name = "a_scale"
+
+    def put(self, scan: Scaled, value: float) -> None:
+        """Set one layer's scale."""
+        if self.config.mode == "linear":
+            scan.a = value
+        else:
+            scan.log_a = value
+
+
+@dataclass(frozen=True)
+class StuffedConfig:
+    """How much faster the state forgets, and how much less it takes in."""
+
+    retention: float = 1.5
+    """A times this: above 1 forgets faster."""
+    insertion: float = 0.8
+    """What is written times this."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for numbers that are not positive."""
+        require(f"{at}.retention", self.retention, self.retention > 0, "> 0")
+        require(f"{at}.insertion", self.insertion, self.insertion > 0, "> 0")
+
+
+class Stuffed(Extension):
+    """Forget more, take in less: against a state that is fuller than training ever made it."""
+
+    Config = StuffedConfig
+    acts_on: ClassVar[str] = "mamba2"
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Put both factors around every Mamba2 layer's scan."""
+        for layer in mamba2_layers(model, "stuffed"):
+            layer.scan = Scaled(layer.scan, a=self.config.retention, gain=self.config.insertion)
+
+
+@dataclass(frozen=True)
+class StateWindowConfig:
+    """How far the state reaches."""
+
+    window: int | None = None
+    """Tokens in the state; null: the training context length."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below 1."""
+        require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+
+
+@dataclass(frozen=True)
+class WindowState(State):
+    """whole: the state of everything; late: of what left the window; x, dt, b: the last `window` tokens' inputs."""
+
+    whole: Tensor
+    late: Tensor
+    x: Tensor
+    dt: Tensor
+    b: Tensor
+
+
+class StateWindow(Extension):
+    """y_t = C_t (h_t - prod of decays over the window * h_{t-w}): what the last w tokens wrote, exactly."""
+
+    Config = StateWindowConfig
+    acts_on: ClassVar[str] = "mamba2"
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Replace every Mamba2 layer's scan."""
+        for layer in mamba2_layers(model, "state_window"):
+            layer.scan = WindowScan(layer.scan, self.config.window or around.context_length)
+
+
+@dataclass
+class WindowScan:
+    """Two scans: of everything, and of the inputs `window` tokens late, read out at the present and faded over the window."""
+
+    scan: Scan
+    window: int
+
+    def __call__(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, dt_bias: Tensor | None = None,
+        *, dt_limit: tuple[float, float], initial_state: Any, starts: Tensor | None, return_state: bool, **options: Any,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """See `lcprobe_kernels.ssd.ssd`. Raises ConfigError for packed documents: a window reaches over their edges."""
+        if starts is not None:
+            raise ConfigError("pe.extend", "state_window", "one document a row")
+        w = self.window
+        if isinstance(initial_state, WindowState):
+            held = initial_state
+        else:
+            zero = initial_state if initial_state is not None else x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])
+            pads = [t.new_zeros(t.shape[0], w, *t.shape[2:]) for t in (x, dt, B)]
+            held = WindowState(zero, torch.zeros_like(zero), pads[0], pads[1].fill_(float("-inf")), pads[2])
+        common = {"dt_limit": dt_limit, "starts": None, "return_state": True, **options}
+        y, whole = self.scan(x, dt, A, B, C, D, dt_bias, initial_state=held.whole, **common)
+        all_x, all_dt, all_b = (torch.cat(pair, 1) for pair in ((held.x, x), (held.dt, dt), (held.b, B)))
+        n = x.shape[1]
+        late, after = self.scan(all_x[:, :n], all_dt[:, :n], A, all_b[:, :n], C, None, dt_bias, initial_state=held.late, **common)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        steps = all_dt.to(wide) if dt_bias is None else all_dt.to(wide) + dt_bias.to(wide)
+        logs = (F.softplus(steps).clamp(*dt_limit).double() * A.double()).cumsum(1)  # sums over a window by difference
+        faded = (logs[:, w:] - logs[:, :n]).exp().to(wide)
+        y = (y.to(wide) - faded[..., None] * late.to(wide)).to(x.dtype)
+        if not return_state:
+            return y, None
+        return y, WindowState(whole, after, *(t[:, n:].clone() for t in (all_x, all_dt, all_b)))

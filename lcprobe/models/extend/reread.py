@@ -1,0 +1,252 @@
+"""Extensions that read far keys at positions which training has shown; d = i - j, w the window, all by calls merged exactly.
+
+    self_extend   d < w: as is; else floor(i / g) + w - floor(w / g) against floor(j / g)     Jin et al. 2024, arXiv 2401.01325
+    rerope        d < w: as is; else distance w                                              Su 2023, kexue.fm/archives/9708
+    leaky_rerope  d < w: as is; else distance w + (d - w) / k                                ibid.
+    dca           key at j mod c; query in the same chunk at i mod c, in the next one at min(c + i mod c, L - 1), in later ones
+                  at L - 1                                                                   An et al. 2024, arXiv 2402.17463
+
+c: chunk, L: the training length. The defaults keep every distance below L at factor s.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lcprobe.errors import require
+from lcprobe.models.extend.changed import Reread, rereadable
+from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.layers import far_layers
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional.contract import Call, Keys, PositionalEncoding
+from lcprobe.models.positional.rope import Rotary
+
+
+@dataclass(frozen=True)
+class NearConfig:
+    """How far keys are read as trained."""
+
+    window: int | None = None
+    """Tokens, a query's own included; null: half the training length, a quarter for self_extend."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a window below 1."""
+        require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+
+
+class TwoCalls(Reread):
+    """Near keys as trained, far ones as `far` says."""
+
+    def __init__(self, inner: PositionalEncoding, around: Around, config: Any, share: float = 0.5):
+        super().__init__(inner, around)
+        self.method = config
+        self.width = config.window or max(1, int(around.context_length * share))
+
+    def near(self, s: float) -> int:
+        """The window."""
+        return self.width
+
+    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+        """Near and far."""
+        seqlen, s = q.shape[1], self.around.factor_at(keys.where.length)
+        near_q, near = self.as_they_stand(q, keys)
+        far_q, far_k = self.far(q, keys, s)
+        first = Call(near_q, near.k, keys.v, keys.mask(seqlen, high=self.width), documents=keys.documents)
+        return [first, Call(far_q, far_k, keys.v, keys.mask(seqlen, low=self.width), documents=keys.documents)]
+
+    def far(self, q: Tensor, keys: Keys, s: float) -> tuple[Tensor, Tensor]:
+        """Queries and keys as they meet at distances from the window on."""
+        to_q, to_k = self.moved(keys.positions, s)
+        name = f"{type(self).__name__} {self.width} {self.method}"
+        return self.rotated(q, to_q[-q.shape[1] :], keys, f"{name} q"), self.rotated(keys.k, to_k, keys, f"{name} k")
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """at: (n,) int64 -> positions of tokens as queries and as keys."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SelfExtendConfig(NearConfig):
+    """And the size of groups."""
+
+    group: int | None = None
+    """Neighbouring tokens that share a position; null: the smallest that keeps distances below the training length."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for sizes below 1."""
+        super().check(at)
+        require(f"{at}.group", self.group, self.group is None or self.group >= 1, ">= 1 or null")
+
+
+class GroupedFar(TwoCalls):
+    """Self-Extend."""
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """By groups."""
+        g = self.method.group or math.ceil(stretch(s, self.around.context_length, self.width))
+        return at // g + self.width - self.width // g, at // g
+
+
+class ConstantFar(TwoCalls):
+    """ReRoPE."""
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """All at the window."""
+        return torch.full_like(at, self.width), torch.zeros_like(at)
+
+
+@dataclass(frozen=True)
+class LeakyConfig(NearConfig):
+    """And how slowly distances grow beyond."""
+
+    k: float | None = None
+    """Tokens a step of distance; null: what keeps distances below the training length."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for k below 1."""
+        super().check(at)
+        require(f"{at}.k", self.k, self.k is None or self.k >= 1, ">= 1 or null")
+
+
+class LeakyFar(TwoCalls):
+    """Leaky ReRoPE."""
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """In steps of 1 / k."""
+        k = self.method.k or stretch(s, self.around.context_length, self.width)
+        return self.width + (at.double() - self.width) / k, at.double() / k
+
+
+@dataclass(frozen=True)
+class DualChunkConfig:
+    """Sizes."""
+
+    chunk: int | None = None
+    """Tokens of a chunk, below the training length; null: three quarters of it."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a chunk below 1."""
+        require(f"{at}.chunk", self.chunk, self.chunk is None or self.chunk >= 1, ">= 1 or null")
+
+
+class Chunks(Reread):
+    """Dual chunk attention: keys of the same chunk, of the one before, and of those before that."""
+
+    def __init__(self, inner: PositionalEncoding, around: Around, config: DualChunkConfig):
+        super().__init__(inner, around)
+        self.chunk = config.chunk or max(1, 3 * around.context_length // 4)
+
+    def near(self, s: float) -> int:
+        """One chunk."""
+        return self.chunk
+
+    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+        """Three."""
+        seqlen, n_keys, c, last = q.shape[1], keys.k.shape[1], self.chunk, self.around.context_length - 1
+        within = keys.positions % c
+        k = self.rotated(keys.k, within, keys, f"chunks {c} k")
+        asked = within[-seqlen:]
+        made = []
+        for low, high, at in (
+            (0, 1, asked),
+            (1, 2, (asked + c).clamp_max(last)),
+            (2, n_keys // c + 1, torch.full_like(asked, last)),
+        ):
+            if low == 2 and high <= 2:
+                continue
+            turned = self.rotated(q, at, keys, f"chunks {c} {last} q{low}")
+            mask = keys.mask(seqlen, chunk=c, chunk_low=low, chunk_high=high)
+            made.append(Call(turned, k, keys.v, mask, documents=keys.documents))
+        return made
+
+
+def stretch(s: float, context_length: int, window: int) -> float:
+    """By how much what lies beyond the window is to shrink."""
+    return max(1.0, (s * context_length - window) / max(1, context_length - window))
+
+
+class RereadMethod(Extension):
+    """Base: puts an encoding around those of the layers that see far."""
+
+    acts_on: ClassVar[str] = "rotary"
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the contract says; and layers whose keys cannot be read twice."""
+        reason = super().unfit(model, around)
+        if reason is not None:
+            return reason
+        layers = self.layers(model, around)
+        if not layers:
+            return "its attention layers have windows inside the training length"
+        strange = [layer for layer in layers if not rereadable(layer)]
+        if strange:
+            kind = type(strange[0].positional).__name__
+            return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
+        self.check(around.context_length)
+        return None
+
+    def check(self, context_length: int) -> None:
+        """Raises ConfigError for sizes that do not fit the training length."""
+        if getattr(self.config, "window", None) is not None:
+            require("pe.extend.window", self.config.window, self.config.window <= context_length, f"<= {context_length}")
+
+    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+        """The layers to change."""
+        return [layer for layer in far_layers(model, around.context_length) if isinstance(layer.positional, Rotary)]
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Replace `positional` of these layers."""
+        for layer in self.layers(model, around):
+            layer.positional = self.wrapped(layer.positional, replace(around, text=None))
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """The encoding in front of a trained one."""
+        raise NotImplementedError
+
+
+class SelfExtend(RereadMethod):
+    """Self-Extend."""
+
+    Config = SelfExtendConfig
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """A quarter of the training length is near."""
+        return GroupedFar(inner, around, self.config, 0.25)
+
+
+class ReRoPE(RereadMethod):
+    """ReRoPE."""
+
+    Config = NearConfig
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """Half of the training length is near."""
+        return ConstantFar(inner, around, self.config)
+
+
+class LeakyReRoPE(RereadMethod):
+    """Leaky ReRoPE."""
+
+    Config = LeakyConfig
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """Half of the training length is near."""
+        return LeakyFar(inner, around, self.config)
+
+
+class DualChunk(RereadMethod):
+    """Dual chunk attention."""
+
+    Config = DualChunkConfig
+
+    def check(self, context_length: int) -> None:
+        """Raises ConfigError for a chunk that leaves no room for the next one."""
+        chunk = self.config.chunk
+        require("pe.extend.chunk", chunk, chunk is None or chunk < context_length, f"< {context_length}")
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """Chunks."""
+        return Chunks(inner, around, self.config)

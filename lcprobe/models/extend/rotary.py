@@ -1,0 +1,318 @@
+"""Extensions of rotary layers that change frequencies alone; theta_m in radians a token, lambda = 2 pi / theta, D = 2 x pairs.
+
+    pi            theta / s                                                  Chen et al. 2023, arXiv 2306.15595
+    ntk           theta_m s^(-2m / (D - 2))                                  bloc97 2023
+    ntk_dynamic   the same with s' in place of s, n the declared length:     emozilla 2023
+                      hf: s' = s n / L - (s - 1)     length: s' = n / L
+    ntk_by_parts  g theta + (1 - g) theta / s, g = clip((L / lambda - a) / (b - a), 0, 1)     Peng et al. 2023, arXiv 2309.00071
+    llama3        the same with a = 1, b = 4                                 Llama 3.1
+    yarn          the same; cos and sin times 0.1 ln s + 1. ramp: rotations is the paper's g with a = 1, b = 32; ramp: dim is the
+                  released code's, linear in m between the pairs that turn 32 times and once within L
+    resonance     lambda rounded to a whole number, after another method     Wang et al. 2024, arXiv 2403.00071
+    drop          theta = 0                                                  Gelberg et al. 2025, arXiv 2512.12167, untrained
+
+L is the training length, s the factor: at 1, frequencies are untouched. All is float64.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.layers import attention_layers, rotary_layers
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional.rope import Rotary
+
+
+@dataclass(frozen=True)
+class At:
+    """Where frequencies are changed: factor s, training length, and the declared length of the sequence."""
+
+    s: float
+    context_length: int
+    length: int | None
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A method with its settings as a `Scaling` of a rotary encoding."""
+
+    method: type["Rescaling"]
+    config: Any
+    context_length: int
+    factor: float | None
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether frequencies depend on the declared length."""
+        return self.factor is None or not self.method.causal
+
+    def __call__(self, frequencies: Tensor, length: int | None) -> tuple[Tensor, float]:
+        """See `Scaling`."""
+        s = Around(self.context_length, self.factor).factor_at(length)
+        if s == 1:
+            return frequencies, 1.0
+        return self.method.change(self.config, frequencies, At(s, self.context_length, length))
+
+
+class Rescaling(Extension):
+    """Base: sets the scaling of the rotary layers."""
+
+    acts_on: ClassVar[str] = "rotary"
+    fewest_pairs: ClassVar[int] = 1
+
+    @staticmethod
+    def change(config: Any, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """(pairs,) float64 frequencies -> changed ones, and a factor on cos and sin."""
+        raise NotImplementedError
+
+    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+        """The layers to change."""
+        return rotary_layers(model, around.context_length)
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the contract says; and heads too narrow for a method's series."""
+        reason = super().unfit(model, around)
+        if reason is not None:
+            return reason
+        layers = self.layers(model, around)
+        if not layers:
+            return "its rotary layers have windows inside the training length"
+        if min(len(layer.positional.frequencies(torch.device("cpu"))) for layer in layers) < self.fewest_pairs:
+            return f"it rotates fewer than {self.fewest_pairs} pairs"
+        return None
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Set `Rotary.scaling`."""
+        for layer in self.layers(model, around):
+            layer.positional.scaling = Scaled(type(self), self.config, around.context_length, around.factor)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Nothing beside the factor."""
+
+
+class PI(Rescaling):
+    """Position interpolation."""
+
+    Config = NoSettings
+
+    @staticmethod
+    def change(config: NoSettings, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """theta / s."""
+        return theta / at.s, 1.0
+
+
+class NTK(Rescaling):
+    """A larger base: the slowest pair is divided by s, the fastest stays."""
+
+    Config = NoSettings
+    fewest_pairs = 2
+
+    @staticmethod
+    def change(config: NoSettings, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """theta_m s^(-2m / (D - 2))."""
+        return rebased(theta, at.s), 1.0
+
+
+@dataclass(frozen=True)
+class DynamicNTKConfig:
+    """Which of the two published forms."""
+
+    variant: Literal["hf", "length"] = "hf"
+    """hf: s n / L - (s - 1), as in transformers, which overshoots; length: n / L, the original post, whatever the factor."""
+
+
+class DynamicNTK(Rescaling):
+    """NTK by the length of the sequence at hand."""
+
+    Config = DynamicNTKConfig
+    causal = False
+    fewest_pairs = 2
+
+    @staticmethod
+    def change(config: DynamicNTKConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """As NTK, with s' >= 1. Raises ConfigError where no length is declared."""
+        if at.length is None:
+            raise ConfigError("pe.extend", "ntk_dynamic", "sequences of a declared length")
+        ratio = max(at.length, at.context_length) / at.context_length
+        return rebased(theta, ratio if config.variant == "length" else at.s * ratio - (at.s - 1)), 1.0
+
+
+@dataclass(frozen=True)
+class ByPartsConfig:
+    """Between which numbers of turns within the training length the ramp lies."""
+
+    a: float = 1.0
+    """Pairs that turn fewer times are interpolated whole."""
+    b: float = 32.0
+    """Pairs that turn more often stay."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError unless 0 <= a < b."""
+        require(f"{at}.a", self.a, 0 <= self.a < self.b, f"0 <= a < b ({self.b:g})")
+
+
+class ByParts(Rescaling):
+    """Interpolates slow pairs alone."""
+
+    Config = ByPartsConfig
+
+    @staticmethod
+    def change(config: ByPartsConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """g theta + (1 - g) theta / s."""
+        return blended(theta, at.s, by_rotations(theta, at.context_length, config.a, config.b)), 1.0
+
+
+@dataclass(frozen=True)
+class Llama3Config(ByPartsConfig):
+    """The same with the constants of Llama 3.1."""
+
+    b: float = 4.0
+    """Pairs that turn more often stay."""
+
+
+class Llama3(ByParts):
+    """NTK by parts as Llama 3.1 does it."""
+
+    Config = Llama3Config
+
+
+@dataclass(frozen=True)
+class YaRNConfig(ByPartsConfig):
+    """Which ramp, and how much sharper the softmax gets."""
+
+    ramp: Literal["dim", "rotations"] = "dim"
+    """dim: linear in the number of the pair, the released code and transformers; rotations: linear in turns, the paper."""
+    truncate: bool = True
+    """Ends of the dim ramp at whole pairs."""
+    attention_factor: float | None = None
+    """On cos and sin; null: 0.1 ln s + 1."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError unless 0 < a < b, and for an attention factor that is not positive."""
+        require(f"{at}.a", self.a, 0 < self.a < self.b, f"0 < a < b ({self.b:g})")
+        scale = self.attention_factor
+        require(f"{at}.attention_factor", scale, scale is None or scale > 0, "> 0 or null")
+
+
+class YaRN(Rescaling):
+    """NTK by parts with a temperature."""
+
+    Config = YaRNConfig
+    fewest_pairs = 2
+
+    @staticmethod
+    def change(config: YaRNConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """Frequencies by the chosen ramp."""
+        if config.ramp == "rotations":
+            kept = by_rotations(theta, at.context_length, config.a, config.b)
+        else:
+            kept = 1 - by_dim(theta, at.context_length, config.a, config.b, config.truncate)
+        scale = 0.1 * math.log(at.s) + 1 if config.attention_factor is None else config.attention_factor
+        return blended(theta, at.s, kept), scale
+
+
+@dataclass(frozen=True)
+class ResonanceConfig:
+    """After which method wavelengths are rounded."""
+
+    scaling: Any = None
+    """A method such as `yarn` or `{type: yarn, ramp: rotations}`; null: the trained wavelengths."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for what is no method of frequencies."""
+        if self.scaling is not None:
+            self.inner(f"{at}.scaling")
+
+    def inner(self, key: str = "scaling") -> tuple[type[Rescaling], Any]:
+        """The method behind and its settings."""
+        found = choose(EXTENSIONS, self.scaling, key)
+        if not (isinstance(found.made_by, type) and issubclass(found.made_by, Rescaling)) or not found.made_by.causal:
+            raise ConfigError(key, found.name, "pi | ntk | ntk_by_parts | llama3 | yarn")
+        return found.made_by, found.config
+
+    def __hash__(self) -> int:
+        return hash(repr(self.scaling))
+
+
+class Resonance(Rescaling):
+    """Whole wavelengths: a pair comes back to the same angles, which training has shown it."""
+
+    Config = ResonanceConfig
+    fewest_pairs = 2
+
+    @staticmethod
+    def change(config: ResonanceConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """2 pi / round(2 pi / theta); pairs that do not turn stay."""
+        scale = 1.0
+        if config.scaling is not None:
+            method, settings = config.inner()
+            theta, scale = method.change(settings, theta, at)
+        whole = 2 * math.pi / (2 * math.pi / theta).round()
+        return torch.where(theta > 0, whole, theta), scale
+
+
+@dataclass(frozen=True)
+class DropConfig:
+    """Where."""
+
+    layers: tuple[int, ...] | None = None
+    """Blocks, counted from 0; null: all rotary layers."""
+
+
+class Drop(Rescaling):
+    """No rotation: what recalibration would start from."""
+
+    Config = DropConfig
+
+    @staticmethod
+    def change(config: DropConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+        """0."""
+        return torch.zeros_like(theta), 1.0
+
+    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+        """Those listed, or every rotary one, windows or not. Raises ConfigError for a block that has no rotary encoding."""
+        rotary = [layer for layer in attention_layers(model) if isinstance(layer.positional, Rotary)]
+        if self.config.layers is None:
+            return rotary
+        places = {i: b.mixer for i, b in enumerate(model._layers()) if any(b.mixer is layer for layer in rotary)}
+        strange = [i for i in self.config.layers if i not in places]
+        require("pe.extend.layers", list(self.config.layers), not strange, f"rotary layers: {' | '.join(map(str, places))}")
+        return [places[i] for i in self.config.layers]
+
+
+def rebased(theta: Tensor, s: float) -> Tensor:
+    """theta_m s^(-2m / (D - 2)): the base times s^(D / (D - 2))."""
+    m = torch.arange(len(theta), dtype=theta.dtype, device=theta.device)
+    return theta * s ** (-m / (len(theta) - 1))
+
+
+def by_rotations(theta: Tensor, context_length: int, a: float, b: float) -> Tensor:
+    """What stays of each pair, 0 .. 1, by its turns within the training length."""
+    return ((context_length * theta / (2 * math.pi) - a) / (b - a)).clamp(0, 1)
+
+
+def by_dim(theta: Tensor, context_length: int, slow: float, fast: float, truncate: bool) -> Tensor:
+    """How much of a pair is interpolated, 0 .. 1: linear in its number, between the pairs that turn `fast` and `slow` times."""
+    pairs = len(theta)
+    log_step = float((theta[0] / theta[1]).log())  # ln base / pairs
+    low, high = (math.log(context_length / (turns * 2 * math.pi)) / log_step for turns in (fast, slow))
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
+    high = high + 0.001 if high == low else high
+    m = torch.arange(pairs, dtype=theta.dtype, device=theta.device)
+    return ((m - low) / (high - low)).clamp(0, 1)
+
+
+def blended(theta: Tensor, s: float, kept: Tensor) -> Tensor:
+    """`kept` of theta, the rest of theta / s."""
+    return theta / s * (1 - kept) + theta * kept

@@ -1,0 +1,144 @@
+"""Extensions that let Mamba2 layers pass over tokens which matter little, so that fewer decay what came before.
+
+    decimamba    whole tokens with a small mean Delta, in the chosen layers      DeciMamba, Ben-Kish et al. 2024, arXiv 2406.14528
+    longmamba    tokens with a small Delta, in heads that reach far only         LongMamba, Ye et al. 2025, arXiv 2504.16053
+
+A token that is passed over neither writes nor decays: Delta = 0. At factor s a share of 1/s is kept, by thresholds which are the
+quantiles of Delta on training text: the published top-k needs the whole sequence, a threshold needs only the token, so reading in
+chunks and decoding stay exact. DeciMamba also drops such tokens from the layers above; here they go on.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.recurrent import Scan, mamba2_layers
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.mamba2 import Mamba2
+
+
+@dataclass
+class Filtered:
+    """A scan that skips tokens below a threshold of Delta: (n_heads,), -inf where nothing is skipped.
+
+    by_token: one decision a token, from the mean over heads. seen: where given, step sizes are collected there.
+    """
+
+    scan: Scan
+    threshold: Tensor
+    by_token: bool
+    seen: list[Tensor] | None = None
+
+    def __call__(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, dt_bias: Tensor | None = None,
+        *, dt_limit: tuple[float, float], **options: Any,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
+        """See `lcprobe_kernels.ssd.ssd`."""
+        wide = torch.promote_types(dt.dtype, torch.float32)
+        sizes = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias.to(wide)).clamp(*dt_limit)
+        if self.by_token:
+            sizes = sizes.mean(-1, keepdim=True).expand_as(sizes)
+        if self.seen is not None:
+            self.seen.append(sizes.flatten(0, 1).detach())
+        skipped = sizes < self.threshold.to(sizes.device)
+        if dt_limit[0] > 0 and bool(skipped.any()):
+            raise ConfigError(
+                "pe.extend", "a filter of tokens", "a model whose dt_limit begins at 0: a step must be able to be 0"
+            )
+        dt = dt.masked_fill(skipped, float("-inf"))
+        return self.scan(x, dt, A, B, C, D, dt_bias, dt_limit=dt_limit, **options)
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """What is kept, and where."""
+
+    kept: float | None = None
+    """Share of tokens that a filtered layer takes in; null: 1 / factor."""
+    layers: list[int] | None = None
+    """Mamba2 layers that are filtered, counted from 0 among them; null: all."""
+    n: int = 8
+    """Windows of training text for the thresholds."""
+    seed: int = 0
+    """Which windows."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside 0 < kept <= 1."""
+        require(f"{at}.kept", self.kept, self.kept is None or 0 < self.kept <= 1, "0 < kept <= 1, or null")
+        require(f"{at}.n", self.n, self.n >= 1, ">= 1")
+
+
+class DeciMamba(Extension):
+    """Whole tokens are skipped."""
+
+    Config = FilterConfig
+    acts_on: ClassVar[str] = "mamba2"
+    name: ClassVar[str] = "decimamba"
+    by_token: ClassVar[bool] = True
+
+    @torch.no_grad()
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Measure the quantiles on training text and put the filters in place."""
+        kept = self._kept(around)
+        layers = mamba2_layers(model, self.name)
+        chosen = range(len(layers)) if self.config.layers is None else self.config.layers
+        for number in chosen:
+            require(f"pe.extend.{self.name}.layers", number, 0 <= number < len(layers), f"0 .. {len(layers) - 1}")
+        if kept >= 1:
+            return
+        if around.text is None:
+            raise ConfigError(f"pe.extend.{self.name}", "no training text here", "a run whose data are at hand")
+        filters = {}
+        for number in chosen:
+            layer = layers[number]
+            none = torch.full((layer.n_heads,), float("-inf"))
+            filters[number] = layer.scan = Filtered(layer.scan, none, self.by_token, [])
+        ids = around.text(self.config.n, around.context_length, self.config.seed)
+        model.hidden(ids.to(next(model.parameters()).device))
+        for number, found in filters.items():
+            sizes = torch.cat(found.seen or [])
+            found.seen = None
+            edge = sizes.quantile(1 - kept, 0) * (1 - 1e-6)  # a step that equals the quantile is kept, whatever its rounding
+            found.threshold = torch.where(self.reaches_far(layers[number], sizes, around), edge, -torch.inf)
+
+    def _kept(self, around: Around) -> float:
+        if self.config.kept is not None:
+            return self.config.kept
+        if around.factor is None:
+            raise ConfigError("pe.factor", "auto", f"a number: {self.name} has thresholds for one length")
+        return 1 / around.factor
+
+    def reaches_far(self, layer: Mamba2, sizes: Tensor, around: Around) -> Tensor:
+        """(n_heads,) bool: which heads are filtered; all."""
+        return torch.ones(layer.n_heads, dtype=torch.bool, device=sizes.device)
+
+
+@dataclass(frozen=True)
+class LongMambaConfig(FilterConfig):
+    """And which heads reach far."""
+
+    reach: float = 1e-2
+    """A head reaches far if what it wrote is still above this share after the training context length, at its mean step."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside 0 < reach < 1."""
+        super().check(at)
+        require(f"{at}.reach", self.reach, 0 < self.reach < 1, "0 < reach < 1")
+
+
+class LongMamba(DeciMamba):
+    """Each far-reaching head skips the tokens that matter little to it."""
+
+    Config = LongMambaConfig
+    name = "longmamba"
+    by_token = False
+
+    def reaches_far(self, layer: Mamba2, sizes: Tensor, around: Around) -> Tensor:
+        """exp(A mean(dt) L) > reach."""
+        decay = -layer.A_log.detach().exp().to(sizes.dtype) * sizes.mean(0) * around.context_length
+        return decay.exp() > self.config.reach

@@ -1,0 +1,146 @@
+"""Extensions that let a query see its neighbourhood alone: what a model loses that never looks far.
+
+    window        d < w
+    lm_infinite   d < w, and the first n tokens at distance min(d, w)                           Han et al. 2023, arXiv 2308.16137
+    streaming     d < w, and the first n tokens at their places in a cache of n + w         Xiao et al. 2023, arXiv 2309.17453
+
+lm_infinite and streaming keep perplexity and cannot retrieve what left the window: controls for methods that claim to.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lcprobe.errors import require
+from lcprobe.models.extend.changed import Changed, Reread
+from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.layers import attention_layers, far_layers, window_of
+from lcprobe.models.extend.reread import RereadMethod, TwoCalls
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional.contract import Attend, Call, Keys, PositionalEncoding
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How far."""
+
+    window: int | None = None
+    """Tokens that a query sees, itself included; null: the training length."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below 1."""
+        require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+
+
+class Windowed(Changed):
+    """Nothing beyond the window."""
+
+    def __init__(self, inner: PositionalEncoding, around: Around, width: int):
+        super().__init__(inner, around)
+        self.width = width
+
+    def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
+        """The narrower of this window and the layer's own."""
+        width = self.width if keys.window is None else min(self.width, keys.window)
+        return self.inner.attend(q, replace(keys, window=width), op, return_lse)
+
+
+class Window(Extension):
+    """A sliding window on every attention layer that sees farther."""
+
+    Config = WindowConfig
+    acts_on: ClassVar[str] = "attention"
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the contract says; and layers that see no farther already."""
+        reason = super().unfit(model, around)
+        return reason or (None if self.layers(model, around) else "its windows are no wider already")
+
+    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+        """The layers to change."""
+        width = self.config.window or around.context_length
+        return [layer for layer in attention_layers(model) if window_of(layer) is None or layer.window > width]
+
+    def apply(self, model: LanguageModel, around: Around) -> None:
+        """Replace `positional` of these layers."""
+        for layer in self.layers(model, around):
+            layer.positional = Windowed(layer.positional, around, self.config.window or around.context_length)
+
+
+@dataclass(frozen=True)
+class LMInfiniteConfig(WindowConfig):
+    """And how many first tokens stay."""
+
+    sinks: int = 10
+    """First tokens that every query sees."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a negative number of sinks."""
+        super().check(at)
+        require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
+
+
+@dataclass(frozen=True)
+class StreamingConfig(LMInfiniteConfig):
+    """The same with the constants of StreamingLLM; window null: the training length less the sinks."""
+
+    sinks: int = 4
+    """First tokens that every query sees."""
+
+
+class SinksBehind(TwoCalls):
+    """Near keys as trained; the first tokens where the method puts them."""
+
+    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+        """The second call sees the sinks alone."""
+        near, far = super().calls(q, keys)
+        mask = keys.mask(q.shape[1], low=self.width, high=self.width, sinks=self.method.sinks)
+        return [near, replace(far, mask=mask)] if self.method.sinks else [near]
+
+
+class ClippedSinks(SinksBehind):
+    """LM-Infinite: no distance beyond the window."""
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """All at the window."""
+        return torch.full_like(at, self.width), torch.zeros_like(at)
+
+
+class CachedSinks(SinksBehind):
+    """StreamingLLM: positions are places in the cache, in which a query stands at most at n + w - 1."""
+
+    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """Queries at the cache's end."""
+        return at.clamp_max(self.method.sinks + self.width - 1), at
+
+
+class LMInfinite(RereadMethod):
+    """LM-Infinite, on rotary layers and on those without an encoding."""
+
+    Config = LMInfiniteConfig
+    acts_on: ClassVar[str] = "attention"
+
+    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+        """The layers that see far."""
+        return far_layers(model, around.context_length)
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """Sinks at the window's end."""
+        return ClippedSinks(inner, around, self.config, 1.0)
+
+
+class Streaming(LMInfinite):
+    """StreamingLLM."""
+
+    Config = StreamingConfig
+
+    def check(self, context_length: int) -> None:
+        """Raises ConfigError for sinks that leave no window."""
+        require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
+
+    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+        """Sinks at their places in the cache."""
+        width = self.config.window or around.context_length - self.config.sinks
+        return CachedSinks(inner, around, replace(self.config, window=width))

@@ -1,0 +1,207 @@
+"""The contract of positional encodings: one object a layer, with a hook for each place where position can enter.
+
+    on_embedding   the embedding, once before the first block (absolute encodings; set for the whole model)
+    token_terms    what a token's content adds: cumulative gates, phases; cached with the keys
+    on_qk          queries and keys, before keys are cached (or, with `caches_raw_keys`, not at all)
+    bias           a number for each head and distance: T[h, d] of the attention op
+    gates          F of the attention op, out of the token terms
+    calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
+    attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE)
+
+An encoding says what it is in class attributes, which tests and reports read; its parameters never decay, and its angles and
+sums are float32 or wider whatever the model's dtype.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from lcprobe_kernels.attention import Mask, attention, blockwise, merge
+from lcprobe_kernels.attention.reference import weighted
+from torch import Tensor, nn
+
+from lcprobe.models.where import Where
+
+Attend = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """What an encoding may know of the layer it is built for. context_length: what the model is trained on, None if unknown."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_model: int
+    context_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What queries meet: keys and values of everything cached and of this chunk, oldest first.
+
+    k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v). positions: (n_keys,) int64; the queries are the
+    last seqlen of them. terms: (batch, n_keys, width) of `token_terms`, or the queries' own alone, or None. documents: numbers
+    (batch, seqlen) and (batch, n_keys), or None. window, sinks: what the layer lets a query see; consecutive: positions are
+    neighbours, so that places among the keys give distances.
+    """
+
+    k: Tensor
+    v: Tensor
+    positions: Tensor
+    where: Where
+    terms: Tensor | None = None
+    documents: tuple[Tensor, Tensor] | None = None
+    window: int | None = None
+    sinks: int = 0
+    consecutive: bool = True
+
+    def mask(self, seqlen: int, **changes: int) -> Mask:
+        """The layer's mask for the last `seqlen` places, with the given fields changed."""
+        high = -1 if self.window is None else self.window
+        return replace(Mask(self.k.shape[1] - seqlen, high=high, sinks=self.sinks), **changes)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the attention op: queries, keys, values and what stands beside them."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Mask
+    table: Tensor | None = None
+    cumulative: tuple[Tensor, Tensor] | None = None
+    documents: tuple[Tensor, Tensor] | None = None
+    scale: float | None = None
+
+
+class PositionalEncoding(nn.Module):
+    """Base of all encodings, and NoPE as it stands: every hook does nothing."""
+
+    Config: ClassVar[type]
+    family: ClassVar[str] = "none"
+    """none | rotary | bias | gate | absolute | path: what post-hoc extensions ask for."""
+    relative: ClassVar[bool] = True
+    """Only differences of positions matter: outputs do not change when all positions are shifted."""
+    needs_length: bool = False
+    """Depends on the length of the whole sequence, which must be declared in advance: not causal by design."""
+    caches_raw_keys: bool = False
+    """Keys are cached as they come, because one key is read at more than one position."""
+    caches_all_terms: ClassVar[bool] = False
+    """Token terms of every key are cached; otherwise only the last token's."""
+    term_bytes: ClassVar[int] = 4
+    """Bytes of a token term: 8 where sums run in float64."""
+    max_length: int | None = None
+    """No position at or beyond this one, where a table of the encoding ends."""
+
+    def __init__(self, config: Any, shape: HeadShape):
+        super().__init__()
+        self.config, self.shape = config, shape
+
+    @property
+    def no_decay(self) -> list[str]:
+        """Parameters without weight decay: all of them."""
+        return [name for name, _ in self.named_parameters(recurse=False)]
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """Trainable numbers of one layer's encoding; a test compares them with what is built."""
+        return 0
+
+    @staticmethod
+    def term_width(config: Any, shape: HeadShape) -> int:
+        """Numbers of `token_terms` a token."""
+        return 0
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Initialise one parameter in place; False for those that follow the model's common rule."""
+        return False
+
+    def on_embedding(self, x: Tensor, where: Where) -> Tensor:
+        """x: (batch, seqlen, d_model) embeddings -> the same with what belongs to their positions."""
+        return x
+
+    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
+        """x: (batch, seqlen, d_model), the layer's input. last: (batch, width), terms of the token before, for sums that run on.
+        -> (batch, seqlen, width), float32 or wider, or None."""
+        return None
+
+    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+        """q: (batch, seqlen, n_heads, head_dim), k: (batch, seqlen, n_kv_heads, head_dim), this chunk's."""
+        return q, k
+
+    def bias(self, distance: Tensor) -> Tensor | None:
+        """distance: any shape, >= 0, int64 -> (n_heads, *shape), float32 or wider, added to scores; None: nothing is."""
+        return None
+
+    def gates(self, terms: Tensor) -> Tensor | None:
+        """terms: (batch, n, width) -> F (batch, n, n_heads): F_i - F_j is added to scores. None: nothing is."""
+        return None
+
+    def table(self, n: int, keys: Keys) -> Tensor | None:
+        """T[h, d] for d < n: (n_heads, n)."""
+        return self.bias(torch.arange(n, device=keys.positions.device))
+
+    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+        """Calls over disjoint keys which together are attention with this encoding."""
+        mask = keys.mask(q.shape[1])
+        farthest = keys.k.shape[1] if keys.window is None or keys.sinks else min(keys.window, keys.k.shape[1])
+        return [Call(q, keys.k, keys.v, mask, self.table(farthest, keys), self.cumulative(q.shape[1], keys), keys.documents)]
+
+    def cumulative(self, seqlen: int, keys: Keys) -> tuple[Tensor, Tensor] | None:
+        """F of the queries and of the keys, counted from the first query so that long sums keep their digits."""
+        gates = None if keys.terms is None else self.gates(keys.terms)
+        if gates is None:
+            return None
+        gates = gates - gates[:, -seqlen : gates.shape[1] - seqlen + 1].detach()
+        wide = torch.promote_types(keys.k.dtype, torch.float32)
+        return gates[:, -seqlen:].to(wide), gates.to(wide)
+
+    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+        """q: (batch, seqlen, n_heads, d_qk) -> o (batch, seqlen, n_heads, d_v), and lse (batch, seqlen, n_heads) where asked for.
+
+        op: the attention op, or its reference in tests.
+        """
+        if not keys.consecutive and self.bias(keys.positions[:1]) is not None:
+            return self.scattered(q, keys)
+        calls = self.calls(q, keys)
+        options: dict[str, Any] = {"return_lse": return_lse or len(calls) > 1} if op is attention else {}
+        parts = []
+        for c in calls:
+            terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}
+            parts.append(op(c.q, c.k, c.v, scale=q.shape[3] ** -0.5 if c.scale is None else c.scale, **terms, **options))
+        return parts[0] if len(parts) == 1 else merge(parts)
+
+    def scattered(self, q: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+        """Biases where places among the keys do not give distances (randomised positions): by blocks of queries."""
+        seqlen, heads = q.shape[1], q.shape[2]
+        asked = keys.positions[-seqlen:]
+        return self.by_blocks(q, keys, lambda rows: self.bias((asked[rows][:, None] - keys.positions).clamp_min(0)), heads)
+
+    def by_blocks(self, q: Tensor, keys: Keys, bias_of: Callable[[Tensor], Tensor | None], heads: int) -> tuple[Tensor, Tensor]:
+        """Attention with any bias: bias_of(rows (n,)) -> (n_heads, n, n_keys). o: (batch, seqlen, n_heads, d_v), and lse."""
+        seqlen, wide = q.shape[1], torch.promote_types(q.dtype, torch.float32)
+        group, mask = heads // keys.k.shape[2], keys.mask(seqlen)
+        k, v = (t.to(wide).repeat_interleave(group, 2) for t in (keys.k, keys.v))
+        places = torch.arange(k.shape[1], device=k.device)
+
+        def some(rows: Tensor) -> Tensor:
+            scores = torch.einsum("bihd,bjhd->bhij", q[:, rows].to(wide), k) * q.shape[3] ** -0.5
+            extra = bias_of(rows)
+            scores = scores if extra is None else scores + extra.to(wide)
+            o, lse = weighted(scores, self.seen(rows, places, mask, keys), v)
+            return torch.cat([o, lse[..., None]], dim=3)
+
+        both = blockwise(some, seqlen, k.shape[1], q.shape[0] * heads, q.device)
+        return both[..., :-1].to(q.dtype), both[..., -1]
+
+    @staticmethod
+    def seen(rows: Tensor, places: Tensor, mask: Mask, keys: Keys) -> Tensor:
+        """(n, n_keys) or (batch, 1, n, n_keys) bool: which keys the queries at `rows` see."""
+        seen = mask.visible(rows, places)
+        if keys.documents is None:
+            return seen
+        asked, held = keys.documents
+        return seen & (asked[:, rows][:, :, None] == held[:, None])[:, None]

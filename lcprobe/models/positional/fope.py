@@ -1,0 +1,91 @@
+"""FoPE: each rotary pair turns by a learned mixture of frequencies (Hua et al. 2024, arXiv 2412.17739, sec. 3.3).
+
+    cos'_p(t) = sum_m C[m, p] cos(theta_m t) / sum_m C[m, p]          sin'_p likewise with S
+    q'_p = q_p cos'_p - q_{p+half} sin'_p ...      frequencies that make no whole turn in the training length are left out
+
+C and S start near the identity, which is RoPE without its slowest pairs. As in the public code the coefficients are normalised
+over the frequencies; here all heads of a layer share them, so that grouped keys can use them too, and a pair without frequency
+is left as it is (cos' = 1, sin' = 0). Mixtures are not rotations: scores depend on positions, not on distance alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.prope import series
+from lcprobe.models.positional.rope import turned
+from lcprobe.models.where import Where
+
+
+@dataclass(frozen=True)
+class FoPEConfig:
+    """Frequencies and how the mixture starts."""
+
+    base: float = 10000.0
+    """Base of the geometric series of wavelengths."""
+    length: int | None = None
+    """Frequencies below one turn in so many tokens are 0; null: the training context length."""
+    gain: float = 0.3
+    """Of the Xavier normal noise that is added to the identity at the start."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside base > 1, length >= 2, gain >= 0."""
+        require(f"{at}.base", self.base, self.base > 1, "> 1")
+        require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
+        require(f"{at}.gain", self.gain, self.gain >= 0, ">= 0")
+
+
+class FoPE(PositionalEncoding):
+    """Fourier position embedding."""
+
+    Config = FoPEConfig
+    family = "fourier"
+    relative = False
+
+    def __init__(self, config: FoPEConfig, shape: HeadShape):
+        super().__init__(config, shape)
+        require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
+        self.pairs = _pairs(config, shape)
+        self.cos_mix = nn.Parameter(torch.empty(self.pairs, self.pairs))
+        self.sin_mix = nn.Parameter(torch.empty(self.pairs, self.pairs))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """Two square matrices over the kept frequencies."""
+        return 2 * _pairs(config, shape) ** 2
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Identity and Xavier normal noise."""
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        spread = self.config.gain * math.sqrt(2 / (2 * self.pairs))
+        parameter.copy_(torch.eye(self.pairs, dtype=torch.float64) + spread * noise)
+        return True
+
+    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both turned by the mixtures at `where.positions`."""
+        wide = torch.promote_types(q.dtype, torch.float32)
+
+        def make() -> tuple[Tensor, Tensor]:
+            theta = series(self.config.base, self.shape.head_dim, where.positions.device)[: self.pairs]
+            turns = where.positions.double()[:, None] * theta
+            return turns.cos().to(wide), turns.sin().to(wide)
+
+        tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, wide), make)
+        mixes = (self.cos_mix.to(wide), self.sin_mix.to(wide))
+        cos, sin = (t @ (m / m.sum(0)) for t, m in zip(tables, mixes, strict=True))
+        rest = self.shape.head_dim // 2 - self.pairs
+        cos, sin = (nn.functional.pad(t, (0, rest), value=v)[:, None] for t, v in ((cos, 1.0), (sin, 0.0)))
+        return turned(q, cos, sin), turned(k, cos, sin)
+
+
+def _pairs(config: FoPEConfig, shape: HeadShape) -> int:
+    length = config.length or shape.context_length
+    if length is None:
+        raise ConfigError("length", None, ">= 2, or a model whose training context length is known")
+    theta = series(config.base, shape.head_dim, torch.device("cpu"))
+    return max(1, int((theta >= 2 * math.pi / length).sum()))

@@ -1,0 +1,81 @@
+"""Selective RoPE: angles are running sums of phases that each token chooses (Movahedi et al. 2025, arXiv 2511.17388).
+
+    phi_t = phi_{t-1} + theta_m (1 + w_m . x_t)          pair m of queries and keys rotated by phi_t
+
+With w = 0, where training starts, this is RoPE. Phases belong to key heads; the query heads of a group share theirs. Sums are
+float64, and only the last is carried: keys are cached rotated.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprobe.errors import require
+from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.prope import series
+from lcprobe.models.positional.rope import turned
+from lcprobe.models.where import Where
+
+
+@dataclass(frozen=True)
+class SelectiveRoPEConfig:
+    """How fast pairs turn before training."""
+
+    base: float = 10000.0
+    """Base of the geometric series of wavelengths."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside base > 1."""
+        require(f"{at}.base", self.base, self.base > 1, "> 1")
+
+
+class SelectiveRoPE(PositionalEncoding):
+    """Input-dependent rotation."""
+
+    Config = SelectiveRoPEConfig
+    family = "gate"
+    term_bytes = 8
+
+    def __init__(self, config: SelectiveRoPEConfig, shape: HeadShape):
+        super().__init__(config, shape)
+        require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
+        self.phases = nn.Parameter(torch.empty(shape.n_kv_heads * shape.head_dim // 2, shape.d_model))
+
+    @property
+    def no_decay(self) -> list[str]:
+        """None: the phases are a projection like any other."""
+        return []
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """A projection to the pairs of the key heads."""
+        return shape.n_kv_heads * shape.head_dim // 2 * shape.d_model
+
+    @staticmethod
+    def term_width(config: Any, shape: HeadShape) -> int:
+        """An angle a pair."""
+        return shape.n_kv_heads * shape.head_dim // 2
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """Zero: RoPE."""
+        parameter.zero_()
+        return True
+
+    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
+        """Angles of every token: (batch, seqlen, n_kv_heads * pairs) float64."""
+        theta = series(self.config.base, self.shape.head_dim, x.device).repeat(self.shape.n_kv_heads)
+        chosen = nn.functional.linear(x, self.phases.to(x.dtype)).double()
+        angles = (theta * (1 + chosen)).cumsum(1)
+        return angles if last is None else angles + last[:, None]
+
+    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both rotated by the tokens' own angles."""
+        assert terms is not None
+        angles = terms.unflatten(-1, (self.shape.n_kv_heads, -1))
+        wide = torch.promote_types(q.dtype, torch.float32)
+        cos, sin = angles.cos().to(wide), angles.sin().to(wide)
+        group = q.shape[2] // k.shape[2]
+        turned_q = turned(q, cos.repeat_interleave(group, 2), sin.repeat_interleave(group, 2))
+        return turned_q, turned(k, cos, sin)

@@ -1,0 +1,105 @@
+"""Temperatures of the softmax that depend on how many keys a query sees; they scale queries and go with every encoding.
+
+    logn    q_i *= max(1, log n_i / log L)         Su 2021; Chiang & Cholak 2022 (arXiv 2202.12172)
+    ssmax   q_i *= s_h log n_i                     scalable softmax, s learned a head (Nakanishi 2025, arXiv 2501.19399)
+
+n_i = i + 1 keys stand before query i and with it; a window caps them. L: the training context length.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.positional.contract import HeadShape
+from lcprobe.models.where import Where
+
+TEMPERATURES = {
+    "logn": "lcprobe.models.positional.temperature:LogN",
+    "ssmax": "lcprobe.models.positional.temperature:SSMax",
+}
+
+
+def visible(where: Where, window: int | None) -> Tensor:
+    """How many keys each query sees: (1 or batch, seqlen) float64."""
+    n = (where.places + 1)[None].double()
+    n = n if where.begins is None else n - where.begins
+    return n if window is None else n.clamp_max(window)
+
+
+@dataclass(frozen=True)
+class LogNConfig:
+    """Where it begins."""
+
+    length: int | None = None
+    """Queries that see more keys than this are sharpened; null: the training context length."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a length below 2."""
+        require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
+
+
+class LogN(nn.Module):
+    """q_i *= max(1, log n_i / log L)."""
+
+    Config = LogNConfig
+
+    def __init__(self, config: LogNConfig, shape: HeadShape):
+        super().__init__()
+        length = config.length or shape.context_length
+        if length is None or length < 2:
+            raise ConfigError("length", length, ">= 2, or a model whose training context length is known")
+        self.length = length
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """None."""
+        return 0
+
+    def forward(self, q: Tensor, where: Where, window: int | None) -> Tensor:
+        """q: (batch, seqlen, n_heads, head_dim)."""
+        log_length = torch.tensor(float(self.length), dtype=torch.float64).log()
+        factor = (visible(where, window).log() / log_length.to(q.device)).clamp_min(1.0)
+        return q * factor[..., None, None].to(q.dtype)
+
+
+@dataclass(frozen=True)
+class SSMaxConfig:
+    """Where it starts."""
+
+    initial: float = 0.43
+    """s of every head at the start; the paper's own runs settle near it."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a scale that is not positive."""
+        require(f"{at}.initial", self.initial, self.initial > 0, "> 0")
+
+
+class SSMax(nn.Module):
+    """q_i *= s_h log n_i; the first query, which sees itself alone, gets log 1 = 0 and loses nothing by it."""
+
+    Config = SSMaxConfig
+    no_decay = ("s",)
+
+    def __init__(self, config: SSMaxConfig, shape: HeadShape):
+        super().__init__()
+        self.config = config
+        self.s = nn.Parameter(torch.empty(shape.n_heads))
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """One a head."""
+        return shape.n_heads
+
+    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+        """s = initial."""
+        parameter.fill_(self.config.initial)
+        return True
+
+    def forward(self, q: Tensor, where: Where, window: int | None) -> Tensor:
+        """q: (batch, seqlen, n_heads, head_dim)."""
+        wide = torch.promote_types(q.dtype, torch.float32)
+        factor = visible(where, window).log().to(wide)[..., None] * self.s.to(wide)
+        return q * factor[..., None].to(q.dtype)

@@ -1,0 +1,80 @@
+"""The test that an episode passes: its text, encoded again around every place where pieces were joined, gives the same ids.
+
+Where no token of a vocabulary reaches over a space into the next word (all tokenizers with a pre-tokenizer, and the SentencePiece
+ones without), a text's ids are those of its words one after the other. Then the words at a joint are all that can go wrong, and a
+word once seen need not be encoded again: a few new words a sample instead of a window a joint. Elsewhere windows are encoded.
+"""
+
+import numpy as np
+
+from lcprobe.tasks.tokenizer import CLOSES, FILLED, LONE, OPENS, Tokenizer
+
+SHORT = 256
+"""Sequences of up to so many tokens are encoded again as a whole."""
+REMEMBERED = 200_000
+"""Words remembered at most."""
+
+
+def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
+    """Whether re-encoding the text around each joint gives the same ids (n,); short sequences are checked whole."""
+    first = 1 if tokenizer.bos_id is not None else 0
+    if len(ids) <= SHORT:
+        return tokenizer.same_after_round_trip(ids)
+    if not tokenizer.splits_at_spaces:
+        return all(tokenizer.same_after_round_trip(ids[low:high]) for low, high in _windows(ids, joints, tokenizer, first))
+    new = _new_words(ids, joints, tokenizer, first)
+    if new and not tokenizer.same_after_round_trip(np.frombuffer(b"".join(new), dtype=np.int32)):
+        return False
+    if len(tokenizer.seen_words) > REMEMBERED:
+        tokenizer.seen_words.clear()
+    tokenizer.seen_words.update(new)
+    return True
+
+
+def _new_words(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int) -> dict[bytes, None]:
+    """Ids, as bytes, of the words that hold the tokens before and after each joint, without those seen before; in order."""
+    edges, seen, tokens, n = tokenizer.edges, tokenizer.seen_words, memoryview(ids), len(ids)
+    new: dict[bytes, None] = {}
+    done = first  # words before this token are checked
+    for joint in sorted(joints):
+        if joint < done or done == n:
+            continue
+        begin = max(joint - 1, done)
+        while begin > done and not _begins_word(tokens, begin, edges):
+            begin -= 1
+        done = begin
+        while done < n:
+            done += 1
+            if done == n or _begins_word(tokens, done, edges):
+                word = tokens[begin:done].tobytes()
+                if word not in seen:
+                    new[word] = None
+                begin = done
+                if done > joint:
+                    break
+    return new
+
+
+def _begins_word(tokens: memoryview, at: int, edges: bytes) -> bool:
+    """A space between two characters that are none stands first in this token."""
+    edge = edges[tokens[at]]
+    if not edge & (OPENS | LONE) or not edges[tokens[at - 1]] & CLOSES:
+        return False
+    return bool(edge & OPENS) or (at + 1 < len(tokens) and bool(edges[tokens[at + 1]] & FILLED))
+
+
+def _windows(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int, reach: int = 8) -> list[list[int]]:
+    """(low, high) around the joints: begin and end at words, at least `reach` tokens from a joint where there are as many."""
+    spans: list[list[int]] = []
+    opens = tokenizer.opens_word
+    for joint in sorted(joints):
+        low, high = max(first, joint - reach), min(len(ids), joint + reach)
+        while low > first and not opens[ids[low]]:
+            low -= 1
+        while high < len(ids) and not opens[ids[high]]:
+            high += 1
+        if spans and low <= spans[-1][1]:
+            spans[-1][1] = max(high, spans[-1][1])
+        else:
+            spans.append([low, high])
+    return spans

@@ -1,0 +1,229 @@
+"""Lines that look like needles: keys and values dealt anew for every sample out of one pool, those that are asked for first.
+
+Who has read the contexts of other samples must not know the asked line by never having seen it. So the strings that are asked
+for and those that only fill are dealt from the same pool by the same shuffle, and a key has another value in every sample: for
+a given context, each of its lines is as likely to be the asked one as any other, whatever other contexts hold.
+
+A shuffle is a keyed permutation known at any place at once (`Deal`), so that a longer sample begins with a shorter one's
+strings. Keys are dealt from its front and values from its back: of one and the same format the two never meet.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.seeds import Deal, Draws, Stream
+from lcprobe.tasks.assembly import MAX_CANDIDATES
+from lcprobe.tasks.formats import StringFormat, candidates
+from lcprobe.tasks.placing import FEWER, Filled, Unused
+from lcprobe.tasks.tokenizer import Tokenizer
+
+POOL = 1 << 15
+"""Strings of a format that samples are dealt from, if it has as many: more lines than 128K tokens hold."""
+CHUNK = 16
+"""Strings looked at together when those that are asked for are chosen."""
+WITHOUT_COMMON = ({"words", "numbers"}, {"words", "uuids"})
+"""Kinds of which no string contains one of the other."""
+SHOWN = 1 << 11
+"""Lines in random order that are shown, once, to stand side by side without merging."""
+
+
+class Pool:
+    """Distinct strings of one format, each apart from `tail` and not in the wording. number: of each string."""
+
+    def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
+        source = candidates(form, Stream("pool", str(form), *names), tokenizer)
+        fit = (string for string in source if string not in wording and tokenizer.keeps_apart(string, tail))
+        self.form, self.strings = form, list(islice(fit, POOL))
+        self.number = {string: i for i, string in enumerate(self.strings)}
+        self.sizes = sorted({len(string) for string in self.strings})
+        self._text = "\n" + "\n".join(self.strings) + "\n"
+
+    def sharing(self, strings: Mapping[str, StringFormat]) -> list[int]:
+        """Numbers of the strings here that contain one of `strings`, each of its format, or lie inside it."""
+        found: list[int] = []
+        for string, form in strings.items():
+            if string in self.number:
+                found.append(self.number[string])
+            if form == self.form and (form.kind == "words" or len(self.sizes) == 1):
+                continue  # the same or apart: no word contains another, and no string one of its length
+            if {form.kind, self.form.kind} in WITHOUT_COMMON:
+                continue
+            found += self._overlapping(string)
+        return found
+
+    def _overlapping(self, string: str) -> list[int]:
+        found, at = [], self._text.find(string)
+        while at >= 0:
+            left, right = self._text.rfind("\n", 0, at) + 1, self._text.index("\n", at)
+            found.append(self.number[self._text[left:right]])
+            at = self._text.find(string, right)
+        inside = {string[a : a + size] for size in self.sizes for a in range(len(string) - size + 1)}
+        return found + [self.number[part] for part in inside if part in self.number]
+
+
+@lru_cache(maxsize=64)
+def pool_of(tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]) -> Pool:
+    """The pool of a format, drawn once."""
+    return Pool(tokenizer, form, tail, wording, names)
+
+
+class LineBank:
+    """Pools of keys and values of one wording, tokenised when first dealt.
+
+    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        key: StringFormat,
+        value: StringFormat,
+        ask: Callable[[str], str],
+        tail: str,
+        wording: str,
+        *names: str,
+    ):
+        """ask: words a key. wording: text that no string may be a part of. names: of the pools."""
+        self.tokenizer, self.ask, self.tail = tokenizer, ask, tail
+        self.keys = pool_of(tokenizer, key, tail, wording, names)
+        self.values = pool_of(tokenizer, value, tail, wording, names)
+        n = len(self.keys.strings) + len(self.values.strings)
+        self._table, self._sizes = np.zeros((n, 1), dtype=np.int32), np.zeros(n, dtype=np.int64)
+        self._least: int | None = None
+
+    def deal(self, draw: Draws) -> "Hand":
+        """A sample's strings."""
+        return Hand(self, draw)
+
+    def lines(self, keys: np.ndarray, values: np.ndarray, tokens: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """The lines of (n,) keys and values by number: their ids, and (m + 1,) where each begins and the last ends.
+
+        tokens: no more lines than this many tokens hold; null: all of them.
+        """
+        rows = np.empty(2 * len(keys), dtype=np.int64)
+        rows[0::2], rows[1::2] = keys, values + len(self.keys.strings)
+        self._tokenise(rows)
+        sizes = self._sizes[rows]
+        used = np.concatenate([[0], np.cumsum(sizes)])
+        fit = len(keys) if tokens is None else int(np.searchsorted(used[2::2], tokens, side="right"))
+        rows, sizes, starts = rows[: 2 * fit], sizes[: 2 * fit], used[: 2 * fit]
+        width = self._table.shape[1]
+        at = np.repeat((rows * width - starts).astype(np.int32), sizes)
+        at += np.arange(len(at), dtype=np.int32)
+        return self._table.ravel()[at], used[: 2 * fit + 1 : 2]
+
+    @property
+    def least(self) -> int:
+        """Tokens of the shortest line that is known. Raises EpisodeError for a tokenizer that merges neighbouring lines."""
+        if self._least is None:
+            self._least = self._shown()
+        return self._least
+
+    def _shown(self) -> int:
+        """Some lines in random order are encoded again as one text: tokens of the shortest."""
+        n = min(len(self.keys.strings), len(self.values.strings), SHOWN)
+        if not n:
+            raise EpisodeError("formats", "no line", "a format with distinct strings")
+        draw = Stream("shown", str(self.keys.form), str(self.values.form))
+        ids, _ = self.lines(draw.permutation(len(self.keys.strings))[:n], draw.permutation(len(self.values.strings))[:n], None)
+        if not self.tokenizer.same_after_round_trip(ids):
+            raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
+        return sum(int(sizes[sizes > 0].min()) for sizes in np.split(self._sizes, [len(self.keys.strings)]))
+
+    def _tokenise(self, rows: np.ndarray) -> None:
+        """Fill in the rows that were not asked for yet."""
+        new = np.unique(rows[self._sizes[rows] == 0])
+        if not len(new):
+            return
+        n, keys, values = len(self.keys.strings), self.keys.strings, self.values.strings
+        pieces = self.tokenizer.pieces([self.ask(keys[i]) if i < n else f" {values[i - n]}{self.tail}" for i in new.tolist()])
+        sizes = np.array([len(piece) for piece in pieces])
+        wider = int(sizes.max()) - self._table.shape[1]
+        if wider > 0:
+            self._table = np.pad(self._table, ((0, 0), (0, wider)))
+        used = np.arange(self._table.shape[1]) < sizes[:, None]
+        filled = np.zeros(used.shape, dtype=np.int32)
+        filled[used] = np.concatenate(pieces)
+        self._table[new], self._sizes[new] = filled, sizes
+
+
+class Hand:
+    """The strings of one sample: first those of its needles, then those of the lines that fill."""
+
+    def __init__(self, bank: LineBank, draw: Draws):
+        self._bank = bank
+        one = bank.keys is bank.values
+        self._front = Deal(draw("strings", str(bank.keys.form)), len(bank.keys.strings))
+        self._back = self._front if one else Deal(draw("strings", str(bank.values.form)), len(bank.values.strings))
+        self._most = min(self._front.n, self._back.n) // (2 if one else 1)
+        self._forms: dict[str, StringFormat] = {}
+
+    def keys(self, n: int, unused: Unused) -> list[str]:
+        """n keys that stand nowhere in the haystack. Raises EpisodeError when there are not as many."""
+        return self._chosen(self._bank.keys, self._key, n, unused, "formats.key")
+
+    def values(self, n: int, unused: Unused) -> list[str]:
+        """n values, likewise."""
+        return self._chosen(self._bank.values, self._value, n, unused, "formats.value")
+
+    def run(self, tokens: int) -> Filled:
+        """Lines of other strings than those chosen, as many as `tokens` tokens hold. Raises EpisodeError when there are fewer."""
+        count = 8 + tokens // self._bank.least
+        while True:
+            keys, values = self._others(count)
+            ids, ends = self._bank.lines(keys, values, tokens)
+            if len(ends) - 1 < len(keys):
+                return self._filled(ids, ends, values)
+            if len(keys) < count:
+                raise _exhausted(len(keys))
+            count *= 2
+
+    def some(self, n: int) -> Filled:
+        """n lines of other strings than those chosen. Raises EpisodeError when there are fewer."""
+        keys, values = self._others(n)
+        if len(keys) < n:
+            raise _exhausted(len(keys))
+        return self._filled(*self._bank.lines(keys, values, None), values)
+
+    def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values by number, n or as many as there are: in dealt order, so that more begin with fewer."""
+        pools = self._bank.keys, self._bank.values
+        hit = [np.array(pool.sharing(self._forms), dtype=np.int64) for pool in pools]
+        places = np.arange(min(n + sum(map(len, hit)), self._most))
+        keys, values = (
+            numbers[~np.isin(numbers, out)] if len(out) else numbers
+            for numbers, out in zip((self._key(places), self._value(places)), hit, strict=True)
+        )
+        n = min(n, len(keys), len(values))
+        return keys[:n], values[:n]
+
+    def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
+        strings, piece = self._bank.values.strings, self._bank.tokenizer.piece
+        near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
+        return Filled(ids, ends, tuple(piece(" " + strings[number]) for number in near))
+
+    def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
+        n_all = len(pool.strings)  # what is taken already, from the other side, is not free
+
+        def source() -> Iterator[str]:
+            for first in range(0, n_all, CHUNK):
+                yield from (pool.strings[i] for i in at(np.arange(first, min(first + CHUNK, n_all))).tolist())
+
+        found = unused.first(source(), n, EpisodeError(key, f"{n} distinct {pool.form}", f"a longer format, {FEWER}"))
+        self._forms |= dict.fromkeys(found, pool.form)
+        return found
+
+    def _key(self, places: np.ndarray) -> np.ndarray:
+        return self._front(places)
+
+    def _value(self, places: np.ndarray) -> np.ndarray:
+        return self._back(self._back.n - 1 - places)
+
+
+def _exhausted(n: int) -> EpisodeError:
+    given = f"a haystack of more than {n} needle-like lines"
+    return EpisodeError("formats", given, "word_pairs, more digits, uuids, or a shorter length")

@@ -1,0 +1,202 @@
+"""What a recurrent model's state holds before a training sequence: nothing, or what some other text left there.
+
+    passed      the final state of other rows of the batch, unrelated text       state passing, arXiv 2507.02782
+    preceding   the final state of the text before the row in its document      truncated backpropagation through time
+    noise       normal, of a given size                                          ibid.
+    fitted      normal, with mean and deviation of final states, a head          ibid.
+
+A state is made anew for every micro-batch by reading something first, without gradient: nothing is carried from step to step, so
+a run resumes to the bit. Attention layers begin empty in any case; only recurrent layers hold a state.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.language_model import LanguageModel, LanguageModelState
+from lcprobe.models.state import State
+
+INITIAL_STATES = {
+    "passed": "lcprobe.training.initial_state:Passed",
+    "preceding": "lcprobe.training.initial_state:Preceding",
+    "noise": "lcprobe.training.initial_state:Noise",
+    "fitted": "lcprobe.training.initial_state:Fitted",
+}
+
+
+def initial_state_of(
+    mapping: Any, model: LanguageModel, key: str = "train.initial_state"
+) -> "Passed | Preceding | Noise | Fitted":
+    """The choice for a model. Raises ConfigError for a wrong choice, and for a model without recurrent layers."""
+    choice = choose(INITIAL_STATES, mapping, key)
+    if not any(layer.recurrent for layer in model.new_state(1).layers):
+        raise ConfigError(key, choice.name, "null: the model has no recurrent layer to hold a state")
+    return choice.made_by(choice.config)
+
+
+@dataclass(frozen=True)
+class PassedConfig:
+    """How much is passed."""
+
+    chain: int = 1
+    """Rows that are read one after the other before a row: their lengths add up to what the state has seen."""
+    share: float = 1.0
+    """Share of rows with a state; the others begin empty."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below 1, and outside 0 < share <= 1."""
+        require(f"{at}.chain", self.chain, self.chain >= 1, ">= 1")
+        require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
+
+
+class Passed:
+    """Each row begins with the state after the `chain` rows before it in the batch."""
+
+    Config = PassedConfig
+    preceding = 0
+
+    def __init__(self, config: PassedConfig):
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError for one row: nothing is unrelated."""
+        tokens, starts = batch["tokens"], batch["starts"]
+        if len(tokens) < 2:
+            raise ConfigError(
+                "train.initial_state", "a batch of one row", "two rows or more (train.batch_tokens, train.accumulate)"
+            )
+        state = model.new_state(len(tokens))
+        for back in range(self.config.chain, 0, -1):
+            others = torch.arange(len(tokens), device=tokens.device).roll(back)
+            state = after(model, tokens[others], None if starts is None else starts[others], state)
+        return some(state, self.config.share)
+
+
+@dataclass(frozen=True)
+class PrecedingConfig:
+    """How far back."""
+
+    chunks: int = 1
+    """Sequences' lengths of the document that are read before each row of text."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError below 1."""
+        require(f"{at}.chunks", self.chunks, self.chunks >= 1, ">= 1")
+
+
+class Preceding:
+    """Rows of text go on from what stands before them; episodes and documents' first rows begin empty."""
+
+    Config = PrecedingConfig
+
+    def __init__(self, config: PrecedingConfig):
+        self.config, self.preceding = config, config.chunks
+
+    @torch.no_grad()
+    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+        """batch: before (rows, n) and before_starts beside tokens and starts."""
+        return after(model, batch["before"], batch["before_starts"], model.new_state(len(batch["before"])))
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """How much."""
+
+    scale: float = 0.1
+    """Standard deviation of every number of the state."""
+    share: float = 1.0
+    """Share of rows with a state; the others begin empty."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for a scale that is not positive, and outside 0 < share <= 1."""
+        require(f"{at}.scale", self.scale, self.scale > 0, "> 0")
+        require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
+
+
+class Noise:
+    """Normal numbers."""
+
+    Config = NoiseConfig
+    preceding = 0
+
+    def __init__(self, config: NoiseConfig):
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+        """batch: tokens (rows, seqlen)."""
+        state = model.new_state(len(batch["tokens"]))
+        layers = (_memory(layer, lambda t: torch.randn_like(t) * self.config.scale) for layer in state.layers)
+        return some(replace(state, layers=tuple(layers)), self.config.share)
+
+
+@dataclass(frozen=True)
+class FittedConfig:
+    """Of which rows."""
+
+    share: float = 1.0
+    """Share of rows with a state; the others begin empty."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError outside 0 < share <= 1."""
+        require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
+
+
+class Fitted:
+    """Normal numbers with the mean and the deviation that final states of this batch have in each head."""
+
+    Config = FittedConfig
+    preceding = 0
+
+    def __init__(self, config: FittedConfig):
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None."""
+        state = after(model, batch["tokens"], batch["starts"], model.new_state(len(batch["tokens"])))
+        layers = (_memory(_empty_but(layer), _like) for layer in state.layers)
+        return some(replace(state, layers=tuple(layers)), self.config.share)
+
+
+def after(model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState) -> LanguageModelState:
+    """The recurrent layers' states after reading tokens, as a state before a sequence: attention layers empty, place 0."""
+    _, read = model.hidden(tokens, starts=starts, state=state)
+    assert read is not None
+    fresh = model.new_state(len(tokens))
+    layers = (old if old.recurrent else new for old, new in zip(read.layers, fresh.layers, strict=True))
+    return replace(fresh, layers=tuple(layers))
+
+
+def some(state: LanguageModelState, share: float) -> LanguageModelState:
+    """The state in a random share of the rows, zeros in the others."""
+    if share >= 1:
+        return state
+    sizes = [getattr(layer, name) for layer in state.layers for name in layer.recurrent]
+    kept = torch.rand(len(sizes[0]), device=sizes[0].device) < share
+    layers = (layer._map(lambda t: t * kept.view(-1, *[1] * (t.dim() - 1)).to(t.dtype)) for layer in state.layers)
+    return replace(state, layers=tuple(layers))
+
+
+def _memory(layer: State, change: Any) -> State:
+    """A layer's state with its recurrent tensors changed."""
+    return replace(layer, **{name: change(getattr(layer, name)) for name in layer.recurrent})
+
+
+def _empty_but(layer: State) -> State:
+    """A recurrent layer with everything but its memory at zero: a convolution's last inputs are no distribution to draw from."""
+    if not layer.recurrent:
+        return layer
+    kept = {name: getattr(layer, name) for name in layer.recurrent}
+    return replace(layer._map(torch.zeros_like), **kept)
+
+
+def _like(memory: Tensor) -> Tensor:
+    """memory: (batch, n_heads, ...) -> as large, normal with each head's mean and deviation over rows and entries."""
+    over = [0, *range(2, memory.dim())]
+    return memory.mean(over, keepdim=True) + memory.std(over, keepdim=True) * torch.randn_like(memory)

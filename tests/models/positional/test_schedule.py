@@ -1,0 +1,128 @@
+"""Which layer carries which encoding: patterns, overrides, absolute encodings, drawn positions, a switch while training."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcprobe.choices import build, choose
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.parts import model_cost
+from lcprobe.models.positional.positions import POSITIONS
+
+
+def model(positional, layout="attention+mlp x 4", **settings):
+    config = {"layout": layout, "d_model": 16, "d_ff": 24, "vocab_size": 40, "context_length": 32, **settings}
+    config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
+    return LanguageModel(build(ModelConfig, {**config, "positional": positional}, "model")).initialise(1).double().eval()
+
+
+def carried_by(made):
+    mixers = [block.mixer for block in made.blocks if hasattr(block.mixer, "positional")]
+    return [(type(m.positional).__name__, m.window, m.sinks, type(m.temperature).__name__, m.has_sink_logit) for m in mixers]
+
+
+def test_a_pattern_goes_over_the_attention_layers_and_repeats():
+    found = carried_by(model("[rope+window7+sinks2, none+logn+sink]"))
+    local, whole = ("RoPE", 7, 2, "NoneType", False), ("NoPE", None, 0, "LogN", True)
+    assert found == [local, whole, local, whole]
+    hybrid = carried_by(model("prope, xpos+ssmax", layout="[mamba2, attention] x 3"))
+    assert [h[0] for h in hybrid] == ["PRoPE", "XPos", "PRoPE"]
+    assert [h[3] for h in hybrid] == ["NoneType", "SSMax", "NoneType"]
+    assert carried_by(model(["rope x 3", "none"]))[3][0] == "NoPE"
+
+
+def test_encodings_by_a_name_of_ones_own_and_one_mapping_for_all():
+    far = model("[far x 3, none]", encodings={"far": {"type": "rope", "base": 500000.0}})
+    assert far.blocks[0].mixer.positional.base == 500000.0
+    assert model({"type": "rope", "fraction": 0.5}).blocks[3].mixer.positional.rotary_dim == 4
+
+
+@pytest.mark.parametrize(
+    ("positional", "said"),
+    [
+        ("rop", "did you mean 'rope'"),
+        ("[rope x 3, none", "a missing ]"),
+        ("rope+windw5", r"window<n> \| sinks<n> \| logn \| ssmax \| sink"),
+        ("rope+window0", ">= 1 or null"),
+        (3, "a pattern such as"),
+        ("[learned, rope]", "`learned` alone"),
+        ({"type": "learned", "max_length": 0}, ">= 1 or null"),
+        ({"base": 3}, "type"),
+    ],
+)
+def test_what_is_no_pattern_is_one_line(positional, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        model(positional)
+    assert "\n" not in str(caught.value)
+    assert caught.value.key.startswith("model.positional")
+
+
+def test_a_model_without_attention_cannot_carry_an_encoding():
+    with pytest.raises(ConfigError, match="no attention"):
+        model("rope", layout="mamba2 x 2")
+
+
+@pytest.mark.parametrize("positional", ["learned", "sinusoidal", "[selective_rope, pope]", "fope+ssmax+sink"])
+def test_cost_counts_the_parameters_of_encodings(positional):
+    made = model(positional)
+    assert model_cost(made.config, 32).params == sum(p.numel() for p in made.parameters())
+
+
+def test_absolute_positions_act_once_and_end_where_their_table_does():
+    made = model("learned")
+    assert carried_by(made)[0][0] == "NoPE"
+    tokens = torch.randint(0, 40, (2, 33), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, _ = made.hidden(tokens[:, :32])
+        first, state = made.hidden(tokens[:, :13], state=made.new_state(2))
+        second, state = made.hidden(tokens[:, 13:32], state=state)
+        torch.testing.assert_close(torch.cat([first, second], 1), whole)
+        with pytest.raises(ConfigError, match="<= 32, where the model's positions end"):
+            made.hidden(tokens[:, 32:], state=state)
+
+
+@given(st.integers(2, 60), st.integers(0, 200), st.integers(0, 999), st.integers(2, 5))
+def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, chunks):
+    for mapping in ({"type": "randomized"}, {"type": "pose", "chunks": chunks}):
+        choice = choose(POSITIONS, {**mapping, "max_length": seqlen + spare}, "positions")
+        torch.manual_seed(seed)
+        drawn = choice.made_by(choice.config).draw(seqlen, torch.device("cpu"))
+        assert drawn.shape == (seqlen,)
+        assert (drawn.diff() > 0).all()
+        assert 0 <= int(drawn[0])
+        assert int(drawn[-1]) < seqlen + spare
+        if mapping["type"] == "pose":
+            assert int(drawn[0]) == 0
+            assert int((drawn.diff() > 1).sum()) <= chunks - 1
+
+
+def test_positions_are_drawn_in_training_alone():
+    made = model("rope", positions={"type": "randomized", "max_length": 400})
+    tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        calm, again = made.hidden(tokens)[0], made.hidden(tokens)[0]
+        torch.manual_seed(1)
+        drawn = made.train().hidden(tokens)[0]
+    assert torch.equal(calm, again)
+    assert (drawn - calm).abs().max() > 1e-3
+    with pytest.raises(ConfigError, match="max_length"):
+        made.hidden(torch.zeros(1, 401, dtype=torch.int64))
+
+
+def test_other_encodings_in_place():
+    made, plain = model("rope"), model("none")
+    plain.load_state_dict(made.state_dict())
+    tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
+        made.recode("none")
+        assert torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
+    for before, after in (("rope", "pope"), ("selective_rope", "none"), ("rope", "none+ssmax"), ("rope", "none+sink")):
+        with pytest.raises(ConfigError, match="without learned parameters"):
+            model(before).recode(after)
+    for before, after in (("learned", "none"), ("rope", "sinusoidal")):
+        with pytest.raises(ConfigError, match="before and after"):
+            model(before).recode(after)
