@@ -10,7 +10,7 @@ its place in the tile alone. So the table's kernel adds whole tiles of dS along 
 its end, shifts rows (tl.gather) so that diagonals become columns, and sums these. Shifted pointers into scratch would do the
 same without tl.gather, for a tile of float32 a program: 1.3 GB at 64 K tokens and 40 heads.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 
 import torch
 import triton
@@ -279,18 +279,18 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
         q, k, v, *tensors, spans, do, lse2, delta, dq, *numbers, *strides, **switches, **sizes, **flags
     )  # fmt: skip
     sizes, flags = tile_sizes(q, k, v, DKV_TILES, seqlen)
-    none = q.new_empty(0, dtype=torch.float32)
-    df_k = none if f_k is None else torch.empty(f_k.shape, dtype=torch.float32, device=q.device)
+    df_q, df_k, dtable = (q.new_empty(0 if t is None else t.shape, dtype=torch.float32) for t in (None, f_k, None))
+    if f_q is not None:
+        df_q = _df_q(dlse, lse)
     _, spans = document_spans(docs_q, docs_k, sizes["BM"], sizes["BN"]) if docs_q is not None else (q, q)
     _dkv_kernel[(triton.cdiv(n_keys, sizes["BN"]), kv, batch)](
         q, k, v, *tensors, spans, do, lse2, delta, dk, dv, df_k, *numbers, *strides, **switches, **sizes, **flags
     )  # fmt: skip
-    dtable = none
     if wanted_table:
         dtable = torch.zeros_like(table, dtype=torch.float32, memory_format=torch.contiguous_format)
         sizes, flags = tile_sizes(q, k, v, TABLE_TILES, 1 << 30)
         _dtable(dtable, (q, k, v, *tensors, do, lse2, delta), [*numbers, *strides, batch], mask, switches | sizes | flags)
-    return dq, dk, dv, dtable, none if f_q is None else _df_q(dlse, lse), df_k
+    return dq, dk, dv, dtable, df_q, df_k
 
 
 def _dtable(dtable: Tensor, tensors, numbers: list[int], mask: list[int], options: dict) -> None:

@@ -10,7 +10,7 @@ that decoding and other lengths compile nothing anew. Offsets that a row, a head
 NaN in a query or a key reaches what sees it and nothing else. NaN in a value also reaches the rows that do not see it but share a
 tile of rows with one that does, since 0 NaN = NaN in a product.
 """
-# pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
 
 import torch
 import triton
