@@ -6,8 +6,9 @@ Speeds are ratios taken in one run: machines differ, and the same machine differ
 import json
 import platform
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ BENCHMARKS = {
 }
 DEFAULT = ("kernels", "throughput", "episodes")
 """What runs without a name: speed. The others run by theirs."""
+PACKAGES = (
+    "torch", "triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention", "liger-kernel",
+    "transformers", "tokenizers", "numpy",
+)  # fmt: skip
 
 
 def device_name() -> str:
@@ -42,6 +47,15 @@ def device_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return f"{names[0] if names else platform.processor()} ({torch.get_num_threads()} threads)"
+
+
+def versions() -> dict[str, str | None]:
+    """Of what is measured and of its peers; None where a package is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def main(arguments: list[str]) -> int:
@@ -59,9 +73,8 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(sorted(unknown)[0], options[sorted(unknown)[0]], " | ".join(module.OPTIONS))
         rows: list[dict[str, Any]] = module.measure({k: v for k, v in options.items() if k in module.OPTIONS})
         print_rows(rows, module.TITLE)
-        packages = {p: version(p) for p in ("torch", "transformers", "tokenizers", "numpy")}
         today = datetime.now(UTC).date().isoformat()
-        facts = {"device": device_name(), "date": today, "python": platform.python_version(), **packages}
+        facts = {"device": device_name(), "date": today, "python": platform.python_version(), **versions()}
         kind = "gpu" if torch.cuda.is_available() else "cpu"
         path = Path(__file__).parent / "results" / f"{name}-{kind}.json"
         write_json(path, {"title": module.TITLE, **facts, "rows": rows})

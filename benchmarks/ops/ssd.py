@@ -43,10 +43,14 @@ def _op(batch: int, length: int, heads: int, p: int, n: int, dtype: torch.dtype,
         return run
 
     def check() -> float:
-        part = [t[:1, :300].detach() if t.dim() > 1 else t.detach() for t in (x, dt, A, B, C, D, bias)]
-        with torch.no_grad():
-            want = reference(*(t.double() for t in part))[0]
-            return float((ssd(*part)[0].double() - want).abs().max() / want.abs().max())
+        part = [t[:1, :300] if t.dim() > 1 else t for t in leaves]
+
+        def judged(op: Callable[..., Any], wide: bool) -> list[Tensor]:
+            own = [(t.double() if wide else t).detach().requires_grad_() for t in part]
+            y = op(*own)[0]
+            return [t.detach().double() for t in (y, *torch.autograd.grad(y, own, dy[:1, :300].to(y.dtype)))]
+
+        return _largest(judged(ssd, False), judged(reference, True))
 
     q = 64
     tokens, size = batch * length, 2 if dtype == torch.bfloat16 else 4
@@ -110,9 +114,15 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
     dy = torch.randn(x.shape, generator=generator)
 
     def check() -> float:
-        with torch.no_grad():
-            a, b = ours(x[:, :256], Where(torch.arange(256)))[0], peers["transformers, chunk 64"](x[:, :256])
-        return float((a - b).abs().max() / b.abs().max())
+        part = x[:, :256].detach().requires_grad_()
+        peer = peers["transformers, chunk 64"]
+
+        def judged(y: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+            return [y.detach(), *torch.autograd.grad(y, [part, *parameters], dy[:, :256])]
+
+        own, its = dict(ours.named_parameters()), dict(peer.named_parameters())
+        mine = judged(ours(part, Where(torch.arange(256)))[0], list(own.values()))
+        return _largest(mine, judged(peer(part), [its[names.get(k, k)] for k in own]))
 
     tokens = batch * length
     flops = 3 * tokens * ours.cost(ours.config, d_model, length).flops
@@ -121,6 +131,12 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
         lambda: torch.autograd.backward(ours(x, where)[0], dy), {k: _backward(peer, x, dy) for k, peer in peers.items()},
         check, flops, 4.0 * tokens * d_model * 40,
     )  # fmt: skip
+
+
+def _largest(got: list[Tensor], want: list[Tensor]) -> float:
+    """The largest relative error of outputs and gradients."""
+    pairs = zip(got, want, strict=True)
+    return max(float((a - b.view_as(a)).abs().max() / b.abs().max()) for a, b in pairs)
 
 
 def _backward(module: Any, x: Tensor, dy: Tensor) -> Callable[[], None]:

@@ -64,8 +64,12 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
     """Raise ArgumentError for anything but a finite number >= 0 (or > 0), or None where that is allowed."""
     if or_none and value is None:
         return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 < value if above_zero else 0 <= value) or not value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (0 <= value < float("inf"))
+        or (above_zero and value == 0)
+    ):
         raise ArgumentError(f"{op}: {name}", repr(value), f"a number {'>' if above_zero else '>='} 0{', or None' * or_none}")
 
 

@@ -1,5 +1,7 @@
 """packed: cumulative lengths are the same packs as starts, for every op that takes them, and impossible ones are refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ STATES = {"causal_conv1d": (2, 3, 3), "linear_recurrence": (2, 3), "ssd": (2, 2,
 ENDS = [0, 1, 5, 12, 23, 24]
 
 
-def draw_inputs(name):
+def draw_inputs(name) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     made = {k: torch.randn(shape, generator=generator) for k, shape in SHAPES[name].items()}
     return {k: (-v.abs() if k in ("A", "log_a", "log_decay") else v).to(DEVICE) for k, v in made.items()}
