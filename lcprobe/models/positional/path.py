@@ -140,7 +140,7 @@ class PaTH(PositionalEncoding):
         here = (queries @ w[:, :, None, first:].mT).tril()
         local = (queries @ k[:, :, None, first:].mT).tril() - here @ own[:, :, None, first:]
         start = queries - here @ through[:, :, None, first:]
-        local, start = (t.flatten(3, 4)[:, :, :, lead:] for t in (local, start))  # (batch, n_kv_heads, group, queries, CHUNK or d)
+        local, start = (t.flatten(3, 4)[:, :, :, lead:] for t in (local, start))  # (..., queries, CHUNK or d)
         places, mask = torch.arange(n_keys, device=q.device), keys.mask(seqlen)
 
         def some(rows: Tensor) -> Tensor:
