@@ -29,7 +29,7 @@ KINDS = [
 NAMES = [" ".join(str(v) for v in kind.values()) for kind in KINDS]
 
 
-def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length=16):
+def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length: int | None = 16):
     choice = choose(POSITIONAL, mapping, "x")
     made = choice.made_by(choice.config, HeadShape(n_heads, n_heads, 4, 8, length)).to(dtype)
     with torch.no_grad():

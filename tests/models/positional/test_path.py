@@ -62,9 +62,11 @@ def dot(q, k, h, i, j):
     return (q[:, i, h] * k[:, j, h // 2]).sum(-1) / D**0.5
 
 
-def dense_cope(e, q, k, v, x, window):
+def dense_cope(e, inputs, window):
+    q, k, v, _ = inputs
+
     def score(h, i, j):
-        count = sum(torch.sigmoid(dot(q, k, h, i, t)) for t in range(j, i + 1)).clamp(max=e.config.max_position - 1)
+        count = torch.stack([dot(q, k, h, i, t).sigmoid() for t in range(j, i + 1)]).sum(0).clamp(max=e.config.max_position - 1)
         low = count.floor().long()
         ends = [(q[:, i, h] * e.embedding[at]).sum(-1) for at in (low, (low + 1).clamp(max=e.config.max_position - 1))]
         return dot(q, k, h, i, j) + (1 - (count - low)) * ends[0] + (count - low) * ends[1]
@@ -72,7 +74,8 @@ def dense_cope(e, q, k, v, x, window):
     return softmaxed(score, q, v, window)
 
 
-def dense_stick_breaking(e, q, k, v, x, window):
+def dense_stick_breaking(e, inputs, window):
+    q, k, v, _ = inputs
     out = torch.zeros_like(q)
     for h in range(q.shape[2]):
         for i in range(q.shape[1]):
@@ -92,12 +95,13 @@ def directions(e, x):
     raw = x @ e.down.T @ e.up.T
     taps = e.config.d_conv
     padded = F.pad(raw, (0, 0, taps - 1, 0))
-    w = F.silu(sum(padded[:, t : t + x.shape[1]] * e.conv_weight[:, t] for t in range(taps)))
+    w = F.silu(torch.stack([padded[:, t : t + x.shape[1]] * e.conv_weight[:, t] for t in range(taps)]).sum(0))
     w = w.view(*x.shape[:2], -1, D)
     return w / (w.square().sum(-1, keepdim=True) + 1e-6).sqrt(), 2 * torch.sigmoid(x @ e.beta_weight.T + e.beta_bias)
 
 
-def dense_path(e, q, k, v, x, window):
+def dense_path(e, inputs, window):
+    q, k, v, x = inputs
     w, beta = directions(e, x)
     scores = {}
     for h in range(q.shape[2]):
@@ -109,7 +113,9 @@ def dense_path(e, q, k, v, x, window):
     return softmaxed(lambda h, i, j: scores[h, i, j], q, v, window)
 
 
-def dense_dape(e, q, k, v, x, window):
+def dense_dape(e, inputs, window):
+    q, k, v, _ = inputs
+
     def score(h, i, j):
         heads = q.shape[2]
         if e.config.base == "alibi":
@@ -131,14 +137,14 @@ DENSE = {"cope": dense_cope, "stick_breaking": dense_stick_breaking, "path": den
 def test_equals_its_definition(kind, window):
     e, inputs = encoding_of(kind), drawn(14)
     with torch.no_grad():
-        assert (run(e, *inputs, window=window) - DENSE[kind["type"]](e, *inputs, window)).abs().max() < 1e-13
+        assert (run(e, *inputs, window=window) - DENSE[kind["type"]](e, inputs, window)).abs().max() < 1e-13
 
 
 def test_path_over_chunks_equals_its_definition(monkeypatch):
     monkeypatch.setattr("lcprobe.models.positional.path.CHUNK", 8)
     e, inputs = encoding_of({"type": "path", "rank": 3}, n_heads=2), drawn(45, n_heads=2, batch=1)
     with torch.no_grad():
-        whole = dense_path(e, *inputs, None)
+        whole = dense_path(e, inputs, None)
         assert (run(e, *inputs) - whole).abs().max() < 1e-13
         q, k, v, x = inputs
         at = Where(torch.arange(45))
