@@ -15,6 +15,7 @@ everything else keeps to the form above, so that a model trained that way is pro
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -170,7 +171,6 @@ def _chunks(t: Tensor, lead: int, end: int) -> Tensor:
 def _peer() -> Any:
     """flash-linear-attention's kernel. Raises ConfigError where it is not installed."""
     try:
-        from fla.ops.path_attn.parallel import parallel_path_attn  # type: ignore
+        return import_module("fla.ops.path_attn.parallel").parallel_path_attn
     except ImportError:
         raise ConfigError("positional.backend", "fla", "torch, or flash-linear-attention installed") from None
-    return parallel_path_attn
