@@ -195,7 +195,7 @@ class PositionalEncoding(nn.Module):
     def rescored(
         self, q: Tensor, keys: Keys, change: Callable[[Tensor, Tensor, Tensor], Tensor], heads: int, weigh: Weigh = weighted
     ) -> tuple[Tensor, Tensor]:
-        """Attention with any scores: change(rows (n,), scores (batch, n_heads, n, n_keys), seen, which broadcasts to them) -> scores.
+        """Attention with any scores: change(rows (n,), scores (batch, n_heads, n, n_keys), seen, that broadcasts) -> scores.
 
         weigh: scores, seen and values to o (batch, seqlen, n_heads, d_v) and a number a row (batch, seqlen, n_heads), which are
         returned; the softmax and its lse unless given.

@@ -10,10 +10,12 @@ transform): with W the w of a chunk, S the strictly lower part, and (I + S(beta 
     to a chunk's end        K - A^T W              over a whole chunk      I - W^T X
     from a chunk's start    Q - lower(Q W^T) X
 
-On a GPU, whole 16-bit sequences without window, documents or lse go through flash-linear-attention where it is installed.
+With `backend: fla`, whole 16-bit sequences on a GPU without window, documents or lse go through flash-linear-attention's kernels;
+everything else keeps to the form above, so that a model trained that way is probed anywhere.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -38,8 +40,8 @@ class PaTHConfig:
     """Rank of the map from a token to its directions."""
     d_conv: int = 3
     """Tokens that a direction is made of."""
-    backend: Literal["auto", "torch", "fla"] = "auto"
-    """fla: flash-linear-attention's kernels, on a GPU; auto: those where they apply and are installed."""
+    backend: Literal["torch", "fla"] = "torch"
+    """fla: flash-linear-attention's kernels where they apply, on a GPU; head_dim 16, 32, 64 or 128."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError below rank 1 and d_conv 2."""
@@ -56,6 +58,8 @@ class PaTH(PositionalEncoding):
 
     def __init__(self, config: PaTHConfig, shape: HeadShape):
         super().__init__(config, shape)
+        if config.backend == "fla":
+            require("head_dim", shape.head_dim, shape.head_dim in (16, 32, 64, 128), "16 | 32 | 64 | 128 with backend fla")
         width = shape.n_kv_heads * shape.head_dim
         self.down = nn.Parameter(torch.empty(config.rank, shape.d_model))
         self.up = nn.Parameter(torch.empty(width, config.rank))
@@ -113,10 +117,8 @@ class PaTH(PositionalEncoding):
         w = keys.terms[..., : n_kv_heads * head_dim].unflatten(-1, (n_kv_heads, head_dim))
         beta = keys.terms[..., n_kv_heads * head_dim :][..., :n_kv_heads]
         whole = q.shape[1] == n_keys and keys.window is None and keys.documents is None and not return_lse
-        if self.config.backend != "torch" and whole and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-            kernel = _peer(required=self.config.backend == "fla")
-            if kernel is not None:
-                return kernel(q=q, k=keys.k, v=keys.v, w=w.contiguous(), beta=beta.contiguous(), scale=head_dim**-0.5)[0], None
+        if self.config.backend == "fla" and whole and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+            return _peer()(q=q, k=keys.k, v=keys.v, w=w.contiguous(), beta=beta.contiguous(), scale=head_dim**-0.5)[0], None
         with torch.autocast(q.device.type, enabled=False):
             return self._chunked(q, keys, w, beta)
 
@@ -140,9 +142,7 @@ class PaTH(PositionalEncoding):
         here = (queries @ w[:, :, None, first:].mT).tril()
         local = (queries @ k[:, :, None, first:].mT).tril() - here @ own[:, :, None, first:]
         start = queries - here @ through[:, :, None, first:]
-        local, start = (
-            t.flatten(3, 4)[:, :, :, lead:] for t in (local, start)
-        )  # (batch, n_kv_heads, group, queries, CHUNK or d)
+        local, start = (t.flatten(3, 4)[:, :, :, lead:] for t in (local, start))  # (..., queries, CHUNK or d)
         places, mask = torch.arange(n_keys, device=q.device), keys.mask(seqlen)
 
         def some(rows: Tensor) -> Tensor:
@@ -168,12 +168,9 @@ def _chunks(t: Tensor, lead: int, end: int) -> Tensor:
     return F.pad(t, (0, 0, 0, 0, lead, end)).transpose(1, 2).unflatten(2, (-1, CHUNK))
 
 
-def _peer(required: bool) -> Any:
-    """flash-linear-attention's kernel, or None where it is not installed. Raises ConfigError where it is required."""
+def _peer() -> Any:
+    """flash-linear-attention's kernel. Raises ConfigError where it is not installed."""
     try:
-        from fla.ops.path_attn.parallel import parallel_path_attn
+        return import_module("fla.ops.path_attn.parallel").parallel_path_attn
     except ImportError:
-        if required:
-            raise ConfigError("positional.backend", "fla", "auto | torch, or flash-linear-attention installed") from None
-        return None
-    return parallel_path_attn
+        raise ConfigError("positional.backend", "fla", "torch, or flash-linear-attention installed") from None

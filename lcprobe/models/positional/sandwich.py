@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.positional.contract import PositionalEncoding
+from lcprobe.models.positional.contract import Keys, PositionalEncoding
 
 CHUNK = 1 << 16
 
@@ -45,3 +45,9 @@ class Sandwich(PositionalEncoding):
         sums = torch.cat([(part.double()[:, None] * waves).cos().sum(1) for part in unique.split(CHUNK)])
         ratio = 8 * torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device) / self.shape.n_heads
         return sums[back].view(distance.shape) / ratio.view(-1, *[1] * distance.dim())
+
+    def table(self, n: int, keys: Keys) -> Tensor:
+        """The same for all layers of a forward pass."""
+        return keys.where.once(
+            ("sandwich", self.config, self.shape.n_heads, n), lambda: self.bias(torch.arange(n, device=keys.k.device))
+        )

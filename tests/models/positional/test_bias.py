@@ -29,7 +29,7 @@ KINDS = [
 NAMES = [" ".join(str(v) for v in kind.values()) for kind in KINDS]
 
 
-def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length=16):
+def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length: int | None = 16):
     choice = choose(POSITIONAL, mapping, "x")
     made = choice.made_by(choice.config, HeadShape(n_heads, n_heads, 4, 8, length)).to(dtype)
     with torch.no_grad():
@@ -157,6 +157,22 @@ def test_fire_is_a_table_up_to_its_threshold_and_has_rows_beyond():
     table = reference(q, k, v, table=e.bias(torch.arange(12)), mask=Mask(), scale=0.5)
     assert (lower[:, :6] - table[0][:, :6]).abs().max() < 1e-13
     assert (lower[:, 6:] - table[0][:, 6:]).abs().amax((0, 2, 3)).min() > 1e-6
+
+
+def test_fire_counts_from_the_beginning_of_a_document_and_by_drawn_positions():
+    e, (q, k, v) = encoding_of({"type": "fire", "initial_threshold": 3.5, "width": 3}), qkv(12)
+    starts = torch.zeros(2, 12, dtype=torch.bool)
+    starts[0, 5] = True
+    at = Where(torch.arange(12), starts)
+    documents = (at.documents, at.documents)
+    packed = e.attend(q, Keys(k, v, at.positions, at, documents=documents))[0]
+    alone = run(e, q[:, 5:], k[:, 5:], v[:, 5:])[0]
+    assert (packed[0, 5:] - alone[0]).abs().max() < 1e-13
+    assert (packed[1] - run(e, q, k, v)[0][1]).abs().max() < 1e-13
+    drawn = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
+    rule = formula(KINDS[-1] | {"initial_threshold": 3.5}, e)
+    expected = dense(q, k, v, lambda h, i, j: rule(h, int(drawn[i]), int(drawn[j])))
+    assert (run(e, q, k, v, positions=drawn, consecutive=False)[0] - expected).abs().max() < 1e-13
 
 
 def test_fire_with_a_fixed_threshold_needs_a_training_length():
