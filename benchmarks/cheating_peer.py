@@ -127,7 +127,7 @@ def _scored(
         return "the task"
     hits, trials = [], []
     for index, (doc, sight) in enumerate(zip(docs, sights, strict=False)):
-        seen = Seen(*sight, Stream("cheating peer", name, policy, index))
+        seen = Seen(*sight, draw=Stream("cheating peer", name, policy, index))
         said = _cut(", ".join(POLICIES[policy](seen)), budget, tokenizer)
         score = next(v for v in task.process_results(doc, [said]).values() if v >= 0)  # the other lengths are -1
         hits.append(score * seen.wanted)
