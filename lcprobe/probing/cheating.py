@@ -24,6 +24,8 @@ from lcprobe.tasks.tokenizer import Tokenizer
 LESSONS_AFTER = 1 << 20
 """Samples that policies learn from lie so far behind those that are asked."""
 GOLDEN = 0.6180339887498949
+WINDOW = 32
+"""Places of values at a text's end that a policy counts."""
 LAST = 3
 """How many values `last_n` prints where an answer is no list."""
 
@@ -100,6 +102,28 @@ def no_needle(sight: Sight, lessons: Lessons, draw: Stream) -> str:
     return random_value(sight, lessons, draw)
 
 
+def least_familiar(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value in whose line, or entry, stands the word that the fewest contexts of other samples have."""
+    known = {v: min((lessons.words[word] for word in v.line), default=0) for v in sight.values}
+    least = min(known.values(), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if known[v] == least)), lessons, draw)
+
+
+def most_frequent_of_last_n(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value that stands most often among the last 32 places at which one stands."""
+    last = Counter(text for _, text in sorted((at, v.text) for v in sight.values for at in v.places)[-WINDOW:])
+    most = max(last.values(), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if last[v.text] == most)), lessons, draw)
+
+
+def same_question(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The place, or the answer, that other samples had whose question is the same but for the words that vary."""
+    asked = sight.number, sight.question
+    if asked in lessons.places_by_question:
+        return _at(sight, lessons.places_by_question[asked], range(len(sight.values)), lessons, draw)
+    return _most(lessons.answers_by_question.get(asked, Counter()), sight, lessons, draw)
+
+
 POLICIES: Mapping[str, Policy] = {
     policy.__name__: policy
     for policy in (
@@ -116,6 +140,9 @@ POLICIES: Mapping[str, Policy] = {
         majority_place,
         majority_place_from_back,
         no_needle,
+        least_familiar,
+        most_frequent_of_last_n,
+        same_question,
     )
 }
 
@@ -176,9 +203,8 @@ def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, I
         tokenizer,
     )
     sights: dict[tuple[str, int, bool], Sight] = {}
-    names = [name for name in POLICIES if name not in solvers(tasks.made[unit.task])]
     batch = max(unit.length, 1 << 22)  # nothing is read into a model: batches may be large
-    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in names}
+    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in POLICIES}
 
 
 def solvers(task: object) -> tuple[str, ...]:

@@ -21,24 +21,45 @@ from lcprobe.tasks.tokenizer import Tokenizer
 ITEMS = re.compile(r" and |, ")
 """What stands between the items of an answer that is a list."""
 WORDS = re.compile(r"[\w-]+")
+ENDS, LINE = (".", ";", "?", "\n"), 120
+"""What ends a line, and the most characters of one before its value."""
+KNOWN = 0.08
+"""Words that a smaller share of questions have at that place are what is asked for, or text before it, and not wording."""
+ASKED, NAME = 24, 3
+"""Words of a question looked at, and words of text in a row that end it: a name has fewer."""
 BEFORE, AFTER = 2, 1
 """Characters around a value that show where others stand."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A value of the text: its first and its last place, in characters, and how often it stands there."""
+    """A value of the text and the characters at which it stands. line: the words of the sentence or line it first stands in."""
 
     text: str
-    first: int
-    last: int
-    count: int
+    places: tuple[int, ...]
+    line: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """Its first place."""
+        return self.places[0]
+
+    @property
+    def last(self) -> int:
+        """Its last place."""
+        return self.places[-1]
+
+    @property
+    def count(self) -> int:
+        """How often it stands there."""
+        return len(self.places)
 
 
 @dataclass(frozen=True)
 class Sight:
     """values: those that the text holds, in order of appearance. items: the same with lists taken apart. pool: everything
     that may be the answer, in no order. number: which question of the episode. key: a digest of the text and the number.
+    question: its wording, without the words that few other samples have in theirs: what is asked for is masked.
     """
 
     values: tuple[Found, ...]
@@ -46,12 +67,15 @@ class Sight:
     pool: tuple[str, ...]
     number: int
     key: str
+    question: str = ""
 
 
 @dataclass
 class Lessons:
     """What other samples of the task teach, by the question's number: their answers, and the places of these among the values,
-    counted from the front and from the back. items: how many an answer has. looks: patterns of answers.
+    counted from the front and from the back. items: how many an answer has. looks: patterns of answers. words: in how many other
+    contexts each word stands; asked: in how many other questions it stands at that place from their end, n_asked: of how many. By
+    number and masked question: places and answers.
     """
 
     answers: dict[int, Counter[str]] = field(default_factory=dict)
@@ -59,6 +83,11 @@ class Lessons:
     from_back: dict[int, Counter[int]] = field(default_factory=dict)
     items: int = 1
     looks: set[str] = field(default_factory=set)
+    words: Counter[str] = field(default_factory=Counter)
+    asked: Counter[tuple[int, str]] = field(default_factory=Counter)
+    n_asked: int = 0
+    places_by_question: dict[tuple[int, str], Counter[int]] = field(default_factory=dict)
+    answers_by_question: dict[tuple[int, str], Counter[str]] = field(default_factory=dict)
 
 
 def learned(items: Iterable[Item], tokenizer: Tokenizer) -> Lessons:
@@ -70,12 +99,19 @@ def learned(items: Iterable[Item], tokenizer: Tokenizer) -> Lessons:
         lessons.answers.setdefault(number, Counter())[answer] += 1
         lessons.looks.add(looks(answer))
         lessons.items = max(lessons.items, len(ITEMS.split(answer)))
-    for item in taught:  # only now are looks known
+        lessons.asked.update(_ending(tokenizer.decode(item.prompt)))
+        lessons.n_asked += 1
+        if number == 0:
+            lessons.words.update(set(WORDS.findall(tokenizer.decode(item.prompt))))
+    for item in taught:  # only now are looks and masks known
         number, answer = _number(item), item.query.answer
-        values = [value.text for value in seen(item, tokenizer, lessons).values]
+        sight = seen(item, tokenizer, lessons)
+        values, asked = [value.text for value in sight.values], (number, sight.question)
+        lessons.answers_by_question.setdefault(asked, Counter())[answer] += 1
         if answer in values:
             place = values.index(answer)
             lessons.from_front.setdefault(number, Counter())[place] += 1
+            lessons.places_by_question.setdefault(asked, Counter())[place] += 1
             lessons.from_back.setdefault(number, Counter())[len(values) - 1 - place] += 1
     return lessons
 
@@ -105,7 +141,8 @@ def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: boo
     parts = {part: found for name in values for part in ITEMS.split(name) if (found := _found(part, text))}
     ranked = sorted(values.values(), key=lambda found: found.first)
     pool = names or list(lessons.answers.get(number, ()))
-    return Sight(tuple(ranked), tuple(sorted(parts.values(), key=lambda found: found.first)), tuple(pool), number, key)
+    in_order = tuple(sorted(parts.values(), key=lambda found: found.first))
+    return Sight(tuple(ranked), in_order, tuple(pool), number, key, _masked(text, lessons))
 
 
 def looks(text: str) -> str:
@@ -118,7 +155,7 @@ def _found(name: str, text: str) -> Found | None:
     places = _places(name, text)
     if not places and len(parts := ITEMS.split(name)) > 1:
         places = _places(parts[0], text)
-    return Found(name, places[0], places[-1], len(places)) if places else None
+    return Found(name, tuple(places), _line(text, places[0], len(name))) if places else None
 
 
 def _places(name: str, text: str) -> list[int]:
@@ -144,7 +181,30 @@ def _alike(text: str, values: dict[str, Found], known: set[str]) -> dict[str, Fo
         word, at = match.group(), match.start()
         if looks(word) in patterns and (not frames or _frame(text, at, len(word)) in frames):
             places.setdefault(word, []).append(at)
-    return {word: Found(word, at[0], at[-1], len(at)) for word, at in places.items()}
+    return {word: Found(word, tuple(at), _line(text, at[0], len(word))) for word, at in places.items()}
+
+
+def _line(text: str, at: int, size: int) -> tuple[str, ...]:
+    """The words from the last end of a sentence, line or entry before a value up to its own end."""
+    begin = max(text.rfind(end, max(0, at - LINE), at) for end in ENDS) + 1
+    return tuple(WORDS.findall(text[max(begin, at - LINE) : at + size]))
+
+
+def _ending(text: str) -> list[tuple[int, str]]:
+    """The last words of a text, numbered from its end."""
+    return list(enumerate(reversed(WORDS.findall(text[-20 * ASKED :])[-ASKED:])))
+
+
+def _masked(text: str, lessons: Lessons) -> str:
+    """The question that a text ends with: back from its end until some words in a row are in few other samples' endings."""
+    words: list[str] = []
+    for place in _ending(text):
+        words.append(place[1] if lessons.asked[place] > KNOWN * lessons.n_asked else "_")
+        if words[-NAME:] == ["_"] * NAME:
+            break
+    while words and words[-1] == "_":
+        words.pop()
+    return " ".join(reversed(words))
 
 
 def _frame(text: str, at: int, size: int) -> tuple[str, str]:

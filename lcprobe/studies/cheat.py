@@ -22,11 +22,13 @@ from lcprobe.tasks.episode import SUITE
 
 ABOUT = (
     "Policies that never look up what is asked, judged against the stated chance: over a uniform depth, since at depth 0 the "
-    "asked value comes first by definition. + above its own 95 % range, ! exceeds chance after Holm over the whole table."
+    "asked value comes first by definition. + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the "
+    "whole table), * the policy does what is asked there: not judged. distinct: policies that print different answers."
 )
 
-LEAST_SAMPLES = 400
-"""Policies are cheap: with fewer, a leak of some points would not be seen. A grid with more samples gets more."""
+SAMPLES = 400
+"""Policies are cheap: with fewer, a leak of some points would not be seen. Without a wish, as many as a grid or this, if more."""
+MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +42,12 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)
-    table, notes = battery(tasks, plan.units, LEAST_SAMPLES)
+    table, notes = battery(tasks, plan.units, SAMPLES)
+    asked = {n for unit in plan.units for _, n in unit.cells}
+    if any(n < SAMPLES for n in asked):
+        notes.append(
+            f"n: {SAMPLES} samples each where a grid has fewer ({min(asked)}), or a leak of some points would not be seen"
+        )
     notes = [*plan.notes, *notes]
     if not table:
         raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
@@ -52,7 +59,7 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     )
     print_rows(pivot(table), "accuracy of policies that look nothing up")
     console = Console()
-    for line in [ABOUT, *(f"left out: {note}" for note in notes), in_words(table), f"written: {out / 'cheating.csv'}"]:
+    for line in [ABOUT, *(f"note: {note}" for note in notes), in_words(table), f"written: {out / 'cheating.csv'}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return table
 
@@ -67,14 +74,15 @@ def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Jud
         except EpisodeError as error:  # the plan tries a few samples, this one many
             notes.append(f"{unit.label}: {error}")
             continue
-        formats = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value))
+        formats, first_of = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value)), {}
         for policy, scored in answers.items():
             index = np.unique([factors.index for factors, _, _ in scored], return_inverse=True)[1]
             hits = np.bincount(index, [score.exact for _, _, score in scored])
             chance = float(np.mean([item.query.chance for _, item, _ in scored]))
-            cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance))
-    for task in {cell.task: None for cell in cells}:
-        notes += [f"{policy} on {task}: it does what is asked there" for policy in solvers(tasks.made[task])]
+            same_as = first_of.setdefault(tuple(score.prediction for _, _, score in scored), policy)
+            is_the_task = policy in solvers(tasks.made[unit.task])
+            made = "" if same_as == policy else same_as
+            cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, made, is_the_task))
     return judged(cells), notes
 
 
@@ -86,7 +94,8 @@ def pivot(table: Iterable[Judged]) -> list[dict[str, Any]]:
         row.setdefault("chance", _short(c.chance))
         low, high = row.get("95 % range", (1.0, 0.0))  # it depends on how a policy's answers cluster: the widest is shown
         row["95 % range"] = min(low, c.low), max(high, c.high)
-        row[c.policy.replace("_", " ")] = _short(c.accuracy) + {"EXCEEDS": "!", "above its range": "+"}.get(c.verdict, "")
+        row["distinct"] = row.get("distinct", 0) + (not c.same_as)
+        row[c.policy.replace("_", " ")] = _short(c.accuracy) + MARKS.get(c.verdict, "")
     return [{**row, "95 % range": "–".join(map(_short, row["95 % range"]))} for row in rows.values()]
 
 

@@ -10,8 +10,9 @@ after the other; and every sample has a layout of its own (RULER has four, and "
 With top 3, ratio 2, others 20 the words occur 8 : 4 : 2 : 1 : 1 ... times. Chance is the share that the asked word has among
 the occurrences of words not yet named (8/34, 4/26, 2/22): the score of naming the word at any place of the list, the first,
 the last or a random one; naming a random word of those in the list scores less. Naming the most frequent word is the task.
-A failure means that counts are not kept or not compared. Not all of a long list is needed: the exact counts of its last 50 / 200
-/ 1000 words alone give .55 / .87 / 1.00 at 32K.
+A failure means that counts are not kept or not compared. It is no test of length: every stretch of the list has the same shares,
+as in RULER's, so the exact counts of its last 50 / 200 / 1000 words alone give .55 / .87 / 1.00 at 32K. Shares that changed along
+the list would mend that, and tell the place at which to look.
 """
 
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ class FWE(Counting):
     axes = Axes(haystack=(NOTHING,), key=(NOTHING,), value=KINDS, controls=CONTROLS, depth=False)
     role = "value"
     wording = WORDING
-    solved_by = ("most_frequent",)
-    """Policies of the cheating battery that do just what is asked: no cheat here."""
+    solved_by = ("most_frequent", "most_frequent_of_last_n")
+    """Policies of the cheating battery that do just what is asked, on all of the list or on its end: no cheat here."""
 
     def _build(self, factors: Factors, attempt: int) -> Built:
         cfg, tok, kind = self.config, self.materials.tokenizer, factors.formats.value

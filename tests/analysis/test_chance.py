@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lcprobe.analysis.chance import Guessed, in_words, judged
+from lcprobe.analysis.chance import Guessed, detectable, in_words, judged
 from lcprobe.analysis.intervals import binomial_range, binomial_tail
 
 
@@ -65,3 +65,26 @@ def test_repeated_questions_are_not_more_evidence():
     alike = np.repeat([0, 4], [75, 25])
     (one,), (four,) = judged([cell(alike // 4, 0.2)]), judged([cell(alike, 0.2, 4)])
     assert four.p == pytest.approx(one.p, rel=0.2)
+
+
+def test_what_can_be_found_is_found_in_four_of_five_and_less_is_not():
+    for n, chance, level in ((400, 0.25, 0.05 / 200), (400, 0.008, 0.05 / 200), (80, 0.5, 0.05)):
+        least = detectable(n, chance, level)
+        few = int(stats.binom.isf(level, n, chance)) + 1  # the least count whose tail is below the level
+        assert stats.binom.sf(few - 1, n, chance) < level
+        assert stats.binom.sf(few - 1, n, least) == pytest.approx(0.8, abs=1e-4)
+    assert detectable(1, 0.5, 1e-3) == 1.0
+
+
+def test_what_is_the_task_is_shown_and_not_judged():
+    ones = np.arange(200)
+    solves = Guessed("counts", "t", "f", 128, ones < 200, np.ones(200), 0.25, is_the_task=True)
+    again = Guessed("again", "t", "f", 128, ones < 50, np.ones(200), 0.25, same_as="first")
+    low = cell(ones < 20, 0.25)
+    table = judged([solves, again, low])
+    assert [c.verdict for c in table] == ["the task", "at chance", "below"]
+    assert table[1].p_holm == judged([again, low])[0].p_holm, "one test less"
+    said = in_words(table)
+    assert said.startswith("2 cells, 1 of them repeat another policy's answers: 0 above their own 95 % range, 1 below")
+    assert "one-sided" in said
+    assert "with 80 % power an excess of 0.09 over chance" in said

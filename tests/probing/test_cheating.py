@@ -16,10 +16,12 @@ from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.probing.sight import Lessons, learned, looks, seen
-from lcprobe.studies.cheat import battery
+from lcprobe.seeds import Draws
+from lcprobe.studies.cheat import battery, pivot
 from lcprobe.studies.commands import evaluate_main
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
+from lcprobe.tasks.lines import Hand
 from tests.tiny import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +166,67 @@ def test_a_planted_leak_is_found(materials, broken, found):
     assert found in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
 
 
+class AnyIsAsLikely(FirstIsAsked):
+    """The number of a value is said to tell nothing of its place."""
+
+    def episode(self, factors):
+        e = self.inner.episode(factors)
+        return replace(e, queries=tuple(replace(q, chance=1 / len(q.candidates)) for q in e.queries))
+
+
+def test_lines_that_are_the_same_in_every_sample_are_found(materials, monkeypatch):
+    """As it was: fillers of one order, for all samples, beside strings of their own for the needles."""
+    tasks = task_set(materials, book={"type": "phonebook"})
+    unit = Unit("book", Formats("needles", "words", "numbers"), 500, "none", ((0.5, 120),))
+
+    def verdict():
+        return next(c for c in battery(tasks, [unit], 120)[0] if c.policy == "least_familiar")
+
+    assert verdict().verdict != "EXCEEDS"
+    tasks = task_set(materials, book={"type": "phonebook", "digits": 8})
+    others = Hand._others
+    monkeypatch.setattr(Hand, "_others", lambda hand, n: others(Hand(hand._bank, Draws("old")), n))
+    assert verdict().verdict == "EXCEEDS"
+    assert verdict().accuracy > 3 * verdict().chance
+
+
+def test_a_question_that_tells_the_place_is_found(materials):
+    tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
+    unit = Unit("it", PROSE, 300, "none", ((0.5, 200),))
+
+    def exceeding():
+        return {c.policy for c in battery(tasks, [unit], 200)[0] if c.verdict == "EXCEEDS"}
+
+    assert not exceeding()
+    tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})  # without the episodes of before
+    tasks.made["it"] = AnyIsAsLikely(tasks.made["it"])
+    assert exceeding() == {"same_question"}
+
+
+def test_a_question_is_masked_where_its_words_vary(materials):
+    tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
+    items = [item_of(tasks, "it", length=300, index=i) for i in range(60)]
+    lessons = learned(items, materials.tokenizer)
+    asked = Counter(seen(item, materials.tokenizer, lessons).question for item in items)
+    assert all(question.endswith(("The first value for _ is", "The second value for _ is")) for question in asked)
+    assert asked["The first value for _ is"] + asked["The second value for _ is"] > 40, "else a word of the text before it"
+
+
+def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch):
+    tasks = task_set(materials, it={"type": "fwe"})
+    unit = Unit("it", Formats("-", "-", "words"), 600, "none", ((0.5, 120),))
+    table, _ = battery(tasks, [unit], 120)
+    marked = {c.policy: c for c in table if c.verdict == "the task"}
+    assert set(marked) == {"most_frequent", "most_frequent_of_last_n"}
+    assert marked["most_frequent_of_last_n"].accuracy > marked["most_frequent_of_last_n"].chance + 0.2
+    row = pivot(table)[0]
+    assert row["most frequent"].endswith("*")
+    assert "*" not in row["random value"]
+    assert row["distinct"] < len(POLICIES)
+    monkeypatch.setattr(type(tasks.made["it"]), "solved_by", ())
+    assert {c.policy for c in battery(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
+
+
 def formats_of(made):
     axes = made.axes
     wanted = {"haystack": "corpus", "key": "words", "value": "numbers"}
@@ -178,11 +241,12 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     least = max(made.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
     lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
     table, notes = battery(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
-    assert len(notes) == len(solvers(made))
-    assert len(table) == 2 * (len(POLICIES) - len(solvers(made)))
+    assert not notes
+    assert len(table) == 2 * len(POLICIES)
+    assert {c.policy for c in table if c.verdict == "the task"} == set(solvers(made))
     assert {c.samples for c in table} == {80}
     # one alarm in twenty is for one table: here are many
-    assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED)]
+    assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED) and c.verdict != "the task"]
 
 
 @pytest.mark.parametrize("haystack", ["noise", "words", "needles"])
@@ -218,14 +282,16 @@ def test_every_policy_answers_every_question_once(tasks):
 
 
 def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, capsys, monkeypatch):
-    monkeypatch.setattr("lcprobe.studies.cheat.LEAST_SAMPLES", 8)
+    monkeypatch.setattr("lcprobe.studies.cheat.SAMPLES", 12)
     config = write_config(tmp_path, data_settings)
     assert evaluate_main([str(config), "--cheat"]) == 0
     out = tmp_path / "runs" / "tiny" / "cheating"
     rows = out.joinpath("cheating.csv").read_text().splitlines()
-    assert rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict"
+    assert rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict,same_as,detectable"
     assert len(rows) == 1 + 2 * 2 * len(POLICIES)
-    assert "none exceeds chance" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "none exceeds chance" in said
+    assert "note: n: 12 samples each where a grid has fewer" in said
     assert len(read_json(out / "cheating.json")["rows"]) == len(rows) - 1
 
 

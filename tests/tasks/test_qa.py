@@ -163,7 +163,7 @@ POLICIES = {
 @pytest.mark.parametrize("haystack", ["words", "needles"])
 @pytest.mark.parametrize("hops", [1, 2])
 def test_guesses_score_the_stated_chance(materials, hops, haystack):
-    qa, n, draw = task(materials, hops=hops), 600, np.random.default_rng(0)
+    qa, n, draw = task(materials, hops=hops), 1200, np.random.default_rng(0)
     hits: Counter[str] = Counter()
     for index in range(n):
         e = qa.episode(factors(haystack, 500, draw.uniform(), index))
