@@ -121,7 +121,9 @@ def test_longrope_is_as_trained_inside_the_training_length_without_short_factors
     ours, scale = changed({"type": "longrope", "long": FACTORS}, 4.0, L)
     assert torch.equal(ours, trained())
     assert scale == 1
-    assert changed({"type": "longrope", "long": FACTORS}, 4.0, L + 1)[1] == pytest.approx(math.sqrt(1 + math.log(4) / math.log(L)))
+    assert changed({"type": "longrope", "long": FACTORS}, 4.0, L + 1)[1] == pytest.approx(
+        math.sqrt(1 + math.log(4) / math.log(L))
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
