@@ -106,6 +106,31 @@ def test_cells_of_two_models_are_compared_by_mcnemar():
     assert sum(c.low < 0.3 < c.high for c in whole if c.low is not None and c.high is not None) >= 5
 
 
+def test_a_method_is_held_against_the_same_runs_as_trained_and_against_nothing_else():
+    """Two seeds of one model, as trained and with two methods; and another model, which is compared as trained alone."""
+    rates = {"a1": 0.4, "a2": 0.4, "b": 0.6, "a1+yarn": 0.7, "a2+yarn": 0.7, "a1+window": 0.4, "a2+window": 0.4}
+    runs = []
+    for name in rates:
+        base, _, label = name.partition("+")
+        runs.append(run(name, group=base[0], base=base, extension=label or "none", not_causal="factor" if label else ""))
+    table = records({name: flat(p) for name, p in rates.items()}, CELLS)
+    made = contrasts(measured(study(runs, [task("single")], CELLS), table))
+    found = [c for c in made if c.kind == "extension"]
+    assert [(c.subject, c.what, c.length) for c in found] == [
+        ("a", f"{label} − as trained", length) for label in ("yarn", "window") for length in sorted({c["length"] for c in CELLS})
+    ]
+    assert {c.family for c in found} == {"extensions on single"}
+    gains = {label: [c for c in found if c.what.startswith(label)] for label in ("yarn", "window")}
+    assert all(c.low is not None and c.low > 0.15 for c in gains["yarn"])
+    assert sum(c.low is not None and c.high is not None and c.low <= 0 <= c.high for c in gains["window"]) >= 5
+    frame = table.to_pandas()
+    mean = frame[frame.length == found[0].length].groupby("model").exact.mean()
+    expected = (mean["a1+yarn"] + mean["a2+yarn"] - mean["a1"] - mean["a2"]) / 2
+    assert found[0].difference == pytest.approx(expected)
+    assert found[0].seeds is not None
+    assert {c.what for c in made if c.kind == "model"} == {"a − b"}
+
+
 def test_pairing_sees_what_unpaired_intervals_hide():
     """Two models right on nearly the same half of the samples: cell intervals overlap, the paired test is sure."""
 

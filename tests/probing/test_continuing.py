@@ -1,10 +1,15 @@
 """Continuations of prompts of any lengths equal one prompt at a time, whole, through the plain forward pass."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
+from lcprobe.choices import choose
 from lcprobe.errors import EpisodeError
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.extend.contract import Around, extended
 from lcprobe.probing.continuing import Continuer
 
 LENGTHS = [1, 17, 17, 40, 64, 65]
@@ -47,6 +52,33 @@ def test_greedy_equals_decoding_by_hand_and_stops_early(untrained, chunk, batch_
     cut = [one[: one.index(stop) + 1] if stop in one else one for one in expected]
     assert continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == stop) == cut
     assert cut != expected
+
+
+@pytest.mark.parametrize(("chunk", "batch_tokens"), [(1024, 10**6), (7, 200), (64, 90)])
+def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, chunk, batch_tokens):
+    """yarn with an open factor: prompt and longest continuation are declared, whatever else is in the batch."""
+    model = copy.deepcopy(untrained)
+    choice = choose(EXTENSIONS, {"type": "yarn"}, "pe.extend")
+    extended(model, choice.made_by(choice.config), Around(8))
+    pairs = [(draw(n, i), draw(1 + i % 5, 100 + i)) for i, n in enumerate(LENGTHS)]
+    pairs += [(pairs[3][0], draw(6, 7)), (pairs[3][0], draw(1, 8))]  # a shared context: one length for all that follows it
+    longest = [max(len(c) for same, c in pairs if same == context) for context, _ in pairs]
+    made = Continuer(model, "cpu", chunk, batch_tokens).likelihoods(pairs)
+    differs = 0.0
+    for (context, continuation), n, (likelihood, _) in zip(pairs, longest, made, strict=True):
+        hidden, _ = model.hidden(torch.tensor([context + continuation]), length=len(context) + n)
+        logs = model.logits(hidden[0]).log_softmax(-1)[len(context) - 1 : -1]
+        expected = logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].detach().numpy()
+        np.testing.assert_allclose(likelihood, expected, atol=2e-4)
+        as_trained = forward(untrained, context + continuation)[len(context) - 1 : -1]
+        differs = max(differs, float((as_trained - logs).detach().abs().max()))
+    assert differs > 1e-2
+    steps = [2 + i % 3 for i in range(len(LENGTHS))]
+    prompts = [context for context, _ in pairs[: len(LENGTHS)]]
+    alone = [
+        Continuer(model, "cpu", 1024, 10**6).greedy([p], [n], lambda *_: False)[0] for p, n in zip(prompts, steps, strict=True)
+    ]
+    assert Continuer(model, "cpu", chunk, batch_tokens).greedy(prompts, steps, lambda *_: False) == alone
 
 
 def test_a_shared_context_is_read_once(untrained):

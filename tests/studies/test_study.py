@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from lcprobe.config import load
-from lcprobe.files import read_json
+from lcprobe.files import digest_file, read_json
 from lcprobe.studies.commands import evaluate_main, train_main
 from lcprobe.studies.plan import make_plan, matching_table
 from lcprobe.studies.trackers import CsvTracker, read_metrics
@@ -95,6 +97,70 @@ def test_a_probe_plan_says_what_the_grid_can_see_and_writes_nothing(study, capsy
     assert "smallest difference" in out
     assert "16 tokens are too few" in out
     assert sorted(p.name for p in study.rglob("*")) == before
+
+
+EXTENDED = [
+    "probe.grids=[{tasks: [single], lengths: [1, 2], depths: [0.5], n: 3}]", "probe.context={lengths: [1, 2], n: 2, kept: [8]}",
+    "pe.extend=[pi, {type: yarn, ramp: rotations, factor: 4}, window]", "track.wandb=off",
+]  # fmt: skip
+
+
+def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_read(study, capsys, tmp_path):
+    name = ["study.name=extended", f"study.folder={tmp_path}"]
+    folders = [str(study / "mamba2"), str(study / "hybrid")]
+    before = {p: digest_file(p) for p in study.rglob("*.safetensors")}
+    assert evaluate_main([*folders, *EXTENDED, *name, "--plan"]) == 0
+    plan = capsys.readouterr().out
+    assert "5 models x 2 cells" in plan
+    assert "column: hybrid+yarn(ramp=rotations,factor=4)" in plan
+    assert plan.count("on mamba2: it has no rotary layer") == 2
+    assert not (tmp_path / "extended").exists()
+    assert evaluate_main([*folders, *EXTENDED, *name]) == 0
+    assert {p: digest_file(p) for p in study.rglob("*.safetensors")} == before
+
+    def rows():
+        tables = [pq.read_table(p) for p in (tmp_path / "extended" / "records").glob("*.parquet")]
+        return pa.concat_tables(tables).to_pylist()
+
+    found = {(r["model"], r["length"]): (r["extension"], r["factor"]) for r in rows()}
+    label = "yarn(ramp=rotations,factor=4)"
+    assert found == {
+        ("mamba2", 64): ("none", 1.0), ("mamba2", 128): ("none", 1.0),
+        ("hybrid", 64): ("none", 1.0), ("hybrid", 128): ("none", 1.0),
+        ("hybrid+pi", 64): ("pi", 1.0), ("hybrid+pi", 128): ("pi", 2.0),
+        (f"hybrid+{label}", 64): (label, 4.0), (f"hybrid+{label}", 128): (label, 4.0),
+        ("hybrid+window", 64): ("window", 1.0), ("hybrid+window", 128): ("window", 2.0),
+    }  # fmt: skip
+    scores = {}
+    for r in rows():
+        scores.setdefault((r["length"], r["index"], r["episode"]), {})[r["model"]] = r["log_likelihood"]
+    assert len(scores) == 2 * 3, "the same episodes in every column"
+    for (length, _, _), of in scores.items():
+        assert (of["hybrid+pi"] == of["hybrid"]) == (length == 64), "as trained inside the training length, not beyond"
+        assert of[f"hybrid+{label}"] != of["hybrid"]
+    page = (tmp_path / "extended" / "report.html").read_text()
+    assert "Gain over the model as trained" in page
+    assert "The factor follows the length of the whole sequence (pe.factor=auto): hybrid+pi, hybrid+window." in page
+    n = len(list((tmp_path / "extended" / "records").glob("*.parquet")))
+    assert evaluate_main([*folders, *EXTENDED, *name, "pe.factor=8"]) == 0
+    assert len(list((tmp_path / "extended" / "records").glob("*.parquet"))) == n + 4  # pi and window at two lengths
+
+
+def test_a_method_that_fits_nothing_here_is_refused_before_anything_is_written(study, capsys, tmp_path):
+    before = sorted(study.rglob("*"))
+    for given, key, words in (
+        ("yarn", "pe.extend", "it has no rotary layer"),
+        ("{type: yarn, rampp: dim}", "pe.extend.rampp", "did you mean 'ramp'"),
+        ("{type: self_extend, group: 0}", "pe.extend.group", ">= 1 or null"),
+    ):
+        assert evaluate_main([str(study / "mamba2"), f"pe.extend={given}"]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        assert key in line
+        assert words in line
+    assert evaluate_main([str(study / "hybrid"), "pe.extend=longrope"]) == 2
+    assert "searched at one length" in capsys.readouterr().err
+    assert sorted(study.rglob("*")) == before
 
 
 def test_a_damaged_checkpoint_is_not_probed(study, capsys, tmp_path):
