@@ -318,15 +318,25 @@ def test_compiled_whole_forward_and_backward():
     ("change", "message"),
     [
         (lambda i: i | {"k": i["k"][:, :4]}, "k: given shape (2, 4, 2, 3); allowed: (2, 5, 2, 3)"),
-        (lambda i: i | {"q": i["q"].int()}, "q: given torch.int32 of shape (2, 5, 2, 3); allowed: floating (batch, seqlen, n_heads, d_k), none of them 0"),
-        (lambda i: i | {"v": i["v"].float()}, "v: given torch.float32; allowed: torch.float64, q's"),
+        (lambda i: i | {"q": i["q"].int()}, "q: given torch.int32 of shape (2, 5, 2, 3); allowed: float16, bfloat16, float32 or float64 (batch, seqlen >= 1, n_heads >= 1, d_k >= 1)"),
+        (lambda i: i | {"v": i["v"].float()}, "v: given torch.float32; allowed: torch.float64"),
         (lambda i: i | {"log_decay": i["log_decay"][..., :2]}, "log_decay: given shape (2, 5, 2, 2); allowed: (2, 5, 2, 3) or (2, 5, 2, 1)"),
         (lambda i: i | {"beta": i["q"][..., 0], "bonus": i["q"][0, 0]}, "corrections: given bonus with beta; allowed: one of bonus, beta and (a, b), or none"),
         (lambda i: i | {"a": i["q"]}, "a, b: given a without b; allowed: both or neither"),
         (lambda i: i | {"chunk_size": 24}, "chunk_size: given 24; allowed: a power of two"),
+        (lambda i: i | {"chunk_size": 16.0}, "chunk_size: given 16.0; allowed: a power of two"),
+        (lambda i: i | {"scale": "1"}, "scale: given '1'; allowed: a number, or None"),
+        (lambda i: i | {"q": None}, "q: given None; allowed: a tensor"),
+        (lambda i: i | {"k": i["k"].tolist()}, "k: given a list; allowed: a tensor"),
+        (lambda i: i | {"log_decay": -0.1}, "log_decay: given a float; allowed: a tensor"),
+        (lambda i: i | {"v": i["v"][..., :0]}, "v: given shape (2, 5, 2, 0); allowed: (2, 5, 2, d_v >= 1)"),
+        (lambda i: i | {"q": i["q"][:, :0]}, "q: given torch.float64 of shape (2, 0, 2, 3); allowed: float16, bfloat16, float32 or float64 (batch, seqlen >= 1, n_heads >= 1, d_k >= 1)"),
+        (lambda i: i | {"beta": i["q"][..., 0].to(torch.float8_e4m3fn)}, "beta: given torch.float8_e4m3fn; allowed: float16, bfloat16, float32 or float64"),
+        (lambda i: i | {"starts": torch.zeros(2, 4, dtype=torch.bool)}, "starts: given shape (2, 4); allowed: (2, 5)"),
+        (lambda i: i | {"starts": torch.zeros(2, 5, dtype=torch.bool, device="meta")}, "starts: given on meta; allowed: on cpu, as q is"),
         (lambda i: i | {"starts": torch.zeros(2, 5)}, "starts: given torch.float32; allowed: torch.bool"),
         (lambda i: i | {"beta": i["q"]}, "beta: given shape (2, 5, 2, 3); allowed: (2, 5, 2)"),
-        (lambda i: i | {"initial_state": i["initial_state"].to("meta")}, "initial_state: given on meta; allowed: on cpu, where q is"),
+        (lambda i: i | {"initial_state": i["initial_state"].to("meta")}, "initial_state: given on meta; allowed: on cpu, as q is"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line(change, message):
@@ -334,6 +344,29 @@ def test_wrong_arguments_are_one_line(change, message):
     with pytest.raises(ArgumentError) as caught:
         gated_linear_attention(**change({k: v.cpu() for k, v in inputs.items()}))
     assert str(caught.value) == f"gated_linear_attention: {message}"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seqlen", [1, 9])
+def test_an_empty_batch_gives_empty_outputs(form, seqlen):
+    inputs, starts = draw_inputs(form, (0, seqlen, 2, (3, 4)), 0)
+    made = judged(ours(starts, 4), inputs, 1)
+    assert {k: tuple(made[k].shape) for k in ("out0", "out1")} == {"out0": (0, seqlen, 2, 4), "out1": (0, 2, 3, 4)}
+    assert all(torch.equal(made[f"d{k}"], torch.zeros_like(v)) for k, v in inputs.items())
+
+
+def test_forward_mode_and_a_second_derivative_are_refused():
+    """Zeros would come out of a jvp otherwise, in silence."""
+    inputs, _ = draw_inputs("plain", (1, 9, 2, (3, 4)), 0)
+    q = inputs.pop("q")
+    run = lambda q: gated_linear_attention(q, **inputs)[0]  # noqa: E731
+    with pytest.raises(
+        ArgumentError, match=r"^gated_linear_attention: given a forward-mode tangent \(jvp\); allowed: reverse mode"
+    ):
+        torch.func.jvp(run, (q,), (torch.ones_like(q),))
+    (first,) = torch.autograd.grad(run(q.requires_grad_()).square().sum(), q, create_graph=True)
+    with pytest.raises(ArgumentError, match=r"^gated_linear_attention: given a second derivative; allowed: one derivative"):
+        first.sum().backward()
 
 
 def test_a_step_with_a_sequence_is_refused():

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels import backends
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.checks import check_beside, check_first, check_no_tangent, check_tensor, refuse_second_derivative
+from lcprobe_kernels.errors import ArgumentError
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
 from lcprobe_kernels.packed import chosen_starts
@@ -54,24 +55,26 @@ def gated_linear_attention(
     initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token begins a
     document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a power of two.
 
-    Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Not twice differentiable.
-    Raises ArgumentError for other shapes, dtypes, devices and combinations.
+    Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v).
+    Raises ArgumentError for other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second
+    derivative, which only `reference` has. An empty batch gives empty outputs.
 
     NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it; from it to
     its document's end those of its head are NaN, never finite garbage. Not confined: gradients, which may be NaN in all of
     the row; a GPU, where NaN may also fill its chunk and the documents after it.
     """
     starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
-    _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size)
+    _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
         if q.shape[1] == 1:
             o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
-        elif path(q.device, q.dtype) == "fla":
+        elif q.shape[0] and path(q.device, q.dtype) == "fla":
             from lcprobe_kernels.gated_linear_attention import fla
 
             o, state = fla.run(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
         else:
+            check_no_tangent(NAME, q, k, v, log_decay, bonus, beta, a, b, initial_state)
             o, state = _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
     return o.to(v.dtype), state if return_state else None
 
@@ -94,11 +97,15 @@ def gated_linear_attention_step(
     Returns o (batch, n_heads, d_v) and the new state in float32 (float64 for float64 states). Raises ArgumentError as above.
     """
     given = {"beta": beta, "a": a, "b": b}
-    for name, x in (("q", q), ("k", k), ("v", v), ("log_decay", log_decay)):
-        if x.dim() != 3:
+    for name, x in (("q", q), ("k", k), ("v", v), ("log_decay", log_decay), *given.items(), ("state", state)):
+        if x is not None or name not in given:
+            check_tensor(f"{NAME}_step", name, x)
+        if name in ("q", "k", "v", "log_decay") and x is not None and x.dim() != 3:
             raise ArgumentError(f"{NAME}_step: {name}", f"shape {tuple(x.shape)}", "(batch, n_heads, d)")
     rows = {name: None if x is None else x[:, None] for name, x in given.items()}
-    _check(q[:, None], k[:, None], v[:, None], log_decay[:, None], bonus, rows["beta"], rows["a"], rows["b"], state, None, 1)
+    _check(
+        q[:, None], k[:, None], v[:, None], log_decay[:, None], bonus, rows["beta"], rows["a"], rows["b"], scale, state, None, 1
+    )
     wide = torch.promote_types(torch.promote_types(v.dtype, state.dtype), torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         q = q.to(wide) * (q.shape[2] ** -0.5 if scale is None else scale)
@@ -168,11 +175,13 @@ def gated_linear_attention_fwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t (a_t^T S_{t-1}), b = k where only a is given; q reads S_t, or S_{t-1} unless
     `inclusive`. Returns o, the final state, and the states that the backward pass begins its segments with."""
+    if q.shape[0] == 0:
+        return _shapes(q, k, v, w, a, b, initial, inclusive, chunk_size)
     return cpu.forward(cpu.Inputs(q, k, v, w, a, b), initial, inclusive, chunk_size)
 
 
 @gated_linear_attention_fwd.register_fake
-def _(q, k, v, w, a, b, initial, inclusive, chunk_size):
+def _shapes(q, k, v, w, a, b, initial, inclusive, chunk_size):
     batch, seqlen, n_heads, d_k = q.shape
     d_v = v.shape[3]
     count = -(-seqlen // cpu.segment(q, v, chunk_size))
@@ -195,6 +204,8 @@ def gated_linear_attention_bwd(
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, w, a, b (empty where not given) and the initial state."""
+    if q.shape[0] == 0:
+        return _no_gradients(do, dfinal, q, k, v, w, a, b, entering, inclusive, chunk_size)
     dfinal = torch.zeros_like(entering[0]) if dfinal is None else dfinal
     made = cpu.backward(do, dfinal, cpu.Inputs(q, k, v, w, a, b), entering, inclusive, chunk_size)
     dq, dk, dv, dw, da, db, dinitial = (q.new_empty(0) if x is None else x for x in made)
@@ -202,7 +213,7 @@ def gated_linear_attention_bwd(
 
 
 @gated_linear_attention_bwd.register_fake
-def _(do, dfinal, q, k, v, w, a, b, entering, inclusive, chunk_size):
+def _no_gradients(do, dfinal, q, k, v, w, a, b, entering, inclusive, chunk_size):
     like = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, w, a, b)]
     return (*like, q.new_empty(entering.shape[1:]))
 
@@ -224,16 +235,17 @@ def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | No
 
 
 gated_linear_attention_fwd.register_autograd(_backward, setup_context=_setup)
+refuse_second_derivative(NAME)
 
 
-def _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_size) -> None:
-    if q.dim() != 4 or 0 in q.shape or not q.is_floating_point():
-        given = f"{q.dtype} of shape {tuple(q.shape)}"
-        raise ArgumentError(f"{NAME}: q", given, "floating (batch, seqlen, n_heads, d_k), none of them 0")
+def _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size) -> None:
+    check_first(NAME, "q", q, ("batch", "seqlen", "n_heads", "d_k"))
     batch, seqlen, n_heads, d_k = q.shape
-    if v.dim() != 4:
-        raise ArgumentError(f"{NAME}: v", f"shape {tuple(v.shape)}", f"({batch}, {seqlen}, {n_heads}, d_v)")
+    check_tensor(NAME, "v", v)
+    if v.dim() != 4 or v.shape[3] == 0:
+        raise ArgumentError(f"{NAME}: v", f"shape {tuple(v.shape)}", f"({batch}, {seqlen}, {n_heads}, d_v >= 1)")
     d_v, token = v.shape[3], (batch, seqlen, n_heads)
+    check_tensor(NAME, "log_decay", log_decay)
     if log_decay.dim() != 4 or log_decay.shape[3] not in (1, d_k):
         allowed = f"({batch}, {seqlen}, {n_heads}, {d_k}) or ({batch}, {seqlen}, {n_heads}, 1)"
         raise ArgumentError(f"{NAME}: log_decay", f"shape {tuple(log_decay.shape)}", allowed)
@@ -242,20 +254,17 @@ def _check(q, k, v, log_decay, bonus, beta, a, b, initial_state, starts, chunk_s
         raise ArgumentError(f"{NAME}: corrections", " with ".join(corrections), "one of bonus, beta and (a, b), or none")
     if (a is None) != (b is None):
         raise ArgumentError(f"{NAME}: a, b", "a without b" if b is None else "b without a", "both or neither")
-    if chunk_size < 1 or chunk_size & (chunk_size - 1):
-        raise ArgumentError(f"{NAME}: chunk_size", chunk_size, "a power of two")
-    shapes = [("k", k, (*token, d_k)), ("v", v, (*token, d_v)), ("log_decay", log_decay, (*token, log_decay.shape[3]))]
-    shapes += [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token), ("a", a, (*token, d_k)), ("b", b, (*token, d_k))]
-    shapes += [("initial_state", initial_state, (batch, n_heads, d_k, d_v)), ("starts", starts, (batch, seqlen))]
-    for name, x, shape in shapes:
-        if x is None:
-            continue
-        check_shape(NAME, name, x, shape)
-        if x.device != q.device:
-            raise ArgumentError(f"{NAME}: {name}", f"on {x.device}", f"on {q.device}, where q is")
-        if name in ("k", "v") and x.dtype != q.dtype:
-            raise ArgumentError(f"{NAME}: {name}", x.dtype, f"{q.dtype}, q's")
-        if name != "starts" and not x.is_floating_point():
-            raise ArgumentError(f"{NAME}: {name}", x.dtype, "a floating dtype")
-    if starts is not None and starts.dtype != torch.bool:
-        raise ArgumentError(f"{NAME}: starts", starts.dtype, "torch.bool")
+    check_beside(NAME, "k", k, (*token, d_k), ("q", q), q.dtype)
+    check_beside(NAME, "v", v, (*token, d_v), ("q", q), q.dtype)
+    check_beside(NAME, "log_decay", log_decay, (*token, log_decay.shape[3]), ("q", q))
+    more = [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token), ("a", a, (*token, d_k)), ("b", b, (*token, d_k))]
+    for name, x, shape in (*more, ("initial_state", initial_state, (batch, n_heads, d_k, d_v))):
+        if x is not None:
+            check_beside(NAME, name, x, shape, ("q", q))
+    if starts is not None:
+        check_beside(NAME, "starts", starts, (batch, seqlen), ("q", q), torch.bool)
+    if scale is not None and (not isinstance(scale, (int, float)) or isinstance(scale, bool)):
+        raise ArgumentError(f"{NAME}: scale", repr(scale), "a number, or None")
+    whole = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)
+    if not whole or chunk_size < 1 or chunk_size & (chunk_size - 1):
+        raise ArgumentError(f"{NAME}: chunk_size", repr(chunk_size), "a power of two")

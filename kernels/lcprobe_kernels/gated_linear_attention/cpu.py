@@ -76,7 +76,7 @@ def segment(q: Tensor, v: Tensor, chunk_size: int) -> int:
     """Tokens of a segment: whole chunks."""
     batch, _, n_heads, d_k = q.shape
     elements = ELEMENTS.get(q.device.type, ELEMENTS["cpu"])
-    return max(1, elements // (batch * n_heads * max(d_k, v.shape[3]) * chunk_size)) * chunk_size
+    return max(1, elements // max(1, batch * n_heads * max(d_k, v.shape[3]) * chunk_size)) * chunk_size
 
 
 def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.checks import check_beside, check_first, check_no_tangent, check_tensor, refuse_second_derivative
+from lcprobe_kernels.errors import ArgumentError
 from lcprobe_kernels.packed import chosen_starts
 from lcprobe_kernels.ssd import cpu
 from lcprobe_kernels.ssd.reference import reference, step, step_size
@@ -54,7 +55,8 @@ def ssd(
     or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed and rounding, nothing else.
 
     Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state).
-    Raises ArgumentError for other shapes and dtypes.
+    Raises ArgumentError for other shapes, dtypes, devices and values, in forward mode (jvp) and for a second derivative, which
+    only `reference` has. An empty batch gives empty outputs.
 
     NaN or infinity in a token: outputs before it, of other documents and of other heads (of other groups, in B or C) are as
     without it; from it to its document's end they are NaN where it reaches them, never finite garbage. In Triton NaN in some
@@ -62,7 +64,8 @@ def ssd(
     a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
     """
     starts = chosen_starts("ssd", x, starts, cu_seqlens, initial_state)
-    _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size)
+    _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
+    low, high = float(dt_limit[0]), float(dt_limit[1])
     wide = torch.promote_types(x.dtype, torch.float32)
     A, initial_state = A.to(wide), None if initial_state is None else initial_state.to(wide)
     D, dt_bias = None if D is None else D.to(wide), None if dt_bias is None else dt_bias.to(wide)
@@ -74,11 +77,12 @@ def ssd(
                 state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=wide, device=x.device))
             y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
             return y[:, None], state if return_state else None
-        if path_of("ssd", x.device, x.dtype) == "mamba_ssm":
+        check_no_tangent("ssd", x, dt, A, B, C, D, dt_bias, initial_state)
+        if x.shape[0] and path_of("ssd", x.device, x.dtype) == "mamba_ssm":
             from lcprobe_kernels.ssd import mamba_ssm
 
             return mamba_ssm.run(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size, return_state)
-        y, state, *_ = _forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, *dt_limit, chunk_size or 0, return_state)
+        y, state, *_ = _forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, low, high, chunk_size or 0, return_state)
     return y, state if return_state else None
 
 
@@ -99,6 +103,12 @@ def ssd_step(
 
     Raises ArgumentError as `ssd` does.
     """
+    for name, t, dims in (("x", x, "n_heads, head_dim"), ("dt", dt, "n_heads"), ("B", B, "n_groups, d_state")):
+        check_tensor("ssd_step", name, t)
+        if t.dim() != 2 + dims.count(","):
+            raise ArgumentError(f"ssd_step: {name}", f"shape {tuple(t.shape)}", f"(batch, {dims})")
+    for name, t in (("C", C), ("state", state)):
+        check_tensor("ssd_step", name, t)
     y, after = ssd(
         x[:, None], dt[:, None], A, B[:, None], C[:, None], D, dt_bias,
         dt_limit=dt_limit, initial_state=state, return_state=True,
@@ -132,6 +142,8 @@ def _forward(
     """y, final state (empty unless asked for), and for backward: step sizes, l (batch, chunks, q, n_heads), and the states
     that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
     q = _chunk(x, chunk_size)
+    if x.shape[0] == 0:
+        return _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state)
     if path_of("ssd", x.device, x.dtype) == "triton":
         from lcprobe_kernels.ssd import triton_fwd
 
@@ -140,7 +152,7 @@ def _forward(
 
 
 @_forward.register_fake
-def _(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state):
+def _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state):
     batch, seqlen, n_heads, p = x.shape
     g, n = B.shape[2:]
     q = _chunk(x, chunk_size)
@@ -171,6 +183,10 @@ def _backward(
     has_initial: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dx, ddt, dA, dB, dC, dD, ddt_bias, dinitial_state; the last is empty without an initial state."""
+    if x.shape[0] == 0:
+        return _no_gradients(
+            dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
+        )  # fmt: skip
     if path_of("ssd", x.device, x.dtype) == "triton":
         from lcprobe_kernels.ssd import triton_bwd as path
     else:
@@ -181,10 +197,10 @@ def _backward(
 
 
 @_backward.register_fake
-def _(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+def _no_gradients(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
     batch, _, n_heads, p = x.shape
-    like = lambda t: torch.empty_like(t, memory_format=torch.contiguous_format)  # noqa: E731
-    state = A.new_empty((batch, n_heads, p, B.shape[3]) if has_initial else (0,))
+    like = lambda t: torch.zeros_like(t, memory_format=torch.contiguous_format)  # noqa: E731
+    state = A.new_zeros((batch, n_heads, p, B.shape[3]) if has_initial else (0,))
     return like(x), like(dt), like(A), like(B), like(C), like(A), like(A), state
 
 
@@ -207,6 +223,7 @@ def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::ssd_fwd", _gradients, setup_context=_save)
+refuse_second_derivative("ssd")
 
 
 def _chunk(x: Tensor, chunk_size: int) -> int:
@@ -217,31 +234,25 @@ def _chunk(x: Tensor, chunk_size: int) -> int:
     return max(16, 1 << (q.bit_length() - 1))
 
 
-def _check(x, dt, A, B, C, D, dt_bias, initial_state, starts, chunk_size) -> None:
-    if x.dim() != 4 or x.shape[1] == 0 or not x.is_floating_point():
-        given = f"{x.dtype} of shape {tuple(x.shape)}"
-        raise ArgumentError("ssd: x", given, "floating (batch, seqlen >= 1, n_heads, head_dim)")
+def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size) -> None:
+    check_first("ssd", "x", x, ("batch", "seqlen", "n_heads", "head_dim"))
     batch, seqlen, n_heads, head_dim = x.shape
-    if B.dim() != 4 or n_heads % B.shape[2]:
-        allowed = f"({batch}, {seqlen}, n_groups, d_state), n_groups dividing {n_heads}"
+    check_tensor("ssd", "B", B)
+    if B.dim() != 4 or 0 in B.shape[2:] or n_heads % B.shape[2]:
+        allowed = f"({batch}, {seqlen}, n_groups, d_state >= 1), n_groups dividing {n_heads}"
         raise ArgumentError("ssd: B", f"shape {tuple(B.shape)}", allowed)
-    check_shape("ssd", "dt", dt, (batch, seqlen, n_heads))
-    check_shape("ssd", "B", B, (batch, seqlen, *B.shape[2:]))
-    check_shape("ssd", "C", C, tuple(B.shape))
-    per_head = {"A": A, "D": D, "dt_bias": dt_bias}
-    for name, tensor in per_head.items():
+    check_beside("ssd", "dt", dt, (batch, seqlen, n_heads), ("x", x))
+    check_beside("ssd", "A", A, (n_heads,), ("x", x))
+    check_beside("ssd", "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
+    check_beside("ssd", "C", C, tuple(B.shape), ("x", x))
+    state = (batch, n_heads, head_dim, B.shape[3])
+    for name, tensor, shape in (("D", D, (n_heads,)), ("dt_bias", dt_bias, (n_heads,)), ("initial_state", initial_state, state)):
         if tensor is not None:
-            check_shape("ssd", name, tensor, (n_heads,))
-    if initial_state is not None:
-        check_shape("ssd", "initial_state", initial_state, (batch, n_heads, head_dim, B.shape[3]))
+            check_beside("ssd", name, tensor, shape, ("x", x))
     if starts is not None:
-        check_shape("ssd", "starts", starts, (batch, seqlen))
-        if starts.dtype != torch.bool:
-            raise ArgumentError("ssd: starts", str(starts.dtype), "torch.bool")
-    if chunk_size is not None and chunk_size < 1:
-        raise ArgumentError("ssd: chunk_size", chunk_size, ">= 1")
-    for name, tensor in {"dt": dt, "B": B, "C": C, **per_head, "initial_state": initial_state}.items():
-        if tensor is not None and not tensor.is_floating_point():
-            raise ArgumentError(f"ssd: {name}", str(tensor.dtype), "a floating dtype")
-        if tensor is not None and tensor.device != x.device:
-            raise ArgumentError(f"ssd: {name}", f"on {tensor.device}", f"on {x.device}, as x is")
+        check_beside("ssd", "starts", starts, (batch, seqlen), ("x", x), torch.bool)
+    pair = isinstance(dt_limit, (tuple, list)) and len(dt_limit) == 2 and all(isinstance(v, (int, float)) for v in dt_limit)
+    if not pair or not 0 <= dt_limit[0] <= dt_limit[1]:
+        raise ArgumentError("ssd: dt_limit", repr(dt_limit), "(low, high), 0 <= low <= high")
+    if chunk_size is not None and (not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1):
+        raise ArgumentError("ssd: chunk_size", repr(chunk_size), "an integer >= 1, or None")

@@ -1,0 +1,58 @@
+"""What ops ask of tensors and of autograd, each refusal one line that names the argument and what it must be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lcprobe_kernels.errors import ArgumentError, check_shape
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What ops compute with; float8 is for storage."""
+FLOATING = "float16, bfloat16, float32 or float64"
+
+
+def check_tensor(op: str, name: str, value: object) -> None:
+    """Raise ArgumentError for anything but a tensor."""
+    if not isinstance(value, Tensor):
+        raise ArgumentError(f"{op}: {name}", "None" if value is None else f"a {type(value).__name__}", "a tensor")
+
+
+def check_first(op: str, name: str, tensor: Tensor, dims: Sequence[str]) -> None:
+    """Raise ArgumentError unless a tensor, from which the others' shapes follow, is floating and has these dimensions.
+
+    Only the first, the batch, may be 0: nothing in, nothing out.
+    """
+    check_tensor(op, name, tensor)
+    if tensor.dim() != len(dims) or tensor.dtype not in FLOATS or 0 in tensor.shape[1:]:
+        allowed = f"{FLOATING} ({', '.join([dims[0], *(f'{d} >= 1' for d in dims[1:])])})"
+        raise ArgumentError(f"{op}: {name}", f"{tensor.dtype} of shape {tuple(tensor.shape)}", allowed)
+
+
+def check_beside(
+    op: str, name: str, tensor: Tensor, shape: tuple[int, ...], like: tuple[str, Tensor], dtype: torch.dtype | None = None
+) -> None:
+    """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like`, named."""
+    check_tensor(op, name, tensor)
+    check_shape(op, name, tensor, shape)
+    if tensor.dtype not in FLOATS if dtype is None else tensor.dtype != dtype:
+        raise ArgumentError(f"{op}: {name}", tensor.dtype, str(dtype) if dtype is not None else FLOATING)
+    if tensor.device != like[1].device:
+        raise ArgumentError(f"{op}: {name}", f"on {tensor.device}", f"on {like[1].device}, as {like[0]} is")
+
+
+def check_no_tangent(op: str, *tensors: Tensor | None) -> None:
+    """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors): an op without a rule for it would return zeros."""
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise ArgumentError(op, "a forward-mode tangent (jvp)", f"reverse mode, or {op}.reference, which knows both")
+
+
+def refuse_second_derivative(op: str) -> None:
+    """Let the op's backward say in one line that it has no derivative itself."""
+
+    def refuse(ctx: Any, *gradients: Tensor | None) -> None:
+        raise ArgumentError(op, "a second derivative", f"one derivative, or {op}.reference, which knows both")
+
+    torch.library.register_autograd(f"lcprobe::{op}_bwd", refuse)
