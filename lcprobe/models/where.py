@@ -4,7 +4,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -27,16 +26,6 @@ class Where:
         """(batch, seqlen) int64: number of the document of each token, 0 = the one that the incoming state belongs to."""
         starts = self.starts
         return None if starts is None else self.once("documents", lambda: starts.cumsum(1))
-
-    @property
-    def cu_seqlens(self) -> Tensor:
-        """Cumulative document lengths over the flattened batch (n_documents + 1,), as packed kernels take them."""
-        if self.starts is None:
-            raise ValueError("cu_seqlens: no document boundaries in this batch")
-        rows = self.starts.clone()
-        rows[:, 0] = True
-        ends = torch.tensor([rows.numel()], device=rows.device)
-        return torch.cat([rows.flatten().nonzero()[:, 0], ends]).to(torch.int32)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """A value that is a pure function of this record, computed by the first layer that asks."""
