@@ -185,10 +185,10 @@ def loud(tasks: TaskSet, plan: Plan, finds: Finds, seeds: range, folder: Path) -
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (50) those
+    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (30) those
     of sound oracles, seeds (200) of each of them.
     """
-    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 50), ("seeds", 200)))
+    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200)))
     tasks, rows = task_set(), []
     with tempfile.TemporaryDirectory() as temporary:
         for number, plant in enumerate(plants()):
