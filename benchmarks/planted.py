@@ -41,6 +41,7 @@ TASKS = {
     "single": {"type": "niah", "n_keys": 1, "word_pairs": True},
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True},
 }
+OF_THE_GRID = ("No zero-distance control", "Few samples")
 SEEDS = 20
 """Of each defect. One interval in twenty misses by design."""
 TEXTS = 10
@@ -165,7 +166,7 @@ def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]
 def alarms(results: Results) -> list[str]:
     """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a half-life, an
     effective length that ends inside the grid, a task or a look-up that is not acquired, and every warning of its summary but
-    that the grid has no controls.
+    those of the grid: that it has no controls and few samples.
     """
     found = [f"{c.kind} {c.length}: {c.difference:+.2f}" for c in results.contrasts if c.resolved]
     found += [f"reach {r}" for r in results.reaches if r.refused is None and r.tokens is not None]
@@ -173,7 +174,7 @@ def alarms(results: Results) -> list[str]:
     found += [f"effective length {e}" for e in results.extrapolations if e.effective is not None and not e.at_least]
     found += [f"acquired: {g.acquired}" for g in results.gates if g.acquired == "not acquired"]
     found += [f"look-up: {g.lookup}" for g in results.gates if g.lookup == "not acquired"]
-    warned = [s.text for s in summary(results) if s.warning and not s.text.startswith("No zero-distance control")]
+    warned = [s.text for s in summary(results) if s.warning and not s.text.startswith(OF_THE_GRID)]
     return found + [f"warning: {text}" for text in warned]
 
 
@@ -184,10 +185,10 @@ def loud(tasks: TaskSet, plan: Plan, finds: Finds, seeds: range, folder: Path) -
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (50) those
+    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (30) those
     of sound oracles, seeds (200) of each of them.
     """
-    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 50), ("seeds", 200)))
+    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200)))
     tasks, rows = task_set(), []
     with tempfile.TemporaryDirectory() as temporary:
         for number, plant in enumerate(plants()):

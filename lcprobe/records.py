@@ -28,6 +28,9 @@ SCHEMA = pa.schema(
         # what came of the factors
         ("realised_depth", pa.float64()),
         ("distance", pa.int32()),  # tokens from the end of the asked value to the answer; null without a needle
+        ("hops", pa.int16()),  # facts in the context that lead to the one with the value, 0 where that one is enough
+        ("via_distance", pa.int32()),  # tokens from the end of the last of them to the answer; null without
+        ("rounds", pa.float64()),  # how often the window goes round its stream: above 1 the haystack repeats itself
         ("haystack_start", pa.int64()),  # first token of the window in its stream
         ("prompt_tokens", pa.int32()),
         ("answer_tokens", pa.int16()),

@@ -57,6 +57,12 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("data.recipes.lines.task.n_queries=9", "data.recipes.lines.task.n_queries", "<= n_keys (4)"),
     ("data.recipes.lines.haystack=[essays]", "haystack", "corpus | noise"),
     ("probe.tasks.single.template=verse", "probe.tasks.single.template", "line | sentence"),
+    ("probe.tasks.single=ruler/vtt", "probe.tasks.single.type", "did you mean 'ruler/vt'"),
+    (
+        "probe={tasks: {single: ruler/vtt}, while_training: {tasks: [multikey]}}",
+        "probe.tasks.single.type",
+        "did you mean 'ruler/vt'",
+    ),
     ("probe.grids[0].tasks=[singel]", "probe.grids[0].tasks", "did you mean 'single'"),
     ("probe.grids[0].lengths=[0.3]", "probe.grids.lengths", "whole tokens of 128"),
     ("probe.grids[0].depths=[2]", "probe.grids[0].depths", "0 .. 1"),

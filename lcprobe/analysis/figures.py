@@ -29,6 +29,7 @@ from lcprobe.analysis.drawing import (
 from lcprobe.analysis.extrapolation import base_length
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.results import Results
+from lcprobe.analysis.wording import AT_THE_ENDS, at_an_end
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,6 +113,7 @@ def _depth_map(results: Results, run: RunFacts, task: str, format: Format) -> "t
     text = f"{run.name}: exact match by length and depth of the needle, {task}, {format}. {_counts(counts, 'cell')} "
     text += f"Right of the dashed line: past the training length ({run.context_length:,}). Hatched: not measured as planned. "
     text += "Intervals are in the table of all cells."
+    text += f" {AT_THE_ENDS}" if any(at_an_end(cell) for row in cells for cell in row if cell is not None) else ""
     return Picture(slug("heatmap", task, format, run.name), "heatmap", task, str(format), title, text), figure
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.intervals import ENOUGH
 from lcprobe.analysis.results import Results
 from lcprobe.analysis.wording import Sentence, listed
 
@@ -18,6 +19,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     yield from _differences(results.study.runs)
     yield from _seeds(results.study.runs)
     yield from _gaps(results)
+    yield from _few(results)
     yield from _not_acquired(results)
 
 
@@ -90,6 +92,16 @@ def _gaps(results: Results) -> Iterator[Sentence]:
         yield Sentence(FIRST, f"{text}, and their cells are incomplete.", True)
     for note in data.notes:
         yield Sentence(FIRST, f"{note}.", True)
+
+
+def _few(results: Results) -> Iterator[Sentence]:
+    """Where 95 % is said and less may be meant."""
+    planned = [cell.planned for cell in results.cells if cell.planned is not None]
+    few = [n for n in planned if n < ENOUGH]
+    if few:
+        counts = f"{min(few)}" if min(few) == max(few) else f"{min(few)} to {max(few)}"
+        text = f"Few samples: {len(few)} of {len(planned)} planned cells have {counts}. Below {ENOUGH} the interval of a single"
+        yield Sentence(FIRST, f"{text} cell holds the true share in 91 to 99 % of cases, not always in 93 to 97 %.", True)
 
 
 def _not_acquired(results: Results) -> Iterator[Sentence]:

@@ -15,7 +15,7 @@ from lcprobe.analysis.figures import MOST_FORMATS
 from lcprobe.analysis.gates import CONTROLS
 from lcprobe.analysis.intake import numbers, texts
 from lcprobe.analysis.results import Results
-from lcprobe.analysis.wording import p_text, signed, span_text
+from lcprobe.analysis.wording import AT_THE_ENDS, at_an_end, p_text, signed, span_text
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
 
@@ -79,6 +79,21 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
         _versions(results),
     ]
     return [s for s in made if s.tables or s.figures or s.folded or s.blocks or s.id == "methods"]
+
+
+def glance(results: Results) -> Table:
+    """Exact match by length, model and task, in the first format of each: what a reader wants to see before any sentence."""
+    lengths = sorted({length for e in results.extrapolations for length, _, _ in e.by_length})
+    trained = {run.context_length for run in results.study.runs}
+    rows, first = [], {task.name: results.data.formats(task.name)[:1] for task in results.data.tasks}
+    for e in results.extrapolations:
+        if [e.where.format] == first[e.where.task]:
+            found = {length: f"{x.value:.2f}" if isinstance(x, Estimate) else "n/a" for length, x, _ in e.by_length}
+            chance = next((g.chance for g in results.gates if g.where == e.where), None)
+            rows.append([e.where.task, e.where.model, _decimal(chance), *(found.get(length, "") for length in lengths)])
+    names = [f"{length:,}{' (trained)' if length in trained else ''}" for length in lengths]
+    caption = "Exact match by length in tokens, mean over all depths, first format of each task; n/a: not all cells are complete."
+    return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
 
 
 def _models(results: Results) -> Section:
@@ -293,11 +308,13 @@ def _cells(results: Results) -> Table:
         place = [*_place(c.where), c.where.control, _value(c.length), f"{c.depth:g}"]
         low, high = c.skill_bounds
         skill = ["", ""] if c.skill is None else [f"{c.skill:.2f}", f"{_decimal(low)}–{_decimal(high)}"]
-        rows.append([*place, *share, _value(c.n_failed), means[-1], *skill, *means[:-1]])
+        chance = f"{means[-1]} *" if at_an_end(c) else means[-1]
+        rows.append([*place, *share, _value(c.n_failed), chance, *skill, *means[:-1]])
     caption = (
         "k of n queries exactly right; failed queries are no trials. Chance: stated, of choosing without looking at the key. "
     )
     caption += "Skill: (accuracy − chance) / (1 − chance). Rank: of the true value among those of the context."
+    caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
     return Table("All cells", caption, columns, rows)
 
 

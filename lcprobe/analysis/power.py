@@ -5,7 +5,6 @@ Normal approximations (Miller 2024, arXiv 2411.00640, sec. 5; Connor 1987 for pa
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lcprobe.errors import require
@@ -32,11 +31,6 @@ def detectable(n_per_cell: int, depths: int) -> dict[str, float]:
     if middle:
         found["ends against middle of the context"] = ends_against_middle(n_per_cell, middle)
     return found
-
-
-def cost_in_tokens(cells: Iterable[Mapping[str, Any]]) -> int:
-    """Tokens that one model reads for planned cells: rows with `length` and `n`."""
-    return sum(int(cell["length"]) * int(cell["n"]) for cell in cells)
 
 
 def unpaired(n: int) -> float:

@@ -49,10 +49,9 @@ METHODS = (
     "model. They are the clusters of every interval and the pairs of every test.",
     "Shares: Wilson intervals; where a sample is asked several times (a mean over cells, several questions), with as many "
     "trials as its samples are worth. Differences: Student's t over samples, with one changed sample added each way "
-    "(Bonett & Price 2012), and never narrower than Wilson's interval where all samples agree. Ratios: every value "
-    "that the interval of the difference allows (Fieller). Reach and half-life: "
-    f"cluster bootstrap over samples, {RESAMPLES} resamples, expanded percentiles "
-    "(Hesterberg 2015). All intervals are 95 %.",
+    "(Bonett & Price 2012), and never narrower than Wilson's interval where all samples agree. Ratios: every value that the "
+    "interval of the difference allows (Fieller). Reach and half-life: cluster bootstrap over samples, "
+    f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
     "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
     "model and task; models on a task over depths; models on a task cell by cell; extensions "

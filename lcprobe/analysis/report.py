@@ -16,7 +16,7 @@ import pyarrow as pa
 from lcprobe.analysis.drawing import save
 from lcprobe.analysis.figures import Picture, all_figures
 from lcprobe.analysis.inputs import StudyFacts
-from lcprobe.analysis.page import sections
+from lcprobe.analysis.page import glance, sections
 from lcprobe.analysis.results import Results, analysed
 from lcprobe.analysis.summary import TOPICS, summary
 from lcprobe.analysis.tables import all_tables, write_csv
@@ -82,6 +82,7 @@ def _html(results: Results, sentences: list[Sentence], inlined: list[Inlined]) -
     return environment.from_string(source).render(
         study=results.study,
         topics=[(topic, found) for topic, found in topics if found],
+        glance=glance(results),
         sections=sections(results, inlined),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lcprobe.analysis.cells import Measured, Where
+from lcprobe.analysis.cells import Cell, Measured, Where
 from lcprobe.analysis.contrasts import Contrast
 
 
@@ -63,6 +63,18 @@ def who(data: Measured, where: Where) -> str:
     """Model and task, and the format where the task has several."""
     format = f" ({where.format})" if len(data.formats(where.task)) > 1 else ""
     return f"{where.model}, {where.task}{format}"
+
+
+AT_THE_ENDS = (
+    "At depth 0 the asked needle is the first, at depth 1 the last: printing the first or the last value scores 1 there without "
+    "a look at the key, whatever chance is stated."
+)
+
+
+def at_an_end(cell: Cell) -> bool:
+    """Whether a cell is one of those that AT_THE_ENDS speaks of: its stated chance is an average over all depths."""
+    chance = cell.means["chance"]
+    return cell.where.control in ("none", "wrong_key") and cell.depth in (0.0, 1.0) and chance is not None and chance < 1
 
 
 def listed(items: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ class Mixture:
         for name, recipe in config.recipes.items():
             if any(name in stage.episodes for stage in config.mixture):
                 chosen = choose_task(recipe.task, f"data.recipes.{name}.task")
-                self._tasks[name] = chosen.choice.made_by(chosen.choice.config, self._materials)
+                self._tasks[name] = chosen.made(self._materials, f"data.recipes.{name}.task")
                 self._held[name] = chosen.formats
 
     def seqlen(self, step: int) -> int:

@@ -50,16 +50,6 @@ class Where:
         places = torch.where(self.starts, self.places, -1)
         return torch.maximum(places.cummax(1).values, before[:, None])
 
-    @property
-    def cu_seqlens(self) -> Tensor:
-        """Cumulative document lengths over the flattened batch (n_documents + 1,), as packed kernels take them."""
-        if self.starts is None:
-            raise ValueError("cu_seqlens: no document boundaries in this batch")
-        rows = self.starts.clone()
-        rows[:, 0] = True
-        ends = torch.tensor([rows.numel()], device=rows.device)
-        return torch.cat([rows.flatten().nonzero()[:, 0], ends]).to(torch.int32)
-
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """A value that is a pure function of this record, computed by the first layer that asks."""
         if key not in self._memo:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
+from lcprobe.tasks.presets import choose_task
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Grid:
     """words | numbers | uuids | hex."""
     controls: list[str] = field(default_factory=lambda: ["none"])
     """none, and controls: zero_distance | no_needle | wrong_key | query_only."""
-    n: int = 100
-    """Samples a cell; the same ones in every cell and model."""
+    n: int = 250
+    """Samples a cell; the same ones in every cell and model. From 250 on, 95 % intervals of a cell cover 93 to 97 %."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty or unknown levels."""
@@ -144,6 +145,8 @@ class ProbeConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for unknown tasks and sizes below one."""
+        for name, given in self.tasks.items():
+            choose_task(given, f"{at}.tasks.{name}")
         require(f"{at}.batch_tokens", self.batch_tokens, self.batch_tokens >= 1, ">= 1")
         require(f"{at}.chunk", self.chunk, self.chunk >= 1, ">= 1")
         require(f"{at}.cache_gb", self.cache_gb, self.cache_gb >= 0, ">= 0")

@@ -7,7 +7,9 @@
     remembrance      total-variation distance between the predictions with and without the first t of T tokens:
                      1/2 sum |p(. | x[0:T]) - p(. | x[t:T])|  (Buitrago & Gu 2025, arXiv 2507.02782: EffRem_T(t))
 
-A window is BOS and a piece of the held-out stream, which runs over document boundaries. Any model will do that has
+A window is BOS and a piece of the held-out stream, which runs over the ends of documents: the facts of the unit, which stand in
+its file, say so. Most documents are shorter than the longest windows; a rise of loss at an end is spread over all positions.
+Any model will do that has
 `new_state(batch)`, `hidden(tokens, state=...)` and `logits(hidden)`. Logits never exist for more than scoring.LOGIT_ROWS places.
 """
 
@@ -22,7 +24,8 @@ from torch import Tensor
 from lcprobe.choices import plain
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.runner import Subject, in_halves
+from lcprobe.probing.memory import in_halves
+from lcprobe.probing.runner import Subject
 from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
 from lcprobe.seeds import Stream
@@ -92,6 +95,7 @@ def run_context(
         "changes": subject.changes,
         "suite": SUITE,
         "context": plain(probe),
+        "windows": "of the held-out stream, over the ends of documents",
         "context_length": context_length,
         "made_of": [materials.tokenizer.digest, materials.stream("corpus").digest],
     }

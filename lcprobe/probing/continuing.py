@@ -3,6 +3,7 @@
 Nothing is padded on the left, where a recurrent state would see it, and nothing is cut. Prompts of similar length go through
 the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together. A model
 whose tokens depend on the length of the whole sequence is told prompt and continuation, and reads prompts of one length together.
+A batch that does not fit into memory is done in halves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
+from lcprobe.probing.memory import in_halves
 from lcprobe.probing.scoring import predicted
 
+CONTINUED = 16
+"""Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""
 Ids = Sequence[int] | np.ndarray
 
 
@@ -37,7 +41,7 @@ class Continuer:
         A context that several pairs share is read once. Raises EpisodeError for an empty context or continuation, and past
         the model's max_length.
         """
-        shared: dict[tuple[int, ...], list[int]] = {}
+        shared: dict[tuple[int, ...], list[int]] = {}  # context -> the pairs that have it
         for number, (context, continuation) in enumerate(pairs):
             self._check(context, len(continuation))
             if not len(continuation):
@@ -46,16 +50,23 @@ class Continuer:
         found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
         contexts = list(shared)
         longest = [max(len(pairs[number][1]) for number in numbers) for numbers in shared.values()]
-        for rows, state, last in self._prefilled(contexts, longest):
-            asked = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
-            size = max(1, self.batch_tokens // len(contexts[rows[0]]))
-            for lo in range(0, len(asked), size):
-                part = asked[lo : lo + size]
-                at = torch.tensor([row for row, _ in part], device=self.device)
-                numbers = [number for _, number in part]
-                scored = self._scored(state.rows(at), last[at], [pairs[number][1] for number in numbers])
-                for number, scores in zip(numbers, scored, strict=True):
-                    found[number] = scores
+
+        def likelihoods(batch: list[int]) -> list[bool]:
+            for rows, state, last in self._prefill(
+                batch, [contexts[i] for i in batch], self._declared(batch[0], contexts, longest)
+            ):
+                asked = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
+                size = max(1, min(self.batch_tokens // len(contexts[rows[0]]), len(batch) * CONTINUED))
+                for lo in range(0, len(asked), size):
+                    part = asked[lo : lo + size]
+                    at = torch.tensor([row for row, _ in part], device=self.device)
+                    numbers = [number for _, number in part]
+                    scored = self._scored(state.rows(at), last[at], [pairs[number][1] for number in numbers])
+                    for number, scores in zip(numbers, scored, strict=True):
+                        found[number] = scores
+            return [True] * len(batch)
+
+        self._in_batches(likelihoods, contexts, longest)
         return found
 
     @torch.inference_mode()
@@ -67,36 +78,51 @@ class Continuer:
         for prompt, n in zip(prompts, steps, strict=True):
             self._check(prompt, n)
         said: list[list[int]] = [[] for _ in prompts]
-        for rows, state, hidden in self._prefilled(prompts, steps):
-            going = list(rows)
-            while going:
-                token = self.model.logits(hidden).argmax(-1)
-                for number, one in zip(going, token.tolist(), strict=True):
-                    said[number].append(one)
-                keep = [i for i, n in enumerate(going) if len(said[n]) < steps[n] and not done(n, said[n])]
-                if len(keep) < len(going):
-                    at = torch.tensor(keep, device=self.device, dtype=torch.long)
-                    going, state, token = [going[i] for i in keep], state.rows(at), token[at]
-                if going:
-                    out, state = self.model.hidden(token[:, None], state=state)
-                    hidden = out[:, -1]
+
+        def decode(batch: list[int]) -> list[bool]:
+            for number in batch:  # a batch that ran out of memory begins anew
+                said[number] = []
+            for rows, state, hidden in self._prefill(
+                batch, [prompts[i] for i in batch], self._declared(batch[0], prompts, steps)
+            ):
+                going = list(rows)
+                while going:
+                    token = self.model.logits(hidden).argmax(-1)
+                    for number, one in zip(going, token.tolist(), strict=True):
+                        said[number].append(one)
+                    keep = [i for i, n in enumerate(going) if len(said[n]) < steps[n] and not done(n, said[n])]
+                    if len(keep) < len(going):
+                        at = torch.tensor(keep, device=self.device, dtype=torch.long)
+                        going, state, token = [going[i] for i in keep], state.rows(at), token[at]
+                    if going:
+                        out, state = self.model.hidden(token[:, None], state=state)
+                        hidden = out[:, -1]
+            return [True] * len(batch)
+
+        self._in_batches(decode, prompts, steps)
         return said
 
-    def _prefilled(self, prompts: Sequence[Ids], more: Sequence[int]) -> Iterator[tuple[list[int], Any, Tensor]]:
-        """Prompts of equal length together, longest batches first: which they are, the state after them, the last hidden.
+    def _declared(self, number: int, prompts: Sequence[Ids], more: Sequence[int]) -> int | None:
+        """The length that is declared for a prompt and what may follow it; None for a model that does not depend on it."""
+        return len(prompts[number]) + more[number] if getattr(self.model, "needs_length", False) else None
 
-        more: tokens that may follow each prompt.
+    def _in_batches(self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]) -> None:
+        """`work` on all prompts, by number: longest batches first, shortest first inside, in halves where memory runs out.
+
+        more: tokens that may follow each prompt; where the model is told the length, prompts of one length go together.
+        Raises EpisodeError for a prompt that does not fit alone.
         """
-        declared = getattr(self.model, "needs_length", False)
-        sizes = [(len(prompt), n) if declared else (len(prompt), 0) for prompt, n in zip(prompts, more, strict=True)]
-        order = sorted(range(len(prompts)), key=lambda i: (-sizes[i][0], -sizes[i][1]))
+        lengths = [self._declared(i, prompts, more) for i in range(len(prompts))]
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -more[i] if lengths[i] is not None else 0))
         while order:
-            size = max(1, self.batch_tokens // len(prompts[order[0]]))
-            if declared:
-                size = min(size, sum(sizes[i] == sizes[order[0]] for i in order))
+            longest = len(prompts[order[0]])
+            size = max(1, self.batch_tokens // longest)
+            if lengths[order[0]] is not None:
+                alike = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
+                size = min(size, sum(alike))
             batch, order = order[:size][::-1], order[size:]
-            length = sum(sizes[batch[0]]) if declared else None
-            yield from self._prefill(batch, [prompts[i] for i in batch], length)
+            if None in in_halves(work, batch, longest)[0]:
+                raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
 
     def _prefill(self, which: list[int], prompts: list[Ids], length: int | None) -> Iterator[tuple[list[int], Any, Tensor]]:
         """prompts: shortest first. One pass in chunks that also end where a prompt ends. length: declared for all."""

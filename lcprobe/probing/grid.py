@@ -74,7 +74,7 @@ class TaskSet:
         self.config, self.materials, self.cache = config, materials, cache
         self._chosen = {name: choose_task(given, f"probe.tasks.{name}") for name, given in config.tasks.items()}
         self.made: dict[str, Task] = {
-            name: chosen.choice.made_by(chosen.choice.config, materials) for name, chosen in self._chosen.items()
+            name: chosen.made(materials, f"probe.tasks.{name}") for name, chosen in self._chosen.items()
         }
         for name, task in self.made.items():
             for factor, level in self._chosen[name].formats.items():

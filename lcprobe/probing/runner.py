@@ -1,26 +1,24 @@
 """The runner: units of work through a scorer into the store. Does what is missing, keeps what is done."""
 
-import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
-import torch
 
+from lcprobe.files import digest_json
 from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
+from lcprobe.probing.memory import in_halves
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.sharing import families
 from lcprobe.probing.store import Store
-from lcprobe.records import Record
+from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-R = TypeVar("R")
 Say = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in all, what comes next)."""
 
@@ -53,6 +51,7 @@ def run_plan(
         {
             "checkpoint": subject.digest,
             "suite": SUITE,
+            "columns": digest_json(NAMES),
             "task": unit.task,
             "made_of": tasks.digest(unit.task, unit.formats.haystack),
             "cells": unit.rows(),
@@ -144,41 +143,14 @@ def _batches(items: list[Item], batch_tokens: int) -> list[list[int]]:
     return families(prompts, max(1, batch_tokens // max(map(len, prompts))))
 
 
-def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:
-    """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
-
-    tokens: of the longest item, for messages.
-    """
-    try:
-        return list(score(items)), len(items)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(items) == 1:
-        log.warning("one sample of %d tokens does not fit into memory; recorded as such", tokens)
-        return [None], 1
-    half = len(items) // 2
-    log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
-    first, size = in_halves(score, items[:half], tokens)
-    second, other = in_halves(score, items[half:], tokens)
-    return first + second, min(size, other)
-
-
 def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
     return in_halves(scorer.score, items, max(item.query.stop for item in items))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
 
 
 def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subject: Subject, scoring: str, batch: int) -> Record:
     query, episode = item.query, item.episode
     empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
+    via = [stop for start, stop in episode.needles if start in query.via]
     return {
         "model": subject.name,
         "checkpoint": subject.digest,
@@ -198,6 +170,9 @@ def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subje
         "query": item.number,
         "realised_depth": episode.realised_depth,
         "distance": query.distance,
+        "hops": len(query.via),
+        "via_distance": query.start - max(via) if via else None,
+        "rounds": episode.rounds,
         "haystack_start": episode.haystack_start,
         "prompt_tokens": query.start,
         "answer_tokens": query.stop - query.start,

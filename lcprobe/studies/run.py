@@ -13,7 +13,7 @@ from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, DataError, LcprobeError
-from lcprobe.files import digest_file, digest_json, owned, write_atomic
+from lcprobe.files import digest_file, owned, write_atomic
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
 from lcprobe.studies.plan import Run
@@ -159,12 +159,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     return made
 
 
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Digest of what decides a run's result: model, data, training, seed."""
-    return digest_json(_deciding(config))[:16]
-
-
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's result: model, data, training, seed."""
     kept = {k: dict(config[k]) for k in ("model", "data", "train")}
     kept["data"].pop("folder", None)
     for room, key in FREE:

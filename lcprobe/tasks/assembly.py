@@ -42,7 +42,7 @@ class Axes:
     depth: bool = True
 
     def check(self, factors: Factors) -> None:
-        """Raise EpisodeError for a factor outside its set."""
+        """Raise ConfigError for a factor outside its set: a mistake, where an EpisodeError is one sample that does not fit."""
         require("depth", factors.depth, 0 <= factors.depth <= 1, "0 .. 1")
         require("length", factors.length, factors.length >= 1, ">= 1")
         f = factors.formats
@@ -75,7 +75,7 @@ class Task(Protocol):
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens, a pure function of config, materials and factors.
 
-        Raises EpisodeError for a length that is too short (naming the least) and for factors outside `axes`.
+        Raises EpisodeError for a length that is too short (naming the least), ConfigError for factors outside `axes`.
         """
         ...
 

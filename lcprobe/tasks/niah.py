@@ -113,7 +113,7 @@ class NIAH:
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
 
-        Raises EpisodeError for a length that is too short (naming the least), a depth outside 0..1, unknown formats, or
+        Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least), or
         formats that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
         """
         self.axes.check(factors)

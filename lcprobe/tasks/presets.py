@@ -32,12 +32,16 @@ substring of 128 tokens, and no task is solved by printing every value. "essay" 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lcprobe.choices import Choice, choose
-from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.errors import ConfigError, inside, unknown_name
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.names import HAYSTACKS, KINDS
+
+if TYPE_CHECKING:
+    from lcprobe.tasks.assembly import Task
+    from lcprobe.tasks.haystack import Materials
 
 LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
 
@@ -72,6 +76,11 @@ class TaskChoice(NamedTuple):
     mapping: dict[str, Any]
     choice: Choice
     formats: dict[str, str]
+
+    def made(self, materials: "Materials", key: str) -> "Task":
+        """The task. Raises ConfigError or DataError for what its settings name and is not there."""
+        with inside(key):
+            return self.choice.made_by(self.choice.config, materials)
 
 
 def choose_task(given: Any, key: str) -> TaskChoice:

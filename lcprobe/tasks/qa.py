@@ -112,7 +112,7 @@ class QA:
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
 
-        Raises EpisodeError for a length that is too short (naming the least), a depth outside 0..1, or unknown factors.
+        Raises EpisodeError for a length that is too short (naming the least), ConfigError for factors outside `axes`.
         """
         self.axes.check(factors)
         return certify(lambda attempt: self._builder.build(factors, attempt), factors, self.materials.tokenizer)

@@ -80,7 +80,7 @@ class VT:
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
 
-        Raises EpisodeError for a length that is too short (naming the least), a depth outside 0..1, unknown formats, or
+        Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least), or
         formats that the tokenizer cannot join exactly.
         """
         self.axes.check(factors)
@@ -109,7 +109,8 @@ class VT:
         asked = names[-1] if control == "wrong_key" else names[cfg.hops]
         ask = tok.piece(ASK.format(name=asked))
         evidence = 0, len(statements[0].ask), len(statements[0].value)
-        question = Question(asked, values[0], ask, first_values[0], EMPTY, evidence, first_values[1:], 1 / cfg.chains)
+        question = Question(asked, values[0], ask, first_values[0], EMPTY, evidence, first_values[1:], 1 / cfg.chains,
+                            tuple(range(1, size)))  # fmt: skip
 
         depths = self._depths(draw, factors.depth)
         if control == "zero_distance":

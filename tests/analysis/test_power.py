@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from fabricated import plan
 
 from lcprobe.analysis.intervals import sign_flip
-from lcprobe.analysis.power import cost_in_tokens, detectable, ends_against_middle, paired, unpaired
+from lcprobe.analysis.power import detectable, ends_against_middle, paired, unpaired
 from lcprobe.errors import ConfigError
 
 
@@ -30,7 +29,3 @@ def test_plain_numbers_for_every_grid():
     assert "ends against middle of the context" not in detectable(100, 2)
     with pytest.raises(ConfigError, match="^n: given 0"):
         detectable(0, 5)
-
-
-def test_cost_counts_every_token_of_every_sample():
-    assert cost_in_tokens(plan(["single"], lengths=[32, 64], depths=[0, 1], n=10)) == 2 * 10 * (32 + 64)

@@ -215,3 +215,30 @@ def test_importing_the_room_draws_nothing():
     code = f"import sys; from lcprobe.analysis import {names}; print([m for m in ('matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_average(tmp_path):
+    tasks, cells = ["single", "multikey"], plan(["single", "multikey"], lengths=LENGTHS, depths=DEPTHS, n=20)
+    facts = study([run("a"), run(BAD)], [task("single"), task("multikey", 4)], cells)
+    table = records({"a": flat(1.0), BAD: flat(0.5)}, cells)
+    text = write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
+    assert text.index("At a glance") < text.index("Summary") < text.index("<img"), "a table of scores is the first thing"
+    page = Page(text)
+    head = page.rows.index(["task", "model", "chance", "64", "128 (trained)", "256"])
+    assert page.rows[head + 1] == ["single", "a", "", "1.00", "1.00", "1.00"]
+    assert [row[:2] for row in page.rows[head + 1 : head + 5]] == [[t, m] for t in tasks for m in ("a", BAD)]
+    assert "<script" not in text, "names are escaped there, too"
+    marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
+    assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where one value stands alone"
+    assert text.count("At depth 0 the asked needle is the first") == 1 + 2 * 2, "the table of all cells, and the maps of multikey"
+
+
+def test_few_samples_are_a_warning_with_their_counts(tmp_path):
+    cells = plan(["single"], lengths=[128], n=250) + plan(["single"], lengths=[256], n=100)
+    facts = study([run("a")], [task("single")], cells)
+    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "few").summary
+    assert any(s.startswith("Few samples: 5 of 10 planned cells have 100. Below 250") for s in said)
+    cells = plan(["single"], lengths=[128], n=250)
+    facts = study([run("a")], [task("single")], cells)
+    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "enough").summary
+    assert not any("Few samples" in s for s in said)

@@ -81,6 +81,35 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
     assert Continuer(model, "cpu", chunk, batch_tokens).greedy(prompts, steps, lambda *_: False) == alone
 
 
+def test_out_of_memory_halves_the_batch_and_one_that_never_fits_is_named(untrained):
+    """The same back-off as the runner's; what was half said is not said twice."""
+
+    class Small:
+        new_state, logits = untrained.new_state, untrained.logits
+
+        def __init__(self, rows):
+            self.rows, self.failed = rows, 0
+
+        def hidden(self, tokens, state=None):
+            if tokens.shape[0] > self.rows or (tokens.shape[1] == 1 and tokens.shape[0] > max(self.rows - 1, 1)):
+                self.failed += 1
+                raise torch.OutOfMemoryError("out of memory")
+            return untrained.hidden(tokens, state=state)
+
+    pairs = [(draw(20, i), draw(1 + i % 3, 50 + i)) for i in range(7)]
+    prompts, steps = [context for context, _ in pairs], [3] * 7
+    small = Small(2)
+    made = Continuer(small, "cpu", 64, 10**6).likelihoods(pairs)
+    for (a, b), (c, d) in zip(made, Continuer(untrained, "cpu", 64, 10**6).likelihoods(pairs), strict=True):
+        np.testing.assert_allclose(a, c, atol=2e-4)
+        assert b.tolist() == d.tolist()
+    assert small.failed
+    whole = Continuer(untrained, "cpu", 64, 10**6).greedy(prompts, steps, lambda *_: False)
+    assert Continuer(Small(2), "cpu", 64, 10**6).greedy(prompts, steps, lambda *_: False) == whole
+    with pytest.raises(EpisodeError, match="length: given '20 tokens'"):
+        Continuer(Small(0), "cpu", 64, 10**6).greedy(prompts, steps, lambda *_: False)
+
+
 def test_a_shared_context_is_read_once(untrained):
     seen = []
 

@@ -10,12 +10,14 @@ import torch
 
 from lcprobe.choices import build
 from lcprobe.errors import DataError
-from lcprobe.probing.config import Grid
-from lcprobe.probing.grid import Plan
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.planted import Planted, perfect
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store
 from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
 
 SUBJECT = Subject("m", "0" * 16, 1, 2)
@@ -84,6 +86,31 @@ def test_cells_shared_by_two_grids_are_run_once_with_the_larger_n(tasks, tmp_pat
     plan, table = run(tasks, Store(tmp_path), scorer, [grid(n=4), grid(depths=[0.5, 0.75], n=11)])
     assert scorer.items == table.num_rows == 2 * 2 * (4 + 11 + 11 + 4)
     assert {d: n for u in plan.units for d, n in u.cells} == {0: 4, 0.5: 11, 0.75: 11, 1: 4}
+
+
+def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
+    config = build(ProbeConfig, {"tasks": {"vt": {"type": "vt", "hops": 2}, "single": {"type": "niah", "n_keys": 1}}}, "probe")
+    asked = TaskSet(config, materials)
+    plan = asked.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
+    scorer = Planted(perfect, materials.tokenizer)
+    store = Store(tmp_path)
+    ids = run_plan(plan, asked, scorer, SUBJECT, store, batch_tokens=500, scoring="teacher_forced", say=lambda *_: None)
+    table = store.read(ids)
+    assert len(table) == 12
+    for row in table.to_pylist():
+        unit = next(u for u in plan.units if u.task == row["task"])
+        episode = asked.made[row["task"]].episode(Factors(unit.formats, row["length"], row["depth"], row["index"]))
+        assert row["rounds"] == episode.rounds
+        if row["task"] == "single":
+            assert (row["hops"], row["via_distance"]) == (0, None)
+            continue
+        assert row["hops"] == 2
+        text = materials.tokenizer.decode(episode.ids[-row["via_distance"] - row["answer_tokens"] :])
+        assert " VAR " + episode.queries[0].key + " is" not in text, "after the last needed statement"
+        before = materials.tokenizer.decode(episode.ids[: -row["via_distance"] - row["answer_tokens"]])
+        assert before.endswith(";")
+        assert f" VAR {episode.queries[0].key} is VAR" in before[-80:]
+        assert 0 < row["via_distance"] < row["distance"]
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tasks, tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 
 from lcprobe.choices import build
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.tasks import TASKS
-from lcprobe.tasks.episode import Formats
+from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task
 
 THIRTEEN = (
@@ -92,3 +92,16 @@ def test_mistakes_are_one_line(given, message):
 def test_a_format_that_a_task_does_not_have_is_one_line(materials):
     with pytest.raises(ConfigError, match=r"^probe\.tasks\.it\.formats\.haystack: given 'noise'; allowed: -$"):
         tasks_of(materials, it={"type": "cwe", "formats": {"haystack": "noise"}})
+
+
+def test_a_file_that_is_not_there_is_named_by_its_whole_key(materials):
+    with pytest.raises(ConfigError, match=r"^probe\.tasks\.mine\.path: given 'nowhere\.json'; allowed: an existing SQuAD JSON"):
+        tasks_of(materials, mine={"type": "qa", "source": "squad", "path": "nowhere.json"})
+
+
+def test_a_format_outside_a_tasks_axes_is_a_mistake_and_not_a_sample_that_does_not_fit(materials):
+    """Training tries another sample after an EpisodeError: what no sample can have must not pass for one."""
+    task = tasks_of(materials, vt="vt").made["vt"]
+    with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'") as caught:
+        task.episode(Factors(Formats("needles", "words", "numbers"), 256, 0.5, 0))
+    assert not isinstance(caught.value, EpisodeError)

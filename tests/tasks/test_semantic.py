@@ -56,6 +56,21 @@ def test_no_content_word_of_a_question_occurs_in_any_needle_of_its_relation():
                 assert not related(r.ask.format(asked), r.needle.format(fact)), (r.name, asked, fact)
 
 
+def runs(text: str, n: int) -> set[str]:
+    """Every run of n letters inside the words of a text."""
+    return {word[i : i + n] for word in content(text) for i in range(len(word) - n + 1)}
+
+
+def test_a_fact_and_what_it_is_asked_by_look_nothing_alike():
+    """Tehran and Iran begin differently and still give each other away: tokens inside words count too."""
+    assert runs("Tehran", 3) & runs("Iran", 3)
+    for r in relations():
+        for fact, asked in r.facts:
+            assert not runs(fact, 3) & runs(asked, 3), (r.name, fact, asked)
+            for other, _ in r.facts:
+                assert not runs(r.ask.format(asked), 4) & runs(r.needle.format(other), 4), (r.name, asked, other)
+
+
 def test_names_are_apart_from_each_other_and_from_all_wording():
     names = read_words("names")
     assert len(set(names)) == len(names) >= 64

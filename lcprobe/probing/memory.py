@@ -1,0 +1,40 @@
+"""Out of memory: what does not fit at once is done in halves, and one that never fits is known by its None."""
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:
+    """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
+
+    tokens: of the longest item, for messages.
+    """
+    try:
+        return list(score(items)), len(items)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        log.warning("one sample of %d tokens does not fit into memory; recorded as such", tokens)
+        return [None], 1
+    half = len(items) // 2
+    log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
+    first, size = in_halves(score, items[:half], tokens)
+    second, other = in_halves(score, items[half:], tokens)
+    return first + second, min(size, other)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
