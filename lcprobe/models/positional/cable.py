@@ -8,7 +8,6 @@ q . k undivided by sqrt(head_dim); scores keep that factor here, as everywhere.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ class CABLEConfig:
 class CABLE(FoX):
     """Context-aware biases."""
 
-    Config: Any = CABLEConfig
+    Config = CABLEConfig
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Weights normal with deviation 0.02, the bias 0."""

@@ -107,7 +107,7 @@ class PaTH(PositionalEncoding):
         history = low.unfold(1, before, 1)[:, 1:].transpose(2, 3)
         if where.documents is not None:  # nothing of a document is read in the next
             documents = F.pad(where.documents, (before, 0)).unfold(1, before, 1)[:, 1:]
-            history = history * (documents == where.documents[..., None])[..., None]
+            history = history.masked_fill((documents != where.documents[..., None])[..., None], 0.0)
         return torch.cat([w.flatten(2), beta, history.reshape(batch, seqlen, -1)], dim=2)
 
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -164,8 +164,8 @@ def test_fire_counts_from_the_beginning_of_a_document_and_by_drawn_positions():
     starts = torch.zeros(2, 12, dtype=torch.bool)
     starts[0, 5] = True
     at = Where(torch.arange(12), starts)
-    documents = (at.documents, at.documents)
-    packed = e.attend(q, Keys(k, v, at.positions, at, documents=documents))[0]
+    numbers = starts.cumsum(1)
+    packed = e.attend(q, Keys(k, v, at.positions, at, documents=(numbers, numbers)))[0]
     alone = run(e, q[:, 5:], k[:, 5:], v[:, 5:])[0]
     assert (packed[0, 5:] - alone[0]).abs().max() < 1e-13
     assert (packed[1] - run(e, q, k, v)[0][1]).abs().max() < 1e-13
