@@ -112,9 +112,14 @@ class LineBank:
         fit = len(keys) if tokens is None else int(np.searchsorted(used[2::2], tokens, side="right"))
         rows, sizes, starts = rows[: 2 * fit], sizes[: 2 * fit], used[: 2 * fit]
         width = self._table.shape[1]
-        at = np.repeat((rows * width - starts).astype(np.int32), sizes)
-        at += np.arange(len(at), dtype=np.int32)
-        return self._table.ravel()[at], used[: 2 * fit + 1 : 2]
+        at = np.repeat(rows * width - starts, sizes)
+        at += np.arange(len(at))
+        return self._table.ravel().take(at), used[: 2 * fit + 1 : 2]
+
+    def value(self, number: int) -> np.ndarray:
+        """Ids of a value that a line was made of: its row without the tail, which every string of the pool is apart from."""
+        row = number + len(self.keys.strings)
+        return self._table[row, : self._sizes[row] - len(self.tokenizer.piece(self.tail))]
 
     @property
     def least(self) -> int:
@@ -202,9 +207,8 @@ class Hand:
         return keys[:n], values[:n]
 
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
-        strings, piece = self._bank.values.strings, self._bank.tokenizer.piece
         near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
-        return Filled(ids, ends, tuple(piece(" " + strings[number]) for number in near))
+        return Filled(ids, ends, tuple(self._bank.value(number) for number in near))
 
     def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free
