@@ -218,7 +218,8 @@ def _extensions(data: Measured, task: TaskFacts) -> list[Contrast]:
                 sides = [[data.slice(Where(n, task.name, format), length) for n in side] for side in names]
                 where = Where(group, task.name, format)
                 blank = _blank("extension", f"extensions on {task.name}", where, length, f"{label} − as trained")
-                whole = _pair(blank, *map(_pooled, sides), task, "both")
+                changed_side, trained_side = map(_pooled, sides)
+                whole = _pair(blank, changed_side, trained_side, task, "both")
                 made.append(replace(whole, seeds=_over_seeds(sides)) if whole.p is not None else whole)
     return made
 

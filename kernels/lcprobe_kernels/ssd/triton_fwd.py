@@ -127,7 +127,8 @@ def _scan_kernel(
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
     # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where it is seen
     finite = tl.abs(xs.to(tl.float32)) < float("inf")
-    factor = tl.where(tl.min(finite.to(tl.int32), 1) > 0, s, float("nan"))
+    whole: tl.tensor = tl.min(finite.to(tl.int32), 1)  # type: ignore[assignment]
+    factor = tl.where(whole > 0, s, float("nan"))
     kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
     weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept * factor[None, :]
     out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), tl.where(finite, xs, 0.0).to(xs.dtype), INTERPRET, EXACT)
