@@ -33,6 +33,8 @@ class RunFacts:
     metrics: list[dict[str, float]] = field(default_factory=list)
     """Rows of metrics.csv: tokens, train/loss, train/text_loss, train/answer_loss, train/lr, train/grad_norm,
     train/tokens_per_second, and probe rows (probe/<task>@<length>); absent values are absent keys."""
+    biases: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of layer, head, encoding, distance, bias, where attention adds a number to scores by distance alone."""
     extension: str = "none"
     """Label of the method that changed it without training; none: as trained."""
     base: str = ""

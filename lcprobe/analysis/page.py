@@ -72,6 +72,7 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
         _section("formats", "Formats", prose.FORMAT_TEXT, figures, ["formats"], _format_pairs(results)),
         _section("models-compared", "Models against each other", prose.MODEL_TEXT, figures, [], _pairs(results)),
         _section("extensions", "Extensions", [*prose.EXTENSION_TEXT, *_not_causal(results)], figures, [], _extensions(results)),
+        _section("bias", "Bias by distance", prose.BIAS_TEXT, figures, ["bias"], []),
         _section("training", "Training", prose.TRAINING_TEXT, figures, ["training"], []),
         Section("wrong", "Wrong answers", prose.WRONG_TEXT, tables=[_wrong(results)]),
         Section("cells", "All cells", prose.CELLS_TEXT, tables=[_cells(results)]),

@@ -36,6 +36,10 @@ EXTENSION_TEXT = (
     "Trained models changed without training, at evaluation alone, against the same weights as trained: the same questions "
     "about the same text, paired by sample. At factor 1 a method is the model as trained, bit for bit.",
 )
+BIAS_TEXT = (
+    "Encodings that add a number to every score by distance alone (ALiBi, T5, KERPLE, Sandwich, FIRE up to its threshold), as "
+    "trained: where a line falls far below 0, a head has all but lost what stands there, whatever its content.",
+)
 TRAINING_TEXT = ("Each batch is new, so that the training loss is a held-out loss.",)
 WRONG_TEXT = ("Drawn at random from the wrong answers, the same ones each time.",)
 CELLS_TEXT = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcprobe.analysis.bias_figures import bias_figures
 from lcprobe.analysis.drawing import save
 from lcprobe.analysis.figures import Picture, all_figures
 from lcprobe.analysis.inputs import StudyFacts
@@ -57,7 +58,7 @@ def write_report(
     results = analysed(study, records, context)
     sentences = summary(results)
     inlined, figures = [], {}
-    for picture, figure in chain(all_figures(results), text_figures(results)):
+    for picture, figure in chain(all_figures(results), text_figures(results), bias_figures(results)):
         path = folder / "figures" / f"{picture.name}.png"
         width, height = save(figure, path)
         figures[picture.name] = path

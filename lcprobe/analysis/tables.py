@@ -35,6 +35,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, text.getvalue())
 
 
+def bias_rows(results: Results) -> Rows:
+    """What attention adds to scores by distance alone."""
+    return [{"model": run.name, **row} for run in results.study.runs for row in run.biases]
+
+
 def all_tables(results: Results) -> dict[str, Rows]:
     """Every table by name; rows of one table have equal keys."""
     return {
@@ -46,6 +51,7 @@ def all_tables(results: Results) -> dict[str, Rows]:
         "distance": distance_rows(results),
         "gates": gate_rows(results),
         "context": context_rows(results),
+        "biases": bias_rows(results),
         "learning_rates": [dict(row) for row in results.study.sweep],
     }
 

@@ -163,7 +163,7 @@ def measure(
             if dropped < 1:
                 continue
             short = torch.cat([ids[:, :bos], ids[:, length - kept : length]], dim=1)
-            note("remembrance", dropped, length, _distance(model, ends[length], _last(model, short, chunk)), [1] * n, kept)
+            note("remembrance", dropped, length, _distance(model, ends[length], _last(model, short, chunk, points.edges[-1])), [1] * n, kept)
     return rows
 
 
@@ -183,9 +183,9 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
     return squares, values, bad, sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _last(model: Any, ids: Tensor, chunk: int) -> Tensor:
-    """(batch, seqlen) -> the hidden vector of the last token."""
-    state, hidden = model.new_state(len(ids), ids.shape[1]), None
+def _last(model: Any, ids: Tensor, chunk: int, length: int) -> Tensor:
+    """(batch, seqlen) -> the hidden vector of the last token. length: declared, the same with and without the first tokens."""
+    state, hidden = model.new_state(len(ids), length), None
     for lo in range(0, ids.shape[1], chunk):
         hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
     assert hidden is not None

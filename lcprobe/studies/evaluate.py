@@ -33,8 +33,8 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     if plan_only:
         return
     with owned(out / "records"):  # two at once would finish each other's units
-        records, context = probe(session)
-    study = facts_of(session)
+        records, context, biases = probe(session)
+    study = facts_of(session, biases)
     tracker = _tracker(session, config)
     report = write_report(study, records, out, tracker, context)
     if isinstance(tracker, WandbTracker):

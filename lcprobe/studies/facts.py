@@ -10,7 +10,7 @@ from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
 from lcprobe.studies.columns import Column
-from lcprobe.studies.session import Session
+from lcprobe.studies.session import Biases, Session
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.sweep import spread_of
 from lcprobe.studies.targets import Target
@@ -19,9 +19,9 @@ from lcprobe.tasks.episode import Factors
 from lcprobe.training.checkpoint import load_progress
 
 
-def facts_of(session: Session) -> StudyFacts:
+def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """What the report prints beside the records."""
-    runs = [_run_facts(column) for column in session.columns]
+    runs = [replace(_run_facts(column), biases=biases.get(column.name, [])) for column in session.columns]
     counts = [run.params for run in runs]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None

@@ -74,7 +74,8 @@ def pool_of(tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, n
 class LineBank:
     """Pools of keys and values of one wording, tokenised when first dealt.
 
-    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail.
+    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail;
+    -1 where a row is shorter.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class LineBank:
         self.keys = pool_of(tokenizer, key, tail, wording, names)
         self.values = pool_of(tokenizer, value, tail, wording, names)
         n = len(self.keys.strings) + len(self.values.strings)
-        self._table, self._sizes = np.zeros((n, 1), dtype=np.int32), np.zeros(n, dtype=np.int64)
+        self._table, self._sizes = np.full((n, 1), -1, dtype=np.int32), np.zeros(n, dtype=np.int64)
         self._least: int | None = None
 
     def deal(self, draw: Draws) -> "Hand":
@@ -107,14 +108,15 @@ class LineBank:
         rows = np.empty(2 * len(keys), dtype=np.int64)
         rows[0::2], rows[1::2] = keys, values + len(self.keys.strings)
         self._tokenise(rows)
-        sizes = self._sizes[rows]
-        used = np.concatenate([[0], np.cumsum(sizes)])
+        used = np.concatenate([[0], np.cumsum(self._sizes.take(rows))])
         fit = len(keys) if tokens is None else int(np.searchsorted(used[2::2], tokens, side="right"))
-        rows, sizes, starts = rows[: 2 * fit], sizes[: 2 * fit], used[: 2 * fit]
-        width = self._table.shape[1]
-        at = np.repeat((rows * width - starts).astype(np.int32), sizes)
-        at += np.arange(len(at), dtype=np.int32)
-        return self._table.ravel()[at], used[: 2 * fit + 1 : 2]
+        found = np.take(self._table, rows[: 2 * fit], axis=0)
+        return found[found >= 0], used[: 2 * fit + 1 : 2]
+
+    def value(self, number: int) -> np.ndarray:
+        """Ids of a value that a line was made of: its row without the tail, which every string of the pool is apart from."""
+        row = number + len(self.keys.strings)
+        return self._table[row, : self._sizes[row] - len(self.tokenizer.piece(self.tail))]
 
     @property
     def least(self) -> int:
@@ -144,9 +146,9 @@ class LineBank:
         sizes = np.array([len(piece) for piece in pieces])
         wider = int(sizes.max()) - self._table.shape[1]
         if wider > 0:
-            self._table = np.pad(self._table, ((0, 0), (0, wider)))
+            self._table = np.pad(self._table, ((0, 0), (0, wider)), constant_values=-1)
         used = np.arange(self._table.shape[1]) < sizes[:, None]
-        filled = np.zeros(used.shape, dtype=np.int32)
+        filled = np.full(used.shape, -1, dtype=np.int32)
         filled[used] = np.concatenate(pieces)
         self._table[new], self._sizes[new] = filled, sizes
 
@@ -202,9 +204,8 @@ class Hand:
         return keys[:n], values[:n]
 
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
-        strings, piece = self._bank.values.strings, self._bank.tokenizer.piece
         near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
-        return Filled(ids, ends, tuple(piece(" " + strings[number]) for number in near))
+        return Filled(ids, ends, tuple(self._bank.value(number) for number in near))
 
     def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free

@@ -27,7 +27,7 @@ from lcprobe_kernels.attention import cpu
 from lcprobe_kernels.attention.blockwise import blockwise
 from lcprobe_kernels.attention.reference import Mask, merge, reference
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import ArgumentError, check_shape
+from lcprobe_kernels.errors import ArgumentError, check_no_tangent, check_shape, refuse_second_derivative
 
 __all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
 NAME = "attention"
@@ -71,6 +71,7 @@ def attention(
             causal = seen is None and seqlen > 1
             o = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa)
             return o.transpose(1, 2), None
+    check_no_tangent(NAME, q, k, v, table, *(cumulative or ()))
     wide = torch.promote_types(q.dtype, torch.float32)
     terms = [None, None] if cumulative is None else [f.to(wide) for f in cumulative]
     docs = [None, None] if documents is None else list(documents)
@@ -172,6 +173,7 @@ def _gradients(ctx: Any, do: Any, dlse: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::attention_fwd", _gradients, setup_context=_save)
+refuse_second_derivative(NAME)
 
 
 def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) -> tuple[int, int]:

@@ -20,8 +20,14 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels import backends
-from lcprobe_kernels.checks import check_beside, check_first, check_no_tangent, check_tensor, refuse_second_derivative
-from lcprobe_kernels.errors import ArgumentError
+from lcprobe_kernels.errors import (
+    ArgumentError,
+    check_beside,
+    check_first,
+    check_no_tangent,
+    check_tensor,
+    refuse_second_derivative,
+)
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
 from lcprobe_kernels.packed import chosen_starts

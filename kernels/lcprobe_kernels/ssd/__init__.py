@@ -18,8 +18,14 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.checks import check_beside, check_first, check_no_tangent, check_tensor, refuse_second_derivative
-from lcprobe_kernels.errors import ArgumentError
+from lcprobe_kernels.errors import (
+    ArgumentError,
+    check_beside,
+    check_first,
+    check_no_tangent,
+    check_tensor,
+    refuse_second_derivative,
+)
 from lcprobe_kernels.packed import chosen_starts
 from lcprobe_kernels.ssd import cpu
 from lcprobe_kernels.ssd.reference import reference, step, step_size

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from lcprobe.choices import choose
+from lcprobe.choices import choose, target
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.rotary import Rescaling, Scaled, rebased
@@ -17,7 +17,7 @@ from lcprobe.models.positional.rope import RoPE, RoPEConfig
 L, D = 2048, 64
 DEVICE = torch.device("cpu")
 FACTORS = [1 + 0.1 * i for i in range(D // 2)]
-METHODS = [name for name in EXTENSIONS if issubclass(choose(EXTENSIONS, {"type": name}, "x").made_by, Rescaling)]
+METHODS = [name for name in EXTENSIONS if issubclass(target(EXTENSIONS, name, "x"), Rescaling)]
 
 
 def trained(base=10000.0, dim=D):

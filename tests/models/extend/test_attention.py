@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import build, choose, target
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
@@ -17,7 +17,8 @@ from lcprobe.models.positional.contract import PositionalEncoding
 from lcprobe.models.where import Where
 
 L, N, VOCAB = 16, 41, 32
-METHODS = [name for name in EXTENSIONS if name != "longrope"] + ["longrope, searched", "longrope, given"]
+METHODS = [name for name in EXTENSIONS if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"]
+METHODS += ["longrope, searched", "longrope, given"]
 
 
 def model_of(layout="attention+mlp x 2", dtype=torch.float64, **attention):

@@ -1,0 +1,32 @@
+"""Biases by distance, read from a model: those of its encodings, for every layer and head that has any."""
+
+import pytest
+import torch
+
+from lcprobe.choices import build
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional.curves import bias_curves
+
+
+def test_rows_are_the_encodings_own_values():
+    config = {"layout": "attention, mamba2, attention", "d_model": 16, "vocab_size": 32, "positional": "[alibi, t5]"}
+    config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
+    model = LanguageModel(build(ModelConfig, config, "model")).initialise(0)
+    rows = bias_curves(model, 1000)
+    assert {(r["layer"], r["head"], r["encoding"]) for r in rows} == {
+        (0, 0, "ALiBi"), (0, 1, "ALiBi"), (2, 0, "T5"), (2, 1, "T5"),
+    }  # fmt: skip
+    assert max(r["distance"] for r in rows) == 999
+    for row in rows:
+        if row["layer"] == 0:
+            assert row["bias"] == pytest.approx(-row["distance"] * 2.0 ** (-8 * (row["head"] + 1) / 2))
+        else:
+            own = model.blocks[2].mixer.positional.bias(torch.tensor([row["distance"]]))
+            assert row["bias"] == pytest.approx(float(own[row["head"], 0].detach()))
+
+
+def test_no_bias_no_rows():
+    config = {"layout": "attention, mamba2", "d_model": 16, "vocab_size": 32, "positional": "rope"}
+    config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
+    assert bias_curves(LanguageModel(build(ModelConfig, config, "model")), 100) == []
