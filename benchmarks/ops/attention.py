@@ -73,7 +73,8 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     at = torch.arange(q.shape[1], device=q.device)
     distance = at[:, None] - at
     bias = table[:, distance.clamp(0)].masked_fill(distance < 0, float("-inf")).to(q.dtype)
-    return sdpa(*(t.transpose(1, 2) for t in (q, k, v)), attn_mask=bias[None]).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return sdpa(q, k, v, attn_mask=bias[None]).transpose(1, 2)
 
 
 @cache
