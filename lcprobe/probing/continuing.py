@@ -93,7 +93,7 @@ class Continuer:
         while order:
             size = max(1, self.batch_tokens // len(prompts[order[0]]))
             if declared:
-                size = sum(sizes[i] == sizes[order[0]] for i in order[:size])  # sorted: those of one size stand together
+                size = min(size, sum(sizes[i] == sizes[order[0]] for i in order))
             batch, order = order[:size][::-1], order[size:]
             length = sum(sizes[batch[0]]) if declared else None
             yield from self._prefill(batch, [prompts[i] for i in batch], length)
