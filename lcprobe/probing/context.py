@@ -159,8 +159,7 @@ def measure(
             if dropped < 1:
                 continue
             short = torch.cat([ids[:, :bos], ids[:, length - kept : length]], dim=1)
-            without = _last(model, short, chunk, points.edges[-1])
-            note("remembrance", dropped, length, _distance(model, ends[length], without), [1] * n, kept)
+            note("remembrance", dropped, length, _distance(model, ends[length], _last(model, short, chunk, points.edges[-1])), [1] * n, kept)
     return rows
 
 
