@@ -36,8 +36,8 @@ EDGE = 0.1
 class Contrast:
     """first - second. p_holm: adjusted inside `family`. refused: why there is no test; then the numbers are None.
 
-    kind: length | lost in the middle | primacy | recency | format | model | model cell | extension. seeds: 95 % bounds of it
-    over training seeds (Welch), where both groups have at least two runs.
+    kind: length | lost in the middle | primacy | recency | format | model | model cell | extension. seeds: 95 % bounds of the
+    difference over training seeds (Welch), where both groups have at least two runs.
     """
 
     kind: str
