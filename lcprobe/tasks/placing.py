@@ -170,21 +170,17 @@ class Filled(NamedTuple):
 
 
 def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
-    """The lines, then a few common words, with needles before, between and after them; one after all lines is last of all."""
-    parts: list[Part] = []
+    """A few common words, then the lines with needles before, between and after them.
+
+    Words behind the lines would tell whether a needle is the last of all, and so which line it may be.
+    """
+    parts: list[Part] = [(filler, None)] if len(filler) else []
     done = 0
-
-    def up_to(number: int) -> None:
-        nonlocal done
-        parts.extend((piece, None) for piece in bank.pieces(lines[done:number]))
-        if len(filler) and number > len(lines) >= done:
-            parts.append((filler, None))
-        done = max(done, number)
-
     for number, cut in among_lines(cuts, asked, len(lines)):
-        up_to(number if number < len(lines) else len(lines) + 1)
+        parts.extend((piece, None) for piece in bank.pieces(lines[done:number]))
         parts.append((cut.needle.whole, cut.index))
-    up_to(len(lines) + 1)
+        done = number
+    parts.extend((piece, None) for piece in bank.pieces(lines[done:]))
     return parts
 
 

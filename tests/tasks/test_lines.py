@@ -1,5 +1,6 @@
 """Lines dealt from a pool: as many as asked for, nothing taken, longer ones begin with shorter ones, and none known by its novelty."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -143,3 +144,13 @@ def test_needles_are_the_same_in_lines_and_in_a_text(materials):
         ]
         assert len({q.key for q in made_of}) == 1
         assert len({q.answer for q in made_of}) == 3
+
+
+def test_what_stands_around_the_lines_does_not_tell_which_is_a_needle(materials):
+    """The words that make up the length stand before all lines, wherever the needles are."""
+    niah = made(NIAH, materials, n_keys=2, template="line", digits=3)
+    for i in range(60):
+        e = niah.episode(Factors(LINES, 200 + i, (0.0, 0.5, 1.0)[i % 3], i))
+        text = materials.tokenizer.decode(e.ids[: e.queries[0].start])
+        lines = r"( [a-z]+: \d{3};)+"
+        assert re.search(rf"[a-z>]{lines} {e.queries[0].key}:$", text)
