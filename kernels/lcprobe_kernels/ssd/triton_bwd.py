@@ -26,10 +26,11 @@ def _dstates_kernel(
     Stores the gradient of the state that leaves each chunk; a chunk's outputs add C^T (exp(l) dy) to what enters it.
     """
     part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
-    width, group = R * P, head // R
+    width = R * P
     tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
-    own_state = (row * (H // R) + group) * N * width + (head % R) * P
+    own_state = (row * (H // R) + group) * N * width + inner * P
     dstate = tl.zeros([BN, BP], tl.float32)
     if HAS_FINAL:
         dstate = tl.load(dfinal + own_state + tile, mask=inside, other=0.0)
@@ -37,7 +38,7 @@ def _dstates_kernel(
         chunk = n_chunks - 1 - back
         first = tl.cast(chunk, tl.int64) * Q
         live = first + i < seqlen
-        place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + (head % R) * P
+        place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
         tl.store(leaving + place + tile, dstate, mask=inside)
         d = tl.load(
             dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :],
@@ -65,16 +66,18 @@ def _dx_kernel(
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """dx, ddt, and this chunk's share of dA, dD and d dt_bias."""
-    chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    far = head.to(tl.int64)
+    group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     t = chunk * Q + i
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
     wide_p, wide_n = live[:, None] & (p < P)[None, :], live[:, None] & (n < N)[None, :]
-    xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
-    d = tl.load(dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
-    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + (head // R) * B_g + n[None, :], mask=wide_n, other=0.0)
-    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + (head // R) * C_g + n[None, :], mask=wide_n, other=0.0)
+    xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
+    d = tl.load(dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
+    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0)
+    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
@@ -87,7 +90,7 @@ def _dx_kernel(
     through = tl.where(i[:, None] >= i[None, :], tl.cumsum(moved, 1) - moved, 0.0)
     dlog = tl.sum(through, 0)
     width = R * P
-    place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
+    place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
     tile = n[:, None] * width + p[None, :]
     inside = (n < N)[:, None] & (p < P)[None, :]
     if HAS_PAST:
@@ -111,7 +114,7 @@ def _dx_kernel(
     if HAS_D:
         out += tl.load(D + head) * d
     tl.store(dx + ((row * seqlen + first) * H + head) * P + i[:, None] * (H * P) + p[None, :], out, mask=wide_p)
-    v = tl.load(dt + row * dt_b + first * dt_l + i * dt_l + head * dt_h, mask=live, other=0.0).to(tl.float32)
+    v = tl.load(dt + row * dt_b + first * dt_l + i * dt_l + far * dt_h, mask=live, other=0.0).to(tl.float32)
     if HAS_BIAS:
         v += tl.load(bias + head)
     draw = dstep * tl.sigmoid(v)
@@ -135,7 +138,7 @@ def _dscores_kernel(
 ):  # fmt: skip
     """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q, q)."""
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    group, split = (tl.program_id(1) // SPLITS).to(tl.int64), tl.program_id(1) % SPLITS
+    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
     i, p = tl.arange(0, Q), tl.arange(0, BP)
     first = (chunk * Q).to(tl.int64)
     inside = (first + i < seqlen)[:, None] & (p < P)[None, :]
@@ -145,10 +148,11 @@ def _dscores_kernel(
     for k in range(PER_SPLIT):
         inner = split * PER_SPLIT + k
         head = group * R + inner
+        far = head.to(tl.int64)
         there = (i * 0 + inner) < R  # (q,)
         here = inside & there[:, None]
-        xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=here, other=0.0)
-        d = tl.load(dy + row * dy_b + first * dy_l + head * dy_h + i[:, None] * dy_l + p[None, :], mask=here, other=0.0)
+        xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=here, other=0.0)
+        d = tl.load(dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=here, other=0.0)
         at = (row * n_chunks + chunk) * Q * H + head + i * H
         s, decay = tl.load(steps + at, mask=there, other=0.0), tl.load(log + at, mask=there, other=0.0)
         kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
@@ -169,7 +173,7 @@ def _dbc_kernel(
     The part through the states is summed over some of the group's heads; the first split adds the part inside the chunk.
     """
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    group, split = (tl.program_id(1) // SPLITS).to(tl.int64), tl.program_id(1) % SPLITS
+    group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     first = (chunk * Q).to(tl.int64)
     live = first + i < seqlen
@@ -181,9 +185,10 @@ def _dbc_kernel(
         for k in range(PER_SPLIT):
             inner = split * PER_SPLIT + k
             head = group * R + inner
+            far = head.to(tl.int64)
             there = (i * 0 + inner) < R  # (q,)
             here = (live & there)[:, None] & (p < P)[None, :]
-            us = tl.load(u + row * u_b + first * u_l + head * u_h + i[:, None] * u_l + p[None, :], mask=here, other=0.0)
+            us = tl.load(u + row * u_b + first * u_l + far * u_h + i[:, None] * u_l + p[None, :], mask=here, other=0.0)
             at = (row * n_chunks + chunk) * Q * H + head + i * H
             decay = tl.load(log + at, mask=there, other=0.0)
             if OF_B:
@@ -196,7 +201,9 @@ def _dbc_kernel(
             state = tl.load(states + place + n[None, :] * width + p[:, None], mask=kept, other=0.0)  # (p, n)
             total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, EXACT)
     if split == 0:
-        o = tl.load(other + row * o_b + first * o_l + group * o_g + i[:, None] * o_l + n[None, :], mask=wide_n, other=0.0)
+        o = tl.load(
+            other + row * o_b + first * o_l + group.to(tl.int64) * o_g + i[:, None] * o_l + n[None, :], mask=wide_n, other=0.0
+        )
         inside = dscores + ((row * n_chunks + chunk) * (H // R) + group) * Q * Q
         if OF_B:
             ds = tl.load(inside + i[None, :] * Q + i[:, None])

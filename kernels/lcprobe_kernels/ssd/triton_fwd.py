@@ -55,10 +55,11 @@ def _states_kernel(
 ):  # fmt: skip
     """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering state."""
     part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
-    width, group = R * P, head // R
+    width = R * P
     tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
-    own_state = (row * (H // R) + group) * N * width + (head % R) * P
+    own_state = (row * (H // R) + group) * N * width + inner * P
     state = tl.zeros([BN, BP], tl.float32)
     if HAS_INITIAL:
         state = tl.load(initial + own_state + tile, mask=inside, other=0.0)
@@ -82,7 +83,7 @@ def _states_kernel(
             tl.store(log + at, decay)
         if WANT_STATE:
             own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-            place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + (head % R) * P
+            place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
             tl.store(entering + place + tile, state, mask=inside)
             xs = tl.load(
                 x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :],
@@ -113,28 +114,29 @@ def _scan_kernel(
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
     t = chunk * Q + i
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
     wide_p, wide_n = live[:, None] & (p < P)[None, :], live[:, None] & (n < N)[None, :]
     xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
-    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + (head // R) * B_g + n[None, :], mask=wide_n, other=0.0)
-    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + (head // R) * C_g + n[None, :], mask=wide_n, other=0.0)
+    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0)
+    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
     # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where it is seen
     finite = tl.abs(xs.to(tl.float32)) < float("inf")
-    whole: tl.tensor = tl.min(finite.to(tl.int32), 1)  # type: ignore[assignment]
-    factor = tl.where(whole > 0, s, float("nan"))
+    xs = tl.where(finite, xs, 0.0).to(xs.dtype)
+    factor = tl.where(tl.min(finite.to(tl.int32), 1) == 1, s, float("nan"))
     kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
     weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept * factor[None, :]
-    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), tl.where(finite, xs, 0.0).to(xs.dtype), INTERPRET, EXACT)
+    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, EXACT)
     if HAS_PAST:
         width = R * P
-        place = ((row * n_chunks + chunk) * (H // R) + head // R) * N * width + (head % R) * P
+        place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
         inside = (n < N)[:, None] & (p < P)[None, :]
         state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
         past = tl.exp(decay)[:, None] * dot_state(cs, state, INTERPRET, EXACT)
