@@ -26,7 +26,7 @@ from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.memory import in_halves
 from lcprobe.probing.runner import Subject
-from lcprobe.probing.scoring import predicted
+from lcprobe.probing.scoring import begun, predicted
 from lcprobe.probing.store import Store
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
@@ -137,7 +137,7 @@ def measure(
             whole = value if np.isfinite(value) else None
             own.append({"measure": name, "low": low, "high": high, "kept": kept, "value": whole, "count": int(count)})
 
-    state, at, ends, last = model.new_state(n, points.edges[-1]), 0, {}, None
+    state, at, ends, last = begun(model, n, points.edges[-1]), 0, {}, None
     for edge in points.edges:
         begin, losses = at, []
         while at < edge:
@@ -186,7 +186,7 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
 
 def _last(model: Any, ids: Tensor, chunk: int, length: int) -> Tensor:
     """(batch, seqlen) -> the hidden vector of the last token. length: declared, the same with and without the first tokens."""
-    state, hidden = model.new_state(len(ids), length), None
+    state, hidden = begun(model, len(ids), length), None
     for lo in range(0, ids.shape[1], chunk):
         hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
     assert hidden is not None

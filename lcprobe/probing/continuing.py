@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.memory import in_halves
-from lcprobe.probing.scoring import predicted
+from lcprobe.probing.scoring import begun, predicted
 
 CONTINUED = 16
 """Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""
@@ -131,7 +131,7 @@ class Continuer:
             ids[row, : len(prompt)] = prompt
         tokens = torch.from_numpy(ids).to(self.device)
         ends = sorted({len(p) for p in prompts} | set(range(self.chunk, ids.shape[1], self.chunk)))
-        state = self.model.new_state(len(prompts)) if length is None else self.model.new_state(len(prompts), length)
+        state = begun(self.model, len(prompts), length)
         lo = 0
         for hi in ends:
             hidden, state = self.model.hidden(tokens[:, lo:hi], state=state)

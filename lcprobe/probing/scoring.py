@@ -175,7 +175,7 @@ def read(
     states: dict[int, Any] = {}
     for number, step in enumerate(program.steps):
         if step.before is None:
-            state = model.new_state(len(step.prompts), length)
+            state = begun(model, len(step.prompts), length)
         else:
             state = states.pop(step.before) if step.last else states[step.before]
             state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
@@ -189,6 +189,11 @@ def read(
         if step.ends:
             at = torch.tensor([row for row, _ in step.ends], device=device)
             yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
+
+
+def begun(model: Any, rows: int, length: int | None) -> Any:
+    """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
+    return model.new_state(rows, length) if getattr(model, "needs_length", False) else model.new_state(rows)
 
 
 def scored(

@@ -90,7 +90,7 @@ class Doubled(State):
 class Exploding:
     """Its state doubles with every token, in half precision: infinite after 16; predictions are lost after 40 tokens."""
 
-    def new_state(self, batch, length=None):
+    def new_state(self, batch):
         return Doubled(torch.ones(batch, 6, dtype=torch.float16))
 
     def hidden(self, tokens, state):
@@ -144,10 +144,10 @@ class Stops:
     def __init__(self, model, calls):
         self.model, self.calls, self.logits = model, calls, model.logits
 
-    def new_state(self, batch, length=None):
+    def new_state(self, batch):
         if batch > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return self.model.new_state(batch, length)
+        return self.model.new_state(batch)
 
     def hidden(self, tokens, state):
         self.calls -= 1

@@ -75,7 +75,7 @@ def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
     class Ends:
         calls = 0
 
-        def new_state(self, batch, length=None):
+        def new_state(self, batch):
             return State(torch.zeros(batch, 1))
 
         def hidden(self, tokens, state=None):

@@ -96,7 +96,7 @@ class Guesser:
     def __init__(self, table):
         self.table = table
 
-    def new_state(self, batch, length=None):
+    def new_state(self, batch):
         return torch.zeros(batch, 1)
 
     def hidden(self, tokens, state=None):
@@ -114,7 +114,7 @@ def test_a_table_model_is_scored_by_hand(tasks):
         def rows(self, at):
             return self[at]
 
-    scorer.model.new_state = lambda batch, length: torch.zeros(batch, 1).as_subclass(State)
+    scorer.model.new_state = lambda batch: torch.zeros(batch, 1).as_subclass(State)
     items = items_of(tasks, "single", 40)
     for item, s in zip(items, scorer.score(items), strict=True):
         before = np.concatenate([item.prompt[-1:], item.answer[:-1]])
