@@ -40,12 +40,11 @@ def calibrated(
 ) -> list[float]:
     """Values for `n_layers` layers at which text of factor x context_length is predicted best. put(layer, value) sets one.
 
-    Raises ConfigError where there is no text to calibrate on, and where the factor is left open: a calibration has one length.
+    Raises ConfigError where there is no text to calibrate on.
     """
     if around.text is None:
         raise ConfigError(f"pe.extend.{name}", "to be calibrated", "values given: no training text is at hand here")
-    if around.factor is None:
-        raise ConfigError("pe.factor", "auto", f"a number: {name} is calibrated at one length")
+    assert around.factor is not None, "Extension.unfit asks for a number"
     ids = around.text(search.n, round(around.factor * around.context_length), search.seed)
     ids = ids.to(next(model.parameters()).device)
     weights = torch.ones(ids.shape, device=ids.device)

@@ -75,12 +75,32 @@ class AScaleConfig(ScaleConfig):
     """linear: A times s; log: the logarithm of -A times s."""
 
 
-class DtScale(Extension):
+class OfMamba2(Extension):
+    """What changes Mamba2 layers does so at every length alike: its factor is a number, not each length's own."""
+
+    acts_on: ClassVar[str] = "mamba2"
+    name: ClassVar[str]
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the base. Raises ConfigError for an open factor."""
+        reason = super().unfit(model, around)
+        if reason is None and around.factor is None:
+            raise ConfigError("pe.factor", "auto", f"a number: {self.name} changes a model for one length")
+        return reason
+
+
+class DtScale(OfMamba2):
     """dt times s after softplus and limits: A dt and B dt both."""
 
     Config = ScaleConfig
-    acts_on: ClassVar[str] = "mamba2"
     name: ClassVar[str] = "dt_scale"
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the base. Raises ConfigError for a list of another length than there are layers."""
+        reason = super().unfit(model, around)
+        if reason is None:
+            given_or_searched(self.config.scale, len(mamba2_layers(model, self.name)), f"pe.extend.{self.name}.scale")
+        return reason
 
     def apply(self, model: LanguageModel, around: Around) -> None:
         """Give every Mamba2 layer its scale."""
@@ -132,11 +152,11 @@ class StuffedConfig:
         require(f"{at}.insertion", self.insertion, self.insertion > 0, "> 0")
 
 
-class Stuffed(Extension):
+class Stuffed(OfMamba2):
     """Forget more, take in less: against a state that is fuller than training ever made it."""
 
     Config = StuffedConfig
-    acts_on: ClassVar[str] = "mamba2"
+    name: ClassVar[str] = "stuffed"
 
     def apply(self, model: LanguageModel, around: Around) -> None:
         """Put both factors around every Mamba2 layer's scan."""
@@ -167,11 +187,11 @@ class WindowState(State):
     b: Tensor
 
 
-class StateWindow(Extension):
+class StateWindow(OfMamba2):
     """y_t = C_t (h_t - prod of decays over the window * h_{t-w}): what the last w tokens wrote, exactly."""
 
     Config = StateWindowConfig
-    acts_on: ClassVar[str] = "mamba2"
+    name: ClassVar[str] = "state_window"
 
     def apply(self, model: LanguageModel, around: Around) -> None:
         """Replace every Mamba2 layer's scan."""

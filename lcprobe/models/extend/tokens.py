@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.extend.contract import Around, Extension
-from lcprobe.models.extend.recurrent import Scan, mamba2_layers
+from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.recurrent import OfMamba2, Scan, mamba2_layers
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.mamba2 import Mamba2
 
@@ -73,13 +73,21 @@ class FilterConfig:
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
 
-class DeciMamba(Extension):
+class DeciMamba(OfMamba2):
     """Whole tokens are skipped."""
 
     Config = FilterConfig
-    acts_on: ClassVar[str] = "mamba2"
     name: ClassVar[str] = "decimamba"
     by_token: ClassVar[bool] = True
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the base. Raises ConfigError for layers that there are not."""
+        reason = super().unfit(model, around)
+        if reason is None:
+            n = len(mamba2_layers(model, self.name))
+            for number in self.config.layers or []:
+                require(f"pe.extend.{self.name}.layers", number, 0 <= number < n, f"0 .. {n - 1}")
+        return reason
 
     @torch.no_grad()
     def apply(self, model: LanguageModel, around: Around) -> None:
@@ -87,8 +95,6 @@ class DeciMamba(Extension):
         kept = self._kept(around)
         layers = mamba2_layers(model, self.name)
         chosen = range(len(layers)) if self.config.layers is None else self.config.layers
-        for number in chosen:
-            require(f"pe.extend.{self.name}.layers", number, 0 <= number < len(layers), f"0 .. {len(layers) - 1}")
         if kept >= 1:
             return
         if around.text is None:
@@ -109,8 +115,7 @@ class DeciMamba(Extension):
     def _kept(self, around: Around) -> float:
         if self.config.kept is not None:
             return self.config.kept
-        if around.factor is None:
-            raise ConfigError("pe.factor", "auto", f"a number: {self.name} has thresholds for one length")
+        assert around.factor is not None, "unfit() asks for a number"
         return 1 / around.factor
 
     def reaches_far(self, layer: Mamba2, sizes: Tensor, around: Around) -> Tensor:

@@ -9,6 +9,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.contract import extended as change
 from lcprobe.models.language_model import LanguageModel
 
 MAMBA = {"head_dim": 8, "d_state": 4, "chunk_size": 8}
@@ -43,8 +44,7 @@ def text(n, length, seed):
 def extended(name, settings, layout="mamba2 x 2", factor=2.0):
     made = model(layout)
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
-    choice.made_by(choice.config).apply(made, Around(16, factor, text))
-    return made
+    return change(made, choice.made_by(choice.config), Around(16, factor, text))
 
 
 def recurrence(layer, x, scale_a=1.0, gain=1.0, window=None, keep=None):
@@ -165,8 +165,8 @@ def test_calibration_ends_where_no_single_layer_can_do_better():
     [
         ("dt_scale", {"scale": 0.5}, "attention x 2", 2.0, "no Mamba2 layer"),
         ("a_scale", {"scale": [1.0]}, "mamba2 x 2", 2.0, "one number for each of 2 layers"),
-        ("a_scale", {}, "mamba2 x 2", None, "calibrated at one length"),
-        ("decimamba", {}, "mamba2 x 2", None, "thresholds for one length"),
+        ("a_scale", {}, "mamba2 x 2", None, "changes a model for one length"),
+        ("decimamba", {}, "mamba2 x 2", None, "changes a model for one length"),
         ("decimamba", {"layers": [2]}, "mamba2 x 2", 2.0, "0 .. 1"),
         ("longmamba", {"reach": 2}, "mamba2 x 2", 2.0, "0 < reach < 1"),
         ("dt_scale", {"scale": 0}, "mamba2 x 2", 2.0, "> 0"),
