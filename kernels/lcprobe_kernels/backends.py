@@ -3,6 +3,7 @@
 torch      plain PyTorch in matrix form: any device, any float dtype
 triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
 mamba_ssm, fla      the peers' kernels, where they are installed and the op has a counterpart
+flex            PyTorch's FlexAttention, for attention; on a CPU without gradients
 flash_attn      refused: PyTorch's own attention holds its kernels
 """
 
@@ -14,7 +15,7 @@ import torch
 
 from lcprobe_kernels.errors import ArgumentError
 
-BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla")
+BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex")
 PEERS: dict[str, tuple[str, ...]] = {
     "ssd": ("mamba_ssm",),
     "causal_conv1d": (),
@@ -22,7 +23,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "linear_recurrence": (),
     "linear_cross_entropy": (),
     "gated_linear_attention": ("fla",),
-    "attention": (),
+    "attention": ("flex",),
 }
 """Ops, and the peers that can stand in for them."""
 _chosen = "auto"
@@ -53,7 +54,7 @@ def using(backend: str) -> Iterator[None]:
 def missing(backend: str) -> str | None:
     """Why a backend cannot work on this machine; None when it can."""
     gpu = torch.cuda.is_available()
-    if backend in ("auto", "torch"):
+    if backend in ("auto", "torch", "flex"):
         return None
     if backend == "triton":
         if find_spec("triton") is None:
@@ -84,4 +85,6 @@ def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
     automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
     if _chosen in ("torch", "triton"):
         return _chosen
+    if _chosen == "flex" and _chosen in PEERS[op]:
+        return _chosen  # on a CPU too, without gradients
     return _chosen if _chosen in PEERS[op] and device.type == "cuda" else automatic

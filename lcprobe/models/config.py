@@ -95,5 +95,5 @@ class MatchConfig:
 class KernelsConfig:
     """Which implementation the ops take."""
 
-    backend: Literal["auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla"] = "auto"
+    backend: Literal["auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex"] = "auto"
     """auto picks by device; a named one is used where the op has it, and refused where it cannot work."""

@@ -106,6 +106,21 @@ def run_raw(x, mask):
     return attention(x["q"], x["k"], x["v"], table=x["table"], cumulative=(x["f_q"], x["f_k"]), mask=mask, return_lse=True)
 
 
+@pytest.mark.parametrize("name", MASKS)
+def test_flex_attention_says_the_same(name):
+    x = {k: v.float() if v.is_floating_point() else v for k, v in inputs(11, 21, 6).items()}
+    mask = Mask(6, **MASKS[name])
+    with torch.no_grad(), backends.using("flex"):
+        got = run(attention, mask)(x)
+    for ours, want in zip(
+        got, run(reference, mask)({k: v.double() if v.is_floating_point() else v for k, v in x.items()}), strict=True
+    ):
+        assert (ours.double() - want).abs().max() < 2e-5
+    if DEVICE.type == "cpu":
+        with backends.using("flex"), pytest.raises(ArgumentError, match="FlexAttention has none"):
+            run(attention, mask)(x | {"q": x["q"].requires_grad_()})
+
+
 def test_compiles_whole_and_passes_opcheck():
     x = {k: v.float() if v.is_floating_point() else v for k, v in inputs(8, 9, 2).items()}
     mask, call = Mask(2), run(attention, Mask(2))

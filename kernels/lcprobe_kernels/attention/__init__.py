@@ -77,6 +77,11 @@ def attention(
     docs = [None, None] if documents is None else list(documents)
     with torch.autocast(q.device.type, enabled=False):
         table = None if table is None else table.to(wide)
+        if path_of(NAME, q.device, q.dtype) == "flex":
+            from lcprobe_kernels.attention import flex
+
+            o, lse = flex.run(q, k, v, table, None if cumulative is None else (terms[0], terms[1]), documents, scale, mask)
+            return o, lse if return_lse else None
         o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
     return o, lse if return_lse else None
 
