@@ -21,13 +21,17 @@ from lcprobe.tasks.formats import StringFormat, candidates
 from lcprobe.tasks.placing import FEWER, Filled, Unused
 from lcprobe.tasks.tokenizer import Tokenizer
 
-POOL = 1 << 15
-"""Strings of a format that samples are dealt from, if it has as many: more lines than 128K tokens hold."""
+POOL, UUIDS = 1 << 15, 1 << 13
+"""Strings of a format that samples are dealt from, if it has as many, and of long ones: more lines than 128K tokens hold."""
+MANY = 1 / 16
+"""Where samples have needed a larger share of the strings, all are tokenised: the next ones would need the rest."""
 CHUNK = 16
 """Strings looked at together when those that are asked for are chosen."""
 WITHOUT_COMMON = ({"words", "numbers"}, {"words", "uuids"})
 """Kinds of which no string contains one of the other."""
-SHOWN = 1 << 11
+NONE = -1
+"""Where a row of the table has no more tokens."""
+SHOWN = 1 << 9
 """Lines in random order that are shown, once, to stand side by side without merging."""
 
 
@@ -37,7 +41,7 @@ class Pool:
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
         source = candidates(form, Stream("pool", str(form), *names), tokenizer)
         fit = (string for string in source if string not in wording and tokenizer.keeps_apart(string, tail))
-        self.form, self.strings = form, list(islice(fit, POOL))
+        self.form, self.strings = form, list(islice(fit, UUIDS if form.kind == "uuids" else POOL))
         self.number = {string: i for i, string in enumerate(self.strings)}
         self.sizes = sorted({len(string) for string in self.strings})
         self._text = "\n" + "\n".join(self.strings) + "\n"
@@ -74,8 +78,7 @@ def pool_of(tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, n
 class LineBank:
     """Pools of keys and values of one wording, tokenised when first dealt.
 
-    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail;
-    -1 where a row is shorter.
+    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail.
     """
 
     def __init__(
@@ -93,7 +96,8 @@ class LineBank:
         self.keys = pool_of(tokenizer, key, tail, wording, names)
         self.values = pool_of(tokenizer, value, tail, wording, names)
         n = len(self.keys.strings) + len(self.values.strings)
-        self._table, self._sizes = np.full((n, 1), -1, dtype=np.int32), np.zeros(n, dtype=np.int64)
+        self._table, self._sizes = np.full((n, 1), NONE, dtype=np.int32), np.zeros(n, dtype=np.int64)
+        self._tail_tokens = len(tokenizer.piece(tail))
         self._least: int | None = None
 
     def deal(self, draw: Draws) -> "Hand":
@@ -108,15 +112,15 @@ class LineBank:
         rows = np.empty(2 * len(keys), dtype=np.int64)
         rows[0::2], rows[1::2] = keys, values + len(self.keys.strings)
         self._tokenise(rows)
-        used = np.concatenate([[0], np.cumsum(self._sizes.take(rows))])
+        used = np.concatenate([[0], np.cumsum(self._sizes[rows])])
         fit = len(keys) if tokens is None else int(np.searchsorted(used[2::2], tokens, side="right"))
-        found = np.take(self._table, rows[: 2 * fit], axis=0)
-        return found[found >= 0], used[: 2 * fit + 1 : 2]
+        ids = np.take(self._table, rows[: 2 * fit], axis=0).ravel()
+        return ids[ids != NONE], used[: 2 * fit + 1 : 2]
 
     def value(self, number: int) -> np.ndarray:
-        """Ids of a value that a line was made of: its row without the tail, which every string of the pool is apart from."""
-        row = number + len(self.keys.strings)
-        return self._table[row, : self._sizes[row] - len(self.tokenizer.piece(self.tail))]
+        """Ids of the value of a number that is in a line."""
+        row = len(self.keys.strings) + number
+        return self._table[row, : self._sizes[row] - self._tail_tokens]
 
     @property
     def least(self) -> int:
@@ -141,14 +145,16 @@ class LineBank:
         new = np.unique(rows[self._sizes[rows] == 0])
         if not len(new):
             return
+        if len(new) + np.count_nonzero(self._sizes) > MANY * len(self._sizes):
+            new = np.flatnonzero(self._sizes == 0)
         n, keys, values = len(self.keys.strings), self.keys.strings, self.values.strings
         pieces = self.tokenizer.pieces([self.ask(keys[i]) if i < n else f" {values[i - n]}{self.tail}" for i in new.tolist()])
         sizes = np.array([len(piece) for piece in pieces])
         wider = int(sizes.max()) - self._table.shape[1]
         if wider > 0:
-            self._table = np.pad(self._table, ((0, 0), (0, wider)), constant_values=-1)
+            self._table = np.pad(self._table, ((0, 0), (0, wider)), constant_values=NONE)
         used = np.arange(self._table.shape[1]) < sizes[:, None]
-        filled = np.full(used.shape, -1, dtype=np.int32)
+        filled = np.full(used.shape, NONE, dtype=np.int32)
         filled[used] = np.concatenate(pieces)
         self._table[new], self._sizes[new] = filled, sizes
 
@@ -194,18 +200,18 @@ class Hand:
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values by number, n or as many as there are: in dealt order, so that more begin with fewer."""
         pools = self._bank.keys, self._bank.values
-        hit = [np.array(pool.sharing(self._forms), dtype=np.int64) for pool in pools]
+        hit = [pool.sharing(self._forms) for pool in pools]
         places = np.arange(min(n + sum(map(len, hit)), self._most))
         keys, values = (
-            numbers[~np.isin(numbers, out)] if len(out) else numbers
-            for numbers, out in zip((self._key(places), self._value(places)), hit, strict=True)
+            numbers[_without(out, len(pool.strings))[numbers]]
+            for pool, numbers, out in zip(pools, (self._key(places), self._value(places)), hit, strict=True)
         )
         n = min(n, len(keys), len(values))
         return keys[:n], values[:n]
 
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
         near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
-        return Filled(ids, ends, tuple(self._bank.value(number) for number in near))
+        return Filled(ids, ends, tuple(map(self._bank.value, near)))
 
     def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free
@@ -223,6 +229,12 @@ class Hand:
 
     def _value(self, places: np.ndarray) -> np.ndarray:
         return self._back(self._back.n - 1 - places)
+
+
+def _without(out: list[int], n: int) -> np.ndarray:
+    left = np.ones(n, dtype=bool)
+    left[out] = False
+    return left
 
 
 def _exhausted(n: int) -> EpisodeError:

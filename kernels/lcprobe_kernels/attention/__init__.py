@@ -80,7 +80,7 @@ def attention(
         if path_of(NAME, q.device, q.dtype) == "flex":
             from lcprobe_kernels.attention import flex
 
-            o, lse = flex.run(q, k, v, table, None if cumulative is None else (terms[0], terms[1]), documents, scale, mask)
+            o, lse = flex.run(q, k, v, table, cumulative, documents, scale, mask)
             return o, lse if return_lse else None
         o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
     return o, lse if return_lse else None

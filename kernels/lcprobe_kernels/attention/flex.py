@@ -35,7 +35,7 @@ def run(
         if table is not None:
             s = s + table[h, (i + mask.offset - j).clamp(0, table.shape[1] - 1)]
         if cumulative is not None:
-            s = s + cumulative[0][b, i, h] - cumulative[1][b, j, h]
+            s = s + (cumulative[0][b, i, h] - cumulative[1][b, j, h]).to(s.dtype)
         return s
 
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
