@@ -142,6 +142,8 @@ def test_compiles_whole_and_passes_opcheck():
         ({"f_q": lambda x: x["f_q"][:, 1:]}, "cumulative of queries"),
         ({"docs_k": lambda x: x["docs_k"].int()}, "documents of keys"),
         ({"q": lambda x: "text"}, "q: given str"),
+        ({"q": lambda x: x["q"].to(torch.float8_e4m3fn)}, "q: given torch.float8"),
+        ({"table": lambda x: [1, 2]}, "table"),
     ],
 )
 def test_wrong_arguments_are_one_line(change, named):
@@ -151,6 +153,29 @@ def test_wrong_arguments_are_one_line(change, named):
         run(attention, Mask())(x)
     assert "\n" not in str(caught.value)
     assert "allowed" in str(caught.value)
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_nan_reaches_what_sees_it_also_without_terms(n, name):
+    x = {k: v.float() for k, v in inputs(12, n, 0, documents=False).items()}
+    x[name][0, 0, 0, 0] = float("nan")
+    o, _ = attention(x["q"], x["k"], x["v"])
+    assert o[0, 0, 0].isnan().any()
+
+
+def test_the_dtype_is_qs_under_autocast_too():
+    x = {k: v.float() for k, v in inputs(13, 9, 0, documents=False).items()}
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        assert attention(x["q"], x["k"], x["v"])[0].dtype == torch.float32
+        assert attention(x["q"], x["k"], x["v"], table=x["table"])[0].dtype == torch.float32
+
+
+def test_pairs_masks_and_scales_that_are_none_are_one_line():
+    x = inputs(14, 5, 0)
+    for name, wrong in (("documents", x["docs_q"]), ("cumulative", (x["f_q"],)), ("mask", "causal"), ("scale", "x")):
+        with pytest.raises(ArgumentError, match=name):
+            attention(x["q"], x["k"], x["v"], **{name: wrong})
 
 
 def test_a_mask_that_cannot_be_is_refused():

@@ -383,3 +383,21 @@ def _plain(path, inputs, part, state):
         sliced = [inputs[k][:, part] if inputs[k].dim() > 1 else inputs[k] for k in ("x", "dt", "A", "B", "C")]
         y, after = ssd(*sliced, initial_state=state, chunk_size=16, return_state=True)
     return y, after
+
+
+@pytest.mark.parametrize("seqlen", [1, 2, 10, 64])
+def test_a_nan_in_a_sequence_of_one_chunk_stays_behind_its_token(seqlen):
+    inputs = draw_inputs((2, seqlen, (2, 1), (3, 5)), seed=3, dtype=torch.float32)
+    inputs["x"][0, seqlen // 2, 0, 0] = float("nan")
+    given = [inputs[n] for n in ("x", "dt", "A", "B", "C")]
+    with backends.using("torch"):
+        y, _ = ssd(*given)
+    want, _ = reference(*given)
+    assert torch.equal(y.isnan(), want.isnan())
+    assert y.isnan().any()
+
+
+def test_growing_states_are_refused():
+    inputs = draw_inputs((1, 4, (2, 1), (3, 5)), seed=3, dtype=torch.float32)
+    with pytest.raises(ValueError, match="ssd: A: given a positive number"):
+        ssd(inputs["x"], inputs["dt"], -inputs["A"].abs() * 0 + 1, inputs["B"], inputs["C"])

@@ -27,7 +27,15 @@ from lcprobe_kernels.attention import cpu
 from lcprobe_kernels.attention.blockwise import blockwise
 from lcprobe_kernels.attention.reference import Mask, merge, reference
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import ArgumentError, check_no_tangent, check_shape, refuse_second_derivative
+from lcprobe_kernels.errors import (
+    FLOATS,
+    ArgumentError,
+    check_no_tangent,
+    check_number,
+    check_shape,
+    check_tensor,
+    refuse_second_derivative,
+)
 
 __all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
 NAME = "attention"
@@ -62,16 +70,18 @@ def attention(
     seqlen, n_keys = _check(q, k, v, table, cumulative, documents)
     mask = Mask(n_keys - seqlen) if mask is None else mask
     _check_mask(mask, seqlen, n_keys, table)
+    check_number(NAME, "scale", scale, or_none=True)
+    check_no_tangent(NAME, q, k, v, table, *(cumulative or ()))
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
-    if table is None and cumulative is None and not return_lse:
+    if table is None and cumulative is None and not return_lse and _finite(q, k):
         found, seen = _plain(q, mask, documents, n_keys)
         if found:
             heads_first = (t.transpose(1, 2) for t in (q, k, v))
             gqa = q.shape[2] != k.shape[2]
             causal = seen is None and seqlen > 1
-            o = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa)
+            with torch.autocast(q.device.type, enabled=False):
+                o = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa)
             return o.transpose(1, 2), None
-    check_no_tangent(NAME, q, k, v, table, *(cumulative or ()))
     wide = torch.promote_types(q.dtype, torch.float32)
     terms = [None, None] if cumulative is None else [f.to(wide) for f in cumulative]
     docs = [None, None] if documents is None else list(documents)
@@ -84,6 +94,13 @@ def attention(
             return o, lse if return_lse else None
         o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
     return o, lse if return_lse else None
+
+
+def _finite(*tensors: Tensor) -> bool:
+    """False where a CPU's scaled_dot_product_attention would hide a NaN or an infinity: short rows of them give it 0."""
+    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return all(bool(t.detach().sum().isfinite()) for t in tensors)
 
 
 def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_keys: int) -> tuple[bool, Tensor | None]:
@@ -183,7 +200,7 @@ refuse_second_derivative(NAME)
 
 def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) -> tuple[int, int]:
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(tensor, Tensor) or tensor.dim() != 4 or not tensor.numel() or not tensor.is_floating_point():
+        if not isinstance(tensor, Tensor) or tensor.dim() != 4 or not tensor.numel() or tensor.dtype not in FLOATS:
             given = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ArgumentError(f"{NAME}: {name}", given, "floating (batch, tokens, heads, width), none of them 0")
     batch, seqlen, n_heads, d_qk = q.shape
@@ -193,10 +210,14 @@ def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) 
     check_shape(NAME, "k", k, (batch, n_keys, n_kv_heads, d_qk))
     check_shape(NAME, "v", v, (batch, n_keys, n_kv_heads, v.shape[3]))
     others: dict[str, Any] = {"k": k, "v": v, "table": table}
+    if table is not None:
+        check_tensor(NAME, "table", table)
     if table is not None and (table.dim() != 2 or table.shape[0] != n_heads or not table.is_floating_point()):
         raise ArgumentError(f"{NAME}: table", f"{table.dtype} of shape {tuple(table.shape)}", f"floating ({n_heads}, distances)")
     for name, pair, tail in (("cumulative", cumulative, (n_heads,)), ("documents", documents, ())):
-        for which, tensor, n in zip(("queries", "keys"), pair or (), (seqlen, n_keys), strict=bool(pair)):
+        if pair is not None and (not isinstance(pair, tuple | list) or len(pair) != 2):
+            raise ArgumentError(f"{NAME}: {name}", type(pair).__name__, "a pair: of the queries and of the keys")
+        for which, tensor, n in zip(("queries", "keys"), pair or (), (seqlen, n_keys), strict=False):
             check_shape(NAME, f"{name} of {which}", tensor, (batch, n, *tail))
             others[f"{name} of {which}"] = tensor
             if name == "documents" and tensor.dtype != torch.int64:
@@ -211,6 +232,8 @@ def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) 
 
 
 def _check_mask(mask: Mask, seqlen: int, n_keys: int, table: Tensor | None) -> None:
+    if not isinstance(mask, Mask):
+        raise ArgumentError(f"{NAME}: mask", repr(mask), "a Mask, or None")
     if mask.offset < 0:
         raise ArgumentError(f"{NAME}: mask.offset", mask.offset, ">= 0")
     if mask.sinks < 0 or mask.chunk < 0 or mask.high < -1:

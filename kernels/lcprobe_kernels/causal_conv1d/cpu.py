@@ -64,9 +64,12 @@ def backward(dy, x, weight, bias, initial, starts, kept, silu):
         rows, before = edges.rows[:, None], (edges.at < 0)[..., None]
         if initial is not None:
             place = (edges.at + width - 1).clamp_max(width - 2)
-            dinitial.index_put_((rows, place), dread.masked_fill(~before, 0), accumulate=True)
+            flat = (rows * (width - 1) + place).expand(dread.shape[:-1]).flatten()
+            passed = dread.masked_fill(~before, 0).flatten(0, -2)
+            dinitial.view(-1, dinitial.shape[-1]).index_add_(0, flat, passed)
             dread.masked_fill_(before, 0)
-        dx.index_put_((rows, edges.at.clamp_min(0)), dread, accumulate=True)
+        flat = (rows * seqlen + edges.at.clamp_min(0)).expand(dread.shape[:-1]).flatten()
+        dx.view(-1, dx.shape[-1]).index_add_(0, flat, dread.flatten(0, -2))  # in order; index_put_ adds in any
     return dx.to(x.dtype), dtaps.t().contiguous(), dbias, dinitial.to(x.dtype)
 
 

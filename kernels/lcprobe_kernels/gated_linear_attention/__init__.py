@@ -24,6 +24,7 @@ from lcprobe_kernels.errors import (
     ArgumentError,
     check_beside,
     check_first,
+    check_flag,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
@@ -66,11 +67,12 @@ def gated_linear_attention(
     derivative, which only `reference` has. An empty batch gives empty outputs.
 
     NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it; from it to
-    its document's end those of its head are NaN, never finite garbage. Not confined: gradients, which may be NaN in all of
-    the row; a GPU, where NaN may also fill its chunk and the documents after it.
+    its document's end, or to a token whose decay is 0 and so keeps nothing, those of its head are NaN, never finite garbage.
+    Not confined: gradients, which may be NaN in all of the row; a GPU, where NaN may also fill its chunk and later documents.
     """
     starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
+    check_flag(NAME, "return_state", return_state)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
         if q.shape[1] == 1:

@@ -22,6 +22,7 @@ from lcprobe_kernels.errors import (
     ArgumentError,
     check_beside,
     check_first,
+    check_flag,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
@@ -56,7 +57,8 @@ def ssd(
     """Scan a sequence of any length; accumulation and state in float32 (float64 for float64 inputs).
 
     x: (batch, seqlen, n_heads, head_dim). dt: (batch, seqlen, n_heads), before bias and softplus. A, D, dt_bias:
-    (n_heads,), A < 0. B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads. initial_state: (batch,
+    (n_heads,), A <= 0 (looked at on a CPU alone). B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads.
+    initial_state: (batch,
     n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a document and the state resets;
     or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed and rounding, nothing else.
 
@@ -71,6 +73,7 @@ def ssd(
     """
     starts = chosen_starts("ssd", x, starts, cu_seqlens, initial_state)
     _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
+    check_flag("ssd", "return_state", return_state)
     low, high = float(dt_limit[0]), float(dt_limit[1])
     wide = torch.promote_types(x.dtype, torch.float32)
     A, initial_state = A.to(wide), None if initial_state is None else initial_state.to(wide)
@@ -249,6 +252,9 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
         raise ArgumentError("ssd: B", f"shape {tuple(B.shape)}", allowed)
     check_beside("ssd", "dt", dt, (batch, seqlen, n_heads), ("x", x))
     check_beside("ssd", "A", A, (n_heads,), ("x", x))
+    looked_at = A.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to be waited for
+    if looked_at and bool(((A.detach() > 0) & A.detach().isfinite()).any()):
+        raise ArgumentError("ssd: A", "a positive number, under which states grow", "numbers <= 0")
     check_beside("ssd", "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
     check_beside("ssd", "C", C, tuple(B.shape), ("x", x))
     state = (batch, n_heads, head_dim, B.shape[3])
