@@ -166,7 +166,7 @@ def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tens
 
 
 def read(
-    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int
+    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int | None = None
 ) -> Iterator[tuple[list[int], Any, Tensor]]:
     """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
 

@@ -29,7 +29,8 @@ class Applied:
 
 def applicable(mapping: Mapping[str, Any], labels: list[str], patches: list[dict[str, Any]]) -> Applied:
     """One run of the grid without what does not apply to its model. Raises ConfigError for a model that cannot be read."""
-    asks = [[key for key in _keys(patch) if key in ENCODINGS or key in STATES] for patch in patches]
+    own = ["model.layout" in _keys(patch) for patch in patches]  # a level that makes the model means what it says of it
+    asks = [[] if o else [k for k in _keys(p) if k in ENCODINGS or k in STATES] for p, o in zip(patches, own, strict=True)]
     if not any(asks):
         return Applied(labels, patches)
     attention, recurrent = _has(mapping, patches)
