@@ -1,11 +1,13 @@
 """Facts for the report: what was trained, how it was matched and tuned, and what the tasks look like."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.choices import plain
 from lcprobe.config import to_yaml
+from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
@@ -101,6 +103,9 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         ids = episode.sequence(query)
         example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
         chances = {q.chance for q in episode.queries}
+        for index in range(1, 8):
+            with suppress(EpisodeError):  # a sample that does not fit says nothing about the others
+                chances |= {q.chance for q in made.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
     return TaskFacts(name, described(settings), chance, made.needs_lookup, example)
 

@@ -8,13 +8,12 @@ RULER's niah_multivalue asks for all values of a key in any order; no task of it
     The second value for falcon is      -> " 22094"
 
 All needles of all keys stand at places of their own, drawn alike, and every number is asked equally often. The number alone tells
-something: the first value of a key is often the first of all, the last the last. The stated chance is that of the likeliest place
-for the number, without a look at the key (0.5 for the first of 2 keys, 0.25 of 4); any value is right in 1 / (n_keys x repeats);
-a model that finds the key and cannot count scores 1 / repeats.
+something: the first value of a key is often the first of all, the last the last. The stated chance is that of the k-th value of
+some key, whichever: 1 / n_keys, which no place among all values exceeds. Any value is right in 1 / (n_keys x repeats); a model that
+finds the key and cannot count scores 1 / repeats.
 """
 
 from dataclasses import dataclass, replace
-from math import comb
 
 import numpy as np
 
@@ -61,15 +60,6 @@ class OrderedConfig:
         require(f"{at}.n_keys", self.n_keys, self.n_keys >= 1, ">= 1")
         require(f"{at}.repeats", self.repeats, 2 <= self.repeats <= len(ORDINALS), f"2 .. {len(ORDINALS)}")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
-
-
-def likeliest(number: int, repeats: int, n: int) -> float:
-    """Share of layouts in which a key's value `number` (from 0) stands at its likeliest place among n values.
-
-    Place p holds it where `number` of the key's values are among the p before it and the rest behind: hypergeometric.
-    """
-    places = range(number, n - repeats + number + 1)
-    return max(comb(p, number) * comb(n - 1 - p, repeats - 1 - number) for p in places) / comb(n, repeats)
 
 
 class Ordered:
@@ -129,7 +119,7 @@ class Ordered:
         absent = {"query_only": n, "no_needle": cfg.repeats}.get(control, 0)
         shown = range(absent, n)
         others = [needles[i].value for i in shown if i != asked]
-        question = question._replace(others=others, chance=1 / (len(others) + 1) if absent else likeliest(number, cfg.repeats, n))
+        question = question._replace(others=others, chance=1 / (len(others) + 1) if absent else 1 / cfg.n_keys)
 
         before = [bos_piece(tok)]
         fixed = fixed_tokens(before, [needles[i].whole for i in shown], [question])
