@@ -197,7 +197,7 @@ class Hand:
         hit = [np.array(pool.sharing(self._forms), dtype=np.int64) for pool in pools]
         places = np.arange(min(n + sum(map(len, hit)), self._most))
         keys, values = (
-            numbers[~np.isin(numbers, out)] if len(out) else numbers
+            numbers[~np.isin(numbers, out, kind="sort")] if len(out) else numbers  # a few: no table of all numbers
             for numbers, out in zip((self._key(places), self._value(places)), hit, strict=True)
         )
         n = min(n, len(keys), len(values))
