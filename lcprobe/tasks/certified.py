@@ -35,7 +35,7 @@ def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
 
 def _new_words(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int) -> dict[bytes, None]:
     """Ids, as bytes, of the words that hold the tokens before and after each joint, without those seen before; in order."""
-    edges, seen, tokens, n = tokenizer.edges, tokenizer.seen_words, memoryview(ids), len(ids)
+    edges, seen, tokens, n = tokenizer.edges, tokenizer.seen_words, memoryview(ids.data), len(ids)
     new: dict[bytes, None] = {}
     done = first  # words before this token are checked
     for joint in sorted(joints):
