@@ -153,7 +153,7 @@ def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 def _peer(preset: str, length: int, tokenizer: PreTrainedTokenizerFast | None) -> tuple[float, float] | None:
     """Seconds of lm-eval's set-up, and a sample; None where it is not asked."""
-    name, samples = preset.split("/")[1], PEER_SAMPLES.get(length)
+    name, samples = preset.split("/")[-1], PEER_SAMPLES.get(length)
     if (name, length) == LONGEST[:2]:
         samples = LONGEST[2]
     if tokenizer is None or name not in PEERS or samples is None:

@@ -14,6 +14,8 @@ SHORT = 256
 REMEMBERED = 200_000
 """Words remembered at most."""
 
+STARTS = OPENS | LONE
+
 
 def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
     """Whether re-encoding the text around each joint gives the same ids (n,); short sequences are checked whole."""
@@ -58,9 +60,9 @@ def _new_words(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: 
 def _begins_word(tokens: memoryview, at: int, edges: bytes) -> bool:
     """A space between two characters that are none stands first in this token."""
     edge = edges[tokens[at]]
-    if not edge & (OPENS | LONE) or not edges[tokens[at - 1]] & CLOSES:
+    if not edge & STARTS or not edges[tokens[at - 1]] & CLOSES:
         return False
-    return bool(edge & OPENS) or (at + 1 < len(tokens) and bool(edges[tokens[at + 1]] & FILLED))
+    return edge & OPENS > 0 or (at + 1 < len(tokens) and edges[tokens[at + 1]] & FILLED > 0)
 
 
 def _windows(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int, reach: int = 8) -> list[list[int]]:

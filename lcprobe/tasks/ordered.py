@@ -9,8 +9,8 @@ RULER's niah_multivalue asks for all values of a key in any order; no task of it
 
 All needles of all keys stand at places of their own, drawn alike, and every number is asked equally often. The number alone tells
 something: the first value of a key is often the first of all, the last the last. The stated chance is that of the k-th value of
-some key, whichever: 1 / n_keys, which no place among all values exceeds. Any value is right in 1 / (n_keys x repeats); a model that
-finds the key and cannot count scores 1 / repeats.
+some key, whichever: 1 / n_keys, which no place among all values exceeds. Any value is right in 1 / (n_keys x repeats); a model
+that finds the key and cannot count scores 1 / repeats.
 """
 
 from dataclasses import dataclass, replace

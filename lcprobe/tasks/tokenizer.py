@@ -18,6 +18,8 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
 
 ANCHOR = "a"
+FEW = 64
+"""Texts that are encoded one by one: other cores have to be woken."""
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
 SPACES = " Ġ▁"
 """A space, as vocabularies spell it."""
@@ -96,8 +98,9 @@ class Tokenizer:
         return made
 
     def pieces(self, texts: list[str]) -> list[np.ndarray]:
-        """The pieces of many texts, on all cores; not remembered. Raises EpisodeError as `piece` does."""
-        n, made = len(self._anchor), self.encode_batch([ANCHOR + text for text in texts])
+        """The pieces of texts, many of them on all cores; not remembered. Raises EpisodeError as `piece` does."""
+        encode = self.encode_batch if len(texts) > FEW else lambda few: [self.encode(text) for text in few]
+        n, made = len(self._anchor), encode([ANCHOR + text for text in texts])
         for text, ids in zip(texts, made, strict=True):
             if ids[:n].tolist() != self._anchor or len(ids) == n:
                 raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
