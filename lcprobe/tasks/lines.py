@@ -200,7 +200,7 @@ class Hand:
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values by number, n or as many as there are: in dealt order, so that more begin with fewer."""
         pools = self._bank.keys, self._bank.values
-        hit = [np.array(pool.sharing(self._forms), dtype=np.int64) for pool in pools]
+        hit = [pool.sharing(self._forms) for pool in pools]
         places = np.arange(min(n + sum(map(len, hit)), self._most))
         keys, values = (
             numbers[_without(out, len(pool.strings))[numbers]]
