@@ -40,7 +40,7 @@ def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, re
     c = entering.shape[1]
     steps.masked_fill_(_chunked(halted, c, q), float("nan"))
     log += (steps * 0).cumsum(2)
-    into = after[:, q - 1 : (c - 1) * q : q].reshape(len(x), c - 1, g, 1, entering.shape[-1])
+    into = after[:, q - 1 : (c - 1) * q : q].reshape(entering.shape[0], c - 1, g, 1, entering.shape[-1])
     entering[:, 1:].masked_fill_(into, float("nan"))
     if initial is not None:
         entering[:, 0] = _inner_state(initial, g)
