@@ -1,7 +1,9 @@
 """Declared comparisons, each paired by sample: length, place in the context, format, model against model.
 
-One exact test serves all: the sign-flip test on each sample's difference (McNemar's exact test where a sample is one trial),
-beside an interval of the mean difference over samples. Holm's correction inside families that are fixed before looking:
+Exact tests: signs of each sample's difference (McNemar's where a sample is one trial) where the two sides are alike but for one
+factor; for places in the context, where a start of one depth stands against a middle of three, every way of putting a sample's
+answers on its depths. Beside them stands an interval of the mean difference over samples. Holm's correction inside families
+that are fixed before looking:
 
     M on T              lengths past the base against the base; ends - middle, start - middle, end - middle at every length;
                         formats that differ in one factor, at every length: one false claim about M on T in twenty such pairs
@@ -24,7 +26,7 @@ import numpy as np
 from lcprobe.analysis.cells import Estimate, Format, Measured, Refused, Slice, Where
 from lcprobe.analysis.extrapolation import base_length, floor_or_ceiling
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
-from lcprobe.analysis.intervals import difference_bounds, holm, sign_flip, welch_bounds
+from lcprobe.analysis.intervals import difference_bounds, exchanged, holm, sign_flip, welch_bounds
 
 ALPHA = 0.05
 AS_TRAINED = "none"
@@ -165,8 +167,20 @@ def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) ->
                 made.append(replace(blank, refused=state))
             else:
                 weight = half if len(ends) == 2 else Fraction(1)
-                made.append(tested(blank, [(weight, whole.only(e)) for e in ends], whole.only(middle)))
+                found = tested(blank, [(weight, whole.only(e)) for e in ends], whole.only(middle))
+                made.append(replace(found, p=_exchangeable(whole, ends, middle)) if found.refused is None else found)
     return made
+
+
+def _exchangeable(whole: Slice, ends: list[list[float]], middle: list[float]) -> float:
+    """p that a sample's answers do not depend on depth: ends and middle differ in size, so that signs are no fair coin."""
+    groups = [*ends, middle]
+    sides = [next((i for i, group in enumerate(groups) if depth in group), None) for depth in whole.depths]
+    used = [at for at, side in enumerate(sides) if side is not None]
+    shares = [Fraction(1, len(ends) * len(group)) for group in ends] + [Fraction(-1, len(middle))]
+    scale = math.lcm(*(share.denominator for share in shares))
+    weights = [int(share * scale) for share in shares]
+    return exchanged(whole.hits[used].T, [side for side in sides if side is not None], weights)
 
 
 def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:

@@ -57,7 +57,8 @@ METHODS = (
     "interval of the difference allows (Fieller). Reach and half-life: cluster bootstrap over samples, "
     f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %.",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
-    "one trial. p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
+    "one trial; for places in the context an exact test over every way of putting a sample's answers on its depths. "
+    "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
     "model and task; models on a task over depths; models on a task cell by cell; extensions "
     "of the models on a task. Resolved means p < 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "

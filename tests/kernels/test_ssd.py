@@ -235,7 +235,7 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(pat
                 *(i[k] for k in NAMES[:7]), initial_state=i["initial_state"], starts=starts, chunk_size=16, return_state=True
             )
 
-    want, want_state = run({k: v.nan_to_num(0.5, 0.5) for k, v in inputs.items()})
+    want, want_state = run({k: v.nan_to_num(-0.5, -0.5) for k, v in inputs.items()})
     y, state = run(inputs)
     hit = torch.zeros(y.shape, dtype=torch.bool, device=DEVICE)
     hit[:, at:end, heads] = whole
