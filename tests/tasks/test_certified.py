@@ -46,7 +46,7 @@ def test_only_vocabularies_of_words_are_certified_by_words():
 
 
 @pytest.mark.parametrize("which", MAKERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_it_says_what_the_whole_text_says(which, data):
     tok, ids = encoded(which)
