@@ -8,6 +8,7 @@ study.
 
 import csv
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -214,7 +215,7 @@ def quiet_row(name: str, task: str, found: list[list[str]]) -> dict[str, Any]:
     """One row: how many seeds have no alarm, and what kinds the others have."""
     quiet, seeds = sum(not alarms for alarms in found), len(found)
     low, high = wilson(quiet, seeds)
-    kinds = Counter(alarm.split(":")[0].rstrip("0123456789 ") for alarms in found for alarm in alarms)
+    kinds = Counter(re.split(r"[\d:]", alarm)[0].strip() for alarms in found for alarm in alarms)
     heard = f" (alarms: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common(4))})" if kinds else ""
     return {
         "planted": f"nothing: {name}",
