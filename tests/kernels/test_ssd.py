@@ -395,9 +395,3 @@ def test_a_nan_in_a_sequence_of_one_chunk_stays_behind_its_token(seqlen):
     want, _ = reference(*given)
     assert torch.equal(y.isnan(), want.isnan())
     assert y.isnan().any()
-
-
-def test_growing_states_are_refused():
-    inputs = draw_inputs((1, 4, (2, 1), (3, 5)), seed=3, dtype=torch.float32)
-    with pytest.raises(ValueError, match="ssd: A: given a positive number"):
-        ssd(inputs["x"], inputs["dt"], -inputs["A"].abs() * 0 + 1, inputs["B"], inputs["C"])

@@ -39,14 +39,7 @@ def run(
         return s
 
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        at = i + mask.offset
-        distance = at - j
-        found = distance >= max(mask.low, 0)
-        if mask.high >= 0:
-            found = found & ((distance < mask.high) | (j < mask.sinks))
-        if mask.chunk:
-            before = at // mask.chunk - j // mask.chunk
-            found = found & (before >= mask.chunk_low) & (before < mask.chunk_high)
+        found = mask.sees(i, j)
         return found if documents is None else found & (documents[0][b, i] == documents[1][b, j])
 
     rows = None if documents is None else q.shape[0]

@@ -30,7 +30,11 @@ class Mask:
 
     def visible(self, rows: Tensor, keys: Tensor) -> Tensor:
         """rows: (n,) and keys: (m,) int64 -> (n, m) bool."""
-        at = rows[:, None] + self.offset
+        return self.sees(rows[:, None], keys)
+
+    def sees(self, rows: Tensor, keys: Tensor) -> Tensor:
+        """rows and keys: int64 that broadcast -> whether each row sees its key."""
+        at = rows + self.offset
         distance = at - keys
         seen = distance >= max(self.low, 0)
         if self.high >= 0:
