@@ -135,7 +135,7 @@ class Copying:
             raise TooShort(factors.length, fixed, f"a string of {len(string)} tokens and its question")
         start = stream.window(offset, room) if room else offset
         cuts = [Cut(0, 1.0 if control == "zero_distance" else factors.depth, needle)] if shown else []
-        context = in_text(stream, start, room, cuts, 0)
+        context = in_text(stream, start, room, cuts)
         every = max(16, len(string) // MAX_JOINTS)
         inner = {0: [*range(len(opening), len(needle.whole), every), len(needle.whole) - len(close)]}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lcprobe.files import digest_bytes
 
-SUITE = "3"
+SUITE = "4"
 """Version of the suite: part of every draw, so that numbers of different suites never mix."""
 
 

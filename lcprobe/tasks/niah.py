@@ -161,7 +161,7 @@ class NIAH:
             context = in_lines(lines, np.arange(len(lines)), stream.take(start, left), cuts, 0)
             values_near, n_lines = list(lines.values), len(lines)
         else:
-            context = in_text(stream, start, room, cuts, 0)
+            context = in_text(stream, start, room, cuts)
         order = [index for _, index in context if index is not None]
         _, questions = self._questions(keys, needles, order, control)  # several values: asked in order of appearance
         asked: set[int] = set()

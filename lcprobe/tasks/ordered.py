@@ -127,7 +127,7 @@ class Ordered:
         if room < 0:
             raise TooShort(factors.length, fixed, f"{n} needles")
         start = stream.window(offset, room) if room else offset
-        context = in_text(stream, start, room, [Cut(i, float(depths[i]), needles[i]) for i in shown], -1)
+        context = in_text(stream, start, room, [Cut(i, float(depths[i]), needles[i]) for i in shown])
         inner = {i: needle.joints for i, needle in enumerate(needles)}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner, asked)
 

@@ -1,6 +1,6 @@
 """Placing needles in a haystack: the needle parts, the text that is cut for them, and lines that look like them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -98,12 +98,17 @@ def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
     return table[order][used[order]]
 
 
-def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: int) -> list[Part]:
-    """The window of `room` tokens with every needle at the word nearest its depth."""
+def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut]) -> list[Part]:
+    """The window of `room` tokens with every needle at the word nearest its depth, its share of the window.
+
+    The same rule for all of them, the asked one too: a place that made up for the needles before it would stand nearer to one
+    of them more often than the others do, and a guess could choose by that. Needles that share a word stand in order of depth.
+    """
     text = stream.take(start, room)
     parts: list[Part] = []
     done = 0
-    for place, cut in _in_order(cuts, asked, room, lambda at: stream.cut_near(start, room, at)):
+    for cut in sorted(cuts, key=lambda c: c.depth):
+        place = stream.cut_near(start, room, round(min(cut.depth, 1) * room))
         if place > done:
             parts.append((text[done:place], None))
         parts.append((cut.needle.whole, cut.index))
@@ -111,28 +116,6 @@ def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut], asked: 
     if done < room:
         parts.append((text[done:], None))
     return parts
-
-
-def _in_order(cuts: list[Cut], asked: int, room: int, snap: Callable[[int], int]) -> list[tuple[int, Cut]]:
-    """Needles in order of appearance, each with the haystack tokens before it. snap: where the haystack may be cut.
-
-    The asked one stands where `depth` of all other tokens, needles included, come before it. Its rank among the needles is
-    that of its depth among theirs, so that over an even spread of depths every rank is equally likely: a rank that fitted the
-    depth better would be a middle one too often. The others stand at their share of the haystack wherever the asked one is,
-    or directly beside it where they would end up on its other side.
-    """
-    mine = next((c for c in cuts if c.index == asked), None)
-    others = sorted((c for c in cuts if c.index != asked), key=lambda c: c.depth)
-    places = [snap(round(min(c.depth, 1) * room)) for c in others]
-    if mine is None:
-        return list(zip(places, others, strict=True))
-    sizes = [len(c.needle.whole) for c in others]
-    rank = sum(c.depth < mine.depth for c in others)
-    wanted = round(mine.depth * (room + sum(sizes))) - sum(sizes[:rank])
-    place = snap(min(max(wanted, 0), room))
-    before = [(min(at, place), c) for at, c in zip(places[:rank], others[:rank], strict=True)]
-    after = [(max(at, place), c) for at, c in zip(places[rank:], others[rank:], strict=True)]
-    return [*before, (place, mine), *after]
 
 
 class Lines(Protocol):

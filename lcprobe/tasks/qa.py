@@ -172,7 +172,7 @@ class World:
             context = in_lines(filled, lines, stream.take(start, left), cuts, 0)
         else:
             start = stream.window(offset, room) if room else offset
-            context = in_text(stream, start, room, cuts, 0)
+            context = in_text(stream, start, room, cuts)
         inner = {i: needles[i].joints for i in order}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 

@@ -132,7 +132,7 @@ class Semantic:
         if room < 0:
             raise TooShort(factors.length, fixed, f"{len(shown)} needles")
         start = stream.window(offset, room) if room else offset
-        context = in_text(stream, start, room, [Cut(i, depths[i], needles[i]) for i in shown], 0)
+        context = in_text(stream, start, room, [Cut(i, depths[i], needles[i]) for i in shown])
         inner = {i: (needle.joints[1],) for i, needle in enumerate(needles)}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 

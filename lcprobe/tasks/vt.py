@@ -124,7 +124,7 @@ class VT:
             raise TooShort(factors.length, fixed, f"{cfg.chains} chains of {size} statements")
         start = stream.window(offset, room) if room else offset
         cuts = [Cut(i, depths[i], statements[i]) for i in order]
-        context = in_text(stream, start, room, cuts, 0)
+        context = in_text(stream, start, room, cuts)
         inner = {i: statements[i].joints for i in order}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 

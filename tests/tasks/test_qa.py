@@ -125,7 +125,7 @@ def test_the_asked_fact_stands_where_it_should_and_the_first_hop_anywhere(materi
     for index in range(80):
         for depth in (0.0, 0.5, 1.0):
             e = qa.episode(factors("corpus", 1000, depth, index))
-            assert abs(e.realised_depth - depth) < 0.03
+            assert abs(e.realised_depth - depth) < 0.08  # as many facts before it as there happen to be
             if depth == 0.5:
                 ranks.append(e.queries[0].via[0] / 1000)
     assert 0.35 < np.mean(ranks) < 0.65

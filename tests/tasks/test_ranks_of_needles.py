@@ -69,3 +69,19 @@ def test_the_string_that_is_asked_for_is_as_free_as_the_others(tokenizer):
         made = draw_strings(StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 0, 5000, "value")
         firsts.append(sorted(made).index(made[0]))
     assert stats.chisquare(np.bincount(firsts, minlength=3)).pvalue > 1e-4
+
+
+def test_needles_with_nothing_between_them_are_no_likelier_asked(materials):
+    niah = NIAH(build(NIAHConfig, {"n_keys": 4, "digits": 4}, "task"), materials)
+    for length in (96, 160):
+        touching, hits = 0, 0.0
+        for i in range(1200):
+            e = niah.episode(Factors(Formats("corpus", "words", "numbers"), length, Stream("depth", i).uniform(1)[0], i))
+            near = [
+                any(abs(a - d) <= 2 or abs(b - c) <= 2 for c, d in e.needles if (c, d) != (a, b)) for a, b in e.needles
+            ]
+            touching += any(near)
+            mine = [n for n, (a, b) in zip(near, e.needles, strict=True) if a <= e.queries[0].needle < b]
+            hits += sum(mine) / sum(near) if any(near) else 0.0
+        assert touching > 100
+        assert abs(hits / touching - 0.25) < 4 * (0.25 * 0.75 / touching) ** 0.5
