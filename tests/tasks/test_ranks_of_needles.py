@@ -77,9 +77,7 @@ def test_needles_with_nothing_between_them_are_no_likelier_asked(materials):
         touching, hits = 0, 0.0
         for i in range(1200):
             e = niah.episode(Factors(Formats("corpus", "words", "numbers"), length, Stream("depth", i).uniform(1)[0], i))
-            near = [
-                any(abs(a - d) <= 2 or abs(b - c) <= 2 for c, d in e.needles if (c, d) != (a, b)) for a, b in e.needles
-            ]
+            near = [any(abs(a - d) <= 2 or abs(b - c) <= 2 for c, d in e.needles if (c, d) != (a, b)) for a, b in e.needles]
             touching += any(near)
             mine = [n for n, (a, b) in zip(near, e.needles, strict=True) if a <= e.queries[0].needle < b]
             hits += sum(mine) / sum(near) if any(near) else 0.0
