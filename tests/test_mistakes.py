@@ -1,7 +1,9 @@
 """Mistakes in configs and command lines: exit code 2 and one line that names the key, never a traceback, nothing written."""
 
 import pytest
+import tokenizers
 import yaml
+from tokenizers import decoders, models, pre_tokenizers
 
 from lcprobe.studies.commands import data_main, evaluate_main, train_main
 
@@ -227,3 +229,44 @@ def test_what_is_not_finite_is_no_number(tmp_path, capsys, override, key):
 @pytest.mark.parametrize("override", ["data.corpus=[elsewhere]", "train.tokens=99999", "seed=3", "model.d_model=8"])
 def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsys, override):
     one_line(evaluate_main([str(tmp_path), override]), capsys, override.split("=")[0].split(".")[0], "as it was trained")
+
+
+@pytest.fixture(scope="module")
+def without_digits(tmp_path_factory):
+    """A tokenizer of bytes that lacks those of the digits."""
+    path = tmp_path_factory.mktemp("tokenizer") / "letters.json"
+    letters = [c for c in sorted(pre_tokenizers.ByteLevel.alphabet()) if not c.isdigit()]
+    words = [f"Ġ{c}" for c in letters if c.isascii() and c.isalpha()]
+    vocab = {c: i for i, c in enumerate([*letters, *words])}
+    inner = tokenizers.Tokenizer(models.BPE(vocab, [("Ġ", word[1]) for word in words]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.save(str(path))
+    return path
+
+
+def test_a_tokenizer_of_single_characters_is_named(tmp_path, capsys):
+    inner = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    inner.save(str(tmp_path / "bytes.json"))
+    arguments = ["configs/quickstart.yaml", f"data.folder={tmp_path}/data", f"data.tokenizer={tmp_path}/bytes.json", "--cheat"]
+    one_line(evaluate_main(arguments), capsys, "data.tokenizer", "single characters")
+
+
+@pytest.mark.parametrize("command", ["train", "cheat"])
+def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_written(tmp_path, capsys, command, without_digits):
+    arguments = [
+        "configs/quickstart.yaml",
+        "study.tuned_by=null",
+        f"study.folder={tmp_path}/runs",
+        f"data.folder={tmp_path}/data",
+    ]
+    if command == "train":
+        one_line(train_main([*arguments, f"data.tokenizer={without_digits}"]), capsys, "formats.value", str(without_digits))
+        given = ["data.mixture.0.lengths=[0.125]", "train.lr=0.01"]
+        one_line(train_main([*arguments, *given]), capsys, "data.mixture[0].episodes.lines", "at least")
+    else:
+        one_line(
+            evaluate_main([*arguments, f"data.tokenizer={without_digits}", "--cheat"]), capsys, "formats.value", "letters.json"
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -124,6 +124,20 @@ def same_question(sight: Sight, lessons: Lessons, draw: Stream) -> str:
     return _most(lessons.answers_by_question.get(asked, Counter()), sight, lessons, draw)
 
 
+def crowded(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value with the least text between it and another."""
+    gaps = _gaps(sight)
+    least = min(gaps.values(), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if gaps[v] == least)), lessons, draw)
+
+
+def lone(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+    """The value with the most text between it and the nearest other one."""
+    gaps = _gaps(sight)
+    most = max(gaps.values(), default=0)
+    return random_value(replace(sight, values=tuple(v for v in sight.values if gaps[v] == most)), lessons, draw)
+
+
 POLICIES: Mapping[str, Policy] = {
     policy.__name__: policy
     for policy in (
@@ -143,6 +157,8 @@ POLICIES: Mapping[str, Policy] = {
         least_familiar,
         most_frequent_of_last_n,
         same_question,
+        crowded,
+        lone,
     )
 }
 
@@ -210,6 +226,16 @@ def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, I
 def solvers(task: object) -> tuple[str, ...]:
     """Policies that do just what a task asks, which is then no cheating: counting words solves a task of counting words."""
     return getattr(task, "solved_by", ())
+
+
+def _gaps(sight: Sight) -> dict[Found, int]:
+    """Characters from a place of each value to the nearest place of another."""
+    places = sorted(((at, v) for v in sight.values for at in v.places), key=lambda p: p[0])
+    gaps = dict.fromkeys(sight.values, places[-1][0] if places else 0)
+    for (at, one), (then, other) in zip(places, places[1:], strict=False):
+        if one is not other:
+            gaps[one], gaps[other] = min(gaps[one], then - at), min(gaps[other], then - at)
+    return gaps
 
 
 def _listed(items: tuple[Found, ...]) -> str:

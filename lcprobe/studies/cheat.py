@@ -17,6 +17,7 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import write_json
 from lcprobe.probing.cheating import POLICIES, cheat, solvers
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.studies.rehearsal import rehearse
 from lcprobe.studies.study import print_rows
 from lcprobe.tasks.episode import SUITE
 
@@ -39,6 +40,7 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     """
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
+    rehearse(config, training=False)
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)

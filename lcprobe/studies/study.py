@@ -11,6 +11,7 @@ from lcprobe.config import to_yaml
 from lcprobe.files import write_atomic, write_json
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.plan import StudyPlan, make_plan, matching_table
+from lcprobe.studies.rehearsal import rehearse
 from lcprobe.studies.run import train_run
 from lcprobe.studies.sweep import planned_rates, spread_of, tune
 from lcprobe.training.ranks import is_main
@@ -39,6 +40,8 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     keep_memory()
     plan = print_plan(mapping) if is_main() else make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
+    for config in {repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)}.values():
+        rehearse(config, training=True)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
     runs, sweep = tune(plan)

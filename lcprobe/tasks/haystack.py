@@ -34,10 +34,13 @@ class TokenStream:
     def __init__(self, name: str, text: str, ids: np.ndarray, offsets: np.ndarray, tokenizer: Tokenizer):
         """text, with ids (n,) and the character at which each token starts (n,); trimmed to begin and end at words.
 
-        Raises EpisodeError when the text has no two word boundaries.
+        Raises EpisodeError when the text has no two word boundaries, and for a tokenizer that cannot tell any.
         """
         opens = tokenizer.opens_word[ids] & ~np.concatenate([[False], tokenizer.is_blank[ids[:-1]]])
         where = np.flatnonzero(opens)
+        if not tokenizer.opens_word.any():
+            allowed = "one with tokens that hold a space and what follows it: texts are cut there"
+            raise EpisodeError("data.tokenizer", "a tokenizer of single characters", allowed)
         if len(where) < 2:
             raise EpisodeError(f"haystack {name}", f"{len(ids)} tokens", "a text of at least two words")
         lo, hi = int(where[0]), int(where[-1])
