@@ -7,8 +7,9 @@ residual stream, an own norm before each MLP, tied head, output projections scal
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
 from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
@@ -107,6 +108,14 @@ class Block(nn.Module):
         return self.mixer.new_state(batch)
 
 
+class Selection(Protocol):
+    """Cuts a prompt into what is read in its place."""
+
+    def pieces(self, prompt: np.ndarray, room: int) -> list[np.ndarray]:
+        """prompt: (n,) ids; room: tokens that follow it. -> one piece or several, one of which is answered from."""
+        ...
+
+
 class LanguageModel(nn.Module):
     """A causal language model of blocks.
 
@@ -126,6 +135,8 @@ class LanguageModel(nn.Module):
             with inside("model.positional"):
                 self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
         self.positions = None if config.positions is None else _drawn(config.positions)
+        self.selection: Selection | None = None
+        """How prompts are read in pieces, where an extension says so."""
         blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(d_model, config.norm_eps)
