@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cheating_peer, coverage, episodes, exactness, generation, kernels, planted, sharing, throughput
+from benchmarks import cheating, cheating_peer, coverage, episodes, exactness, generation, kernels, planted, sharing, throughput
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
@@ -29,6 +29,7 @@ BENCHMARKS = {
     "sharing": sharing,
     "planted": planted,
     "coverage": coverage,
+    "cheating": cheating,
     "cheating_peer": cheating_peer,
 }
 DEFAULT = ("kernels", "throughput", "episodes")
