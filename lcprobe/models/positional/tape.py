@@ -14,7 +14,8 @@ at zero: RoPE, exactly. The form of the update and its sizes are those of the au
 - A layer updates what the layer before it handed on, and x is its own input. There the update ends a layer and x is what its MLP
   makes; the last layer's is read by nobody. So no parameter here is idle, a layer needs no MLP, and blocks without TAPE hand
   everything on untouched. In the first layer a = e: a token has attended to itself alone.
-- mix is a number a head, which is all that the code's einsum keeps of its n_heads x n_heads matrix.
+- mix is a number a head, which is all that the code's einsum keeps of its n_heads x n_heads matrix. The code starts W1 at zero
+  and not W2: the same function at first, and W2 gets the first gradients.
 - Where query heads share a key head, each reads it through its own e; the code has as many of both.
 - e keeps the form in which RoPE starts it, under these updates; blocks of other shapes than 2 x 2 are not built.
 
