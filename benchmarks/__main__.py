@@ -14,7 +14,19 @@ from typing import Any
 
 import torch
 
-from benchmarks import cheating_peer, coverage, episodes, exactness, generation, kernels, oracles, planted, sharing, throughput
+from benchmarks import (
+    cheating,
+    cheating_peer,
+    coverage,
+    episodes,
+    exactness,
+    generation,
+    kernels,
+    oracles,
+    planted,
+    sharing,
+    throughput,
+)
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
@@ -30,6 +42,7 @@ BENCHMARKS = {
     "planted": planted,
     "coverage": coverage,
     "oracles": oracles,
+    "cheating": cheating,
     "cheating_peer": cheating_peer,
 }
 DEFAULT = ("kernels", "throughput", "episodes")

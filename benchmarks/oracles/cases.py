@@ -62,23 +62,29 @@ def made(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadSh
     return encoding.to(dtype).requires_grad_(False)
 
 
-def drawn(dtype: torch.dtype = torch.float64, n: int = N, shape: HeadShape = SHAPE) -> list[Tensor]:
+def drawn(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
     """q, k, v and x: (2, n, heads, head_dim) each, x (2, n, d_model)."""
     g = torch.Generator().manual_seed(0)
-    sizes = [(h, shape.head_dim) for h in (shape.n_heads, shape.n_kv_heads, shape.n_kv_heads)] + [(shape.d_model,)]
+    sizes = [(h, SHAPE.head_dim) for h in (SHAPE.n_heads, SHAPE.n_kv_heads, SHAPE.n_kv_heads)] + [(SHAPE.d_model,)]
     return [torch.randn(2, n, *size, generator=g, dtype=torch.float64).to(dtype) for size in sizes]
 
 
-def outputs(e: PositionalEncoding, inputs: list[Tensor], where: Where | None = None, window: int | None = None) -> Tensor:
+def outputs(e: PositionalEncoding, inputs: list[Tensor], window: int | None = None) -> Tensor:
     """What a layer makes of queries, keys, values and x; of absolute encodings, what they make of x."""
     q, k, v, x = inputs
-    where = Where(torch.arange(x.shape[1]), length=x.shape[1]) if where is None else where
+    where = Where(torch.arange(x.shape[1]), length=x.shape[1])
     if e.family == "absolute":
         return e.on_embedding(x, where)
-    terms = e.token_terms(x, where, None)
-    if not e.caches_raw_keys:
-        q, k = e.on_qk(q, k, where, terms)
-    return e.attend(q, Keys(k, v, where.positions, where, terms, window=window, consecutive=where.consecutive))[0]
+    if e.stream is None:
+        terms = e.token_terms(x, where, None)
+        if not e.caches_raw_keys:
+            q, k = e.on_qk(q, k, where, terms)
+        return e.attend(q, Keys(k, v, where.positions, where, terms, window=window))[0]
+    out, stream = q, None
+    for _ in range(2):  # the second layer reads what the first handed on
+        keys = Keys(k, v, where.positions, where, e.read(x, where, stream), window=window)
+        out, stream = e.handed(e.attend(q, keys)[0], keys)
+    return out
 
 
 def given(

@@ -236,6 +236,22 @@ def dape(g: Given) -> Tensor:
     return softmaxed(g, g.scores + bias + (hidden @ g.p["out_weight"].T + g.p["out_bias"]).movedim(-1, 1))
 
 
+def tape(g: Given) -> Tensor:
+    """Of two layers with the same inputs: the second reads what the first hands on. (c, s) of a pair are one complex number."""
+    theta, out = series(g.c.base, int(g.q.shape[3] * g.c.fraction)), g.q
+    pairs, angle = len(theta), g.at[:, None] * theta
+    e = torch.polar(torch.ones_like(angle), angle)[None, :, None].expand(len(g.q), -1, g.q.shape[2], -1)
+    a, plain = e, torch.einsum("bihd,bjhd->bhij", g.q[..., 2 * pairs :], g.k[..., 2 * pairs :])
+    for _ in range(2):
+        e = e + g.p["mix"][:, None] * a
+        hidden = torch.einsum("wg,bigm->biwm", g.p["up"].to(e.dtype), e) * F.silu(g.x @ g.p["gate"].T)[..., None]
+        e = e + torch.einsum("hw,biwm->bihm", g.p["down"].to(e.dtype), hidden)
+        scores = torch.einsum("bihm,bjhm->bhij", paired(g.q, pairs) * e, (paired(g.k, pairs) * e).conj()).real + plain
+        weights = (scores * g.q.shape[3] ** -0.5).masked_fill(~g.seen, -math.inf).softmax(-1)
+        out, a = torch.einsum("bhij,bjhd->bihd", weights, g.v), torch.einsum("bhij,bjhm->bihm", weights.to(e.dtype), e)
+    return out
+
+
 def learned(g: Given) -> Tensor:
     return g.x + g.p["rows"][g.at.long()]
 
@@ -271,5 +287,6 @@ FORMULAS: dict[str, Callable[[Given], Tensor]] = {
     "stick_breaking": stick_breaking,
     "path": path,
     "dape": dape,
+    "tape": tape,
 }
 """Outputs of attention, (batch, n, n_heads, head_dim); of the two absolute ones, the embedding with its positions, as x."""

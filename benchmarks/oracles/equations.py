@@ -19,6 +19,7 @@ KINDS: list[dict[str, Any]] = [
     *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),
     {"type": "learned", "max_length": N},
     {"type": "rope", "fraction": 0.5},
+    {"type": "tape", "fraction": 0.5, "width": 3},
     {"type": "alibi", "learned": True},
     {"type": "t5", "n_buckets": 8, "max_distance": 11},
     {"type": "kerple", "kernel": "power"},

@@ -5,7 +5,7 @@ residual stream, an own norm before each MLP, tied head, output projections scal
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -89,19 +89,30 @@ class Block(nn.Module):
         self.mlp = SwiGLU(d_model, d_ff) if mlp else None
 
     def forward(
-        self, update: Tensor, residual: Tensor | None, where: Where, state: Any, compute: torch.dtype
-    ) -> tuple[Tensor, Tensor, Any]:
+        self,
+        update: Tensor,
+        residual: Tensor | None,
+        where: Where,
+        state: Any,
+        compute: torch.dtype,
+        streams: Mapping[Hashable, Tensor],
+    ) -> tuple[Tensor, Tensor, Any, Mapping[Hashable, Tensor]]:
         """update: (batch, seqlen, d_model), what the block before adds to the residual stream; this block's norm adds it.
 
-        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in. Returns
-        this block's update, the stream without it, and the state.
+        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in; streams: what
+        encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the streams.
         """
         normed, residual = self.norm.added(update, residual)
-        update, state = self.mixer(normed.to(compute), where, state)
+        stream = getattr(self.mixer, "stream", None)
+        if stream is None:
+            update, state = self.mixer(normed.to(compute), where, state)
+        else:
+            update, state, handed = self.mixer.streaming(normed.to(compute), where, state, streams.get(stream))
+            streams = {**streams, stream: handed}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
             update = self.mlp(normed.to(compute))
-        return update, residual, state
+        return update, residual, state, streams
 
     def new_state(self, batch: int) -> State:
         """The mixer's state before a sequence's first token."""
@@ -163,9 +174,10 @@ class LanguageModel(nn.Module):
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[Any] = []
-        residual = None
+        residual, streams = None, {}
         for i, block in enumerate(self.blocks):
-            x, residual, after = block(x, residual, where, None if state is None else state.layers[i], compute)
+            before = None if state is None else state.layers[i]
+            x, residual, after, streams = block(x, residual, where, before, compute, streams)
             states.append(after)
         x = self.norm.added(x, residual)[0].to(compute)
         if state is None:

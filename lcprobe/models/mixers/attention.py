@@ -5,6 +5,7 @@ joint q, k, v (with bias, without activation) is Mamba2Attention's (state-spaces
 release, the convolution's history in the state is what went *into* it, so decoding equals the full forward pass.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,8 +149,20 @@ class Attention(nn.Module):
         self.positional, self.temperature = positional, temperature
         self.window, self.sinks = config.window, config.sinks
 
+    @property
+    def stream(self) -> Hashable | None:
+        """Name of the tensors that the encoding passes from layer to layer; None: it passes none."""
+        return self.positional.stream
+
     def forward(self, x: Tensor, where: Where, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
+        return self.streaming(x, where, state, None)[:2]
+
+    def streaming(
+        self, x: Tensor, where: Where, state: AttentionState | None, stream: Tensor | None
+    ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
+        """`forward` of a layer among others. stream: (batch, seqlen, any width) as the last layer of this stream handed it on,
+        None in the first; a stream comes out where the encoding has one."""
         qkv, conv = self.in_proj(x), None
         if self.d_conv:
             initial = None if state is None else state.conv
@@ -164,7 +177,10 @@ class Attention(nn.Module):
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         encoding, past = self.positional, None if state is None else state.terms
-        terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
+        if encoding.stream is None:
+            terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
+        else:
+            terms = encoding.read(x, where, stream)
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
         if self.temperature is not None:
@@ -173,8 +189,9 @@ class Attention(nn.Module):
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
+        y, stream = (y, None) if encoding.stream is None else encoding.handed(y, keys)
         y = self.out_proj(y.flatten(2))
-        return y, None if state is None else self._next_state(keys, conv, where, state)
+        return y, None if state is None else self._next_state(keys, conv, where, state), stream
 
     def _keys(self, k: Tensor, v: Tensor, terms: Tensor | None, where: Where, state: AttentionState | None) -> Keys:
         seqlen, n_past, alive = k.shape[1], 0, None

@@ -6,13 +6,16 @@
     bias           a number for each head and distance: T[h, d] of the attention op
     gates          F of the attention op, out of the token terms
     calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
-    attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE)
+    attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE,
+                   TAPE)
+    stream         tensors that a layer hands on beside the residual stream (TAPE): `read` takes them in the place of token_terms,
+                   `handed` gives them to the next layer that names the same stream; other layers do not touch them
 
 An encoding says what it is in class attributes, which tests and reports read; its parameters never decay, and its angles and
 sums are float32 or wider whatever the model's dtype.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -96,6 +99,8 @@ class PositionalEncoding(nn.Module):
     """Bytes of a token term: 8 where sums run in float64."""
     softmax: ClassVar[bool] = True
     """Weights are a softmax's, so that a sink's logit can take part."""
+    stream: Hashable | None = None
+    """Names the stream that layers of this encoding read and hand on; those that name another have one of their own."""
     max_length: int | None = None
     """No position at or beyond this one, where a table of the encoding ends."""
 
@@ -130,6 +135,16 @@ class PositionalEncoding(nn.Module):
         """x: (batch, seqlen, d_model), the layer's input. last: (batch, width), terms of the token before, for sums that run on.
         -> (batch, seqlen, width), float32 or wider, or None."""
         return None
+
+    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
+        """Token terms of an encoding with a stream. x: as in `token_terms`. stream: (batch, seqlen, any width), what the layer
+        before handed on, None in the first. -> (batch, seqlen, width), float32 or wider."""
+        raise NotImplementedError
+
+    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+        """What `attend` made, with a stream's columns behind each head's own, in two: o (batch, seqlen, n_heads, d_v), and the
+        stream (batch, seqlen, any width) for the next layer."""
+        raise NotImplementedError
 
     def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """q: (batch, seqlen, n_heads, head_dim), k: (batch, seqlen, n_kv_heads, head_dim), this chunk's."""
