@@ -49,7 +49,7 @@ DEFAULT = ("kernels", "throughput", "episodes")
 """What runs without a name: speed. The others run by theirs."""
 PACKAGES = (
     "torch", "triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention", "liger-kernel",
-    "transformers", "tokenizers", "numpy",
+    "transformers", "x-transformers", "rotary-embedding-torch", "PoPE-pytorch", "tokenizers", "numpy",
 )  # fmt: skip
 
 

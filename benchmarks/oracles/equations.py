@@ -26,6 +26,7 @@ KINDS: list[dict[str, Any]] = [
     {"type": "sandwich", "width": 6},
     {"type": "fire", "threshold": "train_len"},
     {"type": "fire", "initial_threshold": 6.5},
+    {"type": "cope", "max_position": 4},
     {"type": "stick_breaking", "attend_current": True, "remainder": True},
     {"type": "dape", "base": "alibi"},
     {"type": "dape", "base": "sandwich"},
@@ -45,10 +46,11 @@ METHODS: list[dict[str, Any]] = [
     {"type": "window", "window": 6},
     {"type": "temperature", "value": 1.75},
     {"type": "logn", "length": 8},
-]  # fmt: skip
+]
 SCANS: list[dict[str, Any]] = [
     {"type": "dt_scale", "scale": 0.5},
     {"type": "a_scale", "scale": 0.5},
+    {"type": "a_scale", "scale": 0.5, "mode": "log"},
     {"type": "stuffed", "retention": 1.25, "insertion": 0.75},
     {"type": "state_window", "window": 5},
     {"type": "state_window", "window": 1},
@@ -69,8 +71,9 @@ def encodings(dtype: torch.dtype) -> Iterator[Found]:
 def methods(dtype: torch.dtype) -> Iterator[Found]:
     """Every change of attention at evaluation and its definition."""
     inputs = drawn(dtype)
-    without = [{**kind} for kind in METHODS if kind["type"] in ("lm_infinite", "streaming")]
-    for kind, positional in [*((kind, "rope") for kind in METHODS), *((kind, "none") for kind in without)]:
+    cases = [(kind, "rope") for kind in METHODS]
+    cases += [(kind, "none") for kind in METHODS if kind["type"] in ("lm_infinite", "streaming")]
+    for kind, positional in cases:
         layer, config = under(kind, "attention+mlp", dtype, positional)
         asked = given(layer.positional, inputs, config=config, length=CONTEXT)
         want = attention(kind["type"], asked, FACTOR, positional == "rope")
@@ -99,10 +102,10 @@ def frequencies(dtype: torch.dtype) -> Iterator[Found]:
         name = kind["type"]
         if name not in FREQUENCIES:
             continue
-        choice = choose(
-            EXTENSIONS, {**kind, **({"long": [1 + i / 8 for i in range(32)]} if name == "longrope" else {})}, "pe.extend"
-        )
+        wide = {"long": [1 + i / 8 for i in range(32)]} if name == "longrope" else {}
+        choice = choose(EXTENSIONS, {**kind, **wide}, "pe.extend")
         theta, scale = Scaled(choice.made_by, choice.config, length, FACTOR)(e.frequencies(torch.device("cpu")), n)
         g = given(e, empty, config=choice.config, length=length)
-        want = torch.cat([FREQUENCIES[name](g, FACTOR), torch.tensor([on_cos_and_sin(name, g, FACTOR)])])
-        yield Found(label(kind), "frequencies, factor", torch.cat([theta, torch.tensor([scale])]), want, DOUBLE)
+        ours, want = (theta, scale), (FREQUENCIES[name](g, FACTOR), on_cos_and_sin(name, g, FACTOR))
+        both = [torch.cat([t, torch.tensor([factor], dtype=torch.float64)]) for t, factor in (ours, want)]
+        yield Found(label(kind), "frequencies, factor", both[0], both[1], DOUBLE)

@@ -149,7 +149,7 @@ def attention(name: str, g: Given, s: float, rotary: bool = True) -> Tensor:
 
 RECURRENT: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "dt_scale": lambda c: {"decay": c.scale, "gain": c.scale},
-    "a_scale": lambda c: {"decay": c.scale},
+    "a_scale": lambda c: {"power": c.scale} if c.mode == "log" else {"decay": c.scale},
     "stuffed": lambda c: {"decay": c.retention, "gain": c.insertion},
     "state_window": lambda c: {"window": c.window},
     "decimamba": lambda c: {"kept": lambda dt, least: dt.mean(-1, keepdim=True) >= least},
@@ -163,13 +163,14 @@ def recurrence(
     c: Any,
     x: Tensor,
     decay: float = 1.0,
+    power: float = 1.0,
     gain: float = 1.0,
     window: int | None = None,
     kept: Callable[[Tensor, Tensor], Tensor] | None = None,
     least: Tensor | None = None,
 ) -> Tensor:
-    """One Mamba2 layer, x and y (batch, n, d_model): p its parameters, c its settings; decay on A, gain on what is
-    written; window: tokens that a state holds; kept(Delta, least): tokens that write and decay."""
+    """One Mamba2 layer, x and y (batch, n, d_model): p its parameters, c its settings; decay on A, power on its
+    logarithm, gain on what is written; window: tokens that a state holds; kept(Delta, least): tokens that write and decay."""
     inner, heads = p["norm_weight"].shape[0], p["A_log"].shape[0]
     z, xbc, dt = (x @ p["in_proj.weight"].T).split([inner, inner + 2 * c.d_state, heads], dim=-1)
     padded = F.pad(xbc, (0, 0, c.d_conv - 1, 0))
@@ -177,7 +178,7 @@ def recurrence(
     u, b, read = F.silu(torch.stack(taps).sum(0) + p["conv_bias"]).split([inner, c.d_state, c.d_state], dim=-1)
     u, dt = u.unflatten(-1, (heads, -1)), F.softplus(dt + p["dt_bias"])
     dt = dt if kept is None or least is None else dt * kept(dt, least)
-    fade, rows = (-p["A_log"].exp() * decay * dt).exp(), []
+    fade, rows = (-(power * p["A_log"]).exp() * decay * dt).exp(), []
     for t in range(x.shape[1]):
         h = torch.zeros(())
         for s in range(0 if window is None else max(0, t - window + 1), t + 1):

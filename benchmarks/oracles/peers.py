@@ -94,7 +94,7 @@ def x_transformers(dtype: torch.dtype) -> Iterator[Found]:
         gates.to_forget_gates[0].bias.data.copy_(sign * e.gate_bias)
         yield Found(name, "outputs", outputs(e, inputs), attention(q, k, gates(inputs[3])), near(dtype))
 
-    e = made({"type": "cope"}, dtype)
+    e = made({"type": "cope", "max_position": 16}, dtype)
     cope = peer.CoPE(d, SHAPE.n_heads, e.config.max_position).to(dtype)
     cope.pos_emb.data.copy_(e.embedding)
     yield Found("cope", "outputs", outputs(e, inputs), attention(q, k, cope=cope), near(dtype))
