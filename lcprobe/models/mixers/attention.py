@@ -45,7 +45,7 @@ class AttentionConfig:
     positional: dict[str, Any] = field(default_factory=lambda: {"type": "rope"})
     """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional sets those of all layers."""
     temperature: dict[str, Any] | None = None
-    """Scale of the softmax by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
+    """A factor on q . k by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
     context_length: int | None = None
     """What the model is trained on, for encodings that depend on it; null: model.context_length."""
 
@@ -62,7 +62,10 @@ class AttentionConfig:
             require(f"{at}.n_kv_heads", kv, self.n_heads % kv == 0, f"a divisor of n_heads ({self.n_heads})")
         encoding = choose(POSITIONAL, self.positional, f"{at}.positional")
         if self.temperature is not None:
-            choose(TEMPERATURES, self.temperature, f"{at}.temperature")
+            choice = choose(TEMPERATURES, self.temperature, f"{at}.temperature")
+            if not encoding.made_by.linear:
+                said = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
+                raise ConfigError(f"{at}.temperature", choice.name, said)
         if encoding.made_by.family == "absolute":
             raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
         if self.sink_logit and not encoding.made_by.softmax:
@@ -167,9 +170,9 @@ class Attention(nn.Module):
         terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
-        if self.temperature is not None:
-            q = self.temperature(q, where, self.window)
         keys = self._keys(k, v, terms, where, state)
+        if self.temperature is not None:
+            keys = keys.times(self.temperature(where, self.window))
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
