@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.choices import Choice, choose
-from lcprobe.errors import ConfigError, inside
+from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
 from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
     """A causal language model of blocks.
 
     `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
-    Raises ConfigError for sizes that are missing or do not fit together.
+    Raises ConfigError for sizes that are missing or do not fit together, positions and their tables included.
     """
 
     def __init__(self, config: ModelConfig):
@@ -128,8 +128,20 @@ class LanguageModel(nn.Module):
         self.positions = None if config.positions is None else _drawn(config.positions)
         blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
+        self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
+
+    def _check_positions(self) -> None:
+        """Raises ConfigError where the training length, or positions that training draws, pass the end of a table."""
+        length, table = self.config.context_length, self.max_length
+        drawn = None if self.positions is None else self.positions.config.max_length
+        if length is not None and table is not None:
+            require("model.positional.max_length", table, table >= length, f">= the training length {length}")
+        if length is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn >= length, f">= the training length {length}")
+        if table is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn <= table, f"<= {table}, where the table of positions ends")
 
     def hidden(
         self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None

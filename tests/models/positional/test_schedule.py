@@ -99,6 +99,33 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
             assert int((drawn.diff() > 1).sum()) <= chunks - 1
 
 
+@pytest.mark.parametrize(
+    ("positional", "positions", "key", "said"),
+    [
+        ({"type": "learned", "max_length": 31}, None, "positional", "given 31; allowed: >= the training length 32"),
+        ("rope", {"type": "randomized", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
+        ("rope", {"type": "pose", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
+        ("learned", {"type": "randomized", "max_length": 33}, "positions", "given 33; allowed: <= 32, where the table"),
+        ({"type": "learned", "max_length": 128}, {"type": "pose", "max_length": 129}, "positions", "allowed: <= 128"),
+    ],
+)
+def test_positions_beyond_their_table_are_found_when_the_model_is_built(positional, positions, key, said):
+    config = {"layout": "attention", "d_model": 16, "vocab_size": 40, "context_length": 32, "positional": positional}
+    config |= {"positions": positions, "mixers": {"attention": {"head_dim": 8}}}
+    made = build(ModelConfig, config, "model")
+    with torch.device("meta"), pytest.raises(ConfigError, match=said) as caught:
+        LanguageModel(made)
+    assert caught.value.key == f"model.{key}.max_length"
+
+
+@pytest.mark.parametrize("kind", ["randomized", "pose"])
+def test_a_table_as_long_as_drawn_positions_takes_them_all(kind):
+    made = model({"type": "learned", "max_length": 64}, positions={"type": kind, "max_length": 64}).train()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        made.hidden(torch.zeros(1, 32, dtype=torch.int64))
+
+
 def test_positions_are_drawn_in_training_alone():
     made = model("rope", positions={"type": "randomized", "max_length": 400})
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
