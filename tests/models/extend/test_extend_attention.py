@@ -12,8 +12,9 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
+from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.contract import PositionalEncoding
+from lcprobe.models.positional.contract import Keys, PositionalEncoding
 from lcprobe.models.where import Where
 
 L, N, VOCAB = 16, 41, 32
@@ -110,7 +111,7 @@ def window(i, j, w=6):
 
 
 def defaults_of_self_extend(i, j):
-    return self_extend(i, j, 4, math.ceil((4 * L - 4) / (L - 4)))
+    return self_extend(i, j, 4, 6)  # groups of 5 would put token 63 at distance 16 from token 0
 
 
 def defaults_of_leaky(i, j):
@@ -161,6 +162,44 @@ def test_equals_its_dense_definition(name, settings, pair):
     assert (y - expected).abs().max() < 1e-12
     as_trained, _ = model_of().blocks[1].mixer(x, Where(torch.arange(N)))
     assert (y - as_trained).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["self_extend", "leaky_rerope", "dca", "rerope"])
+@pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 4.0, 8.0])
+@pytest.mark.parametrize("length", [8, 20, 128])
+def test_by_default_no_distance_reaches_the_training_length(name, s, length):
+    """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
+    n = int(s * length)
+    model = model_of()
+    extended(model, method(name), Around(length, s))
+    encoding = model.blocks[0].mixer.positional
+
+    def rotated(x, positions, keys, which):
+        return positions.double()[None, :, None, None].expand(x.shape[0], -1, x.shape[2], 1)
+
+    encoding.rotated = rotated
+    x, places, met = torch.zeros(1, n, 1, 1, dtype=torch.float64), torch.arange(n), torch.zeros(n, n)
+    where = Where(places, length=n)
+    for call in encoding.calls(x, Keys(x, x, places, where)):
+        visible = call.mask.visible(places, places)
+        distance = (call.q[0, :, 0, 0][:, None] - call.k[0, :, 0, 0])[visible]
+        assert ((distance >= 0) & (distance < length)).all()
+        met += visible
+    assert torch.equal(met, torch.ones(n, n).tril()), "every pair meets once"
+
+
+@pytest.mark.parametrize("s", [1.5, 3.0, 4.0])
+@pytest.mark.parametrize("length", [8, 128, 512])
+def test_the_default_group_is_the_smallest_that_does(s, length):
+    window = length // 4
+
+    def farthest(g):
+        i = torch.arange(int(s * length))
+        distance = i[:, None] // g + window - window // g - i // g
+        return int(distance[i[:, None] - i >= window].max())
+
+    g = smallest_group(s, length, window)
+    assert farthest(g) < length <= farthest(g - 1)
 
 
 @torch.no_grad()
