@@ -194,6 +194,8 @@ class RereadMethod(Extension):
         if strange:
             kind = type(strange[0].positional).__name__
             return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
+        if model.positions is not None and model.positions.at_test:
+            return "its positions are drawn: a window of tokens is none of positions"
         self.check(around.context_length)
         return None
 

@@ -188,7 +188,7 @@ class Attention(nn.Module):
                 terms = torch.cat([state.terms.to(terms.dtype), terms], dim=1)[:, -k.shape[1] :]
         positions = where.positions
         if n_past:
-            positions = where.once(("key positions", n_past), lambda: self._earlier(where.positions, n_past))
+            positions = where.once(("key positions", n_past), lambda: self._with_earlier(where, n_past))
         documents = None
         if where.documents is not None or alive is not None:
             documents = where.once(
@@ -197,7 +197,10 @@ class Attention(nn.Module):
         return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
 
     @staticmethod
-    def _earlier(positions: Tensor, n_past: int) -> Tensor:
+    def _with_earlier(where: Where, n_past: int) -> Tensor:
+        positions = where.positions
+        if not where.consecutive:
+            return where.drawn[-n_past - len(positions) :]
         return torch.cat([positions[:1] - torch.arange(n_past, 0, -1, device=positions.device), positions])
 
     @staticmethod

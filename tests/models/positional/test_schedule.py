@@ -89,7 +89,7 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
     for mapping in ({"type": "randomized"}, {"type": "pose", "chunks": chunks}):
         choice = choose(POSITIONS, {**mapping, "max_length": seqlen + spare}, "positions")
         torch.manual_seed(seed)
-        drawn = choice.made_by(choice.config).draw(seqlen, torch.device("cpu"))
+        drawn = choice.made_by(choice.config).draw(seqlen)
         assert drawn.shape == (seqlen,)
         assert (drawn.diff() > 0).all()
         assert 0 <= int(drawn[0])
@@ -126,13 +126,17 @@ def test_a_table_as_long_as_drawn_positions_takes_them_all(kind):
         made.hidden(torch.zeros(1, 32, dtype=torch.int64))
 
 
-def test_positions_are_drawn_in_training_alone():
-    made = model("rope", positions={"type": "randomized", "max_length": 400})
+@pytest.mark.parametrize("positions", [{"type": "pose"}, {"type": "randomized", "at_test": "counted"}])
+def test_positions_are_drawn_in_training_alone(positions):
+    made = model("rope", positions={**positions, "max_length": 400})
+    assert not made.needs_length
+    assert made.max_length is None
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         calm, again = made.hidden(tokens)[0], made.hidden(tokens)[0]
         torch.manual_seed(1)
         drawn = made.train().hidden(tokens)[0]
+        assert torch.equal(calm, model("rope").hidden(tokens)[0])
     assert torch.equal(calm, again)
     assert (drawn - calm).abs().max() > 1e-3
     with pytest.raises(ConfigError, match="max_length"):
