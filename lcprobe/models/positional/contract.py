@@ -45,8 +45,8 @@ class Keys:
     k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v). positions: (n_keys,) int64; the queries are the
     last seqlen of them. terms: (batch, n_keys, width) of `token_terms`, or the queries' own alone, or None. documents: numbers
     (batch, seqlen) and (batch, n_keys), or None. window, sinks: what the layer lets a query see; consecutive: positions are
-    neighbours, so that places among the keys give distances. factor: (1 or batch, seqlen, 1 or n_heads) float32 or wider, on the
-    content score of each query and key: a bias or a gate that is added to it stays as it is. None: 1.
+    neighbours, so that places among the keys give distances. factor: (1 or batch, 1 or seqlen, 1 or n_heads) float32 or wider, on
+    the content score of each query and key: a bias or a gate that is added to it stays as it is. None: 1.
     """
 
     k: Tensor
@@ -65,8 +65,16 @@ class Keys:
         high = -1 if self.window is None else self.window
         return replace(Mask(self.k.shape[1] - seqlen, high=high, sinks=self.sinks), **changes)
 
+    def of_queries(self, lo: int, hi: int, seqlen: int) -> "Keys":
+        """What queries lo .. hi - 1 of `seqlen` meet: the keys up to the last of them."""
+        end = self.k.shape[1] - seqlen + hi
+        documents = None if self.documents is None else (self.documents[0][:, lo:hi], self.documents[1][:, :end])
+        factor = self.factor if self.factor is None or self.factor.shape[1] == 1 else self.factor[:, lo:hi]
+        kept = {"k": self.k[:, :end], "v": self.v[:, :end], "positions": self.positions[:end]}
+        return replace(self, **kept, documents=documents, factor=factor)
+
     def times(self, factor: Tensor) -> "Keys":
-        """The same with a factor (1 or batch, seqlen, 1 or n_heads) more on content scores."""
+        """The same with a factor (1 or batch, 1 or seqlen, 1 or n_heads) more on content scores."""
         return replace(self, factor=factor if self.factor is None else self.factor * factor)
 
     def sharpened(self, q: Tensor) -> Tensor:

@@ -104,7 +104,11 @@ class PoSEConfig:
 
 
 class PoSE(Drawn):
-    """Positional skip-wise training: chunk boundaries and skips are drawn uniformly, the first chunk begins at 0."""
+    """Positional skip-wise training: u_0 = 0, u_i uniform in u_{i-1} .. max_length - seqlen is added to the positions of chunk i.
+
+    So of many chunks the later ones crowd at the end, as in the paper, which takes two (sec. 3). Boundaries are uniform (in the
+    released code the first chunk is at most half the sequence), and the text runs on over them (v_i = 0 in the paper's terms).
+    """
 
     Config = PoSEConfig
 
@@ -114,10 +118,10 @@ class PoSE(Drawn):
         chunks = min(self.config.chunks, seqlen)
         cuts = torch.randperm(seqlen - 1)[: chunks - 1].sort().values + 1
         spare = self.config.max_length - seqlen
-        skips = torch.randint(0, spare + 1, (chunks - 1,)).sort().values  # total skip before each later chunk
-        positions = torch.arange(seqlen)
-        for cut, before, skip in zip(cuts.tolist(), [0, *skips.tolist()], skips.tolist(), strict=False):
-            positions[cut:] += skip - before
+        positions, skip = torch.arange(seqlen), 0
+        for begin, end in zip(cuts.tolist(), [*cuts.tolist()[1:], seqlen], strict=False):
+            skip = int(torch.randint(skip, spare + 1, ()))
+            positions[begin:end] += skip
         return positions
 
 

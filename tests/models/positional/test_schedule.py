@@ -126,6 +126,19 @@ def test_a_table_as_long_as_drawn_positions_takes_them_all(kind):
         made.hidden(torch.zeros(1, 32, dtype=torch.int64))
 
 
+def test_skips_of_pose_are_each_uniform_from_the_one_before():
+    """u_1 has mean spare / 2, u_2 given u_1 the mean of u_1 and spare, and so on (Zhu et al. 2023): not sorted uniform ones."""
+    choice = choose(POSITIONS, {"type": "pose", "max_length": 1064, "chunks": 4}, "positions")
+    torch.manual_seed(0)
+    drawn = torch.stack([choice.made_by(choice.config).draw(64) for _ in range(2000)]) - torch.arange(64)
+    skips = torch.stack([row.unique_consecutive()[[1, 2, 3]] for row in drawn if len(row.unique_consecutive()) == 4]).double()
+    assert (drawn[:, 0] == 0).all()
+    for i, mean in enumerate((500, 750, 875)):
+        assert abs(float(skips[:, i].mean()) - mean) < 30
+    low = skips[:, 0] < 200
+    assert abs(float(skips[low, 1].mean()) - (1000 + float(skips[low, 0].mean())) / 2) < 50
+
+
 @pytest.mark.parametrize("positions", [{"type": "pose"}, {"type": "randomized", "at_test": "counted"}])
 def test_positions_are_drawn_in_training_alone(positions):
     made = model("rope", positions={**positions, "max_length": 400})
