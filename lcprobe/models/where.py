@@ -48,6 +48,19 @@ class Where:
         return self.positions if self.earlier is None else torch.cat([self.earlier, self.positions])
 
     @property
+    def in_document(self) -> Tensor:
+        """(1 or batch, seqlen) int64: positions as they would be if each token's document stood at the beginning of the row: what
+        encodings read for which more than the distance counts. Drawn ones are those of the row's first tokens."""
+        begins = self.begins
+        if begins is None:
+            return self.positions[None]
+        return self.once("in document", lambda: self._in_document(begins))
+
+    def _in_document(self, begins: Tensor) -> Tensor:
+        places = self.places - begins
+        return places if self.consecutive else self.drawn[places]
+
+    @property
     def begins(self) -> Tensor | None:
         """(batch, seqlen) int64: place of the first token of each token's document; None: 0 for all."""
         if self.starts is None:
