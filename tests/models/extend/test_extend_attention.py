@@ -352,6 +352,13 @@ def test_a_method_that_does_not_fit_says_why(name, layout, attention, reason):
         extended(model, method(name), Around(L, 4.0))
 
 
+@pytest.mark.parametrize("name", ["lm_infinite", "streaming"])
+def test_sinks_that_fill_the_training_length_are_refused(name):
+    assert method(name, sinks=L - 1).unfit(model_of(), Around(L, 4.0)) is None
+    with pytest.raises(ConfigError, match=rf"pe\.extend\.sinks: given {L}; allowed: < {L}"):
+        changed(name, sinks=L)
+
+
 def test_a_length_must_be_declared_where_the_factor_is_open():
     model = changed("yarn", None)
     assert model.needs_length
