@@ -154,9 +154,9 @@ class LanguageModel(nn.Module):
         """
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
         length, begun = (length, None) if state is None else (state.length, state.begun)
-        longest = max(first + seqlen, length or 0)
-        if self.max_length is not None and longest > self.max_length:
-            raise ConfigError("length", longest, f"<= {self.max_length}, where the model's positions end")
+        for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
+            if end is not None and n > end:
+                raise ConfigError("length", n, f"<= {end}, where the model's positions end")
         drawn = self._drawn(first, seqlen, seqlen if state is None and length is None else length)
         if drawn is None:
             where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)

@@ -117,7 +117,6 @@ def test_lengths_that_are_not_declared_or_go_past_the_end_are_one_line():
     for ids, length, said in (
         (IDS, None, "length: given None; allowed: one that is declared with the state"),
         (IDS, MAX + 1, f"length: given {MAX + 1}; allowed: <= {MAX}, where the model's positions end"),
-        (torch.zeros(1, MAX + 1, dtype=torch.int64), 50, f"length: given {MAX + 1}; allowed: <= {MAX}, where"),
     ):
         with pytest.raises(ConfigError) as caught:
             made.hidden(ids, state=made.new_state(len(ids), length))
@@ -125,6 +124,16 @@ def test_lengths_that_are_not_declared_or_go_past_the_end_are_one_line():
         assert "\n" not in str(caught.value)
     with pytest.raises(EpisodeError, match=f"<= {MAX}, where this model's positions end"):
         Continuer(made, "cpu", 16, 4096).likelihoods([(list(range(39)) * 6, [1])])
+
+
+def test_a_candidate_longer_than_the_answer_may_pass_the_declared_length_and_the_end():
+    ids = torch.randint(0, 40, (1, MAX + 3), generator=torch.Generator().manual_seed(0))
+    made = model()
+    whole = read(made, ids, MAX, [MAX - 2, 5])
+    assert torch.equal(whole[:, : MAX - 2], read(made, ids[:, : MAX - 2], MAX, [MAX - 2]))
+    assert (read(made, ids, MAX, [MAX - 2, *[1] * 5]) - whole).abs().max() < 1e-11
+    with pytest.raises(ConfigError, match=f"given {MAX + 3}; allowed: <= {MAX}, where"):
+        made.hidden(ids)
 
 
 @torch.no_grad()
