@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.choices import Choice, choose
-from lcprobe.errors import ConfigError, inside
+from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
 from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.positional.positions import POSITIONS
+from lcprobe.models.positional.positions import POSITIONS, Drawn
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
 from lcprobe.seeds import seed_of
@@ -131,7 +131,7 @@ class LanguageModel(nn.Module):
     """A causal language model of blocks.
 
     `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
-    Raises ConfigError for sizes that are missing or do not fit together.
+    Raises ConfigError for sizes that are missing or do not fit together, positions and their tables included.
     """
 
     def __init__(self, config: ModelConfig):
@@ -145,29 +145,46 @@ class LanguageModel(nn.Module):
         if found is not None:
             with inside("model.positional"):
                 self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
-        self.positions = None if config.positions is None else _drawn(config.positions)
+        self.positions = None if config.positions is None else _positions(config.positions)
         self.selection: Selection | None = None
         """How prompts are read in pieces, where an extension says so."""
         blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
+        self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
+
+    def _check_positions(self) -> None:
+        """Raises ConfigError where the training length, or positions that training draws, pass the end of a table."""
+        length, table = self.config.context_length, self._table_end
+        drawn = None if self.positions is None else self.positions.config.max_length
+        if length is not None and table is not None:
+            require("model.positional.max_length", table, table >= length, f">= the training length {length}")
+        if length is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn >= length, f">= the training length {length}")
+        if table is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn <= table, f"<= {table}, where the table of positions ends")
 
     def hidden(
         self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None
     ) -> tuple[Tensor, LanguageModelState | None]:
         """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in.
 
-        length: of the whole sequence, for encodings that depend on it; a state carries it. In training, positions are drawn
-        where the config says so. Raises ConfigError for a sequence longer than the model's table of positions.
+        length: of the whole sequence, for encodings that depend on it; a state carries it. Positions are drawn where the config
+        says so; at evaluation by the length, that of `tokens` where these are all and nothing is declared. Raises ConfigError for
+        a sequence longer than the model's table of positions, and where a length is needed and not declared.
         """
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
         length, begun = (length, None) if state is None else (state.length, state.begun)
-        where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
-        if self.max_length is not None and first + seqlen > self.max_length:
-            raise ConfigError("length", first + seqlen, f"<= {self.max_length}, where the model's positions end")
-        if self.positions is not None and self.training and first == 0:
-            where = Where(self.positions.draw(seqlen, tokens.device), starts, length, consecutive=False)
+        for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
+            if end is not None and n > end:
+                raise ConfigError("length", n, f"<= {end}, where the model's positions end")
+        drawn = self._drawn(first, seqlen, seqlen if state is None and length is None else length)
+        if drawn is None:
+            where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
+        else:
+            earlier, these = drawn.to(tokens.device).split([first, seqlen])
+            where = Where(these, starts, length, consecutive=False, begun=begun, earlier=earlier)
         x = self.embedding(tokens)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
@@ -184,6 +201,18 @@ class LanguageModel(nn.Module):
             return x, None
         begins = where.begins
         return x, LanguageModelState(tuple(states), first + seqlen, length, None if begins is None else begins[:, -1])
+
+    def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
+        """(first + seqlen,) positions of all tokens so far; None: they are counted. length: of the whole sequence."""
+        if self.positions is None:
+            return None
+        if self.training and first == 0:
+            return self.positions.draw(seqlen)
+        if not self.positions.at_test:
+            return None
+        if length is None:
+            raise ConfigError("length", None, "one that is declared with the state: positions are drawn for it")
+        return self.positions.of_length(length, first + seqlen)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d_model) -> (..., vocab_size), float32 or wider: for chosen positions only."""
@@ -219,13 +248,18 @@ class LanguageModel(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """Tokens at which a table of positions ends; None: nowhere."""
-        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
+        """Tokens at which a table of positions, or what they are drawn from at evaluation, ends; None: nowhere."""
+        drawn = None if self.positions is None or not self.positions.at_test else self.positions.config.max_length
+        return min((end for end in (self._table_end, drawn) if end is not None), default=None)
 
     @property
     def needs_length(self) -> bool:
         """Whether sequences must declare their length: what a token sees depends on it."""
-        return any(e.needs_length for e in self._encodings())
+        return any(e.needs_length for e in self._encodings()) or (self.positions is not None and self.positions.at_test)
+
+    @property
+    def _table_end(self) -> int | None:
+        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
 
     def _encodings(self) -> list[PositionalEncoding]:
         found = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
@@ -284,7 +318,7 @@ class LanguageModel(nn.Module):
             value.zero_()
 
 
-def _drawn(mapping: Mapping[str, Any]) -> Any:
+def _positions(mapping: Mapping[str, Any]) -> Drawn:
     choice = choose(POSITIONS, mapping, "model.positions")
     return choice.made_by(choice.config)
 

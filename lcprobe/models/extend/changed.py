@@ -36,6 +36,11 @@ class Changed(PositionalEncoding):
         """As the trained encoding."""
         return self.inner.caches_all_terms
 
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        """As the trained encoding."""
+        return self.inner.linear
+
     def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
         """As the trained encoding."""
         return self.inner.token_terms(x, where, last)

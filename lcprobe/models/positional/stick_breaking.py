@@ -33,6 +33,7 @@ class StickBreaking(PositionalEncoding):
     Config = StickBreakingConfig
     family = "path"
     softmax = False
+    linear = False
 
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
         """o: (batch, seqlen, n_heads, d_v), and None: there is no softmax's total."""

@@ -10,8 +10,10 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
+from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.contract import PositionalEncoding
+from lcprobe.models.positional.contract import Keys, PositionalEncoding
+from lcprobe.models.where import Where
 
 L, N, VOCAB = 16, 41, 32
 METHODS = [name for name in EXTENSIONS if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"]
@@ -68,6 +70,44 @@ def logits(model, ids=IDS, chunks=None, length=None):
         lo += n
     assert lo == ids.shape[1]
     return torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize("name", ["self_extend", "leaky_rerope", "dca", "rerope"])
+@pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 4.0, 8.0])
+@pytest.mark.parametrize("length", [8, 20, 128])
+def test_by_default_no_distance_reaches_the_training_length(name, s, length):
+    """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
+    n = int(s * length)
+    model = model_of()
+    extended(model, method(name), Around(length, s))
+    encoding = model.blocks[0].mixer.positional
+
+    def rotated(x, positions, keys, which):
+        return positions.double()[None, :, None, None].expand(x.shape[0], -1, x.shape[2], 1)
+
+    encoding.rotated = rotated
+    x, places, met = torch.zeros(1, n, 1, 1, dtype=torch.float64), torch.arange(n), torch.zeros(n, n)
+    where = Where(places, length=n)
+    for call in encoding.calls(x, Keys(x, x, places, where)):
+        visible = call.mask.visible(places, places)
+        distance = (call.q[0, :, 0, 0][:, None] - call.k[0, :, 0, 0])[visible]
+        assert ((distance >= 0) & (distance < length)).all()
+        met += visible
+    assert torch.equal(met, torch.ones(n, n).tril()), "every pair meets once"
+
+
+@pytest.mark.parametrize("s", [1.5, 3.0, 4.0])
+@pytest.mark.parametrize("length", [8, 128, 512])
+def test_the_default_group_is_the_smallest_that_does(s, length):
+    window = length // 4
+
+    def farthest(g):
+        i = torch.arange(int(s * length))
+        distance = i[:, None] // g + window - window // g - i // g
+        return int(distance[i[:, None] - i >= window].max())
+
+    g = smallest_group(s, length, window)
+    assert farthest(g) < length <= farthest(g - 1)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -190,6 +230,13 @@ def test_a_method_that_does_not_fit_says_why(name, layout, attention, reason):
     assert reason in (method(name).unfit(model, Around(L, 4.0)) or "fits")
     with pytest.raises(ConfigError, match=reason):
         extended(model, method(name), Around(L, 4.0))
+
+
+@pytest.mark.parametrize("name", ["lm_infinite", "streaming"])
+def test_sinks_that_fill_the_training_length_are_refused(name):
+    assert method(name, sinks=L - 1).unfit(model_of(), Around(L, 4.0)) is None
+    with pytest.raises(ConfigError, match=rf"pe\.extend\.sinks: given {L}; allowed: < {L}"):
+        changed(name, sinks=L)
 
 
 def test_a_length_must_be_declared_where_the_factor_is_open():

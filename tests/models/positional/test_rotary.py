@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lcprobe.choices import choose
+from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.where import Where
@@ -75,6 +76,42 @@ def test_no_parameter_and_the_whole_fraction_is_rope():
     torch.testing.assert_close(scores(made("selective_rope"), q, k, at), rope, rtol=1e-12, atol=1e-12)
     none = scores(made("none"), q, k, at)
     torch.testing.assert_close(scores(made("prope", fraction=0.0), q, k, at), none, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("settings", [{"scale": 3.0}, {"scale": 1.0, "gamma": 0.01}, {"scale": 40.0}])
+@pytest.mark.parametrize("drawn_positions", [False, True])
+def test_xpos_stays_finite_and_right_over_chunks_whose_factors_no_dtype_holds(dtype, settings, drawn_positions):
+    """zeta^(-n / scale) over these chunks is beyond float32: e^(250 / 3 * 1.25) and more; against float64, which holds it."""
+    n = 250
+    q, k = drawn(n)
+    at = torch.arange(n) * (3 if drawn_positions else 1) + 1000
+    documents = (torch.arange(n) // 90).expand(2, -1)
+    factor = torch.linspace(0.5, 1.5, n, dtype=torch.float64)[None, :, None]
+
+    def run(x, kind, one_block):
+        encoding = made("xpos", **settings).to(kind)
+        if one_block:
+            encoding._reach = lambda dtype: 10**9
+        where = Where(at, consecutive=not drawn_positions)
+        a, b = (t.to(dtype).to(kind) for t in x)
+        keys = Keys(b, b, at, where, documents=(documents, documents), consecutive=where.consecutive, factor=factor)
+        y, lse = encoding.attend(a, keys, return_lse=True)
+        late = Keys(b, b, at, Where(at[-60:], consecutive=not drawn_positions), consecutive=not drawn_positions)
+        return y.double(), lse.double(), encoding.attend(a[:, -60:], late)[0].double()
+
+    got, exact = run((q, k), dtype, False), run((q, k), torch.float64, settings["scale"] > 2)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.06, torch.float16: 0.01}[dtype]
+    for one, want in zip(got, exact, strict=True):
+        assert one.isfinite().all()
+        assert (one - want).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("settings", [{"scale": 0.001}, {"gamma": 1e-4}])
+def test_xpos_that_fades_within_a_token_is_refused(settings):
+    with pytest.raises(ConfigError, match=">= 1|>= 0.01"):
+        made("xpos", **settings)
 
 
 def test_fope_without_noise_is_hope():
