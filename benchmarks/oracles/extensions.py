@@ -78,7 +78,8 @@ FREQUENCIES: dict[str, Callable[[Given, float], Tensor]] = {
 
 def self_extend(g: Given, s: float, i: int, j: int) -> Pair:
     w = g.c.window or g.length // 4
-    step = g.c.group or math.ceil((s * g.length - w) / (g.length - w))
+    last = math.ceil(s * g.length) - 1  # the farthest pair: the last token and the first
+    step = g.c.group or next(k for k in range(1, last + 2) if last // k + w - w // k < g.length)
     return (i - j if i - j < w else i // step - j // step + w - w // step), True
 
 
