@@ -69,7 +69,7 @@ def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], l
     found: dict[str, list[Column]] = {target.name: [Column(target)] for target in targets}
     notes: list[str] = []
     methods = pe.methods()
-    shapes = [_shape(target) for target in targets] if methods else []
+    shapes = [shape_of(target) for target in targets] if methods else []
     for method in methods:
         choice = choose(EXTENSIONS, method.mapping, method.key)
         extension, reasons = choice.made_by(choice.config), []
@@ -86,9 +86,12 @@ def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], l
     return [column for columns in found.values() for column in columns], notes
 
 
-def _shape(target: Target) -> LanguageModel:
+def shape_of(target: Target) -> LanguageModel:
+    """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
-        return LanguageModel(target.config.model)
+        model = LanguageModel(target.config.model)
+        at_step(model, target.config.train, load_progress(target.checkpoint).step)
+    return model
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:

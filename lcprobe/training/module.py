@@ -37,7 +37,6 @@ def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
         return False
     with inside("train.switch"):
         model.recode(config.switch.positional)
-    log.info("step %d: positional encodings are %s from here on", step, config.switch.positional)
     return True
 
 
@@ -111,6 +110,8 @@ class Training(pl.LightningModule):
         step = batch["step"]
         if not self._switched:
             self._switched = at_step(self.model, self.config, step)
+            if self._switched and self.config.switch is not None:
+                log.info("step %d: positional encodings are %s from here on", step, self.config.switch.positional)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()
