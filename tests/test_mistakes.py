@@ -99,6 +99,8 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("seed=-1", "seed", "0 .. 32767"),
     ("track.wandb=maybe", "track.wandb", "auto | online | offline | off"),
     ("seed=${oc.env:HOME}", "seed", "interpolation"),
+    ("seed=${times:2}", "seed", "two numbers or more"),
+    ("seed=${times:2,${train.schedule}}", "seed", "two numbers or more"),
     ("seed=${train.lr", "seed", "YAML value"),
 ]
 ARGUMENTS = [

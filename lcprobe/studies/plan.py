@@ -10,7 +10,6 @@ The product of the axes is the study; models are matched over the whole of it.
 """
 
 import itertools
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +32,6 @@ from lcprobe.tasks.tokenizer import load_tokenizer
 from lcprobe.training.initial_state import initial_state_of
 
 MAX_RUNS = 10_000
-GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
-"""FLOP/s of dense bfloat16 products, as the makers state them."""
 
 
 @dataclass(frozen=True)
@@ -242,65 +239,3 @@ def _resolved(name: str, group: str, config: Config, matched: Matched, sets_lr: 
         grid={},
     )
     return Run(name, group, resolved, matched, sets_lr)
-
-
-def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
-    """One row a model: the table that `--plan` prints and the report shows."""
-    rows = []
-    machine = plan.config.study.plan_for
-    peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
-    seen = set()
-    for run in plan.runs:
-        if run.group in seen:
-            continue
-        seen.add(run.group)
-        c, cost, train = run.matched.config, run.matched.cost, run.config.train
-        hours, gigabytes = _estimates(run, peak)
-        off = run.matched.mismatch
-        rows.append(
-            {
-                "model": run.group,
-                "layout": c.layout + (f" (n_layers {c.n_layers})" if c.n_layers else ""),
-                "d_model": c.d_model,
-                "d_ff": c.d_ff,
-                "parameters": cost.params,
-                "embedding": cost.embedding,
-                "off budget": "" if off is None else f"{off:+.2%}",
-                f"state bytes @{train.context_length}": cost.blocks.state_bytes,
-                f"KV bytes @{train.context_length}": cost.blocks.kv_bytes,
-                f"FLOPs/token @{train.context_length}": round(cost.flops),
-                "tokens": train.tokens,
-                "lr": train.lr,
-                f"hours, {machine} (est.)": round(hours, 4) if hours < 0.1 else round(hours, 2),
-                "memory GB (est.)": round(gigabytes, 2),
-            }
-        )
-    return rows
-
-
-def _estimates(run: Run, peak: float) -> tuple[float, float]:
-    """Hours at a utilisation seen at this size, and gigabytes a device for weights, gradients, moments and activations."""
-    cost, train, model = run.matched.cost, run.config.train, run.matched.config
-    width = model.d_model or 1
-    share = min(0.4, 0.2 + width / 4000)  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    seconds = 3 * cost.flops * train.tokens / (peak * share * train.devices)
-    per_pass = train.batch_tokens / train.accumulate / train.devices
-    sublayers = max(1, (cost.blocks.params // (4 * width * width)))
-    activations = per_pass * width * 4 * 10 * sublayers
-    return seconds / 3600, (16 * cost.params + activations) / 1e9
-
-
-def measured_peak() -> float:
-    """This machine's matrix products, FLOP/s: float32 on a CPU, bfloat16 on a GPU. A fifth of a second."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    size, dtype, device = (8192, torch.bfloat16, "cuda") if gpu else (1024, torch.float32, "cpu")
-    a = torch.ones(size, size, dtype=dtype, device=device)
-    best = 0.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        b = a @ a
-        float(b[0, 0])  # waits for the device
-        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
-    return best
