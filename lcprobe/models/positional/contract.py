@@ -86,6 +86,8 @@ class PositionalEncoding(nn.Module):
     """none | rotary | bias | gate | absolute | path: what post-hoc extensions ask for."""
     relative: ClassVar[bool] = True
     """Only differences of positions matter: outputs do not change when all positions are shifted."""
+    reads_positions: ClassVar[bool] = True
+    """Positions are read at all; False: order enters through the mask or content alone, and drawn positions change nothing."""
     needs_length: bool = False
     """Depends on the length of the whole sequence, which must be declared in advance: not causal by design."""
     caches_raw_keys: bool = False

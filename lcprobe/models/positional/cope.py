@@ -35,6 +35,7 @@ class CoPE(PositionalEncoding):
 
     Config = CoPEConfig
     family = "path"
+    reads_positions = False
 
     def __init__(self, config: CoPEConfig, shape: HeadShape):
         super().__init__(config, shape)

@@ -31,6 +31,7 @@ class FoX(PositionalEncoding):
 
     Config = FoXConfig
     family = "gate"
+    reads_positions = False
     caches_all_terms = True
     term_bytes = 8
 

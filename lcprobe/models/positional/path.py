@@ -54,6 +54,7 @@ class PaTH(PositionalEncoding):
 
     Config = PaTHConfig
     family = "path"
+    reads_positions = False
     caches_all_terms = True
 
     def __init__(self, config: PaTHConfig, shape: HeadShape):

@@ -36,6 +36,7 @@ class SelectiveRoPE(PositionalEncoding):
 
     Config = SelectiveRoPEConfig
     family = "gate"
+    reads_positions = False
     term_bytes = 8
 
     def __init__(self, config: SelectiveRoPEConfig, shape: HeadShape):

@@ -32,6 +32,7 @@ class StickBreaking(PositionalEncoding):
 
     Config = StickBreakingConfig
     family = "path"
+    reads_positions = False
     softmax = False
 
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
