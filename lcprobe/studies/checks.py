@@ -23,8 +23,8 @@ class Built:
 
     def shapes(self, config: Config) -> Shapes:
         """Of the run's model. Raises ConfigError for a model that cannot be trained as the config asks."""
-        asked = [getattr(config.train, key) for key in ("context_length", "pass_rows", "initial_state", "switch")]
-        key = digest_json([plain(config.model), plain(asked)])
+        asked = [getattr(config.train, k) for k in ("context_length", "pass_rows", "initial_state", "switch", "probe_every")]
+        key = digest_json(plain([config.model, config.probe.while_training, *asked]))
         if key not in self._known:
             self._known[key] = _checked(config)
         return self._known[key]
@@ -39,6 +39,12 @@ def _checked(config: Config) -> Shapes:
         if model.positions is not None:
             drawn = model.positions.config.max_length
             require("model.positions.max_length", drawn, drawn >= length, f">= train.context_length ({length})")
+        grid = config.probe.while_training
+        if grid is not None and train.probe_every != 0 and ends is not None:
+            longest = max(grid.tokens(length))
+            require(
+                "probe.while_training.lengths", longest, longest <= ends, f"<= {ends} tokens, where the model's positions end"
+            )
         if train.initial_state is not None:
             check_rows(initial_state_of(train.initial_state, model), train.pass_rows)
         if train.switch is not None:

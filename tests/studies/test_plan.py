@@ -163,3 +163,10 @@ def test_what_cannot_be_trained_is_refused_in_the_plan_and_named(given, words):
         plan({"way": {"a": {}, "b": given}})
     assert words in str(caught.value)
     parse(TINY | {"grid": {}})  # nothing is wrong with the rest
+
+
+def test_a_probe_while_training_stays_inside_a_table_of_positions():
+    grid = {"tasks": ["single"], "lengths": [1, 2], "depths": [0.5], "n": 4}
+    with pytest.raises(ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"):
+        plan({"way": {"rope": ROPE, "learned": {"model": {"positional": "learned"}}}}, probe={"while_training": grid})
+    assert len(names({"way": {"rope": ROPE}}, probe={"while_training": grid})) == 1
