@@ -170,3 +170,49 @@ def test_a_probe_while_training_stays_inside_a_table_of_positions():
     with pytest.raises(ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"):
         plan({"way": {"rope": ROPE, "learned": {"model": {"positional": "learned"}}}}, probe={"while_training": grid})
     assert len(names({"way": {"rope": ROPE}}, probe={"while_training": grid})) == 1
+
+
+HALF = {"type": "rope", "fraction": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        ({"positional": "rope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"positional": "prope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"mixers": {"attention": {"head_dim": 1, "positional": {"type": "xpos"}}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"layout": "near x 2", "mixers": {"near": {"type": "attention", "head_dim": 5}}}, "model.mixers.near.head_dim: given 5"),
+        ({"positional": HALF}, "model.positional.fraction: given 0.4"),
+        ({"positional": "half", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
+        ({"positional": "[half, none]", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
+        ({"mixers": {"attention": {"positional": HALF}}}, "model.mixers.attention.positional.fraction: given 0.4"),
+        ({"positional": "stick_breaking+sink"}, "model.positional: given 'stick_breaking\\+sink'; allowed: sink_logit false"),
+        ({"positional": "rope+window0"}, "model.positional: given 'rope\\+window0'; allowed: window >= 1"),
+        (
+            {"positional": "sinusoidal", "d_model": 15, "mixers": {"attention": {"head_dim": 5, "positional": {"type": "none"}}}},
+            "model.d_model: given 15",
+        ),
+    ],
+)
+def test_a_message_names_the_key_that_is_wrong(model, start):
+    with pytest.raises(ConfigError, match=rf"^{start}"):
+        plan({}, model=model)
+
+
+@pytest.mark.parametrize(
+    ("switch", "start"),
+    [
+        ("none", "train.switch.positional: given 'none'; allowed: null: the model has no attention"),
+        ("rope+window0", "train.switch.positional: given 'rope\\+window0'; allowed: window >= 1"),
+        ("rop", "train.switch.positional: given 'rop'.*mean 'rope'"),
+        (HALF, "train.switch.positional.fraction: given 0.4"),
+        ("half", "model.encodings.half.fraction: given 0.4"),
+        ("sinusoidal", "train.switch.positional: given 'sinusoidal'; allowed: encodings of attention"),
+        ("t5", "train.switch.positional: given 'T5'; allowed: encodings without learned"),
+    ],
+)
+def test_a_message_about_a_switch_names_the_switch(switch, start):
+    layout = "mamba2 x 2" if switch == "none" else "attention+mlp x 2"
+    with pytest.raises(ConfigError, match=rf"^{start}"):
+        model = {"layout": layout, "encodings": {"half": HALF}}
+        plan({}, model=model, train={"switch": {"at": 0.5, "positional": switch}})

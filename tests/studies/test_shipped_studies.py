@@ -30,7 +30,7 @@ def test_the_same_runs_at_both_sizes(name):
         assert config.train.lr <= 0.00016
         for longest, context in ((config.model.positions, 2048), (before.model.positions, 128)):
             assert longest is None or longest["max_length"] == 8 * context
-    layers = {run.name: Counter(layer.mixer.split(":")[0] for layer in mixers_of(run.matched.config)[0]) for run in large.runs}
+    layers = {run.name: Counter(layer.entry for layer in mixers_of(run.matched.config)[0]) for run in large.runs}
     if name == "hybrid_position":
         assert all(count == {"attention": 16, "mamba2": 32} for count in layers.values())
 

@@ -12,8 +12,9 @@ An encoding says what it is in class attributes, which tests and reports read; i
 sums are float32 or wider whatever the model's dtype.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,7 @@ from lcprobe_kernels.attention import Mask, attention, blockwise, merge
 from lcprobe_kernels.attention.reference import weighted
 from torch import Tensor, nn
 
+from lcprobe.errors import ConfigError
 from lcprobe.models.where import Where
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -36,6 +38,16 @@ class HeadShape:
     head_dim: int
     d_model: int
     context_length: int | None = None
+
+
+@contextmanager
+def inside_layer(at: str) -> Iterator[None]:
+    """Errors of an encoding name its own setting, `<at>.positional.fraction`, or the layer's that is wrong, `<at>.head_dim`."""
+    try:
+        yield
+    except ConfigError as error:
+        key = error.key if error.key in {f.name for f in fields(HeadShape)} else f"positional.{error.key}"
+        raise ConfigError(f"{at}.{key}" if at else key, error.given, error.allowed, error.near) from None
 
 
 @dataclass(frozen=True)
