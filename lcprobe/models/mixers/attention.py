@@ -253,6 +253,7 @@ class Attention(nn.Module):
         window = length if config.window is None else min(config.window, length)
         visible = window - window * (window - 1) / (2 * length)  # mean over positions 1..length of min(position, window)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
+        flops += encoding.made_by.flops(encoding.config, shape, visible, length)
         cached = length if config.window is None or config.sinks else min(config.window - 1, length)
         fixed = 4 * max(config.d_conv - 1, 0) * width
         terms = encoding.made_by.term_width(encoding.config, shape)

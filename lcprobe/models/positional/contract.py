@@ -128,6 +128,13 @@ class PositionalEncoding(nn.Module):
         return 0
 
     @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Forward FLOPs a token of one layer beside those of attention without positions: projections of its own, wider products,
+        functions of each query and key. A rotation or one addition to scores counts as little as the softmax: nothing. visible:
+        keys that a query sees, the mean over a sequence of `length` tokens."""
+        return 0.0
+
+    @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:
         """Numbers of `token_terms` a token."""
         return 0

@@ -46,6 +46,11 @@ class CoPE(PositionalEncoding):
         """One vector a whole position."""
         return config.max_position * shape.head_dim
 
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Queries meet every whole position; a gate, a running sum and an interpolation for each key."""
+        return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
+
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Zero."""
         parameter.zero_()

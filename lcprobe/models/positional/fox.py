@@ -46,6 +46,11 @@ class FoX(PositionalEncoding):
         return shape.n_heads * (shape.d_model + 1)
 
     @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The map to gates."""
+        return 2 * shape.n_heads * shape.d_model
+
+    @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:
         """One sum a head."""
         return shape.n_heads

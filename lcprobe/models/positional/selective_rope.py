@@ -55,6 +55,11 @@ class SelectiveRoPE(PositionalEncoding):
         return shape.n_kv_heads * shape.head_dim // 2 * shape.d_model
 
     @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The projection to phases."""
+        return shape.n_kv_heads * shape.head_dim * shape.d_model
+
+    @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:
         """An angle a pair."""
         return shape.n_kv_heads * shape.head_dim // 2
