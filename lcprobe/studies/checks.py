@@ -9,7 +9,7 @@ from lcprobe.config import Config
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import digest_json
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.training.initial_state import check_rows, initial_state_of
+from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.module import at_step
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,7 +23,7 @@ class Built:
 
     def shapes(self, config: Config) -> Shapes:
         """Of the run's model. Raises ConfigError for a model that cannot be trained as the config asks."""
-        asked = [getattr(config.train, k) for k in ("context_length", "pass_rows", "initial_state", "switch", "probe_every")]
+        asked = [getattr(config.train, k) for k in ("context_length", "initial_state", "switch", "probe_every")]
         key = digest_json(plain([config.model, config.probe.while_training, *asked]))
         if key not in self._known:
             self._known[key] = _checked(config)
@@ -46,7 +46,7 @@ def _checked(config: Config) -> Shapes:
                 "probe.while_training.lengths", longest, longest <= ends, f"<= {ends} tokens, where the model's positions end"
             )
         if train.initial_state is not None:
-            check_rows(initial_state_of(train.initial_state, model), train.pass_rows)
+            initial_state_of(train.initial_state, model)
         if train.switch is not None:
             at_step(model, train, train.steps)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}

@@ -116,8 +116,3 @@ class TrainConfig:
     def rows(self) -> int:
         """Rows of context_length tokens a step."""
         return self.batch_tokens // self.context_length
-
-    @property
-    def pass_rows(self) -> int:
-        """Rows of one forward pass on one device."""
-        return self.rows // (self.accumulate * self.devices)

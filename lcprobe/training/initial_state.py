@@ -38,13 +38,6 @@ def initial_state_of(
     return choice.made_by(choice.config)
 
 
-def check_rows(initial: "Passed | Preceding | Noise | Fitted", rows: int) -> None:
-    """Raises ConfigError where a forward pass has fewer rows than the states need."""
-    if rows < initial.least_rows:
-        needs = f"a forward pass of {initial.least_rows} rows or more (train.batch_tokens, train.accumulate, train.devices)"
-        raise ConfigError("train.initial_state", f"{rows} row{'s' if rows > 1 else ''}", needs)
-
-
 @dataclass(frozen=True)
 class PassedConfig:
     """How much is passed."""
@@ -67,13 +60,16 @@ class Passed:
     preceding = 0
 
     def __init__(self, config: PassedConfig):
-        self.config, self.least_rows = config, config.chain + 1  # with fewer, a row would follow itself
+        self.config = config
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
-        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError for too few rows."""
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError for one row: nothing is unrelated."""
         tokens, starts = batch["tokens"], batch["starts"]
-        check_rows(self, len(tokens))
+        if len(tokens) < 2:
+            raise ConfigError(
+                "train.initial_state", "a batch of one row", "two rows or more (train.batch_tokens, train.accumulate)"
+            )
         state = model.new_state(len(tokens))
         for back in range(self.config.chain, 0, -1):
             others = torch.arange(len(tokens), device=tokens.device).roll(back)
@@ -97,7 +93,6 @@ class Preceding:
     """Rows of text go on from what stands before them; episodes and documents' first rows begin empty."""
 
     Config = PrecedingConfig
-    least_rows = 1
 
     def __init__(self, config: PrecedingConfig):
         self.config, self.preceding = config, config.chunks
@@ -127,7 +122,7 @@ class Noise:
     """Normal numbers."""
 
     Config = NoiseConfig
-    preceding, least_rows = 0, 1
+    preceding = 0
 
     def __init__(self, config: NoiseConfig):
         self.config = config
@@ -156,7 +151,7 @@ class Fitted:
     """Normal numbers with the mean and the deviation that final states of this batch have in each head."""
 
     Config = FittedConfig
-    preceding, least_rows = 0, 1
+    preceding = 0
 
     def __init__(self, config: FittedConfig):
         self.config = config

@@ -86,7 +86,7 @@ def test_wrong_choices_are_one_line():
         initial_state_of("passed", model("attention x 2"))
     with pytest.raises(ConfigError, match="did you mean 'passed'"):
         initial_state_of("pased", model())
-    with pytest.raises(ConfigError, match="2 rows"):
+    with pytest.raises(ConfigError, match="two rows"):
         initial_state_of("passed", model())(model(), batch(rows=1))
 
 
