@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lcprobe.choices import choose
 from lcprobe.errors import require
 
 
@@ -85,6 +86,11 @@ class TrainConfig:
         multiple = self.batch_tokens >= 1 and self.batch_tokens % parts == 0
         allowed = f"a multiple of context_length x accumulate x devices ({parts})"
         require(f"{at}.batch_tokens", self.batch_tokens, multiple, allowed)
+        if self.initial_state is not None:
+            from lcprobe.training.initial_state import INITIAL_STATES  # torch, for those who ask for a state alone
+
+            choice = choose(INITIAL_STATES, self.initial_state, f"{at}.initial_state")
+            choice.made_by(choice.config).check_rows(self.batch_tokens // parts, f"{at}.initial_state")
         require(f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})")
         require(f"{at}.lr", self.lr, self.lr > 0, "> 0")
         require(f"{at}.warmup", self.warmup, 0 <= self.warmup < 1, "0 <= warmup < 1")

@@ -10,7 +10,7 @@ a run resumes to the bit. Attention layers begin empty in any case; only recurre
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,9 +28,25 @@ INITIAL_STATES = {
 }
 
 
-def initial_state_of(
-    mapping: Any, model: LanguageModel, key: str = "train.initial_state"
-) -> "Passed | Preceding | Noise | Fitted":
+class Initial:
+    """Base: what is asked of each."""
+
+    Config: ClassVar[type]
+    preceding: int = 0
+    """Sequences' lengths of text before a row that the batch must bring along."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def check_rows(self, rows: int, key: str) -> None:
+        """rows: of a micro-batch. Raises ConfigError where they are too few."""
+
+    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+        """The state before each row of a batch."""
+        raise NotImplementedError
+
+
+def initial_state_of(mapping: Any, model: LanguageModel, key: str = "train.initial_state") -> Initial:
     """The choice for a model. Raises ConfigError for a wrong choice, and for a model without recurrent layers."""
     choice = choose(INITIAL_STATES, mapping, key)
     if not any(layer.recurrent for layer in model.new_state(1).layers):
@@ -53,23 +69,21 @@ class PassedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Passed:
-    """Each row begins with the state after the `chain` rows before it in the batch."""
+class Passed(Initial):
+    """Each row begins with the state after the `chain` rows before it in the micro-batch, the last ones before the first."""
 
     Config = PassedConfig
-    preceding = 0
 
-    def __init__(self, config: PassedConfig):
-        self.config = config
+    def check_rows(self, rows: int, key: str) -> None:
+        """With as many rows as are read before one, a row's state would hold the row itself."""
+        allowed = f"< {rows}, the rows of a micro-batch (train.batch_tokens / (context_length x accumulate x devices))"
+        require(f"{key}.chain", self.config.chain, self.config.chain < rows, allowed)
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
-        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError for one row: nothing is unrelated."""
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError as `check_rows` does."""
         tokens, starts = batch["tokens"], batch["starts"]
-        if len(tokens) < 2:
-            raise ConfigError(
-                "train.initial_state", "a batch of one row", "two rows or more (train.batch_tokens, train.accumulate)"
-            )
+        self.check_rows(len(tokens), "train.initial_state")
         state = model.new_state(len(tokens))
         for back in range(self.config.chain, 0, -1):
             others = torch.arange(len(tokens), device=tokens.device).roll(back)
@@ -89,13 +103,14 @@ class PrecedingConfig:
         require(f"{at}.chunks", self.chunks, self.chunks >= 1, ">= 1")
 
 
-class Preceding:
+class Preceding(Initial):
     """Rows of text go on from what stands before them; episodes and documents' first rows begin empty."""
 
     Config = PrecedingConfig
 
     def __init__(self, config: PrecedingConfig):
-        self.config, self.preceding = config, config.chunks
+        super().__init__(config)
+        self.preceding = config.chunks
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
@@ -118,14 +133,10 @@ class NoiseConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Noise:
+class Noise(Initial):
     """Normal numbers."""
 
     Config = NoiseConfig
-    preceding = 0
-
-    def __init__(self, config: NoiseConfig):
-        self.config = config
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
@@ -147,14 +158,10 @@ class FittedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Fitted:
+class Fitted(Initial):
     """Normal numbers with the mean and the deviation that final states of this batch have in each head."""
 
     Config = FittedConfig
-    preceding = 0
-
-    def __init__(self, config: FittedConfig):
-        self.config = config
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:

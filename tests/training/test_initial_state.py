@@ -10,6 +10,7 @@ from lcprobe.files import read_json
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
 from tests.tiny import write_config
 
@@ -86,8 +87,33 @@ def test_wrong_choices_are_one_line():
         initial_state_of("passed", model("attention x 2"))
     with pytest.raises(ConfigError, match="did you mean 'passed'"):
         initial_state_of("pased", model())
-    with pytest.raises(ConfigError, match="two rows"):
+    with pytest.raises(ConfigError, match=r"chain: given 1; allowed: < 1, the rows of a micro-batch"):
         initial_state_of("passed", model())(model(), batch(rows=1))
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_no_row_begins_with_a_state_that_has_read_it(rows):
+    made = model("mamba2 x 2")
+    for chain in range(1, 2 * rows):
+        passed = initial_state_of({"type": "passed", "chain": chain}, made)
+        given, told = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
+        train = {"context_length": 12, "accumulate": 2, "batch_tokens": 12 * 2 * rows, "initial_state": {"type": "passed"}}
+        train["initial_state"]["chain"] = chain
+        if chain >= rows:
+            with pytest.raises(ConfigError, match=told):
+                passed(made, given)
+            with pytest.raises(ConfigError, match=rf"train\.initial_state\.chain: given {chain}; allowed: {told}"):
+                build(TrainConfig, train, "train")
+            continue
+        build(TrainConfig, train, "train")
+        before = passed(made, given)
+        for row in range(rows):
+            other = {**given, "tokens": given["tokens"].clone()}
+            other["tokens"][row] = (other["tokens"][row] + 7) % 30
+            after = passed(made, other)
+            same = [torch.equal(a.ssm[row], b.ssm[row]) for a, b in zip(before.layers, after.layers, strict=True)]
+            assert all(same)
+            assert not torch.equal(before.layers[1].ssm, after.layers[1].ssm), "others have read it"
 
 
 def test_text_comes_with_what_precedes_it_in_its_document(prepared_mixture):
