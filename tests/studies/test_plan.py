@@ -153,8 +153,14 @@ def test_a_start_has_the_same_parameters():
         ({"model": {"positional": {"type": "learned", "max_length": 63}}}, "63"),
         ({"model": {"positions": {"type": "randomized", "max_length": 63}}}, "63"),
         ({"model": {"positions": {"type": "pose", "max_length": 63}}}, "63"),
-        ({"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed"}, "accumulate": 4}}, "chain: given 1; allowed: < 1"),
-        ({"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed", "chain": 4}}}, "chain: given 4; allowed: < 4"),
+        (
+            {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed"}, "accumulate": 4}},
+            "chain: given 1; allowed: < 1",
+        ),
+        (
+            {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed", "chain": 4}}},
+            "chain: given 4; allowed: < 4",
+        ),
         ({"train": {"switch": {"at": 0.5, "positional": "t5"}}}, "without learned parameters"),
     ],
 )
