@@ -20,8 +20,9 @@ from lcprobe.choices import Choice, choose
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
+from lcprobe.models.layout import Layer
 from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
-from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
 from lcprobe.models.positional.positions import POSITIONS, Drawn
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
@@ -80,13 +81,13 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """residual += mixer(norm(residual)); residual += mlp(norm2(residual)), each sum made by the norm that follows it."""
 
-    def __init__(self, config: ModelConfig, choice: Choice, mlp: bool, d_model: int, d_ff: int):
+    def __init__(self, config: ModelConfig, layer: Layer, choice: Choice, d_model: int, d_ff: int):
         super().__init__()
         self.norm = RMSNorm(d_model, config.norm_eps)
-        with inside(f"model.mixers.{choice.name}"):
+        with inside(f"model.mixers.{layer.entry}"):
             self.mixer = choice.made_by(choice.config, d_model)
-        self.norm2 = RMSNorm(d_model, config.norm_eps) if mlp else None
-        self.mlp = SwiGLU(d_model, d_ff) if mlp else None
+        self.norm2 = RMSNorm(d_model, config.norm_eps) if layer.mlp else None
+        self.mlp = SwiGLU(d_model, d_ff) if layer.mlp else None
 
     def forward(
         self,
@@ -143,12 +144,12 @@ class LanguageModel(nn.Module):
         found = absolute_of(config)
         self.positional: PositionalEncoding | None = None
         if found is not None:
-            with inside("model.positional"):
+            with inside_layer("model"):
                 self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
         self.positions = None if config.positions is None else _positions(config.positions)
         self.selection: Selection | None = None
         """How prompts are read in pieces, where an extension says so."""
-        blocks = (Block(config, choices[layer.mixer], layer.mlp, d_model, d_ff) for layer in layers)
+        blocks = (Block(config, layer, choices[layer.mixer], d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
         self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
@@ -268,18 +269,19 @@ class LanguageModel(nn.Module):
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def recode(self, positional: Any) -> None:
-        """Give the attention layers other encodings, in place: `model.positional` as in a config.
+    def recode(self, positional: Any, key: str = "model") -> None:
+        """Give the attention layers other encodings, in place: `model.positional` as in a config. key: what errors call the room.
 
         Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
         """
         config = replace(self.config, positional=positional)
-        layers, choices = mixers_of(config)
-        if self.positional is not None or absolute_of(config) is not None:
-            raise ConfigError("positional", positional, "encodings of attention layers, before and after")
+        layers, choices = mixers_of(config, key)
+        if self.positional is not None or absolute_of(config, key) is not None:
+            raise ConfigError(f"{key}.positional", positional, "encodings of attention layers, before and after")
         for block, layer in zip(self._layers(), layers, strict=True):
             if hasattr(block.mixer, "recode"):
-                block.mixer.recode(choices[layer.mixer].config)
+                with inside(key):
+                    block.mixer.recode(choices[layer.mixer].config)
         self.config = config
 
     @torch.no_grad()

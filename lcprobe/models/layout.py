@@ -17,6 +17,11 @@ class Layer(NamedTuple):
     mixer: str
     mlp: bool
 
+    @property
+    def entry(self) -> str:
+        """The mixer's name in model.mixers, without the encoding that a pattern adds to it."""
+        return self.mixer.partition(":")[0]
+
 
 class Item(NamedTuple):
     """One place of a pattern: a name and what is joined to it with +."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lcprobe.choices import Choice, choose
 from lcprobe.errors import ConfigError, inside, unknown_name
@@ -11,7 +12,7 @@ from lcprobe.models.layout import Layer, layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.positions import POSITIONS
-from lcprobe.models.positional.schedule import absolute, carried
+from lcprobe.models.positional.schedule import Carried, absolute, carried
 
 
 def mixers_of(config: ModelConfig, key: str = "model") -> tuple[list[Layer], dict[str, Choice]]:
@@ -51,17 +52,31 @@ def _encoded(
         choice = choices[layer.mixer]
         if hasattr(choice.config, "positional"):
             part, count = parts[count % len(parts)], count + 1
-            layer = Layer(f"{layer.mixer}:{part.text}", layer.mlp)
-            changed = replace(choice.config, **part.changes)
-            changed.check(key)
-            choices[layer.mixer] = choice._replace(config=changed)
+            own, layer = layer.mixer, Layer(f"{layer.mixer}:{part.text}", layer.mlp)
+            if layer.mixer not in choices:
+                choices[layer.mixer] = choice._replace(config=_carrying(choice.config, part, f"model.mixers.{own}", key))
         made.append(layer)
     return made, choices
 
 
-def absolute_of(config: ModelConfig) -> Choice | None:
+def _carrying(config: Any, part: Carried, mixer: str, key: str) -> Any:
+    """A layer's settings with its part of the pattern, checked: errors name the key that says what is wrong."""
+    changed = replace(config, **part.changes)
+    try:
+        changed.check("")
+    except ConfigError as error:
+        own, _, rest = error.key.removeprefix(".").partition(".")
+        if own == "positional":
+            raise ConfigError(f"{part.key}.{rest}", error.given, error.allowed, error.near) from None
+        if own in part.changes:
+            raise ConfigError(key, part.text, f"{own} {error.allowed}") from None
+        raise ConfigError(f"{mixer}.{own}", error.given, error.allowed, error.near) from None
+    return changed
+
+
+def absolute_of(config: ModelConfig, key: str = "model") -> Choice | None:
     """The absolute encoding that the model adds to its embedding, if it has one."""
-    return absolute(config.positional, config.encodings, "model.positional")
+    return absolute(config.positional, config.encodings, f"{key}.positional")
 
 
 def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
@@ -122,7 +137,7 @@ def cost_of(layers: Counter[Layer], choices: dict[str, Choice], config: ModelCon
     total = Cost(params=d_model)  # the final norm
     for layer, count in layers.items():
         choice = choices[layer.mixer]
-        with inside(f"model.mixers.{layer.mixer}"):
+        with inside(f"model.mixers.{layer.entry}"):
             one = choice.made_by.cost(choice.config, d_model, length) + Cost(params=d_model)
         if layer.mlp:
             one += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)

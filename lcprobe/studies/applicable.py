@@ -1,5 +1,5 @@
-"""Levels of an axis that have nothing to act on in some of a study's models: encodings without attention, states without
-recurrent layers. Where a level sets nothing else, the whole axis is one run there; where it does, the run is left out."""
+"""Settings of an axis that have nothing to act on in some of a study's models: encodings without attention, states without
+recurrent layers. They are taken out there; `alike` then finds which runs are one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,34 +18,39 @@ STATES = ("train.initial_state",)
 
 @dataclass(frozen=True)
 class Applied:
-    """A run's labels ("" for an axis that is left out, so that labels stay beside their axes) and patches; `without`: the labels
-    left out; `dropped`: why there is no such run, or None."""
+    """The patches of a run without what does not apply to its model. idle: axes of which nothing is left; halves: axes whose
+    level sets other things too, so that its name promises what this model cannot have; why: what it lacks."""
 
-    labels: list[str]
     patches: list[dict[str, Any]]
-    without: str = ""
-    dropped: str | None = None
+    idle: tuple[int, ...] = ()
+    halves: tuple[int, ...] = ()
+    why: str = ""
 
 
-def applicable(mapping: Mapping[str, Any], labels: list[str], patches: list[dict[str, Any]]) -> Applied:
+def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> Applied:
     """One run of the grid without what does not apply to its model. Raises ConfigError for a model that cannot be read."""
     own = ["model.layout" in _keys(patch) for patch in patches]  # a level that makes the model means what it says of it
     asks = [[] if o else [k for k in _keys(p) if k in ENCODINGS or k in STATES] for p, o in zip(patches, own, strict=True)]
     if not any(asks):
-        return Applied(labels, patches)
+        return Applied(patches)
     attention, recurrent = _has(mapping, patches)
-    idle, dropped = [], None
-    for patch, asked in zip(patches, asks, strict=True):
-        missing = "attention" if not attention and set(asked) & set(ENCODINGS) else ""
-        missing = "a recurrent layer" if not recurrent and set(asked) & set(STATES) else missing
-        idle.append(bool(missing) and len(asked) == len(list(_keys(patch))))
-        if missing and not idle[-1]:
-            dropped = f"no model with {missing}"
-    if dropped or not any(idle):
-        return Applied(labels, patches, dropped=dropped)
-    kept = [patch for patch, alone in zip(patches, idle, strict=True) if not alone]
-    without = "-".join(label for label, alone in zip(labels, idle, strict=True) if alone)
-    return Applied(["" if alone else label for label, alone in zip(labels, idle, strict=True)], kept, without)
+    vain = {*(() if attention else ENCODINGS), *(() if recurrent else STATES)}
+    kept = [_without(patch, vain & set(asked)) for patch, asked in zip(patches, asks, strict=True)]
+    less = [i for i, asked in enumerate(asks) if vain & set(asked)]
+    halves = tuple(i for i in less if kept[i])
+    lacks = "attention" if any(vain & set(asks[i]) & set(ENCODINGS) for i in halves) else "a recurrent layer"
+    return Applied(kept, tuple(i for i in less if not kept[i]), halves, f"no model with {lacks}" if halves else "")
+
+
+def _without(patch: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    """A patch without keys of its first two levels."""
+    made: dict[str, Any] = {}
+    for name, value in patch.items():
+        if not isinstance(value, Mapping) or not any(f"{name}.{inner}" in keys for inner in value):
+            made[name] = value
+        elif inside := {inner: v for inner, v in value.items() if f"{name}.{inner}" not in keys}:
+            made[name] = inside
+    return made
 
 
 def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[bool, bool]:

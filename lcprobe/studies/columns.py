@@ -26,9 +26,10 @@ from lcprobe.training.module import at_step
 
 @dataclass(frozen=True)
 class Column:
-    """A target, as trained or with a method."""
+    """A target, as trained or with a method. max_length: tokens at which its table of positions ends; None: nowhere."""
 
     target: Target
+    max_length: int | None
     method: Method | None = None
     extension: Extension | None = None
 
@@ -69,15 +70,14 @@ def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], l
 
     Nothing is loaded. Raises ConfigError for wrong settings, and for a method that no target can take.
     """
-    found: dict[str, list[Column]] = {target.name: [Column(target)] for target in targets}
+    shapes = [shape_of(target) for target in targets]
+    found = {target.name: [Column(target, model.max_length)] for target, model in zip(targets, shapes, strict=True)}
     notes: list[str] = []
-    methods = pe.methods()
-    shapes = [_shape(target) for target in targets] if methods else []
-    for method in methods:
+    for method in pe.methods():
         choice = choose(EXTENSIONS, method.mapping, method.key)
         extension, reasons = choice.made_by(choice.config), []
         for target, model in zip(targets, shapes, strict=True):
-            column = Column(target, method, extension)
+            column = Column(target, model.max_length, method, extension)
             reason = extension.unfit(model, column.around())
             if reason is None:
                 found[target.name].append(column)
@@ -89,9 +89,12 @@ def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], l
     return [column for columns in found.values() for column in columns], notes
 
 
-def _shape(target: Target) -> LanguageModel:
+def shape_of(target: Target) -> LanguageModel:
+    """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
-        return LanguageModel(target.config.model)
+        model = LanguageModel(target.config.model)
+        at_step(model, target.config.train, load_progress(target.checkpoint).step)
+    return model
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:

@@ -62,8 +62,9 @@ class StudyConfig:
     """How train.lr was chosen; set in the resolved copy."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for names that cannot be folders."""
+        """Raises ConfigError for names that cannot be folders, and for an empty tuned_by."""
         check_name(f"{at}.name", self.name)
+        require(f"{at}.tuned_by", self.tuned_by, self.tuned_by is None or bool(self.tuned_by.strip()), "a lr_sweep.json, or null")
         if self.run is not None:
             check_name(f"{at}.run", self.run)
         if self.group is not None:

@@ -115,7 +115,7 @@ def print_grid(session: Session) -> None:
             factor = "" if column.method is None else f", factor {column.method.factor or 'auto'}"
             console.print(f"  column: {column.name} ({column.label}{factor})", markup=False, highlight=False, soft_wrap=True)
     for note in plan.notes:
-        console.print(f"  left out: {note}", markup=False)
+        console.print(f"  left out: {note}", markup=False, soft_wrap=True)
 
 
 def _refuse_training(mapping: Mapping[str, Any]) -> None:

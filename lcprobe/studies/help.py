@@ -20,6 +20,7 @@ train.py: train the matched models of a study.
 usage: python train.py CONFIG.yaml ... [key=value ...] [--plan]
 
   CONFIG.yaml   merged left to right; key=value on top: train.lr=0.003 model.d_model=256 'data.corpus=[my/folder]'
+                ${{train.lr}} is another key's value, ${{times:300,${{train.batch_tokens}}}} a product
   --plan        print runs, sizes, costs and estimates, and stop
   --help [ROOM] this text, or the settings of one room: {rooms}
   --version     versions

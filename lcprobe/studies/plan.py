@@ -1,4 +1,4 @@
-"""The plan of a study: grid -> runs, each with a stable name, matched sizes, cost, and estimates of time and memory.
+"""The plan of a study: grid -> runs, each with a stable name, matched sizes and its cost.
 
     grid:
       seed: [0, 1]                         an axis of values: its name is a key of the config
@@ -6,35 +6,32 @@
         mamba2: {model: {layout: mamba2 x 4}, train: {lr: 0.01}}
         transformerpp: {model: {layout: attention+mlp x 2}}
 
-The product of the axes is the study; models are matched over the whole of it.
+The product of the axes is the study, but for what does not apply to a model and for runs that are another one. Models are matched
+over the whole of it, and each is tried on a device that holds no numbers.
 """
 
-import itertools
-import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.config import Config, parse
 from lcprobe.data.corpus import sources_of
-from lcprobe.errors import ConfigError, inside
+from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
-from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.studies.alike import Alike, Draft, alike, settings_of
 from lcprobe.studies.applicable import applicable
+from lcprobe.studies.axes import Axis, Labels, axes_of, product
+from lcprobe.studies.checks import Built, check_start
 from lcprobe.studies.config import SweepConfig
-from lcprobe.studies.source import from_sibling, sibling, source_of
+from lcprobe.studies.source import from_sibling, in_order, sibling, source_of
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
-from lcprobe.training.initial_state import initial_state_of
-
-MAX_RUNS = 10_000
-GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
-"""FLOP/s of dense bfloat16 products, as the makers state them."""
 
 
 @dataclass(frozen=True)
@@ -73,88 +70,88 @@ class StudyPlan:
 def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """Expand the grid, match the models, check every run. Raises ConfigError at the first mistake."""
     base = parse(mapping)
-    tokenizer = load_tokenizer(base.data.tokenizer, base.data.bos)
+    vocab_size = load_tokenizer(base.data.tokenizer, base.data.bos).vocab_size
     _check_choices(base)
-    drafts: list[tuple[str, str, Config]] = []
-    sets_lr: dict[str, bool] = {}
-    group_of: dict[str, str] = {}
-    waits: set[str] = set()  # runs that start from another run of this study
-    idle: dict[tuple[str, ...], list[str]] = {}
-    left_out: dict[str, list[str]] = {}
-    for labels, patches in _product(base.grid):
-        applied = applicable(mapping, labels, patches)
-        if applied.dropped:
-            left_out.setdefault(applied.dropped, []).append("-".join(filter(None, labels)))
-            continue
-        labels, patches = applied.labels, applied.patches
-        if applied.without:
-            same = idle.setdefault(tuple(labels), [])
-            same.append(applied.without)
-            if len(same) > 1:
-                continue
+    axes = axes_of(base.grid)
+    drafts = {labels: _draft(mapping, labels, patches, axes, vocab_size) for labels, patches in product(axes)}
+    order = in_order({labels: draft.source for labels, draft in drafts.items()})
+    found, left_out = alike([drafts[labels] for labels in order], axes)
+    named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in found]
+    _unlike([(name, run.draft.config) for run, name in named])
+    groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
+    # a seed changes no size: match one run of each group
+    models = {groups[name]: run.draft.config.model for run, name in named}
+    rules = base.match
+    if isinstance(rules.budget, str) and rules.budget not in models:  # a label names the first model that carries it
+        of = [groups[name] for run, name in named if any(rules.budget in _parts(m, axes) for m in run.members)]
+        rules = replace(rules, budget=of[0] if of else rules.budget)
+    matched = match(models, rules, named[0][0].draft.config.train.context_length)
+    called = {labels: name for run, name in named for labels in run.members}
+    starts = {name: called[run.draft.source] for run, name in named if run.draft.source is not None}
+    runs = [_resolved(run.draft, name, groups[name], matched[groups[name]], starts.get(name)) for run, name in named]
+    _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
+    notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
+    notes += [f"left out, {why}: {', '.join(map('-'.join, labels))}" for why, labels in left_out.items()]
+    return StudyPlan(base, runs, mismatch_of(matched), tuple(dict.fromkeys(notes)))
+
+
+def _draft(
+    mapping: Mapping[str, Any], labels: Labels, patches: list[dict[str, Any]], axes: Sequence[Axis], vocab_size: int
+) -> Draft:
+    """One run of the grid, before matching."""
+    with _of(labels):
+        applied = applicable(mapping, patches)
         merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
-        for patch in patches:
+        for patch in applied.patches:
             merged = OmegaConf.merge(merged, OmegaConf.create(patch))
         plain_mapping = OmegaConf.to_container(merged)
         assert isinstance(plain_mapping, dict)
-        try:
-            config = parse(plain_mapping)  # type: ignore[arg-type]
-        except ConfigError as error:
-            where = f"grid ({', '.join(labels)}): {error.key}" if labels else error.key
-            raise ConfigError(where, error.given, error.allowed, error.near) from None
+        config = parse(plain_mapping)  # type: ignore[arg-type]
         _check_choices(config)
-        if config.model.vocab_size is None:
-            config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
-        elif config.model.vocab_size < tokenizer.vocab_size:
-            raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {tokenizer.vocab_size}")
-        if config.model.context_length is None:
-            config = replace(config, model=replace(config.model, context_length=config.train.context_length))
-        parts = [label for label in labels if label]
-        name = "-".join(parts) if parts else (base.study.run or "run")
-        axes = [axis for axis, _ in _flat(base.grid)]
-        group = "-".join(p for p, axis in zip(labels, axes, strict=True) if p and axis != "seed") or base.study.group or name
-        _check_training(config, ", ".join(parts))
-        other = sibling(config, labels, [levels for _, levels in _flat(base.grid)])
-        if other is not None:
-            config = from_sibling(config, "-".join(filter(None, other)))
-            waits.add(name)
-        drafts.append((check_name("grid", name), group, config))
-        sets_lr[name] = "lr" in plain_mapping.get("train", {})
-        group_of |= {label: group_of.get(label, group) for label in parts}
-    _unlike(drafts)
-    drafts.sort(key=lambda draft: draft[0] in waits)
-    # a seed changes no size: match one run of each group
-    models = {group: config.model for _, group, config in drafts}
-    rules = base.match
-    if isinstance(rules.budget, str) and rules.budget not in models and rules.budget in group_of:
-        rules = replace(rules, budget=group_of[rules.budget])  # a label names the first model that carries it
-    matched = match(models, rules, drafts[0][2].train.context_length)
-    runs = [_resolved(name, group, config, matched[group], sets_lr[name]) for name, group, config in drafts]
+        model = config.model
+        if model.vocab_size is not None and model.vocab_size < vocab_size:
+            raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
+        known = {
+            "vocab_size": model.vocab_size or vocab_size,
+            "context_length": model.context_length or config.train.context_length,
+        }
+        config = replace(config, model=replace(model, **known))
+        source, sets_lr = sibling(config, labels, axes), "lr" in plain_mapping.get("train", {})
+        settings = settings_of(config, source is not None)
+        return Draft(labels, config, settings, applied.idle, applied.halves, applied.why, source, sets_lr)
+
+
+def _check_runs(runs: list[Run], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
+    """Every run's model and what it starts from. starts: names of runs of the study, by the name of what starts there."""
+    built, shapes = Built(), {}
     for run in runs:
-        if run.name not in waits:
-            source_of(run.config)
-    notes = [f"{'-'.join(filter(None, k))}: {', '.join(same)} change nothing here: one run" for k, same in idle.items()]
-    notes += [f"left out, {why}: {', '.join(names)}" for why, names in left_out.items()]
-    return StudyPlan(base, runs, mismatch_of(matched), tuple(notes))
+        with _of(labels[run.name]):
+            shapes[run.name] = built.shapes(run.config)
+            if run.name in starts:
+                check_start(starts[run.name], shapes[starts[run.name]], shapes[run.name])
+            else:
+                source_of(run.config)
 
 
-def _check_training(config: Config, name: str) -> None:
-    """Whether encodings can change and states be passed in training: tried on a model that holds no numbers."""
-    train = config.train
-    if train.switch is None and train.initial_state is None:
-        return
-    import torch
+@contextmanager
+def _of(labels: Sequence[str]) -> Iterator[None]:
+    """Errors of the block say which run of the grid they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        where = f"grid ({', '.join(labels)}): {error.key}" if labels else error.key
+        raise type(error)(where, error.given, error.allowed, error.near) from None
 
-    sizes = {"d_model": config.model.d_model or 1024, "d_ff": config.model.d_ff or 8}
-    n_layers = None if config.model.n_layers == "solve" else config.model.n_layers
-    at = f"grid ({name}): train" if name else "train"
-    with torch.device("meta"):
-        model = LanguageModel(replace(config.model, n_layers=n_layers, **sizes))
-        if train.initial_state is not None:
-            initial_state_of(train.initial_state, model, f"{at}.initial_state")
-        if train.switch is not None:
-            with inside(f"{at}.switch"):
-                model.recode(train.switch.positional)
+
+def _parts(labels: Labels, axes: Sequence[Axis]) -> list[str]:
+    """What may name a model: its labels, and all of them joined."""
+    own = [label for label, axis in zip(labels, axes, strict=True) if axis.name != "seed"]
+    return [*own, "-".join(own)]
+
+
+def _group(run: Alike, axes: Sequence[Axis]) -> str:
+    """The model's name: labels without the seed's."""
+    return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and axis.name != "seed")
 
 
 def _check_choices(config: Config) -> None:
@@ -170,70 +167,26 @@ def _check_choices(config: Config) -> None:
         config.probe.context.tokens(config.train.context_length)
 
 
-def _product(grid: Mapping[str, Any]) -> list[tuple[list[str], list[dict[str, Any]]]]:
-    """(labels, patches) of every run."""
-    axes: list[list[tuple[str, dict[str, Any]]]] = []
-    for name, levels in _flat(grid):
-        key = f"grid.{name}"
-        if isinstance(levels, Mapping) and levels:
-            for label, patch in levels.items():
-                check_name(key, str(label))
-                if not isinstance(patch, Mapping):
-                    raise ConfigError(f"{key}.{label}", patch, "a mapping of settings, such as {model: {...}}")
-            axes.append([(str(label), dict(patch)) for label, patch in levels.items()])
-        elif isinstance(levels, list | tuple) and levels:
-            axes.append([(_label(name, level), _nested(name, level)) for level in levels])
-        else:
-            raise ConfigError(key, levels, "a list of values, or a mapping of labels to settings")
-    total = 1
-    for axis in axes:
-        total *= len(axis)
-    if total > MAX_RUNS:
-        raise ConfigError("grid", f"{total} runs", f"at most {MAX_RUNS}")
-    return [([label for label, _ in combo], [patch for _, patch in combo]) for combo in itertools.product(*axes)]
-
-
-def _flat(grid: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Axes by dotted name: `{train: {lr: [..]}}` is `train.lr`, as on the command line."""
-    for name, levels in grid.items():
-        nested = isinstance(levels, Mapping) and levels and all(isinstance(v, list) for v in levels.values())
-        if nested:
-            yield from _flat(levels, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", levels
-
-
-def _label(key: str, level: Any) -> str:
-    last = key.rsplit(".", 1)[-1]
-    text = f"{level:g}" if isinstance(level, float) else str(level)
-    name = f"s{text}" if last == "seed" else f"{last}{text}"
-    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)[:60]
-
-
-def _nested(key: str, level: Any) -> dict[str, Any]:
-    made = OmegaConf.create({})
-    try:
-        OmegaConf.update(made, key, level, force_add=True)
-    except OmegaConfBaseException:
-        raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
-    return OmegaConf.to_container(made)  # type: ignore[return-value]
-
-
-def _unlike(drafts: list[tuple[str, str, Config]]) -> None:
-    """What makes runs a study must be equal in all of them."""
-    names = [name for name, _, _ in drafts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError("grid", f"two runs called {name}", "labels that differ")
-    first = drafts[0][2]
-    for name, _, config in drafts[1:]:
+def _unlike(runs: list[tuple[str, Config]]) -> None:
+    """There are runs, and what makes them a study is equal in all of them."""
+    if not runs:
+        raise ConfigError("grid", "no run that applies to its model", "at least one")
+    name, count = Counter(name for name, _ in runs).most_common(1)[0]
+    if count > 1:
+        raise ConfigError("grid", f"two runs called {name}", "labels that differ")
+    first = runs[0][1]
+    for name, config in runs[1:]:
         for key in ("study", "probe", "pe", "match", "track"):
             if getattr(config, key) != getattr(first, key):
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 
 
-def _resolved(name: str, group: str, config: Config, matched: Matched, sets_lr: bool) -> Run:
-    """The config that, run alone and from anywhere, makes this run again: what a sweep gives is written into it by `tune`."""
+def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str | None) -> Run:
+    """The config that, run alone and from anywhere, makes this run again: what a sweep gives is written into it by `tune`.
+
+    start: the run of the study that it starts from.
+    """
+    config = draft.config if start is None else from_sibling(draft.config, start)
     resolved = replace(
         config,
         model=matched.config,
@@ -241,66 +194,4 @@ def _resolved(name: str, group: str, config: Config, matched: Matched, sets_lr: 
         match=replace(config.match, budget=None),
         grid={},
     )
-    return Run(name, group, resolved, matched, sets_lr)
-
-
-def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
-    """One row a model: the table that `--plan` prints and the report shows."""
-    rows = []
-    machine = plan.config.study.plan_for
-    peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
-    seen = set()
-    for run in plan.runs:
-        if run.group in seen:
-            continue
-        seen.add(run.group)
-        c, cost, train = run.matched.config, run.matched.cost, run.config.train
-        hours, gigabytes = _estimates(run, peak)
-        off = run.matched.mismatch
-        rows.append(
-            {
-                "model": run.group,
-                "layout": c.layout + (f" (n_layers {c.n_layers})" if c.n_layers else ""),
-                "d_model": c.d_model,
-                "d_ff": c.d_ff,
-                "parameters": cost.params,
-                "embedding": cost.embedding,
-                "off budget": "" if off is None else f"{off:+.2%}",
-                f"state bytes @{train.context_length}": cost.blocks.state_bytes,
-                f"KV bytes @{train.context_length}": cost.blocks.kv_bytes,
-                f"FLOPs/token @{train.context_length}": round(cost.flops),
-                "tokens": train.tokens,
-                "lr": train.lr,
-                f"hours, {machine} (est.)": round(hours, 4) if hours < 0.1 else round(hours, 2),
-                "memory GB (est.)": round(gigabytes, 2),
-            }
-        )
-    return rows
-
-
-def _estimates(run: Run, peak: float) -> tuple[float, float]:
-    """Hours at a utilisation seen at this size, and gigabytes a device for weights, gradients, moments and activations."""
-    cost, train, model = run.matched.cost, run.config.train, run.matched.config
-    width = model.d_model or 1
-    share = min(0.4, 0.2 + width / 4000)  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    seconds = 3 * cost.flops * train.tokens / (peak * share * train.devices)
-    per_pass = train.batch_tokens / train.accumulate / train.devices
-    sublayers = max(1, (cost.blocks.params // (4 * width * width)))
-    activations = per_pass * width * 4 * 10 * sublayers
-    return seconds / 3600, (16 * cost.params + activations) / 1e9
-
-
-def measured_peak() -> float:
-    """This machine's matrix products, FLOP/s: float32 on a CPU, bfloat16 on a GPU. A fifth of a second."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    size, dtype, device = (8192, torch.bfloat16, "cuda") if gpu else (1024, torch.float32, "cpu")
-    a = torch.ones(size, size, dtype=dtype, device=device)
-    best = 0.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        b = a @ a
-        float(b[0, 0])  # waits for the device
-        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
-    return best
+    return Run(name, group, resolved, matched, draft.sets_lr)

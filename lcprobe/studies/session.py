@@ -13,6 +13,7 @@ from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.positional.curves import bias_curves
 from lcprobe.probing.cache import EpisodeCache
+from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.context import run_context
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.runner import SayLines, run_plan, say_shared
@@ -36,6 +37,19 @@ class Session:
     tasks: TaskSet
     plan: Plan
     data: Prepared
+
+    def plan_of(self, column: Column) -> Plan:
+        """The units that a column's model can read."""
+        return replace(self.plan, units=[unit for unit in self.plan.units if _reads(column, unit.length)])
+
+    def text_of(self, column: Column) -> ContextProbe | None:
+        """The plain text that a column's model can read; None where there is none."""
+        text = self.config.probe.context
+        if text is None:
+            return None
+        context_length = column.target.config.train.context_length
+        lengths = [x for x in text.lengths if _reads(column, round(x * context_length))]
+        return replace(text, lengths=lengths) if lengths else None
 
 
 def open_session(targets: list[Target], config: Config, out: Path) -> Session:
@@ -63,8 +77,32 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
     plan = tasks.plan(config.probe.grids, first.train.context_length)
     if not plan.units:
         raise EpisodeError("probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits")
-    plan = replace(plan, notes=[*plan.notes, *left_out])
-    return Session(targets, columns, config, out, Store(out / "records"), tasks, plan, data)
+    shortest = min(unit.length for unit in plan.units)
+    reading = [column for column in columns if _reads(column, shortest)]
+    if not reading:
+        ends = max(column.max_length or 0 for column in columns)
+        raise EpisodeError("probe.grids", f"cells of {shortest} tokens or more", f"<= {ends}, where the models' positions end")
+    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(columns, plan, config)])
+    kept = [target for target in targets if any(column.target is target for column in reading)]
+    return Session(kept, reading, config, out, Store(out / "records"), tasks, plan, data)
+
+
+def _reads(column: Column, length: int) -> bool:
+    return column.max_length is None or length <= column.max_length
+
+
+def _unread(columns: list[Column], plan: Plan, config: Config) -> list[str]:
+    """A note for each column that cannot read all of the grid, or of the text."""
+    notes = []
+    for column in columns:
+        cells = [row for unit in plan.units for row in unit.rows()]
+        beyond = sum(not _reads(column, row["length"]) for row in cells)
+        text = config.probe.context
+        longer = text is not None and any(not _reads(column, n) for n in text.tokens(column.target.config.train.context_length))
+        parts = [f"{beyond} of {len(cells)} cells"] * bool(beyond) + ["the longer texts"] * longer
+        if parts:
+            notes.append(f"{column.name}: {' and '.join(parts)}: its positions end at {column.max_length} tokens")
+    return notes
 
 
 Biases = dict[str, list[dict[str, Any]]]
@@ -74,16 +112,17 @@ Biases = dict[str, list[dict[str, Any]]]
 def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Table, pa.Table | None, Biases]:
     """Probe every column; the records of the whole grid, of plain text where the config asks for it, and columns' biases."""
     tables, text_tables, biases = [], [], {}
-    longest = max(row["length"] for unit in session.plan.units for row in unit.rows())
-    text_store, text = Store(session.out / "context", CONTEXT_SCHEMA), session.config.probe.context
+    text_store = Store(session.out / "context", CONTEXT_SCHEMA)
     for column in session.columns:
         model, subject = loaded(column, device(), session.data)
+        plan, text = session.plan_of(column), session.text_of(column)
+        longest = max(unit.length for unit in plan.units)
         biases[column.name] = bias_curves(model, longest)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
         scorer = ModelScorer(model, session.data.tokenizer, device(), chunk, generate, batch_tokens)
         ids = run_plan(
-            session.plan,
+            plan,
             session.tasks,
             scorer,
             subject,

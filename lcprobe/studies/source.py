@@ -11,7 +11,10 @@ from pathlib import Path
 from lcprobe.config import Config
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.studies.axes import Axis, Labels
 from lcprobe.training.checkpoint import latest, load_model
+
+START_LEFT_OUT = "no run to start from"
 
 
 def source_of(config: Config) -> Path | None:
@@ -29,13 +32,36 @@ def source_of(config: Config) -> Path | None:
     return found
 
 
-def sibling(config: Config, labels: Sequence[str], axes: Sequence[Mapping[str, object] | Sequence[object]]) -> list[str] | None:
-    """Labels of the run of the same study that `train.from` names; None where it names none. axes: each axis's levels."""
+def sibling(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:
+    """Labels of the run of the same study that `train.from` names; None where it names none."""
     wanted = config.train.from_
-    for place, levels in enumerate(axes):
-        if wanted is not None and isinstance(levels, Mapping) and wanted in levels and labels[place] != wanted:
-            return [wanted if i == place else label for i, label in enumerate(labels)]
+    for place, axis in enumerate(axes):
+        if wanted is not None and axis.written and wanted in axis.levels and labels[place] != wanted:
+            return (*labels[:place], wanted, *labels[place + 1 :])
     return None
+
+
+def in_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
+    """Runs, by their labels, in the order in which they can be trained: as they come, but after those that they start from.
+
+    Raises ConfigError where runs start from each other.
+    """
+    depth: dict[Labels, int] = {}
+    for labels in sources:
+        path: list[Labels] = []
+        at: Labels | None = labels
+        while at is not None and at not in depth:
+            if at in path:
+                circle = " from ".join("-".join(filter(None, one)) for one in [*path[path.index(at) :], at])
+                raise ConfigError(
+                    f"grid ({', '.join(filter(None, at))}): train.from", circle, "a run that does not wait for itself"
+                )
+            path.append(at)
+            at = sources.get(at)
+        below = -1 if at is None else depth[at]
+        for i, one in enumerate(reversed(path)):
+            depth[one] = below + 1 + i
+    return sorted(sources, key=lambda labels: depth[labels])
 
 
 def from_sibling(config: Config, name: str) -> Config:

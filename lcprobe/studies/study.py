@@ -9,8 +9,9 @@ from rich.table import Table
 
 from lcprobe.config import to_yaml
 from lcprobe.files import write_atomic, write_json
+from lcprobe.studies.costs import matching_table, memory_notes
 from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.plan import StudyPlan, make_plan, matching_table
+from lcprobe.studies.plan import StudyPlan, make_plan
 from lcprobe.studies.rehearsal import rehearse
 from lcprobe.studies.run import train_run
 from lcprobe.studies.sweep import planned_rates, spread_of, tune
@@ -29,7 +30,7 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
-    for note in plan.notes:
+    for note in [*plan.notes, *memory_notes(plan)]:
         Console().print(note, soft_wrap=True)
     return plan
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lcprobe.data.mixture import Mixture, rolled
-from lcprobe.errors import NumericsError, inside
+from lcprobe.errors import NumericsError
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
@@ -35,9 +35,7 @@ def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
     """Give the model the encodings that it has at a step, in place; whether those are the ones after `train.switch`."""
     if config.switch is None or config.switch_step is None or step < config.switch_step:
         return False
-    with inside("train.switch"):
-        model.recode(config.switch.positional)
-    log.info("step %d: positional encodings are %s from here on", step, config.switch.positional)
+    model.recode(config.switch.positional, "train.switch")
     return True
 
 
@@ -111,6 +109,8 @@ class Training(pl.LightningModule):
         step = batch["step"]
         if not self._switched:
             self._switched = at_step(self.model, self.config, step)
+            if self._switched and self.config.switch is not None:
+                log.info("step %d: positional encodings are %s from here on", step, self.config.switch.positional)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()

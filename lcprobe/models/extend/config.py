@@ -12,6 +12,9 @@ from lcprobe.models.extend import EXTENSIONS
 
 AS_TRAINED = "none"
 LONGEST_LABEL = 48
+MAX_FACTOR = 65_536
+"""2,048 trained tokens to 134 million: past any sequence that can be probed, well inside what frequencies in float64 can take."""
+FACTORS = f">= 1 and <= {MAX_FACTOR}, or auto"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class ExtendConfig:
     At 1, every method is the model as trained."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for unknown methods, factors below 1, and two methods of one label."""
-        require(f"{at}.factor", self.factor, self.factor == "auto" or self.factor >= 1, ">= 1, or auto")
+        """Raises ConfigError for unknown methods, factors out of range, and two methods of one label."""
+        require(f"{at}.factor", self.factor, self.factor == "auto" or 1 <= self.factor <= MAX_FACTOR, FACTORS)
         labels = [method.label for method in self.methods(at)]
         twice = [label for label in labels if labels.count(label) > 1]
         require(f"{at}.extend", twice[:1], not twice, "methods that differ, or a `label` for each")
@@ -58,8 +61,8 @@ class ExtendConfig:
         if name not in EXTENSIONS and name != AS_TRAINED:
             raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
         factor = mapping.get("factor", self.factor)
-        number = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor < float("inf")
-        require(f"{key}.factor", factor, number or factor == "auto", ">= 1, or auto")
+        number = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MAX_FACTOR
+        require(f"{key}.factor", factor, number or factor == "auto", FACTORS)
         if name == AS_TRAINED:
             require(key, given, len(mapping) == 1, "none has no settings")
             return None

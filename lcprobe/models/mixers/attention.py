@@ -17,7 +17,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.cost import Cost
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
+from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding, inside_layer
 from lcprobe.models.positional.temperature import TEMPERATURES
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
@@ -71,7 +71,7 @@ class AttentionConfig:
             raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
         if self.sink_logit and not encoding.made_by.softmax:
             raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
-        with inside(f"{at}.positional"), torch.device("meta"):
+        with inside_layer(at), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512
             encoding.made_by(encoding.config, HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length))
@@ -276,6 +276,7 @@ class Attention(nn.Module):
         window = length if config.window is None else min(config.window, length)
         visible = window - window * (window - 1) / (2 * length)  # mean over positions 1..length of min(position, window)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
+        flops += encoding.made_by.flops(encoding.config, shape, visible, length)
         cached = length if config.window is None or config.sinks else min(config.window - 1, length)
         fixed = 4 * max(config.d_conv - 1, 0) * width
         terms = encoding.made_by.term_width(encoding.config, shape)
@@ -289,7 +290,7 @@ class Attention(nn.Module):
 def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, nn.Module | None]:
     shape = config.shape(d_model)
     encoding, temperature = choose(POSITIONAL, config.positional, "positional"), None
-    with inside("positional"):
+    with inside_layer(""):
         positional = encoding.made_by(encoding.config, shape)
     if config.temperature is not None:
         chosen = choose(TEMPERATURES, config.temperature, "temperature")

@@ -15,8 +15,9 @@ An encoding says what it is in class attributes, which tests and reports read; i
 sums are float32 or wider whatever the model's dtype.
 """
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from lcprobe_kernels.attention import Mask, attention, blockwise, merge
 from lcprobe_kernels.attention.reference import weighted
 from torch import Tensor, nn
 
+from lcprobe.errors import ConfigError
 from lcprobe.models.where import Where
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -39,6 +41,16 @@ class HeadShape:
     head_dim: int
     d_model: int
     context_length: int | None = None
+
+
+@contextmanager
+def inside_layer(at: str) -> Iterator[None]:
+    """Errors of an encoding name its own setting, `<at>.positional.fraction`, or the layer's that is wrong, `<at>.head_dim`."""
+    try:
+        yield
+    except ConfigError as error:
+        key = error.key if error.key in {f.name for f in fields(HeadShape)} else f"positional.{error.key}"
+        raise ConfigError(f"{at}.{key}" if at else key, error.given, error.allowed, error.near) from None
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,8 @@ class PositionalEncoding(nn.Module):
     """none | rotary | bias | gate | absolute | path: what post-hoc extensions ask for."""
     relative: ClassVar[bool] = True
     """Only differences of positions matter: outputs do not change when all positions are shifted."""
+    reads_positions: ClassVar[bool] = True
+    """Positions are read at all; False: order enters through the mask or content alone, and drawn positions change nothing."""
     needs_length: bool = False
     """Depends on the length of the whole sequence, which must be declared in advance: not causal by design."""
     caches_raw_keys: bool = False
@@ -139,6 +153,13 @@ class PositionalEncoding(nn.Module):
     def params(config: Any, shape: HeadShape) -> int:
         """Trainable numbers of one layer's encoding; a test compares them with what is built."""
         return 0
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Forward FLOPs a token of one layer beside those of attention without positions: projections of its own, wider products,
+        functions of each query and key. A rotation or one addition to scores counts as little as the softmax: nothing. visible:
+        keys that a query sees, the mean over a sequence of `length` tokens."""
+        return 0.0
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:

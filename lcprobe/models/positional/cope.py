@@ -37,6 +37,7 @@ class CoPE(PositionalEncoding):
     Config = CoPEConfig
     family = "path"
     linear = False
+    reads_positions = False
 
     def __init__(self, config: CoPEConfig, shape: HeadShape):
         super().__init__(config, shape)
@@ -46,6 +47,11 @@ class CoPE(PositionalEncoding):
     def params(config: Any, shape: HeadShape) -> int:
         """One vector a whole position."""
         return config.max_position * shape.head_dim
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Queries meet every whole position; a gate, a running sum and an interpolation for each key."""
+        return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
 
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Zero."""

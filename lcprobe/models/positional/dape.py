@@ -63,6 +63,11 @@ class DAPE(PositionalEncoding):
         made_by, settings = BASES[config.base]
         return made_by.params(settings, shape) + config.width * (3 * shape.n_heads + 1) + shape.n_heads
 
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The MLP, for each query and key."""
+        return 6 * config.width * shape.n_heads * visible
+
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """The base as it starts alone, the MLP as PyTorch's linear layers."""
         owner, _, rest = name.partition(".")

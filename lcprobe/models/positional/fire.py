@@ -68,6 +68,12 @@ class FIRE(PositionalEncoding):
         mlp = 2 * config.width + shape.n_heads * (config.width + 1)
         return mlp + (2 if config.threshold == "learned" else 1)
 
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The MLP for each query and key, once sequences are longer than L at the start; before, a table serves all."""
+        reach = config.initial_threshold if config.threshold == "learned" else shape.context_length or length
+        return 2 * config.width * (shape.n_heads + 1) * visible if length > reach else 0.0
+
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """c 0.1, the factor 1, the MLP as PyTorch's linear layers."""
         if name in ("c", "threshold_factor"):

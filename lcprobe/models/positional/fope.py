@@ -60,6 +60,11 @@ class FoPE(PositionalEncoding):
         """Two square matrices over the kept frequencies."""
         return 2 * _pairs(config, shape) ** 2
 
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Two tables mixed at each position."""
+        return 4 * _pairs(config, shape) ** 2
+
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Identity and Xavier normal noise."""
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

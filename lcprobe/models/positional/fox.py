@@ -31,6 +31,7 @@ class FoX(PositionalEncoding):
 
     Config = FoXConfig
     family = "gate"
+    reads_positions = False
     caches_all_terms = True
     term_bytes = 8
 
@@ -43,6 +44,11 @@ class FoX(PositionalEncoding):
     def params(config: Any, shape: HeadShape) -> int:
         """A linear map to one number a head."""
         return shape.n_heads * (shape.d_model + 1)
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The map to gates."""
+        return 2 * shape.n_heads * shape.d_model
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:

@@ -14,3 +14,4 @@ class NoPE(PositionalEncoding):
     """Leaves queries, keys and scores as they are."""
 
     Config = NoPEConfig
+    reads_positions = False

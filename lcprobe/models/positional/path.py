@@ -54,6 +54,7 @@ class PaTH(PositionalEncoding):
 
     Config = PaTHConfig
     family = "path"
+    reads_positions = False
     caches_all_terms = True
 
     def __init__(self, config: PaTHConfig, shape: HeadShape):
@@ -72,6 +73,15 @@ class PaTH(PositionalEncoding):
         """The low-rank map, the convolution, and beta."""
         width = shape.n_kv_heads * shape.head_dim
         return config.rank * (shape.d_model + width) + width * config.d_conv + shape.n_kv_heads * (shape.d_model + 1)
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The maps to w and beta; within a chunk, products with w and the solve; across chunks, queries carried through each."""
+        d, width = shape.head_dim, shape.n_kv_heads * shape.head_dim
+        made = 2 * config.rank * (shape.d_model + width) + 2 * config.d_conv * width + 2 * shape.n_kv_heads * shape.d_model
+        of_keys = 2 * CHUNK * 3 * d + CHUNK * (CHUNK + d) + 2 * d * d  # w w^T, w k^T, own^T w; the solve; w^T through
+        of_queries = 2 * CHUNK * (2 * d + CHUNK) + 2 * d * d * visible / CHUNK  # with w, own and through; over earlier chunks
+        return made + shape.n_kv_heads * of_keys + shape.n_heads * of_queries
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:

@@ -47,6 +47,11 @@ class PoPE(PositionalEncoding):
         """A phase for each entry of a key head."""
         return shape.n_kv_heads * shape.head_dim
 
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """q . k is twice as wide."""
+        return 2 * visible * shape.n_heads * shape.head_dim
+
     def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Phases start at 0."""
         parameter.zero_()

@@ -101,6 +101,8 @@ class RoPE(Rotary):
     def __init__(self, config: RoPEConfig, shape: HeadShape):
         super().__init__(config, shape)
         self.base, self.rotary_dim = config.base, int(shape.head_dim * config.fraction)
+        if config.fraction == 1:
+            require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
         if self.rotary_dim % 2 or not self.rotary_dim:
             raise ConfigError("fraction", config.fraction, f"an even number of head_dim {shape.head_dim}'s dimensions")
 

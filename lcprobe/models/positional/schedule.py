@@ -25,17 +25,19 @@ ALLOWED = "an encoding, or a pattern such as `[rope+window512 x 3, none] x 6`"
 
 @dataclass(frozen=True)
 class Carried:
-    """One attention layer's part: how the pattern writes it, and the settings of AttentionConfig that it changes."""
+    """One attention layer's part: how the pattern writes it, the settings of AttentionConfig that it changes, and the key under
+    which the encoding's own settings are written."""
 
     text: str
     changes: Mapping[str, Any]
+    key: str
 
 
 def carried(positional: Any, encodings: Mapping[str, Any], key: str) -> list[Carried]:
     """The pattern written out. Raises ConfigError for what is no pattern, and for unknown names."""
     if isinstance(positional, Mapping):
         choose(POSITIONAL, positional, key)
-        return [Carried(str(positional.get("type")), {"positional": dict(positional)})]
+        return [Carried(str(positional.get("type")), {"positional": dict(positional)}, key)]
     if isinstance(positional, list | tuple):
         positional = ", ".join(str(p) for p in positional)
     if not isinstance(positional, str):
@@ -64,7 +66,8 @@ def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
     if item.name not in encodings and item.name not in POSITIONAL:
         raise unknown_name(key, item.name, {*POSITIONAL, *encodings})
     mapping = encodings.get(item.name, {"type": item.name})
-    choose(POSITIONAL, mapping, f"{key.rpartition('.')[0]}.encodings.{item.name}" if item.name in encodings else key)
+    own = f"model.encodings.{item.name}" if item.name in encodings else key
+    choose(POSITIONAL, mapping, own)
     changes: dict[str, Any] = {"positional": mapping}
     for suffix in item.joined:
         before = len(changes)
@@ -78,4 +81,4 @@ def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
         else:
             raise ConfigError(key, f"{item}", "joined with +: window<n> | sinks<n> | logn | ssmax | sink")
         require(key, f"{item}", len(changes) > before, "one window, one number of sinks, one temperature and one sink a layer")
-    return Carried(str(item), changes)
+    return Carried(str(item), changes, own)

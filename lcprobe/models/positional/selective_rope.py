@@ -36,6 +36,7 @@ class SelectiveRoPE(PositionalEncoding):
 
     Config = SelectiveRoPEConfig
     family = "gate"
+    reads_positions = False
     term_bytes = 8
 
     def __init__(self, config: SelectiveRoPEConfig, shape: HeadShape):
@@ -52,6 +53,11 @@ class SelectiveRoPE(PositionalEncoding):
     def params(config: Any, shape: HeadShape) -> int:
         """A projection to the pairs of the key heads."""
         return shape.n_kv_heads * shape.head_dim // 2 * shape.d_model
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """The projection to phases."""
+        return shape.n_kv_heads * shape.head_dim * shape.d_model
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:

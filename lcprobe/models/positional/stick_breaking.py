@@ -8,13 +8,14 @@ op and is made in blocks. The query's own key takes part only with `attend_curre
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lcprobe_kernels.attention import attention
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
+from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,14 @@ class StickBreaking(PositionalEncoding):
 
     Config = StickBreakingConfig
     family = "path"
+    reads_positions = False
     softmax = False
     linear = False
+
+    @staticmethod
+    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+        """Two logarithms, a running sum and its addition for each query and key, in place of the softmax."""
+        return 4 * shape.n_heads * visible
 
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
         """o: (batch, seqlen, n_heads, d_v), and None: there is no softmax's total."""

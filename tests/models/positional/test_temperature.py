@@ -20,6 +20,7 @@ H, KV, D, D_MODEL, L, N = 4, 2, 8, 12, 8, 23
 LINEAR = ["none", "rope", "prope", "hope", "xpos", "fope", "pope", "selective_rope", "alibi", "t5", "kerple", "sandwich", "fire",
           "fox", "cable", "path"]  # fmt: skip
 MORE = ["cope", "dape", "stick_breaking"]
+OF_MODELS = ["tape"]  # what passes from layer to layer: its own tests
 FACTORS = {
     "ssmax": lambda n: 0.43 * n.log(),
     "logn": lambda n: (n.log() / math.log(L)).clamp_min(1),
@@ -138,4 +139,4 @@ def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
 
 def test_every_encoding_says_which_it_is():
     layers = {name for name in POSITIONAL if choose(POSITIONAL, {"type": name}, "x").made_by.family != "absolute"}
-    assert layers == {*LINEAR, *MORE}
+    assert layers == {*LINEAR, *MORE, *OF_MODELS}

@@ -1,0 +1,81 @@
+"""The axes of a grid: lists of values, `seed: [0, 1]`, and labels with any settings under each; their product is the study."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lcprobe.errors import ConfigError
+from lcprobe.files import check_name
+
+MAX_RUNS = 10_000
+Labels = tuple[str, ...]
+"""Of a run: one of each axis."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """name: dotted, as on the command line. levels: settings by label. written: the labels are the user's own."""
+
+    name: str
+    levels: dict[str, dict[str, Any]]
+    written: bool
+
+
+def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
+    """The axes, in their order. Raises ConfigError for what is none, and for too many runs."""
+    axes = []
+    for name, levels in _flat(grid):
+        key = f"grid.{name}"
+        if isinstance(levels, Mapping) and levels:
+            for label, patch in levels.items():
+                check_name(key, str(label))
+                if not isinstance(patch, Mapping):
+                    raise ConfigError(f"{key}.{label}", patch, "a mapping of settings, such as {model: {...}}")
+            axes.append(Axis(name, {str(label): dict(patch) for label, patch in levels.items()}, True))
+        elif isinstance(levels, list | tuple) and levels:
+            axes.append(Axis(name, {_label(name, level): _nested(name, level) for level in levels}, False))
+            if len(axes[-1].levels) < len(levels):
+                raise ConfigError(key, levels, "values with labels that differ")
+        else:
+            raise ConfigError(key, levels, "a list of values, or a mapping of labels to settings")
+    total = math.prod(len(axis.levels) for axis in axes)
+    if total > MAX_RUNS:
+        raise ConfigError("grid", f"{total} runs", f"at most {MAX_RUNS}")
+    return axes
+
+
+def product(axes: Sequence[Axis]) -> Iterator[tuple[Labels, list[dict[str, Any]]]]:
+    """Labels and patches of every run."""
+    for combo in itertools.product(*(axis.levels.items() for axis in axes)):
+        yield tuple(label for label, _ in combo), [patch for _, patch in combo]
+
+
+def _flat(grid: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Axes by dotted name: `{train: {lr: [..]}}` is `train.lr`, as on the command line."""
+    for name, levels in grid.items():
+        nested = isinstance(levels, Mapping) and levels and all(isinstance(v, list) for v in levels.values())
+        if nested:
+            yield from _flat(levels, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", levels
+
+
+def _label(key: str, level: Any) -> str:
+    last = key.rsplit(".", 1)[-1]
+    text = f"{level:g}" if isinstance(level, float) else str(level)
+    name = f"s{text}" if last == "seed" else f"{last}{text}"
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)[:60]
+
+
+def _nested(key: str, level: Any) -> dict[str, Any]:
+    made = OmegaConf.create({})
+    try:
+        OmegaConf.update(made, key, level, force_add=True)
+    except OmegaConfBaseException:
+        raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
+    return OmegaConf.to_container(made)  # type: ignore[return-value]

@@ -1,0 +1,63 @@
+"""What a run's models tell before anything is written: every one is built once, on a device that holds no numbers."""
+
+from collections.abc import Mapping
+
+import torch
+
+from lcprobe.choices import plain
+from lcprobe.config import Config
+from lcprobe.errors import ConfigError, require
+from lcprobe.files import digest_json
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.module import at_step
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Built:
+    """Shapes of models' parameters; equal models are built once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Shapes] = {}
+
+    def shapes(self, config: Config) -> Shapes:
+        """Of the run's model. Raises ConfigError for a model that cannot be trained as the config asks."""
+        asked = [getattr(config.train, k) for k in ("context_length", "initial_state", "switch", "probe_every")]
+        key = digest_json(plain([config.model, config.probe.while_training, *asked]))
+        if key not in self._known:
+            self._known[key] = _checked(config)
+        return self._known[key]
+
+
+def _checked(config: Config) -> Shapes:
+    train = config.train
+    with torch.device("meta"):
+        model = LanguageModel(config.model)
+        length, ends = train.context_length, model.max_length
+        require("train.context_length", length, ends is None or length <= ends, f"<= {ends}, where the model's positions end")
+        if model.positions is not None:
+            drawn = model.positions.config.max_length
+            require("model.positions.max_length", drawn, drawn >= length, f">= train.context_length ({length})")
+        grid = config.probe.while_training
+        if grid is not None and train.probe_every != 0 and ends is not None:
+            longest = max(grid.tokens(length))
+            require(
+                "probe.while_training.lengths", longest, longest <= ends, f"<= {ends} tokens, where the model's positions end"
+            )
+        if train.initial_state is not None:
+            initial_state_of(train.initial_state, model)
+        if train.switch is not None:
+            at_step(model, train, train.steps)
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def check_start(source: str, held: Shapes, wanted: Shapes) -> None:
+    """Raises ConfigError unless a run can start from the weights of `source`: the same parameters."""
+    if held == wanted:
+        return
+    name = next(n for n in [*wanted, *held] if held.get(n) != wanted.get(n))
+    given = f"{source}, {'without' if name not in held else 'with'} {name}"
+    if name in held and name in wanted:
+        given += f" of {'x'.join(map(str, held[name]))}, here {'x'.join(map(str, wanted[name]))}"
+    raise ConfigError("train.from", given, "a run with the same parameters; encodings that have none may differ")

@@ -1,0 +1,77 @@
+"""What an encoding says it costs against the products that torch counts while it runs on the attention op's reference."""
+
+import pytest
+import torch
+from lcprobe_kernels.attention.reference import reference
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcprobe.choices import build, choose
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.parts import model_cost
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.contract import HeadShape, Keys
+from lcprobe.models.positional.path import CHUNK
+from lcprobe.models.where import Where
+
+SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * CHUNK
+BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}
+"""Operations for each query and key that are no products of matrices."""
+LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").made_by.family != "absolute")
+
+
+def counted(name, **settings):
+    """Products of matrices, FLOPs, beside those of q . k and weights . v over all pairs (no CPU path skips the masked ones)."""
+    choice = choose(POSITIONAL, {"type": name, **settings}, "x")
+    made = choice.made_by(choice.config, SHAPE).double()
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.1)
+        q, k, v = (torch.randn(1, N, heads, 16, generator=g, dtype=torch.float64) for heads in (4, 2, 2))
+        x, where = torch.randn(1, N, 64, generator=g, dtype=torch.float64), Where(torch.arange(N))
+        with FlopCounterMode(display=False) as counter:
+            if made.stream is None:
+                terms = made.token_terms(x, where, None)
+            else:
+                terms = made.read(x, where, torch.randn(1, N, 2 * made.term_width(choice.config, SHAPE), dtype=torch.float64))
+            if not made.caches_raw_keys:
+                q, k = made.on_qk(q, k, where, terms)
+            made.attend(q, Keys(k, v, where.positions, where, terms), op=reference)
+    return choice, counter.get_total_flops() - 4 * N * N * 4 * 16
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "path"])
+def test_products_are_those_that_torch_counts(name):
+    choice, found = counted(name, **({"initial_threshold": 16.0} if name == "fire" else {}))
+    said = N * choice.made_by.flops(choice.config, SHAPE, N, N)
+    assert said - N * N * BY_PAIR.get(name, 0) == found
+
+
+def test_path_counts_its_products_as_far_as_its_chunks_are_causal():
+    choice, found = counted("path")
+    visible, heads, d = (N + 1) / 2, 4, 16
+    solve = SHAPE.n_kv_heads * CHUNK * (CHUNK + d)  # which torch does not count
+    causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not made
+    said = N * (choice.made_by.flops(choice.config, SHAPE, visible, N) - solve)
+    assert said == pytest.approx(found + causal, rel=0.2)
+
+
+def test_a_table_serves_fire_until_sequences_are_longer_than_its_threshold():
+    choice = choose(POSITIONAL, {"type": "fire", "initial_threshold": 64.0}, "x")
+    assert choice.made_by.flops(choice.config, SHAPE, 32.5, 64) == 0
+    assert choice.made_by.flops(choice.config, SHAPE, 33.0, 65) > 0
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_a_models_cost_holds_its_encodings(window):
+    def cost(name):
+        mixers = {"attention": {"head_dim": 16, "n_kv_heads": 2, "window": window}}
+        given = {"layout": "attention x 3", "d_model": 64, "vocab_size": 64, "context_length": 128, "mixers": mixers}
+        return model_cost(build(ModelConfig, {**given, "positional": name}, "model"), 128)
+
+    plain, pope = cost("rope"), cost("pope")
+    visible = 64.5 if window is None else 16 - 16 * 15 / 256
+    assert pope.flops - plain.flops == pytest.approx(3 * 2 * visible * 64)
+    assert cost("none").flops == cost("alibi").flops == plain.flops
+    for name in ("cope", "stick_breaking", "dape", "path", "fox"):
+        assert cost(name).flops > plain.flops

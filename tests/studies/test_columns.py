@@ -1,0 +1,61 @@
+"""Columns of a report: methods meet a model as it is at its checkpoint, and what a model cannot read is left out of its column."""
+
+import csv
+from dataclasses import asdict
+
+import pytest
+
+from lcprobe.config import parse
+from lcprobe.errors import ConfigError
+from lcprobe.files import write_json
+from lcprobe.studies.columns import columns_of
+from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.studies.targets import Target
+from lcprobe.training.checkpoint import Progress
+from tests.tiny import write_config
+
+
+def target(folder, before, after, step):
+    """A checkpoint of which only the step is there."""
+    write_json(folder / "state.json", asdict(Progress(step=step)))
+    config = parse({
+        "model": {"d_model": 16, "d_ff": 16, "vocab_size": 64, "mixers": {"attention": {"head_dim": 8}}, "positional": before},
+        "train": {"tokens": 8192, "batch_tokens": 512, "context_length": 64, "switch": {"at": 0.5, "positional": after}},
+    })  # fmt: skip
+    return Target("run", folder, config, None)
+
+
+@pytest.mark.parametrize(("before", "after"), [("rope", "none"), ("none", "rope")])
+@pytest.mark.parametrize("step", [7, 8, 16])
+def test_methods_meet_the_encodings_of_the_checkpoints_step(tmp_path, before, after, step):
+    pe, given = parse({"pe": {"extend": "yarn", "factor": 2}}).pe, [target(tmp_path, before, after, step)]
+    if (before if step < 8 else after) == "rope":
+        assert [column.name for column in columns_of(given, pe)[0]] == ["run", "run+yarn"]
+    else:
+        with pytest.raises(ConfigError, match="it has no rotary layer"):
+            columns_of(given, pe)
+
+
+def test_a_table_of_positions_ends_its_own_column_and_no_other(tmp_path, data_settings, capsys):
+    """Probed to twice a learned table's length: the other model's cells are all there, and the report says what is missing."""
+    config = write_config(
+        tmp_path, data_settings,
+        model={"layout": "attention+mlp", "d_ff": 16}, match={"budget": None, "refuse_above": 0.9},
+        grid={"encoding": {name: {"model": {"positional": name}} for name in ("alibi", "learned")}},
+        train={"context_length": 64, "tokens": 512, "batch_tokens": 256, "threads": 1},
+    )  # fmt: skip
+    assert train_main([str(config)]) == 0
+    runs = tmp_path / "runs" / "tiny"
+    capsys.readouterr()
+    note = "learned: 6 of 28 cells and the longer texts: its positions end at 64 tokens"
+    assert evaluate_main([str(runs), "--plan"]) == 0
+    assert f"left out: {note}" in capsys.readouterr().out
+    assert evaluate_main([str(runs)]) == 0
+    assert note in (runs / "report.html").read_text()
+    with open(runs / "tables" / "cells.csv", newline="") as file:
+        cells = {(c["model"], int(c["length"])) for c in csv.DictReader(file) if int(c["n"])}
+    assert cells == {("alibi", 64), ("alibi", 128), ("learned", 64)}
+    far = "probe.grids=[{tasks: [single], lengths: [2], depths: [0.5], n: 2}]"
+    assert evaluate_main([str(runs), far, "probe.context=null"]) == 0, "a model that can read nothing is left out"
+    assert evaluate_main([str(runs / "learned"), far]) == 2
+    assert "where the models' positions end" in capsys.readouterr().err

@@ -1,0 +1,224 @@
+"""Grids into runs: what does not apply, what is one run, what starts from what, and what no run can be."""
+
+import copy
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lcprobe.choices import build
+from lcprobe.config import parse
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.studies.plan import make_plan
+from lcprobe.studies.source import in_order
+from tests.tiny import TINY
+
+ARCH = {"attn": {"model": {"layout": "attention+mlp x 2"}}, "mamba2": {"model": {"layout": "mamba2 x 2"}}}
+ROPE, NONE = {"model": {"positional": "rope"}}, {"model": {"positional": "none"}}
+POSE = {"model": {"positions": {"type": "pose", "max_length": 512}}}
+
+
+def plan(grid, **more):
+    given = copy.deepcopy(TINY) | {"grid": {}, "match": {"refuse_above": 0.9}}
+    given["model"]["d_ff"] = 24
+    found = OmegaConf.to_container(OmegaConf.merge(given, {"grid": grid, **more}))
+    assert isinstance(found, dict)
+    return make_plan(found)
+
+
+def names(grid, **more):
+    return [run.name for run in plan(grid, **more).runs]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"rope": ROPE, "none": NONE},
+        {"trained": {}, "none": NONE},
+        {"counted": {}, "pose": POSE},
+        {"x": ROPE | {"train": {"lr": 0.02}}, "y": NONE | {"train": {"lr": 0.02}}},
+        {k: {"model": {"mixers": {"attention": {"positional": {"type": k}}}}} for k in ("rope", "none")},
+        {"near": {"model": {"mixers": {"attention": {"window": 32}}}}, "far": {}},
+        {"narrow": {"model": {"d_ff": 16}}, "wide": {"model": {"d_ff": 32}}},
+    ],
+)
+def test_what_a_model_does_not_have_makes_no_second_run(way):
+    found = plan({"arch": ARCH, "way": way})
+    assert [run.name for run in found.runs] == [*(f"attn-{label}" for label in way), "mamba2"]
+    assert found.notes == (f"mamba2: {', '.join(way)} make the same run here",)
+    seeds = plan({"arch": ARCH, "way": way, "seed": [0, 1]})
+    assert len(seeds.runs) == 2 * (len(way) + 1)
+    assert seeds.notes == found.notes
+
+
+def test_only_a_part_of_an_axis_may_be_one_run():
+    found = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
+    assert [run.name for run in found.runs] == ["attn-none", "attn-trained", "attn-fast", "mamba2-trained", "mamba2-fast"]
+    assert found.notes == ("mamba2-trained: none, trained make the same run here",)
+    assert names({"arch": ARCH, "positional": {"rope": ROPE}}) == ["attn-rope", "mamba2"]
+    assert names({"arch": ARCH, "way": {"trained": {}, "none": NONE | {"train": {"lr": 0.02}}}}) == [
+        "attn-trained", "attn-none", "mamba2-trained"
+    ]  # fmt: skip
+
+
+def test_one_model_written_twice_is_one_run_and_two_models_are_two():
+    written = {"model": {"mixers": {"attention": {"positional": {"type": "rope", "base": 10000}}}}}
+    assert names({"way": {"a": ROPE, "b": written}}) == ["run"]
+    assert names({"way": {"a": ROPE, "b": {"model": {"positional": {"type": "rope", "base": 20000}}}}}) == ["a", "b"]
+    assert names({"way": {"a": ROPE, "b": {"model": {"positional": "rope+window16"}}}}) == ["a", "b"]
+    assert names({"way": {"a": ROPE, "b": ROPE | {"data": {"mixture": [{"lm": 0.5, "episodes": {"lines": 1}}]}}}}) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", sorted(POSITIONAL))
+def test_an_encoding_says_whether_it_reads_positions(name):
+    """Drawn positions change the outputs of those that do, and make no second run of the others."""
+    given = {"layout": "attention+mlp x 2", "d_model": 16, "d_ff": 16, "vocab_size": 40, "context_length": 24}
+    given |= {"mixers": {"attention": {"head_dim": 8}}, "positions": {"type": "pose", "max_length": 200}}
+    given["positional"] = {"type": name, "max_length": 200} if name == "learned" else name
+    model = LanguageModel(build(ModelConfig, given, "model")).double().initialise(1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # nothing stays at a start where it does nothing
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.2)
+        tokens = torch.randint(0, 40, (1, 24), generator=torch.Generator().manual_seed(0))
+        counted = model.eval().hidden(tokens)[0]
+        torch.manual_seed(0)
+        drawn = model.train().hidden(tokens)[0]
+    moved = float((counted - drawn).abs().max()) > 1e-9
+    way = {"counted": {}, "pose": POSE}
+    found = names(
+        {"way": way}, model={"positional": given["positional"] if name != "learned" else {"type": name, "max_length": 512}}
+    )
+    assert found == (["counted", "pose"] if moved else ["run"])
+
+
+FROM_A, FROM_B = {"train": {"from": "a"}}, {"train": {"from": "b"}}
+
+
+@pytest.mark.parametrize(
+    "way", [{"c": FROM_B, "b": FROM_A, "a": {}}, {"a": {}, "b": FROM_A, "c": FROM_B}, {"b": FROM_A, "c": FROM_B, "a": {}}]
+)
+def test_runs_come_after_those_that_they_start_from(way):
+    found = plan({"way": way, "seed": [0, 1]})
+    assert [run.name for run in found.runs] == [f"{label}-s{seed}" for label in "abc" for seed in (0, 1)]
+    starts = {run.name: run.config.train.from_ for run in found.runs}
+    assert starts["b-s1"] == "runs/tiny/a-s1"
+    assert starts["c-s0"] == "runs/tiny/b-s0"
+
+
+def test_runs_that_wait_for_each_other_are_refused():
+    with pytest.raises(ConfigError, match=r"^grid \(a\): train.from: given 'a from c from b from a'"):
+        plan({"way": {"a": {"train": {"from": "c"}}, "b": FROM_A, "c": FROM_B}})
+    long = {("0",): None} | {(str(i),): (str(i - 1),) for i in range(1, 5000)}
+    assert in_order(dict(reversed(long.items()))) == list(long)
+
+
+def test_a_start_is_found_under_the_name_that_it_has():
+    base, more = {"base": NONE}, {"b": {"train": {"from": "base", "lr": 0.02}}}
+    found = plan({"arch": ARCH, "way": base | more})
+    assert [run.name for run in found.runs] == ["attn-base", "mamba2", "attn-b", "mamba2-b"]
+    assert found.runs[-1].config.train.from_ == "runs/tiny/mamba2"
+    assert found.notes == ("mamba2: base changes nothing here",)
+    way = {"base": {}, "other": NONE, **more, "c": {"train": {"from": "other", "lr": 0.02}}}
+    found = plan({"arch": ARCH, "way": way})
+    assert len(found.runs) == 6
+    assert {run.name: run.config.train.from_ for run in found.runs if run.name.startswith("mamba2")} == {
+        "mamba2-base": None, "mamba2-b": "runs/tiny/mamba2-base"
+    }  # fmt: skip
+
+
+def test_what_starts_from_a_run_that_is_left_out_is_left_out():
+    way = {"base": NONE | {"train": {"lr": 0.02}}, "b": {"train": {"from": "base"}}, "c": {"train": {"from": "b"}}}
+    found = plan({"arch": ARCH, "way": way})
+    assert [run.name for run in found.runs] == ["attn-base", "attn-b", "attn-c"]
+    assert found.notes == (
+        "left out, no model with attention: mamba2-base", "left out, no run to start from: mamba2-b, mamba2-c",
+    )  # fmt: skip
+
+
+def test_a_start_has_the_same_parameters():
+    way = {"a": ROPE, "b": {"model": {"positional": "t5"}} | FROM_A}
+    with pytest.raises(ConfigError, match=r"^grid \(b\): train.from: given 'a, without blocks.0.mixer.positional.weight'"):
+        plan({"way": way})
+    with pytest.raises(ConfigError, match=r"given 'a, with blocks.0.mlp.up_gate.weight of 48x16, here 64x16'"):
+        plan({"way": {"a": {}, "b": {"model": {"d_ff": 32}} | FROM_A}})
+    assert names({"way": {"a": ROPE, "b": NONE | FROM_A}}) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": {"positional": {"type": "learned", "max_length": 63}}}, "63"),
+        ({"model": {"positions": {"type": "randomized", "max_length": 63}}}, "63"),
+        ({"model": {"positions": {"type": "pose", "max_length": 63}}}, "63"),
+        (
+            {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed"}, "accumulate": 4}},
+            "chain: given 1; allowed: < 1",
+        ),
+        (
+            {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed", "chain": 4}}},
+            "chain: given 4; allowed: < 4",
+        ),
+        ({"train": {"switch": {"at": 0.5, "positional": "t5"}}}, "without learned parameters"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_the_plan_and_named(given, words):
+    with pytest.raises(ConfigError, match=r"^grid \(b\): ") as caught:
+        plan({"way": {"a": {}, "b": given}})
+    assert words in str(caught.value)
+    parse(TINY | {"grid": {}})  # nothing is wrong with the rest
+
+
+def test_a_probe_while_training_stays_inside_a_table_of_positions():
+    grid = {"tasks": ["single"], "lengths": [1, 2], "depths": [0.5], "n": 4}
+    with pytest.raises(ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"):
+        plan({"way": {"rope": ROPE, "learned": {"model": {"positional": "learned"}}}}, probe={"while_training": grid})
+    assert len(names({"way": {"rope": ROPE}}, probe={"while_training": grid})) == 1
+
+
+HALF = {"type": "rope", "fraction": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        ({"positional": "rope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"positional": "prope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"mixers": {"attention": {"head_dim": 1, "positional": {"type": "xpos"}}}}, "model.mixers.attention.head_dim: given 1"),
+        ({"layout": "near x 2", "mixers": {"near": {"type": "attention", "head_dim": 5}}}, "model.mixers.near.head_dim: given 5"),
+        ({"positional": HALF}, "model.positional.fraction: given 0.4"),
+        ({"positional": "half", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
+        ({"positional": "[half, none]", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
+        ({"mixers": {"attention": {"positional": HALF}}}, "model.mixers.attention.positional.fraction: given 0.4"),
+        ({"positional": "stick_breaking+sink"}, "model.positional: given 'stick_breaking\\+sink'; allowed: sink_logit false"),
+        ({"positional": "rope+window0"}, "model.positional: given 'rope\\+window0'; allowed: window >= 1"),
+        (
+            {"positional": "sinusoidal", "d_model": 15, "mixers": {"attention": {"head_dim": 5, "positional": {"type": "none"}}}},
+            "model.d_model: given 15",
+        ),
+    ],
+)
+def test_a_message_names_the_key_that_is_wrong(model, start):
+    with pytest.raises(ConfigError, match=rf"^{start}"):
+        plan({}, model=model)
+
+
+@pytest.mark.parametrize(
+    ("switch", "start"),
+    [
+        ("none", "train.switch.positional: given 'none'; allowed: null: the model has no attention"),
+        ("rope+window0", "train.switch.positional: given 'rope\\+window0'; allowed: window >= 1"),
+        ("rop", "train.switch.positional: given 'rop'.*mean 'rope'"),
+        (HALF, "train.switch.positional.fraction: given 0.4"),
+        ("half", "model.encodings.half.fraction: given 0.4"),
+        ("sinusoidal", "train.switch.positional: given 'sinusoidal'; allowed: encodings of attention"),
+        ("t5", "train.switch.positional: given 'T5'; allowed: encodings without learned"),
+    ],
+)
+def test_a_message_about_a_switch_names_the_switch(switch, start):
+    layout = "mamba2 x 2" if switch == "none" else "attention+mlp x 2"
+    with pytest.raises(ConfigError, match=rf"^{start}"):
+        model = {"layout": layout, "encodings": {"half": HALF}}
+        plan({}, model=model, train={"switch": {"at": 0.5, "positional": switch}})

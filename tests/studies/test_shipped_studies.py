@@ -1,0 +1,49 @@
+"""The studies of encodings, extensions, hybrids and length fixes, at their own size and at 2.7 B: each can be planned and compared."""
+
+from collections import Counter
+
+import pytest
+
+from lcprobe.config import load
+from lcprobe.models.parts import mixers_of
+from lcprobe.studies.costs import matching_table, memory_notes
+from lcprobe.studies.plan import make_plan
+
+STUDIES = ["positional", "extension", "length_fix", "hybrid_position"]
+
+
+def planned(name, *more, overrides=()):
+    return make_plan(load([f"configs/study/{name}.yaml", *more], overrides))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_same_runs_at_both_sizes(name):
+    small, large = planned(name), planned(name, "configs/study/at-2.7b.yaml")
+    assert [run.name for run in large.runs] == [run.name for run in small.runs]
+    assert large.mismatch < 0.02
+    assert memory_notes(large) == []
+    for run, little in zip(large.runs, small.runs, strict=True):
+        config, before = run.config, little.config
+        assert 2.5e9 < run.matched.cost.params < 2.9e9, run.name
+        if config.train.from_ is not None:
+            assert config.train.steps == before.train.steps == 300
+        assert config.train.lr <= 0.00016
+        for longest, context in ((config.model.positions, 2048), (before.model.positions, 128)):
+            assert longest is None or longest["max_length"] == 8 * context
+    layers = {run.name: Counter(layer.entry for layer in mixers_of(run.matched.config)[0]) for run in large.runs}
+    if name == "hybrid_position":
+        assert all(count == {"attention": 16, "mamba2": 32} for count in layers.values())
+
+
+def test_models_that_a_device_cannot_hold_are_named_with_what_would_help():
+    overlay = "configs/study/at-2.7b.yaml"
+    (note,) = memory_notes(planned("extension", overlay, overrides=["study.plan_for=h100"]))
+    assert "too large for H100 (80 GB a device): run, about 123 GB" in note
+    assert "train.accumulate=64 would fit" in note
+    fitted = planned("extension", overlay, overrides=["study.plan_for=h100", "train.accumulate=64"])
+    assert memory_notes(fitted) == []
+    assert matching_table(fitted)[0]["memory GB (est.)"] < 80
+    (note,) = memory_notes(planned("extension", overlay, overrides=["model.n_layers=80"]))
+    assert "a larger device" in note
+    (note,) = memory_notes(planned("extension", overlay, overrides=["model.n_layers=120"]))
+    assert "sharding (FSDP)" in note
