@@ -14,7 +14,19 @@ from typing import Any
 
 import torch
 
-from benchmarks import cheating_peer, coverage, episodes, exactness, generation, kernels, planted, sharing, throughput
+from benchmarks import (
+    cheating,
+    cheating_peer,
+    coverage,
+    episodes,
+    exactness,
+    generation,
+    kernels,
+    oracles,
+    planted,
+    sharing,
+    throughput,
+)
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.machine import keep_memory
@@ -29,13 +41,15 @@ BENCHMARKS = {
     "sharing": sharing,
     "planted": planted,
     "coverage": coverage,
+    "oracles": oracles,
+    "cheating": cheating,
     "cheating_peer": cheating_peer,
 }
 DEFAULT = ("kernels", "throughput", "episodes")
 """What runs without a name: speed. The others run by theirs."""
 PACKAGES = (
     "torch", "triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention", "liger-kernel",
-    "transformers", "tokenizers", "numpy",
+    "transformers", "x-transformers", "rotary-embedding-torch", "PoPE-pytorch", "tokenizers", "numpy",
 )  # fmt: skip
 
 

@@ -47,7 +47,8 @@ COUNTING = ("ruler_cwe", "ruler_fwe")
 class Seen:
     """values: of one document in order of appearance, repeated as they are. wanted: how many the question says it wants. answers,
     places, places_from_back: of other documents, the most frequent first; a place is the rank of a value among the distinct ones.
-    familiar: in how many of these each word stands; lines: the words of the line in which each value stands first.
+    familiar: in how many of these each word stands; lines: the words of the line in which each value stands
+    first; gaps: characters to the nearest other one.
     """
 
     values: Sequence[str]
@@ -58,6 +59,7 @@ class Seen:
     without: Sequence[str]
     familiar: Counter[str]
     lines: Mapping[str, Sequence[str]]
+    gaps: Mapping[str, int]
     draw: Stream
 
     @property
@@ -81,6 +83,8 @@ POLICIES: dict[str, Callable[[Seen], Sequence[str]]] = {
     "answer_prior": lambda s: [a for a in s.answers if a in set(s.values)][: s.wanted],
     "majority_place": lambda s: [s.distinct[p] for p in s.places if p < len(s.distinct)][: s.wanted],
     "majority_place_from_back": lambda s: [s.distinct[-1 - p] for p in s.places_from_back if p < len(s.distinct)][: s.wanted],
+    "crowded": lambda s: _first_by(s, lambda v: s.gaps[v]),
+    "lone": lambda s: _first_by(s, lambda v: -s.gaps[v]),
     "no_needle": lambda s: _some(list(dict.fromkeys(s.without)), s.wanted, s.draw),
 }
 
@@ -105,7 +109,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             for doc, values in zip(docs[:n], found[:n], strict=True):
                 without = [v for v in values if v not in doc["outputs"]]
                 lines = {v: _line(doc["input"], v) for v in dict.fromkeys(values)}
-                sights.append((values, len(doc["outputs"]), *lessons, without, familiar, lines))
+                gaps = _gaps(VALUES[name], doc["input"])
+                sights.append((values, len(doc["outputs"]), *lessons, without, familiar, lines, gaps))
             for policy in OURS:
                 row[policy.replace("_", " ")] = NOT_APPLICABLE.get(policy) or _scored(
                     policy, name, task, docs, sights, budget, tokenizer
@@ -152,6 +157,16 @@ def _line(text: str, value: str) -> list[str]:
     """The words from the last end of a sentence or line up to a value's first place."""
     at = text.find(value)
     return WORDS.findall(text[max(text.rfind(end, 0, at) for end in (". ", "\n")) + 1 : at + len(value)])
+
+
+def _gaps(pattern: str, text: str) -> dict[str, int]:
+    """Characters from a place of each value to the nearest place of another."""
+    places = [(found.start(1), found[1]) for found in re.finditer(pattern, text)]
+    gaps = dict.fromkeys((v for _, v in places), len(text))
+    for (at, one), (then, other) in zip(places, places[1:], strict=False):
+        if one != other:
+            gaps[one], gaps[other] = min(gaps[one], then - at), min(gaps[other], then - at)
+    return gaps
 
 
 def _first_by(s: Seen, key: Callable[[str], int]) -> list[str]:

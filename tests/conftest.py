@@ -9,6 +9,9 @@ import pytest
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: its decorators look at it
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker: two pools of threads on the same cores wait for each other
+
 from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import Prepared, prepare

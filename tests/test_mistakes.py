@@ -176,6 +176,7 @@ def test_a_huge_file(tmp_path, capsys):
         (["configs"], "command line"),
         (["configs/quickstart.yaml", "study.name=none"], "study.name"),
         (["--plann"], "command line"),
+        (["configs/quickstart.yaml", "--cheat", "probe.policies=[first_distict]"], "did you mean 'first_distinct'"),
         (["--harnes", "ruler_vt"], "did you mean '--harness'"),
         (["configs/quickstart.yaml", "--harness"], "names of lm-eval tasks"),
         (["configs/quickstart.yaml", "--harness", "seed=1", "--frozen", "pyproject.toml"], "--harness"),

@@ -75,6 +75,11 @@ def interpreting() -> bool:
     return bool(knobs.runtime.interpret)
 
 
+def named(op: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the path that an op takes is one that was asked for by name and is not PyTorch's own: no other may stand in."""
+    return _chosen != "torch" and path_of(op, device, dtype) == _chosen
+
+
 def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
     """The implementation that an op takes for tensors like these: torch, triton, or a peer's name.
 

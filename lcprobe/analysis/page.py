@@ -61,17 +61,26 @@ class Section:
 
 def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
     """All chapters after the summary; figures: items with `.picture` (figures.Picture)."""
-    lengths = [_effective(results), _ratios(results)]
+    lengths, drawn = [_effective(results), _ratios(results)], _not_causal(results, "positions")
     made = [
         _models(results),
         _tasks(results, figures),
-        _section("length", "Accuracy against length", [*prose.LENGTH_TEXT, *_left_out(results)], figures, ["length"], lengths),
+        _section(
+            "length", "Accuracy against length", [*prose.LENGTH_TEXT, *_left_out(results), *drawn], figures, ["length"], lengths
+        ),
         _section("place", "Place in the context", prose.PLACE_TEXT, figures, ["heatmap", "depth"], [_positions(results)]),
         _section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, figures, ["distance"], [_reach(results)]),
         _section("context", "Plain text by position", prose.CONTEXT_TEXT, figures, ["context"], _text(results)),
         _section("formats", "Formats", prose.FORMAT_TEXT, figures, ["formats"], _format_pairs(results)),
         _section("models-compared", "Models against each other", prose.MODEL_TEXT, figures, [], _pairs(results)),
-        _section("extensions", "Extensions", [*prose.EXTENSION_TEXT, *_not_causal(results)], figures, [], _extensions(results)),
+        _section(
+            "extensions",
+            "Extensions",
+            [*prose.EXTENSION_TEXT, *_not_causal(results, "method", "factor")],
+            figures,
+            [],
+            _extensions(results),
+        ),
         _section("bias", "Bias by distance", prose.BIAS_TEXT, figures, ["bias"], []),
         _section("training", "Training", prose.TRAINING_TEXT, figures, ["training"], []),
         Section("wrong", "Wrong answers", prose.WRONG_TEXT, tables=[_wrong(results)]),
@@ -224,11 +233,12 @@ def _extensions(results: Results) -> list[Table]:
     return [table]
 
 
-def _not_causal(results: Results) -> list[str]:
+def _not_causal(results: Results, *reasons: str) -> list[str]:
     """Which columns are not causal by design, and which by a factor that follows the length."""
-    said = {"method": "Not causal by design: what a token sees depends on the length of the whole sequence",
+    said = {"positions": "Not causal by design: positions are drawn for the length of the whole sequence (model.positions)",
+            "method": "Not causal by design: what a token sees depends on the length of the whole sequence",
             "factor": "The factor follows the length of the whole sequence (pe.factor=auto)"}  # fmt: skip
-    found = {why: [run.name for run in results.study.runs if run.not_causal == why] for why in said}
+    found = {why: [run.name for run in results.study.runs if run.not_causal == why] for why in reasons}
     return [f"{said[why]}: {', '.join(names)}." for why, names in found.items() if names]
 
 

@@ -29,7 +29,8 @@ class ModelConfig:
     encodings: dict[str, Any] = field(default_factory=dict)
     """Encodings by a name used in `positional`: `{far: {type: rope, base: 1000000}}`."""
     positions: dict[str, Any] | None = None
-    """Positions that training draws: `{type: randomized, max_length: 2048}`, `{type: pose, max_length: 2048}`; null: counted."""
+    """Positions that training draws: `{type: randomized, max_length: 2048}` (drawn at evaluation too, or `at_test: counted`),
+    `{type: pose, max_length: 2048}`; null: counted."""
     context_length: int | None = None
     """What encodings may know of the training length; null: train.context_length."""
     vocab_size: int | None = None

@@ -5,10 +5,11 @@ residual stream, an own norm before each MLP, tied head, output projections scal
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
 from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.choices import Choice, choose
-from lcprobe.errors import ConfigError, inside
+from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
 from lcprobe.models.layout import Layer
 from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
-from lcprobe.models.positional.positions import POSITIONS
+from lcprobe.models.positional.positions import POSITIONS, Drawn
 from lcprobe.models.state import State
 from lcprobe.models.where import Where
 from lcprobe.seeds import seed_of
@@ -89,30 +90,49 @@ class Block(nn.Module):
         self.mlp = SwiGLU(d_model, d_ff) if layer.mlp else None
 
     def forward(
-        self, update: Tensor, residual: Tensor | None, where: Where, state: Any, compute: torch.dtype
-    ) -> tuple[Tensor, Tensor, Any]:
+        self,
+        update: Tensor,
+        residual: Tensor | None,
+        where: Where,
+        state: Any,
+        compute: torch.dtype,
+        streams: Mapping[Hashable, Tensor],
+    ) -> tuple[Tensor, Tensor, Any, Mapping[Hashable, Tensor]]:
         """update: (batch, seqlen, d_model), what the block before adds to the residual stream; this block's norm adds it.
 
-        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in. Returns
-        this block's update, the stream without it, and the state.
+        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in; streams: what
+        encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the streams.
         """
         normed, residual = self.norm.added(update, residual)
-        update, state = self.mixer(normed.to(compute), where, state)
+        stream = getattr(self.mixer, "stream", None)
+        if stream is None:
+            update, state = self.mixer(normed.to(compute), where, state)
+        else:
+            update, state, handed = self.mixer.streaming(normed.to(compute), where, state, streams.get(stream))
+            streams = {**streams, stream: handed}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
             update = self.mlp(normed.to(compute))
-        return update, residual, state
+        return update, residual, state, streams
 
     def new_state(self, batch: int) -> State:
         """The mixer's state before a sequence's first token."""
         return self.mixer.new_state(batch)
 
 
+class Selection(Protocol):
+    """Cuts a prompt into what is read in its place."""
+
+    def pieces(self, prompt: np.ndarray, room: int) -> list[np.ndarray]:
+        """prompt: (n,) ids; room: tokens that follow it. -> one piece or several, one of which is answered from."""
+        ...
+
+
 class LanguageModel(nn.Module):
     """A causal language model of blocks.
 
     `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
-    Raises ConfigError for sizes that are missing or do not fit together.
+    Raises ConfigError for sizes that are missing or do not fit together, positions and their tables included.
     """
 
     def __init__(self, config: ModelConfig):
@@ -126,42 +146,74 @@ class LanguageModel(nn.Module):
         if found is not None:
             with inside_layer("model"):
                 self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
-        self.positions = None if config.positions is None else _drawn(config.positions)
+        self.positions = None if config.positions is None else _positions(config.positions)
+        self.selection: Selection | None = None
+        """How prompts are read in pieces, where an extension says so."""
         blocks = (Block(config, layer, choices[layer.mixer], d_model, d_ff) for layer in layers)
         self.blocks = nn.ModuleList(blocks)
+        self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
+
+    def _check_positions(self) -> None:
+        """Raises ConfigError where the training length, or positions that training draws, pass the end of a table."""
+        length, table = self.config.context_length, self._table_end
+        drawn = None if self.positions is None else self.positions.config.max_length
+        if length is not None and table is not None:
+            require("model.positional.max_length", table, table >= length, f">= the training length {length}")
+        if length is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn >= length, f">= the training length {length}")
+        if table is not None and drawn is not None:
+            require("model.positions.max_length", drawn, drawn <= table, f"<= {table}, where the table of positions ends")
 
     def hidden(
         self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None
     ) -> tuple[Tensor, LanguageModelState | None]:
         """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in.
 
-        length: of the whole sequence, for encodings that depend on it; a state carries it. In training, positions are drawn
-        where the config says so. Raises ConfigError for a sequence longer than the model's table of positions.
+        length: of the whole sequence, for encodings that depend on it; a state carries it. Positions are drawn where the config
+        says so; at evaluation by the length, that of `tokens` where these are all and nothing is declared. Raises ConfigError for
+        a sequence longer than the model's table of positions, and where a length is needed and not declared.
         """
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
         length, begun = (length, None) if state is None else (state.length, state.begun)
-        where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
-        if self.max_length is not None and first + seqlen > self.max_length:
-            raise ConfigError("length", first + seqlen, f"<= {self.max_length}, where the model's positions end")
-        if self.positions is not None and self.training and first == 0:
-            where = Where(self.positions.draw(seqlen, tokens.device), starts, length, consecutive=False)
+        for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
+            if end is not None and n > end:
+                raise ConfigError("length", n, f"<= {end}, where the model's positions end")
+        drawn = self._drawn(first, seqlen, seqlen if state is None and length is None else length)
+        if drawn is None:
+            where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
+        else:
+            earlier, these = drawn.to(tokens.device).split([first, seqlen])
+            where = Where(these, starts, length, consecutive=False, begun=begun, earlier=earlier)
         x = self.embedding(tokens)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[Any] = []
-        residual = None
+        residual, streams = None, {}
         for i, block in enumerate(self.blocks):
-            x, residual, after = block(x, residual, where, None if state is None else state.layers[i], compute)
+            before = None if state is None else state.layers[i]
+            x, residual, after, streams = block(x, residual, where, before, compute, streams)
             states.append(after)
         x = self.norm.added(x, residual)[0].to(compute)
         if state is None:
             return x, None
         begins = where.begins
         return x, LanguageModelState(tuple(states), first + seqlen, length, None if begins is None else begins[:, -1])
+
+    def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
+        """(first + seqlen,) positions of all tokens so far; None: they are counted. length: of the whole sequence."""
+        if self.positions is None:
+            return None
+        if self.training and first == 0:
+            return self.positions.draw(seqlen)
+        if not self.positions.at_test:
+            return None
+        if length is None:
+            raise ConfigError("length", None, "one that is declared with the state: positions are drawn for it")
+        return self.positions.of_length(length, first + seqlen)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d_model) -> (..., vocab_size), float32 or wider: for chosen positions only."""
@@ -197,13 +249,18 @@ class LanguageModel(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """Tokens at which a table of positions ends; None: nowhere."""
-        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
+        """Tokens at which a table of positions, or what they are drawn from at evaluation, ends; None: nowhere."""
+        drawn = None if self.positions is None or not self.positions.at_test else self.positions.config.max_length
+        return min((end for end in (self._table_end, drawn) if end is not None), default=None)
 
     @property
     def needs_length(self) -> bool:
         """Whether sequences must declare their length: what a token sees depends on it."""
-        return any(e.needs_length for e in self._encodings())
+        return any(e.needs_length for e in self._encodings()) or (self.positions is not None and self.positions.at_test)
+
+    @property
+    def _table_end(self) -> int | None:
+        return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
 
     def _encodings(self) -> list[PositionalEncoding]:
         found = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
@@ -263,7 +320,7 @@ class LanguageModel(nn.Module):
             value.zero_()
 
 
-def _drawn(mapping: Mapping[str, Any]) -> Any:
+def _positions(mapping: Mapping[str, Any]) -> Drawn:
     choice = choose(POSITIONS, mapping, "model.positions")
     return choice.made_by(choice.config)
 

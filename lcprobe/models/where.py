@@ -12,11 +12,12 @@ from torch import Tensor
 class Where:
     """Made once a forward pass, shared by all layers, never changed.
 
-    positions: (seqlen,) int64, counted from the first token of the sequence, chunks before this one included.
+    positions: (seqlen,) int64, counted from the first token of the sequence, chunks before this one included, or drawn.
     starts: (batch, seqlen) bool or None; True where a token begins a document that must not see what came before.
     length: the whole sequence's length where it is declared in advance, for encodings that depend on it.
     begun: (batch,) int64, places at which the documents began that the incoming state belongs to; None: at 0.
-    consecutive: positions are neighbours; not so where training draws them (randomised positions, PoSE).
+    consecutive: positions are neighbours; not so where they are drawn (randomised positions, PoSE).
+    earlier: (n,) int64, drawn positions of all n tokens of the row before these; None: none, or counted ones.
     """
 
     positions: Tensor
@@ -24,6 +25,7 @@ class Where:
     length: int | None = None
     consecutive: bool = True
     begun: Tensor | None = None
+    earlier: Tensor | None = None
     _memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -35,7 +37,28 @@ class Where:
     @property
     def places(self) -> Tensor:
         """(seqlen,) int64: tokens before each in its row, chunks before this one included; not drawn, as positions may be."""
-        return self.positions if self.consecutive else torch.arange(len(self.positions), device=self.positions.device)
+        if self.consecutive:
+            return self.positions
+        first = 0 if self.earlier is None else len(self.earlier)
+        return torch.arange(first, first + len(self.positions), device=self.positions.device)
+
+    @property
+    def drawn(self) -> Tensor:
+        """(n,) int64: positions of all tokens of a row up to the last of these, where they are drawn."""
+        return self.positions if self.earlier is None else torch.cat([self.earlier, self.positions])
+
+    @property
+    def in_document(self) -> Tensor:
+        """(1 or batch, seqlen) int64: positions as they would be if each token's document stood at the beginning of the row: what
+        encodings read for which more than the distance counts. Drawn ones are those of the row's first tokens."""
+        begins = self.begins
+        if begins is None:
+            return self.positions[None]
+        return self.once("in document", lambda: self._in_document(begins))
+
+    def _in_document(self, begins: Tensor) -> Tensor:
+        places = self.places - begins
+        return places if self.consecutive else self.drawn[places]
 
     @property
     def begins(self) -> Tensor | None:

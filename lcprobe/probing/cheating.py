@@ -10,7 +10,7 @@ needle's depth is drawn anew for every sample, evenly from 0 to 1: at depth 0 th
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lcprobe.probing.grid import TaskSet, Unit
@@ -205,8 +205,10 @@ class SpreadUnit(Unit):
         return [Factors(self.formats, self.length, depths[i], self.begin + i, self.control) for i in range(n)]
 
 
-def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, Item, Score]]]:
-    """Every policy on n samples of a unit's task, formats and length, after n others to learn from.
+def cheat(
+    unit: Unit, tasks: TaskSet, n: int, policies: Iterable[str] = tuple(POLICIES)
+) -> dict[str, list[tuple[Factors, Item, Score]]]:
+    """Policies on n samples of a unit's task, formats and length, after n others to learn from.
 
     Raises EpisodeError when a sample cannot be built.
     """
@@ -220,7 +222,7 @@ def cheat(unit: Unit, tasks: TaskSet, n: int) -> dict[str, list[tuple[Factors, I
     )
     sights: dict[tuple[str, int, bool], Sight] = {}
     batch = max(unit.length, 1 << 22)  # nothing is read into a model: batches may be large
-    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in POLICIES}
+    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in policies}
 
 
 def solvers(task: object) -> tuple[str, ...]:

@@ -138,6 +138,8 @@ class ProbeConfig:
     """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
     """The small grid that is probed during training; null: none."""
+    policies: list[str] | None = None
+    """Policies of `--cheat` by name; null: all of them."""
     harness: HarnessConfig = field(default_factory=HarnessConfig)
     """lm-eval tasks."""
     frozen: FrozenConfig = field(default_factory=FrozenConfig)

@@ -25,8 +25,9 @@ from lcprobe.choices import plain
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.memory import in_halves
+from lcprobe.probing.reading import begun
 from lcprobe.probing.runner import Subject
-from lcprobe.probing.scoring import begun, predicted
+from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE

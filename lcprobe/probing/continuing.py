@@ -15,7 +15,9 @@ from torch import Tensor
 
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.memory import in_halves
-from lcprobe.probing.scoring import begun, predicted
+from lcprobe.probing.reading import begun
+from lcprobe.probing.scoring import predicted
+from lcprobe.probing.selecting import selected
 
 CONTINUED = 16
 """Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""
@@ -42,6 +44,7 @@ class Continuer:
         the model's max_length.
         """
         shared: dict[tuple[int, ...], list[int]] = {}  # context -> the pairs that have it
+        pairs = self._read_as(pairs)
         for number, (context, continuation) in enumerate(pairs):
             self._check(context, len(continuation))
             if not len(continuation):
@@ -75,6 +78,7 @@ class Continuer:
 
         Raises EpisodeError for an empty prompt, and past the model's max_length.
         """
+        prompts = self._selected(prompts, steps)
         for prompt, n in zip(prompts, steps, strict=True):
             self._check(prompt, n)
         said: list[list[int]] = [[] for _ in prompts]
@@ -101,6 +105,22 @@ class Continuer:
 
         self._in_batches(decode, prompts, steps)
         return said
+
+    def _read_as(self, pairs: Sequence[tuple[Ids, Ids]]) -> Sequence[tuple[Ids, Ids]]:
+        """Pairs with what is read in each context's place: the same for all of its continuations."""
+        if getattr(self.model, "selection", None) is None:
+            return pairs
+        longest: dict[tuple[int, ...], int] = {}
+        for context, continuation in pairs:
+            key = tuple(int(i) for i in context)
+            longest[key] = max(longest.get(key, 0), len(continuation))
+        read = dict(zip(longest, self._selected(list(longest), list(longest.values())), strict=True))
+        return [(read[tuple(int(i) for i in context)], continuation) for context, continuation in pairs]
+
+    def _selected(self, prompts: Sequence[Ids], more: Sequence[int]) -> list[Ids]:
+        """What is read in each prompt's place, where the model reads pieces."""
+        arrays = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
+        return list(selected(self.model, arrays, more, self.chunk, self.device, self.batch_tokens)[0])
 
     def _declared(self, number: int, prompts: Sequence[Ids], more: Sequence[int]) -> int | None:
         """The length that is declared for a prompt and what may follow it; None for a model that does not depend on it."""

@@ -5,7 +5,7 @@ it; greedy decoding follows the answer until its first miss, so the two agree on
 read once (sharing.py), and every question goes on from a copy of the state after its prompt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.probing.reading import read
+from lcprobe.probing.selecting import selected
 from lcprobe.probing.sharing import Program, share
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.tokenizer import Tokenizer
@@ -90,13 +92,15 @@ class ModelScorer:
         """items: questions with prompts of any lengths. Memory: one chunk's activations, and states of at most
         batch_tokens / length rows, with few that wait.
         """
-        prompts = [item.prompt for item in items]
+        rooms = [len(item.answer) for item in items]
+        whole = [item.prompt for item in items]
+        prompts, spent = selected(self.model, whole, rooms, self.chunk, self.device, self.batch_tokens)
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
         length = max(len(item.episode.ids) for item in items)  # of a unit, all are of one length
         for ended, state, last in read(self.model, program, prompts, self.chunk, self.device, length):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
-                scores[number] = replace(score, read_tokens=int(program.new[number]))
+                scores[number] = replace(score, read_tokens=int(program.new[number] + spent[number]))
         return [scores[i] for i in range(len(items))]
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
@@ -163,37 +167,6 @@ def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tens
         likelihood[part] = picked - logits.logsumexp(-1)
         right[part] = logits.argmax(-1) == ids[part]
     return likelihood.view(targets.shape), right.view(targets.shape)
-
-
-def read(
-    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int | None = None
-) -> Iterator[tuple[list[int], Any, Tensor]]:
-    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
-
-    length: declared to the model for the whole sequence, answers included.
-    """
-    states: dict[int, Any] = {}
-    for number, step in enumerate(program.steps):
-        if step.before is None:
-            state = begun(model, len(step.prompts), length)
-        else:
-            state = states.pop(step.before) if step.last else states[step.before]
-            state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
-        ids = np.stack([prompts[i][step.lo : step.hi] for i in step.prompts]).astype(np.int64)
-        tokens, hidden = torch.from_numpy(ids).to(device), None
-        for lo in range(0, tokens.shape[1], chunk):
-            hidden, state = model.hidden(tokens[:, lo : lo + chunk], state=state)
-        assert hidden is not None
-        if step.kept:
-            states[number] = state
-        if step.ends:
-            at = torch.tensor([row for row, _ in step.ends], device=device)
-            yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
-
-
-def begun(model: Any, rows: int, length: int | None) -> Any:
-    """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
-    return model.new_state(rows, length) if getattr(model, "needs_length", False) else model.new_state(rows)
 
 
 def scored(

@@ -13,7 +13,7 @@ from lcprobe.analysis.chance import Guessed, Judged, in_words, judged
 from lcprobe.analysis.tables import write_csv
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
-from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.cheating import POLICIES, cheat, solvers
 from lcprobe.probing.grid import TaskSet, Unit
@@ -36,15 +36,19 @@ log = logging.getLogger(__name__)
 def cheat_study(config: Config, out: Path) -> list[Judged]:
     """Run every policy on every task, format and length of the probe's grids; print the table and write it below `out`.
 
-    Raises ConfigError without tasks and grids, EpisodeError when nothing of the grids can be built.
+    Raises ConfigError without tasks and grids and for an unknown policy, EpisodeError when nothing of the grids can be built.
     """
+    chosen = tuple(POLICIES if config.probe.policies is None else config.probe.policies)
+    for policy in chosen:
+        if policy not in POLICIES:
+            raise unknown_name("probe.policies", policy, POLICIES)
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     rehearse(config, training=False)
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)
-    table, notes = battery(tasks, plan.units, SAMPLES)
+    table, notes = battery(tasks, plan.units, SAMPLES, chosen)
     asked = {n for unit in plan.units for _, n in unit.cells}
     if any(n < SAMPLES for n in asked):
         notes.append(
@@ -66,13 +70,15 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     return table
 
 
-def battery(tasks: TaskSet, units: Iterable[Unit], least: int) -> tuple[list[Judged], list[str]]:
-    """All policies on the task, formats and length of each unit, `least` samples or more; and what was left out, and why."""
+def battery(
+    tasks: TaskSet, units: Iterable[Unit], least: int, policies: Iterable[str] = tuple(POLICIES)
+) -> tuple[list[Judged], list[str]]:
+    """Policies on the task, formats and length of each unit, `least` samples or more; and what was left out, and why."""
     cells, notes = [], []
     for unit in units:
         log.info("cheating on %s", unit.label)
         try:
-            answers = cheat(unit, tasks, max(least, *(n for _, n in unit.cells)))
+            answers = cheat(unit, tasks, max(least, *(n for _, n in unit.cells)), policies)
         except EpisodeError as error:  # the plan tries a few samples, this one many
             notes.append(f"{unit.label}: {error}")
             continue

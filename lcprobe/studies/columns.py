@@ -16,6 +16,7 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Around, Extension, extended
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional.positions import drawn_at_test
 from lcprobe.probing.runner import Subject
 from lcprobe.seeds import Stream
 from lcprobe.studies.targets import Target
@@ -49,9 +50,11 @@ class Column:
 
     @property
     def not_causal(self) -> str:
-        """What makes a token's output depend on the length of the whole sequence: method | factor; empty: nothing does."""
+        """What makes a token's output depend on the length of the whole sequence: method | positions | factor; empty: nothing."""
         if self.extension is not None and not self.extension.causal:
             return "method"
+        if drawn_at_test(self.target.config.model.positions):
+            return "positions"
         return "factor" if self.around().factor is None else ""
 
     @property

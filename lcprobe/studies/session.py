@@ -133,7 +133,7 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Ta
         )
         tables.append(session.store.read(ids))
         say_shared(column.name, tables[-1])
-        if text is not None:
+        if text is not None and model.selection is None:  # plain text has no question to choose a piece by
             unit = run_context(
                 text,
                 column.target.config.train.context_length,

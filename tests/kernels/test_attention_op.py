@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lcprobe_kernels import backends
-from lcprobe_kernels.attention import Mask, attention, merge, reference
+from lcprobe_kernels.attention import Mask, attention, flex, merge, reference
 from lcprobe_kernels.errors import ArgumentError
 from torch.nn import functional as F
 
@@ -119,6 +119,24 @@ def test_flex_attention_says_the_same(name):
     if DEVICE.type == "cpu":
         with backends.using("flex"), pytest.raises(ArgumentError, match="FlexAttention has none"):
             run(attention, mask)(x | {"q": x["q"].requires_grad_()})
+
+
+@pytest.mark.parametrize(("seqlen", "past"), [(21, 0), (1, 20), (9, 12)])
+def test_a_named_backend_is_taken_for_plain_attention_too_or_refused(seqlen, past, monkeypatch):
+    x = {k: v.float() for k, v in inputs(13, seqlen, past, documents=False).items()}
+    calls = []
+    run_flex = flex.run
+    monkeypatch.setattr(flex, "run", lambda *given: calls.append(1) or run_flex(*given))
+    with backends.using("torch"):
+        want, _ = attention(x["q"], x["k"], x["v"])
+    assert not calls
+    with torch.no_grad(), backends.using("flex"):
+        got, _ = attention(x["q"], x["k"], x["v"])
+    assert calls == [1]
+    assert (got - want).abs().max() < 1e-5
+    if DEVICE.type == "cpu":
+        with backends.using("flex"), pytest.raises(ArgumentError, match="FlexAttention has none"):
+            attention(x["q"], x["k"].requires_grad_(), x["v"])
 
 
 def test_compiles_whole_and_passes_opcheck():

@@ -50,6 +50,9 @@ VARIANTS = {
         {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "path", "rank": 3, "d_conv": 4}},
         {"head_dim": 8, "positional": {"type": "dape", "width": 5}},
         {"head_dim": 8, "window": 7, "positional": {"type": "dape", "base": "alibi", "width": 5}},
+        {"head_dim": 8, "positional": {"type": "tape"}, "sink_logit": True},
+        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "tape", "fraction": 0.5, "width": 3}},
+        {"head_dim": 8, "window": 5, "sinks": 2, "positional": {"type": "tape", "width": 3}, "temperature": {"type": "ssmax"}},
     ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
@@ -71,6 +74,10 @@ def model_of(name, mixer, mlp=True):
         "initializer_range": 0.5,
     }
     model = LanguageModel(build(ModelConfig, config, "model")).initialise(1)
+    with torch.no_grad():  # what starts at zero takes part
+        for i, p in enumerate(model.parameters()):
+            if not p.any():
+                p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
     return model.double().eval()
 
 

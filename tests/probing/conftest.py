@@ -48,5 +48,6 @@ def tasks(materials):
 
 @pytest.fixture(autouse=True)
 def _threads():
+    threads = torch.get_num_threads()
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)

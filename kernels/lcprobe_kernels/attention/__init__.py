@@ -12,7 +12,8 @@ Backward, with P the softmax and delta_i = o_i . do_i - dlse_i (Dao 2023, arXiv 
 
     dS = P (dO V^T - delta)    dT[h, d] = sum of dS over a diagonal    dF_i = row sum of dS, dF_j = - column sum
 
-No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own attention.
+No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own attention, unless
+`kernels.backend` names triton or flex: these are then taken for every call, or refuse it.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from lcprobe_kernels.attention import cpu
 from lcprobe_kernels.attention.blockwise import blockwise
 from lcprobe_kernels.attention.reference import Mask, merge, reference
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import named, path_of
 from lcprobe_kernels.errors import (
     FLOATS,
     ArgumentError,
@@ -106,7 +107,7 @@ def _finite(*tensors: Tensor) -> bool:
 def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_keys: int) -> tuple[bool, Tensor | None]:
     """Whether PyTorch's own attention does the same here as fast, and the mask that it needs beside causality."""
     seqlen = q.shape[1]
-    if mask.low > 0 or mask.chunk or mask.offset != n_keys - seqlen:
+    if named(NAME, q.device, q.dtype) or mask.low > 0 or mask.chunk or mask.offset != n_keys - seqlen:
         return False, None
     banded = 0 <= mask.high < n_keys
     if documents is None and not banded and seqlen in (1, n_keys):

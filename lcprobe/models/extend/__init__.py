@@ -12,6 +12,8 @@ EXTENSIONS: dict[str, str] = {
     "state_window": "lcprobe.models.extend.recurrent:StateWindow",
     "decimamba": "lcprobe.models.extend.tokens:DeciMamba",
     "longmamba": "lcprobe.models.extend.tokens:LongMamba",
+    # any model
+    "chunk_select": "lcprobe.models.extend.select:ChunkSelect",
     # attention layers
     "pi": "lcprobe.models.extend.rotary:PI",
     "ntk": "lcprobe.models.extend.rotary:NTK",

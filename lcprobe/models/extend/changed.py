@@ -3,6 +3,7 @@
 Keys are cached whole, also where a method hides them: what is hidden may come into view again in another call.
 """
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -35,9 +36,27 @@ class Changed(PositionalEncoding):
         """As the trained encoding."""
         return self.inner.caches_all_terms
 
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        """As the trained encoding."""
+        return self.inner.linear
+
     def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
         """As the trained encoding."""
         return self.inner.token_terms(x, where, last)
+
+    @property
+    def stream(self) -> Hashable | None:  # type: ignore[override]
+        """As the trained encoding."""
+        return self.inner.stream
+
+    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
+        """As the trained encoding."""
+        return self.inner.read(x, where, stream)
+
+    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+        """As the trained encoding."""
+        return self.inner.handed(o, keys)
 
     def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """As the trained encoding."""

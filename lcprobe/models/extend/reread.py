@@ -11,6 +11,7 @@ c: chunk, L: the training length. The defaults keep every distance below L at fa
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -86,7 +87,7 @@ class GroupedFar(TwoCalls):
 
     def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """By groups."""
-        g = self.method.group or math.ceil(stretch(s, self.around.context_length, self.width))
+        g = self.method.group or smallest_group(s, self.around.context_length, self.width)
         return at // g + self.width - self.width // g, at // g
 
 
@@ -163,6 +164,14 @@ class Chunks(Reread):
         return made
 
 
+@lru_cache
+def smallest_group(s: float, context_length: int, window: int) -> int:
+    """The smallest group with which no distance of s L tokens reaches L. The farthest: from the last token to the first."""
+    last = math.ceil(s * context_length - 1e-6) - 1
+    fits = (g for g in range(1, last + 1) if last // g + window - window // g < context_length)
+    return next(fits, last + 1)  # a window of L itself: beyond it, all at the window
+
+
 def stretch(s: float, context_length: int, window: int) -> float:
     """By how much what lies beyond the window is to shrink."""
     return max(1.0, (s * context_length - window) / max(1, context_length - window))
@@ -185,6 +194,8 @@ class RereadMethod(Extension):
         if strange:
             kind = type(strange[0].positional).__name__
             return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
+        if model.positions is not None and model.positions.at_test:
+            return "its positions are drawn: a window of tokens is none of positions"
         self.check(around.context_length)
         return None
 

@@ -1,15 +1,18 @@
-"""Extensions that sharpen the softmax of attention, whatever its encoding: longer contexts spread it thin.
+"""Extensions that sharpen the softmax of attention: longer contexts spread it thin.
 
-    temperature   q times tau; tau null: (0.1 ln s + 1)^2, what YaRN puts on scores, s the factor
-    logn          q_i times max(1, log n_i / log L)      Su 2021; Chiang & Cholak 2022, arXiv 2202.12172
+    temperature   q . k times tau; tau null: (0.1 ln s + 1)^2, which YaRN puts there (arXiv 2309.00071), s the factor
+    logn          q_i . k times max(1, log n_i / log L)  Su 2021; Chiang & Cholak 2022, arXiv 2202.12172
 
-tau per model is tuned in Wang et al. 2024, arXiv 2404.12224 (for attention without an encoding); 1 is as trained.
+As published, the factor is on q . k, whatever the encoding has made of queries and keys; biases and gates that are added stay as
+trained (see positional/temperature.py). tau per model is tuned in Wang et al. 2024, arXiv 2404.12224 (for attention without an
+encoding); 1 is as trained.
 """
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from lcprobe.errors import require
@@ -26,7 +29,7 @@ class TemperatureConfig:
     """How sharp."""
 
     value: float | None = None
-    """On queries: above 1 sharper; null: from the factor."""
+    """On q . k: above 1 sharper; null: from the factor."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a value that is not positive."""
@@ -34,7 +37,7 @@ class TemperatureConfig:
 
 
 class Sharpened(Changed):
-    """Queries times a number."""
+    """Content scores times a number."""
 
     def __init__(self, inner: PositionalEncoding, around: Around, value: float | None):
         super().__init__(inner, around)
@@ -43,11 +46,12 @@ class Sharpened(Changed):
     def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
         """tau q."""
         tau = (0.1 * math.log(s) + 1) ** 2 if self.value is None else self.value
-        return self.inner.attend(q * tau, keys, op, return_lse)
+        factor = torch.full((1, 1, 1), tau, dtype=torch.float64, device=q.device)
+        return self.inner.attend(q, keys.times(factor), op, return_lse)
 
 
 class SharpenedByLength(Changed):
-    """Queries times what the keys that they see ask for."""
+    """Content scores times what the number of keys that a query sees asks for."""
 
     def __init__(self, inner: PositionalEncoding, around: Around, config: LogNConfig):
         super().__init__(inner, around)
@@ -55,15 +59,23 @@ class SharpenedByLength(Changed):
 
     def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
         """As the trained temperature of this name."""
-        q = LogN(LogNConfig(self.length), self.shape)(q, keys.where, keys.window)
-        return self.inner.attend(q, keys, op, return_lse)
+        factor = LogN(LogNConfig(self.length), self.shape)(keys.where, keys.window)
+        return self.inner.attend(q, keys.times(factor), op, return_lse)
 
 
 class Temperature(Extension):
-    """A number on the scores of every attention layer."""
+    """A number on q . k of every attention layer."""
 
     Config = TemperatureConfig
     acts_on: ClassVar[str] = "attention"
+
+    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+        """As the contract says; and layers that do more with q . k than a softmax of it and a bias."""
+        strange = [layer for layer in attention_layers(model) if not layer.positional.linear]
+        reason = super().unfit(model, around)
+        if reason is None and strange:
+            reason = f"the weights of {type(strange[0].positional).__name__} layers are no softmax of q . k and a bias"
+        return reason
 
     def apply(self, model: LanguageModel, around: Around) -> None:
         """Replace `positional` of attention layers."""

@@ -122,6 +122,11 @@ class LMInfinite(RereadMethod):
     Config = LMInfiniteConfig
     acts_on: ClassVar[str] = "attention"
 
+    def check(self, context_length: int) -> None:
+        """Raises ConfigError for a window, or so many sinks, that training has not shown."""
+        super().check(context_length)
+        require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
+
     def layers(self, model: LanguageModel, around: Around) -> list[Any]:
         """The layers that see far."""
         return far_layers(model, around.context_length)
@@ -135,10 +140,6 @@ class Streaming(LMInfinite):
     """StreamingLLM."""
 
     Config = StreamingConfig
-
-    def check(self, context_length: int) -> None:
-        """Raises ConfigError for sinks that leave no window."""
-        require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
 
     def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
         """Sinks at their places in the cache."""

@@ -5,6 +5,7 @@ joint q, k, v (with bias, without activation) is Mamba2Attention's (state-spaces
 release, the convolution's history in the state is what went *into* it, so decoding equals the full forward pass.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class AttentionConfig:
     positional: dict[str, Any] = field(default_factory=lambda: {"type": "rope"})
     """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional sets those of all layers."""
     temperature: dict[str, Any] | None = None
-    """Scale of the softmax by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
+    """A factor on q . k by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
     context_length: int | None = None
     """What the model is trained on, for encodings that depend on it; null: model.context_length."""
 
@@ -62,7 +63,10 @@ class AttentionConfig:
             require(f"{at}.n_kv_heads", kv, self.n_heads % kv == 0, f"a divisor of n_heads ({self.n_heads})")
         encoding = choose(POSITIONAL, self.positional, f"{at}.positional")
         if self.temperature is not None:
-            choose(TEMPERATURES, self.temperature, f"{at}.temperature")
+            choice = choose(TEMPERATURES, self.temperature, f"{at}.temperature")
+            if not encoding.made_by.linear:
+                said = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
+                raise ConfigError(f"{at}.temperature", choice.name, said)
         if encoding.made_by.family == "absolute":
             raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
         if self.sink_logit and not encoding.made_by.softmax:
@@ -148,8 +152,20 @@ class Attention(nn.Module):
         self.positional, self.temperature = positional, temperature
         self.window, self.sinks = config.window, config.sinks
 
+    @property
+    def stream(self) -> Hashable | None:
+        """Name of the tensors that the encoding passes from layer to layer; None: it passes none."""
+        return self.positional.stream
+
     def forward(self, x: Tensor, where: Where, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
+        return self.streaming(x, where, state, None)[:2]
+
+    def streaming(
+        self, x: Tensor, where: Where, state: AttentionState | None, stream: Tensor | None
+    ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
+        """`forward` of a layer among others. stream: (batch, seqlen, any width) as the last layer of this stream handed it on,
+        None in the first; a stream comes out where the encoding has one."""
         qkv, conv = self.in_proj(x), None
         if self.d_conv:
             initial = None if state is None else state.conv
@@ -164,17 +180,21 @@ class Attention(nn.Module):
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         encoding, past = self.positional, None if state is None else state.terms
-        terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
+        if encoding.stream is None:
+            terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
+        else:
+            terms = encoding.read(x, where, stream)
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
-        if self.temperature is not None:
-            q = self.temperature(q, where, self.window)
         keys = self._keys(k, v, terms, where, state)
+        if self.temperature is not None:
+            keys = keys.times(self.temperature(where, self.window))
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
+        y, stream = (y, None) if encoding.stream is None else encoding.handed(y, keys)
         y = self.out_proj(y.flatten(2))
-        return y, None if state is None else self._next_state(keys, conv, where, state)
+        return y, None if state is None else self._next_state(keys, conv, where, state), stream
 
     def _keys(self, k: Tensor, v: Tensor, terms: Tensor | None, where: Where, state: AttentionState | None) -> Keys:
         seqlen, n_past, alive = k.shape[1], 0, None
@@ -185,7 +205,7 @@ class Attention(nn.Module):
                 terms = torch.cat([state.terms.to(terms.dtype), terms], dim=1)[:, -k.shape[1] :]
         positions = where.positions
         if n_past:
-            positions = where.once(("key positions", n_past), lambda: self._earlier(where.positions, n_past))
+            positions = where.once(("key positions", n_past), lambda: self._with_earlier(where, n_past))
         documents = None
         if where.documents is not None or alive is not None:
             documents = where.once(
@@ -194,7 +214,10 @@ class Attention(nn.Module):
         return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
 
     @staticmethod
-    def _earlier(positions: Tensor, n_past: int) -> Tensor:
+    def _with_earlier(where: Where, n_past: int) -> Tensor:
+        positions = where.positions
+        if not where.consecutive:
+            return where.drawn[-n_past - len(positions) :]
         return torch.cat([positions[:1] - torch.arange(n_past, 0, -1, device=positions.device), positions])
 
     @staticmethod

@@ -26,4 +26,6 @@ POSITIONAL = {
     "stick_breaking": "lcprobe.models.positional.stick_breaking:StickBreaking",
     "path": "lcprobe.models.positional.path:PaTH",
     "dape": "lcprobe.models.positional.dape:DAPE",
+    # queries and keys, by tensors that pass from layer to layer
+    "tape": "lcprobe.models.positional.tape:TAPE",
 }

@@ -2,6 +2,8 @@
 
 learned       x_t += P[t]                                              Gehring et al. 2017; the table ends somewhere
 sinusoidal    x_t += s [sin(t w_m), cos(t w_m)], w_m = 10000^(-2m/d)   Vaswani et al. 2017, s learned, at first d^-0.5
+
+t counts from the first token of a document, so that a document reads the same wherever it stands in a packed row.
 """
 
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class Learned(PositionalEncoding):
 
     def on_embedding(self, x: Tensor, where: Where) -> Tensor:
         """x: (batch, seqlen, d_model)."""
-        return x + self.rows[where.positions].to(x.dtype)
+        return x + self.rows[where.in_document].to(x.dtype)
 
 
 def _rows(config: LearnedConfig, shape: HeadShape) -> int:
@@ -98,6 +100,6 @@ class Sinusoidal(PositionalEncoding):
 
     def on_embedding(self, x: Tensor, where: Where) -> Tensor:
         """x: (batch, seqlen, d_model); angles in float64."""
-        turns = where.positions.double()[:, None] * series(self.config.base, self.shape.d_model, x.device)
+        turns = where.in_document.double()[..., None] * series(self.config.base, self.shape.d_model, x.device)
         waves = torch.cat([turns.sin(), turns.cos()], dim=-1)
         return x + self.scale * waves.to(torch.promote_types(x.dtype, torch.float32)).to(x.dtype)

@@ -6,13 +6,16 @@
     bias           a number for each head and distance: T[h, d] of the attention op
     gates          F of the attention op, out of the token terms
     calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
-    attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE)
+    attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE,
+                   TAPE)
+    stream         tensors that a layer hands on beside the residual stream (TAPE): `read` takes them in the place of token_terms,
+                   `handed` gives them to the next layer that names the same stream; other layers do not touch them
 
 An encoding says what it is in class attributes, which tests and reports read; its parameters never decay, and its angles and
 sums are float32 or wider whatever the model's dtype.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -57,7 +60,8 @@ class Keys:
     k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v). positions: (n_keys,) int64; the queries are the
     last seqlen of them. terms: (batch, n_keys, width) of `token_terms`, or the queries' own alone, or None. documents: numbers
     (batch, seqlen) and (batch, n_keys), or None. window, sinks: what the layer lets a query see; consecutive: positions are
-    neighbours, so that places among the keys give distances.
+    neighbours, so that places among the keys give distances. factor: (1 or batch, 1 or seqlen, 1 or n_heads) float32 or wider, on
+    the content score of each query and key: a bias or a gate that is added to it stays as it is. None: 1.
     """
 
     k: Tensor
@@ -69,11 +73,30 @@ class Keys:
     window: int | None = None
     sinks: int = 0
     consecutive: bool = True
+    factor: Tensor | None = None
 
     def mask(self, seqlen: int, **changes: int) -> Mask:
         """The layer's mask for the last `seqlen` places, with the given fields changed."""
         high = -1 if self.window is None else self.window
         return replace(Mask(self.k.shape[1] - seqlen, high=high, sinks=self.sinks), **changes)
+
+    def of_queries(self, lo: int, hi: int, seqlen: int) -> "Keys":
+        """What queries lo .. hi - 1 of `seqlen` meet: the keys up to the last of them."""
+        end = self.k.shape[1] - seqlen + hi
+        documents = None if self.documents is None else (self.documents[0][:, lo:hi], self.documents[1][:, :end])
+        factor = self.factor if self.factor is None or self.factor.shape[1] == 1 else self.factor[:, lo:hi]
+        kept = {"k": self.k[:, :end], "v": self.v[:, :end], "positions": self.positions[:end]}
+        return replace(self, **kept, documents=documents, factor=factor)
+
+    def times(self, factor: Tensor) -> "Keys":
+        """The same with a factor (1 or batch, 1 or seqlen, 1 or n_heads) more on content scores."""
+        return replace(self, factor=factor if self.factor is None else self.factor * factor)
+
+    def sharpened(self, q: Tensor) -> Tensor:
+        """q: (batch, seqlen, n_heads, d_qk), as the attention op gets it -> times the factor, in q's dtype."""
+        if self.factor is None:
+            return q
+        return (q * self.factor[..., None].to(torch.promote_types(q.dtype, torch.float32))).to(q.dtype)
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,10 @@ class PositionalEncoding(nn.Module):
     """Bytes of a token term: 8 where sums run in float64."""
     softmax: ClassVar[bool] = True
     """Weights are a softmax's, so that a sink's logit can take part."""
+    stream: Hashable | None = None
+    """Names the stream that layers of this encoding read and hand on; those that name another have one of their own."""
+    linear: ClassVar[bool] = True
+    """Weights are a softmax of content scores q . k and of terms that do not depend on them: a factor on the first is clear."""
     max_length: int | None = None
     """No position at or beyond this one, where a table of the encoding ends."""
 
@@ -151,6 +178,16 @@ class PositionalEncoding(nn.Module):
         """x: (batch, seqlen, d_model), the layer's input. last: (batch, width), terms of the token before, for sums that run on.
         -> (batch, seqlen, width), float32 or wider, or None."""
         return None
+
+    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
+        """Token terms of an encoding with a stream. x: as in `token_terms`. stream: (batch, seqlen, any width), what the layer
+        before handed on, None in the first. -> (batch, seqlen, width), float32 or wider."""
+        raise NotImplementedError
+
+    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+        """What `attend` made, with a stream's columns behind each head's own, in two: o (batch, seqlen, n_heads, d_v), and the
+        stream (batch, seqlen, any width) for the next layer."""
+        raise NotImplementedError
 
     def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """q: (batch, seqlen, n_heads, head_dim), k: (batch, seqlen, n_kv_heads, head_dim), this chunk's."""
@@ -195,7 +232,9 @@ class PositionalEncoding(nn.Module):
         parts = []
         for c in calls:
             terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}
-            parts.append(op(c.q, c.k, c.v, scale=q.shape[3] ** -0.5 if c.scale is None else c.scale, **terms, **options))
+            parts.append(
+                op(keys.sharpened(c.q), c.k, c.v, scale=q.shape[3] ** -0.5 if c.scale is None else c.scale, **terms, **options)
+            )
         return parts[0] if len(parts) == 1 else merge(parts)
 
     def scattered(self, q: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
@@ -224,12 +263,12 @@ class PositionalEncoding(nn.Module):
         seqlen, wide = q.shape[1], torch.promote_types(q.dtype, torch.float32)
         group, mask = heads // keys.k.shape[2], keys.mask(seqlen)
         k, v = (t.to(wide).repeat_interleave(group, 2) for t in (keys.k, keys.v))
-        places = torch.arange(k.shape[1], device=k.device)
+        places, asked = torch.arange(k.shape[1], device=k.device), keys.sharpened(q)
 
         def some(rows: Tensor) -> Tensor:
             seen = self.seen(rows, places, mask, keys)
             with torch.autocast(q.device.type, enabled=False):
-                scores = torch.einsum("bihd,bjhd->bhij", q[:, rows].to(wide), k) * q.shape[3] ** -0.5
+                scores = torch.einsum("bihd,bjhd->bhij", asked[:, rows].to(wide), k) * q.shape[3] ** -0.5
                 o, lse = weigh(change(rows, scores, seen), seen, v)
             return torch.cat([o, lse[..., None]], dim=3)
 

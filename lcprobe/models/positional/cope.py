@@ -4,6 +4,7 @@
     scores_ij += q_i . e[p_ij], linear between the whole positions around p_ij
 
 e is shared by a layer's heads and starts at zero, as in the paper's code. Keys that a window or a document hides count nothing.
+Counts are made of content scores, so a temperature on these would count anew: none goes with CoPE.
 Sums over keys do not fit the attention op: scores are made in blocks, on any device, with the same numbers.
 """
 
@@ -36,6 +37,7 @@ class CoPE(PositionalEncoding):
     Config = CoPEConfig
     family = "path"
     reads_positions = False
+    linear = False
 
     def __init__(self, config: CoPEConfig, shape: HeadShape):
         super().__init__(config, shape)

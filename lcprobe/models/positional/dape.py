@@ -3,7 +3,7 @@
     S = q k^T / sqrt(head_dim)        scores = S + B + f([S, B]),   f: 2 n_heads -> width -> n_heads with LeakyReLU
 
 B is ALiBi's, KERPLE's or Sandwich's bias. f mixes heads at each query and key, which no attention kernel does: scores are made
-in blocks, which is right on any device and fast on none.
+in blocks, which is right on any device and fast on none. f takes content scores in: no temperature goes with DAPE.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,7 @@ class DAPE(PositionalEncoding):
 
     Config = DAPEConfig
     family = "path"
+    linear = False
 
     def __init__(self, config: DAPEConfig, shape: HeadShape):
         super().__init__(config, shape)

@@ -121,6 +121,6 @@ class FIRE(PositionalEncoding):
 def _in_document(where: Where) -> Tensor:
     """Position of each token counted from its document's first: (seqlen,) or (batch, seqlen) int64."""
     begins = where.begins
-    if begins is None:
-        return where.positions if where.consecutive else where.positions - where.positions[0]
-    return where.positions - (begins if where.consecutive else where.positions[begins])
+    if where.consecutive:
+        return where.positions if begins is None else where.positions - begins
+    return where.positions - (where.drawn[0] if begins is None else where.drawn[begins])

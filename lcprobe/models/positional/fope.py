@@ -5,7 +5,8 @@
 
 C and S start near the identity, which is RoPE without its slowest pairs. As in the public code the coefficients are normalised
 over the frequencies; here all heads of a layer share them, so that grouped keys can use them too, and a pair without frequency
-is left as it is (cos' = 1, sin' = 0). Mixtures are not rotations: scores depend on positions, not on distance alone.
+is left as it is (cos' = 1, sin' = 0). Mixtures are not rotations: scores depend on positions, not on distance alone; these count
+from the first token of a document.
 """
 
 import math
@@ -72,19 +73,19 @@ class FoPE(PositionalEncoding):
         return True
 
     def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both turned by the mixtures at `where.positions`."""
+        """Both turned by the mixtures at their positions in their documents."""
         wide = torch.promote_types(q.dtype, torch.float32)
 
         def make() -> tuple[Tensor, Tensor]:
             theta = series(self.config.base, self.shape.head_dim, where.positions.device)[: self.pairs]
-            turns = where.positions.double()[:, None] * theta
+            turns = where.in_document.double()[..., None] * theta
             return turns.cos().to(wide), turns.sin().to(wide)
 
         tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, wide), make)
         mixes = (self.cos_mix.to(wide), self.sin_mix.to(wide))
         cos, sin = (t @ (m / m.sum(0)) for t, m in zip(tables, mixes, strict=True))
         rest = self.shape.head_dim // 2 - self.pairs
-        cos, sin = (nn.functional.pad(t, (0, rest), value=v)[:, None] for t, v in ((cos, 1.0), (sin, 0.0)))
+        cos, sin = (nn.functional.pad(t, (0, rest), value=v)[..., None, :] for t, v in ((cos, 1.0), (sin, 0.0)))
         return turned(q, cos, sin), turned(k, cos, sin)
 
 

@@ -123,6 +123,7 @@ class PaTH(PositionalEncoding):
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
         assert keys.terms is not None
+        q = keys.sharpened(q)  # scores are linear in it
         n_keys, n_kv_heads, head_dim = keys.k.shape[1:]
         w = keys.terms[..., : n_kv_heads * head_dim].unflatten(-1, (n_kv_heads, head_dim))
         beta = keys.terms[..., n_kv_heads * head_dim :][..., :n_kv_heads]

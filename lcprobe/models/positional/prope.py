@@ -25,7 +25,7 @@ class PRoPEConfig:
     base: float = 10000.0
     """Base of the geometric series of wavelengths."""
     fraction: float = 0.75
-    """Share of the pairs that turn, the fastest ones."""
+    """Share of the pairs that turn, the fastest ones: at least one pair, or 0, which is `none`."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError outside base > 1 and 0 <= fraction <= 1."""
@@ -43,6 +43,8 @@ class PRoPE(Rotary):
         if shape.head_dim % 2:
             raise ConfigError("head_dim", shape.head_dim, "an even number")
         self.base, self.kept = config.base, int(config.fraction * shape.head_dim / 2)
+        least = f"0, or >= {2 / shape.head_dim:g}: one of {shape.head_dim // 2} pairs"
+        require("fraction", config.fraction, self.kept > 0 or config.fraction == 0, least)
 
     def frequencies(self, device: torch.device) -> Tensor:
         """base^(-2m / head_dim) for the first pairs, 0 for the others."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcprobe.choices import choose
-from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.models.layout import Item, items_of
 from lcprobe.models.positional import POSITIONAL
 
@@ -70,6 +70,7 @@ def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
     choose(POSITIONAL, mapping, own)
     changes: dict[str, Any] = {"positional": mapping}
     for suffix in item.joined:
+        before = len(changes)
         number = re.fullmatch(r"(window|sinks)([0-9]+)", suffix)
         if number:
             changes[number.group(1)] = int(number.group(2))
@@ -79,4 +80,5 @@ def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
             changes["sink_logit"] = True
         else:
             raise ConfigError(key, f"{item}", "joined with +: window<n> | sinks<n> | logn | ssmax | sink")
+        require(key, f"{item}", len(changes) > before, "one window, one number of sinks, one temperature and one sink a layer")
     return Carried(str(item), changes, own)

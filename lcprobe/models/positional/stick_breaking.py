@@ -35,6 +35,7 @@ class StickBreaking(PositionalEncoding):
     family = "path"
     reads_positions = False
     softmax = False
+    linear = False
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:

@@ -1,11 +1,17 @@
-"""Temperatures of the softmax that depend on how many keys a query sees; they scale queries and go with every encoding.
+"""Temperatures of the softmax that depend on how many keys a query sees.
 
-    logn    q_i *= max(1, log n_i / log L)         Su 2021; Chiang & Cholak 2022 (arXiv 2202.12172)
-    ssmax   q_i *= s_h log n_i                     scalable softmax, s learned a head (Nakanishi 2025, arXiv 2501.19399)
+    logn    a_i = max(1, log n_i / log L)         Su 2021; Chiang & Cholak 2022 (arXiv 2202.12172)
+    ssmax   a_i = s_h log n_i                     scalable softmax, s learned a head (Nakanishi 2025, arXiv 2501.19399)
 
-n_i = i + 1 keys stand before query i and with it; a window caps them. L: the training context length.
+    score_ij = a_i * (q_i . k_j as the encoding has it) * scale + bias + gates
+
+All of them are published as a factor on q . k, the last as a factor on the query, in models that add nothing to it. So what an
+encoding does to queries and keys (RoPE, PoPE's magnitudes, PaTH's reflections) is done before, and what it adds to scores
+(ALiBi, T5, FoX ...) is not multiplied. Encodings that do more with q . k (CoPE, DAPE, stick-breaking) take none.
+n_i = i + 1 keys stand before query i and with it; a window caps them (its sinks do not count). L: the training context length.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +48,7 @@ class LogNConfig:
 
 
 class LogN(nn.Module):
-    """q_i *= max(1, log n_i / log L)."""
+    """a_i = max(1, log n_i / log L)."""
 
     Config = LogNConfig
 
@@ -58,11 +64,9 @@ class LogN(nn.Module):
         """None."""
         return 0
 
-    def forward(self, q: Tensor, where: Where, window: int | None) -> Tensor:
-        """q: (batch, seqlen, n_heads, head_dim)."""
-        log_length = torch.tensor(float(self.length), dtype=torch.float64).log()
-        factor = (visible(where, window).log() / log_length.to(q.device)).clamp_min(1.0)
-        return q * factor[..., None, None].to(q.dtype)
+    def forward(self, where: Where, window: int | None) -> Tensor:
+        """a: (1 or batch, seqlen, 1) float64."""
+        return (visible(where, window).log() / math.log(self.length)).clamp_min(1.0)[..., None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class SSMaxConfig:
 
 
 class SSMax(nn.Module):
-    """q_i *= s_h log n_i; the first query, which sees itself alone, gets log 1 = 0 and loses nothing by it."""
+    """a_i = s_h log n_i; the first query, which sees itself alone, gets log 1 = 0 and loses nothing by it."""
 
     Config = SSMaxConfig
     no_decay = ("s",)
@@ -98,8 +102,7 @@ class SSMax(nn.Module):
         parameter.fill_(self.config.initial)
         return True
 
-    def forward(self, q: Tensor, where: Where, window: int | None) -> Tensor:
-        """q: (batch, seqlen, n_heads, head_dim)."""
-        wide = torch.promote_types(q.dtype, torch.float32)
-        factor = visible(where, window).log().to(wide)[..., None] * self.s.to(wide)
-        return q * factor[..., None].to(q.dtype)
+    def forward(self, where: Where, window: int | None) -> Tensor:
+        """a: (1 or batch, seqlen, n_heads), float32 or wider."""
+        wide = torch.promote_types(self.s.dtype, torch.float32)
+        return visible(where, window).log().to(wide)[..., None] * self.s.to(wide)

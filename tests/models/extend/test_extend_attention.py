@@ -1,6 +1,4 @@
-"""Extensions of attention: dense float64 definitions pair by pair, and what must hold for every method."""
-
-import math
+"""What must hold for every extension of attention beside its definition and peers (test_oracles)."""
 
 import pytest
 import torch
@@ -12,8 +10,9 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
+from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.contract import PositionalEncoding
+from lcprobe.models.positional.contract import Keys, PositionalEncoding
 from lcprobe.models.where import Where
 
 L, N, VOCAB = 16, 41, 32
@@ -73,122 +72,42 @@ def logits(model, ids=IDS, chunks=None, length=None):
     return torch.cat(parts, dim=1)
 
 
-# definitions: (distance, seen) of query i and key j, written as the papers have them
+@pytest.mark.parametrize("name", ["self_extend", "leaky_rerope", "dca", "rerope"])
+@pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 4.0, 8.0])
+@pytest.mark.parametrize("length", [8, 20, 128])
+def test_by_default_no_distance_reaches_the_training_length(name, s, length):
+    """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
+    n = int(s * length)
+    model = model_of()
+    extended(model, method(name), Around(length, s))
+    encoding = model.blocks[0].mixer.positional
+
+    def rotated(x, positions, keys, which):
+        return positions.double()[None, :, None, None].expand(x.shape[0], -1, x.shape[2], 1)
+
+    encoding.rotated = rotated
+    x, places, met = torch.zeros(1, n, 1, 1, dtype=torch.float64), torch.arange(n), torch.zeros(n, n)
+    where = Where(places, length=n)
+    for call in encoding.calls(x, Keys(x, x, places, where)):
+        visible = call.mask.visible(places, places)
+        distance = (call.q[0, :, 0, 0][:, None] - call.k[0, :, 0, 0])[visible]
+        assert ((distance >= 0) & (distance < length)).all()
+        met += visible
+    assert torch.equal(met, torch.ones(n, n).tril()), "every pair meets once"
 
 
-def self_extend(i, j, w=5, g=3):
-    return (i - j if i - j < w else i // g - j // g + w - w // g), True
+@pytest.mark.parametrize("s", [1.5, 3.0, 4.0])
+@pytest.mark.parametrize("length", [8, 128, 512])
+def test_the_default_group_is_the_smallest_that_does(s, length):
+    window = length // 4
 
+    def farthest(g):
+        i = torch.arange(int(s * length))
+        distance = i[:, None] // g + window - window // g - i // g
+        return int(distance[i[:, None] - i >= window].max())
 
-def rerope(i, j, w=5):
-    return min(i - j, w), True
-
-
-def leaky_rerope(i, j, w=5, k=2.5):
-    return (i - j if i - j < w else w + (i - j - w) / k), True
-
-
-def dca(i, j, c=7):
-    if i // c == j // c:
-        return i - j, True
-    if i // c == j // c + 1:
-        return min(c + i % c, L - 1) - j % c, True
-    return L - 1 - j % c, True
-
-
-def lm_infinite(i, j, w=6, n=3):
-    return min(i - j, w), i - j < w or j < n
-
-
-def streaming(i, j, w=6, n=3):
-    cache = [t for t in range(i + 1) if t < n or t > i - w]  # what is kept when token i is read, in order
-    return (cache.index(i) - cache.index(j), True) if j in cache else (0, False)
-
-
-def window(i, j, w=6):
-    return i - j, i - j < w
-
-
-def defaults_of_self_extend(i, j):
-    return self_extend(i, j, 4, math.ceil((4 * L - 4) / (L - 4)))
-
-
-def defaults_of_leaky(i, j):
-    return leaky_rerope(i, j, 8, (4 * L - 8) / (L - 8))
-
-
-DEFINED = [
-    ("self_extend", {"window": 5, "group": 3}, self_extend),
-    ("self_extend", {}, defaults_of_self_extend),
-    ("rerope", {"window": 5}, rerope),
-    ("leaky_rerope", {"window": 5, "k": 2.5}, leaky_rerope),
-    ("leaky_rerope", {}, defaults_of_leaky),
-    ("dca", {"chunk": 7}, dca),
-    ("dca", {}, lambda i, j: dca(i, j, 12)),
-    ("lm_infinite", {"window": 6, "sinks": 3}, lm_infinite),
-    ("lm_infinite", {}, lambda i, j: lm_infinite(i, j, L, 10)),
-    ("streaming", {"window": 6, "sinks": 3}, streaming),
-    ("streaming", {}, lambda i, j: streaming(i, j, L - 4, 4)),
-    ("window", {"window": 6}, window),
-]
-
-
-def dense(layer, x, pair, tau=None):
-    """The layer's output from scores built pair by pair: Re(q conj(k) exp(i theta distance)); no rotation for NoPE."""
-    n = x.shape[1]
-    q, k, v = layer.in_proj(x).unflatten(-1, (-1, 8)).split([2, 1, 1], dim=2)
-    distance, seen = torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.bool)
-    for i in range(n):
-        for j in range(i + 1):
-            distance[i, j], seen[i, j] = pair(i, j)
-    theta = 10000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
-    theta = theta * 0 if layer.positional.family == "none" and not hasattr(layer.positional, "inner") else theta
-    complex_ = [torch.complex(t[..., :4], t[..., 4:]) for t in (q, k)]
-    turns = torch.polar(torch.ones(n, n, 4, dtype=torch.float64), distance[..., None] * theta)
-    scores = torch.einsum("bihm,bjm,ijm->bhij", complex_[0], complex_[1][:, :, 0].conj(), turns).real / 8**0.5
-    scores = scores if tau is None else scores * tau
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    return layer.out_proj(torch.einsum("bhij,bjd->bihd", weights, v[:, :, 0]).flatten(2))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("name", "settings", "pair"), DEFINED, ids=[f"{n} {s or 'defaults'}" for n, s, _ in DEFINED])
-def test_equals_its_dense_definition(name, settings, pair):
-    x = torch.randn(2, N, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    layer = changed(name, **settings).blocks[1].mixer
-    y, _ = layer(x, Where(torch.arange(N), length=N))
-    expected = dense(layer, x, pair)
-    assert (y - expected).abs().max() < 1e-12
-    as_trained, _ = model_of().blocks[1].mixer(x, Where(torch.arange(N)))
-    assert (y - as_trained).abs().max() > 1e-3
-
-
-@torch.no_grad()
-def test_temperatures_equal_their_definitions():
-    x = torch.randn(2, N, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    where = Where(torch.arange(N), length=N)
-
-    def exact(i, j):
-        return i - j, True
-
-    n = torch.arange(1, N + 1, dtype=torch.float64)[:, None]
-    for name, settings, tau in (
-        ("temperature", {"value": 1.7}, torch.tensor(1.7)),
-        ("temperature", {}, torch.tensor((0.1 * math.log(4) + 1) ** 2, dtype=torch.float64)),
-        ("logn", {}, (n.log() / math.log(L)).clamp_min(1)),
-        ("logn", {"length": 8}, (n.log() / math.log(8)).clamp_min(1)),
-    ):
-        layer = changed(name, **settings).blocks[1].mixer
-        assert (layer(x, where)[0] - dense(layer, x, exact, tau)).abs().max() < (1e-6 if "value" in settings else 1e-12)
-
-
-@torch.no_grad()
-def test_sinks_and_windows_act_on_attention_without_an_encoding():
-    x = torch.randn(2, N, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    plain = model_of(positional={"type": "none"}).blocks[0].mixer
-    for name, pair in (("lm_infinite", lm_infinite), ("streaming", streaming)):
-        layer = changed(name, model=model_of(positional={"type": "none"}), window=6, sinks=3).blocks[0].mixer
-        assert (layer(x, Where(torch.arange(N)))[0] - dense(plain, x, pair)).abs().max() < 1e-12
+    g = smallest_group(s, length, window)
+    assert farthest(g) < length <= farthest(g - 1)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -311,6 +230,13 @@ def test_a_method_that_does_not_fit_says_why(name, layout, attention, reason):
     assert reason in (method(name).unfit(model, Around(L, 4.0)) or "fits")
     with pytest.raises(ConfigError, match=reason):
         extended(model, method(name), Around(L, 4.0))
+
+
+@pytest.mark.parametrize("name", ["lm_infinite", "streaming"])
+def test_sinks_that_fill_the_training_length_are_refused(name):
+    assert method(name, sinks=L - 1).unfit(model_of(), Around(L, 4.0)) is None
+    with pytest.raises(ConfigError, match=rf"pe\.extend\.sinks: given {L}; allowed: < {L}"):
+        changed(name, sinks=L)
 
 
 def test_a_length_must_be_declared_where_the_factor_is_open():

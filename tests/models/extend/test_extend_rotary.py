@@ -1,11 +1,9 @@
-"""Extensions of frequencies: transformers' rope utilities as the oracle, the papers' formulas where it has none."""
+"""What holds for extensions of frequencies beside their equations and peers (test_oracles): identities, limits, open factors."""
 
 import math
 
 import pytest
 import torch
-from transformers import LlamaConfig
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lcprobe.choices import choose, target
 from lcprobe.errors import ConfigError
@@ -29,41 +27,6 @@ def changed(mapping, factor, length=None, base=10000.0, context_length=L):
     return Scaled(choice.made_by, choice.config, context_length, factor)(trained(base), length)
 
 
-def theirs(kind, factor, length=None, base=10000.0, **more):
-    rope = {"rope_type": kind, "rope_theta": base, "factor": factor, "original_max_position_embeddings": L, **more}
-    config = LlamaConfig(hidden_size=D, num_attention_heads=1, head_dim=D, max_position_embeddings=L, rope_parameters=rope)
-    return ROPE_INIT_FUNCTIONS[kind](config, None, length)
-
-
-CASES = [
-    ("pi", {"type": "pi"}, "linear", {}, None),
-    ("ntk_dynamic", {"type": "ntk_dynamic"}, "dynamic", {}, 4 * L),
-    ("ntk_dynamic, short", {"type": "ntk_dynamic"}, "dynamic", {}, L // 2),
-    ("yarn", {"type": "yarn"}, "yarn", {}, None),
-    ("yarn, not truncated", {"type": "yarn", "truncate": False}, "yarn", {"truncate": False}, None),
-    ("yarn, other ends", {"type": "yarn", "a": 2, "b": 16}, "yarn", {"beta_fast": 16, "beta_slow": 2}, None),
-    ("llama3", {"type": "llama3"}, "llama3", {"low_freq_factor": 1.0, "high_freq_factor": 4.0}, None),
-    ("ntk_by_parts", {"type": "ntk_by_parts", "a": 2, "b": 9}, "llama3", {"low_freq_factor": 2.0, "high_freq_factor": 9.0}, None),
-    ("longrope", {"type": "longrope", "long": FACTORS, "short": [1.0] * 32}, "longrope",
-     {"long_factor": FACTORS, "short_factor": [1.0] * 32}, 4 * L),
-    ("longrope, short", {"type": "longrope", "long": FACTORS, "short": FACTORS[::-1]}, "longrope",
-     {"long_factor": FACTORS, "short_factor": FACTORS[::-1]}, L),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("factor", [1.5, 4.0, 32.0])
-@pytest.mark.parametrize("base", [10000.0, 500000.0])
-@pytest.mark.parametrize("case", CASES, ids=[c[0] for c in CASES])
-def test_frequencies_equal_transformers(case, factor, base):
-    _, mapping, kind, more, length = case
-    ours, scale = changed(mapping, factor, length, base)
-    expected, expected_scale = theirs(kind, factor, length, base, **more)
-    assert ours.dtype == torch.float64
-    assert (ours - expected).abs().max() < 1.2e-7  # theirs are float32, at most 1
-    assert ((ours - expected) / expected).abs().max() < 2e-6
-    assert scale == pytest.approx(expected_scale, abs=1e-12)
-
-
 @pytest.mark.parametrize("length", [None, 100, 8 * L])
 @pytest.mark.parametrize("method", METHODS)
 def test_factor_one_is_the_identity_bit_for_bit(method, length):
@@ -83,14 +46,6 @@ def test_dynamic_ntk_forms_differ_and_are_what_their_names_say():
     assert torch.equal(changed({"type": "ntk_dynamic", "variant": "length"}, 7.0, 4 * L)[0], rebased(trained(), 4.0))
     hf, _ = changed({"type": "ntk_dynamic"}, 4.0, 4 * L)
     assert (trained()[-1] / hf[-1]).item() == pytest.approx(13)  # 4 x 4 - 3
-
-
-def test_ntk_by_parts_is_the_papers_ramp():
-    ours, _ = changed({"type": "ntk_by_parts"}, 4.0)
-    for theta, got in zip(trained().tolist(), ours.tolist(), strict=True):
-        turns = L * theta / (2 * math.pi)
-        kept = min(1, max(0, (turns - 1) / 31))
-        assert got == pytest.approx((1 - kept) * theta / 4 + kept * theta, rel=1e-12)
 
 
 def test_yarns_ramps_differ_by_name():

@@ -1,8 +1,7 @@
-"""Extensions of Mamba2 layers against the recurrence written down in float64; chunks, decoding and the identity for all."""
+"""What holds for extensions of Mamba2 layers beside the recurrence (test_oracles): chunks, decoding, the identity, calibration."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
@@ -45,67 +44,6 @@ def extended(name, settings, layout="mamba2 x 2", factor=2.0):
     made = model(layout)
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
     return change(made, choice.made_by(choice.config), Around(16, factor, text))
-
-
-def recurrence(layer, x, scale_a=1.0, gain=1.0, window=None, keep=None):
-    """One Mamba2 layer token by token, from its own parameters: what each extension is said to do."""
-    c = layer.config
-    z, xbc, dt = layer.in_proj(x).split([layer.d_inner, layer.d_xbc, layer.n_heads], dim=-1)
-    padded = F.pad(xbc.transpose(1, 2), (c.d_conv - 1, 0))
-    xbc = F.silu(F.conv1d(padded, layer.conv_weight[:, None], layer.conv_bias, groups=layer.d_xbc)).transpose(1, 2)
-    inner, b, read = xbc.split([layer.d_inner, c.d_state, c.d_state], dim=-1)
-    inner = inner.unflatten(-1, (layer.n_heads, c.head_dim))
-    dt = F.softplus(dt + layer.dt_bias)
-    dt = dt if keep is None else dt * keep(dt)
-    decay = (-layer.A_log.exp() * scale_a * dt).exp()
-    rows = []
-    for t in range(x.shape[1]):
-        h = 0
-        for s in range(0 if window is None else max(0, t - window + 1), t + 1):
-            fade = decay[:, s + 1 : t + 1].prod(1)
-            wrote = torch.einsum("bh,bhp,bn->bhpn", dt[:, s], inner[:, s], b[:, s]) * gain
-            h = h + fade[..., None, None] * wrote
-        rows.append(torch.einsum("bhpn,bn->bhp", h, read[:, t]) + layer.D[:, None] * inner[:, t])
-    y = torch.stack(rows, 1).flatten(2) * F.silu(z)
-    y = y * (y.square().mean(-1, keepdim=True) + c.norm_eps).rsqrt() * layer.norm_weight
-    return layer.out_proj(y)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "said"),
-    [
-        ("dt_scale", {"scale": 0.5}, {"scale_a": 0.5, "gain": 0.5}),
-        ("a_scale", {"scale": 0.5}, {"scale_a": 0.5}),
-        ("stuffed", {"retention": 1.3, "insertion": 0.7}, {"scale_a": 1.3, "gain": 0.7}),
-        ("state_window", {"window": 5}, {"window": 5}),
-        ("state_window", {"window": 1}, {"window": 1}),
-    ],
-)
-@torch.no_grad()
-def test_equals_the_recurrence(name, settings, said):
-    from lcprobe.models.where import Where
-
-    layer = extended(name, settings).blocks[0].mixer
-    x = torch.randn(2, 13, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    got, _ = layer(x, Where(torch.arange(13)))
-    assert (got - recurrence(layer, x, **said)).abs().max() < 1e-10
-
-
-@torch.no_grad()
-def test_skipped_tokens_neither_write_nor_decay():
-    from lcprobe.models.where import Where
-
-    for name in ("decimamba", "longmamba"):
-        layer = extended(name, CHANGED[name]).blocks[1].mixer
-        threshold = layer.scan.threshold.double()
-
-        def keep(dt, name=name, threshold=threshold):
-            return ((dt.mean(-1, keepdim=True) if name == "decimamba" else dt) >= threshold).double()
-
-        x = torch.randn(2, 30, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        got, _ = layer(x, Where(torch.arange(30)))
-        assert (got - recurrence(layer, x, keep=keep)).abs().max() < 1e-10
-        assert (got - recurrence(layer, x)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)

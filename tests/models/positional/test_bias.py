@@ -1,19 +1,16 @@
-"""Biases over distance against their papers' formulas, transformers' functions and dense float64 attention; gradients against
-finite differences; shifted and drawn positions."""
-
-import math
+"""What holds for biases over distance beside their equations and peers (test_oracles): gradients, shifted and drawn positions."""
 
 import pytest
 import torch
 from lcprobe_kernels.attention import Mask, reference
 from torch.autograd import gradcheck
 
+from benchmarks.oracles.cases import given
+from benchmarks.oracles.encodings import FORMULAS
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.positional.alibi import slopes
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.positional.t5 import bucket
 from lcprobe.models.where import Where
 
 KINDS = [
@@ -51,69 +48,11 @@ def run(encoding, q, k, v, **where):
     return encoding.attend(q, Keys(k, v, positions, at, consecutive=at.consecutive), return_lse=True)
 
 
-def dense(q, k, v, bias):
-    """softmax(q k^T / 2 + bias) v one row at a time; bias(h, i, j) -> number."""
-    out = torch.empty_like(q)
-    for h in range(q.shape[2]):
-        for i in range(q.shape[1]):
-            extra = torch.stack([torch.as_tensor(bias(h, i, j), dtype=q.dtype) for j in range(i + 1)])
-            scores = (k[:, : i + 1, h] * q[:, i : i + 1, h]).sum(-1) / 2 + extra
-            out[:, i, h] = (scores.softmax(-1)[..., None] * v[:, : i + 1, h]).sum(1)
-    return out
-
-
-def formula(kind, e):
-    """The paper's bias as a function of (head, query, key)."""
-    n = e.shape.n_heads
-    if kind["type"] == "alibi":
-        return lambda h, i, j: -(2.0 ** (-8 * (h + 1) / n)) * (i - j)
-    if kind["type"] == "t5":  # 8 buckets to 11: exact to 3, then edges at 4 (11/4)^(m/4)
-        edges = [4 * (11 / 4) ** (m / 4) for m in range(1, 4)]
-        return lambda h, i, j: e.weight[h, i - j if i - j < 4 else 4 + sum(i - j >= edge for edge in edges)].detach()
-    if kind["type"] == "kerple":
-        r1, r2 = (r.detach() for r in e.rates())
-        if kind.get("kernel") == "power":
-            return lambda h, i, j: -r1[h] * (i - j) ** r2[h]
-        return lambda h, i, j: -r1[h] * torch.log(1 + r2[h] * (i - j))
-    if kind["type"] == "sandwich":
-        return lambda h, i, j: sum(math.cos((i - j) / 10000 ** (2 * m / 6)) for m in range(3)) / (8 * (h + 1) / n)
-
-    edge = e.shape.context_length if kind.get("threshold") else kind["initial_threshold"]
-
-    def fire(h, i, j):
-        share = math.log(1 + 0.1 * (i - j)) / (math.log(1 + 0.1 * max(i, edge)) + 1e-6)
-        return ((e.out_weight[h] * (share * e.in_weight + e.in_bias).relu()).sum() + e.out_bias[h]).detach()
-
-    return fire
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_equals_its_formula_in_dense_attention(kind):
-    e, (q, k, v) = encoding_of(kind), qkv(19)
-    assert (run(e, q, k, v)[0] - dense(q, k, v, formula(kind, e))).abs().max() < 1e-13
-
-
-@pytest.mark.parametrize("n_heads", [4, 8, 12, 20, 32])
-def test_alibi_slopes_are_those_of_bloom_and_mpt(n_heads):
-    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
-    from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
-
-    bloom = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float64)[:, 0, 1]
-    assert (slopes(n_heads) - bloom).abs().max() < 1e-7
-    mpt = -build_mpt_alibi_tensor(n_heads, 2)[:, 0, 0]
-    if n_heads & (n_heads - 1):  # the same slopes, in an order of their own
-        assert (slopes(n_heads).sort().values - mpt.sort().values).abs().max() < 1e-7
-    else:
-        assert (slopes(n_heads) - mpt).abs().max() < 1e-7
-
-
-@pytest.mark.parametrize(("n_buckets", "max_distance"), [(32, 128), (64, 256), (16, 1000)])
-def test_t5_buckets_are_those_of_transformers(n_buckets, max_distance):
-    from transformers.models.t5.modeling_t5 import T5Attention
-
-    d = torch.arange(100_001)
-    theirs = T5Attention._relative_position_bucket(-d, False, n_buckets, max_distance)
-    assert torch.equal(bucket(d, n_buckets, max_distance), theirs)
+def at_drawn_positions(kind, e, q, k, v):
+    """Outputs, and those of the equation, at positions with gaps."""
+    at = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
+    got = run(e, q, k, v, positions=at, consecutive=False)[0]
+    return got, FORMULAS[kind["type"]](given(e, [q, k, v, q.flatten(2)], at))
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if encoding_of(k).no_decay], ids=lambda k: " ".join(map(str, k.values())))
@@ -140,10 +79,8 @@ def test_positions_count_by_their_differences(kind):
     by_blocks = run(e, q, k, v, positions=torch.arange(12) + 5, consecutive=False)
     for a, b in zip(plain, by_blocks, strict=True):
         assert (a - b).abs().max() < 1e-13
-    drawn = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
-    rule = formula(kind, e)
-    expected = dense(q, k, v, lambda h, i, j: rule(h, int(drawn[i]), int(drawn[j])))
-    assert (run(e, q, k, v, positions=drawn, consecutive=False)[0] - expected).abs().max() < 1e-13
+    got, want = at_drawn_positions(kind, e, q, k, v)
+    assert (got - want).abs().max() < 1e-13
 
 
 def test_fire_is_a_table_up_to_its_threshold_and_has_rows_beyond():
@@ -169,10 +106,8 @@ def test_fire_counts_from_the_beginning_of_a_document_and_by_drawn_positions():
     alone = run(e, q[:, 5:], k[:, 5:], v[:, 5:])[0]
     assert (packed[0, 5:] - alone[0]).abs().max() < 1e-13
     assert (packed[1] - run(e, q, k, v)[0][1]).abs().max() < 1e-13
-    drawn = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
-    rule = formula(KINDS[-1] | {"initial_threshold": 3.5}, e)
-    expected = dense(q, k, v, lambda h, i, j: rule(h, int(drawn[i]), int(drawn[j])))
-    assert (run(e, q, k, v, positions=drawn, consecutive=False)[0] - expected).abs().max() < 1e-13
+    got, want = at_drawn_positions(KINDS[-1], e, q, k, v)
+    assert (got - want).abs().max() < 1e-13
 
 
 def test_fire_with_a_fixed_threshold_needs_a_training_length():

@@ -1,12 +1,13 @@
-"""Encodings outside the attention op, against their papers' definitions a query and a key at a time in float64, and peers' code."""
+"""What holds for encodings outside the attention op beside their equations and peers (test_oracles): chunks, blocks, gradients."""
 
 import sys
 
 import pytest
 import torch
 from torch.autograd import gradcheck
-from torch.nn import functional as F
 
+from benchmarks.oracles.cases import given
+from benchmarks.oracles.encodings import FORMULAS
 from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import AttentionConfig
@@ -47,104 +48,11 @@ def run(encoding, q, k, v, x, at=None, window=None):
     return encoding.attend(q, Keys(k, v, at.positions, at, terms, window=window, consecutive=at.consecutive))[0]
 
 
-def softmaxed(score, q, v, window):
-    """score(h, i, j) -> (batch,), over the keys that query i sees."""
-    out = torch.empty_like(q)
-    for h in range(q.shape[2]):
-        for i in range(q.shape[1]):
-            first = 0 if window is None else max(0, i - window + 1)
-            weights = torch.stack([score(h, i, j) for j in range(first, i + 1)], dim=1).softmax(1)
-            out[:, i, h] = (weights[..., None] * v[:, first : i + 1, h // 2]).sum(1)
-    return out
-
-
-def dot(q, k, h, i, j):
-    return (q[:, i, h] * k[:, j, h // 2]).sum(-1) / D**0.5
-
-
-def dense_cope(e, inputs, window):
-    q, k, v, _ = inputs
-
-    def score(h, i, j):
-        count = torch.stack([dot(q, k, h, i, t).sigmoid() for t in range(j, i + 1)]).sum(0).clamp(max=e.config.max_position - 1)
-        low = count.floor().long()
-        ends = [(q[:, i, h] * e.embedding[at]).sum(-1) for at in (low, (low + 1).clamp(max=e.config.max_position - 1))]
-        return dot(q, k, h, i, j) + (1 - (count - low)) * ends[0] + (count - low) * ends[1]
-
-    return softmaxed(score, q, v, window)
-
-
-def dense_stick_breaking(e, inputs, window):
-    q, k, v, _ = inputs
-    out = torch.zeros_like(q)
-    for h in range(q.shape[2]):
-        for i in range(q.shape[1]):
-            left = torch.ones(q.shape[0], dtype=q.dtype)
-            first = 0 if window is None else max(0, i - window + 1)
-            for j in range(i if e.config.attend_current else i - 1, first - 1, -1):
-                share = torch.sigmoid(dot(q, k, h, i, j))
-                out[:, i, h] += (left * share)[:, None] * v[:, j, h // 2]
-                left = left * (1 - share)
-            if e.config.remainder:
-                out[:, i, h] += left[:, None] * v[:, i, h // 2]
-    return out
-
-
-def directions(e, x):
-    """w (batch, seqlen, n_kv_heads, d) and beta (batch, seqlen, n_kv_heads)."""
-    raw = x @ e.down.T @ e.up.T
-    taps = e.config.d_conv
-    padded = F.pad(raw, (0, 0, taps - 1, 0))
-    w = F.silu(torch.stack([padded[:, t : t + x.shape[1]] * e.conv_weight[:, t] for t in range(taps)]).sum(0))
-    w = w.view(*x.shape[:2], -1, D)
-    return w / (w.square().sum(-1, keepdim=True) + 1e-6).sqrt(), 2 * torch.sigmoid(x @ e.beta_weight.T + e.beta_bias)
-
-
-def dense_path(e, inputs, window):
-    q, k, v, x = inputs
-    w, beta = directions(e, x)
-    scores = {}
-    for h in range(q.shape[2]):
-        for i in range(q.shape[1]):
-            at = q[:, i, h]
-            for j in range(i, -1 if window is None else max(-1, i - window), -1):
-                scores[h, i, j] = (at * k[:, j, h // 2]).sum(-1) / D**0.5
-                at = at - beta[:, j, h // 2, None] * (at * w[:, j, h // 2]).sum(-1, keepdim=True) * w[:, j, h // 2]
-    return softmaxed(lambda h, i, j: scores[h, i, j], q, v, window)
-
-
-def dense_dape(e, inputs, window):
-    q, k, v, _ = inputs
-
-    def score(h, i, j):
-        heads = q.shape[2]
-        if e.config.base == "alibi":
-            bias = [torch.tensor(-(2.0 ** (-8 * (g + 1) / heads)) * (i - j)).double() for g in range(heads)]
-        else:
-            bias = [-e.base.raw1[g].exp() * torch.log(1 + e.base.raw2[g].exp() * (i - j)) for g in range(heads)]
-        both = torch.stack([*(dot(q, k, g, i, j) for g in range(heads)), *(b.expand(q.shape[0]) for b in bias)], dim=-1)
-        made = F.leaky_relu(both @ e.in_weight.T + e.in_bias, 0.01) @ e.out_weight.T + e.out_bias
-        return dot(q, k, h, i, j) + bias[h] + made[:, h]
-
-    return softmaxed(score, q, v, window)
-
-
-DENSE = {"cope": dense_cope, "stick_breaking": dense_stick_breaking, "path": dense_path, "dape": dense_dape}
-
-
-@pytest.mark.parametrize("window", [None, 5])
-@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_equals_its_definition(kind, window):
-    e, inputs = encoding_of(kind), drawn(14)
-    with torch.no_grad():
-        assert (run(e, *inputs, window=window) - DENSE[kind["type"]](e, inputs, window)).abs().max() < 1e-13
-
-
 def test_path_over_chunks_equals_its_definition(monkeypatch):
     monkeypatch.setattr("lcprobe.models.positional.path.CHUNK", 8)
     e, inputs = encoding_of({"type": "path", "rank": 3}, n_heads=2), drawn(45, n_heads=2, batch=1)
     with torch.no_grad():
-        whole = dense_path(e, inputs, None)
+        whole = FORMULAS["path"](given(e, inputs))
         assert (run(e, *inputs) - whole).abs().max() < 1e-13
         q, k, v, x = inputs
         at = Where(torch.arange(45))
@@ -203,22 +111,6 @@ def test_bfloat16_models_round_their_inputs_alone(kind):
         exact = run(e, *(t.double() for t in inputs))
     assert given.dtype == torch.bfloat16
     assert (given - exact).abs().max() < 2**-8 * exact.abs().max()
-
-
-def test_path_equals_the_naive_form_of_flash_linear_attention():
-    naive = pytest.importorskip("fla.ops.path_attn.naive")
-    e, (q, k, v, x) = encoding_of({"type": "path", "rank": 3}), drawn(150)
-    w, beta = directions(e, x)
-    theirs = naive.naive_path_attn(q, k, v, w, beta, torch.zeros(q.shape[:3]), D**-0.5)
-    assert (run(e, q, k, v, x) - theirs).abs().max() < 1e-3
-
-
-def test_stick_breaking_equals_the_naive_form_of_flash_linear_attention():
-    naive = pytest.importorskip("fla.ops.stickbreaking_attn.naive")
-    q, k, v, x = drawn(30)
-    k, v = (t.repeat_interleave(2, 2) for t in (k, v))
-    e = encoding_of({"type": "stick_breaking"})
-    assert (run(e, q, k, v, x) - naive.naive_stickbreaking_attn(q, k, v)[0]).abs().max() < 1e-6
 
 
 def test_a_sink_needs_a_softmax():

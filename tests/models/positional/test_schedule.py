@@ -47,6 +47,11 @@ def test_encodings_by_a_name_of_ones_own_and_one_mapping_for_all():
         ("[rope x 3, none", "a missing ]"),
         ("rope+windw5", r"window<n> \| sinks<n> \| logn \| ssmax \| sink"),
         ("rope+window0", ">= 1 or null"),
+        ("rope+logn+ssmax", "given 'rope\\+logn\\+ssmax'; allowed: one window, .* one temperature"),
+        ("rope+window8+window9", "one window"),
+        ("rope+window8+sinks1+sinks1", "one number of sinks"),
+        ("rope+sink+sink", "one sink a layer"),
+        ({"type": "prope", "fraction": 0.2}, "0, or >= 0.25: one of 4 pairs"),
         (3, "a pattern such as"),
         ("[learned, rope]", "`learned` alone"),
         ({"type": "learned", "max_length": 0}, ">= 1 or null"),
@@ -89,7 +94,7 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
     for mapping in ({"type": "randomized"}, {"type": "pose", "chunks": chunks}):
         choice = choose(POSITIONS, {**mapping, "max_length": seqlen + spare}, "positions")
         torch.manual_seed(seed)
-        drawn = choice.made_by(choice.config).draw(seqlen, torch.device("cpu"))
+        drawn = choice.made_by(choice.config).draw(seqlen)
         assert drawn.shape == (seqlen,)
         assert (drawn.diff() > 0).all()
         assert 0 <= int(drawn[0])
@@ -99,13 +104,57 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
             assert int((drawn.diff() > 1).sum()) <= chunks - 1
 
 
-def test_positions_are_drawn_in_training_alone():
-    made = model("rope", positions={"type": "randomized", "max_length": 400})
+@pytest.mark.parametrize(
+    ("positional", "positions", "key", "said"),
+    [
+        ({"type": "learned", "max_length": 31}, None, "positional", "given 31; allowed: >= the training length 32"),
+        ("rope", {"type": "randomized", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
+        ("rope", {"type": "pose", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
+        ("learned", {"type": "randomized", "max_length": 33}, "positions", "given 33; allowed: <= 32, where the table"),
+        ({"type": "learned", "max_length": 128}, {"type": "pose", "max_length": 129}, "positions", "allowed: <= 128"),
+    ],
+)
+def test_positions_beyond_their_table_are_found_when_the_model_is_built(positional, positions, key, said):
+    config = {"layout": "attention", "d_model": 16, "vocab_size": 40, "context_length": 32, "positional": positional}
+    config |= {"positions": positions, "mixers": {"attention": {"head_dim": 8}}}
+    made = build(ModelConfig, config, "model")
+    with torch.device("meta"), pytest.raises(ConfigError, match=said) as caught:
+        LanguageModel(made)
+    assert caught.value.key == f"model.{key}.max_length"
+
+
+@pytest.mark.parametrize("kind", ["randomized", "pose"])
+def test_a_table_as_long_as_drawn_positions_takes_them_all(kind):
+    made = model({"type": "learned", "max_length": 64}, positions={"type": kind, "max_length": 64}).train()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        made.hidden(torch.zeros(1, 32, dtype=torch.int64))
+
+
+def test_skips_of_pose_are_each_uniform_from_the_one_before():
+    """u_1 has mean spare / 2, u_2 given u_1 the mean of u_1 and spare, and so on (Zhu et al. 2023): not sorted uniform ones."""
+    choice = choose(POSITIONS, {"type": "pose", "max_length": 1064, "chunks": 4}, "positions")
+    torch.manual_seed(0)
+    drawn = torch.stack([choice.made_by(choice.config).draw(64) for _ in range(2000)]) - torch.arange(64)
+    skips = torch.stack([row.unique_consecutive()[[1, 2, 3]] for row in drawn if len(row.unique_consecutive()) == 4]).double()
+    assert (drawn[:, 0] == 0).all()
+    for i, mean in enumerate((500, 750, 875)):
+        assert abs(float(skips[:, i].mean()) - mean) < 30
+    low = skips[:, 0] < 200
+    assert abs(float(skips[low, 1].mean()) - (1000 + float(skips[low, 0].mean())) / 2) < 50
+
+
+@pytest.mark.parametrize("positions", [{"type": "pose"}, {"type": "randomized", "at_test": "counted"}])
+def test_positions_are_drawn_in_training_alone(positions):
+    made = model("rope", positions={**positions, "max_length": 400})
+    assert not made.needs_length
+    assert made.max_length is None
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         calm, again = made.hidden(tokens)[0], made.hidden(tokens)[0]
         torch.manual_seed(1)
         drawn = made.train().hidden(tokens)[0]
+        assert torch.equal(calm, model("rope").hidden(tokens)[0])
     assert torch.equal(calm, again)
     assert (drawn - calm).abs().max() > 1e-3
     with pytest.raises(ConfigError, match="max_length"):

@@ -1,0 +1,40 @@
+"""The cheating battery on every task: what policies that look nothing up score, beside the chance that is stated."""
+
+from typing import Any
+
+from benchmarks.variants import materials_of, variants
+from lcprobe.analysis.chance import in_words
+from lcprobe.choices import build
+from lcprobe.errors import EpisodeError
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.grid import TaskSet
+from lcprobe.studies.cheat import battery, pivot
+
+TITLE = "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
+OPTIONS = ("n", "lengths", "tasks")
+LENGTHS = "512,4096"
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a task, format and length, one column a policy. options: n (400 samples), lengths, tasks."""
+    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", LENGTHS).split(",")]
+    every = variants()
+    names = options["tasks"].split(",") if "tasks" in options else list(every)
+    tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())
+    units, notes = [], []
+    for name in names:
+        grid = {"tasks": [name], "lengths": [x / lengths[0] for x in lengths], "depths": [0.5], "n": n}
+        try:
+            plan = tasks.plan([build(Grid, grid, "grid")], lengths[0])
+        except EpisodeError as error:
+            notes.append(f"{name}: {error}")
+            continue
+        units += plan.units
+        notes += plan.notes
+    table, more = battery(tasks, units, n)
+    for note in [*notes, *more]:
+        print(f"note: {note}")
+    print(in_words(table))
+    rows = pivot(table)
+    summary = dict.fromkeys(rows[0]) | {"task": in_words(table)}
+    return [*rows, summary]

@@ -1,0 +1,129 @@
+"""Both sides' numbers: encodings with parameters that differ from their starts, inputs, and what equations read of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.oracles.encodings import Given
+from lcprobe.choices import build, choose
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
+from lcprobe.models.where import Where
+
+DOUBLE, SINGLE = 1e-12, 1e-5
+"""Tolerances on numbers of the order of 1: everything in float64, and something in float32."""
+SHAPE = HeadShape(4, 2, 16, 12, context_length=64)
+N, CONTEXT, FACTOR = 70, 16, 4.0
+"""Tokens; what models under a method are trained on, and how many times that it extends them to."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One comparison's outcome: of what (an encoding or method), what of it, both sides, and what they may differ by."""
+
+    name: str
+    what: str
+    ours: Tensor
+    theirs: Tensor
+    tolerance: float
+
+    @property
+    def difference(self) -> float:
+        """The largest."""
+        return float((self.ours.detach().double() - self.theirs.detach().double()).abs().max())
+
+
+def near(dtype: torch.dtype) -> float:
+    """The tolerance where the other side is float64 too, or as wide as ours."""
+    return DOUBLE if dtype == torch.float64 else SINGLE
+
+
+def label(kind: dict[str, Any]) -> str:
+    """`t5 n_buckets=8`, for tables; lists are left out."""
+    return " ".join([kind["type"], *(f"{k}={v}" for k, v in kind.items() if k != "type" and not isinstance(v, list))])
+
+
+def made(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadShape = SHAPE) -> Any:
+    """An encoding as initialised, plus noise, so that no parameter stands where it makes no difference."""
+    choice = choose(POSITIONAL, kind, "positional")
+    encoding = choice.made_by(choice.config, shape).double()
+    for i, (name, parameter) in enumerate(encoding.named_parameters()):
+        generator = torch.Generator().manual_seed(i)
+        with torch.no_grad():
+            encoding.init_parameter(name, parameter.data, generator)
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(parameter.to(dtype))
+    return encoding.to(dtype).requires_grad_(False)
+
+
+def drawn(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
+    """q, k, v and x: (2, n, heads, head_dim) each, x (2, n, d_model)."""
+    g = torch.Generator().manual_seed(0)
+    sizes = [(h, SHAPE.head_dim) for h in (SHAPE.n_heads, SHAPE.n_kv_heads, SHAPE.n_kv_heads)] + [(SHAPE.d_model,)]
+    return [torch.randn(2, n, *size, generator=g, dtype=torch.float64).to(dtype) for size in sizes]
+
+
+def outputs(e: PositionalEncoding, inputs: list[Tensor], window: int | None = None) -> Tensor:
+    """What a layer makes of queries, keys, values and x; of absolute encodings, what they make of x."""
+    q, k, v, x = inputs
+    where = Where(torch.arange(x.shape[1]), length=x.shape[1])
+    if e.family == "absolute":
+        return e.on_embedding(x, where)
+    if e.stream is None:
+        terms = e.token_terms(x, where, None)
+        if not e.caches_raw_keys:
+            q, k = e.on_qk(q, k, where, terms)
+        return e.attend(q, Keys(k, v, where.positions, where, terms, window=window))[0]
+    out, stream = q, None
+    for _ in range(2):  # the second layer reads what the first handed on
+        keys = Keys(k, v, where.positions, where, e.read(x, where, stream), window=window)
+        out, stream = e.handed(e.attend(q, keys)[0], keys)
+    return out
+
+
+def given(
+    e: PositionalEncoding,
+    inputs: list[Tensor],
+    at: Tensor | None = None,
+    window: int | None = None,
+    config: Any = None,
+    length: int | None = None,
+) -> Given:
+    """What an equation reads of an encoding, in float64."""
+    q, k, v, x = (t.double() for t in inputs)
+    group, parameters = q.shape[2] // k.shape[2], {name: p.double() for name, p in e.named_parameters()}
+    k, v = (t.repeat_interleave(group, 2) for t in (k, v))
+    at = torch.arange(q.shape[1]) if at is None else at
+    length = length or e.shape.context_length or len(at)
+    return Given(q, k, v, x, at.double(), parameters, config or e.config, length, group, window)
+
+
+def under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str = "rope") -> tuple[Any, Any]:
+    """The mixer of a model's first block under a method at FACTOR times CONTEXT, and the method's settings."""
+    choice = choose(EXTENSIONS, kind, "pe.extend")
+    attention = {
+        "n_heads": SHAPE.n_heads,
+        "n_kv_heads": SHAPE.n_kv_heads,
+        "head_dim": SHAPE.head_dim,
+        "positional": {"type": positional},
+    }
+    mixers = {"attention": attention, "mamba2": {"head_dim": 8, "d_state": 4, "chunk_size": 8}}
+    sizes = {"layout": layout, "d_model": SHAPE.d_model, "d_ff": 16, "vocab_size": 32, "mixers": mixers, "initializer_range": 0.5}
+    model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(2).to(dtype).eval().requires_grad_(False)
+
+    def text(n: int, length: int, seed: int) -> Tensor:
+        return torch.randint(32, (n, length), generator=torch.Generator().manual_seed(seed))
+
+    model = extended(model, choice.made_by(choice.config), Around(CONTEXT, FACTOR, text))
+    return model.blocks[0].mixer, choice.config
+
+
+def method_outputs(kind: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    """Outputs of RoPE under a method."""
+    return outputs(under(kind, "attention+mlp", dtype)[0].positional, drawn(dtype))

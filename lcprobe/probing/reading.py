@@ -1,0 +1,41 @@
+"""Reading prompts: a program of shared prefixes, executed by a model that goes on from copies of its state."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.probing.sharing import Program
+
+
+def read(
+    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int | None = None
+) -> Iterator[tuple[list[int], Any, Tensor]]:
+    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
+
+    length: declared to the model for the whole sequence, answers included.
+    """
+    states: dict[int, Any] = {}
+    for number, step in enumerate(program.steps):
+        if step.before is None:
+            state = begun(model, len(step.prompts), length)
+        else:
+            state = states.pop(step.before) if step.last else states[step.before]
+            state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
+        ids = np.stack([prompts[i][step.lo : step.hi] for i in step.prompts]).astype(np.int64)
+        tokens, hidden = torch.from_numpy(ids).to(device), None
+        for lo in range(0, tokens.shape[1], chunk):
+            hidden, state = model.hidden(tokens[:, lo : lo + chunk], state=state)
+        assert hidden is not None
+        if step.kept:
+            states[number] = state
+        if step.ends:
+            at = torch.tensor([row for row, _ in step.ends], device=device)
+            yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
+
+
+def begun(model: Any, rows: int, length: int | None) -> Any:
+    """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
+    return model.new_state(rows, length) if getattr(model, "needs_length", False) else model.new_state(rows)

@@ -1,0 +1,64 @@
+"""Encodings and changes of them equal their equations and their peers: every row of `python -m benchmarks oracles`."""
+
+import itertools
+
+import pytest
+import torch
+
+from benchmarks.oracles import COMPARISONS, measure, rows_of
+from benchmarks.oracles.cases import CONTEXT, FACTOR, drawn, given, label, made, outputs, under
+from benchmarks.oracles.encodings import FORMULAS
+from benchmarks.oracles.equations import KINDS, METHODS, SCANS
+from benchmarks.oracles.extensions import attention
+from lcprobe.errors import ConfigError
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.positional import POSITIONAL
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_nothing_differs_by_more_than_its_tolerance(name):
+    try:
+        rows = rows_of(name)
+    except ImportError as error:
+        pytest.skip(f"{name}: {error}")
+    assert rows
+    beyond = [row for row in rows if not row["max abs difference"] <= row["tolerance"]]
+    assert not beyond, "\n".join(map(str, beyond))
+
+
+def test_everything_registered_has_its_equation():
+    assert {kind["type"] for kind in KINDS} == set(POSITIONAL)
+    # chunk_select reads parts of a prompt one by one: the model is as trained
+    assert {kind["type"] for kind in METHODS + SCANS} == set(EXTENSIONS) - {"chunk_select"}
+
+
+IN_ATTENTION = [kind for kind in KINDS if made(kind).family != "absolute"]
+
+
+@pytest.mark.parametrize("kind", IN_ATTENTION, ids=map(label, IN_ATTENTION))
+def test_windows_hide_keys(kind):
+    e, inputs = made(kind), drawn(n=24)
+    assert (outputs(e, inputs, window=5) - FORMULAS[kind["type"]](given(e, inputs, window=5))).abs().max() < 1e-12
+
+
+def test_equations_tell_encodings_and_methods_apart():
+    """Equality would mean little if two of them gave the same."""
+    inputs = drawn()
+    found = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
+    for kind in METHODS:
+        layer, config = under(kind, "attention+mlp", torch.float64)
+        found[label(kind)] = attention(kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR)
+    found.pop("drop")  # is none
+    for (a, x), (b, y) in itertools.combinations(found.items(), 2):
+        assert x.shape != y.shape or (x - y).abs().max() > 1e-3, f"{a}, {b}"
+
+
+def test_a_missing_peer_is_a_row_and_a_wrong_name_a_line(monkeypatch):
+    def gone(dtype):
+        raise ImportError("No module named 'x_transformers'")
+
+    monkeypatch.setitem(COMPARISONS, "x-transformers", ("x-transformers", gone))
+    (row,) = measure({"only": "x-transformers"})
+    assert row["compared"] == "not compared: No module named 'x_transformers'"
+    with pytest.raises(ConfigError, match="only: given 'x-transformer'"):
+        measure({"only": "x-transformer"})
