@@ -36,8 +36,8 @@ class CoPE(PositionalEncoding):
 
     Config = CoPEConfig
     family = "path"
-    linear = False
     reads_positions = False
+    linear = False
 
     def __init__(self, config: CoPEConfig, shape: HeadShape):
         super().__init__(config, shape)

@@ -79,9 +79,10 @@ class TAPE(PositionalEncoding):
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """The gate, the update, and e beside every value."""
-        numbers, width = TAPE.term_width(config, shape), _width(config, shape)
-        return 2 * width * shape.d_model + 4 * width * numbers + 2 * visible * numbers
+        """Weights meet e beside v; the gate, and the update as a map between heads."""
+        rotated, width = int(shape.head_dim * config.fraction), _width(config, shape)
+        update = 2 * width * shape.d_model + 2 * shape.n_heads**2 * (width + rotated)
+        return 2 * visible * shape.n_heads * rotated + update
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:
@@ -108,8 +109,7 @@ class TAPE(PositionalEncoding):
         with torch.autocast(x.device.type, enabled=False):
             e = e + mix[:, None] * a
             chosen = F.silu(F.linear(x.to(wide), gate))
-            hidden = chosen[..., None] * torch.einsum("wg,bigr->biwr", up, e)
-            e = e + torch.einsum("hw,biwr->bihr", down, hidden)
+            e = e + torch.einsum("hw,biw,wg,bigr->bihr", down, chosen, up, e)
         return e.flatten(2)
 
     def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -121,7 +121,8 @@ class TAPE(PositionalEncoding):
         k, v = (t.to(wide).repeat_interleave(heads // t.shape[2], 2) for t in (keys.k, keys.v))
         turned_keys = replace(keys, k=turned(k, cos, sin), v=torch.cat([v, e], dim=-1))
         mine = slice(e.shape[1] - q.shape[1], None)
-        return self.rescored(turned(q.to(wide), cos[:, mine], sin[:, mine]), turned_keys, _as_they_are, heads)
+        asked = keys.sharpened(turned(q.to(wide), cos[:, mine], sin[:, mine]))
+        return self.rescored(asked, turned_keys, _as_they_are, heads)
 
     def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
         """o in v's dtype, and (e, a): (batch, seqlen, 2 * n_heads * rotary_dim)."""

@@ -30,10 +30,7 @@ def counted(name, **settings):
         q, k, v = (torch.randn(1, N, heads, 16, generator=g, dtype=torch.float64) for heads in (4, 2, 2))
         x, where = torch.randn(1, N, 64, generator=g, dtype=torch.float64), Where(torch.arange(N))
         with FlopCounterMode(display=False) as counter:
-            if made.stream is None:
-                terms = made.token_terms(x, where, None)
-            else:
-                terms = made.read(x, where, torch.randn(1, N, 2 * made.term_width(choice.config, SHAPE), dtype=torch.float64))
+            terms = made.token_terms(x, where, None) if made.stream is None else made.read(x, where, None)
             if not made.caches_raw_keys:
                 q, k = made.on_qk(q, k, where, terms)
             made.attend(q, Keys(k, v, where.positions, where, terms), op=reference)
