@@ -121,8 +121,7 @@ class TAPE(PositionalEncoding):
         k, v = (t.to(wide).repeat_interleave(heads // t.shape[2], 2) for t in (keys.k, keys.v))
         turned_keys = replace(keys, k=turned(k, cos, sin), v=torch.cat([v, e], dim=-1))
         mine = slice(e.shape[1] - q.shape[1], None)
-        asked = keys.sharpened(turned(q.to(wide), cos[:, mine], sin[:, mine]))
-        return self.rescored(asked, turned_keys, _as_they_are, heads)
+        return self.rescored(turned(q.to(wide), cos[:, mine], sin[:, mine]), turned_keys, _as_they_are, heads)
 
     def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
         """o in v's dtype, and (e, a): (batch, seqlen, 2 * n_heads * rotary_dim)."""
