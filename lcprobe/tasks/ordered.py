@@ -46,9 +46,9 @@ NEEDLE, TAIL, ASK = " The value for {key} is", ".", " The {nth} value for {key} 
 class OrderedConfig:
     """Keys and how often each stands. Formats and length are factors of the grid."""
 
-    n_keys: int = 4
-    """Keys in the context; one is asked."""
-    repeats: int = 4
+    n_keys: int = 6
+    """Keys in the context; one is asked. More than `repeats`, so that finding the key scores more than chance."""
+    repeats: int = 3
     """Values of every key, each in a needle of its own."""
     digits: int = 7
     """Digits of keys and values that are numbers; hex has as many tokens."""
@@ -57,7 +57,7 @@ class OrderedConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts out of bounds."""
-        require(f"{at}.n_keys", self.n_keys, self.n_keys >= 1, ">= 1")
+        require(f"{at}.n_keys", self.n_keys, self.n_keys >= 2, ">= 2, or no key is looked up")
         require(f"{at}.repeats", self.repeats, 2 <= self.repeats <= len(ORDINALS), f"2 .. {len(ORDINALS)}")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
 
