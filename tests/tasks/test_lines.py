@@ -23,7 +23,7 @@ WORDS, NUMBERS, HEX = StringFormat("words"), StringFormat("numbers", 4), StringF
 
 
 def bank_of(materials, key=WORDS, value=NUMBERS):
-    return LineBank(materials.tokenizer, key, value, lambda k: f" {k}:", ";", " find", "test")
+    return LineBank(materials.tokenizer, key, value, " {key}:", ";", " find", "test")
 
 
 def hand_of(bank, materials, index=0):
