@@ -131,7 +131,7 @@ class Deal:
         if self._all is not None:
             return self._all[places]
         found = self._mixed(places.astype(np.uint32))
-        while len(out := np.flatnonzero(found >= self.n)):
+        while self.n <= self._mask and len(out := np.flatnonzero(found >= self.n)):
             found[out] = self._mixed(found[out])
         return found.astype(np.int64)
 

@@ -31,8 +31,6 @@ CHUNK = 16
 """Strings looked at together when those that are asked for are chosen."""
 WITHOUT_COMMON = ({"words", "numbers"}, {"words", "uuids"})
 """Kinds of which no string contains one of the other."""
-NONE = -1
-"""Where a row of the table has no more tokens."""
 SHOWN = 1 << 9
 """Lines in random order that are shown, once, to stand side by side without merging."""
 
@@ -40,12 +38,16 @@ SHOWN = 1 << 9
 class Rows:
     """Ids of strings, each between two texts, as rows of a table; tokenised when first asked for.
 
-    table: (strings, most tokens) int32, `NONE` after a row's last. sizes: (strings,) tokens, 0 of what is not known yet.
+    table: (strings, most tokens), of 16 bits where these hold the vocabulary: what a sample takes out lies all over it, and a
+    smaller one stays in a processor's cache. none: what stands after a row's last. sizes: (strings,) tokens, 0 of what is not
+    known yet.
     """
 
     def __init__(self, tokenizer: Tokenizer, strings: list[str], before: str, after: str):
         self._tokenizer, self._strings, self._before, self._after = tokenizer, strings, before, after
-        self.table, self.sizes = np.full((len(strings), 1), NONE, dtype=np.int32), np.zeros(len(strings), dtype=np.int64)
+        self.dtype = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.uint32)
+        self.none = np.iinfo(self.dtype).max
+        self.table, self.sizes = np.full((len(strings), 1), self.none, self.dtype), np.zeros(len(strings), dtype=np.uint16)
         self._known = 0
 
     def know(self, numbers: np.ndarray) -> None:
@@ -61,16 +63,17 @@ class Rows:
         ids, sizes = self._tokenizer.joined_pieces(texts)
         wider = int(sizes.max()) - self.table.shape[1]
         if wider > 0:
-            self.table = np.pad(self.table, ((0, 0), (0, wider)), constant_values=NONE)
+            self.table = np.pad(self.table, ((0, 0), (0, wider)), constant_values=self.none)
         used = np.arange(self.table.shape[1]) < sizes[:, None]
-        filled = np.full(used.shape, NONE, dtype=np.int32)
+        filled = np.full(used.shape, self.none, self.dtype)
         filled[used] = ids
         self.table[new], self.sizes[new] = filled, sizes
         self._known += len(new)
 
-    def row(self, number: int) -> np.ndarray:
-        """Ids of one string that is known."""
-        return self.table[number, : self.sizes[number]]
+    def some(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Ids of each of a few strings that are known, int32."""
+        rows = self.table[numbers].astype(np.int32)
+        return tuple(row[:size] for row, size in zip(rows, self.sizes[numbers].tolist(), strict=True))
 
 
 class Pool:
@@ -133,15 +136,14 @@ class LineBank:
         self.keys = pool_of(tokenizer, key, tail, wording, names)
         self.values = pool_of(tokenizer, value, tail, wording, names)
         before, after = ask.split("{key}")
-        around = [EMPTY, EMPTY, tokenizer.piece(tail)]
+        around = [EMPTY, EMPTY, tokenizer.piece(tail)]  # before the key, after it, after the value
         if tokenizer.splits_at_spaces:  # the words beside a key have the same ids with every key
             if before != " ":
                 around[0], before = tokenizer.piece(before[:-1]), " "
             if after and (after[0] == " " or not tokenizer.fuses(after)):
                 around[1], after = tokenizer.piece(after), ""
         self._key_rows, self._value_rows = self.keys.rows(before, after), self.values.rows(" ", "")
-        self._before_key, self._after_key, self._tail = around
-        self._around = sum(map(len, around))
+        self._around = [ids.astype(self._key_rows.dtype) for ids in around]
         self._typical: float | None = None
 
     def deal(self, draw: Draws) -> "Hand":
@@ -155,18 +157,21 @@ class LineBank:
         """
         self._key_rows.know(keys)
         self._value_rows.know(values)
-        used = np.concatenate([[0], np.cumsum(self._key_rows.sizes[keys] + self._value_rows.sizes[values] + self._around)])
-        fit = len(keys) if tokens is None else int(np.searchsorted(used, tokens, side="right")) - 1
-        key_ids, value_ids = (
-            np.take(rows.table, numbers[:fit], axis=0) for rows, numbers in ((self._key_rows, keys), (self._value_rows, values))
+        used = np.zeros(len(keys) + 1, dtype=np.int64)
+        np.cumsum(
+            self._key_rows.sizes[keys] + self._value_rows.sizes[values] + sum(map(len, self._around)),
+            dtype=np.int64,
+            out=used[1:],
         )
-        before, after, tail = (np.broadcast_to(ids, (fit, len(ids))) for ids in (self._before_key, self._after_key, self._tail))
-        ids = np.concatenate([before, key_ids, after, value_ids, tail], axis=1).ravel()
-        return ids[ids != NONE], used[: fit + 1]
+        fit = len(keys) if tokens is None else int(np.searchsorted(used, tokens, side="right")) - 1
+        before, after, tail = (np.broadcast_to(ids, (fit, len(ids))) for ids in self._around)
+        key, value = (np.take(r.table, i[:fit], axis=0) for r, i in ((self._key_rows, keys), (self._value_rows, values)))
+        ids = np.concatenate([before, key, after, value, tail], axis=1).ravel()
+        return ids[ids != self._key_rows.none].astype(np.int32), used[: fit + 1]
 
-    def value(self, number: int) -> np.ndarray:
-        """Ids of the value of a number that is in a line."""
-        return self._value_rows.row(number)
+    def some_values(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Ids of the values of a few numbers that are in lines."""
+        return self._value_rows.some(numbers)
 
     @property
     def typical(self) -> float:
@@ -231,15 +236,14 @@ class Hand:
         hit = [pool.sharing(self._forms) for pool in pools]
         places = np.arange(min(n + sum(map(len, hit)), self._most))
         keys, values = (
-            numbers[_without(out, len(pool.strings))[numbers]]
+            _without(numbers, out, len(pool.strings))
             for pool, numbers, out in zip(pools, (self._key(places), self._value(places)), hit, strict=True)
         )
         n = min(n, len(keys), len(values))
         return keys[:n], values[:n]
 
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
-        near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
-        return Filled(ids, ends, tuple(map(self._bank.value, near)))
+        return Filled(ids, ends, self._bank.some_values(values[: min(len(ends) - 1, MAX_CANDIDATES)]))
 
     def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free
@@ -259,10 +263,12 @@ class Hand:
         return self._back(self._back.n - 1 - places)
 
 
-def _without(out: list[int], n: int) -> np.ndarray:
-    left = np.ones(n, dtype=bool)
-    left[out] = False
-    return left
+def _without(numbers: np.ndarray, out: list[int], n: int) -> np.ndarray:
+    """Numbers below n that are not in `out`, which are few: what lies between them is copied in one piece."""
+    dropped = np.zeros(n, dtype=bool)
+    dropped[out] = True
+    at = [-1, *np.flatnonzero(dropped[numbers]).tolist(), len(numbers)]
+    return np.concatenate([numbers[a + 1 : b] for a, b in zip(at, at[1:], strict=False)])
 
 
 def _exhausted(n: int) -> EpisodeError:

@@ -7,6 +7,7 @@
 The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -23,6 +24,8 @@ FEW = 64
 """Texts that are encoded one by one: other cores have to be woken."""
 TOGETHER = 512
 """Texts that are encoded as one."""
+PART, SPACE = 1 << 12, re.compile(r"(?<=\S) (?=\S)")
+"""Characters of a long text that are encoded at once, and where it may be parted."""
 REMEMBERED = 200_000
 """Pieces remembered at most."""
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
@@ -74,10 +77,23 @@ class Tokenizer:
         return [np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Text -> ids (n,) int32 and the character where each token starts (n,) int64."""
-        encoding = self._inner.encode(text, add_special_tokens=False)
-        starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
-        return np.array(encoding.ids, dtype=np.int32), starts
+        """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
+
+        Where the ids of a text are those of its words, a long one is encoded in parts: a token of it costs half as much.
+        """
+        found: list[tuple[list[int], np.ndarray]] = []
+        done, anchor, n = 0, "", 0
+        while True:
+            space = SPACE.search(text, done + PART) if self.splits_at_spaces else None
+            end = space.start() if space else len(text)
+            encoding = self._inner.encode(anchor + text[done:end], add_special_tokens=False)
+            starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
+            found.append((encoding.ids[n:], starts[n:] + (done - len(anchor))))
+            if space is None:
+                break
+            done, anchor, n = end, ANCHOR, len(self._anchor)
+        ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in found])
+        return ids, np.concatenate([starts for _, starts in found])
 
     def decode(self, ids: np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
