@@ -5,12 +5,17 @@ Nothing here holds state that a checkpoint would have to save.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+
+def _bytes(high: int) -> int:
+    """Bytes drawn for an integer in [0, high)."""
+    return max(8, (high.bit_length() + 7) // 8 + 8)
 
 
 def _key(parts: Sequence[object]) -> bytes:
@@ -44,10 +49,21 @@ class Stream:
 
     def integer(self, high: int) -> int:
         """One integer in [0, high), any size of `high` (bias below 2^-64 of a step)."""
-        size = max(8, (high.bit_length() + 7) // 8 + 8)
+        size = _bytes(high)
         self._block += 1
         raw = hashlib.shake_256(self._key + self._block.to_bytes(8, "little")).digest(size)
         return int.from_bytes(raw, "little") * high >> (8 * size)
+
+    def rounds(self, *highs: int) -> Iterator[list[int]]:
+        """`integer(high)` of each of `highs` in turn, again and again without end, at half the cost."""
+        key, shake, number = self._key, hashlib.shake_256, int.from_bytes
+        each = [(high, _bytes(high)) for high in highs]
+        while True:
+            drawn = []
+            for high, size in each:
+                self._block += 1
+                drawn.append(number(shake(key + self._block.to_bytes(8, "little")).digest(size), "little") * high >> (8 * size))
+            yield drawn
 
     def small(self, high: int, n: int) -> np.ndarray:
         """(n,) int64 in [0, high), `high` at most 2^16 (bias below 2^-16 of a step), at half the cost of `integers`; for 2, 4, ..
@@ -107,21 +123,24 @@ class Deal:
         self.n = n
         self._all = draw.permutation(n) if n <= self.FEW else None
         bits = max(2, (n - 1).bit_length())
-        self._mask, self._shift = np.uint64((1 << bits) - 1), np.uint64((bits + 1) // 2)
-        self._factors = (draw.words(2 * self.ROUNDS) & self._mask).reshape(self.ROUNDS, 2)
+        self._mask, self._shift = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
+        self._factors = draw.words(2 * self.ROUNDS).astype(np.uint32).reshape(self.ROUNDS, 2) & self._mask
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """(k,) places of the order -> (k,) int64, what lies there."""
         if self._all is not None:
             return self._all[places]
-        found = self._mixed(places.astype(np.uint64))
-        while len(out := np.flatnonzero(found >= self.n)):
+        found = self._mixed(places.astype(np.uint32))
+        while self.n <= self._mask and len(out := np.flatnonzero(found >= self.n)):
             found[out] = self._mixed(found[out])
         return found.astype(np.int64)
 
     def _mixed(self, x: np.ndarray) -> np.ndarray:
+        """In place. Only low bits of a product count, so 32 of them are enough, at half the cost of 64."""
         for factor, addend in self._factors:
-            x = (x * (factor | np.uint64(1)) + addend) & self._mask
+            x *= factor | np.uint32(1)
+            x += addend
+            x &= self._mask
             x ^= x >> self._shift
         return x
 

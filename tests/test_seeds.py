@@ -44,6 +44,12 @@ def test_uniform_and_integers_are_even():
     assert len(set(big)) == 100
 
 
+def test_rounds_of_integers_are_integers_one_by_one():
+    highs = (123, 1, 278, 2**128, 10**7 - 10**6)
+    rounds, alone = Stream("rounds").rounds(*highs), Stream("rounds")
+    assert [next(rounds) for _ in range(50)] == [[alone.integer(high) for high in highs] for _ in range(50)]
+
+
 def test_permutation_is_one():
     assert sorted(Stream("p").permutation(50).tolist()) == list(range(50))
 

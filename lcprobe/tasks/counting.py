@@ -12,6 +12,7 @@ All words of a list have the same number of tokens: none is told by its size, an
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ CONTROLS = ("none", "no_needle", "query_only")
 """no_needle: every word is in the list equally often. query_only: no list."""
 ENOUGH = 64
 """Strings of one token count among which a sample's are drawn, if there are as many."""
-CONSIDERED = 1000
+CONSIDERED = 1001
 SHOWN = 1 << 16
 """Tokens of strings in random order that are shown, once, to stand side by side without merging."""
 WINDOWS = 4
@@ -55,15 +56,14 @@ class Words:
         form = StringFormat(kind)
         check_format(f"formats.{role}", form, tokenizer)
         by_size: dict[int, list[str]] = {}
-        for number, string in enumerate(candidates(form, Stream("words", kind, *names), tokenizer)):
-            if string not in wording:
-                by_size.setdefault(len(tokenizer.piece(" " + string)), []).append(string)
-            if number == CONSIDERED:
-                break
+        considered = islice(candidates(form, Stream("words", kind, *names), tokenizer), CONSIDERED)
+        strings = [string for string in considered if string not in wording]
+        for string, ids in zip(strings, tokenizer.pieces([" " + string for string in strings]), strict=True):
+            by_size.setdefault(len(ids), []).append(string)
         sizes = [size for size, found in by_size.items() if len(found) >= ENOUGH]
         size = min(sizes) if sizes else max(by_size, key=lambda size: len(by_size[size]))
         self.kind, self.role, self.strings = kind, role, by_size[size]
-        self.ids = np.stack([tokenizer.piece(" " + string) for string in self.strings])
+        self.ids = np.stack(tokenizer.pieces([" " + string for string in self.strings]))
         shown = Stream("shown", kind).integers(len(self.ids), SHOWN // size)
         if not tokenizer.same_after_round_trip(self.ids[shown].ravel()):
             raise EpisodeError("data.tokenizer", "one that merges neighbouring words", "one that keeps words apart")

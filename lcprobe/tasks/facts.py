@@ -17,7 +17,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY
 from lcprobe.tasks.formats import StringFormat, candidates, token_count
-from lcprobe.tasks.placing import Filled, Needle, make_needle
+from lcprobe.tasks.placing import Filled, Needle, make_needles
 from lcprobe.tasks.tokenizer import Tokenizer, read_words
 
 PERSONS, THINGS = StringFormat("persons"), StringFormat("words", pairs=True)
@@ -37,12 +37,12 @@ BLOCK = 32
 
 def place_of(tokenizer: Tokenizer, person: str, place: str) -> Needle:
     """The sentence that says where a person is."""
-    return make_needle(tokenizer, IS_IN.format(person=person), place, TAIL)
+    return make_needles(tokenizer, [IS_IN.format(person=person)], [place], TAIL)[0]
 
 
 def owner_of(tokenizer: Tokenizer, thing: str, person: str) -> Needle:
     """The sentence that says with whom a thing is."""
-    return make_needle(tokenizer, IS_WITH.format(thing=thing), person, TAIL)
+    return make_needles(tokenizer, [IS_WITH.format(thing=thing)], [person], TAIL)[0]
 
 
 @lru_cache(maxsize=16)

@@ -98,19 +98,21 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
         yield from (words[i] for i in draw.permutation(len(words)))
         return
     if form.kind == "numbers" and form.digits <= 2 and wanted is None:
-        low = 10 ** (form.digits - 1) if form.digits > 1 else 0
-        yield from (str(low + i) for i in draw.permutation(10**form.digits - low))
+        low, high = _bounds(form.digits)
+        yield from (str(low + i) for i in draw.permutation(high - low))
         return
     sizes: tuple[int, ...] = (form.digits,)
     if wanted is not None and form.kind in ("numbers", "hex"):
         sizes = _sizes_of(tokenizer, form.kind, wanted)
+    if not sizes:
+        return
     seen: set[str] = set()
-    misses = 0
-    while sizes and misses < MISSES:
-        string = _one(form, draw, sizes)
-        fits = wanted is None or form.kind == "uuids" or token_count(tokenizer, string) == wanted
-        if string in seen or not fits:
+    misses, any_count = 0, wanted is None or form.kind == "uuids"
+    for string in _endless(form, draw, sizes):
+        if string in seen or not (any_count or token_count(tokenizer, string) == wanted):
             misses += 1
+            if misses == MISSES:
+                return
             continue
         seen.add(string)
         misses = 0
@@ -131,23 +133,36 @@ def token_count(tokenizer: Tokenizer, string: str) -> int:
     return len(tokenizer.piece(" " + string))
 
 
-def _one(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> str:
-    if form.kind == "words":
-        return f"{draw.pick(read_words('adjectives'))}-{draw.pick(read_words('nouns'))}"
-    if form.kind == "persons":
-        return f"{draw.pick(read_words('persons'))} {draw.pick(read_words('surnames'))}"
-    if form.kind == "uuids":
-        raw = f"{draw.integer(2**128):032x}"
-        raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
-        return f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
-    return _characters(form.kind, draw, draw.pick(sizes))
+def _endless(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> Iterator[str]:
+    """Strings of a format as they are drawn, repeated ones too."""
+    if form.kind in ("words", "persons"):
+        first, second, mark = ("adjectives", "nouns", "-") if form.kind == "words" else ("persons", "surnames", " ")
+        firsts, seconds = read_words(first), read_words(second)
+        for i, j in draw.rounds(len(firsts), len(seconds)):
+            yield firsts[i] + mark + seconds[j]
+    elif form.kind == "uuids":
+        for (number,) in draw.rounds(2**128):
+            raw = f"{number:032x}"
+            raw = raw[:12] + "4" + raw[13:16] + "89ab"[int(raw[16], 16) % 4] + raw[17:]  # version 4, variant 1
+            yield f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+    elif form.kind == "numbers" and len(sizes) == 1:
+        low, high = _bounds(sizes[0])
+        for _, number in draw.rounds(1, high - low):
+            yield str(low + number)
+    while True:
+        yield _characters(form.kind, draw, draw.pick(sizes))
 
 
 def _characters(kind: str, draw: Stream, size: int) -> str:
     if kind == "hex":
         return "".join("0123456789abcdef"[i] for i in draw.integers(16, size))
-    low = 10 ** (size - 1) if size > 1 else 0
-    return str(low + draw.integer(10**size - low))
+    low, high = _bounds(size)
+    return str(low + draw.integer(high - low))
+
+
+def _bounds(digits: int) -> tuple[int, int]:
+    """The least number of so many digits, and the least that has more."""
+    return (10 ** (digits - 1) if digits > 1 else 0), 10**digits
 
 
 @lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ MAX_SHIFT = 1536
 """Tokens after the drawn offset within which a window's both ends must fall on word boundaries."""
 NOISE = " The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 N_WORDS = 60_000
+YES = b"\1"
 
 
 class TokenStream:
@@ -49,6 +50,8 @@ class TokenStream:
         self._ends = self.cuts | (tokenizer.leaves_word[self.ids] & tokenizer.ends_word[np.roll(self.ids, 1)])
         self._first, self._offsets = int(offsets[lo]), offsets[lo : hi + 1] - offsets[lo]
         self.text = text[int(offsets[lo]) : int(offsets[hi])]
+        # for scalar look-ups, which bytes answer in a fraction of numpy's time; twice round, so that no search has to wrap
+        self._cut_marks, self._end_marks = self.cuts.tobytes() * 2, self._ends.tobytes()
         self._next_found: dict[str, list[int]] = {}
 
     @classmethod
@@ -70,11 +73,14 @@ class TokenStream:
         Where words are rare, as in code, a window may also end at a word's last letter, before punctuation: what follows it
         begins with a space. Raises EpisodeError when there is none within MAX_SHIFT tokens.
         """
-        for reach, ends in ((32, self.cuts), (MAX_SHIFT, self._ends)):
-            starts = np.arange(offset, offset + reach) % len(self)
-            fits = np.flatnonzero(self.cuts[starts] & ends[(starts + n) % len(self)])
-            if len(fits):
-                return int(starts[fits[0]])
+        size, offset = len(self), offset % len(self)
+        for reach, ends in ((32, self._cut_marks), (MAX_SHIFT, self._end_marks)):
+            last = offset + min(reach, size)
+            start = self._cut_marks.find(YES, offset, last)
+            while start >= 0:
+                if ends[(start + n) % size]:
+                    return start % size
+                start = self._cut_marks.find(YES, start + 1, last)
         raise EpisodeError(f"haystack {self.name}", f"{n} tokens", "a piece of text that begins and ends at words")
 
     def take(self, start: int, n: int) -> np.ndarray:
@@ -89,13 +95,12 @@ class TokenStream:
         """The word boundary nearest to `at` inside the window of n tokens: 0 .. n, both ends included."""
         if at <= 0 or at >= n:
             return min(max(at, 0), n)
-        for reach in (8, 64, n):
-            low, high = max(0, at - reach), min(n, at + reach)
-            inside = np.arange(low, high + 1)
-            fits = inside[self.cuts[(start + inside) % len(self)]]
-            if len(fits):
-                return int(fits[np.argmin(np.abs(fits - at))])
-        return n
+        size, here = len(self), (start + at) % len(self)  # there are cuts, so that both searches find one
+        before = at - (here + size - self._cut_marks.rfind(YES, here, here + size + 1))
+        after = at + self._cut_marks.find(YES, here) - here
+        if before >= 0 and (at - before <= after - at or after > n):
+            return before
+        return after if after <= n else n
 
     def text_at(self, char: int) -> int:
         """Where in `text`, which is trimmed, a character of the given text stands."""

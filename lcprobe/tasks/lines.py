@@ -16,7 +16,7 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Deal, Draws, Stream
-from lcprobe.tasks.assembly import MAX_CANDIDATES
+from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES
 from lcprobe.tasks.formats import StringFormat, candidates
 from lcprobe.tasks.placing import FEWER, Filled, Unused
 from lcprobe.tasks.tokenizer import Tokenizer
@@ -25,14 +25,55 @@ POOL, UUIDS = 1 << 15, 1 << 13
 """Strings of a format that samples are dealt from, if it has as many, and of long ones: more lines than 128K tokens hold."""
 MANY = 1 / 16
 """Where samples have needed a larger share of the strings, all are tokenised: the next ones would need the rest."""
+SPARE = 1.04
+"""Lines are dealt for so many times the tokens wanted: by the sizes that lines have on average, that is seldom too few."""
 CHUNK = 16
 """Strings looked at together when those that are asked for are chosen."""
 WITHOUT_COMMON = ({"words", "numbers"}, {"words", "uuids"})
 """Kinds of which no string contains one of the other."""
-NONE = -1
-"""Where a row of the table has no more tokens."""
 SHOWN = 1 << 9
 """Lines in random order that are shown, once, to stand side by side without merging."""
+
+
+class Rows:
+    """Ids of strings, each between two texts, as rows of a table; tokenised when first asked for.
+
+    table: (strings, most tokens), of 16 bits where these hold the vocabulary: what a sample takes out lies all over it, and a
+    smaller one stays in a processor's cache. none: what stands after a row's last. sizes: (strings,) tokens, 0 of what is not
+    known yet.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, strings: list[str], before: str, after: str):
+        self._tokenizer, self._strings, self._before, self._after = tokenizer, strings, before, after
+        self.dtype = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.uint32)
+        self.none = np.iinfo(self.dtype).max
+        self.table, self.sizes = np.full((len(strings), 1), self.none, self.dtype), np.zeros(len(strings), dtype=np.uint16)
+        self._known = 0
+
+    def know(self, numbers: np.ndarray) -> None:
+        """Fill in the rows of these numbers that were not asked for yet."""
+        if self._known == len(self.sizes):
+            return
+        new = np.unique(numbers[self.sizes[numbers] == 0])
+        if not len(new):
+            return
+        if len(new) + self._known > MANY * len(self.sizes):
+            new = np.flatnonzero(self.sizes == 0)
+        texts = [f"{self._before}{self._strings[i]}{self._after}" for i in new.tolist()]
+        ids, sizes = self._tokenizer.joined_pieces(texts)
+        wider = int(sizes.max()) - self.table.shape[1]
+        if wider > 0:
+            self.table = np.pad(self.table, ((0, 0), (0, wider)), constant_values=self.none)
+        used = np.arange(self.table.shape[1]) < sizes[:, None]
+        filled = np.full(used.shape, self.none, self.dtype)
+        filled[used] = ids
+        self.table[new], self.sizes[new] = filled, sizes
+        self._known += len(new)
+
+    def some(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Ids of each of a few strings that are known, int32."""
+        rows = self.table[numbers].astype(np.int32)
+        return tuple(row[:size] for row, size in zip(rows, self.sizes[numbers].tolist(), strict=True))
 
 
 class Pool:
@@ -40,11 +81,18 @@ class Pool:
 
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
         source = candidates(form, Stream("pool", str(form), *names), tokenizer)
-        fit = (string for string in source if string not in wording and tokenizer.keeps_apart(string, tail))
+        fit = (string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail)))
         self.form, self.strings = form, list(islice(fit, UUIDS if form.kind == "uuids" else POOL))
         self.number = {string: i for i, string in enumerate(self.strings)}
         self.sizes = sorted({len(string) for string in self.strings})
         self._text = "\n" + "\n".join(self.strings) + "\n"
+        self._tokenizer, self._rows = tokenizer, {}
+
+    def rows(self, before: str, after: str) -> Rows:
+        """Its strings between two texts as ids: the same object for the same texts."""
+        name = (before, after)
+        self._rows[name] = self._rows.get(name) or Rows(self._tokenizer, self.strings, before, after)
+        return self._rows[name]
 
     def sharing(self, strings: Mapping[str, StringFormat]) -> list[int]:
         """Numbers of the strings here that contain one of `strings`, each of its format, or lie inside it."""
@@ -69,36 +117,34 @@ class Pool:
         return found + [self.number[part] for part in inside if part in self.number]
 
 
-@lru_cache(maxsize=64)
 def pool_of(tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]) -> Pool:
-    """The pool of a format, drawn once."""
-    return Pool(tokenizer, form, tail, wording, names)
+    """The pool of a format, drawn once: for all tails where the tokenizer keeps them apart from any string."""
+    return _pool(tokenizer, form, tail if tokenizer.fuses(tail) else "", wording, names)
+
+
+_pool = lru_cache(maxsize=64)(Pool)
 
 
 class LineBank:
-    """Pools of keys and values of one wording, tokenised when first dealt.
-
-    Row n of the table is the key of number n as `ask` words it, row len(keys) + n the value of number n and the tail.
-    """
+    """Pools of keys and values of one wording. A line is the key as `ask` words it, the value and the tail."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        key: StringFormat,
-        value: StringFormat,
-        ask: Callable[[str], str],
-        tail: str,
-        wording: str,
-        *names: str,
+        self, tokenizer: Tokenizer, key: StringFormat, value: StringFormat, ask: str, tail: str, wording: str, *names: str
     ):
-        """ask: words a key. wording: text that no string may be a part of. names: of the pools."""
-        self.tokenizer, self.ask, self.tail = tokenizer, ask, tail
+        """ask: has `{key}` after a space. wording: text that no string may be a part of. names: of the pools."""
+        self.tokenizer = tokenizer
         self.keys = pool_of(tokenizer, key, tail, wording, names)
         self.values = pool_of(tokenizer, value, tail, wording, names)
-        n = len(self.keys.strings) + len(self.values.strings)
-        self._table, self._sizes = np.full((n, 1), NONE, dtype=np.int32), np.zeros(n, dtype=np.int64)
-        self._tail_tokens = len(tokenizer.piece(tail))
-        self._least: int | None = None
+        before, after = ask.split("{key}")
+        around = [EMPTY, EMPTY, tokenizer.piece(tail)]  # before the key, after it, after the value
+        if tokenizer.splits_at_spaces:  # the words beside a key have the same ids with every key
+            if before != " ":
+                around[0], before = tokenizer.piece(before[:-1]), " "
+            if after and (after[0] == " " or not tokenizer.fuses(after)):
+                around[1], after = tokenizer.piece(after), ""
+        self._key_rows, self._value_rows = self.keys.rows(before, after), self.values.rows(" ", "")
+        self._around = [ids.astype(self._key_rows.dtype) for ids in around]
+        self._typical: float | None = None
 
     def deal(self, draw: Draws) -> "Hand":
         """A sample's strings."""
@@ -109,28 +155,33 @@ class LineBank:
 
         tokens: no more lines than this many tokens hold; null: all of them.
         """
-        rows = np.empty(2 * len(keys), dtype=np.int64)
-        rows[0::2], rows[1::2] = keys, values + len(self.keys.strings)
-        self._tokenise(rows)
-        used = np.concatenate([[0], np.cumsum(self._sizes[rows])])
-        fit = len(keys) if tokens is None else int(np.searchsorted(used[2::2], tokens, side="right"))
-        ids = np.take(self._table, rows[: 2 * fit], axis=0).ravel()
-        return ids[ids != NONE], used[: 2 * fit + 1 : 2]
+        self._key_rows.know(keys)
+        self._value_rows.know(values)
+        used = np.zeros(len(keys) + 1, dtype=np.int64)
+        np.cumsum(
+            self._key_rows.sizes[keys] + self._value_rows.sizes[values] + sum(map(len, self._around)),
+            dtype=np.int64,
+            out=used[1:],
+        )
+        fit = len(keys) if tokens is None else int(np.searchsorted(used, tokens, side="right")) - 1
+        before, after, tail = (np.broadcast_to(ids, (fit, len(ids))) for ids in self._around)
+        key, value = (np.take(r.table, i[:fit], axis=0) for r, i in ((self._key_rows, keys), (self._value_rows, values)))
+        ids = np.concatenate([before, key, after, value, tail], axis=1).ravel()
+        return ids[ids != self._key_rows.none].astype(np.int32), used[: fit + 1]
 
-    def value(self, number: int) -> np.ndarray:
-        """Ids of the value of a number that is in a line."""
-        row = len(self.keys.strings) + number
-        return self._table[row, : self._sizes[row] - self._tail_tokens]
+    def some_values(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Ids of the values of a few numbers that are in lines."""
+        return self._value_rows.some(numbers)
 
     @property
-    def least(self) -> int:
-        """Tokens of the shortest line that is known. Raises EpisodeError for a tokenizer that merges neighbouring lines."""
-        if self._least is None:
-            self._least = self._shown()
-        return self._least
+    def typical(self) -> float:
+        """Tokens of a line on average. Raises EpisodeError for a tokenizer that merges neighbouring lines."""
+        if self._typical is None:
+            self._typical = self._shown()
+        return self._typical
 
-    def _shown(self) -> int:
-        """Some lines in random order are encoded again as one text: tokens of the shortest."""
+    def _shown(self) -> float:
+        """Some lines in random order are encoded again as one text: tokens of one on average."""
         n = min(len(self.keys.strings), len(self.values.strings), SHOWN)
         if not n:
             raise EpisodeError("formats", "no line", "a format with distinct strings")
@@ -138,25 +189,7 @@ class LineBank:
         ids, _ = self.lines(draw.permutation(len(self.keys.strings))[:n], draw.permutation(len(self.values.strings))[:n], None)
         if not self.tokenizer.same_after_round_trip(ids):
             raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
-        return sum(int(sizes[sizes > 0].min()) for sizes in np.split(self._sizes, [len(self.keys.strings)]))
-
-    def _tokenise(self, rows: np.ndarray) -> None:
-        """Fill in the rows that were not asked for yet."""
-        new = np.unique(rows[self._sizes[rows] == 0])
-        if not len(new):
-            return
-        if len(new) + np.count_nonzero(self._sizes) > MANY * len(self._sizes):
-            new = np.flatnonzero(self._sizes == 0)
-        n, keys, values = len(self.keys.strings), self.keys.strings, self.values.strings
-        pieces = self.tokenizer.pieces([self.ask(keys[i]) if i < n else f" {values[i - n]}{self.tail}" for i in new.tolist()])
-        sizes = np.array([len(piece) for piece in pieces])
-        wider = int(sizes.max()) - self._table.shape[1]
-        if wider > 0:
-            self._table = np.pad(self._table, ((0, 0), (0, wider)), constant_values=NONE)
-        used = np.arange(self._table.shape[1]) < sizes[:, None]
-        filled = np.full(used.shape, NONE, dtype=np.int32)
-        filled[used] = np.concatenate(pieces)
-        self._table[new], self._sizes[new] = filled, sizes
+        return len(ids) / n
 
 
 class Hand:
@@ -180,7 +213,7 @@ class Hand:
 
     def run(self, tokens: int) -> Filled:
         """Lines of other strings than those chosen, as many as `tokens` tokens hold. Raises EpisodeError when there are fewer."""
-        count = 8 + tokens // self._bank.least
+        count = 8 + int(SPARE * tokens / self._bank.typical)
         while True:
             keys, values = self._others(count)
             ids, ends = self._bank.lines(keys, values, tokens)
@@ -203,15 +236,14 @@ class Hand:
         hit = [pool.sharing(self._forms) for pool in pools]
         places = np.arange(min(n + sum(map(len, hit)), self._most))
         keys, values = (
-            numbers[_without(out, len(pool.strings))[numbers]]
+            _without(numbers, out, len(pool.strings))
             for pool, numbers, out in zip(pools, (self._key(places), self._value(places)), hit, strict=True)
         )
         n = min(n, len(keys), len(values))
         return keys[:n], values[:n]
 
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
-        near = values[: min(len(ends) - 1, MAX_CANDIDATES)].tolist()
-        return Filled(ids, ends, tuple(map(self._bank.value, near)))
+        return Filled(ids, ends, self._bank.some_values(values[: min(len(ends) - 1, MAX_CANDIDATES)]))
 
     def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free
@@ -231,10 +263,12 @@ class Hand:
         return self._back(self._back.n - 1 - places)
 
 
-def _without(out: list[int], n: int) -> np.ndarray:
-    left = np.ones(n, dtype=bool)
-    left[out] = False
-    return left
+def _without(numbers: np.ndarray, out: list[int], n: int) -> np.ndarray:
+    """Numbers below n that are not in `out`, which are few: what lies between them is copied in one piece."""
+    dropped = np.zeros(n, dtype=bool)
+    dropped[out] = True
+    at = [-1, *np.flatnonzero(dropped[numbers]).tolist(), len(numbers)]
+    return np.concatenate([numbers[a + 1 : b] for a, b in zip(at, at[1:], strict=False)])
 
 
 def _exhausted(n: int) -> EpisodeError:

@@ -37,7 +37,7 @@ from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.lines import Hand, LineBank
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.placing import Filled, Needle, Unused, make_needle
+from lcprobe.tasks.placing import Filled, Needle, Unused, make_needles
 
 ASK, TAIL = " {key}:", ";"
 POWER = 0.01
@@ -108,7 +108,7 @@ class MQAR:
         unused = Unused(tok, stream, offset, factors.length, ASK + TAIL)
         hand = self._bank(factors).deal(draw)
         keys, values = hand.keys(cfg.n_queries, unused), hand.values(cfg.n_queries, unused)
-        needles = [make_needle(tok, ASK.format(key=k), v, TAIL) for k, v in zip(keys, values, strict=True)]
+        needles = make_needles(tok, [ASK.format(key=key) for key in keys], values, TAIL)
         shown = needles if factors.control != "no_needle" else []
 
         before, tails = [bos_piece(tok)], [tok.piece(TAIL)] * (cfg.n_queries - 1) + [EMPTY]
@@ -146,7 +146,7 @@ class MQAR:
         name = (factors.formats.key, factors.formats.value, factors.split)
         if name not in self._banks:
             tok, forms = self.materials.tokenizer, (self._form(name[0]), self._form(name[1]))
-            self._banks[name] = LineBank(tok, *forms, lambda key: ASK.format(key=key), TAIL, ASK + TAIL, "mqar", SUITE, name[2])
+            self._banks[name] = LineBank(tok, *forms, ASK, TAIL, ASK + TAIL, "mqar", SUITE, name[2])
         return self._banks[name]
 
     def _others(self, factors: Factors, hand: Hand, needles: list[Needle], shown: int, fixed: int) -> Filled:

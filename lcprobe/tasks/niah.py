@@ -36,7 +36,7 @@ from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.lines import LineBank
-from lcprobe.tasks.placing import Cut, Needle, Unused, in_lines, in_text, make_needle
+from lcprobe.tasks.placing import Cut, Needle, Unused, in_lines, in_text, make_needles
 
 
 class Template(NamedTuple):
@@ -138,10 +138,8 @@ class NIAH:
         unused = Unused(tok, stream, offset, factors.length, WORDING)
         # an order for each format: another value format leaves the keys as they were. The last key is in no needle
         keys, values = hand.keys(cfg.n_keys + 1, unused), hand.values(cfg.n_keys * cfg.n_values, unused)
-        needles = [
-            make_needle(tok, self.template.ask.format(key=key), value, self.template.tail)
-            for key, value in zip(np.repeat(keys[:-1], cfg.n_values), values, strict=True)
-        ]  # those of the asked key first
+        asks = [self.template.ask.format(key=key) for key in keys[:-1] for _ in range(cfg.n_values)]
+        needles = make_needles(tok, asks, values, self.template.tail)  # those of the asked key first
         depths = [factors.depth, *draw("depth").uniform(len(needles))[1:].tolist()]
         order = _order(depths, cfg.n_values, control)
         opening, questions = self._questions(keys, needles, order, control)
@@ -215,10 +213,8 @@ class NIAH:
         name = (formats.key, formats.value, factors.split)
         if name not in self._banks:
             forms = self._form(formats.key, "key"), self._form(formats.value, "value")
-            ask, tail = self.template.ask, self.template.tail
-            self._banks[name] = LineBank(
-                self.materials.tokenizer, *forms, lambda key: ask.format(key=key), tail, WORDING, "niah", SUITE, factors.split
-            )
+            wording = self.template.ask, self.template.tail, WORDING
+            self._banks[name] = LineBank(self.materials.tokenizer, *forms, *wording, "niah", SUITE, factors.split)
         return self._banks[name]
 
 

@@ -36,7 +36,7 @@ from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import CONTROLS, RUNNING
-from lcprobe.tasks.placing import Cut, Unused, in_text, make_needle
+from lcprobe.tasks.placing import Cut, Unused, in_text, make_needles
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 NEEDLE, TAIL, ASK = " The value for {key} is", ".", " The {nth} value for {key} is"
@@ -102,8 +102,10 @@ class Ordered:
         unused = Unused(tok, stream, offset, factors.length, " ".join((NEEDLE, ASK, *ORDINALS)))
         keys = unused.draw(self._form(formats.key), cfg.n_keys + 1, draw("key", formats.key), "formats.key")
         values = unused.draw(self._form(formats.value), n, draw("value", formats.value), "formats.value", TAIL)
-        whose = np.repeat(keys[:-1], cfg.repeats)  # the asked key's needles are the first `repeats`
-        needles = [make_needle(tok, NEEDLE.format(key=k), v, TAIL) for k, v in zip(whose, values, strict=True)]
+        asks = [
+            NEEDLE.format(key=key) for key in keys[:-1] for _ in range(cfg.repeats)
+        ]  # the asked key's are the first `repeats`
+        needles = make_needles(tok, asks, values, TAIL)
         depths = draw("depth").uniform(n)
         if control == "zero_distance":
             depths[: cfg.repeats] += 1  # after all the haystack and all others

@@ -1,6 +1,6 @@
 """Placing needles in a haystack: the needle parts, the text that is cut for them, and lines that look like them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -81,10 +81,11 @@ class Unused:
         return self._stream.free_run(string, self._offset)
 
 
-def make_needle(tokenizer: Tokenizer, ask: str, value: str, tail: str) -> Needle:
+def make_needles(tokenizer: Tokenizer, asks: Sequence[str], values: Sequence[str], tail: str) -> list[Needle]:
     """The parts one by one: each begins with a space or is punctuation, and every episode is certified as a whole."""
-    parts = tokenizer.piece(ask), tokenizer.piece(" " + value), tokenizer.piece(tail)
-    return Needle(np.concatenate(parts), parts[0], parts[1], value)
+    parts, end = tokenizer.pieces([*asks, *(" " + value for value in values)]), tokenizer.piece(tail)
+    each = zip(parts[: len(asks)], parts[len(asks) :], values, strict=True)
+    return [Needle(np.concatenate((ask, value, end)), ask, value, text) for ask, value, text in each]
 
 
 def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:

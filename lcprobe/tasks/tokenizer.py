@@ -7,6 +7,8 @@
 The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
 """
 
+import re
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,12 @@ from lcprobe.files import digest_bytes
 ANCHOR = "a"
 FEW = 64
 """Texts that are encoded one by one: other cores have to be woken."""
+TOGETHER = 512
+"""Texts that are encoded as one."""
+PART, SPACE = 1 << 12, re.compile(r"(?<=\S) (?=\S)")
+"""Characters of a long text that are encoded at once, and where it may be parted."""
+REMEMBERED = 200_000
+"""Pieces remembered at most."""
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
 SPACES = " Ġ▁"
 """A space, as vocabularies spell it."""
@@ -69,10 +77,23 @@ class Tokenizer:
         return [np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Text -> ids (n,) int32 and the character where each token starts (n,) int64."""
-        encoding = self._inner.encode(text, add_special_tokens=False)
-        starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
-        return np.array(encoding.ids, dtype=np.int32), starts
+        """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
+
+        Where the ids of a text are those of its words, a long one is encoded in parts: a token of it costs half as much.
+        """
+        found: list[tuple[list[int], np.ndarray]] = []
+        done, anchor, n = 0, "", 0
+        while True:
+            space = SPACE.search(text, done + PART) if self.splits_at_spaces else None
+            end = space.start() if space else len(text)
+            encoding = self._inner.encode(anchor + text[done:end], add_special_tokens=False)
+            starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
+            found.append((encoding.ids[n:], starts[n:] + (done - len(anchor))))
+            if space is None:
+                break
+            done, anchor, n = end, ANCHOR, len(self._anchor)
+        ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in found])
+        return ids, np.concatenate([starts for _, starts in found])
 
     def decode(self, ids: np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
@@ -84,33 +105,60 @@ class Tokenizer:
         Raises EpisodeError where this tokenizer would merge across the joint.
         """
         known = self._pieces.get(text)
-        if known is not None:
-            return known
-        ids = self._ids(ANCHOR + text)
-        n = len(self._anchor)
-        if ids[:n] != self._anchor or len(ids) == n:
-            raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
-        made = np.array(ids[n:], dtype=np.int32)
-        made.setflags(write=False)
-        if len(self._pieces) > 200_000:
-            self._pieces.clear()
-        self._pieces[text] = made
-        return made
+        return self.pieces([text])[0] if known is None else known
 
-    def pieces(self, texts: list[str]) -> list[np.ndarray]:
-        """The pieces of texts, many of them on all cores; not remembered. Raises EpisodeError as `piece` does."""
-        encode = self.encode_batch if len(texts) > FEW else lambda few: [self.encode(text) for text in few]
-        n, made = len(self._anchor), encode([ANCHOR + text for text in texts])
-        for text, ids in zip(texts, made, strict=True):
+    def pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`piece` of each text, the new ones encoded together."""
+        known = self._pieces
+        if len(known) > REMEMBERED:
+            known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            ids, sizes = self.joined_pieces(new)
+            ids.setflags(write=False)
+            ends = np.cumsum(sizes).tolist()
+            known |= {text: ids[a:b] for text, a, b in zip(new, [0, *ends], ends, strict=False)}
+        return [known[text] for text in texts]
+
+    def joined_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces of texts one after the other, (n,) int32, and the tokens of each; not remembered. Raises as `piece` does."""
+        made = self._encoded_as_one(texts) if len(texts) > 1 and self.splits_at_spaces else None
+        if made is not None:
+            return made
+        n, alone = len(self._anchor), [ANCHOR + text for text in texts]
+        encoded = self.encode_batch(alone) if len(texts) > FEW else [self.encode(text) for text in alone]
+        for text, ids in zip(texts, encoded, strict=True):
             if ids[:n].tolist() != self._anchor or len(ids) == n:
                 raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
-        return [ids[n:] for ids in made]
+        return np.concatenate([ids[n:] for ids in encoded]), np.array([len(ids) - n for ids in encoded])
+
+    def _encoded_as_one(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+        """`joined_pieces` of texts of words with a space before each; None for others, and if the ids do not show the spaces.
+
+        A text costs several times its words' time to begin, so that many are encoded as one and cut where the words begin.
+        """
+        wholes = ["".join(texts[i : i + TOGETHER]) for i in range(0, len(texts), TOGETHER)]
+        if any(whole != " " + " ".join(whole.split()) for whole in wholes) or any(text[:1] != " " for text in texts):
+            return None
+        alone = [ANCHOR + whole for whole in wholes]
+        n, encoded = len(self._anchor), [self.encode(alone[0])] if len(alone) == 1 else self.encode_batch(alone)
+        if any(ids[:n].tolist() != self._anchor for ids in encoded):
+            return None
+        ids = np.concatenate([ids[n:] for ids in encoded])
+        begins, words = np.flatnonzero(self._holds_space[ids]), np.array([text.count(" ") for text in texts])
+        if len(begins) != words.sum() or begins[0] != 0:
+            return None
+        return ids, np.diff(begins[np.cumsum(words) - words], append=len(ids))
+
+    def fuses(self, mark: str) -> bool:
+        """Whether some token holds a letter or digit and this punctuation mark after it."""
+        if mark not in self._fused:
+            self._fused[mark] = any(mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names)
+        return self._fused[mark]
 
     def keeps_apart(self, string: str, mark: str) -> bool:
         """Whether the ids of a word followed by a punctuation mark are those of the word, then those of the mark."""
-        if mark not in self._fused:
-            self._fused[mark] = any(mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names)
-        if not self._fused[mark]:
+        if not self.fuses(mark):
             return True
         whole, word = self.piece(" " + string + mark), self.piece(" " + string)
         return np.array_equal(whole[: len(word)], word) and np.array_equal(whole[len(word) :], self.piece(mark))
@@ -148,6 +196,11 @@ class Tokenizer:
     def edges(self) -> bytes:
         """(vocab_size,) CLOSES, OPENS, LONE and FILLED of each token, as bits."""
         return bytes(_edges(name) for name in self._names)
+
+    @cached_property
+    def _holds_space(self) -> np.ndarray:
+        """(vocab_size,) bool: the first character is a space, of a word or alone."""
+        return np.frombuffer(self.edges, dtype=np.uint8) & (OPENS | LONE) > 0
 
     @cached_property
     def splits_at_spaces(self) -> bool:

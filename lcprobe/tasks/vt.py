@@ -41,7 +41,7 @@ from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.placing import Cut, Needle, Unused, in_text, make_needle
+from lcprobe.tasks.placing import Cut, Needle, Unused, in_text, make_needles
 
 ASSIGN, LINK, TAIL, ASK = " VAR {name} is", "VAR {name}", ";", " VAR {name} has the value"
 WORDING = ASSIGN + LINK + TAIL + ASK
@@ -133,13 +133,11 @@ class VT:
 
     def _statements(self, names: list[str], values: list[str]) -> list[Needle]:
         """Chain by chain, the asked one first; in each, the value's statement first and then hop by hop."""
-        tok, size, made = self.materials.tokenizer, self.config.hops + 1, []
+        size, said = self.config.hops + 1, []
+        asks = [ASSIGN.format(name=name) for name in names[: size * len(values)]]
         for chain, value in enumerate(values):
-            said = value
-            for name in names[chain * size : (chain + 1) * size]:
-                made.append(make_needle(tok, ASSIGN.format(name=name), said, TAIL))
-                said = LINK.format(name=name)
-        return made
+            said += [value, *(LINK.format(name=name) for name in names[chain * size : (chain + 1) * size - 1])]
+        return make_needles(self.materials.tokenizer, asks, said, TAIL)
 
     def _depths(self, draw: Draws, depth: float) -> list[float]:
         """Of every statement: a chain's first anywhere (the asked one's where it should be), the others spread after it."""

@@ -23,7 +23,7 @@ WORDS, NUMBERS, HEX = StringFormat("words"), StringFormat("numbers", 4), StringF
 
 
 def bank_of(materials, key=WORDS, value=NUMBERS):
-    return LineBank(materials.tokenizer, key, value, lambda k: f" {k}:", ";", " find", "test")
+    return LineBank(materials.tokenizer, key, value, " {key}:", ";", " find", "test")
 
 
 def hand_of(bank, materials, index=0):
@@ -75,6 +75,30 @@ def test_more_lines_begin_with_fewer_and_fill_what_they_can(materials):
         short = hand.run(tokens)
         assert np.array_equal(short.ids, long.ids[: len(short.ids)])
         assert len(short.ids) <= tokens < long.ends[len(short) + 1]
+
+
+@pytest.mark.parametrize("which", TOKENIZERS)
+@pytest.mark.parametrize("ask", [" {key}:", " The secret value for {key} is"])
+def test_a_line_is_its_pieces(materials, which, ask):
+    """Whatever is kept of a pool, a line has the ids of the key as worded, of the value and of the tail."""
+    m = of_tokenizer(materials, which)
+    bank = LineBank(m.tokenizer, StringFormat("words", pairs=True), StringFormat("uuids"), ask, ";", " find", "test", ask)
+    draw = Stream("lines", which)
+    keys, values = draw.integers(len(bank.keys.strings), 50), draw.integers(len(bank.values.strings), 50)
+    ids, ends = bank.lines(keys, values, None)
+    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        parts = ask.format(key=bank.keys.strings[key]), " " + bank.values.strings[value], ";"
+        assert np.array_equal(ids[ends[i] : ends[i + 1]], np.concatenate([m.tokenizer.piece(part) for part in parts]))
+        assert np.array_equal(bank.some_values(values[i : i + 1])[0], m.tokenizer.piece(parts[1]))
+
+
+def test_pools_are_drawn_once_for_all_wordings(materials):
+    banks = [
+        LineBank(materials.tokenizer, WORDS, NUMBERS, ask, tail, " find", "once")
+        for ask, tail in ((" {key}:", ";"), (" for {key} is", "."))
+    ]
+    assert banks[0].keys is banks[1].keys
+    assert banks[0].values.rows(" ", "") is banks[1].values.rows(" ", "")
 
 
 def test_too_many_lines_is_one_clear_line(materials):

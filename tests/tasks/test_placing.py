@@ -44,6 +44,28 @@ def test_unused_strings_are_not_in_the_haystack_the_wording_or_each_other(materi
         assert not any(string in other for other in strings if other != string)
 
 
+@QUIET
+@given(
+    name=st.sampled_from(["noise", "corpus", "csv"]), start=st.integers(0, 10**6), n=st.integers(1, 4000), share=st.floats(0, 1)
+)
+def test_a_cut_is_the_nearest_word_boundary_and_a_window_the_first_that_fits(materials, name, start, n, share):
+    stream = materials.stream(name)
+    start, at = start % len(stream), round(share * n)
+    inside = np.arange(n + 1)
+    cuts = inside[stream.cuts[(start + inside) % len(stream)]]
+    nearest = int(cuts[np.argmin(np.abs(cuts - at))]) if len(cuts) else n  # the earlier of two
+    assert stream.cut_near(start, n, at) == (at if at in (0, n) else nearest)
+
+    starts = np.arange(start, start + MAX_SHIFT) % len(stream)
+    both, either = (stream.cuts[starts] & ends[(starts + n) % len(stream)] for ends in (stream.cuts, stream._ends))
+    fits = [*np.flatnonzero(both[:32]), *np.flatnonzero(either)]
+    if fits:
+        assert stream.window(start, n) == starts[fits[0]]
+    else:
+        with pytest.raises(EpisodeError, match=f"^haystack {name}: given '{n} tokens'"):
+            stream.window(start, n)
+
+
 def test_a_closed_set_that_is_used_up_is_one_clear_line(materials):
     unused = Unused(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
     assert sorted(unused.choose(["owl", "fox", "gnu", "sun"], 3, Stream("c"), "names")) == ["fox", "gnu", "owl"]

@@ -5,11 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lcprobe.tasks.tokenizer as tokenizer_module
 from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.data.make_tokenizer import train_tokenizer
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.formats import StringFormat, check_format
 from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer, read_words
+
+WORDS = st.sampled_from(
+    [*read_words("nouns"), "1848", "7", "4071932;", "amber-owl:", "it's", "naïve", "3f2c9a71-5b0e", "(so", "x.y,"]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -45,6 +50,38 @@ def test_pieces_join_to_the_ids_of_the_whole(make, words):
     pieces = np.concatenate([tok.piece(" " + w) for w in words])
     assert tok.same_after_round_trip(pieces)
     assert np.array_equal(tok.piece("".join(" " + w for w in words)), pieces)
+
+
+@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(
+        st.lists(WORDS, min_size=1, max_size=3).map(lambda words: "".join(" " + w for w in words)), min_size=1, max_size=90
+    )
+)
+def test_pieces_of_many_texts_are_those_of_each(make, texts):
+    """As one text where there are few, as several where there are many, alone where spaces do not tell words."""
+    tok, alone = Tokenizer(make().json_text), make()
+    ids, sizes = tok.joined_pieces(texts)
+    assert np.array_equal(ids, np.concatenate([alone.piece(text) for text in texts]))
+    assert sizes.tolist() == [len(alone.piece(text)) for text in texts]
+    assert all(np.array_equal(a, alone.piece(b)) for a, b in zip(tok.pieces(texts * 2), texts * 2, strict=True))
+    odd = [texts[0] + "\n two  spaces", *texts, ";"]
+    assert all(np.array_equal(a, alone.piece(b)) for a, b in zip(tok.pieces(odd), odd, strict=True))
+
+
+@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@settings(max_examples=30, deadline=None)
+@given(text=st.lists(st.one_of(WORDS, st.text(max_size=4)), max_size=60).map(" ".join))
+def test_a_text_in_parts_has_the_ids_and_offsets_of_the_whole(make, text):
+    tok = make()
+    ids, starts = tok.encode_with_offsets(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "PART", 7)
+        in_parts = tok.encode_with_offsets(text)
+    assert np.array_equal(in_parts[0], ids)
+    assert np.array_equal(in_parts[1], starts)
+    assert np.array_equal(ids, tok.encode(text))
 
 
 def test_training_again_gives_the_same_tokenizer():
