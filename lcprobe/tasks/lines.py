@@ -223,12 +223,13 @@ class Hand:
                 raise _exhausted(len(keys))
             count *= 2
 
-    def some(self, n: int) -> Filled:
-        """n lines of other strings than those chosen. Raises EpisodeError when there are fewer."""
-        keys, values = self._others(n)
-        if len(keys) < n:
-            raise _exhausted(len(keys))
-        return self._filled(*self._bank.lines(keys, values, None), values)
+    def some(self, keys: list[str], values: list[str]) -> Filled:
+        """The lines of keys and values that were chosen."""
+        numbers = [
+            np.array([pool.number[string] for string in strings], dtype=np.int64)
+            for pool, strings in ((self._bank.keys, keys), (self._bank.values, values))
+        ]
+        return self._filled(*self._bank.lines(numbers[0], numbers[1], None), numbers[1])
 
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values by number, n or as many as there are: in dealt order, so that more begin with fewer."""

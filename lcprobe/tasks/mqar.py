@@ -44,6 +44,10 @@ POWER = 0.01
 """Gaps x have probability ~ x^(POWER - 1), as in Zoology."""
 
 
+UNHEARD = 6
+"""Digits of numbers that texts hardly hold."""
+
+
 @dataclass(frozen=True)
 class MQARConfig:
     """Pairs, questions and the gaps between them. Formats and length are factors of the grid."""
@@ -67,6 +71,9 @@ class MQARConfig:
         require(f"{at}.pairs", self.pairs, self.pairs >= self.n_queries, f">= n_queries ({self.n_queries})")
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
+        if self.share is not None:  # that many pairs are not compared with the text: only the asked ones would be absent from it
+            require(f"{at}.digits", self.digits, self.digits >= UNHEARD, f">= {UNHEARD} with a share: texts hold shorter numbers")
+            require(f"{at}.word_pairs", self.word_pairs, self.word_pairs, "true with a share: texts hold single words")
 
 
 class MQAR:
@@ -107,7 +114,11 @@ class MQAR:
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, ASK + TAIL)
         hand = self._bank(factors).deal(draw)
-        keys, values = hand.keys(cfg.n_queries, unused), hand.values(cfg.n_queries, unused)
+        # all at once, asked or not: chosen apart, they would be of two kinds where strings are few
+        count = cfg.n_queries + (cfg.pairs if cfg.share is None else 0)
+        keys, values = hand.keys(count, unused), hand.values(count, unused)
+        spare = keys[cfg.n_queries :], values[cfg.n_queries :]
+        keys, values = keys[: cfg.n_queries], values[: cfg.n_queries]
         needles = make_needles(tok, [ASK.format(key=key) for key in keys], values, TAIL)
         shown = needles if factors.control != "no_needle" else []
 
@@ -117,7 +128,7 @@ class MQAR:
             for i, (k, v, n, tail) in enumerate(zip(keys, values, needles, tails, strict=True))
         ]
         fixed = fixed_tokens(before, [n.whole for n in shown], asked)
-        lines = self._others(factors, hand, needles, len(shown), fixed)
+        lines = self._others(factors, hand, spare, needles, len(shown), fixed)
         room = factors.length - fixed - len(lines.ids)
         n = len(lines) + len(shown)
         if room < 0:
@@ -149,11 +160,20 @@ class MQAR:
             self._banks[name] = LineBank(tok, *forms, ASK, TAIL, ASK + TAIL, "mqar", SUITE, name[2])
         return self._banks[name]
 
-    def _others(self, factors: Factors, hand: Hand, needles: list[Needle], shown: int, fixed: int) -> Filled:
+    def _others(
+        self,
+        factors: Factors,
+        hand: Hand,
+        spare: tuple[list[str], list[str]],
+        needles: list[Needle],
+        shown: int,
+        fixed: int,
+    ) -> Filled:
         """The pairs that are not asked. Raises TooShort where the asked ones alone are more than their share."""
         cfg = self.config
         if cfg.share is None:
-            return hand.some(cfg.pairs - shown)
+            keys, values = spare
+            return hand.some(keys[: cfg.pairs - shown], values[: cfg.pairs - shown])
         own = sum(len(n.whole) for n in needles)
         if cfg.share * factors.length < own:
             needed = max(fixed, int(np.ceil(own / cfg.share)))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.errors import ConfigError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.mqar import MQAR
 from tests.tasks.sound import TOKENIZERS, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
@@ -108,6 +108,7 @@ def test_what_cannot_be_built_is_one_clear_line(materials):
         made(MQAR, materials).episode(Factors(PLAIN, 400, 0.5, 0, "wrong_key"))
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'"):
         made(MQAR, materials).episode(Factors(replace(PLAIN, haystack="needles"), 400, 0.5, 0))
-    words = made(MQAR, materials, word_pairs=False, share=0.9)
-    with pytest.raises(EpisodeError, match=r"^formats: given 'a haystack of more than \d+ needle"):
-        words.episode(Factors(replace(PLAIN, value="words"), 30_000, 0.5, 0))
+    with pytest.raises(ConfigError, match=r"^task\.digits: given 3; allowed: >= 6 with a share"):
+        made(MQAR, materials, digits=3, share=0.9)
+    with pytest.raises(ConfigError, match=r"^task\.word_pairs: given False; allowed: true with a share"):
+        made(MQAR, materials, word_pairs=False, share=0.9)
