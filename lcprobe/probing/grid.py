@@ -21,7 +21,8 @@ from lcprobe.tasks.presets import choose_task
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
 DISK_LENGTH = 1 << 15
-"""Longest episodes kept on disk: longer ones take more time to write than to build (`python -m benchmarks generation`)."""
+"""Longest episodes kept on disk: longer ones take several times as long to write as to build, and about as long to read: at 128K
+tokens most of that goes into their digest and fresh memory, however few bytes a file has (`python -m benchmarks generation`)."""
 FIT_SAMPLES = 24
 """Samples tried before a cell is said to fit; the rest is checked when built."""
 

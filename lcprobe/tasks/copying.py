@@ -109,7 +109,7 @@ class Copying:
         unused = Unused(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
         different = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
         words = unused.draw(self._form(factors), different, draw("value", factors.formats.value), "formats.value", CLOSE)
-        units = [tok.piece(" " + word) for word in words]
+        units = tok.pieces([" " + word for word in words])
         order = self._order(factors, units, draw("order"))
 
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)

@@ -144,7 +144,7 @@ class Passages:
             if len(texts) > MAX_CANDIDATES:
                 break
         texts.pop(asked.entry.answer, None)
-        return [self._tokenizer.piece(" " + text) for text in list(texts)[: MAX_CANDIDATES - 1]], n
+        return self._tokenizer.pieces([" " + text for text in list(texts)[: MAX_CANDIDATES - 1]]), n
 
 
 def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list[str]]:

@@ -161,7 +161,7 @@ class World:
         if room < 0:
             raise TooShort(factors.length, fixed, f"{len(order)} facts")
         if as_facts and room:
-            labels = np.stack([tok.piece(" " + place) for place in places])
+            labels = np.stack(tok.pieces([" " + place for place in places]))
             pick = draw("facts")
             filled = self._bank(factors.split).run(
                 pick.integer(1 << 30), room, [*persons, *things], labels, pick.integer(cfg.labels)
@@ -196,7 +196,7 @@ class World:
     def _question(self, places: list[str], entities: list[str], needles: list[Needle], control: str) -> Question:
         cfg, tok = self.config, self.materials.tokenizer
         entity = entities[-1] if control == "wrong_key" else entities[0]
-        others = [tok.piece(" " + place) for place in places[1:]]
+        others = tok.pieces([" " + place for place in places[1:]])
         answer = needles[0]
         return Question(
             key=entity,
