@@ -116,9 +116,8 @@ def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list
 
 def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer) -> list[Asked]:
     """Questions that looking at the gold paragraph is needed for, and that the tokenizer gives back."""
-    texts = [
-        text.encode() for text in paragraphs.texts
-    ]  # bytes: letters outside of Latin would slow the search of all of it down
+    # bytes: in a string with letters outside of Latin a search takes longer
+    texts = [text.encode() for text in paragraphs.texts]
     ends = np.cumsum([len(text) + 1 for text in texts])
     number, everything = {text: i for i, text in enumerate(paragraphs.texts)}, b"\n".join(texts)
 
@@ -135,15 +134,13 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
     ]
     asks = [ASK.format(question=entry.question) for entry in left]
     answers = [" " + entry.answer for entry in left]
-    joined = pieces_or_none([ask + answer for ask, answer in zip(asks, answers, strict=True)], tokenizer)
+    wholes = [ask + answer for ask, answer in zip(asks, answers, strict=True)]
+    ids = [pieces_or_none(texts, tokenizer) for texts in (asks, answers, wholes)]
     found = []
-    for entry, text, ask, answer, ids in zip(
-        left, asks, pieces_or_none(asks, tokenizer), pieces_or_none(answers, tokenizer), joined, strict=True
-    ):
-        if ask is None or answer is None or ids is None or len(answer) > ANSWER:
+    for entry, text, ask, answer, whole in zip(left, wholes, *ids, strict=True):
+        if ask is None or answer is None or whole is None or len(answer) > ANSWER:
             continue
-        same = np.array_equal(np.concatenate([ask, answer]), ids)
-        if same and tokenizer.decode(ids).strip() == (text + " " + entry.answer).strip():
+        if np.array_equal(np.concatenate([ask, answer]), whole) and tokenizer.decode(whole).strip() == text.strip():
             found.append(Asked(entry, tuple(number[text] for text in entry.gold), ask, answer))
     return found
 

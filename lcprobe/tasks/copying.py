@@ -80,7 +80,7 @@ class CopyingConfig:
         require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= 2, ">= 2")
         require(f"{at}.gram", self.gram, 1 <= self.gram <= LONGEST, f"1 .. {LONGEST}")
         if self.ask == "gram" and self.share is None:
-            says = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: each follows another gram"
+            says = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: no two grams alike"
             require(f"{at}.words", self.words, self.words <= self.grams, says)
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
@@ -92,8 +92,8 @@ class CopyingConfig:
 
 
 class Asked(NamedTuple):
-    """string: ids of the words; ask: what of them stands in the question; then the answer, where it is in the string (first token,
-    tokens), and the ids of what else it may be."""
+    """string: ids of the words; ask: what of them the question says; text, answer: the answer; at: its first token in the string
+    and how many it has; others: ids of what else it may be."""
 
     string: np.ndarray
     key: str
@@ -188,7 +188,7 @@ class Copying:
         return Asked(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
 
     def _gram(self, factors: Factors, unused: Unused, draw: Draws) -> Asked:
-        """Places of a gram and the word after it, and one of them as the question. Words are numbered: those that follow first."""
+        """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow first."""
         cfg, tok, form = self.config, self.materials.tokenizer, self._form(factors)
         size = _usual_tokens(tok, form)
         n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)

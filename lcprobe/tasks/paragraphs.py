@@ -46,7 +46,7 @@ class Paragraphs:
         return [self.whole(line) for line in lines.tolist()]
 
     def cut(self, lines: Iterable[int], n: int) -> tuple[np.ndarray, int] | None:
-        """n tokens that begin and end at words, out of the first of the paragraphs that has such, not all of it, and its number."""
+        """n tokens from word to word, but not all, of the first of the paragraphs that has such, and its number."""
         for line in lines:
             if self.ends[line + 1] - self.ends[line] == n:  # whole paragraphs are those that may be asked about
                 continue

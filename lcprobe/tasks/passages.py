@@ -4,10 +4,11 @@
 
 Two hops (HotpotQA): the gold paragraph without the answer stands at a place of its own, and so do both of every other question.
 
-Every sample draws its question anew, and deals all other paragraphs of its split's half of the file (askable.py) anew, from the
-same pool: for a given context each answer of its paragraphs is as likely to be the asked one as any other, whatever other
-samples hold. So chance is 1 / these answers. What remains of the length is a piece of one more paragraph, cut at words, before
-the others. An answer and the words after it have ANSWER tokens together, so that an exact length does not tell the answer's.
+Training and probing take different documents of a file (askable.py). Every sample draws its question anew, and deals the other
+paragraphs of its half anew from the same pool: for a given context each answer of its paragraphs is as likely to be the asked
+one as any other, whatever other samples hold. So chance is 1 / these answers; a question's words, who or when, say more. What
+remains of the length is a piece of one more paragraph, cut at words, before the others. An answer and the words after it have
+ANSWER tokens together, so that an exact length does not tell the answer's.
 """
 
 from typing import NamedTuple
@@ -27,8 +28,8 @@ from lcprobe.tasks.tokenizer import Tokenizer
 
 
 class Filling(NamedTuple):
-    """What surrounds the gold paragraphs. units: those that are whole; lines: their paragraphs, and perhaps more; pieces: of others,
-    to stand before them; after: a piece to follow the answer."""
+    """What surrounds the gold paragraphs. units: those that are whole; lines: their paragraphs, and perhaps more; pieces: of
+    others, to stand before them; after: a piece to follow the answer."""
 
     units: np.ndarray
     lines: np.ndarray
@@ -53,11 +54,10 @@ class Passages:
         if split not in self._halves:
             half = Askable(self._entries[split], self._tokenizer)
             if len(half.units) < 2:
-                allowed = (
-                    f"a {self._source} file with questions, for {split} samples, about two paragraphs that alone have the answers"
-                )
-                what = "; training takes other documents than probing" if split != SPLITS[0] else ""
-                raise ConfigError("path", self._path, allowed + what)
+                allowed = f"a {self._source} file with {split} questions about two paragraphs that alone hold the answers"
+                if split != SPLITS[0]:
+                    allowed += "; training takes other documents than probing"
+                raise ConfigError("path", self._path, allowed)
             self._halves[split] = half
         return self._halves[split]
 
