@@ -53,7 +53,7 @@ class QAConfig:
     source: Literal["generated", "squad", "hotpot"] = "generated"
     """A templated world, or a file of SQuAD (v1.1, v2) or HotpotQA (distractor) questions."""
     path: str | None = None
-    """For squad and hotpot: the JSON file, or hf:name[:config] when online. Training and probing take different documents of it."""
+    """For squad and hotpot: the JSON file, or hf:name[:config] when online; training and probing take different documents."""
     hops: int = 1
     """Facts of the generated world that an answer needs: 1 or 2."""
     labels: int = 4
