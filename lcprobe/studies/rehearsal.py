@@ -49,5 +49,11 @@ def _shortest(config: Config, name: str, materials: Materials) -> int:
     task, found = chosen.made(materials, at), []
     for haystack, key, value in itertools.product(recipe.haystack, recipe.key, recipe.value):
         formats = task.axes.fitted(Formats(**{"haystack": haystack, "key": key, "value": value, **chosen.formats}))
-        found += [task.shortest(Factors(formats, config.train.context_length, 0.5, i)) for i in range(SAMPLES)]
+        for index in range(SAMPLES):
+            try:
+                found.append(task.shortest(Factors(formats, config.train.context_length, 0.5, index, split="train")))
+            except EpisodeError:
+                raise
+            except ConfigError as error:  # of a file, say: probing may have enough of it and training not
+                raise ConfigError(f"{at}.{error.key}", error.given, error.allowed, error.near) from None
     return min(found)

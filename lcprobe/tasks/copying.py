@@ -1,24 +1,31 @@
-"""Copying: a string of words somewhere in the context, to be said again in full, or from a drawn n-gram on.
+"""Copying: a string of words somewhere in the context, to be said again in full, or the one word that follows an n-gram of it.
 
 Source: Jelassi et al. 2024, arXiv 2402.01032 (copying; n-gram look-up). Differs from it: text of any tokenizer, the string inside
 a haystack at an exact depth, as long as asked for (`words`) or a share of the length (`share`). RULER has no such task.
 
     all      ... States Words: owl fig jay fig owl jay. of the ... Again:               ->  " owl fig jay fig owl jay"
-    gram     ... States Words: owl fig jay fig owl jay. of the ... Again: owl fig       ->  " jay"
+    gram     ... States Words: owl fig jay fig fig elk. of the ... Again: fig fig       ->  " elk"
 
 all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); a miss anywhere is a
-miss, so token accuracy says how far a model gets. gram: `gram` different words that stand once in this order, anywhere in the
-string. All words stand equally often, so that the next one is any that is not in the gram, equally likely (chance 1 / these).
-The last word of the gram alone leaves as many choices as it has occurrences.
+miss, so token accuracy says how far a model gets.
+
+gram: the string is a row of grams, no two alike, each with a word after it. Words that follow (jay, elk) are in no gram, stand
+equally often and have equally many tokens, and any place is asked for equally often: chance is 1 / different ones. Were every
+word of the string a choice, those of the gram, and those at the front that no whole gram stands before, would not be: who takes
+the first word left in place of looking it up would be right too often. Grams are made of as few words (owl, fig) as give every
+place one of its own, so that the last word of a gram alone leaves a choice of its occurrences.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import lru_cache
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require
-from lcprobe.seeds import Draws, Stream
+from lcprobe.seeds import Deal, Draws, Stream
 from lcprobe.tasks.assembly import (
     EMPTY,
     MAX_JOINTS,
@@ -34,14 +41,17 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format
+from lcprobe.tasks.formats import StringFormat, candidates, check_format, token_count
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import NOTHING, RUNNING
-from lcprobe.tasks.placing import Cut, Needle, Unused, in_text, joined
+from lcprobe.tasks.placing import FEWER, Cut, Needle, Unused, in_text, joined
+from lcprobe.tasks.tokenizer import Tokenizer
 
 OPEN, CLOSE, CUE = " Words:", ".", " Again:"
-REPAIRS = 32
-"""Rounds in which second occurrences of a gram are broken up."""
+LONGEST = 16
+"""Words of a gram at most."""
+CONSIDERED = 256
+"""Strings of a format by which its usual token count is told."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +61,12 @@ class CopyingConfig:
     ask: Literal["all", "gram"] = "all"
     """The whole string, or the word after a gram."""
     words: int = 16
-    """Words of the string."""
+    """Words that are asked for or may be: all of the string, or those that follow a gram."""
     share: float | None = None
     """Tokens of string and answer as a share of the length, so that the string grows with it; null: `words` of them."""
     vocabulary: int = 32
-    """Different words at most. For gram each stands equally often, so that of more words only a multiple of this is taken."""
+    """Different words of these at most; for gram each equally often, so that of more `words` only a multiple of this is taken,
+    and as many again, at most, for the grams."""
     gram: int = 2
     """Words of a gram."""
     digits: int = 4
@@ -65,11 +76,32 @@ class CopyingConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts that do not fit together."""
-        require(f"{at}.gram", self.gram, self.gram >= 1, ">= 1")
-        require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= self.gram + 2, f">= gram + 2 ({self.gram + 2})")
-        require(f"{at}.words", self.words, self.words >= self.gram + 2, f">= gram + 2 ({self.gram + 2})")
+        require(f"{at}.words", self.words, self.words >= 2, ">= 2")
+        require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= 2, ">= 2")
+        require(f"{at}.gram", self.gram, 1 <= self.gram <= LONGEST, f"1 .. {LONGEST}")
+        if self.ask == "gram" and self.share is None:
+            says = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: no two grams alike"
+            require(f"{at}.words", self.words, self.words <= self.grams, says)
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
+
+    @property
+    def grams(self) -> int:
+        """Different grams that there are."""
+        return self.vocabulary**self.gram
+
+
+class Asked(NamedTuple):
+    """string: ids of the words; ask: what of them the question says; text, answer: the answer; at: its first token in the string
+    and how many it has; others: ids of what else it may be."""
+
+    string: np.ndarray
+    key: str
+    ask: np.ndarray
+    text: str
+    answer: np.ndarray
+    at: tuple[int, int]
+    others: list[np.ndarray]
 
 
 class Copying:
@@ -89,8 +121,8 @@ class Copying:
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
 
-        Raises EpisodeError for a length that is too short (naming the least), for unknown formats, and for a gram that is
-        too short to stand only once.
+        Raises EpisodeError for a length that is too short (naming the least), or too long for a share of different grams, and for
+        formats without as many words.
         """
         self.axes.check(factors)
         return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
@@ -107,25 +139,20 @@ class Copying:
         stream = self.materials.stream(factors.formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         unused = Unused(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
-        different = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
-        words = unused.draw(self._form(factors), different, draw("value", factors.formats.value), "formats.value", CLOSE)
-        units = tok.pieces([" " + word for word in words])
-        order = self._order(factors, units, draw("order"))
-
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
-        if cfg.ask == "all":
-            string = answer = joined(units, order)
-            text = " ".join(np.array(words, dtype=object)[order])
-            question = Question(CUE.strip(), text, cue, answer, EMPTY, (0, len(opening), len(answer)), (), 1.0)
-        else:
-            *gram, next_ = draw("gram").distinct(different, cfg.gram + 1)
-            begin = draw("place").integer(len(order) - cfg.gram)
-            order = _with_gram(order, [*gram, next_], begin, draw)
-            string, cue = joined(units, order), np.concatenate([cue, joined(units, np.array(gram))])
-            ahead = len(opening) + len(joined(units, order[: begin + cfg.gram]))
-            others = [unit for i, unit in enumerate(units) if i not in (*gram, next_)]
-            key, evidence = " ".join(words[i] for i in gram), (0, ahead, len(units[next_]))
-            question = Question(key, words[next_], cue, units[next_], EMPTY, evidence, others, 1 / (len(others) + 1))
+        asked = (self._whole if cfg.ask == "all" else self._gram)(factors, unused, draw)
+        first, size = asked.at
+        question = Question(
+            key=asked.key,
+            text=asked.text,
+            ask=np.concatenate([cue, asked.ask]),
+            answer=asked.answer,
+            tail=EMPTY,
+            evidence=(0, len(opening) + first, size),
+            others=asked.others,
+            chance=1 / (len(asked.others) + 1),
+        )
+        string = asked.string
         needle = Needle(np.concatenate([opening, string, close]), opening, string, question.text)
 
         shown = control in ("none", "zero_distance")
@@ -140,62 +167,76 @@ class Copying:
         inner = {0: [*range(len(opening), len(needle.whole), every), len(needle.whole) - len(close)]}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 
-    def _order(self, factors: Factors, units: list[np.ndarray], draw: Stream) -> np.ndarray:
-        """Words by number, in random order. Raises TooShort where their share of the length holds too few."""
-        cfg, sizes = self.config, np.array([len(unit) for unit in units])
-        n, most = len(units), int(sizes.max())
+    def _whole(self, factors: Factors, unused: Unused, draw: Draws) -> Asked:
+        """A string of words in random order, each as often as any other or once less, and all of it as the answer."""
+        cfg, tok = self.config, self.materials.tokenizer
+        n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
+        words = unused.draw(self._form(factors), n, draw("value", factors.formats.value), "formats.value", CLOSE)
+        units, order = [tok.piece(" " + word) for word in words], draw("order")
         if cfg.share is None:
-            rounds = -(-cfg.words // n) if cfg.ask == "all" else cfg.words // n
-            return np.tile(np.arange(n), rounds)[draw.shuffle(n * rounds)][: cfg.words]
-        piece = self.materials.tokenizer.piece
+            rounds = -(-cfg.words // n)
+            numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)][: cfg.words]  # words come in drawn order
+        else:
+            sizes = np.array([len(unit) for unit in units])
+            room = self._room(factors, 2 * int(sizes.max())) // 2  # the string twice
+            rounds, left = divmod(room, int(sizes.sum()))
+            rest = order.permutation(n)
+            rest = rest[: int(np.searchsorted(np.cumsum(sizes[rest]), left, side="right"))]
+            numbers = np.concatenate([np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)], rest])
+        string = joined(units, numbers)
+        text = " ".join(np.array(words, dtype=object)[numbers])
+        return Asked(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
+
+    def _gram(self, factors: Factors, unused: Unused, draw: Draws) -> Asked:
+        """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow first."""
+        cfg, tok, form = self.config, self.materials.tokenizer, self._form(factors)
+        size = _usual_tokens(tok, form)
+        n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
+        rounds, place = cfg.words // n, (cfg.gram + 1) * size
+        if cfg.share is not None:
+            rounds = (self._room(factors, (n + 1) * place) - place) // (n * place)  # the asked place stands twice
+            if n * rounds > cfg.grams:
+                most = int((cfg.grams + 1) * place / cfg.share)
+                says = f"<= {most} tokens for a share of {cfg.share:g}, or a longer gram: {cfg.vocabulary} words make {cfg.grams}"
+                raise EpisodeError("length", factors.length, says)
+        n_places = n * rounds
+        few = next(few for few in range(2, n_places + 2) if few**cfg.gram >= n_places)
+        source = candidates(form, draw("value", form.kind), tok)
+        fits = (string for string in source if token_count(tok, string) == size and tok.keeps_apart(string, CLOSE))
+        given = f"{n + few} distinct {form} of {size} tokens"
+        words = unused.first(fits, n + few, EpisodeError("formats.value", given, f"another format, fewer words or {FEWER}"))
+        follow = np.tile(np.arange(n), rounds)[draw("order").shuffle(n_places)]
+        codes = Deal(draw("grams"), few**cfg.gram)(np.arange(n_places))
+        grams = n + codes[:, None] // few ** np.arange(cfg.gram) % few
+        asked = draw("place").integer(n_places)
+        units = [tok.piece(" " + word) for word in words]
+        return Asked(
+            string=joined(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
+            key=" ".join(words[i] for i in grams[asked]),
+            ask=joined(units, grams[asked]),
+            text=words[follow[asked]],
+            answer=units[follow[asked]],
+            at=((asked + 1) * place - size, size),
+            others=[units[i] for i in range(n) if i != follow[asked]],
+        )
+
+    def _room(self, factors: Factors, least: int) -> int:
+        """Tokens of the string and what of it stands in the question. Raises TooShort where their share of the length is less."""
+        share, piece = self.config.share or 1.0, self.materials.tokenizer.piece
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
-        room = min(cfg.share * factors.length + 1e-6, factors.length - wording)
-        # all: the string twice. gram: the string once, and once more the gram and the answer
-        copies, beside, least = (2, 0, most) if cfg.ask == "all" else (1, (cfg.gram + 1) * most, int(sizes.sum()))
-        if room < copies * least + beside:
-            tokens = copies * least + beside
-            needed = max(int(np.ceil(tokens / cfg.share - 1e-6)), tokens + wording)
-            raise TooShort(factors.length, needed, f"a string of {tokens} tokens in a share of {cfg.share:g}")
-        room = int(room - beside) // copies
-        rounds, left = divmod(room, int(sizes.sum()))
-        order = np.tile(np.arange(n), rounds)[draw.shuffle(n * rounds)]  # words are numbered in drawn order
-        if cfg.ask == "gram":
-            return order
-        rest = draw.permutation(n)
-        return np.concatenate([order, rest[: int(np.searchsorted(np.cumsum(sizes[rest]), left, side="right"))]])
+        room = min(share * factors.length + 1e-6, factors.length - wording)
+        if room < least:
+            needed = max(int(np.ceil(least / share - 1e-6)), least + wording)
+            raise TooShort(factors.length, needed, f"a string of {least} tokens in a share of {share:g}")
+        return int(room)
 
     def _form(self, factors: Factors) -> StringFormat:
         return StringFormat(factors.formats.value, self.config.digits, self.config.word_pairs)
 
 
-def _with_gram(order: np.ndarray, wanted: list[int], begin: int, draw: Draws) -> np.ndarray:
-    """The string with a gram and its answer, `wanted`, from word `begin` on, and the gram nowhere else.
-
-    Words stand as often as before. Raises EpisodeError when a gram is too short for so long a string.
-    """
-    words, gram = order.copy(), wanted[:-1]
-    kept = dict(zip(range(begin, begin + len(wanted)), wanted, strict=True))
-    for at, word in kept.items():
-        if words[at] != word:
-            free = np.flatnonzero(words == word)
-            free = free[~np.isin(free, [i for i in kept if kept[i] == words[i]])]
-            source = int(free[draw("source", word).integer(len(free))])
-            words[source], words[at] = words[at], word
-    for turn in range(REPAIRS):
-        again = _occurrences(words, gram)
-        again = again[again != begin] + len(gram) - 1
-        if not len(again):
-            return words
-        partners = draw("repair", turn).integers(len(words), len(again))
-        for last, partner in zip(again.tolist(), partners.tolist(), strict=True):
-            if partner not in kept:  # `last` never is: a gram's words differ, so that grams do not overlap
-                words[last], words[partner] = words[partner], words[last]
-    raise EpisodeError("task.gram", len(gram), "a longer gram or a shorter string")
-
-
-def _occurrences(words: np.ndarray, gram: list[int]) -> np.ndarray:
-    """Where a gram begins."""
-    found = np.flatnonzero(words[: len(words) - len(gram) + 1] == gram[0])
-    for i in range(1, len(gram)):
-        found = found[words[found + i] == gram[i]]
-    return found
+@lru_cache(maxsize=64)
+def _usual_tokens(tokenizer: Tokenizer, form: StringFormat) -> int:
+    """The token count that most strings of a format have; of two the less."""
+    some = islice(candidates(form, Stream("usual", form.kind), tokenizer), CONSIDERED)
+    counts = Counter(token_count(tokenizer, string) for string in some)
+    return max(counts, key=lambda n: (counts[n], -n))

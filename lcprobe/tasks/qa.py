@@ -53,7 +53,7 @@ class QAConfig:
     source: Literal["generated", "squad", "hotpot"] = "generated"
     """A templated world, or a file of SQuAD (v1.1, v2) or HotpotQA (distractor) questions."""
     path: str | None = None
-    """For squad and hotpot: the JSON file, or hf:name[:config] when online."""
+    """For squad and hotpot: the JSON file, or hf:name[:config] when online; training and probing take different documents."""
     hops: int = 1
     """Facts of the generated world that an answer needs: 1 or 2."""
     labels: int = 4
@@ -109,10 +109,16 @@ class QA:
         """Of the question file, empty without one: part of what records say about a task."""
         return self._builder.digest
 
+    @property
+    def solved_by(self) -> tuple[str, ...]:
+        """Policies of the cheating battery that read the question: one from a file says what kind of answer it has."""
+        return () if self.config.source == "generated" else ("same_question",)
+
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
 
-        Raises EpisodeError for a length that is too short (naming the least), ConfigError for factors outside `axes`.
+        Raises EpisodeError for a length that is too short (naming the least), ConfigError for factors outside `axes` and for a
+        file that has nothing to ask in the split.
         """
         self.axes.check(factors)
         return certify(lambda attempt: self._builder.build(factors, attempt), factors, self.materials.tokenizer)

@@ -20,13 +20,13 @@ FORMS = {"squad": "SQuAD JSON (v1.1 or v2)", "hotpot": "HotpotQA distractor JSON
 
 
 class Entry(NamedTuple):
-    """One question. gold: the paragraphs that are needed, the one with the answer first. others: more that the file puts beside
-    them. nth: which of the answer's occurrences in gold[0] is meant."""
+    """One question. gold: the paragraphs that are needed, the one with the answer first. documents: the names of what these are
+    from. nth: which of the answer's occurrences in gold[0] is meant."""
 
     question: str
     answer: str
     gold: tuple[str, ...]
-    others: tuple[str, ...]
+    documents: tuple[str, ...]
     nth: int = 0
 
 
@@ -52,7 +52,9 @@ def read_entries(source: str, path: str) -> tuple[list[Entry], str]:
 def _squad(content: Any, path: str) -> Iterator[Entry]:
     form = FORMS["squad"]
     for a, article in enumerate(_field(content, "data", list, path, "the file", form)):
-        for p, paragraph in enumerate(_field(article, "paragraphs", list, path, f"data[{a}]", form)):
+        paragraphs = _field(article, "paragraphs", list, path, f"data[{a}]", form)
+        document = str(article.get("title", a))
+        for p, paragraph in enumerate(paragraphs):
             at = f"data[{a}].paragraphs[{p}]"
             context = _field(paragraph, "context", str, path, at, form)
             for q, asked in enumerate(_field(paragraph, "qas", list, path, at, form)):
@@ -61,13 +63,13 @@ def _squad(content: Any, path: str) -> Iterator[Entry]:
                 if answers:  # version 2 has questions without
                     text = _field(answers[0], "text", str, path, f"{here}.answers[0]", form)
                     start = _field(answers[0], "answer_start", int, path, f"{here}.answers[0]", form)
-                    yield _one_paragraph(question, text, context, start)
+                    yield _one_paragraph(question, text, context, start, document)
 
 
-def _one_paragraph(question: str, text: str, context: str, start: int) -> Entry:
+def _one_paragraph(question: str, text: str, context: str, start: int, document: str) -> Entry:
     answer = _plain(text)
     before = _plain(context[: max(start, 0)])
-    return Entry(_plain(question), answer, (_plain(context),), (), before.count(answer) if answer else 0)
+    return Entry(_plain(question), answer, (_plain(context),), (document,), before.count(answer) if answer else 0)
 
 
 def _hotpot(content: Any, path: str) -> Iterator[Entry]:
@@ -90,10 +92,9 @@ def _several(question: str, answer: str, titles: set[str], paragraphs: list[tupl
     """The question, if exactly one of its paragraphs has the answer ("yes", "no" and ambiguous ones are left out)."""
     answer = _plain(answer)
     gold = [_plain(f"{title}: {text}") for title, text in paragraphs if title in titles]
-    others = tuple(_plain(f"{title}: {text}") for title, text in paragraphs if title not in titles)
     has = [text for text in gold if answer and answer in text]
     if len(has) == 1:
-        yield Entry(_plain(question), answer, (has[0], *(text for text in gold if text != has[0])), others)
+        yield Entry(_plain(question), answer, (has[0], *(text for text in gold if text != has[0])), tuple(sorted(titles)))
 
 
 def _hub_rows(path: str) -> list[dict[str, Any]]:
@@ -117,7 +118,7 @@ def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator
             if source == "squad":
                 texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
                 if texts:
-                    yield _one_paragraph(row["question"], texts[0], row["context"], int(starts[0]))
+                    yield _one_paragraph(row["question"], texts[0], row["context"], int(starts[0]), str(row["title"]))
             else:
                 context = row["context"]
                 paragraphs = [(t, "".join(s)) for t, s in zip(context["title"], context["sentences"], strict=True)]

@@ -84,6 +84,14 @@ def check_chance(guess: Callable[[Episode, Query], str], samples: list[tuple[Epi
     assert abs(right.sum() - stated.sum()) < 4 * error, f"{what}: {right.mean():.3f}, stated {stated.mean():.3f}"
 
 
+def check_not_better(guess: Callable[[Episode, Query], str], samples: list[tuple[Episode, Query]], what: str) -> None:
+    """A guess is right at most as often as stated, within four standard errors."""
+    right = np.array([guess(e, q) == q.answer for e, q in samples])
+    stated = np.array([q.chance for _, q in samples])
+    error = max(np.sqrt((stated * (1 - stated)).sum()), 1.0)
+    assert right.sum() - stated.sum() < 4 * error, f"{what}: {right.mean():.3f}, stated {stated.mean():.3f}"
+
+
 def check_no_giveaway(samples: list[tuple[Episode, Query]], tok: Tokenizer) -> None:
     """First, last, nearest and median candidate of the text, and the one at the most usual place, are right by chance alone."""
 

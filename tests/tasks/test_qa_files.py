@@ -1,20 +1,28 @@
-"""Questions from files: exact length, whole gold paragraphs, one place for the answer; and one clear line for what is not a file."""
+"""Questions from files: exact length, whole gold paragraphs, one place for the answer, no guess that beats the stated chance; and
+one clear line for what is not a file."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.seeds import Stream
+from lcprobe.tasks.askable import ANSWER, divided
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.passages import Passages
 from lcprobe.tasks.qa import QA, QAConfig
-from lcprobe.tasks.qa_files import read_entries
+from lcprobe.tasks.qa_files import Entry, _hub_entries, read_entries
 from lcprobe.tasks.tokenizer import read_words
+from tests.tasks.sound import check_chance, check_not_better
 
 NOTHING = Formats("-", "-", "-")
 
@@ -24,34 +32,43 @@ def sentences(draw, n):
     return " ".join(" ".join(draw.pick(words) for _ in range(5 + draw.integer(8))).capitalize() + "." for _ in range(n))
 
 
-def squad(n=30):
-    """n paragraphs about villages; each founder is named once, the river in two paragraphs."""
+def squad(n=100):
+    """n paragraphs about villages, two to a document; the founder is named once, the river in two paragraphs, and of the answers to
+    five questions there are two that a guess may choose from: founder and year."""
     paragraphs = []
     nouns = read_words("nouns")
     for i in range(n):
         draw = Stream("squad", i)
         founder, year, river = f"{nouns[i]} Founder".title(), str(1400 + 7 * i), f"River {nouns[200 + i // 2]}"
-        context = f"{sentences(draw, 2)} It was founded by {founder} in  {year}.\n{sentences(draw, 2)} It lies at the {river}."
-        asked = [("Who founded village", founder), ("When was it founded, village", year), ("At which river is village", river)]
+        context = (
+            f"{sentences(draw, 2)} It was founded by {founder} in  {year}.\n{sentences(draw, 1 + i % 4)} It lies at the {river}."
+        )
+        asked = [
+            ("Who founded village", founder),
+            ("When was it founded, village", year),
+            ("Since which year is there village", year),
+            ("What was the founder's first name, village", founder.split()[0]),
+            ("At which river is village", river),
+        ]
         qas = [
             {"id": f"{i}-{k}", "question": f"{q} {i}?", "answers": [{"text": a, "answer_start": context.index(a)}]}
             for k, (q, a) in enumerate(asked)
         ]
         qas.append({"id": f"{i}-no", "question": "Who cannot be known?", "is_impossible": True, "answers": []})
         paragraphs.append({"context": context, "qas": qas})
-    return {"version": "x", "data": [{"title": "villages", "paragraphs": paragraphs[: n // 2]}, {"title": "more", "paragraphs": paragraphs[n // 2 :]}]}  # fmt: skip
+    return {"version": "x", "data": [{"title": f"villages {i}", "paragraphs": paragraphs[i : i + 2]} for i in range(0, n, 2)]}
 
 
-def hotpot(n=16):
+def hotpot(n=40):
     """Books by authors: "where was the author of B born" needs two of four paragraphs."""
     rows, nouns = [], read_words("nouns")
     for i in range(n):
         draw = Stream("hotpot", i)
-        book, author, town = f"The {nouns[i]}".title(), f"{nouns[40 + i]} Writer".title(), f"{nouns[80 + i]} Town".title()
+        book, author, town = f"The {nouns[i]}".title(), f"{nouns[80 + i]} Writer".title(), f"{nouns[160 + i]} Town".title()
         context = [
-            [book, [f"{book} is a book by {author}.", f" {sentences(draw, 2)}"]],
+            [book, [f"{book} is a book by {author}.", f" {sentences(draw, 2 + i % 5)}"]],
             [f"Lake {i}", [sentences(draw, 2)]],
-            [author, [f"{author} was born in {town}.", f" {sentences(draw, 2)}"]],
+            [author, [f"{author} was born in {town}.", f" {sentences(draw, 2 + i // 5 % 5)}"]],
             [f"Hill {i}", [sentences(draw, 2)]],
         ]
         facts = [[book, 0], [author, 0]]
@@ -80,7 +97,7 @@ def test_exact_and_whole(tokenizer, files, source, which):
     gold = {entry.question: entry for entry in read_entries(source, str(files / f"{source}.json"))[0]}
     keys = set()
     for index in range(20):
-        for length, depth in ((400, 0.0), (401, 0.5), (777, 1.0), (3000, 0.3), (9001, 0.6)):
+        for length, depth in ((400, 0.0), (401, 0.5), (777, 1.0), (1501, 0.3), (2400, 0.6)):
             f = Factors(NOTHING, length, depth, index)
             e = qa.episode(f)
             (q,) = e.queries
@@ -90,20 +107,159 @@ def test_exact_and_whole(tokenizer, files, source, which):
             context = text[: text.rindex(" Question: ")]
             entry = gold[q.key]
             assert q.answer == entry.answer == tok.decode(e.ids[q.start : q.stop]).strip()
+            assert length - q.start == ANSWER, "the prompt's length does not tell the answer's"
             assert context.count(q.answer) == 1
             assert all(context.count(paragraph) == 1 for paragraph in entry.gold)
             n = len(tok.piece(" " + q.answer))
             assert q.needle is not None
             assert q.answer in tok.decode(e.ids[q.needle - 1 : q.needle + n + 2]), "evidence points at the answer"
             assert len(q.via) == (source == "hotpot")
-            assert len(q.candidates) - 1 <= round(1 / q.chance) - 1
-            assert 0 < q.chance <= 1  # 1 where no other question of the file is answered in this context
+            choices = {tok.decode(c).strip() for c in q.candidates}
+            assert q.answer in choices
+            assert len(choices) == len(q.candidates) <= round(1 / q.chance)
+            assert all(choice in context for choice in choices)
             if length > 800:
-                assert abs(e.realised_depth - depth) < 0.04 + 100 / length
+                assert abs(e.realised_depth - depth) < 0.06 + 200 / length
             assert qa.episode(f).digest == e.digest
         keys.add(q.key)
-    assert len(keys) == (20 if source == "squad" else 16)
-    assert not any("river" in key for key in keys), "its answer stands in two paragraphs"
+    assert len(keys) > 10
+    assert not any("river" in key or "first name" in key for key in keys), "two paragraphs, or the beginning of another answer"
+
+
+def asked_about(content):
+    """Paragraph -> the answers that can be asked for, as the fixtures are made."""
+    if isinstance(content, list):
+        of = {}
+        for row in content[::2]:
+            texts = {title: " ".join(f"{title}: {''.join(parts)}".split()) for title, parts in row["context"]}
+            book, author = (texts[title] for title, _ in row["supporting_facts"])
+            of |= {author: {row["answer"]: {author, book}}, book: {}}
+        return of
+    paragraphs = [p for article in content["data"] for p in article["paragraphs"]]
+    plain = [(" ".join(p["context"].split()), [q["answers"][0]["text"] for q in p["qas"] if q["answers"]]) for p in paragraphs]
+    return {text: {answer: {text} for answer in answers[:2]} for text, answers in plain}
+
+
+def samples(qa, content, n, length, first=0, split="probe"):
+    """(episode, query, paragraphs in order, answers that could be asked for, in order of paragraphs) of samples at even depths."""
+    of, tok = asked_about(content), qa.materials.tokenizer
+    for i in range(first, first + n):
+        e = qa.episode(Factors(NOTHING, length, (i * 0.6180339887498949) % 1, i, "none", split))
+        (q,) = e.queries
+        text = tok.decode(e.ids[: q.start])
+        there = sorted((t for t in of if t in text), key=text.index)
+        yield e, q, there, [a for t in there for a, needed in of[t].items() if needed <= set(there)]
+
+
+@pytest.mark.parametrize(("source", "length"), [("squad", 420), ("hotpot", 600)])
+def test_no_guess_without_the_question_beats_the_stated_chance(tokenizer, files, source, length):
+    qa, content = made(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
+    of, size = asked_about(content), lambda text: len(tokenizer.piece(" " + text))
+    home = {answer: text for text, answers in of.items() for answer in answers}
+    seen, asked, beside, together = Counter(), Counter(), Counter(), Counter()
+    for _, q, there, _ in samples(qa, content, 1500, length, 10**6):
+        seen.update(there)
+        beside.update(pairwise(there))
+        together.update((a, b) for i, a in enumerate(there) for b in there[i + 1 :])
+        asked[q.answer] += 1
+    tests = list(samples(qa, content, 3000, length))
+    for _, q, _, choices in tests:
+        assert q.answer in choices
+        assert round(1 / q.chance) == len(choices), "as many as could be asked for, no more and no less"
+
+    def neighbours(text, there):
+        i = there.index(text)
+        return max([beside[a, b] for a, b in pairwise(there[max(0, i - 1) : i + 2])], default=0)
+
+    def of_pair(answer, there):
+        needed = [t for t in there if any(answer in a and t in a[answer] for a in of.values())]
+        return max((together[a, b] + together[b, a] for a in needed for b in needed if a != b), default=0)
+
+    ranks = {
+        "the paragraph with unusual neighbours": lambda a, q, there: -neighbours(home[a], there),
+        "the paragraph with usual neighbours": lambda a, q, there: neighbours(home[a], there),
+        "the least familiar paragraph": lambda a, q, there: -seen[home[a]],
+        "the most familiar paragraph": lambda a, q, there: seen[home[a]],
+        "asked most often": lambda a, q, there: asked[a],
+        "asked least often": lambda a, q, there: -asked[a],
+        "paragraphs that are often together": of_pair,
+        "the longest paragraph": lambda a, q, there: size(home[a]),
+        "the shortest paragraph": lambda a, q, there: -size(home[a]),
+        "an answer that fills the length": lambda a, q, there: -abs(size(a) - (length - q.start)),
+        "an answer of usual length": lambda a, q, there: -size(a),
+        "the first": lambda a, q, there: -there.index(home[a]),
+        "the last": lambda a, q, there: there.index(home[a]),
+        "any": lambda a, q, there: 0,
+    }
+    draw = np.random.default_rng(0)
+    known = [((e, q), there, list(draw.permutation(choices))) for e, q, there, choices in tests]
+    for what, rank in ranks.items():
+        if what == "paragraphs that are often together":
+            guesses = {id(q): max(choices, key=lambda a: rank(a, there)) for (_, q), there, choices in known}
+        else:
+            guesses = {id(q): max(choices, key=lambda a: rank(a, q, there)) for (_, q), there, choices in known}
+        check_not_better(lambda e, q: guesses[id(q)], [sample for sample, _, _ in known], what)
+    check_chance(lambda e, q: guesses[id(q)], [sample for sample, _, _ in known], "any")
+
+
+@pytest.mark.parametrize("source", ["squad", "hotpot"])
+def test_training_and_probing_share_no_paragraph(tokenizer, files, source):
+    qa, content = made(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
+    halves = {}
+    for split in ("train", "probe"):
+        shown = {t for _, _, there, _ in samples(qa, content, 60, 700, split=split) for t in there}
+        asked = {q.key for _, q, _, _ in samples(qa, content, 60, 700, split=split)}
+        halves[split] = shown, asked
+    for train, probe in zip(halves["train"], halves["probe"], strict=True):
+        assert min(len(train), len(probe)) > 10
+        assert not train & probe
+    documents = [{name for entry in qa._builder._entries[split] for name in entry.documents} for split in ("train", "probe")]
+    assert not documents[0] & documents[1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 30), min_size=1, max_size=3), st.lists(st.integers(0, 40), min_size=1, max_size=2)),
+        max_size=40,
+    )
+)
+def test_a_file_is_divided_by_what_belongs_together(entries):
+    given_ones = [
+        Entry(f"{i}?", "x", tuple(f"text {t}" for t in g), tuple(f"{d}" for d in ds)) for i, (ds, g) in enumerate(entries)
+    ]
+    halves = divided(given_ones)
+    assert sorted(e.question for half in halves.values() for e in half) == sorted(e.question for e in given_ones)
+    for part in ("documents", "gold"):
+        probe, train = ({name for e in halves[split] for name in getattr(e, part)} for split in ("probe", "train"))
+        assert not probe & train
+    assert halves["probe"] or not entries, "one document alone is for probing"
+    assert divided(given_ones[::-1]).keys() == halves.keys()
+
+
+def test_rows_of_the_hub_are_what_files_hold(files):
+    content, path = json.loads((files / "squad.json").read_text()), str(files / "squad.json")
+    rows = [
+        {
+            "title": article["title"],
+            "context": paragraph["context"],
+            "question": asked["question"],
+            "answers": {part: [answer[part] for answer in asked["answers"]] for part in ("text", "answer_start")},
+        }
+        for article in content["data"]
+        for paragraph in article["paragraphs"]
+        for asked in paragraph["qas"]
+    ]
+    assert [*_hub_entries("squad", rows, "hf:squad")] == read_entries("squad", path)[0]
+
+
+def test_a_file_of_one_document_is_for_probing_alone(tmp_path, tokenizer):
+    content = squad(20)
+    content["data"] = [{"title": "all", "paragraphs": [p for article in content["data"] for p in article["paragraphs"]]}]
+    (tmp_path / "squad.json").write_text(json.dumps(content))
+    qa = made(tokenizer, "squad", tmp_path)
+    assert len(qa.episode(Factors(NOTHING, 400, 0.5, 0)).ids) == 400
+    with pytest.raises(ConfigError, match=r"^path: given .*; allowed: a squad file with train questions about two paragraphs"):
+        qa.episode(Factors(NOTHING, 400, 0.5, 0, split="train"))
 
 
 def test_controls_do_what_they_say(tokenizer, files):
@@ -129,7 +285,7 @@ def test_one_episode_for_every_length_or_a_clear_line(tokenizer, files):
     assert len(qa.episode(Factors(NOTHING, least, 0.5, 3)).ids) == least
     with pytest.raises(EpisodeError, match=f">= {least} tokens for question 3 of"):
         qa.episode(Factors(NOTHING, least - 1, 0.5, 3))
-    with pytest.raises(EpisodeError, match="^length: given '9+.* tokens of other paragraphs'; allowed: <= 32 times"):
+    with pytest.raises(EpisodeError, match="^length: given '9+.* tokens of other paragraphs.*; allowed: about as many as the"):
         qa.episode(Factors(NOTHING, 1_000_000, 0.5, 3))
     assert qa.digest != made(tokenizer, "hotpot", files).digest
     for length in range(least, least + 40):
@@ -175,5 +331,5 @@ def test_no_file_no_network_and_no_question_are_one_line(tmp_path, tokenizer):
         Passages("squad", "hf:squad", tokenizer)
     empty = tmp_path / "empty.json"
     empty.write_text('{"data": []}')
-    with pytest.raises(ConfigError, match="a squad file with questions whose answers occur in one paragraph alone"):
+    with pytest.raises(ConfigError, match="^path: given .*; allowed: a squad file with probe questions about two paragraphs"):
         Passages("squad", str(empty), tokenizer)
