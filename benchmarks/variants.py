@@ -1,11 +1,14 @@
 """Every task in the settings in which it asks something else: what cheating, exactness and generation look at."""
 
+import json
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
+from benchmarks.questions import hotpot, squad
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.presets import PRESETS
@@ -16,9 +19,21 @@ EVERY = Path(__file__).resolve().parents[1] / "configs" / "probe" / "every.yaml"
 
 @cache
 def variants() -> dict[str, Any]:
-    """RULER's configurations, and the tasks of configs/probe/every.yaml, by name."""
+    """RULER's configurations, the tasks of configs/probe/every.yaml, and questions from files that are made up, by name."""
     tasks = yaml.safe_load(EVERY.read_text(encoding="utf-8"))["probe"]["tasks"]
-    return {**{name: name for name in PRESETS}, **tasks}
+    files = {
+        f"qa_{source}": {"type": "qa", "source": source, "path": str(Path(_folder().name) / f"{source}.json")}
+        for source in ("squad", "hotpot")
+    }
+    return {**{name: name for name in PRESETS}, **tasks, **files}
+
+
+@cache
+def _folder() -> TemporaryDirectory[str]:
+    folder = TemporaryDirectory()  # until the process ends
+    for name, content in (("squad", squad(150)), ("hotpot", hotpot())):
+        (Path(folder.name) / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
 def materials_of(tokenizer: Tokenizer | None = None) -> Materials:

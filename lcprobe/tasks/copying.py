@@ -172,7 +172,7 @@ class Copying:
         cfg, tok = self.config, self.materials.tokenizer
         n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
         words = unused.draw(self._form(factors), n, draw("value", factors.formats.value), "formats.value", CLOSE)
-        units, order = [tok.piece(" " + word) for word in words], draw("order")
+        units, order = tok.pieces([" " + word for word in words]), draw("order")
         if cfg.share is None:
             rounds = -(-cfg.words // n)
             numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)][: cfg.words]  # words come in drawn order
@@ -209,7 +209,7 @@ class Copying:
         codes = Deal(draw("grams"), few**cfg.gram)(np.arange(n_places))
         grams = n + codes[:, None] // few ** np.arange(cfg.gram) % few
         asked = draw("place").integer(n_places)
-        units = [tok.piece(" " + word) for word in words]
+        units = tok.pieces([" " + word for word in words])
         return Asked(
             string=joined(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
             key=" ".join(words[i] for i in grams[asked]),

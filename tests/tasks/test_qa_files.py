@@ -11,70 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.questions import hotpot, squad
 from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, DataError, EpisodeError
-from lcprobe.seeds import Stream
 from lcprobe.tasks.askable import ANSWER, divided
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.passages import Passages
 from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.qa_files import Entry, _hub_entries, read_entries
-from lcprobe.tasks.tokenizer import read_words
 from tests.tasks.sound import check_chance, check_not_better
 
 NOTHING = Formats("-", "-", "-")
-
-
-def sentences(draw, n):
-    words = read_words("fillers")
-    return " ".join(" ".join(draw.pick(words) for _ in range(5 + draw.integer(8))).capitalize() + "." for _ in range(n))
-
-
-def squad(n=100):
-    """n paragraphs about villages, two to a document; the founder is named once, the river in two paragraphs, and of the answers to
-    five questions there are two that a guess may choose from: founder and year."""
-    paragraphs = []
-    nouns = read_words("nouns")
-    for i in range(n):
-        draw = Stream("squad", i)
-        founder, year, river = f"{nouns[i]} Founder".title(), str(1400 + 7 * i), f"River {nouns[200 + i // 2]}"
-        context = (
-            f"{sentences(draw, 2)} It was founded by {founder} in  {year}.\n{sentences(draw, 1 + i % 4)} It lies at the {river}."
-        )
-        asked = [
-            ("Who founded village", founder),
-            ("When was it founded, village", year),
-            ("Since which year is there village", year),
-            ("What was the founder's first name, village", founder.split()[0]),
-            ("At which river is village", river),
-        ]
-        qas = [
-            {"id": f"{i}-{k}", "question": f"{q} {i}?", "answers": [{"text": a, "answer_start": context.index(a)}]}
-            for k, (q, a) in enumerate(asked)
-        ]
-        qas.append({"id": f"{i}-no", "question": "Who cannot be known?", "is_impossible": True, "answers": []})
-        paragraphs.append({"context": context, "qas": qas})
-    return {"version": "x", "data": [{"title": f"villages {i}", "paragraphs": paragraphs[i : i + 2]} for i in range(0, n, 2)]}
-
-
-def hotpot(n=40):
-    """Books by authors: "where was the author of B born" needs two of four paragraphs."""
-    rows, nouns = [], read_words("nouns")
-    for i in range(n):
-        draw = Stream("hotpot", i)
-        book, author, town = f"The {nouns[i]}".title(), f"{nouns[80 + i]} Writer".title(), f"{nouns[160 + i]} Town".title()
-        context = [
-            [book, [f"{book} is a book by {author}.", f" {sentences(draw, 2 + i % 5)}"]],
-            [f"Lake {i}", [sentences(draw, 2)]],
-            [author, [f"{author} was born in {town}.", f" {sentences(draw, 2 + i // 5 % 5)}"]],
-            [f"Hill {i}", [sentences(draw, 2)]],
-        ]
-        facts = [[book, 0], [author, 0]]
-        rows.append({"_id": str(i), "question": f"Where was the author of {book} born?", "answer": town, "supporting_facts": facts, "context": context})  # fmt: skip
-        rows.append({"_id": f"{i}y", "question": "Is it a book?", "answer": "yes", "supporting_facts": facts, "context": context})
-    return rows
 
 
 @pytest.fixture(scope="module")
