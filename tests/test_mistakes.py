@@ -1,5 +1,7 @@
 """Mistakes in configs and command lines: exit code 2 and one line that names the key, never a traceback, nothing written."""
 
+import json
+
 import pytest
 import tokenizers
 import yaml
@@ -276,3 +278,23 @@ def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_writ
             evaluate_main([*arguments, f"data.tokenizer={without_digits}", "--cheat"]), capsys, "formats.value", "letters.json"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_questions_with_nothing_to_train_on_is_found_before_anything_is_written(tmp_path, capsys):
+    texts = [f"{name} was the founder of village {i} and lived there long." for i, name in enumerate(("Anna", "Bert", "Carla"))]
+    asked = [
+        [{"question": f"Who? {i}", "answers": [{"text": text.split()[0], "answer_start": 0}]}] for i, text in enumerate(texts)
+    ]
+    paragraphs = [{"context": text, "qas": qas} for text, qas in zip(texts, asked, strict=True)]
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"data": [{"title": "villages", "paragraphs": paragraphs}]}))
+    arguments = [
+        "configs/quickstart.yaml",
+        "study.tuned_by=null",
+        "train.lr=0.01",
+        f"study.folder={tmp_path}/runs",
+        f"data.folder={tmp_path}/data",
+        f"data.recipes.lines={{task: {{type: qa, source: squad, path: {path}}}}}",
+    ]
+    one_line(train_main(arguments), capsys, "data.recipes.lines.task.path", "train questions about two paragraphs")
+    assert [*tmp_path.iterdir()] == [path]
