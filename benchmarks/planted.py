@@ -1,9 +1,12 @@
 """Planted models: does the report say of oracles with a known defect what was planted, and of sound ones nothing?
 
 Every oracle answers real episodes through the runner and the store; its records are analysed as a study of its own, and the
-recovered size is read from the tables that the report wrote. A sound oracle does so once a seed: episodes, runner, store,
-analysis, the report's sentences. Only the making of episodes is shared, by the seeds of one text, as it is by the models of a
-study.
+recovered size is read from the tables that the report wrote: for seed 0 from its files, for the others from its rows. A sound
+oracle raises an alarm wherever tests, gates or sentences of the report say that something is wrong with it.
+
+Seeds are different data: seed s is asked samples s * n .. s * n + n - 1 (column `index` of its records) over text s modulo
+TEXTS, so that an oracle without any luck of its own, as a window is, meets other haystacks, needles and places in every seed.
+Only the oracles of one seed share episodes, as the models of a study do.
 """
 
 import csv
@@ -12,7 +15,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from lcprobe.analysis.summary import summary
 from lcprobe.analysis.tables import all_tables
 from lcprobe.choices import build
 from lcprobe.data.corpus import documents
+from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.planted import Finds, Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
@@ -43,10 +47,11 @@ TASKS = {
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True},
 }
 OF_THE_GRID = ("No zero-distance control", "Few samples")
+GRIDS = ("single", "multikey", "formats")
 SEEDS = 20
 """Of each defect. One interval in twenty misses by design."""
 TEXTS = 10
-"""Haystacks of sound oracles, each of other speeches: a seed has one of them."""
+"""Haystacks, each of other speeches: a seed has one of them."""
 SOUND: dict[str, Finds] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
 DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
 LENGTHS = [0.5, 1, 2, 4, 8]
@@ -111,6 +116,22 @@ def grid_of(tasks: TaskSet, task: str, n: int) -> Plan:
     return tasks.plan([build(Grid, given, "grid")], CONTEXT)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a report says of one seed of an oracle. data: digest of the episodes that it was asked."""
+
+    data: str
+    said: tuple[float, float, float] = (math.nan, 0.0, math.inf)
+    """Of a defect: its size with the bounds."""
+    alarms: tuple[str, ...] = ()
+    """Of a sound oracle."""
+
+
+def of_seed(plan: Plan, n: int, seed: int) -> Plan:
+    """The same cells in n samples that no other seed has."""
+    return replace(plan, units=[replace(unit, first=seed * n) for unit in plan.units])
+
+
 def records_of(tasks: TaskSet, plan: Plan, finds: Any, seed: int, store: Store) -> pa.Table:
     """Every question of a plan answered by an oracle, through the runner."""
     scorer = Planted(finds, tasks.materials.tokenizer, seed)
@@ -131,30 +152,27 @@ def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
     return StudyFacts("planted", [run], facts, [], 0.0, [], {}, "", cells)
 
 
-def recovered(tasks: TaskSet, plant: Plant, n: int, folder: Path, seeds: int) -> dict[str, Any]:
-    """One row of the table: what was planted, what the report says of seed 0, and how many seeds have it in their interval."""
-    plan = grid_of(tasks, plant.task, n)
-    study, found = study_of(tasks, plan), []
-    for seed in range(seeds):
-        records = records_of(tasks, plan, plant.finds, seed, Store(folder / "records"))
-        if seed == 0:
-            write_report(study, records, folder)
-            with open(folder / "tables" / f"{plant.table}.csv", newline="", encoding="utf-8") as file:
-                found.append(said(plant, list(csv.DictReader(file))))
-        else:
-            found.append(said(plant, all_tables(analysed(study, records))[plant.table]))
-    value, low, high = found[0]
-    return {
-        "planted": plant.name,
-        "task": plant.task,
-        "the report's measure": plant.measure,
-        "true size": round(plant.size, 3),
-        "estimate": round(value, 3),
-        "low": round(low, 3),
-        "high": round(high, 3),
-        "recovered": "yes" if low <= plant.size <= high else "no",
-        "seeds": f"true size inside in {sum(low <= plant.size <= high for _, low, high in found)} of {seeds}",
-    }
+def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> Asked:
+    """What the report says of one seed of a defect; its files are read for seed 0."""
+    plan = of_seed(grid_of(tasks, plant.task, n), n, seed)
+    study, records = study_of(tasks, plan), records_of(tasks, plan, plant.finds, seed, Store(folder / "records"))
+    if seed:
+        return Asked(data_of(records), said(plant, all_tables(analysed(study, records))[plant.table]))
+    write_report(study, records, folder)
+    with open(folder / "tables" / f"{plant.table}.csv", newline="", encoding="utf-8") as file:
+        return Asked(data_of(records), said(plant, list(csv.DictReader(file))))
+
+
+def heard(tasks: TaskSet, plan: Plan, finds: Finds, seed: int, folder: Path) -> Asked:
+    """Alarms about one seed of an oracle: runner, store, analysis, summary. plan: in the seed's own samples."""
+    records = records_of(tasks, plan, finds, seed, Store(folder))
+    return Asked(data_of(records), alarms=tuple(alarms(analysed(study_of(tasks, plan), records))))
+
+
+def data_of(records: pa.Table) -> str:
+    """Digest of which samples were asked, and of their episodes."""
+    rows = zip(records["index"].to_pylist(), records["episode"].to_pylist(), strict=True)
+    return digest_json(sorted(set(rows)))
 
 
 def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]:
@@ -179,44 +197,52 @@ def alarms(results: Results) -> list[str]:
     return found + [f"warning: {text}" for text in warned]
 
 
-def loud(tasks: TaskSet, plan: Plan, finds: Finds, seeds: range, folder: Path) -> list[list[str]]:
-    """Alarms for each seed of an oracle, every one through the runner, the store, the analysis and the summary."""
-    study, store = study_of(tasks, plan), Store(folder)
-    return [alarms(analysed(study, records_of(tasks, plan, finds, seed, store))) for seed in seeds]
-
-
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (30) those
     of sound oracles, seeds (200) of each of them.
     """
     n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200)))
-    tasks, rows = task_set(), []
-    with tempfile.TemporaryDirectory() as temporary:
-        for number, plant in enumerate(plants()):
-            rows.append(recovered(tasks, plant, n, Path(temporary) / str(number), SEEDS))
-    return rows + sound(sound_n, seeds)
-
-
-def sound(n: int, seeds: int) -> list[dict[str, Any]]:
-    """One row a sound oracle and task: of how many seeds the report says nothing."""
-    found: dict[tuple[str, str], list[list[str]]] = {}
-    for text in range(TEXTS):
+    defects: dict[str, list[Asked]] = {plant.name: [] for plant in plants()}
+    sound: dict[tuple[str, str], list[Asked]] = {(name, task): [] for name in SOUND for task in GRIDS}
+    for text in range(min(TEXTS, max(SEEDS, seeds))):
         tasks = task_set(part=text)
-        for task in ("single", "multikey", "formats"):
-            plan = grid_of(tasks, task, n)
-            for name, finds in SOUND.items():
-                with tempfile.TemporaryDirectory() as folder:
-                    made = loud(tasks, plan, finds, range(text, seeds, TEXTS), Path(folder))
-                found.setdefault((name, task), []).extend(made)
-    return [quiet_row(name, task, found[name, task]) for name in SOUND for task in ("single", "multikey", "formats")]
+        plans = {task: grid_of(tasks, task, sound_n) for task in GRIDS}
+        for seed in range(text, max(SEEDS, seeds), TEXTS):
+            with tempfile.TemporaryDirectory() as folder:
+                for number, plant in enumerate(plants() if seed < SEEDS else []):
+                    defects[plant.name].append(recovered(tasks, plant, n, seed, Path(folder) / str(number)))
+                for (name, task), found in sound.items() if seed < seeds else ():
+                    own = of_seed(plans[task], sound_n, seed)
+                    found.append(heard(tasks, own, SOUND[name], seed, Path(folder) / f"{name}, {task}"))
+            tasks.forget()
+    rows = [defect_row(plant, defects[plant.name], n) for plant in plants()]
+    return rows + [quiet_row(*key, found, sound_n) for key, found in sound.items()]
 
 
-def quiet_row(name: str, task: str, found: list[list[str]]) -> dict[str, Any]:
+def defect_row(plant: Plant, found: list[Asked], n: int) -> dict[str, Any]:
+    """One row: what was planted, what the report says of seed 0, and how many seeds have it in their interval."""
+    value, low, high = found[0].said
+    inside = sum(a.said[1] <= plant.size <= a.said[2] for a in found)
+    return {
+        "planted": plant.name,
+        "task": plant.task,
+        "the report's measure": plant.measure,
+        "true size": round(plant.size, 3),
+        "estimate": round(value, 3),
+        "low": round(low, 3),
+        "high": round(high, 3),
+        "recovered": "yes" if low <= plant.size <= high else "no",
+        "seeds": f"true size inside in {inside} of {len(found)}",
+        "different data": different(found, n),
+    }
+
+
+def quiet_row(name: str, task: str, found: list[Asked], n: int) -> dict[str, Any]:
     """One row: how many seeds have no alarm, and what kinds the others have."""
-    quiet, seeds = sum(not alarms for alarms in found), len(found)
+    quiet, seeds = sum(not a.alarms for a in found), len(found)
     low, high = wilson(quiet, seeds)
-    kinds = Counter(re.split(r"[\d:]", alarm)[0].strip() for alarms in found for alarm in alarms)
-    heard = f" (alarms: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common(4))})" if kinds else ""
+    kinds = Counter(re.split(r"[\d:]", alarm)[0].strip() for a in found for alarm in a.alarms)
+    loud = f" (alarms: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common(4))})" if kinds else ""
     return {
         "planted": f"nothing: {name}",
         "task": task,
@@ -226,5 +252,11 @@ def quiet_row(name: str, task: str, found: list[list[str]]) -> dict[str, Any]:
         "low": round(float(low), 3),
         "high": round(float(high), 3),
         "recovered": "yes" if quiet >= 0.95 * seeds else "no",
-        "seeds": f"no alarm in {quiet} of {seeds}{heard}",
+        "seeds": f"no alarm in {quiet} of {seeds}{loud}",
+        "different data": different(found, n),
     }
+
+
+def different(found: list[Asked], n: int) -> str:
+    """How many seeds were asked something else, and what."""
+    return f"{len({a.data for a in found})} of {len(found)} seeds: samples s x {n} on, text s mod {TEXTS}"

@@ -29,6 +29,8 @@ SHORT = 0.05
 """The fall lies beyond this share of the trials: a handful at the very shortest distance is no level to fall from."""
 LEAST_LEVEL = 0.1
 """A fall is looked for only where accuracy at the shortest distances is surely a tenth of the way from the floor to 1."""
+BLOCK = 64
+"""Replicates fitted at a time: their arrays fit into a cache."""
 FEWEST = 10
 """Trials that a bin of the curve needs; smaller bins join their neighbour."""
 
@@ -47,7 +49,8 @@ class DistanceBin:
 class Reach:
     """Effective reach of one model, task and format, in tokens.
 
-    tokens, low, high: None for "beyond the longest distance tested" (`longest`). between: the distances of the neighbouring
+    tokens, high: None for "beyond the longest distance tested" (`longest`), which is said where the samples allow that there is
+    no fall; low: its 95 % lower bound then, None where that is beyond, too. between: the distances of the neighbouring
     cells on both sides of the fall. refused: why there is no reach.
     """
 
@@ -67,9 +70,8 @@ class Reach:
         beyond = f"beyond the longest distance tested ({self.longest} tokens)"
         if self.tokens is None:
             return beyond if self.low is None else f"{beyond}; 95 % lower bound {self.low:.0f}"
-        high = f"{self.high:.0f}" if self.high is not None else f"beyond {self.longest}"
         between = f", the fall lies between cells at {self.between[0]} and {self.between[1]}" if self.between else ""
-        return f"{self.tokens:.0f} tokens ({self.low:.0f}–{high}{between})"
+        return f"{self.tokens:.0f} tokens ({self.low:.0f}–{self.high:.0f}{between})"
 
 
 def reaches(data: Measured) -> list[Reach]:
@@ -95,13 +97,13 @@ def fall(
     point, replicates = found[0], found[1:]
     low, high = percentile_bounds(replicates, n)
     curve = _curve(distance, fits)
-    if math.isinf(point):
-        return None, None if math.isinf(low) else low, None, None, curve
     below, above = cells[cells <= point], cells[cells > point]
-    left = below[-1] if len(below) else distance[0]
-    right = above[0] if len(above) else distance[-1]
-    low, high = min(low, float(left)), max(high, float(right))
-    return point, low, None if math.isinf(high) else high, (round(float(left)), round(float(right))), curve
+    left = float(below[-1] if len(below) else distance[0])
+    right = float(above[0] if len(above) else distance[-1])
+    if math.isinf(point) or math.isinf(high):  # no fall at all is among what the samples allow
+        low = low if math.isinf(point) else min(low, left)
+        return None, None if math.isinf(low) else low, None, None, curve
+    return point, min(low, left), max(high, right), (round(left), round(right)), curve
 
 
 def _reach(data: Measured, where: Where, context_length: int) -> Reach:
@@ -188,22 +190,8 @@ def _falls(
     r, s = (x.ravel() for x in np.meshgrid(places, STEEPNESS, indexing="ij"))
     with np.errstate(over="ignore"):
         g = 1 / (1 + (distance[:, None] / r) ** s)  # (n_distances, n_shapes)
-    t0, k0 = trials.sum(axis=1, keepdims=True), hits.sum(axis=1, keepdims=True)
-    t1, t2, k1 = trials @ g, trials @ (g * g), hits @ g
-    spread, shared = t2 - t1 * t1 / t0, k1 - k0 * t1 / t0
-    c = np.where(spread > 1e-9 * t0, shared / np.maximum(spread, 1e-9), 0.0)
-    b = (k0 - c * t1) / t0
-    under = b < 0  # no accuracy below zero: refit without the constant
-    b, c = np.where(under, 0.0, b), np.where(under, k1 / np.maximum(t2, 1e-9), c)
-    gain = np.where(c > 0, 2 * b * k0 + 2 * c * k1 - b * b * t0 - 2 * b * c * t1 - c * c * t2, -np.inf)
-    best = gain.argmax(axis=1)
-    # a step anywhere between two tested distances fits equally well: take the middle of the tie
-    ties = gain >= gain.max(axis=1, keepdims=True) - 1e-6 * t0
-    same = ties & (s == s[best][:, None])
-    row = np.arange(len(best))
-    b, c, s = b[row, best], c[row, best], s[best]
-    r = np.exp((same * np.log(r)).sum(axis=1) / same.sum(axis=1))
-    c = np.where(np.isfinite(gain[row, best]), c, 0.0)
+    parts = [slice(lo, lo + BLOCK) for lo in range(0, len(hits), BLOCK)]
+    b, c, r, s = np.concatenate([_best(hits[rows], trials[rows], g, r, s) for rows in parts], axis=1)
     with np.errstate(over="ignore"):
         level = b + c / (1 + (distance[0] / r) ** s)
     share = (floor + (level - floor) / 2 - b) / np.where(c > 0, c, 1)
@@ -211,6 +199,23 @@ def _falls(
     d = r * (1 / np.where(falls, share, 0.5) - 1) ** (1 / s)
     found = np.where(falls & (d <= distance[-1]), d, np.inf)
     return found, (float(b[0]), float(c[0]), float(r[0]), float(s[0]))
+
+
+def _best(hits: np.ndarray, trials: np.ndarray, g: np.ndarray, r: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """(4, n_replicates) b, c, r, s of the best shapes; c is 0 where none falls. g: (n_distances, n_shapes); r, s: (n_shapes,)."""
+    t0, k0 = trials.sum(axis=1, keepdims=True), hits.sum(axis=1, keepdims=True)
+    t1, t2, k1 = trials @ g, trials @ (g * g), hits @ g
+    spread, c = t2 - t1 * t1 / t0, k1 - k0 * t1 / t0
+    c = np.where(spread > 1e-9 * t0, c / np.maximum(spread, 1e-9), 0.0)
+    b = (k0 - c * t1) / t0
+    under = b < 0  # no accuracy below zero: refit without the constant
+    b, c = np.where(under, 0.0, b), np.where(under, k1 / np.maximum(t2, 1e-9), c)
+    gain = np.where(c > 0, b * k0 + c * k1, -np.inf)  # what least squares gains over nothing, at its own b and c
+    best, row = gain.argmax(axis=1), np.arange(len(gain))
+    # a step anywhere between two tested distances fits equally well: take the middle of the tie
+    same = (gain >= gain[row, best][:, None] - 1e-6 * t0) & (s == s[best][:, None])
+    middle = np.exp((same @ np.log(r)) / same.sum(axis=1))
+    return np.stack([b[row, best], np.where(np.isfinite(gain[row, best]), c[row, best], 0.0), middle, s[best]])
 
 
 def _curve(distance: np.ndarray, fit: tuple[float, float, float, float]) -> tuple[tuple[float, float], ...]:

@@ -192,17 +192,16 @@ class SpreadUnit(Unit):
 
     Every unit has samples of its own, where models are asked the same ones everywhere: what is luck in one is not in all.
 
-    cells: the depth that stands for tasks without one, and the number of samples. begin: index of the first sample.
+    cells: the depth that stands for tasks without one, and the number of samples.
     """
 
     moves: bool = True
-    begin: int = 0
 
     def factors(self) -> list[Factors]:
         """Every sample, each at its own depth."""
         ((middle, n),) = self.cells
         depths = [((i + 1) * GOLDEN) % 1 if self.moves else middle for i in range(n)]
-        return [Factors(self.formats, self.length, depths[i], self.begin + i, self.control) for i in range(n)]
+        return [Factors(self.formats, self.length, depths[i], self.first + i, self.control) for i in range(n)]
 
 
 def cheat(
@@ -214,8 +213,8 @@ def cheat(
     """
     moves, tokenizer = tasks.made[unit.task].axes.depth, tasks.materials.tokenizer
     begin = seed_of("cheating", unit.label) % LESSONS_AFTER
-    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), moves, begin)
-    taught = replace(spread, begin=begin + LESSONS_AFTER)
+    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), begin, moves)
+    taught = replace(spread, first=begin + LESSONS_AFTER)
     lessons = learned(
         [Item(episode, query) for episode in map(tasks.made[unit.task].episode, taught.factors()) for query in episode.queries],
         tokenizer,

@@ -29,13 +29,17 @@ FIT_SAMPLES = 24
 
 @dataclass(frozen=True)
 class Unit:
-    """Cells that differ only in depth: scored together, stored in one file. cells: (depth, samples), ascending depth."""
+    """Cells that differ only in depth: scored together, stored in one file. cells: (depth, samples), ascending depth.
+
+    first: index of the first sample; studies that must not share a sample begin at different ones.
+    """
 
     task: str
     formats: Formats
     length: int
     control: str
     cells: tuple[tuple[float, int], ...]
+    first: int = 0
 
     @property
     def label(self) -> str:
@@ -52,7 +56,8 @@ class Unit:
 
     def factors(self) -> list[Factors]:
         """Every sample of every cell, in the order of scoring."""
-        return [Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in range(n)]
+        own = range(self.first, self.first + max(n for _, n in self.cells))
+        return [Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in own[:n]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,11 @@ class TaskSet:
             self._kept[unit] = episodes
             self._kept_tokens += tokens
         return episodes
+
+    def forget(self) -> None:
+        """Drop the episodes in memory: nobody will be asked the same again."""
+        self._kept.clear()
+        self._kept_tokens = 0
 
     def facts(self, unit: Unit) -> dict[str, Any]:
         """Everything that the episodes of a unit depend on."""

@@ -59,6 +59,7 @@ def run_plan(
             "name": subject.name,
             "changes": subject.changes,
             "factor": subject.factor_at(unit.length),
+            **({"first": unit.first} if unit.first else {}),
         }
         for unit in plan.units
     ]

@@ -134,7 +134,7 @@ def test_scores_of_a_printed_text(tasks):
 
 
 def test_depth_is_even_over_the_samples_of_a_unit():
-    unit = SpreadUnit("t", PROSE, 100, "none", ((0.5, 200),), True, 7)
+    unit = SpreadUnit("t", PROSE, 100, "none", ((0.5, 200),), 7)
     depths = sorted(f.depth for f in unit.factors())
     assert np.abs(np.array(depths) - (np.arange(200) + 0.5) / 200).max() < 0.02
     assert [f.index for f in unit.factors()] == list(range(7, 207))

@@ -1,10 +1,25 @@
 """Planted models through the whole pipeline: the report says the defect with its size, and nothing of sound models."""
 
+import numpy as np
 import pytest
 
-from benchmarks.planted import SOUND, grid_of, loud, plants, quiet_row, recovered, task_set
+from benchmarks.planted import (
+    SOUND,
+    Asked,
+    data_of,
+    defect_row,
+    grid_of,
+    heard,
+    of_seed,
+    plants,
+    quiet_row,
+    records_of,
+    recovered,
+    task_set,
+)
 from lcprobe.probing.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
 from lcprobe.probing.scoring import Item
+from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors, Formats
 
 PLANTS = {plant.name: plant for plant in plants()}
@@ -40,30 +55,78 @@ def test_defects_are_where_they_are_planted(asked):
     assert all(s.exact for s in Planted(blind_to_uuids(1.0), tok).score(items(asked, "hex", "single", 20)))
 
 
+SIZES = {
+    "sees the last 150 tokens": 150,
+    "sees the last 600 tokens": 600,
+    "sees the last 300 tokens": 300,
+    "forgets half every 100 tokens": 100,
+    "forgets half every 400 tokens": 400,
+    "forgets half every 200 tokens": 200,
+    "finds 0, else 0.9, in the middle": 0.9,
+    "finds 0, else 0.9, of UUIDs": 0.9,
+    "finds 0.6, else 0.9, in the middle": 0.3,
+    "finds 0.6, else 0.9, of UUIDs": 0.3,
+}
+
+
 @pytest.mark.parametrize(
-    "name", [name if i % 3 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(PLANTS)]
+    ("name", "size"),
+    [pair if i % 3 == 0 else pytest.param(*pair, marks=pytest.mark.slow) for i, pair in enumerate(SIZES.items())],
 )
-def test_the_report_recovers_the_defect_with_its_size(asked, name, tmp_path):
-    """One interval in twenty misses by design: six of eight seeds or more."""
-    row = recovered(asked, PLANTS[name], 40, tmp_path, 8)
-    assert int(row["seeds"].split()[4]) >= 6, row
-    assert row["recovered"] == ("yes" if row["low"] <= row["true size"] <= row["high"] else "no")
-    assert row["high"] - row["low"] < max(0.35, 0.5 * row["true size"]), "an interval that says something"
+def test_the_report_recovers_the_defect_with_its_size(asked, name, size, tmp_path):
+    """One interval in twenty misses by design: six of eight seeds or more. Estimates lie around the size, none at twice it."""
+    found = [recovered(asked, PLANTS[name], 40, seed, tmp_path) for seed in range(8)]
+    values, lows, highs = np.array([a.said for a in found]).T
+    assert ((lows <= size) & (size <= highs)).sum() >= 6, found
+    assert np.abs(np.log(np.median(values) / size)) < 0.2
+    assert (np.abs(np.log(values / size)) < 0.7).all()
+    assert (highs - lows < max(0.35, 0.5 * size)).all(), "intervals that say something"
+    assert len({a.data for a in found}) == 8
+    assert len({a.said for a in found}) >= 6, "eight data sets, not one eight times"
+
+
+def test_every_plant_is_tested_at_its_own_size():
+    assert {name: plant.size for name, plant in PLANTS.items()} == pytest.approx(SIZES)
+
+
+def test_rows_count_the_seeds_that_hold_the_size():
+    found = [Asked("a", (160.0, 140.0, 180.0)), Asked("b", (170.0, 151.0, 190.0)), Asked("b", (150.0, 149.0, 151.0))]
+    row = defect_row(PLANTS["sees the last 150 tokens"], found, 40)
+    assert (row["estimate"], row["low"], row["high"], row["recovered"]) == (160.0, 140.0, 180.0, "yes")
+    assert row["seeds"] == "true size inside in 2 of 3"
+    assert row["different data"].startswith("2 of 3 seeds: samples s x 40 on")
+    assert defect_row(PLANTS["sees the last 150 tokens"], found[1:], 40)["recovered"] == "no"
+
+
+def test_a_seed_is_asked_its_own_samples_and_says_which(asked, tmp_path):
+    plan = grid_of(asked, "single", 5)
+    store = Store(tmp_path)
+    tables = [records_of(asked, of_seed(plan, 5, seed), perfect, seed, store) for seed in range(3)]
+    assert [sorted(set(t["index"].to_pylist())) for t in tables] == [list(range(s * 5, s * 5 + 5)) for s in range(3)]
+    for column in ("episode", "haystack_start", "answer"):
+        ours = [set(t[column].to_pylist()) for t in tables]
+        assert not ours[0] & ours[1]
+        assert not ours[1] & ours[2]
+    again = records_of(asked, of_seed(plan, 5, 1), perfect, 1, Store(tmp_path / "again"))
+    assert data_of(again) == data_of(tables[1]) != data_of(tables[2])
 
 
 @pytest.mark.parametrize("task", ["single", "formats"])
 def test_sound_models_raise_no_alarm(asked, task, tmp_path):
-    """Every seed through the whole pipeline. At 5 % more than four of twenty are one case in 400."""
+    """Every seed through the whole pipeline, on samples of its own. At 5 % more than four of twenty are one case in 400."""
     plan = grid_of(asked, task, 25)
-    assert loud(asked, plan, perfect, range(3), tmp_path / "perfect") == [[], [], []]
-    found = [alarms for alarms in loud(asked, plan, noise(0.7), range(20), tmp_path / "noise") if alarms]
-    assert len(found) <= 4, found
+    quiet = [heard(asked, of_seed(plan, 25, seed), perfect, seed, tmp_path / "perfect") for seed in range(3)]
+    assert [a.alarms for a in quiet] == [(), (), ()]
+    found = [heard(asked, of_seed(plan, 25, seed), noise(0.7), seed, tmp_path / "noise") for seed in range(20)]
+    assert sum(bool(a.alarms) for a in found) <= 4, found
+    assert len({a.data for a in quiet + found}) == 20, "the perfect one is asked what the noisy one is"
 
 
 def test_a_defect_is_an_alarm_and_counted_as_one(asked, tmp_path):
-    found = loud(asked, grid_of(asked, "single", 25), blind_middle(0.9, 0.1), range(2), tmp_path)
-    assert all(any(alarm.startswith("lost in the middle") for alarm in alarms) for alarms in found)
-    row = quiet_row("a defect", "single", [*found, []])
+    plan = grid_of(asked, "single", 25)
+    found = [heard(asked, of_seed(plan, 25, seed), blind_middle(0.9, 0.1), seed, tmp_path) for seed in range(2)]
+    assert all(any(alarm.startswith("lost in the middle") for alarm in a.alarms) for a in found)
+    row = quiet_row("a defect", "single", [*found, Asked("none")], 25)
     assert (row["estimate"], row["recovered"]) == (0.333, "no")
     assert row["seeds"].startswith("no alarm in 1 of 3 (alarms: ")
     assert "lost in the middle" in row["seeds"]
@@ -72,5 +135,7 @@ def test_a_defect_is_an_alarm_and_counted_as_one(asked, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_no_alarm_in_95_percent_of_200_seeds_through_the_whole_pipeline(asked, name, tmp_path):
-    found = loud(asked, grid_of(asked, "single", 30), SOUND[name], range(200), tmp_path)
-    assert sum(not alarms for alarms in found) >= 190
+    plan = grid_of(asked, "single", 30)
+    found = [heard(asked, of_seed(plan, 30, seed), SOUND[name], seed, tmp_path) for seed in range(200)]
+    assert sum(not a.alarms for a in found) >= 190
+    assert len({a.data for a in found}) == 200
