@@ -4,6 +4,7 @@ First what limits everything else (matched data, parameters, tuning, seeds, task
 Where a task has several formats a sentence speaks of the first one planned and counts the others.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ TEXT = "Plain text"
 FORMATS, MODELS = "Formats", "Models against each other"
 TOPICS = (FIRST, ACQUIRED, LENGTH, POSITION, DISTANCE, TEXT, FORMATS, MODELS)
 REACHED = 0.90
+MANY_PAIRS = 20
+"""Pairs of models above which only those that differ have a sentence each."""
 
 
 def summary(results: Results) -> list[Sentence]:
@@ -167,8 +170,13 @@ def _formats(results: Results) -> Iterator[Sentence]:
 
 def _models(results: Results) -> Iterator[Sentence]:
     tests = results.of("model")
-    for task, subject in dict.fromkeys((c.task, c.subject) for c in tests):
+    pairs = list(dict.fromkeys((c.task, c.subject) for c in tests))
+    unresolved: Counter[str] = Counter()
+    for task, subject in pairs:
         own = [c for c in tests if (c.task, c.subject) == (task, subject)]
+        if len(pairs) > MANY_PAIRS and not any(c.resolved for c in own):
+            unresolved[task] += 1
+            continue
         first = [c for c in own if c.format == own[0].format]
         contexts = {run.context_length for run in results.study.runs}
         named = [c for c in first if c.length in contexts] or first[:1]
@@ -180,6 +188,9 @@ def _models(results: Results) -> Iterator[Sentence]:
         text += f"{counts['higher']}, lower in {counts['lower']}, not resolved in {counts['no difference resolved']}, "
         text += f"not testable in {len(own) - sum(counts.values())} of {len(own)}."
         yield Sentence(MODELS, text, subject=f"{subject} on {task}")
+    for task, n in unresolved.items():
+        text = f"{task}: in {n} other pairs of models no difference is resolved at any length; the table of contrasts lists them."
+        yield Sentence(MODELS, text, subject=task)
 
 
 def _seed_text(contrast: Contrast) -> str:

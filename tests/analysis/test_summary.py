@@ -102,3 +102,18 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
 def test_control_characters_never_reach_a_terminal():
     sentences = said([run("a\x1b[31m\nb")])
     assert not any("\x1b" in s.text or "\n" in s.text for s in sentences)
+
+
+def test_of_many_pairs_only_those_that_differ_have_a_sentence(monkeypatch):
+    runs = [run(name) for name in "abc"]
+    table = records({"a": flat(0.9), "b": flat(0.9), "c": flat(0.3)}, CELLS)
+    results = analysed(study(runs, [task("single")], CELLS), table)
+    before = [s.text for s in summary(results) if s.topic == "Models against each other"]
+    monkeypatch.setattr("lcprobe.analysis.summary.MANY_PAIRS", 0)
+    after = [s.text for s in summary(results) if s.topic == "Models against each other"]
+    differ = {(c.task, c.subject) for c in results.of("model") if c.resolved}
+    pairs = {(c.task, c.subject) for c in results.of("model")}
+    assert 0 < len(differ) < len(pairs) == len(before)
+    assert set(after[: len(differ)]) < set(before)
+    assert [t for t in after if "other pairs" in t] == after[len(differ) :]
+    assert sum(int(t.split(": in ")[1].split()[0]) for t in after[len(differ) :]) == len(pairs) - len(differ)
