@@ -6,6 +6,7 @@ Speeds are ratios taken in one run: machines differ, and the same machine differ
 import json
 import platform
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -85,13 +86,17 @@ def main(arguments: list[str]) -> int:
         unknown = set(options) - set(module.OPTIONS)
         if unknown and len(names) == 1:
             raise ConfigError(sorted(unknown)[0], options[sorted(unknown)[0]], " | ".join(module.OPTIONS))
+        begin = time.process_time()
         rows: list[dict[str, Any]] = module.measure({k: v for k, v in options.items() if k in module.OPTIONS})
+        used = round(time.process_time() - begin)
         print_rows(rows, module.TITLE)
+        notes = module.notes(rows) if hasattr(module, "notes") else []  # what a reader of the numbers must know
+        print("\n".join(notes))
         today = datetime.now(UTC).date().isoformat()
-        facts = {"device": device_name(), "date": today, "python": platform.python_version(), **versions()}
+        facts = {"device": device_name(), "date": today, "CPU seconds": used, "python": platform.python_version(), **versions()}
         kind = "gpu" if torch.cuda.is_available() else "cpu"
         path = Path(__file__).parent / "results" / f"{name}-{kind}.json"
-        write_json(path, {"title": module.TITLE, **facts, "rows": rows})
+        write_json(path, {"title": module.TITLE, **facts, "notes": notes, "rows": rows})
         print(json.dumps(facts))
         print(f"written: benchmarks/results/{path.name}")
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
-from lcprobe.analysis.intervals import clustered_wilson
+from lcprobe.analysis.intervals import clustered_wilson, effective_trials
 
 
 class Format(NamedTuple):
@@ -89,8 +89,13 @@ class Slice:
     def estimate(self) -> Estimate:
         """Mean over all cells, with Wilson's interval for as many trials as the samples are worth."""
         hits, trials = self.hits.sum(axis=0), self.trials.sum(axis=0)
-        low, high = clustered_wilson(hits, trials)
+        low, high = map(float, clustered_wilson(hits, trials))
         return Estimate(int(hits.sum()), int(trials.sum()), len(self.index), low, high)
+
+    @property
+    def worth(self) -> float:
+        """How many independent trials it is worth."""
+        return float(effective_trials(self.hits.sum(axis=0), self.trials.sum(axis=0)))
 
     def only(self, depths: Sequence[float]) -> "Slice":
         """The same samples at some of the depths."""
@@ -229,7 +234,7 @@ def _cell(where: Where, panel: Panel | None, length: int, depth: float, planned:
     i, j = panel.lengths.index(length), panel.depths.index(depth)
     hits, trials = panel.hits[i, j], panel.trials[i, j]
     n = int(trials.sum())
-    low, high = clustered_wilson(hits, trials) if n else (None, None)
+    low, high = map(float, clustered_wilson(hits, trials)) if n else (None, None)
     means = {name: float(t[i, j] / c[i, j]) if c[i, j] else None for name, (t, c) in panel.scores.items()}
     failed = int(panel.failed[i, j].sum())
     return Cell(where, length, depth, planned, int((trials > 0).sum()), int(hits.sum()), n, failed, low, high, means)

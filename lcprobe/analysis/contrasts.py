@@ -24,9 +24,10 @@ from itertools import combinations
 import numpy as np
 
 from lcprobe.analysis.cells import Estimate, Format, Measured, Refused, Slice, Where
+from lcprobe.analysis.differences import difference_bounds, welch_bounds
 from lcprobe.analysis.extrapolation import base_length, floor_or_ceiling
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
-from lcprobe.analysis.intervals import difference_bounds, exchanged, holm, sign_flip, welch_bounds
+from lcprobe.analysis.intervals import exchanged, holm, sign_flip
 
 ALPHA = 0.05
 AS_TRAINED = "none"
@@ -123,15 +124,15 @@ def tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice) 
         hits = part.hits.sum(axis=0)[np.isin(part.index, shared, assume_unique=True)]
         whole += int(coefficient * scale) * hits
     difference = whole / scale
-    low, high = difference_bounds(difference, float(max(abs(c) for c in coefficients)))
+    low, high = difference_bounds(difference)
     return replace(
         blank,
         samples=len(shared),
         first=_joined([part for _, part in first]).estimate,
         second=second.estimate,
         difference=float(difference.mean()),
-        low=low,
-        high=high,
+        low=float(low),
+        high=float(high),
         p=sign_flip(whole),
     )
 
@@ -285,5 +286,6 @@ def _pooled(parts: list[Slice | Refused]) -> Slice | Refused:
 def _over_seeds(sides: list[list[Slice | Refused]]) -> tuple[float, float] | None:
     if min(len(side) for side in sides) < 2:
         return None
-    a, b = ([part.estimate.value for part in side if isinstance(part, Slice)] for side in sides)
-    return welch_bounds(a, b)
+    groups = [[part for part in side if isinstance(part, Slice)] for side in sides]
+    a, b = ([part.value for part in group] for group in groups)
+    return welch_bounds(a, b, *(float(np.mean([part.worth for part in group])) for group in groups))

@@ -244,5 +244,5 @@ def _bins(distance: np.ndarray, sample: np.ndarray, hit: np.ndarray, n_samples: 
 
 def _estimate(sample: np.ndarray, hit: np.ndarray, rows: np.ndarray, n_samples: int) -> Estimate:
     hits, trials = (np.bincount(sample[rows], w, minlength=n_samples) for w in (hit[rows], np.ones(len(hit))[rows]))
-    low, high = clustered_wilson(hits, trials)
+    low, high = map(float, clustered_wilson(hits, trials))
     return Estimate(int(hits.sum()), int(trials.sum()), int((trials > 0).sum()), low, high)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcprobe.analysis.cells import Estimate, Measured, Refused, Slice, Where
-from lcprobe.analysis.intervals import ratio_bounds, wilson
+from lcprobe.analysis.differences import ratio_bounds
+from lcprobe.analysis.intervals import wilson
 
 SHARE_OF_BASE = 0.85
 FLOOR, CEILING = 0.05, 0.95
@@ -105,8 +106,7 @@ def _ratio(part: Slice | Refused, base: Slice | Refused) -> Ratio | None:
     if isinstance(part, Refused) or isinstance(base, Refused) or not base.hits.any():
         return None
     shared = np.intersect1d(part.index, base.index, assume_unique=True)
-    unit = 1 / min(int(side.trials[:, 0].sum()) for side in (part, base))
-    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared), unit)
+    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared))
     return Ratio(part.value / base.value, low, high)
 
 

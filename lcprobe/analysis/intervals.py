@@ -2,17 +2,18 @@
 
 A cluster is a sample (`index`): it owns its haystack window, key and value, and is asked again in every cell and model, so
 resampling and pairing are by sample. Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 se);
-Korn & Graubard 1998 (effective sample size); Bonett & Price 2012 (paired differences); Fieller 1954 (ratios); Hesterberg 2015,
-arXiv 1411.5279 (expanded percentile interval); Fisher's sign-flip randomisation; Holm 1979. numpy and math only, and no generator
-state: the same names give the same draws.
+Korn & Graubard 1998 (effective sample size); Hesterberg 2015, arXiv 1411.5279 (expanded percentile interval); Fisher's sign-flip
+randomisation; Holm 1979. numpy and math only, and no generator state: the same names give the same draws. Intervals of
+differences and ratios are in differences.py.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.polynomial import Chebyshev
 
 from lcprobe.seeds import Stream
 
@@ -22,8 +23,6 @@ LARGE = 400
 """Degrees of freedom from which Student's t is taken for normal: within half a per cent."""
 ENOUGH = 250
 """Samples from which a 95 % interval of one cell covers 93 to 97 % at every share from .02 to .98 (benchmarks/coverage.py)."""
-MOST_RATIO = 1e4
-"""A ratio that may be larger is said to have no upper bound."""
 Bounds = tuple[float, float]
 
 
@@ -42,39 +41,46 @@ def wilson(k: Any, n: Any, z: float = Z95) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def effective_trials(hits: np.ndarray, trials: np.ndarray) -> float:
-    """How many independent trials the (n,) clusters are worth: trials / design effect, never more than there are.
+def effective_trials(hits: np.ndarray, trials: np.ndarray) -> Any:
+    """How many independent trials clusters are worth: trials / design effect, never more than there are. (..., n) -> (...,).
 
     The design effect is itself an estimate, and where few clusters make up the variance (shares near 0 or 1) a poor one: by
     chance low together with the share, so that the interval misses. Student's t with the degrees of freedom of that variance
     (Satterthwaite 1946, from the kurtosis of the clusters) in place of z makes up for it. Where every trial has the same
     outcome nothing can be learnt about the correlation inside clusters, and only the clusters count.
     """
-    hits, trials = hits[trials > 0].astype(float), trials[trials > 0].astype(float)
-    n, clusters = trials.sum(), len(trials)
-    if clusters == 0 or trials.max() <= 1:
-        return float(n)
-    p = hits.sum() / n
-    if p in (0.0, 1.0) or clusters == 1:
-        return float(clusters)
-    squares = (hits - p * trials) ** 2
-    variance = clusters / (clusters - 1) * squares.sum() / n**2
-    worth = n / max(1.0, variance / (p * (1 - p) / n))
-    return float(worth * (Z95 / t_quantile(0.975, _freedom(squares))) ** 2)
+    hits, trials = np.broadcast_arrays(np.asarray(hits, float), np.asarray(trials, float))
+    n, clusters = trials.sum(axis=-1), (trials > 0).sum(axis=-1)
+    p = hits.sum(axis=-1) / np.maximum(n, 1)
+    squares = (hits - p[..., None] * trials) ** 2
+    variance = clusters / np.maximum(clusters - 1, 1) * squares.sum(axis=-1) / np.maximum(n, 1) ** 2
+    worth = n / np.maximum(1.0, variance * n / np.maximum(p * (1 - p), 1e-12))
+    worth = worth * (Z95 / t975(freedom(squares, clusters))) ** 2
+    same = (p == 0) | (p == 1) | (clusters == 1)
+    return np.where((clusters == 0) | (trials.max(axis=-1) <= 1), n, np.where(same, clusters, worth))[()]
 
 
-def _freedom(squares: np.ndarray) -> int:
-    """Degrees of freedom of a variance made of (n,) squared deviations: 2 mean^2 / variance of it, 2 .. LARGE."""
-    known = float(np.sum(squares**2) / max(squares.sum(), 1e-12) ** 2) - 1 / len(squares)
-    return max(2, min(round(2 / known), LARGE)) if known > 2 / LARGE else LARGE
+def freedom(squares: np.ndarray, n: Any) -> np.ndarray:
+    """(...,) degrees of freedom of variances made of n squared deviations (..., n): 2 mean^2 / their variance, 2 .. LARGE."""
+    known = np.sum(squares**2, axis=-1) / np.maximum(squares.sum(axis=-1), 1e-12) ** 2 - 1 / np.maximum(n, 1)
+    return np.where(known > 2 / LARGE, np.clip(np.rint(2 / np.maximum(known, 1e-12)), 2, LARGE), LARGE)
 
 
-def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> Bounds:
-    """Wilson's bounds for (n,) clusters of successes and trials; the plain interval where each cluster is one trial."""
-    n = trials.sum()
-    worth = effective_trials(hits, trials)
-    low, high = wilson(hits.sum() / n * worth if n else 0.0, worth)
-    return float(low), float(high)
+def t975(df: Any) -> Any:
+    """97.5 % quantiles of Student's t at degrees of freedom of any shape, 1 .. infinity, to eight digits."""
+    return np.exp(_log_t975()(1 / np.asarray(df, float)))
+
+
+@lru_cache
+def _log_t975() -> Chebyshev:
+    """Over 1 / degrees of freedom, 0 .. 1."""
+    return Chebyshev.interpolate(lambda us: [math.log(t_quantile(0.975, 1 / u)) for u in us], 20, [0, 1])
+
+
+def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's bounds for clusters of successes and trials, (..., n) -> two (...,); plain where each is one trial."""
+    n, worth = np.sum(trials, axis=-1), effective_trials(hits, trials)
+    return wilson(np.sum(hits, axis=-1) / np.maximum(n, 1) * worth, worth)
 
 
 def binomial_tail(k: int, n: int, p: float) -> float:
@@ -128,61 +134,6 @@ def percentile_bounds(replicates: np.ndarray, n: int) -> Bounds:
     ranked = np.sort(replicates)
     last = len(ranked) - 1
     return float(ranked[math.floor(tail * last)]), float(ranked[math.ceil((1 - tail) * last)])
-
-
-def difference_bounds(difference: np.ndarray, unit: float = 1.0) -> Bounds:
-    """95 % bounds of a mean difference of shares; difference: (n,) per cluster, in -1 .. 1. unit: most that one trial changes.
-
-    Bonett & Price's interval carried over to clusters: two are added, changed by one unit up and one down, and Student's t is
-    taken with the degrees of freedom of the variance. Without them few changed clusters make a variance that is too small by
-    chance: a bootstrap covers 85 % for a share of .02 in 50 clusters. Where all clusters agree the bounds are at least what
-    Wilson allows for a change never seen in n clusters.
-    """
-    low, high = _mean_bounds(difference, unit)
-    return max(-1.0, low), min(1.0, high)
-
-
-def ratio_bounds(top: np.ndarray, bottom: np.ndarray, unit: float = 1.0) -> Bounds:
-    """95 % bounds of mean(top) / mean(bottom); both (n,) shares per cluster. unit: as of their difference.
-
-    Fieller's set: every r for which the bounds of top - r x bottom hold zero. So they hold 1 if and only if the bounds of the
-    difference hold 0, and the two never contradict each other. Unbounded above when the bottom may be zero.
-    """
-    if not bottom.any():
-        return 0.0, math.inf
-
-    def side(r: float) -> int:
-        low, high = _mean_bounds(top - r * bottom, unit * max(1.0, r))
-        return -1 if low > 0 else 1 if high < 0 else 0  # r is too small, too large, or held
-
-    value = float(top.mean() / bottom.mean())
-    most = max(2.0, 2 * value)
-    while side(most) == 0 and most < MOST_RATIO:
-        most *= 2
-    low = 0.0 if side(0.0) == 0 else _edge(0.0, value, lambda r: side(r) < 0)
-    return low, math.inf if most >= MOST_RATIO else _edge(value, most, lambda r: side(r) <= 0)
-
-
-def _edge(low: float, high: float, before: Callable[[float], bool]) -> float:
-    """Where `before` ends to hold between low and high, by bisection."""
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if before(middle) else (low, middle)
-    return (low + high) / 2
-
-
-def _mean_bounds(values: np.ndarray, unit: float) -> Bounds:
-    n = len(values)
-    if n < 2:
-        return -math.inf, math.inf
-    more = np.concatenate([values, [unit, -unit]])
-    squares = (more - more.mean()) ** 2
-    half = t_quantile(0.975, _freedom(squares)) * math.sqrt(squares.sum() / (n + 2) / (n + 1))
-    low, high = float(more.mean()) - half, float(more.mean()) + half
-    if np.all(values == values[0]):
-        slack = float(wilson(0, n)[1])
-        low, high = min(low, float(values[0]) - slack), max(high, float(values[0]) + slack)
-    return low, high
 
 
 def sign_flip(difference: np.ndarray) -> float:
@@ -271,18 +222,6 @@ def t_quantile(p: float, df: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _t_cdf(middle, df) < p else (low, middle)
     return (low + high) / 2
-
-
-def welch_bounds(a: Sequence[float], b: Sequence[float]) -> Bounds:
-    """95 % bounds of mean(a) - mean(b) for two groups of at least two runs each (Welch 1947): the level of training seeds."""
-    x, y = np.asarray(a, float), np.asarray(b, float)
-    u, v = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
-    mean = float(x.mean() - y.mean())
-    if u + v == 0:
-        return mean, mean
-    df = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1))
-    half = t_quantile(0.975, float(df)) * math.sqrt(u + v)
-    return mean - half, mean + half
 
 
 @lru_cache(maxsize=4096)

@@ -52,10 +52,12 @@ METHODS = (
     "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
     "model. They are the clusters of every interval and the pairs of every test.",
     "Shares: Wilson intervals; where a sample is asked several times (a mean over cells, several questions), with as many "
-    "trials as its samples are worth. Differences: Student's t over samples, with one changed sample added each way "
-    "(Bonett & Price 2012), and never narrower than Wilson's interval where all samples agree. Ratios: every value that the "
-    "interval of the difference allows (Fieller). Reach and half-life: cluster bootstrap over samples, "
-    f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %.",
+    "trials as its samples are worth. Differences: Tango's score interval (1998), with as many trials as the samples are "
+    "worth. Ratios: every value that the test of the difference allows (Fieller). Training seeds: Welch's interval, seeds "
+    "varying at least as much as the trials of one seed do by themselves. Reach and half-life: cluster bootstrap over samples, "
+    f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %: from 250 samples on they hold the "
+    "truth in 93 to 97 % of simulated studies at every share from .02 to .98; of fewer samples differences near 0 and 1, and "
+    "of training seeds that do not vary beyond their trials, in up to 100 % (python -m benchmarks coverage).",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
     "one trial; for places in the context an exact test over every way of putting a sample's answers on its depths. "
     "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "

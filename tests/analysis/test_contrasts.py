@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fabricated import DEPTHS, FORMAT, LENGTHS, flat, plan, records, run, study, task
 from scipy import stats
@@ -181,6 +182,16 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
     assert noisy.verdict == "no difference resolved"  # but not over seeds
     assert made({"a1": 0.8, "a2": 0.81, "a3": 0.79, "b1": 0.5, "b2": 0.51, "b3": 0.49}).verdict == "higher"
     assert made({"a1": 0.8, "b1": 0.5}).seeds is None
+    alike = study([run(name, group=name[0]) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS)
+    table = records({name: lambda c: c["index"] < 90 for name in ("b1", "b2")}, CELLS)
+    table = pa.concat_tables([table, records({name: lambda c: c["index"] < 87 for name in ("a1", "a2")}, CELLS)])
+    whole = [c for c in contrasts(measured(alike, table)) if c.kind == "model"]
+    assert len(whole) == len(LENGTHS)
+    for equal in whole:
+        assert equal.difference == pytest.approx(-0.03)
+        assert equal.seeds is not None
+        assert equal.seeds[0] < -0.03 < equal.seeds[1], "two seeds a side that agree to the last sample are no proof"
+        assert equal.seeds[0] < 0 < equal.seeds[1]
 
 
 def test_only_formats_that_differ_in_one_factor_are_compared():
