@@ -74,7 +74,7 @@ def t975(df: Any) -> Any:
 @lru_cache
 def _log_t975() -> Chebyshev:
     """Over 1 / degrees of freedom, 0 .. 1."""
-    return Chebyshev.interpolate(lambda us: [math.log(t_quantile(0.975, 1 / u)) for u in us], 20, [0, 1])
+    return Chebyshev.interpolate(lambda us: np.array([math.log(t_quantile(0.975, 1 / u)) for u in us]), 20, [0, 1])
 
 
 def clustered_wilson(hits: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,16 +11,17 @@ from lcprobe.tasks.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class FrozenScore:
-    """One prompt. ruler: RULER's substring score, 0 .. 1, of everything said. The rest is ours: exact, teacher forced, the
-    answer begins with a reference (any of them: where several are asked for, no order is); log_likelihood of the first
-    reference, nats; recall and precision of the first answer; alone: both are 1."""
+    """One prompt. ruler: RULER's substring score, 0 .. 1, of everything said. The rest is ours: any_exact, teacher forced, the
+    answer begins with a reference: with any one of them, as no order is asked for, and so a weaker thing than RULER's where
+    its rule wants all; log_likelihood of the first reference, nats; recall and precision of the first answer; alone: both
+    are 1."""
 
     line: int
     prompt_tokens: int
     said: str
     first_answer: str
     ruler: float
-    exact: bool
+    any_exact: bool
     log_likelihood: float
     recall: float
     precision: float
@@ -49,7 +50,7 @@ def score_frozen(file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, t
                 said=text,
                 first_answer=first_answer(text),
                 ruler=substring_score(text, prompt.outputs, rule),
-                exact=any(bool(right.all()) for _, right in answers),
+                any_exact=any(bool(right.all()) for _, right in answers),
                 log_likelihood=float(answers[0][0].sum()),
                 recall=recall,
                 precision=precision,

@@ -5,13 +5,14 @@ called RULER's: its RULER tasks differ from RULER in prompts, scoring and length
 classes would drop the left end of a long one.
 """
 
+import io
 import json
 import logging
 import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -81,6 +82,7 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         stack.enter_context(_hub(config.online))
+        stack.enter_context(_held())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
@@ -220,17 +222,39 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
+def _held() -> Iterator[None]:
+    """What is printed waits: it goes to stderr in the end, or nowhere where a ConfigError says in one line what went wrong.
+
+    Of a progress bar its last state is left.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except ConfigError:
+        said = io.StringIO()
+        raise
+    finally:
+        for line in filter(None, said.getvalue().split("\n")):
+            print(line.rpartition("\r")[2], file=sys.stderr)
+
+
+@contextmanager
 def _hub(online: bool) -> Iterator[None]:
-    """Unless online: the hub's libraries answer from their caches or fail at once, instead of retrying for half a minute."""
+    """Unless online: the hub's libraries answer from their caches or fail at once, instead of retrying for half a minute, and
+    nltk fetches nothing.
+    """
     import datasets.config
     import huggingface_hub.constants
+    import nltk
 
-    places = [(huggingface_hub.constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
-    before = [getattr(module, name) for module, name in places]
+    places: list[tuple[Any, str, Any]] = [(huggingface_hub.constants, "HF_HUB_OFFLINE", True)]
+    places += [(datasets.config, "HF_HUB_OFFLINE", True), (nltk, "download", lambda *_, **__: False)]
+    before = [getattr(module, name) for module, name, _ in places]
     try:
-        for module, name in [] if online else places:
-            setattr(module, name, True)
+        for module, name, value in [] if online else places:
+            setattr(module, name, value)
         yield
     finally:
-        for (module, name), value in zip(places, before, strict=True):
+        for (module, name, _), value in zip(places, before, strict=True):
             setattr(module, name, value)

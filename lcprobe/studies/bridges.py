@@ -12,7 +12,7 @@ from lcprobe.analysis.intervals import wilson
 from lcprobe.choices import plain
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
-from lcprobe.files import digest_file, write_json
+from lcprobe.files import digest_file, digest_json, write_json
 from lcprobe.probing.continuing import Continuer
 from lcprobe.probing.frozen import FrozenScore, score_frozen
 from lcprobe.probing.harness import (
@@ -24,6 +24,7 @@ from lcprobe.probing.harness import (
     require_harness,
     run_task,
 )
+from lcprobe.probing.runner import Subject
 from lcprobe.studies.columns import Column, columns_of, loaded
 from lcprobe.studies.evaluate import chosen
 from lcprobe.studies.session import device
@@ -36,14 +37,16 @@ Row = dict[str, Any]
 TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
 NOTES = {
     "harness": "low, high: 95 %, where a document scores 0 to 1",
-    "frozen": "exact: what follows begins with a reference, token by token; alone: the first answer names what is asked and "
-    "nothing else; recall, precision: of the first answer; low, high: 95 %",
+    "frozen": "rule: string_match_all or string_match_part; any exact: what follows begins with one of the references, token by "
+    "token, and one is enough where the rule wants all; alone: the first answer names all that is asked and nothing else; recall, precision: of the first "
+    "answer; low, high: 95 %",
 }
 
 
 def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
     """Run lm-eval's tasks and frozen files on every target; one JSON file for each and model under <folder>/harness or /frozen.
 
+    A file's name ends in a digest of the settings and the checkpoint: other ones make another file and replace none.
     Everything that can be wrong with names and files is found before a model is loaded or anything is written.
     """
     if tasks:
@@ -67,11 +70,12 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
         if made:
             for name in made.by_name:
                 rows, document = _harness(made, name, continuer, tokenizer, config)
-                write_json(out / "harness" / f"{_file_name(column, name)}.json", {**document, **facts})
+                write_json(out / "harness" / _file_name(column, name, document["settings"], subject), {**document, **facts})
                 table["harness"] += [{"model": column.name, **row} for row in rows]
         for file in frozen:
             row, document = _frozen(file, continuer, tokenizer, config)
-            write_json(out / "frozen" / f"{_file_name(column, document['name'])}.json", {**document, **facts})
+            path = out / "frozen" / _file_name(column, document["name"], document["settings"], subject)
+            write_json(path, {**document, **facts})
             table["frozen"].append({"model": column.name, **row})
     for kind, rows in table.items():
         if rows:
@@ -103,18 +107,19 @@ def _frozen(
     scores = score_frozen(kept, continuer, tokenizer, tokens, rule)
     digest = digest_file(file.path)
     name = "/".join(file.path.parts[-2:])
-    row = {"file": name, "rule": f"string_match_{rule}", "n": len(scores), **dict(_columns(scores))}
+    row = {"file": name, "rule": rule, "n": len(scores), **dict(_columns(scores))}
     facts = {"name": f"{file.path.stem}-{digest[:8]}", "file": name, "sha256": digest, "kind": kept.kind}
-    facts |= {"rule": rule, "tokens": tokens, "summary": row, "prompts": [asdict(score) for score in scores]}
+    facts |= {"settings": {"rule": rule, "tokens": tokens, "limit": settings.limit}}
+    facts |= {"summary": row, "prompts": [asdict(score) for score in scores]}
     return row, facts
 
 
 def _columns(scores: list[FrozenScore]) -> Iterator[tuple[str, float]]:
     """Means over prompts. Where a prompt scores a share, Wilson's bounds are too wide rather than too narrow."""
-    for name, title in (("ruler", "RULER"), ("exact", "exact"), ("alone", "alone")):
+    for name, title, short in (("ruler", "RULER", "RULER"), ("any_exact", "any exact", "any"), ("alone", "alone", "alone")):
         total = sum(float(getattr(score, name)) for score in scores)
         low, high = _bounds(total, len(scores))
-        yield from ((title, total / len(scores)), (f"{title} low", low), (f"{title} high", high))
+        yield from ((title, total / len(scores)), (f"{short} low", low), (f"{short} high", high))
     for name in ("recall", "precision"):
         yield name, sum(getattr(score, name) for score in scores) / len(scores)
 
@@ -124,5 +129,7 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _file_name(column: Column, name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{column.name}.{name}")
+def _file_name(column: Column, name: str, settings: Row, subject: Subject) -> str:
+    """`mamba2.niah_single_1-0f3a9c21.json`: what the numbers depend on beside the two names is in the digest."""
+    depends = {"settings": settings, "checkpoint": subject.digest, "changes": subject.changes}
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{column.name}.{name}-{digest_json(depends)[:8]}.json")

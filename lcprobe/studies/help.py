@@ -46,9 +46,10 @@ usage: python evaluate.py STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [
   CHECKPOINT    a folder with model.safetensors and config.yaml
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
   --plan        print cells, tokens, and the smallest differences that the grid can see, and stop
-  --harness     tasks of lm-eval instead (pip install 'lcprobe[lmeval]'), settings under probe.harness; <folder>/harness
+  --harness     tasks of lm-eval instead (pip install 'lcprobe[lmeval]'), settings under probe.harness; <folder>/harness,
+                a file for each model, task and settings
   --frozen      RULER or BABILong files instead, JSON lines, scored by RULER's substring rule and by ours side by side,
-                settings under probe.frozen; <folder>/frozen
+                settings under probe.frozen; <folder>/frozen, a file for each model, file and settings
   --cheat       instead of models, policies that look nothing up answer the tasks: none may score above chance
   --help [ROOM] this text, or the settings of one room: {rooms}
 

@@ -55,8 +55,8 @@ def test_bounds_of_single_trials_are_tangos_with_t_for_z(up, down, n):
     assert low <= (up - down) / n <= high
     worth = (n - 1) * (Z95 / stats.t.ppf(0.975, n - 1)) ** 2
     if 0 < down < up < n:
-        at = [np.array(k / n * worth) for k in (up, down)]
-        assert np.abs(score(*at, np.array(worth), np.array([low, high]))) == pytest.approx([Z95, Z95], rel=0.02)
+        gone, come = np.array(down / n * worth), np.array(up / n * worth)
+        assert np.abs(score(come, gone, np.array(worth), np.array([low, high]))) == pytest.approx([Z95, Z95], rel=0.02)
     lower, upper = map(float, wilson(up, n))
     if up == down == 0:
         assert (float(low), float(high)) == pytest.approx((-upper, upper), abs=1e-6)

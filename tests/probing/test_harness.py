@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,6 +131,22 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
     assert score.value == pytest.approx(np.mean(hits))
     assert score.stderr == pytest.approx(np.std(hits, ddof=1) / 5**0.5)
     assert 0 < sum(hits) < 5, "the comparison needs hits and misses"
+
+
+@pytest.mark.parametrize("error", [None, ConfigError("a", 1, "b"), OSError("disk")])
+def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why_it_failed(capsys, error):
+    try:
+        with harness._held():
+            print("making\nbar:  0 %\rbar: 99 %")
+            print("nltk", file=sys.stderr)
+            assert capsys.readouterr() == ("", ""), "it waits"
+            if error:
+                raise error
+    except (ConfigError, OSError) as raised:
+        assert raised is error
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == ("" if isinstance(error, ConfigError) else "making\nbar: 99 %\nnltk\n")
 
 
 def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):

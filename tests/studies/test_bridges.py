@@ -31,7 +31,8 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     shown = capsys.readouterr().out
     for task in OFFLINE:
         label = f"lm-eval {version('lm_eval')} {task}"
-        made = json.loads((run / "harness" / f"{run.name}.{task}.json").read_text())
+        (path,) = (run / "harness").glob(f"{run.name}.{task}-*.json")
+        made = json.loads(path.read_text())
         assert label in shown
         assert made["label"] == label
         (score,) = made["scores"]
@@ -47,7 +48,17 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     code = evaluate_main([str(run), *settings, "--harness", "niah_singel_1", "niah_single_2"])
     error = capsys.readouterr().err
     assert (code, "did you mean 'niah_single_1'" in error) == (2, True)
-    assert len(list((run / "harness").iterdir())) == len(OFFLINE)
+    assert error.count("\n") == 1
+    assert evaluate_main([str(run), *settings, "--harness", "niah_single_2"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: --harness: given 'niah_single_2'; allowed: a task whose data can be made here")
+    assert (shown.err.count("\n"), shown.out) == (1, ""), "nothing of what lm-eval and nltk print before it fails"
+    first = {path: path.read_bytes() for path in (run / "harness").iterdir()}
+    assert len(first) == len(OFFLINE)
+    assert evaluate_main([str(run), *settings, "probe.harness.limit=1", "--harness", "niah_single_1"]) == 0
+    (other,) = {*(run / "harness").iterdir()} - {*first}
+    assert len(json.loads(other.read_text())["samples"]["niah_single_1"]) == 1
+    assert {path: path.read_bytes() for path in first} == first, "other settings replace nothing"
 
 
 def test_frozen_files_side_by_side(run, tmp_path, capsys):
@@ -64,19 +75,31 @@ def test_frozen_files_side_by_side(run, tmp_path, capsys):
     for file, rule, n, tokens in ((vt, "all", 5, 30), (qa, "part", 1, 32)):
         (path,) = (run / "frozen").glob(f"{run.name}.{file.stem}-*.json")
         made = json.loads(path.read_text())
-        assert (made["rule"], made["tokens"], len(made["prompts"])) == (rule, tokens, n)
+        assert (made["settings"], len(made["prompts"])) == ({"rule": rule, "tokens": tokens, "limit": None}, n)
         outputs = ["AB", "CD"] if file == vt else ["o"]
         for one in made["prompts"]:
             assert one["ruler"] == substring_score(one["said"], outputs, rule)
             assert (one["recall"], one["precision"]) == recall_and_precision(one["said"], outputs, rule)
             assert one["log_likelihood"] < 0
+            assert "exact" not in one
         mean = sum(one["ruler"] for one in made["prompts"]) / n
         assert made["summary"]["RULER"] == pytest.approx(mean)
         assert made["summary"]["RULER high"] == pytest.approx(float(wilson(mean * n, n)[1]))
         assert made["summary"]["file"] in shown
+        assert made["summary"]["any exact"] == sum(one["any_exact"] for one in made["prompts"]) / n
+        assert not {"exact", "exact low"} & {*made["summary"]}, "no name that reads like all of the references"
+    assert "any exact" in shown
+    assert "and one is enough where the rule wants all" in " ".join(shown.split())
     lengths = [one["prompt_tokens"] for one in json.loads(next((run / "frozen").glob("*validation*")).read_text())["prompts"]]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+    first = {path: path.read_bytes() for path in (run / "frozen").iterdir()}
+    for other in ("limit=2", "tokens=3", "rule=part"):
+        assert evaluate_main([str(run), f"probe.frozen.{other}", "--frozen", str(vt)]) == 0
+    assert len(list((run / "frozen").iterdir())) == len(first) + 3
+    assert evaluate_main([str(run), "--frozen", str(vt), str(qa)]) == 0
+    assert len(list((run / "frozen").iterdir())) == len(first) + 3, "the same again is the same file"
+    assert {path: path.read_bytes() for path in first} == first
 
 
 def test_a_bad_frozen_file_writes_nothing(run, tmp_path, capsys):
