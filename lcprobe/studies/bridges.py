@@ -38,8 +38,8 @@ TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rul
 NOTES = {
     "harness": "low, high: 95 %, where a document scores 0 to 1",
     "frozen": "rule: string_match_all or string_match_part; any exact: what follows begins with one of the references, token by "
-    "token, and one is enough where the rule wants all; alone: the first answer names all that is asked and nothing else; recall, precision: of the first "
-    "answer; low, high: 95 %",
+    "token, and one is enough where the rule wants all; alone: the first answer names all that is asked and nothing else; "
+    "recall, precision: of the first answer; low, high: 95 %",
 }
 
 

@@ -153,6 +153,18 @@ def test_prefill_tokens_saved(sets, task, depths, saved):
     assert program.tokens <= 1.03 * share(prompts, 1000, call=0).tokens
 
 
+@pytest.mark.parametrize(("first", "bound"), [(0, 18 / 40), (1, 19 / 40)])
+def test_a_sweep_of_depths_is_read_once_up_to_what_its_depths_allow(sets, first, bound):
+    """20 depths of 0 .. 1, or 0.05 .. 1: all depths but the deepest over 20, of the haystack's tokens, and the begin token."""
+    steps = 19 if first == 0 else 20
+    items = items_of(sets, "single", 2048, [i / steps for i in range(first, first + 20)], 4)
+    prompts, haystack = [item.prompt for item in items], items[0].episode.haystack_tokens
+    saved = 1 - share(prompts, 1000, call=0).tokens / sum(map(len, prompts))
+    assert saved == pytest.approx((bound * haystack + 19 / 20) / len(prompts[0]), abs=0.002)
+    assert saved < bound
+    assert 1 - share(prompts, 1000).tokens / sum(map(len, prompts)) > saved - 0.005
+
+
 def test_questions_of_their_own_end_as_if_each_were_the_only_one(sets, tokenizer):
     for index in range(20):
         factors = Factors(Formats("corpus", "words", "numbers"), 400, 0.5, index)
