@@ -23,7 +23,7 @@ from lcprobe.analysis.intervals import LARGE, Z95, Bounds, freedom, t975
 MOST_RATIO = 1e4
 """A ratio that may be larger is said to have no upper bound."""
 HALVINGS = 28
-"""Of the range in which a bound may lie: to a hundred millionth."""
+"""Of the range in which a bound may lie: to a hundred millionth of it."""
 
 
 def difference_bounds(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,7 @@ def _worth(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _edge(low: float, high: float, before: Callable[[float], bool]) -> float:
     """Where `before` ends to hold between low and high, by bisection."""
-    for _ in range(40):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if before(middle) else (low, middle)
     return (low + high) / 2

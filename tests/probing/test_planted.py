@@ -107,6 +107,8 @@ def test_a_seed_is_asked_its_own_samples_and_says_which(asked, tmp_path):
         ours = [set(t[column].to_pylist()) for t in tables]
         assert not ours[0] & ours[1]
         assert not ours[1] & ours[2]
+    shifted = records_of(asked, of_seed(plan, 5, 1), perfect, 0, store)  # the same subject in the same store
+    assert sorted(set(shifted["index"].to_pylist())) == list(range(5, 10))
     again = records_of(asked, of_seed(plan, 5, 1), perfect, 1, Store(tmp_path / "again"))
     assert data_of(again) == data_of(tables[1]) != data_of(tables[2])
 
