@@ -21,7 +21,12 @@ from lcprobe.files import read_json
 
 FILE = Path(__file__).parent / "baseline.json"
 ROOT = FILE.parent.parent.parent
-COMMON_INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "1"}
+COMMON_INSTRUCTIONS = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def machine() -> dict[str, str]:
@@ -29,7 +34,11 @@ def machine() -> dict[str, str]:
     import torch
 
     model = next((line for line in _cpu_info() if line.startswith("model name")), platform.processor())
-    return {"torch": torch.__version__, "cpu": model.partition(":")[2].strip(), "system": f"{platform.system()} {platform.machine()}"}
+    return {
+        "torch": torch.__version__,
+        "cpu": model.partition(":")[2].strip(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def python_version() -> str:
