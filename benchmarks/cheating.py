@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.variants import materials_of, variants
-from lcprobe.analysis.chance import in_words
+from lcprobe.analysis.leakage import in_words
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig

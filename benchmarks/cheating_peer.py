@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.analysis.intervals import clustered_wilson
+from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.errors import ConfigError
 from lcprobe.probing.cheating import POLICIES as OURS
 from lcprobe.probing.cheating import WINDOW

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.analysis.cells import Format, Slice
-from lcprobe.analysis.differences import difference_bounds, ratio_side, welch_bounds_of
-from lcprobe.analysis.distance import fall
-from lcprobe.analysis.extrapolation import SHARE_OF_BASE, extrapolations
-from lcprobe.analysis.forgetting import fit
-from lcprobe.analysis.intervals import clustered_wilson, wilson
+from lcprobe.analysis.findings.cells import Format, Slice
+from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, extrapolations
+from lcprobe.analysis.findings.half_life import fit
+from lcprobe.analysis.findings.reach import fall
+from lcprobe.analysis.stats.differences import difference_bounds, ratio_side, welch_bounds_of
+from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 from lcprobe.seeds import seed_of
 
 TITLE = "coverage of 95 % intervals, in per cent"

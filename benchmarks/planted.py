@@ -21,12 +21,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from lcprobe.analysis.findings.results import Results, analysed
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
-from lcprobe.analysis.intervals import wilson
-from lcprobe.analysis.report import write_report
-from lcprobe.analysis.results import Results, analysed
-from lcprobe.analysis.summary import summary
-from lcprobe.analysis.tables import all_tables
+from lcprobe.analysis.report.summary import summary
+from lcprobe.analysis.report.tables import all_tables
+from lcprobe.analysis.report.write import write_report
+from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.files import digest_json

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lcprobe.analysis.intervals import wilson
+from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.choices import plain
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError

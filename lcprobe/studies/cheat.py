@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lcprobe.analysis.chance import Guessed, Judged, in_words, judged
-from lcprobe.analysis.tables import write_csv
+from lcprobe.analysis.leakage import Guessed, Judged, in_words, judged
+from lcprobe.analysis.report.tables import write_csv
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name

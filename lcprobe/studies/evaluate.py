@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lcprobe.analysis.power import detectable
-from lcprobe.analysis.report import write_report
+from lcprobe.analysis.report.write import write_report
+from lcprobe.analysis.stats.power import detectable
 from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError

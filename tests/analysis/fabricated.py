@@ -242,7 +242,7 @@ def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple
 
 
 if __name__ == "__main__":
-    from lcprobe.analysis.report import write_report
+    from lcprobe.analysis.report.write import write_report
 
     facts, asked = three_models()
     text = [row for i, r in enumerate(facts.runs) for row in text_records(r.name, lambda high, i=i: i * max(0, high - 128) / 600)]

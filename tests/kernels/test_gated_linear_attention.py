@@ -7,11 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge import DEVICE, DTYPES, at_most_twice, outputs_and_gradients, relative_error, same
 from lcprobe_kernels import backends
 from lcprobe_kernels.gated_linear_attention import cpu, fla, gated_linear_attention, gated_linear_attention_step, reference
 from lcprobe_kernels.ssd import ssd
 from torch.nn import functional as F
+
+from tests.kernels.judge import DEVICE, DTYPES, at_most_twice, outputs_and_gradients, relative_error, same
 
 FORMS = ["plain", "bonus", "beta", "ab"]
 DECAYS = ["weak", "middling", "mixed"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lcprobe.analysis.contrasts import ALPHA
+from lcprobe.analysis.findings.contrasts import ALPHA
 from lcprobe.choices import build
 from lcprobe.files import read_json
 from lcprobe.probing.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers

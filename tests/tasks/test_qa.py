@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.tokenizers import llama_like, unigram
-from lcprobe.analysis.intervals import wilson
+from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats

@@ -1,0 +1,137 @@
+"""Past the training length: accuracy relative to the base, and the effective length.
+
+Base: accuracy at the training length; where that was not probed, at the nearest tested length below it, which is then said.
+Effective length: the longest tested length whose lower bound exceeds 0.85 x the model's own base (the rule of NoLiMa, arXiv
+2502.05167; RULER's constant of 85.6 % is one model's score and out of reach for small ones). It is a limit only where a longer
+length is surely below that, by its upper bound; else it is said as "at least".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Estimate, Measured, Refused, Slice, Where
+from lcprobe.analysis.stats.differences import ratio_bounds
+from lcprobe.analysis.stats.intervals import wilson
+
+SHARE_OF_BASE = 0.85
+FLOOR, CEILING = 0.05, 0.95
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """acc(length) / acc(base) with its 95 % interval; high is infinite where the base may be zero."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f}–{self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """One model, task and format over lengths. effective: None where `note` says why."""
+
+    where: Where
+    context_length: int
+    base_length: int
+    base: Estimate | Refused
+    by_length: tuple[tuple[int, Estimate | Refused, Ratio | None], ...]
+    effective: int | None
+    at_least: bool
+    """No longer length has its upper bound below the rule, or none was tested: the true one may be longer."""
+    note: str
+
+    @property
+    def multiple(self) -> float | None:
+        """Effective length over training length."""
+        return None if self.effective is None else self.effective / self.context_length
+
+    def __str__(self) -> str:
+        if self.effective is None:
+            return self.note
+        least = ">= " if self.at_least else ""
+        note = f" ({self.note})" if self.note else ""
+        return f"{least}{self.effective} tokens = {least}{self.multiple:g} x the training length{note}"
+
+
+def base_length(lengths: list[int], context_length: int) -> int:
+    """The training length where it was probed, else the nearest tested length below it, else the shortest."""
+    below = [length for length in lengths if length <= context_length]
+    return max(below) if below else min(lengths)
+
+
+def floor_or_ceiling(part: Slice) -> str | None:
+    """Why nothing can be learnt about differences inside a slice, or None.
+
+    At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by its Wilson bound
+    (each depth by itself, as a model that finds the last needle alone has a mean near chance).
+    """
+    value = part.value
+    if value > CEILING:
+        return "not testable (ceiling)"
+    if value < FLOOR:
+        return "not testable (floor)"
+    lows = wilson(part.hits.sum(axis=1), part.trials.sum(axis=1))[0]
+    if part.chance < 1 and max(lows) <= part.chance:
+        return "not testable (floor: no depth above chance)"
+    return None
+
+
+def extrapolations(data: Measured) -> list[Extrapolation]:
+    """For every model, task and format."""
+    return [
+        _extrapolation(data, Where(run.name, task.name, format), run.context_length)
+        for task in data.tasks
+        for format in data.formats(task.name)
+        for run in data.study.runs
+    ]
+
+
+def _extrapolation(data: Measured, where: Where, context_length: int) -> Extrapolation:
+    lengths = data.lengths(where.task, where.format)
+    base = base_length(lengths, context_length)
+    parts = {length: data.slice(where, length) for length in lengths}
+    estimates = {length: p if isinstance(p, Refused) else p.estimate for length, p in parts.items()}
+    rows = tuple((length, estimates[length], _ratio(parts[length], parts[base])) for length in lengths)
+    effective, at_least, note = _effective(estimates, base, parts[base])
+    if base != context_length and effective is not None:
+        note = "; ".join(filter(None, [f"base: {base} tokens, the training length was not probed", note]))
+    return Extrapolation(where, context_length, base, estimates[base], rows, effective, at_least, note)
+
+
+def _ratio(part: Slice | Refused, base: Slice | Refused) -> Ratio | None:
+    if isinstance(part, Refused) or isinstance(base, Refused) or not base.hits.any():
+        return None
+    shared = np.intersect1d(part.index, base.index, assume_unique=True)
+    low, high = ratio_bounds(_shares(part, shared), _shares(base, shared))
+    return Ratio(part.value / base.value, low, high)
+
+
+def _shares(part: Slice, samples: np.ndarray) -> np.ndarray:
+    keep = np.isin(part.index, samples, assume_unique=True)
+    return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)
+
+
+def _effective(estimates: dict[int, Estimate | Refused], base: int, part: Slice | Refused) -> tuple[int | None, bool, str]:
+    own = estimates[base]
+    if isinstance(part, Refused) or isinstance(own, Refused):
+        return None, False, f"base at {base} tokens: {own}"
+    state = floor_or_ceiling(part)
+    if state is not None and "floor" in state:
+        return None, False, state
+    needed = SHARE_OF_BASE * own.value
+    tested = {length: e for length, e in estimates.items() if length >= base and isinstance(e, Estimate)}
+    passing = [length for length, e in tested.items() if e.low > needed]
+    if not passing:
+        return None, False, f"not resolved: too few samples to place {base} tokens above {SHARE_OF_BASE:g} x base"
+    found = max(passing)
+    gaps = [str(length) for length in tested if length < found and length not in passing]
+    notes = [f"but {', '.join(gaps)} does not pass"] if gaps else []
+    longer = {length: e for length, e in tested.items() if length > found}
+    at_least = all(e.high >= needed for e in longer.values())
+    if longer and at_least:
+        notes.append(f"{', '.join(map(str, longer))} not resolved: too few samples")
+    return found, at_least, "; ".join(notes)

@@ -1,0 +1,150 @@
+"""Records as they come from the store, checked and turned into panels: what counts as a trial is decided here alone."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lcprobe.analysis.findings.cells import SCORES, Format, Measured, Panel, Where
+from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.errors import DataError, shown
+from lcprobe.records import NAMES
+
+FACTORS = ("model", "task", "haystack", "key_format", "value_format", "control")
+
+
+def measured(study: StudyFacts, records: pa.Table) -> Measured:
+    """Records held against the plan. Raises DataError for missing columns, a mixture of suites, and rows that occur twice.
+
+    Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
+    `teacher_forced` goes before `generate` (exact match agrees by construction); what is left out is noted.
+    """
+    missing = [name for name in NAMES if name not in records.column_names]
+    if missing:
+        raise DataError(f"records: columns {', '.join(missing)} are missing; allowed: tables of probing.records.SCHEMA")
+    notes: list[str] = []
+    runs = [run.name for run in study.runs]
+    table = records.filter(pa.array(np.isin(texts(records, "model"), runs)))
+    if len(table) < len(records):
+        strangers = sorted(set(texts(records, "model").tolist()) - set(runs))
+        notes.append(f"{len(records) - len(table)} rows of models outside the study are ignored ({shown(strangers)})")
+    table = _last_step(table, notes)
+    suites = sorted(set(texts(table, "suite").tolist()))
+    if len(suites) > 1:
+        raise DataError(f"records: given suites {', '.join(suites)}; allowed: one suite (their samples differ)")
+    table, panel_code = _one_scoring(table, notes)
+    failed = int((texts(table, "status") != "ok").sum())
+    panels = {}
+    edges = [0, *(np.nonzero(np.diff(panel_code))[0] + 1).tolist(), len(table)]
+    for start, stop in pairwise(edges) if len(table) else []:
+        part = table.slice(start, stop - start)
+        model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in FACTORS)
+        where = Where(model, task, Format(haystack, key_format, value_format), control)
+        panels[where] = _panel(where, part)
+    return Measured(study, panels, _planned(study), tuple(notes), table, failed)
+
+
+def _planned(study: StudyFacts) -> dict[tuple[str, Format, str], dict[int, dict[float, int]]]:
+    plan: dict[tuple[str, Format, str], dict[int, dict[float, int]]] = {}
+    for row in study.expected_cells:
+        format = Format(row["haystack"], row["key_format"], row["value_format"])
+        lengths = plan.setdefault((row["task"], format, row["control"]), {})
+        lengths.setdefault(int(row["length"]), {})[round(float(row["depth"]), 6)] = int(row["n"])
+    return plan
+
+
+def _panel(where: Where, part: pa.Table) -> Panel:
+    length, depth, index = (part[name].to_numpy() for name in ("length", "depth", "index"))
+    lengths, i = np.unique(length, return_inverse=True)
+    depths, j = np.unique(np.round(depth, 6), return_inverse=True)
+    samples, c = np.unique(index, return_inverse=True)
+    ok = texts(part, "status") == "ok"
+    exact = numbers(part, "exact")
+    if np.isnan(exact[ok]).any():
+        raise DataError(f"records: a row with status ok has no score ({where.model}, {where.task}); allowed: true or false")
+    shape = (len(lengths), len(depths), len(samples))
+
+    def summed(weight: np.ndarray) -> np.ndarray:
+        flat = np.ravel_multi_index((i, j, c), shape)
+        return np.rint(np.bincount(flat, weight, minlength=int(np.prod(shape)))).astype(np.int64).reshape(shape)
+
+    columns = {name: numbers(part, name) for name in SCORES if name != "log_likelihood_per_token"}
+    columns["log_likelihood_per_token"] = numbers(part, "log_likelihood") / np.maximum(numbers(part, "answer_tokens"), 1)
+    scores, cell = {}, i * len(depths) + j
+    for name in SCORES:
+        use = ok & ~np.isnan(columns[name])
+        total = np.bincount(cell[use], columns[name][use], minlength=shape[0] * shape[1]).reshape(shape[:2])
+        count = np.bincount(cell[use], minlength=shape[0] * shape[1]).reshape(shape[:2])
+        scores[name] = (total, count)
+    hit = np.where(ok, exact, 0.0)
+    near = ok & (columns["distance"] >= 0)
+    return Panel(
+        where,
+        tuple(lengths.tolist()),
+        tuple(depths.tolist()),
+        samples,
+        summed(hit),
+        summed(ok.astype(float)),
+        summed((~ok).astype(float)),
+        scores,
+        (columns["distance"][near], c[near], hit[near], cell[near]),
+    )
+
+
+def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:
+    model, step = texts(table, "model"), np.nan_to_num(numbers(table, "step"))
+    last = np.zeros(len(table), bool)
+    for name in np.unique(model):
+        last |= (model == name) & (step == step[model == name].max())
+    if not last.all():
+        notes.append(f"{int((~last).sum())} rows of earlier checkpoints are left out: every model counts at its last step")
+    return table.filter(pa.array(last))
+
+
+def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarray]:
+    """Every query once, sorted by its factors so that sums do not depend on the order of files, and a number a panel."""
+    panel = _combined([_codes(table, name) for name in FACTORS])
+    places = [np.round(numbers(table, name), 6) for name in ("length", "depth", "index", "query")]
+    key = _combined([np.unique(values, return_inverse=True) for values in places], panel)
+    generated = texts(table, "scoring") == "generate"
+    twice = generated & np.isin(key, key[~generated])
+    if twice.any():
+        notes.append(f"{int(twice.sum())} generated answers are left out where the same query was scored by teacher forcing")
+    key = key[~twice]
+    repeated = len(key) - len(np.unique(key))
+    if repeated:
+        raise DataError(f"records: {repeated} queries occur more than once; allowed: one row a query")
+    rows = np.nonzero(~twice)[0][np.argsort(key, kind="stable")]
+    return table.take(pa.array(rows)), panel[rows]
+
+
+def _combined(factors: Sequence[tuple[Sequence | np.ndarray, np.ndarray]], start: np.ndarray | int = 0) -> np.ndarray:
+    code = np.asarray(start, np.int64)
+    for levels, codes in factors:
+        code = code * max(len(levels), 1) + codes
+    return code
+
+
+def _codes(table: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
+    """Sorted levels and (n_rows,) codes of a text column, "" for null; a million rows hold a handful of names."""
+    encoded = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    levels = encoded.dictionary.to_pylist()
+    order = sorted(range(len(levels)), key=levels.__getitem__)
+    place = np.empty(len(levels), np.int64)
+    place[order] = np.arange(len(levels))
+    return [levels[i] for i in order], place[encoded.indices.to_numpy()]
+
+
+def texts(table: pa.Table, name: str) -> np.ndarray:
+    """A column as (n_rows,) Python strings, "" for null."""
+    levels, codes = _codes(table, name)
+    return np.array([*levels, ""], dtype=object)[codes]
+
+
+def numbers(table: pa.Table, name: str) -> np.ndarray:
+    """A column as (n_rows,) float64, NaN for null."""
+    return table[name].cast(pa.float64()).to_numpy()

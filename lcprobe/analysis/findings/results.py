@@ -1,0 +1,59 @@
+"""Everything the analysis finds, once: summary, figures, tables and page only read it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from lcprobe.analysis.findings.cells import Cell, Measured, Where
+from lcprobe.analysis.findings.contrasts import Contrast, contrasts
+from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
+from lcprobe.analysis.findings.gates import Gate, gates
+from lcprobe.analysis.findings.half_life import HalfLife, half_lives
+from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.reach import Reach, reaches
+from lcprobe.analysis.findings.text_curves import TextCurves, text_curves
+from lcprobe.analysis.inputs import StudyFacts
+
+
+@dataclass(frozen=True)
+class Results:
+    """Cells, tests and gates of a study. The lists are in the order task, format, model; half_lives go with reaches."""
+
+    data: Measured
+    cells: list[Cell]
+    contrasts: list[Contrast]
+    extrapolations: list[Extrapolation]
+    reaches: list[Reach]
+    half_lives: list[HalfLife]
+    gates: list[Gate]
+    text: list[TextCurves]
+
+    @property
+    def study(self) -> StudyFacts:
+        """The facts that the records were held against."""
+        return self.data.study
+
+    @cached_property
+    def cell_at(self) -> dict[tuple[Where, int, float], Cell]:
+        """Cells by place."""
+        return {(cell.where, cell.length, cell.depth): cell for cell in self.cells}
+
+    @property
+    def incomplete(self) -> list[Cell]:
+        """Planned cells without all of their samples."""
+        return [cell for cell in self.cells if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)]
+
+    def of(self, *kinds: str) -> list[Contrast]:
+        """Contrasts of some kinds."""
+        return [contrast for contrast in self.contrasts if contrast.kind in kinds]
+
+
+def analysed(study: StudyFacts, records: pa.Table, context: pa.Table | None = None) -> Results:
+    """Run every test of a study. context: measurements on plain text (CONTEXT_SCHEMA).
+
+    Raises DataError for records that cannot be counted (see intake.measured).
+    """
+    data = measured(study, records)
+    text, found = text_curves(study, context), reaches(data)
+    return Results(data, data.cells(), contrasts(data), extrapolations(data), found, half_lives(data, found), gates(data), text)

@@ -1,0 +1,90 @@
+"""The report: report.html (one file, no network), figures/*.png, tables/*.csv, and the same for a tracker.
+
+The page opens anywhere and runs nothing: pictures are inlined, there is no script, and a content security policy forbids both
+scripts and the network. Everything that came from data passes jinja2's autoescape.
+"""
+
+import base64
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lcprobe.analysis.findings.results import Results, analysed
+from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.report.bias_figures import bias_figures
+from lcprobe.analysis.report.drawing import save
+from lcprobe.analysis.report.figures import Picture, all_figures
+from lcprobe.analysis.report.page import glance, sections
+from lcprobe.analysis.report.summary import TOPICS, summary
+from lcprobe.analysis.report.tables import all_tables, write_csv
+from lcprobe.analysis.report.text_figures import text_figures
+from lcprobe.analysis.report.wording import Sentence
+from lcprobe.files import write_atomic
+from lcprobe.tracking import NoTracker, Tracker
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written. summary: plain sentences. figures: PNG files by name. cells: rows of the table of cells."""
+
+    html: Path
+    summary: list[str]
+    figures: dict[str, Path]
+    cells: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Inlined:
+    """A figure in the page. width: CSS pixels, the height follows."""
+
+    picture: Picture
+    data: str
+    width: int
+    height: int
+
+
+def write_report(
+    study: StudyFacts, records: pa.Table, folder: Path, tracker: Tracker | None = None, context: pa.Table | None = None
+) -> Report:
+    """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file whole or absent.
+
+    Raises DataError for records that cannot be counted. The same inputs give the same files.
+    """
+    tracker = tracker or NoTracker()
+    results = analysed(study, records, context)
+    sentences = summary(results)
+    inlined, figures = [], {}
+    for picture, figure in chain(all_figures(results), text_figures(results), bias_figures(results)):
+        path = folder / "figures" / f"{picture.name}.png"
+        width, height = save(figure, path)
+        figures[picture.name] = path
+        inlined.append(Inlined(picture, base64.b64encode(path.read_bytes()).decode(), width, height))
+        tracker.figure(f"report/{picture.name}", path)
+    tables = all_tables(results)
+    for name, rows in tables.items():
+        if rows:
+            write_csv(folder / "tables" / f"{name}.csv", rows)
+            tracker.table(f"report/{name}", rows)
+    html = folder / "report.html"
+    write_atomic(html, _html(results, sentences, inlined))
+    return Report(html, [s.text for s in sentences], figures, tables["cells"])
+
+
+def _html(results: Results, sentences: list[Sentence], inlined: list[Inlined]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("lcprobe.analysis.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
+    return environment.from_string(source).render(
+        study=results.study,
+        topics=[(topic, found) for topic, found in topics if found],
+        glance=glance(results),
+        sections=sections(results, inlined),
+        n_rows=len(results.data.records),
+        n_failed=results.data.n_failed,
+    )

@@ -1,0 +1,54 @@
+"""Half-life: planted ones lie in their interval as often as they should, and what is no exponential has none."""
+
+import numpy as np
+import pytest
+
+from lcprobe.analysis.findings.half_life import HalfLife, fit, half_lives
+from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.reach import reaches
+from tests.analysis.fabricated import flat, plan, records, run, study, task, window
+
+
+def half_life(behaviour, tasks=("single", 1), seed=0) -> HalfLife:
+    cells = plan([tasks[0]])
+    data = measured(study([run("m")], [task(*tasks)], cells), records({"m": behaviour}, cells, seed=seed))
+    return half_lives(data, reaches(data))[0]
+
+
+@pytest.mark.parametrize("h", [60, 150, 400])
+@pytest.mark.parametrize("top", [1.0, 0.7])
+def test_a_planted_half_life_is_found(h, top):
+    found = half_life(lambda c: top * 2.0 ** (-c["distance"] / h))
+    assert found.refused is None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= h <= found.high
+    assert found.high / found.low < 1.6
+    assert found.top == pytest.approx(top, abs=0.1)
+
+
+def test_a_look_up_task_falls_to_chance():
+    found = half_life(lambda c: 0.25 + 0.75 * 2.0 ** (-c["distance"] / 150), ("multikey", 4))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 150 <= found.high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_no_exponential_has_no_half_life(seed):
+    assert half_life(window(300), seed=seed).refused == "none: the fall is not exponential"
+    assert half_life(lambda c: 0.95 / (1 + (c["distance"] / 200) ** 6), seed=seed).refused == "none: the fall is not exponential"
+    assert str(half_life(flat(0.6), seed=seed)).startswith("beyond the longest distance tested")
+    assert str(half_life(flat(0.01), seed=seed)).startswith("not testable")
+
+
+def test_the_interval_covers():
+    """150 simulated models, 80 samples at 12 distances each; every sample has a strength of its own."""
+    generator, distance = np.random.default_rng(3), np.geomspace(8, 1000, 12)
+    covered = 0
+    for _ in range(150):
+        strength = generator.beta(8, 2, (80, 1))
+        hits = generator.random((80, 12)) < strength * 2.0 ** (-distance / 120)
+        _, low, high, _ = fit(distance, hits.astype(float), np.ones((80, 12)), 0.0)
+        covered += low <= 120 <= high
+    assert 0.90 <= covered / 150 <= 0.99

@@ -1,0 +1,125 @@
+"""Effective reach: planted windows are found, a flat model has none, and what is not about distance is not called reach."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.reach import PER_OCTAVE, SHORT, STEEPNESS, Reach, _falls, fall, reaches
+from tests.analysis.fabricated import flat, plan, records, run, study, task, window
+
+CELLS = plan(["single"])
+
+
+def reach(behaviour, tasks=("single", 1), seed=0) -> Reach:
+    cells = plan([tasks[0]])
+    table = records({"m": behaviour}, cells, seed=seed)
+    return reaches(measured(study([run("m")], [task(*tasks)], cells), table))[0]
+
+
+@pytest.mark.parametrize("w", [45, 100, 300, 480, 700])
+def test_a_window_of_w_tokens_is_reported_with_reach_w(w):
+    """Nothing is known between neighbouring cells: w lies in the interval, and the interval is no wider than that gap and jitter."""
+    r = reach(window(w))
+    assert r.refused is None
+    assert r.tokens is not None
+    assert r.low is not None
+    assert r.high is not None
+    assert r.between is not None
+    assert r.low <= w <= r.high
+    assert r.low <= r.tokens <= r.high
+    assert r.high / r.low < 1.6
+    assert f"{r.between[0]} and {r.between[1]}" in str(r)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_gentle_fall_is_found_at_its_half_way_point_above_chance(seed):
+    soft = reach(lambda c: 0.96 / (1 + (c["distance"] / 200) ** 3), seed=seed)
+    above = reach(lambda c: 0.25 + 0.7 / (1 + (c["distance"] / 200) ** 3), ("multikey", 4), seed=seed)
+    for r in (soft, above):
+        assert r.refused is None
+        assert r.tokens == pytest.approx(200, rel=0.2)
+        assert r.low is not None
+        assert r.high is not None
+        assert r.low < 200 < r.high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flat_model_reaches_beyond_what_was_tested(seed):
+    r = reach(flat(0.6), seed=seed)
+    assert (r.refused, r.tokens, r.high) == (None, None, None)
+    assert str(r).startswith("beyond the longest distance tested")
+
+
+def test_a_model_that_breaks_past_its_training_length_has_no_reach():
+    r = reach(lambda c: np.where(c["length"] <= 128, 0.95, 0.01))
+    assert r.refused is not None
+    assert r.refused.startswith("length and not distance is the limit")
+
+
+def test_a_model_lost_in_the_middle_has_no_single_reach():
+    r = reach(lambda c: np.where((c["depth"] > 0.1) & (c["depth"] < 0.9) & (c["length"] > 128), 0.05, 0.9))
+    assert r.refused is not None
+    assert "again at" in r.refused
+
+
+def test_floor_and_gaps_are_refused():
+    assert reach(flat(0.01)).refused == "not testable (at the floor already at the shortest distance)"
+    assert reach(flat(0.25), ("multikey", 4)).refused == "not testable (at the floor already at the shortest distance)"
+    whole = records({"m": window(300)}, CELLS)
+    part = whole.slice(0, len(whole) - 100)
+    (r,) = reaches(measured(study([run("m")], [task("single")], CELLS), part))
+    assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
+
+
+def test_bins_hold_every_trial_once():
+    r = reach(window(300))
+    assert sum(b.estimate.n for b in r.bins) == 6 * 5 * 100
+    assert all(a.high < b.low for a, b in zip(r.bins, r.bins[1:], strict=False))
+    assert all(b.estimate.n >= 10 for b in r.bins)
+
+
+def test_a_fall_that_the_samples_do_not_bear_out_is_none():
+    """3 of 40 samples reach the longest distance and 2 of them miss there: many draws of samples hold no fall."""
+    distance, trials = np.array([10.0, 50, 200, 400, 800]), np.ones((40, 5))
+    trials[3:, 4] = 0
+    hits = trials * np.where(np.arange(40)[:, None] % 5 == 4, 0, 1)
+    hits[:2, 4] = 0
+    tokens, low, high, between, curve = fall(distance, hits, trials, 0.0, distance)
+    assert (tokens, high, between) == (None, None, None)
+    assert low is not None
+    assert low <= 400, "it may be that they are lost from there on"
+    assert curve[-1][1] < 0.5, "as the best fit has it"
+
+
+@pytest.mark.parametrize("kind", ["window", "gentle"])
+def test_the_fit_of_every_replicate_is_that_of_the_fit_by_hand(kind):
+    """Least squares over the same shapes one by one, with no level below zero; 150 replicates are three blocks."""
+    generator, distance = np.random.default_rng(8), np.unique(np.round(np.geomspace(10, 1000, 12)))
+    p = {"window": (distance < 90) * 0.9, "gentle": 0.9 / (1 + (distance / 120) ** 2)}[kind]
+    trials = generator.integers(5, 30, (150, 12)).astype(float)
+    hits = generator.binomial(trials.astype(int), p).astype(float)
+    found, _ = _falls(distance, hits, trials, 0.0)
+    shortest = distance[np.searchsorted(np.cumsum(trials[0]) / trials[0].sum(), SHORT)]
+    octaves = math.log2(distance[-1] * 2 / shortest)
+    places = np.geomspace(shortest, distance[-1] * 2, PER_OCTAVE * max(1, round(octaves)))
+    for k, t, reached in list(zip(hits, trials, found, strict=True))[::7]:
+        least, falls = math.inf, []
+        for r, s in itertools.product(places, STEEPNESS):
+            with np.errstate(over="ignore"):
+                g = 1 / (1 + (distance / r) ** s)
+            a = np.stack([np.ones(12), g]).T * np.sqrt(t)[:, None]
+            b, c = np.linalg.lstsq(a, k / t * np.sqrt(t), rcond=None)[0]
+            if b < 0:
+                b, c = 0.0, float(k @ g / (t @ (g * g)))
+            error = float((t * (k / t - b - c * g) ** 2).sum())
+            level = b + c * g[0]
+            if c > 1e-9:
+                share = (level / 2 - b) / c
+                at = r * (1 / share - 1) ** (1 / s) if 0 < share < 1 else math.inf
+                falls.append((error, at if at <= distance[-1] else math.inf))
+                least = min(least, error)
+        near = [at for error, at in falls if error <= least + 1e-6 * t.sum()]
+        assert min(near) * (1 - 1e-6) <= reached <= max(near) * (1 + 1e-6)

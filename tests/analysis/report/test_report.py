@@ -1,0 +1,244 @@
+"""The report as files: its numbers are those of the records, nothing in it can run, and it needs nothing but itself."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from lcprobe.analysis.report.tables import safe
+from lcprobe.analysis.report.write import write_report
+from tests.analysis.fabricated import flat, plan, records, run, study, task, window, with_column
+
+LENGTHS, DEPTHS = [64, 128, 256], [0.0, 0.5, 1.0]
+BAD = "<script>alert(1)</script>"
+ODD = "=HYPERLINK(1) $x^{$"
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.tags and self.tags[-1][0] in ("td", "th"):
+            self.rows[-1][-1] += data.strip()
+
+
+class Spy:
+    def __init__(self):
+        self.tables, self.figures = {}, {}
+
+    def metrics(self, values):
+        raise AssertionError("the analysis has no moments")
+
+    def table(self, name, rows):
+        self.tables[name] = rows
+
+    def figure(self, name, png):
+        self.figures[name] = png
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    formats = [("corpus", "words", "numbers"), ("words", "words", "numbers")]
+    cells = plan(["single"], formats, LENGTHS, DEPTHS, 50)
+    cells += plan(["single"], formats, [128], [0.5], 50, "zero_distance")
+    metrics = [{"tokens": 1000.0 * i, "train/loss": 4 - i / 100, "probe/single@128": i / 100} for i in range(100)]
+    facts = study([run("a", metrics=metrics), run("b")], [task("single")], cells)
+    table = records({"a": flat(0.83), "b": window(100)}, cells)
+    folder, spy = tmp_path_factory.mktemp("report"), Spy()
+    return facts, table, folder, write_report(facts, table, folder, spy), spy
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_cell_of_the_csv_and_the_page_is_recounted_from_the_records(made):
+    _, table, folder, report, _ = made
+    frame, page = table.to_pandas(), Page(report.html.read_text())
+    rows = read(folder / "tables" / "cells.csv")
+    shown = {tuple(row[:7]) for row in page.rows if len(row) == 17}
+    factors = ["model", "task", "haystack", "key_format", "value_format", "control", "length", "depth"]
+    groups = frame.groupby(factors)
+    assert len(rows) == len(groups) == 2 * 2 * (3 * 3 + 1)
+    for row in rows:
+        own = groups.get_group(tuple(row[f] for f in factors[:6]) + (int(row["length"]), float(row["depth"])))
+        assert (int(row["k"]), int(row["n"])) == (own.exact.sum(), len(own))
+        assert float(row["accuracy"]) == pytest.approx(own.exact.mean())
+        name = f"{row['haystack']}/{row['key_format']}/{row['value_format']}"
+        depth = f"{float(row['depth']):g}"
+        cell = (row["model"], row["task"], name, row["control"], row["length"], depth, f"{row['k']}/{row['n']}")
+        assert cell in shown
+    assert report.cells == [row for row in report.cells if row["n"] == 50]
+
+
+def test_means_and_differences_on_the_page_are_those_of_the_records(made):
+    _, table, folder, report, _ = made
+    frame = table.to_pandas()
+    frame = frame[(frame.control == "none") & (frame.haystack == "corpus")]
+    share = frame.groupby(["model", "length"]).exact.agg(["sum", "size", "mean"])
+    page = Page(report.html.read_text()).text
+    for row in read(folder / "tables" / "extrapolation.csv"):
+        if row["haystack"] == "corpus":
+            own, base = share.loc[row["model"], int(row["length"])], share.loc[row["model"], 128]
+            assert float(row["accuracy"]) == pytest.approx(own["mean"])
+            assert float(row["ratio"]) == pytest.approx(own["mean"] / base["mean"])
+            assert f"{own['mean']:.2f} ({own['sum']:.0f}/{own['size']:.0f}, " in page
+    gap = share.loc["b", 256]["mean"] - share.loc["b", 128]["mean"]
+    lines = [s for s in report.summary if s.startswith("b, single (corpus/words/numbers): effective length")]
+    assert f"difference −{abs(gap):.2f} (" in lines[0]
+
+
+def test_a_planted_window_is_what_the_report_says(made):
+    _, _, folder, report, _ = made
+    row = next(r for r in read(folder / "tables" / "reach.csv") if r["model"] == "b")
+    assert float(row["low"]) <= 100 <= float(row["high"])
+    assert any(s.startswith("b, single (corpus/words/numbers): effective reach") for s in report.summary)
+
+
+def test_figures_are_sharp_pngs_that_stand_in_the_page(made):
+    _, _, folder, report, spy = made
+    kinds = {name.split("_")[0] for name in report.figures}
+    assert kinds == {"skill", "length", "heatmap", "depth", "distance", "formats", "training"}
+    images = [a for tag, a in Page(report.html.read_text()).tags if tag == "img"]
+    assert len(images) == len(report.figures) == len(list((folder / "figures").glob("*.png"))) == len(spy.figures)
+    sizes = {Image.open(path).size for path in report.figures.values()}
+    assert {(int(a["width"]), int(a["height"])) for a in images} == {(w // 2, h // 2) for w, h in sizes}
+    assert all(len(a["alt"]) > 40 and re.search(r"n = \d|runs", a["alt"]) for a in images)
+
+
+def test_nothing_on_the_page_leaves_it(made):
+    page = Page(made[3].html.read_text())
+    policy = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    targets = [v for _, a in page.tags for name, v in a.items() if name in ("src", "href", "action", "srcset")]
+    assert targets
+    assert all(v.startswith(("data:image/png;base64,", "#")) for v in targets)
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
+    anchors = {v[1:] for v in targets if v.startswith("#")}
+    assert anchors <= {a.get("id") for _, a in page.tags}
+
+
+def test_the_tracker_gets_every_table_with_equal_keys(made):
+    _, _, folder, _, spy = made
+    assert {name.removeprefix("report/") for name in spy.tables} == {p.stem for p in (folder / "tables").glob("*.csv")}
+    for rows in spy.tables.values():
+        assert len({tuple(row) for row in rows}) == 1
+        json.dumps(rows, default=lambda v: (_ for _ in ()).throw(TypeError(type(v))))  # plain Python values only
+
+
+def test_the_same_inputs_give_the_same_bytes(made, tmp_path):
+    facts, table, folder, report, _ = made
+    order = np.random.default_rng(0).permutation(len(table))  # nor does the order of the rows matter
+    again = write_report(facts, table.take(pa.array(order)), tmp_path)
+    assert again.summary == report.summary
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 1 + len(report.figures) + 8 - 1  # no sweep, no table of it
+    for name in files:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_data_cannot_become_markup_or_a_formula(tmp_path):
+    cells = plan(["=cmd()|x"], [("<b>corpus", "@key", "+value")], LENGTHS, DEPTHS, 20)
+    facts = study(
+        [run(BAD, layout=BAD, tuned=BAD, data_digest="-1+1", group="$x^{"), run(ODD)],
+        [task("=cmd()|x")],
+        cells,
+        name=BAD,
+        notes=[BAD],
+        config_yaml=BAD,
+        matching=[{BAD: "+1", "=x": 3}],
+        versions={BAD: "@SUM(A1)"},
+    )
+    table = records({BAD: flat(0.5), ODD: flat(0.6)}, cells)
+    for name in ("answer", "prediction"):
+        table = with_column(table, name, [f'"><img src=x onerror=alert(1)>{BAD}'] * len(table))
+    report = write_report(facts, table, tmp_path)
+    page = Page(report.html.read_text())
+    assert not {"script", "b>corpus"} & {tag for tag, _ in page.tags}
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+    assert all(a["src"].startswith("data:image/png;base64,") for tag, a in page.tags if tag == "img")
+    assert BAD in page.text  # shown as text
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", str(p.relative_to(tmp_path / "figures"))) for p in report.figures.values())
+    for path in (tmp_path / "tables").glob("*.csv"):
+        with open(path, newline="", encoding="utf-8") as file:
+            fields = [field for row in csv.reader(file) for field in row]
+        assert not [f for f in fields if f[:1] in ("=", "+", "-", "@") and not re.fullmatch(r"-?(\d[\d.e+-]*|inf)", f)], path.name
+
+
+def test_safe_fields():
+    assert [safe(x) for x in ("=1", " @x", "-a", "\tx", "a=b", -1.5, None, "")] == [
+        "'=1",
+        "' @x",
+        "'-a",
+        "'\tx",
+        "a=b",
+        -1.5,
+        None,
+        "",
+    ]
+
+
+def test_no_records_at_all_still_give_a_report_that_says_so(tmp_path):
+    cells = plan(["single"], lengths=LENGTHS, n=10)
+    table = records({"a": flat(0.5)}, cells).slice(0, 0)
+    report = write_report(study([run("a")], [task("single")], cells), table, tmp_path)
+    assert any("15 of 15 planned cells are incomplete" in s for s in report.summary)
+    assert {row["accuracy"] for row in report.cells} == {None}
+
+
+def test_importing_the_room_draws_nothing():
+    """matplotlib reads files and the environment when imported: only drawing may do it."""
+    names = "write, figures, drawing, page, summary, tables"
+    code = f"import sys; from lcprobe.analysis.report import {names}; from lcprobe.analysis.stats import power; print([m for m in ('matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_average(tmp_path):
+    tasks, cells = ["single", "multikey"], plan(["single", "multikey"], lengths=LENGTHS, depths=DEPTHS, n=20)
+    facts = study([run("a"), run(BAD)], [task("single"), task("multikey", 4)], cells)
+    table = records({"a": flat(1.0), BAD: flat(0.5)}, cells)
+    text = write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
+    assert text.index("At a glance") < text.index("Summary") < text.index("<img"), "a table of scores is the first thing"
+    page = Page(text)
+    head = page.rows.index(["task", "model", "chance", "64", "128 (trained)", "256"])
+    assert page.rows[head + 1] == ["single", "a", "", "1.00", "1.00", "1.00"]
+    assert [row[:2] for row in page.rows[head + 1 : head + 5]] == [[t, m] for t in tasks for m in ("a", BAD)]
+    assert "<script" not in text, "names are escaped there, too"
+    marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
+    assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where one value stands alone"
+    assert text.count("At depth 0 the asked needle is the first") == 1 + 2 * 2, "the table of all cells, and the maps of multikey"
+
+
+def test_few_samples_are_a_warning_with_their_counts(tmp_path):
+    cells = plan(["single"], lengths=[128], n=250) + plan(["single"], lengths=[256], n=100)
+    facts = study([run("a")], [task("single")], cells)
+    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "few").summary
+    assert any(s.startswith("Few samples: 5 of 10 planned cells have 100. Below 250") for s in said)
+    cells = plan(["single"], lengths=[128], n=250)
+    facts = study([run("a")], [task("single")], cells)
+    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "enough").summary
+    assert not any("Few samples" in s for s in said)

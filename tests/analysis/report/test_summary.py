@@ -1,0 +1,119 @@
+"""The words of the report: what limits a study is said first, and what was not tested is not said."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lcprobe.analysis.findings.results import analysed
+from lcprobe.analysis.report.summary import FIRST, TOPICS, summary
+from lcprobe.analysis.report.wording import Sentence
+from lcprobe.records import CONTEXT_SCHEMA, table_of
+from tests.analysis.fabricated import flat, plan, records, run, study, task, text_records, three_models, with_column
+
+CELLS = plan(["single"], lengths=[64, 128, 256], n=40)
+
+
+def said(runs, behaviour=None, cells=CELLS, change=None, **changes) -> list[Sentence]:
+    table = records({r.name: behaviour or flat(0.8) for r in runs}, cells)
+    facts = study(runs, [task("single"), task("multikey", 4)], cells, **changes)
+    return summary(analysed(facts, change(table) if change else table))
+
+
+def first(sentences: list[Sentence], word: str) -> Sentence:
+    found = [s for s in sentences if word in s.text]
+    assert found, [s.text for s in sentences]
+    return found[0]
+
+
+def test_a_clean_study_of_two_models_is_called_clean():
+    sentences = said([run("a"), run("b")])
+    assert first(sentences, "same tokens in the same order").warning is False
+    assert first(sentences, "matched within 0.0%").warning is False
+    assert first(sentences, "swept for every model").warning is False
+
+
+def test_each_training_seed_has_its_own_order():
+    """Two seeds of two models: data differ between seeds, and are matched within each."""
+    runs = [run("a", seed=0, data_digest="11"), run("b", seed=0, data_digest="11")]
+    runs += [run("a2", seed=1, data_digest="22"), run("b2", seed=1, data_digest="22")]
+    sentence = first(said(runs), "same tokens in the same order of its seed")
+    assert sentence.warning is False
+    runs[-1] = run("b2", seed=1, data_digest="33")
+    assert "22: a2; 33: b2" in first(said(runs), "NOT matched: the digests").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data_digest": "77" * 16}, "NOT matched: the digests"),
+        ({"params": 400_000}, "Parameters are NOT matched: they differ by 20.8%"),
+        ({"tuned": "not swept"}, "partly untuned: b: not swept"),
+        ({"tuned": "swept, at the edge of the grid"}, "partly untuned: b: swept, at the edge of the grid"),
+        ({"tokens": 1_000_000}, "Training tokens differ"),
+        ({"skipped_steps": 3}, "skipped for numbers that were not finite: b 3"),
+        ({"seed": 1}, "may be seed noise"),
+    ],
+)
+def test_what_limits_a_comparison_is_a_warning_at_the_top(changes, words):
+    sentence = first(said([run("a"), run("b", **changes)]), words)
+    assert (sentence.topic, sentence.warning) == (FIRST, True)
+
+
+def test_seeds_are_no_warning_once_there_are_several():
+    runs = [run("a1", group="a"), run("a2", group="a"), run("b1", group="b"), run("b2", group="b")]
+    sentences = said(runs)
+    assert not any("seed noise" in s.text for s in sentences)
+    assert first(sentences, "Training seeds per model: a 2, b 2").warning is False
+
+
+def test_gaps_failures_and_gates_are_said():
+    def broken(table: pa.Table) -> pa.Table:
+        failed = (np.array(table["length"]) == 64) & (np.array(table["index"]) == 0)
+        return with_column(table, "status", np.where(failed, "oom", "ok"))
+
+    sentences = said([run("a")], change=broken)
+    assert first(sentences, "5 of 15 planned cells are incomplete").warning
+    assert first(sentences, "5 of 600 queries failed").warning
+    assert first(sentences, "No zero-distance control").warning
+    cells = CELLS + plan(["single"], lengths=[128], depths=[0.5], n=40, control="zero_distance")
+    shut = said([run("a")], flat(0.2), cells)
+    assert first(shut, "task not acquired").warning
+    assert not any(s.topic in (TOPICS[2], TOPICS[3], TOPICS[4]) for s in shut)  # nothing is said about a shut gate
+
+
+def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
+    text = table_of(text_records("mamba2"), CONTEXT_SCHEMA)
+    sentences = summary(analysed(*three_models(["words"]), text))
+    order = [TOPICS.index(s.topic) for s in sentences]
+    assert order == sorted(order)
+    assert set(order) == set(range(len(TOPICS)))
+    assert all(re.search(r"\d", s.text) for s in sentences)
+    assert not any(
+        re.search(r"\d ?%", s.text) for s in sentences if s.topic != FIRST
+    )  # shares come with k/n, not as bare percentages
+    assert first(sentences, "mamba2, multikey (corpus/words/words): key look-up partly acquired").text.count("chance 0.25") == 1
+    assert first(sentences, "copies the needle without looking at the key")
+    assert first(sentences, "breaks down at 1024 tokens even with the needle directly before the question")
+    assert first(sentences, "length and not distance is the limit")
+
+
+def test_control_characters_never_reach_a_terminal():
+    sentences = said([run("a\x1b[31m\nb")])
+    assert not any("\x1b" in s.text or "\n" in s.text for s in sentences)
+
+
+def test_of_many_pairs_only_those_that_differ_have_a_sentence(monkeypatch):
+    runs = [run(name) for name in "abc"]
+    table = records({"a": flat(0.9), "b": flat(0.9), "c": flat(0.3)}, CELLS)
+    results = analysed(study(runs, [task("single")], CELLS), table)
+    before = [s.text for s in summary(results) if s.topic == "Models against each other"]
+    monkeypatch.setattr("lcprobe.analysis.report.summary.MANY_PAIRS", 0)
+    after = [s.text for s in summary(results) if s.topic == "Models against each other"]
+    differ = {(c.task, c.subject) for c in results.of("model") if c.resolved}
+    pairs = {(c.task, c.subject) for c in results.of("model")}
+    assert 0 < len(differ) < len(pairs) == len(before)
+    assert set(after[: len(differ)]) < set(before)
+    assert [t for t in after if "other pairs" in t] == after[len(differ) :]
+    assert sum(int(t.split(": in ")[1].split()[0]) for t in after[len(differ) :]) == len(pairs) - len(differ)
