@@ -30,8 +30,8 @@ from benchmarks import (
 )
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.files import write_json
-from lcprobe.studies.machine import keep_memory
-from lcprobe.studies.study import print_rows
+from lcprobe.studies.console import print_rows
+from lcprobe.studies.runtime import keep_memory
 
 BENCHMARKS = {
     "throughput": throughput,

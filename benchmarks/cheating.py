@@ -8,7 +8,7 @@ from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.studies.cheat import battery, pivot
+from lcprobe.studies.evaluation.leakage import battery, pivot
 
 TITLE = "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
 OPTIONS = ("n", "lengths", "tasks")

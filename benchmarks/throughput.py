@@ -16,7 +16,7 @@ from lcprobe.choices import build
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import match
-from lcprobe.studies.costs import measured_peak
+from lcprobe.studies.planning.costs import measured_peak
 
 TITLE = "training throughput, tokens a second"
 OPTIONS = ("rounds",)

@@ -17,6 +17,7 @@ FLOORS = {
     "training": {"data", "tasks", "models"},
     "probing": {"data", "tasks", "models"},
     "analysis": {"data", "tasks", "models"},
+    "cli": {"studies", "training", "probing", "analysis", "data", "tasks", "models", "config"},
     "studies": {"training", "probing", "analysis", "data", "tasks", "models", "config"},
 }
 SOURCES = sorted((ROOT / "lcprobe").rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))

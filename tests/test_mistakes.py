@@ -7,7 +7,7 @@ import tokenizers
 import yaml
 from tokenizers import decoders, models, pre_tokenizers
 
-from lcprobe.studies.commands import data_main, evaluate_main, train_main
+from lcprobe.cli.commands import data_main, evaluate_main, train_main
 
 OVERRIDES = [  # (key=value, the key that the message must name, a word of what is allowed or meant)
     ("train.lrr=0.1", "train.lrr", "did you mean 'lr'"),

@@ -11,7 +11,9 @@ from pathlib import Path
 import yaml
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lcprobe.studies.study", "lcprobe.studies.session", "lcprobe.training.fit"])
+CONTEXT.set_forkserver_preload(
+    ["lcprobe.studies.training.train_study", "lcprobe.studies.evaluation.session", "lcprobe.training.fit"]
+)
 
 TINY = {
     "study": {"name": "tiny"},
@@ -61,7 +63,7 @@ def _child(main: str, arguments: list[str], log: str) -> None:
 
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
-    from lcprobe.studies import commands
+    from lcprobe.cli import commands
 
     os._exit(getattr(commands, main)(arguments))
 

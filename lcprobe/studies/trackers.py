@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lcprobe.config import TrackConfig
 from lcprobe.files import write_atomic
-from lcprobe.studies.config import TrackConfig
 from lcprobe.tracking import Tracker
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import yaml
 from safetensors.numpy import load_file
 
+from lcprobe.cli.commands import train_main
 from lcprobe.config import load
 from lcprobe.data.corpus import documents
 from lcprobe.files import digest_bytes, digest_file, digest_json, write_json
-from lcprobe.studies.commands import train_main
-from lcprobe.studies.evaluate import chosen
-from lcprobe.studies.session import Session, open_session, probe
+from lcprobe.studies.evaluation.evaluate_study import chosen
+from lcprobe.studies.evaluation.session import Session, open_session, probe
 
 CONTEXT, STEPS = 64, 40
 GRID = {"lengths": [17], "depths": [0.5], "n": 2}  # 1,088 tokens: the least at which every task exists is 1,049

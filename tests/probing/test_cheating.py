@@ -10,6 +10,7 @@ import yaml
 
 from lcprobe.analysis.findings.contrasts import ALPHA
 from lcprobe.choices import build
+from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
 from lcprobe.probing.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
 from lcprobe.probing.config import ProbeConfig
@@ -17,8 +18,7 @@ from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.probing.sight import Lessons, learned, looks, seen
 from lcprobe.seeds import Draws
-from lcprobe.studies.cheat import battery, pivot
-from lcprobe.studies.commands import evaluate_main
+from lcprobe.studies.evaluation.leakage import battery, pivot
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.lines import Hand
@@ -282,7 +282,7 @@ def test_every_policy_answers_every_question_once(tasks):
 
 
 def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, capsys, monkeypatch):
-    monkeypatch.setattr("lcprobe.studies.cheat.SAMPLES", 12)
+    monkeypatch.setattr("lcprobe.studies.evaluation.leakage.SAMPLES", 12)
     config = write_config(tmp_path, data_settings)
     assert evaluate_main([str(config), "--cheat"]) == 0
     out = tmp_path / "runs" / "tiny" / "cheating"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lcprobe.choices import build
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import DataError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
@@ -16,7 +17,6 @@ from lcprobe.probing.planted import Planted, perfect
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store
-from lcprobe.studies.commands import evaluate_main, train_main
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load
 from lcprobe.files import digest_file, read_json
-from lcprobe.studies.commands import evaluate_main, train_main
-from lcprobe.studies.costs import matching_table
-from lcprobe.studies.plan import make_plan
+from lcprobe.studies.planning.costs import matching_table
+from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.trackers import CsvTracker, read_metrics
 from tests.tiny import write_config
 

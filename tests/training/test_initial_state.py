@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lcprobe.choices import build
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError
 from lcprobe.files import read_json
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.studies.commands import evaluate_main, train_main
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
 from tests.tiny import write_config
@@ -144,7 +144,7 @@ def prepared_mixture(data_settings, tmp_path):
     from lcprobe.config import load
     from lcprobe.data.mixture import Mixture
     from lcprobe.data.prepare import prepare
-    from lcprobe.studies.plan import make_plan
+    from lcprobe.studies.planning.plan import make_plan
 
     config = make_plan(load([str(write_config(tmp_path, data_settings))], [])).runs[0].config
     data = prepare(config.data)

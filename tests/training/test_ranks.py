@@ -5,8 +5,8 @@ import sys
 
 from safetensors.torch import load_file
 
+from lcprobe.cli.commands import train_main
 from lcprobe.files import read_json
-from lcprobe.studies.commands import train_main
 from tests.conftest import ROOT
 from tests.tiny import write_config
 

@@ -9,8 +9,8 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from lcprobe.cli.commands import train_main
 from lcprobe.files import digest_file, read_json
-from lcprobe.studies.commands import train_main
 from lcprobe.studies.trackers import read_metrics
 from tests.tiny import killed_until_done, start, write_config
 

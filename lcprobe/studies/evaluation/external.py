@@ -25,11 +25,11 @@ from lcprobe.probing.harness import (
     run_task,
 )
 from lcprobe.probing.runner import Subject
-from lcprobe.studies.columns import Column, columns_of, loaded
-from lcprobe.studies.evaluate import chosen
-from lcprobe.studies.session import device
+from lcprobe.studies.console import print_rows
+from lcprobe.studies.evaluation.evaluate_study import chosen
+from lcprobe.studies.evaluation.session import device
+from lcprobe.studies.evaluation.variants import Column, columns_of, loaded
 from lcprobe.studies.status import versions
-from lcprobe.studies.study import print_rows
 from lcprobe.tasks.frozen import FrozenFile, read_frozen
 from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
 

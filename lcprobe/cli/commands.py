@@ -40,7 +40,7 @@ def _train(arguments: list[str]) -> int:
 
     mapping = load(files, overrides)
     parse(mapping)  # every mistake that needs no torch is found before torch is imported
-    from lcprobe.studies.study import print_plan, train_study
+    from lcprobe.studies.training.train_study import print_plan, train_study
 
     if plan_only:
         print_plan(mapping)
@@ -70,11 +70,11 @@ def _evaluate(arguments: list[str]) -> int:
     if not folders:  # with folders, these settings go on top of theirs and are checked together
         parse(mapping)
     if asked:
-        from lcprobe.studies.bridges import evaluate_bridges
+        from lcprobe.studies.evaluation.external import evaluate_bridges
 
         evaluate_bridges(folders, mapping, asked.get("--harness", []), frozen)
         return 0
-    from lcprobe.studies.evaluate import cheat_on, evaluate_study
+    from lcprobe.studies.evaluation.evaluate_study import cheat_on, evaluate_study
 
     if cheats:
         cheat_on(folders, mapping)
@@ -96,7 +96,7 @@ def _data(arguments: list[str]) -> int:
 def _prepare(arguments: list[str]) -> int:
     config = _config(arguments)
     from lcprobe.data.prepare import prepare
-    from lcprobe.studies.machine import set_up_logging
+    from lcprobe.studies.runtime import set_up_logging
 
     set_up_logging()
     made = prepare(config.data, verify=True)
@@ -135,7 +135,7 @@ def _helped(arguments: list[str], name: str) -> bool:
     asked = next((a for a in arguments if a in ("--help", "-h")), None)
     if asked is None:
         return False
-    from lcprobe.studies import help
+    from lcprobe.cli import help
 
     after = arguments[arguments.index(asked) + 1 :]
     intro = getattr(help, name)

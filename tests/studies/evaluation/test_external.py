@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.studies.commands import evaluate_main, train_main
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.tasks.frozen import recall_and_precision, substring_score
 from tests.tiny import write_config
 

@@ -16,11 +16,11 @@ from lcprobe.errors import ConfigError, DataError, LcprobeError
 from lcprobe.files import digest_file, owned, write_atomic
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
-from lcprobe.studies.plan import Run
-from lcprobe.studies.probe_callback import ProbeWhileTraining
-from lcprobe.studies.source import source_of
+from lcprobe.studies.planning.initial_weights import source_of
+from lcprobe.studies.planning.plan import Run
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
+from lcprobe.studies.training.probe_callback import ProbeWhileTraining
 from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit

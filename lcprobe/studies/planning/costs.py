@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-from lcprobe.studies.plan import Run, StudyPlan
+from lcprobe.studies.planning.plan import Run, StudyPlan
 
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
 """FLOP/s of dense bfloat16 products, as the makers state them."""

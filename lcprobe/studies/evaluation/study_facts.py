@@ -11,12 +11,12 @@ from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
-from lcprobe.studies.columns import Column
-from lcprobe.studies.session import Biases, Session
+from lcprobe.studies.evaluation.session import Biases, Session
+from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.variants import Column
 from lcprobe.studies.status import read_status, versions
-from lcprobe.studies.sweep import spread_of
-from lcprobe.studies.targets import Target
 from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.training.checkpoint import load_progress
 

@@ -2,11 +2,11 @@
 
 import yaml
 
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load
 from lcprobe.files import read_json
-from lcprobe.studies.commands import evaluate_main, train_main
-from lcprobe.studies.plan import make_plan
-from lcprobe.studies.sweep import spread_of, tune
+from lcprobe.studies.planning.plan import make_plan
+from lcprobe.studies.training.lr_sweep import spread_of, tune
 from tests.tiny import write_config
 
 SHORT = {"context_length": 64, "tokens": 64 * 4 * 10, "batch_tokens": 256, "threads": 1, "log_every": 1, "probe_every": 0}

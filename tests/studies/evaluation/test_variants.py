@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import pytest
 
+from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import write_json
-from lcprobe.studies.columns import columns_of
-from lcprobe.studies.commands import evaluate_main, train_main
-from lcprobe.studies.targets import Target
+from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.variants import columns_of
 from lcprobe.training.checkpoint import Progress
 from tests.tiny import write_config
 

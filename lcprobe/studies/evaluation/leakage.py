@@ -17,8 +17,8 @@ from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.cheating import POLICIES, cheat, solvers
 from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.studies.rehearsal import rehearse
-from lcprobe.studies.study import print_rows
+from lcprobe.studies.console import print_rows
+from lcprobe.studies.planning.preflight import rehearse
 from lcprobe.tasks.episode import SUITE
 
 ABOUT = (

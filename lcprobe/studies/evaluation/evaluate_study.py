@@ -13,11 +13,11 @@ from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import owned
-from lcprobe.studies.cheat import cheat_study
-from lcprobe.studies.facts import facts_of
-from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.session import Session, open_session, probe
-from lcprobe.studies.targets import Target, find_targets
+from lcprobe.studies.evaluation.leakage import cheat_study
+from lcprobe.studies.evaluation.session import Session, open_session, probe
+from lcprobe.studies.evaluation.study_facts import facts_of
+from lcprobe.studies.evaluation.targets import Target, find_targets
+from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker
 

@@ -20,8 +20,8 @@ from lcprobe.probing.runner import SayLines, run_plan, say_shared
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
-from lcprobe.studies.columns import Column, columns_of, loaded
-from lcprobe.studies.targets import Target
+from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.variants import Column, columns_of, loaded
 from lcprobe.training.checkpoint import check_same_corpus
 
 

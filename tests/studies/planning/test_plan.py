@@ -12,8 +12,8 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.studies.plan import make_plan
-from lcprobe.studies.source import in_order
+from lcprobe.studies.planning.initial_weights import in_order
+from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY
 
 ARCH = {"attn": {"model": {"layout": "attention+mlp x 2"}}, "mamba2": {"model": {"layout": "mamba2 x 2"}}}

@@ -6,8 +6,8 @@ import pytest
 
 from lcprobe.config import load
 from lcprobe.models.parts import mixers_of
-from lcprobe.studies.costs import matching_table, memory_notes
-from lcprobe.studies.plan import make_plan
+from lcprobe.studies.planning.costs import matching_table, memory_notes
+from lcprobe.studies.planning.plan import make_plan
 
 STUDIES = ["positional", "extension", "length_fix", "hybrid_position"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lcprobe.config import Config
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.studies.axes import Axis, Labels
+from lcprobe.studies.planning.axes import Axis, Labels
 from lcprobe.training.checkpoint import latest, load_model
 
 START_LEFT_OUT = "no run to start from"

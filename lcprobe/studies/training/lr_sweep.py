@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.choices import plain
-from lcprobe.config import Config
+from lcprobe.config import Config, TunedConfig
 from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
-from lcprobe.studies.config import TunedConfig
-from lcprobe.studies.plan import Run, StudyPlan
-from lcprobe.studies.run import train_run
+from lcprobe.studies.planning.plan import Run, StudyPlan
 from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
 
 log = logging.getLogger(__name__)

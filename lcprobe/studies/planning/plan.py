@@ -19,17 +19,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lcprobe.config import Config, parse
+from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.corpus import sources_of
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
-from lcprobe.studies.alike import Alike, Draft, alike, settings_of
-from lcprobe.studies.applicable import applicable
-from lcprobe.studies.axes import Axis, Labels, axes_of, product
-from lcprobe.studies.checks import Built, check_start
-from lcprobe.studies.config import SweepConfig
-from lcprobe.studies.source import from_sibling, in_order, sibling, source_of
+from lcprobe.studies.planning.applicable import applicable
+from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
+from lcprobe.studies.planning.duplicates import Alike, Draft, alike, settings_of
+from lcprobe.studies.planning.initial_weights import from_sibling, in_order, sibling, source_of
+from lcprobe.studies.planning.meta_checks import Built, check_start
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.tokenizer import load_tokenizer
 

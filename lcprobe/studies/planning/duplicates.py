@@ -14,8 +14,8 @@ from lcprobe.models.parts import absolute_of, mixers_of
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.positions import POSITIONS
 from lcprobe.models.positional.temperature import TEMPERATURES
-from lcprobe.studies.axes import Axis, Labels
-from lcprobe.studies.source import START_LEFT_OUT
+from lcprobe.studies.planning.axes import Axis, Labels
+from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 
 
 @dataclass(frozen=True)

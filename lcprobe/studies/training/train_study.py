@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from lcprobe.config import to_yaml
 from lcprobe.files import write_atomic, write_json
-from lcprobe.studies.costs import matching_table, memory_notes
-from lcprobe.studies.machine import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.plan import StudyPlan, make_plan
-from lcprobe.studies.rehearsal import rehearse
-from lcprobe.studies.run import train_run
-from lcprobe.studies.sweep import planned_rates, spread_of, tune
+from lcprobe.studies.console import print_rows
+from lcprobe.studies.planning.costs import matching_table, memory_notes
+from lcprobe.studies.planning.plan import StudyPlan, make_plan
+from lcprobe.studies.planning.preflight import rehearse
+from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
+from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, tune
+from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
 
 log = logging.getLogger(__name__)
@@ -61,19 +61,3 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         )
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
     Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)
-
-
-def print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    """Rows as a table on the terminal."""
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    Console(width=None if Console().is_terminal else 200).print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ""}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

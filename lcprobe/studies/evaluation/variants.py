@@ -19,7 +19,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.positions import drawn_at_test
 from lcprobe.probing.runner import Subject
 from lcprobe.seeds import Stream
-from lcprobe.studies.targets import Target
+from lcprobe.studies.evaluation.targets import Target
 from lcprobe.training.checkpoint import load_model, load_progress
 from lcprobe.training.module import at_step
 
