@@ -25,7 +25,7 @@ from lcprobe.probing.cheating import POLICIES as OURS
 from lcprobe.probing.cheating import WINDOW
 from lcprobe.probing.sight import WORDS
 from lcprobe.seeds import Stream
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 TITLE = "accuracy of policies that look nothing up, on lm-eval's RULER"
 OPTIONS = ("n", "lengths")

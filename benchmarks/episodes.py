@@ -7,9 +7,9 @@ from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.niah import NIAH, NIAHConfig
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 TITLE = "episodes, milliseconds each"
 OPTIONS = ("n", "length", "tokenizers")

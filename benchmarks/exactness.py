@@ -9,7 +9,7 @@ from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 TITLE = "exactness: episodes of the asked length that survive encode(decode(ids))"
 OPTIONS = ("n",)

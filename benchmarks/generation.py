@@ -29,7 +29,7 @@ from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.tasks.episode import Episode, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 TITLE = "RULER's 13 tasks: milliseconds to build an episode, keep it and read it again; lm-eval's generators"
 OPTIONS = ("n", "lengths", "tasks", "peer")

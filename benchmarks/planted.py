@@ -36,8 +36,8 @@ from lcprobe.probing.planted import Finds, Planted, blind_middle, blind_to_uuids
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors
-from lcprobe.tasks.haystack import Materials, TokenStream
-from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 TITLE = "planted models"
 OPTIONS = ("n", "sound_n", "seeds")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lcprobe.seeds import Stream
-from lcprobe.tasks.tokenizer import read_words
+from lcprobe.tasks.text.tokenizer import read_words
 
 
 def sentences(draw: Stream, n: int) -> str:

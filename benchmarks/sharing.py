@@ -18,9 +18,9 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.probing.sharing import Program, Step, families, share
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.niah import NIAH, NIAHConfig
-from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 TITLE = "sharing of prompts"
 OPTIONS = ("length", "n", "rounds", "layout")

@@ -6,7 +6,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 from tokenizers import Tokenizer as Inner
 
 from lcprobe.data.corpus import documents
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 def _texts():

@@ -10,9 +10,9 @@ import yaml
 
 from benchmarks.questions import hotpot, squad
 from lcprobe.data.corpus import documents
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.presets import PRESETS
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 EVERY = Path(__file__).resolve().parents[1] / "configs" / "probe" / "every.yaml"
 

@@ -15,8 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import Prepared, prepare
-from lcprobe.tasks.haystack import Materials
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 

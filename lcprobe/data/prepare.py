@@ -31,8 +31,8 @@ from lcprobe.files import (
     verify_folder,
 )
 from lcprobe.seeds import seed_of
-from lcprobe.tasks.haystack import Materials, TokenStream
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 SHARD_TOKENS = 1 << 26
 BATCH_CHARS = 2_000_000

@@ -19,7 +19,7 @@ from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.sight import Found, Lessons, Sight, learned, seen
 from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.episode import Factors
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 LESSONS_AFTER = 1 << 20
 """Samples that policies learn from lie so far behind those that are asked."""

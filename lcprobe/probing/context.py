@@ -31,7 +31,7 @@ from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
-from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.text.haystack import Materials
 
 FIRST_EDGE = 8
 """The first bin holds the first tokens together: nothing is known there yet."""

@@ -14,9 +14,9 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.presets import choose_task
+from lcprobe.tasks.text.haystack import Materials
 
 KEEP_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""

@@ -25,7 +25,7 @@ from lcprobe.errors import ConfigError, nearest
 from lcprobe.probing.config import HarnessConfig
 from lcprobe.probing.continuing import Continuer
 from lcprobe.probing.frozen import with_begin
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 MAX_GEN_TOKS = 256
 """lm-eval's own default for tasks that name no number."""

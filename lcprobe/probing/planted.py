@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.seeds import Stream
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Finds = Callable[[Item], float]

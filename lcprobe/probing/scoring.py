@@ -17,7 +17,7 @@ from lcprobe.probing.reading import read
 from lcprobe.probing.selecting import selected
 from lcprobe.probing.sharing import Program, share
 from lcprobe.tasks.episode import Episode, Query
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 LOGIT_ROWS = 4096
 """Rows of logits held at once: 4096 x 50K float32 are 0.8 GB."""

@@ -16,7 +16,7 @@ from lcprobe.files import digest_bytes
 from lcprobe.probing.scoring import Item
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import MAX_CANDIDATES
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 ITEMS = re.compile(r" and |, ")
 """What stands between the items of an answer that is a list."""

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require, unknown_name
-from lcprobe.tasks.certified import certified
 from lcprobe.tasks.episode import Episode, Factors, Formats, Query
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.round_trip import certified
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 EMPTY = np.array([], dtype=np.int32)
 MAX_CANDIDATES = 32

@@ -41,11 +41,11 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, candidates, check_format, token_count
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import NOTHING, RUNNING
-from lcprobe.tasks.placing import FEWER, Cut, Needle, Unused, in_text, joined
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.parts.placement import FEWER, Cut, Needle, Unused, in_text, joined
+from lcprobe.tasks.text.formats import StringFormat, candidates, check_format, token_count
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 OPEN, CLOSE, CUE = " Words:", ".", " Again:"
 LONGEST = 16

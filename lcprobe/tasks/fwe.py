@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from lcprobe.errors import require
 from lcprobe.seeds import Draws
 from lcprobe.tasks.assembly import EMPTY, Axes, Built, Question
-from lcprobe.tasks.counting import CLOSING, CONTROLS, OPENING, Counting, counted
 from lcprobe.tasks.episode import SUITE, Factors
 from lcprobe.tasks.names import KINDS, NOTHING
+from lcprobe.tasks.parts.word_lists import CLOSING, CONTROLS, OPENING, Counting, counted
 
 RANKS = ("most frequent", "second", "third", "fourth", "fifth")
 ASK, TAIL = " the {rank} is", ";"

@@ -33,11 +33,11 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format
-from lcprobe.tasks.haystack import Materials
-from lcprobe.tasks.lines import Hand, LineBank
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.placing import Filled, Needle, Unused, make_needles
+from lcprobe.tasks.parts.distractor_lines import Hand, LineBank
+from lcprobe.tasks.parts.placement import Filled, Needle, Unused, make_needles
+from lcprobe.tasks.text.formats import StringFormat, check_format
+from lcprobe.tasks.text.haystack import Materials
 
 ASK, TAIL = " {key}:", ";"
 POWER = 0.01

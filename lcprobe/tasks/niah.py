@@ -33,10 +33,10 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format
-from lcprobe.tasks.haystack import Materials
-from lcprobe.tasks.lines import LineBank
-from lcprobe.tasks.placing import Cut, Needle, Unused, in_lines, in_text, make_needles
+from lcprobe.tasks.parts.distractor_lines import LineBank
+from lcprobe.tasks.parts.placement import Cut, Needle, Unused, in_lines, in_text, make_needles
+from lcprobe.tasks.text.formats import StringFormat, check_format
+from lcprobe.tasks.text.haystack import Materials
 
 
 class Template(NamedTuple):

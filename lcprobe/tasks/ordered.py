@@ -33,10 +33,10 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import CONTROLS, RUNNING
-from lcprobe.tasks.placing import Cut, Unused, in_text, make_needles
+from lcprobe.tasks.parts.placement import Cut, Unused, in_text, make_needles
+from lcprobe.tasks.text.formats import StringFormat, check_format
+from lcprobe.tasks.text.haystack import Materials
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 NEEDLE, TAIL, ASK = " The value for {key} is", ".", " The {nth} value for {key} is"

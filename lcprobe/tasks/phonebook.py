@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from lcprobe.errors import require
 from lcprobe.tasks.assembly import Axes
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.niah import NIAH, NIAHConfig
+from lcprobe.tasks.text.haystack import Materials
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from lcprobe.tasks.names import HAYSTACKS, KINDS
 
 if TYPE_CHECKING:
     from lcprobe.tasks.assembly import Task
-    from lcprobe.tasks.haystack import Materials
+    from lcprobe.tasks.text.haystack import Materials
 
 LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
 

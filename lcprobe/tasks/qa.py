@@ -35,12 +35,12 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.facts import ASK, PERSONS, THINGS, WORDING, FactBank, owner_of, place_of, places_format
-from lcprobe.tasks.formats import check_format, draw_strings
-from lcprobe.tasks.haystack import MAX_SHIFT, Materials, TokenStream
 from lcprobe.tasks.names import CONTROLS, NOTHING
-from lcprobe.tasks.passages import Passages
-from lcprobe.tasks.placing import Cut, Needle, in_lines, in_text
+from lcprobe.tasks.parts.generated_facts import ASK, PERSONS, THINGS, WORDING, FactBank, owner_of, place_of, places_format
+from lcprobe.tasks.parts.passage_questions import Passages
+from lcprobe.tasks.parts.placement import Cut, Needle, in_lines, in_text
+from lcprobe.tasks.text.formats import check_format, draw_strings
+from lcprobe.tasks.text.haystack import MAX_SHIFT, Materials, TokenStream
 
 WIDEST_GUARD = 1 << 17
 """Names and places are absent from this much haystack if possible, so that they are the same at every shorter length."""

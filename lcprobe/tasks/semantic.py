@@ -34,10 +34,10 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.names import CONTROLS, NOTHING, RUNNING
-from lcprobe.tasks.placing import WIDEST_GUARD, Cut, Needle, Unused, in_text
-from lcprobe.tasks.tokenizer import Tokenizer, read_words
+from lcprobe.tasks.parts.placement import WIDEST_GUARD, Cut, Needle, Unused, in_text
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 MOST_NEEDLES = 8
 """Every relation has facts for as many needles, and one more for an absent key."""

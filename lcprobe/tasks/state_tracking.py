@@ -36,9 +36,9 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import NOTHING
-from lcprobe.tasks.placing import joined
+from lcprobe.tasks.parts.placement import joined
+from lcprobe.tasks.text.haystack import Materials
 
 PLACES = {"parity": 2, "s3": 3, "s5": 5}
 

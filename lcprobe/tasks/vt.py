@@ -38,10 +38,10 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, check_format
-from lcprobe.tasks.haystack import Materials
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.placing import Cut, Needle, Unused, in_text, make_needles
+from lcprobe.tasks.parts.placement import Cut, Needle, Unused, in_text, make_needles
+from lcprobe.tasks.text.formats import StringFormat, check_format
+from lcprobe.tasks.text.haystack import Materials
 
 ASSIGN, LINK, TAIL, ASK = " VAR {name} is", "VAR {name}", ";", " VAR {name} has the value"
 WORDING = ASSIGN + LINK + TAIL + ASK

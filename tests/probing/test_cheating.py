@@ -21,7 +21,7 @@ from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.lines import Hand
+from lcprobe.tasks.parts.distractor_lines import Hand
 from tests.tiny import write_config
 
 ROOT = Path(__file__).resolve().parents[2]

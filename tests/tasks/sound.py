@@ -12,8 +12,8 @@ from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Episode, Factors, Query
-from lcprobe.tasks.haystack import Materials, TokenStream
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 TOKENIZERS = ("shipped", "llama", "unigram")
 

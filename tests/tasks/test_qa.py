@@ -14,10 +14,10 @@ from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.facts import FactBank
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.names import CONTROLS
+from lcprobe.tasks.parts.generated_facts import FactBank
 from lcprobe.tasks.qa import QA, QAConfig
+from lcprobe.tasks.text.haystack import Materials, TokenStream
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HAYSTACKS = ("corpus", "noise", "words", "needles")

@@ -9,9 +9,9 @@ from scipy import stats
 from lcprobe.choices import build
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.formats import StringFormat, draw_strings
 from lcprobe.tasks.niah import NIAH, NIAHConfig
-from lcprobe.tasks.placing import Cut, Needle, among_lines
+from lcprobe.tasks.parts.placement import Cut, Needle, among_lines
+from lcprobe.tasks.text.formats import StringFormat, draw_strings
 
 NEEDLE = Needle(np.arange(9), np.arange(4), np.arange(4), "value")
 

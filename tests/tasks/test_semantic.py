@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.names import CONTROLS, NOTHING
 from lcprobe.tasks.semantic import MOST_NEEDLES, Semantic, relations
-from lcprobe.tasks.tokenizer import read_words
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import read_words
 from tests.tasks.sound import TOKENIZERS, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

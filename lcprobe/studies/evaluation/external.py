@@ -14,7 +14,7 @@ from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, write_json
 from lcprobe.probing.continuing import Continuer
-from lcprobe.probing.frozen import FrozenScore, score_frozen
+from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
 from lcprobe.probing.harness import (
     HarnessScore,
     HarnessTasks,
@@ -30,8 +30,7 @@ from lcprobe.studies.evaluation.evaluate_study import chosen
 from lcprobe.studies.evaluation.session import device
 from lcprobe.studies.evaluation.variants import Column, columns_of, loaded
 from lcprobe.studies.status import versions
-from lcprobe.tasks.frozen import FrozenFile, read_frozen
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
 TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}

@@ -30,7 +30,7 @@ from lcprobe.studies.planning.duplicates import Alike, Draft, alike, settings_of
 from lcprobe.studies.planning.initial_weights import from_sibling, in_order, sibling, source_of
 from lcprobe.studies.planning.meta_checks import Built, check_start
 from lcprobe.tasks.presets import choose_task
-from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

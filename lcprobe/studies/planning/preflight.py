@@ -6,9 +6,9 @@ from lcprobe.config import Config
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.probing.grid import TaskSet
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.presets import choose_task
-from lcprobe.tasks.tokenizer import load_tokenizer
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 SAMPLES = 4
 

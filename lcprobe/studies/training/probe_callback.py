@@ -8,7 +8,7 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import ModelScorer
-from lcprobe.tasks.haystack import Materials
+from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tracking import Tracker
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import Training

@@ -7,7 +7,7 @@ import pytest
 
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.cli.commands import evaluate_main, train_main
-from lcprobe.tasks.frozen import recall_and_precision, substring_score
+from lcprobe.probing.frozen import recall_and_precision, substring_score
 from tests.tiny import write_config
 
 OFFLINE = ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe"]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.tokenizer import Tokenizer, read_words
+from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 FEW = 2
 """Candidates weighed against each other for each string that is needed."""

@@ -15,12 +15,12 @@ from benchmarks.questions import hotpot, squad
 from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, DataError, EpisodeError
-from lcprobe.tasks.askable import ANSWER, divided
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials
-from lcprobe.tasks.passages import Passages
+from lcprobe.tasks.parts.passage_questions import Passages
+from lcprobe.tasks.parts.qa_files import Entry, _hub_entries, read_entries
+from lcprobe.tasks.parts.question_pool import ANSWER, divided
 from lcprobe.tasks.qa import QA, QAConfig
-from lcprobe.tasks.qa_files import Entry, _hub_entries, read_entries
+from lcprobe.tasks.text.haystack import Materials
 from tests.tasks.sound import check_chance, check_not_better
 
 NOTHING = Formats("-", "-", "-")

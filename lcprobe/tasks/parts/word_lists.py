@@ -32,9 +32,9 @@ from lcprobe.tasks.assembly import (
     least_length,
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
-from lcprobe.tasks.formats import StringFormat, candidates, check_format
-from lcprobe.tasks.haystack import Materials
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.formats import StringFormat, candidates, check_format
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 OPENING, END, CLOSING = " List:", ".", " In this list,"
 CONTROLS = ("none", "no_needle", "query_only")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lm_eval.tasks.ruler import common_utils as port
 
 from lcprobe.errors import DataError
-from lcprobe.tasks.frozen import first_answer, read_frozen, recall_and_precision, substring_score
+from lcprobe.probing.frozen import first_answer, read_frozen, recall_and_precision, substring_score
 
 WORDS = st.lists(st.sampled_from(["no", "know", "men", "Women", "12", "3124", "VAR ABCDE", "\t", "."]), max_size=8).map(" ".join)
 

@@ -7,7 +7,7 @@ word once seen need not be encoded again: a few new words a sample instead of a 
 
 import numpy as np
 
-from lcprobe.tasks.tokenizer import CLOSES, FILLED, LONE, OPENS, Tokenizer
+from lcprobe.tasks.text.tokenizer import CLOSES, FILLED, LONE, OPENS, Tokenizer
 
 SHORT = 256
 """Sequences of up to so many tokens are encoded again as a whole."""

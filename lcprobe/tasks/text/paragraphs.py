@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from lcprobe.errors import EpisodeError
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 class Paragraphs:

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.formats import StringFormat
-from lcprobe.tasks.haystack import MAX_SHIFT
-from lcprobe.tasks.placing import Unused, joined
-from lcprobe.tasks.tokenizer import read_words
+from lcprobe.tasks.parts.placement import Unused, joined
+from lcprobe.tasks.text.formats import StringFormat
+from lcprobe.tasks.text.haystack import MAX_SHIFT
+from lcprobe.tasks.text.tokenizer import read_words
 from tests.tasks.sound import TOKENIZERS, of_tokenizer
 
 QUIET = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,9 +9,9 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import Part
-from lcprobe.tasks.formats import StringFormat, draw_strings, freest
-from lcprobe.tasks.haystack import MAX_SHIFT, TokenStream
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.text.formats import StringFormat, draw_strings, freest
+from lcprobe.tasks.text.haystack import MAX_SHIFT, TokenStream
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 FEWER = "fewer needles or another haystack"
 WIDEST_GUARD = 1 << 17

@@ -8,13 +8,13 @@ import pytest
 from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
-from lcprobe.tasks import containers
-from lcprobe.tasks.containers import CHARS, container_text
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.haystack import Materials, TokenStream
 from lcprobe.tasks.names import CONTAINERS
 from lcprobe.tasks.niah import NIAH, NIAHConfig
-from lcprobe.tasks.tokenizer import read_words
+from lcprobe.tasks.text import document_kinds
+from lcprobe.tasks.text.document_kinds import CHARS, container_text
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.tokenizer import read_words
 
 GENERATED = [name for name in CONTAINERS if name != "python"]
 
@@ -81,7 +81,7 @@ def test_a_tokenizer_without_the_characters_is_one_clear_line():
 
 
 def test_an_interpreter_without_source_is_one_clear_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(containers.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    monkeypatch.setattr(document_kinds.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
     with pytest.raises(EpisodeError, match="^haystack: given 'python'; allowed: an interpreter with its library's source"):
         container_text("python")
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 from lcprobe.errors import EpisodeError, unknown_name
 from lcprobe.seeds import Stream
 from lcprobe.tasks.names import CONTAINERS
-from lcprobe.tasks.tokenizer import read_words
+from lcprobe.tasks.text.tokenizer import read_words
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ from scipy import stats
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Deal, Draws, Stream
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.formats import StringFormat
-from lcprobe.tasks.lines import LineBank
 from lcprobe.tasks.mqar import MQAR
 from lcprobe.tasks.niah import NIAH
+from lcprobe.tasks.parts.distractor_lines import LineBank
+from lcprobe.tasks.parts.placement import Unused
 from lcprobe.tasks.phonebook import PhoneBook
-from lcprobe.tasks.placing import Unused
+from lcprobe.tasks.text.formats import StringFormat
 from tests.tasks.sound import TOKENIZERS, made, of_tokenizer
 
 LINES = Formats("needles", "words", "numbers")

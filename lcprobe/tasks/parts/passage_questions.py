@@ -18,13 +18,13 @@ import numpy as np
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_json
 from lcprobe.seeds import Deal, Draws
-from lcprobe.tasks.askable import ANSWER, SPLITS, Askable, Asked, divided
 from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES, Built, Haystack, Question, TooShort, assemble, bos_piece, fixed_tokens
 from lcprobe.tasks.episode import SUITE, Factors
-from lcprobe.tasks.paragraphs import Paragraphs
-from lcprobe.tasks.placing import Cut, Needle, in_lines
-from lcprobe.tasks.qa_files import read_entries
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.parts.placement import Cut, Needle, in_lines
+from lcprobe.tasks.parts.qa_files import read_entries
+from lcprobe.tasks.parts.question_pool import ANSWER, SPLITS, Askable, Asked, divided
+from lcprobe.tasks.text.paragraphs import Paragraphs
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 class Filling(NamedTuple):

@@ -9,8 +9,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from benchmarks.tokenizers import llama_like, numbers_in_threes, unigram
 from lcprobe.data.corpus import documents
-from lcprobe.tasks.certified import certified
-from lcprobe.tasks.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.round_trip import certified
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 
 def across_words() -> Tokenizer:

@@ -17,9 +17,9 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Deal, Draws, Stream
 from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES
-from lcprobe.tasks.formats import StringFormat, candidates
-from lcprobe.tasks.placing import FEWER, Filled, Unused
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.parts.placement import FEWER, Filled, Unused
+from lcprobe.tasks.text.formats import StringFormat, candidates
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 POOL, UUIDS = 1 << 15, 1 << 13
 """Strings of a format that samples are dealt from, if it has as many, and of long ones: more lines than 128K tokens hold."""

@@ -4,7 +4,7 @@
     noise     five short sentences, repeated (RULER's noise haystack, arXiv 2404.06654)
     words     common words in random order
     needles   lines that look like the needles, with other keys and values (built by the task itself)
-    python | json | csv | markdown | logs    documents of other kinds (containers.py)
+    python | json | csv | markdown | logs    documents of other kinds (document_kinds.py)
 
 A stream is circular, so that any length can be served; an episode records how often it went round.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Stream
-from lcprobe.tasks.containers import container_text
 from lcprobe.tasks.names import CONTAINERS, TEXTS
-from lcprobe.tasks.tokenizer import Tokenizer, read_words
+from lcprobe.tasks.text.document_kinds import container_text
+from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 MAX_SHIFT = 1536
 """Tokens after the drawn offset within which a window's both ends must fall on word boundaries."""

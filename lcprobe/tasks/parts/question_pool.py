@@ -15,9 +15,9 @@ import numpy as np
 
 from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.episode import SUITE
-from lcprobe.tasks.paragraphs import Paragraphs, pieces_or_none
-from lcprobe.tasks.qa_files import Entry
-from lcprobe.tasks.tokenizer import Tokenizer
+from lcprobe.tasks.parts.qa_files import Entry
+from lcprobe.tasks.text.paragraphs import Paragraphs, pieces_or_none
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 CHARS = 1_000_000
 """Paragraphs of a half beyond this much text are left out, and questions that need them."""

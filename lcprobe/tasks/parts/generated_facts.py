@@ -16,9 +16,9 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.assembly import EMPTY
-from lcprobe.tasks.formats import StringFormat, candidates, token_count
-from lcprobe.tasks.placing import Filled, Needle, make_needles
-from lcprobe.tasks.tokenizer import Tokenizer, read_words
+from lcprobe.tasks.parts.placement import Filled, Needle, make_needles
+from lcprobe.tasks.text.formats import StringFormat, candidates, token_count
+from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 PERSONS, THINGS = StringFormat("persons"), StringFormat("words", pairs=True)
 IS_IN = " {person} is in the"
