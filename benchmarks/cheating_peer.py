@@ -21,9 +21,9 @@ import numpy as np
 
 from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.errors import ConfigError
-from lcprobe.probing.cheating import POLICIES as OURS
-from lcprobe.probing.cheating import WINDOW
-from lcprobe.probing.sight import WORDS
+from lcprobe.probing.policies.cheating import POLICIES as OURS
+from lcprobe.probing.policies.cheating import WINDOW
+from lcprobe.probing.policies.observation import WORDS
 from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 

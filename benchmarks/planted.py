@@ -32,7 +32,7 @@ from lcprobe.data.corpus import documents
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
-from lcprobe.probing.planted import Finds, Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
+from lcprobe.probing.policies.planted import Finds, Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors

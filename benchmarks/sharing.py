@@ -15,8 +15,8 @@ from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.inference.prefix_sharing import Program, Step, families, share
 from lcprobe.probing.scoring import Item, ModelScorer
-from lcprobe.probing.sharing import Program, Step, families, share
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lcprobe.errors import DataError, shown
-from lcprobe.probing.continuing import Continuer
+from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 BUDGETS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from lcprobe.files import digest_json
 from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
-from lcprobe.probing.memory import in_halves
+from lcprobe.probing.inference.oom import in_halves
+from lcprobe.probing.inference.prefix_sharing import families
 from lcprobe.probing.scoring import Item, Score, Scorer
-from lcprobe.probing.sharing import families
 from lcprobe.probing.store import Store
 from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors

@@ -2,7 +2,7 @@
 
 Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones before
 it; greedy decoding follows the answer until its first miss, so the two agree on every sample. What prompts have in common is
-read once (sharing.py), and every question goes on from a copy of the state after its prompt.
+read once (inference/prefix_sharing.py), and every question goes on from a copy of the state after its prompt.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcprobe.probing.reading import read
-from lcprobe.probing.selecting import selected
-from lcprobe.probing.sharing import Program, share
+from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.inference.prefill import read
+from lcprobe.probing.inference.prefix_sharing import Program, share
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
 

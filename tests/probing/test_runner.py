@@ -13,7 +13,7 @@ from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import DataError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
-from lcprobe.probing.planted import Planted, perfect
+from lcprobe.probing.policies.planted import Planted, perfect
 from lcprobe.probing.runner import Subject, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store

@@ -36,7 +36,7 @@ class ChunkSelectConfig:
 
 @dataclass(frozen=True)
 class Chunks:
-    """How prompts are cut: what a model says of itself as `selection`, and `probing.selecting` does."""
+    """How prompts are cut: what a model says of itself as `selection`, and `probing.inference.chunk_selection` does."""
 
     context_length: int
     config: ChunkSelectConfig

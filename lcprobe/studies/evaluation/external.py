@@ -13,9 +13,7 @@ from lcprobe.choices import plain
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, write_json
-from lcprobe.probing.continuing import Continuer
-from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
-from lcprobe.probing.harness import (
+from lcprobe.probing.external.lm_eval import (
     HarnessScore,
     HarnessTasks,
     harness_label,
@@ -24,6 +22,8 @@ from lcprobe.probing.harness import (
     require_harness,
     run_task,
 )
+from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
+from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import Subject
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.evaluation.evaluate_study import chosen

@@ -15,8 +15,8 @@ from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
-from lcprobe.probing.cheating import POLICIES, cheat, solvers
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.policies.cheating import POLICIES, cheat, solvers
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.preflight import rehearse
 from lcprobe.tasks.episode import SUITE

@@ -14,8 +14,8 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.positional.curves import bias_curves
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.context import run_context
 from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.runner import SayLines, run_plan, say_shared
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store

@@ -14,8 +14,8 @@ from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.positions import POSITIONS
-from lcprobe.probing.context import Points, Window, measure
-from lcprobe.probing.continuing import Continuer
+from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.probing.plain_text import Points, Window, measure
 
 L, MAX, N = 16, 200, 41
 IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))

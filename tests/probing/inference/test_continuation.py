@@ -10,7 +10,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import EpisodeError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around, extended
-from lcprobe.probing.continuing import Continuer
+from lcprobe.probing.inference.continuation import Continuer
 
 LENGTHS = [1, 17, 17, 40, 64, 65]
 

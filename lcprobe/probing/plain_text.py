@@ -24,8 +24,8 @@ from torch import Tensor
 from lcprobe.choices import plain
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.memory import in_halves
-from lcprobe.probing.reading import begun
+from lcprobe.probing.inference.oom import in_halves
+from lcprobe.probing.inference.prefill import begun
 from lcprobe.probing.runner import Subject
 from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store

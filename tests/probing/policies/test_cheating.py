@@ -12,11 +12,11 @@ from lcprobe.analysis.findings.contrasts import ALPHA
 from lcprobe.choices import build
 from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
-from lcprobe.probing.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
+from lcprobe.probing.policies.observation import Lessons, learned, looks, seen
 from lcprobe.probing.scoring import Item, scored_text
-from lcprobe.probing.sight import Lessons, learned, looks, seen
 from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from lcprobe.tasks import TASKS

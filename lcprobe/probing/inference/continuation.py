@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
-from lcprobe.probing.memory import in_halves
-from lcprobe.probing.reading import begun
+from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.inference.oom import in_halves
+from lcprobe.probing.inference.prefill import begun
 from lcprobe.probing.scoring import predicted
-from lcprobe.probing.selecting import selected
 
 CONTINUED = 16
 """Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""

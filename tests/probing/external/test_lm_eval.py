@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from lcprobe.errors import ConfigError
-from lcprobe.probing import harness
 from lcprobe.probing.config import HarnessConfig
-from lcprobe.probing.continuing import Continuer
-from lcprobe.probing.harness import harness_model, require_harness, run_task
+from lcprobe.probing.external import lm_eval as bridge
+from lcprobe.probing.external.lm_eval import harness_model, require_harness, run_task
+from lcprobe.probing.inference.continuation import Continuer
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
     metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
     manager = TaskManager(include_defaults=False)
     loaded = manager.load([{"task": "ours", "output_type": "multiple_choice", **sources, **asked, **metric}])
-    tasks = harness.HarnessTasks(manager, {"ours": loaded})
+    tasks = bridge.HarnessTasks(manager, {"ours": loaded})
     result = run_task(tasks, "ours", lm, HarnessConfig(limit=5))
     assert run_task(tasks, "ours", lm, HarnessConfig(limit=5)) == result, "tasks are made once for all models"
     hits = []
@@ -136,7 +136,7 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
 @pytest.mark.parametrize("error", [None, ConfigError("a", 1, "b"), OSError("disk")])
 def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why_it_failed(capsys, error):
     try:
-        with harness._held():
+        with bridge._held():
             print("making\nbar:  0 %\rbar: 99 %")
             print("nltk", file=sys.stderr)
             assert capsys.readouterr() == ("", ""), "it waits"
@@ -150,7 +150,7 @@ def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why
 
 
 def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(harness, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name))
+    monkeypatch.setattr(bridge, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name))
     with pytest.raises(ConfigError, match=r"pip install 'lcprobe\[lmeval\]'"):
         require_harness()
 
@@ -158,6 +158,6 @@ def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):
 def test_a_task_that_samples_is_refused(lm):
     settings = {"output_type": "generate_until", "generation_kwargs": {"do_sample": True}}
     task = SimpleNamespace(task_name="dice", get_config=settings.get)
-    tasks = harness.HarnessTasks(None, {"dice": {"tasks": {"dice": task}, "groups": {}}})
+    tasks = bridge.HarnessTasks(None, {"dice": {"tasks": {"dice": task}, "groups": {}}})
     with pytest.raises(ConfigError, match="dice, which samples"):
         run_task(tasks, "dice", lm, HarnessConfig())

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from lcprobe.choices import build
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.reading import read
+from lcprobe.probing.inference.prefill import read
+from lcprobe.probing.inference.prefix_sharing import families, share
 from lcprobe.probing.scoring import Item, ModelScorer
-from lcprobe.probing.sharing import families, share
 from lcprobe.tasks.episode import Factors, Formats
 from tests.models.test_mixers import CASES, model_of
 

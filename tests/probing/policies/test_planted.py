@@ -17,7 +17,7 @@ from benchmarks.planted import (
     recovered,
     task_set,
 )
-from lcprobe.probing.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
+from lcprobe.probing.policies.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
 from lcprobe.probing.scoring import Item
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors, Formats

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcprobe.probing.sharing import Program
+from lcprobe.probing.inference.prefix_sharing import Program
 
 
 def read(

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.policies.observation import Found, Lessons, Sight, learned, seen
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
-from lcprobe.probing.sight import Found, Lessons, Sight, learned, seen
 from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.tokenizer import Tokenizer

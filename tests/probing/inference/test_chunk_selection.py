@@ -14,10 +14,10 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.extend.select import Chunks, ChunkSelectConfig
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.continuing import Continuer
 from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.scoring import Item, ModelScorer
-from lcprobe.probing.selecting import selected
 from lcprobe.tasks.episode import Factors, Formats
 
 SETTINGS = {"tail": 20, "overlap": 6}

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcprobe.probing.memory import in_halves
-from lcprobe.probing.reading import read
-from lcprobe.probing.sharing import share
+from lcprobe.probing.inference.oom import in_halves
+from lcprobe.probing.inference.prefill import read
+from lcprobe.probing.inference.prefix_sharing import share
 
 
 def selected(

@@ -12,7 +12,7 @@ from lcprobe.choices import build
 from lcprobe.errors import ConfigError
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.context import Points, measure, points_of, run_context, windows_of
+from lcprobe.probing.plain_text import Points, measure, points_of, run_context, windows_of
 from lcprobe.probing.runner import Subject
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA

@@ -23,8 +23,8 @@ import numpy as np
 
 from lcprobe.errors import ConfigError, nearest
 from lcprobe.probing.config import HarnessConfig
-from lcprobe.probing.continuing import Continuer
 from lcprobe.probing.frozen import with_begin
+from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 MAX_GEN_TOKS = 256
