@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.ops.case import Case
 from lcprobe.choices import build
 from lcprobe.models.mixers.mamba2 import Mamba2, Mamba2Config
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 def cases(gpu: bool) -> list[Case]:

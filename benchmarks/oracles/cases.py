@@ -14,7 +14,7 @@ from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 DOUBLE, SINGLE = 1e-12, 1e-5
 """Tolerances on numbers of the order of 1: everything in float64, and something in float32."""

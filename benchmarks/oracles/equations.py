@@ -13,7 +13,7 @@ from lcprobe.choices import choose
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.rotary import Scaled
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 KINDS: list[dict[str, Any]] = [
     *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),

@@ -25,7 +25,7 @@ from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
 from lcprobe.models.positional.positions import POSITIONS, Drawn
 from lcprobe.models.state import State
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 from lcprobe.seeds import seed_of
 
 

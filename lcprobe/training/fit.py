@@ -18,8 +18,8 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.tracking import NoTracker, Tracker
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, load_progress, save_checkpoint
 from lcprobe.training.config import TrainConfig
-from lcprobe.training.lines import ProgressLines
 from lcprobe.training.module import MixtureData, Training
+from lcprobe.training.progress import ProgressLines
 from lcprobe.training.ranks import agreed, is_main, join
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from lcprobe.choices import build
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 def plain_attention(layer: Attention, x, window):

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.changed import Reread, rereadable
 from lcprobe.models.extend.contract import Around, Extension
 from lcprobe.models.extend.layers import far_layers
+from lcprobe.models.extend.override import Reread, rereadable
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Call, Keys, PositionalEncoding
 from lcprobe.models.positional.rope import Rotary

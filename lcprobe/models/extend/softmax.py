@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.changed import Changed
 from lcprobe.models.extend.contract import Around, Extension
 from lcprobe.models.extend.layers import attention_layers
+from lcprobe.models.extend.override import Changed
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
 from lcprobe.models.positional.temperature import LogN, LogNConfig

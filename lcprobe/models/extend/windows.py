@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.changed import Changed, Reread
 from lcprobe.models.extend.contract import Around, Extension
 from lcprobe.models.extend.layers import attention_layers, far_layers, window_of
+from lcprobe.models.extend.override import Changed, Reread
 from lcprobe.models.extend.reread import RereadMethod, TwoCalls
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, Call, Keys, PositionalEncoding

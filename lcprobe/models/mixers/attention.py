@@ -20,7 +20,7 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding, inside_layer
 from lcprobe.models.positional.temperature import TEMPERATURES
 from lcprobe.models.state import State
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

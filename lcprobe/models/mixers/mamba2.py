@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.cost import Cost
 from lcprobe.models.state import State
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

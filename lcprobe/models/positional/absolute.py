@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 from lcprobe.models.positional.prope import series
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

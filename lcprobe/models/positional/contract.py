@@ -26,7 +26,7 @@ from lcprobe_kernels.attention.reference import weighted
 from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 EPS = 1e-6
 

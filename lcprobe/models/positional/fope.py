@@ -20,7 +20,7 @@ from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 from lcprobe.models.positional.prope import series
 from lcprobe.models.positional.rope import turned
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 CHUNK = 64
 

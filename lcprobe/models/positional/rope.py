@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

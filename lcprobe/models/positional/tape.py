@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from lcprobe.errors import require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
 from lcprobe.models.positional.rope import RoPE, RoPEConfig, turned
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

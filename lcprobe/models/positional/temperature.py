@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 TEMPERATURES = {
     "logn": "lcprobe.models.positional.temperature:LogN",

@@ -20,7 +20,7 @@ from lcprobe.errors import require
 from lcprobe.models.positional.contract import Attend, Call, HeadShape, Keys
 from lcprobe.models.positional.prope import series
 from lcprobe.models.positional.rope import Rotary
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from lcprobe.config import Config
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, EpisodeError
-from lcprobe.models.positional.curves import bias_curves
+from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import Plan, TaskSet

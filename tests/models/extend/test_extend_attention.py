@@ -13,7 +13,7 @@ from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
 from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Keys, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 L, N, VOCAB = 16, 41, 32
 METHODS = [name for name in EXTENSIONS if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"]

@@ -11,7 +11,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 KINDS = [
     {"type": "alibi"},

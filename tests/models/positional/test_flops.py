@@ -11,7 +11,7 @@ from lcprobe.models.parts import model_cost
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.positional.path import CHUNK
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * CHUNK
 BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}

@@ -11,7 +11,7 @@ from lcprobe.choices import choose
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 D_MODEL, SEQLEN = 6, 17
 

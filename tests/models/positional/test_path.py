@@ -13,7 +13,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 D_MODEL, D = 6, 4
 KINDS = [

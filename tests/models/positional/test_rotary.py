@@ -9,7 +9,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 D, KV, GROUP = 16, 2, 2
 SHAPE = HeadShape(KV * GROUP, KV, D, 12, context_length=64)

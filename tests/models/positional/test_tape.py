@@ -17,7 +17,7 @@ from lcprobe.models.extend.contract import Around, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 D_MODEL, VOCAB, SEQLEN = 16, 40, 13
 ENCODINGS = {

@@ -14,7 +14,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 H, KV, D, D_MODEL, L, N = 4, 2, 8, 12, 8, 23
 LINEAR = ["none", "rope", "prope", "hope", "xpos", "fope", "pope", "selective_rope", "alibi", "t5", "kerple", "sandwich", "fire",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lcprobe.models.extend.contract import Around
 from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
 from lcprobe.models.positional.rope import Rotary
-from lcprobe.models.where import Where
+from lcprobe.models.token_context import Where
 
 
 class Changed(PositionalEncoding):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lcprobe.choices import build
+from lcprobe.models.bias_curves import bias_curves
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.curves import bias_curves
 
 
 def test_rows_are_the_encodings_own_values():
