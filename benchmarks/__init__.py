@@ -1,1 +1,1 @@
-"""Side-by-side measurements, one command each: `python -m benchmarks throughput`, `python -m benchmarks episodes`."""
+"""Speed and memory beside peers, one command each: `python -m benchmarks kernels`, `python -m benchmarks throughput`."""

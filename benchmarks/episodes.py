@@ -3,13 +3,13 @@
 import time
 from typing import Any
 
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from validation.tokenizers import llama_like, unigram
 
 TITLE = "episodes, milliseconds each"
 OPTIONS = ("n", "length", "tokenizers")

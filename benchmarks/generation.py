@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.variants import materials_of, variants
 from lcprobe.choices import build
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ProbeConfig
@@ -30,6 +29,7 @@ from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.tasks.episode import Episode, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task
 from lcprobe.tasks.text.tokenizer import Tokenizer
+from validation.variants import materials_of, variants
 
 TITLE = "RULER's 13 tasks: milliseconds to build an episode, keep it and read it again; lm-eval's generators"
 OPTIONS = ("n", "lengths", "tasks", "peer")

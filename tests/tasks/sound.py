@@ -7,13 +7,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Episode, Factors, Query
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
+from validation.tokenizers import llama_like, unigram
 
 TOKENIZERS = ("shipped", "llama", "unigram")
 

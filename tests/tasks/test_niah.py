@@ -7,13 +7,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.niah import NIAH, TEMPLATES, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream
+from validation.tokenizers import llama_like, unigram
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 formats = st.builds(

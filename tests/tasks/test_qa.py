@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
@@ -18,6 +17,7 @@ from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.parts.generated_facts import FactBank
 from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream
+from validation.tokenizers import llama_like, unigram
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HAYSTACKS = ("corpus", "noise", "words", "needles")

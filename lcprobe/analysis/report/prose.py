@@ -58,7 +58,7 @@ METHODS = (
     f"{RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %. In simulated studies with "
     "shares from .02 to .98 they hold the truth this often: shares, differences and ratios of 250 samples or more in 94 to 98 %, "
     "of fewer in 91 to 100 %, the extremes near 0 and 1; training seeds in 95 to 100 %, the more the less seeds vary beyond "
-    "their trials; reach and half-life in 92 to 100 % (python -m benchmarks coverage).",
+    "their trials; reach and half-life in 92 to 100 % (python -m validation coverage).",
     "Differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
     "one trial; for places in the context an exact test over every way of putting a sample's answers on its depths. "
     "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "

@@ -7,7 +7,7 @@ as a trinomial experiment of N trials, of which a share (E|x| + mean) / 2 went u
 
 the effective number of trials of Korn & Graubard 1998, as for Wilson's interval, and as there with Student's t for z. The score
 interval takes the variance that a hypothesis implies, not the one that was seen: near 0 and 1, where few samples change, the
-one seen is too small by chance. Ratios are Fieller's set (1954) under the same test. benchmarks/coverage.py measures all.
+one seen is too small by chance. Ratios are Fieller's set (1954) under the same test. validation/coverage.py measures all.
 
 Sources: Tango 1998, Statistics in Medicine 17, 891-908; Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33, 2850-2875
 (compares paired intervals); Welch 1947; Satterthwaite 1946.

@@ -22,7 +22,7 @@ RESAMPLES = 2000
 LARGE = 400
 """Degrees of freedom from which Student's t is taken for normal: within half a per cent."""
 ENOUGH = 250
-"""Samples from which a 95 % interval of one cell covers 93 to 97 % at every share from .02 to .98 (benchmarks/coverage.py)."""
+"""Samples from which a 95 % interval of one cell covers 93 to 97 % at every share from .02 to .98 (validation/coverage.py)."""
 Bounds = tuple[float, float]
 
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks.coverage import FINE, exact_wilson
 from lcprobe.analysis.stats.intervals import (
     clustered_wilson,
     effective_trials,
@@ -21,6 +20,7 @@ from lcprobe.analysis.stats.intervals import (
     t_quantile,
     wilson,
 )
+from validation.coverage import FINE, exact_wilson
 
 
 @given(n=st.integers(1, 3000), share=st.floats(0, 1))

@@ -5,13 +5,13 @@ import torch
 from lcprobe_kernels.attention import Mask, reference
 from torch.autograd import gradcheck
 
-from benchmarks.oracles.cases import given
-from benchmarks.oracles.encodings import FORMULAS
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import Where
+from validation.oracles.cases import given
+from validation.oracles.encodings import FORMULAS
 
 KINDS = [
     {"type": "alibi"},

@@ -1,18 +1,18 @@
-"""Encodings and changes of them equal their equations and their peers: every row of `python -m benchmarks oracles`."""
+"""Encodings and changes of them equal their equations and their peers: every row of `python -m validation oracles`."""
 
 import itertools
 
 import pytest
 import torch
 
-from benchmarks.oracles import COMPARISONS, measure, rows_of
-from benchmarks.oracles.cases import CONTEXT, FACTOR, drawn, given, label, made, outputs, under
-from benchmarks.oracles.encodings import FORMULAS
-from benchmarks.oracles.equations import KINDS, METHODS, SCANS
-from benchmarks.oracles.extensions import attention
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.positional import POSITIONAL
+from validation.oracles import COMPARISONS, measure, rows_of
+from validation.oracles.cases import CONTEXT, FACTOR, drawn, given, label, made, outputs, under
+from validation.oracles.encodings import FORMULAS
+from validation.oracles.equations import KINDS, METHODS, SCANS
+from validation.oracles.extensions import attention
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from benchmarks.oracles.cases import given
-from benchmarks.oracles.encodings import FORMULAS
 from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import Where
+from validation.oracles.cases import given
+from validation.oracles.encodings import FORMULAS
 
 D_MODEL, D = 6, 4
 KINDS = [

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmarks.planted import (
+from lcprobe.probing.policies.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
+from lcprobe.probing.scoring import Item
+from lcprobe.probing.store import Store
+from lcprobe.tasks.episode import Factors, Formats
+from validation.planted import (
     SOUND,
     Asked,
     data_of,
@@ -17,10 +21,6 @@ from benchmarks.planted import (
     recovered,
     task_set,
 )
-from lcprobe.probing.policies.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
-from lcprobe.probing.scoring import Item
-from lcprobe.probing.store import Store
-from lcprobe.tasks.episode import Factors, Formats
 
 PLANTS = {plant.name: plant for plant in plants()}
 

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.questions import hotpot, squad
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
@@ -22,6 +20,8 @@ from lcprobe.tasks.parts.question_pool import ANSWER, divided
 from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.text.haystack import Materials
 from tests.tasks.sound import check_chance, check_not_better
+from validation.questions import hotpot, squad
+from validation.tokenizers import llama_like, unigram
 
 NOTHING = Formats("-", "-", "-")
 

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
@@ -15,6 +14,7 @@ from lcprobe.tasks.text import document_kinds
 from lcprobe.tasks.text.document_kinds import CHARS, container_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import read_words
+from validation.tokenizers import llama_like, unigram
 
 GENERATED = [name for name in CONTAINERS if name != "python"]
 

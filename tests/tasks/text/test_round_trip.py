@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from benchmarks.tokenizers import llama_like, numbers_in_threes, unigram
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.text.round_trip import certified
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from validation.tokenizers import llama_like, numbers_in_threes, unigram
 
 
 def across_words() -> Tokenizer:

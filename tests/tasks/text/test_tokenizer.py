@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lcprobe.tasks.text.tokenizer as tokenizer_module
-from benchmarks.tokenizers import llama_like, unigram
 from lcprobe.data.make_tokenizer import train_tokenizer
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer, read_words
+from validation.tokenizers import llama_like, unigram
 
 WORDS = st.sampled_from(
     [*read_words("nouns"), "1848", "7", "4071932;", "amber-owl:", "it's", "naïve", "3f2c9a71-5b0e", "(so", "x.y,"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.oracles.encodings import Given, series, softmaxed, turned
+from validation.oracles.encodings import Given, series, softmaxed, turned
 
 Pair = tuple[float, bool]
 BASE = 10000.0

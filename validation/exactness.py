@@ -3,13 +3,13 @@
 import time
 from typing import Any
 
-from benchmarks.tokenizers import llama_like, numbers_in_threes, unigram
-from benchmarks.variants import materials_of, variants
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.tasks.text.tokenizer import load_tokenizer
+from validation.tokenizers import llama_like, numbers_in_threes, unigram
+from validation.variants import materials_of, variants
 
 TITLE = "exactness: episodes of the asked length that survive encode(decode(ids))"
 OPTIONS = ("n",)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from benchmarks.variants import materials_of, variants
 from lcprobe.analysis.leakage import in_words
 from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.studies.evaluation.leakage import battery, pivot
+from validation.variants import materials_of, variants
 
 TITLE = "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
 OPTIONS = ("n", "lengths", "tasks")

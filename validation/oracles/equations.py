@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.oracles.cases import CONTEXT, DOUBLE, FACTOR, SHAPE, Found, N, drawn, given, label, made, near, outputs, under
-from benchmarks.oracles.encodings import FORMULAS
-from benchmarks.oracles.extensions import FREQUENCIES, PAIRS, RECURRENT, SHARPER, attention, on_cos_and_sin, recurrence
 from lcprobe.choices import choose
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.rotary import Scaled
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.token_context import Where
+from validation.oracles.cases import CONTEXT, DOUBLE, FACTOR, SHAPE, Found, N, drawn, given, label, made, near, outputs, under
+from validation.oracles.encodings import FORMULAS
+from validation.oracles.extensions import FREQUENCIES, PAIRS, RECURRENT, SHARPER, attention, on_cos_and_sin, recurrence
 
 KINDS: list[dict[str, Any]] = [
     *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.questions import hotpot, squad
 from lcprobe.data.corpus import documents
 from lcprobe.tasks.presets import PRESETS
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from validation.questions import hotpot, squad
 
 EVERY = Path(__file__).resolve().parents[1] / "configs" / "probe" / "every.yaml"
 

@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.oracles.cases import (
+from lcprobe.choices import choose
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.extend.rotary import Scaled
+from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional.alibi import slopes
+from lcprobe.models.positional.t5 import bucket
+from validation.oracles.cases import (
     CONTEXT,
-        FACTOR,
+    FACTOR,
     SHAPE,
     SINGLE,
     Found,
@@ -29,13 +35,7 @@ from benchmarks.oracles.cases import (
     near,
     outputs,
 )  # fmt: skip
-from benchmarks.oracles.encodings import directions
-from lcprobe.choices import choose
-from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.rotary import Scaled
-from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.positional.alibi import slopes
-from lcprobe.models.positional.t5 import bucket
+from validation.oracles.encodings import directions
 
 
 def heads_first(t: Tensor) -> Tensor:

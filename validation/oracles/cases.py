@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.oracles.encodings import Given
 from lcprobe.choices import build, choose
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
@@ -15,6 +14,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
 from lcprobe.models.token_context import Where
+from validation.oracles.encodings import Given
 
 DOUBLE, SINGLE = 1e-12, 1e-5
 """Tolerances on numbers of the order of 1: everything in float64, and something in float32."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.oracles import equations, peers
-from benchmarks.oracles.cases import Found
 from lcprobe.errors import unknown_name
+from validation.oracles import equations, peers
+from validation.oracles.cases import Found
 
 TITLE = "oracles: largest difference from peers and from equations"
 OPTIONS = ("only",)

@@ -1,0 +1,94 @@
+"""The command behind `python -m benchmarks` and `python -m validation`: measure, print a table, write results/*.json."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.files import write_json
+from lcprobe.studies.console import print_rows
+from lcprobe.studies.runtime import keep_memory
+
+PACKAGES = (
+    "torch", "triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention", "liger-kernel",
+    "transformers", "x-transformers", "rotary-embedding-torch", "PoPE-pytorch", "tokenizers", "numpy",
+)  # fmt: skip
+
+
+Rows = list[dict[str, Any]]
+
+
+def no_notes(rows: Rows) -> list[str]:
+    """Of a table that speaks for itself."""
+    return []
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement. options: keys that `measure` takes from the command line; measure: options to rows with equal keys;
+    notes: what a reader of the numbers must know, printed and kept with them."""
+
+    title: str
+    options: tuple[str, ...]
+    measure: Callable[[dict[str, str]], Rows]
+    notes: Callable[[Rows], list[str]] = no_notes
+
+
+def device_name() -> str:
+    """The processor or GPU, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else platform.processor()} ({torch.get_num_threads()} threads)"
+
+
+def versions() -> dict[str, str | None]:
+    """Of what is measured and of its peers; None where a package is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def run(known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path, arguments: list[str]) -> int:
+    """Run the measurements named in `arguments`, or the default ones; results go to `folder`/results.
+
+    Raises ConfigError for an unknown name or option.
+    """
+    names = [a for a in arguments if "=" not in a] or list(default)
+    options = dict(a.split("=", 1) for a in arguments if "=" in a)
+    for name in names:
+        if name not in known:
+            raise unknown_name(f"python -m {folder.name}", name, known)
+    keep_memory()
+    for name in names:
+        measurement = known[name]
+        unknown = set(options) - set(measurement.options)
+        if unknown and len(names) == 1:
+            raise ConfigError(sorted(unknown)[0], options[sorted(unknown)[0]], " | ".join(measurement.options))
+        begin = time.process_time()
+        rows = measurement.measure({k: v for k, v in options.items() if k in measurement.options})
+        used = round(time.process_time() - begin)
+        print_rows(rows, measurement.title)
+        notes = measurement.notes(rows)
+        print("\n".join(notes))
+        today = datetime.now(UTC).date().isoformat()
+        facts = {"device": device_name(), "date": today, "CPU seconds": used, "python": platform.python_version(), **versions()}
+        kind = "gpu" if torch.cuda.is_available() else "cpu"
+        path = folder / "results" / f"{name}-{kind}.json"
+        write_json(path, {"title": measurement.title, **facts, "notes": notes, "rows": rows})
+        print(json.dumps(facts))
+        print(f"written: {folder.name}/results/{path.name}")
+    return 0

@@ -1,0 +1,22 @@
+"""`python -m validation NAME ... [key=value ...]`: prove a part of the instrument, as a table and validation/results/*.json."""
+
+import sys
+from pathlib import Path
+
+from benchmarks.command import Measurement, run
+from lcprobe.errors import run_command
+from validation import cheating, cheating_peer, coverage, exactness, oracles, planted
+
+VALIDATIONS = {
+    "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
+    "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
+    "cheating": Measurement(cheating.TITLE, cheating.OPTIONS, cheating.measure),
+    "cheating_peer": Measurement(cheating_peer.TITLE, cheating_peer.OPTIONS, cheating_peer.measure),
+    "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
+    "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
+}
+DEFAULT = ("oracles",)
+"""What runs without a name; the others take minutes to hours."""
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(lambda: run(VALIDATIONS, DEFAULT, Path(__file__).parent, sys.argv[1:])))
