@@ -24,7 +24,7 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts.distractor_lines import Hand
 from tests.tiny import write_config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROSE = Formats("corpus", "words", "numbers")
 
 
