@@ -85,7 +85,13 @@ def run(known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path
         notes = measurement.notes(rows)
         print("\n".join(notes))
         today = datetime.now(UTC).date().isoformat()
-        facts = {"device": device_name(), "date": today, "CPU seconds": used, "python": platform.python_version(), **versions()}
+        facts = {
+            "device": device_name(),
+            "date": today,
+            "CPU seconds": used,
+            "python": platform.python_version(),
+            **versions(),
+        }
         kind = "gpu" if torch.cuda.is_available() else "cpu"
         path = folder / "results" / f"{name}-{kind}.json"
         write_json(path, {"title": measurement.title, **facts, "notes": notes, "rows": rows})

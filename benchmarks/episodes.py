@@ -40,7 +40,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             exact += len(episode.ids) == length
         spent = time.perf_counter() - begin
         again = sum(
-            tok.same_after_round_trip(niah.episode(Factors(formats, length, (i % 5) / 4, i)).ids) for i in range(min(n, CHECKED))
+            tok.same_after_round_trip(niah.episode(Factors(formats, length, (i % 5) / 4, i)).ids)
+            for i in range(min(n, CHECKED))
         )
         rows.append(
             {

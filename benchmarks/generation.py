@@ -55,13 +55,20 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     n, lengths = int(options.get("n", USUAL)), [int(x) for x in options.get("lengths", LENGTHS).split(",")]
     every = variants()
     names = options["tasks"].split(",") if "tasks" in options else list(every)
-    imported = float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+    imported = float(
+        subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout
+    )
     spent, materials = _timed(materials_of)
-    materials_s, peer_tokenizer = imported + spent, _wrapped(materials.tokenizer) if options.get("peer", "1") == "1" else None
+    materials_s, peer_tokenizer = (
+        imported + spent,
+        _wrapped(materials.tokenizer) if options.get("peer", "1") == "1" else None,
+    )
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials)
     rows, begin, firsts = [], time.perf_counter(), 0.0
     for name in names:
-        first, _ = _timed(lambda name=name: tasks.made[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0]))
+        first, _ = _timed(
+            lambda name=name: tasks.made[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0])
+        )
         firsts += first
         for length in lengths if name in PRESETS else [max(lengths)]:
             unit = _unit(tasks, name, length, n)
@@ -70,9 +77,18 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             written, read = _on_disk(tasks, unit, episodes)
             row = {"task": name, "length": length, "episodes": n, "set-up s": first, "ms": float(each.mean())}
             row["p95 ms"] = float(np.percentile(each, 95))
-            row |= {"exact length": sum(len(e.ids) == length for e in episodes) / n, "write ms": written, "read ms": read}
+            row |= {
+                "exact length": sum(len(e.ids) == length for e in episodes) / n,
+                "write ms": written,
+                "read ms": read,
+            }
             peer = _peer(name, length, peer_tokenizer)
-            row |= {"lm-eval set-up s": None, "lm-eval ms": None, "x an episode": None, f"x {USUAL} with set-up": None}
+            row |= {
+                "lm-eval set-up s": None,
+                "lm-eval ms": None,
+                "x an episode": None,
+                f"x {USUAL} with set-up": None,
+            }
             if peer is not None:
                 set_up, theirs = peer
                 ratio = (set_up + USUAL * theirs) / (materials_s + first + USUAL * spent / n)
@@ -90,7 +106,9 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     }
     for column in ("ms", "exact length", "write ms", "read ms"):
         whole[column] = sum(row["episodes"] * row[column] for row in presets) / max(count, 1)
-    summary = [{column: row.get(column) for column in rows[0]} for row in (whole, {"task": _missed(rows, max(lengths))})]
+    summary = [
+        {column: row.get(column) for column in rows[0]} for row in (whole, {"task": _missed(rows, max(lengths))})
+    ]
     return [*rows, *summary]
 
 
@@ -102,7 +120,9 @@ def _missed(rows: list[dict[str, Any]], length: int) -> str:
 
 
 def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
-    formats = {"haystack": "corpus", "key": "words", "value": "numbers"} | choose_task(variants()[name], "tasks").formats
+    formats = {"haystack": "corpus", "key": "words", "value": "numbers"} | choose_task(
+        variants()[name], "tasks"
+    ).formats
     axes = tasks.made[name].axes
     depths = DEPTHS[: max(1, min(n, len(DEPTHS)))] if axes.depth else (0.5,)
     cells = tuple((depth, n // len(depths) + (i < n % len(depths))) for i, depth in enumerate(depths))
@@ -149,7 +169,9 @@ def _peer(preset: str, length: int, tokenizer: PreTrainedTokenizerFast | None) -
         samples = LONGEST[2]
     if tokenizer is None or name not in PEERS or samples is None:
         return None
-    module: Any = import_module(f"lm_eval.tasks.ruler.{'prepare_niah' if name.startswith('niah') else f'{name}_utils'}")
+    module: Any = import_module(
+        f"lm_eval.tasks.ruler.{'prepare_niah' if name.startswith('niah') else f'{name}_utils'}"
+    )
     started: list[float] = []
 
     def samples_begin(over: Iterable[int], **_: Any) -> Iterable[int]:

@@ -19,7 +19,15 @@ from lcprobe.errors import ConfigError, unknown_name
 
 TITLE = "kernels: forward and backward, milliseconds"
 OPTIONS = ("ops", "rounds", "budget")
-OPS = ("rms_norm", "causal_conv1d", "ssd", "linear_recurrence", "linear_cross_entropy", "gated_linear_attention", "attention")
+OPS = (
+    "rms_norm",
+    "causal_conv1d",
+    "ssd",
+    "linear_recurrence",
+    "linear_cross_entropy",
+    "gated_linear_attention",
+    "attention",
+)
 ALLOWED = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Relative errors up to which a case counts as right: kernels add up in float32, inputs and outputs are rounded."""
 SAMPLE = 0.005
@@ -99,7 +107,9 @@ def _case(case: Case, rounds: int, until: float, gpu: bool) -> list[dict[str, An
     cost = {"flops": case.flops, "bytes": case.bytes}
     error, wrong = _error(case)
     if wrong:
-        return [facts | {"ours ms": None, "peer": "", "peer ms": None, "ratio": None, "error": error, "rounds": 0} | cost]
+        return [
+            facts | {"ours ms": None, "peer": "", "peer ms": None, "ratio": None, "error": error, "rounds": 0} | cost
+        ]
     runs, failed = {"": case.run, **case.peers}, {}
     repeats: dict[str, int] = {}
     for name, run in list(runs.items()):

@@ -15,7 +15,7 @@ from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.probing.inference.prefix_sharing import Program, Step, families, share
+from lcprobe.probing.inference.prefix_sharing import Program, Step, plan_prefill, prefix_batches
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
@@ -87,7 +87,7 @@ class Alone(ModelScorer):
 def _case(kinds: dict[str, ModelScorer], items: list[Item], rounds: int) -> dict[str, Any]:
     prompts = [item.prompt for item in items]
     at_once = max(1, kinds["shared"].batch_tokens // max(map(len, prompts)))
-    batches = families(prompts, at_once)
+    batches = prefix_batches(prompts, at_once)
     ways = {"shared": batches, "alone": [list(range(len(items)))]}
     times: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, np.ndarray] = {}
@@ -100,7 +100,7 @@ def _case(kinds: dict[str, ModelScorer], items: list[Item], rounds: int) -> dict
             found[way] = np.array([scores[i].log_likelihood for i in range(len(items))])
             found[f"{way} read"] = np.array([scores[i].read_tokens for i in range(len(items))])
     read, whole = int(found["shared read"].sum()), sum(map(len, prompts))
-    trie = sum(share([prompts[i] for i in batch], at_once, call=0).tokens for batch in batches)
+    trie = sum(plan_prefill([prompts[i] for i in batch], at_once, call=0).tokens for batch in batches)
     seconds = {way: statistics.median(t) for way, t in times.items()}
     return {
         "questions": len(items),

@@ -58,7 +58,9 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         steps[f"lcprobe {name}"] = (lambda model=model, weights=weights: model.loss(tokens, weights)[0]), model
     for name, peer in _peers(case, found["transformerpp"].config.d_ff or 0).items():
         steps[f"transformers {name}"] = (lambda peer=peer: peer(input_ids=tokens, labels=tokens).loss), peer
-    optimizers = {name: torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True) for name, (_, model) in steps.items()}
+    optimizers = {
+        name: torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True) for name, (_, model) in steps.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in steps}
     peaks = [measured_peak()]
     for turn in range(rounds + 1):
@@ -73,7 +75,10 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         peaks.append(measured_peak())
     peak = max(peaks)
     flops = {f"lcprobe {name}": 3 * m.cost.flops for name, m in found.items()}
-    flops["transformers Mamba2"], flops["transformers Llama"] = flops["lcprobe mamba2"], flops["lcprobe transformerpp"]
+    flops["transformers Mamba2"], flops["transformers Llama"] = (
+        flops["lcprobe mamba2"],
+        flops["lcprobe transformerpp"],
+    )
     rival = {"lcprobe mamba2": "transformers Mamba2", "lcprobe transformerpp": "transformers Llama"}
     speed = {name: tokens.numel() / statistics.median(t) for name, t in times.items()}
     return [

@@ -84,7 +84,12 @@ class StudyConfig:
     def check(self, at: str) -> None:
         """Raises ConfigError for names that cannot be folders, and for an empty tuned_by."""
         check_name(f"{at}.name", self.name)
-        require(f"{at}.tuned_by", self.tuned_by, self.tuned_by is None or bool(self.tuned_by.strip()), "a lr_sweep.json, or null")
+        require(
+            f"{at}.tuned_by",
+            self.tuned_by,
+            self.tuned_by is None or bool(self.tuned_by.strip()),
+            "a lr_sweep.json, or null",
+        )
         if self.run is not None:
             check_name(f"{at}.run", self.run)
         if self.group is not None:
@@ -226,7 +231,9 @@ def _check_size(file: str, root: yaml.Node | None) -> None:
         return sizes[id(node)]
 
     if root is not None and size(root) > MAX_NODES:
-        raise ConfigError(file, f"more than {MAX_NODES} values", "a smaller config (aliases count as often as they are used)")
+        raise ConfigError(
+            file, f"more than {MAX_NODES} values", "a smaller config (aliases count as often as they are used)"
+        )
 
 
 def _value(key: str, text: str) -> Any:

@@ -63,7 +63,10 @@ CONTEXT_SCHEMA = pa.schema(
         ("start", pa.int64()),  # its first token in the stream
         # loss | not_finite_predictions | state_rms | not_finite_state | state_bytes | remembrance
         ("measure", pa.string()),
-        ("low", pa.int32()),  # tokens read before the first prediction; remembrance: first tokens that are dropped; else high
+        (
+            "low",
+            pa.int32(),
+        ),  # tokens read before the first prediction; remembrance: first tokens that are dropped; else high
         ("high", pa.int32()),  # tokens read before the last prediction, or when the state is looked at
         ("kept", pa.int32()),  # remembrance: tokens that are left; else null
         ("value", pa.float64()),  # a mean over count, or a count

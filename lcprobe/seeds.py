@@ -62,7 +62,9 @@ class Stream:
             drawn = []
             for high, size in each:
                 self._block += 1
-                drawn.append(number(shake(key + self._block.to_bytes(8, "little")).digest(size), "little") * high >> (8 * size))
+                drawn.append(
+                    number(shake(key + self._block.to_bytes(8, "little")).digest(size), "little") * high >> (8 * size)
+                )
             yield drawn
 
     def small(self, high: int, n: int) -> np.ndarray:
@@ -109,7 +111,7 @@ class Draws:
         return Stream(*self._parts, "/", *names)
 
 
-class Deal:
+class LazyPermutation:
     """A uniform order of range(n) that is known at any of its places at once, without the others.
 
     Rounds of multiplication and shift on the least number of bits, walking until a place falls below n (Black & Rogaway 2002);

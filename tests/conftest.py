@@ -10,7 +10,9 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported: its decorators look at it
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker: two pools of threads on the same cores wait for each other
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # a core a worker: two pools of threads on the same cores wait for each other
 
 from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
@@ -27,7 +29,9 @@ def _no_network(monkeypatch):
     real = socket.socket.connect
 
     def connect(self, address):
-        if self.family == socket.AF_UNIX or (isinstance(address, tuple) and address[0] in ("127.0.0.1", "localhost", "::1")):
+        if self.family == socket.AF_UNIX or (
+            isinstance(address, tuple) and address[0] in ("127.0.0.1", "localhost", "::1")
+        ):
             return real(self, address)
         raise OSError(f"tests do not use the network: {address}")
 

@@ -29,7 +29,11 @@ def test_a_published_folder_verifies(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["flip", "truncate", "delete", "empty manifest", "no manifest"]), st.integers(0, 2047), st.integers(0, 7))
+@given(
+    st.sampled_from(["flip", "truncate", "delete", "empty manifest", "no manifest"]),
+    st.integers(0, 2047),
+    st.integers(0, 7),
+)
 def test_every_sabotage_is_found(tmp_path_factory, kind, at, bit):
     folder = make_folder(tmp_path_factory.mktemp("f"))
     data = bytearray((folder / "a.bin").read_bytes())

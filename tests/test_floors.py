@@ -101,7 +101,13 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    for key in ("usage:", "train.context_length", "data.corpus", "probe.grids[i].lengths", "mixers: attention | mamba2"):
+    for key in (
+        "usage:",
+        "train.context_length",
+        "data.corpus",
+        "probe.grids[i].lengths",
+        "mixers: attention | mamba2",
+    ):
         assert key in done.stdout
 
 
@@ -120,5 +126,7 @@ def test_no_pickle_and_no_code_from_configs():
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         for word in ("import pickle", "torch.load(", "yaml.load(", "eval(", "exec(", "_target_:"):
-            found = [line for line in text.splitlines() if word in line and ".eval(" not in line and "def eval" not in line]
+            found = [
+                line for line in text.splitlines() if word in line and ".eval(" not in line and "def eval" not in line
+            ]
             assert not found, f"{path.name}: {found}"

@@ -236,7 +236,9 @@ def test_what_is_not_finite_is_no_number(tmp_path, capsys, override, key):
 
 @pytest.mark.parametrize("override", ["data.corpus=[elsewhere]", "train.tokens=99999", "seed=3", "model.d_model=8"])
 def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsys, override):
-    one_line(evaluate_main([str(tmp_path), override]), capsys, override.split("=")[0].split(".")[0], "as it was trained")
+    one_line(
+        evaluate_main([str(tmp_path), override]), capsys, override.split("=")[0].split(".")[0], "as it was trained"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -254,15 +256,24 @@ def without_digits(tmp_path_factory):
 
 
 def test_a_tokenizer_of_single_characters_is_named(tmp_path, capsys):
-    inner = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    inner = tokenizers.Tokenizer(
+        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     inner.save(str(tmp_path / "bytes.json"))
-    arguments = ["configs/quickstart.yaml", f"data.folder={tmp_path}/data", f"data.tokenizer={tmp_path}/bytes.json", "--cheat"]
+    arguments = [
+        "configs/quickstart.yaml",
+        f"data.folder={tmp_path}/data",
+        f"data.tokenizer={tmp_path}/bytes.json",
+        "--cheat",
+    ]
     one_line(evaluate_main(arguments), capsys, "data.tokenizer", "single characters")
 
 
 @pytest.mark.parametrize("command", ["train", "cheat"])
-def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_written(tmp_path, capsys, command, without_digits):
+def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_written(
+    tmp_path, capsys, command, without_digits
+):
     arguments = [
         "configs/quickstart.yaml",
         "study.tuned_by=null",
@@ -270,20 +281,29 @@ def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_writ
         f"data.folder={tmp_path}/data",
     ]
     if command == "train":
-        one_line(train_main([*arguments, f"data.tokenizer={without_digits}"]), capsys, "formats.value", str(without_digits))
+        one_line(
+            train_main([*arguments, f"data.tokenizer={without_digits}"]), capsys, "formats.value", str(without_digits)
+        )
         given = ["data.mixture.0.lengths=[0.125]", "train.lr=0.01"]
         one_line(train_main([*arguments, *given]), capsys, "data.mixture[0].episodes.lines", "at least")
     else:
         one_line(
-            evaluate_main([*arguments, f"data.tokenizer={without_digits}", "--cheat"]), capsys, "formats.value", "letters.json"
+            evaluate_main([*arguments, f"data.tokenizer={without_digits}", "--cheat"]),
+            capsys,
+            "formats.value",
+            "letters.json",
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_questions_with_nothing_to_train_on_is_found_before_anything_is_written(tmp_path, capsys):
-    texts = [f"{name} was the founder of village {i} and lived there long." for i, name in enumerate(("Anna", "Bert", "Carla"))]
+    texts = [
+        f"{name} was the founder of village {i} and lived there long."
+        for i, name in enumerate(("Anna", "Bert", "Carla"))
+    ]
     asked = [
-        [{"question": f"Who? {i}", "answers": [{"text": text.split()[0], "answer_start": 0}]}] for i, text in enumerate(texts)
+        [{"question": f"Who? {i}", "answers": [{"text": text.split()[0], "answer_start": 0}]}]
+        for i, text in enumerate(texts)
     ]
     paragraphs = [{"context": text, "qas": qas} for text, qas in zip(texts, asked, strict=True)]
     path = tmp_path / "one.json"

@@ -75,7 +75,9 @@ def start(main: str, arguments: list[str], log: Path) -> multiprocessing.Process
     return process
 
 
-def killed_until_done(main: str, arguments: list[str], log: Path, watch: Path | None = None, growth: Sequence[int] = ()) -> int:
+def killed_until_done(
+    main: str, arguments: list[str], log: Path, watch: Path | None = None, growth: Sequence[int] = ()
+) -> int:
     """Kill -9 the command each time `watch` (a file, or a folder's files) has grown by so many bytes, then let it finish;
     how many kills hit it alive."""
     kills = 0

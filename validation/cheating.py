@@ -10,7 +10,9 @@ from lcprobe.probing.grid import TaskSet
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from validation.variants import materials_of, variants
 
-TITLE = "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
+TITLE = (
+    "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
+)
 OPTIONS = ("n", "lengths", "tasks")
 LENGTHS = "512,4096"
 

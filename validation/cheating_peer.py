@@ -82,7 +82,9 @@ POLICIES: dict[str, Callable[[Seen], Sequence[str]]] = {
     "majority_class": lambda s: s.answers[: s.wanted],
     "answer_prior": lambda s: [a for a in s.answers if a in set(s.values)][: s.wanted],
     "majority_place": lambda s: [s.distinct[p] for p in s.places if p < len(s.distinct)][: s.wanted],
-    "majority_place_from_back": lambda s: [s.distinct[-1 - p] for p in s.places_from_back if p < len(s.distinct)][: s.wanted],
+    "majority_place_from_back": lambda s: [s.distinct[-1 - p] for p in s.places_from_back if p < len(s.distinct)][
+        : s.wanted
+    ],
     "crowded": lambda s: _first_by(s, lambda v: s.gaps[v]),
     "lone": lambda s: _first_by(s, lambda v: -s.gaps[v]),
     "no_needle": lambda s: _some(list(dict.fromkeys(s.without)), s.wanted, s.draw),
@@ -104,7 +106,12 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             for doc in docs[n:]:
                 familiar.update(set(WORDS.findall(doc["input"])))
             budget = int(task.config.generation_kwargs["max_gen_toks"])
-            row: dict[str, Any] = {"task": f"lm-eval {version('lm_eval')} {name}", "length": length, "n": n, "budget": budget}
+            row: dict[str, Any] = {
+                "task": f"lm-eval {version('lm_eval')} {name}",
+                "length": length,
+                "n": n,
+                "budget": budget,
+            }
             sights = []
             for doc, values in zip(docs[:n], found[:n], strict=True):
                 without = [v for v in values if v not in doc["outputs"]]
@@ -150,7 +157,11 @@ def _lessons(docs: list[dict[str, Any]], found: list[list[str]]) -> tuple[list[s
         answers.update(doc["outputs"])
         places.update(distinct.index(v) for v in doc["outputs"] if v in distinct)
         from_back.update(len(distinct) - 1 - distinct.index(v) for v in doc["outputs"] if v in distinct)
-    return [a for a, _ in answers.most_common()], [p for p, _ in places.most_common()], [p for p, _ in from_back.most_common()]
+    return (
+        [a for a, _ in answers.most_common()],
+        [p for p, _ in places.most_common()],
+        [p for p, _ in from_back.most_common()],
+    )
 
 
 def _line(text: str, value: str) -> list[str]:
@@ -195,7 +206,9 @@ def _tasks(length: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         text = (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8")
         (Path(folder) / "tokenizer.json").write_text(text, encoding="utf-8")
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+        (Path(folder) / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+        )
         metadata: dict[str, Any] = {"max_seq_lengths": [length], "tokenizer": folder}
         manager = TaskManager(metadata=metadata)
         for name in VALUES:

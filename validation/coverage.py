@@ -52,9 +52,13 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     studies, few = int(options.get("simulations", 10_000)), int(options.get("resampled", 300))
     rows = []
     for n in (25, 50, 100, 250, 500, 1000, 2000):
-        rows.append(_row("share: Wilson, exact", n, 1, None, exact_wilson(n, np.array(SHARES)), exact_wilson(n, FINE)))
+        rows.append(
+            _row("share: Wilson, exact", n, 1, None, exact_wilson(n, np.array(SHARES)), exact_wilson(n, FINE))
+        )
     for n in SAMPLES:
-        rows.append(_row("share: nearest possible, exact", n, 1, None, nearest(n, np.array(SHARES)), nearest(n, FINE)))
+        rows.append(
+            _row("share: nearest possible, exact", n, 1, None, nearest(n, np.array(SHARES)), nearest(n, FINE))
+        )
     for asked in (1, ASKED):
         for n in SAMPLES:
             by_kind = _by_kind([dict(paired(n, asked, p, studies)) for p in SHARES])
@@ -66,7 +70,11 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         for trials in SEEDS[1]:
             for over in SEEDS[2]:
                 found = np.array([groups(seeds, trials, over, p, studies) for p in SHARES])
-                rows.append(_row(f"training seeds: Welch, seeds vary by {over:g} x their trials", trials, seeds, studies, found))
+                rows.append(
+                    _row(
+                        f"training seeds: Welch, seeds vary by {over:g} x their trials", trials, seeds, studies, found
+                    )
+                )
     for n in (50, 100):
         by_kind = _by_kind([dict(resampled_kinds(n, p, few) if p >= LOUD else ()) for p in SHARES])
         rows += [_row(kind, n, 1, few, found) for kind, found in by_kind.items()]
@@ -86,7 +94,9 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         if row["interval"].startswith("effective"):
             continue
         outside = [
-            f"{p:g}: {row[f'p {p:g}']}" for p in SHARES if isinstance(row[f"p {p:g}"], float) and not 93 <= row[f"p {p:g}"] <= 97
+            f"{p:g}: {row[f'p {p:g}']}"
+            for p in SHARES
+            if isinstance(row[f"p {p:g}"], float) and not 93 <= row[f"p {p:g}"] <= 97
         ]
         if outside:
             said.append(
@@ -118,7 +128,9 @@ def paired(n: int, asked: int, p: float, studies: int) -> Iterator[tuple[str, fl
     for generator, rate in _rates("paired", n, p, studies, asked):
         base = generator.binomial(asked, rate)
         if asked > 1:
-            held.setdefault("share: clustered Wilson", []).append(_holds(clustered_wilson(base, np.full(n, asked)), p))
+            held.setdefault("share: clustered Wilson", []).append(
+                _holds(clustered_wilson(base, np.full(n, asked)), p)
+            )
         for factor in FACTORS:
             top = generator.binomial(asked, rate * factor)
             inside = _holds(difference_bounds((base - top) / asked), p * (1 - factor))
@@ -170,7 +182,9 @@ def resampled_kinds(n: int, p: float, studies: int) -> Iterator[tuple[str, float
         )
         if tokens is not None and low is not None and high is not None:
             held["effective reach: cluster bootstrap"].append(low <= halfway <= high)
-        tokens, low, high, _ = fit(distance, (generator.random(trials.shape) < gone * level).astype(float), trials, 0.0)
+        tokens, low, high, _ = fit(
+            distance, (generator.random(trials.shape) < gone * level).astype(float), trials, 0.0
+        )
         if math.isfinite(tokens):
             held["half-life: cluster bootstrap"].append(low <= place <= high)
         effective = _effective(generator, n, level[:, 0] * p)
@@ -189,7 +203,9 @@ def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int 
         study=SimpleNamespace(runs=[SimpleNamespace(name="m", context_length=128)]),
         formats=lambda _: [Format("-", "-", "-")],
         lengths=lambda *_: list(shares),
-        slice=lambda _, length: Slice(tuple(range(ASKED)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0),
+        slice=lambda _, length: Slice(
+            tuple(range(ASKED)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0
+        ),
     )
     return extrapolations(data)[0].effective
 
@@ -230,4 +246,6 @@ def _row(
         if len(whole)
         else {"least": "", "most": ""}
     )
-    return row | {f"p {p:g}": "" if math.isnan(c) else round(100 * float(c), 1) for p, c in zip(SHARES, coverage, strict=True)}
+    return row | {
+        f"p {p:g}": "" if math.isnan(c) else round(100 * float(c), 1) for p, c in zip(SHARES, coverage, strict=True)
+    }

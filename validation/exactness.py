@@ -20,9 +20,17 @@ DEPTHS = [i / 6 for i in range(7)]
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row a task: counts for each tokenizer. options: n (2000 samples a task and tokenizer)."""
     n = int(options.get("n", 2000))
-    tokenizers = {"shipped": load_tokenizer(), "llama-like": llama_like(), "unigram": unigram(), "threes": numbers_in_threes()}
+    tokenizers = {
+        "shipped": load_tokenizer(),
+        "llama-like": llama_like(),
+        "unigram": unigram(),
+        "threes": numbers_in_threes(),
+    }
     wanted = variants()
-    sets = {name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), materials_of(tok)) for name, tok in tokenizers.items()}
+    sets = {
+        name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), materials_of(tok))
+        for name, tok in tokenizers.items()
+    }
     rows = []
     for task in wanted:
         row: dict[str, Any] = {"task": task, "samples": n}

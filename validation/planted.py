@@ -32,8 +32,17 @@ from lcprobe.data.corpus import documents
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
-from lcprobe.probing.policies.planted import Finds, Planted, blind_middle, blind_to_uuids, forgetting, noise, perfect, window
-from lcprobe.probing.runner import Subject, run_plan
+from lcprobe.probing.policies.planted import (
+    Finds,
+    Planted,
+    blind_middle,
+    blind_to_uuids,
+    forgetting,
+    noise,
+    perfect,
+    window,
+)
+from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.haystack import Materials, TokenStream
@@ -135,8 +144,10 @@ def of_seed(plan: Plan, n: int, seed: int) -> Plan:
 def records_of(tasks: TaskSet, plan: Plan, finds: Any, seed: int, store: Store) -> pa.Table:
     """Every question of a plan answered by an oracle, through the runner."""
     scorer = Planted(finds, tasks.materials.tokenizer, seed)
-    subject = Subject("oracle", f"{seed:016x}", 1, 1)
-    ids = run_plan(plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced", say=lambda *_: None)
+    subject = ProbedCheckpoint("oracle", f"{seed:016x}", 1, 1)
+    ids = run_plan(
+        plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced", say=lambda *_: None
+    )
     return store.read(ids)
 
 
@@ -178,7 +189,9 @@ def data_of(records: pa.Table) -> str:
 def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]:
     """The size and its interval in rows of the report's table: infinite where a field is empty."""
     row = next(row for row in rows if plant.where(row))
-    value, low, high = (math.inf if row[name] in ("", None) else float(row[name]) for name in (plant.column, *plant.bounds))
+    value, low, high = (
+        math.inf if row[name] in ("", None) else float(row[name]) for name in (plant.column, *plant.bounds)
+    )
     return value, 0.0 if math.isinf(low) else low, high
 
 
@@ -201,7 +214,9 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (30) those
     of sound oracles, seeds (200) of each of them.
     """
-    n, sound_n, seeds = (int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200)))
+    n, sound_n, seeds = (
+        int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200))
+    )
     defects: dict[str, list[Asked]] = {plant.name: [] for plant in plants()}
     sound: dict[tuple[str, str], list[Asked]] = {(name, task): [] for name in SOUND for task in GRIDS}
     for text in range(min(TEXTS, max(SEEDS, seeds))):

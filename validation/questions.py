@@ -9,7 +9,9 @@ from lcprobe.tasks.text.tokenizer import read_words
 def sentences(draw: Stream, n: int) -> str:
     """n sentences of common words."""
     words = read_words("fillers")
-    return " ".join(" ".join(draw.pick(words) for _ in range(5 + draw.integer(8))).capitalize() + "." for _ in range(n))
+    return " ".join(
+        " ".join(draw.pick(words) for _ in range(5 + draw.integer(8))).capitalize() + "." for _ in range(n)
+    )
 
 
 def squad(n: int = 100) -> dict[str, Any]:
@@ -20,9 +22,7 @@ def squad(n: int = 100) -> dict[str, Any]:
     for i in range(n):
         draw = Stream("squad", i)
         founder, year, river = f"{nouns[i]} Founder".title(), str(1400 + 7 * i), f"River {nouns[200 + i // 2]}"
-        context = (
-            f"{sentences(draw, 2)} It was founded by {founder} in  {year}.\n{sentences(draw, 1 + i % 4)} It lies at the {river}."
-        )
+        context = f"{sentences(draw, 2)} It was founded by {founder} in  {year}.\n{sentences(draw, 1 + i % 4)} It lies at the {river}."
         asked = [
             ("Who founded village", founder),
             ("When was it founded, village", year),
@@ -36,7 +36,10 @@ def squad(n: int = 100) -> dict[str, Any]:
         ]
         qas.append({"id": f"{i}-no", "question": "Who cannot be known?", "is_impossible": True, "answers": []})
         paragraphs.append({"context": context, "qas": qas})
-    return {"version": "x", "data": [{"title": f"villages {i}", "paragraphs": paragraphs[i : i + 2]} for i in range(0, n, 2)]}
+    return {
+        "version": "x",
+        "data": [{"title": f"villages {i}", "paragraphs": paragraphs[i : i + 2]} for i in range(0, n, 2)],
+    }
 
 
 def hotpot(n: int = 40) -> list[dict[str, Any]]:
@@ -45,7 +48,11 @@ def hotpot(n: int = 40) -> list[dict[str, Any]]:
     nouns = read_words("nouns")
     for i in range(n):
         draw = Stream("hotpot", i)
-        book, author, town = f"The {nouns[i]}".title(), f"{nouns[80 + i]} Writer".title(), f"{nouns[160 + i]} Town".title()
+        book, author, town = (
+            f"The {nouns[i]}".title(),
+            f"{nouns[80 + i]} Writer".title(),
+            f"{nouns[160 + i]} Town".title(),
+        )
         context = [
             [book, [f"{book} is a book by {author}.", f" {sentences(draw, 2 + i % 5)}"]],
             [f"Lake {i}", [sentences(draw, 2)]],
@@ -53,7 +60,10 @@ def hotpot(n: int = 40) -> list[dict[str, Any]]:
             [f"Hill {i}", [sentences(draw, 2)]],
         ]
         facts = [[book, 0], [author, 0]]
-        for name, question, answer in (("", f"Where was the author of {book} born?", town), ("y", "Is it a book?", "yes")):
+        for name, question, answer in (
+            ("", f"Where was the author of {book} born?", town),
+            ("y", "Is it a book?", "yes"),
+        ):
             row = {"_id": f"{i}{name}", "question": question, "answer": answer}
             rows.append({**row, "supporting_facts": facts, "context": context})
     return rows

@@ -17,7 +17,9 @@ def cases(gpu: bool) -> list[Case]:
     if gpu:
         shapes = [(16384 // n or 1, n, heads, 2560 // heads) for n in (2048, 8192, 32768) for heads in (40, 20)]
         return [_case(*shape, torch.bfloat16, "cuda", table) for shape in shapes for table in (True, False)]
-    return [_case(*shape, torch.float32, "cpu", True) for shape in ((2, 512, 4, 64), (1, 2048, 4, 64), (1, 4096, 2, 64))]
+    return [
+        _case(*shape, torch.float32, "cpu", True) for shape in ((2, 512, 4, 64), (1, 2048, 4, 64), (1, 4096, 2, 64))
+    ]
 
 
 def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, device: str, with_table: bool) -> Case:
@@ -38,7 +40,9 @@ def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, devic
 
     def check() -> float:
         def judged(op: Callable[..., Any], wide: bool, **options: Any) -> list[Tensor]:
-            own = [(t.double() if wide else t).detach() for t in (t[:1, -300:] if t.dim() == 4 else t for t in leaves)]
+            own = [
+                (t.double() if wide else t).detach() for t in (t[:1, -300:] if t.dim() == 4 else t for t in leaves)
+            ]
             own = [t.requires_grad_() for t in own]
             o = op(*own[:3], table=own[3] if with_table else None, mask=Mask(), scale=d**-0.5, **options)[0]
             return [t.detach().double() for t in (o, *torch.autograd.grad(o, own, do[:1, -300:].to(o.dtype)))]

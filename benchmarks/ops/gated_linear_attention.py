@@ -18,7 +18,11 @@ FORMS = {"gla": None, "rwkv6": "bonus", "gated delta": "beta", "rwkv7": "ab"}
 def cases(gpu: bool) -> list[Case]:
     """2.7 B shapes on a GPU; on a CPU d_model 512."""
     if gpu:
-        return [_case(form, 16384 // n or 1, n, 40, 64, torch.bfloat16, "cuda") for form in FORMS for n in (2048, 16384, 65536)]
+        return [
+            _case(form, 16384 // n or 1, n, 40, 64, torch.bfloat16, "cuda")
+            for form in FORMS
+            for n in (2048, 16384, 65536)
+        ]
     return [_case(form, 1, 1024, 8, 64, torch.float32, "cpu") for form in FORMS] + [
         _case("gla", 1, 8192, 8, 64, torch.float32, "cpu")
     ]
@@ -50,7 +54,9 @@ def _case(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.d
     peers = {name: step(op) for name, op in _peers(form, length, device).items()}
     numbers = batch * length * heads * d
     inputs = sum(x.nbytes for x in given.values())
-    flops = 3 * numbers * d * (4 if form in ("gla", "rwkv6") else 8)  # forward: S written and read, and a^T S and b z^T
+    flops = (
+        3 * numbers * d * (4 if form in ("gla", "rwkv6") else 8)
+    )  # forward: S written and read, and a^T S and b z^T
     moved = (
         2 * inputs + inputs + 3 * do.nbytes
     )  # forward and backward read all inputs; gradients; o out, do in, once more to spare
@@ -61,7 +67,9 @@ def _case(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.d
     )  # fmt: skip
 
 
-def _inputs(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+def _inputs(
+    form: str, batch: int, length: int, heads: int, d: int, dtype: torch.dtype, device: str
+) -> dict[str, Tensor]:
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -94,7 +102,9 @@ def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tenso
         found["transformers (Qwen3-Next, PyTorch)"] = qwen3_next
     if device == "cuda" and backends.missing("fla") is None:
 
-        def direct(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus=None, beta=None, a=None, b=None) -> Tensor:
+        def direct(
+            q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus=None, beta=None, a=None, b=None
+        ) -> Tensor:
             return fla.run(q, k, v, log_decay, bonus, beta, a, b, q.shape[3] ** -0.5, None, None)[0]
 
         def products(**x: Any) -> Tensor:

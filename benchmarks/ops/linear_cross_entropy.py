@@ -17,7 +17,13 @@ OPTIONS = {"z_loss": 1e-4, "soft_cap": 30.0}
 def cases(gpu: bool) -> list[Case]:
     """Vocabularies of GPT-NeoX (50,288) and Gemma (256,000) on a GPU; on a CPU what trains there, and once the former."""
     if gpu:
-        shapes = [(2048, 2560, 50288), (8192, 2560, 50288), (32768, 2560, 50288), (2048, 2560, 256000), (8192, 2560, 256000)]
+        shapes = [
+            (2048, 2560, 50288),
+            (8192, 2560, 50288),
+            (32768, 2560, 50288),
+            (2048, 2560, 256000),
+            (8192, 2560, 256000),
+        ]
         return [_case(*shape, torch.bfloat16, "cuda", options) for shape in shapes for options in ({}, OPTIONS)]
     shapes = [(2048, 256, 4096), (1024, 256, 32000), (512, 512, 50288)]
     return [_case(*shape, torch.float32, "cpu", {}) for shape in shapes] + [
@@ -40,7 +46,9 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
 
     def check() -> float:
         def judged(op: Callable[..., tuple[Tensor, Tensor]], wide: bool) -> list[Tensor]:
-            own = [(t.double() if wide else t).detach()[:k].requires_grad_() for t, k in ((hidden, 300), (weight, 5000))]
+            own = [
+                (t.double() if wide else t).detach()[:k].requires_grad_() for t, k in ((hidden, 300), (weight, 5000))
+            ]
             total, rows = op(*own, targets[:300] % min(vocab, 5000), **options)
             return [t.detach().double() for t in (total, rows, *torch.autograd.grad(total, own))]
 
@@ -54,7 +62,14 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
     moved = 2.0 * (hidden.nbytes + weight.nbytes)
     name = f"{n} x {d}, vocabulary {vocab}" + (", z-loss, soft cap" if options else "")
     return Case(
-        "linear_cross_entropy", name, str(dtype).removeprefix("torch."), step(ours), peers, check, 6.0 * n * d * vocab, moved
+        "linear_cross_entropy",
+        name,
+        str(dtype).removeprefix("torch."),
+        step(ours),
+        peers,
+        check,
+        6.0 * n * d * vocab,
+        moved,
     )
 
 

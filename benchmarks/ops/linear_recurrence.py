@@ -64,10 +64,12 @@ def _peers(length: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Ten
 
             found["transformers (RecurrentGemma)"] = recurrent_gemma
     if device == "cuda" and find_spec("fla") is not None:
-        found["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: triton_code("fla.ops.hgrn").chunk_hgrn(b, log_a)[0]
-        found["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: triton_code("fla.ops.hgrn").fused_recurrent_hgrn(
+        found["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: triton_code("fla.ops.hgrn").chunk_hgrn(
             b, log_a
         )[0]
+        found["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: triton_code(
+            "fla.ops.hgrn"
+        ).fused_recurrent_hgrn(b, log_a)[0]
     return found
 
 

@@ -45,7 +45,10 @@ def _case(kind: str, rows: int, d: int, dtype: torch.dtype, device: str) -> Case
         def judged(op: Norm, wide: bool) -> list[Tensor]:
             own = [(t.double() if wide else t).detach().requires_grad_() for t in (x[:200], beside[:200], weight)]
             made = op(*own)
-            return [_first(made).detach().double(), *(g.double() for g in _gradients(made, own, dy[:200], dtotal[:200]))]
+            return [
+                _first(made).detach().double(),
+                *(g.double() for g in _gradients(made, own, dy[:200], dtotal[:200])),
+            ]
 
         def definition(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
             if kind == "gate":

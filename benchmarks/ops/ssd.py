@@ -1,4 +1,4 @@
-"""ssd and the Mamba2 mixer around it, beside transformers' mixer on a CPU, mamba-ssm and flash-linear-attention on a GPU."""
+"""ssd and the Mamba2 mixer context it, beside transformers' mixer on a CPU, mamba-ssm and flash-linear-attention on a GPU."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.ops.case import Case
 from lcprobe.choices import build
 from lcprobe.models.mixers.mamba2 import Mamba2, Mamba2Config
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 def cases(gpu: bool) -> list[Case]:
@@ -110,7 +110,7 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
     for peer in peers.values():
         peer.load_state_dict(weights)
     x = torch.randn(batch, length, d_model, generator=generator).requires_grad_()
-    where = Where(torch.arange(length))
+    where = TokenContext(torch.arange(length))
     dy = torch.randn(x.shape, generator=generator)
 
     def check() -> float:
@@ -121,7 +121,7 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
             return [y.detach(), *torch.autograd.grad(y, [part, *parameters], dy[:, :256])]
 
         own, its = dict(ours.named_parameters()), dict(peer.named_parameters())
-        mine = judged(ours(part, Where(torch.arange(256)))[0], list(own.values()))
+        mine = judged(ours(part, TokenContext(torch.arange(256)))[0], list(own.values()))
         return _largest(mine, judged(peer(part), [its[names.get(k, k)] for k in own]))
 
     tokens = batch * length

@@ -44,7 +44,12 @@ def check_first(op: str, name: str, tensor: Tensor, dims: Sequence[str]) -> None
 
 
 def check_beside(
-    op: str, name: str, tensor: Tensor, shape: tuple[int, ...], like: tuple[str, Tensor], dtype: torch.dtype | None = None
+    op: str,
+    name: str,
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    like: tuple[str, Tensor],
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like`, named."""
     check_shape(op, name, tensor, shape)
@@ -70,7 +75,9 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
         or not (0 <= value < float("inf"))
         or (above_zero and value == 0)
     ):
-        raise ArgumentError(f"{op}: {name}", repr(value), f"a number {'>' if above_zero else '>='} 0{', or None' * or_none}")
+        raise ArgumentError(
+            f"{op}: {name}", repr(value), f"a number {'>' if above_zero else '>='} 0{', or None' * or_none}"
+        )
 
 
 def check_no_tangent(op: str, *tensors: Tensor | None) -> None:

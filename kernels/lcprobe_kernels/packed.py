@@ -20,7 +20,9 @@ def chosen_starts(
     if starts is not None:
         raise ArgumentError(f"{op}: starts, cu_seqlens", "both", "one of them, or none")
     if initial_state is not None:
-        raise ArgumentError(f"{op}: cu_seqlens", "beside an initial state", "without: every document begins anew; or starts")
+        raise ArgumentError(
+            f"{op}: cu_seqlens", "beside an initial state", "without: every document begins anew; or starts"
+        )
     if not isinstance(x, Tensor) or x.dim() < 2:
         return None
     check_tensor(op, "cu_seqlens", cu_seqlens)
@@ -48,7 +50,9 @@ def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
     total = batch * seqlen
     ends = (int(cu_seqlens[0]), int(cu_seqlens[-1]))
     if ends != (0, total):
-        raise ArgumentError("cu_seqlens", f"lengths from {ends[0]} to {ends[1]}", f"from 0 to {total}, {batch} rows of {seqlen}")
+        raise ArgumentError(
+            "cu_seqlens", f"lengths from {ends[0]} to {ends[1]}", f"from 0 to {total}, {batch} rows of {seqlen}"
+        )
     falls = (cu_seqlens.diff() < 1).nonzero()[:, 0]
     if len(falls):
         pair = cu_seqlens[int(falls[0]) : int(falls[0]) + 2].tolist()
@@ -61,7 +65,9 @@ def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
         border = int(crossed[0]) * seqlen
         place = int(torch.searchsorted(cu_seqlens, border))
         low, high = cu_seqlens[place - 1 : place + 1].tolist()
-        raise ArgumentError("cu_seqlens", f"a document from {low} to {high}", f"documents inside one row; a row ends at {border}")
+        raise ArgumentError(
+            "cu_seqlens", f"a document from {low} to {high}", f"documents inside one row; a row ends at {border}"
+        )
     return starts
 
 

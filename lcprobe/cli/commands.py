@@ -63,7 +63,9 @@ def _evaluate(arguments: list[str]) -> int:
         if not path.is_file():
             raise ConfigError("--frozen", str(path), "existing files of JSON lines")
     if not files and not folders:
-        raise ConfigError("command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study")
+        raise ConfigError(
+            "command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study"
+        )
     from lcprobe.config import load, parse
 
     mapping = load(files, overrides)
@@ -101,14 +103,18 @@ def _prepare(arguments: list[str]) -> int:
     set_up_logging()
     made = prepare(config.data, verify=True)
     m = made.manifest
-    print(f"{made.folder}: {m['documents']} documents ({m['probe_documents']} held out), {m['train_tokens']:,} training tokens")
+    print(
+        f"{made.folder}: {m['documents']} documents ({m['probe_documents']} held out), {m['train_tokens']:,} training tokens"
+    )
     print(f"corpus {m['corpus_digest'][:16]}, tokenizer {m['tokenizer_digest'][:16]}, vocabulary {m['vocab_size']}")
     return 0
 
 
 def _tokenizer(arguments: list[str]) -> int:
     if len(arguments) < 2 or not arguments[1].isdigit() or int(arguments[1]) < 300:
-        raise ConfigError("command line", " ".join(arguments[:2]) or "nothing", "OUT.json and a vocabulary of at least 300")
+        raise ConfigError(
+            "command line", " ".join(arguments[:2]) or "nothing", "OUT.json and a vocabulary of at least 300"
+        )
     out, config = Path(arguments[0]), _config(arguments[2:])
     from lcprobe.data.corpus import documents
     from lcprobe.data.make_tokenizer import train_tokenizer

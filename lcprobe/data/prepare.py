@@ -119,7 +119,9 @@ def _opened(folder: Path, verify: bool) -> dict:
         if damage is None and size != fact["bytes"]:
             damage = f"{name} has {size} bytes, the manifest says {fact['bytes']}"
     if damage:
-        raise DataError(f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to make it anew)")
+        raise DataError(
+            f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to make it anew)"
+        )
     return manifest
 
 
@@ -163,7 +165,9 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
     writer.close()
     if not haystacks["probe"] or not starts:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise DataError(f"{' '.join(config.corpus)}: {n_documents} documents; allowed: at least 2, to train on and to hold out")
+        raise DataError(
+            f"{' '.join(config.corpus)}: {n_documents} documents; allowed: at least 2, to train on and to hold out"
+        )
     np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
     for split, texts in haystacks.items():
         text = "\n\n".join(texts)

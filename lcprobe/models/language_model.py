@@ -25,19 +25,19 @@ from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
 from lcprobe.models.positional.positions import POSITIONS, Drawn
 from lcprobe.models.state import State
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 from lcprobe.seeds import seed_of
 
 
 @dataclass(frozen=True)
 class LanguageModelState(State):
     """layers: one state a block; position: tokens seen so far, the same for every row; length: of the whole sequence, where it
-    is declared in advance for encodings that depend on it; begun: (batch,) places where the rows' documents began, None: at 0."""
+    is declared in advance for encodings that depend on it; doc_start: (batch,) places where the rows' documents began, None: at 0."""
 
     layers: tuple[State, ...]
     position: int
     length: int | None = None
-    begun: Tensor | None = None
+    doc_start: Tensor | None = None
 
 
 class RMSNorm(nn.Module):
@@ -93,27 +93,29 @@ class Block(nn.Module):
         self,
         update: Tensor,
         residual: Tensor | None,
-        where: Where,
+        where: TokenContext,
         state: Any,
         compute: torch.dtype,
-        streams: Mapping[Hashable, Tensor],
+        carries: Mapping[Hashable, Tensor],
     ) -> tuple[Tensor, Tensor, Any, Mapping[Hashable, Tensor]]:
         """update: (batch, seqlen, d_model), what the block before adds to the residual stream; this block's norm adds it.
 
-        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in; streams: what
-        encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the streams.
+        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in; carries: what
+        encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the carries.
         """
         normed, residual = self.norm.added(update, residual)
-        stream = getattr(self.mixer, "stream", None)
-        if stream is None:
+        carry = getattr(self.mixer, "carry_name", None)
+        if carry is None:
             update, state = self.mixer(normed.to(compute), where, state)
         else:
-            update, state, handed = self.mixer.streaming(normed.to(compute), where, state, streams.get(stream))
-            streams = {**streams, stream: handed}
+            update, state, new_carry = self.mixer.forward_with_carry(
+                normed.to(compute), where, state, carries.get(carry)
+            )
+            carries = {**carries, carry: new_carry}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
             update = self.mlp(normed.to(compute))
-        return update, residual, state, streams
+        return update, residual, state, carries
 
     def new_state(self, batch: int) -> State:
         """The mixer's state before a sequence's first token."""
@@ -164,10 +166,17 @@ class LanguageModel(nn.Module):
         if length is not None and drawn is not None:
             require("model.positions.max_length", drawn, drawn >= length, f">= the training length {length}")
         if table is not None and drawn is not None:
-            require("model.positions.max_length", drawn, drawn <= table, f"<= {table}, where the table of positions ends")
+            require(
+                "model.positions.max_length", drawn, drawn <= table, f"<= {table}, where the table of positions ends"
+            )
 
     def hidden(
-        self, tokens: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None, length: int | None = None
+        self,
+        tokens: Tensor,
+        *,
+        starts: Tensor | None = None,
+        state: LanguageModelState | None = None,
+        length: int | None = None,
     ) -> tuple[Tensor, LanguageModelState | None]:
         """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in.
 
@@ -176,32 +185,36 @@ class LanguageModel(nn.Module):
         a sequence longer than the model's table of positions, and where a length is needed and not declared.
         """
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
-        length, begun = (length, None) if state is None else (state.length, state.begun)
+        length, doc_start = (length, None) if state is None else (state.length, state.doc_start)
         for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
             if end is not None and n > end:
                 raise ConfigError("length", n, f"<= {end}, where the model's positions end")
         drawn = self._drawn(first, seqlen, seqlen if state is None and length is None else length)
         if drawn is None:
-            where = Where(torch.arange(first, first + seqlen, device=tokens.device), starts, length, begun=begun)
+            where = TokenContext(
+                torch.arange(first, first + seqlen, device=tokens.device), starts, length, doc_start=doc_start
+            )
         else:
             earlier, these = drawn.to(tokens.device).split([first, seqlen])
-            where = Where(these, starts, length, consecutive=False, begun=begun, earlier=earlier)
+            where = TokenContext(these, starts, length, consecutive=False, doc_start=doc_start, earlier=earlier)
         x = self.embedding(tokens)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[Any] = []
-        residual, streams = None, {}
+        residual, carries = None, {}
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
-            x, residual, after, streams = block(x, residual, where, before, compute, streams)
+            x, residual, after, carries = block(x, residual, where, before, compute, carries)
             states.append(after)
         x = self.norm.added(x, residual)[0].to(compute)
         if state is None:
             return x, None
-        begins = where.begins
-        return x, LanguageModelState(tuple(states), first + seqlen, length, None if begins is None else begins[:, -1])
+        doc_starts = where.doc_starts
+        return x, LanguageModelState(
+            tuple(states), first + seqlen, length, None if doc_starts is None else doc_starts[:, -1]
+        )
 
     def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
         """(first + seqlen,) positions of all tokens so far; None: they are counted. length: of the whole sequence."""
@@ -221,7 +234,12 @@ class LanguageModel(nn.Module):
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def loss(
-        self, tokens: Tensor, weights: Tensor, *, starts: Tensor | None = None, state: LanguageModelState | None = None
+        self,
+        tokens: Tensor,
+        weights: Tensor,
+        *,
+        starts: Tensor | None = None,
+        state: LanguageModelState | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t. state: before the
         sequence, where it does not begin empty.
@@ -256,7 +274,9 @@ class LanguageModel(nn.Module):
     @property
     def needs_length(self) -> bool:
         """Whether sequences must declare their length: what a token sees depends on it."""
-        return any(e.needs_length for e in self._encodings()) or (self.positions is not None and self.positions.at_test)
+        return any(e.needs_length for e in self._encodings()) or (
+            self.positions is not None and self.positions.at_test
+        )
 
     @property
     def _table_end(self) -> int | None:
@@ -269,7 +289,7 @@ class LanguageModel(nn.Module):
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def recode(self, positional: Any, key: str = "model") -> None:
+    def set_positional(self, positional: Any, key: str = "model") -> None:
         """Give the attention layers other encodings, in place: `model.positional` as in a config. key: what errors call the room.
 
         Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
@@ -279,9 +299,9 @@ class LanguageModel(nn.Module):
         if self.positional is not None or absolute_of(config, key) is not None:
             raise ConfigError(f"{key}.positional", positional, "encodings of attention layers, before and after")
         for block, layer in zip(self._layers(), layers, strict=True):
-            if hasattr(block.mixer, "recode"):
+            if hasattr(block.mixer, "set_positional"):
                 with inside(key):
-                    block.mixer.recode(choices[layer.mixer].config)
+                    block.mixer.set_positional(choices[layer.mixer].config)
         self.config = config
 
     @torch.no_grad()
@@ -309,7 +329,9 @@ class LanguageModel(nn.Module):
         elif "norm" in name.rsplit(".", 2)[-2]:
             value.fill_(1.0)
         elif name.endswith(("conv_weight", "conv_bias")):  # PyTorch's default for a depthwise convolution
-            width = self.get_parameter(name.removesuffix("bias") + "weight" if name.endswith("bias") else name).shape[-1]
+            width = self.get_parameter(name.removesuffix("bias") + "weight" if name.endswith("bias") else name).shape[
+                -1
+            ]
             value.uniform_(-(width**-0.5), width**-0.5, generator=generator)
         elif value.dim() == 2:  # Kaiming uniform with a = sqrt(5): the default of nn.Linear
             bound = value.shape[1] ** -0.5

@@ -23,7 +23,7 @@ class Layer(NamedTuple):
         return self.mixer.partition(":")[0]
 
 
-class Item(NamedTuple):
+class PatternItem(NamedTuple):
     """One place of a pattern: a name and what is joined to it with +."""
 
     name: str
@@ -36,7 +36,7 @@ class Item(NamedTuple):
 LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
 
 
-def parse(text: str, key: str = "model.layout") -> list[Layer]:
+def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
     """A pattern as a list of layers. Raises ConfigError showing where the text stops making sense."""
     layers = []
     for item in items_of(text, key, LAYOUT):
@@ -46,7 +46,7 @@ def parse(text: str, key: str = "model.layout") -> list[Layer]:
     return layers
 
 
-def items_of(text: str, key: str, allowed: str) -> list[Item]:
+def items_of(text: str, key: str, allowed: str) -> list[PatternItem]:
     """`a x 2, [b+c, d] x 3` written out. Raises ConfigError showing where the text stops making sense, and what is `allowed`."""
     tokens, at = [], 0
     while at < len(text.rstrip()):
@@ -66,7 +66,7 @@ def items_of(text: str, key: str, allowed: str) -> list[Item]:
 
 def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | None, key: str = "model") -> list[Layer]:
     """The layers of a model: the pattern, repeated to `n_layers`, with `attention` at the listed indices."""
-    pattern = parse(layout, f"{key}.layout")
+    pattern = parse_layout(layout, f"{key}.layout")
     count = len(pattern) if n_layers is None else n_layers
     layers = [pattern[i % len(pattern)] for i in range(count)]
     for index in attn_layer_idx or []:
@@ -80,8 +80,8 @@ class _Stuck(Exception):
     """Where a pattern stops making sense."""
 
 
-def _items(tokens: list[str]) -> tuple[list[Item], list[str]]:
-    items: list[Item] = []
+def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
+    items: list[PatternItem] = []
     while tokens and tokens[0] != "]":
         if tokens[0] == "[":
             group, tokens = _items(tokens[1:])
@@ -93,7 +93,7 @@ def _items(tokens: list[str]) -> tuple[list[Item], list[str]]:
             while len(tokens) > 1 and tokens[0] == "+" and _is_name(tokens[1]):
                 joined.append(tokens[1])
                 tokens = tokens[2:]
-            group = [Item(name, tuple(joined))]
+            group = [PatternItem(name, tuple(joined))]
         else:
             raise _Stuck(" ".join(tokens))
         if tokens[:1] == ["x"]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.models.config import MatchConfig, ModelConfig
-from lcprobe.models.layout import Layer, parse
+from lcprobe.models.layout import Layer, parse_layout
 from lcprobe.models.parts import ModelCost, cost_of, mixers_of, model_cost, resolved_sizes
 
 MAX_LAYERS = 256
@@ -46,7 +46,9 @@ def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) ->
     if spread > rules.refuse_above and not rules.allow_mismatch:
         counts = ", ".join(f"{name} {m.cost.params:,}" for name, m in found.items())
         raise ConfigError(
-            "match", f"models {spread:.1%} apart ({counts})", f"<= {rules.refuse_above:.0%} (match.budget, or allow_mismatch)"
+            "match",
+            f"models {spread:.1%} apart ({counts})",
+            f"<= {rules.refuse_above:.0%} (match.budget, or allow_mismatch)",
         )
     return found
 
@@ -73,7 +75,7 @@ def _is_free(config: ModelConfig) -> bool:
 
 
 def _has_mlp(config: ModelConfig) -> bool:
-    return any(layer.mlp for layer in parse(config.layout))
+    return any(layer.mlp for layer in parse_layout(config.layout))
 
 
 def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> ModelConfig:
@@ -81,7 +83,7 @@ def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> M
     best: tuple[tuple[float, float], ModelConfig] | None = None
     for candidate, params in _candidates(config, rules, budget):
         off = abs(params / budget - 1)
-        score = (0.0, _ugliness(candidate, rules)) if off <= rules.target else (off, 0.0)
+        score = (0.0, _aspect_penalty(candidate, rules)) if off <= rules.target else (off, 0.0)
         if best is None or score < best[0]:
             best = (score, candidate)
     if best is None:
@@ -95,7 +97,7 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
     small = budget < 20_000_000
     d_step = rules.d_model_multiple or (8 if small else 128)
     f_step = rules.d_ff_multiple or (8 if small else 64)
-    pattern = parse(config.layout)
+    pattern = parse_layout(config.layout)
     solve_d_ff = config.d_ff is None and any(layer.mlp for layer in pattern)
     depths = range(len(pattern), MAX_LAYERS + 1, len(pattern)) if config.n_layers == "solve" else [config.n_layers]
     for n_layers in depths:
@@ -103,7 +105,9 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
         layers, choices = mixers_of(deep)
         counted = Counter(layers)
 
-        def params(sized: ModelConfig, counted: Counter[Layer] = counted, choices: dict[str, Choice] = choices) -> int:
+        def params(
+            sized: ModelConfig, counted: Counter[Layer] = counted, choices: dict[str, Choice] = choices
+        ) -> int:
             return cost_of(counted, choices, sized, 1).params
 
         fits = False
@@ -125,11 +129,11 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
             return  # deeper models are larger still
 
 
-def _ugliness(config: ModelConfig, rules: MatchConfig) -> float:
+def _aspect_penalty(config: ModelConfig, rules: MatchConfig) -> float:
     """Distance from the preferred aspect and MLP ratio, in powers of two."""
     d_model, d_ff, _ = resolved_sizes(config)
-    n_layers = config.n_layers if isinstance(config.n_layers, int) else len(parse(config.layout))
-    pattern = parse(config.layout)
+    n_layers = config.n_layers if isinstance(config.n_layers, int) else len(parse_layout(config.layout))
+    pattern = parse_layout(config.layout)
     sublayers = n_layers * (1 + sum(layer.mlp for layer in pattern) / len(pattern))
     off = abs(math.log2(d_model / sublayers / rules.aspect))
     return off + (abs(math.log2(d_ff / d_model / FF_RATIO)) if d_ff else 0.0)

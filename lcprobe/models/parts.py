@@ -54,7 +54,9 @@ def _encoded(
             part, count = parts[count % len(parts)], count + 1
             own, layer = layer.mixer, Layer(f"{layer.mixer}:{part.text}", layer.mlp)
             if layer.mixer not in choices:
-                choices[layer.mixer] = choice._replace(config=_carrying(choice.config, part, f"model.mixers.{own}", key))
+                choices[layer.mixer] = choice._replace(
+                    config=_carrying(choice.config, part, f"model.mixers.{own}", key)
+                )
         made.append(layer)
     return made, choices
 

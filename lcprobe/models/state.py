@@ -38,7 +38,9 @@ class State:
         return sum(t.numel() * t.element_size() for t in tensors_of(self))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return dataclasses.replace(self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)})
+        return dataclasses.replace(
+            self, **{f.name: _mapped(getattr(self, f.name), change) for f in dataclasses.fields(self)}
+        )
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -58,7 +58,9 @@ class EpisodeCache:
         plain, arrays = _packed(episodes)
         tokens, sizes = np.concatenate(arrays), np.array([len(a) for a in arrays], dtype=np.int64)
         tokens = tokens.astype(np.uint16 if tokens.max() < 1 << 16 else np.uint32)
-        text = json.dumps({"facts": facts, "episodes": plain}, separators=(",", ":"), default=lambda number: number.item())
+        text = json.dumps(
+            {"facts": facts, "episodes": plain}, separators=(",", ":"), default=lambda number: number.item()
+        )
         digest = np.frombuffer(_digest(text, tokens, sizes), dtype=np.uint8)
         content = save({"tokens": tokens, "sizes": sizes, "sha256": digest}, {"lcprobe": text})
         if len(content) > self.limit:

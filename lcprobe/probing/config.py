@@ -62,7 +62,9 @@ class ContextProbe:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty levels and counts below one."""
-        require(f"{at}.lengths", self.lengths, bool(self.lengths) and all(x > 0 for x in self.lengths), "multiples > 0")
+        require(
+            f"{at}.lengths", self.lengths, bool(self.lengths) and all(x > 0 for x in self.lengths), "multiples > 0"
+        )
         require(f"{at}.n", self.n, self.n >= 2, ">= 2")
         require(f"{at}.kept", self.kept, all(k >= 1 for k in self.kept), "tokens >= 1")
 

@@ -65,7 +65,9 @@ def read_frozen(path: Path) -> FrozenFile:
         raise DataError(f"{path}: a byte at {error.start} that is not UTF-8; allowed: JSON lines") from None
     rows = [(number, _row(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise DataError(f"{path}: no prompt; allowed: JSON lines of RULER (input, outputs) or BABILong (input, question, target)")
+        raise DataError(
+            f"{path}: no prompt; allowed: JSON lines of RULER (input, outputs) or BABILong (input, question, target)"
+        )
     babilong = "question" in rows[0][1] and "outputs" not in rows[0][1]
     made = tuple((_babilong if babilong else _ruler)(row, number, f"{path}:{number}") for number, row in rows)
     return FrozenFile(path, "BABILong" if babilong else "RULER", _task_of(path), made)
@@ -79,7 +81,9 @@ def substring_score(prediction: str, outputs: Sequence[str], rule: Rule) -> floa
     return sum(found) / len(found) if rule == "all" else float(any(found))
 
 
-TITLES = "".join(rf"(?<!\b{word})" for word in ("Dr", "Mr", "Mrs", "Ms", "St", "Jr", "Sr", "Lt", "Col", "Gen", "Rev", "No", "vs"))
+TITLES = "".join(
+    rf"(?<!\b{word})" for word in ("Dr", "Mr", "Mrs", "Ms", "St", "Jr", "Sr", "Lt", "Col", "Gen", "Rev", "No", "vs")
+)
 
 
 def first_answer(prediction: str) -> str:
@@ -119,7 +123,9 @@ class FrozenScore:
     alone: bool
 
 
-def score_frozen(file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, tokens: int, rule: Rule) -> list[FrozenScore]:
+def score_frozen(
+    file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, tokens: int, rule: Rule
+) -> list[FrozenScore]:
     """Score every prompt of a file, none of them cut. tokens: greedy ones, fewer where the model ends the document.
 
     Raises EpisodeError past the model's max_length.
@@ -161,7 +167,9 @@ def _answer(tokenizer: Tokenizer, prompt: Prompt, output: str) -> tuple[list[int
     """Prompt and answer as one text, parted where their tokens leave the prompt's own: a last space goes to the answer."""
     text, gap = prompt.text, "" if prompt.text[-1].isspace() else " "
     whole, alone = with_begin(tokenizer, text + gap + output), with_begin(tokenizer, text)
-    same = next((i for i, (a, b) in enumerate(zip(whole, alone, strict=False)) if a != b), min(len(whole), len(alone)))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(whole, alone, strict=False)) if a != b), min(len(whole), len(alone))
+    )
     return whole[:same], whole[same:]
 
 

@@ -52,12 +52,18 @@ class Unit:
         """The planned cells as rows: what the analysis holds against the records."""
         f = self.formats
         names = {"haystack": f.haystack, "key_format": f.key, "value_format": f.value, "control": self.control}
-        return [{"task": self.task, **names, "length": self.length, "depth": depth, "n": n} for depth, n in self.cells]
+        return [
+            {"task": self.task, **names, "length": self.length, "depth": depth, "n": n} for depth, n in self.cells
+        ]
 
     def factors(self) -> list[Factors]:
         """Every sample of every cell, in the order of scoring."""
         own = range(self.first, self.first + max(n for _, n in self.cells))
-        return [Factors(self.formats, self.length, depth, index, self.control) for depth, n in self.cells for index in own[:n]]
+        return [
+            Factors(self.formats, self.length, depth, index, self.control)
+            for depth, n in self.cells
+            for index in own[:n]
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,9 @@ class TaskSet:
         """Everything that the episodes of a unit depend on."""
         task, bos = self._chosen[unit.task].mapping, self.materials.tokenizer.bos_id
         made_of = self.digest(unit.task, unit.formats.haystack)
-        cells = [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()]  # not its name here
+        cells = [
+            {name: value for name, value in row.items() if name != "task"} for row in unit.rows()
+        ]  # not its name here
         samples = digest_json([[f.depth, f.index] for f in unit.factors()])  # a unit may have depths of its own
         made = {"suite": SUITE, "source": _source(), "made_of": made_of, "bos": bos}
         return {"task": task, **made, "cells": cells, "samples": samples}
@@ -123,7 +131,11 @@ class TaskSet:
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
         own = getattr(self.made[task], "digest", "")  # of a task that brings its text along, from a file
-        text = own if haystack == NOTHING else self.materials.stream("words" if haystack == "needles" else haystack).digest
+        text = (
+            own
+            if haystack == NOTHING
+            else self.materials.stream("words" if haystack == "needles" else haystack).digest
+        )
         parts = [SUITE, self._chosen[task].mapping, self.materials.tokenizer.digest, text]
         return digest_json(parts)
 
@@ -173,7 +185,9 @@ class TaskSet:
                     found[task, Formats(haystack, key, value), length, control] = None
         return list(found)
 
-    def _least(self, known: dict[tuple[str, Formats, str], int], task: str, formats: Formats, control: str, length: int) -> int:
+    def _least(
+        self, known: dict[tuple[str, Formats, str], int], task: str, formats: Formats, control: str, length: int
+    ) -> int:
         key = (task, formats, control)
         if key not in known:
             made = self.made[task]

@@ -24,9 +24,9 @@ from torch import Tensor
 from lcprobe.choices import plain
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.inference.oom import in_halves
-from lcprobe.probing.inference.prefill import begun
-from lcprobe.probing.runner import Subject
+from lcprobe.probing.inference.oom import with_oom_backoff
+from lcprobe.probing.inference.prefill import initial_state
+from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
 from lcprobe.seeds import Stream
@@ -38,7 +38,7 @@ FIRST_EDGE = 8
 
 
 @dataclass(frozen=True)
-class Window:
+class TextWindow:
     """ids: (length,) int64, BOS included where the vocabulary has one (bos 1, else 0). start: its first token in the stream."""
 
     number: int
@@ -64,7 +64,7 @@ def points_of(probe: ContextProbe, context_length: int) -> Points:
     return Points(tuple(sorted(edges)), tuple(lengths), tuple(sorted(set(probe.kept))))
 
 
-def windows_of(materials: Materials, n: int, length: int) -> list[Window]:
+def windows_of(materials: Materials, n: int, length: int) -> list[TextWindow]:
     """n windows, one at a random word of each n-th of the held-out stream: a pure function of its arguments."""
     stream, bos = materials.stream("corpus"), materials.tokenizer.bos_id
     first = np.array([] if bos is None else [bos], dtype=np.int64)
@@ -72,7 +72,7 @@ def windows_of(materials: Materials, n: int, length: int) -> list[Window]:
     for number, share in enumerate(Stream("context windows", SUITE).uniform(n).tolist()):
         start = stream.window(int((number + share) * len(stream) / n) % len(stream), 0)
         ids = np.concatenate([first, stream.take(start, length - len(first))])
-        made.append(Window(number, start, ids, len(first)))
+        made.append(TextWindow(number, start, ids, len(first)))
     return made
 
 
@@ -81,7 +81,7 @@ def run_context(
     context_length: int,
     materials: Materials,
     model: Any,
-    subject: Subject,
+    subject: ProbedCheckpoint,
     store: Store,
     *,
     chunk: int,
@@ -111,7 +111,7 @@ def run_context(
     who = {"model": subject.name, "checkpoint": subject.digest, "step": subject.step, "tokens": subject.tokens}
     for lo in range(0, len(waiting), at_once):
         batch = waiting[lo : lo + at_once]
-        found, _ = in_halves(lambda some: measure(model, some, points, chunk, device), batch, length)
+        found, _ = with_oom_backoff(lambda some: measure(model, some, points, chunk, device), batch, length)
         made = [
             who | {"window": window.number, "start": window.start} | row
             for window, rows in zip(batch, found, strict=True)
@@ -126,19 +126,21 @@ def run_context(
 
 @torch.inference_mode()
 def measure(
-    model: Any, windows: Sequence[Window], points: Points, chunk: int, device: torch.device | str
+    model: Any, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
 ) -> list[list[dict[str, Any]]]:
     """Rows of every window (all as long as the last edge): measure, low, high, kept, value, count."""
     ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
     n = len(windows)
     rows: list[list[dict[str, Any]]] = [[] for _ in windows]
 
-    def note(name: str, low: int, high: int, values: Sequence[float], counts: Sequence[int], kept: int | None = None) -> None:
+    def note(
+        name: str, low: int, high: int, values: Sequence[float], counts: Sequence[int], kept: int | None = None
+    ) -> None:
         for own, value, count in zip(rows, values, counts, strict=True):
             whole = value if np.isfinite(value) else None
             own.append({"measure": name, "low": low, "high": high, "kept": kept, "value": whole, "count": int(count)})
 
-    state, at, ends, last = begun(model, n, points.edges[-1]), 0, {}, None
+    state, at, ends, last = initial_state(model, n, points.edges[-1]), 0, {}, None
     for edge in points.edges:
         begin, losses = at, []
         while at < edge:
@@ -187,7 +189,7 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
 
 def _last(model: Any, ids: Tensor, chunk: int, length: int) -> Tensor:
     """(batch, seqlen) -> the hidden vector of the last token. length: declared, the same with and without the first tokens."""
-    state, hidden = begun(model, len(ids), length), None
+    state, hidden = initial_state(model, len(ids), length), None
     for lo in range(0, ids.shape[1], chunk):
         hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
     assert hidden is not None

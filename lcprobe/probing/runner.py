@@ -11,20 +11,20 @@ import pyarrow as pa
 
 from lcprobe.files import digest_json
 from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
-from lcprobe.probing.inference.oom import in_halves
-from lcprobe.probing.inference.prefix_sharing import families
+from lcprobe.probing.inference.oom import with_oom_backoff
+from lcprobe.probing.inference.prefix_sharing import prefix_batches
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.store import Store
 from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors
 
 log = logging.getLogger(__name__)
-Say = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in all, what comes next)."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedCheckpoint:
     """Who is probed. digest: of its weights; step and tokens: how far it was trained.
 
     extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its factor at a
@@ -41,7 +41,15 @@ class Subject:
 
 
 def run_plan(
-    plan: Plan, tasks: TaskSet, scorer: Scorer, subject: Subject, store: Store, *, batch_tokens: int, scoring: str, say: Say
+    plan: Plan,
+    tasks: TaskSet,
+    scorer: Scorer,
+    subject: ProbedCheckpoint,
+    store: Store,
+    *,
+    batch_tokens: int,
+    scoring: str,
+    say: Progress,
 ) -> list[str]:
     """Score every unit of a plan that the store lacks; the ids of all its units.
 
@@ -64,7 +72,7 @@ def run_plan(
         for unit in plan.units
     ]
     total, done, ids = plan.tokens, 0, [store.unit_id(f) for f in facts]
-    for kin in _kin(plan.units):
+    for kin in _group_units(plan.units):
         missing = [i for i in kin if not store.has(ids[i])]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -94,7 +102,7 @@ def _run_units(
     units: dict[str, Unit],
     tasks: TaskSet,
     scorer: Scorer,
-    subject: Subject,
+    subject: ProbedCheckpoint,
     store: Store,
     journal: str,
     batch_tokens: int,
@@ -119,7 +127,7 @@ def _run_units(
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
 
 
-def _kin(units: list[Unit]) -> list[list[int]]:
+def _group_units(units: list[Unit]) -> list[list[int]]:
     """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
     found: dict[tuple[str, int, str], list[list[int]]] = {}
     for number, unit in enumerate(units):
@@ -141,14 +149,16 @@ def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
 def _batches(items: list[Item], batch_tokens: int) -> list[list[int]]:
     """Items by number, those with a common beginning together, as many as fit: a pure function of its arguments."""
     prompts = [item.prompt for item in items]
-    return families(prompts, max(1, batch_tokens // max(map(len, prompts))))
+    return prefix_batches(prompts, max(1, batch_tokens // max(map(len, prompts))))
 
 
 def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
-    return in_halves(scorer.score, items, max(item.query.stop for item in items))
+    return with_oom_backoff(scorer.score, items, max(item.query.stop for item in items))
 
 
-def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subject: Subject, scoring: str, batch: int) -> Record:
+def _record(
+    unit: Unit, factors: Factors, item: Item, score: Score | None, subject: ProbedCheckpoint, scoring: str, batch: int
+) -> Record:
     query, episode = item.query, item.episode
     empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
     via = [stop for start, stop in episode.needles if start in query.via]
@@ -188,7 +198,7 @@ def _record(unit: Unit, factors: Factors, item: Item, score: Score | None, subje
     }
 
 
-class SayLines:
+class ProgressLines:
     """Progress as lines on stderr, a few seconds apart."""
 
     def __init__(self, name: str, seconds: float = 10.0):
@@ -204,7 +214,9 @@ class SayLines:
         left = (now - self._begin) / share * (1 - share) if done else None
         eta = "" if left is None or not what else f", {int(left) // 60}:{int(left) % 60:02d} left"
         tail = f": {what}" if what else f" in {now - self._begin:.0f} s"
-        print(f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True)
+        print(
+            f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True
+        )
 
 
 def say_shared(name: str, records: pa.Table) -> None:

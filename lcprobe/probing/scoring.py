@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lcprobe.probing.inference.chunk_selection import selected
-from lcprobe.probing.inference.prefill import read
-from lcprobe.probing.inference.prefix_sharing import Program, share
+from lcprobe.probing.inference.prefill import prefill
+from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -98,14 +98,14 @@ class ModelScorer:
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
         length = max(len(item.episode.ids) for item in items)  # of a unit, all are of one length
-        for ended, state, last in read(self.model, program, prompts, self.chunk, self.device, length):
+        for ended, state, last in prefill(self.model, program, prompts, self.chunk, self.device, length):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
                 scores[number] = replace(score, read_tokens=int(program.new[number] + spent[number]))
         return [scores[i] for i in range(len(items))]
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
         """How prompts are read: in as many rows as batch_tokens allows at their length."""
-        return share(prompts, self.batch_tokens // max(map(len, prompts)))
+        return plan_prefill(prompts, self.batch_tokens // max(map(len, prompts)))
 
     def _answers(self, items: list[Item], state: Any, last: Tensor) -> list[Score]:
         """Scores of items from the states after their prompts and the hidden vectors of their last tokens."""

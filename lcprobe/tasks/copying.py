@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require
-from lcprobe.seeds import Deal, Draws, Stream
+from lcprobe.seeds import Draws, LazyPermutation, Stream
 from lcprobe.tasks.assembly import (
     EMPTY,
     MAX_JOINTS,
@@ -42,7 +42,7 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import NOTHING, RUNNING
-from lcprobe.tasks.parts.placement import FEWER, Cut, Needle, Unused, in_text, joined
+from lcprobe.tasks.parts.placement import FEWER, Cut, Needle, UniqueStrings, in_text, joined
 from lcprobe.tasks.text.formats import StringFormat, candidates, check_format, token_count
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ class CopyingConfig:
         return self.vocabulary**self.gram
 
 
-class Asked(NamedTuple):
+class Target(NamedTuple):
     """string: ids of the words; ask: what of them the question says; text, answer: the answer; at: its first token in the string
     and how many it has; others: ids of what else it may be."""
 
@@ -138,7 +138,7 @@ class Copying:
         draw = Draws("copying", SUITE, factors.split, factors.index)
         stream = self.materials.stream(factors.formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        unused = Unused(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
+        unused = UniqueStrings(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
         before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
         asked = (self._whole if cfg.ask == "all" else self._gram)(factors, unused, draw)
         first, size = asked.at
@@ -167,7 +167,7 @@ class Copying:
         inner = {0: [*range(len(opening), len(needle.whole), every), len(needle.whole) - len(close)]}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 
-    def _whole(self, factors: Factors, unused: Unused, draw: Draws) -> Asked:
+    def _whole(self, factors: Factors, unused: UniqueStrings, draw: Draws) -> Target:
         """A string of words in random order, each as often as any other or once less, and all of it as the answer."""
         cfg, tok = self.config, self.materials.tokenizer
         n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
@@ -175,7 +175,9 @@ class Copying:
         units, order = tok.pieces([" " + word for word in words]), draw("order")
         if cfg.share is None:
             rounds = -(-cfg.words // n)
-            numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)][: cfg.words]  # words come in drawn order
+            numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)][
+                : cfg.words
+            ]  # words come in drawn order
         else:
             sizes = np.array([len(unit) for unit in units])
             room = self._room(factors, 2 * int(sizes.max())) // 2  # the string twice
@@ -185,9 +187,9 @@ class Copying:
             numbers = np.concatenate([np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)], rest])
         string = joined(units, numbers)
         text = " ".join(np.array(words, dtype=object)[numbers])
-        return Asked(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
+        return Target(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
 
-    def _gram(self, factors: Factors, unused: Unused, draw: Draws) -> Asked:
+    def _gram(self, factors: Factors, unused: UniqueStrings, draw: Draws) -> Target:
         """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow first."""
         cfg, tok, form = self.config, self.materials.tokenizer, self._form(factors)
         size = _usual_tokens(tok, form)
@@ -204,13 +206,15 @@ class Copying:
         source = candidates(form, draw("value", form.kind), tok)
         fits = (string for string in source if token_count(tok, string) == size and tok.keeps_apart(string, CLOSE))
         given = f"{n + few} distinct {form} of {size} tokens"
-        words = unused.first(fits, n + few, EpisodeError("formats.value", given, f"another format, fewer words or {FEWER}"))
+        words = unused.first(
+            fits, n + few, EpisodeError("formats.value", given, f"another format, fewer words or {FEWER}")
+        )
         follow = np.tile(np.arange(n), rounds)[draw("order").shuffle(n_places)]
-        codes = Deal(draw("grams"), few**cfg.gram)(np.arange(n_places))
+        codes = LazyPermutation(draw("grams"), few**cfg.gram)(np.arange(n_places))
         grams = n + codes[:, None] // few ** np.arange(cfg.gram) % few
         asked = draw("place").integer(n_places)
         units = tok.pieces([" " + word for word in words])
-        return Asked(
+        return Target(
             string=joined(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
             key=" ".join(words[i] for i in grams[asked]),
             ask=joined(units, grams[asked]),

@@ -34,8 +34,8 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.parts.distractor_lines import Hand, LineBank
-from lcprobe.tasks.parts.placement import Filled, Needle, Unused, make_needles
+from lcprobe.tasks.parts.distractor_lines import LineBank, LineSample
+from lcprobe.tasks.parts.placement import Filled, Needle, UniqueStrings, make_needles
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
 
@@ -71,9 +71,18 @@ class MQARConfig:
         require(f"{at}.pairs", self.pairs, self.pairs >= self.n_queries, f">= n_queries ({self.n_queries})")
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
-        if self.share is not None:  # that many pairs are not compared with the text: only the asked ones would be absent from it
-            require(f"{at}.digits", self.digits, self.digits >= UNHEARD, f">= {UNHEARD} with a share: texts hold shorter numbers")
-            require(f"{at}.word_pairs", self.word_pairs, self.word_pairs, "true with a share: texts hold single words")
+        if (
+            self.share is not None
+        ):  # that many pairs are not compared with the text: only the asked ones would be absent from it
+            require(
+                f"{at}.digits",
+                self.digits,
+                self.digits >= UNHEARD,
+                f">= {UNHEARD} with a share: texts hold shorter numbers",
+            )
+            require(
+                f"{at}.word_pairs", self.word_pairs, self.word_pairs, "true with a share: texts hold single words"
+            )
 
 
 class MQAR:
@@ -112,8 +121,8 @@ class MQAR:
         draw = Draws("mqar", SUITE, factors.split, factors.index)
         stream = self.materials.stream(formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        unused = Unused(tok, stream, offset, factors.length, ASK + TAIL)
-        hand = self._bank(factors).deal(draw)
+        unused = UniqueStrings(tok, stream, offset, factors.length, ASK + TAIL)
+        hand = self._bank(factors).sample(draw)
         # all at once, asked or not: chosen apart, they would be of two kinds where strings are few
         count = cfg.n_queries + (cfg.pairs if cfg.share is None else 0)
         keys, values = hand.keys(count, unused), hand.values(count, unused)
@@ -163,7 +172,7 @@ class MQAR:
     def _others(
         self,
         factors: Factors,
-        hand: Hand,
+        hand: LineSample,
         spare: tuple[list[str], list[str]],
         needles: list[Needle],
         shown: int,
@@ -185,7 +194,9 @@ class MQAR:
         """Uniform draws -> tokens of text before a question, 0 .. room."""
         if self.config.gaps == "uniform" or not room:
             return u * room
-        return ((float(room + 1) ** POWER - 1) * u + 1) ** (1 / POWER) - 1  # the inverse of x^(POWER - 1)'s cumulative
+        return ((float(room + 1) ** POWER - 1) * u + 1) ** (
+            1 / POWER
+        ) - 1  # the inverse of x^(POWER - 1)'s cumulative
 
     def _form(self, kind: str) -> StringFormat:
         return StringFormat(kind, self.config.digits, self.config.word_pairs)

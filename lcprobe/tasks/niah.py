@@ -34,7 +34,7 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.parts.distractor_lines import LineBank
-from lcprobe.tasks.parts.placement import Cut, Needle, Unused, in_lines, in_text, make_needles
+from lcprobe.tasks.parts.placement import Cut, Needle, UniqueStrings, in_lines, in_text, make_needles
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
 
@@ -50,7 +50,9 @@ class Template(NamedTuple):
 
 TEMPLATES = {
     "line": Template(" {key}:", ";", " find {key};", " found:"),
-    "sentence": Template(" The secret value for {key} is", ".", " Remember the value for {key}.", " That secret value is"),
+    "sentence": Template(
+        " The secret value for {key} is", ".", " Remember the value for {key}.", " That secret value is"
+    ),
 }
 AND = " and "
 """Between several values; a word, since a tokenizer may merge a comma with the letter before it."""
@@ -134,8 +136,8 @@ class NIAH:
         as_lines = factors.formats.haystack == "needles"
         stream = self.materials.stream("words" if as_lines else factors.formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        hand = self._bank(factors).deal(draw)
-        unused = Unused(tok, stream, offset, factors.length, WORDING)
+        hand = self._bank(factors).sample(draw)
+        unused = UniqueStrings(tok, stream, offset, factors.length, WORDING)
         # an order for each format: another value format leaves the keys as they were. The last key is in no needle
         keys, values = hand.keys(cfg.n_keys + 1, unused), hand.values(cfg.n_keys * cfg.n_values, unused)
         asks = [self.template.ask.format(key=key) for key in keys[:-1] for _ in range(cfg.n_values)]
@@ -176,7 +178,9 @@ class NIAH:
                 others, left = [self._list(needles, group) for group in groups if group], cfg.n_keys
             questions[number] = q._replace(others=others, chance=1.0 / left)
         inner = {i: needles[i].joints for i in order}
-        return assemble(before, context, questions, Haystack(start, room, room / len(stream)), inner, separate=cfg.separate)
+        return assemble(
+            before, context, questions, Haystack(start, room, room / len(stream)), inner, separate=cfg.separate
+        )
 
     def _form(self, kind: str, role: str) -> StringFormat:
         cfg = self.config

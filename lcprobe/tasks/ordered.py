@@ -34,7 +34,7 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import CONTROLS, RUNNING
-from lcprobe.tasks.parts.placement import Cut, Unused, in_text, make_needles
+from lcprobe.tasks.parts.placement import Cut, UniqueStrings, in_text, make_needles
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
 
@@ -99,7 +99,7 @@ class Ordered:
         stream = self.materials.stream(formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
         n = cfg.n_keys * cfg.repeats
-        unused = Unused(tok, stream, offset, factors.length, " ".join((NEEDLE, ASK, *ORDINALS)))
+        unused = UniqueStrings(tok, stream, offset, factors.length, " ".join((NEEDLE, ASK, *ORDINALS)))
         keys = unused.draw(self._form(formats.key), cfg.n_keys + 1, draw("key", formats.key), "formats.key")
         values = unused.draw(self._form(formats.value), n, draw("value", formats.value), "formats.value", TAIL)
         asks = [

@@ -41,7 +41,9 @@ class PhoneBook(NIAH):
 
     def __init__(self, config: PhoneBookConfig, materials: Materials):
         n = config.n_queries
-        super().__init__(NIAHConfig(n + 3, n_queries=n, template="line", digits=config.digits, word_pairs=True), materials)
+        super().__init__(
+            NIAHConfig(n + 3, n_queries=n, template="line", digits=config.digits, word_pairs=True), materials
+        )
 
     @property
     def needs_lookup(self) -> bool:

@@ -36,7 +36,16 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import CONTROLS, NOTHING
-from lcprobe.tasks.parts.generated_facts import ASK, PERSONS, THINGS, WORDING, FactBank, owner_of, place_of, places_format
+from lcprobe.tasks.parts.generated_facts import (
+    ASK,
+    PERSONS,
+    THINGS,
+    WORDING,
+    FactBank,
+    owner_of,
+    place_of,
+    places_format,
+)
 from lcprobe.tasks.parts.passage_questions import Passages
 from lcprobe.tasks.parts.placement import Cut, Needle, in_lines, in_text
 from lcprobe.tasks.text.formats import check_format, draw_strings
@@ -67,7 +76,9 @@ class QAConfig:
         require(f"{at}.labels", self.labels, 2 <= self.labels <= 16, "2 .. 16")
         require(f"{at}.per_label", self.per_label, 1 <= self.per_label <= 64, "1 .. 64")
         generated = self.source == "generated"
-        require(f"{at}.path", self.path, generated == (self.path is None), "a file with source: squad | hotpot, else null")
+        require(
+            f"{at}.path", self.path, generated == (self.path is None), "a file with source: squad | hotpot, else null"
+        )
         for name, default in (("hops", 1), ("labels", 4), ("per_label", 1)):
             value = getattr(self, name)
             require(f"{at}.{name}", value, generated or value == default, f"{default} with source: {self.source}")
@@ -158,7 +169,9 @@ class World:
         if control == "no_needle":
             order = [i for i in order if i not in asked]
         past: dict[int, float] = {i: 3.0 - hop for hop, i in enumerate(asked)} if control == "zero_distance" else {}
-        cuts = [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in order]  # past 1: after all the others
+        cuts = [
+            Cut(i, past[i] if i in past else depths[i], needles[i]) for i in order
+        ]  # past 1: after all the others
 
         question = self._question(places, things if cfg.hops == 2 else persons, needles, control)
         before = [bos_piece(tok)]
@@ -182,7 +195,9 @@ class World:
         inner = {i: needles[i].joints for i in order}
         return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
 
-    def _strings(self, factors: Factors, draw: Draws, stream: TokenStream, offset: int) -> tuple[list[str], list[str], list[str]]:
+    def _strings(
+        self, factors: Factors, draw: Draws, stream: TokenStream, offset: int
+    ) -> tuple[list[str], list[str], list[str]]:
         """Places, and n + 1 persons and things (the last are in no fact), absent from the haystack's window."""
         cfg, tok = self.config, self.materials.tokenizer
         least = min(factors.length + MAX_SHIFT, len(stream))

@@ -35,7 +35,7 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import CONTROLS, NOTHING, RUNNING
-from lcprobe.tasks.parts.placement import WIDEST_GUARD, Cut, Needle, Unused, in_text
+from lcprobe.tasks.parts.placement import WIDEST_GUARD, Cut, Needle, UniqueStrings, in_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
@@ -113,9 +113,12 @@ class Semantic:
         relation = draw("relation").pick(relations())
         facts = _facts(relation, n + 1, draw, stream, offset)  # the first is asked for, the last is in no needle
         wording = " ".join((relation.needle, relation.ask, *sum(facts, ())))
-        unused = Unused(tok, stream, offset, factors.length, wording)
+        unused = UniqueStrings(tok, stream, offset, factors.length, wording)
         names = unused.choose(read_words("names"), n, draw("names"), "formats.haystack")
-        needles = [_needle(tok, name, relation.needle.format(fact)) for name, (fact, _) in zip(names, facts[:-1], strict=True)]
+        needles = [
+            _needle(tok, name, relation.needle.format(fact))
+            for name, (fact, _) in zip(names, facts[:-1], strict=True)
+        ]
 
         depths = [factors.depth, *draw("depth").uniform(n)[1:].tolist()]
         if control == "zero_distance":

@@ -67,7 +67,9 @@ class StateTracking:
     def __init__(self, config: StateTrackingConfig, materials: Materials):
         self.config, self.materials = config, materials
         self.elements, self.product, self.pairs = _group(PLACES[config.group])
-        self.symbols = ["0", "1"] if config.group == "parity" else ["".join(map(str, e)) for e in (self.elements + 1).tolist()]
+        self.symbols = (
+            ["0", "1"] if config.group == "parity" else ["".join(map(str, e)) for e in (self.elements + 1).tolist()]
+        )
         self._units: list[np.ndarray] = []
 
     def episode(self, factors: Factors) -> Episode:
@@ -108,7 +110,9 @@ class StateTracking:
         if room < 0:
             raise TooShort(factors.length, factors.length - room, f"{len(codes)} symbols")
         stream = self.materials.stream("words")
-        start = stream.window((draw("filler").integer(len(stream)) + 101 * attempt) % len(stream), room) if room else 0
+        start = (
+            stream.window((draw("filler").integer(len(stream)) + 101 * attempt) % len(stream), room) if room else 0
+        )
         signal = np.concatenate([tok.piece(opening), symbols, close])
         context: list[Part] = [(stream.take(start, room), None), (signal, 0)] if room else [(signal, 0)]
         every = max(16, len(signal) // MAX_JOINTS)

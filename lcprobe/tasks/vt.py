@@ -39,7 +39,7 @@ from lcprobe.tasks.assembly import (
 )
 from lcprobe.tasks.episode import SUITE, Episode, Factors
 from lcprobe.tasks.names import RUNNING
-from lcprobe.tasks.parts.placement import Cut, Needle, Unused, in_text, make_needles
+from lcprobe.tasks.parts.placement import Cut, Needle, UniqueStrings, in_text, make_needles
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
 
@@ -99,7 +99,7 @@ class VT:
         draw = Draws("vt", SUITE, factors.split, factors.index)
         stream = self.materials.stream(formats.haystack)
         offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        unused = Unused(tok, stream, offset, factors.length, WORDING)
+        unused = UniqueStrings(tok, stream, offset, factors.length, WORDING)
         size = cfg.hops + 1  # statements of a chain
         names = unused.draw(self._form(formats.key), cfg.chains * size + 1, draw("key", formats.key), "formats.key")
         values = unused.draw(self._form(formats.value), cfg.chains, draw("value", formats.value), "formats.value")

@@ -156,7 +156,9 @@ def _check_same(checkpoint: Path, wanted: dict[str, Tensor], found: dict[str, Te
     for name in sorted({*wanted, *found}):
         if name not in found or name not in wanted:
             which = "lacks" if name not in found else "has an unknown"
-            raise CheckpointError(f"{checkpoint}: model.safetensors {which} {name}; allowed: the tensors of its config.yaml")
+            raise CheckpointError(
+                f"{checkpoint}: model.safetensors {which} {name}; allowed: the tensors of its config.yaml"
+            )
         if wanted[name].shape != found[name].shape or wanted[name].dtype != found[name].dtype:
             given, allowed = found[name], wanted[name]
             raise CheckpointError(

@@ -91,7 +91,9 @@ class TrainConfig:
 
             choice = choose(INITIAL_STATES, self.initial_state, f"{at}.initial_state")
             choice.made_by(choice.config).check_rows(self.batch_tokens // parts, f"{at}.initial_state")
-        require(f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})")
+        require(
+            f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})"
+        )
         require(f"{at}.lr", self.lr, self.lr > 0, "> 0")
         require(f"{at}.warmup", self.warmup, 0 <= self.warmup < 1, "0 <= warmup < 1")
         require(f"{at}.decay", self.decay, 0 <= self.decay <= 1 - self.warmup, f"0 .. {1 - self.warmup} (1 - warmup)")

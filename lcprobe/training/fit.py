@@ -45,7 +45,9 @@ def fit(
     """
     join(config)
     start = agreed(latest(folder / "checkpoints") if is_main() else None)
-    progress = Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
+    progress = (
+        Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
+    )
     if start is None and source is not None:
         load_model(source, model)
     elif start is None:
@@ -69,7 +71,9 @@ def fit(
         name = signal.Signals(saver.stopped_by).name
         if saver.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
-        raise StoppedEarly(f"{folder.name}: stopped by {name} at step {module.progress.step} of {config.steps}, saved")
+        raise StoppedEarly(
+            f"{folder.name}: stopped by {name} at step {module.progress.step} of {config.steps}, saved"
+        )
     return module
 
 
@@ -173,7 +177,11 @@ def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callbac
 
 def quiet() -> None:
     """Keep Lightning's own lines (hardware, tips, worker advice) out of the output."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.pytorch",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     torch.set_float32_matmul_precision("high")

@@ -76,7 +76,9 @@ class Passed(Initial):
 
     def check_rows(self, rows: int, key: str) -> None:
         """With as many rows as are read before one, a row's state would hold the row itself."""
-        allowed = f"< {rows}, the rows of a micro-batch (train.batch_tokens / (context_length x accumulate x devices))"
+        allowed = (
+            f"< {rows}, the rows of a micro-batch (train.batch_tokens / (context_length x accumulate x devices))"
+        )
         require(f"{key}.chain", self.config.chain, self.config.chain < rows, allowed)
 
     @torch.no_grad()
@@ -171,7 +173,9 @@ class Fitted(Initial):
         return some(replace(state, layers=tuple(layers)), self.config.share)
 
 
-def after(model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState) -> LanguageModelState:
+def after(
+    model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState
+) -> LanguageModelState:
     """The recurrent layers' states after reading tokens, as a state before a sequence: attention layers empty, place 0."""
     _, read = model.hidden(tokens, starts=starts, state=state)
     assert read is not None

@@ -35,7 +35,7 @@ def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
     """Give the model the encodings that it has at a step, in place; whether those are the ones after `train.switch`."""
     if config.switch is None or config.switch_step is None or step < config.switch_step:
         return False
-    model.recode(config.switch.positional, "train.switch")
+    model.set_positional(config.switch.positional, "train.switch")
     return True
 
 

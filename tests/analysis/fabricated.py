@@ -26,7 +26,9 @@ Behaviour = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 def task(name: str, n_keys: int = 1) -> TaskFacts:
-    return TaskFacts(name, f"n_keys {n_keys}, template line", 1 / n_keys, n_keys > 1, "people of the falcon: 40; falcon: -> 40")
+    return TaskFacts(
+        name, f"n_keys {n_keys}, template line", 1 / n_keys, n_keys > 1, "people of the falcon: 40; falcon: -> 40"
+    )
 
 
 def run(name: str, **changes: Any) -> RunFacts:
@@ -53,7 +55,9 @@ def plan(
     return rows
 
 
-def study(runs: Sequence[RunFacts], tasks: Sequence[TaskFacts], cells: list[dict[str, Any]], **changes: Any) -> StudyFacts:
+def study(
+    runs: Sequence[RunFacts], tasks: Sequence[TaskFacts], cells: list[dict[str, Any]], **changes: Any
+) -> StudyFacts:
     facts = StudyFacts(
         name="fabricated", runs=list(runs), tasks=list(tasks), matching=[{"model": r.name, "parameters": r.params} for r in runs],
         mismatch=max(r.params for r in runs) / min(r.params for r in runs) - 1, sweep=[], versions={"lcprobe": "0.1.0"},
@@ -63,7 +67,11 @@ def study(runs: Sequence[RunFacts], tasks: Sequence[TaskFacts], cells: list[dict
 
 
 def records(
-    models: dict[str, Behaviour], cells: list[dict[str, Any]], seed: int = 0, queries: int = 1, chance: float | None = None
+    models: dict[str, Behaviour],
+    cells: list[dict[str, Any]],
+    seed: int = 0,
+    queries: int = 1,
+    chance: float | None = None,
 ) -> pa.Table:
     """One table of SCHEMA. Sample `index` has the same jitter of distance in every cell and model."""
     return pa.concat_tables([_of_model(name, b, cells, seed, queries, chance) for name, b in models.items()])
@@ -159,7 +167,9 @@ def text_records(
         level = 5 + dice.normal(0, 1)
 
         def row(measure, low, high, value, kept=None, count=10, who=who):
-            rows.append(who | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count})
+            rows.append(
+                who | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count}
+            )
 
         for low, edge in zip((1, *TEXT_EDGES), TEXT_EDGES, strict=False):
             own = level + 3 / low + rise(edge) + dice.normal(0, noise)
@@ -217,10 +227,16 @@ def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple
         for t, u in zip(tokens.tolist(), noise.tolist(), strict=True):
             loss = 4 + 4 * float(np.exp(-t / 4e5)) + u + 0.1 * i
             answer = 4 / (1 + (t / (6e5 + 2e5 * i)) ** 4) + u
-            metrics.append({"tokens": t, "train/loss": loss, "train/text_loss": loss + 0.4, "train/answer_loss": answer})
+            metrics.append(
+                {"tokens": t, "train/loss": loss, "train/text_loss": loss + 0.4, "train/answer_loss": answer}
+            )
         for t in (4e5, 8e5, 1.2e6, 1.6e6, 2e6):
-            metrics.append({"tokens": t, "probe/single@128": min(1.0, t / 1.2e6), "probe/multikey@128": min(0.9, t / 2.5e6)})
-        runs.append(run(name, lr=rate, params=331_000 + 900 * i, metrics=metrics, tuned="swept" if i else "not swept"))
+            metrics.append(
+                {"tokens": t, "probe/single@128": min(1.0, t / 1.2e6), "probe/multikey@128": min(0.9, t / 2.5e6)}
+            )
+        runs.append(
+            run(name, lr=rate, params=331_000 + 900 * i, metrics=metrics, tuned="swept" if i else "not swept")
+        )
     facts = study(
         runs,
         tasks,
@@ -245,6 +261,10 @@ if __name__ == "__main__":
     from lcprobe.analysis.report.write import write_report
 
     facts, asked = three_models()
-    text = [row for i, r in enumerate(facts.runs) for row in text_records(r.name, lambda high, i=i: i * max(0, high - 128) / 600)]
+    text = [
+        row
+        for i, r in enumerate(facts.runs)
+        for row in text_records(r.name, lambda high, i=i: i * max(0, high - 128) / 600)
+    ]
     report = write_report(facts, asked, Path(sys.argv[1]), context=table_of(text, CONTEXT_SCHEMA))
     print("\n".join(report.summary))

@@ -54,10 +54,14 @@ def test_honest_tables_raise_a_false_alarm_in_less_than_one_of_twenty(queries):
 
 def test_verdicts_by_size():
     ones = np.arange(200)
-    table = judged([cell(ones < 50, 0.25), cell(ones < 63, 0.25), cell(ones < 120, 0.25, policy="copies"), cell(ones < 2, 0.25)])
+    table = judged(
+        [cell(ones < 50, 0.25), cell(ones < 63, 0.25), cell(ones < 120, 0.25, policy="copies"), cell(ones < 2, 0.25)]
+    )
     assert [c.verdict for c in table] == ["at chance", "above its range", "EXCEEDS", "below"]
     assert table[0].low < 0.25 < table[0].high
-    assert "1 exceed chance after Holm: copies on t corpus/words/numbers at 128 (0.60, chance 0.25)" in in_words(table)
+    assert "1 exceed chance after Holm: copies on t corpus/words/numbers at 128 (0.60, chance 0.25)" in in_words(
+        table
+    )
     assert "none exceeds" in in_words(table[:1])
 
 
@@ -85,6 +89,8 @@ def test_what_is_the_task_is_shown_and_not_judged():
     assert [c.verdict for c in table] == ["the task", "at chance", "below"]
     assert table[1].p_holm == judged([again, low])[0].p_holm, "one test less"
     said = in_words(table)
-    assert said.startswith("2 cells, 1 of them repeat another policy's answers: 0 above their own 95 % range, 1 below")
+    assert said.startswith(
+        "2 cells, 1 of them repeat another policy's answers: 0 above their own 95 % range, 1 below"
+    )
     assert "one-sided" in said
     assert "with 80 % power an excess of 0.09 over chance" in said

@@ -14,7 +14,7 @@ from lcprobe.cli.commands import train_main
 from lcprobe.config import load
 from lcprobe.data.corpus import documents
 from lcprobe.files import digest_bytes, digest_file, digest_json, write_json
-from lcprobe.studies.evaluation.evaluate_study import chosen
+from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import Session, open_session, probe
 
 CONTEXT, STEPS = 64, 40
@@ -64,7 +64,7 @@ def measured(folder: Path) -> dict[str, Any]:
     config.write_text(yaml.safe_dump({**STUDY, "study": study, "data": data}, sort_keys=False))
     assert train_main([str(config)]) == 0
     probe_settings = {"tasks": load(["configs/probe/every.yaml"], [])["probe"]["tasks"], "grids": [GRID]}
-    targets, settings, out = chosen([folder / "baseline"], {"probe": probe_settings})
+    targets, settings, out = resolve_targets([folder / "baseline"], {"probe": probe_settings})
     session = open_session(targets, settings, out)
     assert not session.plan.notes, session.plan.notes
     probe(session)
@@ -96,7 +96,9 @@ def _records(study: Path) -> dict[str, Any]:
     made = {}
     for model in sorted({row["model"] for row in rows}):
         own = [row for row in rows if row["model"] == model]
-        scores = {name: float(np.mean([row[name] for row in own])) for name in ("exact", "token_accuracy", "log_likelihood")}
+        scores = {
+            name: float(np.mean([row[name] for row in own])) for name in ("exact", "token_accuracy", "log_likelihood")
+        }
         made[model] = {"digest": digest_json(own), "n": len(own), "scores": scores}
     return made
 

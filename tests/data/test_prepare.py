@@ -19,7 +19,9 @@ TEXTS = [f"Document {i} speaks of the {word} and of nothing else at all. " * 40 
 
 
 def settings(folder, corpus, **more):
-    return build(DataConfig, {"corpus": [str(c) for c in corpus], "folder": str(folder), "held_out": 0.25, **more}, "data")
+    return build(
+        DataConfig, {"corpus": [str(c) for c in corpus], "folder": str(folder), "held_out": 0.25, **more}, "data"
+    )
 
 
 def write(folder, kind):

@@ -20,7 +20,9 @@ UNITS = {torch.float32: 3, torch.float16: 1, torch.bfloat16: 1}
 Run = Callable[[Mapping[str, Tensor]], Iterable[Tensor | None]]
 
 
-def outputs_and_gradients(run: Run, inputs: Mapping[str, Tensor], differentiable: Iterable[str], seed: int) -> dict[str, Tensor]:
+def outputs_and_gradients(
+    run: Run, inputs: Mapping[str, Tensor], differentiable: Iterable[str], seed: int
+) -> dict[str, Tensor]:
     """Outputs of `run` by number and gradients by name, for random output gradients drawn from `seed`."""
     wanted = set(differentiable)
     leaves = {k: v.detach().clone().requires_grad_(k in wanted) for k, v in inputs.items()}
@@ -30,7 +32,9 @@ def outputs_and_gradients(run: Run, inputs: Mapping[str, Tensor], differentiable
     for out in outputs:
         if out.requires_grad:
             weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).mul_(16).round_().div_(16)
-            weight = weight.to(out.device, out.dtype)  # exact in every dtype: no path is charged for rounding what it is given
+            weight = weight.to(
+                out.device, out.dtype
+            )  # exact in every dtype: no path is charged for rounding what it is given
             total = total + (out * weight).sum().double()
     total.backward()
     made = {f"out{i}": out.detach() for i, out in enumerate(outputs)}

@@ -19,7 +19,11 @@ GOOD = {
     "linear_recurrence_step": (linear_recurrence_step, {"log_a": (2, 3), "b": (2, 3), "state": (2, 3)}, {}),
     "rms_norm": (rms_norm, {"x": (2, 6), "weight": (6,)}, {"eps": 1e-5}),
     "add_rms_norm": (add_rms_norm, {"x": (2, 6), "residual": (2, 6), "weight": (6,)}, {"eps": 1e-5}),
-    "linear_cross_entropy": (linear_cross_entropy, {"hidden": (2, 4), "weight": (9, 4)}, {"targets": torch.tensor([0, 8])}),
+    "linear_cross_entropy": (
+        linear_cross_entropy,
+        {"hidden": (2, 4), "weight": (9, 4)},
+        {"targets": torch.tensor([0, 8])},
+    ),
 }
 """Op by name: how it is called, with tensors of these shapes."""
 FLOATS = "float16, bfloat16, float32 or float64"
@@ -110,7 +114,9 @@ WRONG = [
 RENAMED = {"add_rms_norm": "rms_norm", ("causal_conv1d_step", "initial_state"): "causal_conv1d"}
 
 
-@pytest.mark.parametrize(("name", "change", "line"), WRONG, ids=[f"{n}-{next(iter(c))}-{i}" for i, (n, c, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("name", "change", "line"), WRONG, ids=[f"{n}-{next(iter(c))}-{i}" for i, (n, c, _) in enumerate(WRONG)]
+)
 def test_a_wrong_argument_is_one_line_that_names_it(name, change, line):
     with pytest.raises(ArgumentError) as caught:
         call(name, change)
@@ -160,18 +166,24 @@ def test_forward_mode_is_refused_and_not_zero(name):
             made = op(**given | {tangent: t}, **rest)
             return made if isinstance(made, torch.Tensor) else made[0]
 
-        with pytest.raises(ArgumentError, match=rf"^{said}: given a forward-mode tangent \(jvp\); allowed: reverse mode"):
+        with pytest.raises(
+            ArgumentError, match=rf"^{said}: given a forward-mode tangent \(jvp\); allowed: reverse mode"
+        ):
             torch.func.jvp(run, (given[tangent],), (given[tangent],))
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_second_derivative_is_refused_and_not_zero(name):
     op, shapes, rest = GOOD[name]
-    leaves = {k: torch.ones(shape, dtype=torch.float64, device=DEVICE).requires_grad_() for k, shape in shapes.items()}
+    leaves = {
+        k: torch.ones(shape, dtype=torch.float64, device=DEVICE).requires_grad_() for k, shape in shapes.items()
+    }
     rest = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in rest.items()}
     made = op(**leaves, **rest)
     made = made if isinstance(made, torch.Tensor) else made[0]
     once = torch.autograd.grad(made.square().sum(), list(leaves.values()), create_graph=True)
     for gradient in once:
-        with pytest.raises(ArgumentError, match=rf"^{RENAMED.get(name, name)}: given a second derivative; allowed: one"):
+        with pytest.raises(
+            ArgumentError, match=rf"^{RENAMED.get(name, name)}: given a second derivative; allowed: one"
+        ):
             torch.autograd.grad(gradient.sum(), list(leaves.values()), retain_graph=True, allow_unused=True)

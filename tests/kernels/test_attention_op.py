@@ -88,7 +88,9 @@ def test_a_plain_call_is_pytorchs_own():
     x = inputs(6, 30, 0, documents=False)
     ours, lse = attention(x["q"], x["k"], x["v"])
     k, v = (x[n].repeat_interleave(2, 2).transpose(1, 2) for n in ("k", "v"))
-    torch.testing.assert_close(ours.transpose(1, 2), F.scaled_dot_product_attention(x["q"].transpose(1, 2), k, v, is_causal=True))
+    torch.testing.assert_close(
+        ours.transpose(1, 2), F.scaled_dot_product_attention(x["q"].transpose(1, 2), k, v, is_causal=True)
+    )
     assert lse is None
 
 
@@ -103,7 +105,9 @@ def test_merged_pieces_equal_the_whole(window):
 
 
 def run_raw(x, mask):
-    return attention(x["q"], x["k"], x["v"], table=x["table"], cumulative=(x["f_q"], x["f_k"]), mask=mask, return_lse=True)
+    return attention(
+        x["q"], x["k"], x["v"], table=x["table"], cumulative=(x["f_q"], x["f_k"]), mask=mask, return_lse=True
+    )
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -143,7 +147,9 @@ def test_compiles_whole_and_passes_opcheck():
     x = {k: v.float() if v.is_floating_point() else v for k, v in inputs(8, 9, 2).items()}
     mask, call = Mask(2), run(attention, Mask(2))
     compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
-    same(outputs_and_gradients(compiled, x, DIFFERENTIABLE, 3), outputs_and_gradients(call, x, DIFFERENTIABLE, 3), 1e-6)
+    same(
+        outputs_and_gradients(compiled, x, DIFFERENTIABLE, 3), outputs_and_gradients(call, x, DIFFERENTIABLE, 3), 1e-6
+    )
     given = [x[n].requires_grad_() for n in ("q", "k", "v", "table", "f_q", "f_k")]
     torch.library.opcheck(torch.ops.lcprobe.attention_fwd, (*given, x["docs_q"], x["docs_k"], 0.3, mask.numbers))
 

@@ -69,18 +69,23 @@ def _small_tiles():
 def inputs(case, dtype=torch.float64):
     """Terms that a case has, in the values of `dtype`."""
     g = torch.Generator().manual_seed(case["seed"])
-    seqlen, past, (heads, kv), (d_qk, d_v) = case["seqlen"] * SCALE, case["past"] * SCALE, case["heads"], case["widths"]
+    seqlen, past, (heads, kv), (d_qk, d_v) = (
+        case["seqlen"] * SCALE,
+        case["past"] * SCALE,
+        case["heads"],
+        case["widths"],
+    )
     n, batch = seqlen + past, case.get("batch", 1)
 
     def draw(*shape, dtype=dtype):
         return torch.randn(shape, generator=g, dtype=torch.float64).to(DEVICE, dtype)
 
-    wide = torch.promote_types(dtype, torch.float32)
+    acc_dtype = torch.promote_types(dtype, torch.float32)
     made = {"q": draw(batch, seqlen, heads, d_qk), "k": draw(batch, n, kv, d_qk), "v": draw(batch, n, kv, d_v)}
     if "table" in case["terms"]:
-        made["table"] = draw(heads, n, dtype=wide)
+        made["table"] = draw(heads, n, dtype=acc_dtype)
     if "f" in case["terms"]:
-        made |= {"f_q": draw(batch, seqlen, heads, dtype=wide), "f_k": draw(batch, n, heads, dtype=wide)}
+        made |= {"f_q": draw(batch, seqlen, heads, dtype=acc_dtype), "f_k": draw(batch, n, heads, dtype=acc_dtype)}
     if "docs" in case["terms"]:
         numbers = (torch.rand(batch, n, generator=g) < 0.1 / SCALE).cumsum(1).to(DEVICE)
         made |= {"docs_q": numbers[:, past:] - 1, "docs_k": numbers - 1}
@@ -316,7 +321,9 @@ def test_the_comparison_sees_what_is_left_out(mutation):
 
 @pytest.mark.gpu
 def test_offsets_past_two_to_the_31():
-    q, k, v = (torch.randn(1, 1 << 20, 20, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))  # 2.7e9 elements each
+    q, k, v = (
+        torch.randn(1, 1 << 20, 20, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)
+    )  # 2.7e9 elements each
     table = torch.randn(20, 256, device=DEVICE)
     o, _ = attention(q, k, v, table=table, mask=Mask(high=256))
     tail = [t[:, -600:] for t in (q, k, v)]

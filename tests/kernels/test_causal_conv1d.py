@@ -9,13 +9,26 @@ from lcprobe_kernels.causal_conv1d import causal_conv1d, causal_conv1d_step, ref
 from lcprobe_kernels.packed import starts_of
 from torch.nn import functional as F
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
+from tests.kernels.judge import (
+    DEVICE,
+    DTYPES,
+    GPU,
+    PATHS,
+    at_most_twice,
+    outputs_and_gradients,
+    relative_error,
+    same,
+    widened,
+)
 
 NAMES = ("x", "weight", "bias", "initial_state")
 cases = st.fixed_dictionaries(
     {
         "shape": st.tuples(
-            st.integers(1, 2), st.sampled_from([1, 2, 3, 7, 31, 32, 33, 65]), st.sampled_from([1, 5, 64, 67]), st.integers(2, 4)
+            st.integers(1, 2),
+            st.sampled_from([1, 2, 3, 7, 31, 32, 33, 65]),
+            st.sampled_from([1, 5, 64, 67]),
+            st.integers(2, 4),
         ),  # (batch, seqlen, channels, width), on and off the blocks
         "seed": st.integers(0, 2**31 - 1),
         "with_state": st.booleans(),
@@ -25,7 +38,15 @@ cases = st.fixed_dictionaries(
         "scale": st.sampled_from([1e-3, 1.0, 100.0]),
     }
 )
-CASE = {"shape": (2, 37, 5, 4), "seed": 3, "with_state": True, "with_bias": True, "silu": True, "documents": "some", "scale": 1.0}
+CASE = {
+    "shape": (2, 37, 5, 4),
+    "seed": 3,
+    "with_state": True,
+    "with_bias": True,
+    "silu": True,
+    "documents": "some",
+    "scale": 1.0,
+}
 
 
 def draw_inputs(case, dtype=torch.float64):
@@ -53,7 +74,11 @@ def judged(op, case, inputs, **options):
             initial_state=i["initial_state"] if case["with_state"] else None, starts=draw_starts(case), **options,
         )  # fmt: skip
 
-    used = {"x", "weight"} | ({"bias"} if case["with_bias"] else set()) | ({"initial_state"} if case["with_state"] else set())
+    used = (
+        {"x", "weight"}
+        | ({"bias"} if case["with_bias"] else set())
+        | ({"initial_state"} if case["with_state"] else set())
+    )
     return outputs_and_gradients(run, inputs, used, case["seed"])
 
 
@@ -102,9 +127,16 @@ def test_a_part_and_its_state_and_the_rest_are_the_whole(path, cut, documents):
     with backends.using(path):
         whole, end = causal_conv1d(i["x"], i["weight"], i["bias"], starts=starts, return_state=True)
         first, last = slice(0, cut), slice(cut, None)
-        head, between = causal_conv1d(i["x"][:, first], i["weight"], i["bias"], starts=part(starts, first), return_state=True)
+        head, between = causal_conv1d(
+            i["x"][:, first], i["weight"], i["bias"], starts=part(starts, first), return_state=True
+        )
         tail, after = causal_conv1d(
-            i["x"][:, last], i["weight"], i["bias"], initial_state=between, starts=part(starts, last), return_state=True
+            i["x"][:, last],
+            i["weight"],
+            i["bias"],
+            initial_state=between,
+            starts=part(starts, last),
+            return_state=True,
         )
     assert relative_error(torch.cat([head, tail], 1), whole) < 1e-6
     assert torch.equal(after, end)
@@ -114,7 +146,9 @@ def test_a_part_and_its_state_and_the_rest_are_the_whole(path, cut, documents):
 def test_token_by_token_is_the_whole(path):
     i = draw_inputs({**CASE, "documents": "none"}, torch.float32)
     with backends.using(path):
-        whole, end = causal_conv1d(i["x"], i["weight"], i["bias"], silu=True, initial_state=i["initial_state"], return_state=True)
+        whole, end = causal_conv1d(
+            i["x"], i["weight"], i["bias"], silu=True, initial_state=i["initial_state"], return_state=True
+        )
         state, out = i["initial_state"], []
         for t in range(i["x"].shape[1]):
             y, state = causal_conv1d_step(i["x"][:, t], state, i["weight"], i["bias"], silu=True)
@@ -187,7 +221,10 @@ def test_runs_repeat_to_the_bit(path):
 
 def test_registered_as_one_op():
     i = {k: v.requires_grad_() for k, v in draw_inputs(CASE, torch.float32).items()}
-    for bias, state, starts, silu in ((i["bias"], i["initial_state"], draw_starts(CASE), True), (None, None, None, False)):
+    for bias, state, starts, silu in (
+        (i["bias"], i["initial_state"], draw_starts(CASE), True),
+        (None, None, None, False),
+    ):
         arguments = (i["x"], i["weight"], bias, state, starts, silu)
         checked = torch.library.opcheck(torch.ops.lcprobe.causal_conv1d_fwd.default, arguments)
         assert set(checked.values()) == {"SUCCESS"}
@@ -197,7 +234,11 @@ def test_compiles_as_one_graph_and_autocast_leaves_dtypes_alone():
     case = {**CASE, "documents": "none"}
     inputs = draw_inputs(case, torch.float32)
     compiled = torch.compile(causal_conv1d, fullgraph=True, backend="aot_eager")
-    same(judged(compiled, case, inputs, return_state=True), judged(causal_conv1d, case, inputs, return_state=True), 1e-6)
+    same(
+        judged(compiled, case, inputs, return_state=True),
+        judged(causal_conv1d, case, inputs, return_state=True),
+        1e-6,
+    )
     narrow = draw_inputs(case, torch.bfloat16)
     with torch.autocast(DEVICE.type, torch.bfloat16):
         y, state = causal_conv1d(narrow["x"], inputs["weight"], return_state=True)

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lcprobe_kernels import backends
-from lcprobe_kernels.gated_linear_attention import cpu, fla, gated_linear_attention, gated_linear_attention_step, reference
+from lcprobe_kernels.gated_linear_attention import (
+    cpu,
+    fla,
+    gated_linear_attention,
+    gated_linear_attention_step,
+    reference,
+)
 from lcprobe_kernels.ssd import ssd
 from torch.nn import functional as F
 
@@ -182,7 +188,11 @@ def test_scalar_decay_is_mamba2s_ssd():
 def test_forgetting_everything_at_once_is_exact():
     inputs, starts = draw_inputs("plain", (1, 30, 2, (3, 4)), 8)
     reset = inputs["log_decay"].masked_fill(starts[..., None, None], float("-inf"))
-    same(judged(ours(), inputs | {"log_decay": reset}, 1), judged(ours(starts), inputs | {"log_decay": reset}, 1), 1e-12)
+    same(
+        judged(ours(), inputs | {"log_decay": reset}, 1),
+        judged(ours(starts), inputs | {"log_decay": reset}, 1),
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("per_head", [False, True])
@@ -258,7 +268,10 @@ MUTATIONS = {
     "bonus": ("bonus", lambda i: i | {"bonus": i["bonus"] * 0 + 1}),
     "bonus read before the update": ("bonus", lambda i: {k: v for k, v in i.items() if k != "bonus"}),
     "beta": ("beta", lambda i: i | {"beta": i["beta"] * 0 + 1}),
-    "correction": ("beta", lambda i: {k: v for k, v in i.items() if k != "beta"} | {"v": i["v"] * i["beta"][..., None]}),
+    "correction": (
+        "beta",
+        lambda i: {k: v for k, v in i.items() if k != "beta"} | {"v": i["v"] * i["beta"][..., None]},
+    ),
     "a and b": ("ab", lambda i: {k: v for k, v in i.items() if k not in ("a", "b")}),
     "a for b": ("ab", lambda i: i | {"a": i["b"], "b": i["a"]}),
     "initial state": ("plain", lambda i: i | {"initial_state": i["initial_state"] * 0}),
@@ -306,7 +319,9 @@ def test_opcheck(form):
     o = torch.randn_like(inputs["v"])
     entering = inputs["initial_state"][None]
     given = [None if x is None else x.detach() for x in given[:-1]]
-    torch.library.opcheck(torch.ops.lcprobe.gated_linear_attention_bwd.default, (o, None, *given, entering, form != "bonus", 2))
+    torch.library.opcheck(
+        torch.ops.lcprobe.gated_linear_attention_bwd.default, (o, None, *given, entering, form != "bonus", 2)
+    )
 
 
 def test_compiled_whole_forward_and_backward():
@@ -340,9 +355,13 @@ def test_flas_plain_pytorch_agrees_through_the_adapter(form, per_head):
     inputs = {k: v.float().cpu() for k, v in inputs.items()}
     call = fla.call_of(*arguments(inputs))
     assert call.name == name
-    given = {RENAMED.get(name, {}).get(k, k): v for k, v in call.arguments.items() if k not in ("cu_seqlens", "scale")}
+    given = {
+        RENAMED.get(name, {}).get(k, k): v for k, v in call.arguments.items() if k not in ("cu_seqlens", "scale")
+    }
     if heads_first:
-        given = {k: v.transpose(1, 2) if k in ("q", "k", "v", "w", "alpha", "beta", "gk") else v for k, v in given.items()}
+        given = {
+            k: v.transpose(1, 2) if k in ("q", "k", "v", "w", "alpha", "beta", "gk") else v for k, v in given.items()
+        }
     module, function = naive.split(":")
     o, state = getattr(import_module(f"fla.ops.{module}"), function)(**given)
     want, final = reference(**inputs)
@@ -360,13 +379,18 @@ def test_the_adapter_hands_packs_over_as_one_row_of_documents(first, monkeypatch
         assert output_final_state
         ends, out, states = cu_seqlens.tolist(), [], []
         for i in range(len(ends) - 1):
-            cut = {n: x[:, ends[i] : ends[i + 1]] for n, x in {"q": q, "k": k, "v": v, "a": a, "b": b, "log_decay": gk}.items()}
+            cut = {
+                n: x[:, ends[i] : ends[i + 1]]
+                for n, x in {"q": q, "k": k, "v": v, "a": a, "b": b, "log_decay": gk}.items()
+            }
             o, s = reference(**cut, scale=scale, initial_state=initial_state[i : i + 1])
             out.append(o)
             states.append(s)
         return torch.cat(out, 1), torch.cat(states)
 
-    monkeypatch.setattr(fla, "import_module", lambda _: type("Module", (), {"chunk_dplr_delta_rule": staticmethod(alone)}))
+    monkeypatch.setattr(
+        fla, "import_module", lambda _: type("Module", (), {"chunk_dplr_delta_rule": staticmethod(alone)})
+    )
     want, final = reference(**inputs, starts=starts)
     o, state = fla.run(*arguments(inputs, starts))
     assert relative_error(o, want) < 1e-6  # the adapter hands decays and states over in float32

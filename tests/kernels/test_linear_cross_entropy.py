@@ -158,7 +158,9 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else [out]:
-            numbers = isinstance(t, torch.Tensor) and t.is_floating_point()  # the interpreter copies storages, as bytes
+            numbers = (
+                isinstance(t, torch.Tensor) and t.is_floating_point()
+            )  # the interpreter copies storages, as bytes
             if numbers and tuple(t.shape) not in self.but:
                 self.numbers = max(self.numbers, t.numel())
         return out
@@ -273,7 +275,9 @@ def test_registered_as_ops():
     assert set(checked.values()) == {"SUCCESS"}
 
 
-@pytest.mark.skipif(not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
 def test_compiles_as_one_graph():
     inputs = draw_inputs((5, 17, 3), 7, torch.float32)
     case = {"shape": (5, 17, 3), "seed": 4, "ignored": "some", "weights": False, "z_loss": 0.1, "soft_cap": 5.0}

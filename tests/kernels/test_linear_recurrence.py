@@ -10,12 +10,24 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.linear_recurrence import cpu, linear_recurrence, linear_recurrence_step, reference
 from lcprobe_kernels.packed import starts_of
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
+from tests.kernels.judge import (
+    DEVICE,
+    DTYPES,
+    GPU,
+    PATHS,
+    at_most_twice,
+    outputs_and_gradients,
+    relative_error,
+    same,
+    widened,
+)
 
 NAMES = ("log_a", "b", "initial_state")
 cases = st.fixed_dictionaries(
     {
-        "shape": st.tuples(st.integers(1, 2), st.sampled_from([1, 2, 3, 7, 16, 17, 37]), st.sampled_from([1, 3, 4, 5, 9])),
+        "shape": st.tuples(
+            st.integers(1, 2), st.sampled_from([1, 2, 3, 7, 16, 17, 37]), st.sampled_from([1, 3, 4, 5, 9])
+        ),
         "seed": st.integers(0, 2**31 - 1),
         "with_state": st.booleans(),
         "documents": st.sampled_from(["none", "some", "one token each"]),
@@ -51,8 +63,8 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0, decay="mild"):
     }[decay]
     b = torch.randn(shape, generator=gen, dtype=torch.float64) * scale
     state = torch.randn(batch, d, generator=gen, dtype=torch.float64) * scale
-    wide = torch.promote_types(dtype, torch.float32)
-    return {"log_a": log_a.to(DEVICE, dtype), "b": b.to(DEVICE, dtype), "initial_state": state.to(DEVICE, wide)}
+    acc_dtype = torch.promote_types(dtype, torch.float32)
+    return {"log_a": log_a.to(DEVICE, dtype), "b": b.to(DEVICE, dtype), "initial_state": state.to(DEVICE, acc_dtype)}
 
 
 def draw_starts(documents, batch, seqlen, seed):
@@ -251,7 +263,9 @@ def test_registered_as_one_op():
         assert set(checked.values()) == {"SUCCESS"}
 
 
-@pytest.mark.skipif(not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
 def test_compiles_as_one_graph():
     inputs = draw_inputs((2, 37, 5), seed=7, dtype=torch.float32)
     want = judged(linear_recurrence, CASE, inputs, return_state=True)

@@ -19,7 +19,12 @@ SHAPES = {
     "causal_conv1d": {"x": (2, 12, 3), "weight": (3, 4)},
     "linear_recurrence": {"log_a": (2, 12, 3), "b": (2, 12, 3)},
     "ssd": {"x": (2, 12, 2, 3), "dt": (2, 12, 2), "A": (2,), "B": (2, 12, 1, 4), "C": (2, 12, 1, 4)},
-    "gated_linear_attention": {"q": (2, 12, 1, 3), "k": (2, 12, 1, 3), "v": (2, 12, 1, 2), "log_decay": (2, 12, 1, 3)},
+    "gated_linear_attention": {
+        "q": (2, 12, 1, 3),
+        "k": (2, 12, 1, 3),
+        "v": (2, 12, 1, 2),
+        "log_decay": (2, 12, 1, 3),
+    },
 }
 OPS = {
     "causal_conv1d": causal_conv1d,
@@ -27,7 +32,12 @@ OPS = {
     "ssd": ssd,
     "gated_linear_attention": gated_linear_attention,
 }
-STATES = {"causal_conv1d": (2, 3, 3), "linear_recurrence": (2, 3), "ssd": (2, 2, 3, 4), "gated_linear_attention": (2, 1, 3, 2)}
+STATES = {
+    "causal_conv1d": (2, 3, 3),
+    "linear_recurrence": (2, 3),
+    "ssd": (2, 2, 3, 4),
+    "gated_linear_attention": (2, 1, 3, 2),
+}
 ENDS = [0, 1, 5, 12, 23, 24]
 
 

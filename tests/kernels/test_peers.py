@@ -46,7 +46,10 @@ def test_mamba_ssm_as_a_backend_equals_the_definition():
     shapes = [(2, 300, 4, 64), (2, 300, 4), (4,), (2, 300, 1, 32), (2, 300, 1, 32), (4,), (4,)]
     inputs = [torch.randn(*s, generator=gen).to(DEVICE) for s in shapes]
     inputs[2] = -inputs[2].abs() - 0.1
-    state, starts = torch.randn(2, 4, 64, 32, generator=gen).to(DEVICE), torch.zeros(2, 300, dtype=torch.bool, device=DEVICE)
+    state, starts = (
+        torch.randn(2, 4, 64, 32, generator=gen).to(DEVICE),
+        torch.zeros(2, 300, dtype=torch.bool, device=DEVICE),
+    )
     starts[0, 0] = starts[1, 130] = True
     want, end = reference(*(t.double() for t in inputs), initial_state=state.double(), starts=starts)
     with backends.using("mamba_ssm"):

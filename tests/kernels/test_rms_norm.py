@@ -8,13 +8,25 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.rms_norm import add_rms_norm, reference, rms_norm
 from torch.nn import functional as F
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same, widened
+from tests.kernels.judge import (
+    DEVICE,
+    DTYPES,
+    GPU,
+    PATHS,
+    at_most_twice,
+    outputs_and_gradients,
+    relative_error,
+    same,
+    widened,
+)
 
 EPS = 1e-5
 cases = st.fixed_dictionaries(
     {
         "rows": st.sampled_from([1, 2, 9, 130]),
-        "shape": st.sampled_from([(6, 1), (6, 3), (2, 1), (64, 2), (67, 1)]),  # (d, n_groups); with d = 1 dx is all cancellation
+        "shape": st.sampled_from(
+            [(6, 1), (6, 3), (2, 1), (64, 2), (67, 1)]
+        ),  # (d, n_groups); with d = 1 dx is all cancellation
         "kind": st.sampled_from(["plain", "gate", "residual"]),
         "zero_centred": st.booleans(),
         "scale": st.sampled_from([1e-3, 1.0, 1e3]),
@@ -30,8 +42,8 @@ def draw_inputs(case, dtype=torch.float64):
     made = {k: torch.randn(2, case["rows"], d, generator=gen, dtype=torch.float64) for k in ("x", "gate", "residual")}
     made["x"] *= case["scale"]
     made["weight"] = torch.randn(d, generator=gen, dtype=torch.float64)
-    wide = torch.promote_types(dtype, torch.float32)
-    return {k: v.to(wide if k in ("residual", "weight") else dtype).to(DEVICE) for k, v in made.items()}
+    acc_dtype = torch.promote_types(dtype, torch.float32)
+    return {k: v.to(acc_dtype if k in ("residual", "weight") else dtype).to(DEVICE) for k, v in made.items()}
 
 
 def judged(op, case, inputs):
@@ -95,7 +107,9 @@ def test_peers_agree():
     assert relative_error(rms_norm(x, w, EPS), F.rms_norm(x, (64,), w, EPS)) < 1e-12
     gated, gemma = MambaRMSNormGated(64, 64, EPS).to(DEVICE), GemmaRMSNorm(64, EPS).to(DEVICE)
     gated.weight.data, gemma.weight.data = i["weight"], i["weight"]
-    assert relative_error(rms_norm(i["x"], i["weight"], EPS, gate=i["gate"]), gated(i["x"], i["gate"]).detach()) < 1e-6
+    assert (
+        relative_error(rms_norm(i["x"], i["weight"], EPS, gate=i["gate"]), gated(i["x"], i["gate"]).detach()) < 1e-6
+    )
     assert relative_error(rms_norm(i["x"], i["weight"], EPS, zero_centred=True), gemma(i["x"]).detach()) < 1e-6
 
 
@@ -136,7 +150,9 @@ def test_non_finite_in_is_non_finite_out(path, value, kind):
 @pytest.mark.parametrize("path", PATHS)
 def test_the_range_of_float32_is_what_the_docstring_says(path):
     """The length of a group, from edge to edge; beyond the upper one its square is infinite and y is 0."""
-    unit = F.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=-1).to(DEVICE)
+    unit = F.normalize(
+        torch.randn(1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=-1
+    ).to(DEVICE)
     weight = torch.ones(64, device=DEVICE)
     for length, eps in ((1.8e19, 0.0), (1.8e19, EPS), (1e-18, 0.0), (1e-30, EPS)):
         x = (unit * length).float().requires_grad_()

@@ -46,13 +46,17 @@ WRONG_SSD = [
     ({"chunk_size": 0}, "chunk_size: given 0; allowed: an integer >= 1, or None"),
 ]  # fmt: skip
 if DEVICE.type == "cpu":  # a GPU would have to be waited for
-    WRONG_SSD.append(({"A": lambda t: -t}, "A: given a positive number, under which states grow; allowed: numbers <= 0"))
+    WRONG_SSD.append(
+        ({"A": lambda t: -t}, "A: given a positive number, under which states grow; allowed: numbers <= 0")
+    )
 
 
 @pytest.mark.parametrize(("change", "line"), WRONG_SSD)
 def test_a_wrong_argument_of_ssd_is_one_line_that_names_it(change, line):
     inputs = of_ssd((2, 8, (2, 1), (4, 3)), seed=0)
-    given = {k: change.get(k, lambda t: t)(inputs[k]) for k in NAMES} | {k: v for k, v in change.items() if k not in NAMES}
+    given = {k: change.get(k, lambda t: t)(inputs[k]) for k in NAMES} | {
+        k: v for k, v in change.items() if k not in NAMES
+    }
     with pytest.raises(ArgumentError) as caught:
         ssd(**given)
     assert str(caught.value) == f"ssd: {line}"
@@ -159,7 +163,9 @@ def test_gated_linear_attention_refuses_forward_mode_and_a_second_derivative():
     ):
         torch.func.jvp(run, (q,), (torch.ones_like(q),))
     (first,) = torch.autograd.grad(run(q.requires_grad_()).square().sum(), q, create_graph=True)
-    with pytest.raises(ArgumentError, match=r"^gated_linear_attention: given a second derivative; allowed: one derivative"):
+    with pytest.raises(
+        ArgumentError, match=r"^gated_linear_attention: given a second derivative; allowed: one derivative"
+    ):
         first.sum().backward()
 
 
@@ -167,6 +173,7 @@ def test_a_step_with_a_sequence_is_refused():
     inputs, _ = of_gla("plain", (2, 5, 2, (3, 4)), 0)
     state = inputs.pop("initial_state")
     with pytest.raises(
-        ArgumentError, match=r"^gated_linear_attention_step: q: given shape \(2, 5, 2, 3\); allowed: \(batch, n_heads, d\)$"
+        ArgumentError,
+        match=r"^gated_linear_attention_step: q: given shape \(2, 5, 2, 3\); allowed: \(batch, n_heads, d\)$",
     ):
         gated_linear_attention_step(**inputs, state=state)

@@ -49,8 +49,8 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
         "dt_bias": r(h),
         "initial_state": r(batch, h, p, n),
     }
-    wide = torch.promote_types(dtype, torch.float32)
-    return {k: v.to(wide if k in SMALL else dtype).to(DEVICE) for k, v in made.items()}
+    acc_dtype = torch.promote_types(dtype, torch.float32)
+    return {k: v.to(acc_dtype if k in SMALL else dtype).to(DEVICE) for k, v in made.items()}
 
 
 def draw_starts(documents, batch, seqlen, seed):
@@ -95,16 +95,18 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
     inputs = draw_inputs(case["shape"], case["seed"], dtype, case["scale"])
     exact = judged(reference, case, {k: v.double() for k, v in inputs.items()})
     plain = judged(
-        lambda *a, **k: tuple(o.to(dtype) for o in reference(*a, **k)), case, {k: v.to(dtype) for k, v in inputs.items()}
+        lambda *a, **k: tuple(o.to(dtype) for o in reference(*a, **k)),
+        case,
+        {k: v.to(dtype) for k, v in inputs.items()},
     )
     with backends.using(path):
         ours = judged(ssd, case, inputs, chunk_size=16, return_state=True)
     for name, value in ours.items():
         assert torch.isfinite(value).all() == torch.isfinite(exact[name]).all(), name
     with torch.no_grad():  # l = cumsum(dt A) is a float32 sum, whose rounding is an error of the exponent
-        steps = torch.nn.functional.softplus(inputs["dt"] if case["plain"] else inputs["dt"] + inputs["dt_bias"]).clamp(
-            *case["limit"]
-        )
+        steps = torch.nn.functional.softplus(
+            inputs["dt"] if case["plain"] else inputs["dt"] + inputs["dt_bias"]
+        ).clamp(*case["limit"])
         largest = float((steps * inputs["A"]).sum(1).abs().max())
     products = torch.finfo(dtype).eps  # operands of products have x's dtype, also where the output stays float32
     at_most_twice(ours, plain, exact, slack=1e-7 * largest + products)
@@ -114,7 +116,14 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
 def test_a_state_wider_than_one_program_holds(path):
     """The shapes of published models: Triton's walk over chunks takes d_state 128 in two parts."""
     inputs = draw_inputs((1, 141, (2, 1), (64, 128)), seed=11, dtype=torch.float32)
-    case = {"shape": (1, 141), "seed": 12, "documents": "none", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (1, 141),
+        "seed": 12,
+        "documents": "none",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.0, float("inf")),
+    }
     inputs["A"] *= 0.02  # or the state is forgotten before the next chunk reads it
     want = judged(reference, case, {k: v.double() for k, v in inputs.items()})
     with backends.using(path):
@@ -127,7 +136,9 @@ def test_heads_that_lie_far_apart_are_read_where_they_are(path):
     inputs = draw_inputs((1, 20, (3, 1), (4, 3)), seed=13, dtype=torch.float16)
     five = [inputs[k] for k in ("x", "dt", "A", "B", "C")]
     stride = 1 << 30
-    far = torch.empty(2 * stride + 20 * 4, dtype=torch.float16, device=DEVICE).as_strided((1, 20, 3, 4), (0, 4, stride, 1))
+    far = torch.empty(2 * stride + 20 * 4, dtype=torch.float16, device=DEVICE).as_strided(
+        (1, 20, 3, 4), (0, 4, stride, 1)
+    )
     far.copy_(five[0])
     with backends.using(path):
         want, got = (ssd(x.requires_grad_(), *five[1:], chunk_size=16)[0] for x in (five[0], far))
@@ -150,7 +161,14 @@ def test_tokens_that_lie_far_apart_are_read_where_they_are(path):
 @pytest.mark.parametrize("op", [reference, ssd])
 def test_gradcheck(op):
     inputs = draw_inputs((2, 11, (2, 1), (2, 3)), seed=3)
-    case = {"shape": (2, 11), "seed": 1, "documents": "some", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (2, 11),
+        "seed": 1,
+        "documents": "some",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.0, float("inf")),
+    }
     options = {"chunk_size": 4, "return_state": True} if op is ssd else {}
     run = runner(op, case, **options)
     assert torch.autograd.gradcheck(
@@ -187,7 +205,9 @@ def test_token_by_token_is_the_whole(path):
     whole, final = _plain(path, inputs, slice(None), inputs["initial_state"])
     state, out = inputs["initial_state"], []
     for t in range(9):
-        y, state = ssd_step(*(inputs["x"][:, t], state, inputs["dt"][:, t], inputs["A"], inputs["B"][:, t], inputs["C"][:, t]))
+        y, state = ssd_step(
+            *(inputs["x"][:, t], state, inputs["dt"][:, t], inputs["A"], inputs["B"][:, t], inputs["C"][:, t])
+        )
         out.append(y)
     assert relative_error(torch.stack(out, 1), whole) < 2e-6
     assert relative_error(state, final) < 2e-6
@@ -232,7 +252,11 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(pat
     def run(i):
         with backends.using(path):
             return ssd(
-                *(i[k] for k in NAMES[:7]), initial_state=i["initial_state"], starts=starts, chunk_size=16, return_state=True
+                *(i[k] for k in NAMES[:7]),
+                initial_state=i["initial_state"],
+                starts=starts,
+                chunk_size=16,
+                return_state=True,
             )
 
     want, want_state = run({k: v.nan_to_num(-0.5, -0.5) for k, v in inputs.items()})
@@ -263,7 +287,14 @@ def test_a_limit_lets_a_step_size_that_is_nan_through(path):
     """minimum and maximum of many languages would give the limit instead."""
     inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
     inputs["dt"][0, 20, 0] = float("nan")
-    case = {"shape": (1, 40), "seed": 4, "documents": "none", "with_state": True, "plain": False, "limit": (0.01, 0.5)}
+    case = {
+        "shape": (1, 40),
+        "seed": 4,
+        "documents": "none",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.01, 0.5),
+    }
     with backends.using(path):
         made = judged(ssd, case, inputs, chunk_size=16, return_state=True)
     assert torch.isnan(made["out0"][0, 20:, 0]).all()
@@ -278,7 +309,14 @@ def test_gradients_through_a_non_finite_token_are_no_finite_garbage(path, name):
     """Where the recurrence's gradient is not finite neither is ours; ours may be so in more places."""
     inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
     inputs[name][0, 20] = float("nan")
-    case = {"shape": (1, 40), "seed": 4, "documents": "none", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (1, 40),
+        "seed": 4,
+        "documents": "none",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.0, float("inf")),
+    }
     want = judged(reference, case, inputs)
     with backends.using(path):
         got = judged(ssd, case, inputs, chunk_size=16, return_state=True)
@@ -298,7 +336,14 @@ def test_extreme_decays_stay_finite(path):
 @pytest.mark.parametrize("path", PATHS)
 def test_runs_repeat_to_the_bit(path):
     inputs = draw_inputs((2, 33, (4, 2), (3, 5)), seed=4, dtype=torch.float32)
-    case = {"shape": (2, 33), "seed": 4, "documents": "some", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (2, 33),
+        "seed": 4,
+        "documents": "some",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.0, float("inf")),
+    }
     with backends.using(path):
         one, two = (judged(ssd, case, inputs, chunk_size=16, return_state=True) for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -313,11 +358,20 @@ def test_registered_as_one_op():
     assert set(checked.values()) == {"SUCCESS"}
 
 
-@pytest.mark.skipif(not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(
+    not GPU and __import__("shutil").which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU"
+)
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_as_one_graph(backend):
     inputs = draw_inputs((2, 19, (2, 1), (3, 4)), seed=7, dtype=torch.float32)
-    case = {"shape": (2, 19), "seed": 4, "documents": "some", "with_state": True, "plain": False, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (2, 19),
+        "seed": 4,
+        "documents": "some",
+        "with_state": True,
+        "plain": False,
+        "limit": (0.0, float("inf")),
+    }
     want = judged(ssd, case, inputs, return_state=True)
     compiled = torch.compile(ssd, fullgraph=True, backend=backend)
     same(judged(compiled, case, inputs, return_state=True), want, 1e-6)
@@ -359,7 +413,14 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
 @pytest.mark.parametrize("path", PATHS)
 def test_the_step_size_counts_in_the_gradient_of_b(path):
     inputs = draw_inputs((1, 24, (1, 1), (3, 4)), seed=9, dtype=torch.float32)
-    case = {"shape": (1, 24), "seed": 4, "documents": "none", "with_state": False, "plain": True, "limit": (0.0, float("inf"))}
+    case = {
+        "shape": (1, 24),
+        "seed": 4,
+        "documents": "none",
+        "with_state": False,
+        "plain": True,
+        "limit": (0.0, float("inf")),
+    }
     with backends.using(path):
         found = judged(ssd, case, inputs, chunk_size=16, return_state=True)["dB"]
     want = judged(reference, case, inputs)["dB"]

@@ -9,7 +9,7 @@ from lcprobe.choices import build
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 def plain_attention(layer: Attention, x, window):
@@ -17,7 +17,9 @@ def plain_attention(layer: Attention, x, window):
     seqlen, hd, r = x.shape[1], layer.head_dim, layer.positional.rotary_dim
     q, k, v = (
         t.unflatten(-1, (-1, hd))
-        for t in (x @ layer.in_proj.weight.T).split([layer.n_heads * hd, layer.n_kv_heads * hd, layer.n_kv_heads * hd], dim=-1)
+        for t in (x @ layer.in_proj.weight.T).split(
+            [layer.n_heads * hd, layer.n_kv_heads * hd, layer.n_kv_heads * hd], dim=-1
+        )
     )
     position = torch.arange(seqlen, dtype=torch.float64)
     angle = position[:, None] * layer.positional.base ** (-torch.arange(0, r, 2, dtype=torch.float64) / r)
@@ -48,7 +50,7 @@ def test_equals_a_plain_softmax(window, n_heads, n_kv_heads):
     config = build(AttentionConfig, {**settings, "positional": {"type": "rope", "fraction": 0.5}}, "attention")
     layer = Attention(config, 12).double()
     x = torch.randn(2, 19, 12, dtype=torch.float64)
-    y, _ = layer(x, Where(torch.arange(19)))
+    y, _ = layer(x, TokenContext(torch.arange(19)))
     assert (y - plain_attention(layer, x, window)).abs().max() < 1e-12
 
 
@@ -57,7 +59,7 @@ def test_rotary_depends_on_distance_only_even_a_million_tokens_in():
     q = torch.randn(1, 2, 1, 64)
 
     def score(first):
-        turned, _ = rope.on_qk(q, q, Where(torch.tensor([first, first + 3])), None)
+        turned, _ = rope.on_qk(q, q, TokenContext(torch.tensor([first, first + 3])), None)
         return float((turned[0, 0, 0] * turned[0, 1, 0]).sum())
 
     assert abs(score(1_000_000) - score(0)) < 2e-4
@@ -66,7 +68,7 @@ def test_rotary_depends_on_distance_only_even_a_million_tokens_in():
 def test_rotary_tables_are_float32_under_bfloat16():
     rope = RoPE(RoPEConfig(), HeadShape(1, 1, 8, 8))
     x = torch.randn(1, 3, 1, 8)
-    at = Where(torch.tensor([999_999, 1_000_000, 1_000_001]))
+    at = TokenContext(torch.tensor([999_999, 1_000_000, 1_000_001]))
     exact, low = (rope.on_qk(t, t, at, None)[0] for t in (x.double(), x.bfloat16()))
     assert low.dtype == torch.bfloat16
     assert (low.double() - exact).abs().max() < 0.03  # the rounding of x itself, not of the angle

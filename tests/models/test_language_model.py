@@ -8,7 +8,7 @@ from lcprobe.choices import build
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel, no_decay_names
-from lcprobe.models.layout import parse
+from lcprobe.models.layout import parse_layout
 from lcprobe.models.parts import model_cost
 
 SMALL = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 24, "vocab_size": 45,
@@ -96,13 +96,13 @@ def test_norms_biases_and_decays_have_no_weight_decay():
     ],
 )
 def test_layouts(text, mixers):
-    assert " ".join(layer.mixer for layer in parse(text)) == mixers
+    assert " ".join(layer.mixer for layer in parse_layout(text)) == mixers
 
 
 @pytest.mark.parametrize("text", ["", "a,", "a x", "a x 0", "[a", "a]", "a b", "2 x a", "a + mlp2", "a; b"])
 def test_broken_layouts_say_where(text):
     with pytest.raises(ConfigError, match=r"^model\.layout: given .*allowed: a pattern such as"):
-        parse(text)
+        parse_layout(text)
 
 
 def test_n_layers_repeats_and_cuts_the_pattern():

@@ -32,7 +32,10 @@ def test_logits_equal_transformers(n_groups):
     for i in range(3):
         a, b = f"blocks.{i}.", f"backbone.layers.{i}."
         renamed |= {a + "norm.weight": b + "norm.weight", a + "mixer.norm_weight": b + "mixer.norm.weight"}
-        renamed |= {a + "mixer.conv_weight": b + "mixer.conv1d.weight", a + "mixer.conv_bias": b + "mixer.conv1d.bias"}
+        renamed |= {
+            a + "mixer.conv_weight": b + "mixer.conv1d.weight",
+            a + "mixer.conv_bias": b + "mixer.conv1d.bias",
+        }
         for name in ("in_proj.weight", "out_proj.weight", "dt_bias", "A_log", "D"):
             renamed[f"{a}mixer.{name}"] = f"{b}mixer.{name}"
     with torch.no_grad():

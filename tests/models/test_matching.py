@@ -73,7 +73,11 @@ def test_far_apart_refuses_to_start_unless_told_so():
         ({"a": {"layout": "mamba2"}}, None, "model.d_model"),
         ({"a": {"layout": "mamba2"}}, "b", "match.budget"),
         ({"a": {"layout": "mamba2"}}, "a", "match.budget"),
-        ({"a": {"layout": "mamba2", "d_model": 64}, "b": {"layout": "attention+mlp", "d_model": 40}}, "a", "match.budget"),
+        (
+            {"a": {"layout": "mamba2", "d_model": 64}, "b": {"layout": "attention+mlp", "d_model": 40}},
+            "a",
+            "match.budget",
+        ),
     ],
 )
 def test_what_cannot_be_solved_is_named(models, budget, key):

@@ -39,20 +39,54 @@ VARIANTS = {
         {"head_dim": 8, "context_length": 64, "positional": {"type": "fire", "threshold": "train_len", "width": 5}},
         {"head_dim": 8, "window": 30, "positional": {"type": "fire", "initial_threshold": 9.5, "width": 5}},
         {"head_dim": 8, "positional": {"type": "fox"}},
-        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "fox", "initial_bias": 2.0}},
+        {
+            "head_dim": 8,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "window": 7,
+            "positional": {"type": "fox", "initial_bias": 2.0},
+        },
         {"head_dim": 8, "window": 2, "positional": {"type": "fox"}},
         {"head_dim": 8, "window": 5, "sinks": 2, "positional": {"type": "cable"}},
         {"head_dim": 8, "positional": {"type": "cope", "max_position": 6}, "sink_logit": True},
-        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "cope", "max_position": 3}},
+        {
+            "head_dim": 8,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "window": 7,
+            "positional": {"type": "cope", "max_position": 3},
+        },
         {"head_dim": 8, "positional": {"type": "stick_breaking"}},
-        {"head_dim": 8, "window": 7, "positional": {"type": "stick_breaking", "attend_current": True, "remainder": True}},
+        {
+            "head_dim": 8,
+            "window": 7,
+            "positional": {"type": "stick_breaking", "attend_current": True, "remainder": True},
+        },
         {"head_dim": 8, "positional": {"type": "path", "rank": 3}},
-        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "path", "rank": 3, "d_conv": 4}},
+        {
+            "head_dim": 8,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "window": 7,
+            "positional": {"type": "path", "rank": 3, "d_conv": 4},
+        },
         {"head_dim": 8, "positional": {"type": "dape", "width": 5}},
         {"head_dim": 8, "window": 7, "positional": {"type": "dape", "base": "alibi", "width": 5}},
         {"head_dim": 8, "positional": {"type": "tape"}, "sink_logit": True},
-        {"head_dim": 8, "n_heads": 4, "n_kv_heads": 2, "window": 7, "positional": {"type": "tape", "fraction": 0.5, "width": 3}},
-        {"head_dim": 8, "window": 5, "sinks": 2, "positional": {"type": "tape", "width": 3}, "temperature": {"type": "ssmax"}},
+        {
+            "head_dim": 8,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "window": 7,
+            "positional": {"type": "tape", "fraction": 0.5, "width": 3},
+        },
+        {
+            "head_dim": 8,
+            "window": 5,
+            "sinks": 2,
+            "positional": {"type": "tape", "width": 3},
+            "temperature": {"type": "ssmax"},
+        },
     ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
@@ -96,7 +130,9 @@ def test_any_chunking_equals_the_whole(name, mixer, cuts, seed, documents):
         assert none is None
         state, parts, edges = model.new_state(3), [], [0, *sorted(set(cuts)), SEQLEN]
         for lo, hi in zip(edges, edges[1:], strict=False):
-            part, state = model.hidden(tokens[:, lo:hi], starts=None if starts is None else starts[:, lo:hi], state=state)
+            part, state = model.hidden(
+                tokens[:, lo:hi], starts=None if starts is None else starts[:, lo:hi], state=state
+            )
             parts.append(part)
     assert state.position == SEQLEN
     assert (torch.cat(parts, dim=1) - whole).abs().max() <= 1e-9

@@ -14,7 +14,11 @@ from lcprobe.training.config import TrainConfig
 from lcprobe.training.fit import fit
 
 LINE = {"type": "niah", "template": "line", "digits": 2}
-TASKS = {"single": {**LINE, "n_keys": 1}, "multikey": {**LINE, "n_keys": 3}, "twice": {**LINE, "n_keys": 3, "n_queries": 2}}
+TASKS = {
+    "single": {**LINE, "n_keys": 1},
+    "multikey": {**LINE, "n_keys": 3},
+    "twice": {**LINE, "n_keys": 3, "n_queries": 2},
+}
 
 
 def new_model(d_model=32):
@@ -32,8 +36,17 @@ def untrained():
 def trained(prepared, data_settings, tmp_path_factory):
     """Some seconds of training on lines: knows some answers, misses others."""
     recipes = {"lines": {"task": {**LINE, "n_keys": 3, "n_queries": 3}, "haystack": ["words"]}}
-    data = build(DataConfig, {**data_settings, "recipes": recipes, "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}]}, "data")
-    given = {"context_length": 64, "tokens": 64 * 8 * 600, "batch_tokens": 64 * 8, "lr": 0.01, "schedule": "wsd", "decay": 0.3}
+    data = build(
+        DataConfig, {**data_settings, "recipes": recipes, "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}]}, "data"
+    )
+    given = {
+        "context_length": 64,
+        "tokens": 64 * 8 * 600,
+        "batch_tokens": 64 * 8,
+        "lr": 0.01,
+        "schedule": "wsd",
+        "decay": 0.3,
+    }
     config = build(TrainConfig, given, "train")
     mixture = Mixture(data, prepared, context_length=64, rows=8, steps=600, parts=1, seed=0)
     model = new_model()

@@ -61,7 +61,9 @@ def all_same(a: list[Episode], b: list[Episode]) -> bool:
 @pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
 def test_every_field_comes_back(materials, cache, never_built, which):
     materials = of_tokenizer(materials, which)
-    grid = build(Grid, {"lengths": [1], "depths": [0, 0.7], "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid")
+    grid = build(
+        Grid, {"lengths": [1], "depths": [0, 0.7], "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid"
+    )
     built, read = task_set(materials, cache), task_set(materials, cache)
     units = built.plan([grid], 900).units
     assert {u.task for u in units} == set(TASKS)

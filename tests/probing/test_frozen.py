@@ -12,7 +12,9 @@ from lm_eval.tasks.ruler import common_utils as port
 from lcprobe.errors import DataError
 from lcprobe.probing.frozen import first_answer, read_frozen, recall_and_precision, substring_score
 
-WORDS = st.lists(st.sampled_from(["no", "know", "men", "Women", "12", "3124", "VAR ABCDE", "\t", "."]), max_size=8).map(" ".join)
+WORDS = st.lists(
+    st.sampled_from(["no", "know", "men", "Women", "12", "3124", "VAR ABCDE", "\t", "."]), max_size=8
+).map(" ".join)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,9 @@ def test_rulers_rule_by_hand(said, outputs, share, any_of):
 def test_rulers_rule_beside_a_port(said, outputs):
     cleaned = port.postprocess_pred([said])
     assert substring_score(said, outputs, "all") == pytest.approx(port.string_match_all(cleaned, [outputs]))
-    best = max(port.string_match_all(cleaned, [[one]]) for one in outputs)  # the port's own `part` averages paraphrases
+    best = max(
+        port.string_match_all(cleaned, [[one]]) for one in outputs
+    )  # the port's own `part` averages paraphrases
     assert substring_score(said, outputs, "part") == best
 
 
@@ -80,15 +84,25 @@ def test_the_first_answer_ends_at_a_line_or_a_full_stop():
 
 def write(path: Path, *rows) -> Path:
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
 def test_rulers_file(tmp_path):
-    row = {"index": 3, "input": "VAR A = 1\nQuestion: which?", "outputs": ["A", "B"], "length": 9, "answer_prefix": " Answer: "}
+    row = {
+        "index": 3,
+        "input": "VAR A = 1\nQuestion: which?",
+        "outputs": ["A", "B"],
+        "length": 9,
+        "answer_prefix": " Answer: ",
+    }
     file = read_frozen(write(tmp_path / "vt" / "validation.jsonl", row, "", {**row, "input": "x Answer: "}))
     assert (file.kind, file.task, file.rule, file.tokens) == ("RULER", "vt", "all", 30)
-    assert [p.text for p in file.prompts] == ["VAR A = 1\nQuestion: which? Answer: ", "x Answer: "], "bytes as they are, once"
+    assert [p.text for p in file.prompts] == ["VAR A = 1\nQuestion: which? Answer: ", "x Answer: "], (
+        "bytes as they are, once"
+    )
     assert [p.line for p in file.prompts] == [1, 3]
     assert file.prompts[0].outputs == ("A", "B")
 
@@ -103,7 +117,14 @@ def test_babilongs_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "task"),
-    [("niah_single_1", "niah"), ("cwe_4096", "cwe"), ("qa_1", "qa"), ("vtx", None), ("my_prompts", None), ("FWE", "fwe")],
+    [
+        ("niah_single_1", "niah"),
+        ("cwe_4096", "cwe"),
+        ("qa_1", "qa"),
+        ("vtx", None),
+        ("my_prompts", None),
+        ("FWE", "fwe"),
+    ],
 )
 def test_the_task_is_read_from_the_name(tmp_path, name, task):
     row = {"input": "x", "outputs": ["y"]}

@@ -13,12 +13,12 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.plain_text import Points, measure, points_of, run_context, windows_of
-from lcprobe.probing.runner import Subject
+from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 
 POINTS = Points((8, 11, 16, 40, 64), (16, 64), (4, 13, 32))
-SUBJECT = Subject("m", "0" * 16, 1, 2)
+SUBJECT = ProbedCheckpoint("m", "0" * 16, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def test_loss_by_position_equals_plain_cross_entropy(untrained, windows, chunk):
         ids = torch.from_numpy(window.ids)
         with torch.no_grad():
             hidden, _ = untrained.hidden(ids[None])
-            loss = F.cross_entropy(untrained.logits(hidden[0, :-1]), ids[1:], reduction="none").numpy()  # [j - 1]: of token j
+            loss = F.cross_entropy(
+                untrained.logits(hidden[0, :-1]), ids[1:], reduction="none"
+            ).numpy()  # [j - 1]: of token j
         bins = chosen(rows, "loss")
         assert [(r["low"], r["high"]) for r in bins] == [(1, 7), (8, 10), (11, 15), (16, 39), (40, 63)]
         for r in bins:

@@ -14,17 +14,19 @@ from lcprobe.errors import DataError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
-from lcprobe.probing.runner import Subject, run_plan
+from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
 
-SUBJECT = Subject("m", "0" * 16, 1, 2)
+SUBJECT = ProbedCheckpoint("m", "0" * 16, 1, 2)
 
 
 def grid(**given):
-    return build(Grid, {"tasks": ["single", "multikey"], "lengths": [1, 2], "depths": [0, 0.5, 1], "n": 9, **given}, "grid")
+    return build(
+        Grid, {"tasks": ["single", "multikey"], "lengths": [1, 2], "depths": [0, 0.5, 1], "n": 9, **given}, "grid"
+    )
 
 
 class ByPlace:
@@ -43,7 +45,9 @@ class ByPlace:
 
 def run(tasks, store, scorer, grids=None, batch_tokens=500):
     plan = tasks.plan(grids or [grid()], 64)
-    ids = run_plan(plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None)
+    ids = run_plan(
+        plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None
+    )
     return plan, store.read(ids)
 
 
@@ -89,12 +93,16 @@ def test_cells_shared_by_two_grids_are_run_once_with_the_larger_n(tasks, tmp_pat
 
 
 def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
-    config = build(ProbeConfig, {"tasks": {"vt": {"type": "vt", "hops": 2}, "single": {"type": "niah", "n_keys": 1}}}, "probe")
+    config = build(
+        ProbeConfig, {"tasks": {"vt": {"type": "vt", "hops": 2}, "single": {"type": "niah", "n_keys": 1}}}, "probe"
+    )
     asked = TaskSet(config, materials)
     plan = asked.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
     scorer = Planted(perfect, materials.tokenizer)
     store = Store(tmp_path)
-    ids = run_plan(plan, asked, scorer, SUBJECT, store, batch_tokens=500, scoring="teacher_forced", say=lambda *_: None)
+    ids = run_plan(
+        plan, asked, scorer, SUBJECT, store, batch_tokens=500, scoring="teacher_forced", say=lambda *_: None
+    )
     table = store.read(ids)
     assert len(table) == 12
     for row in table.to_pylist():
@@ -227,7 +235,9 @@ def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
 
 
 def test_a_window_of_w_tokens_shows_in_the_records(tasks, tmp_path):
-    _, table = run(tasks, Store(tmp_path), ByPlace(), [grid(lengths=[1, 2, 4, 8], depths=[0, 0.25, 0.5, 0.75, 1], n=20)])
+    _, table = run(
+        tasks, Store(tmp_path), ByPlace(), [grid(lengths=[1, 2, 4, 8], depths=[0, 0.25, 0.5, 0.75, 1], n=20)]
+    )
     rows = table.to_pylist()
     right = [r["distance"] for r in rows if r["exact"]]
     wrong = [r["distance"] for r in rows if not r["exact"]]
@@ -282,7 +292,16 @@ def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(
 
 
 def test_units_of_other_values_and_controls_share_their_haystack(tasks, untrained, tmp_path):
-    wide = [grid(tasks=["single"], lengths=[8], depths=[0.5, 1], value=["numbers", "hex"], controls=["none", "wrong_key"], n=2)]
+    wide = [
+        grid(
+            tasks=["single"],
+            lengths=[8],
+            depths=[0.5, 1],
+            value=["numbers", "hex"],
+            controls=["none", "wrong_key"],
+            n=2,
+        )
+    ]
     scorer = ModelScorer(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=100_000)
     plan, together = run(tasks, Store(tmp_path / "a"), scorer, wide, 100_000)
     store = Store(tmp_path / "b")
@@ -296,7 +315,9 @@ def test_units_of_other_values_and_controls_share_their_haystack(tasks, untraine
 
 
 def test_killed_while_probing_and_resumed_equals_uninterrupted(tmp_path, data_settings):
-    config = write_config(tmp_path, data_settings, train={"tokens": 64 * 4 * 4, "context_length": 64, "batch_tokens": 256})
+    config = write_config(
+        tmp_path, data_settings, train={"tokens": 64 * 4 * 4, "context_length": 64, "batch_tokens": 256}
+    )
     assert train_main([str(config)]) == 0
     study = tmp_path / "runs" / "tiny"
     records = study / "records"

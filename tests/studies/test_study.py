@@ -113,7 +113,7 @@ def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_rea
     assert evaluate_main([*folders, *EXTENDED, *name, "--plan"]) == 0
     plan = capsys.readouterr().out
     assert "5 models x 2 cells" in plan
-    assert "column: hybrid+yarn(ramp=rotations,factor=4)" in plan
+    assert "variant: hybrid+yarn(ramp=rotations,factor=4)" in plan
     assert plan.count("on mamba2: it has no rotary layer") == 2
     assert not (tmp_path / "extended").exists()
     assert evaluate_main([*folders, *EXTENDED, *name]) == 0
@@ -137,7 +137,9 @@ def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_rea
         scores.setdefault((r["length"], r["index"], r["episode"]), {})[r["model"]] = r["log_likelihood"]
     assert len(scores) == 2 * 3, "the same episodes in every column"
     for (length, _, _), of in scores.items():
-        assert (of["hybrid+pi"] == of["hybrid"]) == (length == 64), "as trained inside the training length, not beyond"
+        assert (of["hybrid+pi"] == of["hybrid"]) == (length == 64), (
+            "as trained inside the training length, not beyond"
+        )
         assert of[f"hybrid+{label}"] != of["hybrid"]
     page = (tmp_path / "extended" / "report.html").read_text()
     assert "Gain over the model as trained" in page
@@ -220,7 +222,16 @@ def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settin
     rows = matching_table(plan)
     assert [row["model"] for row in rows] == ["mamba2", "hybrid"]
     for row in rows:
-        for word in ("parameters", "embedding", "state bytes", "KV bytes", "FLOPs/token", "tokens", "hours", "memory"):
+        for word in (
+            "parameters",
+            "embedding",
+            "state bytes",
+            "KV bytes",
+            "FLOPs/token",
+            "tokens",
+            "hours",
+            "memory",
+        ):
             assert any(word in name for name in row), word
     assert plan.mismatch < 0.01
     seeds = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.seed=[0, 1]"]))
@@ -238,7 +249,11 @@ def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
     tracker.metrics({"tokens": 3, "a": 2.5})
     with open(tmp_path / "m.csv", "a") as file:
         file.write("4,0.")
-    assert read_metrics(tmp_path / "m.csv")[:3] == [{"tokens": 1, "a": 0.5}, {"tokens": 2, "b": 1.5}, {"tokens": 3, "a": 2.5}]
+    assert read_metrics(tmp_path / "m.csv")[:3] == [
+        {"tokens": 1, "a": 0.5},
+        {"tokens": 2, "b": 1.5},
+        {"tokens": 3, "a": 2.5},
+    ]
     again = CsvTracker(tmp_path / "m.csv", 2)
     again.metrics({"tokens": 3, "a": 9.0})
     assert [r["tokens"] for r in read_metrics(tmp_path / "m.csv")] == [1, 2, 3]

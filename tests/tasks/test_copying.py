@@ -69,7 +69,9 @@ def test_sound(materials, which, config, haystack, value, length, depth, index, 
         assert len(set(grams)) == len(grams) == len(follow), "as does any"
         assert len(set(Counter(follow).values())) == 1, "words that can be answers stand equally often"
         assert not set(follow) & {word for g in grams for word in g}
-        assert {len(m.tokenizer.piece(" " + word)) for word in follow} == {size}, "the length left does not tell the answer"
+        assert {len(m.tokenizer.piece(" " + word)) for word in follow} == {size}, (
+            "the length left does not tell the answer"
+        )
         assert q.chance == 1 / len(set(follow)) == 1 / len(q.candidates)
     else:
         assert string == asked.split() == q.answer.split()
@@ -79,7 +81,10 @@ def test_sound(materials, which, config, haystack, value, length, depth, index, 
 @pytest.mark.parametrize("ask", ["all", "gram"])
 def test_share_is_kept_at_every_length_and_the_answer_where_the_number_is_set(materials, ask):
     f = Factors(PLAIN, 1, 0.5, 4)
-    shared, fixed = made(Copying, materials, ask=ask, share=0.4, vocabulary=8, gram=4), made(Copying, materials, ask=ask)
+    shared, fixed = (
+        made(Copying, materials, ask=ask, share=0.4, vocabulary=8, gram=4),
+        made(Copying, materials, ask=ask),
+    )
     for length in (400, 1000, 4000, 16_000):
         e = shared.episode(replace(f, length=length))
         signal = length - e.haystack_tokens
@@ -121,7 +126,9 @@ GUESSES = {
     "not in the gram": lambda string, gram, pick: pick([w for w in string if w not in gram]),
     "not among the first either": lambda string, gram, pick: pick([w for w in string[len(gram) :] if w not in gram]),
     "the first not in the gram": lambda string, gram, pick: next(w for w in string if w not in gram),
-    "the first with a gram before it": lambda string, gram, pick: next(w for w in string[len(gram) :] if w not in gram),
+    "the first with a gram before it": lambda string, gram, pick: next(
+        w for w in string[len(gram) :] if w not in gram
+    ),
     "the last not in the gram": lambda string, gram, pick: [w for w in string if w not in gram][-1],
     "one of the last two": lambda string, gram, pick: pick([w for w in string[-2:] if w not in gram] or string[-1:]),
     "one that follows a gram": lambda string, gram, pick: pick(string[len(gram) :: len(gram) + 1]),
@@ -148,7 +155,9 @@ def test_who_knows_the_words_but_does_not_look_them_up_scores_chance(materials, 
     for what, guess in GUESSES.items():
         said = {}
         for key, (string, gram) in texts.items():
-            said[key] = guess(string.split(".")[0].split(), gram.split(), lambda found: found[draw.integers(len(found))])
+            said[key] = guess(
+                string.split(".")[0].split(), gram.split(), lambda found: found[draw.integers(len(found))]
+            )
         check_not_better(lambda e, q: said[id(q)], samples, what)
 
 
@@ -161,7 +170,8 @@ def test_blind_guesses_score_the_stated_chance(materials, config):
     def by_count(e, q, best):
         text = materials.tokenizer.decode(e.ids[: q.start]).rsplit(" Again:", 1)[0]
         return best(
-            (materials.tokenizer.decode(c).strip() for c in q.candidates), key=lambda name: (text.count(" " + name), name)
+            (materials.tokenizer.decode(c).strip() for c in q.candidates),
+            key=lambda name: (text.count(" " + name), name),
         )
 
     check_chance(lambda e, q: by_count(e, q, max), samples, "most frequent")
@@ -179,7 +189,9 @@ def test_what_cannot_be_built_is_one_clear_line(materials):
         made(Copying, materials, words=1)
     with pytest.raises(ConfigError, match=r"^formats\.key: given 'words'; allowed: -"):
         made(Copying, materials).episode(Factors(Formats("corpus", "words", "words"), 400, 0.5, 0))
-    with pytest.raises(ConfigError, match=r"^task\.words: given 60; allowed: at most 6 with a gram of 1 and a vocabulary of 6"):
+    with pytest.raises(
+        ConfigError, match=r"^task\.words: given 60; allowed: at most 6 with a gram of 1 and a vocabulary of 6"
+    ):
         made(Copying, materials, ask="gram", gram=1, words=60, vocabulary=6)
     long = made(Copying, materials, ask="gram", gram=1, share=0.5, vocabulary=20)
     with pytest.raises(

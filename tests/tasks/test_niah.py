@@ -93,7 +93,11 @@ def test_exact_length_exact_text_and_honest_spans(all_materials, which, config, 
 
 @QUIET
 @given(
-    which=st.sampled_from(["shipped", "llama"]), f=formats, length=st.integers(150, 600), depth=depths, index=st.integers(0, 500)
+    which=st.sampled_from(["shipped", "llama"]),
+    f=formats,
+    length=st.integers(150, 600),
+    depth=depths,
+    index=st.integers(0, 500),
 )
 def test_keys_and_values_stand_once_in_the_context(all_materials, which, f, length, depth, index):
     materials = all_materials[which]
@@ -108,18 +112,29 @@ def test_keys_and_values_stand_once_in_the_context(all_materials, which, f, leng
 
 
 @QUIET
-@given(f=formats, depth=depths, index=st.integers(0, 300), lengths=st.lists(st.integers(100, 3000), min_size=2, max_size=3))
+@given(
+    f=formats,
+    depth=depths,
+    index=st.integers(0, 300),
+    lengths=st.lists(st.integers(100, 3000), min_size=2, max_size=3),
+)
 def test_length_depth_and_model_change_nothing_else(materials, f, depth, index, lengths):
     niah = task(materials, n_keys=2, word_pairs=True)
     made = [built(niah, Factors(f, length, d, index)) for length in lengths for d in (depth, 0.5)]
     assert len({(e.queries[0].key, e.queries[0].answer) for e in made}) == 1
     starts = [e.haystack_start for e in made]
     stream = len(materials.stream("words" if f.haystack == "needles" else f.haystack))
-    assert all(min((s - starts[0]) % stream, (starts[0] - s) % stream) <= 64 for s in starts), "the offset, but for a few words"
+    assert all(min((s - starts[0]) % stream, (starts[0] - s) % stream) <= 64 for s in starts), (
+        "the offset, but for a few words"
+    )
 
 
 @QUIET
-@given(index=st.integers(0, 300), value=st.sampled_from(["words", "uuids", "hex"]), haystack=st.sampled_from(["noise", "words"]))
+@given(
+    index=st.integers(0, 300),
+    value=st.sampled_from(["words", "uuids", "hex"]),
+    haystack=st.sampled_from(["noise", "words"]),
+)
 def test_one_format_changes_nothing_of_the_others(materials, index, value, haystack):
     niah = task(materials, n_keys=2, word_pairs=True)
     base = niah.episode(Factors(Formats("corpus", "words", "numbers"), 400, 0.5, index))
@@ -178,14 +193,18 @@ def test_chance_counts_the_values_left_to_choose_from(materials):
     many = task(materials, n_keys=4, n_queries=3).episode(Factors(f, 300, 0.5, 0))
     assert [q.chance for q in many.queries] == [1 / 4, 1 / 3, 1 / 2]
     assert [len(q.candidates) for q in many.queries] == [4, 3, 2]
-    lines = task(materials, n_keys=2, word_pairs=True).episode(Factors(Formats("needles", "words", "numbers"), 500, 0.5, 0))
+    lines = task(materials, n_keys=2, word_pairs=True).episode(
+        Factors(Formats("needles", "words", "numbers"), 500, 0.5, 0)
+    )
     text = materials.tokenizer.decode(lines.ids)
     assert lines.queries[0].chance == 1 / (text.count(" is ") - 1)  # the question says it once more
 
 
 def test_multivalue_asks_for_all_values_in_order_of_appearance(materials):
     for index in range(20):
-        e = task(materials, n_keys=2, n_values=3).episode(Factors(Formats("corpus", "words", "numbers"), 400, 0.2, index))
+        e = task(materials, n_keys=2, n_values=3).episode(
+            Factors(Formats("corpus", "words", "numbers"), 400, 0.2, index)
+        )
         text = materials.tokenizer.decode(e.ids[: e.queries[0].start])
         places = [text.index(v) for v in e.queries[0].answer.split(" and ")]
         assert len(places) == 3

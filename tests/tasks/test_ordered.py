@@ -28,7 +28,9 @@ def values_of(text: str, key: str) -> list[str]:
 @given(
     which=st.sampled_from(TOKENIZERS),
     config=st.sampled_from([{}, {"n_keys": 2, "repeats": 2}, {"n_keys": 3, "repeats": 3, "word_pairs": True}]),
-    f=st.builds(Formats, st.sampled_from(["corpus", "noise", "words"]), st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    f=st.builds(
+        Formats, st.sampled_from(["corpus", "noise", "words"]), st.sampled_from(KINDS), st.sampled_from(KINDS)
+    ),
     length=st.integers(1800, 2400),
     index=st.integers(0, 300),
     control=st.sampled_from(CONTROLS),

@@ -58,4 +58,6 @@ def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.digits: given 3; allowed: 5 \.\. 15"):
         made(PhoneBook, materials, digits=3)
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'corpus'; allowed: needles$"):
-        made(PhoneBook, materials).episode(replace(Factors(BOOK, 300, 0.5, 0), formats=Formats("corpus", "words", "numbers")))
+        made(PhoneBook, materials).episode(
+            replace(Factors(BOOK, 300, 0.5, 0), formats=Formats("corpus", "words", "numbers"))
+        )

@@ -31,7 +31,9 @@ def test_there_are_rulers_thirteen():
 def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
     tasks = tasks_of(materials, it=name)
     grid = build(
-        Grid, {"lengths": [1, 4], "depths": [0.5], "n": 3, "haystack": ["words", "corpus"], "value": ["hex", "uuids"]}, "grid"
+        Grid,
+        {"lengths": [1, 4], "depths": [0.5], "n": 3, "haystack": ["words", "corpus"], "value": ["hex", "uuids"]},
+        "grid",
     )
     plan = tasks.plan([grid], 512)
     assert plan.notes == []
@@ -49,7 +51,9 @@ def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
 
 def test_the_same_written_out_is_the_same(materials):
     preset = PRESETS["ruler/fwe"]
-    tasks = tasks_of(materials, a="ruler/fwe", b={"type": "ruler/fwe"}, c=preset, d={"type": "ruler/fwe", "others": 9})
+    tasks = tasks_of(
+        materials, a="ruler/fwe", b={"type": "ruler/fwe"}, c=preset, d={"type": "ruler/fwe", "others": 9}
+    )
     assert len({tasks.digest(name, "-") for name in "abc"}) == 1
     assert tasks.digest("d", "-") != tasks.digest("a", "-")
     assert tasks.made["a"].config == tasks.made["c"].config
@@ -66,18 +70,28 @@ def test_formats_on_top_of_a_preset_and_in_any_task(materials):
     grid = build(Grid, {"lengths": [1], "haystack": ["noise", "corpus"], "value": ["numbers", "hex"], "n": 1}, "grid")
     found = {(unit.task, unit.formats) for unit in tasks.plan([grid], 512).units}
     words = Formats("words", "words", "numbers")
-    assert found == {("a", words), ("b", Formats("noise", "words", "uuids")), ("b", Formats("corpus", "words", "uuids"))}
+    assert found == {
+        ("a", words),
+        ("b", Formats("noise", "words", "uuids")),
+        ("b", Formats("corpus", "words", "uuids")),
+    }
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("ruler/niah_singel_1", r"^it\.type: given 'ruler/niah_singel_1'; allowed: ruler/niah_single_1 \|.*ruler/niah_single_1"),
+        (
+            "ruler/niah_singel_1",
+            r"^it\.type: given 'ruler/niah_singel_1'; allowed: ruler/niah_single_1 \|.*ruler/niah_single_1",
+        ),
         ({"type": "ruler/cew"}, r"^it\.type: given 'ruler/cew'.*ruler/cwe"),
         ({"type": "ruler/vt", "chain": 3}, r"^it\.chain: given 'an unknown key'"),
         ({"type": "ruler/vt", "chains": 1}, r"^it\.chains: given 1; allowed: 2"),
         ({"type": "niha"}, r"^it\.type: given 'niha'.*niah"),
-        ({"type": "niah", "formats": {"hay": "noise"}}, r"^it\.formats: given 'hay'; allowed: haystack \| key \| value"),
+        (
+            {"type": "niah", "formats": {"hay": "noise"}},
+            r"^it\.formats: given 'hay'; allowed: haystack \| key \| value",
+        ),
         ({"type": "niah", "formats": {"haystack": "noize"}}, r"^it\.formats\.haystack: given 'noize'.*noise"),
         ({"type": "niah", "formats": "noise"}, r"^it\.formats: given 'noise'; allowed: a mapping"),
         ({"n_keys": 2}, r"^it\.type: given 'nothing'"),
@@ -95,7 +109,9 @@ def test_a_format_that_a_task_does_not_have_is_one_line(materials):
 
 
 def test_a_file_that_is_not_there_is_named_by_its_whole_key(materials):
-    with pytest.raises(ConfigError, match=r"^probe\.tasks\.mine\.path: given 'nowhere\.json'; allowed: an existing SQuAD JSON"):
+    with pytest.raises(
+        ConfigError, match=r"^probe\.tasks\.mine\.path: given 'nowhere\.json'; allowed: an existing SQuAD JSON"
+    ):
         tasks_of(materials, mine={"type": "qa", "source": "squad", "path": "nowhere.json"})
 
 

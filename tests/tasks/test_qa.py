@@ -58,7 +58,9 @@ def context_of(materials, episode):
     index=st.integers(0, 300),
     control=st.sampled_from(CONTROLS),
 )
-def test_exact_length_exact_text_and_honest_spans(all_materials, which, config, haystack, length, depth, index, control):
+def test_exact_length_exact_text_and_honest_spans(
+    all_materials, which, config, haystack, length, depth, index, control
+):
     materials = all_materials[which]
     tok, qa = materials.tokenizer, task(materials, **config)
     f = factors(haystack, length, depth, index, control)
@@ -80,7 +82,11 @@ def test_exact_length_exact_text_and_honest_spans(all_materials, which, config, 
         assert np.array_equal(e.ids[q.needle : q.needle + q.stop - q.start], e.ids[q.start : q.stop])
         assert q.distance == q.start - q.needle - (q.stop - q.start)
         for at in q.via:
-            assert tok.decode(e.ids[at : at + 30]).strip().startswith(f"The {q.key} is with" if control == "none" else "The ")
+            assert (
+                tok.decode(e.ids[at : at + 30])
+                .strip()
+                .startswith(f"The {q.key} is with" if control == "none" else "The ")
+            )
     assert np.array_equal(qa.episode(f).ids, e.ids), "a sample is a pure function of its factors"
 
 
@@ -156,7 +162,9 @@ POLICIES = {
     "most frequent place": lambda places, thing_at: Counter(p for _, p in places).most_common(1)[0][0],
     "alphabetical": lambda places, thing_at: min(p for _, p in places),
     "place nearest to the thing": lambda places, thing_at: min(places, key=lambda p: abs(p[0] - thing_at))[1],
-    "next place after the thing": lambda places, thing_at: next((p for at, p in places if at > thing_at), places[0][1]),
+    "next place after the thing": lambda places, thing_at: next(
+        (p for at, p in places if at > thing_at), places[0][1]
+    ),
 }
 
 
@@ -169,7 +177,9 @@ def test_guesses_score_the_stated_chance(materials, hops, haystack):
         e = qa.episode(factors(haystack, 500, draw.uniform(), index))
         context = context_of(materials, e)
         places = [(m.start(), m.group(2)) for m in PLACE.finditer(context)]
-        thing_at = context.index(f" The {e.queries[0].key} is with") if hops == 2 else int(draw.integers(len(context)))
+        thing_at = (
+            context.index(f" The {e.queries[0].key} is with") if hops == 2 else int(draw.integers(len(context)))
+        )
         for name, policy in POLICIES.items():
             hits[name] += policy(places, thing_at) == e.queries[0].answer
     for name in POLICIES:

@@ -37,7 +37,9 @@ def test_every_rank_among_lines_is_equally_likely(n_lines):
         assert stats.chisquare(counts).pvalue > 1e-4
 
 
-@given(depth=st.floats(0, 1), others=st.lists(st.floats(0, 0.999), min_size=1, max_size=5), n_lines=st.integers(0, 30))
+@given(
+    depth=st.floats(0, 1), others=st.lists(st.floats(0, 0.999), min_size=1, max_size=5), n_lines=st.integers(0, 30)
+)
 def test_the_others_stay_among_the_lines_wherever_the_asked_one_is(depth, others, n_lines):
     at = {c.index: lines for lines, c in among_lines(cuts(depth, others), 0, n_lines)}
     start = {c.index: lines for lines, c in among_lines(cuts(0.0, others), 0, n_lines)}
@@ -66,7 +68,9 @@ def test_the_string_that_is_asked_for_is_as_free_as_the_others(tokenizer):
     firsts = []
     for i in range(400):
         run = {str(n): n * 10 for n in range(10, 100)}  # the larger, the freer
-        made = draw_strings(StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 0, 5000, "value")
+        made = draw_strings(
+            StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 0, 5000, "value"
+        )
         firsts.append(sorted(made).index(made[0]))
     assert stats.chisquare(np.bincount(firsts, minlength=3)).pvalue > 1e-4
 
@@ -76,8 +80,13 @@ def test_needles_with_nothing_between_them_are_no_likelier_asked(materials):
     for length in (96, 160):
         touching, hits = 0, 0.0
         for i in range(1200):
-            e = niah.episode(Factors(Formats("corpus", "words", "numbers"), length, Stream("depth", i).uniform(1)[0], i))
-            near = [any(abs(a - d) <= 2 or abs(b - c) <= 2 for c, d in e.needles if (c, d) != (a, b)) for a, b in e.needles]
+            e = niah.episode(
+                Factors(Formats("corpus", "words", "numbers"), length, Stream("depth", i).uniform(1)[0], i)
+            )
+            near = [
+                any(abs(a - d) <= 2 or abs(b - c) <= 2 for c, d in e.needles if (c, d) != (a, b))
+                for a, b in e.needles
+            ]
             touching += any(near)
             mine = [n for n, (a, b) in zip(near, e.needles, strict=True) if a <= e.queries[0].needle < b]
             hits += sum(mine) / sum(near) if any(near) else 0.0

@@ -27,7 +27,12 @@ def content(text: str) -> set[str]:
 
 def related(question: str, needle: str) -> set[tuple[str, str]]:
     """Content words that are equal, or begin alike."""
-    return {(a, b) for a in content(question) for b in content(needle) if a == b or (len(a) >= STEM and a[:STEM] == b[:STEM])}
+    return {
+        (a, b)
+        for a in content(question)
+        for b in content(needle)
+        if a == b or (len(a) >= STEM and a[:STEM] == b[:STEM])
+    }
 
 
 def fact_in(needle: str) -> tuple[str, str, str]:
@@ -120,7 +125,9 @@ def test_length_and_depth_change_nothing_else_and_the_needle_stands_where_it_sho
     task = made(Semantic, materials)
     for index in range(20):
         made_ones = [
-            task.episode(Factors(PLAIN, length, depth, index)) for length in (200, 1000, 5000) for depth in (0.0, 0.5, 1.0)
+            task.episode(Factors(PLAIN, length, depth, index))
+            for length in (200, 1000, 5000)
+            for depth in (0.0, 0.5, 1.0)
         ]
         assert len({(e.queries[0].key, e.queries[0].answer) for e in made_ones}) == 1
         for e, depth in zip(made_ones, [0.0, 0.5, 1.0] * 3, strict=True):
@@ -156,5 +163,7 @@ def test_what_cannot_be_built_is_one_clear_line(materials, tokenizer):
     with pytest.raises(ConfigError, match=r"^formats\.value: given 'words'; allowed: -"):
         made(Semantic, materials).episode(Factors(replace(PLAIN, value="words"), 400, 0.5, 0))
     crowded = TokenStream.from_text("corpus", " and ".join(["", *read_words("names"), "so on"]) * 3, tokenizer)
-    with pytest.raises(EpisodeError, match=r"^formats\.haystack: given '4 of \d+ names'; allowed: fewer needles or another"):
+    with pytest.raises(
+        EpisodeError, match=r"^formats\.haystack: given '4 of \d+ names'; allowed: fewer needles or another"
+    ):
         Semantic(Semantic.Config(), Materials(tokenizer, crowded)).episode(Factors(PLAIN, 400, 0.5, 0))

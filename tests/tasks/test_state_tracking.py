@@ -125,4 +125,6 @@ def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.steps: given 0; allowed: >= 1 or null$"):
         made(StateTracking, materials, steps=0)
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'corpus'; allowed: -"):
-        made(StateTracking, materials).episode(replace(Factors(PLAIN, 300, 0.5, 0), formats=Formats("corpus", "-", "-")))
+        made(StateTracking, materials).episode(
+            replace(Factors(PLAIN, 300, 0.5, 0), formats=Formats("corpus", "-", "-"))
+        )

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.vt import VT
-from tests.tasks.sound import TOKENIZERS, check_chance, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
+from tests.tasks.sound import (
+    TOKENIZERS,
+    check_chance,
+    check_no_giveaway,
+    check_shortest,
+    check_sound,
+    made,
+    of_tokenizer,
+)
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN = Formats("noise", "words", "numbers")
@@ -46,7 +54,9 @@ def solved(found, name):
     index=st.integers(0, 500),
     control=st.sampled_from(VT.axes.controls),
 )
-def test_sound_and_solved_by_following_the_chain(materials, which, config, haystack, key, value, length, depth, index, control):
+def test_sound_and_solved_by_following_the_chain(
+    materials, which, config, haystack, key, value, length, depth, index, control
+):
     m = of_tokenizer(materials, which)
     task = made(VT, m, **config)
     try:
@@ -77,10 +87,14 @@ def test_a_chain_stands_in_the_order_of_its_hops_from_the_depth_asked_for_on(mat
         for depth in (0.0, 0.2, 0.5, 0.8):
             for index in range(15):
                 e = task.episode(Factors(PLAIN, length, depth, index))
-                solved(statements(tok, e), e.queries[0].key)  # raises KeyError where a variable is used before it is known
+                solved(
+                    statements(tok, e), e.queries[0].key
+                )  # raises KeyError where a variable is used before it is known
                 # where later statements are crowded out by the end, the chain begins before its depth by their tokens at most
                 begun = e.queries[0].start
-                tokens = sum(stop - start for start, stop in e.needles if start >= round(e.realised_depth * 0.9 * begun))
+                tokens = sum(
+                    stop - start for start, stop in e.needles if start >= round(e.realised_depth * 0.9 * begun)
+                )
                 assert abs(e.realised_depth - depth) * length <= tokens, (length, depth, index)
                 assert e.needles[0][0] >= 1
     last = task.episode(Factors(PLAIN, 600, 1.0, 0))

@@ -38,7 +38,9 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
     want = made.new_state(4)
     for back in (2, 1):
         _, want = made.hidden(given["tokens"].roll(back, 0), state=want)
-        want = type(want)(tuple(w if w.recurrent else n for w, n in zip(want.layers, made.new_state(4).layers, strict=True)), 0)
+        want = type(want)(
+            tuple(w if w.recurrent else n for w, n in zip(want.layers, made.new_state(4).layers, strict=True)), 0
+        )
     for got, layer in zip(state.layers, want.layers, strict=True):
         for name in layer.recurrent:
             torch.testing.assert_close(getattr(got, name), getattr(layer, name), rtol=1e-12, atol=1e-14)
@@ -97,7 +99,12 @@ def test_no_row_begins_with_a_state_that_has_read_it(rows):
     for chain in range(1, 2 * rows):
         passed = initial_state_of({"type": "passed", "chain": chain}, made)
         given, told = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
-        train = {"context_length": 12, "accumulate": 2, "batch_tokens": 12 * 2 * rows, "initial_state": {"type": "passed"}}
+        train = {
+            "context_length": 12,
+            "accumulate": 2,
+            "batch_tokens": 12 * 2 * rows,
+            "initial_state": {"type": "passed"},
+        }
         train["initial_state"]["chain"] = chain
         if chain >= rows:
             with pytest.raises(ConfigError, match=told):
@@ -149,7 +156,9 @@ def prepared_mixture(data_settings, tmp_path):
     config = make_plan(load([str(write_config(tmp_path, data_settings))], [])).runs[0].config
     data = prepare(config.data)
     train = config.train
-    return Mixture(config.data, data, context_length=train.context_length, rows=8, steps=24, parts=1, seed=0, preceding=2), data
+    return Mixture(
+        config.data, data, context_length=train.context_length, rows=8, steps=24, parts=1, seed=0, preceding=2
+    ), data
 
 
 def test_a_study_can_start_from_one_of_its_own_runs(tmp_path, data_settings, capsys):

@@ -11,7 +11,14 @@ from tests.conftest import ROOT
 from tests.tiny import write_config
 
 GRID = {"arch": {"hybrid": {"model": {"layout": "attention+mlp, mamba2"}}}}
-SHORT = {"context_length": 64, "tokens": 64 * 4 * 8, "batch_tokens": 256, "threads": 1, "log_every": 1, "accelerator": "cpu"}
+SHORT = {
+    "context_length": 64,
+    "tokens": 64 * 4 * 8,
+    "batch_tokens": 256,
+    "threads": 1,
+    "log_every": 1,
+    "accelerator": "cpu",
+}
 
 
 def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
@@ -24,14 +31,21 @@ def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
     assert train_main([str(folders["one"]), "train.accumulate=2"]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
     done = subprocess.run(
-        [*launch, str(folders["two"]), "train.devices=2"], capture_output=True, text=True, cwd=ROOT, timeout=240, check=False
+        [*launch, str(folders["two"]), "train.devices=2"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     runs = {name: tmp_path / name / "runs" / "tiny" / "hybrid" for name in folders}
     status = {name: read_json(run / "status.json") for name, run in runs.items()}
     assert status["one"]["data_digest"] == status["two"]["data_digest"]
     assert status["two"]["tokens"] == 64 * 4 * 8
-    weights = {name: load_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors") for name, run in runs.items()}
+    weights = {
+        name: load_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors") for name, run in runs.items()
+    }
     worst = max(float((weights["one"][k] - weights["two"][k]).abs().max()) for k in weights["one"])
     assert worst == 0, "halving is exact in binary"
     assert done.stdout.count("trained:") == 1, "one process speaks"

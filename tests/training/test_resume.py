@@ -95,7 +95,9 @@ def sabotage(checkpoint, kind):
 
 
 @pytest.mark.parametrize("kind", ["bit", "truncated", "missing", "no manifest"])
-def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, data_settings, uninterrupted, kind):
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(
+    tmp_path, data_settings, uninterrupted, kind
+):
     config = fresh(tmp_path, data_settings)
     process = start("train_main", [str(config)], tmp_path / "log")
     process.join(60)
@@ -124,7 +126,11 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path, data_sett
     config = fresh(tmp_path, data_settings)
     assert train_main([str(config)]) == 0
     capsys.readouterr()
-    for change, key in (("train.lr=0.02", "train.lr"), ("seed=1", "seed"), ("data.answer_weight=2", "data.answer_weight")):
+    for change, key in (
+        ("train.lr=0.02", "train.lr"),
+        ("seed=1", "seed"),
+        ("data.answer_weight=2", "data.answer_weight"),
+    ):
         assert train_main([str(config), change]) == 2
         assert f"error: {key}: given" in capsys.readouterr().err
     assert train_main([str(config), "train.log_every=5"]) == 0, "what changes no result may change"
@@ -184,7 +190,9 @@ def test_a_resumed_run_changes_its_encodings_at_the_same_step(tmp_path, data_set
         folder.mkdir()
         config = write_config(folder, data_settings, grid=GRID, match={"budget": None}, model=MODEL, train=switch)
         if growth:
-            assert killed_until_done("train_main", [str(config)], folder / "log", folder / "runs" / RUN / "metrics.csv", growth)
+            assert killed_until_done(
+                "train_main", [str(config)], folder / "log", folder / "runs" / RUN / "metrics.csv", growth
+            )
         else:
             assert train_main([str(config)]) == 0
         found[name] = outcome(folder)

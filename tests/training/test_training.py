@@ -21,14 +21,23 @@ SIZES = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 16, "vocab_si
 
 
 def train_config(**given):
-    base = {"context_length": 32, "tokens": 32 * 8 * 10, "batch_tokens": 32 * 8, "lr": 0.01, "log_every": 1, "threads": 1}
+    base = {
+        "context_length": 32,
+        "tokens": 32 * 8 * 10,
+        "batch_tokens": 32 * 8,
+        "lr": 0.01,
+        "log_every": 1,
+        "threads": 1,
+    }
     return build(TrainConfig, {**base, **given}, "train")
 
 
 def make(prepared, data_settings, **given):
     config = train_config(**given)
     data = build(DataConfig, data_settings, "data")
-    mixture = Mixture(data, prepared, context_length=32, rows=config.rows, steps=config.steps, parts=config.accumulate, seed=0)
+    mixture = Mixture(
+        data, prepared, context_length=32, rows=config.rows, steps=config.steps, parts=config.accumulate, seed=0
+    )
     return config, mixture, LanguageModel(build(ModelConfig, SIZES, "model"))
 
 
@@ -168,7 +177,9 @@ def test_a_full_disk_keeps_training_and_the_old_checkpoint(prepared, data_settin
     assert done.progress.step == 10
     assert caplog.text.count("checkpoint not written") == 2
     assert latest(tmp_path / "checkpoints").name == "step-00000010"
-    monkeypatch.setattr(module, "save_checkpoint", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        module, "save_checkpoint", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     config, mixture, model = make(prepared, data_settings, checkpoint_every=32 * 8)
     with pytest.raises(OSError, match="No space"):
         fit(config, model, mixture, tmp_path / "full", seed=0, config_yaml="")

@@ -41,7 +41,12 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     for dtype in (torch.float64, torch.float32):
         for found in compare(dtype):
             oracle = f"{package} {version(package)}" if package else "its equation"
-            row = {"encoding or method": found.name, "oracle": oracle, "compared": found.what, "dtype": str(dtype).split(".")[1]}
+            row = {
+                "encoding or method": found.name,
+                "oracle": oracle,
+                "compared": found.what,
+                "dtype": str(dtype).split(".")[1],
+            }
             rows.append({**row, "max abs difference": found.difference, "tolerance": found.tolerance})
     return rows
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from lcprobe.choices import build, choose
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 from validation.oracles.encodings import Given
 
 DOUBLE, SINGLE = 1e-12, 1e-5
@@ -72,18 +72,18 @@ def drawn(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
 def outputs(e: PositionalEncoding, inputs: list[Tensor], window: int | None = None) -> Tensor:
     """What a layer makes of queries, keys, values and x; of absolute encodings, what they make of x."""
     q, k, v, x = inputs
-    where = Where(torch.arange(x.shape[1]), length=x.shape[1])
+    where = TokenContext(torch.arange(x.shape[1]), length=x.shape[1])
     if e.family == "absolute":
         return e.on_embedding(x, where)
-    if e.stream is None:
+    if e.carry_name is None:
         terms = e.token_terms(x, where, None)
         if not e.caches_raw_keys:
             q, k = e.on_qk(q, k, where, terms)
         return e.attend(q, Keys(k, v, where.positions, where, terms, window=window))[0]
-    out, stream = q, None
-    for _ in range(2):  # the second layer reads what the first handed on
-        keys = Keys(k, v, where.positions, where, e.read(x, where, stream), window=window)
-        out, stream = e.handed(e.attend(q, keys)[0], keys)
+    out, carry = q, None
+    for _ in range(2):  # the second layer reads what the first wrote
+        keys = Keys(k, v, where.positions, where, e.read_carry(x, where, carry), window=window)
+        out, carry = e.write_carry(e.attend(q, keys)[0], keys)
     return out
 
 
@@ -114,13 +114,20 @@ def under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str
         "positional": {"type": positional},
     }
     mixers = {"attention": attention, "mamba2": {"head_dim": 8, "d_state": 4, "chunk_size": 8}}
-    sizes = {"layout": layout, "d_model": SHAPE.d_model, "d_ff": 16, "vocab_size": 32, "mixers": mixers, "initializer_range": 0.5}
+    sizes = {
+        "layout": layout,
+        "d_model": SHAPE.d_model,
+        "d_ff": 16,
+        "vocab_size": 32,
+        "mixers": mixers,
+        "initializer_range": 0.5,
+    }
     model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(2).to(dtype).eval().requires_grad_(False)
 
     def text(n: int, length: int, seed: int) -> Tensor:
         return torch.randint(32, (n, length), generator=torch.Generator().manual_seed(seed))
 
-    model = extended(model, choice.made_by(choice.config), Around(CONTEXT, FACTOR, text))
+    model = extended(model, choice.made_by(choice.config), ExtensionContext(CONTEXT, FACTOR, text))
     return model.blocks[0].mixer, choice.config
 
 

@@ -104,7 +104,9 @@ def xpos(g: Given) -> Tensor:
 def fope(g: Given) -> Tensor:
     theta = series(g.c.base, g.q.shape[3])
     kept = theta[2 * math.pi / theta <= g.length]
-    mixed = torch.zeros(len(g.at), len(theta), dtype=torch.complex128) + 1  # pairs without a frequency stay as they are
+    mixed = (
+        torch.zeros(len(g.at), len(theta), dtype=torch.complex128) + 1
+    )  # pairs without a frequency stay as they are
     for pair in range(len(kept)):
         cos, sin = (g.p[name][:, pair] / g.p[name][:, pair].sum() for name in ("cos_mix", "sin_mix"))
         angle = g.at[:, None] * kept
@@ -214,7 +216,9 @@ def directions(g: Given) -> tuple[Tensor, Tensor]:
     padded = F.pad(g.x @ g.p["down"].T @ g.p["up"].T, (0, 0, taps - 1, 0))
     w = F.silu(sum((padded[:, t : t + n] * g.p["conv_weight"][:, t] for t in range(taps)), torch.zeros(())))
     w = w.unflatten(-1, (-1, g.q.shape[3]))
-    return w / (w.square().sum(-1, keepdim=True) + 1e-6).sqrt(), 2 * torch.sigmoid(g.x @ g.p["beta_weight"].T + g.p["beta_bias"])
+    return w / (w.square().sum(-1, keepdim=True) + 1e-6).sqrt(), 2 * torch.sigmoid(
+        g.x @ g.p["beta_weight"].T + g.p["beta_bias"]
+    )
 
 
 def path(g: Given) -> Tensor:
@@ -248,7 +252,10 @@ def tape(g: Given) -> Tensor:
         e = e + torch.einsum("hw,biwm->bihm", g.p["down"].to(e.dtype), hidden)
         scores = torch.einsum("bihm,bjhm->bhij", paired(g.q, pairs) * e, (paired(g.k, pairs) * e).conj()).real + plain
         weights = (scores * g.q.shape[3] ** -0.5).masked_fill(~g.seen, -math.inf).softmax(-1)
-        out, a = torch.einsum("bhij,bjhd->bihd", weights, g.v), torch.einsum("bhij,bjhm->bihm", weights.to(e.dtype), e)
+        out, a = (
+            torch.einsum("bhij,bjhd->bihd", weights, g.v),
+            torch.einsum("bhij,bjhm->bihm", weights.to(e.dtype), e),
+        )
     return out
 
 

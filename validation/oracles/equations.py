@@ -8,12 +8,34 @@ import torch
 
 from lcprobe.choices import choose
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.rotary import Scaled
+from lcprobe.models.extend.rotary import RescaledFrequencies
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.token_context import Where
-from validation.oracles.cases import CONTEXT, DOUBLE, FACTOR, SHAPE, Found, N, drawn, given, label, made, near, outputs, under
+from lcprobe.models.token_context import TokenContext
+from validation.oracles.cases import (
+    CONTEXT,
+    DOUBLE,
+    FACTOR,
+    SHAPE,
+    Found,
+    N,
+    drawn,
+    given,
+    label,
+    made,
+    near,
+    outputs,
+    under,
+)
 from validation.oracles.encodings import FORMULAS
-from validation.oracles.extensions import FREQUENCIES, PAIRS, RECURRENT, SHARPER, attention, on_cos_and_sin, recurrence
+from validation.oracles.extensions import (
+    FREQUENCIES,
+    PAIRS,
+    RECURRENT,
+    SHARPER,
+    attention,
+    on_cos_and_sin,
+    recurrence,
+)
 
 KINDS: list[dict[str, Any]] = [
     *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),
@@ -90,7 +112,7 @@ def recurrent(dtype: torch.dtype) -> Iterator[Found]:
         least = getattr(layer.scan, "threshold", torch.zeros(())).double()
         changes = RECURRENT[kind["type"]](config)
         want = recurrence(parameters, layer.config, x.double(), **changes, least=least)
-        yield Found(label(kind), "outputs", layer(x, Where(torch.arange(30)))[0], want, near(dtype))
+        yield Found(label(kind), "outputs", layer(x, TokenContext(torch.arange(30)))[0], want, near(dtype))
 
 
 def frequencies(dtype: torch.dtype) -> Iterator[Found]:
@@ -104,7 +126,9 @@ def frequencies(dtype: torch.dtype) -> Iterator[Found]:
             continue
         wide = {"long": [1 + i / 8 for i in range(32)]} if name == "longrope" else {}
         choice = choose(EXTENSIONS, {**kind, **wide}, "pe.extend")
-        theta, scale = Scaled(choice.made_by, choice.config, length, FACTOR)(e.frequencies(torch.device("cpu")), n)
+        theta, scale = RescaledFrequencies(choice.made_by, choice.config, length, FACTOR)(
+            e.frequencies(torch.device("cpu")), n
+        )
         g = given(e, empty, config=choice.config, length=length)
         ours, want = (theta, scale), (FREQUENCIES[name](g, FACTOR), on_cos_and_sin(name, g, FACTOR))
         both = [torch.cat([t, torch.tensor([factor], dtype=torch.float64)]) for t, factor in (ours, want)]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lcprobe.choices import choose
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.rotary import Scaled
+from lcprobe.models.extend.rotary import RescaledFrequencies
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.alibi import slopes
 from lcprobe.models.positional.t5 import bucket
@@ -65,7 +65,9 @@ def x_transformers(dtype: torch.dtype) -> Iterator[Found]:
 
     def rotary(**settings: Any) -> Tensor:
         freqs, fade = peer.RotaryEmbedding(d, **settings).to(dtype).forward_from_seq_len(N)
-        turned_q, turned_k = (peer.apply_rotary_pos_emb(interleaved(t), freqs, s) for t, s in ((q, fade), (k, fade**-1)))
+        turned_q, turned_k = (
+            peer.apply_rotary_pos_emb(interleaved(t), freqs, s) for t, s in ((q, fade), (k, fade**-1))
+        )
         return attention(turned_q, turned_k)
 
     yield Found("rope", "outputs", outputs(made({"type": "rope"}, dtype), inputs), rotary(), SINGLE)
@@ -81,7 +83,9 @@ def x_transformers(dtype: torch.dtype) -> Iterator[Found]:
     yield Found("pope", "outputs", outputs(e, inputs), theirs, SINGLE)
 
     bias = peer.AlibiPositionalBias(SHAPE.n_heads).to(dtype)(N, N)
-    yield Found("alibi", "outputs", outputs(made({"type": "alibi"}, dtype), inputs), attention(q, k, bias), near(dtype))
+    yield Found(
+        "alibi", "outputs", outputs(made({"type": "alibi"}, dtype), inputs), attention(q, k, bias), near(dtype)
+    )
 
     e = made({"type": "t5"}, dtype)
     table = peer.RelativePositionBias(1.0, True, e.config.n_buckets, e.config.max_distance, SHAPE.n_heads).to(dtype)
@@ -99,7 +103,10 @@ def x_transformers(dtype: torch.dtype) -> Iterator[Found]:
     cope.pos_emb.data.copy_(e.embedding)
     yield Found("cope", "outputs", outputs(e, inputs), attention(q, k, cope=cope), near(dtype))
 
-    e, table = made({"type": "learned", "max_length": N}, dtype), peer.AbsolutePositionalEmbedding(SHAPE.d_model, N).to(dtype)
+    e, table = (
+        made({"type": "learned", "max_length": N}, dtype),
+        peer.AbsolutePositionalEmbedding(SHAPE.d_model, N).to(dtype),
+    )
     table.emb.weight.data.copy_(e.rows / table.scale)
     yield Found("learned", "embedding", outputs(e, inputs), inputs[3] + table(inputs[3]), near(dtype))
     e, waves = made({"type": "sinusoidal"}, dtype), peer.ScaledSinusoidalEmbedding(SHAPE.d_model).to(dtype)
@@ -111,9 +118,17 @@ def rotary_embedding_torch(dtype: torch.dtype) -> Iterator[Found]:
     """Its rotations, with xPos, with interpolated positions and with a rescaled base."""
     peer, inputs = import_module("rotary_embedding_torch"), drawn(dtype)
     q, k, v = heads_first(interleaved(inputs[0])), heads_first(interleaved(inputs[1])), heads_first(inputs[2])
-    for name, settings in (("rope", {}), ("pi", {"interpolate_factor": FACTOR}), ("ntk", {"theta_rescale_factor": FACTOR})):
+    for name, settings in (
+        ("rope", {}),
+        ("pi", {"interpolate_factor": FACTOR}),
+        ("ntk", {"theta_rescale_factor": FACTOR}),
+    ):
         rotary = peer.RotaryEmbedding(SHAPE.head_dim, **settings).to(dtype)
-        ours = outputs(made({"type": name}, dtype), inputs) if name in POSITIONAL else method_outputs({"type": name}, dtype)
+        ours = (
+            outputs(made({"type": name}, dtype), inputs)
+            if name in POSITIONAL
+            else method_outputs({"type": name}, dtype)
+        )
         theirs = attended([rotary.rotate_queries_or_keys(t) for t in (q, k)], v)
         yield Found(name, "outputs", ours, theirs, SINGLE)
     xpos = peer.RotaryEmbedding(SHAPE.head_dim, use_xpos=True).to(dtype)
@@ -127,12 +142,16 @@ def pope_pytorch(dtype: torch.dtype) -> Iterator[Found]:
     q, k, v = (heads_first(t) for t in inputs[:3])
     polar = peer.PoPE(SHAPE.head_dim, heads=SHAPE.n_heads).to(dtype)
     polar.bias.data.copy_(e.phase.repeat_interleave(SHAPE.n_heads // SHAPE.n_kv_heads, 0))
-    yield Found("pope", "outputs", outputs(e, inputs), attended(peer.PoPE.apply_pope_to_qk(polar(N), q, k), v), SINGLE)
+    yield Found(
+        "pope", "outputs", outputs(e, inputs), attended(peer.PoPE.apply_pope_to_qk(polar(N), q, k), v), SINGLE
+    )
 
 
 def flash_linear_attention(dtype: torch.dtype) -> Iterator[Found]:
     """Its naive forms; that of FoX and of PaTH reckons in float32."""
-    fox, stick, path = (import_module(f"fla.ops.{name}_attn.naive") for name in ("forgetting", "stickbreaking", "path"))
+    fox, stick, path = (
+        import_module(f"fla.ops.{name}_attn.naive") for name in ("forgetting", "stickbreaking", "path")
+    )
     inputs = drawn(dtype)
     q, k, v, x = inputs
     e = made({"type": "fox"}, dtype)
@@ -162,7 +181,11 @@ def ropes(pairs: int) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
         ({"type": "yarn", "a": 2, "b": 16}, "yarn", {"beta_fast": 16, "beta_slow": 2}),
         ({"type": "llama3"}, "llama3", {"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
         ({"type": "ntk_by_parts", "a": 2, "b": 9}, "llama3", {"low_freq_factor": 2.0, "high_freq_factor": 9.0}),
-        ({"type": "longrope", "long": long, "short": short}, "longrope", {"long_factor": long, "short_factor": short}),
+        (
+            {"type": "longrope", "long": long, "short": short},
+            "longrope",
+            {"long_factor": long, "short_factor": short},
+        ),
     ]
 
 
@@ -177,7 +200,9 @@ def transformers_ropes(dtype: torch.dtype) -> Iterator[Found]:
         cos, sin = rotary(v, torch.arange(N)[None])
         return attended(llama.apply_rotary_pos_emb(q, k, cos, sin), v)
 
-    yield Found("rope (default)", "outputs", outputs(made({"type": "rope"}, dtype), inputs), theirs("default"), SINGLE)
+    yield Found(
+        "rope (default)", "outputs", outputs(made({"type": "rope"}, dtype), inputs), theirs("default"), SINGLE
+    )
     for fraction in (0.25, 0.5, 0.75):
         ours = outputs(made({"type": "prope", "fraction": fraction}, dtype), inputs)
         want = theirs("proportional", partial_rotary_factor=fraction)
@@ -191,7 +216,10 @@ def _llama_config(kind: str, length: int, head_dim: int, base: float = 10000.0, 
     rope, heads, longest = {"rope_type": kind, "rope_theta": base, **more}, SHAPE.n_heads, length
     if kind in ("yarn", "llama3", "longrope"):  # for the others, the longest is the training length
         rope["original_max_position_embeddings"], longest = length, math.ceil(length * more["factor"])
-    make, sizes = import_module("transformers").LlamaConfig, {"hidden_size": heads * head_dim, "num_attention_heads": heads}
+    make, sizes = (
+        import_module("transformers").LlamaConfig,
+        {"hidden_size": heads * head_dim, "num_attention_heads": heads},
+    )
     return make(**sizes, head_dim=head_dim, max_position_embeddings=longest, rope_parameters=rope)
 
 
@@ -203,7 +231,9 @@ def transformers_frequencies(dtype: torch.dtype) -> Iterator[Found]:
         for factor, base in ((f, b) for f in (1.5, 4.0, 32.0) for b in (10000.0, 500000.0)):
             for length in (context // 2, context, 4 * context):
                 choice, e = choose(EXTENSIONS, kind, "pe.extend"), made({"type": "rope", "base": base}, shape=shape)
-                theta, scale = Scaled(choice.made_by, choice.config, context, factor)(e.frequencies(torch.device("cpu")), length)
+                theta, scale = RescaledFrequencies(choice.made_by, choice.config, context, factor)(
+                    e.frequencies(torch.device("cpu")), length
+                )
                 config = _llama_config(name, context, shape.head_dim, base, factor=factor, **more)
                 want, want_scale = utils.ROPE_INIT_FUNCTIONS[name](config, torch.device("cpu"), length)
                 ours.append(torch.cat([theta, torch.tensor([scale], dtype=torch.float64)]))

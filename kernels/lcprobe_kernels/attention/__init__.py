@@ -81,13 +81,15 @@ def attention(
             gqa = q.shape[2] != k.shape[2]
             causal = seen is None and seqlen > 1
             with torch.autocast(q.device.type, enabled=False):
-                o = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa)
+                o = F.scaled_dot_product_attention(
+                    *heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa
+                )
             return o.transpose(1, 2), None
-    wide = torch.promote_types(q.dtype, torch.float32)
-    terms = [None, None] if cumulative is None else [f.to(wide) for f in cumulative]
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
+    terms = [None, None] if cumulative is None else [f.to(acc_dtype) for f in cumulative]
     docs = [None, None] if documents is None else list(documents)
     with torch.autocast(q.device.type, enabled=False):
-        table = None if table is None else table.to(wide)
+        table = None if table is None else table.to(acc_dtype)
         if path_of(NAME, q.device, q.dtype) == "flex":
             from lcprobe_kernels.attention import flex
 
@@ -122,7 +124,9 @@ def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_key
 
 def _module(device: torch.device, dtype: torch.dtype, way: str) -> Any:
     """The module with `forward` or `backward` for tensors like these."""
-    return import_module(f"lcprobe_kernels.attention.triton_{way}") if path_of(NAME, device, dtype) == "triton" else cpu
+    return (
+        import_module(f"lcprobe_kernels.attention.triton_{way}") if path_of(NAME, device, dtype) == "triton" else cpu
+    )
 
 
 @torch.library.custom_op("lcprobe::attention_fwd", mutates_args=())
@@ -144,8 +148,8 @@ def _forward(
 
 @_forward.register_fake
 def _(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
-    wide = torch.promote_types(q.dtype, torch.float32)
-    return q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[:3], dtype=wide)
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
+    return q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(q.shape[:3], dtype=acc_dtype)
 
 
 @torch.library.custom_op("lcprobe::attention_bwd", mutates_args=())
@@ -174,8 +178,8 @@ def _backward(
 
 @_backward.register_fake
 def _(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
-    wide = torch.promote_types(q.dtype, torch.float32)
-    some = lambda t, wanted=True: q.new_empty(0 if t is None or not wanted else t.shape, dtype=wide)  # noqa: E731
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
+    some = lambda t, wanted=True: q.new_empty(0 if t is None or not wanted else t.shape, dtype=acc_dtype)  # noqa: E731
     return (*(t.new_empty(t.shape) for t in (q, k, v)), some(table, wanted_table), some(f_q), some(f_k))
 
 
@@ -202,7 +206,11 @@ refuse_second_derivative(NAME)
 def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) -> tuple[int, int]:
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not isinstance(tensor, Tensor) or tensor.dim() != 4 or not tensor.numel() or tensor.dtype not in FLOATS:
-            given = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            given = (
+                f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+                if isinstance(tensor, Tensor)
+                else type(tensor).__name__
+            )
             raise ArgumentError(f"{NAME}: {name}", given, "floating (batch, tokens, heads, width), none of them 0")
     batch, seqlen, n_heads, d_qk = q.shape
     n_keys, n_kv_heads = k.shape[1:3]
@@ -214,7 +222,9 @@ def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) 
     if table is not None:
         check_tensor(NAME, "table", table)
     if table is not None and (table.dim() != 2 or table.shape[0] != n_heads or not table.is_floating_point()):
-        raise ArgumentError(f"{NAME}: table", f"{table.dtype} of shape {tuple(table.shape)}", f"floating ({n_heads}, distances)")
+        raise ArgumentError(
+            f"{NAME}: table", f"{table.dtype} of shape {tuple(table.shape)}", f"floating ({n_heads}, distances)"
+        )
     for name, pair, tail in (("cumulative", cumulative, (n_heads,)), ("documents", documents, ())):
         if pair is not None and (not isinstance(pair, tuple | list) or len(pair) != 2):
             raise ArgumentError(f"{NAME}: {name}", type(pair).__name__, "a pair: of the queries and of the keys")
@@ -242,4 +252,6 @@ def _check_mask(mask: Mask, seqlen: int, n_keys: int, table: Tensor | None) -> N
     if table is not None:
         farthest = mask.offset + seqlen if mask.high < 0 or mask.sinks else min(mask.high, mask.offset + seqlen)
         if table.shape[1] < min(farthest, mask.offset + seqlen):
-            raise ArgumentError(f"{NAME}: table", f"{table.shape[1]} distances", f">= {farthest}, the farthest key seen")
+            raise ArgumentError(
+                f"{NAME}: table", f"{table.shape[1]} distances", f">= {farthest}, the farthest key seen"
+            )

@@ -13,7 +13,9 @@ from torch.utils.checkpoint import checkpoint
 BLOCK = 1 << 20
 
 
-def blockwise(rows_to_output: Callable[[Tensor], Tensor], seqlen: int, n_keys: int, heads: int, device: torch.device) -> Tensor:
+def blockwise(
+    rows_to_output: Callable[[Tensor], Tensor], seqlen: int, n_keys: int, heads: int, device: torch.device
+) -> Tensor:
     """Outputs of blocks of queries, joined along dimension 1.
 
     rows_to_output: row numbers (n,) int64, ascending -> (batch, n, ...). heads: batch x n_heads, which sets how many rows a

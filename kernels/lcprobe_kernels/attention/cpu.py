@@ -21,12 +21,12 @@ BLOCK = 1 << 20
 def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     """See `lcprobe_kernels.attention._forward`."""
     rule, (batch, seqlen, n_heads, _) = Mask(*mask), q.shape
-    wide = torch.promote_types(q.dtype, torch.float32)
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
     o = q.new_empty(batch, seqlen, n_heads, v.shape[3])
-    lse = q.new_empty(batch, seqlen, n_heads, dtype=wide)
-    keys, values = (t.transpose(1, 2).to(wide) for t in (k, v))
+    lse = q.new_empty(batch, seqlen, n_heads, dtype=acc_dtype)
+    keys, values = (t.transpose(1, 2).to(acc_dtype) for t in (k, v))
     for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
-        scores = _scores(block, _rows(q, block, wide), keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
+        scores = _scores(block, _rows(q, block, acc_dtype), keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
         top = scores.amax(-1, keepdim=True)
         top = torch.where(top == float("-inf"), 0.0, top)
         scores.sub_(top).exp_()
@@ -41,27 +41,29 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
 def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
     """See `lcprobe_kernels.attention._backward`."""
     rule, (batch, seqlen, n_heads, d_qk) = Mask(*mask), q.shape
-    wide = torch.promote_types(q.dtype, torch.float32)
-    keys, values = (t.transpose(1, 2).to(wide) for t in (k, v))
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
+    keys, values = (t.transpose(1, 2).to(acc_dtype) for t in (k, v))
     dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    dk, dv = (torch.zeros(t.shape, dtype=wide, device=q.device) for t in (keys, values))
+    dk, dv = (torch.zeros(t.shape, dtype=acc_dtype, device=q.device) for t in (keys, values))
     shapes = [0 if t is None else t.shape for t in (table if wanted_table else None, f_q, f_k)]
-    dtable, df_q, df_k = (torch.zeros(shape, dtype=wide, device=q.device) for shape in shapes)
-    inner = (do.to(wide) * o.to(wide)).sum(-1)
-    inner = inner if dlse is None else inner - dlse.to(wide)
+    dtable, df_q, df_k = (torch.zeros(shape, dtype=acc_dtype, device=q.device) for shape in shapes)
+    inner = (do.to(acc_dtype) * o.to(acc_dtype)).sum(-1)
+    inner = inner if dlse is None else inner - dlse.to(acc_dtype)
     for block in _blocks(rule, batch * n_heads, seqlen, k.shape[1]):
-        rows = _rows(q, block, wide)
+        rows = _rows(q, block, acc_dtype)
         p = _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule)
-        log_total = _rows(lse[..., None], block, wide)
+        log_total = _rows(lse[..., None], block, acc_dtype)
         p.sub_(torch.where(log_total == float("-inf"), float("inf"), log_total)).exp_()
-        back = _rows(do, block, wide)
+        back = _rows(do, block, acc_dtype)
         shape = (batch, keys.shape[1], -1, v.shape[3])
         at, grouped = block.keys, _grouped(p, keys.shape[1])
         dv[:, :, at] += grouped.transpose(2, 3) @ back.reshape(shape)
         ds = (back.reshape(shape) @ values[:, :, at].transpose(2, 3)).view(p.shape)
-        ds = ds.sub_(_rows(inner[..., None], block, wide)).mul_(p)
+        ds = ds.sub_(_rows(inner[..., None], block, acc_dtype)).mul_(p)
         grouped = _grouped(ds, keys.shape[1])
-        dq[:, block.rows] = (grouped @ keys[:, :, at]).view(rows.shape).mul_(scale).flip(2).transpose(1, 2).to(dq.dtype)
+        dq[:, block.rows] = (
+            (grouped @ keys[:, :, at]).view(rows.shape).mul_(scale).flip(2).transpose(1, 2).to(dq.dtype)
+        )
         dk[:, :, at] += (grouped.transpose(2, 3) @ rows.reshape(batch, keys.shape[1], -1, d_qk)).mul_(scale)
         if f_q is not None:
             df_q[:, block.rows] = ds.sum(-1).flip(2).transpose(1, 2)
@@ -97,9 +99,9 @@ def _blocks(rule: Mask, heads: int, seqlen: int, n_keys: int) -> Iterator[_Block
         yield _Block(slice(first, last + 1), slice(low, high), last + rule.offset - low)
 
 
-def _rows(t: Tensor, block: _Block, wide: torch.dtype) -> Tensor:
+def _rows(t: Tensor, block: _Block, acc_dtype: torch.dtype) -> Tensor:
     """A block's rows of (batch, seqlen, n_heads, d), last row first: (batch, n_heads, rows, d)."""
-    return t[:, block.rows].flip(1).transpose(1, 2).to(wide)
+    return t[:, block.rows].flip(1).transpose(1, 2).to(acc_dtype)
 
 
 def _grouped(scores: Tensor, n_kv_heads: int) -> Tensor:
@@ -112,7 +114,9 @@ def _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule) -> 
     batch, n_heads, n_rows, d = rows.shape
     picked = keys[:, :, block.keys]
     n_keys, device = picked.shape[2], rows.device
-    scores = (rows.mul(scale).reshape(batch, keys.shape[1], -1, d) @ picked.transpose(2, 3)).view(batch, n_heads, n_rows, n_keys)
+    scores = (rows.mul(scale).reshape(batch, keys.shape[1], -1, d) @ picked.transpose(2, 3)).view(
+        batch, n_heads, n_rows, n_keys
+    )
     if f_q is not None:
         scores.add_(_rows(f_q[..., None], block, scores.dtype))
         scores.sub_(f_k[:, block.keys].transpose(1, 2)[:, :, None].to(scores.dtype))
@@ -144,7 +148,9 @@ def _add_diagonals(dtable: Tensor, ds: Tensor, distance: int) -> None:
     padded = ds.new_zeros(n_heads, n_rows, width)
     padded[:, :, :n_keys] = ds
     sums = padded.view(n_heads, -1)[:, : n_rows * (width - 1)].view(n_heads, n_rows, width - 1).sum(1)
-    sums = sums[:, : max(0, min(distance + 1, width - 1))].flip(1)  # places up to the query itself; the future has no distance
+    sums = sums[:, : max(0, min(distance + 1, width - 1))].flip(
+        1
+    )  # places up to the query itself; the future has no distance
     low = distance + 1 - sums.shape[1]
     size = min(sums.shape[1], dtable.shape[1] - low)
     if size > 0:

@@ -29,7 +29,9 @@ def run(
 
     given = [q, k, v, table, *(cumulative or ())]
     if q.device.type == "cpu" and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        raise ArgumentError("kernels.backend", "flex, with gradients on a CPU", "torch or triton: FlexAttention has none there")
+        raise ArgumentError(
+            "kernels.backend", "flex, with gradients on a CPU", "torch or triton: FlexAttention has none there"
+        )
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         if table is not None:

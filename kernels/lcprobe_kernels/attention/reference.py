@@ -57,9 +57,13 @@ def reference(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """See `lcprobe_kernels.attention.attention`; o and lse, in the widest of the arguments' dtypes and float32."""
-    wide = torch.promote_types(q.dtype, torch.float32)
+    acc_dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[2] // k.shape[2]
-    q, k, v = q.to(wide), k.to(wide).repeat_interleave(group, 2), v.to(wide).repeat_interleave(group, 2)
+    q, k, v = (
+        q.to(acc_dtype),
+        k.to(acc_dtype).repeat_interleave(group, 2),
+        v.to(acc_dtype).repeat_interleave(group, 2),
+    )
     scores = torch.einsum("bihd,bjhd->bhij", q, k) * scale
     rows = torch.arange(q.shape[1], device=q.device)
     keys = torch.arange(k.shape[1], device=q.device)
@@ -68,9 +72,9 @@ def reference(
         seen = seen & (documents[0][:, :, None] == documents[1][:, None, :])[:, None]
     if table is not None:
         distance = (rows[:, None] + mask.offset - keys).clamp(0, table.shape[1] - 1)
-        scores = scores + table[:, distance].to(wide)
+        scores = scores + table[:, distance].to(acc_dtype)
     if cumulative is not None:
-        f_q, f_k = (f.to(wide).transpose(1, 2) for f in cumulative)
+        f_q, f_k = (f.to(acc_dtype).transpose(1, 2) for f in cumulative)
         scores = scores + f_q[:, :, :, None] - f_k[:, :, None, :]
     return weighted(scores, seen, v)
 

@@ -171,7 +171,9 @@ def _dkv_kernel(
             qs = rows_of(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
             dos = rows_of(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
             s = dot(ks, tl.trans(qs), INTERPRET, EXACT)
-            s = biased(s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
+            s = biased(
+                s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET
+            )
             weights = tl.exp2(s - norm)
             ds = weights * (dot(vs, tl.trans(dos), INTERPRET, EXACT) - less)
             full = all_seen(
@@ -246,8 +248,12 @@ def _dtable_kernel(
             qs = rows_of(q + row * q_b + head * q_h + wide * q_l, m, seqlen - first, q_l, c, DK, BK)
             dos = rows_of(do + row * d_b + head * d_h + wide * d_l, m, seqlen - first, d_l, e, DV, BV)
             at = inside[:, None]
-            ks = tl.load(k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :], mask=at & (c < DK)[None, :], other=0.0)
-            vs = tl.load(v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :], mask=at & (e < DV)[None, :], other=0.0)
+            ks = tl.load(
+                k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :], mask=at & (c < DK)[None, :], other=0.0
+            )
+            vs = tl.load(
+                v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :], mask=at & (e < DV)[None, :], other=0.0
+            )
             s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
             s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
             ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
@@ -289,7 +295,9 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     if wanted_table:
         dtable = torch.zeros_like(table, dtype=torch.float32, memory_format=torch.contiguous_format)
         sizes, flags = tile_sizes(q, k, v, TABLE_TILES, 1 << 30)
-        _dtable(dtable, (q, k, v, *tensors, do, lse2, delta), [*numbers, *strides, batch], mask, switches | sizes | flags)
+        _dtable(
+            dtable, (q, k, v, *tensors, do, lse2, delta), [*numbers, *strides, batch], mask, switches | sizes | flags
+        )
     return dq, dk, dv, dtable, df_q, df_k
 
 

@@ -76,7 +76,9 @@ def biased(
         if INTERPRET:
             s += tl.load(at)
         else:
-            s += tl.inline_asm_elementwise("ld.global.nc.b32 $0, [$1];", "=r,l", [at], dtype=tl.float32, is_pure=True, pack=1)
+            s += tl.inline_asm_elementwise(
+                "ld.global.nc.b32 $0, [$1];", "=r,l", [at], dtype=tl.float32, is_pure=True, pack=1
+            )
     if HAS_GATES:
         s += (f_q - f_k) * _E
     return s
@@ -170,7 +172,9 @@ def _forward_kernel(
     nothing = total == 0.0
     out = out / tl.where(nothing, 1.0, total)[:, None]
     at = (row * seqlen + i) * H + head
-    tl.store(lse + at, tl.where(nothing, float("-inf"), (best + tl.log2(tl.where(nothing, 1.0, total))) / _E), mask=live)
+    tl.store(
+        lse + at, tl.where(nothing, float("-inf"), (best + tl.log2(tl.where(nothing, 1.0, total))) / _E), mask=live
+    )
     tl.store(o + at[:, None] * DV + e[None, :], out, mask=live[:, None] & (e < DV)[None, :])
 
 

@@ -53,8 +53,8 @@ def causal_conv1d(
     """
     starts = chosen_starts(NAME, x, starts, cu_seqlens, initial_state)
     _check(x, weight, bias, initial_state, starts, (("silu", silu), ("return_state", return_state)))
-    wide = torch.promote_types(x.dtype, torch.float32)
-    weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
+    acc_dtype = torch.promote_types(x.dtype, torch.float32)
+    weight, bias = weight.to(acc_dtype), None if bias is None else bias.to(acc_dtype)
     before = None if initial_state is None else initial_state.to(x.dtype)
     if x.shape[1] == 1 and before is not None and _path(x, weight) == "torch":
         if starts is not None:

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
     """One token. x: (batch, channels); state: (batch, width - 1, channels) -> y like x, and the new state."""
     window = torch.cat([state, x[:, None]], dim=1)
-    wide = torch.promote_types(x.dtype, weight.dtype)
-    y = (window.to(wide) * weight.T).sum(1)
+    acc_dtype = torch.promote_types(x.dtype, weight.dtype)
+    y = (window.to(acc_dtype) * weight.T).sum(1)
     y = y if bias is None else y + bias
     return (F.silu(y) if silu else y).to(x.dtype), window[:, 1:].clone()
 

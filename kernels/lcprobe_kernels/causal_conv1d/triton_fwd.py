@@ -33,7 +33,9 @@ def _forward_kernel(
         if HAS_STARTS:
             seen = seen & (own == tl.load(documents + row * seqlen + t - back, mask=seen, other=-2))
         read = tl.load(
-            x + row * x_b + first * x_l + (i - back)[:, None] * x_l + c[None, :], mask=seen[:, None] & there[None, :], other=0.0
+            x + row * x_b + first * x_l + (i - back)[:, None] * x_l + c[None, :],
+            mask=seen[:, None] & there[None, :],
+            other=0.0,
         ).to(tl.float32)
         if HAS_INITIAL and back > 0:
             before = (t < back) & live & (own == 0)

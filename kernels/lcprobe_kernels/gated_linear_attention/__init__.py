@@ -112,13 +112,24 @@ def gated_linear_attention_step(
             raise ArgumentError(f"{NAME}_step: {name}", f"shape {tuple(x.shape)}", "(batch, n_heads, d)")
     rows = {name: None if x is None else x[:, None] for name, x in given.items()}
     _check(
-        q[:, None], k[:, None], v[:, None], log_decay[:, None], bonus, rows["beta"], rows["a"], rows["b"], scale, state, None, 1
+        q[:, None],
+        k[:, None],
+        v[:, None],
+        log_decay[:, None],
+        bonus,
+        rows["beta"],
+        rows["a"],
+        rows["b"],
+        scale,
+        state,
+        None,
+        1,
     )
-    wide = torch.promote_types(torch.promote_types(v.dtype, state.dtype), torch.float32)
+    acc_dtype = torch.promote_types(torch.promote_types(v.dtype, state.dtype), torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        q = q.to(wide) * (q.shape[2] ** -0.5 if scale is None else scale)
-        extra = {name: None if x is None else x.to(wide) for name, x in (given | {"bonus": bonus}).items()}
-        o, state = step(q, k.to(wide), v.to(wide), log_decay.to(wide), state.to(wide), **extra)
+        q = q.to(acc_dtype) * (q.shape[2] ** -0.5 if scale is None else scale)
+        extra = {name: None if x is None else x.to(acc_dtype) for name, x in (given | {"bonus": bonus}).items()}
+        o, state = step(q, k.to(acc_dtype), v.to(acc_dtype), log_decay.to(acc_dtype), state.to(acc_dtype), **extra)
     return o.to(v.dtype), state
 
 
@@ -134,39 +145,41 @@ def path(device: torch.device, dtype: torch.dtype) -> str:
 
 def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
     """Decoding: plain products, without chunks to set up."""
-    wide = torch.promote_types(v.dtype, torch.float32)
+    acc_dtype = torch.promote_types(v.dtype, torch.float32)
     if initial_state is None:
         initial_state = v.new_zeros(q.shape[0], *q.shape[2:], v.shape[3])
     if starts is not None:
         initial_state = initial_state.masked_fill(starts[:, :, None, None], 0.0)
-    now = {name: x[:, 0].to(wide) for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
-    q, k, v, log_decay = (x[:, 0].to(wide) for x in (q, k, v, log_decay))
-    bonus = None if bonus is None else bonus.to(wide)
-    o, state = step(q * scale, k, v, log_decay, initial_state.to(wide), bonus=bonus, **now)
+    now = {name: x[:, 0].to(acc_dtype) for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
+    q, k, v, log_decay = (x[:, 0].to(acc_dtype) for x in (q, k, v, log_decay))
+    bonus = None if bonus is None else bonus.to(acc_dtype)
+    o, state = step(q * scale, k, v, log_decay, initial_state.to(acc_dtype), bonus=bonus, **now)
     return o[:, None], state
 
 
-def _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size) -> tuple[Tensor, Tensor]:
+def _by_chunks(
+    q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size
+) -> tuple[Tensor, Tensor]:
     """The special cases folded into one recurrence (see cpu.py), whose products are one op forward and one backward."""
-    wide = torch.promote_types(v.dtype, torch.float32)
-    k, v = k.to(wide), v.to(wide)
-    q, w = q.to(wide) * scale, log_decay.to(wide).exp()
-    initial = None if initial_state is None else initial_state.to(wide)
+    acc_dtype = torch.promote_types(v.dtype, torch.float32)
+    k, v = k.to(acc_dtype), v.to(acc_dtype)
+    q, w = q.to(acc_dtype) * scale, log_decay.to(acc_dtype).exp()
+    initial = None if initial_state is None else initial_state.to(acc_dtype)
     first = None if starts is None else starts[:, :, None, None]
     if first is not None:
         w = torch.where(first, w * 0, w)  # NaN stays
     if beta is not None:
-        beta = beta.to(wide)[..., None]
+        beta = beta.to(acc_dtype)[..., None]
         a, v = -beta * w * k, beta * v
     elif a is not None and b is not None:
-        a, b = a.to(wide), b.to(wide)
+        a, b = a.to(acc_dtype), b.to(acc_dtype)
         a = a if first is None else torch.where(first, a * 0, a)
     if bonus is None:
         o, state, _ = gated_linear_attention_fwd(q, k, v, w, a, b, initial, True, chunk_size)
         return o, state
     before = q if first is None else q.masked_fill(first, 0.0)
     o, state, _ = gated_linear_attention_fwd(before, k, v, w, None, None, initial, False, chunk_size)
-    return o + (q * bonus.to(wide) * k).sum(-1, keepdim=True) * v, state
+    return o + (q * bonus.to(acc_dtype) * k).sum(-1, keepdim=True) * v, state
 
 
 @torch.library.custom_op("lcprobe::gated_linear_attention_fwd", mutates_args=())
@@ -237,7 +250,9 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | None) -> tuple:
     q, k, v, w, a, b, entering = ctx.saved_tensors
     do = torch.zeros_like(v) if do is None else do
-    *made, dinitial = gated_linear_attention_bwd(do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size)
+    *made, dinitial = gated_linear_attention_bwd(
+        do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size
+    )
     made = [x if there else None for x, there in zip(made, ctx.given, strict=True)]
     return (*made, dinitial if ctx.has_initial else None, None, None)
 
@@ -257,9 +272,13 @@ def _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, 
     if log_decay.dim() != 4 or log_decay.shape[3] not in (1, d_k):
         allowed = f"({batch}, {seqlen}, {n_heads}, {d_k}) or ({batch}, {seqlen}, {n_heads}, 1)"
         raise ArgumentError(f"{NAME}: log_decay", f"shape {tuple(log_decay.shape)}", allowed)
-    corrections = [name for name, x in (("bonus", bonus), ("beta", beta), ("a, b", a if b is None else b)) if x is not None]
+    corrections = [
+        name for name, x in (("bonus", bonus), ("beta", beta), ("a, b", a if b is None else b)) if x is not None
+    ]
     if len(corrections) > 1:
-        raise ArgumentError(f"{NAME}: corrections", " with ".join(corrections), "one of bonus, beta and (a, b), or none")
+        raise ArgumentError(
+            f"{NAME}: corrections", " with ".join(corrections), "one of bonus, beta and (a, b), or none"
+        )
     if (a is None) != (b is None):
         raise ArgumentError(f"{NAME}: a, b", "a without b" if b is None else "b without a", "both or neither")
     check_beside(NAME, "k", k, (*token, d_k), ("q", q), q.dtype)

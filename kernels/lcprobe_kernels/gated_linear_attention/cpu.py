@@ -68,7 +68,9 @@ class Chunk(NamedTuple):
     states: Tensor  # S_0: (batch x heads, chunks, d_k, d_v)
     plain: tuple[Tensor, Tensor, Tensor]  # rows, cols and w before any decay, where they are asked for
     levels: list[tuple[Tensor, Tensor, Tensor]]
-    decays: tuple[Tensor, Tensor] | None  # scalar decay only: D below the diagonal (p, Q, 1, Q, 1), and the products it meets
+    decays: (
+        tuple[Tensor, Tensor] | None
+    )  # scalar decay only: D below the diagonal (p, Q, 1, Q, 1), and the products it meets
     ends: tuple[Tensor, Tensor] | None  # scalar decay only: D to the chunk's begin and end, (p, Q, 1, 1)
 
 
@@ -122,7 +124,9 @@ def _confined(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: in
 def _forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, seqlen, n_heads, d_k = x.q.shape
     d_v = x.v.shape[3]
-    state = x.q.new_zeros(batch * n_heads, d_k, d_v) if initial is None else initial.reshape(batch * n_heads, d_k, d_v)
+    state = (
+        x.q.new_zeros(batch * n_heads, d_k, d_v) if initial is None else initial.reshape(batch * n_heads, d_k, d_v)
+    )
     chunk, parts = _parts(x, chunk_size)
     o, entering = x.v.new_empty(batch, seqlen, n_heads, d_v), []
     for part in parts:
@@ -195,7 +199,9 @@ def _chunked(x: Inputs, state: Tensor, inclusive: bool, chunk: int, keep: bool) 
     for i in range(states.shape[1]):
         states[:, i] = state
         state = (
-            torch.addcmul(added[:, i], steps[:, i], state) if moves is None else torch.baddbmm(added[:, i], steps[:, i], state)
+            torch.addcmul(added[:, i], steps[:, i], state)
+            if moves is None
+            else torch.baddbmm(added[:, i], steps[:, i], state)
         )
     if solved is not None:
         values[:, :, -1] += solved @ states.flatten(0, 1)
@@ -214,7 +220,9 @@ def _chunked_backward(do: Tensor, dstate: Tensor, x: Inputs, done: Chunk, inclus
     p, chunk, r, d_k = done.rows.shape
     c = done.cols.shape[2]
     n = dstate.shape[0]
-    dout = _packed([do] if r == 1 else [do, do], chunk, 0.0)  # (p, Q, r, d_v): second place for the gradient of Z's equation
+    dout = _packed(
+        [do] if r == 1 else [do, do], chunk, 0.0
+    )  # (p, Q, r, d_v): second place for the gradient of Z's equation
     dvalues = torch.bmm(done.scores[:, :, 0].flatten(2).mT, dout[:, :, 0])  # (p, Q c, d_v)
     read = done.rows[:, :, 0].mT @ dout[:, :, 0]
     if done.solved is not None:

@@ -70,10 +70,15 @@ def call_of(
     if a is not None and b is not None:
         a, b = a.to(q.dtype), b.to(q.dtype)
         return Call(
-            "fla.ops.generalized_delta_rule", "chunk_dplr_delta_rule", {"q": q, "a": a, "b": b, "gk": wide, **common}, last
+            "fla.ops.generalized_delta_rule",
+            "chunk_dplr_delta_rule",
+            {"q": q, "a": a, "b": b, "gk": wide, **common},
+            last,
         )
     if beta is not None:
-        module, name = ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule") if head else ("fla.ops.kda", "chunk_kda")
+        module, name = (
+            ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule") if head else ("fla.ops.kda", "chunk_kda")
+        )
         return Call(module, name, {"q": q, "g": decay, "beta": beta, **common}, last)
     module, name = ("fla.ops.simple_gla", "chunk_simple_gla") if head else ("fla.ops.gla", "chunk_gla")
     return Call(module, name, {"q": q, "g": decay, **common}, last)

@@ -53,7 +53,9 @@ def linear_cross_entropy(
         weights = torch.ones(targets.shape, dtype=torch.float32, device=targets.device)
     wants = (torch.is_grad_enabled() and t.requires_grad for t in (hidden, weight))
     with torch.autocast(hidden.device.type, enabled=False):  # the dtype is hidden's, forward and backward
-        total, rows, _, _ = _forward(hidden, weight, targets, weights.detach(), ignore_index, z_loss, soft_cap, *wants)
+        total, rows, _, _ = _forward(
+            hidden, weight, targets, weights.detach(), ignore_index, z_loss, soft_cap, *wants
+        )
     return total, rows.detach()
 
 
@@ -79,10 +81,15 @@ def _forward(
 
 @_forward.register_fake
 def _(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
-    wide = torch.promote_types(hidden.dtype, torch.float32)
+    acc_dtype = torch.promote_types(hidden.dtype, torch.float32)
     d_hidden, d_weight = hidden.new_empty(hidden.shape if wants_hidden else (0,)), weight.new_empty(0)
     d_weight = weight.new_empty(weight.shape) if wants_weight else d_weight
-    return hidden.new_empty((), dtype=wide), hidden.new_empty(hidden.shape[0], dtype=wide), d_hidden, d_weight
+    return (
+        hidden.new_empty((), dtype=acc_dtype),
+        hidden.new_empty(hidden.shape[0], dtype=acc_dtype),
+        d_hidden,
+        d_weight,
+    )
 
 
 @torch.library.custom_op("lcprobe::linear_cross_entropy_bwd", mutates_args=())

@@ -32,17 +32,17 @@ def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_
 
 def _run(hidden, weight, targets, weights, z_loss, soft_cap, wants_hidden, wants_weight):
     n, vocab = hidden.shape[0], weight.shape[0]
-    wide = torch.promote_types(hidden.dtype, torch.float32)
+    acc_dtype = torch.promote_types(hidden.dtype, torch.float32)
     size = max(1, min(n, ROWS, NUMBERS // vocab))
-    head, weights = weight.to(hidden.dtype), weights.to(wide)
-    logits_of_chunk = hidden.new_empty(size, vocab, dtype=wide)
-    rows, penalties = hidden.new_empty(n, dtype=wide), hidden.new_empty(n, dtype=wide)
+    head, weights = weight.to(hidden.dtype), weights.to(acc_dtype)
+    logits_of_chunk = hidden.new_empty(size, vocab, dtype=acc_dtype)
+    rows, penalties = hidden.new_empty(n, dtype=acc_dtype), hidden.new_empty(n, dtype=acc_dtype)
     d_hidden = torch.empty(hidden.shape if wants_hidden else (0,), dtype=hidden.dtype, device=hidden.device)
     d_weight = None
     for lo in range(0, n, size):
         h, t, w = hidden[lo : lo + size], targets[lo : lo + size, None], weights[lo : lo + size, None]
         logits, slope = logits_of_chunk[: len(h)], None
-        if hidden.dtype == wide:
+        if hidden.dtype == acc_dtype:
             torch.mm(h, head.T, out=logits)
         else:
             logits.copy_(h @ head.T)

@@ -19,7 +19,13 @@ def reference(
 
 
 def of_logits(
-    logits: Tensor, targets: Tensor, weights: Tensor | None, *, ignore_index: int, z_loss: float, soft_cap: float | None
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    *,
+    ignore_index: int,
+    z_loss: float,
+    soft_cap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The same from the head's products on: (n, vocab) before any soft cap."""
     if soft_cap is not None:

@@ -76,7 +76,9 @@ def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_
     n, vocab = hidden.shape[0], weight.shape[0]
     size = max(1, min(n, BYTES // (vocab * hidden.itemsize)))
     size = size // 128 * 128 if 128 < size < n else size
-    hidden = hidden.masked_fill((targets == ignore_index)[:, None], 0.0)  # what is ignored is not multiplied either, NaN or not
+    hidden = hidden.masked_fill(
+        (targets == ignore_index)[:, None], 0.0
+    )  # what is ignored is not multiplied either, NaN or not
     head, targets, weights = weight.to(hidden.dtype), targets.contiguous(), weights.contiguous()
     logits_of_chunk = hidden.new_empty(size, vocab)
     rows, totals = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))

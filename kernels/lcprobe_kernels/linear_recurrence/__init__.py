@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from lcprobe_kernels.backends import path_of
-from lcprobe_kernels.errors import check_beside, check_first, check_flag, check_no_tangent, check_tensor, refuse_second_derivative
+from lcprobe_kernels.errors import (
+    check_beside,
+    check_first,
+    check_flag,
+    check_no_tangent,
+    check_tensor,
+    refuse_second_derivative,
+)
 from lcprobe_kernels.linear_recurrence import cpu
 from lcprobe_kernels.linear_recurrence.reference import reference, step
 from lcprobe_kernels.packed import chosen_starts
@@ -45,11 +52,11 @@ def linear_recurrence(
     """
     starts = chosen_starts(NAME, b, starts, cu_seqlens, initial_state)
     _check(log_a, b, initial_state, starts, return_state)
-    wide = torch.promote_types(b.dtype, torch.float32)
-    initial_state = None if initial_state is None else initial_state.to(wide)
+    acc_dtype = torch.promote_types(b.dtype, torch.float32)
+    initial_state = None if initial_state is None else initial_state.to(acc_dtype)
     with torch.autocast(b.device.type, enabled=False):  # decays and states stay wide
         if b.shape[1] == 1:
-            h = _one(log_a[:, 0].to(wide), b[:, 0].to(wide), initial_state, starts)
+            h = _one(log_a[:, 0].to(acc_dtype), b[:, 0].to(acc_dtype), initial_state, starts)
             return h[:, None].to(b.dtype), h if return_state else None
         h, state = _forward(log_a, b, initial_state, starts, return_state)
     return h, state if return_state else None
@@ -91,8 +98,8 @@ def _forward(
 
 @_forward.register_fake
 def _(log_a, b, initial_state, starts, return_state):
-    wide = torch.promote_types(b.dtype, torch.float32)
-    state = b.new_empty((b.shape[0], b.shape[2]) if return_state else (0,), dtype=wide)
+    acc_dtype = torch.promote_types(b.dtype, torch.float32)
+    state = b.new_empty((b.shape[0], b.shape[2]) if return_state else (0,), dtype=acc_dtype)
     return torch.empty_like(b, memory_format=torch.contiguous_format), state
 
 
@@ -117,7 +124,9 @@ def _backward(
 def _(dh, dfinal, log_a, h, initial_state, starts):
     like = lambda t: torch.empty_like(t, memory_format=torch.contiguous_format)  # noqa: E731
     state = (
-        like(initial_state) if initial_state is not None else h.new_empty(0, dtype=torch.promote_types(h.dtype, torch.float32))
+        like(initial_state)
+        if initial_state is not None
+        else h.new_empty(0, dtype=torch.promote_types(h.dtype, torch.float32))
     )
     return like(log_a), like(h), state
 

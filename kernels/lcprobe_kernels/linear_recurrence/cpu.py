@@ -19,28 +19,30 @@ SEGMENT = 1 << 19
 def forward(log_a, b, initial, starts, return_state):
     """See `lcprobe_kernels.linear_recurrence._forward`."""
     batch, seqlen, d = b.shape
-    wide = torch.promote_types(b.dtype, torch.float32)
-    state = b.new_zeros(batch, d, dtype=wide) if initial is None else initial
+    acc_dtype = torch.promote_types(b.dtype, torch.float32)
+    state = b.new_zeros(batch, d, dtype=acc_dtype) if initial is None else initial
     h = torch.empty(b.shape, dtype=b.dtype, device=b.device)
     for lo, hi, size in _segments(batch, seqlen, d):
-        decay, values = _room(b, size, hi - lo, wide)
-        torch.exp(log_a[:, lo:hi].to(wide), out=decay[:, : hi - lo])
+        decay, values = _room(b, size, hi - lo, acc_dtype)
+        torch.exp(log_a[:, lo:hi].to(acc_dtype), out=decay[:, : hi - lo])
         values[:, : hi - lo] = b[:, lo:hi]
         state = _walk(decay, values, state, None if starts is None else starts[:, lo:hi], size[1], reverse=False)
         h[:, lo:hi] = values[:, : hi - lo]
-    return h, state if return_state else b.new_empty(0, dtype=wide)
+    return h, state if return_state else b.new_empty(0, dtype=acc_dtype)
 
 
 def backward(dh, dfinal, log_a, h, initial, starts):
     """See `lcprobe_kernels.linear_recurrence._backward`."""
     batch, seqlen, d = h.shape
-    wide = torch.promote_types(h.dtype, torch.float32)
+    acc_dtype = torch.promote_types(h.dtype, torch.float32)
     dlog_a, db = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (log_a, h))
-    state = h.new_zeros(batch, d, dtype=wide) if dfinal is None else dfinal.to(wide)
-    later = h.new_ones(batch, 1, d, dtype=wide)  # the decay after the segment; after the sequence the gradient passes whole
+    state = h.new_zeros(batch, d, dtype=acc_dtype) if dfinal is None else dfinal.to(acc_dtype)
+    later = h.new_ones(
+        batch, 1, d, dtype=acc_dtype
+    )  # the decay after the segment; after the sequence the gradient passes whole
     for lo, hi, size in reversed(_segments(batch, seqlen, d)):
-        a = log_a[:, lo:hi].to(wide).exp()
-        decay, g = _room(h, size, hi - lo, wide)
+        a = log_a[:, lo:hi].to(acc_dtype).exp()
+        decay, g = _room(h, size, hi - lo, acc_dtype)
         decay[:, : hi - lo - 1], decay[:, hi - lo - 1 : hi - lo] = a[:, 1:], later
         g[:, : hi - lo] = dh[:, lo:hi]
         resets = None
@@ -58,7 +60,7 @@ def backward(dh, dfinal, log_a, h, initial, starts):
     if starts is not None:
         dlog_a[starts] = 0.0
     if initial is None:
-        return dlog_a, db, h.new_empty(0, dtype=wide)
+        return dlog_a, db, h.new_empty(0, dtype=acc_dtype)
     dinitial = later[:, 0] * state
     return dlog_a, db, dinitial if starts is None else dinitial.masked_fill_(starts[:, :1], 0.0)
 

@@ -33,7 +33,13 @@ NAME = "rms_norm"
 
 
 def rms_norm(
-    x: Tensor, weight: Tensor, eps: float, *, gate: Tensor | None = None, n_groups: int = 1, zero_centred: bool = False
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    gate: Tensor | None = None,
+    n_groups: int = 1,
+    zero_centred: bool = False,
 ) -> Tensor:
     """x, gate: (..., d); weight: (d,); n_groups divides d; eps >= 0. Computed in float32 or wider.
 
@@ -58,14 +64,20 @@ def add_rms_norm(
 
 
 def _normed(
-    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, gate: Tensor | None, n_groups: int, zero_centred: bool
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    gate: Tensor | None,
+    n_groups: int,
+    zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(x, residual, weight, eps, gate, n_groups, zero_centred)
-    wide = torch.promote_types(x.dtype, torch.float32)
+    acc_dtype = torch.promote_types(x.dtype, torch.float32)
     if residual is not None:
-        residual = residual.to(wide)
+        residual = residual.to(acc_dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return _forward(x, residual, weight.to(wide), gate, float(eps), n_groups, zero_centred)
+        return _forward(x, residual, weight.to(acc_dtype), gate, float(eps), n_groups, zero_centred)
 
 
 @torch.library.custom_op("lcprobe::rms_norm_fwd", mutates_args=())
@@ -119,7 +131,9 @@ def _gradients(ctx: Any, dy: Any, dtotal: Any, _: Any) -> Any:
     total, weight, gate, scale = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros(total.shape, dtype=ctx.dtype, device=total.device)
-    dx, dweight, dgate = _backward(dy, dtotal if ctx.has_residual else None, total, weight, gate, scale, ctx.zero_centred)
+    dx, dweight, dgate = _backward(
+        dy, dtotal if ctx.has_residual else None, total, weight, gate, scale, ctx.zero_centred
+    )
     dresidual = dx if ctx.has_residual else None
     return dx.to(ctx.dtype), dresidual, dweight, None if gate is None else dgate, None, None, None
 

@@ -6,7 +6,13 @@ from torch.nn import functional as F
 
 
 def forward(
-    x: Tensor, residual: Tensor | None, weight: Tensor, gate: Tensor | None, eps: float, n_groups: int, zero_centred: bool
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    gate: Tensor | None,
+    eps: float,
+    n_groups: int,
+    zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `lcprobe_kernels.rms_norm._forward`."""
     total = x.to(weight.dtype) if residual is None else residual + x

@@ -64,7 +64,11 @@ def _backward_kernel(
         dn = g * w[None, :]
         du = scale[:, None] * (dn - normed * (tl.sum(dn * normed, 1) / d)[:, None])
         if HAS_GATE:
-            tl.store(dgate + far * (groups * d) + at[None, :], du * plain * sigmoid * (1.0 + z * (1.0 - sigmoid)), mask=inside)
+            tl.store(
+                dgate + far * (groups * d) + at[None, :],
+                du * plain * sigmoid * (1.0 + z * (1.0 - sigmoid)),
+                mask=inside,
+            )
             du = du * (z * sigmoid)
         if HAS_RESIDUAL:
             du += tl.load(dtotal + far * dt_r + at[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -73,7 +77,13 @@ def _backward_kernel(
 
 
 def forward(
-    x: Tensor, residual: Tensor | None, weight: Tensor, gate: Tensor | None, eps: float, n_groups: int, zero_centred: bool
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    gate: Tensor | None,
+    eps: float,
+    n_groups: int,
+    zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `lcprobe_kernels.rms_norm._forward`."""
     flat = _rows(x)
@@ -91,7 +101,13 @@ def forward(
 
 
 def backward(
-    dy: Tensor, dtotal: Tensor | None, total: Tensor, weight: Tensor, gate: Tensor | None, scale: Tensor, zero_centred: bool
+    dy: Tensor,
+    dtotal: Tensor | None,
+    total: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    scale: Tensor,
+    zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `lcprobe_kernels.rms_norm._backward`."""
     flat, g = _rows(total), _rows(dy)
@@ -101,7 +117,9 @@ def backward(
     strip = max(flags["ROWS"], triton.cdiv(rows, 1024))  # some programs a multiprocessor, few partial sums
     dx = torch.empty(total.shape, dtype=total.dtype, device=total.device)
     dgate = torch.empty(
-        total.shape if gate is not None else (0,), dtype=weight.dtype if gate is None else gate.dtype, device=dx.device
+        total.shape if gate is not None else (0,),
+        dtype=weight.dtype if gate is None else gate.dtype,
+        device=dx.device,
     )
     n = triton.cdiv(rows, strip)
     sums = torch.empty((n, width), dtype=torch.float32, device=dx.device)

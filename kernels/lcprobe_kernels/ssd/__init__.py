@@ -75,23 +75,31 @@ def ssd(
     _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
     check_flag("ssd", "return_state", return_state)
     low, high = float(dt_limit[0]), float(dt_limit[1])
-    wide = torch.promote_types(x.dtype, torch.float32)
-    A, initial_state = A.to(wide), None if initial_state is None else initial_state.to(wide)
-    D, dt_bias = None if D is None else D.to(wide), None if dt_bias is None else dt_bias.to(wide)
+    acc_dtype = torch.promote_types(x.dtype, torch.float32)
+    A, initial_state = A.to(acc_dtype), None if initial_state is None else initial_state.to(acc_dtype)
+    D, dt_bias = None if D is None else D.to(acc_dtype), None if dt_bias is None else dt_bias.to(acc_dtype)
     B, C = B.to(x.dtype), C.to(x.dtype)
     with torch.autocast(x.device.type, enabled=False):  # decays and states stay wide
         if x.shape[1] == 1:
-            state = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=wide) if initial_state is None else initial_state
+            state = (
+                x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=acc_dtype)
+                if initial_state is None
+                else initial_state
+            )
             if starts is not None:
-                state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=wide, device=x.device))
+                state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=acc_dtype, device=x.device))
             y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
             return y[:, None], state if return_state else None
         check_no_tangent("ssd", x, dt, A, B, C, D, dt_bias, initial_state)
         if x.shape[0] and path_of("ssd", x.device, x.dtype) == "mamba_ssm":
             from lcprobe_kernels.ssd import mamba_ssm
 
-            return mamba_ssm.run(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size, return_state)
-        y, state, *_ = _forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, low, high, chunk_size or 0, return_state)
+            return mamba_ssm.run(
+                x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size, return_state
+            )
+        y, state, *_ = _forward(
+            x, dt, A, B, C, D, dt_bias, initial_state, starts, low, high, chunk_size or 0, return_state
+        )
     return y, state if return_state else None
 
 
@@ -165,10 +173,10 @@ def _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, c
     batch, seqlen, n_heads, p = x.shape
     g, n = B.shape[2:]
     q = _chunk(x, chunk_size)
-    c, wide = -(-seqlen // q), A.dtype
-    state = x.new_empty((batch, n_heads, p, n) if return_state else (0,), dtype=wide)
-    steps = x.new_empty((batch, c, q, n_heads), dtype=wide)
-    entering = x.new_empty((batch, c, g, n, n_heads // g * p), dtype=wide)
+    c, acc_dtype = -(-seqlen // q), A.dtype
+    state = x.new_empty((batch, n_heads, p, n) if return_state else (0,), dtype=acc_dtype)
+    steps = x.new_empty((batch, c, q, n_heads), dtype=acc_dtype)
+    entering = x.new_empty((batch, c, g, n, n_heads // g * p), dtype=acc_dtype)
     return torch.empty_like(x, memory_format=torch.contiguous_format), state, steps, torch.empty_like(steps), entering
 
 
@@ -258,12 +266,20 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
     check_beside("ssd", "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
     check_beside("ssd", "C", C, tuple(B.shape), ("x", x))
     state = (batch, n_heads, head_dim, B.shape[3])
-    for name, tensor, shape in (("D", D, (n_heads,)), ("dt_bias", dt_bias, (n_heads,)), ("initial_state", initial_state, state)):
+    for name, tensor, shape in (
+        ("D", D, (n_heads,)),
+        ("dt_bias", dt_bias, (n_heads,)),
+        ("initial_state", initial_state, state),
+    ):
         if tensor is not None:
             check_beside("ssd", name, tensor, shape, ("x", x))
     if starts is not None:
         check_beside("ssd", "starts", starts, (batch, seqlen), ("x", x), torch.bool)
-    pair = isinstance(dt_limit, (tuple, list)) and len(dt_limit) == 2 and all(isinstance(v, (int, float)) for v in dt_limit)
+    pair = (
+        isinstance(dt_limit, (tuple, list))
+        and len(dt_limit) == 2
+        and all(isinstance(v, (int, float)) for v in dt_limit)
+    )
     if not pair or not 0 <= dt_limit[0] <= dt_limit[1]:
         raise ArgumentError("ssd: dt_limit", repr(dt_limit), "(low, high), 0 <= low <= high")
     if chunk_size is not None and (not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1):

@@ -25,15 +25,17 @@ def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, re
     All is done without them; then what they reach becomes NaN: outputs from their token to the end of its document, in every
     head_dim of a head for dt, of a group for B, and what backward reads of them.
     """
-    h, g, wide = x.shape[2], B.shape[2], A.dtype
-    steps = _steps(dt, dt_bias, dt_min, dt_max, wide)
+    h, g, acc_dtype = x.shape[2], B.shape[2], A.dtype
+    steps = _steps(dt, dt_bias, dt_min, dt_max, acc_dtype)
     halted = ~(steps * A).isfinite()  # (b, l, h)
     bad_B, bad_C = (~t.isfinite().all(-1).repeat_interleave(h // g, 2)[..., None] for t in (B, C))  # (b, l, h, 1)
-    bad = ~(x.to(wide) * steps[..., None]).isfinite() | halted[..., None] | bad_B
+    bad = ~(x.to(acc_dtype) * steps[..., None]).isfinite() | halted[..., None] | bad_B
     after = reached(bad, starts, None if initial is None else ~initial.isfinite().all(-1))  # (b, l, h, p)
     x, B, C, first = (None if t is None else t.where(t.isfinite(), 0) for t in (x, B, C, initial))
     dt = dt.masked_fill(halted, 0)
-    y, final, steps, log, entering = _forward(x, dt, A, B, C, D, dt_bias, first, starts, dt_min, dt_max, q, return_state)
+    y, final, steps, log, entering = _forward(
+        x, dt, A, B, C, D, dt_bias, first, starts, dt_min, dt_max, q, return_state
+    )
     y.masked_fill_(after | bad_C, float("nan"))
     if return_state:
         final.masked_fill_(after[:, -1, :, :, None], float("nan"))
@@ -49,11 +51,13 @@ def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, re
 
 def _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
     batch, seqlen, h, p = x.shape
-    g, n, wide = *B.shape[2:], A.dtype
+    g, n, acc_dtype = *B.shape[2:], A.dtype
     c = -(-seqlen // q)
-    steps = _chunked(_steps(dt, dt_bias, dt_min, dt_max, wide), c, q)  # padding has dt = 0: it neither decays nor writes
+    steps = _chunked(
+        _steps(dt, dt_bias, dt_min, dt_max, acc_dtype), c, q
+    )  # padding has dt = 0: it neither decays nor writes
     log = (steps * A).cumsum(2)  # (b, c, q, h)
-    xs, B, C = _chunked(x.to(wide), c, q), _by_group(B, wide, c, q), _by_group(C, wide, c, q)
+    xs, B, C = _chunked(x.to(acc_dtype), c, q), _by_group(B, acc_dtype, c, q), _by_group(C, acc_dtype, c, q)
     masks = _document_masks(starts, c, q)
 
     scores = _masked(C @ B.transpose(-1, -2), masks)  # (b, c, g, q, q)
@@ -62,7 +66,7 @@ def _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, ret
     inside = torch.bmm(products, xdt.transpose(2, 3).reshape(-1, q, p)).view(batch, c, h, q, p).transpose(2, 3)
     y = inside.contiguous() if D is None else (xs * D[:, None]).add_(inside)
 
-    entering, final = x.new_zeros(batch, c, g, n, h // g * p, dtype=wide), x.new_empty(0, dtype=wide)
+    entering, final = x.new_zeros(batch, c, g, n, h // g * p, dtype=acc_dtype), x.new_empty(0, dtype=acc_dtype)
     if c > 1 or initial is not None or return_state:
         to_end, carry = _ends(log, masks)
         added = B.transpose(-1, -2) @ _grouped(xdt * to_end[..., None], g)  # (b, c, g, n, r * p)
@@ -82,11 +86,11 @@ def _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, ret
 def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
     """See `lcprobe_kernels.ssd._backward`."""
     batch, seqlen, h, p = x.shape
-    g, wide = B.shape[2], A.dtype
+    g, acc_dtype = B.shape[2], A.dtype
     c, q = log.shape[1:3]
     r = h // g
-    xs, dy, B_in, C_in = _chunked(x.to(wide), c, q), _chunked(dy.to(wide), c, q), B, C
-    B, C = _by_group(B, wide, c, q), _by_group(C, wide, c, q)
+    xs, dy, B_in, C_in = _chunked(x.to(acc_dtype), c, q), _chunked(dy.to(acc_dtype), c, q), B, C
+    B, C = _by_group(B, acc_dtype, c, q), _by_group(C, acc_dtype, c, q)
     masks = _document_masks(starts, c, q)
     scores, decays = _masked(C @ B.transpose(-1, -2), masks), _decays(log).unflatten(2, (g, r))
     xdt = xs * steps[..., None]
@@ -106,7 +110,7 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     dinitial, before_end = A.new_empty(0), None
     if c > 1 or has_initial or dfinal is not None:
         to_end, carry = _ends(log, masks)
-        dstate = torch.zeros_like(entering[:, 0]) if dfinal is None else _inner_state(dfinal.to(wide), g)
+        dstate = torch.zeros_like(entering[:, 0]) if dfinal is None else _inner_state(dfinal.to(acc_dtype), g)
         into, with_past = None, c > 1 or has_initial
         if with_past:
             from_start = _from_start(log, masks)
@@ -132,13 +136,13 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
             kept = (leaving * entering).sum(3).view(batch, c, h, p).sum(-1)
             before_end = before_end + (kept * carry)[:, :, None]
 
-    dlog = dlog.flip(2).cumsum(2).flip(2).to(wide)
+    dlog = dlog.flip(2).cumsum(2).flip(2).to(acc_dtype)
     if before_end is not None:
         dlog = dlog + before_end
     dx = dxdt * steps[..., None] if D is None else torch.addcmul(dy * D[:, None], dxdt, steps[..., None])
     dsteps = (dxdt * xs).sum(-1) + dlog * A
     dA, dD = (dlog * steps).sum((0, 1, 2)), (dy * xs).sum((0, 1, 2, 4))
-    raw = dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias
+    raw = dt.to(acc_dtype) if dt_bias is None else dt.to(acc_dtype) + dt_bias
     ddt = dsteps.reshape(batch, c * q, h)[:, :seqlen] * torch.sigmoid(raw)
     if (dt_min, dt_max) != (0.0, float("inf")):
         soft = F.softplus(raw)
@@ -148,8 +152,8 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     return dx, ddt.to(dt.dtype), dA, dB, dC, dD, ddt.sum((0, 1)), dinitial
 
 
-def _steps(dt: Tensor, dt_bias: Tensor | None, dt_min: float, dt_max: float, wide: torch.dtype) -> Tensor:
-    steps = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias)
+def _steps(dt: Tensor, dt_bias: Tensor | None, dt_min: float, dt_max: float, acc_dtype: torch.dtype) -> Tensor:
+    steps = F.softplus(dt.to(acc_dtype) if dt_bias is None else dt.to(acc_dtype) + dt_bias)
     return steps if (dt_min, dt_max) == (0.0, float("inf")) else steps.clamp(dt_min, dt_max)
 
 
@@ -159,9 +163,9 @@ def _chunked(t: Tensor, c: int, q: int) -> Tensor:
     return (F.pad(t, (0, 0) * (t.dim() - 2) + (0, pad)) if pad else t).reshape(t.shape[0], c, q, *t.shape[2:])
 
 
-def _by_group(t: Tensor, wide: torch.dtype, c: int, q: int) -> Tensor:
+def _by_group(t: Tensor, acc_dtype: torch.dtype, c: int, q: int) -> Tensor:
     """(b, seqlen, g, n) -> (b, c, g, q, n)."""
-    return _chunked(t.to(wide), c, q).transpose(2, 3).contiguous()
+    return _chunked(t.to(acc_dtype), c, q).transpose(2, 3).contiguous()
 
 
 def _from_groups(t: Tensor, like: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ def run(
 ) -> tuple[Tensor, Tensor | None]:
     """As `lcprobe_kernels.ssd.ssd`, with its own autograd."""
     scan = triton_code("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
-    if starts is not None and initial_state is not None:  # it takes the state for the first token's document, whichever that is
+    if (
+        starts is not None and initial_state is not None
+    ):  # it takes the state for the first token's document, whichever that is
         initial_state = initial_state.where(~starts[:, :1, None, None], 0)
     bias = torch.zeros_like(A) if dt_bias is None else dt_bias
     documents = None if starts is None else starts.cumsum(1, dtype=torch.int32)

@@ -40,7 +40,9 @@ def reference(
     out = []
     for t in range(seqlen):
         if starts is not None:
-            state = state.where(~starts[:, t, None, None, None], torch.zeros((), dtype=state.dtype, device=state.device))
+            state = state.where(
+                ~starts[:, t, None, None, None], torch.zeros((), dtype=state.dtype, device=state.device)
+            )
         y, state = step(state, x[:, t], dt[:, t], A, B[:, t], C[:, t])
         out.append(y if D is None else y + D[:, None] * x[:, t])
     return torch.stack(out, dim=1), state

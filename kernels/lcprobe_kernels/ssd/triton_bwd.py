@@ -152,7 +152,9 @@ def _dscores_kernel(
         there = (i * 0 + inner) < R  # (q,)
         here = inside & there[:, None]
         xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=here, other=0.0)
-        d = tl.load(dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=here, other=0.0)
+        d = tl.load(
+            dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=here, other=0.0
+        )
         at = (row * n_chunks + chunk) * Q * H + head + i * H
         s, decay = tl.load(steps + at, mask=there, other=0.0), tl.load(log + at, mask=there, other=0.0)
         kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
@@ -188,7 +190,9 @@ def _dbc_kernel(
             far = head.to(tl.int64)
             there = (i * 0 + inner) < R  # (q,)
             here = (live & there)[:, None] & (p < P)[None, :]
-            us = tl.load(u + row * u_b + first * u_l + far * u_h + i[:, None] * u_l + p[None, :], mask=here, other=0.0)
+            us = tl.load(
+                u + row * u_b + first * u_l + far * u_h + i[:, None] * u_l + p[None, :], mask=here, other=0.0
+            )
             at = (row * n_chunks + chunk) * Q * H + head + i * H
             decay = tl.load(log + at, mask=there, other=0.0)
             if OF_B:
@@ -202,7 +206,9 @@ def _dbc_kernel(
             total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, EXACT)
     if split == 0:
         o = tl.load(
-            other + row * o_b + first * o_l + group.to(tl.int64) * o_g + i[:, None] * o_l + n[None, :], mask=wide_n, other=0.0
+            other + row * o_b + first * o_l + group.to(tl.int64) * o_g + i[:, None] * o_l + n[None, :],
+            mask=wide_n,
+            other=0.0,
         )
         inside = dscores + ((row * n_chunks + chunk) * (H // R) + group) * Q * Q
         if OF_B:

@@ -156,7 +156,12 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     r, c = h // g, -(-seqlen // q)
     x, dt, B, C = near(unit(x)), near(dt), near(unit(B)), near(unit(C))
     new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=x.device)  # noqa: E731
-    steps, log, entering, last = new(batch, c, q, h), new(batch, c, q, h), new(batch, c, g, n, r * p), new(batch, g, n, r * p)
+    steps, log, entering, last = (
+        new(batch, c, q, h),
+        new(batch, c, q, h),
+        new(batch, c, g, n, r * p),
+        new(batch, g, n, r * p),
+    )
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
     has_past = c > 1 or initial is not None
     want_state, tiles = has_past or return_state, tile_sizes(x, q, p, n)

@@ -28,7 +28,7 @@ class Format(NamedTuple):
         return "/".join(self)
 
 
-class Where(NamedTuple):
+class PanelKey(NamedTuple):
     """Which panel: one model, task, format and control."""
 
     model: str
@@ -57,7 +57,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Refused:
+class Unavailable:
     """Why there is no number: shown where the number would stand."""
 
     reason: str
@@ -93,7 +93,7 @@ class Slice:
         return Estimate(int(hits.sum()), int(trials.sum()), len(self.index), low, high)
 
     @property
-    def worth(self) -> float:
+    def n_eff(self) -> float:
         """How many independent trials it is worth."""
         return float(effective_trials(self.hits.sum(axis=0), self.trials.sum(axis=0)))
 
@@ -111,7 +111,7 @@ class Panel:
     rows: of every trial with a needle in (n_rows,) arrays: distance in tokens, place in `index`, success, and which cell.
     """
 
-    where: Where
+    where: PanelKey
     lengths: tuple[int, ...]
     depths: tuple[float, ...]
     index: np.ndarray
@@ -126,7 +126,7 @@ class Panel:
 class Cell:
     """One cell of the table. low, high: Wilson, with the effective number of trials where a sample asks several questions."""
 
-    where: Where
+    where: PanelKey
     length: int
     depth: float
     planned: int | None
@@ -169,7 +169,7 @@ class Measured:
     """
 
     study: StudyFacts
-    panels: Mapping[Where, Panel]
+    panels: Mapping[PanelKey, Panel]
     planned: Mapping[tuple[str, Format, str], Mapping[int, Mapping[float, int]]]
     notes: tuple[str, ...]
     records: pa.Table
@@ -190,25 +190,27 @@ class Measured:
         """Planned lengths, ascending."""
         return sorted(self.planned.get((task, format, control), {}))
 
-    def slice(self, where: Where, length: int) -> Slice | Refused:
+    def slice(self, where: PanelKey, length: int) -> Slice | Unavailable:
         """All planned depths at a length, or why not: "incomplete (7 of 10 cells)"."""
         cells = self.planned.get((where.task, where.format, where.control), {}).get(length)
         if not cells:
-            return Refused("not planned")
+            return Unavailable("not planned")
         panel = self.panels.get(where)
         if panel is None or length not in panel.lengths:
-            return Refused(f"incomplete (0 of {len(cells)} cells)")
+            return Unavailable(f"incomplete (0 of {len(cells)} cells)")
         at = panel.lengths.index(length)
         found = [panel.depths.index(d) if d in panel.depths else None for d in cells]
-        whole = [i for i, n in zip(found, cells.values(), strict=True) if i is not None and _samples(panel, at, i) == n]
+        whole = [
+            i for i, n in zip(found, cells.values(), strict=True) if i is not None and _samples(panel, at, i) == n
+        ]
         if len(whole) < len(cells):
-            return Refused(f"incomplete ({len(whole)} of {len(cells)} cells)")
+            return Unavailable(f"incomplete ({len(whole)} of {len(cells)} cells)")
         shared = np.all(panel.trials[at, whole] > 0, axis=0)  # equal n: samples that every cell holds
         if shared.sum() < min(cells.values()):
-            return Refused("incomplete (the cells hold different samples)")
+            return Unavailable("incomplete (the cells hold different samples)")
         hits, trials = panel.hits[at, whole][:, shared], panel.trials[at, whole][:, shared]
         if np.any(trials != trials[:, :1]):
-            return Refused("incomplete (samples were asked different numbers of questions)")
+            return Unavailable("incomplete (samples were asked different numbers of questions)")
         total, count = (float(x[at, whole].sum()) for x in panel.scores["chance"])
         return Slice(tuple(cells), panel.index[shared], hits, trials, total / count if count else 0.0)
 
@@ -216,8 +218,10 @@ class Measured:
         """Every planned or measured cell, models in the order of the study."""
         made = []
         order = {run.name: i for i, run in enumerate(self.study.runs)}
-        plans = [Where(run.name, *key) for run in self.study.runs for key in self.planned]
-        for where in sorted({*plans, *self.panels}, key=lambda w: (order[w.model], w.task, w.control != "none", w.control, w)):
+        plans = [PanelKey(run.name, *key) for run in self.study.runs for key in self.planned]
+        for where in sorted(
+            {*plans, *self.panels}, key=lambda w: (order[w.model], w.task, w.control != "none", w.control, w)
+        ):
             planned = self.planned.get((where.task, where.format, where.control), {})
             panel = self.panels.get(where)
             places = {(length, depth) for length, depths in planned.items() for depth in depths}
@@ -228,7 +232,7 @@ class Measured:
         return made
 
 
-def _cell(where: Where, panel: Panel | None, length: int, depth: float, planned: int | None) -> Cell:
+def _cell(where: PanelKey, panel: Panel | None, length: int, depth: float, planned: int | None) -> Cell:
     if panel is None or length not in panel.lengths or depth not in panel.depths:
         return Cell(where, length, depth, planned, 0, 0, 0, 0, None, None, dict.fromkeys(SCORES))
     i, j = panel.lengths.index(length), panel.depths.index(depth)

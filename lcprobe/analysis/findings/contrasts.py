@@ -23,11 +23,11 @@ from itertools import combinations
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Estimate, Format, Measured, Refused, Slice, Where
+from lcprobe.analysis.findings.cells import Estimate, Format, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import base_length, floor_or_ceiling
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import difference_bounds, welch_bounds
-from lcprobe.analysis.stats.intervals import exchanged, holm, sign_flip
+from lcprobe.analysis.stats.intervals import holm, permutation_test, sign_flip
 
 ALPHA = 0.05
 AS_TRAINED = "none"
@@ -138,7 +138,7 @@ def tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice) 
 
 
 def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> list[Contrast]:
-    where, lengths = Where(run.name, task.name, format), data.lengths(task.name, format)
+    where, lengths = PanelKey(run.name, task.name, format), data.lengths(task.name, format)
     base = base_length(lengths, run.context_length)
     reference, made = data.slice(where, base), []
     for length in (x for x in lengths if x > base):
@@ -148,10 +148,10 @@ def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> l
 
 
 def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> list[Contrast]:
-    where, made = Where(run.name, task.name, format), []
+    where, made = PanelKey(run.name, task.name, format), []
     for length in data.lengths(task.name, format):
         whole = data.slice(where, length)
-        depths = [] if isinstance(whole, Refused) else whole.depths
+        depths = [] if isinstance(whole, Unavailable) else whole.depths
         start, end = [d for d in depths if d <= EDGE + 1e-6], [d for d in depths if d >= 1 - EDGE - 1e-6]
         middle, half = middle_third(depths), Fraction(1, 2)
         for kind, what, ends in (
@@ -160,7 +160,7 @@ def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) ->
             ("recency", "end − middle", [end]),
         ):
             blank = _blank(kind, f"{run.name} on {task.name}", where, length, what)
-            if isinstance(whole, Refused):
+            if isinstance(whole, Unavailable):
                 made.append(replace(blank, refused=whole.reason))
             elif not all([middle, *ends]):
                 made.append(replace(blank, refused="not testable (the grid has no start, middle or end)"))
@@ -181,7 +181,7 @@ def _exchangeable(whole: Slice, ends: list[list[float]], middle: list[float]) ->
     shares = [Fraction(1, len(ends) * len(group)) for group in ends] + [Fraction(-1, len(middle))]
     scale = math.lcm(*(share.denominator for share in shares))
     weights = [int(share * scale) for share in shares]
-    return exchanged(whole.hits[used].T, [side for side in sides if side is not None], weights)
+    return permutation_test(whole.hits[used].T, [side for side in sides if side is not None], weights)
 
 
 def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:
@@ -190,8 +190,10 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:
         if sum(x != y for x, y in zip(a, b, strict=True)) != 1:
             continue
         for length in sorted({*data.lengths(task.name, a)} & {*data.lengths(task.name, b)}):
-            first, second = (data.slice(Where(run.name, task.name, f), length) for f in (a, b))
-            blank = _blank("format", f"{run.name} on {task.name}", Where(run.name, task.name, a), length, f"{a} − {b}")
+            first, second = (data.slice(PanelKey(run.name, task.name, f), length) for f in (a, b))
+            blank = _blank(
+                "format", f"{run.name} on {task.name}", PanelKey(run.name, task.name, a), length, f"{a} − {b}"
+            )
             made.append(_pair(blank, first, second, task, "both"))
     return made
 
@@ -205,16 +207,20 @@ def _models(data: Measured, task: TaskFacts) -> list[Contrast]:
     for (a, runs_a), (b, runs_b) in combinations(groups.items(), 2):
         for format in data.formats(task.name):
             for length in data.lengths(task.name, format):
-                sides = [[data.slice(Where(r, task.name, format), length) for r in runs] for runs in (runs_a, runs_b)]
+                sides = [
+                    [data.slice(PanelKey(r, task.name, format), length) for r in runs] for runs in (runs_a, runs_b)
+                ]
                 first, second = (_pooled(side) for side in sides)
-                where, what = Where(f"{a} − {b}", task.name, format), f"{a} − {b}"
+                where, what = PanelKey(f"{a} − {b}", task.name, format), f"{a} − {b}"
                 blank = _blank("model", f"models on {task.name}", where, length, what)
                 whole = _pair(blank, first, second, task, "both")
                 made.append(replace(whole, seeds=_over_seeds(sides)) if whole.p is not None else whole)
-                if isinstance(first, Refused) or isinstance(second, Refused):
+                if isinstance(first, Unavailable) or isinstance(second, Unavailable):
                     continue
                 for depth in dict.fromkeys(first.depths):
-                    blank = _blank("model cell", f"cells of models, {task.name}", where, length, f"{what} at depth {depth:g}")
+                    blank = _blank(
+                        "model cell", f"cells of models, {task.name}", where, length, f"{what} at depth {depth:g}"
+                    )
                     made.append(tested(blank, [(Fraction(1), first.only([depth]))], second.only([depth])))
     return made
 
@@ -230,8 +236,8 @@ def _extensions(data: Measured, task: TaskFacts) -> list[Contrast]:
         for format in data.formats(task.name):
             for length in data.lengths(task.name, format):
                 names = [run.name for run in runs], [run.base for run in runs]
-                sides = [[data.slice(Where(n, task.name, format), length) for n in side] for side in names]
-                where = Where(group, task.name, format)
+                sides = [[data.slice(PanelKey(n, task.name, format), length) for n in side] for side in names]
+                where = PanelKey(group, task.name, format)
                 blank = _blank("extension", f"extensions on {task.name}", where, length, f"{label} − as trained")
                 changed_side, trained_side = map(_pooled, sides)
                 whole = _pair(blank, changed_side, trained_side, task, "both")
@@ -239,10 +245,12 @@ def _extensions(data: Measured, task: TaskFacts) -> list[Contrast]:
     return made
 
 
-def _pair(blank: Contrast, first: Slice | Refused, second: Slice | Refused, task: TaskFacts, guard: str) -> Contrast:
+def _pair(
+    blank: Contrast, first: Slice | Unavailable, second: Slice | Unavailable, task: TaskFacts, guard: str
+) -> Contrast:
     """Two slices over the depths that both have; refused where the base, or both, are at the floor (or both at the ceiling)."""
     for part in (second, first):
-        if isinstance(part, Refused):
+        if isinstance(part, Unavailable):
             return replace(blank, refused=part.reason)
     assert isinstance(first, Slice)
     assert isinstance(second, Slice)
@@ -260,7 +268,7 @@ def _pair(blank: Contrast, first: Slice | Refused, second: Slice | Refused, task
     return tested(blank, [(Fraction(1), first)], second)
 
 
-def _blank(kind: str, family: str, where: Where, length: int, what: str) -> Contrast:
+def _blank(kind: str, family: str, where: PanelKey, length: int, what: str) -> Contrast:
     return Contrast(kind, family, where.model, where.task, str(where.format), length, what)
 
 
@@ -276,16 +284,16 @@ def _joined(parts: list[Slice]) -> Slice:
     return Slice(depths, shared, hits, trials, sum(part.chance for part in parts) / len(parts))
 
 
-def _pooled(parts: list[Slice | Refused]) -> Slice | Refused:
+def _pooled(parts: list[Slice | Unavailable]) -> Slice | Unavailable:
     """The runs of a group as one slice; refused where one run is incomplete."""
     whole = [part for part in parts if isinstance(part, Slice)]
-    refused = [part for part in parts if isinstance(part, Refused)]
+    refused = [part for part in parts if isinstance(part, Unavailable)]
     return refused[0] if refused else _joined(whole)
 
 
-def _over_seeds(sides: list[list[Slice | Refused]]) -> tuple[float, float] | None:
+def _over_seeds(sides: list[list[Slice | Unavailable]]) -> tuple[float, float] | None:
     if min(len(side) for side in sides) < 2:
         return None
     groups = [[part for part in side if isinstance(part, Slice)] for side in sides]
     a, b = ([part.value for part in group] for group in groups)
-    return welch_bounds(a, b, *(float(np.mean([part.worth for part in group])) for group in groups))
+    return welch_bounds(a, b, *(float(np.mean([part.n_eff for part in group])) for group in groups))

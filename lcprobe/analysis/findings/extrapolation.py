@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Estimate, Measured, Refused, Slice, Where
+from lcprobe.analysis.findings.cells import Estimate, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.stats.differences import ratio_bounds
 from lcprobe.analysis.stats.intervals import wilson
 
@@ -34,11 +34,11 @@ class Ratio:
 class Extrapolation:
     """One model, task and format over lengths. effective: None where `note` says why."""
 
-    where: Where
+    where: PanelKey
     context_length: int
     base_length: int
-    base: Estimate | Refused
-    by_length: tuple[tuple[int, Estimate | Refused, Ratio | None], ...]
+    base: Estimate | Unavailable
+    by_length: tuple[tuple[int, Estimate | Unavailable, Ratio | None], ...]
     effective: int | None
     at_least: bool
     """No longer length has its upper bound below the rule, or none was tested: the true one may be longer."""
@@ -83,18 +83,18 @@ def floor_or_ceiling(part: Slice) -> str | None:
 def extrapolations(data: Measured) -> list[Extrapolation]:
     """For every model, task and format."""
     return [
-        _extrapolation(data, Where(run.name, task.name, format), run.context_length)
+        _extrapolation(data, PanelKey(run.name, task.name, format), run.context_length)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
     ]
 
 
-def _extrapolation(data: Measured, where: Where, context_length: int) -> Extrapolation:
+def _extrapolation(data: Measured, where: PanelKey, context_length: int) -> Extrapolation:
     lengths = data.lengths(where.task, where.format)
     base = base_length(lengths, context_length)
     parts = {length: data.slice(where, length) for length in lengths}
-    estimates = {length: p if isinstance(p, Refused) else p.estimate for length, p in parts.items()}
+    estimates = {length: p if isinstance(p, Unavailable) else p.estimate for length, p in parts.items()}
     rows = tuple((length, estimates[length], _ratio(parts[length], parts[base])) for length in lengths)
     effective, at_least, note = _effective(estimates, base, parts[base])
     if base != context_length and effective is not None:
@@ -102,8 +102,8 @@ def _extrapolation(data: Measured, where: Where, context_length: int) -> Extrapo
     return Extrapolation(where, context_length, base, estimates[base], rows, effective, at_least, note)
 
 
-def _ratio(part: Slice | Refused, base: Slice | Refused) -> Ratio | None:
-    if isinstance(part, Refused) or isinstance(base, Refused) or not base.hits.any():
+def _ratio(part: Slice | Unavailable, base: Slice | Unavailable) -> Ratio | None:
+    if isinstance(part, Unavailable) or isinstance(base, Unavailable) or not base.hits.any():
         return None
     shared = np.intersect1d(part.index, base.index, assume_unique=True)
     low, high = ratio_bounds(_shares(part, shared), _shares(base, shared))
@@ -115,9 +115,11 @@ def _shares(part: Slice, samples: np.ndarray) -> np.ndarray:
     return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)
 
 
-def _effective(estimates: dict[int, Estimate | Refused], base: int, part: Slice | Refused) -> tuple[int | None, bool, str]:
+def _effective(
+    estimates: dict[int, Estimate | Unavailable], base: int, part: Slice | Unavailable
+) -> tuple[int | None, bool, str]:
     own = estimates[base]
-    if isinstance(part, Refused) or isinstance(own, Refused):
+    if isinstance(part, Unavailable) or isinstance(own, Unavailable):
         return None, False, f"base at {base} tokens: {own}"
     state = floor_or_ceiling(part)
     if state is not None and "floor" in state:

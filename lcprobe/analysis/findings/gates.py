@@ -12,7 +12,7 @@ prints the value when an absent key is asked for (wrong_key) copies the needle w
 
 from dataclasses import dataclass
 
-from lcprobe.analysis.findings.cells import Estimate, Measured, Refused, Slice, Where
+from lcprobe.analysis.findings.cells import Estimate, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, base_length
 from lcprobe.analysis.inputs import TaskFacts
 
@@ -28,11 +28,11 @@ class Gate:
     where the task needs no look-up. copies: whether the needle is copied whatever key is asked for, None where not known.
     """
 
-    where: Where
+    where: PanelKey
     length: int
     chance: float | None
-    accuracy: Estimate | Refused
-    controls: dict[str, Estimate | Refused]
+    accuracy: Estimate | Unavailable
+    controls: dict[str, Estimate | Unavailable]
     zero_far: tuple[int, Estimate] | None
     acquired: str
     acquired_above: float
@@ -42,7 +42,7 @@ class Gate:
     @property
     def skill(self) -> tuple[float, float, float] | None:
         """Skill with its bounds; None without an accuracy or a chance level below 1."""
-        if self.chance is None or isinstance(self.accuracy, Refused):
+        if self.chance is None or isinstance(self.accuracy, Unavailable):
             return None
         a = self.accuracy
         value, low, high = ((x - self.chance) / (1 - self.chance) for x in (a.value, a.low, a.high))
@@ -52,22 +52,22 @@ class Gate:
 def gates(data: Measured) -> list[Gate]:
     """For every model, task and format."""
     return [
-        _gate(data, Where(run.name, task.name, format), task, run.context_length)
+        _gate(data, PanelKey(run.name, task.name, format), task, run.context_length)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
     ]
 
 
-def _gate(data: Measured, where: Where, task: TaskFacts, context_length: int) -> Gate:
+def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int) -> Gate:
     length = base_length(data.lengths(where.task, where.format), context_length)
     part = data.slice(where, length)
-    accuracy = part if isinstance(part, Refused) else part.estimate
-    controls: dict[str, Estimate | Refused] = {}
+    accuracy = part if isinstance(part, Unavailable) else part.estimate
+    controls: dict[str, Estimate | Unavailable] = {}
     for name in CONTROLS:
         if length in data.lengths(where.task, where.format, name):
             found = data.slice(where._replace(control=name), length)
-            controls[name] = found if isinstance(found, Refused) else found.estimate
+            controls[name] = found if isinstance(found, Unavailable) else found.estimate
     chance = part.chance if isinstance(part, Slice) and part.chance < 1 else None
     none, zero = controls.get("no_needle"), controls.get("zero_distance")
     without = max(none.value if isinstance(none, Estimate) else 0.0, chance or 0.0)
@@ -89,7 +89,7 @@ def _gate(data: Measured, where: Where, task: TaskFacts, context_length: int) ->
     )
 
 
-def _far(data: Measured, where: Where, length: int) -> tuple[int, Estimate] | None:
+def _far(data: Measured, where: PanelKey, length: int) -> tuple[int, Estimate] | None:
     zero = where._replace(control="zero_distance")
     for far in reversed(data.lengths(where.task, where.format, "zero_distance")):
         part = data.slice(zero, far) if far > length else None
@@ -98,8 +98,8 @@ def _far(data: Measured, where: Where, length: int) -> tuple[int, Estimate] | No
     return None
 
 
-def _lookup(accuracy: Estimate | Refused, chance: float | None) -> str:
-    if isinstance(accuracy, Refused):
+def _lookup(accuracy: Estimate | Unavailable, chance: float | None) -> str:
+    if isinstance(accuracy, Unavailable):
         return accuracy.reason
     if chance is None:
         return "not testable (no chance level)"
@@ -108,10 +108,10 @@ def _lookup(accuracy: Estimate | Refused, chance: float | None) -> str:
     return "partly" if accuracy.low > chance else "not acquired"
 
 
-def _copies(data: Measured, where: Where, length: int, part: Slice | Refused) -> bool | None:
+def _copies(data: Measured, where: PanelKey, length: int, part: Slice | Unavailable) -> bool | None:
     """Whether wrong_key's lower bound exceeds 0.85 of the accuracy at the same depths; None below an accuracy of 0.05."""
     wrong = data.slice(where._replace(control="wrong_key"), length)
-    if isinstance(part, Refused) or isinstance(wrong, Refused):
+    if isinstance(part, Unavailable) or isinstance(wrong, Unavailable):
         return None
     same = part.only(wrong.depths)
     if not same.depths or same.value < 0.05:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Measured, Where
+from lcprobe.analysis.findings.cells import Measured, PanelKey
 from lcprobe.analysis.findings.reach import RESAMPLES, DistanceBin, Reach, distance_sums, floor_of
 from lcprobe.analysis.stats.intervals import percentile_bounds, resampled
 
@@ -29,7 +29,7 @@ class HalfLife:
     top: accuracy at no distance, by the fit. high: None for beyond twice the longest distance tested.
     """
 
-    where: Where
+    where: PanelKey
     tokens: float | None = None
     low: float | None = None
     high: float | None = None
@@ -48,7 +48,9 @@ def half_lives(data: Measured, reaches: list[Reach]) -> list[HalfLife]:
     return [_half_life(data, reach) for reach in reaches]
 
 
-def fit(distance: np.ndarray, hits: np.ndarray, trials: np.ndarray, floor: float) -> tuple[float, float, float, float]:
+def fit(
+    distance: np.ndarray, hits: np.ndarray, trials: np.ndarray, floor: float
+) -> tuple[float, float, float, float]:
     """(half-life, low, high, a). distance: (n_distances,) ascending, > 0; hits, trials: (n_samples, n_distances)."""
     k, t = (np.concatenate([x.sum(axis=0, keepdims=True), resampled(x, RESAMPLES)]) for x in (hits, trials))
     shortest, longest = distance[0] / 4, 4 * distance[-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lcprobe.analysis.findings.cells import SCORES, Format, Measured, Panel, Where
+from lcprobe.analysis.findings.cells import SCORES, Format, Measured, Panel, PanelKey
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.errors import DataError, shown
 from lcprobe.records import NAMES
@@ -15,7 +15,7 @@ from lcprobe.records import NAMES
 FACTORS = ("model", "task", "haystack", "key_format", "value_format", "control")
 
 
-def measured(study: StudyFacts, records: pa.Table) -> Measured:
+def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     """Records held against the plan. Raises DataError for missing columns, a mixture of suites, and rows that occur twice.
 
     Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
@@ -23,7 +23,9 @@ def measured(study: StudyFacts, records: pa.Table) -> Measured:
     """
     missing = [name for name in NAMES if name not in records.column_names]
     if missing:
-        raise DataError(f"records: columns {', '.join(missing)} are missing; allowed: tables of probing.records.SCHEMA")
+        raise DataError(
+            f"records: columns {', '.join(missing)} are missing; allowed: tables of probing.records.SCHEMA"
+        )
     notes: list[str] = []
     runs = [run.name for run in study.runs]
     table = records.filter(pa.array(np.isin(texts(records, "model"), runs)))
@@ -41,7 +43,7 @@ def measured(study: StudyFacts, records: pa.Table) -> Measured:
     for start, stop in pairwise(edges) if len(table) else []:
         part = table.slice(start, stop - start)
         model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in FACTORS)
-        where = Where(model, task, Format(haystack, key_format, value_format), control)
+        where = PanelKey(model, task, Format(haystack, key_format, value_format), control)
         panels[where] = _panel(where, part)
     return Measured(study, panels, _planned(study), tuple(notes), table, failed)
 
@@ -55,7 +57,7 @@ def _planned(study: StudyFacts) -> dict[tuple[str, Format, str], dict[int, dict[
     return plan
 
 
-def _panel(where: Where, part: pa.Table) -> Panel:
+def _panel(where: PanelKey, part: pa.Table) -> Panel:
     length, depth, index = (part[name].to_numpy() for name in ("length", "depth", "index"))
     lengths, i = np.unique(length, return_inverse=True)
     depths, j = np.unique(np.round(depth, 6), return_inverse=True)
@@ -63,7 +65,9 @@ def _panel(where: Where, part: pa.Table) -> Panel:
     ok = texts(part, "status") == "ok"
     exact = numbers(part, "exact")
     if np.isnan(exact[ok]).any():
-        raise DataError(f"records: a row with status ok has no score ({where.model}, {where.task}); allowed: true or false")
+        raise DataError(
+            f"records: a row with status ok has no score ({where.model}, {where.task}); allowed: true or false"
+        )
     shape = (len(lengths), len(depths), len(samples))
 
     def summed(weight: np.ndarray) -> np.ndarray:
@@ -71,7 +75,9 @@ def _panel(where: Where, part: pa.Table) -> Panel:
         return np.rint(np.bincount(flat, weight, minlength=int(np.prod(shape)))).astype(np.int64).reshape(shape)
 
     columns = {name: numbers(part, name) for name in SCORES if name != "log_likelihood_per_token"}
-    columns["log_likelihood_per_token"] = numbers(part, "log_likelihood") / np.maximum(numbers(part, "answer_tokens"), 1)
+    columns["log_likelihood_per_token"] = numbers(part, "log_likelihood") / np.maximum(
+        numbers(part, "answer_tokens"), 1
+    )
     scores, cell = {}, i * len(depths) + j
     for name in SCORES:
         use = ok & ~np.isnan(columns[name])
@@ -99,7 +105,9 @@ def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:
     for name in np.unique(model):
         last |= (model == name) & (step == step[model == name].max())
     if not last.all():
-        notes.append(f"{int((~last).sum())} rows of earlier checkpoints are left out: every model counts at its last step")
+        notes.append(
+            f"{int((~last).sum())} rows of earlier checkpoints are left out: every model counts at its last step"
+        )
     return table.filter(pa.array(last))
 
 
@@ -111,7 +119,9 @@ def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarra
     generated = texts(table, "scoring") == "generate"
     twice = generated & np.isin(key, key[~generated])
     if twice.any():
-        notes.append(f"{int(twice.sum())} generated answers are left out where the same query was scored by teacher forcing")
+        notes.append(
+            f"{int(twice.sum())} generated answers are left out where the same query was scored by teacher forcing"
+        )
     key = key[~twice]
     repeated = len(key) - len(np.unique(key))
     if repeated:

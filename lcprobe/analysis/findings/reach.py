@@ -18,7 +18,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Estimate, Measured, Panel, Refused, Slice, Where
+from lcprobe.analysis.findings.cells import Estimate, Measured, Panel, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import base_length
 from lcprobe.analysis.stats.intervals import clustered_wilson, percentile_bounds, resampled, wilson
 
@@ -54,7 +54,7 @@ class Reach:
     cells on both sides of the fall. refused: why there is no reach.
     """
 
-    where: Where
+    where: PanelKey
     bins: tuple[DistanceBin, ...]
     longest: int
     tokens: float | None = None
@@ -77,7 +77,7 @@ class Reach:
 def reaches(data: Measured) -> list[Reach]:
     """For every model, task and format."""
     return [
-        _reach(data, Where(run.name, task.name, format), run.context_length)
+        _reach(data, PanelKey(run.name, task.name, format), run.context_length)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
@@ -106,11 +106,11 @@ def fall(
     return point, min(low, left), max(high, right), (round(left), round(right)), curve
 
 
-def _reach(data: Measured, where: Where, context_length: int) -> Reach:
+def _reach(data: Measured, where: PanelKey, context_length: int) -> Reach:
     panel = data.panels.get(where)
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
-    refused = [(length, part) for length, part in zip(lengths, parts, strict=True) if isinstance(part, Refused)]
+    refused = [(length, part) for length, part in zip(lengths, parts, strict=True) if isinstance(part, Unavailable)]
     if panel is None or not len(panel.rows[0]):
         return Reach(where, (), 0, refused=str(refused[0][1]) if refused else "no needle has a distance")
     distance, sample, hit, cell = panel.rows
@@ -137,7 +137,7 @@ def distance_sums(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.bincount(code, np.maximum(distance, 1)) / np.bincount(code), hits, trials
 
 
-def floor_of(data: Measured, where: Where) -> float:
+def floor_of(data: Measured, where: PanelKey) -> float:
     """What accuracy falls to: chance where it is below 1, else zero (one value in the context, copied or not)."""
     parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
     chances = [part.chance for part in parts if isinstance(part, Slice)]

@@ -5,12 +5,12 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from lcprobe.analysis.findings.cells import Cell, Measured, Where
+from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast, contrasts
 from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
 from lcprobe.analysis.findings.gates import Gate, gates
 from lcprobe.analysis.findings.half_life import HalfLife, half_lives
-from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import Reach, reaches
 from lcprobe.analysis.findings.text_curves import TextCurves, text_curves
 from lcprobe.analysis.inputs import StudyFacts
@@ -35,14 +35,18 @@ class Results:
         return self.data.study
 
     @cached_property
-    def cell_at(self) -> dict[tuple[Where, int, float], Cell]:
+    def cell_at(self) -> dict[tuple[PanelKey, int, float], Cell]:
         """Cells by place."""
         return {(cell.where, cell.length, cell.depth): cell for cell in self.cells}
 
     @property
     def incomplete(self) -> list[Cell]:
         """Planned cells without all of their samples."""
-        return [cell for cell in self.cells if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)]
+        return [
+            cell
+            for cell in self.cells
+            if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)
+        ]
 
     def of(self, *kinds: str) -> list[Contrast]:
         """Contrasts of some kinds."""
@@ -54,6 +58,8 @@ def analysed(study: StudyFacts, records: pa.Table, context: pa.Table | None = No
 
     Raises DataError for records that cannot be counted (see intake.measured).
     """
-    data = measured(study, records)
+    data = load_records(study, records)
     text, found = text_curves(study, context), reaches(data)
-    return Results(data, data.cells(), contrasts(data), extrapolations(data), found, half_lives(data, found), gates(data), text)
+    return Results(
+        data, data.cells(), contrasts(data), extrapolations(data), found, half_lives(data, found), gates(data), text
+    )

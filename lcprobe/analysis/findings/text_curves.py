@@ -77,7 +77,9 @@ def text_curves(study: StudyFacts, records: pa.Table | None) -> list[TextCurves]
         return []
     missing = [name for name in CONTEXT_SCHEMA.names if name not in records.column_names]
     if missing:
-        raise DataError(f"context records: columns {', '.join(missing)} are missing; allowed: tables of records.CONTEXT_SCHEMA")
+        raise DataError(
+            f"context records: columns {', '.join(missing)} are missing; allowed: tables of records.CONTEXT_SCHEMA"
+        )
     columns = {name: numbers(records, name) for name in ("step", "window", "low", "high", "kept", "value", "count")}
     measure, model = texts(records, "measure"), texts(records, "model")
     made = []
@@ -115,7 +117,9 @@ def _curves(model: str, context_length: int, measure: np.ndarray, c: dict[str, n
     windows = {int(w) for w in c["window"]}
     bad = [int(np.nansum(c["value"][measure == name])) for name in ("not_finite_predictions", "not_finite_state")]
     norms = {place[0]: _mean(c["value"][rows]) for place, rows in places("state_rms", "high").items()}
-    distances = {(place[0], place[1]): _mean(c["value"][rows]) for place, rows in places("remembrance", "high", "kept").items()}
+    distances = {
+        (place[0], place[1]): _mean(c["value"][rows]) for place, rows in places("remembrance", "high", "kept").items()
+    }
     return TextCurves(
         model,
         context_length,

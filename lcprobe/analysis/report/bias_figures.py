@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.drawing import INK, distance_axis, legend, looks, panel, plain, slug, titled
+from lcprobe.analysis.report.drawing import INK, distance_axis, legend, panel, plain, slug, styles, titled
 from lcprobe.analysis.report.figures import Picture
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ def bias_figures(results: Results) -> "Iterator[tuple[Picture, Figure]]":
         if not lines:
             continue
         figure, axes = panel()
-        look = looks(list(lines)[:MOST_LINES])
+        look = styles(list(lines)[:MOST_LINES])
         for name, style in look.items():
             points = lines[name]
-            axes.plot([d + 1 for d, _ in points], [b for _, b in points], style.line, color=style.colour, label=name, lw=1.3)
+            axes.plot(
+                [d + 1 for d, _ in points], [b for _, b in points], style.line, color=style.colour, label=name, lw=1.3
+            )
         axes.axvline(run.context_length, color=INK, lw=0.8, ls="--")
         longest = max(d for points in lines.values() for d, _ in points)
         distance_axis(axes, 1, longest + 1)

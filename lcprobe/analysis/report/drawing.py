@@ -27,7 +27,7 @@ DPI = 200
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How a model is drawn in every figure."""
 
     colour: str
@@ -35,10 +35,10 @@ class Look:
     line: str
 
 
-def looks(names: Sequence[str]) -> dict[str, Look]:
+def styles(names: Sequence[str]) -> dict[str, Style]:
     """A look for each model, the same in every figure of a study."""
     n = len(COLOURS)
-    return {name: Look(COLOURS[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
+    return {name: Style(COLOURS[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
 
 
 def plain(text: object, limit: int = 48) -> str:
@@ -111,10 +111,14 @@ def heatmap(
     n_rows, n_columns = values.shape
     figure, axes = panel(5.6, max(3.2, 1.5 + 0.38 * n_rows))
     axes.grid(False)
-    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1, edgecolors="white", linewidth=1.2
+    )
     for (i, j), value in np.ndenumerate(values):
         if np.isnan(value):
-            axes.fill_between([j, j + 1], i, i + 1, facecolor="#f3f4f6", hatch="////", edgecolor="#c4c9d1", linewidth=0)
+            axes.fill_between(
+                [j, j + 1], i, i + 1, facecolor="#f3f4f6", hatch="////", edgecolor="#c4c9d1", linewidth=0
+            )
         shown = "n/a" if np.isnan(value) else f"{value:.2f}"
         colour = INK if np.isnan(value) or value > 0.55 else "white"
         axes.text(j + 0.5, i + 0.5, shown, ha="center", va="center", fontsize=9, color=colour)

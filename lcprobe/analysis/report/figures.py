@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Cell, Estimate, Format, Slice, Where
+from lcprobe.analysis.findings.cells import Cell, Estimate, Format, PanelKey, Slice
 from lcprobe.analysis.findings.extrapolation import base_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.drawing import (
     GREY,
     INK,
-    Look,
+    Style,
     distance_axis,
     heatmap,
     legend,
     length_axis,
-    looks,
     panel,
     plain,
     share_axis,
     slug,
+    styles,
     titled,
 )
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
@@ -53,7 +53,7 @@ class Picture:
 
 def all_figures(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     """Every figure of a study, one at a time."""
-    look = looks([run.name for run in results.study.runs])
+    look = styles([run.name for run in results.study.runs])
     yield from _skill(results, look)
     for task in results.data.tasks:
         formats = results.data.formats(task.name)
@@ -69,7 +69,7 @@ def all_figures(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     yield from _training(results, look)
 
 
-def _length(results: Results, task: str, format: Format, look: dict[str, Look]) -> "tuple[Picture, Figure]":
+def _length(results: Results, task: str, format: Format, look: dict[str, Style]) -> "tuple[Picture, Figure]":
     figure, axes = panel()
     found = [e for e in results.extrapolations if e.where.task == task and e.where.format == format]
     counts, gaps, lengths = [], [], results.data.lengths(task, format)
@@ -80,14 +80,18 @@ def _length(results: Results, task: str, format: Format, look: dict[str, Look]) 
         if points:
             at = np.log2([length for length, _ in points])
             counts += [x.n for _, x in points]
-            axes.fill_between(at, [x.low for _, x in points], [x.high for _, x in points], color=style.colour, alpha=0.18, lw=0)
+            axes.fill_between(
+                at, [x.low for _, x in points], [x.high for _, x in points], color=style.colour, alpha=0.18, lw=0
+            )
             values = [x.value for _, x in points]
             axes.plot(at, values, style.line, marker=style.marker, ms=5, color=style.colour, label=plain(name))
     for length in sorted({e.context_length for e in found}):
         axes.axvline(np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}")
     chances = [c for c in (_chance(results, task, format, length) for length in lengths) if c is not None]
     if chances:
-        axes.axhline(float(np.mean(chances)), color=GREY, linestyle=":", linewidth=1.4, label=f"chance {np.mean(chances):.2f}")
+        axes.axhline(
+            float(np.mean(chances)), color=GREY, linestyle=":", linewidth=1.4, label=f"chance {np.mean(chances):.2f}"
+        )
     length_axis(axes, lengths)
     share_axis(axes)
     titled(axes, plain(f"{task}, {format}"), "length (tokens)", "exact match")
@@ -100,7 +104,7 @@ def _length(results: Results, task: str, format: Format, look: dict[str, Look]) 
 
 
 def _depth_map(results: Results, run: RunFacts, task: str, format: Format) -> "tuple[Picture, Figure]":
-    where = Where(run.name, task, format)
+    where = PanelKey(run.name, task, format)
     plan = results.data.planned[task, format, "none"]
     lengths, depths = sorted(plan), sorted({depth for cells in plan.values() for depth in cells})
     cells = [[results.cell_at.get((where, length, depth)) for length in lengths] for depth in depths]
@@ -108,7 +112,9 @@ def _depth_map(results: Results, run: RunFacts, task: str, format: Format) -> "t
     edge = sum(length <= run.context_length for length in lengths)
     title = plain(f"{run.name}: {task}, {format}")
     labels = [f"{depth:g}" for depth in depths]
-    figure = heatmap(values, labels, [f"{x:,}" for x in lengths], title, "length (tokens)", "depth (0 first, 1 last)", edge)
+    figure = heatmap(
+        values, labels, [f"{x:,}" for x in lengths], title, "length (tokens)", "depth (0 first, 1 last)", edge
+    )
     counts = [cell.n for row in cells for cell in row if cell is not None and cell.n]
     text = f"{run.name}: exact match by length and depth of the needle, {task}, {format}. {_counts(counts, 'cell')} "
     text += f"Right of the dashed line: past the training length ({run.context_length:,}). Hatched: not measured as planned. "
@@ -117,7 +123,9 @@ def _depth_map(results: Results, run: RunFacts, task: str, format: Format) -> "t
     return Picture(slug("heatmap", task, format, run.name), "heatmap", task, str(format), title, text), figure
 
 
-def _profiles(results: Results, task: str, format: Format, look: dict[str, Look]) -> "Iterator[tuple[Picture, Figure]]":
+def _profiles(
+    results: Results, task: str, format: Format, look: dict[str, Style]
+) -> "Iterator[tuple[Picture, Figure]]":
     """At the base of the first model and at the next longer length."""
     lengths = results.data.lengths(task, format)
     base = base_length(lengths, results.study.runs[0].context_length)
@@ -125,21 +133,33 @@ def _profiles(results: Results, task: str, format: Format, look: dict[str, Look]
         figure, axes = panel()
         counts: list[int] = []
         for i, run in enumerate(results.study.runs):
-            style, where = look[run.name], Where(run.name, task, format)
-            cells = [results.cell_at.get((where, length, d)) for d in results.data.planned[task, format, "none"][length]]
+            style, where = look[run.name], PanelKey(run.name, task, format)
+            cells = [
+                results.cell_at.get((where, length, d)) for d in results.data.planned[task, format, "none"][length]
+            ]
             whole = [cell for cell in cells if cell is not None and not np.isnan(_whole(cell))]
             shift = 0.012 * (i - (len(results.study.runs) - 1) / 2)  # bars side by side
             _whiskers(axes, [(cell.depth + shift, cell) for cell in whole], style, plain(run.name))
             counts += [cell.n for cell in whole]
         share_axis(axes)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        titled(axes, plain(f"{task}, {format}: {length:,} tokens"), "depth of the needle (0 first, 1 last)", "exact match")
+        titled(
+            axes,
+            plain(f"{task}, {format}: {length:,} tokens"),
+            "depth of the needle (0 first, 1 last)",
+            "exact match",
+        )
         legend(figure, axes)
         text = f"Depth profile at {length:,} tokens, {task}, {format}. {_counts(counts)} Bars: 95 % Wilson intervals."
-        yield Picture(slug("depth", task, format, length), "depth", task, str(format), f"{task}, {format}", text), figure
+        yield (
+            Picture(slug("depth", task, format, length), "depth", task, str(format), f"{task}, {format}", text),
+            figure,
+        )
 
 
-def _distance(results: Results, task: str, format: Format, look: dict[str, Look]) -> "Iterator[tuple[Picture, Figure]]":
+def _distance(
+    results: Results, task: str, format: Format, look: dict[str, Style]
+) -> "Iterator[tuple[Picture, Figure]]":
     found = [r for r in results.reaches if r.where.task == task and r.where.format == format and r.bins]
     if not found:
         return
@@ -148,14 +168,24 @@ def _distance(results: Results, task: str, format: Format, look: dict[str, Look]
         style = look[r.where.model]
         at = np.log2([max(one.distance, 1) for one in r.bins])
         axes.fill_between(
-            at, [b.estimate.low for b in r.bins], [b.estimate.high for b in r.bins], color=style.colour, alpha=0.18, lw=0
+            at,
+            [b.estimate.low for b in r.bins],
+            [b.estimate.high for b in r.bins],
+            color=style.colour,
+            alpha=0.18,
+            lw=0,
         )
         values = [b.estimate.value for b in r.bins]
         axes.plot(at, values, style.line, marker=style.marker, ms=4.5, color=style.colour, label=plain(r.where.model))
         if r.refused is None and r.tokens is not None:
             axes.axvline(np.log2(r.tokens), color=style.colour, linestyle="-.", linewidth=1.3)
             axes.annotate(
-                f" {r.tokens:.0f}", (float(np.log2(r.tokens)), 1.0), color=style.colour, fontsize=9, va="top", ha="left"
+                f" {r.tokens:.0f}",
+                (float(np.log2(r.tokens)), 1.0),
+                color=style.colour,
+                fontsize=9,
+                va="top",
+                ha="left",
             )
     low, high = min(r.bins[0].distance for r in found), max(r.bins[-1].distance for r in found)
     distance_axis(axes, low, high)
@@ -164,13 +194,17 @@ def _distance(results: Results, task: str, format: Format, look: dict[str, Look]
     legend(figure, axes)
     counts = [b.estimate.n for r in found for b in r.bins]
     text = f"Exact match against token distance, all lengths and depths of {task}, {format}, in half octaves. "
-    text += f"{_counts(counts, 'bin')} Bands: 95 % Wilson intervals. Dash-dotted: effective reach, where there is one."
+    text += (
+        f"{_counts(counts, 'bin')} Bands: 95 % Wilson intervals. Dash-dotted: effective reach, where there is one."
+    )
     yield Picture(slug("distance", task, format), "distance", task, str(format), f"{task}, {format}", text), figure
 
 
 def _format_matrix(results: Results, run: RunFacts, task: str, formats: list[Format]) -> "tuple[Picture, Figure]":
     lengths = sorted({length for format in formats for length in results.data.lengths(task, format)})
-    parts = [[results.data.slice(Where(run.name, task, format), length) for length in lengths] for format in formats]
+    parts = [
+        [results.data.slice(PanelKey(run.name, task, format), length) for length in lengths] for format in formats
+    ]
     values = np.array([[part.value if isinstance(part, Slice) else np.nan for part in row] for row in parts])
     edge = sum(length <= run.context_length for length in lengths)
     title = plain(f"{run.name}: {task} by format")
@@ -182,7 +216,7 @@ def _format_matrix(results: Results, run: RunFacts, task: str, formats: list[For
     return Picture(slug("formats", task, run.name), "formats", task, "", title, text), figure
 
 
-def _skill(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Picture, Figure]]":
+def _skill(results: Results, look: dict[str, Style]) -> "Iterator[tuple[Picture, Figure]]":
     """Bars at the base length: skill where there is a chance level, else exact match."""
     pairs = [(task.name, f) for task in results.data.tasks for f in results.data.formats(task.name)[:MOST_FORMATS]]
     models = [run.name for run in results.study.runs]
@@ -213,10 +247,15 @@ def _skill(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Picture, 
     yield Picture("skill", "skill", "", "", "At the training length", text), figure
 
 
-def _training(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Picture, Figure]]":
+def _training(results: Results, look: dict[str, Style]) -> "Iterator[tuple[Picture, Figure]]":
     names = [name for run in results.study.runs for row in run.metrics for name in row]
-    probes = [name for name in dict.fromkeys(names) if name.startswith("probe/") and "@" in name and "/depth" not in name]
-    wanted = [("train/loss", "Training loss", "nats a token"), ("train/answer_loss", "Loss on answers", "nats a token")]
+    probes = [
+        name for name in dict.fromkeys(names) if name.startswith("probe/") and "@" in name and "/depth" not in name
+    ]
+    wanted = [
+        ("train/loss", "Training loss", "nats a token"),
+        ("train/answer_loss", "Loss on answers", "nats a token"),
+    ]
     wanted += [(name, f"While training: {name.removeprefix('probe/')}", "exact match") for name in probes]
     for name, title, y in wanted:
         figure, axes = panel()
@@ -229,7 +268,9 @@ def _training(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Pictur
             style, drawn = look[run.name], drawn + 1
             marker = {"marker": style.marker, "ms": 5} if name in probes else {}
             thin = _thinned(points) if name not in probes else points
-            axes.plot(thin[:, 0] / 1e6, thin[:, 1], style.line, color=style.colour, label=plain(run.name), lw=1.5, **marker)
+            axes.plot(
+                thin[:, 0] / 1e6, thin[:, 1], style.line, color=style.colour, label=plain(run.name), lw=1.5, **marker
+            )
         if not drawn:
             continue
         if name in probes:
@@ -237,11 +278,18 @@ def _training(results: Results, look: dict[str, Look]) -> "Iterator[tuple[Pictur
         titled(axes, plain(title), "tokens trained on (millions)", y)
         legend(figure, axes)
         text = f"{title} against tokens, {drawn} of {len(results.study.runs)} runs, one line a run"
-        text += f" (means of at most {MOST_POINTS} stretches)." if name not in probes else "; small samples, not for conclusions."
-        yield Picture(slug("training", name.replace("/", "-").replace("@", "-at-")), "training", "", "", title, text), figure
+        text += (
+            f" (means of at most {MOST_POINTS} stretches)."
+            if name not in probes
+            else "; small samples, not for conclusions."
+        )
+        yield (
+            Picture(slug("training", name.replace("/", "-").replace("@", "-at-")), "training", "", "", title, text),
+            figure,
+        )
 
 
-def _whiskers(axes: Any, points: list[tuple[float, Cell]], style: Look, label: str) -> None:
+def _whiskers(axes: Any, points: list[tuple[float, Cell]], style: Style, label: str) -> None:
     if not points:
         return
     at, values = [x for x, _ in points], [cell.accuracy or 0.0 for _, cell in points]
@@ -262,7 +310,7 @@ def _whole(cell: Cell | None) -> float:
 
 def _chance(results: Results, task: str, format: Format, length: int) -> float | None:
     facts = next(t for t in results.data.tasks if t.name == task)
-    parts = [results.data.slice(Where(run.name, task, format), length) for run in results.study.runs]
+    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in results.study.runs]
     known = [part.chance for part in parts if isinstance(part, Slice) and part.chance < 1]
     return known[0] if facts.needs_lookup and known else None
 

@@ -51,9 +51,13 @@ def _differences(runs: list[RunFacts]) -> Iterator[Sentence]:
     if len({run.tokens for run in runs}) > 1:
         yield Sentence(FIRST, f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in runs)}.", True)
     if len({run.context_length for run in runs}) > 1:
-        yield Sentence(FIRST, f"Training lengths differ: {listed(f'{r.name} {r.context_length:,}' for r in runs)}.", True)
+        yield Sentence(
+            FIRST, f"Training lengths differ: {listed(f'{r.name} {r.context_length:,}' for r in runs)}.", True
+        )
     if skipped := [f"{r.name} {r.skipped_steps}" for r in runs if r.skipped_steps]:
-        yield Sentence(FIRST, f"Optimiser steps were skipped for numbers that were not finite: {listed(skipped)}.", True)
+        yield Sentence(
+            FIRST, f"Optimiser steps were skipped for numbers that were not finite: {listed(skipped)}.", True
+        )
 
 
 def _seeds(runs: list[RunFacts]) -> Iterator[Sentence]:
@@ -75,14 +79,18 @@ def _tuning(runs: list[RunFacts]) -> Sentence:
         return Sentence(FIRST, f"Learning rates were swept for every model ({rates}).")
     chosen = listed(f"{run.name}: {run.tuned}" for run in other)
     how = "This comparison is untuned" if len(other) == len(runs) else "This comparison is partly untuned"
-    return Sentence(FIRST, f"{how}: {chosen}. A model may lose by its learning rate ({rates or 'unknown'}) alone.", True)
+    return Sentence(
+        FIRST, f"{how}: {chosen}. A model may lose by its learning rate ({rates or 'unknown'}) alone.", True
+    )
 
 
 def _gaps(results: Results) -> Iterator[Sentence]:
     missing = results.incomplete
     planned = sum(cell.planned is not None for cell in results.cells)
     if missing:
-        places = [f"{c.where.model} {c.where.task} {c.where.format} at {c.length}, depth {c.depth:g}" for c in missing[:3]]
+        places = [
+            f"{c.where.model} {c.where.task} {c.where.format} at {c.length}, depth {c.depth:g}" for c in missing[:3]
+        ]
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         text = f"{len(missing)} of {planned} planned cells are incomplete ({'; '.join(places)}{rest})"
         yield Sentence(FIRST, f"{text}: no mean is taken over them.", True)
@@ -101,7 +109,9 @@ def _few(results: Results) -> Iterator[Sentence]:
     if few:
         counts = f"{min(few)}" if min(few) == max(few) else f"{min(few)} to {max(few)}"
         text = f"Few samples: {len(few)} of {len(planned)} planned cells have {counts}. Below {ENOUGH} the interval of a single"
-        yield Sentence(FIRST, f"{text} cell holds the true share in 91 to 99 % of cases, not always in 93 to 97 %.", True)
+        yield Sentence(
+            FIRST, f"{text} cell holds the true share in 91 to 99 % of cases, not always in 93 to 97 %.", True
+        )
 
 
 def _not_acquired(results: Results) -> Iterator[Sentence]:

@@ -1,8 +1,6 @@
 """What stands on the report's page, section by section, as plain strings: the template only lays it out and escapes it."""
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,49 +12,13 @@ from lcprobe.analysis.findings.gates import CONTROLS
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report import prose
+from lcprobe.analysis.report.blocks import Section, Table
 from lcprobe.analysis.report.figures import MOST_FORMATS
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, p_text, signed, span_text
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
 
 WRONG_ANSWERS = 20
-LONG = 44
-NUMBER = re.compile(r"([^A-Za-z]|n/a|\bto\b|(?<=\d)e(?=[-+\d]))*")
-OPEN_ROWS = 40
-"""Tables with more rows start folded."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text."""
-
-    title: str
-    caption: str
-    columns: Sequence[str]
-    rows: list[list[str]]
-
-    @property
-    def kinds(self) -> list[str]:
-        """A CSS class a column: numbers stand right, words left, long words in lines of their own."""
-        return [_kind([row[i] for row in self.rows]) for i in range(len(self.columns))]
-
-    @property
-    def folded(self) -> bool:
-        """Whether it starts closed."""
-        return len(self.rows) > OPEN_ROWS
-
-
-@dataclass(frozen=True)
-class Section:
-    """One chapter: paragraphs, figures that are seen at once, figures behind a fold, tables, preformatted text."""
-
-    id: str
-    title: str
-    text: Sequence[str] = ()
-    figures: Sequence[Any] = ()
-    folded: Sequence[tuple[str, Sequence[Any]]] = ()
-    tables: Sequence[Table] = ()
-    blocks: Sequence[tuple[str, str]] = field(default=())
 
 
 def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
@@ -66,10 +28,19 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
         _models(results),
         _tasks(results, figures),
         _section(
-            "length", "Accuracy against length", [*prose.LENGTH_TEXT, *_left_out(results), *drawn], figures, ["length"], lengths
+            "length",
+            "Accuracy against length",
+            [*prose.LENGTH_TEXT, *_left_out(results), *drawn],
+            figures,
+            ["length"],
+            lengths,
         ),
-        _section("place", "Place in the context", prose.PLACE_TEXT, figures, ["heatmap", "depth"], [_positions(results)]),
-        _section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, figures, ["distance"], [_reach(results)]),
+        _section(
+            "place", "Place in the context", prose.PLACE_TEXT, figures, ["heatmap", "depth"], [_positions(results)]
+        ),
+        _section(
+            "distance", "Accuracy against distance", prose.DISTANCE_TEXT, figures, ["distance"], [_reach(results)]
+        ),
         _section("context", "Plain text by position", prose.CONTEXT_TEXT, figures, ["context"], _text(results)),
         _section("formats", "Formats", prose.FORMAT_TEXT, figures, ["formats"], _format_pairs(results)),
         _section("models-compared", "Models against each other", prose.MODEL_TEXT, figures, [], _pairs(results)),
@@ -91,7 +62,7 @@ def sections(results: Results, figures: Sequence[Any]) -> list[Section]:
     return [s for s in made if s.tables or s.figures or s.folded or s.blocks or s.id == "methods"]
 
 
-def glance(results: Results) -> Table:
+def overview(results: Results) -> Table:
     """Exact match by length, model and task, in the first format of each: what a reader wants to see before any sentence."""
     lengths = sorted({length for e in results.extrapolations for length, _, _ in e.by_length})
     trained = {run.context_length for run in results.study.runs}
@@ -100,7 +71,9 @@ def glance(results: Results) -> Table:
         if [e.where.format] == first[e.where.task]:
             found = {length: f"{x.value:.2f}" if isinstance(x, Estimate) else "n/a" for length, x, _ in e.by_length}
             chance = next((g.chance for g in results.gates if g.where == e.where), None)
-            rows.append([e.where.task, e.where.model, _decimal(chance), *(found.get(length, "") for length in lengths)])
+            rows.append(
+                [e.where.task, e.where.model, _decimal(chance), *(found.get(length, "") for length in lengths)]
+            )
     names = [f"{length:,}{' (trained)' if length in trained else ''}" for length in lengths]
     caption = "Exact match by length in tokens, mean over all depths, first format of each task; n/a: not all cells are complete."
     return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
@@ -110,8 +83,20 @@ def _models(results: Results) -> Section:
     study = results.study
     columns = list(dict.fromkeys(name for row in study.matching for name in row))
     rows = [[_value(row.get(name)) for name in columns] for row in study.matching]
-    tables = [Table("Matching", f"Largest difference in parameters: {study.mismatch:.2%}.", columns, rows)] if rows else []
-    names = ["model", "group", "seed", "training length", "tokens", "learning rate", "chosen by", "skipped steps", "seconds"]
+    tables = (
+        [Table("Matching", f"Largest difference in parameters: {study.mismatch:.2%}.", columns, rows)] if rows else []
+    )
+    names = [
+        "model",
+        "group",
+        "seed",
+        "training length",
+        "tokens",
+        "learning rate",
+        "chosen by",
+        "skipped steps",
+        "seconds",
+    ]
     runs = [
         [r.name, r.group, *map(_value, (r.seed, r.context_length, r.tokens, r.lr)), r.tuned, *map(_value, (r.skipped_steps,)),
          "" if r.seconds is None else f"{r.seconds:.0f}"]
@@ -125,7 +110,11 @@ def _models(results: Results) -> Section:
     if study.sweep:
         names = list(dict.fromkeys(name for row in study.sweep for name in row))
         rows = [[_value(row.get(name)) for name in names] for row in study.sweep]
-        tables.append(Table("Learning-rate sweep", "Score: answer loss of short trials, the mean over their seeds.", names, rows))
+        tables.append(
+            Table(
+                "Learning-rate sweep", "Score: answer loss of short trials, the mean over their seeds.", names, rows
+            )
+        )
     return Section("models", "Models and matching", tables=tables)
 
 
@@ -149,7 +138,9 @@ def _tasks(results: Results, figures: Sequence[Any]) -> Section:
     return Section("tasks", "Tasks, chance and controls", figures=own, tables=tables, blocks=examples)
 
 
-def _section(id: str, title: str, text: Sequence[str], figures: Sequence[Any], kinds: list[str], tables: list[Table]) -> Section:
+def _section(
+    id: str, title: str, text: Sequence[str], figures: Sequence[Any], kinds: list[str], tables: list[Table]
+) -> Section:
     """Figures of the first format of each task are seen at once, the others stand behind a fold a task."""
     seen, folds = [], {}
     firsts: dict[str, str] = {}
@@ -188,10 +179,18 @@ def _ratios(results: Results) -> Table:
             found = _numbers(test)[2:] if test else ["", "", "", "base" if length == e.base_length else ""]
             row = [*_place(e.where), _value(length), f"{length / e.context_length:g}", str(estimate)]
             rows.append([*row, "" if ratio is None else str(ratio), *found])
-    columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base", "difference", "interval"]
-    caption = (
-        "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
-    )
+    columns = [
+        "model",
+        "task",
+        "format",
+        "length",
+        "x training",
+        "exact match",
+        "ratio to base",
+        "difference",
+        "interval",
+    ]
+    caption = "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
     return Table("Extrapolation", caption, [*columns, "p (Holm)", "verdict"], rows)
 
 
@@ -244,14 +243,18 @@ def _not_causal(results: Results, *reasons: str) -> list[str]:
 
 def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:
     columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (Holm)", "verdict"]
-    caption = "First − second; shares with k/n and 95 % interval. Everything, and n of each test, is in contrasts.csv."
+    caption = (
+        "First − second; shares with k/n and 95 % interval. Everything, and n of each test, is in contrasts.csv."
+    )
     return Table(title, caption, columns, rows)
 
 
 def _reach(results: Results) -> Table:
     rows = [[*_place(r.where), str(r), str(h)] for r, h in zip(results.reaches, results.half_lives, strict=True)]
     caption = "Tokens between value and answer (95 % interval)."
-    return Table("Effective reach and half-life", caption, ["model", "task", "format", "effective reach", "half-life"], rows)
+    return Table(
+        "Effective reach and half-life", caption, ["model", "task", "format", "effective reach", "half-life"], rows
+    )
 
 
 def _text(results: Results) -> list[Table]:
@@ -263,7 +266,12 @@ def _text(results: Results) -> list[Table]:
         if b is t.base or b.difference is not None
     ]
     caption = "Nats a token (95 % interval): the last bin inside the training length, and every bin past it."
-    loss = Table("Loss past the training length", caption, ["model", "tokens", "loss", "above the first row of the model"], rows)
+    loss = Table(
+        "Loss past the training length",
+        caption,
+        ["model", "tokens", "loss", "above the first row of the model"],
+        rows,
+    )
     rows = [
         [t.model, _value(at), str(t.state_rms[at]), _value(round(t.state_bytes[at])), *map(_value, t.not_finite)]
         for t in curves
@@ -273,9 +281,15 @@ def _text(results: Results) -> list[Table]:
     caption = "Of one sequence. The counts are over all windows and positions."
     columns = ["model", "tokens", "root mean square", "bytes", "predictions not finite", "state values not finite"]
     state = Table("State", caption, columns, rows)
-    rows = [[t.model, _value(at), _value(kept), str(mean)] for t in curves for (at, kept), mean in t.remembrance.items()]
+    rows = [
+        [t.model, _value(at), _value(kept), str(mean)] for t in curves for (at, kept), mean in t.remembrance.items()
+    ]
     caption = "Total variation between predictions after all tokens and after the last ones alone (95 % interval)."
-    return [loss, state, Table("Remembrance", caption, ["model", "tokens", "last tokens kept", "total variation"], rows)]
+    return [
+        loss,
+        state,
+        Table("Remembrance", caption, ["model", "tokens", "last tokens kept", "total variation"], rows),
+    ]
 
 
 def _wrong(results: Results) -> Table:
@@ -321,9 +335,7 @@ def _cells(results: Results) -> Table:
         skill = ["", ""] if c.skill is None else [f"{c.skill:.2f}", f"{_decimal(low)}–{_decimal(high)}"]
         chance = f"{means[-1]} *" if at_an_end(c) else means[-1]
         rows.append([*place, *share, _value(c.n_failed), chance, *skill, *means[:-1]])
-    caption = (
-        "k of n queries exactly right; failed queries are no trials. Chance: stated, of choosing without looking at the key. "
-    )
+    caption = "k of n queries exactly right; failed queries are no trials. Chance: stated, of choosing without looking at the key. "
     caption += "Skill: (accuracy − chance) / (1 − chance). Rank: of the true value among those of the context."
     caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
     return Table("All cells", caption, columns, rows)
@@ -335,7 +347,9 @@ def _versions(results: Results) -> Section:
                     [[name, str(value)] for name, value in study.versions.items()])]  # fmt: skip
     notes = [*study.notes, *_reading(results)]
     if notes:
-        tables.append(Table("Notes", "What could not be built, and other remarks.", ["note"], [[note] for note in notes]))
+        tables.append(
+            Table("Notes", "What could not be built, and other remarks.", ["note"], [[note] for note in notes])
+        )
     blocks = [("Resolved configuration", study.config_yaml)]
     return Section("versions", "Versions and configuration", tables=tables, blocks=blocks)
 
@@ -361,12 +375,6 @@ def _numbers(contrast: Contrast) -> list[str]:
 
 def _place(where: Any) -> Iterable[str]:
     return where.model, where.task, str(where.format)
-
-
-def _kind(values: list[str]) -> str:
-    if max(map(len, values), default=0) > LONG:
-        return "long"
-    return "number" if all(NUMBER.fullmatch(value) for value in values) else "word"
 
 
 def _decimal(value: float | None) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lcprobe.analysis.findings.cells import Estimate, Where
+from lcprobe.analysis.findings.cells import Estimate, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, Extrapolation
 from lcprobe.analysis.findings.gates import Gate
@@ -46,12 +46,16 @@ def _acquired(results: Results) -> Iterator[Sentence]:
     for gate, others in _by_model(results, results.gates):
         subject = who(results.data, gate.where)
         if not isinstance(gate.accuracy, Estimate):
-            yield Sentence(ACQUIRED, f"{subject}: exact match at {gate.length} tokens: {gate.accuracy}.", subject=subject)
+            yield Sentence(
+                ACQUIRED, f"{subject}: exact match at {gate.length} tokens: {gate.accuracy}.", subject=subject
+            )
             continue
         text = _plain_accuracy(gate, gate.accuracy, others) if gate.lookup is None else _lookup(gate, others)
         yield Sentence(ACQUIRED, f"{subject}: {text}.", subject=subject)
         if gate.copies:
-            text = "copies the needle without looking at the key: asked for an absent key it still prints the value in"
+            text = (
+                "copies the needle without looking at the key: asked for an absent key it still prints the value in"
+            )
             yield Sentence(ACQUIRED, f"{subject} {text} {gate.controls['wrong_key']}.", subject=subject)
         if gate.zero_far is not None and gate.acquired == "acquired" and gate.zero_far[1].high < gate.acquired_above:
             text = f"breaks down at {gate.zero_far[0]} tokens even with the needle directly before the question"
@@ -138,8 +142,14 @@ def _text(results: Results) -> Iterator[Sentence]:
         past = [b for b in t.bins if b.difference is not None]
         if past and t.base is not None and past[-1].difference is not None:
             last, change = past[-1], past[-1].difference
-            verdict = "shows no lasting rise past the training length" if t.rises is None else f"rises from {t.rises} tokens on"
-            size = f"{signed(change.value)} nats a token ({span_text(change.low, change.high)}, n = {change.n} windows)"
+            verdict = (
+                "shows no lasting rise past the training length"
+                if t.rises is None
+                else f"rises from {t.rises} tokens on"
+            )
+            size = (
+                f"{signed(change.value)} nats a token ({span_text(change.low, change.high)}, n = {change.n} windows)"
+            )
             place = f"at tokens {last.low} to {last.high} against {t.base.low} to {t.base.high}"
             text = f"{t.model}: loss of plain text {verdict}: {size} {place}."
             yield Sentence(TEXT, text, subject=t.model)
@@ -149,22 +159,30 @@ def _text(results: Results) -> Iterator[Sentence]:
             yield Sentence(TEXT, f"{text} were not finite.", warning=True, subject=t.model)
         first, end = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
         if first is not None and end is not None and t.longest > t.context_length:
-            word = "grows" if end.low > first.high else "shrinks" if end.high < first.low else "no change resolved in the state"
+            word = (
+                "grows"
+                if end.low > first.high
+                else "shrinks"
+                if end.high < first.low
+                else "no change resolved in the state"
+            )
             text = f"{t.model}: {word}" if word.startswith("no") else f"{t.model}: the state {word}"
             text += f": root mean square {first} after {t.context_length} tokens, {end} after {t.longest}."
             yield Sentence(TEXT, text, subject=t.model)
         for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
             kept = max(k for at, k in t.remembrance if at == length)
-            text = (
-                f"{t.model}: after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
-            )
+            text = f"{t.model}: after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
             yield Sentence(TEXT, f"{text} {t.remembrance[length, kept]}.", subject=t.model)
 
 
 def _formats(results: Results) -> Iterator[Sentence]:
     tests = results.of("format")
     for e, _ in _by_model(results, results.extrapolations):
-        own = [c for c in tests if (c.subject, c.task) == e.where[:2] and c.length == e.base_length and c.p_holm is not None]
+        own = [
+            c
+            for c in tests
+            if (c.subject, c.task) == e.where[:2] and c.length == e.base_length and c.p_holm is not None
+        ]
         if not own or _hopeless(results, e.where):
             continue
         resolved = [c for c in own if c.resolved]
@@ -194,7 +212,9 @@ def _models(results: Results) -> Iterator[Sentence]:
         counts = {v: sum(c.verdict == v for c in own) for v in ("higher", "lower", "no difference resolved")}
         format = f", {own[0].format}" if len(results.data.formats(task)) > 1 else ""
         text = f"{subject} on {task}{format}: {'; '.join(parts)}. Over all formats and lengths: higher in "
-        text += f"{counts['higher']}, lower in {counts['lower']}, not resolved in {counts['no difference resolved']}, "
+        text += (
+            f"{counts['higher']}, lower in {counts['lower']}, not resolved in {counts['no difference resolved']}, "
+        )
         text += f"not testable in {len(own) - sum(counts.values())} of {len(own)}."
         yield Sentence(MODELS, text, subject=f"{subject} on {task}")
     for task, n in unresolved.items():
@@ -217,11 +237,11 @@ def _by_model(results: Results, items: list) -> Iterator[tuple]:
                 yield own[0], own[1:]
 
 
-def _hopeless(results: Results, where: Where) -> bool:
+def _hopeless(results: Results, where: PanelKey) -> bool:
     """Whether the gate is shut: the task, or its key look-up, is not acquired."""
     gate = next(g for g in results.gates if g.where == where)
     return gate.acquired == "not acquired" or gate.lookup == "not acquired"
 
 
-def _is(contrast: Contrast, where: Where) -> bool:
+def _is(contrast: Contrast, where: PanelKey) -> bool:
     return (contrast.subject, contrast.task, contrast.format) == (where.model, where.task, str(where.format))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcprobe.analysis.findings.cells import Estimate, Where
+from lcprobe.analysis.findings.cells import Estimate, PanelKey
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import Mean
 from lcprobe.files import write_atomic
@@ -58,7 +58,18 @@ def all_tables(results: Results) -> dict[str, Rows]:
 
 def model_rows(results: Results) -> Rows:
     """Runs and what they were trained on."""
-    names = ("group", "layout", "seed", "context_length", "params", "embedding_params", "tokens", "lr", "tuned", "seconds")
+    names = (
+        "group",
+        "layout",
+        "seed",
+        "context_length",
+        "params",
+        "embedding_params",
+        "tokens",
+        "lr",
+        "tuned",
+        "seconds",
+    )
     names += ("skipped_steps", "data_digest", "checkpoint")
     return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
 
@@ -173,7 +184,9 @@ def context_rows(results: Results) -> Rows:
     names = ("model", "measure", "from", "to", "kept", "value", "low", "high", "windows")
     made = []
 
-    def row(model: str, measure: str, at: tuple[int, int], kept: int | None, m: Mean | None, value: float | None = None) -> None:
+    def row(
+        model: str, measure: str, at: tuple[int, int], kept: int | None, m: Mean | None, value: float | None = None
+    ) -> None:
         own = (value, None, None, None) if m is None else (m.value, m.low, m.high, m.n)
         made.append(dict(zip(names, (model, measure, *at, kept, *own), strict=True)))
 
@@ -191,7 +204,7 @@ def context_rows(results: Results) -> Rows:
     return [r for r in made if r["value"] is not None]
 
 
-def _where(where: Where) -> dict[str, Any]:
+def _where(where: PanelKey) -> dict[str, Any]:
     haystack, key, value = where.format
     factors = {"haystack": haystack, "key_format": key, "value_format": value, "control": where.control}
     return {"model": where.model, "task": where.task, **factors}
@@ -201,4 +214,6 @@ def _estimate(prefix: str, estimate: object) -> dict[str, Any]:
     values = (None,) * 5
     if isinstance(estimate, Estimate):
         values = (estimate.k, estimate.n, estimate.value, estimate.low, estimate.high)
-    return {f"{prefix}{name}": value for name, value in zip(("k", "n", "accuracy", "low", "high"), values, strict=True)}
+    return {
+        f"{prefix}{name}": value for name, value in zip(("k", "n", "accuracy", "low", "high"), values, strict=True)
+    }

@@ -7,7 +7,18 @@ import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import Mean, TextCurves
-from lcprobe.analysis.report.drawing import INK, Look, distance_axis, legend, looks, panel, plain, share_axis, slug, titled
+from lcprobe.analysis.report.drawing import (
+    INK,
+    Style,
+    distance_axis,
+    legend,
+    panel,
+    plain,
+    share_axis,
+    slug,
+    styles,
+    titled,
+)
 from lcprobe.analysis.report.figures import Picture
 
 if TYPE_CHECKING:
@@ -20,7 +31,7 @@ DASHED = " Dashed: training length."
 
 def text_figures(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     """Every figure of plain text, one at a time; none where it was not measured."""
-    look, curves = looks([run.name for run in results.study.runs]), results.text
+    look, curves = styles([run.name for run in results.study.runs]), results.text
     if not curves:
         return
     losses = [(t, {float(np.sqrt(b.low * b.high)): b.loss for b in t.bins}) for t in curves]
@@ -46,7 +57,7 @@ def _shown_lengths(curves: list[TextCurves]) -> list[int]:
 
 def _drawn(
     lines: Sequence[tuple[TextCurves, Points]],
-    look: Mapping[str, Look],
+    look: Mapping[str, Style],
     name: str,
     title: str,
     x: str,
@@ -60,7 +71,9 @@ def _drawn(
         _line(axes, points, look[curves.model], plain(curves.model))
     if not share:
         for length in sorted({curves.context_length for curves, _ in lines}):
-            axes.axvline(np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}")
+            axes.axvline(
+                np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}"
+            )
     if log:
         axes.set_yscale("log")
     if share:
@@ -72,7 +85,7 @@ def _drawn(
     return Picture(slug("context", name), "context", "", "", title, text), figure
 
 
-def _line(axes: Any, points: Points, style: Look, label: str) -> None:
+def _line(axes: Any, points: Points, style: Style, label: str) -> None:
     if not points:
         return
     at, means = np.log2(list(points)), list(points.values())

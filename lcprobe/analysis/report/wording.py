@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lcprobe.analysis.findings.cells import Cell, Measured, Where
+from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
 
 
@@ -59,7 +59,7 @@ def position_state(parts: Iterable[Contrast]) -> str:
     return "ends above the middle on average" if whole.verdict == "higher" else "no depth effect resolved"
 
 
-def who(data: Measured, where: Where) -> str:
+def who(data: Measured, where: PanelKey) -> str:
     """Model and task, and the format where the task has several."""
     format = f" ({where.format})" if len(data.formats(where.task)) > 1 else ""
     return f"{where.model}, {where.task}{format}"
@@ -74,7 +74,9 @@ AT_THE_ENDS = (
 def at_an_end(cell: Cell) -> bool:
     """Whether a cell is one of those that AT_THE_ENDS speaks of: its stated chance is an average over all depths."""
     chance = cell.means["chance"]
-    return cell.where.control in ("none", "wrong_key") and cell.depth in (0.0, 1.0) and chance is not None and chance < 1
+    return (
+        cell.where.control in ("none", "wrong_key") and cell.depth in (0.0, 1.0) and chance is not None and chance < 1
+    )
 
 
 def listed(items: Iterable[str]) -> str:

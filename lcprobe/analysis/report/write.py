@@ -18,7 +18,7 @@ from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.report.bias_figures import bias_figures
 from lcprobe.analysis.report.drawing import save
 from lcprobe.analysis.report.figures import Picture, all_figures
-from lcprobe.analysis.report.page import glance, sections
+from lcprobe.analysis.report.page import overview, sections
 from lcprobe.analysis.report.summary import TOPICS, summary
 from lcprobe.analysis.report.tables import all_tables, write_csv
 from lcprobe.analysis.report.text_figures import text_figures
@@ -48,7 +48,11 @@ class Inlined:
 
 
 def write_report(
-    study: StudyFacts, records: pa.Table, folder: Path, tracker: Tracker | None = None, context: pa.Table | None = None
+    study: StudyFacts,
+    records: pa.Table,
+    folder: Path,
+    tracker: Tracker | None = None,
+    context: pa.Table | None = None,
 ) -> Report:
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file whole or absent.
 
@@ -83,7 +87,7 @@ def _html(results: Results, sentences: list[Sentence], inlined: list[Inlined]) -
     return environment.from_string(source).render(
         study=results.study,
         topics=[(topic, found) for topic, found in topics if found],
-        glance=glance(results),
+        overview=overview(results),
         sections=sections(results, inlined),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,

@@ -33,7 +33,10 @@ def difference_bounds(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     -1 .. 1.
     """
     up, down, n = _worth(difference)
-    up, down = np.stack([up, down]), np.stack([down, up])  # the lower bound is the upper one of the opposite, its sign changed
+    up, down = (
+        np.stack([up, down]),
+        np.stack([down, up]),
+    )  # the lower bound is the upper one of the opposite, its sign changed
     low, high = (up - down) / n, np.ones_like(up)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -108,7 +111,9 @@ def welch_bounds_of(a: np.ndarray, b: np.ndarray, worth_a: float, worth_b: float
         seen = x.var(axis=-1, ddof=1) / seeds
         whole = whole + np.maximum(seen, p * (1 - p) / worth / seeds)
         doubt = doubt + seen**2 / (seeds - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nothing seen: what is known is normal; nothing known either: a point
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # nothing seen: what is known is normal; nothing known either: a point
         half = np.where(whole > 0, t975(whole**2 / doubt) * np.sqrt(whole), 0.0)
     mean = a.mean(axis=-1) - b.mean(axis=-1)
     return mean - half, mean + half

@@ -161,7 +161,7 @@ def sign_flip(difference: np.ndarray) -> float:
     return min(1.0, max(tail, floor))
 
 
-def exchanged(values: np.ndarray, sides: Sequence[int], weights: Sequence[int]) -> float:
+def permutation_test(values: np.ndarray, sides: Sequence[int], weights: Sequence[int]) -> float:
     """Exact two-sided p that the places of a sample are exchangeable, against a contrast of them.
 
     values: (n, m) whole numbers, of n samples at m places. sides: (m,) which group a place is in, 0 .. len(weights) - 1.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.language_model import LanguageModel
 
 
@@ -29,23 +29,30 @@ class Search:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty or impossible values."""
-        require(f"{at}.values", list(self.values), len(self.values) > 0 and all(v > 0 for v in self.values), "numbers > 0")
+        require(
+            f"{at}.values", list(self.values), len(self.values) > 0 and all(v > 0 for v in self.values), "numbers > 0"
+        )
         require(f"{at}.rounds", self.rounds, self.rounds >= 1, ">= 1")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
 
 @torch.no_grad()
 def calibrated(
-    model: LanguageModel, n_layers: int, put: Callable[[int, float], None], around: Around, search: Search, name: str
+    model: LanguageModel,
+    n_layers: int,
+    put: Callable[[int, float], None],
+    context: ExtensionContext,
+    search: Search,
+    name: str,
 ) -> list[float]:
     """Values for `n_layers` layers at which text of factor x context_length is predicted best. put(layer, value) sets one.
 
     Raises ConfigError where there is no text to calibrate on.
     """
-    if around.text is None:
+    if context.text is None:
         raise ConfigError(f"pe.extend.{name}", "to be calibrated", "values given: no training text is at hand here")
-    assert around.factor is not None, "Extension.unfit asks for a number"
-    ids = around.text(search.n, round(around.factor * around.context_length), search.seed)
+    assert context.factor is not None, "Extension.not_applicable asks for a number"
+    ids = context.text(search.n, round(context.factor * context.context_length), search.seed)
     ids = ids.to(next(model.parameters()).device)
     weights = torch.ones(ids.shape, device=ids.device)
     chosen = [1.0] * n_layers

@@ -12,7 +12,7 @@ from lcprobe.models.mixers.mamba2 import Mamba2
 
 
 @dataclass(frozen=True)
-class Around:
+class ExtensionContext:
     """What an extension may know beside the model.
 
     context_length: what the model was trained on. factor: how many times that it is extended to; None: at each length what that
@@ -45,11 +45,11 @@ class Extension:
     def __init__(self, config: Any):
         self.config = config
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Change the model in place. Raises ConfigError, one line, for a model that the method does not fit."""
         raise NotImplementedError
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """Why there is nothing in this model for the method to act on, in words; None: there is. The model may be on the meta
         device. Raises ConfigError for settings that can fit no model of its shape."""
         mixers = [block.mixer for block in model._layers()]
@@ -63,11 +63,11 @@ class Extension:
         return None
 
 
-def extended(model: LanguageModel, extension: Extension, around: Around) -> LanguageModel:
+def extended(model: LanguageModel, extension: Extension, context: ExtensionContext) -> LanguageModel:
     """The same model, changed by an extension; at factor 1 nothing is. Raises ConfigError where the method does not fit."""
-    if around.factor != 1:
-        reason = extension.unfit(model, around)
+    if context.factor != 1:
+        reason = extension.not_applicable(model, context)
         if reason is not None:
             raise ConfigError("pe.extend", type(extension).__name__, f"a method for this model: {reason}")
-        extension.apply(model, around)
+        extension.apply(model, context)
     return model

@@ -16,7 +16,11 @@ def attention_layers(model: LanguageModel) -> list[Any]:
 def far_layers(model: LanguageModel, context_length: int) -> list[Any]:
     """Those that see beyond the training length once sequences do."""
     layers = attention_layers(model)
-    return [layer for layer in layers if window_of(layer) is None or getattr(layer, "sinks", 0) or layer.window > context_length]
+    return [
+        layer
+        for layer in layers
+        if window_of(layer) is None or getattr(layer, "sinks", 0) or layer.window > context_length
+    ]
 
 
 def rotary_layers(model: LanguageModel, context_length: int) -> list[Any]:

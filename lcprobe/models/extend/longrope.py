@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.extend.contract import Around
-from lcprobe.models.extend.rotary import At, Rescaling, Scaled, by_rotations
+from lcprobe.models.extend.contract import ExtensionContext
+from lcprobe.models.extend.rotary import At, RescaledFrequencies, Rescaling, by_rotations
 from lcprobe.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,12 @@ class LongRoPEConfig:
         """Raises ConfigError for factors that are not positive, and for an empty budget."""
         for name in ("long", "short"):
             values = getattr(self, name)
-            require(f"{at}.{name}", values, values is None or (len(values) > 0 and min(values) > 0), "numbers > 0, or null")
+            require(
+                f"{at}.{name}",
+                values,
+                values is None or (len(values) > 0 and min(values) > 0),
+                "numbers > 0, or null",
+            )
         require(f"{at}.budget", self.budget, self.budget >= PARENTS, f">= {PARENTS}")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
         scale = self.attention_factor
@@ -77,43 +82,54 @@ class LongRoPE(Rescaling):
         scale = scale if config.attention_factor is None else config.attention_factor
         return theta / torch.tensor(factors, dtype=theta.dtype, device=theta.device), scale
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the base. Raises ConfigError for factors of another number than pairs, and for a search without one factor."""
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
-        pairs = {len(layer.positional.frequencies(torch.device("cpu"))) for layer in self.layers(model, around)}
+        pairs = {len(layer.positional.frequencies(torch.device("cpu"))) for layer in self.layers(model, context)}
         if len(pairs) > 1:
             return "its rotary layers differ in pairs"
         for name in ("long", "short"):
             given = getattr(self.config, name)
             if given is not None:
-                require(f"pe.extend.longrope.{name}", f"{len(given)} factors", len(given) in pairs, f"{max(pairs)}, one a pair")
-        if self.config.long is None and around.factor is None:
-            raise ConfigError("pe.factor", "auto", "a number: longrope's factors are searched at one length, or given as `long`")
+                require(
+                    f"pe.extend.longrope.{name}",
+                    f"{len(given)} factors",
+                    len(given) in pairs,
+                    f"{max(pairs)}, one a pair",
+                )
+        if self.config.long is None and context.factor is None:
+            raise ConfigError(
+                "pe.factor", "auto", "a number: longrope's factors are searched at one length, or given as `long`"
+            )
         return None
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Set the scaling; search what is not given. Raises ConfigError for a search without text."""
         config = self.config
         if config.long is None:
-            config = replace(config, long=self.searched(model, around))
+            config = replace(config, long=self.searched(model, context))
             log.info("longrope: factors %s", " ".join(f"{x:.3g}" for x in config.long or ()))
-        self._set(model, around, config)
+        self._set(model, context, config)
 
-    def _set(self, model: LanguageModel, around: Around, config: LongRoPEConfig) -> None:
-        for layer in self.layers(model, around):
-            layer.positional.scaling = Scaled(LongRoPE, config, around.context_length, around.factor)
+    def _set(self, model: LanguageModel, context: ExtensionContext, config: LongRoPEConfig) -> None:
+        for layer in self.layers(model, context):
+            layer.positional.scaling = RescaledFrequencies(LongRoPE, config, context.context_length, context.factor)
 
     @torch.no_grad()
-    def searched(self, model: LanguageModel, around: Around) -> tuple[float, ...]:
+    def searched(self, model: LanguageModel, context: ExtensionContext) -> tuple[float, ...]:
         """Factors at which training text is predicted best beyond the training length: a pure function of its arguments."""
-        if around.text is None:
-            raise ConfigError("pe.extend.longrope.long", "nothing", "factors: no training text is at hand to search them on")
-        s = around.factor_at(None)
+        if context.text is None:
+            raise ConfigError(
+                "pe.extend.longrope.long", "nothing", "factors: no training text is at hand to search them on"
+            )
+        s = context.factor_at(None)
         config = self.config
-        ids = around.text(config.n, round(s * around.context_length), config.seed).to(next(model.parameters()).device)
-        theta = self.layers(model, around)[0].positional.frequencies(torch.device("cpu"))
+        ids = context.text(config.n, round(s * context.context_length), config.seed).to(
+            next(model.parameters()).device
+        )
+        theta = self.layers(model, context)[0].positional.frequencies(torch.device("cpu"))
         generator = torch.Generator().manual_seed(config.seed)
         tried: list[tuple[float, tuple[float, ...]]] = []
 
@@ -121,10 +137,10 @@ class LongRoPE(Rescaling):
             found = tuple(factors.clamp(1, WIDEST * s).cummax(0).values.tolist())
             if any(found == known for _, known in tried):
                 return
-            self._set(model, around, replace(config, long=found))
-            tried.append((loss_beyond(model, ids, around.context_length), found))
+            self._set(model, context, replace(config, long=found))
+            tried.append((loss_beyond(model, ids, context.context_length), found))
 
-        for start in starts(theta, s, around.context_length):
+        for start in starts(theta, s, context.context_length):
             attempt(start)
         for _ in range(config.budget - len(tried)):
             parents = [found for _, found in sorted(tried)[:PARENTS]]
@@ -142,7 +158,9 @@ def starts(theta: Tensor, s: float, context_length: int) -> list[Tensor]:
 
 def child(parents: Sequence[tuple[float, ...]], generator: torch.Generator) -> Tensor:
     """Two parents' factors mixed by pair, some of them moved by about a tenth."""
-    first, second = (torch.tensor(parents[int(torch.randint(len(parents), (), generator=generator))]).double() for _ in range(2))
+    first, second = (
+        torch.tensor(parents[int(torch.randint(len(parents), (), generator=generator))]).double() for _ in range(2)
+    )
     mixed = torch.where(torch.rand(len(first), generator=generator) < 0.5, first, second)
     moved = torch.rand(len(first), generator=generator) < 0.3
     step = (0.15 * torch.randn(len(first), generator=generator, dtype=torch.float64)).exp()

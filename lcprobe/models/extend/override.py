@@ -10,25 +10,25 @@ from typing import Any
 from lcprobe_kernels.attention import attention
 from torch import Tensor, nn
 
-from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
 from lcprobe.models.positional.rope import Rotary
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
-class Changed(PositionalEncoding):
+class EncodingOverride(PositionalEncoding):
     """Base: passes everything on to the trained encoding. A method overrides `changed`."""
 
     inner: PositionalEncoding
 
-    def __init__(self, inner: PositionalEncoding, around: Around):
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext):
         nn.Module.__init__(self)
         self.config, self.shape = inner.config, inner.shape
         # the inner one's own tables, under its names: state_dict, dtype and device stay those of the trained encoding
         self.__dict__.update({name: inner.__dict__[name] for name in ("_parameters", "_buffers", "_modules")})
         self.__dict__["inner"] = inner
-        self.around = around
-        self.needs_length = inner.needs_length or around.factor is None
+        self.context = context
+        self.needs_length = inner.needs_length or context.factor is None
         self.caches_raw_keys, self.max_length = inner.caches_raw_keys, inner.max_length
 
     @property
@@ -41,50 +41,56 @@ class Changed(PositionalEncoding):
         """As the trained encoding."""
         return self.inner.linear
 
-    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
+    def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor | None:
         """As the trained encoding."""
         return self.inner.token_terms(x, where, last)
 
     @property
-    def stream(self) -> Hashable | None:  # type: ignore[override]
+    def carry_name(self) -> Hashable | None:  # type: ignore[override]
         """As the trained encoding."""
-        return self.inner.stream
+        return self.inner.carry_name
 
-    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
+    def read_carry(self, x: Tensor, where: TokenContext, carry: Tensor | None) -> Tensor:
         """As the trained encoding."""
-        return self.inner.read(x, where, stream)
+        return self.inner.read_carry(x, where, carry)
 
-    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+    def write_carry(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
         """As the trained encoding."""
-        return self.inner.handed(o, keys)
+        return self.inner.write_carry(o, keys)
 
-    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """As the trained encoding."""
         return self.inner.on_qk(q, k, where, terms)
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See the contract."""
-        s = self.around.factor_at(keys.where.length)
+        s = self.context.factor_at(keys.where.length)
         if s == 1:
             return self.inner.attend(q, keys, op, return_lse)
-        return self.changed(q, keys, s, op, return_lse)
+        return self.attend_extended(q, keys, s, op, return_lse)
 
-    def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
+    def attend_extended(
+        self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """`attend` at factor s > 1."""
         raise NotImplementedError
 
 
-class Reread(Changed):
+class Reread(EncodingOverride):
     """Base of methods that read keys at positions of their own, in several calls. Keys are cached unrotated; NoPE has no
     rotation, and only the masks act."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around):
-        super().__init__(inner, around)
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext):
+        super().__init__(inner, context)
         self.caches_raw_keys = True
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """At their own positions by the trained encoding, where nothing else is to be done."""
-        s = self.around.factor_at(keys.where.length)
+        s = self.context.factor_at(keys.where.length)
         if s == 1 or keys.k.shape[1] <= self.near(s):
             return self.inner.attend(*self.as_they_stand(q, keys), op, return_lse)
         return PositionalEncoding.attend(self, q, keys, op, return_lse)
@@ -96,7 +102,9 @@ class Reread(Changed):
     def as_they_stand(self, q: Tensor, keys: Keys) -> tuple[Tensor, Keys]:
         """Queries and keys rotated by their own positions."""
         asked = keys.positions[-q.shape[1] :]
-        return self.rotated(q, asked, keys, "queries"), replace(keys, k=self.rotated(keys.k, keys.positions, keys, "keys"))
+        return self.rotated(q, asked, keys, "queries"), replace(
+            keys, k=self.rotated(keys.k, keys.positions, keys, "keys")
+        )
 
     def rotated(self, x: Tensor, positions: Tensor, keys: Keys, name: str) -> Tensor:
         """x: (batch, n, heads, head_dim) by positions (n,), int64 or float64; name: tells them apart among all layers."""

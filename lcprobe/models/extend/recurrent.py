@@ -5,7 +5,7 @@
     stuffed       A times `retention`, inputs times `insertion`      Chen et al. 2024, arXiv 2410.07145, sec. 4
     state_window  the exact state of the last w tokens alone, by the difference of two scans      ibid.
 
-Each puts itself around the mixer's scan, so prefill and decoding change alike, and the checkpoint stays as it is.
+Each wraps the mixer's scan, so prefill and decoding change alike, and the checkpoint stays as it is.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.calibrate import Search, calibrated, given_or_searched
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.mamba2 import Mamba2
 from lcprobe.models.state import State
@@ -35,7 +35,7 @@ def mamba2_layers(model: LanguageModel, name: str) -> list[Mamba2]:
 
 
 @dataclass
-class Scaled:
+class ScaledScan:
     """A scan with A and what the input writes multiplied; B enters y only through the state, so C carries its factor."""
 
     scan: Scan
@@ -43,7 +43,9 @@ class Scaled:
     log_a: float = 1.0
     gain: float = 1.0
 
-    def __call__(self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, Any]:
+    def __call__(
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any, **options: Any
+    ) -> tuple[Tensor, Any]:
         """See `lcprobe_kernels.ssd.ssd`."""
         if self.log_a != 1.0:
             A = -((-A).log() * self.log_a).exp()
@@ -64,7 +66,12 @@ class ScaleConfig:
     def check(self, at: str) -> None:
         """Raises ConfigError for a scale that is not positive."""
         values = self.scale if isinstance(self.scale, list) else [self.scale or 1.0]
-        require(f"{at}.scale", self.scale, all(v > 0 for v in values) and self.scale != 0, "> 0, one number or one a layer")
+        require(
+            f"{at}.scale",
+            self.scale,
+            all(v > 0 for v in values) and self.scale != 0,
+            "> 0, one number or one a layer",
+        )
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,10 @@ class OfMamba2(Extension):
     acts_on: ClassVar[str] = "mamba2"
     name: ClassVar[str]
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the base. Raises ConfigError for an open factor."""
-        reason = super().unfit(model, around)
-        if reason is None and around.factor is None:
+        reason = super().not_applicable(model, context)
+        if reason is None and context.factor is None:
             raise ConfigError("pe.factor", "auto", f"a number: {self.name} changes a model for one length")
         return reason
 
@@ -95,17 +102,17 @@ class DtScale(OfMamba2):
     Config = ScaleConfig
     name: ClassVar[str] = "dt_scale"
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the base. Raises ConfigError for a list of another length than there are layers."""
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is None:
             given_or_searched(self.config.scale, len(mamba2_layers(model, self.name)), f"pe.extend.{self.name}.scale")
         return reason
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Give every Mamba2 layer its scale."""
         layers = mamba2_layers(model, self.name)
-        wrapped = [Scaled(layer.scan) for layer in layers]
+        wrapped = [ScaledScan(layer.scan) for layer in layers]
         for layer, scan in zip(layers, wrapped, strict=True):
             layer.scan = scan
 
@@ -114,11 +121,11 @@ class DtScale(OfMamba2):
 
         values = given_or_searched(self.config.scale, len(layers), f"pe.extend.{self.name}.scale")
         if values is None:
-            values = calibrated(model, len(layers), put, around, self.config.search, self.name)
+            values = calibrated(model, len(layers), put, context, self.config.search, self.name)
         for number, value in enumerate(values):
             put(number, value)
 
-    def put(self, scan: Scaled, value: float) -> None:
+    def put(self, scan: ScaledScan, value: float) -> None:
         """Set one layer's scale."""
         scan.a = scan.gain = value
 
@@ -129,7 +136,7 @@ class AScale(DtScale):
     Config = AScaleConfig
     name = "a_scale"
 
-    def put(self, scan: Scaled, value: float) -> None:
+    def put(self, scan: ScaledScan, value: float) -> None:
         """Set one layer's scale."""
         if self.config.mode == "linear":
             scan.a = value
@@ -158,10 +165,10 @@ class Stuffed(OfMamba2):
     Config = StuffedConfig
     name: ClassVar[str] = "stuffed"
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Put both factors around every Mamba2 layer's scan."""
         for layer in mamba2_layers(model, "stuffed"):
-            layer.scan = Scaled(layer.scan, a=self.config.retention, gain=self.config.insertion)
+            layer.scan = ScaledScan(layer.scan, a=self.config.retention, gain=self.config.insertion)
 
 
 @dataclass(frozen=True)
@@ -193,10 +200,10 @@ class StateWindow(OfMamba2):
     Config = StateWindowConfig
     name: ClassVar[str] = "state_window"
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace every Mamba2 layer's scan."""
         for layer in mamba2_layers(model, "state_window"):
-            layer.scan = WindowScan(layer.scan, self.config.window or around.context_length)
+            layer.scan = WindowScan(layer.scan, self.config.window or context.context_length)
 
 
 @dataclass
@@ -224,12 +231,16 @@ class WindowScan:
         y, whole = self.scan(x, dt, A, B, C, D, dt_bias, initial_state=held.whole, **common)
         all_x, all_dt, all_b = (torch.cat(pair, 1) for pair in ((held.x, x), (held.dt, dt), (held.b, B)))
         n = x.shape[1]
-        late, after = self.scan(all_x[:, :n], all_dt[:, :n], A, all_b[:, :n], C, None, dt_bias, initial_state=held.late, **common)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        steps = all_dt.to(wide) if dt_bias is None else all_dt.to(wide) + dt_bias.to(wide)
-        logs = (F.softplus(steps).clamp(*dt_limit).double() * A.double()).cumsum(1)  # sums over a window by difference
-        faded = (logs[:, w:] - logs[:, :n]).exp().to(wide)
-        y = (y.to(wide) - faded[..., None] * late.to(wide)).to(x.dtype)
+        late, after = self.scan(
+            all_x[:, :n], all_dt[:, :n], A, all_b[:, :n], C, None, dt_bias, initial_state=held.late, **common
+        )
+        acc_dtype = torch.promote_types(x.dtype, torch.float32)
+        steps = all_dt.to(acc_dtype) if dt_bias is None else all_dt.to(acc_dtype) + dt_bias.to(acc_dtype)
+        logs = (F.softplus(steps).clamp(*dt_limit).double() * A.double()).cumsum(
+            1
+        )  # sums over a window by difference
+        faded = (logs[:, w:] - logs[:, :n]).exp().to(acc_dtype)
+        y = (y.to(acc_dtype) - faded[..., None] * late.to(acc_dtype)).to(x.dtype)
         if not return_state:
             return y, None
         return y, WindowState(whole, after, *(t[:, n:].clone() for t in (all_x, all_dt, all_b)))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import far_layers
 from lcprobe.models.extend.override import Reread, rereadable
 from lcprobe.models.language_model import LanguageModel
@@ -41,10 +41,10 @@ class NearConfig:
 class TwoCalls(Reread):
     """Near keys as trained, far ones as `far` says."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around, config: Any, share: float = 0.5):
-        super().__init__(inner, around)
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: Any, share: float = 0.5):
+        super().__init__(inner, context)
         self.method = config
-        self.width = config.window or max(1, int(around.context_length * share))
+        self.width = config.window or max(1, int(context.context_length * share))
 
     def near(self, s: float) -> int:
         """The window."""
@@ -52,7 +52,7 @@ class TwoCalls(Reread):
 
     def calls(self, q: Tensor, keys: Keys) -> list[Call]:
         """Near and far."""
-        seqlen, s = q.shape[1], self.around.factor_at(keys.where.length)
+        seqlen, s = q.shape[1], self.context.factor_at(keys.where.length)
         near_q, near = self.as_they_stand(q, keys)
         far_q, far_k = self.far(q, keys, s)
         first = Call(near_q, near.k, keys.v, keys.mask(seqlen, high=self.width), documents=keys.documents)
@@ -87,7 +87,7 @@ class GroupedFar(TwoCalls):
 
     def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """By groups."""
-        g = self.method.group or smallest_group(s, self.around.context_length, self.width)
+        g = self.method.group or smallest_group(s, self.context.context_length, self.width)
         return at // g + self.width - self.width // g, at // g
 
 
@@ -117,7 +117,7 @@ class LeakyFar(TwoCalls):
 
     def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """In steps of 1 / k."""
-        k = self.method.k or stretch(s, self.around.context_length, self.width)
+        k = self.method.k or stretch(s, self.context.context_length, self.width)
         return self.width + (at.double() - self.width) / k, at.double() / k
 
 
@@ -133,12 +133,12 @@ class DualChunkConfig:
         require(f"{at}.chunk", self.chunk, self.chunk is None or self.chunk >= 1, ">= 1 or null")
 
 
-class Chunks(Reread):
+class DualChunkKeys(Reread):
     """Dual chunk attention: keys of the same chunk, of the one before, and of those before that."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around, config: DualChunkConfig):
-        super().__init__(inner, around)
-        self.chunk = config.chunk or max(1, 3 * around.context_length // 4)
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: DualChunkConfig):
+        super().__init__(inner, context)
+        self.chunk = config.chunk or max(1, 3 * context.context_length // 4)
 
     def near(self, s: float) -> int:
         """One chunk."""
@@ -146,7 +146,7 @@ class Chunks(Reread):
 
     def calls(self, q: Tensor, keys: Keys) -> list[Call]:
         """Three."""
-        seqlen, n_keys, c, last = q.shape[1], keys.k.shape[1], self.chunk, self.around.context_length - 1
+        seqlen, n_keys, c, last = q.shape[1], keys.k.shape[1], self.chunk, self.context.context_length - 1
         within = keys.positions % c
         k = self.rotated(keys.k, within, keys, f"chunks {c} k")
         asked = within[-seqlen:]
@@ -182,12 +182,12 @@ class RereadMethod(Extension):
 
     acts_on: ClassVar[str] = "rotary"
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the contract says; and layers whose keys cannot be read twice."""
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
-        layers = self.layers(model, around)
+        layers = self.layers(model, context)
         if not layers:
             return "its attention layers have windows inside the training length"
         strange = [layer for layer in layers if not rereadable(layer)]
@@ -196,24 +196,26 @@ class RereadMethod(Extension):
             return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
         if model.positions is not None and model.positions.at_test:
             return "its positions are drawn: a window of tokens is none of positions"
-        self.check(around.context_length)
+        self.check(context.context_length)
         return None
 
     def check(self, context_length: int) -> None:
         """Raises ConfigError for sizes that do not fit the training length."""
         if getattr(self.config, "window", None) is not None:
-            require("pe.extend.window", self.config.window, self.config.window <= context_length, f"<= {context_length}")
+            require(
+                "pe.extend.window", self.config.window, self.config.window <= context_length, f"<= {context_length}"
+            )
 
-    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
         """The layers to change."""
-        return [layer for layer in far_layers(model, around.context_length) if isinstance(layer.positional, Rotary)]
+        return [layer for layer in far_layers(model, context.context_length) if isinstance(layer.positional, Rotary)]
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace `positional` of these layers."""
-        for layer in self.layers(model, around):
-            layer.positional = self.wrapped(layer.positional, replace(around, text=None))
+        for layer in self.layers(model, context):
+            layer.positional = self.wrapped(layer.positional, replace(context, text=None))
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """The encoding in front of a trained one."""
         raise NotImplementedError
 
@@ -223,9 +225,9 @@ class SelfExtend(RereadMethod):
 
     Config = SelfExtendConfig
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """A quarter of the training length is near."""
-        return GroupedFar(inner, around, self.config, 0.25)
+        return GroupedFar(inner, context, self.config, 0.25)
 
 
 class ReRoPE(RereadMethod):
@@ -233,9 +235,9 @@ class ReRoPE(RereadMethod):
 
     Config = NearConfig
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """Half of the training length is near."""
-        return ConstantFar(inner, around, self.config)
+        return ConstantFar(inner, context, self.config)
 
 
 class LeakyReRoPE(RereadMethod):
@@ -243,9 +245,9 @@ class LeakyReRoPE(RereadMethod):
 
     Config = LeakyConfig
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """Half of the training length is near."""
-        return LeakyFar(inner, around, self.config)
+        return LeakyFar(inner, context, self.config)
 
 
 class DualChunk(RereadMethod):
@@ -258,6 +260,6 @@ class DualChunk(RereadMethod):
         chunk = self.config.chunk
         require("pe.extend.chunk", chunk, chunk is None or chunk < context_length, f"< {context_length}")
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """Chunks."""
-        return Chunks(inner, around, self.config)
+        return DualChunkKeys(inner, context, self.config)

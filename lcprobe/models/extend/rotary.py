@@ -24,7 +24,7 @@ from torch import Tensor
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import attention_layers, rotary_layers
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.rope import Rotary
@@ -40,7 +40,7 @@ class At:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class RescaledFrequencies:
     """A method with its settings as a `Scaling` of a rotary encoding."""
 
     method: type["Rescaling"]
@@ -55,7 +55,7 @@ class Scaled:
 
     def __call__(self, frequencies: Tensor, length: int | None) -> tuple[Tensor, float]:
         """See `Scaling`."""
-        s = Around(self.context_length, self.factor).factor_at(length)
+        s = ExtensionContext(self.context_length, self.factor).factor_at(length)
         if s == 1:
             return frequencies, 1.0
         return self.method.change(self.config, frequencies, At(s, self.context_length, length))
@@ -72,26 +72,28 @@ class Rescaling(Extension):
         """(pairs,) float64 frequencies -> changed ones, and a factor on cos and sin."""
         raise NotImplementedError
 
-    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
         """The layers to change."""
-        return rotary_layers(model, around.context_length)
+        return rotary_layers(model, context.context_length)
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the contract says; and heads too narrow for a method's series."""
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
-        layers = self.layers(model, around)
+        layers = self.layers(model, context)
         if not layers:
             return "its rotary layers have windows inside the training length"
         if min(len(layer.positional.frequencies(torch.device("cpu"))) for layer in layers) < self.fewest_pairs:
             return f"it rotates fewer than {self.fewest_pairs} pairs"
         return None
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Set `Rotary.scaling`."""
-        for layer in self.layers(model, around):
-            layer.positional.scaling = Scaled(type(self), self.config, around.context_length, around.factor)
+        for layer in self.layers(model, context):
+            layer.positional.scaling = RescaledFrequencies(
+                type(self), self.config, context.context_length, context.factor
+            )
 
 
 @dataclass(frozen=True)
@@ -278,14 +280,19 @@ class Drop(Rescaling):
         """0."""
         return torch.zeros_like(theta), 1.0
 
-    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
         """Those listed, or every rotary one, windows or not. Raises ConfigError for a block that has no rotary encoding."""
         rotary = [layer for layer in attention_layers(model) if isinstance(layer.positional, Rotary)]
         if self.config.layers is None:
             return rotary
         places = {i: b.mixer for i, b in enumerate(model._layers()) if any(b.mixer is layer for layer in rotary)}
         strange = [i for i in self.config.layers if i not in places]
-        require("pe.extend.layers", list(self.config.layers), not strange, f"rotary layers: {' | '.join(map(str, places))}")
+        require(
+            "pe.extend.layers",
+            list(self.config.layers),
+            not strange,
+            f"rotary layers: {' | '.join(map(str, places))}",
+        )
         return [places[i] for i in self.config.layers]
 
 

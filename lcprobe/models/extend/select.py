@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.language_model import LanguageModel
 
 
@@ -35,7 +35,7 @@ class ChunkSelectConfig:
 
 
 @dataclass(frozen=True)
-class Chunks:
+class PromptChunks:
     """How prompts are cut: what a model says of itself as `selection`, and `probing.inference.chunk_selection` does."""
 
     context_length: int
@@ -65,17 +65,17 @@ class ChunkSelect(Extension):
 
     Config = ChunkSelectConfig
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """A model of any layers has prompts."""
         c = self.config
         require(
             "pe.extend.tail",
             c.tail,
-            c.head + c.tail + c.overlap < around.context_length,
-            f"head + tail + overlap below the training length ({around.context_length})",
+            c.head + c.tail + c.overlap < context.context_length,
+            f"head + tail + overlap below the training length ({context.context_length})",
         )
-        return super().unfit(model, around)
+        return super().not_applicable(model, context)
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Nothing but how it is asked."""
-        model.selection = Chunks(around.context_length, self.config)
+        model.selection = PromptChunks(context.context_length, self.config)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import attention_layers
-from lcprobe.models.extend.override import Changed
+from lcprobe.models.extend.override import EncodingOverride
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
 from lcprobe.models.positional.temperature import LogN, LogNConfig
@@ -36,28 +36,32 @@ class TemperatureConfig:
         require(f"{at}.value", self.value, self.value is None or self.value > 0, "> 0 or null")
 
 
-class Sharpened(Changed):
+class Sharpened(EncodingOverride):
     """Content scores times a number."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around, value: float | None):
-        super().__init__(inner, around)
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, value: float | None):
+        super().__init__(inner, context)
         self.value = value
 
-    def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
+    def attend_extended(
+        self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """tau q."""
         tau = (0.1 * math.log(s) + 1) ** 2 if self.value is None else self.value
         factor = torch.full((1, 1, 1), tau, dtype=torch.float64, device=q.device)
         return self.inner.attend(q, keys.times(factor), op, return_lse)
 
 
-class SharpenedByLength(Changed):
+class SharpenedByLength(EncodingOverride):
     """Content scores times what the number of keys that a query sees asks for."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around, config: LogNConfig):
-        super().__init__(inner, around)
-        self.length = config.length or around.context_length
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: LogNConfig):
+        super().__init__(inner, context)
+        self.length = config.length or context.context_length
 
-    def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
+    def attend_extended(
+        self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """As the trained temperature of this name."""
         factor = LogN(LogNConfig(self.length), self.shape)(keys.where, keys.window)
         return self.inner.attend(q, keys.times(factor), op, return_lse)
@@ -69,22 +73,24 @@ class Temperature(Extension):
     Config = TemperatureConfig
     acts_on: ClassVar[str] = "attention"
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the contract says; and layers that do more with q . k than a softmax of it and a bias."""
         strange = [layer for layer in attention_layers(model) if not layer.positional.linear]
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is None and strange:
-            reason = f"the weights of {type(strange[0].positional).__name__} layers are no softmax of q . k and a bias"
+            reason = (
+                f"the weights of {type(strange[0].positional).__name__} layers are no softmax of q . k and a bias"
+            )
         return reason
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace `positional` of attention layers."""
         for layer in attention_layers(model):
-            layer.positional = self.sharpened(layer.positional, around)
+            layer.positional = self.sharpened(layer.positional, context)
 
-    def sharpened(self, inner: PositionalEncoding, around: Around) -> Changed:
+    def sharpened(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """The encoding in front of a trained one."""
-        return Sharpened(inner, around, self.config.value)
+        return Sharpened(inner, context, self.config.value)
 
 
 class PostHocLogN(Temperature):
@@ -92,6 +98,6 @@ class PostHocLogN(Temperature):
 
     Config = LogNConfig
 
-    def sharpened(self, inner: PositionalEncoding, around: Around) -> Changed:
+    def sharpened(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """By the number of keys."""
-        return SharpenedByLength(inner, around, self.config)
+        return SharpenedByLength(inner, context, self.config)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.extend.recurrent import OfMamba2, Scan, mamba2_layers
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.mamba2 import Mamba2
@@ -39,8 +39,10 @@ class Filtered:
         *, dt_limit: tuple[float, float], **options: Any,
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """See `lcprobe_kernels.ssd.ssd`."""
-        wide = torch.promote_types(dt.dtype, torch.float32)
-        sizes = F.softplus(dt.to(wide) if dt_bias is None else dt.to(wide) + dt_bias.to(wide)).clamp(*dt_limit)
+        acc_dtype = torch.promote_types(dt.dtype, torch.float32)
+        sizes = F.softplus(dt.to(acc_dtype) if dt_bias is None else dt.to(acc_dtype) + dt_bias.to(acc_dtype)).clamp(
+            *dt_limit
+        )
         if self.by_token:
             sizes = sizes.mean(-1, keepdim=True).expand_as(sizes)
         if self.seen is not None:
@@ -80,9 +82,9 @@ class DeciMamba(OfMamba2):
     name: ClassVar[str] = "decimamba"
     by_token: ClassVar[bool] = True
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the base. Raises ConfigError for layers that there are not."""
-        reason = super().unfit(model, around)
+        reason = super().not_applicable(model, context)
         if reason is None:
             n = len(mamba2_layers(model, self.name))
             for number in self.config.layers or []:
@@ -90,35 +92,37 @@ class DeciMamba(OfMamba2):
         return reason
 
     @torch.no_grad()
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Measure the quantiles on training text and put the filters in place."""
-        kept = self._kept(around)
+        kept = self._kept(context)
         layers = mamba2_layers(model, self.name)
         chosen = range(len(layers)) if self.config.layers is None else self.config.layers
         if kept >= 1:
             return
-        if around.text is None:
+        if context.text is None:
             raise ConfigError(f"pe.extend.{self.name}", "no training text here", "a run whose data are at hand")
         filters = {}
         for number in chosen:
             layer = layers[number]
             none = torch.full((layer.n_heads,), float("-inf"))
             filters[number] = layer.scan = Filtered(layer.scan, none, self.by_token, [])
-        ids = around.text(self.config.n, around.context_length, self.config.seed)
+        ids = context.text(self.config.n, context.context_length, self.config.seed)
         model.hidden(ids.to(next(model.parameters()).device))
         for number, found in filters.items():
             sizes = torch.cat(found.seen or [])
             found.seen = None
-            edge = sizes.quantile(1 - kept, 0) * (1 - 1e-6)  # a step that equals the quantile is kept, whatever its rounding
-            found.threshold = torch.where(self.reaches_far(layers[number], sizes, around), edge, -torch.inf)
+            edge = sizes.quantile(1 - kept, 0) * (
+                1 - 1e-6
+            )  # a step that equals the quantile is kept, whatever its rounding
+            found.threshold = torch.where(self.reaches_far(layers[number], sizes, context), edge, -torch.inf)
 
-    def _kept(self, around: Around) -> float:
+    def _kept(self, context: ExtensionContext) -> float:
         if self.config.kept is not None:
             return self.config.kept
-        assert around.factor is not None, "unfit() asks for a number"
-        return 1 / around.factor
+        assert context.factor is not None, "not_applicable() asks for a number"
+        return 1 / context.factor
 
-    def reaches_far(self, layer: Mamba2, sizes: Tensor, around: Around) -> Tensor:
+    def reaches_far(self, layer: Mamba2, sizes: Tensor, context: ExtensionContext) -> Tensor:
         """(n_heads,) bool: which heads are filtered; all."""
         return torch.ones(layer.n_heads, dtype=torch.bool, device=sizes.device)
 
@@ -143,7 +147,7 @@ class LongMamba(DeciMamba):
     name = "longmamba"
     by_token = False
 
-    def reaches_far(self, layer: Mamba2, sizes: Tensor, around: Around) -> Tensor:
+    def reaches_far(self, layer: Mamba2, sizes: Tensor, context: ExtensionContext) -> Tensor:
         """exp(A mean(dt) L) > reach."""
-        decay = -layer.A_log.detach().exp().to(sizes.dtype) * sizes.mean(0) * around.context_length
+        decay = -layer.A_log.detach().exp().to(sizes.dtype) * sizes.mean(0) * context.context_length
         return decay.exp() > self.config.reach

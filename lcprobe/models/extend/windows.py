@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.contract import Around, Extension
+from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import attention_layers, far_layers, window_of
-from lcprobe.models.extend.override import Changed, Reread
+from lcprobe.models.extend.override import EncodingOverride, Reread
 from lcprobe.models.extend.reread import RereadMethod, TwoCalls
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, Call, Keys, PositionalEncoding
@@ -34,14 +34,16 @@ class WindowConfig:
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
 
 
-class Windowed(Changed):
+class Windowed(EncodingOverride):
     """Nothing beyond the window."""
 
-    def __init__(self, inner: PositionalEncoding, around: Around, width: int):
-        super().__init__(inner, around)
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, width: int):
+        super().__init__(inner, context)
         self.width = width
 
-    def changed(self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool) -> tuple[Tensor, Tensor | None]:
+    def attend_extended(
+        self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """The narrower of this window and the layer's own."""
         width = self.width if keys.window is None else min(self.width, keys.window)
         return self.inner.attend(q, replace(keys, window=width), op, return_lse)
@@ -53,20 +55,20 @@ class Window(Extension):
     Config = WindowConfig
     acts_on: ClassVar[str] = "attention"
 
-    def unfit(self, model: LanguageModel, around: Around) -> str | None:
+    def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the contract says; and layers that see no farther already."""
-        reason = super().unfit(model, around)
-        return reason or (None if self.layers(model, around) else "its windows are no wider already")
+        reason = super().not_applicable(model, context)
+        return reason or (None if self.layers(model, context) else "its windows are no wider already")
 
-    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
         """The layers to change."""
-        width = self.config.window or around.context_length
+        width = self.config.window or context.context_length
         return [layer for layer in attention_layers(model) if window_of(layer) is None or layer.window > width]
 
-    def apply(self, model: LanguageModel, around: Around) -> None:
+    def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace `positional` of these layers."""
-        for layer in self.layers(model, around):
-            layer.positional = Windowed(layer.positional, around, self.config.window or around.context_length)
+        for layer in self.layers(model, context):
+            layer.positional = Windowed(layer.positional, context, self.config.window or context.context_length)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,13 @@ class LMInfinite(RereadMethod):
         super().check(context_length)
         require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
 
-    def layers(self, model: LanguageModel, around: Around) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
         """The layers that see far."""
-        return far_layers(model, around.context_length)
+        return far_layers(model, context.context_length)
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """Sinks at the window's end."""
-        return ClippedSinks(inner, around, self.config, 1.0)
+        return ClippedSinks(inner, context, self.config, 1.0)
 
 
 class Streaming(LMInfinite):
@@ -141,7 +143,7 @@ class Streaming(LMInfinite):
 
     Config = StreamingConfig
 
-    def wrapped(self, inner: PositionalEncoding, around: Around) -> Reread:
+    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """Sinks at their places in the cache."""
-        width = self.config.window or around.context_length - self.config.sinks
-        return CachedSinks(inner, around, replace(self.config, window=width))
+        width = self.config.window or context.context_length - self.config.sinks
+        return CachedSinks(inner, context, replace(self.config, window=width))

@@ -20,7 +20,7 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding, inside_layer
 from lcprobe.models.positional.temperature import TEMPERATURES
 from lcprobe.models.state import State
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,17 @@ class AttentionConfig:
                 said = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
                 raise ConfigError(f"{at}.temperature", choice.name, said)
         if encoding.made_by.family == "absolute":
-            raise ConfigError(f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)")
+            raise ConfigError(
+                f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)"
+            )
         if self.sink_logit and not encoding.made_by.softmax:
             raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
         with inside_layer(at), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512
-            encoding.made_by(encoding.config, HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length))
+            encoding.made_by(
+                encoding.config, HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length)
+            )
 
     def heads(self, d_model: int) -> tuple[int, int]:
         """(n_heads, n_kv_heads) at this width. Raises ConfigError when head_dim does not divide d_model."""
@@ -114,7 +118,12 @@ class Attention(nn.Module):
     def __init__(self, config: AttentionConfig, d_model: int):
         super().__init__()
         self.n_heads, self.n_kv_heads = config.heads(d_model)
-        self.head_dim, self.window, self.sinks, self.d_conv = config.head_dim, config.window, config.sinks, config.d_conv
+        self.head_dim, self.window, self.sinks, self.d_conv = (
+            config.head_dim,
+            config.window,
+            config.sinks,
+            config.d_conv,
+        )
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.in_proj = nn.Linear(d_model, self.width, bias=config.bias)
         if config.d_conv:
@@ -140,32 +149,38 @@ class Attention(nn.Module):
         own = getattr(self, owner, None) if owner in ("positional", "temperature") else None
         return own is not None and own.init_parameter(rest, parameter, generator)
 
-    def recode(self, config: AttentionConfig) -> None:
+    def set_positional(self, config: AttentionConfig) -> None:
         """Take encoding, temperature, window and sinks of another config, in place. Raises ConfigError where that adds or drops
         a parameter: a trained model has those that it was trained with.
         """
         positional, temperature = _encoders(config, self.d_model)
         modules = (self.positional, self.temperature, positional, temperature)
-        learned = next((type(m).__name__ for m in modules if m is not None and any(True for _ in m.parameters())), None)
+        learned = next(
+            (type(m).__name__ for m in modules if m is not None and any(True for _ in m.parameters())), None
+        )
         if learned is not None or config.sink_logit != self.has_sink_logit:
-            raise ConfigError("positional", learned or "sink_logit", "encodings without learned parameters, before and after")
+            raise ConfigError(
+                "positional", learned or "sink_logit", "encodings without learned parameters, before and after"
+            )
         self.positional, self.temperature = positional, temperature
         self.window, self.sinks = config.window, config.sinks
 
     @property
-    def stream(self) -> Hashable | None:
+    def carry_name(self) -> Hashable | None:
         """Name of the tensors that the encoding passes from layer to layer; None: it passes none."""
-        return self.positional.stream
+        return self.positional.carry_name
 
-    def forward(self, x: Tensor, where: Where, state: AttentionState | None = None) -> tuple[Tensor, AttentionState | None]:
+    def forward(
+        self, x: Tensor, where: TokenContext, state: AttentionState | None = None
+    ) -> tuple[Tensor, AttentionState | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
-        return self.streaming(x, where, state, None)[:2]
+        return self.forward_with_carry(x, where, state, None)[:2]
 
-    def streaming(
-        self, x: Tensor, where: Where, state: AttentionState | None, stream: Tensor | None
+    def forward_with_carry(
+        self, x: Tensor, where: TokenContext, state: AttentionState | None, carry: Tensor | None
     ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
-        """`forward` of a layer among others. stream: (batch, seqlen, any width) as the last layer of this stream handed it on,
-        None in the first; a stream comes out where the encoding has one."""
+        """`forward` of a layer among others. carry: (batch, seqlen, any width) as the previous layer with this carry wrote it,
+        None in the first; a carry comes out where the encoding has one."""
         qkv, conv = self.in_proj(x), None
         if self.d_conv:
             initial = None if state is None else state.conv
@@ -180,10 +195,10 @@ class Attention(nn.Module):
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         encoding, past = self.positional, None if state is None else state.terms
-        if encoding.stream is None:
+        if encoding.carry_name is None:
             terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
         else:
-            terms = encoding.read(x, where, stream)
+            terms = encoding.read_carry(x, where, carry)
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
         keys = self._keys(k, v, terms, where, state)
@@ -192,11 +207,13 @@ class Attention(nn.Module):
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
-        y, stream = (y, None) if encoding.stream is None else encoding.handed(y, keys)
+        y, carry = (y, None) if encoding.carry_name is None else encoding.write_carry(y, keys)
         y = self.out_proj(y.flatten(2))
-        return y, None if state is None else self._next_state(keys, conv, where, state), stream
+        return y, None if state is None else self._next_state(keys, conv, where, state), carry
 
-    def _keys(self, k: Tensor, v: Tensor, terms: Tensor | None, where: Where, state: AttentionState | None) -> Keys:
+    def _keys(
+        self, k: Tensor, v: Tensor, terms: Tensor | None, where: TokenContext, state: AttentionState | None
+    ) -> Keys:
         seqlen, n_past, alive = k.shape[1], 0, None
         if state is not None:
             n_past, alive = state.k.shape[1], state.alive
@@ -209,19 +226,22 @@ class Attention(nn.Module):
         documents = None
         if where.documents is not None or alive is not None:
             documents = where.once(
-                ("documents of keys", n_past, id(alive)), lambda: self._documents(where, k.shape[0], n_past, seqlen, alive)
+                ("documents of keys", n_past, id(alive)),
+                lambda: self._documents(where, k.shape[0], n_past, seqlen, alive),
             )
         return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
 
     @staticmethod
-    def _with_earlier(where: Where, n_past: int) -> Tensor:
+    def _with_earlier(where: TokenContext, n_past: int) -> Tensor:
         positions = where.positions
         if not where.consecutive:
             return where.drawn[-n_past - len(positions) :]
         return torch.cat([positions[:1] - torch.arange(n_past, 0, -1, device=positions.device), positions])
 
     @staticmethod
-    def _documents(where: Where, batch: int, n_past: int, seqlen: int, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _documents(
+        where: TokenContext, batch: int, n_past: int, seqlen: int, alive: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Numbers of the documents of queries and keys; -1: a finished document, which no query sees."""
         documents = where.documents
         if documents is None:
@@ -231,7 +251,9 @@ class Attention(nn.Module):
             past = past - (~alive).to(torch.int64)
         return documents, torch.cat([past, documents], dim=1)
 
-    def _next_state(self, keys: Keys, conv: Tensor | None, where: Where, state: AttentionState) -> AttentionState:
+    def _next_state(
+        self, keys: Keys, conv: Tensor | None, where: TokenContext, state: AttentionState
+    ) -> AttentionState:
         k, v, terms = keys.k, keys.v, keys.terms
         alive, documents, n_past = state.alive, where.documents, state.k.shape[1]
         if documents is not None or alive is not None:
@@ -250,7 +272,9 @@ class Attention(nn.Module):
             k, v = k[:, keep].clone(), v[:, keep].clone()
             alive = None if alive is None else alive[:, keep]
             if terms is not None and self.positional.caches_all_terms:
-                terms = terms[:, -self.window :]  # one more than the keys: sums run on from the last, even when none is kept
+                terms = terms[
+                    :, -self.window :
+                ]  # one more than the keys: sums run on from the last, even when none is kept
         return AttentionState(k, v, alive, terms, conv)
 
     def new_state(self, batch: int) -> AttentionState:
@@ -274,7 +298,9 @@ class Attention(nn.Module):
             temperature = choose(TEMPERATURES, config.temperature, "temperature")
             params += temperature.made_by.params(temperature.config, shape)
         window = length if config.window is None else min(config.window, length)
-        visible = window - window * (window - 1) / (2 * length)  # mean over positions 1..length of min(position, window)
+        visible = window - window * (window - 1) / (
+            2 * length
+        )  # mean over positions 1..length of min(position, window)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
         flops += encoding.made_by.flops(encoding.config, shape, visible, length)
         cached = length if config.window is None or config.sinks else min(config.window - 1, length)
@@ -283,7 +309,9 @@ class Attention(nn.Module):
         grows = terms if encoding.made_by.caches_all_terms else 0
         size = encoding.made_by.term_bytes
         fixed += size * (terms - grows)
-        kept = cached if config.window is None or config.sinks else min(config.window, length)  # terms, one more than keys
+        kept = (
+            cached if config.window is None or config.sinks else min(config.window, length)
+        )  # terms, one more than keys
         return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.cost import Cost
 from lcprobe.models.state import State
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,18 @@ class Mamba2(nn.Module):
             parameter.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
         elif name == "A_log":
             low, high = c.A_init_range
-            parameter.copy_((torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * (high - low) + low).log())
+            parameter.copy_(
+                (torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * (high - low) + low).log()
+            )
         elif name in ("D", "norm_weight"):
             parameter.fill_(1.0)
         else:
             return False
         return True
 
-    def forward(self, x: Tensor, where: Where, state: Mamba2State | None = None) -> tuple[Tensor, Mamba2State | None]:
+    def forward(
+        self, x: Tensor, where: TokenContext, state: Mamba2State | None = None
+    ) -> tuple[Tensor, Mamba2State | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
         c = self.config
         z, xbc, dt = self.in_proj(x).split([self.d_inner, self.d_xbc, self.n_heads], dim=-1)
@@ -165,8 +169,8 @@ class Mamba2(nn.Module):
     def new_state(self, batch: int) -> Mamba2State:
         """The state before a sequence's first token."""
         weight, c = self.out_proj.weight, self.config
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        ssm = torch.zeros(batch, self.n_heads, c.head_dim, c.d_state, dtype=wide, device=weight.device)
+        acc_dtype = torch.promote_types(weight.dtype, torch.float32)
+        ssm = torch.zeros(batch, self.n_heads, c.head_dim, c.d_state, dtype=acc_dtype, device=weight.device)
         return Mamba2State(ssm, weight.new_zeros(batch, c.d_conv - 1, self.d_xbc))
 
     @staticmethod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 from lcprobe.models.positional.prope import series
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Learned(PositionalEncoding):
         parameter.normal_(0, 0.02, generator=generator)
         return True
 
-    def on_embedding(self, x: Tensor, where: Where) -> Tensor:
+    def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model)."""
         return x + self.rows[where.in_document].to(x.dtype)
 
@@ -98,7 +98,7 @@ class Sinusoidal(PositionalEncoding):
         parameter.fill_(self.shape.d_model**-0.5)
         return True
 
-    def on_embedding(self, x: Tensor, where: Where) -> Tensor:
+    def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model); angles in float64."""
         turns = where.in_document.double()[..., None] * series(self.config.base, self.shape.d_model, x.device)
         waves = torch.cat([turns.sin(), turns.cos()], dim=-1)

@@ -47,8 +47,8 @@ class ALiBi(PositionalEncoding):
     def bias(self, distance: Tensor) -> Tensor:
         """-m_h d."""
         if self.config.learned:
-            wide = torch.promote_types(self.log_slopes.dtype, torch.float32)
-            m = self.log_slopes.to(wide).exp()
+            acc_dtype = torch.promote_types(self.log_slopes.dtype, torch.float32)
+            m = self.log_slopes.to(acc_dtype).exp()
         else:
             m = slopes(self.shape.n_heads).to(distance.device)
         return -m.view(-1, *[1] * distance.dim()) * distance.to(m.dtype)

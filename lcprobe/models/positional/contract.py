@@ -8,8 +8,8 @@
     calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
     attend         all of the above; replaced whole only where the op's algebra does not reach (CoPE, stick-breaking, PaTH, DAPE,
                    TAPE)
-    stream         tensors that a layer hands on beside the residual stream (TAPE): `read` takes them in the place of token_terms,
-                   `handed` gives them to the next layer that names the same stream; other layers do not touch them
+    carry          tensors that a layer hands on beside the residual stream (TAPE): `read_carry` takes them in place of token_terms,
+                   `write_carry` gives them to the next layer that names the same carry; other layers do not touch them
 
 An encoding says what it is in class attributes, which tests and reports read; its parameters never decay, and its angles and
 sums are float32 or wider whatever the model's dtype.
@@ -26,7 +26,7 @@ from lcprobe_kernels.attention.reference import weighted
 from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -67,7 +67,7 @@ class Keys:
     k: Tensor
     v: Tensor
     positions: Tensor
-    where: Where
+    where: TokenContext
     terms: Tensor | None = None
     documents: tuple[Tensor, Tensor] | None = None
     window: int | None = None
@@ -133,8 +133,8 @@ class PositionalEncoding(nn.Module):
     """Bytes of a token term: 8 where sums run in float64."""
     softmax: ClassVar[bool] = True
     """Weights are a softmax's, so that a sink's logit can take part."""
-    stream: Hashable | None = None
-    """Names the stream that layers of this encoding read and hand on; those that name another have one of their own."""
+    carry_name: Hashable | None = None
+    """Name of the carry that layers of this encoding share; layers with another name have their own. None: no carry."""
     linear: ClassVar[bool] = True
     """Weights are a softmax of content scores q . k and of terms that do not depend on them: a factor on the first is clear."""
     max_length: int | None = None
@@ -170,26 +170,26 @@ class PositionalEncoding(nn.Module):
         """Initialise one parameter in place; False for those that follow the model's common rule."""
         return False
 
-    def on_embedding(self, x: Tensor, where: Where) -> Tensor:
+    def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model) embeddings -> the same with what belongs to their positions."""
         return x
 
-    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
+    def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor | None:
         """x: (batch, seqlen, d_model), the layer's input. last: (batch, width), terms of the token before, for sums that run on.
         -> (batch, seqlen, width), float32 or wider, or None."""
         return None
 
-    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
-        """Token terms of an encoding with a stream. x: as in `token_terms`. stream: (batch, seqlen, any width), what the layer
-        before handed on, None in the first. -> (batch, seqlen, width), float32 or wider."""
+    def read_carry(self, x: Tensor, where: TokenContext, carry: Tensor | None) -> Tensor:
+        """Token terms of an encoding with a carry. x: as in `token_terms`. carry: (batch, seqlen, any width), what the layer
+        before wrote, None in the first. -> (batch, seqlen, width), float32 or wider."""
         raise NotImplementedError
 
-    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
-        """What `attend` made, with a stream's columns behind each head's own, in two: o (batch, seqlen, n_heads, d_v), and the
-        stream (batch, seqlen, any width) for the next layer."""
+    def write_carry(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+        """What `attend` made, with a carry's columns behind each head's own, in two: o (batch, seqlen, n_heads, d_v), and the
+        carry (batch, seqlen, any width) for the next layer."""
         raise NotImplementedError
 
-    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """q: (batch, seqlen, n_heads, head_dim), k: (batch, seqlen, n_kv_heads, head_dim), this chunk's."""
         return q, k
 
@@ -209,7 +209,11 @@ class PositionalEncoding(nn.Module):
         """Calls over disjoint keys which together are attention with this encoding."""
         mask = keys.mask(q.shape[1])
         farthest = keys.k.shape[1] if keys.window is None or keys.sinks else min(keys.window, keys.k.shape[1])
-        return [Call(q, keys.k, keys.v, mask, self.table(farthest, keys), self.cumulative(q.shape[1], keys), keys.documents)]
+        return [
+            Call(
+                q, keys.k, keys.v, mask, self.table(farthest, keys), self.cumulative(q.shape[1], keys), keys.documents
+            )
+        ]
 
     def cumulative(self, seqlen: int, keys: Keys) -> tuple[Tensor, Tensor] | None:
         """F of the queries and of the keys, counted from the first query so that long sums keep their digits."""
@@ -217,10 +221,12 @@ class PositionalEncoding(nn.Module):
         if gates is None:
             return None
         gates = gates - gates[:, -seqlen : gates.shape[1] - seqlen + 1].detach()
-        wide = torch.promote_types(keys.k.dtype, torch.float32)
-        return gates[:, -seqlen:].to(wide), gates.to(wide)
+        acc_dtype = torch.promote_types(keys.k.dtype, torch.float32)
+        return gates[:, -seqlen:].to(acc_dtype), gates.to(acc_dtype)
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """q: (batch, seqlen, n_heads, d_qk) -> o (batch, seqlen, n_heads, d_v), and lse (batch, seqlen, n_heads) where asked for.
 
         op: the attention op, or its reference in tests.
@@ -233,7 +239,14 @@ class PositionalEncoding(nn.Module):
         for c in calls:
             terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}
             parts.append(
-                op(keys.sharpened(c.q), c.k, c.v, scale=q.shape[3] ** -0.5 if c.scale is None else c.scale, **terms, **options)
+                op(
+                    keys.sharpened(c.q),
+                    c.k,
+                    c.v,
+                    scale=q.shape[3] ** -0.5 if c.scale is None else c.scale,
+                    **terms,
+                    **options,
+                )
             )
         return parts[0] if len(parts) == 1 else merge(parts)
 
@@ -241,9 +254,13 @@ class PositionalEncoding(nn.Module):
         """Biases where places among the keys do not give distances (randomised positions): by blocks of queries."""
         seqlen, heads = q.shape[1], q.shape[2]
         asked = keys.positions[-seqlen:]
-        return self.by_blocks(q, keys, lambda rows: self.bias((asked[rows][:, None] - keys.positions).clamp_min(0)), heads)
+        return self.by_blocks(
+            q, keys, lambda rows: self.bias((asked[rows][:, None] - keys.positions).clamp_min(0)), heads
+        )
 
-    def by_blocks(self, q: Tensor, keys: Keys, bias_of: Callable[[Tensor], Tensor | None], heads: int) -> tuple[Tensor, Tensor]:
+    def by_blocks(
+        self, q: Tensor, keys: Keys, bias_of: Callable[[Tensor], Tensor | None], heads: int
+    ) -> tuple[Tensor, Tensor]:
         """Attention with any bias: bias_of(rows (n,)) -> (n_heads, n, n_keys). o: (batch, seqlen, n_heads, d_v), and lse."""
 
         def biased(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
@@ -253,22 +270,27 @@ class PositionalEncoding(nn.Module):
         return self.rescored(q, keys, biased, heads)
 
     def rescored(
-        self, q: Tensor, keys: Keys, change: Callable[[Tensor, Tensor, Tensor], Tensor], heads: int, weigh: Weigh = weighted
+        self,
+        q: Tensor,
+        keys: Keys,
+        change: Callable[[Tensor, Tensor, Tensor], Tensor],
+        heads: int,
+        weigh: Weigh = weighted,
     ) -> tuple[Tensor, Tensor]:
         """Attention with any scores: change(rows (n,), scores (batch, n_heads, n, n_keys), seen, that broadcasts) -> scores.
 
         weigh: scores, seen and values to o (batch, seqlen, n_heads, d_v) and a number a row (batch, seqlen, n_heads), which are
         returned; the softmax and its lse unless given.
         """
-        seqlen, wide = q.shape[1], torch.promote_types(q.dtype, torch.float32)
+        seqlen, acc_dtype = q.shape[1], torch.promote_types(q.dtype, torch.float32)
         group, mask = heads // keys.k.shape[2], keys.mask(seqlen)
-        k, v = (t.to(wide).repeat_interleave(group, 2) for t in (keys.k, keys.v))
+        k, v = (t.to(acc_dtype).repeat_interleave(group, 2) for t in (keys.k, keys.v))
         places, asked = torch.arange(k.shape[1], device=k.device), keys.sharpened(q)
 
         def some(rows: Tensor) -> Tensor:
             seen = self.seen(rows, places, mask, keys)
             with torch.autocast(q.device.type, enabled=False):
-                scores = torch.einsum("bihd,bjhd->bhij", asked[:, rows].to(wide), k) * q.shape[3] ** -0.5
+                scores = torch.einsum("bihd,bjhd->bhij", asked[:, rows].to(acc_dtype), k) * q.shape[3] ** -0.5
                 o, lse = weigh(change(rows, scores, seen), seen, v)
             return torch.cat([o, lse[..., None]], dim=3)
 

@@ -58,14 +58,16 @@ class CoPE(PositionalEncoding):
         parameter.zero_()
         return True
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
-        wide = torch.promote_types(q.dtype, torch.float32)
+        acc_dtype = torch.promote_types(q.dtype, torch.float32)
 
         def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
             gates = scores.sigmoid().masked_fill(~seen, 0.0)
             counts = gates.flip(-1).cumsum(-1).flip(-1).clamp_max(self.config.max_position - 1)
-            whole = torch.einsum("bihd,pd->bhip", q[:, rows].to(wide), self.embedding.to(wide))
+            whole = torch.einsum("bihd,pd->bhip", q[:, rows].to(acc_dtype), self.embedding.to(acc_dtype))
             below = counts.detach().floor()
             share, low = counts - below, below.to(torch.int64)
             high = (low + 1).clamp_max(self.config.max_position - 1)

@@ -77,16 +77,18 @@ class DAPE(PositionalEncoding):
         parameter.uniform_(-bound, bound, generator=generator)
         return True
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
         asked = keys.positions[-q.shape[1] :]
-        wide = torch.promote_types(q.dtype, torch.float32)
-        w1, b1, w2, b2 = (w.to(wide) for w in (self.in_weight, self.in_bias, self.out_weight, self.out_bias))
+        acc_dtype = torch.promote_types(q.dtype, torch.float32)
+        w1, b1, w2, b2 = (w.to(acc_dtype) for w in (self.in_weight, self.in_bias, self.out_weight, self.out_bias))
 
         def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
             bias = self.base.bias((asked[rows][:, None] - keys.positions).clamp_min(0))
             assert bias is not None
-            bias = bias.to(wide).expand_as(scores)
+            bias = bias.to(acc_dtype).expand_as(scores)
             both = torch.cat([scores, bias], dim=1).movedim(1, -1)
             return scores + bias + F.linear(F.leaky_relu(F.linear(both, w1, b1)), w2, b2).movedim(-1, 1)
 

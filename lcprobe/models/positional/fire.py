@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 EPS = 1e-6
 
@@ -55,7 +55,9 @@ class FIRE(PositionalEncoding):
         if config.threshold == "learned":
             self.threshold_factor = nn.Parameter(torch.empty(()))
         elif shape.context_length is None:
-            raise ConfigError("threshold", config.threshold, "learned, or a model whose training context length is known")
+            raise ConfigError(
+                "threshold", config.threshold, "learned, or a model whose training context length is known"
+            )
         self.c = nn.Parameter(torch.empty(()))
         self.in_weight = nn.Parameter(torch.empty(config.width))
         self.in_bias = nn.Parameter(torch.empty(config.width))
@@ -83,28 +85,34 @@ class FIRE(PositionalEncoding):
             parameter.uniform_(-bound, bound, generator=generator)
         return True
 
-    def threshold(self, wide: torch.dtype) -> Tensor:
+    def threshold(self, acc_dtype: torch.dtype) -> Tensor:
         """L, a scalar."""
         if self.config.threshold == "learned":
-            return (self.threshold_factor.to(wide) * self.config.initial_threshold).abs()
-        return torch.tensor(float(self.shape.context_length or 0), dtype=wide, device=self.c.device)
+            return (self.threshold_factor.to(acc_dtype) * self.config.initial_threshold).abs()
+        return torch.tensor(float(self.shape.context_length or 0), dtype=acc_dtype, device=self.c.device)
 
     def bias(self, distance: Tensor) -> Tensor:
         """Of queries up to position L: what a report draws against distance."""
-        return self.function(distance, self.threshold(torch.promote_types(self.c.dtype, torch.float32))).movedim(-1, 0)
+        return self.function(distance, self.threshold(torch.promote_types(self.c.dtype, torch.float32))).movedim(
+            -1, 0
+        )
 
     def function(self, distance: Tensor, reach: Tensor) -> Tensor:
         """f(psi(distance) / psi(reach)): their joint shape and n_heads."""
-        wide = torch.promote_types(self.c.dtype, torch.float32)
-        c, w1, b1, w2, b2 = (t.to(wide) for t in (self.c, self.in_weight, self.in_bias, self.out_weight, self.out_bias))
+        acc_dtype = torch.promote_types(self.c.dtype, torch.float32)
+        c, w1, b1, w2, b2 = (
+            t.to(acc_dtype) for t in (self.c, self.in_weight, self.in_bias, self.out_weight, self.out_bias)
+        )
         with torch.autocast(distance.device.type, enabled=False):
             share = (c * distance).abs().log1p() / ((c * reach).abs().log1p() + EPS)
             return F.linear(torch.relu(share[..., None] * w1 + b1), w2, b2)
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """A table while every query stands within L; queries with biases of their own otherwise."""
-        wide = torch.promote_types(self.c.dtype, torch.float32)
-        where, reach = keys.where, self.threshold(wide)
+        acc_dtype = torch.promote_types(self.c.dtype, torch.float32)
+        where, reach = keys.where, self.threshold(acc_dtype)
         at = where.once("places in documents", lambda: _in_document(where))
         farthest = where.once("farthest place in a document", lambda: int(at.max()))
         if keys.consecutive and farthest <= float(reach.detach()):
@@ -113,14 +121,14 @@ class FIRE(PositionalEncoding):
 
         def bias_of(rows: Tensor) -> Tensor:
             distance = (asked[rows][:, None] - keys.positions).clamp_min(0)
-            return self.function(distance, torch.maximum(at[..., rows, None].to(wide), reach)).movedim(-1, -3)
+            return self.function(distance, torch.maximum(at[..., rows, None].to(acc_dtype), reach)).movedim(-1, -3)
 
         return self.by_blocks(q, keys, bias_of, q.shape[2])
 
 
-def _in_document(where: Where) -> Tensor:
+def _in_document(where: TokenContext) -> Tensor:
     """Position of each token counted from its document's first: (seqlen,) or (batch, seqlen) int64."""
-    begins = where.begins
+    doc_starts = where.doc_starts
     if where.consecutive:
-        return where.positions if begins is None else where.positions - begins
-    return where.positions - (where.drawn[0] if begins is None else where.drawn[begins])
+        return where.positions if doc_starts is None else where.positions - doc_starts
+    return where.positions - (where.drawn[0] if doc_starts is None else where.drawn[doc_starts])

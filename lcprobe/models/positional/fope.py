@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 from lcprobe.models.positional.prope import series
-from lcprobe.models.positional.rope import turned
-from lcprobe.models.token_context import Where
+from lcprobe.models.positional.rope import apply_rotary
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,21 @@ class FoPE(PositionalEncoding):
         parameter.copy_(torch.eye(self.pairs, dtype=torch.float64) + spread * noise)
         return True
 
-    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both turned by the mixtures at their positions in their documents."""
-        wide = torch.promote_types(q.dtype, torch.float32)
+        acc_dtype = torch.promote_types(q.dtype, torch.float32)
 
         def make() -> tuple[Tensor, Tensor]:
             theta = series(self.config.base, self.shape.head_dim, where.positions.device)[: self.pairs]
             turns = where.in_document.double()[..., None] * theta
-            return turns.cos().to(wide), turns.sin().to(wide)
+            return turns.cos().to(acc_dtype), turns.sin().to(acc_dtype)
 
-        tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, wide), make)
-        mixes = (self.cos_mix.to(wide), self.sin_mix.to(wide))
+        tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, acc_dtype), make)
+        mixes = (self.cos_mix.to(acc_dtype), self.sin_mix.to(acc_dtype))
         cos, sin = (t @ (m / m.sum(0)) for t, m in zip(tables, mixes, strict=True))
         rest = self.shape.head_dim // 2 - self.pairs
         cos, sin = (nn.functional.pad(t, (0, rest), value=v)[..., None, :] for t, v in ((cos, 1.0), (sin, 0.0)))
-        return turned(q, cos, sin), turned(k, cos, sin)
+        return apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
 
 
 def _pairs(config: FoPEConfig, shape: HeadShape) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class FoX(PositionalEncoding):
         """What one token adds to F, <= 0."""
         return F.logsigmoid(logits)
 
-    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor:
+    def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """F of each token: (batch, seqlen, n_heads) float64."""
-        wide = torch.promote_types(x.dtype, torch.float32)
+        acc_dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.to(wide), self.gate_weight.to(wide), self.gate_bias.to(wide))
+            logits = F.linear(x.to(acc_dtype), self.gate_weight.to(acc_dtype), self.gate_bias.to(acc_dtype))
         sums = self.log_gate(logits).double().cumsum(1)
         return sums if last is None else sums + last[:, None]
 

@@ -56,8 +56,8 @@ class KERPLE(PositionalEncoding):
 
     def rates(self) -> tuple[Tensor, Tensor]:
         """r1 and r2, (n_heads,) each, float32 or wider."""
-        wide = torch.promote_types(self.raw1.dtype, torch.float32)
-        raw1, raw2 = self.raw1.to(wide), self.raw2.to(wide)
+        acc_dtype = torch.promote_types(self.raw1.dtype, torch.float32)
+        raw1, raw2 = self.raw1.to(acc_dtype), self.raw2.to(acc_dtype)
         return raw1.exp(), raw2.exp() if self.config.kernel == "log" else 2 * raw2.sigmoid()
 
     def bias(self, distance: Tensor) -> Tensor:

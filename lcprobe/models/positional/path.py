@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 CHUNK = 64
 
@@ -60,7 +60,9 @@ class PaTH(PositionalEncoding):
     def __init__(self, config: PaTHConfig, shape: HeadShape):
         super().__init__(config, shape)
         if config.backend == "fla":
-            require("head_dim", shape.head_dim, shape.head_dim in (16, 32, 64, 128), "16 | 32 | 64 | 128 with backend fla")
+            require(
+                "head_dim", shape.head_dim, shape.head_dim in (16, 32, 64, 128), "16 | 32 | 64 | 128 with backend fla"
+            )
         width = shape.n_kv_heads * shape.head_dim
         self.down = nn.Parameter(torch.empty(config.rank, shape.d_model))
         self.up = nn.Parameter(torch.empty(width, config.rank))
@@ -78,9 +80,15 @@ class PaTH(PositionalEncoding):
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
         """The maps to w and beta; within a chunk, products with w and the solve; across chunks, queries carried through each."""
         d, width = shape.head_dim, shape.n_kv_heads * shape.head_dim
-        made = 2 * config.rank * (shape.d_model + width) + 2 * config.d_conv * width + 2 * shape.n_kv_heads * shape.d_model
+        made = (
+            2 * config.rank * (shape.d_model + width)
+            + 2 * config.d_conv * width
+            + 2 * shape.n_kv_heads * shape.d_model
+        )
         of_keys = 2 * CHUNK * 3 * d + CHUNK * (CHUNK + d) + 2 * d * d  # w w^T, w k^T, own^T w; the solve; w^T through
-        of_queries = 2 * CHUNK * (2 * d + CHUNK) + 2 * d * d * visible / CHUNK  # with w, own and through; over earlier chunks
+        of_queries = (
+            2 * CHUNK * (2 * d + CHUNK) + 2 * d * d * visible / CHUNK
+        )  # with w, own and through; over earlier chunks
         return made + shape.n_kv_heads * of_keys + shape.n_heads * of_queries
 
     @staticmethod
@@ -96,20 +104,24 @@ class PaTH(PositionalEncoding):
             parameter.uniform_(-(parameter.shape[1] ** -0.5), parameter.shape[1] ** -0.5, generator=generator)
         return True
 
-    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor:
+    def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """(w, beta, history) of each token: (batch, seqlen, term_width), float32 or wider."""
         batch, seqlen, before = x.shape[0], x.shape[1], self.config.d_conv - 1
-        wide = torch.promote_types(x.dtype, torch.float32)
-        down, up, b, b0 = (p.to(wide) for p in (self.down, self.up, self.beta_weight, self.beta_bias))
+        acc_dtype = torch.promote_types(x.dtype, torch.float32)
+        down, up, b, b0 = (p.to(acc_dtype) for p in (self.down, self.up, self.beta_weight, self.beta_bias))
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(wide)
+            x = x.to(acc_dtype)
             past = x.new_zeros(batch, before, self.config.rank)
             if last is not None:
-                past = last[:, -before * self.config.rank :].to(wide).view(past.shape)
+                past = last[:, -before * self.config.rank :].to(acc_dtype).view(past.shape)
             low = torch.cat([past, F.linear(x, down)], dim=1)
             raw = F.linear(low, up)
             w, _ = causal_conv1d(
-                raw[:, before:], self.conv_weight.to(wide), silu=True, initial_state=raw[:, :before], starts=where.starts
+                raw[:, before:],
+                self.conv_weight.to(acc_dtype),
+                silu=True,
+                initial_state=raw[:, :before],
+                starts=where.starts,
             )
             w = w.unflatten(-1, (-1, self.shape.head_dim))
             w = w * (w.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
@@ -120,7 +132,9 @@ class PaTH(PositionalEncoding):
             history = history.masked_fill((documents != where.documents[..., None])[..., None], 0.0)
         return torch.cat([w.flatten(2), beta, history.reshape(batch, seqlen, -1)], dim=2)
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
         assert keys.terms is not None
         q = keys.sharpened(q)  # scores are linear in it
@@ -129,27 +143,31 @@ class PaTH(PositionalEncoding):
         beta = keys.terms[..., n_kv_heads * head_dim :][..., :n_kv_heads]
         whole = q.shape[1] == n_keys and keys.window is None and keys.documents is None and not return_lse
         if self.config.backend == "fla" and whole and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-            return _peer()(q=q, k=keys.k, v=keys.v, w=w.contiguous(), beta=beta.contiguous(), scale=head_dim**-0.5)[0], None
+            return _peer()(q=q, k=keys.k, v=keys.v, w=w.contiguous(), beta=beta.contiguous(), scale=head_dim**-0.5)[
+                0
+            ], None
         with torch.autocast(q.device.type, enabled=False):
             return self._chunked(q, keys, w, beta)
 
     def _chunked(self, q: Tensor, keys: Keys, w: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         seqlen, n_keys, heads = q.shape[1], keys.k.shape[1], q.shape[2]
-        group, offset, wide = heads // w.shape[2], n_keys - seqlen, torch.promote_types(q.dtype, torch.float32)
+        group, offset, acc_dtype = heads // w.shape[2], n_keys - seqlen, torch.promote_types(q.dtype, torch.float32)
         first = offset // CHUNK  # the first chunk with a query
         lead, end = offset - first * CHUNK, -n_keys % CHUNK
-        k, w, b = (_chunks(t.to(wide), 0, end) for t in (keys.k, w, beta[..., None]))  # (batch, n_kv_heads, chunks, CHUNK, d)
-        v = keys.v.to(wide).repeat_interleave(group, 2)
-        queries = _chunks(q.to(wide), lead, end).unflatten(1, (-1, group))
+        k, w, b = (
+            _chunks(t.to(acc_dtype), 0, end) for t in (keys.k, w, beta[..., None])
+        )  # (batch, n_kv_heads, chunks, CHUNK, d)
+        v = keys.v.to(acc_dtype).repeat_interleave(group, 2)
+        queries = _chunks(q.to(acc_dtype), lead, end).unflatten(1, (-1, group))
         solved = torch.linalg.solve_triangular(
-            torch.eye(CHUNK, dtype=wide, device=q.device) + (b * (w @ w.mT)).tril(-1),
+            torch.eye(CHUNK, dtype=acc_dtype, device=q.device) + (b * (w @ w.mT)).tril(-1),
             torch.cat([(b * (w @ k.mT)).tril(-1), b * w], dim=-1),
             upper=False,
             unitriangular=True,
         )
         own, through = solved[..., :CHUNK], solved[..., CHUNK:]
         at_end = k - own.mT @ w
-        over = torch.eye(w.shape[-1], dtype=wide, device=q.device) - w.mT @ through
+        over = torch.eye(w.shape[-1], dtype=acc_dtype, device=q.device) - w.mT @ through
         here = (queries @ w[:, :, None, first:].mT).tril()
         local = (queries @ k[:, :, None, first:].mT).tril() - here @ own[:, :, None, first:]
         start = queries - here @ through[:, :, None, first:]

@@ -60,17 +60,21 @@ class PoPE(PositionalEncoding):
     def calls(self, q: Tensor, keys: Keys) -> list[Call]:
         """One call on queries and keys in Cartesian coordinates."""
         seqlen, scale = q.shape[1], q.shape[3] ** -0.5
-        wide = torch.promote_types(q.dtype, torch.float32)
-        at = keys.where.once(("pope", self.config.base, self.shape.head_dim, len(keys.positions)), lambda: self._turns(keys))
-        phase = self.phase.to(wide).clamp(-2 * math.pi, 0.0)
-        turned_q = _polar(F.softplus(q.to(wide)), at[-seqlen:, None].to(wide))
-        turned_k = _polar(F.softplus(keys.k.to(wide)), at[:, None].to(wide) + phase)
+        acc_dtype = torch.promote_types(q.dtype, torch.float32)
+        at = keys.where.once(
+            ("pope", self.config.base, self.shape.head_dim, len(keys.positions)), lambda: self._turns(keys)
+        )
+        phase = self.phase.to(acc_dtype).clamp(-2 * math.pi, 0.0)
+        turned_q = _polar(F.softplus(q.to(acc_dtype)), at[-seqlen:, None].to(acc_dtype))
+        turned_k = _polar(F.softplus(keys.k.to(acc_dtype)), at[:, None].to(acc_dtype) + phase)
         made = super().calls(turned_q.to(q.dtype), replace(keys, k=turned_k.to(q.dtype)))
         return [replace(call, scale=scale) for call in made]
 
     def _turns(self, keys: Keys) -> Tensor:
         """(n_keys, head_dim) float64 angles, modulo a whole turn, so that float32 holds them at any position."""
-        exponent = torch.arange(self.shape.head_dim, dtype=torch.float64, device=keys.positions.device) / self.shape.head_dim
+        exponent = (
+            torch.arange(self.shape.head_dim, dtype=torch.float64, device=keys.positions.device) / self.shape.head_dim
+        )
         return (keys.positions.double()[:, None] * self.config.base**-exponent).remainder(2 * math.pi)
 
 

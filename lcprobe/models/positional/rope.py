@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,24 @@ class Rotary(PositionalEncoding):
         """What the tables depend on beside positions: layers that share it compute them once."""
         raise NotImplementedError
 
-    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both rotated by `where.positions`, in one pass."""
         both = self.rotated(torch.cat([q, k], dim=2), where.positions, where)
         return both[:, :, : q.shape[2]], both[:, :, q.shape[2] :]
 
-    def rotated(self, x: Tensor, positions: Tensor, where: Where, name: str = "") -> Tensor:
+    def rotated(self, x: Tensor, positions: Tensor, where: TokenContext, name: str = "") -> Tensor:
         """x: (batch, n, heads, head_dim) rotated by positions (n,), int64 or float64. name: tells positions other than
         `where.positions` apart."""
         cos, sin = where.once(
-            ("rotary", self.key(), self.scaling, where.length if self.needs_length else None, x.dtype, name, len(positions)),
+            (
+                "rotary",
+                self.key(),
+                self.scaling,
+                where.length if self.needs_length else None,
+                x.dtype,
+                name,
+                len(positions),
+            ),
             lambda: self.angles(positions, where.length, x.dtype),
         )
         return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
@@ -89,8 +97,8 @@ class Rotary(PositionalEncoding):
         if self.scaling is not None:
             theta, factor = self.scaling(theta, length)
         turns = positions.double()[:, None] * theta
-        wide = torch.promote_types(dtype, torch.float32)
-        return (turns.cos() * factor).to(wide)[:, None], (turns.sin() * factor).to(wide)[:, None]
+        acc_dtype = torch.promote_types(dtype, torch.float32)
+        return (turns.cos() * factor).to(acc_dtype)[:, None], (turns.sin() * factor).to(acc_dtype)[:, None]
 
 
 class RoPE(Rotary):
@@ -104,7 +112,9 @@ class RoPE(Rotary):
         if config.fraction == 1:
             require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
         if self.rotary_dim % 2 or not self.rotary_dim:
-            raise ConfigError("fraction", config.fraction, f"an even number of head_dim {shape.head_dim}'s dimensions")
+            raise ConfigError(
+                "fraction", config.fraction, f"an even number of head_dim {shape.head_dim}'s dimensions"
+            )
 
     def frequencies(self, device: torch.device) -> Tensor:
         """base^(-2m / rotary_dim)."""
@@ -122,15 +132,15 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return turned(x, cos, sin)
+        return apply_rotary(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor):
         cos, sin = ctx.saved_tensors
-        return turned(grads[0], cos, -sin), None, None
+        return apply_rotary(grads[0], cos, -sin), None, None
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x: (..., width), its first 2 * pairs dimensions turned as halves; cos and sin: (..., pairs) that broadcast."""
     half = cos.shape[-1]
     wide = x.to(cos.dtype)

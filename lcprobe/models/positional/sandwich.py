@@ -43,7 +43,11 @@ class Sandwich(PositionalEncoding):
         waves = self.config.base ** (-exponent / self.config.width)
         unique, back = distance.reshape(-1).unique(return_inverse=True)
         sums = torch.cat([(part.double()[:, None] * waves).cos().sum(1) for part in unique.split(CHUNK)])
-        ratio = 8 * torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device) / self.shape.n_heads
+        ratio = (
+            8
+            * torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device)
+            / self.shape.n_heads
+        )
         return sums[back].view(distance.shape) / ratio.view(-1, *[1] * distance.dim())
 
     def table(self, n: int, keys: Keys) -> Tensor:

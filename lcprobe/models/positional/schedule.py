@@ -17,7 +17,7 @@ from typing import Any
 
 from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, require, unknown_name
-from lcprobe.models.layout import Item, items_of
+from lcprobe.models.layout import PatternItem, items_of
 from lcprobe.models.positional import POSITIONAL
 
 ALLOWED = "an encoding, or a pattern such as `[rope+window512 x 3, none] x 6`"
@@ -62,7 +62,7 @@ def absolute(positional: Any, encodings: Mapping[str, Any], key: str) -> Any:
     return found[0]
 
 
-def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
+def _carried(item: PatternItem, encodings: Mapping[str, Any], key: str) -> Carried:
     if item.name not in encodings and item.name not in POSITIONAL:
         raise unknown_name(key, item.name, {*POSITIONAL, *encodings})
     mapping = encodings.get(item.name, {"type": item.name})
@@ -80,5 +80,10 @@ def _carried(item: Item, encodings: Mapping[str, Any], key: str) -> Carried:
             changes["sink_logit"] = True
         else:
             raise ConfigError(key, f"{item}", "joined with +: window<n> | sinks<n> | logn | ssmax | sink")
-        require(key, f"{item}", len(changes) > before, "one window, one number of sinks, one temperature and one sink a layer")
+        require(
+            key,
+            f"{item}",
+            len(changes) > before,
+            "one window, one number of sinks, one temperature and one sink a layer",
+        )
     return Carried(str(item), changes, own)

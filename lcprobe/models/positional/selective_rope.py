@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from lcprobe.errors import require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 from lcprobe.models.positional.prope import series
-from lcprobe.models.positional.rope import turned
-from lcprobe.models.token_context import Where
+from lcprobe.models.positional.rope import apply_rotary
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ class SelectiveRoPE(PositionalEncoding):
         parameter.zero_()
         return True
 
-    def token_terms(self, x: Tensor, where: Where, last: Tensor | None) -> Tensor | None:
+    def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor | None:
         """Angles of every token: (batch, seqlen, n_kv_heads * pairs) float64."""
         theta = series(self.config.base, self.shape.head_dim, x.device).repeat(self.shape.n_kv_heads)
         chosen = nn.functional.linear(x, self.phases.to(x.dtype)).double()
         angles = (theta * (1 + chosen)).cumsum(1)
         return angles if last is None else angles + last[:, None]
 
-    def on_qk(self, q: Tensor, k: Tensor, where: Where, terms: Tensor | None) -> tuple[Tensor, Tensor]:
+    def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both rotated by the tokens' own angles."""
         assert terms is not None
         angles = terms.unflatten(-1, (self.shape.n_kv_heads, -1))
-        wide = torch.promote_types(q.dtype, torch.float32)
-        cos, sin = angles.cos().to(wide), angles.sin().to(wide)
+        acc_dtype = torch.promote_types(q.dtype, torch.float32)
+        cos, sin = angles.cos().to(acc_dtype), angles.sin().to(acc_dtype)
         group = q.shape[2] // k.shape[2]
-        turned_q = turned(q, cos.repeat_interleave(group, 2), sin.repeat_interleave(group, 2))
-        return turned_q, turned(k, cos, sin)
+        turned_q = apply_rotary(q, cos.repeat_interleave(group, 2), sin.repeat_interleave(group, 2))
+        return turned_q, apply_rotary(k, cos, sin)

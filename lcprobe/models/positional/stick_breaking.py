@@ -42,7 +42,9 @@ class StickBreaking(PositionalEncoding):
         """Two logarithms, a running sum and its addition for each query and key, in place of the softmax."""
         return 4 * shape.n_heads * visible
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """o: (batch, seqlen, n_heads, d_v), and None: there is no softmax's total."""
         offset, places = keys.k.shape[1] - q.shape[1], torch.arange(keys.k.shape[1], device=q.device)
 

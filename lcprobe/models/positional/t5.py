@@ -28,7 +28,9 @@ class T5Config:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for odd counts and a max_distance within the exact half."""
-        require(f"{at}.n_buckets", self.n_buckets, self.n_buckets >= 2 and self.n_buckets % 2 == 0, "an even number >= 2")
+        require(
+            f"{at}.n_buckets", self.n_buckets, self.n_buckets >= 2 and self.n_buckets % 2 == 0, "an even number >= 2"
+        )
         half = self.n_buckets // 2
         require(f"{at}.max_distance", self.max_distance, self.max_distance > half, f"> n_buckets / 2 ({half})")
 
@@ -55,8 +57,8 @@ class T5(PositionalEncoding):
 
     def bias(self, distance: Tensor) -> Tensor:
         """w_h[bucket(d)]."""
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        return self.weight.to(wide)[:, bucket(distance, self.config.n_buckets, self.config.max_distance)]
+        acc_dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        return self.weight.to(acc_dtype)[:, bucket(distance, self.config.n_buckets, self.config.max_distance)]
 
 
 def bucket(distance: Tensor, n_buckets: int, max_distance: int) -> Tensor:

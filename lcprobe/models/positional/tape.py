@@ -11,7 +11,7 @@ e'' is the next layer's e. Updates mix heads, which share a pair's frequency, an
 a pair are turned by one angle, all that comes of them is, and scores stay. A shift of positions is such a turn. mix and W2 start
 at zero: RoPE, exactly. The form of the update and its sizes are those of the authors' code (VITA-Group/TAPE). What differs:
 
-- A layer updates what the layer before it handed on, and x is its own input. There the update ends a layer and x is what its MLP
+- A layer updates the carry of the layer before it, and x is its own input. There the update ends a layer and x is what its MLP
   makes; the last layer's is read by nobody. So no parameter here is idle, a layer needs no MLP, and blocks without TAPE hand
   everything on untouched. In the first layer a = e: a token has attended to itself alone.
 - mix is a number a head, which is all that the code's einsum keeps of its n_heads x n_heads matrix. The code starts W1 at zero
@@ -33,8 +33,8 @@ from torch.nn import functional as F
 
 from lcprobe.errors import require
 from lcprobe.models.positional.contract import Attend, HeadShape, Keys, PositionalEncoding
-from lcprobe.models.positional.rope import RoPE, RoPEConfig, turned
-from lcprobe.models.token_context import Where
+from lcprobe.models.positional.rope import RoPE, RoPEConfig, apply_rotary
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TAPE(PositionalEncoding):
         self.down = nn.Parameter(torch.empty(shape.n_heads, width))
 
     @property
-    def stream(self) -> Hashable | None:  # type: ignore[override]
+    def carry_name(self) -> Hashable | None:  # type: ignore[override]
         """Layers share tensors that start alike; another base, share of head_dim or number of heads has tensors of its own."""
         return "tape", self.config.base, self.rope.rotary_dim, self.shape.n_heads
 
@@ -97,33 +97,37 @@ class TAPE(PositionalEncoding):
             parameter.uniform_(-(parameter.shape[1] ** -0.5), parameter.shape[1] ** -0.5, generator=generator)
         return True
 
-    def read(self, x: Tensor, where: Where, stream: Tensor | None) -> Tensor:
+    def read_carry(self, x: Tensor, where: TokenContext, carry: Tensor | None) -> Tensor:
         """e of every token in this layer: (batch, seqlen, n_heads * rotary_dim), each head's c of all pairs, then their s."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        if stream is None:
-            cos_sin = torch.cat(self.rope.angles(where.positions, where.length, wide), dim=-1)
+        acc_dtype = torch.promote_types(x.dtype, torch.float32)
+        if carry is None:
+            cos_sin = torch.cat(self.rope.angles(where.positions, where.length, acc_dtype), dim=-1)
             e = a = cos_sin.expand(x.shape[0], -1, self.shape.n_heads, -1)
         else:
-            e, a = stream.to(wide).unflatten(-1, (2, self.shape.n_heads, -1)).unbind(2)
-        mix, gate, up, down = (p.to(wide) for p in (self.mix, self.gate, self.up, self.down))
+            e, a = carry.to(acc_dtype).unflatten(-1, (2, self.shape.n_heads, -1)).unbind(2)
+        mix, gate, up, down = (p.to(acc_dtype) for p in (self.mix, self.gate, self.up, self.down))
         with torch.autocast(x.device.type, enabled=False):
             e = e + mix[:, None] * a
-            chosen = F.silu(F.linear(x.to(wide), gate))
+            chosen = F.silu(F.linear(x.to(acc_dtype), gate))
             e = e + torch.einsum("hw,biw,wg,bigr->bihr", down, chosen, up, e)
         return e.flatten(2)
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend. o: (batch, seqlen, n_heads, d_v + rotary_dim), float32 or wider: a stands behind o."""
         assert keys.terms is not None
-        heads, wide = q.shape[2], torch.promote_types(q.dtype, torch.float32)
-        e = keys.terms.to(wide).unflatten(-1, (heads, -1))
+        heads, acc_dtype = q.shape[2], torch.promote_types(q.dtype, torch.float32)
+        e = keys.terms.to(acc_dtype).unflatten(-1, (heads, -1))
         cos, sin = e.chunk(2, dim=-1)
-        k, v = (t.to(wide).repeat_interleave(heads // t.shape[2], 2) for t in (keys.k, keys.v))
-        turned_keys = replace(keys, k=turned(k, cos, sin), v=torch.cat([v, e], dim=-1))
+        k, v = (t.to(acc_dtype).repeat_interleave(heads // t.shape[2], 2) for t in (keys.k, keys.v))
+        turned_keys = replace(keys, k=apply_rotary(k, cos, sin), v=torch.cat([v, e], dim=-1))
         mine = slice(e.shape[1] - q.shape[1], None)
-        return self.rescored(turned(q.to(wide), cos[:, mine], sin[:, mine]), turned_keys, _as_they_are, heads)
+        return self.rescored(
+            apply_rotary(q.to(acc_dtype), cos[:, mine], sin[:, mine]), turned_keys, _as_they_are, heads
+        )
 
-    def handed(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
+    def write_carry(self, o: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
         """o in v's dtype, and (e, a): (batch, seqlen, 2 * n_heads * rotary_dim)."""
         assert keys.terms is not None
         o, a = o.split([keys.v.shape[3], o.shape[3] - keys.v.shape[3]], dim=-1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.positional.contract import HeadShape
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 TEMPERATURES = {
     "logn": "lcprobe.models.positional.temperature:LogN",
@@ -28,10 +28,10 @@ TEMPERATURES = {
 }
 
 
-def visible(where: Where, window: int | None) -> Tensor:
+def visible(where: TokenContext, window: int | None) -> Tensor:
     """How many keys each query sees: (1 or batch, seqlen) float64."""
-    n = (where.places + 1)[None].double()
-    n = n if where.begins is None else n - where.begins
+    n = (where.row_index + 1)[None].double()
+    n = n if where.doc_starts is None else n - where.doc_starts
     return n if window is None else n.clamp_max(window)
 
 
@@ -64,7 +64,7 @@ class LogN(nn.Module):
         """None."""
         return 0
 
-    def forward(self, where: Where, window: int | None) -> Tensor:
+    def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, 1) float64."""
         return (visible(where, window).log() / math.log(self.length)).clamp_min(1.0)[..., None]
 
@@ -102,7 +102,7 @@ class SSMax(nn.Module):
         parameter.fill_(self.config.initial)
         return True
 
-    def forward(self, where: Where, window: int | None) -> Tensor:
+    def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, n_heads), float32 or wider."""
-        wide = torch.promote_types(self.s.dtype, torch.float32)
-        return visible(where, window).log().to(wide)[..., None] * self.s.to(wide)
+        acc_dtype = torch.promote_types(self.s.dtype, torch.float32)
+        return visible(where, window).log().to(acc_dtype)[..., None] * self.s.to(acc_dtype)

@@ -20,7 +20,7 @@ from lcprobe.errors import require
 from lcprobe.models.positional.contract import Attend, Call, HeadShape, Keys
 from lcprobe.models.positional.prope import series
 from lcprobe.models.positional.rope import Rotary
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class XPos(Rotary):
         """Base and width; the fading is applied apart."""
         return "rope", self.config.base, self.shape.head_dim
 
-    def attend(self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend; by blocks of queries whose factors are finite."""
         seqlen, reach = q.shape[1], self._reach(q.dtype)
         if keys.consecutive and seqlen <= reach:
@@ -69,8 +71,11 @@ class XPos(Rotary):
         outputs, totals, lo = [], [], 0
         for n in sizes:
             hi = lo + n
-            where = keys.where.once(("xpos part", lo, hi), lambda: Where(asked[lo:hi], None, keys.where.length))  # noqa: B023
-            o, lse = super().attend(q[:, lo:hi], replace(keys.of_queries(lo, hi, seqlen), where=where), op, return_lse)
+            part = TokenContext(asked[lo:hi], None, keys.where.length)
+            where = keys.where.once(("xpos part", lo, hi), lambda part=part: part)
+            o, lse = super().attend(
+                q[:, lo:hi], replace(keys.of_queries(lo, hi, seqlen), where=where), op, return_lse
+            )
             outputs.append(o)
             totals.append(lse)
             lo = hi

@@ -107,7 +107,9 @@ def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) 
     evaluate: Any = simple_evaluate  # its result is typed as if every key could be missing
     loaded = tasks.by_name[name]
     for task in loaded["tasks"].values():
-        if task.get_config("output_type") == "generate_until" and (task.get_config("generation_kwargs") or {}).get("do_sample"):
+        if task.get_config("output_type") == "generate_until" and (task.get_config("generation_kwargs") or {}).get(
+            "do_sample"
+        ):
             raise ConfigError("--harness", f"{task.task_name}, which samples", "tasks that decode greedily")
     with _quiet(), _hub(config.online):
         made = evaluate(
@@ -123,7 +125,8 @@ def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) 
     scores = [score for task, row in made["results"].items() for score in _scores(task, row, found.get(task, []))]
     kept = ("doc_id", "target", "filter", "filtered_resps", "doc_hash", "prompt_hash")
     samples = {
-        task: [{k: row[k] for k in kept} | {m: row[m] for m in row["metrics"]} for row in rows] for task, rows in found.items()
+        task: [{k: row[k] for k in kept} | {m: row[m] for m in row["metrics"]} for row in rows]
+        for task, rows in found.items()
     }
     return HarnessResult(tuple(scores), dict(made["versions"]), samples)
 
@@ -161,11 +164,15 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
                 return tokenizer.decode(np.array([i for i in ids if i != tokenizer.bos_id], dtype=np.int64))
 
             def done(row: int, ids: list[int]) -> bool:
-                return ids[-1] == tokenizer.bos_id or (bool(stops[row]) and _cut(text_of(ids), stops[row]) is not None)
+                return ids[-1] == tokenizer.bos_id or (
+                    bool(stops[row]) and _cut(text_of(ids), stops[row]) is not None
+                )
 
             said = continuer.greedy(prompts, steps, done)
             texts = [text_of(ids) for ids in said]
-            return [text if (cut := _cut(text, stop)) is None else cut for text, stop in zip(texts, stops, strict=True)]
+            return [
+                text if (cut := _cut(text, stop)) is None else cut for text, stop in zip(texts, stops, strict=True)
+            ]
 
     return LcprobeLM()
 
@@ -177,7 +184,9 @@ def _made(manager: Any, name: str, online: bool) -> Any:
         return manager.load([name])
     except Exception as error:  # whatever a task, datasets or the hub raise
         why = " ".join(str(error).split())[:160] or type(error).__name__
-        allowed = "a task whose data can be made here" + ("" if online else ", or probe.harness.online=true with a connection")
+        allowed = "a task whose data can be made here" + (
+            "" if online else ", or probe.harness.online=true with a connection"
+        )
         raise ConfigError("--harness", name, f"{allowed} ({type(error).__name__}: {why})") from None
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.inference.chunk_selection import selected
-from lcprobe.probing.inference.oom import in_halves
-from lcprobe.probing.inference.prefill import begun
+from lcprobe.probing.inference.oom import with_oom_backoff
+from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.scoring import predicted
 
 CONTINUED = 16
@@ -73,7 +73,9 @@ class Continuer:
         return found
 
     @torch.inference_mode()
-    def greedy(self, prompts: Sequence[Ids], steps: Sequence[int], done: Callable[[int, list[int]], bool]) -> list[list[int]]:
+    def greedy(
+        self, prompts: Sequence[Ids], steps: Sequence[int], done: Callable[[int, list[int]], bool]
+    ) -> list[list[int]]:
         """Greedy continuations, at most steps[i] tokens of prompt i; `done(i, ids so far)` ends one early.
 
         Raises EpisodeError for an empty prompt, and past the model's max_length.
@@ -126,14 +128,18 @@ class Continuer:
         """The length that is declared for a prompt and what may follow it; None for a model that does not depend on it."""
         return len(prompts[number]) + more[number] if getattr(self.model, "needs_length", False) else None
 
-    def _in_batches(self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]) -> None:
+    def _in_batches(
+        self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]
+    ) -> None:
         """`work` on all prompts, by number: longest batches first, shortest first inside, in halves where memory runs out.
 
         more: tokens that may follow each prompt; where the model is told the length, prompts of one length go together.
         Raises EpisodeError for a prompt that does not fit alone.
         """
         lengths = [self._declared(i, prompts, more) for i in range(len(prompts))]
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -more[i] if lengths[i] is not None else 0))
+        order = sorted(
+            range(len(prompts)), key=lambda i: (-len(prompts[i]), -more[i] if lengths[i] is not None else 0)
+        )
         while order:
             longest = len(prompts[order[0]])
             size = max(1, self.batch_tokens // longest)
@@ -141,17 +147,19 @@ class Continuer:
                 alike = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
                 size = min(size, sum(alike))
             batch, order = order[:size][::-1], order[size:]
-            if None in in_halves(work, batch, longest)[0]:
+            if None in with_oom_backoff(work, batch, longest)[0]:
                 raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
 
-    def _prefill(self, which: list[int], prompts: list[Ids], length: int | None) -> Iterator[tuple[list[int], Any, Tensor]]:
+    def _prefill(
+        self, which: list[int], prompts: list[Ids], length: int | None
+    ) -> Iterator[tuple[list[int], Any, Tensor]]:
         """prompts: shortest first. One pass in chunks that also end where a prompt ends. length: declared for all."""
         ids = np.zeros((len(prompts), len(prompts[-1])), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt
         tokens = torch.from_numpy(ids).to(self.device)
         ends = sorted({len(p) for p in prompts} | set(range(self.chunk, ids.shape[1], self.chunk)))
-        state = begun(self.model, len(prompts), length)
+        state = initial_state(self.model, len(prompts), length)
         lo = 0
         for hi in ends:
             hidden, state = self.model.hidden(tokens[:, lo:hi], state=state)
@@ -182,4 +190,6 @@ class Continuer:
             raise EpisodeError("prompt", "no token", "at least one token (a tokenizer with a begin token gives one)")
         longest = getattr(self.model, "max_length", None)
         if longest is not None and len(prompt) + more > longest:
-            raise EpisodeError("length", f"{len(prompt)} + {more} tokens", f"<= {longest}, where this model's positions end")
+            raise EpisodeError(
+                "length", f"{len(prompt)} + {more} tokens", f"<= {longest}, where this model's positions end"
+            )

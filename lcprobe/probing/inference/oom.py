@@ -12,7 +12,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int) -> tuple[list[R | None], int]:
+def with_oom_backoff(
+    score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int
+) -> tuple[list[R | None], int]:
     """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
 
     tokens: of the longest item, for messages.
@@ -30,11 +32,13 @@ def in_halves(score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: i
         return [None], 1
     half = len(items) // 2
     log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
-    first, size = in_halves(score, items[:half], tokens)
-    second, other = in_halves(score, items[half:], tokens)
+    first, size = with_oom_backoff(score, items[:half], tokens)
+    second, other = with_oom_backoff(score, items[half:], tokens)
     return first + second, min(size, other)
 
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate" in text
+    )

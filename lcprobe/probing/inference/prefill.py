@@ -10,8 +10,13 @@ from torch import Tensor
 from lcprobe.probing.inference.prefix_sharing import Program
 
 
-def read(
-    model: Any, program: Program, prompts: list[np.ndarray], chunk: int, device: torch.device, length: int | None = None
+def prefill(
+    model: Any,
+    program: Program,
+    prompts: list[np.ndarray],
+    chunk: int,
+    device: torch.device,
+    length: int | None = None,
 ) -> Iterator[tuple[list[int], Any, Tensor]]:
     """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
 
@@ -20,7 +25,7 @@ def read(
     states: dict[int, Any] = {}
     for number, step in enumerate(program.steps):
         if step.before is None:
-            state = begun(model, len(step.prompts), length)
+            state = initial_state(model, len(step.prompts), length)
         else:
             state = states.pop(step.before) if step.last else states[step.before]
             state = state if step.source is None else state.rows(torch.from_numpy(step.source).to(device))
@@ -36,6 +41,6 @@ def read(
             yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
 
 
-def begun(model: Any, rows: int, length: int | None) -> Any:
+def initial_state(model: Any, rows: int, length: int | None) -> Any:
     """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
     return model.new_state(rows, length) if getattr(model, "needs_length", False) else model.new_state(rows)

@@ -64,7 +64,7 @@ class Program:
         return int(self.new.sum())
 
 
-def share(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> Program:
+def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> Program:
     """The program for prompts of at least one token each, at most `rows` of them read together: a pure function of both."""
     order, common = _sorted(prompts)
     unique: list[list[int]] = []  # prompts that are equal, in sorted order
@@ -84,7 +84,7 @@ def share(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> Program
     return Program(tuple(_Walk(unique, ends, lcp // grain * grain, grain, rows).steps()), new, grain)
 
 
-def families(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
+def prefix_batches(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
     """Prompts in batches of about `rows`, those with a common beginning together. A pure function of its arguments."""
     order, common = _sorted(prompts)
     runs: list[list[int]] = []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.probing.policies.observation import Found, Lessons, Sight, learned, seen
+from lcprobe.probing.policies.observation import Found, Observation, TaskStatistics, collect_statistics, observe
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.seeds import Stream, seed_of
@@ -29,94 +29,96 @@ WINDOW = 32
 LAST = 3
 """How many values `last_n` prints where an answer is no list."""
 
-Policy = Callable[[Sight, Lessons, Stream], str]
+Policy = Callable[[Observation, TaskStatistics, Stream], str]
 """What is printed. The stream is the question's and the policy's own."""
 
 
-def dump_all(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def dump_all(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """All values in order of appearance; what would be printed after an answer's length is not looked at."""
     return _listed(sight.items[: lessons.items + 1])
 
 
-def last_n(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def last_n(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The last values: as many as an answer has items, three where it has one."""
     return _listed(sight.items[-(lessons.items if lessons.items > 1 else LAST) :])
 
 
-def first_distinct(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def first_distinct(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that appears first."""
     return sight.values[0].text if sight.values else random_value(sight, lessons, draw)
 
 
-def last_distinct(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def last_distinct(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that appears last for the first time."""
     return sight.values[-1].text if sight.values else random_value(sight, lessons, draw)
 
 
-def most_recent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def most_recent(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that stands nearest to the question."""
     return max(sight.values, key=lambda v: v.last).text if sight.values else random_value(sight, lessons, draw)
 
 
-def random_value(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def random_value(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """Any value of the text, else anything that may be an answer."""
     names = sorted(v.text for v in sight.values) or sight.pool
     return draw.pick(names) if names else ""
 
 
-def most_frequent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def most_frequent(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that stands in the text most often."""
     most = max((v.count for v in sight.values), default=0)
     return random_value(replace(sight, values=tuple(v for v in sight.values if v.count == most)), lessons, draw)
 
 
-def least_frequent(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def least_frequent(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that stands in the text least often."""
     least = min((v.count for v in sight.values), default=0)
     return random_value(replace(sight, values=tuple(v for v in sight.values if v.count == least)), lessons, draw)
 
 
-def majority_class(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def majority_class(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The most frequent answer of other samples, whatever this text holds."""
     return _most(lessons.answers.get(sight.number, Counter()), sight, lessons, draw)
 
 
-def answer_prior(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def answer_prior(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """Of what may be the answer here, what most often was one in other samples."""
     known = lessons.answers.get(sight.number, Counter())
     return _most(Counter({name: known[name] for name in sorted(sight.pool)}), sight, lessons, draw)
 
 
-def majority_place(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def majority_place(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value at the place where other samples most often had the answer, from the front."""
     return _at(sight, lessons.from_front.get(sight.number, Counter()), range(len(sight.values)), lessons, draw)
 
 
-def majority_place_from_back(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def majority_place_from_back(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The same, counted from the back."""
-    return _at(sight, lessons.from_back.get(sight.number, Counter()), range(len(sight.values) - 1, -1, -1), lessons, draw)
+    return _at(
+        sight, lessons.from_back.get(sight.number, Counter()), range(len(sight.values) - 1, -1, -1), lessons, draw
+    )
 
 
-def no_needle(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def no_needle(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """Any value of the text from which the asked needle was cut out."""
     return random_value(sight, lessons, draw)
 
 
-def least_familiar(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def least_familiar(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value in whose line, or entry, stands the word that the fewest contexts of other samples have."""
     known = {v: min((lessons.words[word] for word in v.line), default=0) for v in sight.values}
     least = min(known.values(), default=0)
     return random_value(replace(sight, values=tuple(v for v in sight.values if known[v] == least)), lessons, draw)
 
 
-def most_frequent_of_last_n(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def most_frequent_of_last_n(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value that stands most often among the last 32 places at which one stands."""
     last = Counter(text for _, text in sorted((at, v.text) for v in sight.values for at in v.places)[-WINDOW:])
     most = max(last.values(), default=0)
     return random_value(replace(sight, values=tuple(v for v in sight.values if last[v.text] == most)), lessons, draw)
 
 
-def same_question(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def same_question(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The place, or the answer, that other samples had whose question is the same but for the words that vary."""
     asked = sight.number, sight.question
     if asked in lessons.places_by_question:
@@ -124,14 +126,14 @@ def same_question(sight: Sight, lessons: Lessons, draw: Stream) -> str:
     return _most(lessons.answers_by_question.get(asked, Counter()), sight, lessons, draw)
 
 
-def crowded(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def crowded(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value with the least text between it and another."""
     gaps = _gaps(sight)
     least = min(gaps.values(), default=0)
     return random_value(replace(sight, values=tuple(v for v in sight.values if gaps[v] == least)), lessons, draw)
 
 
-def lone(sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def lone(sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     """The value with the most text between it and the nearest other one."""
     gaps = _gaps(sight)
     most = max(gaps.values(), default=0)
@@ -166,7 +168,13 @@ POLICIES: Mapping[str, Policy] = {
 class PolicyScorer:
     """A policy behind the protocol that models are scored through."""
 
-    def __init__(self, name: str, tokenizer: Tokenizer, lessons: Lessons, sights: dict[tuple[str, int, bool], Sight]):
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Tokenizer,
+        lessons: TaskStatistics,
+        sights: dict[tuple[str, int, bool], Observation],
+    ):
         """sights: what was seen before, shared by the policies of a unit."""
         self.name, self.tokenizer, self.lessons, self._sights = name, tokenizer, lessons, sights
 
@@ -178,11 +186,11 @@ class PolicyScorer:
         sight = self._sight(item)
         return POLICIES[self.name](sight, self.lessons, Stream("cheating", sight.key, self.name))
 
-    def _sight(self, item: Item) -> Sight:
+    def _sight(self, item: Item) -> Observation:
         blind = self.name == no_needle.__name__
         key = item.episode.digest, item.query.start, blind
         if key not in self._sights:
-            self._sights[key] = seen(item, self.tokenizer, self.lessons, blind)
+            self._sights[key] = observe(item, self.tokenizer, self.lessons, blind)
         return self._sights[key]
 
 
@@ -215,13 +223,19 @@ def cheat(
     begin = seed_of("cheating", unit.label) % LESSONS_AFTER
     spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), begin, moves)
     taught = replace(spread, first=begin + LESSONS_AFTER)
-    lessons = learned(
-        [Item(episode, query) for episode in map(tasks.made[unit.task].episode, taught.factors()) for query in episode.queries],
+    lessons = collect_statistics(
+        [
+            Item(episode, query)
+            for episode in map(tasks.made[unit.task].episode, taught.factors())
+            for query in episode.queries
+        ],
         tokenizer,
     )
-    sights: dict[tuple[str, int, bool], Sight] = {}
+    sights: dict[tuple[str, int, bool], Observation] = {}
     batch = max(unit.length, 1 << 22)  # nothing is read into a model: batches may be large
-    return {name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in policies}
+    return {
+        name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, lessons, sights), batch) for name in policies
+    }
 
 
 def solvers(task: object) -> tuple[str, ...]:
@@ -229,7 +243,7 @@ def solvers(task: object) -> tuple[str, ...]:
     return getattr(task, "solved_by", ())
 
 
-def _gaps(sight: Sight) -> dict[Found, int]:
+def _gaps(sight: Observation) -> dict[Found, int]:
     """Characters from a place of each value to the nearest place of another."""
     places = sorted(((at, v) for v in sight.values for at in v.places), key=lambda p: p[0])
     gaps = dict.fromkeys(sight.values, places[-1][0] if places else 0)
@@ -243,12 +257,12 @@ def _listed(items: tuple[Found, ...]) -> str:
     return " and ".join(item.text for item in items)
 
 
-def _most(counted: Counter[str], sight: Sight, lessons: Lessons, draw: Stream) -> str:
+def _most(counted: Counter[str], sight: Observation, lessons: TaskStatistics, draw: Stream) -> str:
     most = max(counted.values(), default=0)
     names = [name for name, count in counted.items() if count == most]
     return draw.pick(names) if names else random_value(sight, lessons, draw)
 
 
-def _at(sight: Sight, counted: Counter[int], order: range, lessons: Lessons, draw: Stream) -> str:
+def _at(sight: Observation, counted: Counter[int], order: range, lessons: TaskStatistics, draw: Stream) -> str:
     places = [place for place, _ in counted.most_common() if place < len(order)]
     return sight.values[order[places[0]]].text if places else random_value(sight, lessons, draw)

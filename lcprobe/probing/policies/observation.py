@@ -56,7 +56,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """values: those that the text holds, in order of appearance. items: the same with lists taken apart. pool: everything
     that may be the answer, in no order. number: which question of the episode. key: a digest of the text and the number.
     question: its wording, without the words that few other samples have in theirs: what is asked for is masked.
@@ -71,7 +71,7 @@ class Sight:
 
 
 @dataclass
-class Lessons:
+class TaskStatistics:
     """What other samples of the task teach, by the question's number: their answers, and the places of these among the values,
     counted from the front and from the back. items: how many an answer has. looks: patterns of answers. words: in how many other
     contexts each word stands; asked: in how many other questions it stands at that place from their end, n_asked: of how many. By
@@ -90,14 +90,14 @@ class Lessons:
     answers_by_question: dict[tuple[int, str], Counter[str]] = field(default_factory=dict)
 
 
-def learned(items: Iterable[Item], tokenizer: Tokenizer) -> Lessons:
+def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer) -> TaskStatistics:
     """Lessons from questions whose answers are seen."""
-    lessons = Lessons()
+    lessons = TaskStatistics()
     taught = list(items)
     for item in taught:
         number, answer = _number(item), item.query.answer
         lessons.answers.setdefault(number, Counter())[answer] += 1
-        lessons.looks.add(looks(answer))
+        lessons.looks.add(look_alike(answer))
         lessons.items = max(lessons.items, len(ITEMS.split(answer)))
         lessons.asked.update(_ending(tokenizer.decode(item.prompt)))
         lessons.n_asked += 1
@@ -105,7 +105,7 @@ def learned(items: Iterable[Item], tokenizer: Tokenizer) -> Lessons:
             lessons.words.update(set(WORDS.findall(tokenizer.decode(item.prompt))))
     for item in taught:  # only now are looks and masks known
         number, answer = _number(item), item.query.answer
-        sight = seen(item, tokenizer, lessons)
+        sight = observe(item, tokenizer, lessons)
         values, asked = [value.text for value in sight.values], (number, sight.question)
         lessons.answers_by_question.setdefault(asked, Counter())[answer] += 1
         if answer in values:
@@ -116,7 +116,7 @@ def learned(items: Iterable[Item], tokenizer: Tokenizer) -> Lessons:
     return lessons
 
 
-def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: bool = False) -> Sight:
+def observe(item: Item, tokenizer: Tokenizer, lessons: TaskStatistics, without_needle: bool = False) -> Observation:
     """The sight of one question. without_needle: the asked needle is cut out of the text."""
     ids, number = item.prompt, _number(item)
     key = f"{digest_bytes(ids.astype('<i4').tobytes())}/{number}"
@@ -142,10 +142,10 @@ def seen(item: Item, tokenizer: Tokenizer, lessons: Lessons, without_needle: boo
     ranked = sorted(values.values(), key=lambda found: found.first)
     pool = names or list(lessons.answers.get(number, ()))
     in_order = tuple(sorted(parts.values(), key=lambda found: found.first))
-    return Sight(tuple(ranked), in_order, tuple(pool), number, key, _masked(text, lessons))
+    return Observation(tuple(ranked), in_order, tuple(pool), number, key, _masked(text, lessons))
 
 
-def looks(text: str) -> str:
+def look_alike(text: str) -> str:
     """The pattern of a string: `9999` for a number of four digits, `x-x` for hex or words with a hyphen, `x` for the rest."""
     return "9" * len(text) if text.isdigit() else re.sub(r"[0-9A-Za-z]+", "x", text)
 
@@ -175,11 +175,11 @@ def _inside(text: str, at: int) -> bool:
 def _alike(text: str, values: dict[str, Found], known: set[str]) -> dict[str, Found]:
     """Words that look like values and, where some values are known, stand between the same characters."""
     frames = {_frame(text, v.first, len(v.text)) for v in values.values()}
-    patterns = {looks(name) for name in values} or known
+    patterns = {look_alike(name) for name in values} or known
     places: dict[str, list[int]] = {}
     for match in WORDS.finditer(text):
         word, at = match.group(), match.start()
-        if looks(word) in patterns and (not frames or _frame(text, at, len(word)) in frames):
+        if look_alike(word) in patterns and (not frames or _frame(text, at, len(word)) in frames):
             places.setdefault(word, []).append(at)
     return {word: Found(word, tuple(at), _line(text, at[0], len(word))) for word, at in places.items()}
 
@@ -195,7 +195,7 @@ def _ending(text: str) -> list[tuple[int, str]]:
     return list(enumerate(reversed(WORDS.findall(text[-20 * ASKED :])[-ASKED:])))
 
 
-def _masked(text: str, lessons: Lessons) -> str:
+def _masked(text: str, lessons: TaskStatistics) -> str:
     """The question that a text ends with: back from its end until some words in a row are in few other samples' endings."""
     words: list[str] = []
     for place in _ending(text):

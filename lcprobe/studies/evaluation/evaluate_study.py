@@ -27,7 +27,7 @@ SETTABLE = ("probe", "pe", "track", "study", "kernels")
 
 def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
     """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the report."""
-    targets, config, out = chosen(folders, mapping)
+    targets, config, out = resolve_targets(folders, mapping)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
@@ -64,7 +64,7 @@ def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
         yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
-def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target], Config, Path]:
+def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target], Config, Path]:
     """What is probed, with the first target's settings and `mapping` on top, and the folder that results go to.
 
     Raises ConfigError for a study that is not there, and what `find_targets` raises.
@@ -75,7 +75,9 @@ def chosen(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target
         config = parse(mapping)
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
-            raise ConfigError("study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)")
+            raise ConfigError(
+                "study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)"
+            )
     else:
         _refuse_training(mapping)
     targets = find_targets(folders)
@@ -99,7 +101,7 @@ def cheat_on(folders: list[Path], mapping: Mapping[str, Any]) -> None:
 
 def print_grid(session: Session) -> None:
     """What will be asked, what it costs, and what it can see."""
-    plan, n_models = session.plan, len(session.columns)
+    plan, n_models = session.plan, len(session.variants)
     cells = [row for unit in plan.units for row in unit.rows()]
     console = Console()
     console.print(
@@ -111,9 +113,11 @@ def print_grid(session: Session) -> None:
     for name, value in detectable(n, depths).items():
         console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
     if n_models > len(session.targets):
-        for column in session.columns:
-            factor = "" if column.method is None else f", factor {column.method.factor or 'auto'}"
-            console.print(f"  column: {column.name} ({column.label}{factor})", markup=False, highlight=False, soft_wrap=True)
+        for variant in session.variants:
+            factor = "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
+            console.print(
+                f"  variant: {variant.name} ({variant.label}{factor})", markup=False, highlight=False, soft_wrap=True
+            )
     for note in plan.notes:
         console.print(f"  left out: {note}", markup=False, soft_wrap=True)
 
@@ -139,7 +143,9 @@ def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any])
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     study = mapping.get("study")
     if not isinstance(study, dict) or not study.get("name"):
-        raise ConfigError("study.name", None, "a name for the comparison of several folders, such as study.name=comparison")
+        raise ConfigError(
+            "study.name", None, "a name for the comparison of several folders, such as study.name=comparison"
+        )
     return Path(config.study.folder) / config.study.name
 
 

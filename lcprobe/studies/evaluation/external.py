@@ -24,11 +24,11 @@ from lcprobe.probing.external.lm_eval import (
 )
 from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.runner import Subject
+from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.studies.console import print_rows
-from lcprobe.studies.evaluation.evaluate_study import chosen
+from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import device
-from lcprobe.studies.evaluation.variants import Column, columns_of, loaded
+from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -51,38 +51,47 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
     if tasks:
         require_harness()
     frozen = [read_frozen(path) for path in files]
-    targets, config, out = chosen(folders, mapping)
+    targets, config, out = resolve_targets(folders, mapping)
     tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
     if len({t.digest for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
-    columns, left_out = columns_of(targets, config.pe)
+    variants, left_out = variants_of(targets, config.pe)
     made = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
     for note in left_out:
         Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
-    for column in columns:
-        model, subject = loaded(column, device())
-        facts = {"model": subject.name, "checkpoint": subject.digest, "tokens_trained": subject.tokens, "versions": versions()}
+    for variant in variants:
+        model, subject = load_variant(variant, device())
+        facts = {
+            "model": subject.name,
+            "checkpoint": subject.digest,
+            "tokens_trained": subject.tokens,
+            "versions": versions(),
+        }
         facts |= {"extension": subject.extension}
         continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
         if made:
             for name in made.by_name:
                 rows, document = _harness(made, name, continuer, tokenizer, config)
-                write_json(out / "harness" / _file_name(column, name, document["settings"], subject), {**document, **facts})
-                table["harness"] += [{"model": column.name, **row} for row in rows]
+                write_json(
+                    out / "harness" / _file_name(variant, name, document["settings"], subject), {**document, **facts}
+                )
+                table["harness"] += [{"model": variant.name, **row} for row in rows]
         for file in frozen:
             row, document = _frozen(file, continuer, tokenizer, config)
-            path = out / "frozen" / _file_name(column, document["name"], document["settings"], subject)
+            path = out / "frozen" / _file_name(variant, document["name"], document["settings"], subject)
             write_json(path, {**document, **facts})
-            table["frozen"].append({"model": column.name, **row})
+            table["frozen"].append({"model": variant.name, **row})
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TITLES[kind])
             Console().print(f"{NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _harness(tasks: HarnessTasks, name: str, continuer: Continuer, tokenizer: Tokenizer, config: Config) -> tuple[list[Row], Row]:
+def _harness(
+    tasks: HarnessTasks, name: str, continuer: Continuer, tokenizer: Tokenizer, config: Config
+) -> tuple[list[Row], Row]:
     result = run_task(tasks, name, harness_model(continuer, tokenizer), config.probe.harness)
     rows = [_harness_row(score) for score in result.scores]
     facts = {"label": harness_label(name), "settings": plain(config.probe.harness), "task_versions": result.versions}
@@ -115,7 +124,11 @@ def _frozen(
 
 def _columns(scores: list[FrozenScore]) -> Iterator[tuple[str, float]]:
     """Means over prompts. Where a prompt scores a share, Wilson's bounds are too wide rather than too narrow."""
-    for name, title, short in (("ruler", "RULER", "RULER"), ("any_exact", "any exact", "any"), ("alone", "alone", "alone")):
+    for name, title, short in (
+        ("ruler", "RULER", "RULER"),
+        ("any_exact", "any exact", "any"),
+        ("alone", "alone", "alone"),
+    ):
         total = sum(float(getattr(score, name)) for score in scores)
         low, high = _bounds(total, len(scores))
         yield from ((title, total / len(scores)), (f"{short} low", low), (f"{short} high", high))
@@ -128,7 +141,7 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _file_name(column: Column, name: str, settings: Row, subject: Subject) -> str:
+def _file_name(variant: Variant, name: str, settings: Row, subject: ProbedCheckpoint) -> str:
     """`mamba2.niah_single_1-0f3a9c21.json`: what the numbers depend on beside the two names is in the digest."""
     depends = {"settings": settings, "checkpoint": subject.digest, "changes": subject.changes}
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{column.name}.{name}-{digest_json(depends)[:8]}.json")
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{variant.name}.{name}-{digest_json(depends)[:8]}.json")

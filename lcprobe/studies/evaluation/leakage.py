@@ -18,7 +18,7 @@ from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.policies.cheating import POLICIES, cheat, solvers
 from lcprobe.studies.console import print_rows
-from lcprobe.studies.planning.preflight import rehearse
+from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
 
 ABOUT = (
@@ -44,7 +44,7 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
             raise unknown_name("probe.policies", policy, POLICIES)
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    rehearse(config, training=False)
+    check_tasks_fit(config, training=False)
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)
@@ -61,7 +61,8 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     rows = [asdict(cell) for cell in table]
     write_csv(out / "cheating.csv", rows)
     write_json(
-        out / "cheating.json", {**facts, "tasks": config.probe.tasks, "notes": notes, "found": in_words(table), "rows": rows}
+        out / "cheating.json",
+        {**facts, "tasks": config.probe.tasks, "notes": notes, "found": in_words(table), "rows": rows},
     )
     print_rows(pivot(table), "accuracy of policies that look nothing up")
     console = Console()
@@ -90,7 +91,9 @@ def battery(
             same_as = first_of.setdefault(tuple(score.prediction for _, _, score in scored), policy)
             is_the_task = policy in solvers(tasks.made[unit.task])
             made = "" if same_as == policy else same_as
-            cells.append(Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, made, is_the_task))
+            cells.append(
+                Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, made, is_the_task)
+            )
     return judged(cells), notes
 
 
@@ -98,9 +101,13 @@ def pivot(table: Iterable[Judged]) -> list[dict[str, Any]]:
     """One row a task, format and length, one column a policy."""
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     for c in table:
-        row = rows.setdefault((c.task, c.format, c.length), {"task": c.task, "format": c.format, "length": c.length, "n": c.n})
+        row = rows.setdefault(
+            (c.task, c.format, c.length), {"task": c.task, "format": c.format, "length": c.length, "n": c.n}
+        )
         row.setdefault("chance", _short(c.chance))
-        low, high = row.get("95 % range", (1.0, 0.0))  # it depends on how a policy's answers cluster: the widest is shown
+        low, high = row.get(
+            "95 % range", (1.0, 0.0)
+        )  # it depends on how a policy's answers cluster: the widest is shown
         row["95 % range"] = min(low, c.low), max(high, c.high)
         row["distinct"] = row.get("distinct", 0) + (not c.same_as)
         row[c.policy.replace("_", " ")] = _short(c.accuracy) + MARKS.get(c.verdict, "")

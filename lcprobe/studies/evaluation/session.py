@@ -16,12 +16,12 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.plain_text import run_context
-from lcprobe.probing.runner import SayLines, run_plan, say_shared
+from lcprobe.probing.runner import ProgressLines, run_plan, say_shared
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.targets import Target
-from lcprobe.studies.evaluation.variants import Column, columns_of, loaded
+from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 from lcprobe.training.checkpoint import check_same_corpus
 
 
@@ -30,7 +30,7 @@ class Session:
     """Everything that one `evaluate.py` works with."""
 
     targets: list[Target]
-    columns: list[Column]
+    variants: list[Variant]
     config: Config
     out: Path
     store: Store
@@ -38,17 +38,17 @@ class Session:
     plan: Plan
     data: Prepared
 
-    def plan_of(self, column: Column) -> Plan:
-        """The units that a column's model can read."""
-        return replace(self.plan, units=[unit for unit in self.plan.units if _reads(column, unit.length)])
+    def plan_of(self, variant: Variant) -> Plan:
+        """The units that a variant's model can read."""
+        return replace(self.plan, units=[unit for unit in self.plan.units if _reads(variant, unit.length)])
 
-    def text_of(self, column: Column) -> ContextProbe | None:
-        """The plain text that a column's model can read; None where there is none."""
+    def text_of(self, variant: Variant) -> ContextProbe | None:
+        """The plain text that a variant's model can read; None where there is none."""
         text = self.config.probe.context
         if text is None:
             return None
-        context_length = column.target.config.train.context_length
-        lengths = [x for x in text.lengths if _reads(column, round(x * context_length))]
+        context_length = variant.target.config.train.context_length
+        lengths = [x for x in text.lengths if _reads(variant, round(x * context_length))]
         return replace(text, lengths=lengths) if lengths else None
 
 
@@ -65,10 +65,12 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
         lengths = target.config.train.context_length, first.train.context_length
         if lengths[0] != lengths[1]:
             given = f"{target.name} was trained at {lengths[0]}"
-            raise ConfigError("train.context_length", given, f"{lengths[1]} as {targets[0].name}, or a report of its own")
+            raise ConfigError(
+                "train.context_length", given, f"{lengths[1]} as {targets[0].name}, or a report of its own"
+            )
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    columns, left_out = columns_of(targets, config.pe)
+    variants, left_out = variants_of(targets, config.pe)
     data = prepare(first.data)
     for target in targets:
         check_same_corpus(target.checkpoint, data.manifest)
@@ -76,48 +78,54 @@ def open_session(targets: list[Target], config: Config, out: Path) -> Session:
     tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
     plan = tasks.plan(config.probe.grids, first.train.context_length)
     if not plan.units:
-        raise EpisodeError("probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits")
+        raise EpisodeError(
+            "probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits"
+        )
     shortest = min(unit.length for unit in plan.units)
-    reading = [column for column in columns if _reads(column, shortest)]
+    reading = [variant for variant in variants if _reads(variant, shortest)]
     if not reading:
-        ends = max(column.max_length or 0 for column in columns)
-        raise EpisodeError("probe.grids", f"cells of {shortest} tokens or more", f"<= {ends}, where the models' positions end")
-    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(columns, plan, config)])
-    kept = [target for target in targets if any(column.target is target for column in reading)]
+        ends = max(variant.max_length or 0 for variant in variants)
+        raise EpisodeError(
+            "probe.grids", f"cells of {shortest} tokens or more", f"<= {ends}, where the models' positions end"
+        )
+    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(variants, plan, config)])
+    kept = [target for target in targets if any(variant.target is target for variant in reading)]
     return Session(kept, reading, config, out, Store(out / "records"), tasks, plan, data)
 
 
-def _reads(column: Column, length: int) -> bool:
-    return column.max_length is None or length <= column.max_length
+def _reads(variant: Variant, length: int) -> bool:
+    return variant.max_length is None or length <= variant.max_length
 
 
-def _unread(columns: list[Column], plan: Plan, config: Config) -> list[str]:
-    """A note for each column that cannot read all of the grid, or of the text."""
+def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
+    """A note for each variant that cannot read all of the grid, or of the text."""
     notes = []
-    for column in columns:
+    for variant in variants:
         cells = [row for unit in plan.units for row in unit.rows()]
-        beyond = sum(not _reads(column, row["length"]) for row in cells)
+        beyond = sum(not _reads(variant, row["length"]) for row in cells)
         text = config.probe.context
-        longer = text is not None and any(not _reads(column, n) for n in text.tokens(column.target.config.train.context_length))
+        longer = text is not None and any(
+            not _reads(variant, n) for n in text.tokens(variant.target.config.train.context_length)
+        )
         parts = [f"{beyond} of {len(cells)} cells"] * bool(beyond) + ["the longer texts"] * longer
         if parts:
-            notes.append(f"{column.name}: {' and '.join(parts)}: its positions end at {column.max_length} tokens")
+            notes.append(f"{variant.name}: {' and '.join(parts)}: its positions end at {variant.max_length} tokens")
     return notes
 
 
 Biases = dict[str, list[dict[str, Any]]]
-"""By column: what its attention adds to scores by distance."""
+"""By variant: what its attention adds to scores by distance."""
 
 
-def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Table, pa.Table | None, Biases]:
-    """Probe every column; the records of the whole grid, of plain text where the config asks for it, and columns' biases."""
+def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> tuple[pa.Table, pa.Table | None, Biases]:
+    """Probe every variant; the records of the whole grid, of plain text where the config asks for it, and variants' biases."""
     tables, text_tables, biases = [], [], {}
     text_store = Store(session.out / "context", CONTEXT_SCHEMA)
-    for column in session.columns:
-        model, subject = loaded(column, device(), session.data)
-        plan, text = session.plan_of(column), session.text_of(column)
+    for variant in session.variants:
+        model, subject = load_variant(variant, device(), session.data)
+        plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
-        biases[column.name] = bias_curves(model, longest)
+        biases[variant.name] = bias_curves(model, longest)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
         scorer = ModelScorer(model, session.data.tokenizer, device(), chunk, generate, batch_tokens)
@@ -129,14 +137,14 @@ def probe(session: Session, say: Callable[[str], Any] = SayLines) -> tuple[pa.Ta
             session.store,
             batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
-            say=say(column.name),
+            say=say(variant.name),
         )
         tables.append(session.store.read(ids))
-        say_shared(column.name, tables[-1])
+        say_shared(variant.name, tables[-1])
         if text is not None and model.selection is None:  # plain text has no question to choose a piece by
             unit = run_context(
                 text,
-                column.target.config.train.context_length,
+                variant.target.config.train.context_length,
                 session.tasks.materials,
                 model,
                 subject,

@@ -13,7 +13,7 @@ from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import Target
-from lcprobe.studies.evaluation.variants import Column
+from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
@@ -23,7 +23,7 @@ from lcprobe.training.checkpoint import load_progress
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """What the report prints beside the records."""
-    runs = [replace(_run_facts(column), biases=biases.get(column.name, [])) for column in session.columns]
+    runs = [replace(_run_facts(variant), biases=biases.get(variant.name, [])) for variant in session.variants]
     counts = [run.params for run in runs]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
@@ -46,14 +46,14 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     )
 
 
-def _run_facts(column: Column) -> RunFacts:
-    target = column.target
+def _run_facts(variant: Variant) -> RunFacts:
+    target = variant.target
     status = read_status(target.run_folder) if target.run_folder else {}
     progress = load_progress(target.checkpoint)
     cost = model_cost(target.config.model, target.config.train.context_length)
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
-        name=column.name,
+        name=variant.name,
         group=status.get("group", target.name),
         layout=target.config.model.layout,
         seed=target.config.seed,
@@ -67,10 +67,10 @@ def _run_facts(column: Column) -> RunFacts:
         skipped_steps=progress.skipped,
         checkpoint=digest_file(target.checkpoint / "model.safetensors")[:16],
         tuned=status.get("tuned", "not swept"),
-        metrics=metrics if column.method is None else [],
-        extension=column.label,
+        metrics=metrics if variant.method is None else [],
+        extension=variant.label,
         base=target.name,
-        not_causal=column.not_causal,
+        not_causal=variant.not_causal,
     )
 
 

@@ -35,10 +35,14 @@ def find_targets(folders: list[Path]) -> list[Target]:
         elif (folder / "study.yaml").is_file():
             runs = sorted(p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
             if not runs:
-                raise CheckpointError(f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first")
+                raise CheckpointError(
+                    f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
+                )
             found += find_targets(runs)
         else:
-            raise ConfigError("command line", str(folder), "a config, a study folder, a run folder, or a checkpoint folder")
+            raise ConfigError(
+                "command line", str(folder), "a config, a study folder, a run folder, or a checkpoint folder"
+            )
     names = [t.name for t in found]
     twice = {n for n in names if names.count(n) > 1}
     if twice:  # runs of two studies: tell them apart by their folders

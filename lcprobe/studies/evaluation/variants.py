@@ -14,10 +14,10 @@ from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
-from lcprobe.models.extend.contract import Around, Extension, extended
+from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.positions import drawn_at_test
-from lcprobe.probing.runner import Subject
+from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.targets import Target
 from lcprobe.training.checkpoint import load_model, load_progress
@@ -25,7 +25,7 @@ from lcprobe.training.module import at_step
 
 
 @dataclass(frozen=True)
-class Column:
+class Variant:
     """A target, as trained or with a method. max_length: tokens at which its table of positions ends; None: nowhere."""
 
     target: Target
@@ -43,10 +43,10 @@ class Column:
         """Of the method."""
         return AS_TRAINED if self.method is None else self.method.label
 
-    def around(self, text: Callable[[int, int, int], Tensor] | None = None) -> Around:
+    def context(self, text: Callable[[int, int, int], Tensor] | None = None) -> ExtensionContext:
         """What the method may know."""
         factor = 1.0 if self.method is None else self.method.factor
-        return Around(self.target.config.train.context_length, factor, text)
+        return ExtensionContext(self.target.config.train.context_length, factor, text)
 
     @property
     def not_causal(self) -> str:
@@ -55,7 +55,7 @@ class Column:
             return "method"
         if drawn_at_test(self.target.config.model.positions):
             return "positions"
-        return "factor" if self.around().factor is None else ""
+        return "factor" if self.context().factor is None else ""
 
     @property
     def changes(self) -> str:
@@ -65,28 +65,30 @@ class Column:
         return digest_json([self.method.mapping["type"], plain(self.extension.config), self.method.factor])[:16]
 
 
-def columns_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Column], list[str]]:
+def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
     """Columns, those of one target together, and a note for each method that was left out for a target.
 
     Nothing is loaded. Raises ConfigError for wrong settings, and for a method that no target can take.
     """
     shapes = [shape_of(target) for target in targets]
-    found = {target.name: [Column(target, model.max_length)] for target, model in zip(targets, shapes, strict=True)}
+    found = {target.name: [Variant(target, model.max_length)] for target, model in zip(targets, shapes, strict=True)}
     notes: list[str] = []
     for method in pe.methods():
         choice = choose(EXTENSIONS, method.mapping, method.key)
         extension, reasons = choice.made_by(choice.config), []
         for target, model in zip(targets, shapes, strict=True):
-            column = Column(target, model.max_length, method, extension)
-            reason = extension.unfit(model, column.around())
+            variant = Variant(target, model.max_length, method, extension)
+            reason = extension.not_applicable(model, variant.context())
             if reason is None:
-                found[target.name].append(column)
+                found[target.name].append(variant)
             else:
                 reasons.append(f"{method.label} on {target.name}: {reason}")
         if len(reasons) == len(targets):
-            raise ConfigError(method.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})")
+            raise ConfigError(
+                method.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})"
+            )
         notes += reasons
-    return [column for columns in found.values() for column in columns], notes
+    return [variant for variants in found.values() for variant in variants], notes
 
 
 def shape_of(target: Target) -> LanguageModel:
@@ -102,24 +104,28 @@ def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
 
     def text(n: int, length: int, seed: int) -> Tensor:
         if data.n_tokens < length:
-            raise ConfigError("pe.factor", f"{length} tokens to calibrate on", f"<= the corpus's {data.n_tokens} training tokens")
+            raise ConfigError(
+                "pe.factor", f"{length} tokens to calibrate on", f"<= the corpus's {data.n_tokens} training tokens"
+            )
         starts = Stream("extension text", seed).integers(data.n_tokens - length + 1, n)
         return torch.from_numpy(np.stack([data.tokens(int(start), length) for start in starts]))
 
     return text
 
 
-def loaded(column: Column, device: str, data: Prepared | None = None) -> tuple[LanguageModel, Subject]:
-    """A column's model, ready to be asked, and who it is; the checkpoint is only read. data: for methods that calibrate."""
-    target = column.target
+def load_variant(
+    variant: Variant, device: str, data: Prepared | None = None
+) -> tuple[LanguageModel, ProbedCheckpoint]:
+    """A variant's model, ready to be asked, and who it is; the checkpoint is only read. data: for methods that calibrate."""
+    target = variant.target
     progress = load_progress(target.checkpoint)
     model = LanguageModel(target.config.model)
     load_model(target.checkpoint, model)
     at_step(model, target.config.train, progress.step)
     model = model.to(device).eval()
-    around = column.around(None if data is None else training_text(data))
-    if column.extension is not None:
-        model = extended(model, column.extension, around)
+    context = variant.context(None if data is None else training_text(data))
+    if variant.extension is not None:
+        model = extended(model, variant.extension, context)
     digest = digest_file(target.checkpoint / "model.safetensors")[:16]
-    facts: dict[str, Any] = {"extension": column.label, "changes": column.changes, "factor_at": around.factor_at}
-    return model, Subject(column.name, digest, progress.step, progress.tokens, **facts)
+    facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes, "factor_at": context.factor_at}
+    return model, ProbedCheckpoint(variant.name, digest, progress.step, progress.tokens, **facts)

@@ -22,15 +22,19 @@ class Applied:
     level sets other things too, so that its name promises what this model cannot have; why: what it lacks."""
 
     patches: list[dict[str, Any]]
-    idle: tuple[int, ...] = ()
-    halves: tuple[int, ...] = ()
-    why: str = ""
+    ignored_axes: tuple[int, ...] = ()
+    partial_axes: tuple[int, ...] = ()
+    reason: str = ""
 
 
 def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> Applied:
     """One run of the grid without what does not apply to its model. Raises ConfigError for a model that cannot be read."""
-    own = ["model.layout" in _keys(patch) for patch in patches]  # a level that makes the model means what it says of it
-    asks = [[] if o else [k for k in _keys(p) if k in ENCODINGS or k in STATES] for p, o in zip(patches, own, strict=True)]
+    own = [
+        "model.layout" in _keys(patch) for patch in patches
+    ]  # a level that makes the model means what it says of it
+    asks = [
+        [] if o else [k for k in _keys(p) if k in ENCODINGS or k in STATES] for p, o in zip(patches, own, strict=True)
+    ]
     if not any(asks):
         return Applied(patches)
     attention, recurrent = _has(mapping, patches)

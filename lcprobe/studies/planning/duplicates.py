@@ -21,21 +21,21 @@ from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 @dataclass(frozen=True)
 class Draft:
     """One run of the product: its label on each axis and its config before matching. settings: what `settings_of` says of it.
-    idle, halves, why: see `Applied`. source: labels of the run of the study that it starts from; sets_lr: whether train.lr is
+    ignored_axes, partial_axes, reason: see `Applied`. source: labels of the run of the study that it starts from; sets_lr: whether train.lr is
     written in the config."""
 
     labels: Labels
     config: Config
     settings: str
-    idle: tuple[int, ...] = ()
-    halves: tuple[int, ...] = ()
-    why: str = ""
+    ignored_axes: tuple[int, ...] = ()
+    partial_axes: tuple[int, ...] = ()
+    reason: str = ""
     source: Labels | None = None
     sets_lr: bool = False
 
 
 @dataclass(frozen=True)
-class Alike:
+class RunGroup:
     """One run: a draft that stands for all that are alike; its labels, "" on axes that change nothing; the labels of all."""
 
     draft: Draft
@@ -52,12 +52,14 @@ class Alike:
         """Which labels are one run here, and which change nothing; "" where there are none."""
         places = [i for i, found in enumerate(zip(*self.members, strict=True)) if len(set(found)) > 1]
         if places:
-            return f"{', '.join('-'.join(member[i] for i in places) for member in self.members)} make the same run here"
+            return (
+                f"{', '.join('-'.join(member[i] for i in places) for member in self.members)} make the same run here"
+            )
         alone = [label for label, kept in zip(self.draft.labels, self.labels, strict=True) if not kept]
         return f"{', '.join(alone)} changes nothing here" if alone else ""
 
 
-def alike(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[Alike], dict[str, list[Labels]]]:
+def deduplicate(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[RunGroup], dict[str, list[Labels]]]:
     """The runs, and by reason the labels of those that are left out. drafts: those that others start from first.
 
     A run whose level says what its model cannot have is left out, unless it is another run of the study all the same.
@@ -72,17 +74,17 @@ def alike(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[Alike], d
     for key, members in groups.items():
         found = {member.labels for member in members}
         same = {i for i, axis in enumerate(axes) if len(axis.levels) > 1 and _any_level(found, i, axis)}
-        sound = [member for member in members if same.issuperset(member.halves)]
-        first = min(sound or members, key=lambda member: len(member.idle) + len(member.halves))
-        why = "" if sound else first.why
+        sound = [member for member in members if same.issuperset(member.partial_axes)]
+        first = min(sound or members, key=lambda member: len(member.ignored_axes) + len(member.partial_axes))
+        why = "" if sound else first.reason
         if first.source is not None and keys.get(first.source) not in kept:
             why = START_LEFT_OUT
         if why:
             left_out.setdefault(why, []).extend(member.labels for member in members)
             continue
         kept.add(key)
-        labels = tuple("" if i in same or i in first.idle else label for i, label in enumerate(first.labels))
-        runs.append(Alike(first, labels, tuple(member.labels for member in members)))
+        labels = tuple("" if i in same or i in first.ignored_axes else label for i, label in enumerate(first.labels))
+        runs.append(RunGroup(first, labels, tuple(member.labels for member in members)))
     return runs, left_out
 
 
@@ -106,14 +108,22 @@ def _model(config: ModelConfig) -> dict[str, Any]:
     layers, choices = mixers_of(replace(config, n_layers=None) if solved else config)
     made = {name: _mixer(choices[name]) for name in {layer.mixer for layer in layers}}
     added = absolute_of(config)
-    reads = added is not None or any(_encoding(choices[name]).made_by.reads_positions for name in made if _carries(choices[name]))
-    rest = {k: v for k, v in plain(config).items() if k not in ("layout", "attn_layer_idx", "mixers", "positional", "encodings")}
+    reads = added is not None or any(
+        _encoding(choices[name]).made_by.reads_positions for name in made if _carries(choices[name])
+    )
+    rest = {
+        k: v
+        for k, v in plain(config).items()
+        if k not in ("layout", "attn_layer_idx", "mixers", "positional", "encodings")
+    }
     return {
         **rest,
         "n_layers": "solve" if solved else None,
         "layers": [[made[layer.mixer], layer.mlp] for layer in layers],
         "d_ff": config.d_ff if any(layer.mlp for layer in layers) else None,
-        "positions": _chosen(choose(POSITIONS, config.positions, "model.positions")) if config.positions and reads else None,
+        "positions": _chosen(choose(POSITIONS, config.positions, "model.positions"))
+        if config.positions and reads
+        else None,
         "added": None if added is None else _chosen(added),
     }
 

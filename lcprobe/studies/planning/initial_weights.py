@@ -17,7 +17,7 @@ from lcprobe.training.checkpoint import latest, load_model
 START_LEFT_OUT = "no run to start from"
 
 
-def source_of(config: Config) -> Path | None:
+def initial_checkpoint(config: Config) -> Path | None:
     """The checkpoint that a run starts from. Raises ConfigError where train.from is none, or of another model."""
     if config.train.from_ is None:
         return None
@@ -32,7 +32,7 @@ def source_of(config: Config) -> Path | None:
     return found
 
 
-def sibling(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:
+def source_run(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:
     """Labels of the run of the same study that `train.from` names; None where it names none."""
     wanted = config.train.from_
     for place, axis in enumerate(axes):
@@ -41,7 +41,7 @@ def sibling(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | No
     return None
 
 
-def in_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
+def topological_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
     """Runs, by their labels, in the order in which they can be trained: as they come, but after those that they start from.
 
     Raises ConfigError where runs start from each other.
@@ -64,7 +64,7 @@ def in_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
     return sorted(sources, key=lambda labels: depth[labels])
 
 
-def from_sibling(config: Config, name: str) -> Config:
+def starting_from(config: Config, name: str) -> Config:
     """The config with the folder of its sibling `name` as train.from."""
     folder = Path(config.study.folder) / config.study.name / name
     return replace(config, train=replace(config.train, from_=str(folder)))

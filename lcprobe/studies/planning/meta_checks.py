@@ -15,7 +15,7 @@ from lcprobe.training.module import at_step
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Built:
+class MetaModels:
     """Shapes of models' parameters; equal models are built once."""
 
     def __init__(self) -> None:
@@ -35,7 +35,12 @@ def _checked(config: Config) -> Shapes:
     with torch.device("meta"):
         model = LanguageModel(config.model)
         length, ends = train.context_length, model.max_length
-        require("train.context_length", length, ends is None or length <= ends, f"<= {ends}, where the model's positions end")
+        require(
+            "train.context_length",
+            length,
+            ends is None or length <= ends,
+            f"<= {ends}, where the model's positions end",
+        )
         if model.positions is not None:
             drawn = model.positions.config.max_length
             require("model.positions.max_length", drawn, drawn >= length, f">= train.context_length ({length})")
@@ -43,7 +48,10 @@ def _checked(config: Config) -> Shapes:
         if grid is not None and train.probe_every != 0 and ends is not None:
             longest = max(grid.tokens(length))
             require(
-                "probe.while_training.lengths", longest, longest <= ends, f"<= {ends} tokens, where the model's positions end"
+                "probe.while_training.lengths",
+                longest,
+                longest <= ends,
+                f"<= {ends} tokens, where the model's positions end",
             )
         if train.initial_state is not None:
             initial_state_of(train.initial_state, model)

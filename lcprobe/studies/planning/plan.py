@@ -26,9 +26,9 @@ from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.studies.planning.applicable import applicable
 from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
-from lcprobe.studies.planning.duplicates import Alike, Draft, alike, settings_of
-from lcprobe.studies.planning.initial_weights import from_sibling, in_order, sibling, source_of
-from lcprobe.studies.planning.meta_checks import Built, check_start
+from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
+from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
+from lcprobe.studies.planning.meta_checks import MetaModels, check_start
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
@@ -73,8 +73,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     _check_choices(base)
     axes = axes_of(base.grid)
     drafts = {labels: _draft(mapping, labels, patches, axes, vocab_size) for labels, patches in product(axes)}
-    order = in_order({labels: draft.source for labels, draft in drafts.items()})
-    found, left_out = alike([drafts[labels] for labels in order], axes)
+    order = topological_order({labels: draft.source for labels, draft in drafts.items()})
+    found, left_out = deduplicate([drafts[labels] for labels in order], axes)
     named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in found]
     _unlike([(name, run.draft.config) for run, name in named])
     groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
@@ -115,21 +115,23 @@ def _draft(
             "context_length": model.context_length or config.train.context_length,
         }
         config = replace(config, model=replace(model, **known))
-        source, sets_lr = sibling(config, labels, axes), "lr" in plain_mapping.get("train", {})
+        source, sets_lr = source_run(config, labels, axes), "lr" in plain_mapping.get("train", {})
         settings = settings_of(config, source is not None)
-        return Draft(labels, config, settings, applied.idle, applied.halves, applied.why, source, sets_lr)
+        return Draft(
+            labels, config, settings, applied.ignored_axes, applied.partial_axes, applied.reason, source, sets_lr
+        )
 
 
 def _check_runs(runs: list[Run], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
     """Every run's model and what it starts from. starts: names of runs of the study, by the name of what starts there."""
-    built, shapes = Built(), {}
+    built, shapes = MetaModels(), {}
     for run in runs:
         with _of(labels[run.name]):
             shapes[run.name] = built.shapes(run.config)
             if run.name in starts:
                 check_start(starts[run.name], shapes[starts[run.name]], shapes[run.name])
             else:
-                source_of(run.config)
+                initial_checkpoint(run.config)
 
 
 @contextmanager
@@ -148,7 +150,7 @@ def _parts(labels: Labels, axes: Sequence[Axis]) -> list[str]:
     return [*own, "-".join(own)]
 
 
-def _group(run: Alike, axes: Sequence[Axis]) -> str:
+def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
     """The model's name: labels without the seed's."""
     return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and axis.name != "seed")
 
@@ -185,7 +187,7 @@ def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str 
 
     start: the run of the study that it starts from.
     """
-    config = draft.config if start is None else from_sibling(draft.config, start)
+    config = draft.config if start is None else starting_from(draft.config, start)
     resolved = replace(
         config,
         model=matched.config,

@@ -13,7 +13,7 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 SAMPLES = 4
 
 
-def rehearse(config: Config, training: bool) -> None:
+def check_tasks_fit(config: Config, training: bool) -> None:
     """Build episodes of the probe's grids, and of the recipes that are trained on, over common words in the corpus's place.
 
     Raises ConfigError for a tokenizer or task that cannot be made and for a mixture's length that none of a recipe's samples
@@ -21,7 +21,9 @@ def rehearse(config: Config, training: bool) -> None:
     """
     tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
     try:
-        materials = Materials(tokenizer, TokenStream.from_text("corpus", Materials(tokenizer).stream("words").text, tokenizer))
+        materials = Materials(
+            tokenizer, TokenStream.from_text("corpus", Materials(tokenizer).stream("words").text, tokenizer)
+        )
         if config.probe.tasks:
             TaskSet(config.probe, materials).plan(config.probe.grids, config.train.context_length)
         if training:

@@ -55,7 +55,9 @@ def tune(plan: StudyPlan) -> tuple[dict[str, Run], list[dict[str, Any]]]:
             how = "swept for another model, other data or another way of training"
         runs[run.name] = _with_lr(run, row["lr"], how)
         if row["at_edge"]:
-            log.warning("%s: the best rate %g is at the edge of the sweep: widen study.lr_sweep.lrs", run.group, row["lr"])
+            log.warning(
+                "%s: the best rate %g is at the edge of the sweep: widen study.lr_sweep.lrs", run.group, row["lr"]
+            )
     return runs, found["rows"]
 
 
@@ -122,7 +124,14 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
             edge = is_best and lr in (sweep.lrs[0], sweep.lrs[-1])
             score, worst = finite.get(lr), max(scores[lr]) if lr in finite else None
             diverged = sum(not math.isfinite(s) for s in scores[lr])
-            row = {"group": group, "lr": lr, "tokens": tokens, "score": score, "worst_seed": worst, "diverged_seeds": diverged}
+            row = {
+                "group": group,
+                "lr": lr,
+                "tokens": tokens,
+                "score": score,
+                "worst_seed": worst,
+                "diverged_seeds": diverged,
+            }
             rows.append({**row, "best": is_best, "at_edge": edge})
     return rows
 
@@ -196,7 +205,9 @@ def read_sweep(path: Path) -> dict[str, Any]:
     """The rows and identities of an earlier sweep. Raises ConfigError for a file that is none."""
     try:
         found = read_json(path)
-        if isinstance(found["identity"], dict) and {"group", "lr", "tokens", "best", "at_edge"} <= set(found["rows"][0]):
+        if isinstance(found["identity"], dict) and {"group", "lr", "tokens", "best", "at_edge"} <= set(
+            found["rows"][0]
+        ):
             return found
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         pass

@@ -16,7 +16,7 @@ from lcprobe.errors import ConfigError, DataError, LcprobeError
 from lcprobe.files import digest_file, owned, write_atomic
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
-from lcprobe.studies.planning.initial_weights import source_of
+from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import Run
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
@@ -80,8 +80,12 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
             grid = config.probe.while_training
             callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
         model = LanguageModel(config.model)
-        source = source_of(config)
-        facts |= {} if source is None else {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+        source = initial_checkpoint(config)
+        facts |= (
+            {}
+            if source is None
+            else {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+        )
         try:
             module = fit(
                 config.train,
@@ -130,7 +134,9 @@ def make_mixture(run: Run, data: Prepared) -> Mixture:
     """The run's training batches, checked. Raises ConfigError for a vocabulary that the model does not cover."""
     config = run.config
     if (config.model.vocab_size or 0) < data.tokenizer.vocab_size:
-        raise ConfigError("model.vocab_size", config.model.vocab_size, f">= the tokenizer's {data.tokenizer.vocab_size}")
+        raise ConfigError(
+            "model.vocab_size", config.model.vocab_size, f">= the tokenizer's {data.tokenizer.vocab_size}"
+        )
     initial = config.train.initial_state
     preceding = 0 if initial is None else initial_state_of(initial, LanguageModel(config.model)).preceding
     mixture = Mixture(
@@ -199,4 +205,6 @@ def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
     facts = {k: v for k, v in facts.items() if k not in ("grid", "probe")}
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
-    return WandbTracker(config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts)
+    return WandbTracker(
+        config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts
+    )

@@ -11,7 +11,7 @@ from lcprobe.files import write_atomic, write_json
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.costs import matching_table, memory_notes
 from lcprobe.studies.planning.plan import StudyPlan, make_plan
-from lcprobe.studies.planning.preflight import rehearse
+from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, tune
 from lcprobe.studies.training.train_run import train_run
@@ -41,14 +41,18 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     keep_memory()
     plan = print_plan(mapping) if is_main() else make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
-    for config in {repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)}.values():
-        rehearse(config, training=True)
+    for config in {
+        repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)
+    }.values():
+        check_tasks_fit(config, training=True)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
     runs, sweep = tune(plan)
     if sweep and is_main():
         write_json(plan.folder / "sweep_used.json", sweep)
-        print_rows([spread_of(sweep, group) for group in dict.fromkeys(row["group"] for row in sweep)], "learning rates")
+        print_rows(
+            [spread_of(sweep, group) for group in dict.fromkeys(row["group"] for row in sweep)], "learning rates"
+        )
     if plan.config.study.lr_sweep.only:
         Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (study.tuned_by takes it)", soft_wrap=True)
         return

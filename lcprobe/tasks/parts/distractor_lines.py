@@ -15,9 +15,9 @@ from itertools import islice
 import numpy as np
 
 from lcprobe.errors import EpisodeError
-from lcprobe.seeds import Deal, Draws, Stream
+from lcprobe.seeds import Draws, LazyPermutation, Stream
 from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES
-from lcprobe.tasks.parts.placement import FEWER, Filled, Unused
+from lcprobe.tasks.parts.placement import FEWER, Filled, UniqueStrings
 from lcprobe.tasks.text.formats import StringFormat, candidates
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -35,7 +35,7 @@ SHOWN = 1 << 9
 """Lines in random order that are shown, once, to stand side by side without merging."""
 
 
-class Rows:
+class TokenTable:
     """Ids of strings, each between two texts, as rows of a table; tokenised when first asked for.
 
     table: (strings, most tokens), of 16 bits where these hold the vocabulary: what a sample takes out lies all over it, and a
@@ -47,7 +47,10 @@ class Rows:
         self._tokenizer, self._strings, self._before, self._after = tokenizer, strings, before, after
         self.dtype = np.dtype(np.uint16 if tokenizer.vocab_size < 1 << 16 else np.uint32)
         self.none = np.iinfo(self.dtype).max
-        self.table, self.sizes = np.full((len(strings), 1), self.none, self.dtype), np.zeros(len(strings), dtype=np.uint16)
+        self.table, self.sizes = (
+            np.full((len(strings), 1), self.none, self.dtype),
+            np.zeros(len(strings), dtype=np.uint16),
+        )
         self._known = 0
 
     def know(self, numbers: np.ndarray) -> None:
@@ -81,17 +84,19 @@ class Pool:
 
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
         source = candidates(form, Stream("pool", str(form), *names), tokenizer)
-        fit = (string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail)))
+        fit = (
+            string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail))
+        )
         self.form, self.strings = form, list(islice(fit, UUIDS if form.kind == "uuids" else POOL))
         self.number = {string: i for i, string in enumerate(self.strings)}
         self.sizes = sorted({len(string) for string in self.strings})
         self._text = "\n" + "\n".join(self.strings) + "\n"
         self._tokenizer, self._rows = tokenizer, {}
 
-    def rows(self, before: str, after: str) -> Rows:
+    def rows(self, before: str, after: str) -> TokenTable:
         """Its strings between two texts as ids: the same object for the same texts."""
         name = (before, after)
-        self._rows[name] = self._rows.get(name) or Rows(self._tokenizer, self.strings, before, after)
+        self._rows[name] = self._rows.get(name) or TokenTable(self._tokenizer, self.strings, before, after)
         return self._rows[name]
 
     def sharing(self, strings: Mapping[str, StringFormat]) -> list[int]:
@@ -129,7 +134,14 @@ class LineBank:
     """Pools of keys and values of one wording. A line is the key as `ask` words it, the value and the tail."""
 
     def __init__(
-        self, tokenizer: Tokenizer, key: StringFormat, value: StringFormat, ask: str, tail: str, wording: str, *names: str
+        self,
+        tokenizer: Tokenizer,
+        key: StringFormat,
+        value: StringFormat,
+        ask: str,
+        tail: str,
+        wording: str,
+        *names: str,
     ):
         """ask: has `{key}` after a space. wording: text that no string may be a part of. names: of the pools."""
         self.tokenizer = tokenizer
@@ -146,9 +158,9 @@ class LineBank:
         self._around = [ids.astype(self._key_rows.dtype) for ids in around]
         self._typical: float | None = None
 
-    def deal(self, draw: Draws) -> "Hand":
+    def sample(self, draw: Draws) -> "LineSample":
         """A sample's strings."""
-        return Hand(self, draw)
+        return LineSample(self, draw)
 
     def lines(self, keys: np.ndarray, values: np.ndarray, tokens: int | None) -> tuple[np.ndarray, np.ndarray]:
         """The lines of (n,) keys and values by number: their ids, and (m + 1,) where each begins and the last ends.
@@ -165,7 +177,9 @@ class LineBank:
         )
         fit = len(keys) if tokens is None else int(np.searchsorted(used, tokens, side="right")) - 1
         before, after, tail = (np.broadcast_to(ids, (fit, len(ids))) for ids in self._around)
-        key, value = (np.take(r.table, i[:fit], axis=0) for r, i in ((self._key_rows, keys), (self._value_rows, values)))
+        key, value = (
+            np.take(r.table, i[:fit], axis=0) for r, i in ((self._key_rows, keys), (self._value_rows, values))
+        )
         ids = np.concatenate([before, key, after, value, tail], axis=1).ravel()
         return ids[ids != self._key_rows.none].astype(np.int32), used[: fit + 1]
 
@@ -186,28 +200,32 @@ class LineBank:
         if not n:
             raise EpisodeError("formats", "no line", "a format with distinct strings")
         draw = Stream("shown", str(self.keys.form), str(self.values.form))
-        ids, _ = self.lines(draw.permutation(len(self.keys.strings))[:n], draw.permutation(len(self.values.strings))[:n], None)
+        ids, _ = self.lines(
+            draw.permutation(len(self.keys.strings))[:n], draw.permutation(len(self.values.strings))[:n], None
+        )
         if not self.tokenizer.same_after_round_trip(ids):
             raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
         return len(ids) / n
 
 
-class Hand:
+class LineSample:
     """The strings of one sample: first those of its needles, then those of the lines that fill."""
 
     def __init__(self, bank: LineBank, draw: Draws):
         self._bank = bank
         one = bank.keys is bank.values
-        self._front = Deal(draw("strings", str(bank.keys.form)), len(bank.keys.strings))
-        self._back = self._front if one else Deal(draw("strings", str(bank.values.form)), len(bank.values.strings))
+        self._front = LazyPermutation(draw("strings", str(bank.keys.form)), len(bank.keys.strings))
+        self._back = (
+            self._front if one else LazyPermutation(draw("strings", str(bank.values.form)), len(bank.values.strings))
+        )
         self._most = min(self._front.n, self._back.n) // (2 if one else 1)
         self._forms: dict[str, StringFormat] = {}
 
-    def keys(self, n: int, unused: Unused) -> list[str]:
+    def keys(self, n: int, unused: UniqueStrings) -> list[str]:
         """n keys that stand nowhere in the haystack. Raises EpisodeError when there are not as many."""
         return self._chosen(self._bank.keys, self._key, n, unused, "formats.key")
 
-    def values(self, n: int, unused: Unused) -> list[str]:
+    def values(self, n: int, unused: UniqueStrings) -> list[str]:
         """n values, likewise."""
         return self._chosen(self._bank.values, self._value, n, unused, "formats.value")
 
@@ -246,7 +264,9 @@ class Hand:
     def _filled(self, ids: np.ndarray, ends: np.ndarray, values: np.ndarray) -> Filled:
         return Filled(ids, ends, self._bank.some_values(values[: min(len(ends) - 1, MAX_CANDIDATES)]))
 
-    def _chosen(self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: Unused, key: str) -> list[str]:
+    def _chosen(
+        self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: UniqueStrings, key: str
+    ) -> list[str]:
         n_all = len(pool.strings)  # what is taken already, from the other side, is not free
 
         def source() -> Iterator[str]:

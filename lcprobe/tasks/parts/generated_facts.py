@@ -87,7 +87,9 @@ class FactBank:
         ends = np.concatenate([[0], np.cumsum(self._ends[lines + 1] - self._ends[lines])])
         fit = int(np.searchsorted(ends, tokens, side="right")) - 1
         if fit == len(lines):
-            raise EpisodeError("length", f"more than {fit} sentences about others", "a shorter length: there are no more names")
+            raise EpisodeError(
+                "length", f"more than {fit} sentences about others", "a shorter length: there are no more names"
+            )
         lines, ends = lines[:fit], ends[: fit + 1]
         ids = np.concatenate([EMPTY, *self._pieces(lines)])
         holes = self._holes[lines]
@@ -119,7 +121,9 @@ class FactBank:
             last = self._ids[self._ends[-2] :] if len(self._ends) > 1 else EMPTY
             piece = np.concatenate(added)
             if not self._tokenizer.same_after_round_trip(np.concatenate([last, piece])):
-                raise EpisodeError("data.tokenizer", "one that merges neighbouring sentences", "one that keeps words apart")
+                raise EpisodeError(
+                    "data.tokenizer", "one that merges neighbouring sentences", "one that keeps words apart"
+                )
             self._ids = np.concatenate([self._ids, piece])
             self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
             self._holes = np.concatenate([self._holes, np.array(holes, dtype=np.int64)])
@@ -128,7 +132,9 @@ class FactBank:
     def _block(self) -> list[tuple[np.ndarray, int, tuple[str, ...], int]]:
         """Shuffled sentences of a few entities: ids, where the hole is (-1: none), names, class of place."""
         tok, made = self._tokenizer, []
-        draw = Stream("bank order", *self._names, self._blocks)  # of its own, so that it matters not how the bank grew
+        draw = Stream(
+            "bank order", *self._names, self._blocks
+        )  # of its own, so that it matters not how the bank grew
         self._blocks += 1
         for _ in range(BLOCK):
             person = next(self._persons, None)

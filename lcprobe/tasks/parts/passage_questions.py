@@ -17,12 +17,22 @@ import numpy as np
 
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_json
-from lcprobe.seeds import Deal, Draws
-from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES, Built, Haystack, Question, TooShort, assemble, bos_piece, fixed_tokens
+from lcprobe.seeds import Draws, LazyPermutation
+from lcprobe.tasks.assembly import (
+    EMPTY,
+    MAX_CANDIDATES,
+    Built,
+    Haystack,
+    Question,
+    TooShort,
+    assemble,
+    bos_piece,
+    fixed_tokens,
+)
 from lcprobe.tasks.episode import SUITE, Factors
 from lcprobe.tasks.parts.placement import Cut, Needle, in_lines
 from lcprobe.tasks.parts.qa_files import read_entries
-from lcprobe.tasks.parts.question_pool import ANSWER, SPLITS, Askable, Asked, divided
+from lcprobe.tasks.parts.question_pool import ANSWER, SPLITS, PooledQuestion, QuestionPool, divided
 from lcprobe.tasks.text.paragraphs import Paragraphs
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -46,15 +56,17 @@ class Passages:
         entries, read = read_entries(source, path)
         self.digest = digest_json([source, read])
         self._entries = divided(entries)
-        self._halves: dict[str, Askable] = {}
+        self._halves: dict[str, QuestionPool] = {}
         self.half(SPLITS[0])
 
-    def half(self, split: str) -> Askable:
+    def half(self, split: str) -> QuestionPool:
         """What can be asked in a split. Raises ConfigError where that is nothing."""
         if split not in self._halves:
-            half = Askable(self._entries[split], self._tokenizer)
+            half = QuestionPool(self._entries[split], self._tokenizer)
             if len(half.units) < 2:
-                allowed = f"a {self._source} file with {split} questions about two paragraphs that alone hold the answers"
+                allowed = (
+                    f"a {self._source} file with {split} questions about two paragraphs that alone hold the answers"
+                )
                 if split != SPLITS[0]:
                     allowed += "; training takes other documents than probing"
                 raise ConfigError("path", self._path, allowed)
@@ -85,12 +97,14 @@ class Passages:
         room = factors.length - fixed
         if room < 0 and control != "query_only":
             raise TooShort(factors.length, fixed, f"question {factors.index} of {self._path} with its paragraphs")
-        dealt = Deal(draw("others", attempt), len(half.units))(np.arange(len(half.units)))
+        dealt = LazyPermutation(draw("others", attempt), len(half.units))(np.arange(len(half.units)))
         filling = self._fill(half, dealt[~np.isin(dealt, (mine, absent))], max(room, 0), spare, factors.split)
         there = half.answers_of(np.append(filling.units, mine))
         there = there[there != numbers[0]]
         near = there[draw("candidates").permutation(len(there))[: MAX_CANDIDATES - 1]]
-        question = question._replace(others=[half.answers[i][0].answer for i in near.tolist()], chance=1 / (1 + len(there)))
+        question = question._replace(
+            others=[half.answers[i][0].answer for i in near.tolist()], chance=1 / (1 + len(there))
+        )
         if control == "query_only":
             return assemble(before, [], [question])
         lines = filling.lines[draw("places").permutation(len(filling.lines))]
@@ -99,7 +113,7 @@ class Passages:
         haystack = Haystack(start, room, room / len(half.paragraphs.tokens))
         return assemble(before, context, [question._replace(tail=filling.after)], haystack)
 
-    def _question(self, half: Askable, asked: Asked, shown: Asked) -> Question:
+    def _question(self, half: QuestionPool, asked: PooledQuestion, shown: PooledQuestion) -> Question:
         text, answer = asked.entry.gold[0], asked.entry.answer
         at = -1
         for _ in range(asked.entry.nth + 1):
@@ -117,7 +131,7 @@ class Passages:
             via=tuple(range(1, len(asked.gold))),
         )
 
-    def _fill(self, half: Askable, dealt: np.ndarray, room: int, spare: int, split: str) -> Filling:
+    def _fill(self, half: QuestionPool, dealt: np.ndarray, room: int, spare: int, split: str) -> Filling:
         """Units in dealt order, as many as fit, `room` tokens of them and a piece together, and `spare` tokens more.
 
         Where the next one has several paragraphs some of them may still fit; without the others they cannot be asked about.
@@ -138,7 +152,9 @@ class Passages:
         if pieces is None or after is None:
             have = int(used[-1]) if len(used) else 0
             allowed = f"about as many as the {have} that the {self._source} file has for {split} samples"
-            raise EpisodeError("length", f"{room} tokens of other paragraphs, and pieces of {left} and {spare}", allowed)
+            raise EpisodeError(
+                "length", f"{room} tokens of other paragraphs, and pieces of {left} and {spare}", allowed
+            )
         return Filling(dealt[:fit], np.array(lines, dtype=np.int64), pieces, np.concatenate([EMPTY, *after]))
 
 

@@ -41,7 +41,7 @@ class Cut(NamedTuple):
     needle: Needle
 
 
-class Unused:
+class UniqueStrings:
     """Draws strings that stand nowhere else: not in `length` tokens of haystack, not in the wording, not in one another."""
 
     def __init__(self, tokenizer: Tokenizer, stream: TokenStream, offset: int, length: int, wording: str):
@@ -63,7 +63,9 @@ class Unused:
     def choose(self, names: list[str], n: int, draw: Stream, key: str) -> list[str]:
         """n strings of a closed set. Raises EpisodeError at `key` when there are not as many."""
         return self.first(
-            (names[i] for i in draw.permutation(len(names))), n, EpisodeError(key, f"{n} of {len(names)} names", FEWER)
+            (names[i] for i in draw.permutation(len(names))),
+            n,
+            EpisodeError(key, f"{n} of {len(names)} names", FEWER),
         )
 
     def first(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
@@ -175,7 +177,9 @@ def among_lines(cuts: list[Cut], asked: int, n_lines: int) -> list[tuple[int, Cu
     none twice: over an even spread of depths no rank is likelier than another. The others stay where they are, wherever the
     asked one is.
     """
-    others = sorted((c for c in cuts if c.index != asked), key=lambda c: (min(-c.depth, -1), c.index))  # past 1: last of all
+    others = sorted(
+        (c for c in cuts if c.index != asked), key=lambda c: (min(-c.depth, -1), c.index)
+    )  # past 1: last of all
     total = n_lines + len(others)
     ranks: dict[int, Cut] = {}
     for number, cut in enumerate(others):

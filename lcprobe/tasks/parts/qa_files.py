@@ -59,7 +59,9 @@ def _squad(content: Any, path: str) -> Iterator[Entry]:
             context = _field(paragraph, "context", str, path, at, form)
             for q, asked in enumerate(_field(paragraph, "qas", list, path, at, form)):
                 here = f"{at}.qas[{q}]"
-                question, answers = (_field(asked, n, k, path, here, form) for n, k in (("question", str), ("answers", list)))
+                question, answers = (
+                    _field(asked, n, k, path, here, form) for n, k in (("question", str), ("answers", list))
+                )
                 if answers:  # version 2 has questions without
                     text = _field(answers[0], "text", str, path, f"{here}.answers[0]", form)
                     start = _field(answers[0], "answer_start", int, path, f"{here}.answers[0]", form)
@@ -84,7 +86,9 @@ def _hotpot(content: Any, path: str) -> Iterator[Entry]:
             titles = {str(title) for title, _ in facts}
             paragraphs = [(str(title), "".join(sentences)) for title, sentences in context]
         except (TypeError, ValueError):
-            raise DataError(f"{path}: {at} has 'supporting_facts' or 'context' that are no pairs; allowed: {form}") from None
+            raise DataError(
+                f"{path}: {at} has 'supporting_facts' or 'context' that are no pairs; allowed: {form}"
+            ) from None
         yield from _several(question, answer, titles, paragraphs)
 
 
@@ -94,7 +98,9 @@ def _several(question: str, answer: str, titles: set[str], paragraphs: list[tupl
     gold = [_plain(f"{title}: {text}") for title, text in paragraphs if title in titles]
     has = [text for text in gold if answer and answer in text]
     if len(has) == 1:
-        yield Entry(_plain(question), answer, (has[0], *(text for text in gold if text != has[0])), tuple(sorted(titles)))
+        yield Entry(
+            _plain(question), answer, (has[0], *(text for text in gold if text != has[0])), tuple(sorted(titles))
+        )
 
 
 def _hub_rows(path: str) -> list[dict[str, Any]]:
@@ -108,7 +114,9 @@ def _hub_rows(path: str) -> list[dict[str, Any]]:
         rows: Any = datasets.load_dataset(name, config or None, split="validation")
         return list(rows)
     except Exception as error:  # network, hub and script errors have no common base
-        raise DataError(f"{path}: not reachable ({type(error).__name__}); allowed: an online data set or a local file") from None
+        raise DataError(
+            f"{path}: not reachable ({type(error).__name__}); allowed: an online data set or a local file"
+        ) from None
 
 
 def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator[Entry]:
@@ -124,7 +132,9 @@ def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator
                 paragraphs = [(t, "".join(s)) for t, s in zip(context["title"], context["sentences"], strict=True)]
                 yield from _several(row["question"], row["answer"], set(row["supporting_facts"]["title"]), paragraphs)
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: rows are not as `{source}` ({error}); allowed: the columns of {FORMS[source]}") from None
+        raise DataError(
+            f"{path}: rows are not as `{source}` ({error}); allowed: the columns of {FORMS[source]}"
+        ) from None
 
 
 def _field(row: Any, name: str, kind: type, path: str, where: str, form: str) -> Any:

@@ -29,7 +29,7 @@ ASK = " Question: {question} Answer:"
 SPLITS = ("probe", "train")
 
 
-class Asked(NamedTuple):
+class PooledQuestion(NamedTuple):
     """A question that can be asked. gold: numbers of its paragraphs, that with the answer first; ask, answer: ids."""
 
     entry: Entry
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
     answer: np.ndarray
 
 
-class Askable:
+class QuestionPool:
     """units: numbers of the paragraphs of each; sizes: (n_units,) their tokens. answers: the questions that have each answer, in
     order of units; unit_of: (n_answers,) the unit of each; first: (n_units + 1,) where those of each unit begin and the last end.
     """
@@ -50,10 +50,10 @@ class Askable:
         self.paragraphs = Paragraphs(texts, tokenizer)
         found = _checked(kept, self.paragraphs, tokenizer)
         self.units: list[list[int]] = []
-        self.answers: list[list[Asked]] = []
+        self.answers: list[list[PooledQuestion]] = []
         first = [0]
         for gold, asked in _units(found):
-            by_answer: dict[str, list[Asked]] = {}
+            by_answer: dict[str, list[PooledQuestion]] = {}
             for one in asked:
                 by_answer.setdefault(one.entry.answer, []).append(one)
             for answer, questions in by_answer.items():
@@ -63,13 +63,17 @@ class Askable:
             first.append(len(self.answers))
         self.first = np.array(first)
         self.unit_of = np.repeat(np.arange(len(self.units)), np.diff(self.first))
-        self.sizes = np.array([int(self.paragraphs.size(np.array(unit)).sum()) for unit in self.units], dtype=np.int64)
+        self.sizes = np.array(
+            [int(self.paragraphs.size(np.array(unit)).sum()) for unit in self.units], dtype=np.int64
+        )
 
     def pair(self, draw: Stream) -> tuple[int, int]:
         """An answer and another one of another unit; of all such pairs any."""
         while True:
             one, other = draw.integer(len(self.answers)), draw.integer(len(self.answers))
-            if self.unit_of[one] != self.unit_of[other]:  # both anew: the first alone would favour units of many answers
+            if (
+                self.unit_of[one] != self.unit_of[other]
+            ):  # both anew: the first alone would favour units of many answers
                 return one, other
 
     def answers_of(self, units: np.ndarray) -> np.ndarray:
@@ -90,7 +94,9 @@ def divided(entries: Sequence[Entry]) -> Mapping[str, list[Entry]]:
         together.setdefault(number, []).append(entry)
     halves: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     chars = dict.fromkeys(SPLITS, 0)
-    for group in sorted(together.values(), key=lambda group: seed_of("document", min(min(e.documents) for e in group))):
+    for group in sorted(
+        together.values(), key=lambda group: seed_of("document", min(min(e.documents) for e in group))
+    ):
         split = min(SPLITS, key=chars.__getitem__)
         halves[split] += group
         chars[split] += sum(map(len, {text for entry in group for text in entry.gold}))
@@ -114,7 +120,7 @@ def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list
     return kept, list(texts)
 
 
-def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer) -> list[Asked]:
+def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer) -> list[PooledQuestion]:
     """Questions that looking at the gold paragraph is needed for, and that the tokenizer gives back."""
     # bytes: in a string with letters outside of Latin a search takes longer
     texts = [text.encode() for text in paragraphs.texts]
@@ -130,7 +136,9 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
     left = [
         entry
         for entry in entries
-        if all(paragraphs.known[number[text]] for text in entry.gold) and entry.answer not in entry.question and once(entry)
+        if all(paragraphs.known[number[text]] for text in entry.gold)
+        and entry.answer not in entry.question
+        and once(entry)
     ]
     asks = [ASK.format(question=entry.question) for entry in left]
     answers = [" " + entry.answer for entry in left]
@@ -141,14 +149,14 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
         if ask is None or answer is None or whole is None or len(answer) > ANSWER:
             continue
         if np.array_equal(np.concatenate([ask, answer]), whole) and tokenizer.decode(whole).strip() == text.strip():
-            found.append(Asked(entry, tuple(number[text] for text in entry.gold), ask, answer))
+            found.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))
     return found
 
 
-def _units(found: list[Asked]) -> list[tuple[list[int], list[Asked]]]:
+def _units(found: list[PooledQuestion]) -> list[tuple[list[int], list[PooledQuestion]]]:
     """Paragraphs that are needed together, and the questions about them."""
     label = _labels([one.gold for one in found], TOGETHER)
-    units: dict[int, tuple[dict[int, None], list[Asked]]] = {}
+    units: dict[int, tuple[dict[int, None], list[PooledQuestion]]] = {}
     for one, number in zip(found, label, strict=True):
         if number >= 0:
             paragraphs, asked = units.setdefault(number, ({}, []))

@@ -114,7 +114,9 @@ class Counting:
     def words(self, kind: str) -> Words:
         """The strings of a format, tokenised when first asked for."""
         if kind not in self._words:
-            self._words[kind] = Words(self.materials.tokenizer, kind, self.role, self.wording, type(self).__name__.lower(), SUITE)
+            self._words[kind] = Words(
+                self.materials.tokenizer, kind, self.role, self.wording, type(self).__name__.lower(), SUITE
+            )
         return self._words[kind]
 
     def _build(self, factors: Factors, attempt: int) -> Built:

@@ -25,15 +25,64 @@ T = TypeVar("T")
 
 CHARS = 1_500_000
 """Of each container: about 0.9 s of tokenising a million characters, and set-up shall stay below 2 s."""
-NO_CODE = {"test", "tests", "encodings", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "__pycache__"}
+NO_CODE = {
+    "test",
+    "tests",
+    "encodings",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 """Folders of the standard library that hold tables, other packages, or code that distributions leave out."""
 
 LEAST_WORDS = 0.06
 """Spaces a character of a library file."""
 
-FIRST = ("Ana", "Bruno", "Chidi", "Dana", "Emil", "Farah", "Goran", "Hana", "Ivan", "Jun", "Kofi", "Lena", "Milo", "Nadia")
-LAST = ("Ruiz", "Okafor", "Lindt", "Marsh", "Novak", "Petit", "Quinn", "Rossi", "Silva", "Tanaka", "Umar", "Vogel", "Weiss")
-CITIES = ("Porto Alegre", "New Haven", "San Remo", "Cape Coast", "Le Mans", "Baton Rouge", "Den Haag", "Bad Ischl", "Fort Kent")
+FIRST = (
+    "Ana",
+    "Bruno",
+    "Chidi",
+    "Dana",
+    "Emil",
+    "Farah",
+    "Goran",
+    "Hana",
+    "Ivan",
+    "Jun",
+    "Kofi",
+    "Lena",
+    "Milo",
+    "Nadia",
+)
+LAST = (
+    "Ruiz",
+    "Okafor",
+    "Lindt",
+    "Marsh",
+    "Novak",
+    "Petit",
+    "Quinn",
+    "Rossi",
+    "Silva",
+    "Tanaka",
+    "Umar",
+    "Vogel",
+    "Weiss",
+)
+CITIES = (
+    "Porto Alegre",
+    "New Haven",
+    "San Remo",
+    "Cape Coast",
+    "Le Mans",
+    "Baton Rouge",
+    "Den Haag",
+    "Bad Ischl",
+    "Fort Kent",
+)
 GOODS = ("oil filter", "steel bolt", "desk lamp", "wall clock", "hand drill", "rain coat", "water pump", "copy paper")
 DEPOTS = ("north depot", "south depot", "east gate", "west gate", "main hall", "back yard", "upper floor", "old mill")
 STATES = ("shipped", "open", "paid", "returned", "on hold", "cancelled")
@@ -148,7 +197,9 @@ def _markdown(n: _Numbers, words: list[str]) -> str:
 def _logs(n: _Numbers, words: list[str]) -> str:
     event = n.pick(EVENTS).format(1 + n.below(9999), n.below(900), 100 + n.below(500), n.below(9999))
     source = f"10.{n.below(256)}.{n.below(256)}.{n.below(256)}"
-    return f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
+    return (
+        f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
+    )
 
 
 def _date(n: _Numbers) -> str:
@@ -167,4 +218,9 @@ def _phrase(n: _Numbers, words: list[str]) -> str:
     return " ".join(n.pick(words) for _ in range(4 + n.below(7)))
 
 
-RECORDS: dict[str, Callable[[_Numbers, list[str]], str]] = {"json": _json, "csv": _csv, "markdown": _markdown, "logs": _logs}
+RECORDS: dict[str, Callable[[_Numbers, list[str]], str]] = {
+    "json": _json,
+    "csv": _csv,
+    "markdown": _markdown,
+    "logs": _logs,
+}

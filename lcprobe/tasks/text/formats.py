@@ -42,7 +42,14 @@ class StringFormat:
 
 
 def draw_strings(
-    form: StringFormat, n: int, draw: Stream, tokenizer: Tokenizer, free: Callable[[str], int], least: int, most: int, key: str
+    form: StringFormat,
+    n: int,
+    draw: Stream,
+    tokenizer: Tokenizer,
+    free: Callable[[str], int],
+    least: int,
+    most: int,
+    key: str,
 ) -> list[str]:
     """n distinct strings, none inside another, none in the first `least` tokens of the haystack.
 

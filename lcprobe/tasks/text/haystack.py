@@ -194,7 +194,9 @@ class Materials:
                 text = container_text(name)
                 lost = self.tokenizer.lost(text)
                 if lost:
-                    raise EpisodeError(f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text")
+                    raise EpisodeError(
+                        f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text"
+                    )
             else:
                 others = (*(t for t in TEXTS if t != "corpus"), *CONTAINERS, "needles")
                 raise EpisodeError("haystack", name, " | ".join(others) + " (no corpus is loaded)")

@@ -23,7 +23,9 @@ def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
     if len(ids) <= SHORT:
         return tokenizer.same_after_round_trip(ids)
     if not tokenizer.splits_at_spaces:
-        return all(tokenizer.same_after_round_trip(ids[low:high]) for low, high in _windows(ids, joints, tokenizer, first))
+        return all(
+            tokenizer.same_after_round_trip(ids[low:high]) for low, high in _windows(ids, joints, tokenizer, first)
+        )
     new = _new_words(ids, joints, tokenizer, first)
     if new and not tokenizer.same_after_round_trip(np.frombuffer(b"".join(new), dtype=np.int32)):
         return False

@@ -34,7 +34,21 @@ SPACES = " Ġ▁"
 BLANKS = SPACES + "ĊĉčĀ\t\n\r"
 CLOSES, OPENS, LONE, FILLED = 1, 2, 4, 8
 """Of a token: its last character is no white space; a space, then something else; nothing but a space; its first is none."""
-ENDS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " it.", " it,", " x;", " key:", " so)", ' so"', " its'", " co-", " 3f2c9a71-5b0e")
+ENDS_OF_WORDS = (
+    " a",
+    " Zeb",
+    " 7",
+    " 4071",
+    " it.",
+    " it,",
+    " x;",
+    " key:",
+    " so)",
+    ' so"',
+    " its'",
+    " co-",
+    " 3f2c9a71-5b0e",
+)
 STARTS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " (so", ' "so', " 'tis", " -co", " $5", " VAR")
 """Words, by how they end and begin, that stand for all."""
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
@@ -74,7 +88,9 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Texts -> ids of each, on all cores."""
-        return [np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)]
+        return [
+            np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
@@ -129,7 +145,9 @@ class Tokenizer:
         encoded = self.encode_batch(alone) if len(texts) > FEW else [self.encode(text) for text in alone]
         for text, ids in zip(texts, encoded, strict=True):
             if ids[:n].tolist() != self._anchor or len(ids) == n:
-                raise EpisodeError("data.tokenizer", f"one that merges {text!r} with what stands before", "another format")
+                raise EpisodeError(
+                    "data.tokenizer", f"one that merges {text!r} with what stands before", "another format"
+                )
         return np.concatenate([ids[n:] for ids in encoded]), np.array([len(ids) - n for ids in encoded])
 
     def _encoded_as_one(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -153,7 +171,9 @@ class Tokenizer:
     def fuses(self, mark: str) -> bool:
         """Whether some token holds a letter or digit and this punctuation mark after it."""
         if mark not in self._fused:
-            self._fused[mark] = any(mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names)
+            self._fused[mark] = any(
+                mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names
+            )
         return self._fused[mark]
 
     def keeps_apart(self, string: str, mark: str) -> bool:
@@ -240,7 +260,9 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
     Raises ConfigError when there is none.
     """
     if source == "shipped":
-        return Tokenizer((resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos)
+        return Tokenizer(
+            (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos
+        )
     path = Path(source)
     path = path / "tokenizer.json" if path.is_dir() else path
     if path.is_file():
@@ -250,7 +272,9 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
             return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos)
         except Exception:  # offline, unknown, private: the library raises bare Exception for all of them
             pass
-    raise ConfigError("data.tokenizer", source, "shipped, a tokenizer.json, a folder with one, or a reachable hub name")
+    raise ConfigError(
+        "data.tokenizer", source, "shipped, a tokenizer.json, a folder with one, or a reachable hub name"
+    )
 
 
 @lru_cache(maxsize=8)

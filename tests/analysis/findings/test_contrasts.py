@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from lcprobe.analysis.findings.cells import SCORES, Format, Panel, Where
+from lcprobe.analysis.findings.cells import SCORES, Format, Panel, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast, contrasts
-from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.report.wording import position_state
 from tests.analysis.fabricated import DEPTHS, FORMAT, LENGTHS, flat, plan, records, run, study, task
 
@@ -20,7 +20,7 @@ STUDY = study([run("m")], [task("single")], CELLS)
 
 def found(behaviour, tasks=("single", 1), cells=CELLS) -> list[Contrast]:
     facts = study([run("m")], [task(*tasks)], cells)
-    return contrasts(measured(facts, records({"m": behaviour}, cells)))
+    return contrasts(load_records(facts, records({"m": behaviour}, cells)))
 
 
 def states(made: list[Contrast]) -> dict[int, str]:
@@ -32,9 +32,9 @@ def states(made: list[Contrast]) -> dict[int, str]:
 def test_a_flat_oracle_raises_no_alarm(correlated):
     """200 studies of a model that is right with p = .6 (or a rate of the sample's own) at every length and depth: at most
     16 of them, 5 % + two standard errors, hold any contrast of length or position that Holm lets through."""
-    data = measured(STUDY, records({"m": flat(0.6)}, CELLS))
+    data = load_records(STUDY, records({"m": flat(0.6)}, CELLS))
     nothing = {name: (np.zeros((6, 5)), np.zeros((6, 5))) for name in SCORES}
-    where, alarms, tests = Where("m", "single", Format(*FORMAT)), 0, 0
+    where, alarms, tests = PanelKey("m", "single", Format(*FORMAT)), 0, 0
     for seed in range(200):
         generator = np.random.default_rng(seed)
         p = generator.beta(1.2, 0.8, 100) if correlated else 0.6
@@ -53,12 +53,14 @@ def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
     guessed among four where .6 are found). Holm over 18 exact tests: 2.5 % of 20,000 such studies raise an alarm."""
     lengths, depths = (64, 128, 256, 512, 1024), (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
     cells = plan(["single"], lengths=lengths, depths=depths, n=30)
-    data = measured(study([run("m")], [task("single")], cells), records({"m": flat(0.7)}, cells))
+    data = load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.7)}, cells))
     nothing = {name: (np.zeros((5, 7)), np.zeros((5, 7))) for name in SCORES}
-    where, generator, alarms, small = Where("m", "single", Format(*FORMAT)), np.random.default_rng(6), 0, Counter()
+    where, generator, alarms, small = PanelKey("m", "single", Format(*FORMAT)), np.random.default_rng(6), 0, Counter()
     for _ in range(250):
         hits = (generator.random((5, 7, 30)) < 0.7).astype(np.int64)
-        panel = Panel(where, lengths, depths, np.arange(30), hits, hits * 0 + 1, hits * 0, nothing, (np.zeros(0),) * 4)
+        panel = Panel(
+            where, lengths, depths, np.arange(30), hits, hits * 0 + 1, hits * 0, nothing, (np.zeros(0),) * 4
+        )
         made = contrasts(replace(data, panels={where: panel}))
         alarms += any(c.resolved for c in made)
         small.update(c.kind for c in made if c.p is not None and c.p <= 0.05)
@@ -76,7 +78,9 @@ def test_lost_in_the_middle_is_said_only_of_a_dip_below_both_ends():
     assert contrast.low < 0.5 < contrast.high
     assert set(states(found(lambda c: np.where(c["depth"] == 1, 0.95, 0.35))).values()) == {"recency alone"}
     assert set(states(found(lambda c: np.where(c["depth"] == 0, 0.95, 0.35))).values()) == {"primacy alone"}
-    assert set(states(found(lambda c: 0.1 + 0.8 * (1 - c["depth"]))).values()) == {"start above and end below the middle"}
+    assert set(states(found(lambda c: 0.1 + 0.8 * (1 - c["depth"]))).values()) == {
+        "start above and end below the middle"
+    }
 
 
 def test_ceiling_and_floor_are_not_testable():
@@ -113,11 +117,13 @@ def test_length_differences_are_against_the_training_length():
 def test_cells_of_two_models_are_compared_by_mcnemar():
     models = {"a": flat(0.7), "b": flat(0.4)}
     table = records(models, CELLS)
-    made = contrasts(measured(study([run("a"), run("b")], [task("single")], CELLS), table))
+    made = contrasts(load_records(study([run("a"), run("b")], [task("single")], CELLS), table))
     frame = table.to_pandas()
     for c in [c for c in made if c.kind == "model cell"][:5]:
         depth = float(c.what.split()[-1])
-        cell = frame[(frame.length == c.length) & (frame.depth == depth)].pivot(index="index", columns="model", values="exact")
+        cell = frame[(frame.length == c.length) & (frame.depth == depth)].pivot(
+            index="index", columns="model", values="exact"
+        )
         only_a, only_b = (cell.a & ~cell.b).sum(), (cell.b & ~cell.a).sum()
         assert c.p == pytest.approx(stats.binomtest(int(only_a), int(only_a + only_b)).pvalue, rel=1e-6)
         assert c.difference == pytest.approx((only_a - only_b) / 100)
@@ -133,12 +139,16 @@ def test_a_method_is_held_against_the_same_runs_as_trained_and_against_nothing_e
     runs = []
     for name in rates:
         base, _, label = name.partition("+")
-        runs.append(run(name, group=base[0], base=base, extension=label or "none", not_causal="factor" if label else ""))
+        runs.append(
+            run(name, group=base[0], base=base, extension=label or "none", not_causal="factor" if label else "")
+        )
     table = records({name: flat(p) for name, p in rates.items()}, CELLS)
-    made = contrasts(measured(study(runs, [task("single")], CELLS), table))
+    made = contrasts(load_records(study(runs, [task("single")], CELLS), table))
     found = [c for c in made if c.kind == "extension"]
     assert [(c.subject, c.what, c.length) for c in found] == [
-        ("a", f"{label} − as trained", length) for label in ("yarn", "window") for length in sorted({c["length"] for c in CELLS})
+        ("a", f"{label} − as trained", length)
+        for label in ("yarn", "window")
+        for length in sorted({c["length"] for c in CELLS})
     ]
     assert {c.family for c in found} == {"extensions on single"}
     gains = {label: [c for c in found if c.what.startswith(label)] for label in ("yarn", "window")}
@@ -161,7 +171,9 @@ def test_pairing_sees_what_unpaired_intervals_hide():
     def worse(c):
         return (c["index"] < 47).astype(float)
 
-    made = contrasts(measured(study([run("a"), run("b")], [task("single")], CELLS), records({"a": better, "b": worse}, CELLS)))
+    made = contrasts(
+        load_records(study([run("a"), run("b")], [task("single")], CELLS), records({"a": better, "b": worse}, CELLS))
+    )
     whole = next(c for c in made if c.kind == "model")
     assert whole.first is not None
     assert whole.second is not None
@@ -174,7 +186,9 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
     def made(rates: dict[str, float]) -> Contrast:
         runs = [run(name, group=name[0]) for name in rates]
         table = records({name: flat(p) for name, p in rates.items()}, CELLS)
-        return next(c for c in contrasts(measured(study(runs, [task("single")], CELLS), table)) if c.kind == "model")
+        return next(
+            c for c in contrasts(load_records(study(runs, [task("single")], CELLS), table)) if c.kind == "model"
+        )
 
     noisy = made({"a1": 0.9, "a2": 0.5, "b1": 0.7, "b2": 0.3})
     assert noisy.p_holm is not None
@@ -185,7 +199,7 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
     alike = study([run(name, group=name[0]) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS)
     table = records({name: lambda c: c["index"] < 90 for name in ("b1", "b2")}, CELLS)
     table = pa.concat_tables([table, records({name: lambda c: c["index"] < 87 for name in ("a1", "a2")}, CELLS)])
-    whole = [c for c in contrasts(measured(alike, table)) if c.kind == "model"]
+    whole = [c for c in contrasts(load_records(alike, table)) if c.kind == "model"]
     assert len(whole) == len(LENGTHS)
     for equal in whole:
         assert equal.difference == pytest.approx(-0.03)
@@ -197,7 +211,11 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
 def test_only_formats_that_differ_in_one_factor_are_compared():
     formats = [("corpus", "words", "numbers"), ("corpus", "words", "uuids"), ("words", "words", "uuids")]
     cells = plan(["single"], formats)
-    made = [c for c in found(lambda c: np.where(c["value_format"] == "uuids", 0.4, 0.8), cells=cells) if c.kind == "format"]
+    made = [
+        c
+        for c in found(lambda c: np.where(c["value_format"] == "uuids", 0.4, 0.8), cells=cells)
+        if c.kind == "format"
+    ]
     assert {c.what for c in made} == {
         "corpus/words/numbers − corpus/words/uuids", "corpus/words/uuids − words/words/uuids"
     }  # fmt: skip
@@ -228,6 +246,6 @@ def test_an_incomplete_slice_is_compared_with_nothing():
 
     table = records({"m": flat(0.6)}, CELLS)
     hole = (np.array(table["length"]) == 128) & (np.array(table["depth"]) == 0.25)
-    made = contrasts(measured(STUDY, table.filter(pa.array(~hole))))
+    made = contrasts(load_records(STUDY, table.filter(pa.array(~hole))))
     assert {c.refused for c in made if c.kind == "length"} == {"incomplete (4 of 5 cells)"}
     assert {c.refused for c in made if c.length == 128} == {"incomplete (4 of 5 cells)"}

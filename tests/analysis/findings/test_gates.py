@@ -5,7 +5,7 @@ import pytest
 
 from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
 from lcprobe.analysis.findings.gates import Gate, gates
-from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.load_records import load_records
 from tests.analysis.fabricated import DEPTHS, flat, plan, records, run, study, task, with_column
 
 LENGTHS = (64, 128, 256, 512)
@@ -16,13 +16,13 @@ def gate(behaviour, tasks=("single", 1), n=100) -> Gate:
     for control in ("zero_distance", "no_needle"):
         cells += plan([tasks[0]], lengths=[128, 512], depths=[0.5], n=n, control=control)
     facts = study([run("m")], [task(*tasks)], cells)
-    return gates(measured(facts, records({"m": behaviour}, cells)))[0]
+    return gates(load_records(facts, records({"m": behaviour}, cells)))[0]
 
 
 def extrapolation(behaviour, lengths=LENGTHS, **changes) -> Extrapolation:
     cells = plan(["single"], lengths=lengths)
     facts = study([run("m", **changes)], [task("single")], cells)
-    return extrapolations(measured(facts, records({"m": behaviour}, cells)))[0]
+    return extrapolations(load_records(facts, records({"m": behaviour}, cells)))[0]
 
 
 def by_control(none: float, zero: float, without: float, wrong: float):
@@ -36,11 +36,13 @@ def by_control(none: float, zero: float, without: float, wrong: float):
 
 def test_the_zero_distance_control_opens_or_shuts_the_gate():
     assert gate(by_control(0.9, 0.95, 0.0, 0.1)).acquired == "acquired"
-    shut = gate(lambda c: (c["control"] == "zero_distance") & (c["index"] < 56))  # .56 is above the middle, but not surely
+    shut = gate(
+        lambda c: (c["control"] == "zero_distance") & (c["index"] < 56)
+    )  # .56 is above the middle, but not surely
     assert (shut.acquired, shut.acquired_above) == ("not acquired", 0.5)
     assert gate(by_control(0.9, 0.7, 0.6, 0.1)).acquired == "not acquired"  # .6 is scored without any needle
     cells = plan(["single"], lengths=LENGTHS)
-    bare = gates(measured(study([run("m")], [task("single")], cells), records({"m": flat(0.9)}, cells)))[0]
+    bare = gates(load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.9)}, cells)))[0]
     assert (bare.acquired, bare.controls) == ("not tested", {})
 
 
@@ -64,7 +66,9 @@ def test_effective_length_is_the_longest_whose_lower_bound_holds():
     assert str(step) == "256 tokens = 2 x the training length"
     whole = extrapolation(flat(0.9))
     assert str(whole) == ">= 512 tokens = >= 4 x the training length"
-    barely = extrapolation(lambda c: np.where(c["length"] == 256, 0.785, 0.9))  # .87 of the base: the bound is not above .85
+    barely = extrapolation(
+        lambda c: np.where(c["length"] == 256, 0.785, 0.9)
+    )  # .87 of the base: the bound is not above .85
     assert barely.effective == 512
     assert barely.note == "but 256 does not pass"
 
@@ -72,7 +76,7 @@ def test_effective_length_is_the_longest_whose_lower_bound_holds():
 def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_surely_below():
     cells = plan(["single"], lengths=LENGTHS, n=20)
     barely = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731  .87 of the base, with too few samples to say so
-    few = extrapolations(measured(study([run("m")], [task("single")], cells), records({"m": barely}, cells)))[0]
+    few = extrapolations(load_records(study([run("m")], [task("single")], cells), records({"m": barely}, cells)))[0]
     assert (few.effective, few.at_least, few.note) == (256, True, "512 not resolved: too few samples")
     assert str(few) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
 
@@ -85,7 +89,10 @@ def test_the_base_is_the_training_length_or_the_nearest_below():
 
 
 def test_ratio_to_the_base_has_an_interval_that_holds_the_truth():
-    found = {length: ratio for length, _, ratio in extrapolation(lambda c: np.where(c["length"] == 512, 0.4, 0.8)).by_length}
+    found = {
+        length: ratio
+        for length, _, ratio in extrapolation(lambda c: np.where(c["length"] == 512, 0.4, 0.8)).by_length
+    }
     assert found[512] is not None
     assert found[512].low < 0.5 < found[512].high
     assert found[512].high - found[512].low < 0.2
@@ -94,7 +101,9 @@ def test_ratio_to_the_base_has_an_interval_that_holds_the_truth():
 def test_no_effective_length_from_the_floor_or_from_too_few_samples():
     assert extrapolation(flat(0.02)).note == "not testable (floor)"
     cells = plan(["single"], lengths=LENGTHS, n=8)
-    few = extrapolations(measured(study([run("m")], [task("single")], cells), records({"m": flat(0.6)}, cells)))[0]
+    few = extrapolations(load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.6)}, cells)))[
+        0
+    ]
     assert few.effective is None
     assert few.note.startswith("not resolved")
 
@@ -104,5 +113,5 @@ def test_an_incomplete_base_is_named():
     table = records({"m": flat(0.9)}, cells)
     failed = (np.array(table["length"]) == 128) & (np.array(table["index"]) == 0)
     table = with_column(table, "status", np.where(failed, "oom", "ok"))
-    found = extrapolations(measured(study([run("m")], [task("single")], cells), table))[0]
+    found = extrapolations(load_records(study([run("m")], [task("single")], cells), table))[0]
     assert (found.effective, found.note) == (None, "base at 128 tokens: incomplete (0 of 5 cells)")

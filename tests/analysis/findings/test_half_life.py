@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from lcprobe.analysis.findings.half_life import HalfLife, fit, half_lives
-from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import reaches
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
 
 
 def half_life(behaviour, tasks=("single", 1), seed=0) -> HalfLife:
     cells = plan([tasks[0]])
-    data = measured(study([run("m")], [task(*tasks)], cells), records({"m": behaviour}, cells, seed=seed))
+    data = load_records(study([run("m")], [task(*tasks)], cells), records({"m": behaviour}, cells, seed=seed))
     return half_lives(data, reaches(data))[0]
 
 
@@ -37,7 +37,10 @@ def test_a_look_up_task_falls_to_chance():
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_no_exponential_has_no_half_life(seed):
     assert half_life(window(300), seed=seed).refused == "none: the fall is not exponential"
-    assert half_life(lambda c: 0.95 / (1 + (c["distance"] / 200) ** 6), seed=seed).refused == "none: the fall is not exponential"
+    assert (
+        half_life(lambda c: 0.95 / (1 + (c["distance"] / 200) ** 6), seed=seed).refused
+        == "none: the fall is not exponential"
+    )
     assert str(half_life(flat(0.6), seed=seed)).startswith("beyond the longest distance tested")
     assert str(half_life(flat(0.01), seed=seed)).startswith("not testable")
 

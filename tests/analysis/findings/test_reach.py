@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lcprobe.analysis.findings.load_records import measured
+from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import PER_OCTAVE, SHORT, STEEPNESS, Reach, _falls, fall, reaches
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
 
@@ -16,7 +16,7 @@ CELLS = plan(["single"])
 def reach(behaviour, tasks=("single", 1), seed=0) -> Reach:
     cells = plan([tasks[0]])
     table = records({"m": behaviour}, cells, seed=seed)
-    return reaches(measured(study([run("m")], [task(*tasks)], cells), table))[0]
+    return reaches(load_records(study([run("m")], [task(*tasks)], cells), table))[0]
 
 
 @pytest.mark.parametrize("w", [45, 100, 300, 480, 700])
@@ -67,10 +67,12 @@ def test_a_model_lost_in_the_middle_has_no_single_reach():
 
 def test_floor_and_gaps_are_refused():
     assert reach(flat(0.01)).refused == "not testable (at the floor already at the shortest distance)"
-    assert reach(flat(0.25), ("multikey", 4)).refused == "not testable (at the floor already at the shortest distance)"
+    assert (
+        reach(flat(0.25), ("multikey", 4)).refused == "not testable (at the floor already at the shortest distance)"
+    )
     whole = records({"m": window(300)}, CELLS)
     part = whole.slice(0, len(whole) - 100)
-    (r,) = reaches(measured(study([run("m")], [task("single")], CELLS), part))
+    (r,) = reaches(load_records(study([run("m")], [task("single")], CELLS), part))
     assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
 
 

@@ -58,7 +58,9 @@ def test_the_report_shows_what_was_measured_and_only_where_it_was(tmp_path):
     table = records({name: flat(0.5) for name in "abc"}, cells)
     rows = text_records("a", rise=lambda edge: 1.0 if edge > 128 else 0.0) + text_records("b", bad=7, growth=0.0)
     report = write_report(facts, table, tmp_path, context=table_of(rows, CONTEXT_SCHEMA))
-    assert {"context_loss", "context_state", "context_remembrance_128", "context_remembrance_1024"} <= set(report.figures)
+    assert {"context_loss", "context_state", "context_remembrance_128", "context_remembrance_1024"} <= set(
+        report.figures
+    )
     said = [s for s in report.summary if "plain text" in s or "root mean square" in s or "total variation" in s]
     assert any(s.startswith("a: loss of plain text rises from 128 tokens on: +0.9") for s in said)
     assert any(s.startswith("b: loss of plain text shows no lasting rise") for s in said)

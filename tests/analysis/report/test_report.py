@@ -143,7 +143,9 @@ def test_nothing_on_the_page_leaves_it(made):
 
 def test_the_tracker_gets_every_table_with_equal_keys(made):
     _, _, folder, _, spy = made
-    assert {name.removeprefix("report/") for name in spy.tables} == {p.stem for p in (folder / "tables").glob("*.csv")}
+    assert {name.removeprefix("report/") for name in spy.tables} == {
+        p.stem for p in (folder / "tables").glob("*.csv")
+    }
     for rows in spy.tables.values():
         assert len({tuple(row) for row in rows}) == 1
         json.dumps(rows, default=lambda v: (_ for _ in ()).throw(TypeError(type(v))))  # plain Python values only
@@ -181,11 +183,15 @@ def test_data_cannot_become_markup_or_a_formula(tmp_path):
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
     assert all(a["src"].startswith("data:image/png;base64,") for tag, a in page.tags if tag == "img")
     assert BAD in page.text  # shown as text
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", str(p.relative_to(tmp_path / "figures"))) for p in report.figures.values())
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9._-]+", str(p.relative_to(tmp_path / "figures"))) for p in report.figures.values()
+    )
     for path in (tmp_path / "tables").glob("*.csv"):
         with open(path, newline="", encoding="utf-8") as file:
             fields = [field for row in csv.reader(file) for field in row]
-        assert not [f for f in fields if f[:1] in ("=", "+", "-", "@") and not re.fullmatch(r"-?(\d[\d.e+-]*|inf)", f)], path.name
+        assert not [
+            f for f in fields if f[:1] in ("=", "+", "-", "@") and not re.fullmatch(r"-?(\d[\d.e+-]*|inf)", f)
+        ], path.name
 
 
 def test_safe_fields():
@@ -222,7 +228,9 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     facts = study([run("a"), run(BAD)], [task("single"), task("multikey", 4)], cells)
     table = records({"a": flat(1.0), BAD: flat(0.5)}, cells)
     text = write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
-    assert text.index("At a glance") < text.index("Summary") < text.index("<img"), "a table of scores is the first thing"
+    assert text.index("At a glance") < text.index("Summary") < text.index("<img"), (
+        "a table of scores is the first thing"
+    )
     page = Page(text)
     head = page.rows.index(["task", "model", "chance", "64", "128 (trained)", "256"])
     assert page.rows[head + 1] == ["single", "a", "", "1.00", "1.00", "1.00"]
@@ -230,7 +238,9 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     assert "<script" not in text, "names are escaped there, too"
     marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
     assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where one value stands alone"
-    assert text.count("At depth 0 the asked needle is the first") == 1 + 2 * 2, "the table of all cells, and the maps of multikey"
+    assert text.count("At depth 0 the asked needle is the first") == 1 + 2 * 2, (
+        "the table of all cells, and the maps of multikey"
+    )
 
 
 def test_few_samples_are_a_warning_with_their_counts(tmp_path):

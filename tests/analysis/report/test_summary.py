@@ -93,7 +93,12 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
     assert not any(
         re.search(r"\d ?%", s.text) for s in sentences if s.topic != FIRST
     )  # shares come with k/n, not as bare percentages
-    assert first(sentences, "mamba2, multikey (corpus/words/words): key look-up partly acquired").text.count("chance 0.25") == 1
+    assert (
+        first(sentences, "mamba2, multikey (corpus/words/words): key look-up partly acquired").text.count(
+            "chance 0.25"
+        )
+        == 1
+    )
     assert first(sentences, "copies the needle without looking at the key")
     assert first(sentences, "breaks down at 1024 tokens even with the needle directly before the question")
     assert first(sentences, "length and not distance is the limit")

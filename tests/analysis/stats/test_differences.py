@@ -45,7 +45,9 @@ def test_the_score_takes_the_constrained_maximum_of_likelihood(n, data, d):
     q = min((q, max(0.0, -d), most), key=loss)
     variance = n * (2 * q + d - d * d)
     if variance > 1e-6:
-        assert score(*map(np.array, (up, down, n, d))) == pytest.approx((up - down - n * d) / variance**0.5, rel=1e-3, abs=1e-4)
+        assert score(*map(np.array, (up, down, n, d))) == pytest.approx(
+            (up - down - n * d) / variance**0.5, rel=1e-3, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize(("up", "down", "n"), [(1, 7, 21), (60, 40, 200), (3, 0, 500), (0, 0, 90), (200, 0, 200)])
@@ -56,7 +58,9 @@ def test_bounds_of_single_trials_are_tangos_with_t_for_z(up, down, n):
     worth = (n - 1) * (Z95 / stats.t.ppf(0.975, n - 1)) ** 2
     if 0 < down < up < n:
         gone, come = np.array(down / n * worth), np.array(up / n * worth)
-        assert np.abs(score(come, gone, np.array(worth), np.array([low, high]))) == pytest.approx([Z95, Z95], rel=0.02)
+        assert np.abs(score(come, gone, np.array(worth), np.array([low, high]))) == pytest.approx(
+            [Z95, Z95], rel=0.02
+        )
     lower, upper = map(float, wilson(up, n))
     if up == down == 0:
         assert (float(low), float(high)) == pytest.approx((-upper, upper), abs=1e-6)

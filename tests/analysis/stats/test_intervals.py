@@ -12,8 +12,8 @@ from scipy import stats
 from lcprobe.analysis.stats.intervals import (
     clustered_wilson,
     effective_trials,
-    exchanged,
     holm,
+    permutation_test,
     resample_weights,
     sign_flip,
     t975,
@@ -47,7 +47,9 @@ def test_wilson_covers_95_percent_on_average_over_p_and_never_less_than_91():
     assert covered.min() > 0.91
 
 
-@pytest.mark.parametrize(("n", "least", "most"), [(50, 0.92, 0.98), (100, 0.927, 0.976), (250, 0.94, 0.967), (1000, 0.94, 0.96)])
+@pytest.mark.parametrize(
+    ("n", "least", "most"), [(50, 0.92, 0.98), (100, 0.927, 0.976), (250, 0.94, 0.967), (1000, 0.94, 0.96)]
+)
 def test_wilson_covers_exactly_what_is_said_at_every_p(n, least, most):
     """Summed over all outcomes, p from .02 to .98 in steps of .0025: within 93-97 % everywhere from 250 trials on."""
     covered = exact_wilson(n, FINE)
@@ -55,7 +57,11 @@ def test_wilson_covers_exactly_what_is_said_at_every_p(n, least, most):
     assert covered.max() <= most
     assert covered.mean() == pytest.approx(0.95, abs=0.003)
     k = stats.binom.ppf([1e-9, 1 - 1e-9], n, 0.3)
-    own = sum(stats.binom.pmf(j, n, 0.3) for j in range(int(k[0]), int(k[1]) + 1) if wilson(j, n)[0] <= 0.3 <= wilson(j, n)[1])
+    own = sum(
+        stats.binom.pmf(j, n, 0.3)
+        for j in range(int(k[0]), int(k[1]) + 1)
+        if wilson(j, n)[0] <= 0.3 <= wilson(j, n)[1]
+    )
     assert exact_wilson(n, np.array([0.3]))[0] == pytest.approx(own, abs=1e-7)
 
 
@@ -100,20 +106,22 @@ def test_exchanged_equals_the_enumeration_of_all_orders(rows):
     for row in rows:
         totals = [t + int(np.dot(weights, order)) for t in totals for order in itertools.permutations(row)]
     seen = abs(int((values @ weights).sum()))
-    assert exchanged(values, [0, 1, 1, 1], [3, -1]) == pytest.approx(np.mean(np.abs(totals) >= seen), abs=1e-9)
+    assert permutation_test(values, [0, 1, 1, 1], [3, -1]) == pytest.approx(np.mean(np.abs(totals) >= seen), abs=1e-9)
 
 
 @given(b=st.integers(0, 30), c=st.integers(0, 30))
 def test_exchanged_on_two_places_is_mcnemars_test(b, c):
     values = np.array([[1, 0]] * b + [[0, 1]] * c + [[1, 1]])
-    assert exchanged(values, [0, 1], [1, -1]) == pytest.approx(sign_flip(values[:, 0] - values[:, 1]), abs=1e-9)
+    assert permutation_test(values, [0, 1], [1, -1]) == pytest.approx(
+        sign_flip(values[:, 0] - values[:, 1]), abs=1e-9
+    )
 
 
 def test_one_place_against_three_holds_its_level_near_the_ceiling_where_signs_do_not():
     """30 samples of a flat .9, 1500 studies at .01: what a Holm family asks of its smallest p."""
     generator = np.random.default_rng(4)
     studies = (generator.uniform(size=(1500, 30, 4)) < 0.9).astype(int)
-    orders = np.mean([exchanged(x, [0, 1, 1, 1], [3, -1]) < 0.01 for x in studies])
+    orders = np.mean([permutation_test(x, [0, 1, 1, 1], [3, -1]) < 0.01 for x in studies])
     signs = np.mean([sign_flip(x @ [3, -1, -1, -1]) < 0.01 for x in studies])
     assert orders < 0.016
     assert signs > 0.018

@@ -8,7 +8,9 @@ from lcprobe.analysis.stats.power import detectable, ends_against_middle, paired
 from lcprobe.errors import ConfigError
 
 
-@pytest.mark.parametrize(("n", "apart", "same", "middle"), [(250, 12.4, 7.9, 10.8), (1000, 6.2, 4.0, 5.4), (2000, 4.4, 2.8, 3.8)])
+@pytest.mark.parametrize(
+    ("n", "apart", "same", "middle"), [(250, 12.4, 7.9, 10.8), (1000, 6.2, 4.0, 5.4), (2000, 4.4, 2.8, 3.8)]
+)
 def test_reference_values_in_points(n, apart, same, middle):
     found = 100 * unpaired(n), 100 * paired(n), 100 * ends_against_middle(n, 1)
     assert found == pytest.approx((apart, same, middle), abs=0.06)
@@ -23,7 +25,10 @@ def test_the_claimed_difference_is_found_in_about_four_of_five_studies():
 
 def test_plain_numbers_for_every_grid():
     assert all(
-        isinstance(v, float) and 0 < v <= 1 for n in (1, 20, 500) for d in (1, 2, 5, 11) for v in detectable(n, d).values()
+        isinstance(v, float) and 0 < v <= 1
+        for n in (1, 20, 500)
+        for d in (1, 2, 5, 11)
+        for v in detectable(n, d).values()
     )
     assert "ends against middle of the context" in detectable(100, 5)
     assert "ends against middle of the context" not in detectable(100, 2)

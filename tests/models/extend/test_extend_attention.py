@@ -8,15 +8,19 @@ from lcprobe.choices import build, choose, target
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
 from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Keys, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 L, N, VOCAB = 16, 41, 32
-METHODS = [name for name in EXTENSIONS if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"]
+METHODS = [
+    name
+    for name in EXTENSIONS
+    if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"
+]
 METHODS += ["longrope, searched", "longrope, given"]
 
 
@@ -50,7 +54,7 @@ def method(name, **settings):
 
 
 def changed(name, factor=4.0, model=None, **settings):
-    return extended(model or model_of(), method(name, **settings), Around(L, factor, text))
+    return extended(model or model_of(), method(name, **settings), ExtensionContext(L, factor, text))
 
 
 def factor_of(name):
@@ -79,7 +83,7 @@ def test_by_default_no_distance_reaches_the_training_length(name, s, length):
     """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
     n = int(s * length)
     model = model_of()
-    extended(model, method(name), Around(length, s))
+    extended(model, method(name), ExtensionContext(length, s))
     encoding = model.blocks[0].mixer.positional
 
     def rotated(x, positions, keys, which):
@@ -87,7 +91,7 @@ def test_by_default_no_distance_reaches_the_training_length(name, s, length):
 
     encoding.rotated = rotated
     x, places, met = torch.zeros(1, n, 1, 1, dtype=torch.float64), torch.arange(n), torch.zeros(n, n)
-    where = Where(places, length=n)
+    where = TokenContext(places, length=n)
     for call in encoding.calls(x, Keys(x, x, places, where)):
         visible = call.mask.visible(places, places)
         distance = (call.q[0, :, 0, 0][:, None] - call.k[0, :, 0, 0])[visible]
@@ -145,7 +149,7 @@ def test_factor_one_is_the_model_as_trained_bit_for_bit(name, dtype):
     if name == "longrope, searched":  # a search has one length and factors above 1
         return
     model = model_of(dtype=dtype)
-    method(name).apply(model, Around(L, 1.0))
+    method(name).apply(model, ExtensionContext(L, 1.0))
     assert torch.equal(logits(model), as_trained)
     assert torch.equal(logits(model, chunks=[35, 6]), logits(plain, chunks=[35, 6]))
     open_ = changed(name, None, model_of(dtype=dtype))
@@ -153,12 +157,15 @@ def test_factor_one_is_the_model_as_trained_bit_for_bit(name, dtype):
     assert not torch.equal(logits(open_), as_trained)
 
 
-@pytest.mark.parametrize("name", ["self_extend", "rerope", "leaky_rerope", "lm_infinite", "streaming", "window", "dca"])
+@pytest.mark.parametrize(
+    "name", ["self_extend", "rerope", "leaky_rerope", "lm_infinite", "streaming", "window", "dca"]
+)
 def test_a_window_that_holds_everything_is_as_trained_bit_for_bit(name):
     settings = {"dca": {"chunk": L - 1}}.get(name, {"window": L})
     ids = IDS[:, : L - 1]
     assert torch.equal(
-        logits(changed(name, model=model_of(dtype=torch.float32), **settings), ids), logits(model_of(dtype=torch.float32), ids)
+        logits(changed(name, model=model_of(dtype=torch.float32), **settings), ids),
+        logits(model_of(dtype=torch.float32), ids),
     )
 
 
@@ -205,7 +212,7 @@ def test_a_layer_with_a_window_inside_the_training_length_stays():
     for name in ("yarn", "self_extend", "streaming"):
         model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(1)
         local, far = (block.mixer.positional for block in model._layers())
-        extended(model, method(name), Around(L, 4.0))
+        extended(model, method(name), ExtensionContext(L, 4.0))
         assert model.blocks[0].mixer.positional is local
         assert getattr(local, "scaling", None) is None
         assert model.blocks[1].mixer.positional is not far or far.scaling is not None
@@ -224,17 +231,20 @@ def test_a_layer_with_a_window_inside_the_training_length_stays():
     ],
 )
 def test_a_method_that_does_not_fit_says_why(name, layout, attention, reason):
-    mixers = {"attention": {"n_heads": 2, "head_dim": 8, **attention}, "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16}}
+    mixers = {
+        "attention": {"n_heads": 2, "head_dim": 8, **attention},
+        "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16},
+    }
     sizes = {"layout": layout, "d_model": 16, "d_ff": 16, "vocab_size": VOCAB, "mixers": mixers}
     model = LanguageModel(build(ModelConfig, sizes, "model"))
-    assert reason in (method(name).unfit(model, Around(L, 4.0)) or "fits")
+    assert reason in (method(name).not_applicable(model, ExtensionContext(L, 4.0)) or "fits")
     with pytest.raises(ConfigError, match=reason):
-        extended(model, method(name), Around(L, 4.0))
+        extended(model, method(name), ExtensionContext(L, 4.0))
 
 
 @pytest.mark.parametrize("name", ["lm_infinite", "streaming"])
 def test_sinks_that_fill_the_training_length_are_refused(name):
-    assert method(name, sinks=L - 1).unfit(model_of(), Around(L, 4.0)) is None
+    assert method(name, sinks=L - 1).not_applicable(model_of(), ExtensionContext(L, 4.0)) is None
     with pytest.raises(ConfigError, match=rf"pe\.extend\.sinks: given {L}; allowed: < {L}"):
         changed(name, sinks=L)
 
@@ -263,5 +273,5 @@ def test_a_search_repeats_and_beats_what_it_starts_from():
     tried = [loss(long=start.tolist(), seed=1)[0] for start in starts(theta, 4.0, L)]
     assert found < min(tried)
     with pytest.raises(ConfigError, match="no training text"):
-        extended(model_of(), method("longrope, searched"), Around(L, 4.0))
+        extended(model_of(), method("longrope, searched"), ExtensionContext(L, 4.0))
     assert LongRoPE.causal is False

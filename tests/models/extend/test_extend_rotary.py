@@ -8,7 +8,7 @@ import torch
 from lcprobe.choices import choose, target
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.rotary import Rescaling, Scaled, rebased
+from lcprobe.models.extend.rotary import RescaledFrequencies, Rescaling, rebased
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
 
@@ -24,7 +24,7 @@ def trained(base=10000.0, dim=D):
 
 def changed(mapping, factor, length=None, base=10000.0, context_length=L):
     choice = choose(EXTENSIONS, mapping, "pe.extend")
-    return Scaled(choice.made_by, choice.config, context_length, factor)(trained(base), length)
+    return RescaledFrequencies(choice.made_by, choice.config, context_length, factor)(trained(base), length)
 
 
 @pytest.mark.parametrize("length", [None, 100, 8 * L])
@@ -59,7 +59,9 @@ def test_yarns_ramps_differ_by_name():
 @pytest.mark.parametrize("inner", [None, "pi", {"type": "yarn", "ramp": "rotations"}])
 def test_resonance_rounds_wavelengths_after_its_method(inner):
     ours, scale = changed({"type": "resonance", "scaling": inner}, 4.0)
-    before, same = (trained(), 1.0) if inner is None else changed({"type": inner} if isinstance(inner, str) else inner, 4.0)
+    before, same = (
+        (trained(), 1.0) if inner is None else changed({"type": inner} if isinstance(inner, str) else inner, 4.0)
+    )
     assert scale == same
     waves = 2 * math.pi / ours
     assert (waves - waves.round()).abs().max() < 1e-9
@@ -97,6 +99,6 @@ def test_pairs_that_do_not_turn_stay_still():
     for method in METHODS:
         mapping = {"type": method} | ({"long": [2.0] * 36} if method == "longrope" else {})
         choice = choose(EXTENSIONS, mapping, "pe.extend")
-        ours, _ = Scaled(choice.made_by, choice.config, L, 4.0)(still, 2 * L)
+        ours, _ = RescaledFrequencies(choice.made_by, choice.config, L, 4.0)(still, 2 * L)
         assert ours.isfinite().all()
         assert not ours[32:].any(), method

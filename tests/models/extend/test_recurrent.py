@@ -7,7 +7,7 @@ from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around
+from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.extend.contract import extended as change
 from lcprobe.models.language_model import LanguageModel
 
@@ -43,7 +43,7 @@ def text(n, length, seed):
 def extended(name, settings, layout="mamba2 x 2", factor=2.0):
     made = model(layout)
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
-    return change(made, choice.made_by(choice.config), Around(16, factor, text))
+    return change(made, choice.made_by(choice.config), ExtensionContext(16, factor, text))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +63,9 @@ def test_chunks_and_decoding_equal_the_whole_and_the_checkpoint_stays(name):
     for key, value in plain.state_dict().items():
         assert torch.equal(value, made.state_dict()[key])
     fork = state.fork(2).rows(torch.tensor([0, 3]))
-    assert (made.hidden(tokens[:, :3], state=fork)[0] - made.hidden(tokens[:, :3], state=state)[0]).abs().max() < 1e-12
+    assert (
+        made.hidden(tokens[:, :3], state=fork)[0] - made.hidden(tokens[:, :3], state=state)[0]
+    ).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -85,7 +87,7 @@ def test_calibration_ends_where_no_single_layer_can_do_better():
         before = float(made.loss(ids, weights)[0])
         values = [0.25, 1.0, 4.0]
         choice = choose(EXTENSIONS, {"type": "a_scale", "search": {"values": values, "rounds": 4}}, "pe.extend")
-        choice.made_by(choice.config).apply(made, Around(16, 2.0, lambda n, length, seed: ids))
+        choice.made_by(choice.config).apply(made, ExtensionContext(16, 2.0, lambda n, length, seed: ids))
         after = float(made.loss(ids, weights)[0])
         assert after < before
         scans = [block.mixer.scan for block in made.blocks]

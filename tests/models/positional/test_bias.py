@@ -9,7 +9,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 from validation.oracles.cases import given
 from validation.oracles.encodings import FORMULAS
 
@@ -44,7 +44,7 @@ def qkv(seqlen, n_heads=4, dtype=torch.float64, seed=0):
 
 def run(encoding, q, k, v, **where):
     positions = where.pop("positions", torch.arange(q.shape[1]))
-    at = Where(positions, **where)
+    at = TokenContext(positions, **where)
     return encoding.attend(q, Keys(k, v, positions, at, consecutive=at.consecutive), return_lse=True)
 
 
@@ -55,7 +55,9 @@ def at_drawn_positions(kind, e, q, k, v):
     return got, FORMULAS[kind["type"]](given(e, [q, k, v, q.flatten(2)], at))
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if encoding_of(k).no_decay], ids=lambda k: " ".join(map(str, k.values())))
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if encoding_of(k).no_decay], ids=lambda k: " ".join(map(str, k.values()))
+)
 def test_gradients_of_learned_terms(kind):
     e = encoding_of(kind, n_heads=2)
     names = e.no_decay
@@ -100,7 +102,7 @@ def test_fire_counts_from_the_beginning_of_a_document_and_by_drawn_positions():
     e, (q, k, v) = encoding_of({"type": "fire", "initial_threshold": 3.5, "width": 3}), qkv(12)
     starts = torch.zeros(2, 12, dtype=torch.bool)
     starts[0, 5] = True
-    at = Where(torch.arange(12), starts)
+    at = TokenContext(torch.arange(12), starts)
     numbers = starts.cumsum(1)
     packed = e.attend(q, Keys(k, v, at.positions, at, documents=(numbers, numbers)))[0]
     alone = run(e, q[:, 5:], k[:, 5:], v[:, 5:])[0]

@@ -15,8 +15,19 @@ BEGINS = [[17], [9, 28]]
 
 def model(name, **settings):
     mixers = {"attention": {"head_dim": 16, "n_kv_heads": 1}}
-    sizes = {"layout": "attention+mlp x 2", "d_model": 32, "d_ff": 16, "vocab_size": 40, "context_length": N, "mixers": mixers}
-    made = LanguageModel(build(ModelConfig, {**sizes, "positional": {"type": name}, **settings}, "model")).initialise(2).double()
+    sizes = {
+        "layout": "attention+mlp x 2",
+        "d_model": 32,
+        "d_ff": 16,
+        "vocab_size": 40,
+        "context_length": N,
+        "mixers": mixers,
+    }
+    made = (
+        LanguageModel(build(ModelConfig, {**sizes, "positional": {"type": name}, **settings}, "model"))
+        .initialise(2)
+        .double()
+    )
     with torch.no_grad():
         for own, p in made.named_parameters():
             if "positional" in own:

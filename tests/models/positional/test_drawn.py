@@ -10,12 +10,12 @@ from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.positions import POSITIONS
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.plain_text import Points, Window, measure
+from lcprobe.probing.plain_text import Points, TextWindow, measure
 
 L, MAX, N = 16, 200, 41
 IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,14 @@ IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))
 
 def model(positional="rope", **attention):
     mixers = {"attention": {"head_dim": 8, "n_kv_heads": 1, **attention}, "mamba2": {"head_dim": 8, "d_state": 4}}
-    sizes = {"layout": "attention+mlp x 2", "d_model": 16, "d_ff": 16, "vocab_size": 40, "context_length": L, "mixers": mixers}
+    sizes = {
+        "layout": "attention+mlp x 2",
+        "d_model": 16,
+        "d_ff": 16,
+        "vocab_size": 40,
+        "context_length": L,
+        "mixers": mixers,
+    }
     config = {**sizes, "positional": positional, "positions": {"type": "randomized", "max_length": MAX}}
     made = LanguageModel(build(ModelConfig, config, "model")).initialise(2).double().eval()
     with torch.no_grad():
@@ -93,7 +100,9 @@ def test_any_chunks_decoding_and_shared_beginnings_read_the_same(name, window):
         assert ((plain.hidden(IDS)[0] - whole).abs().max() > 1e-3) == moves
     for chunks in ([19, *[1] * 22], [7, 1, 20, 13]):
         assert (read(made, IDS, N, chunks) - whole).abs().max() < 1e-11
-    assert (read(made, IDS[:, :30], N, [12, 18]) - whole[:, :30]).abs().max() < 1e-11, "a beginning of a longer sequence"
+    assert (read(made, IDS[:, :30], N, [12, 18]) - whole[:, :30]).abs().max() < 1e-11, (
+        "a beginning of a longer sequence"
+    )
     state = made.new_state(2, N)
     with torch.no_grad():
         _, state = made.hidden(IDS[:, :25], state=state)
@@ -151,7 +160,7 @@ def test_continuations_are_scored_at_the_positions_of_prompt_and_continuation():
 @torch.no_grad()
 def test_plain_text_is_measured_at_the_positions_of_the_longest_window():
     made = model()
-    rows = measure(made, [Window(0, 0, IDS[0].numpy(), 0)], Points((8, L, N), (N,), (8,)), 7, "cpu")[0]
+    rows = measure(made, [TextWindow(0, 0, IDS[0].numpy(), 0)], Points((8, L, N), (N,), (8,)), 7, "cpu")[0]
     logits = made.logits(made.hidden(IDS[:1])[0])
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], IDS[0, 1:], reduction="none")
     for low, high in ((1, 7), (8, L - 1), (L, N - 1)):
@@ -163,8 +172,8 @@ def test_plain_text_is_measured_at_the_positions_of_the_longest_window():
 def test_methods_that_count_tokens_as_positions_say_so():
     for name, fits in (("self_extend", False), ("streaming", False), ("yarn", True), ("window", True)):
         choice = choose(EXTENSIONS, {"type": name}, "pe.extend")
-        reason = choice.made_by(choice.config).unfit(model(), Around(L, 4.0))
+        reason = choice.made_by(choice.config).not_applicable(model(), ExtensionContext(L, 4.0))
         assert (reason is None) == fits
     with pytest.raises(ConfigError, match="its positions are drawn"):
         choice = choose(EXTENSIONS, {"type": "dca"}, "pe.extend")
-        extended(model(), choice.made_by(choice.config), Around(L, 4.0))
+        extended(model(), choice.made_by(choice.config), ExtensionContext(L, 4.0))

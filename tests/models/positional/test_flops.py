@@ -11,7 +11,7 @@ from lcprobe.models.parts import model_cost
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.positional.path import CHUNK
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * CHUNK
 BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}
@@ -28,9 +28,9 @@ def counted(name, **settings):
         for p in made.parameters():
             p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.1)
         q, k, v = (torch.randn(1, N, heads, 16, generator=g, dtype=torch.float64) for heads in (4, 2, 2))
-        x, where = torch.randn(1, N, 64, generator=g, dtype=torch.float64), Where(torch.arange(N))
+        x, where = torch.randn(1, N, 64, generator=g, dtype=torch.float64), TokenContext(torch.arange(N))
         with FlopCounterMode(display=False) as counter:
-            terms = made.token_terms(x, where, None) if made.stream is None else made.read(x, where, None)
+            terms = made.token_terms(x, where, None) if made.carry_name is None else made.read_carry(x, where, None)
             if not made.caches_raw_keys:
                 q, k = made.on_qk(q, k, where, terms)
             made.attend(q, Keys(k, v, where.positions, where, terms), op=reference)

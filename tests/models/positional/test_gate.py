@@ -11,7 +11,7 @@ from lcprobe.choices import choose
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 D_MODEL, SEQLEN = 6, 17
 
@@ -32,7 +32,7 @@ def drawn(n_heads=4, seqlen=SEQLEN):
 
 
 def run(encoding, q, k, v, x, at=None, window=None):
-    at = Where(torch.arange(q.shape[1])) if at is None else at
+    at = TokenContext(torch.arange(q.shape[1])) if at is None else at
     terms = encoding.token_terms(x, at, None)
     return encoding.attend(q, Keys(k, v, at.positions, at, terms, window=window), return_lse=True)[0]
 
@@ -70,8 +70,8 @@ def test_a_document_shift_or_drawn_positions_change_nothing(name):
     e, inputs = encoding_of(name), drawn()
     plain = run(e, *inputs)
     assert e.relative
-    assert torch.equal(plain, run(e, *inputs, at=Where(torch.arange(SEQLEN) + 10**6)))
-    assert torch.equal(plain, run(e, *inputs, at=Where(torch.arange(SEQLEN) ** 2, consecutive=False)))
+    assert torch.equal(plain, run(e, *inputs, at=TokenContext(torch.arange(SEQLEN) + 10**6)))
+    assert torch.equal(plain, run(e, *inputs, at=TokenContext(torch.arange(SEQLEN) ** 2, consecutive=False)))
 
 
 def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tokens():
@@ -79,7 +79,7 @@ def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tok
     e = encoding_of("fox", dtype=torch.bfloat16)
     x = torch.randn(1, 131_072, D_MODEL, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        terms = e.token_terms(x, Where(torch.arange(x.shape[1])), None)
+        terms = e.token_terms(x, TokenContext(torch.arange(x.shape[1])), None)
     z = x[:, -5:].double() @ e.gate_weight.double().T + e.gate_bias.double()
     steps = torch.diff(terms[:, -6:], dim=1)
     assert terms.abs().max() > 5e4

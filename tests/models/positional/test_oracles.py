@@ -47,7 +47,9 @@ def test_equations_tell_encodings_and_methods_apart():
     found = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
     for kind in METHODS:
         layer, config = under(kind, "attention+mlp", torch.float64)
-        found[label(kind)] = attention(kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR)
+        found[label(kind)] = attention(
+            kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR
+        )
     found.pop("drop")  # is none
     for (a, x), (b, y) in itertools.combinations(found.items(), 2):
         assert x.shape != y.shape or (x - y).abs().max() > 1e-3, f"{a}, {b}"

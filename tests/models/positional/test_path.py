@@ -11,7 +11,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 from validation.oracles.cases import given
 from validation.oracles.encodings import FORMULAS
 
@@ -43,7 +43,7 @@ def drawn(seqlen, n_heads=4, batch=2):
 
 
 def run(encoding, q, k, v, x, at=None, window=None):
-    at = Where(torch.arange(q.shape[1])) if at is None else at
+    at = TokenContext(torch.arange(q.shape[1])) if at is None else at
     terms = encoding.token_terms(x, at, None)
     return encoding.attend(q, Keys(k, v, at.positions, at, terms, window=window, consecutive=at.consecutive))[0]
 
@@ -55,7 +55,7 @@ def test_path_over_chunks_equals_its_definition(monkeypatch):
         whole = FORMULAS["path"](given(e, inputs))
         assert (run(e, *inputs) - whole).abs().max() < 1e-13
         q, k, v, x = inputs
-        at = Where(torch.arange(45))
+        at = TokenContext(torch.arange(45))
         terms = e.token_terms(x, at, None)
         for seqlen in (1, 7, 8, 30):
             late, _ = e.attend(q[:, -seqlen:], Keys(k, v, at.positions, at, terms))
@@ -95,7 +95,7 @@ def test_gradients(kind, monkeypatch):
 def test_shifted_positions_change_nothing(kind):
     e, inputs = encoding_of(kind), drawn(14)
     assert e.relative
-    assert torch.equal(run(e, *inputs), run(e, *inputs, at=Where(torch.arange(14) + 10**6)))
+    assert torch.equal(run(e, *inputs), run(e, *inputs, at=TokenContext(torch.arange(14) + 10**6)))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)

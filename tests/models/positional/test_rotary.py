@@ -9,7 +9,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 D, KV, GROUP = 16, 2, 2
 SHAPE = HeadShape(KV * GROUP, KV, D, 12, context_length=64)
@@ -26,7 +26,7 @@ def made(name, **settings):
 
 def scores(encoding, q, k, positions):
     """(batch, n_heads, n, n) scores before the softmax, scale included, every key visible to every query."""
-    where = Where(positions)
+    where = TokenContext(positions)
     x = torch.zeros(q.shape[0], q.shape[1], SHAPE.d_model, dtype=q.dtype)
     terms = encoding.token_terms(x, where, None)
     if not encoding.caches_raw_keys:
@@ -94,11 +94,13 @@ def test_xpos_stays_finite_and_right_over_chunks_whose_factors_no_dtype_holds(dt
         encoding = made("xpos", **settings).to(kind)
         if one_block:
             encoding._reach = lambda dtype: 10**9
-        where = Where(at, consecutive=not drawn_positions)
+        where = TokenContext(at, consecutive=not drawn_positions)
         a, b = (t.to(dtype).to(kind) for t in x)
         keys = Keys(b, b, at, where, documents=(documents, documents), consecutive=where.consecutive, factor=factor)
         y, lse = encoding.attend(a, keys, return_lse=True)
-        late = Keys(b, b, at, Where(at[-60:], consecutive=not drawn_positions), consecutive=not drawn_positions)
+        late = Keys(
+            b, b, at, TokenContext(at[-60:], consecutive=not drawn_positions), consecutive=not drawn_positions
+        )
         return y.double(), lse.double(), encoding.attend(a[:, -60:], late)[0].double()
 
     got, exact = run((q, k), dtype, False), run((q, k), torch.float64, settings["scale"] > 2)
@@ -134,7 +136,7 @@ def test_gradients_of_learned_terms(name):
         for own, value in zip(names, values, strict=True):
             delattr(ours, own) if own in dict(ours.named_parameters()) else None
             setattr(ours, own, value)
-        where = Where(torch.arange(5))
+        where = TokenContext(torch.arange(5))
         qq, kk = q, k
         if not ours.caches_raw_keys:
             qq, kk = ours.on_qk(q, k, where, ours.token_terms(x, where, None))
@@ -146,7 +148,7 @@ def test_gradients_of_learned_terms(name):
 
 def test_learned_positions_are_rows_and_sinusoidal_ones_waves():
     x = torch.zeros(1, 4, SHAPE.d_model, dtype=torch.float64)
-    where = Where(torch.tensor([3, 4, 5, 6]))
+    where = TokenContext(torch.tensor([3, 4, 5, 6]))
     learned = made("learned", max_length=7)
     torch.testing.assert_close(learned.on_embedding(x, where)[0], learned.rows[3:7].detach())
     waves = made("sinusoidal")

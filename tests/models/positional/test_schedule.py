@@ -16,12 +16,17 @@ from lcprobe.models.positional.positions import POSITIONS
 def model(positional, layout="attention+mlp x 4", **settings):
     config = {"layout": layout, "d_model": 16, "d_ff": 24, "vocab_size": 40, "context_length": 32, **settings}
     config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
-    return LanguageModel(build(ModelConfig, {**config, "positional": positional}, "model")).initialise(1).double().eval()
+    return (
+        LanguageModel(build(ModelConfig, {**config, "positional": positional}, "model")).initialise(1).double().eval()
+    )
 
 
 def carried_by(made):
     mixers = [block.mixer for block in made.blocks if hasattr(block.mixer, "positional")]
-    return [(type(m.positional).__name__, m.window, m.sinks, type(m.temperature).__name__, m.has_sink_logit) for m in mixers]
+    return [
+        (type(m.positional).__name__, m.window, m.sinks, type(m.temperature).__name__, m.has_sink_logit)
+        for m in mixers
+    ]
 
 
 def test_a_pattern_goes_over_the_attention_layers_and_repeats():
@@ -108,9 +113,19 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
     ("positional", "positions", "key", "said"),
     [
         ({"type": "learned", "max_length": 31}, None, "positional", "given 31; allowed: >= the training length 32"),
-        ("rope", {"type": "randomized", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
+        (
+            "rope",
+            {"type": "randomized", "max_length": 31},
+            "positions",
+            "given 31; allowed: >= the training length 32",
+        ),
         ("rope", {"type": "pose", "max_length": 31}, "positions", "given 31; allowed: >= the training length 32"),
-        ("learned", {"type": "randomized", "max_length": 33}, "positions", "given 33; allowed: <= 32, where the table"),
+        (
+            "learned",
+            {"type": "randomized", "max_length": 33},
+            "positions",
+            "given 33; allowed: <= 32, where the table",
+        ),
         ({"type": "learned", "max_length": 128}, {"type": "pose", "max_length": 129}, "positions", "allowed: <= 128"),
     ],
 )
@@ -136,7 +151,9 @@ def test_skips_of_pose_are_each_uniform_from_the_one_before():
     choice = choose(POSITIONS, {"type": "pose", "max_length": 1064, "chunks": 4}, "positions")
     torch.manual_seed(0)
     drawn = torch.stack([choice.made_by(choice.config).draw(64) for _ in range(2000)]) - torch.arange(64)
-    skips = torch.stack([row.unique_consecutive()[[1, 2, 3]] for row in drawn if len(row.unique_consecutive()) == 4]).double()
+    skips = torch.stack(
+        [row.unique_consecutive()[[1, 2, 3]] for row in drawn if len(row.unique_consecutive()) == 4]
+    ).double()
     assert (drawn[:, 0] == 0).all()
     for i, mean in enumerate((500, 750, 875)):
         assert abs(float(skips[:, i].mean()) - mean) < 30
@@ -167,11 +184,16 @@ def test_other_encodings_in_place():
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert not torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
-        made.recode("none")
+        made.set_positional("none")
         assert torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
-    for before, after in (("rope", "pope"), ("selective_rope", "none"), ("rope", "none+ssmax"), ("rope", "none+sink")):
+    for before, after in (
+        ("rope", "pope"),
+        ("selective_rope", "none"),
+        ("rope", "none+ssmax"),
+        ("rope", "none+sink"),
+    ):
         with pytest.raises(ConfigError, match="without learned parameters"):
-            model(before).recode(after)
+            model(before).set_positional(after)
     for before, after in (("learned", "none"), ("rope", "sinusoidal")):
         with pytest.raises(ConfigError, match="before and after"):
-            model(before).recode(after)
+            model(before).set_positional(after)

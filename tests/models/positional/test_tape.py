@@ -13,11 +13,11 @@ from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 D_MODEL, VOCAB, SEQLEN = 16, 40, 13
 ENCODINGS = {
@@ -38,7 +38,14 @@ CASES = [
 
 def model_of(layout="attention x 3", positional="small", drawn=True, dtype=torch.float64, **attention):
     mixers = {"attention": {"head_dim": 8, **attention}, "mamba2": {"head_dim": 8, "d_state": 4}}
-    sizes = {"layout": layout, "d_model": D_MODEL, "d_ff": 24, "vocab_size": VOCAB, "initializer_range": 1.0, "mixers": mixers}
+    sizes = {
+        "layout": layout,
+        "d_model": D_MODEL,
+        "d_ff": 24,
+        "vocab_size": VOCAB,
+        "initializer_range": 1.0,
+        "mixers": mixers,
+    }
     config = {**sizes, "positional": positional, "encodings": ENCODINGS}
     model = LanguageModel(build(ModelConfig, config, "model")).initialise(2)
     with torch.no_grad():
@@ -105,12 +112,14 @@ def dense(model, tokens):
             rotary, base = int(8 * own.config.fraction), own.config.base
             theta = base ** (-torch.arange(0, rotary, 2, dtype=torch.float64) / rotary)
             turns = torch.arange(tokens.shape[1], dtype=torch.float64)[:, None] * theta
-            rope = torch.polar(torch.ones_like(turns), turns)[None, :, None].expand(len(tokens), -1, block.mixer.n_heads, -1)
+            rope = torch.polar(torch.ones_like(turns), turns)[None, :, None].expand(
+                len(tokens), -1, block.mixer.n_heads, -1
+            )
             tape = hasattr(own, "mix")
             made, e, a = attended(block.mixer, y, *(passed.get(base, (rope, rope)) if tape else (rope, rope)))
             passed |= {base: (e, a)} if tape else {}
         else:
-            made = block.mixer(y, Where(torch.arange(tokens.shape[1])))[0]
+            made = block.mixer(y, TokenContext(torch.arange(tokens.shape[1])))[0]
         x = x + made
         if block.mlp is not None:
             x = x + block.mlp(normed(x, block.norm2.weight, eps))
@@ -165,17 +174,20 @@ def test_shifted_positions_change_nothing(positional):
 
 def test_turned_tensors_change_nothing_but_are_handed_on_turned():
     """The group acts on the two numbers of a pair: one angle a pair, the same for all tokens and heads, and reflections."""
-    encoding, x = encoding_of(), torch.randn(2, SEQLEN, D_MODEL, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    q, k, v, stream = drawn(3)
+    encoding, x = (
+        encoding_of(),
+        torch.randn(2, SEQLEN, D_MODEL, generator=torch.Generator().manual_seed(3), dtype=torch.float64),
+    )
+    q, k, v, carry = drawn(3)
     turn = torch.polar(torch.ones(4, dtype=torch.float64), torch.tensor([0.3, 2.0, -1.1, 5.0], dtype=torch.float64))
     for act in (lambda z: z * turn, torch.conj):
-        o, handed = layer_of(encoding, q, k, v, x, stream)
-        o_turned, handed_turned = layer_of(encoding, q, k, v, x, changed(stream, act))
+        o, new_carry = layer_of(encoding, q, k, v, x, carry)
+        o_turned, handed_turned = layer_of(encoding, q, k, v, x, changed(carry, act))
         if act is torch.conj:  # a reflection of e is undone by one of queries and keys: pairs are complex numbers too
             reflect = torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=torch.float64)
-            o_turned, handed_turned = layer_of(encoding, q * reflect, k * reflect, v, x, changed(stream, act))
+            o_turned, handed_turned = layer_of(encoding, q * reflect, k * reflect, v, x, changed(carry, act))
         assert (o_turned - o).abs().max() < 1e-13
-        assert (handed_turned - changed(handed, act)).abs().max() < 1e-13
+        assert (handed_turned - changed(new_carry, act)).abs().max() < 1e-13
 
 
 def encoding_of(dtype=torch.float64):
@@ -188,40 +200,40 @@ def encoding_of(dtype=torch.float64):
 
 
 def drawn(seed, seqlen=SEQLEN):
-    """q, k, v of two heads that share one key head, and a stream."""
+    """q, k, v of two heads that share one key head, and a carry."""
     g = torch.Generator().manual_seed(seed)
     shapes = [(2, 8), (1, 8), (1, 8), (2 * 2 * 8,)]
     return [torch.randn(2, seqlen, *shape, generator=g, dtype=torch.float64) for shape in shapes]
 
 
-def changed(stream, act):
+def changed(carry, act):
     """e and a of every head as complex numbers -> act of them."""
-    c, s = stream.unflatten(-1, (4, 2, 4)).unbind(-2)
+    c, s = carry.unflatten(-1, (4, 2, 4)).unbind(-2)
     z = act(torch.complex(c, s))
     return torch.stack([z.real, z.imag], dim=-2).flatten(2)
 
 
-def layer_of(encoding, q, k, v, x, stream):
-    at = Where(torch.arange(q.shape[1]))
-    keys = Keys(k, v, at.positions, at, encoding.read(x, at, stream))
-    return encoding.handed(encoding.attend(q, keys)[0], keys)
+def layer_of(encoding, q, k, v, x, carry):
+    at = TokenContext(torch.arange(q.shape[1]))
+    keys = Keys(k, v, at.positions, at, encoding.read_carry(x, at, carry))
+    return encoding.write_carry(encoding.attend(q, keys)[0], keys)
 
 
 def test_gradients():
     encoding = encoding_of()
-    q, k, v, stream = drawn(4, seqlen=4)
+    q, k, v, carry = drawn(4, seqlen=4)
     x = torch.randn(2, 4, D_MODEL, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     names = [n for n, _ in encoding.named_parameters()]
 
-    def twice(q, k, v, x, stream, *values):
+    def twice(q, k, v, x, carry, *values):
         def layer(*given):
             return torch.func.functional_call(encoding, dict(zip(names, values, strict=True)), given)
 
-        o, handed = layer(q, k, v, x, stream)
-        return o, *layer(o, k, v, x, handed)
+        o, new_carry = layer(q, k, v, x, carry)
+        return o, *layer(o, k, v, x, new_carry)
 
     encoding.forward = lambda *given: layer_of(encoding, *given)
-    leaves = [q[:1], k[:1], v[:1], x[:1], stream[:1], *encoding.parameters()]
+    leaves = [q[:1], k[:1], v[:1], x[:1], carry[:1], *encoding.parameters()]
     assert gradcheck(twice, [t.detach().clone().requires_grad_() for t in leaves])
 
 
@@ -235,7 +247,9 @@ def test_chunks_and_documents_in_models_that_hand_tensors_over_other_layers(layo
             whole, _ = model.hidden(tokens, starts=given)
             state, parts = model.new_state(1), []
             for lo, hi in ((0, 7), (7, 8), (8, 9), (9, 20), (20, 24)):
-                part, state = model.hidden(tokens[:, lo:hi], starts=None if given is None else given[:, lo:hi], state=state)
+                part, state = model.hidden(
+                    tokens[:, lo:hi], starts=None if given is None else given[:, lo:hi], state=state
+                )
                 parts.append(part)
             assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-11
         alone = [model.hidden(tokens[:, lo:hi])[0] for lo, hi in ((0, 5), (5, 17), (17, 24))]
@@ -249,14 +263,14 @@ def test_bfloat16_models_keep_float32_tensors():
         for a, b in zip(exact.parameters(), low.parameters(), strict=True):
             a.copy_(b)
     x = torch.randn(2, 100, D_MODEL, generator=torch.Generator().manual_seed(5)).bfloat16()
-    q, k, v, stream = (t.bfloat16() for t in drawn(7, seqlen=100))
+    q, k, v, carry = (t.bfloat16() for t in drawn(7, seqlen=100))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        o, handed = layer_of(low, q, k, v, x, stream.float())
-    want_o, want = layer_of(exact, q.double(), k.double(), v.double(), x.double(), stream.double())
+        o, new_carry = layer_of(low, q, k, v, x, carry.float())
+    want_o, want = layer_of(exact, q.double(), k.double(), v.double(), x.double(), carry.double())
     assert o.dtype == torch.bfloat16
-    assert handed.dtype == torch.float32
+    assert new_carry.dtype == torch.float32
     assert (o - want_o).abs().max() < 2**-8 * want_o.abs().max()
-    assert (handed - want).abs().max() < 2**-13 * want.abs().max()
+    assert (new_carry - want).abs().max() < 2**-13 * want.abs().max()
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch):
@@ -281,7 +295,7 @@ def test_a_window_at_evaluation_is_the_window_of_a_layer():
     local.load_state_dict(model.state_dict())
     with torch.no_grad():
         want, _ = local.hidden(tokens)
-        got, _ = extended(model, choice.made_by(choice.config), Around(4, 4.0)).hidden(tokens)
+        got, _ = extended(model, choice.made_by(choice.config), ExtensionContext(4, 4.0)).hidden(tokens)
     assert (got - want).abs().max() < 1e-13
 
 
@@ -304,5 +318,5 @@ def test_post_hoc_rotations_are_refused_with_one_line():
     for name in ("yarn", "self_extend"):
         choice = choose(EXTENSIONS, {"type": name}, "pe.extend")
         with pytest.raises(ConfigError) as caught:
-            extended(model_of(), choice.made_by(choice.config), Around(16, 4.0))
+            extended(model_of(), choice.made_by(choice.config), ExtensionContext(16, 4.0))
         assert "\n" not in str(caught.value)

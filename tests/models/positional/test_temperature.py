@@ -9,12 +9,12 @@ from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
-from lcprobe.models.token_context import Where
+from lcprobe.models.token_context import TokenContext
 
 H, KV, D, D_MODEL, L, N = 4, 2, 8, 12, 8, 23
 LINEAR = ["none", "rope", "prope", "hope", "xpos", "fope", "pope", "selective_rope", "alibi", "t5", "kerple", "sandwich", "fire",
@@ -43,7 +43,7 @@ def drawn(n=N):
 
 
 def keys_of(encoding, q, k, v, x, positions=None):
-    where = Where(torch.arange(q.shape[1]) if positions is None else positions, consecutive=positions is None)
+    where = TokenContext(torch.arange(q.shape[1]) if positions is None else positions, consecutive=positions is None)
     terms = encoding.token_terms(x, where, None)
     if not encoding.caches_raw_keys:
         q, k = encoding.on_qk(q, k, where, terms)
@@ -87,7 +87,13 @@ def test_a_factor_is_on_content_scores_alone(name, positions):
 @pytest.mark.parametrize("temperature", FACTORS)
 @pytest.mark.parametrize("name", ["none", "rope", "pope"])
 def test_a_layer_takes_the_softmax_of_factor_times_scores(name, temperature):
-    config = {"positional": {"type": name}, "temperature": {"type": temperature}, "n_heads": H, "n_kv_heads": KV, "head_dim": D}
+    config = {
+        "positional": {"type": name},
+        "temperature": {"type": temperature},
+        "n_heads": H,
+        "n_kv_heads": KV,
+        "head_dim": D,
+    }
     layer = Attention(build(AttentionConfig, {**config, "context_length": L}, "a"), D_MODEL).double()
     for i, (own, p) in enumerate(layer.named_parameters()):
         if not layer.init_parameter(own, p.data, torch.Generator().manual_seed(i)):
@@ -107,12 +113,18 @@ def test_a_layer_takes_the_softmax_of_factor_times_scores(name, temperature):
         s = torch.einsum("bihm,bjhm,ijm->bhij", a, b.conj(), turns).real * D**-0.5
     factor = FACTORS[temperature](torch.arange(1, N + 1).double())[:, None]
     want = layer.out_proj(softmaxed(s * factor, v).flatten(2))
-    assert (layer(x, Where(torch.arange(N)))[0] - want).abs().max() < 1e-12
+    assert (layer(x, TokenContext(torch.arange(N)))[0] - want).abs().max() < 1e-12
 
 
 def model_of(name, temperature=None):
     attention = {"n_heads": 2, "head_dim": D, "positional": {"type": name}, "temperature": temperature}
-    sizes = {"layout": "attention x 2", "d_model": 16, "vocab_size": 32, "context_length": L, "mixers": {"attention": attention}}
+    sizes = {
+        "layout": "attention x 2",
+        "d_model": 16,
+        "vocab_size": 32,
+        "context_length": L,
+        "mixers": {"attention": attention},
+    }
     return LanguageModel(build(ModelConfig, sizes, "model")).initialise(3).double().eval()
 
 
@@ -121,20 +133,22 @@ def model_of(name, temperature=None):
 def test_the_same_factor_afterwards_is_the_one_that_is_trained(name):
     ids = torch.randint(0, 32, (2, N), generator=torch.Generator().manual_seed(0))
     choice = choose(EXTENSIONS, {"type": "logn"}, "pe.extend")
-    afterwards = extended(model_of(name), choice.made_by(choice.config), Around(L, 4.0))
+    afterwards = extended(model_of(name), choice.made_by(choice.config), ExtensionContext(L, 4.0))
     assert torch.equal(afterwards.hidden(ids)[0], model_of(name, {"type": "logn"}).hidden(ids)[0])
 
 
 @pytest.mark.parametrize("name", MORE)
 def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
     for temperature in FACTORS:
-        with pytest.raises(ConfigError, match=rf"a\.temperature: given '{temperature}'; allowed: null with {name}") as caught:
+        with pytest.raises(
+            ConfigError, match=rf"a\.temperature: given '{temperature}'; allowed: null with {name}"
+        ) as caught:
             build(AttentionConfig, {"temperature": {"type": temperature}, "positional": {"type": name}}, "a")
         assert "\n" not in str(caught.value)
     for method in ("temperature", "logn"):
         choice = choose(EXTENSIONS, {"type": method}, "pe.extend")
         with pytest.raises(ConfigError, match="no softmax of q . k and a bias"):
-            extended(model_of(name), choice.made_by(choice.config), Around(L, 4.0))
+            extended(model_of(name), choice.made_by(choice.config), ExtensionContext(L, 4.0))
 
 
 def test_every_encoding_says_which_it_is():

@@ -69,7 +69,9 @@ def test_generation_stops_where_it_should(lm, untrained, tokenizer):
     cut = lm.generate_until(requests(*((p, {"until": [stop], "max_gen_toks": 12}) for p in prompts)))
     assert cut == [text.split(stop)[0] for text in plain]
     assert cut[0] != plain[0]
-    assert lm.generate_until(requests((prompts[0], {"until": stop, "max_gen_toks": 12}))) == cut[:1], "until may be one text"
+    assert lm.generate_until(requests((prompts[0], {"until": stop, "max_gen_toks": 12}))) == cut[:1], (
+        "until may be one text"
+    )
 
 
 def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
@@ -84,7 +86,9 @@ def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
             return torch.nn.functional.one_hot(tokens, tokenizer.vocab_size).float(), state
 
         def logits(self, hidden):
-            return torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], tokenizer.bos_id), tokenizer.vocab_size).float()
+            return torch.nn.functional.one_hot(
+                torch.full(hidden.shape[:-1], tokenizer.bos_id), tokenizer.vocab_size
+            ).float()
 
     class State:
         def __init__(self, tensor):
@@ -94,7 +98,9 @@ def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
             return State(self.tensor[at])
 
     model = Ends()
-    made = harness_model(Continuer(model, "cpu", 64, 400), tokenizer).generate_until(requests(("a", {"max_gen_toks": 50})))
+    made = harness_model(Continuer(model, "cpu", 64, 400), tokenizer).generate_until(
+        requests(("a", {"max_gen_toks": 50}))
+    )
     assert made == [""]
     assert model.calls == 1
 
@@ -112,8 +118,16 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
     words = ["war", "law", "a nation", "peace", "the people", "states"]
     rows = [{"q": f"This is about {words[i]} and", "choices": words, "gold": (i * 5 + 1) % 6} for i in range(6)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    sources = {"dataset_path": "json", "dataset_kwargs": {"data_files": str(tmp_path / "rows.json"), "cache_dir": str(tmp_path)}}
-    asked = {"doc_to_text": "{{q}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}", "test_split": "train"}
+    sources = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": str(tmp_path / "rows.json"), "cache_dir": str(tmp_path)},
+    }
+    asked = {
+        "doc_to_text": "{{q}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{gold}}",
+        "test_split": "train",
+    }
     metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
     manager = TaskManager(include_defaults=False)
     loaded = manager.load([{"task": "ours", "output_type": "multiple_choice", **sources, **asked, **metric}])
@@ -150,7 +164,9 @@ def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why
 
 
 def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(bridge, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name))
+    monkeypatch.setattr(
+        bridge, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name)
+    )
     with pytest.raises(ConfigError, match=r"pip install 'lcprobe\[lmeval\]'"):
         require_harness()
 

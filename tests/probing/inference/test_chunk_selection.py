@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lcprobe.choices import build, choose
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
-from lcprobe.models.extend.select import Chunks, ChunkSelectConfig
+from lcprobe.models.extend.contract import ExtensionContext, extended
+from lcprobe.models.extend.select import ChunkSelectConfig, PromptChunks
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.chunk_selection import selected
@@ -26,7 +26,7 @@ CONTEXT = 96
 
 def in_pieces(model, **settings):
     choice = choose(EXTENSIONS, {"type": "chunk_select", **settings}, "pe.extend")
-    return extended(copy.deepcopy(model), choice.made_by(choice.config), Around(CONTEXT))
+    return extended(copy.deepcopy(model), choice.made_by(choice.config), ExtensionContext(CONTEXT))
 
 
 @given(
@@ -39,7 +39,7 @@ def in_pieces(model, **settings):
 )
 def test_every_token_is_in_a_piece_and_pieces_fit(n, room, context, head, tail, overlap):
     prompt = np.arange(n)
-    pieces = Chunks(context, ChunkSelectConfig(tail, head, overlap)).pieces(prompt, room)
+    pieces = PromptChunks(context, ChunkSelectConfig(tail, head, overlap)).pieces(prompt, room)
     if n + room <= context:
         assert len(pieces) == 1
         assert pieces[0] is prompt
@@ -58,11 +58,14 @@ def test_every_token_is_in_a_piece_and_pieces_fit(n, room, context, head, tail, 
 @pytest.fixture(scope="module")
 def items(materials):
     tasks = TaskSet(
-        build(ProbeConfig, {"tasks": {"multi": {"type": "niah", "template": "line", "digits": 2}}}, "probe"), materials
+        build(ProbeConfig, {"tasks": {"multi": {"type": "niah", "template": "line", "digits": 2}}}, "probe"),
+        materials,
     )
     made = []
     for length in (64, 96, 300):
-        factors = [Factors(Formats("corpus", "words", "numbers"), length, d, i) for i in range(3) for d in (0.0, 0.5, 1.0)]
+        factors = [
+            Factors(Formats("corpus", "words", "numbers"), length, d, i) for i in range(3) for d in (0.0, 0.5, 1.0)
+        ]
         made += [Item(episode, episode.queries[0]) for episode in map(tasks.made["multi"].episode, factors)]
     return made
 

@@ -9,7 +9,7 @@ import torch
 from lcprobe.choices import choose
 from lcprobe.errors import EpisodeError
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Around, extended
+from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.probing.inference.continuation import Continuer
 
 LENGTHS = [1, 17, 17, 40, 64, 65]
@@ -59,9 +59,12 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
     """yarn with an open factor: prompt and longest continuation are declared, whatever else is in the batch."""
     model = copy.deepcopy(untrained)
     choice = choose(EXTENSIONS, {"type": "yarn"}, "pe.extend")
-    extended(model, choice.made_by(choice.config), Around(8))
+    extended(model, choice.made_by(choice.config), ExtensionContext(8))
     pairs = [(draw(n, i), draw(1 + i % 5, 100 + i)) for i, n in enumerate(LENGTHS)]
-    pairs += [(pairs[3][0], draw(6, 7)), (pairs[3][0], draw(1, 8))]  # a shared context: one length for all that follows it
+    pairs += [
+        (pairs[3][0], draw(6, 7)),
+        (pairs[3][0], draw(1, 8)),
+    ]  # a shared context: one length for all that follows it
     longest = [max(len(c) for same, c in pairs if same == context) for context, _ in pairs]
     made = Continuer(model, "cpu", chunk, batch_tokens).likelihoods(pairs)
     differs = 0.0
@@ -76,7 +79,8 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
     steps = [2 + i % 3 for i in range(len(LENGTHS))]
     prompts = [context for context, _ in pairs[: len(LENGTHS)]]
     alone = [
-        Continuer(model, "cpu", 1024, 10**6).greedy([p], [n], lambda *_: False)[0] for p, n in zip(prompts, steps, strict=True)
+        Continuer(model, "cpu", 1024, 10**6).greedy([p], [n], lambda *_: False)[0]
+        for p, n in zip(prompts, steps, strict=True)
     ]
     assert Continuer(model, "cpu", chunk, batch_tokens).greedy(prompts, steps, lambda *_: False) == alone
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lcprobe.choices import build
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.inference.prefill import read
-from lcprobe.probing.inference.prefix_sharing import families, share
+from lcprobe.probing.inference.prefill import prefill
+from lcprobe.probing.inference.prefix_sharing import plan_prefill, prefix_batches
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.tasks.episode import Factors, Formats
 from tests.models.test_mixers import CASES, model_of
@@ -39,7 +39,7 @@ def trie_tokens(prompts):
 @settings(max_examples=300, deadline=None)
 @given(prompts=tries(), rows=st.integers(1, 8), call=st.sampled_from([0, 3, 50, 1000]))
 def test_the_program_reads_every_prompt_in_few_rows_and_drops_what_it_kept(prompts, rows, call):
-    program, states, done = share(prompts, rows, call), {}, {}
+    program, states, done = plan_prefill(prompts, rows, call), {}, {}
     for number, step in enumerate(program.steps):
         past = [()] * len(step.prompts)
         if step.before is not None:
@@ -64,9 +64,9 @@ def test_the_program_reads_every_prompt_in_few_rows_and_drops_what_it_kept(promp
 @settings(max_examples=100, deadline=None)
 @given(prompts=tries(n=20), rows=st.integers(1, 30))
 def test_families_divide_the_prompts_and_keep_kin_together(prompts, rows):
-    batches = families(prompts, rows)
+    batches = prefix_batches(prompts, rows)
     assert sorted(i for batch in batches for i in batch) == list(range(len(prompts)))
-    assert batches == families(prompts, rows)
+    assert batches == prefix_batches(prompts, rows)
     whole = {frozenset(i for i in batch) for batch in batches if len(batch) > rows}
     for batch in whole:  # larger than asked for only where all have a common beginning
         assert len({int(prompts[i][0]) for i in batch}) == 1
@@ -78,7 +78,7 @@ def test_few_states_wait_in_a_long_sweep():
     at = np.linspace(0, 4000, 200).astype(int)
     prompts = [np.concatenate([text[:p], [0], text[p:], [5]]).astype(np.int32) for p in at]
     waiting, rows, most = set(), {}, 0
-    for number, step in enumerate(share(prompts, 8).steps):
+    for number, step in enumerate(plan_prefill(prompts, 8).steps):
         if step.last:
             waiting.discard(step.before)
         if step.kept:
@@ -92,7 +92,9 @@ def ends_of(model, prompts, rows, call, chunk):
     """The last hidden vector of every prompt, by a program."""
     found = {}
     with torch.inference_mode():
-        for ended, state, last in read(model, share(prompts, rows, call), prompts, chunk, torch.device("cpu")):
+        for ended, state, last in prefill(
+            model, plan_prefill(prompts, rows, call), prompts, chunk, torch.device("cpu")
+        ):
             assert len({len(prompts[i]) for i in ended}) == 1
             assert state.position == len(prompts[ended[0]])
             found |= dict(zip(ended, model.logits(last), strict=True))
@@ -101,7 +103,9 @@ def ends_of(model, prompts, rows, call, chunk):
 
 @pytest.mark.parametrize(("name", "mixer"), CASES)
 @settings(max_examples=5, deadline=None)
-@given(prompts=tries(n=6), rows=st.integers(1, 8), call=st.sampled_from([0, 30, 1000]), chunk=st.sampled_from([1, 5, 64]))
+@given(
+    prompts=tries(n=6), rows=st.integers(1, 8), call=st.sampled_from([0, 30, 1000]), chunk=st.sampled_from([1, 5, 64])
+)
 def test_shared_logits_equal_those_of_each_prompt_alone(name, mixer, prompts, rows, call, chunk):
     model = model_of(name, mixer).float()
     found = ends_of(model, prompts, rows, call, chunk)
@@ -122,7 +126,9 @@ def items_of(sets, task, length, depths, n):
     made = []
     for index in range(n):
         for depth in depths:
-            episode = sets.made[task].episode(Factors(Formats("corpus", "words", "numbers"), length, float(depth), index))
+            episode = sets.made[task].episode(
+                Factors(Formats("corpus", "words", "numbers"), length, float(depth), index)
+            )
             made += [Item(episode, query) for query in episode.queries]
     return made
 
@@ -143,14 +149,16 @@ def test_shared_scores_equal_those_of_each_question_alone(trained, sets, task, d
         assert (a.exact, a.rank, a.prediction, a.first_token) == (b.exact, b.rank, b.prediction, b.first_token)
 
 
-@pytest.mark.parametrize(("task", "depths", "saved"), [("single", np.arange(1, 21) / 20, 0.45), ("separate", [0.5], 0.90)])
+@pytest.mark.parametrize(
+    ("task", "depths", "saved"), [("single", np.arange(1, 21) / 20, 0.45), ("separate", [0.5], 0.90)]
+)
 def test_prefill_tokens_saved(sets, task, depths, saved):
     """20 depths of a sample, and 16 questions over one context: read once, as long as the grain allows."""
     items = items_of(sets, task, 2048, depths, 4)
     prompts = [item.prompt for item in items]
-    program = share(prompts, 1000)
+    program = plan_prefill(prompts, 1000)
     assert 1 - program.tokens / sum(map(len, prompts)) >= saved
-    assert program.tokens <= 1.03 * share(prompts, 1000, call=0).tokens
+    assert program.tokens <= 1.03 * plan_prefill(prompts, 1000, call=0).tokens
 
 
 @pytest.mark.parametrize(("first", "bound"), [(0, 18 / 40), (1, 19 / 40)])
@@ -159,10 +167,10 @@ def test_a_sweep_of_depths_is_read_once_up_to_what_its_depths_allow(sets, first,
     steps = 19 if first == 0 else 20
     items = items_of(sets, "single", 2048, [i / steps for i in range(first, first + 20)], 4)
     prompts, haystack = [item.prompt for item in items], items[0].episode.haystack_tokens
-    saved = 1 - share(prompts, 1000, call=0).tokens / sum(map(len, prompts))
+    saved = 1 - plan_prefill(prompts, 1000, call=0).tokens / sum(map(len, prompts))
     assert saved == pytest.approx((bound * haystack + 19 / 20) / len(prompts[0]), abs=0.002)
     assert saved < bound
-    assert 1 - share(prompts, 1000).tokens / sum(map(len, prompts)) > saved - 0.005
+    assert 1 - plan_prefill(prompts, 1000).tokens / sum(map(len, prompts)) > saved - 0.005
 
 
 def test_questions_of_their_own_end_as_if_each_were_the_only_one(sets, tokenizer):

@@ -15,13 +15,13 @@ from lcprobe.files import read_json
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
-from lcprobe.probing.policies.observation import Lessons, learned, looks, seen
+from lcprobe.probing.policies.observation import TaskStatistics, collect_statistics, look_alike, observe
 from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.parts.distractor_lines import Hand
+from lcprobe.tasks.parts.distractor_lines import LineSample
 from tests.tiny import write_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,7 +50,7 @@ def item_of(tasks, name="multikey", formats=PROSE, length=200, depth=0.5, index=
 
 
 def says(policy, item, tasks, lessons=None):
-    scorer = PolicyScorer(policy, tasks.materials.tokenizer, lessons or Lessons(), {})
+    scorer = PolicyScorer(policy, tasks.materials.tokenizer, lessons or TaskStatistics(), {})
     return scorer.score([item])[0].prediction
 
 
@@ -66,7 +66,9 @@ def test_policies_print_what_they_are_named_for(tasks):
         item = item_of(tasks, index=index, depth=(index % 5) / 4)
         values = in_order(item, tok)
         said = {name: says(name, item, tasks) for name in POLICIES}
-        assert said["first_distinct"] == said["dump_all"] == said["last_n"] == values[0], "three values: the last three are all"
+        assert said["first_distinct"] == said["dump_all"] == said["last_n"] == values[0], (
+            "three values: the last three are all"
+        )
         assert said["last_distinct"] == said["most_recent"] == values[-1]
         assert said["random_value"] in values
         assert said["no_needle"] in set(values) - {item.query.answer}
@@ -76,13 +78,13 @@ def test_policies_print_what_they_are_named_for(tasks):
 def test_lessons_are_what_other_samples_had(tasks):
     tok = tasks.materials.tokenizer
     items = [item_of(tasks, index=index, depth=1.0) for index in range(20)]
-    lessons = learned(items, tok)
+    lessons = collect_statistics(items, tok)
     assert lessons.from_back == {0: Counter({0: 20})}, "at depth 1 the asked value comes last"
     assert sum(lessons.answers[0].values()) == 20
     assert lessons.looks == {"99"}
     late = item_of(tasks, index=99, depth=0.0)
     assert says("majority_place_from_back", late, tasks, lessons) == in_order(late, tok)[-1]
-    taught = Lessons(answers={0: Counter({"77": 3, "12": 1})})
+    taught = TaskStatistics(answers={0: Counter({"77": 3, "12": 1})})
     assert says("majority_class", late, tasks, taught) == "77"
     assert says("answer_prior", late, tasks, taught) in in_order(late, tok), "77 is no candidate here"
 
@@ -94,10 +96,13 @@ def test_the_sight_is_the_same_set_whichever_value_is_asked_for(tasks):
     one, turned = item.query, tuple(reversed(item.query.candidates))
     other = Item(replace(item.episode, queries=(replace(one, candidates=turned),)), replace(one, candidates=turned))
     other = Item(other.episode, other.episode.queries[0])
-    a, b = seen(item, tok, Lessons()), seen(other, tok, Lessons())
+    a, b = observe(item, tok, TaskStatistics()), observe(other, tok, TaskStatistics())
     assert a.values == b.values
     assert sorted(a.pool) == sorted(b.pool)
-    first = [seen(item_of(tasks, index=i), tok, Lessons()).pool.index(item_of(tasks, index=i).query.answer) for i in range(60)]
+    first = [
+        observe(item_of(tasks, index=i), tok, TaskStatistics()).pool.index(item_of(tasks, index=i).query.answer)
+        for i in range(60)
+    ]
     assert set(first) == {0, 1, 2}
 
 
@@ -105,10 +110,10 @@ def test_more_values_than_candidates_are_known_by_their_looks(materials):
     tasks = task_set(materials, many={"type": "niah", "n_keys": 4, "template": "line", "digits": 4})
     item = item_of(tasks, "many", Formats("needles", "words", "numbers"), 600)
     assert len(item.query.candidates) == 32
-    sight = seen(item, materials.tokenizer, Lessons())
+    sight = observe(item, materials.tokenizer, TaskStatistics())
     assert len(sight.values) == round(1 / item.query.chance) > 32
     assert sorted(sight.pool) == sorted(v.text for v in sight.values)
-    assert [looks(x) for x in ("4071932", "3f-9a", "amber", "a b")] == ["9999999", "x-x", "x", "x x"]
+    assert [look_alike(x) for x in ("4071932", "3f-9a", "amber", "a b")] == ["9999999", "x-x", "x", "x x"]
 
 
 def test_the_only_candidate_is_not_told(materials):
@@ -116,9 +121,11 @@ def test_the_only_candidate_is_not_told(materials):
     item = item_of(tasks, "one")
     unsure = replace(item.query, chance=0.1)
     hidden = Item(replace(item.episode, queries=(unsure,)), unsure)
-    assert seen(item, materials.tokenizer, Lessons()).pool == (item.query.answer,)
-    assert seen(hidden, materials.tokenizer, Lessons()).pool == ()
-    assert seen(item, materials.tokenizer, Lessons(), without_needle=True).pool == (), "nor is it when the needle is gone"
+    assert observe(item, materials.tokenizer, TaskStatistics()).pool == (item.query.answer,)
+    assert observe(hidden, materials.tokenizer, TaskStatistics()).pool == ()
+    assert observe(item, materials.tokenizer, TaskStatistics(), without_needle=True).pool == (), (
+        "nor is it when the needle is gone"
+    )
 
 
 def test_scores_of_a_printed_text(tasks):
@@ -184,8 +191,8 @@ def test_lines_that_are_the_same_in_every_sample_are_found(materials, monkeypatc
 
     assert verdict().verdict != "EXCEEDS"
     tasks = task_set(materials, book={"type": "phonebook", "digits": 8})
-    others = Hand._others
-    monkeypatch.setattr(Hand, "_others", lambda hand, n: others(Hand(hand._bank, Draws("old")), n))
+    others = LineSample._others
+    monkeypatch.setattr(LineSample, "_others", lambda hand, n: others(LineSample(hand._bank, Draws("old")), n))
     assert verdict().verdict == "EXCEEDS"
     assert verdict().accuracy > 3 * verdict().chance
 
@@ -206,10 +213,12 @@ def test_a_question_that_tells_the_place_is_found(materials):
 def test_a_question_is_masked_where_its_words_vary(materials):
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
     items = [item_of(tasks, "it", length=300, index=i) for i in range(60)]
-    lessons = learned(items, materials.tokenizer)
-    asked = Counter(seen(item, materials.tokenizer, lessons).question for item in items)
+    lessons = collect_statistics(items, materials.tokenizer)
+    asked = Counter(observe(item, materials.tokenizer, lessons).question for item in items)
     assert all(question.endswith(("The first value for _ is", "The second value for _ is")) for question in asked)
-    assert asked["The first value for _ is"] + asked["The second value for _ is"] > 40, "else a word of the text before it"
+    assert asked["The first value for _ is"] + asked["The second value for _ is"] > 40, (
+        "else a word of the text before it"
+    )
 
 
 def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch):
@@ -264,7 +273,9 @@ def test_needles_at_a_thousand_samples(materials, task):
     """Enough to see three points: ranks of the asked needle, and answers that stand in the haystack too often or too rarely."""
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True, **task})
     units = [
-        Unit("it", Formats(h, "words", "numbers"), L, "none", ((0.5, 1000),)) for h in ("corpus", "needles") for L in (260, 600)
+        Unit("it", Formats(h, "words", "numbers"), L, "none", ((0.5, 1000),))
+        for h in ("corpus", "needles")
+        for L in (260, 600)
     ]
     table, _ = battery(tasks, units, 1000)
     assert len(table) == 4 * len(POLICIES)
@@ -287,7 +298,9 @@ def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, 
     assert evaluate_main([str(config), "--cheat"]) == 0
     out = tmp_path / "runs" / "tiny" / "cheating"
     rows = out.joinpath("cheating.csv").read_text().splitlines()
-    assert rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict,same_as,detectable"
+    assert (
+        rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict,same_as,detectable"
+    )
     assert len(rows) == 1 + 2 * 2 * len(POLICIES)
     said = capsys.readouterr().out
     assert "none exceeds chance" in said

@@ -41,7 +41,9 @@ def test_an_oracle_finds_or_guesses_and_says_the_same_again(asked):
     blind = Planted(noise(0.0), tok).score(questions)
     assert 0.15 < sum(s.exact for s in blind) / len(blind) < 0.35, "one of four values at random"
     assert all(s.exact or s.distractor_hit for s in blind)
-    assert not any(s.exact for s in Planted(noise(0.0), tok).score(items(asked, task="single"))), "nothing to guess among"
+    assert not any(s.exact for s in Planted(noise(0.0), tok).score(items(asked, task="single"))), (
+        "nothing to guess among"
+    )
     half = Planted(noise(0.5), tok, seed=3)
     assert half.score(questions) == half.score(questions) == [half.score([q])[0] for q in questions]
     assert half.score(questions) != Planted(noise(0.5), tok, seed=4).score(questions)

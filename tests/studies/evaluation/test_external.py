@@ -16,9 +16,13 @@ OFFLINE = ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "r
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_settings):
     folder = tmp_path_factory.mktemp("bridges")
-    config = write_config(folder, data_settings, train={"tokens": 64 * 4 * 2, "context_length": 64, "batch_tokens": 256})
+    config = write_config(
+        folder, data_settings, train={"tokens": 64 * 4 * 2, "context_length": 64, "batch_tokens": 256}
+    )
     assert (
-        train_main([str(config), "grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"])
+        train_main(
+            [str(config), "grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"]
+        )
         == 0
     )
     (found,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
@@ -51,7 +55,9 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     assert error.count("\n") == 1
     assert evaluate_main([str(run), *settings, "--harness", "niah_single_2"]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith("error: --harness: given 'niah_single_2'; allowed: a task whose data can be made here")
+    assert shown.err.startswith(
+        "error: --harness: given 'niah_single_2'; allowed: a task whose data can be made here"
+    )
     assert (shown.err.count("\n"), shown.out) == (1, ""), "nothing of what lm-eval and nltk print before it fails"
     first = {path: path.read_bytes() for path in (run / "harness").iterdir()}
     assert len(first) == len(OFFLINE)
@@ -90,7 +96,9 @@ def test_frozen_files_side_by_side(run, tmp_path, capsys):
         assert not {"exact", "exact low"} & {*made["summary"]}, "no name that reads like all of the references"
     assert "any exact" in shown
     assert "and one is enough where the rule wants all" in " ".join(shown.split())
-    lengths = [one["prompt_tokens"] for one in json.loads(next((run / "frozen").glob("*validation*")).read_text())["prompts"]]
+    lengths = [
+        one["prompt_tokens"] for one in json.loads(next((run / "frozen").glob("*validation*")).read_text())["prompts"]
+    ]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
     first = {path: path.read_bytes() for path in (run / "frozen").iterdir()}

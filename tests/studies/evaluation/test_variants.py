@@ -10,7 +10,7 @@ from lcprobe.config import parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import write_json
 from lcprobe.studies.evaluation.targets import Target
-from lcprobe.studies.evaluation.variants import columns_of
+from lcprobe.studies.evaluation.variants import variants_of
 from lcprobe.training.checkpoint import Progress
 from tests.tiny import write_config
 
@@ -30,10 +30,10 @@ def target(folder, before, after, step):
 def test_methods_meet_the_encodings_of_the_checkpoints_step(tmp_path, before, after, step):
     pe, given = parse({"pe": {"extend": "yarn", "factor": 2}}).pe, [target(tmp_path, before, after, step)]
     if (before if step < 8 else after) == "rope":
-        assert [column.name for column in columns_of(given, pe)[0]] == ["run", "run+yarn"]
+        assert [column.name for column in variants_of(given, pe)[0]] == ["run", "run+yarn"]
     else:
         with pytest.raises(ConfigError, match="it has no rotary layer"):
-            columns_of(given, pe)
+            variants_of(given, pe)
 
 
 def test_a_table_of_positions_ends_its_own_column_and_no_other(tmp_path, data_settings, capsys):

@@ -12,7 +12,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.studies.planning.initial_weights import in_order
+from lcprobe.studies.planning.initial_weights import topological_order
 from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY
 
@@ -56,7 +56,13 @@ def test_what_a_model_does_not_have_makes_no_second_run(way):
 
 def test_only_a_part_of_an_axis_may_be_one_run():
     found = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
-    assert [run.name for run in found.runs] == ["attn-none", "attn-trained", "attn-fast", "mamba2-trained", "mamba2-fast"]
+    assert [run.name for run in found.runs] == [
+        "attn-none",
+        "attn-trained",
+        "attn-fast",
+        "mamba2-trained",
+        "mamba2-fast",
+    ]
     assert found.notes == ("mamba2-trained: none, trained make the same run here",)
     assert names({"arch": ARCH, "positional": {"rope": ROPE}}) == ["attn-rope", "mamba2"]
     assert names({"arch": ARCH, "way": {"trained": {}, "none": NONE | {"train": {"lr": 0.02}}}}) == [
@@ -69,7 +75,9 @@ def test_one_model_written_twice_is_one_run_and_two_models_are_two():
     assert names({"way": {"a": ROPE, "b": written}}) == ["run"]
     assert names({"way": {"a": ROPE, "b": {"model": {"positional": {"type": "rope", "base": 20000}}}}}) == ["a", "b"]
     assert names({"way": {"a": ROPE, "b": {"model": {"positional": "rope+window16"}}}}) == ["a", "b"]
-    assert names({"way": {"a": ROPE, "b": ROPE | {"data": {"mixture": [{"lm": 0.5, "episodes": {"lines": 1}}]}}}}) == ["a", "b"]
+    assert names(
+        {"way": {"a": ROPE, "b": ROPE | {"data": {"mixture": [{"lm": 0.5, "episodes": {"lines": 1}}]}}}}
+    ) == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", sorted(POSITIONAL))
@@ -81,7 +89,9 @@ def test_an_encoding_says_whether_it_reads_positions(name):
     model = LanguageModel(build(ModelConfig, given, "model")).double().initialise(1)
     with torch.no_grad():
         for parameter in model.parameters():  # nothing stays at a start where it does nothing
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.2)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.2
+            )
         tokens = torch.randint(0, 40, (1, 24), generator=torch.Generator().manual_seed(0))
         counted = model.eval().hidden(tokens)[0]
         torch.manual_seed(0)
@@ -89,7 +99,8 @@ def test_an_encoding_says_whether_it_reads_positions(name):
     moved = float((counted - drawn).abs().max()) > 1e-9
     way = {"counted": {}, "pose": POSE}
     found = names(
-        {"way": way}, model={"positional": given["positional"] if name != "learned" else {"type": name, "max_length": 512}}
+        {"way": way},
+        model={"positional": given["positional"] if name != "learned" else {"type": name, "max_length": 512}},
     )
     assert found == (["counted", "pose"] if moved else ["run"])
 
@@ -98,7 +109,8 @@ FROM_A, FROM_B = {"train": {"from": "a"}}, {"train": {"from": "b"}}
 
 
 @pytest.mark.parametrize(
-    "way", [{"c": FROM_B, "b": FROM_A, "a": {}}, {"a": {}, "b": FROM_A, "c": FROM_B}, {"b": FROM_A, "c": FROM_B, "a": {}}]
+    "way",
+    [{"c": FROM_B, "b": FROM_A, "a": {}}, {"a": {}, "b": FROM_A, "c": FROM_B}, {"b": FROM_A, "c": FROM_B, "a": {}}],
 )
 def test_runs_come_after_those_that_they_start_from(way):
     found = plan({"way": way, "seed": [0, 1]})
@@ -112,7 +124,7 @@ def test_runs_that_wait_for_each_other_are_refused():
     with pytest.raises(ConfigError, match=r"^grid \(a\): train.from: given 'a from c from b from a'"):
         plan({"way": {"a": {"train": {"from": "c"}}, "b": FROM_A, "c": FROM_B}})
     long = {("0",): None} | {(str(i),): (str(i - 1),) for i in range(1, 5000)}
-    assert in_order(dict(reversed(long.items()))) == list(long)
+    assert topological_order(dict(reversed(long.items()))) == list(long)
 
 
 def test_a_start_is_found_under_the_name_that_it_has():
@@ -140,7 +152,9 @@ def test_what_starts_from_a_run_that_is_left_out_is_left_out():
 
 def test_a_start_has_the_same_parameters():
     way = {"a": ROPE, "b": {"model": {"positional": "t5"}} | FROM_A}
-    with pytest.raises(ConfigError, match=r"^grid \(b\): train.from: given 'a, without blocks.0.mixer.positional.weight'"):
+    with pytest.raises(
+        ConfigError, match=r"^grid \(b\): train.from: given 'a, without blocks.0.mixer.positional.weight'"
+    ):
         plan({"way": way})
     with pytest.raises(ConfigError, match=r"given 'a, with blocks.0.mlp.up_gate.weight of 48x16, here 64x16'"):
         plan({"way": {"a": {}, "b": {"model": {"d_ff": 32}} | FROM_A}})
@@ -173,7 +187,9 @@ def test_what_cannot_be_trained_is_refused_in_the_plan_and_named(given, words):
 
 def test_a_probe_while_training_stays_inside_a_table_of_positions():
     grid = {"tasks": ["single"], "lengths": [1, 2], "depths": [0.5], "n": 4}
-    with pytest.raises(ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"):
+    with pytest.raises(
+        ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"
+    ):
         plan({"way": {"rope": ROPE, "learned": {"model": {"positional": "learned"}}}}, probe={"while_training": grid})
     assert len(names({"way": {"rope": ROPE}}, probe={"while_training": grid})) == 1
 
@@ -184,18 +200,37 @@ HALF = {"type": "rope", "fraction": 0.4}
 @pytest.mark.parametrize(
     ("model", "start"),
     [
-        ({"positional": "rope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
-        ({"positional": "prope", "mixers": {"attention": {"head_dim": 1}}}, "model.mixers.attention.head_dim: given 1"),
-        ({"mixers": {"attention": {"head_dim": 1, "positional": {"type": "xpos"}}}}, "model.mixers.attention.head_dim: given 1"),
-        ({"layout": "near x 2", "mixers": {"near": {"type": "attention", "head_dim": 5}}}, "model.mixers.near.head_dim: given 5"),
+        (
+            {"positional": "rope", "mixers": {"attention": {"head_dim": 1}}},
+            "model.mixers.attention.head_dim: given 1",
+        ),
+        (
+            {"positional": "prope", "mixers": {"attention": {"head_dim": 1}}},
+            "model.mixers.attention.head_dim: given 1",
+        ),
+        (
+            {"mixers": {"attention": {"head_dim": 1, "positional": {"type": "xpos"}}}},
+            "model.mixers.attention.head_dim: given 1",
+        ),
+        (
+            {"layout": "near x 2", "mixers": {"near": {"type": "attention", "head_dim": 5}}},
+            "model.mixers.near.head_dim: given 5",
+        ),
         ({"positional": HALF}, "model.positional.fraction: given 0.4"),
         ({"positional": "half", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
         ({"positional": "[half, none]", "encodings": {"half": HALF}}, "model.encodings.half.fraction: given 0.4"),
         ({"mixers": {"attention": {"positional": HALF}}}, "model.mixers.attention.positional.fraction: given 0.4"),
-        ({"positional": "stick_breaking+sink"}, "model.positional: given 'stick_breaking\\+sink'; allowed: sink_logit false"),
+        (
+            {"positional": "stick_breaking+sink"},
+            "model.positional: given 'stick_breaking\\+sink'; allowed: sink_logit false",
+        ),
         ({"positional": "rope+window0"}, "model.positional: given 'rope\\+window0'; allowed: window >= 1"),
         (
-            {"positional": "sinusoidal", "d_model": 15, "mixers": {"attention": {"head_dim": 5, "positional": {"type": "none"}}}},
+            {
+                "positional": "sinusoidal",
+                "d_model": 15,
+                "mixers": {"attention": {"head_dim": 5, "positional": {"type": "none"}}},
+            },
             "model.d_model: given 15",
         ),
     ],

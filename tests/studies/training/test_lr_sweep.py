@@ -9,7 +9,14 @@ from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.training.lr_sweep import spread_of, tune
 from tests.tiny import write_config
 
-SHORT = {"context_length": 64, "tokens": 64 * 4 * 10, "batch_tokens": 256, "threads": 1, "log_every": 1, "probe_every": 0}
+SHORT = {
+    "context_length": 64,
+    "tokens": 64 * 4 * 10,
+    "batch_tokens": 256,
+    "threads": 1,
+    "log_every": 1,
+    "probe_every": 0,
+}
 ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 
@@ -22,7 +29,9 @@ def without_lr(config):
 
 def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
     sweep = {"name": "swept", "lr_sweep": {"lrs": [1e-6, 1e-5, 0.01], "tokens": 64 * 4 * 10}}
-    config = write_config(tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train=SHORT, grid=ONE)
+    config = write_config(
+        tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train=SHORT, grid=ONE
+    )
     assert train_main([str(config)]) == 0
     found = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
     scores = {row["lr"]: row["score"] for row in found["rows"]}
@@ -89,10 +98,16 @@ def test_the_resolved_copy_of_a_swept_run_stands_alone(tmp_path, data_settings, 
 
 def test_the_quickstarts_rates_were_swept_for_what_it_trains(tmp_path):
     runs, rows = tune(make_plan(load(["configs/quickstart.yaml"], [f"study.folder={tmp_path}"])))
-    assert {run.config.study.tuned.how for run in runs.values()} == {"swept at 1,500,000 tokens, trained for 2,000,000"}
-    assert {run.group: run.config.train.lr for run in runs.values()} == {r["group"]: r["lr"] for r in rows if r["best"]}
+    assert {run.config.study.tuned.how for run in runs.values()} == {
+        "swept at 1,500,000 tokens, trained for 2,000,000"
+    }
+    assert {run.group: run.config.train.lr for run in runs.values()} == {
+        r["group"]: r["lr"] for r in rows if r["best"]
+    }
     longer, _ = tune(make_plan(load(["configs/quickstart.yaml"], ["train.tokens=15_000_000"])))
-    assert {run.config.study.tuned.how for run in longer.values()} == {"swept at 1,500,000 tokens, trained for 15,000,000"}
+    assert {run.config.study.tuned.how for run in longer.values()} == {
+        "swept at 1,500,000 tokens, trained for 15,000,000"
+    }
 
 
 def test_a_rate_that_diverges_is_a_row_of_the_sweep_and_not_its_end(tmp_path, data_settings, capsys):

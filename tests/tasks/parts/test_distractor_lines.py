@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from lcprobe.errors import EpisodeError
-from lcprobe.seeds import Deal, Draws, Stream
+from lcprobe.seeds import Draws, LazyPermutation, Stream
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.mqar import MQAR
 from lcprobe.tasks.niah import NIAH
 from lcprobe.tasks.parts.distractor_lines import LineBank
-from lcprobe.tasks.parts.placement import Unused
+from lcprobe.tasks.parts.placement import UniqueStrings
 from lcprobe.tasks.phonebook import PhoneBook
 from lcprobe.tasks.text.formats import StringFormat
 from tests.tasks.sound import TOKENIZERS, made, of_tokenizer
@@ -27,7 +27,9 @@ def bank_of(materials, key=WORDS, value=NUMBERS):
 
 
 def hand_of(bank, materials, index=0):
-    return bank.deal(Draws("lines", index)), Unused(materials.tokenizer, materials.stream("noise"), 0, 100, " find")
+    return bank.sample(Draws("lines", index)), UniqueStrings(
+        materials.tokenizer, materials.stream("noise"), 0, 100, " find"
+    )
 
 
 def read(materials, filled):
@@ -36,10 +38,12 @@ def read(materials, filled):
 
 @pytest.mark.parametrize("n", [1, 5, 90, 4096, 4097, 9000, 1 << 15])
 def test_a_deal_is_a_permutation_and_all_its_places_are_alike(n):
-    assert np.array_equal(np.sort(Deal(Stream("d", 0), n)(np.arange(n))), np.arange(n))
+    assert np.array_equal(np.sort(LazyPermutation(Stream("d", 0), n)(np.arange(n))), np.arange(n))
     if n < 2:
         return
-    tops = np.concatenate([Deal(Stream("deal", n, i), n)(np.array([0, 1, n - 1])) for i in range(3000)]).reshape(-1, 3)
+    tops = np.concatenate(
+        [LazyPermutation(Stream("deal", n, i), n)(np.array([0, 1, n - 1])) for i in range(3000)]
+    ).reshape(-1, 3)
     jitter = Stream("jitter").uniform(3000)
     for place in range(3):
         assert stats.kstest((tops[:, place] + jitter) / n, "uniform").pvalue > 1e-4
@@ -82,7 +86,9 @@ def test_more_lines_begin_with_fewer_and_fill_what_they_can(materials):
 def test_a_line_is_its_pieces(materials, which, ask):
     """Whatever is kept of a pool, a line has the ids of the key as worded, of the value and of the tail."""
     m = of_tokenizer(materials, which)
-    bank = LineBank(m.tokenizer, StringFormat("words", pairs=True), StringFormat("uuids"), ask, ";", " find", "test", ask)
+    bank = LineBank(
+        m.tokenizer, StringFormat("words", pairs=True), StringFormat("uuids"), ask, ";", " find", "test", ask
+    )
     draw = Stream("lines", which)
     keys, values = draw.integers(len(bank.keys.strings), 50), draw.integers(len(bank.values.strings), 50)
     ids, ends = bank.lines(keys, values, None)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.parts.placement import Unused, joined
+from lcprobe.tasks.parts.placement import UniqueStrings, joined
 from lcprobe.tasks.text.formats import StringFormat
 from lcprobe.tasks.text.haystack import MAX_SHIFT
 from lcprobe.tasks.text.tokenizer import read_words
@@ -17,7 +17,9 @@ QUIET = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCh
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), min_size=1, max_size=6), st.integers(0, 50), st.integers(0, 99)
+    st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), min_size=1, max_size=6),
+    st.integers(0, 50),
+    st.integers(0, 99),
 )
 def test_joined_is_concatenation(units, n, seed):
     arrays = [np.array(unit, dtype=np.int32) for unit in units]
@@ -27,12 +29,15 @@ def test_joined_is_concatenation(units, n, seed):
 
 @QUIET
 @given(
-    index=st.integers(0, 10**6), length=st.integers(50, 5000), n=st.integers(1, 12), kind=st.sampled_from(["words", "numbers"])
+    index=st.integers(0, 10**6),
+    length=st.integers(50, 5000),
+    n=st.integers(1, 12),
+    kind=st.sampled_from(["words", "numbers"]),
 )
 def test_unused_strings_are_not_in_the_haystack_the_wording_or_each_other(materials, index, length, n, kind):
     stream, tok = materials.stream("corpus"), materials.tokenizer
     offset = index % len(stream)
-    unused = Unused(tok, stream, offset, length, " the falcon and the tulip of 1234567")
+    unused = UniqueStrings(tok, stream, offset, length, " the falcon and the tulip of 1234567")
     keys = unused.draw(StringFormat(kind), n, Stream("k", index), "formats.key")
     values = unused.draw(StringFormat(kind), n, Stream("v", index), "formats.value")
     strings = keys + values
@@ -46,7 +51,10 @@ def test_unused_strings_are_not_in_the_haystack_the_wording_or_each_other(materi
 
 @QUIET
 @given(
-    name=st.sampled_from(["noise", "corpus", "csv"]), start=st.integers(0, 10**6), n=st.integers(1, 4000), share=st.floats(0, 1)
+    name=st.sampled_from(["noise", "corpus", "csv"]),
+    start=st.integers(0, 10**6),
+    n=st.integers(1, 4000),
+    share=st.floats(0, 1),
 )
 def test_a_cut_is_the_nearest_word_boundary_and_a_window_the_first_that_fits(materials, name, start, n, share):
     stream = materials.stream(name)
@@ -67,7 +75,7 @@ def test_a_cut_is_the_nearest_word_boundary_and_a_window_the_first_that_fits(mat
 
 
 def test_a_closed_set_that_is_used_up_is_one_clear_line(materials):
-    unused = Unused(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
+    unused = UniqueStrings(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
     assert sorted(unused.choose(["owl", "fox", "gnu", "sun"], 3, Stream("c"), "names")) == ["fox", "gnu", "owl"]
     with pytest.raises(EpisodeError, match=r"^names: given '1 of 4 names'; allowed: fewer needles"):
         unused.choose(["owl", "fox", "gnu", "sun"], 1, Stream("c"), "names")
@@ -90,5 +98,13 @@ def test_a_mark_after_a_word_is_kept_apart_from_it(materials):
 def test_a_window_goes_round_as_often_as_it_must(materials):
     stream = materials.stream("noise")
     size = len(stream)
-    for start, n in ((0, size), (5, size - 5), (5, size), (size - 1, 2), (7, 0), (3, 4 * size + 11), (size + 2, 2 * size)):
+    for start, n in (
+        (0, size),
+        (5, size - 5),
+        (5, size),
+        (size - 1, 2),
+        (7, 0),
+        (3, 4 * size + 11),
+        (size + 2, 2 * size),
+    ):
         assert np.array_equal(stream.take(start, n), stream.ids[np.arange(start, start + n) % size])

@@ -35,7 +35,9 @@ def files(tmp_path_factory):
 
 
 def made(tokenizer, source, folder):
-    return QA(build(QAConfig, {"source": source, "path": str(folder / f"{source}.json")}, "task"), Materials(tokenizer))
+    return QA(
+        build(QAConfig, {"source": source, "path": str(folder / f"{source}.json")}, "task"), Materials(tokenizer)
+    )
 
 
 @pytest.mark.parametrize("source", ["squad", "hotpot"])
@@ -72,7 +74,9 @@ def test_exact_and_whole(tokenizer, files, source, which):
             assert qa.episode(f).digest == e.digest
         keys.add(q.key)
     assert len(keys) > 10
-    assert not any("river" in key or "first name" in key for key in keys), "two paragraphs, or the beginning of another answer"
+    assert not any("river" in key or "first name" in key for key in keys), (
+        "two paragraphs, or the beginning of another answer"
+    )
 
 
 def asked_about(content):
@@ -85,7 +89,10 @@ def asked_about(content):
             of |= {author: {row["answer"]: {author, book}}, book: {}}
         return of
     paragraphs = [p for article in content["data"] for p in article["paragraphs"]]
-    plain = [(" ".join(p["context"].split()), [q["answers"][0]["text"] for q in p["qas"] if q["answers"]]) for p in paragraphs]
+    plain = [
+        (" ".join(p["context"].split()), [q["answers"][0]["text"] for q in p["qas"] if q["answers"]])
+        for p in paragraphs
+    ]
     return {text: {answer: {text} for answer in answers[:2]} for text, answers in plain}
 
 
@@ -162,19 +169,24 @@ def test_training_and_probing_share_no_paragraph(tokenizer, files, source):
     for train, probe in zip(halves["train"], halves["probe"], strict=True):
         assert min(len(train), len(probe)) > 10
         assert not train & probe
-    documents = [{name for entry in qa._builder._entries[split] for name in entry.documents} for split in ("train", "probe")]
+    documents = [
+        {name for entry in qa._builder._entries[split] for name in entry.documents} for split in ("train", "probe")
+    ]
     assert not documents[0] & documents[1]
 
 
 @given(
     st.lists(
-        st.tuples(st.lists(st.integers(0, 30), min_size=1, max_size=3), st.lists(st.integers(0, 40), min_size=1, max_size=2)),
+        st.tuples(
+            st.lists(st.integers(0, 30), min_size=1, max_size=3), st.lists(st.integers(0, 40), min_size=1, max_size=2)
+        ),
         max_size=40,
     )
 )
 def test_a_file_is_divided_by_what_belongs_together(entries):
     given_ones = [
-        Entry(f"{i}?", "x", tuple(f"text {t}" for t in g), tuple(f"{d}" for d in ds)) for i, (ds, g) in enumerate(entries)
+        Entry(f"{i}?", "x", tuple(f"text {t}" for t in g), tuple(f"{d}" for d in ds))
+        for i, (ds, g) in enumerate(entries)
     ]
     halves = divided(given_ones)
     assert sorted(e.question for half in halves.values() for e in half) == sorted(e.question for e in given_ones)
@@ -203,11 +215,15 @@ def test_rows_of_the_hub_are_what_files_hold(files):
 
 def test_a_file_of_one_document_is_for_probing_alone(tmp_path, tokenizer):
     content = squad(20)
-    content["data"] = [{"title": "all", "paragraphs": [p for article in content["data"] for p in article["paragraphs"]]}]
+    content["data"] = [
+        {"title": "all", "paragraphs": [p for article in content["data"] for p in article["paragraphs"]]}
+    ]
     (tmp_path / "squad.json").write_text(json.dumps(content))
     qa = made(tokenizer, "squad", tmp_path)
     assert len(qa.episode(Factors(NOTHING, 400, 0.5, 0)).ids) == 400
-    with pytest.raises(ConfigError, match=r"^path: given .*; allowed: a squad file with train questions about two paragraphs"):
+    with pytest.raises(
+        ConfigError, match=r"^path: given .*; allowed: a squad file with train questions about two paragraphs"
+    ):
         qa.episode(Factors(NOTHING, 400, 0.5, 0, split="train"))
 
 
@@ -217,7 +233,8 @@ def test_controls_do_what_they_say(tokenizer, files):
         for index in range(8):
             base = Factors(NOTHING, 1200, 0.5, index)
             plain, near, gone, wrong, bare = (
-                qa.episode(replace(base, control=c)) for c in ("none", "zero_distance", "no_needle", "wrong_key", "query_only")
+                qa.episode(replace(base, control=c))
+                for c in ("none", "zero_distance", "no_needle", "wrong_key", "query_only")
             )
             answer = plain.queries[0].answer
             texts = [tokenizer.decode(e.ids[: e.queries[0].start]) for e in (plain, near, gone, wrong, bare)]
@@ -234,7 +251,9 @@ def test_one_episode_for_every_length_or_a_clear_line(tokenizer, files):
     assert len(qa.episode(Factors(NOTHING, least, 0.5, 3)).ids) == least
     with pytest.raises(EpisodeError, match=f">= {least} tokens for question 3 of"):
         qa.episode(Factors(NOTHING, least - 1, 0.5, 3))
-    with pytest.raises(EpisodeError, match="^length: given '9+.* tokens of other paragraphs.*; allowed: about as many as the"):
+    with pytest.raises(
+        EpisodeError, match="^length: given '9+.* tokens of other paragraphs.*; allowed: about as many as the"
+    ):
         qa.episode(Factors(NOTHING, 1_000_000, 0.5, 3))
     assert qa.digest != made(tokenizer, "hotpot", files).digest
     for length in range(least, least + 40):
@@ -280,5 +299,7 @@ def test_no_file_no_network_and_no_question_are_one_line(tmp_path, tokenizer):
         Passages("squad", "hf:squad", tokenizer)
     empty = tmp_path / "empty.json"
     empty.write_text('{"data": []}')
-    with pytest.raises(ConfigError, match="^path: given .*; allowed: a squad file with probe questions about two paragraphs"):
+    with pytest.raises(
+        ConfigError, match="^path: given .*; allowed: a squad file with probe questions about two paragraphs"
+    ):
         Passages("squad", str(empty), tokenizer)

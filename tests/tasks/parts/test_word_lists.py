@@ -22,7 +22,9 @@ COMMON, FREQUENT = Formats("-", "words", "-"), Formats("-", "-", "words")
 def listed(tok, e):
     """The list's words, read off the text."""
     text = tok.decode(e.ids[: e.queries[0].start])
-    return text[text.index("List:") + 5 : text.index(". In this list,")].split()  # a text may begin with it, without a space
+    return text[
+        text.index("List:") + 5 : text.index(". In this list,")
+    ].split()  # a text may begin with it, without a space
 
 
 @QUIET
@@ -34,7 +36,9 @@ def listed(tok, e):
     index=st.integers(0, 500),
     control=st.sampled_from(CWE.axes.controls),
 )
-def test_common_words_occur_ratio_times_as_often_at_every_length(materials, which, config, key, length, index, control):
+def test_common_words_occur_ratio_times_as_often_at_every_length(
+    materials, which, config, key, length, index, control
+):
     m = of_tokenizer(materials, which)
     task = made(CWE, m, **config)
     f = Factors(Formats("-", key, "-"), length, 0.5, index, control)
@@ -171,7 +175,9 @@ def test_settings_that_cannot_be_are_one_clear_line(materials, cls, config, mess
 
 
 def test_more_words_than_there_are_and_factors_that_do_not_apply_are_one_clear_line(materials):
-    with pytest.raises(EpisodeError, match=r"^formats\.value: given '903 different words of 3 tokens'; allowed: at most \d+"):
+    with pytest.raises(
+        EpisodeError, match=r"^formats\.value: given '903 different words of 3 tokens'; allowed: at most \d+"
+    ):
         made(FWE, materials, others=900).episode(Factors(FREQUENT, 9000, 0.5, 0))
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'corpus'; allowed: -$"):
         made(CWE, materials).episode(Factors(replace(COMMON, haystack="corpus"), 500, 0.5, 0))

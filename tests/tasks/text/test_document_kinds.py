@@ -27,7 +27,9 @@ def small(tokenizer):
         materials = Materials(tok)
         for name in CONTAINERS:
             start = CHARS // 3
-            materials._streams[name] = TokenStream.from_text(name, container_text(name)[start : start + CHARS // 10], tok)
+            materials._streams[name] = TokenStream.from_text(
+                name, container_text(name)[start : start + CHARS // 10], tok
+            )
         made.append(materials)
     return made
 
@@ -76,13 +78,17 @@ def test_every_length_and_format_is_exact_and_strings_stand_once(small, name):
 
 
 def test_a_tokenizer_without_the_characters_is_one_clear_line():
-    with pytest.raises(EpisodeError, match=r"^haystack json: given \"a tokenizer without '\{'\"; allowed: one that gives back"):
+    with pytest.raises(
+        EpisodeError, match=r"^haystack json: given \"a tokenizer without '\{'\"; allowed: one that gives back"
+    ):
         Materials(unigram()).stream("json")
 
 
 def test_an_interpreter_without_source_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setattr(document_kinds.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    with pytest.raises(EpisodeError, match="^haystack: given 'python'; allowed: an interpreter with its library's source"):
+    with pytest.raises(
+        EpisodeError, match="^haystack: given 'python'; allowed: an interpreter with its library's source"
+    ):
         container_text("python")
 
 

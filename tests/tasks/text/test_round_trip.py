@@ -30,7 +30,13 @@ def text() -> str:
     return " ".join(f"{word} {i * 7919}; x-{word}:" if i % 5 == 0 else word for i, word in enumerate(words))
 
 
-MAKERS = {"shipped": load_tokenizer, "llama": llama_like, "unigram": unigram, "threes": numbers_in_threes, "across": across_words}
+MAKERS = {
+    "shipped": load_tokenizer,
+    "llama": llama_like,
+    "unigram": unigram,
+    "threes": numbers_in_threes,
+    "across": across_words,
+}
 ENCODED: dict[str, tuple[Tokenizer, np.ndarray]] = {}
 
 

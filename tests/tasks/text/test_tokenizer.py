@@ -56,7 +56,9 @@ def test_pieces_join_to_the_ids_of_the_whole(make, words):
 @settings(max_examples=30, deadline=None)
 @given(
     texts=st.lists(
-        st.lists(WORDS, min_size=1, max_size=3).map(lambda words: "".join(" " + w for w in words)), min_size=1, max_size=90
+        st.lists(WORDS, min_size=1, max_size=3).map(lambda words: "".join(" " + w for w in words)),
+        min_size=1,
+        max_size=90,
     )
 )
 def test_pieces_of_many_texts_are_those_of_each(make, texts):
