@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from lcprobe.choices import build
 from lcprobe.data.corpus import documents
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream

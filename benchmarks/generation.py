@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lcprobe.choices import build
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Episode, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task
 from lcprobe.tasks.text.tokenizer import Tokenizer

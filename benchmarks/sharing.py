@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.inference.prefix_sharing import Program, Step, plan_prefill, prefix_batches
 from lcprobe.probing.scoring import Item, ModelScorer
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe.choices import build
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import match
+from lcprobe.schema import build
 from lcprobe.studies.planning.costs import measured_peak
 
 TITLE = "training throughput, tokens a second"

@@ -14,13 +14,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lcprobe.choices import build, plain
 from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError, nearest, require
 from lcprobe.files import check_name
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
 from lcprobe.probing.config import ProbeConfig
+from lcprobe.schema import build, plain
 from lcprobe.training.config import TrainConfig
 
 MAX_BYTES = 1 << 20

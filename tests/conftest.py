@@ -14,9 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         "OMP_NUM_THREADS", "1"
     )  # a core a worker: two pools of threads on the same cores wait for each other
 
-from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.schema import build
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 

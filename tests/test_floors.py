@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"errors", "files", "seeds", "choices", "tracking", "records"}
+GROUND = {"errors", "files", "seeds", "schema", "choices", "tracking", "records"}
 # what each room may import besides itself and the ground floor; configs of rooms are readable from config.py
 FLOORS = {
     "models": set(),

@@ -3,10 +3,10 @@
 from typing import Any
 
 from lcprobe.analysis.leakage import in_words
-from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
+from lcprobe.schema import build
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from validation.variants import materials_of, variants
 

@@ -3,10 +3,10 @@
 import time
 from typing import Any
 
-from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
+from lcprobe.schema import build
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from validation.tokenizers import llama_like, numbers_in_threes, unigram
 from validation.variants import materials_of, variants

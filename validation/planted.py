@@ -27,7 +27,6 @@ from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import all_tables
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.choices import build
 from lcprobe.data.corpus import documents
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
@@ -44,6 +43,7 @@ from lcprobe.probing.policies.planted import (
 )
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.store import Store
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer

@@ -10,9 +10,9 @@ from lcprobe_kernels.ssd import reference, ssd
 from torch import Tensor
 
 from benchmarks.ops.case import Case
-from lcprobe.choices import build
 from lcprobe.models.mixers.mamba2 import Mamba2, Mamba2Config
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 
 
 def cases(gpu: bool) -> list[Case]:
@@ -95,8 +95,7 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
-            if not ours.init_parameter(name, parameter, generator):
-                parameter.normal_(0, 0.02, generator=generator)
+            ours.init_parameter(name, parameter, generator)
     peers: dict[str, Any] = {}
     for chunk in (256, 64):  # transformers' own default, and the size that is faster on a CPU
         config = transformers.Mamba2Config(

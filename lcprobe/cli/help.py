@@ -3,7 +3,6 @@
 import textwrap
 from dataclasses import fields
 
-from lcprobe.choices import described
 from lcprobe.config import Config
 from lcprobe.data.config import Recipe, Stage
 from lcprobe.errors import unknown_name
@@ -11,6 +10,7 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
+from lcprobe.schema import described
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 

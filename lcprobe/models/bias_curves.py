@@ -19,8 +19,8 @@ def bias_curves(model: LanguageModel, longest: int) -> list[dict[str, Any]]:
     spread = torch.logspace(0, torch.tensor(float(max(longest - 1, 1))).log10().item(), POINTS, dtype=torch.float64)
     distances = torch.cat([torch.zeros(1, dtype=torch.int64), spread.round().long()]).unique()
     rows = []
-    for number, block in enumerate(model.blocks):
-        encoding = getattr(getattr(block, "mixer", None), "positional", None)
+    for number, mixer in enumerate(model.mixers()):
+        encoding = mixer.encoding
         if encoding is None:
             continue
         found = encoding.bias(distances.to(next(model.parameters()).device))

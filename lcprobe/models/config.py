@@ -1,10 +1,14 @@
 """What can be set about a model. Imports no torch: `--help` and the first checks read this file in milliseconds."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from lcprobe.choices import ByName, Choice
 from lcprobe.errors import require
 from lcprobe.models.layout import layers_of
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.positional import POSITIONAL, POSITIONS
+from lcprobe.models.positional.schedule import PATTERN, EncodingPattern
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,14 @@ class ModelConfig:
     """Width of the residual stream; null: solved by matching."""
     d_ff: int | None = None
     """Width of the SwiGLU MLPs; null: solved by matching."""
-    mixers: dict[str, Any] = field(default_factory=dict)
+    mixers: Annotated[dict[str, Choice], ByName(MIXERS)] = field(default_factory=dict)
     """Settings of mixers by the name used in the layout: `{local: {type: attention, window: 128}}`."""
-    positional: Any = None
+    positional: Annotated[EncodingPattern | None, PATTERN] = None
     """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
     `[rope+window512 x 3, none] x 6`; null: what model.mixers says, rope unless it says otherwise."""
-    encodings: dict[str, Any] = field(default_factory=dict)
+    encodings: dict[str, Annotated[Choice, POSITIONAL]] = field(default_factory=dict)
     """Encodings by a name used in `positional`: `{far: {type: rope, base: 1000000}}`."""
-    positions: dict[str, Any] | None = None
+    positions: Annotated[Choice | None, POSITIONS] = None
     """Positions that training draws: `{type: randomized, max_length: 2048}` (drawn at evaluation too, or `at_test: counted`),
     `{type: pose, max_length: 2048}`; null: counted."""
     context_length: int | None = None

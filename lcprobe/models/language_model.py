@@ -16,16 +16,17 @@ from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcprobe.choices import Choice, choose
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
-from lcprobe.models.cost import Cost
-from lcprobe.models.layout import Layer
-from lcprobe.models.parts import absolute_of, mixers_of, padded_vocab, resolved_sizes
+from lcprobe.models.mixers.contract import Mixer
+from lcprobe.models.parameters import Parametrised, owners
+from lcprobe.models.parts import LayerParts, padded_vocab, parts_of, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
-from lcprobe.models.positional.positions import POSITIONS, Drawn
+from lcprobe.models.positional.positions import DrawnPositions
+from lcprobe.models.positional.schedule import EncodingPattern
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 
 
@@ -40,12 +41,16 @@ class LanguageModelState(State):
     doc_start: Tensor | None = None
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Parametrised):
     """RMSNorm with a learned weight."""
 
     def __init__(self, d_model: int, eps: float):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
+
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """Ones."""
+        value.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., d_model)."""
@@ -59,8 +64,10 @@ class RMSNorm(nn.Module):
         return y, total.to(residual.dtype)
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(Parametrised):
     """down(silu(gate(x)) * up(x)), one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
+
+    residual_outputs = ("out_proj.weight",)
 
     def __init__(self, d_model: int, d_ff: int):
         super().__init__()
@@ -72,20 +79,15 @@ class SwiGLU(nn.Module):
         up, gate = self.up_gate(x).chunk(2, dim=-1)
         return self.out_proj(up * F.silu(gate))
 
-    @staticmethod
-    def cost(d_model: int, d_ff: int) -> Cost:
-        """Parameters and forward FLOPs a token."""
-        return Cost(params=3 * d_model * d_ff, flops=6 * d_model * d_ff)
-
 
 class Block(nn.Module):
     """residual += mixer(norm(residual)); residual += mlp(norm2(residual)), each sum made by the norm that follows it."""
 
-    def __init__(self, config: ModelConfig, layer: Layer, choice: Choice, d_model: int, d_ff: int):
+    def __init__(self, config: ModelConfig, layer: LayerParts, d_model: int, d_ff: int):
         super().__init__()
         self.norm = RMSNorm(d_model, config.norm_eps)
         with inside(f"model.mixers.{layer.entry}"):
-            self.mixer = choice.made_by(choice.config, d_model)
+            self.mixer: Mixer = layer.mixer(layer.config, d_model)
         self.norm2 = RMSNorm(d_model, config.norm_eps) if layer.mlp else None
         self.mlp = SwiGLU(d_model, d_ff) if layer.mlp else None
 
@@ -104,14 +106,14 @@ class Block(nn.Module):
         encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the carries.
         """
         normed, residual = self.norm.added(update, residual)
-        carry = getattr(self.mixer, "carry_name", None)
-        if carry is None:
+        carry_name = self.mixer.carry_name
+        if carry_name is None:
             update, state = self.mixer(normed.to(compute), where, state)
         else:
-            update, state, new_carry = self.mixer.forward_with_carry(
-                normed.to(compute), where, state, carries.get(carry)
-            )
-            carries = {**carries, carry: new_carry}
+            carry = carries.get(carry_name)
+            update, state, carry = self.mixer.forward_with_carry(normed.to(compute), where, state, carry)
+            assert carry is not None, "a mixer with a carry's name writes it"
+            carries = {**carries, carry_name: carry}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
             update = self.mlp(normed.to(compute))
@@ -130,7 +132,7 @@ class Selection(Protocol):
         ...
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Parametrised):
     """A causal language model of blocks.
 
     `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
@@ -139,20 +141,18 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        layers, choices = mixers_of(config)
+        parts = parts_of(config)
         d_model, d_ff, vocab_size = resolved_sizes(config)
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(padded_vocab(config), d_model)
-        found = absolute_of(config)
         self.positional: PositionalEncoding | None = None
-        if found is not None:
+        if parts.added is not None:
             with inside_layer("model"):
-                self.positional = found.made_by(found.config, HeadShape(1, 1, 1, d_model, config.context_length))
-        self.positions = None if config.positions is None else _positions(config.positions)
+                self.positional = parts.added.create(HeadShape(1, 1, 1, d_model, config.context_length))
+        self.positions: DrawnPositions | None = None if config.positions is None else config.positions.create()
         self.selection: Selection | None = None
         """How prompts are read in pieces, where an extension says so."""
-        blocks = (Block(config, layer, choices[layer.mixer], d_model, d_ff) for layer in layers)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(Block(config, layer, d_model, d_ff) for layer in parts.layers)
         self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
@@ -263,7 +263,7 @@ class LanguageModel(nn.Module):
 
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
         """The state before the first token, for `batch` rows. length: of the whole sequence, see `hidden`."""
-        return LanguageModelState(tuple(block.new_state(batch) for block in self._layers()), 0, length)
+        return LanguageModelState(tuple(block.new_state(batch) for block in self._blocks()), 0, length)
 
     @property
     def max_length(self) -> int | None:
@@ -283,73 +283,47 @@ class LanguageModel(nn.Module):
         return min((e.max_length for e in self._encodings() if e.max_length is not None), default=None)
 
     def _encodings(self) -> list[PositionalEncoding]:
-        found = [self.positional, *(getattr(block.mixer, "positional", None) for block in self._layers())]
-        return [e for e in found if e is not None]
+        carried = [self.positional, *(mixer.encoding for mixer in self.mixers())]
+        return [e for e in carried if e is not None]
 
-    def _layers(self) -> list[Block]:
+    def mixers(self) -> list[Mixer]:
+        """The mixers of the blocks, in order."""
+        return [block.mixer for block in self._blocks()]
+
+    def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def set_positional(self, positional: Any, key: str = "model") -> None:
+    def set_positional(self, pattern: EncodingPattern, key: str = "model") -> None:
         """Give the attention layers other encodings, in place: `model.positional` as in a config. key: what errors call the room.
 
         Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
         """
-        config = replace(self.config, positional=positional)
-        layers, choices = mixers_of(config, key)
-        if self.positional is not None or absolute_of(config, key) is not None:
-            raise ConfigError(f"{key}.positional", positional, "encodings of attention layers, before and after")
-        for block, layer in zip(self._layers(), layers, strict=True):
-            if hasattr(block.mixer, "set_positional"):
-                with inside(key):
-                    block.mixer.set_positional(choices[layer.mixer].config)
+        config = replace(self.config, positional=pattern)
+        parts = parts_of(config, key)
+        if self.positional is not None or parts.added is not None:
+            raise ConfigError(f"{key}.positional", plain(pattern), "encodings of attention layers, before and after")
+        for mixer, layer in zip(self.mixers(), parts.layers, strict=True):
+            with inside(key):
+                mixer.reconfigure_encoding(layer.config)
         self.config = config
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LanguageModel":
         """Set every parameter from (seed, its name): independent of construction order, sharding and device."""
         shrink = 1 / math.sqrt(len(self.blocks))
-        mixers: dict[str, Any] = {f"blocks.{i}.mixer.": block.mixer for i, block in enumerate(self._layers())}
-        mixers |= {} if self.positional is None else {"positional.": self.positional}
-        for name, parameter in self.named_parameters():
+        parameters = dict(self.named_parameters())
+        for name, owner, own_name in owners(self):
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))
-            value = torch.empty(parameter.shape, dtype=torch.float64)
-            self._initial_value(name, value, generator, shrink, mixers)
-            parameter.copy_(value)
+            value = torch.empty(parameters[name].shape, dtype=torch.float64)
+            owner.init_parameter(own_name, value, generator)
+            if own_name in owner.residual_outputs:
+                value.mul_(shrink)
+            parameters[name].copy_(value)
         return self
 
-    def _initial_value(
-        self, name: str, value: Tensor, generator: torch.Generator, shrink: float, mixers: Mapping[str, Any]
-    ) -> None:
-        owner = next((p for p in mixers if name.startswith(p)), None)
-        special = getattr(mixers[owner], "init_parameter", None) if owner else None
-        if special is not None and owner is not None and special(name[len(owner) :], value, generator):
-            return
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """See Parametrised."""
         if name == "embedding.weight":
             value.normal_(0, self.config.initializer_range, generator=generator)
-        elif "norm" in name.rsplit(".", 2)[-2]:
-            value.fill_(1.0)
-        elif name.endswith(("conv_weight", "conv_bias")):  # PyTorch's default for a depthwise convolution
-            width = self.get_parameter(name.removesuffix("bias") + "weight" if name.endswith("bias") else name).shape[
-                -1
-            ]
-            value.uniform_(-(width**-0.5), width**-0.5, generator=generator)
-        elif value.dim() == 2:  # Kaiming uniform with a = sqrt(5): the default of nn.Linear
-            bound = value.shape[1] ** -0.5
-            value.uniform_(-bound, bound, generator=generator)
-            if name.endswith("out_proj.weight"):
-                value.mul_(shrink)
-        else:  # biases of projections start at zero, as in the release
-            value.zero_()
-
-
-def _positions(mapping: Mapping[str, Any]) -> Drawn:
-    choice = choose(POSITIONS, mapping, "model.positions")
-    return choice.made_by(choice.config)
-
-
-def no_decay_names(model: nn.Module) -> set[str]:
-    """Parameters without weight decay: everything below two dimensions and what a mixer lists as `no_decay`."""
-    names = {name for name, p in model.named_parameters() if p.dim() < 2 or name.endswith("conv_weight")}
-    for prefix, module in model.named_modules():
-        names |= {f"{prefix}.{name}" if prefix else name for name in getattr(module, "no_decay", ())}
-    return names
+        else:
+            super().init_parameter(name, value, generator)

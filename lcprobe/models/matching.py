@@ -5,15 +5,13 @@ are the closed forms of each mixer's `cost`. Equal parameters are not equal FLOP
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.models.config import MatchConfig, ModelConfig
-from lcprobe.models.layout import Layer, parse_layout
-from lcprobe.models.parts import ModelCost, cost_of, mixers_of, model_cost, resolved_sizes
+from lcprobe.models.layout import parse_layout
+from lcprobe.models.parts import ModelCost, ModelParts, cost_of, model_cost, parts_of, resolved_sizes
 
 MAX_LAYERS = 256
 FF_RATIO = 8 / 3
@@ -102,13 +100,10 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
     depths = range(len(pattern), MAX_LAYERS + 1, len(pattern)) if config.n_layers == "solve" else [config.n_layers]
     for n_layers in depths:
         deep = replace(config, n_layers=n_layers)
-        layers, choices = mixers_of(deep)
-        counted = Counter(layers)
+        parts = parts_of(deep)
 
-        def params(
-            sized: ModelConfig, counted: Counter[Layer] = counted, choices: dict[str, Choice] = choices
-        ) -> int:
-            return cost_of(counted, choices, sized, 1).params
+        def params(sized: ModelConfig, parts: ModelParts = parts) -> int:
+            return cost_of(parts, sized, 1).params
 
         fits = False
         for d_model in [config.d_model] if config.d_model is not None else range(d_step, 1 << 15, d_step):

@@ -1,84 +1,116 @@
 """From a ModelConfig to its parts: which mixers, which sizes, what it costs. What matching and LanguageModel share."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from lcprobe.choices import Choice, choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, unknown_name
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.cost import Cost
 from lcprobe.models.layout import Layer, layers_of
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mixers.contract import Mixer, MixerConfig
+from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape
-from lcprobe.models.positional.positions import POSITIONS
-from lcprobe.models.positional.schedule import Carried, absolute, carried
+from lcprobe.models.positional.schedule import EncodingPattern, LayerEncoding
+from lcprobe.schema import resolve
 
 
-def mixers_of(config: ModelConfig, key: str = "model") -> tuple[list[Layer], dict[str, Choice]]:
-    """The layers and, by name, the mixers that they use. Raises ConfigError for unknown names and wrong settings."""
+@dataclass(frozen=True)
+class LayerParts:
+    """One block's mixer with its settings, and whether an MLP follows it.
+
+    entry: name in model.mixers; name: the same with the part of a pattern that the layer carries; kind: name in MIXERS. Layers
+    of one name are equal.
+    """
+
+    entry: str
+    name: str
+    kind: str
+    mixer: type[Mixer]
+    config: MixerConfig
+    mlp: bool
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What a model is built of. added: the absolute encoding that it adds to its embedding."""
+
+    layers: tuple[LayerParts, ...]
+    added: Choice | None = None
+
+    @property
+    def carries_encodings(self) -> bool:
+        """Whether a layer has a positional encoding: whether there is attention."""
+        return any(layer.mixer.carries_encoding for layer in self.layers)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a layer's state holds a memory of fixed size."""
+        return any(layer.mixer.is_recurrent() for layer in self.layers)
+
+
+def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
+    """The layers with their mixers' settings. Raises ConfigError for unknown names and wrong settings, used or not."""
     layers = layers_in(config, key)
-    if config.positions is not None:
-        choose(POSITIONS, config.positions, f"{key}.positions")
-    known = {*MIXERS, *config.mixers}
-    choices = {}
-    for name in dict.fromkeys([*(layer.mixer for layer in layers), *config.mixers]):
-        if name not in known:
-            raise unknown_name(f"{key}.layout", name, known)
-        mapping = config.mixers.get(name, {})
-        if name in MIXERS and isinstance(mapping, dict):
-            mapping = {"type": name, **mapping}
-        choices[name] = choose(MIXERS, mapping, f"{key}.mixers.{name}")
-        if hasattr(choices[name].config, "context_length") and choices[name].config.context_length is None:
-            known_length = replace(choices[name].config, context_length=config.context_length)
-            choices[name] = choices[name]._replace(config=known_length)
+    resolve(config)
+    entries = dict(config.mixers)
+    for name in dict.fromkeys(layer.mixer for layer in layers):
+        if name in entries:
+            continue
+        if name not in MIXERS:
+            raise unknown_name(f"{key}.layout", name, {*MIXERS, *config.mixers})
+        entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
+    parts = [_layer(layer, entries[layer.mixer], config.context_length) for layer in layers]
     if config.positional is None:
-        return layers, choices
-    return _encoded(layers, choices, config, key)
+        return ModelParts(tuple(parts))
+    return _encoded(parts, config, config.positional, key)
 
 
-def _encoded(
-    layers: list[Layer], choices: dict[str, Choice], config: ModelConfig, key: str
-) -> tuple[list[Layer], dict[str, Choice]]:
-    """The attention layers under names of their own, with the encodings that model.positional gives them."""
-    key = f"{key}.positional"
-    parts = carried(config.positional, config.encodings, key)
-    if not any(hasattr(choices[layer.mixer].config, "positional") for layer in layers):
-        raise ConfigError(key, config.positional, "null: the model has no attention to carry an encoding")
-    if absolute(config.positional, config.encodings, key) is not None:
-        parts = [replace(parts[0], changes={**parts[0].changes, "positional": {"type": "none"}})]
-    made, choices, count = [], dict(choices), 0
-    for layer in layers:
-        choice = choices[layer.mixer]
-        if hasattr(choice.config, "positional"):
-            part, count = parts[count % len(parts)], count + 1
-            own, layer = layer.mixer, Layer(f"{layer.mixer}:{part.text}", layer.mlp)
-            if layer.mixer not in choices:
-                choices[layer.mixer] = choice._replace(
-                    config=_carrying(choice.config, part, f"model.mixers.{own}", key)
-                )
-        made.append(layer)
-    return made, choices
+def _layer(layer: Layer, choice: Choice, context_length: int | None) -> LayerParts:
+    config = choice.config.with_context_length(context_length)
+    return LayerParts(layer.mixer, layer.mixer, choice.name, choice.cls, config, layer.mlp)
 
 
-def _carrying(config: Any, part: Carried, mixer: str, key: str) -> Any:
+def _encoded(parts: list[LayerParts], config: ModelConfig, pattern: EncodingPattern, key: str) -> ModelParts:
+    """The layers with the encodings that model.positional gives to those that carry one."""
+    layer_encodings = pattern.layers(config.encodings)
+    if not any(layer.mixer.carries_encoding for layer in parts):
+        raise ConfigError(
+            f"{key}.positional", pattern.written, "null: the model has no attention to carry an encoding"
+        )
+    added = pattern.absolute(config.encodings)
+    if added is not None:
+        none = POSITIONAL.convert({"type": "none"}, pattern.key)
+        layer_encodings = [replace(layer_encodings[0], changes={**layer_encodings[0].changes, "positional": none})]
+    encoded, count = [], 0
+    known: dict[str, LayerParts] = {}
+    for layer in parts:
+        if layer.mixer.carries_encoding:
+            own, count = layer_encodings[count % len(layer_encodings)], count + 1
+            name = f"{layer.entry}:{own.text}"
+            if name not in known:
+                changed = _with_encoding(layer.config, own, f"{key}.mixers.{layer.entry}", f"{key}.positional")
+                known[name] = replace(layer, name=name, config=changed)
+            layer = replace(known[name], mlp=layer.mlp)
+        encoded.append(layer)
+    return ModelParts(tuple(encoded), added)
+
+
+def _with_encoding(config: MixerConfig, own: LayerEncoding, mixer: str, key: str) -> MixerConfig:
     """A layer's settings with its part of the pattern, checked: errors name the key that says what is wrong."""
-    changed = replace(config, **part.changes)
+    changed = config.with_encoding(own.changes)
     try:
         changed.check("")
     except ConfigError as error:
-        own, _, rest = error.key.removeprefix(".").partition(".")
-        if own == "positional":
-            raise ConfigError(f"{part.key}.{rest}", error.given, error.allowed, error.near) from None
-        if own in part.changes:
-            raise ConfigError(key, part.text, f"{own} {error.allowed}") from None
-        raise ConfigError(f"{mixer}.{own}", error.given, error.allowed, error.near) from None
+        field, _, rest = error.key.removeprefix(".").partition(".")
+        if field == "positional":
+            raise ConfigError(f"{own.key}.{rest}", error.given, error.allowed, error.near) from None
+        if field in own.changes:
+            raise ConfigError(key, own.text, f"{field} {error.allowed}") from None
+        raise ConfigError(f"{mixer}.{field}", error.given, error.allowed, error.near) from None
     return changed
-
-
-def absolute_of(config: ModelConfig, key: str = "model") -> Choice | None:
-    """The absolute encoding that the model adds to its embedding, if it has one."""
-    return absolute(config.positional, config.encodings, f"{key}.positional")
 
 
 def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
@@ -128,24 +160,29 @@ class ModelCost:
 
 def model_cost(config: ModelConfig, length: int) -> ModelCost:
     """Closed-form cost of a model with known sizes. A test compares it with the built module."""
-    layers, choices = mixers_of(config)
     resolved_sizes(config)
-    return cost_of(Counter(layers), choices, config, length)
+    return cost_of(parts_of(config), config, length)
 
 
-def cost_of(layers: Counter[Layer], choices: dict[str, Choice], config: ModelConfig, length: int) -> ModelCost:
-    """`model_cost` for layers and mixers that are already looked up: what a search over sizes calls."""
+def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
+    """`model_cost` for parts that are already known: what a search over sizes calls."""
     d_model, d_ff = config.d_model or 0, config.d_ff or 0
     total = Cost(params=d_model)  # the final norm
-    for layer, count in layers.items():
-        choice = choices[layer.mixer]
+    for layer, count in _counted(parts.layers):
         with inside(f"model.mixers.{layer.entry}"):
-            one = choice.made_by.cost(choice.config, d_model, length) + Cost(params=d_model)
+            block = layer.mixer.cost(layer.config, d_model, length) + Cost(params=d_model)
         if layer.mlp:
-            one += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)
-        total += one.times(count)
-    found = absolute_of(config)
-    if found is not None:
-        total += Cost(params=found.made_by.params(found.config, HeadShape(1, 1, 1, d_model, config.context_length)))
+            block += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)
+        total += block.times(count)
+    if parts.added is not None:
+        shape = HeadShape(1, 1, 1, d_model, config.context_length)
+        total += Cost(params=parts.added.cls.params(parts.added.config, shape))
     rows = padded_vocab(config)
     return ModelCost(rows * d_model * (1 if config.tie_embeddings else 2), total, 2.0 * rows * d_model)
+
+
+def _counted(layers: Sequence[LayerParts]) -> list[tuple[LayerParts, int]]:
+    """Equal layers once, with their number."""
+    counts = Counter((layer.name, layer.mlp) for layer in layers)
+    first = {(layer.name, layer.mlp): layer for layer in reversed(layers)}
+    return [(first[key], count) for key, count in counts.items()]

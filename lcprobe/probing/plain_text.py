@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcprobe.choices import plain
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.inference.oom import with_oom_backoff
@@ -29,6 +28,7 @@ from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
+from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.text.haystack import Materials

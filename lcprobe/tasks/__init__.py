@@ -1,15 +1,20 @@
 """Tasks by the name used in configs. A new one is a file and a line here."""
 
-TASKS = {
-    "niah": "lcprobe.tasks.niah:NIAH",
-    "mqar": "lcprobe.tasks.mqar:MQAR",
-    "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
-    "copying": "lcprobe.tasks.copying:Copying",
-    "ordered": "lcprobe.tasks.ordered:Ordered",
-    "semantic": "lcprobe.tasks.semantic:Semantic",
-    "state_tracking": "lcprobe.tasks.state_tracking:StateTracking",
-    "vt": "lcprobe.tasks.vt:VT",
-    "cwe": "lcprobe.tasks.cwe:CWE",
-    "fwe": "lcprobe.tasks.fwe:FWE",
-    "qa": "lcprobe.tasks.qa:QA",
-}
+from lcprobe.choices import Registry
+
+TASKS = Registry(
+    "builtins:object",  # until the frame is a class
+    {
+        "niah": "lcprobe.tasks.niah:NIAH",
+        "mqar": "lcprobe.tasks.mqar:MQAR",
+        "phonebook": "lcprobe.tasks.phonebook:PhoneBook",
+        "copying": "lcprobe.tasks.copying:Copying",
+        "ordered": "lcprobe.tasks.ordered:Ordered",
+        "semantic": "lcprobe.tasks.semantic:Semantic",
+        "state_tracking": "lcprobe.tasks.state_tracking:StateTracking",
+        "vt": "lcprobe.tasks.vt:VT",
+        "cwe": "lcprobe.tasks.cwe:CWE",
+        "fwe": "lcprobe.tasks.fwe:FWE",
+        "qa": "lcprobe.tasks.qa:QA",
+    },
+)

@@ -80,7 +80,7 @@ class TaskChoice(NamedTuple):
     def made(self, materials: "Materials", key: str) -> "Task":
         """The task. Raises ConfigError or DataError for what its settings name and is not there."""
         with inside(key):
-            return self.choice.made_by(self.choice.config, materials)
+            return self.choice.create(materials)
 
 
 def choose_task(given: Any, key: str) -> TaskChoice:

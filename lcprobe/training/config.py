@@ -1,10 +1,12 @@
 """What can be set about training. Imports no torch: `train.py --help` reads this file in milliseconds."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from lcprobe.choices import choose
+from lcprobe.choices import Choice
 from lcprobe.errors import require
+from lcprobe.models.positional.schedule import PATTERN, EncodingPattern
+from lcprobe.training import INITIAL_STATES
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,9 @@ class SwitchConfig:
 
     at: float
     """Share of the budget after which they change."""
-    positional: Any = "none"
+    positional: Annotated[EncodingPattern, PATTERN] = field(
+        default_factory=lambda: PATTERN.convert("none", "train.switch.positional")
+    )
     """What attention layers carry from then on, as model.positional; without learned parameters, before and after."""
 
     def check(self, at: str) -> None:
@@ -52,7 +56,7 @@ class TrainConfig:
     from_: str | None = None
     """A run or checkpoint folder whose weights are the start: the budget is then that of the training after it. Its model must
     have the same parameters; encodings without parameters may differ. The data come in an order of their own."""
-    initial_state: dict[str, Any] | None = None
+    initial_state: Annotated[Choice | None, INITIAL_STATES] = None
     """What recurrent layers hold before a sequence: `{type: passed}`, `preceding`, `noise`, `fitted`; null: nothing."""
     switch: SwitchConfig | None = None
     """Change positional encodings while training; null: never."""
@@ -87,10 +91,8 @@ class TrainConfig:
         allowed = f"a multiple of context_length x accumulate x devices ({parts})"
         require(f"{at}.batch_tokens", self.batch_tokens, multiple, allowed)
         if self.initial_state is not None:
-            from lcprobe.training.initial_state import INITIAL_STATES  # torch, for those who ask for a state alone
-
-            choice = choose(INITIAL_STATES, self.initial_state, f"{at}.initial_state")
-            choice.made_by(choice.config).check_rows(self.batch_tokens // parts, f"{at}.initial_state")
+            rows = self.batch_tokens // parts  # imports torch, for those who ask for a state alone
+            self.initial_state.create().check_rows(rows, f"{at}.initial_state")
         require(
             f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})"
         )

@@ -9,26 +9,20 @@ A state is made anew for every micro-batch by reading something first, without g
 a run resumes to the bit. Attention layers begin empty in any case; only recurrent layers hold a state.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lcprobe.choices import choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
 from lcprobe.models.state import State
 
-INITIAL_STATES = {
-    "passed": "lcprobe.training.initial_state:Passed",
-    "preceding": "lcprobe.training.initial_state:Preceding",
-    "noise": "lcprobe.training.initial_state:Noise",
-    "fitted": "lcprobe.training.initial_state:Fitted",
-}
 
-
-class Initial:
+class InitialState(ABC):
     """Base: what is asked of each."""
 
     Config: ClassVar[type]
@@ -40,18 +34,18 @@ class Initial:
 
     def check_rows(self, rows: int, key: str) -> None:
         """rows: of a micro-batch. Raises ConfigError where they are too few."""
+        return
 
+    @abstractmethod
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
         """The state before each row of a batch."""
-        raise NotImplementedError
 
 
-def initial_state_of(mapping: Any, model: LanguageModel, key: str = "train.initial_state") -> Initial:
-    """The choice for a model. Raises ConfigError for a wrong choice, and for a model without recurrent layers."""
-    choice = choose(INITIAL_STATES, mapping, key)
-    if not any(layer.recurrent for layer in model.new_state(1).layers):
-        raise ConfigError(key, choice.name, "null: the model has no recurrent layer to hold a state")
-    return choice.made_by(choice.config)
+def initial_state_of(choice: Choice, model: LanguageModel) -> InitialState:
+    """The chosen initial state. Raises ConfigError for a model without recurrent layers."""
+    if not any(mixer.is_recurrent() for mixer in model.mixers()):
+        raise ConfigError(choice.key, choice.name, "null: the model has no recurrent layer to hold a state")
+    return choice.create()
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class PassedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Passed(Initial):
+class Passed(InitialState):
     """Each row begins with the state after the `chain` rows before it in the micro-batch, the last ones before the first."""
 
     Config = PassedConfig
@@ -105,7 +99,7 @@ class PrecedingConfig:
         require(f"{at}.chunks", self.chunks, self.chunks >= 1, ">= 1")
 
 
-class Preceding(Initial):
+class Preceding(InitialState):
     """Rows of text go on from what stands before them; episodes and documents' first rows begin empty."""
 
     Config = PrecedingConfig
@@ -135,7 +129,7 @@ class NoiseConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Noise(Initial):
+class Noise(InitialState):
     """Normal numbers."""
 
     Config = NoiseConfig
@@ -160,7 +154,7 @@ class FittedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Fitted(Initial):
+class Fitted(InitialState):
     """Normal numbers with the mean and the deviation that final states of this batch have in each head."""
 
     Config = FittedConfig

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from lcprobe.models.language_model import no_decay_names
+from lcprobe.models.parameters import no_decay_names
 from lcprobe.training.config import TrainConfig
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.mixture import Mixture, rolled
 from lcprobe.errors import ConfigError
+from lcprobe.schema import build
 
 RECIPES = {
     "lines": {"task": {"type": "niah", "n_keys": 2, "n_queries": 2, "template": "line", "digits": 2}},

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.data import prepare as module
 from lcprobe.data.config import DataConfig
 from lcprobe.data.corpus import documents
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, DataError
+from lcprobe.schema import build
 
 TEXTS = [f"Document {i} speaks of the {word} and of nothing else at all. " * 40 for i, word in enumerate(
     ["river", "mountain", "harbor", "meadow", "forest", "desert", "island", "valley"])]  # fmt: skip

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.rope import RoPE, RoPEConfig
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 
 
 def plain_attention(layer: Attention, x, window):

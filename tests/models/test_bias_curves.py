@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.models.bias_curves import bias_curves
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
 
 
 def test_rows_are_the_encodings_own_values():

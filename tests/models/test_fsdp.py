@@ -9,9 +9,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from lcprobe.choices import build
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
 
 
 @pytest.fixture

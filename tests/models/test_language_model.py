@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
-from lcprobe.models.language_model import LanguageModel, no_decay_names
+from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.layout import parse_layout
+from lcprobe.models.parameters import no_decay_names
 from lcprobe.models.parts import model_cost
+from lcprobe.schema import build
 
 SMALL = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 24, "vocab_size": 45,
          "mixers": {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 4}}}  # fmt: skip

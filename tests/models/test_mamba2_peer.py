@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
 
 transformers = pytest.importorskip("transformers")
 

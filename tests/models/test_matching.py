@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import match, mismatch_of
+from lcprobe.schema import build
 
 MIXERS = {"attention": {"head_dim": 32, "d_conv": 4}, "mamba2": {"head_dim": 32, "d_state": 64}}
 

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parts import model_cost
+from lcprobe.schema import build
 
 # settings that reach every branch of a mixer; a new mixer without an entry is tested as it comes
 VARIANTS = {
@@ -213,6 +214,6 @@ def test_every_parameter_gets_a_gradient(name, mixer):
 def test_states_are_plain_values():
     for name, mixer in CASES:
         choice = choose(MIXERS, {"type": name, **mixer}, "x")
-        state = choice.made_by(choice.config, D_MODEL).new_state(2)
+        state = choice.create(D_MODEL).new_state(2)
         assert dataclasses.is_dataclass(state)
         assert state.to("cpu").detach() is not state

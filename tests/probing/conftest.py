@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.mixture import Mixture
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
+from lcprobe.schema import build
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.fit import fit
 

@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.probing import grid as grid_module
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Episode, Formats
 from tests.tasks.sound import of_tokenizer
 

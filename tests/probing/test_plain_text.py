@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
@@ -16,6 +15,7 @@ from lcprobe.probing.plain_text import Points, measure, points_of, run_context, 
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
+from lcprobe.schema import build
 
 POINTS = Points((8, 11, 16, 40, 64), (16, 64), (4, 13, 32))
 SUBJECT = ProbedCheckpoint("m", "0" * 16, 1, 2)

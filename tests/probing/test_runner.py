@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import DataError
 from lcprobe.probing.config import Grid, ProbeConfig
@@ -17,6 +16,7 @@ from lcprobe.probing.policies.planted import Planted, perfect
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import Store
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
 

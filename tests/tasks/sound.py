@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
+from lcprobe.schema import build
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Episode, Factors, Query
 from lcprobe.tasks.text.haystack import Materials, TokenStream

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.niah import NIAH, TEMPLATES, NIAHConfig

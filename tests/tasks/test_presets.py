@@ -2,10 +2,10 @@
 
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
+from lcprobe.schema import build
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.parts.generated_facts import FactBank

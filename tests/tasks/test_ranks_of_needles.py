@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lcprobe.choices import build
+from lcprobe.schema import build
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lcprobe.choices import build
+from lcprobe.choices import choose
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError
 from lcprobe.files import read_json
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
+from lcprobe.training import INITIAL_STATES
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
 from tests.tiny import write_config
@@ -34,7 +36,9 @@ def batch(rows=4, seqlen=12, before=0, seed=0):
 
 def test_a_passed_state_is_the_one_after_the_rows_before():
     made, given = model(), batch()
-    state = initial_state_of({"type": "passed", "chain": 2}, made)(made, given)
+    state = initial_state_of(choose(INITIAL_STATES, {"type": "passed", "chain": 2}, "train.initial_state"), made)(
+        made, given
+    )
     want = made.new_state(4)
     for back in (2, 1):
         _, want = made.hidden(given["tokens"].roll(back, 0), state=want)
@@ -51,7 +55,7 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
 
 def test_what_precedes_a_row_changes_its_loss_as_reading_it_does():
     made, given = model("mamba2 x 2"), batch(before=7)
-    state = initial_state_of("preceding", made)(made, given)
+    state = initial_state_of(choose(INITIAL_STATES, "preceding", "train.initial_state"), made)(made, given)
     weights = torch.ones(4, 12)
     with torch.no_grad():
         loss, _, _ = made.loss(given["tokens"], weights, state=state)
@@ -64,10 +68,14 @@ def test_what_precedes_a_row_changes_its_loss_as_reading_it_does():
 def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
     made, given = model(), batch(rows=64)
     torch.manual_seed(0)
-    noise = initial_state_of({"type": "noise", "scale": 0.3}, made)(made, given)
+    noise = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "scale": 0.3}, "train.initial_state"), made)(
+        made, given
+    )
     assert abs(float(noise.layers[1].ssm.std()) - 0.3) < 0.01
     assert not noise.layers[1].conv.any()
-    fitted = initial_state_of("fitted", made)(made, given).layers[2].ssm
+    fitted = (
+        initial_state_of(choose(INITIAL_STATES, "fitted", "train.initial_state"), made)(made, given).layers[2].ssm
+    )
     _, state = made.hidden(given["tokens"], state=made.new_state(64))
     real = state.layers[2].ssm
     for head in range(real.shape[1]):
@@ -78,7 +86,9 @@ def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
 def test_a_share_of_the_rows_begins_empty():
     made, given = model(), batch(rows=200)
     torch.manual_seed(0)
-    state = initial_state_of({"type": "noise", "share": 0.3}, made)(made, given)
+    state = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "share": 0.3}, "train.initial_state"), made)(
+        made, given
+    )
     empty = [~layer.ssm.flatten(1).any(1) for layer in state.layers[1:]]
     assert torch.equal(empty[0], empty[1]), "the same rows in every layer"
     assert abs(float(empty[0].double().mean()) - 0.7) < 0.1
@@ -86,18 +96,20 @@ def test_a_share_of_the_rows_begins_empty():
 
 def test_wrong_choices_are_one_line():
     with pytest.raises(ConfigError, match="no recurrent layer"):
-        initial_state_of("passed", model("attention x 2"))
+        initial_state_of(choose(INITIAL_STATES, "passed", "train.initial_state"), model("attention x 2"))
     with pytest.raises(ConfigError, match="did you mean 'passed'"):
-        initial_state_of("pased", model())
+        initial_state_of(choose(INITIAL_STATES, "pased", "train.initial_state"), model())
     with pytest.raises(ConfigError, match=r"chain: given 1; allowed: < 1, the rows of a micro-batch"):
-        initial_state_of("passed", model())(model(), batch(rows=1))
+        initial_state_of(choose(INITIAL_STATES, "passed", "train.initial_state"), model())(model(), batch(rows=1))
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])
 def test_no_row_begins_with_a_state_that_has_read_it(rows):
     made = model("mamba2 x 2")
     for chain in range(1, 2 * rows):
-        passed = initial_state_of({"type": "passed", "chain": chain}, made)
+        passed = initial_state_of(
+            choose(INITIAL_STATES, {"type": "passed", "chain": chain}, "train.initial_state"), made
+        )
         given, told = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
         train = {
             "context_length": 12,

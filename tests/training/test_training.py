@@ -5,12 +5,12 @@ import logging
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.data.config import DataConfig
 from lcprobe.data.mixture import Mixture
 from lcprobe.errors import CheckpointError, NumericsError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, save_checkpoint
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.fit import fit

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.parameters import owners
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 from validation.oracles.encodings import Given
 
 DOUBLE, SINGLE = 1e-12, 1e-5
@@ -52,11 +54,12 @@ def label(kind: dict[str, Any]) -> str:
 def made(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadShape = SHAPE) -> Any:
     """An encoding as initialised, plus noise, so that no parameter stands where it makes no difference."""
     choice = choose(POSITIONAL, kind, "positional")
-    encoding = choice.made_by(choice.config, shape).double()
-    for i, (name, parameter) in enumerate(encoding.named_parameters()):
-        generator = torch.Generator().manual_seed(i)
+    encoding = choice.create(shape).double()
+    parameters = dict(encoding.named_parameters())
+    for i, (name, owner, own_name) in enumerate(owners(encoding)):
+        generator, parameter = torch.Generator().manual_seed(i), parameters[name]
         with torch.no_grad():
-            encoding.init_parameter(name, parameter.data, generator)
+            owner.init_parameter(own_name, parameter.data, generator)
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(parameter.to(dtype))
     return encoding.to(dtype).requires_grad_(False)
@@ -127,7 +130,7 @@ def under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str
     def text(n: int, length: int, seed: int) -> Tensor:
         return torch.randint(32, (n, length), generator=torch.Generator().manual_seed(seed))
 
-    model = extended(model, choice.made_by(choice.config), ExtensionContext(CONTEXT, FACTOR, text))
+    model = extended(model, choice.create(), ExtensionContext(CONTEXT, FACTOR, text))
     return model.blocks[0].mixer, choice.config
 
 

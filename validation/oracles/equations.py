@@ -126,7 +126,7 @@ def frequencies(dtype: torch.dtype) -> Iterator[Found]:
             continue
         wide = {"long": [1 + i / 8 for i in range(32)]} if name == "longrope" else {}
         choice = choose(EXTENSIONS, {**kind, **wide}, "pe.extend")
-        theta, scale = RescaledFrequencies(choice.made_by, choice.config, length, FACTOR)(
+        theta, scale = RescaledFrequencies(choice.cls, choice.config, length, FACTOR)(
             e.frequencies(torch.device("cpu")), n
         )
         g = given(e, empty, config=choice.config, length=length)

@@ -231,7 +231,7 @@ def transformers_frequencies(dtype: torch.dtype) -> Iterator[Found]:
         for factor, base in ((f, b) for f in (1.5, 4.0, 32.0) for b in (10000.0, 500000.0)):
             for length in (context // 2, context, 4 * context):
                 choice, e = choose(EXTENSIONS, kind, "pe.extend"), made({"type": "rope", "base": base}, shape=shape)
-                theta, scale = RescaledFrequencies(choice.made_by, choice.config, context, factor)(
+                theta, scale = RescaledFrequencies(choice.cls, choice.config, context, factor)(
                     e.frequencies(torch.device("cpu")), length
                 )
                 config = _llama_config(name, context, shape.head_dim, base, factor=factor, **more)

@@ -4,33 +4,38 @@ An extension is a class with `Config` and `apply(model, context)`, which changes
 stays as it is. A new one is a class and a line here.
 """
 
-EXTENSIONS: dict[str, str] = {
-    # Mamba2 layers
-    "dt_scale": "lcprobe.models.extend.recurrent:DtScale",
-    "a_scale": "lcprobe.models.extend.recurrent:AScale",
-    "stuffed": "lcprobe.models.extend.recurrent:Stuffed",
-    "state_window": "lcprobe.models.extend.recurrent:StateWindow",
-    "decimamba": "lcprobe.models.extend.tokens:DeciMamba",
-    "longmamba": "lcprobe.models.extend.tokens:LongMamba",
-    # any model
-    "chunk_select": "lcprobe.models.extend.select:ChunkSelect",
-    # attention layers
-    "pi": "lcprobe.models.extend.rotary:PI",
-    "ntk": "lcprobe.models.extend.rotary:NTK",
-    "ntk_dynamic": "lcprobe.models.extend.rotary:DynamicNTK",
-    "ntk_by_parts": "lcprobe.models.extend.rotary:ByParts",
-    "llama3": "lcprobe.models.extend.rotary:Llama3",
-    "yarn": "lcprobe.models.extend.rotary:YaRN",
-    "resonance": "lcprobe.models.extend.rotary:Resonance",
-    "drop": "lcprobe.models.extend.rotary:Drop",
-    "longrope": "lcprobe.models.extend.longrope:LongRoPE",
-    "self_extend": "lcprobe.models.extend.reread:SelfExtend",
-    "rerope": "lcprobe.models.extend.reread:ReRoPE",
-    "leaky_rerope": "lcprobe.models.extend.reread:LeakyReRoPE",
-    "dca": "lcprobe.models.extend.reread:DualChunk",
-    "lm_infinite": "lcprobe.models.extend.windows:LMInfinite",
-    "streaming": "lcprobe.models.extend.windows:Streaming",
-    "window": "lcprobe.models.extend.windows:Window",
-    "temperature": "lcprobe.models.extend.softmax:Temperature",
-    "logn": "lcprobe.models.extend.softmax:PostHocLogN",
-}
+from lcprobe.choices import Registry
+
+EXTENSIONS = Registry(
+    "lcprobe.models.extend.contract:Extension",
+    {
+        # Mamba2 layers
+        "dt_scale": "lcprobe.models.extend.recurrent:DtScale",
+        "a_scale": "lcprobe.models.extend.recurrent:AScale",
+        "stuffed": "lcprobe.models.extend.recurrent:Stuffed",
+        "state_window": "lcprobe.models.extend.recurrent:StateWindow",
+        "decimamba": "lcprobe.models.extend.tokens:DeciMamba",
+        "longmamba": "lcprobe.models.extend.tokens:LongMamba",
+        # any model
+        "chunk_select": "lcprobe.models.extend.select:ChunkSelect",
+        # attention layers
+        "pi": "lcprobe.models.extend.rotary:PI",
+        "ntk": "lcprobe.models.extend.rotary:NTK",
+        "ntk_dynamic": "lcprobe.models.extend.rotary:DynamicNTK",
+        "ntk_by_parts": "lcprobe.models.extend.rotary:ByParts",
+        "llama3": "lcprobe.models.extend.rotary:Llama3",
+        "yarn": "lcprobe.models.extend.rotary:YaRN",
+        "resonance": "lcprobe.models.extend.rotary:Resonance",
+        "drop": "lcprobe.models.extend.rotary:Drop",
+        "longrope": "lcprobe.models.extend.longrope:LongRoPE",
+        "self_extend": "lcprobe.models.extend.reread:SelfExtend",
+        "rerope": "lcprobe.models.extend.reread:ReRoPE",
+        "leaky_rerope": "lcprobe.models.extend.reread:LeakyReRoPE",
+        "dca": "lcprobe.models.extend.reread:DualChunk",
+        "lm_infinite": "lcprobe.models.extend.windows:LMInfinite",
+        "streaming": "lcprobe.models.extend.windows:Streaming",
+        "window": "lcprobe.models.extend.windows:Window",
+        "temperature": "lcprobe.models.extend.softmax:Temperature",
+        "logn": "lcprobe.models.extend.softmax:PostHocLogN",
+    },
+)

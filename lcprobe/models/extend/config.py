@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lcprobe.choices import plain
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.files import digest_json
 from lcprobe.models.extend import EXTENSIONS
+from lcprobe.schema import plain
 
 AS_TRAINED = "none"
 LONGEST_LABEL = 48
@@ -19,12 +20,11 @@ FACTORS = f">= 1 and <= {MAX_FACTOR}, or auto"
 
 @dataclass(frozen=True)
 class Method:
-    """One entry of `pe.extend`. key: where it stands in the config. factor: None is auto."""
+    """One entry of `pe.extend`. factor: None is auto."""
 
     label: str
-    mapping: dict[str, Any]
+    choice: Choice
     factor: float | None
-    key: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ExtendConfig:
         label = mapping.get("label", _label(mapping))
         good = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= LONGEST_LABEL
         require(f"{key}.label", label, bool(good), f"letters, digits and .,=()+:- ({LONGEST_LABEL} at most)")
-        return Method(str(label), own, float(factor) if number else None, key)
+        return Method(str(label), EXTENSIONS.convert(own, key), float(factor) if number else None)
 
 
 def _label(mapping: Mapping[str, Any]) -> str:

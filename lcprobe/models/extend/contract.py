@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.mixers.mamba2 import Mamba2
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,13 @@ class Extension:
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """Why there is nothing in this model for the method to act on, in words; None: there is. The model may be on the meta
         device. Raises ConfigError for settings that can fit no model of its shape."""
-        mixers = [block.mixer for block in model._layers()]
-        encodings = [e for e in (getattr(mixer, "positional", None) for mixer in mixers) if e is not None]
+        mixers = model.mixers()
+        encodings = [mixer.encoding for mixer in mixers if mixer.encoding is not None]
         if self.acts_on == "attention" and not encodings:
             return "it has no attention"
         if self.acts_on == "rotary" and not any(e.family == "rotary" for e in encodings):
             return "it has no rotary layer"
-        if self.acts_on == "mamba2" and not any(isinstance(mixer, Mamba2) for mixer in mixers):
+        if self.acts_on == "mamba2" and not any(mixer.scan is not None for mixer in mixers):
             return "it has no Mamba2 layer"
         return None
 

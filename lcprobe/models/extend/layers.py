@@ -1,33 +1,69 @@
 """Which layers a method changes. A layer whose window lies inside the training length sees no distance that training did not
 show it, and stays as it is."""
 
-from typing import Any
+from dataclasses import dataclass
 
+from lcprobe.errors import ConfigError
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.contract import Mixer
 from lcprobe.models.positional.contract import PositionalEncoding
 from lcprobe.models.positional.rope import Rotary
 
 
-def attention_layers(model: LanguageModel) -> list[Any]:
-    """Mixers that carry a positional encoding as `positional`."""
-    return [b.mixer for b in model._layers() if isinstance(getattr(b.mixer, "positional", None), PositionalEncoding)]
+@dataclass(frozen=True)
+class EncodedLayer:
+    """A mixer that carries a positional encoding. block: its number in the model."""
+
+    block: int
+    mixer: Mixer
+
+    @property
+    def encoding(self) -> PositionalEncoding:
+        """What the mixer carries now."""
+        encoding = self.mixer.encoding
+        assert encoding is not None
+        return encoding
+
+    @property
+    def rotary(self) -> Rotary:
+        """The encoding of a layer with a rotary one."""
+        encoding = self.encoding
+        assert isinstance(encoding, Rotary)
+        return encoding
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether queries and keys are rotated by position."""
+        return isinstance(self.encoding, Rotary)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that a query sees; None: all."""
+        return self.mixer.window
+
+    def sees_past(self, length: int) -> bool:
+        """Whether a query sees tokens more than `length` back, sinks included, once sequences are that long."""
+        return self.window is None or self.mixer.sinks > 0 or self.window > length
 
 
-def far_layers(model: LanguageModel, context_length: int) -> list[Any]:
+def attention_layers(model: LanguageModel) -> list[EncodedLayer]:
+    """The layers that carry a positional encoding."""
+    return [EncodedLayer(i, mixer) for i, mixer in enumerate(model.mixers()) if mixer.encoding is not None]
+
+
+def far_layers(model: LanguageModel, context_length: int) -> list[EncodedLayer]:
     """Those that see beyond the training length once sequences do."""
-    layers = attention_layers(model)
-    return [
-        layer
-        for layer in layers
-        if window_of(layer) is None or getattr(layer, "sinks", 0) or layer.window > context_length
-    ]
+    return [layer for layer in attention_layers(model) if layer.sees_past(context_length)]
 
 
-def rotary_layers(model: LanguageModel, context_length: int) -> list[Any]:
+def rotary_layers(model: LanguageModel, context_length: int) -> list[EncodedLayer]:
     """Those of them with a rotary encoding."""
-    return [layer for layer in far_layers(model, context_length) if isinstance(layer.positional, Rotary)]
+    return [layer for layer in far_layers(model, context_length) if layer.is_rotary]
 
 
-def window_of(layer: Any) -> int | None:
-    """Tokens that a layer sees; None: all."""
-    return getattr(layer, "window", None)
+def scan_layers(model: LanguageModel, method: str) -> list[Mixer]:
+    """The mixers whose selective scan a method may wrap. Raises ConfigError where there is none."""
+    mixers = [mixer for mixer in model.mixers() if mixer.scan is not None]
+    if not mixers:
+        raise ConfigError("pe.extend", method, "a method for this model: it has no Mamba2 layer")
+    return mixers

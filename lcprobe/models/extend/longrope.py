@@ -87,7 +87,7 @@ class LongRoPE(Rescaling):
         reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
-        pairs = {len(layer.positional.frequencies(torch.device("cpu"))) for layer in self.layers(model, context)}
+        pairs = {len(layer.rotary.frequencies(torch.device("cpu"))) for layer in self.layers(model, context)}
         if len(pairs) > 1:
             return "its rotary layers differ in pairs"
         for name in ("long", "short"):
@@ -115,7 +115,7 @@ class LongRoPE(Rescaling):
 
     def _set(self, model: LanguageModel, context: ExtensionContext, config: LongRoPEConfig) -> None:
         for layer in self.layers(model, context):
-            layer.positional.scaling = RescaledFrequencies(LongRoPE, config, context.context_length, context.factor)
+            layer.rotary.scaling = RescaledFrequencies(LongRoPE, config, context.context_length, context.factor)
 
     @torch.no_grad()
     def searched(self, model: LanguageModel, context: ExtensionContext) -> tuple[float, ...]:
@@ -129,7 +129,7 @@ class LongRoPE(Rescaling):
         ids = context.text(config.n, round(s * context.context_length), config.seed).to(
             next(model.parameters()).device
         )
-        theta = self.layers(model, context)[0].positional.frequencies(torch.device("cpu"))
+        theta = self.layers(model, context)[0].rotary.frequencies(torch.device("cpu"))
         generator = torch.Generator().manual_seed(config.seed)
         tried: list[tuple[float, tuple[float, ...]]] = []
 

@@ -5,12 +5,12 @@ Keys are cached whole, also where a method hides them: what is hidden may come i
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
 
 from lcprobe_kernels.attention import attention
 from torch import Tensor, nn
 
 from lcprobe.models.extend.contract import ExtensionContext
+from lcprobe.models.extend.layers import EncodedLayer
 from lcprobe.models.positional.contract import Attend, Keys, PositionalEncoding
 from lcprobe.models.positional.rope import Rotary
 from lcprobe.models.token_context import TokenContext
@@ -113,8 +113,9 @@ class Reread(EncodingOverride):
         return self.inner.rotated(x, positions, keys.where, name)
 
 
-def rereadable(layer: Any) -> bool:
+def rereadable(layer: EncodedLayer) -> bool:
     """Whether keys of a layer can be read at other positions: plainly rotated or not at all, and all of them cached."""
-    plain = isinstance(layer.positional, Rotary) and type(layer.positional).on_qk is Rotary.on_qk
-    plain = (plain and not layer.positional.caches_raw_keys) or layer.positional.family == "none"
-    return plain and getattr(layer, "window", None) is None
+    encoding = layer.encoding
+    plain = isinstance(encoding, Rotary) and type(encoding).on_qk is Rotary.on_qk
+    plain = (plain and not encoding.caches_raw_keys) or encoding.family == "none"
+    return plain and layer.window is None

@@ -10,7 +10,7 @@ Each wraps the mixer's scan, so prefill and decoding change alike, and the check
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,19 +19,20 @@ from torch.nn import functional as F
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.calibrate import Search, calibrated, given_or_searched
 from lcprobe.models.extend.contract import Extension, ExtensionContext
+from lcprobe.models.extend.layers import scan_layers
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.mixers.mamba2 import Mamba2
+from lcprobe.models.mixers.contract import Mixer, Scan
 from lcprobe.models.state import State
 
-Scan = Callable[..., tuple[Tensor, Any]]
+W = TypeVar("W", bound=Scan)
 
 
-def mamba2_layers(model: LanguageModel, name: str) -> list[Mamba2]:
-    """The Mamba2 mixers of a model. Raises ConfigError where it has none."""
-    found = [block.mixer for block in model._layers() if isinstance(block.mixer, Mamba2)]
-    if not found:
-        raise ConfigError("pe.extend", name, "a method for this model: it has no Mamba2 layer")
-    return found
+def wrap_scan(mixer: Mixer, wrapper: Callable[[Scan], W]) -> W:
+    """Put a wrapper around a mixer's scan, in place; the wrapper."""
+    assert mixer.scan is not None, "scan_layers gives mixers with a scan"
+    wrapped = wrapper(mixer.scan)
+    mixer.scan = wrapped
+    return wrapped
 
 
 @dataclass
@@ -106,15 +107,13 @@ class DtScale(OfMamba2):
         """As the base. Raises ConfigError for a list of another length than there are layers."""
         reason = super().not_applicable(model, context)
         if reason is None:
-            given_or_searched(self.config.scale, len(mamba2_layers(model, self.name)), f"pe.extend.{self.name}.scale")
+            given_or_searched(self.config.scale, len(scan_layers(model, self.name)), f"pe.extend.{self.name}.scale")
         return reason
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Give every Mamba2 layer its scale."""
-        layers = mamba2_layers(model, self.name)
-        wrapped = [ScaledScan(layer.scan) for layer in layers]
-        for layer, scan in zip(layers, wrapped, strict=True):
-            layer.scan = scan
+        layers = scan_layers(model, self.name)
+        wrapped = [wrap_scan(layer, ScaledScan) for layer in layers]
 
         def put(number: int, value: float) -> None:
             self.put(wrapped[number], value)
@@ -167,8 +166,9 @@ class Stuffed(OfMamba2):
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Put both factors around every Mamba2 layer's scan."""
-        for layer in mamba2_layers(model, "stuffed"):
-            layer.scan = ScaledScan(layer.scan, a=self.config.retention, gain=self.config.insertion)
+        for layer in scan_layers(model, "stuffed"):
+            scaled = wrap_scan(layer, ScaledScan)
+            scaled.a, scaled.gain = self.config.retention, self.config.insertion
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,9 @@ class StateWindow(OfMamba2):
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace every Mamba2 layer's scan."""
-        for layer in mamba2_layers(model, "state_window"):
-            layer.scan = WindowScan(layer.scan, self.config.window or context.context_length)
+        for layer in scan_layers(model, "state_window"):
+            window = self.config.window or context.context_length
+            wrap_scan(layer, lambda scan, window=window: WindowScan(scan, window))
 
 
 @dataclass

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
-from lcprobe.models.extend.layers import far_layers
+from lcprobe.models.extend.layers import EncodedLayer, far_layers
 from lcprobe.models.extend.override import Reread, rereadable
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Call, Keys, PositionalEncoding
-from lcprobe.models.positional.rope import Rotary
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class RereadMethod(Extension):
             return "its attention layers have windows inside the training length"
         strange = [layer for layer in layers if not rereadable(layer)]
         if strange:
-            kind = type(strange[0].positional).__name__
+            kind = type(strange[0].encoding).__name__
             return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
         if model.positions is not None and model.positions.at_test:
             return "its positions are drawn: a window of tokens is none of positions"
@@ -201,19 +200,17 @@ class RereadMethod(Extension):
 
     def check(self, context_length: int) -> None:
         """Raises ConfigError for sizes that do not fit the training length."""
-        if getattr(self.config, "window", None) is not None:
-            require(
-                "pe.extend.window", self.config.window, self.config.window <= context_length, f"<= {context_length}"
-            )
+        window = self.config.window
+        require("pe.extend.window", window, window is None or window <= context_length, f"<= {context_length}")
 
-    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
-        return [layer for layer in far_layers(model, context.context_length) if isinstance(layer.positional, Rotary)]
+        return [layer for layer in far_layers(model, context.context_length) if layer.is_rotary]
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Replace `positional` of these layers."""
+        """Replace the encoding of these layers."""
         for layer in self.layers(model, context):
-            layer.positional = self.wrapped(layer.positional, replace(context, text=None))
+            layer.mixer.set_encoding(self.wrapped(layer.encoding, replace(context, text=None)))
 
     def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
         """The encoding in front of a trained one."""

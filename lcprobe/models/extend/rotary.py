@@ -16,18 +16,17 @@ L is the training length, s the factor: at 1, frequencies are untouched. All is 
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lcprobe.choices import choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Extension, ExtensionContext
-from lcprobe.models.extend.layers import attention_layers, rotary_layers
+from lcprobe.models.extend.layers import EncodedLayer, attention_layers, rotary_layers
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.rope import Rotary
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Rescaling(Extension):
         """(pairs,) float64 frequencies -> changed ones, and a factor on cos and sin."""
         raise NotImplementedError
 
-    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
         return rotary_layers(model, context.context_length)
 
@@ -84,14 +83,14 @@ class Rescaling(Extension):
         layers = self.layers(model, context)
         if not layers:
             return "its rotary layers have windows inside the training length"
-        if min(len(layer.positional.frequencies(torch.device("cpu"))) for layer in layers) < self.fewest_pairs:
+        if min(len(layer.rotary.frequencies(torch.device("cpu"))) for layer in layers) < self.fewest_pairs:
             return f"it rotates fewer than {self.fewest_pairs} pairs"
         return None
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Set `Rotary.scaling`."""
         for layer in self.layers(model, context):
-            layer.positional.scaling = RescaledFrequencies(
+            layer.rotary.scaling = RescaledFrequencies(
                 type(self), self.config, context.context_length, context.factor
             )
 
@@ -226,23 +225,15 @@ class YaRN(Rescaling):
 class ResonanceConfig:
     """After which method wavelengths are rounded."""
 
-    scaling: Any = None
+    scaling: Annotated[Choice | None, EXTENSIONS] = None
     """A method such as `yarn` or `{type: yarn, ramp: rotations}`; null: the trained wavelengths."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for what is no method of frequencies."""
         if self.scaling is not None:
-            self.inner(f"{at}.scaling")
-
-    def inner(self, key: str = "scaling") -> tuple[type[Rescaling], Any]:
-        """The method behind and its settings."""
-        found = choose(EXTENSIONS, self.scaling, key)
-        if not (isinstance(found.made_by, type) and issubclass(found.made_by, Rescaling)) or not found.made_by.causal:
-            raise ConfigError(key, found.name, "pi | ntk | ntk_by_parts | llama3 | yarn")
-        return found.made_by, found.config
-
-    def __hash__(self) -> int:
-        return hash(repr(self.scaling))
+            self.scaling.resolve()
+            if not issubclass(self.scaling.cls, Rescaling) or not self.scaling.cls.causal:
+                raise ConfigError(f"{at}.scaling", self.scaling.name, "pi | ntk | ntk_by_parts | llama3 | yarn")
 
 
 class Resonance(Rescaling):
@@ -256,8 +247,7 @@ class Resonance(Rescaling):
         """2 pi / round(2 pi / theta); pairs that do not turn stay."""
         scale = 1.0
         if config.scaling is not None:
-            method, settings = config.inner()
-            theta, scale = method.change(settings, theta, at)
+            theta, scale = config.scaling.cls.change(config.scaling.config, theta, at)
         whole = 2 * math.pi / (2 * math.pi / theta).round()
         return torch.where(theta > 0, whole, theta), scale
 
@@ -280,12 +270,12 @@ class Drop(Rescaling):
         """0."""
         return torch.zeros_like(theta), 1.0
 
-    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """Those listed, or every rotary one, windows or not. Raises ConfigError for a block that has no rotary encoding."""
-        rotary = [layer for layer in attention_layers(model) if isinstance(layer.positional, Rotary)]
+        rotary = [layer for layer in attention_layers(model) if layer.is_rotary]
         if self.config.layers is None:
             return rotary
-        places = {i: b.mixer for i, b in enumerate(model._layers()) if any(b.mixer is layer for layer in rotary)}
+        places = {layer.block: layer for layer in rotary}
         strange = [i for i in self.config.layers if i not in places]
         require(
             "pe.extend.layers",

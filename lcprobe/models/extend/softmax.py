@@ -75,18 +75,16 @@ class Temperature(Extension):
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """As the contract says; and layers that do more with q . k than a softmax of it and a bias."""
-        strange = [layer for layer in attention_layers(model) if not layer.positional.linear]
+        strange = [layer for layer in attention_layers(model) if not layer.encoding.linear]
         reason = super().not_applicable(model, context)
         if reason is None and strange:
-            reason = (
-                f"the weights of {type(strange[0].positional).__name__} layers are no softmax of q . k and a bias"
-            )
+            reason = f"the weights of {type(strange[0].encoding).__name__} layers are no softmax of q . k and a bias"
         return reason
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Replace `positional` of attention layers."""
+        """Replace the encoding of attention layers."""
         for layer in attention_layers(model):
-            layer.positional = self.sharpened(layer.positional, context)
+            layer.mixer.set_encoding(self.sharpened(layer.encoding, context))
 
     def sharpened(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """The encoding in front of a trained one."""

@@ -8,7 +8,7 @@ quantiles of Delta on training text: the published top-k needs the whole sequenc
 chunks and decoding stay exact. DeciMamba also drops such tokens from the layers above; here they go on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -17,22 +17,24 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.contract import ExtensionContext
-from lcprobe.models.extend.recurrent import OfMamba2, Scan, mamba2_layers
+from lcprobe.models.extend.layers import scan_layers
+from lcprobe.models.extend.recurrent import OfMamba2, wrap_scan
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.mixers.mamba2 import Mamba2
+from lcprobe.models.mixers.contract import Scan
 
 
 @dataclass
 class Filtered:
-    """A scan that skips tokens below a threshold of Delta: (n_heads,), -inf where nothing is skipped.
+    """A scan that skips tokens below a threshold of Delta: (n_heads,) or one for all, -inf where nothing is skipped.
 
-    by_token: one decision a token, from the mean over heads. seen: where given, step sizes are collected there.
+    by_token: one decision per token, from the mean over heads. seen: where given, step sizes are collected there, and A as rates.
     """
 
     scan: Scan
     threshold: Tensor
     by_token: bool
     seen: list[Tensor] | None = None
+    rates: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __call__(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, dt_bias: Tensor | None = None,
@@ -47,6 +49,7 @@ class Filtered:
             sizes = sizes.mean(-1, keepdim=True).expand_as(sizes)
         if self.seen is not None:
             self.seen.append(sizes.flatten(0, 1).detach())
+            self.rates = A.detach()
         skipped = sizes < self.threshold.to(sizes.device)
         if dt_limit[0] > 0 and bool(skipped.any()):
             raise ConfigError(
@@ -86,7 +89,7 @@ class DeciMamba(OfMamba2):
         """As the base. Raises ConfigError for layers that there are not."""
         reason = super().not_applicable(model, context)
         if reason is None:
-            n = len(mamba2_layers(model, self.name))
+            n = len(scan_layers(model, self.name))
             for number in self.config.layers or []:
                 require(f"pe.extend.{self.name}.layers", number, 0 <= number < n, f"0 .. {n - 1}")
         return reason
@@ -95,7 +98,7 @@ class DeciMamba(OfMamba2):
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Measure the quantiles on training text and put the filters in place."""
         kept = self._kept(context)
-        layers = mamba2_layers(model, self.name)
+        layers = scan_layers(model, self.name)
         chosen = range(len(layers)) if self.config.layers is None else self.config.layers
         if kept >= 1:
             return
@@ -103,18 +106,19 @@ class DeciMamba(OfMamba2):
             raise ConfigError(f"pe.extend.{self.name}", "no training text here", "a run whose data are at hand")
         filters = {}
         for number in chosen:
-            layer = layers[number]
-            none = torch.full((layer.n_heads,), float("-inf"))
-            filters[number] = layer.scan = Filtered(layer.scan, none, self.by_token, [])
+            nothing = torch.tensor(float("-inf"))
+            filters[number] = wrap_scan(
+                layers[number], lambda scan, nothing=nothing: Filtered(scan, nothing, self.by_token, [])
+            )
         ids = context.text(self.config.n, context.context_length, self.config.seed)
         model.hidden(ids.to(next(model.parameters()).device))
-        for number, found in filters.items():
+        for found in filters.values():
             sizes = torch.cat(found.seen or [])
             found.seen = None
             edge = sizes.quantile(1 - kept, 0) * (
                 1 - 1e-6
             )  # a step that equals the quantile is kept, whatever its rounding
-            found.threshold = torch.where(self.reaches_far(layers[number], sizes, context), edge, -torch.inf)
+            found.threshold = torch.where(self.reaches_far(found.rates, sizes, context), edge, -torch.inf)
 
     def _kept(self, context: ExtensionContext) -> float:
         if self.config.kept is not None:
@@ -122,9 +126,9 @@ class DeciMamba(OfMamba2):
         assert context.factor is not None, "not_applicable() asks for a number"
         return 1 / context.factor
 
-    def reaches_far(self, layer: Mamba2, sizes: Tensor, context: ExtensionContext) -> Tensor:
-        """(n_heads,) bool: which heads are filtered; all."""
-        return torch.ones(layer.n_heads, dtype=torch.bool, device=sizes.device)
+    def reaches_far(self, rates: Tensor, sizes: Tensor, context: ExtensionContext) -> Tensor:
+        """(n_heads,) bool: which heads are filtered; all. rates: (n_heads,) A; sizes: (n, n_heads) Delta."""
+        return torch.ones(len(rates), dtype=torch.bool, device=sizes.device)
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class LongMamba(DeciMamba):
     name = "longmamba"
     by_token = False
 
-    def reaches_far(self, layer: Mamba2, sizes: Tensor, context: ExtensionContext) -> Tensor:
+    def reaches_far(self, rates: Tensor, sizes: Tensor, context: ExtensionContext) -> Tensor:
         """exp(A mean(dt) L) > reach."""
-        decay = -layer.A_log.detach().exp().to(sizes.dtype) * sizes.mean(0) * context.context_length
+        decay = rates.to(sizes.dtype) * sizes.mean(0) * context.context_length
         return decay.exp() > self.config.reach

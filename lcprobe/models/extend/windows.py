@@ -8,14 +8,14 @@ lm_infinite and streaming keep perplexity and cannot retrieve what left the wind
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
-from lcprobe.models.extend.layers import attention_layers, far_layers, window_of
+from lcprobe.models.extend.layers import EncodedLayer, attention_layers, far_layers
 from lcprobe.models.extend.override import EncodingOverride, Reread
 from lcprobe.models.extend.reread import RereadMethod, TwoCalls
 from lcprobe.models.language_model import LanguageModel
@@ -60,15 +60,15 @@ class Window(Extension):
         reason = super().not_applicable(model, context)
         return reason or (None if self.layers(model, context) else "its windows are no wider already")
 
-    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
         width = self.config.window or context.context_length
-        return [layer for layer in attention_layers(model) if window_of(layer) is None or layer.window > width]
+        return [layer for layer in attention_layers(model) if layer.window is None or layer.window > width]
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Replace `positional` of these layers."""
+        """Replace the encoding of these layers."""
         for layer in self.layers(model, context):
-            layer.positional = Windowed(layer.positional, context, self.config.window or context.context_length)
+            layer.mixer.set_encoding(Windowed(layer.encoding, context, self.config.window or context.context_length))
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class LMInfinite(RereadMethod):
         super().check(context_length)
         require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
 
-    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[Any]:
+    def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers that see far."""
         return far_layers(model, context.context_length)
 

@@ -3,7 +3,12 @@
 A new mixer is a file and a line here; matching, training, probing and the state-contract test pick it up from this dict.
 """
 
-MIXERS = {
-    "attention": "lcprobe.models.mixers.attention:Attention",
-    "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
-}
+from lcprobe.choices import Registry
+
+MIXERS = Registry(
+    "lcprobe.models.mixers.contract:Mixer",
+    {
+        "attention": "lcprobe.models.mixers.attention:Attention",
+        "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
+    },
+)

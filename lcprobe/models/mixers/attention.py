@@ -5,26 +5,28 @@ joint q, k, v (with bias, without activation) is Mamba2Attention's (state-spaces
 release, the convolution's history in the state is what went *into* it, so decoding equals the full forward pass.
 """
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Self
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
 from torch import Tensor, nn
 
-from lcprobe.choices import choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.cost import Cost
-from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.mixers.contract import Mixer, MixerConfig
+from lcprobe.models.parameters import init_convolution
+from lcprobe.models.positional import POSITIONAL, TEMPERATURES
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding, inside_layer
-from lcprobe.models.positional.temperature import TEMPERATURES
+from lcprobe.models.positional.temperature import Temperature
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(MixerConfig):
     """Shape of the heads and what they may see."""
 
     n_heads: int | None = None
@@ -43,9 +45,11 @@ class AttentionConfig:
     """A learned logit a head that takes part in the softmax and has no value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
     """Biases in the projections."""
-    positional: dict[str, Any] = field(default_factory=lambda: {"type": "rope"})
+    positional: Annotated[Choice, POSITIONAL] = field(
+        default_factory=lambda: POSITIONAL.convert({"type": "rope"}, "positional")
+    )
     """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional sets those of all layers."""
-    temperature: dict[str, Any] | None = None
+    temperature: Annotated[Choice | None, TEMPERATURES] = None
     """A factor on q . k by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
     context_length: int | None = None
     """What the model is trained on, for encodings that depend on it; null: model.context_length."""
@@ -61,24 +65,31 @@ class AttentionConfig:
         require(f"{at}.n_kv_heads", kv, kv is None or kv >= 1, ">= 1 or null")
         if kv is not None and self.n_heads is not None:
             require(f"{at}.n_kv_heads", kv, self.n_heads % kv == 0, f"a divisor of n_heads ({self.n_heads})")
-        encoding = choose(POSITIONAL, self.positional, f"{at}.positional")
-        if self.temperature is not None:
-            choice = choose(TEMPERATURES, self.temperature, f"{at}.temperature")
-            if not encoding.made_by.linear:
-                said = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
-                raise ConfigError(f"{at}.temperature", choice.name, said)
-        if encoding.made_by.family == "absolute":
+        encoding, temperature = self.positional, self.temperature
+        encoding.resolve()
+        if temperature is not None:
+            temperature.resolve()
+            if not encoding.cls.linear:
+                allowed = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
+                raise ConfigError(f"{at}.temperature", temperature.name, allowed)
+        if encoding.cls.family == "absolute":
             raise ConfigError(
                 f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)"
             )
-        if self.sink_logit and not encoding.made_by.softmax:
+        if self.sink_logit and not encoding.cls.softmax:
             raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
         with inside_layer(at), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512
-            encoding.made_by(
-                encoding.config, HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length)
-            )
+            encoding.create(HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length))
+
+    def with_context_length(self, context_length: int | None) -> Self:
+        """See MixerConfig: encodings and temperatures may depend on it."""
+        return replace(self, context_length=context_length) if self.context_length is None else self
+
+    def with_encoding(self, changes: Mapping[str, Any]) -> Self:
+        """See MixerConfig. changes: fields of this config."""
+        return replace(self, **changes)
 
     def heads(self, d_model: int) -> tuple[int, int]:
         """(n_heads, n_kv_heads) at this width. Raises ConfigError when head_dim does not divide d_model."""
@@ -110,20 +121,18 @@ class AttentionState(State):
     conv: Tensor | None
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     """softmax(q k^T / sqrt(head_dim)) v over what a token may see."""
 
     Config = AttentionConfig
+    state_type = AttentionState
+    carries_encoding = True
 
     def __init__(self, config: AttentionConfig, d_model: int):
-        super().__init__()
+        super().__init__(config, d_model)
         self.n_heads, self.n_kv_heads = config.heads(d_model)
-        self.head_dim, self.window, self.sinks, self.d_conv = (
-            config.head_dim,
-            config.window,
-            config.sinks,
-            config.d_conv,
-        )
+        self.head_dim, self.window, self.sinks = config.head_dim, config.window, config.sinks
+        self.d_conv = config.d_conv
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.in_proj = nn.Linear(d_model, self.width, bias=config.bias)
         if config.d_conv:
@@ -134,25 +143,28 @@ class Attention(nn.Module):
         self.positional, self.temperature = _encoders(config, d_model)
         if config.sink_logit:
             self.sink_logit = nn.Parameter(torch.empty(self.n_heads))
+        self.no_decay = ("sink_logit", "conv_weight")
+
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """See Parametrised; encoding and temperature initialise their own."""
+        if name == "sink_logit":
+            value.zero_()
+        elif name in ("conv_weight", "conv_bias"):
+            init_convolution(value, self.d_conv, generator)
+        else:
+            super().init_parameter(name, value, generator)
 
     @property
-    def no_decay(self) -> tuple[str, ...]:
-        """Parameters without weight decay."""
-        return ("sink_logit",) if self.has_sink_logit else ()
+    def encoding(self) -> PositionalEncoding:
+        """See Mixer."""
+        return self.positional
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """Initialise what the encoding or the temperature owns; False for what follows the common rule."""
-        owner, _, rest = name.partition(".")
-        if name == "sink_logit":
-            parameter.zero_()
-            return True
-        own = getattr(self, owner, None) if owner in ("positional", "temperature") else None
-        return own is not None and own.init_parameter(rest, parameter, generator)
+    def set_encoding(self, encoding: PositionalEncoding) -> None:
+        """See Mixer."""
+        self.positional = encoding
 
-    def set_positional(self, config: AttentionConfig) -> None:
-        """Take encoding, temperature, window and sinks of another config, in place. Raises ConfigError where that adds or drops
-        a parameter: a trained model has those that it was trained with.
-        """
+    def reconfigure_encoding(self, config: AttentionConfig) -> None:
+        """See Mixer."""
         positional, temperature = _encoders(config, self.d_model)
         modules = (self.positional, self.temperature, positional, temperature)
         learned = next(
@@ -167,7 +179,7 @@ class Attention(nn.Module):
 
     @property
     def carry_name(self) -> Hashable | None:
-        """Name of the tensors that the encoding passes from layer to layer; None: it passes none."""
+        """See Mixer: the encoding's."""
         return self.positional.carry_name
 
     def forward(
@@ -292,22 +304,21 @@ class Attention(nn.Module):
         matrices = d_model * width + inner * d_model
         params = matrices + ((width + d_model) if config.bias else 0)
         params += width * (config.d_conv + 1) if config.d_conv else 0
-        encoding, shape = choose(POSITIONAL, config.positional, "positional"), config.shape(d_model)
-        params += encoding.made_by.params(encoding.config, shape) + (n_heads if config.sink_logit else 0)
+        encoding, shape = config.positional, config.shape(d_model)
+        params += encoding.cls.params(encoding.config, shape) + (n_heads if config.sink_logit else 0)
         if config.temperature is not None:
-            temperature = choose(TEMPERATURES, config.temperature, "temperature")
-            params += temperature.made_by.params(temperature.config, shape)
+            params += config.temperature.cls.params(config.temperature.config, shape)
         window = length if config.window is None else min(config.window, length)
         visible = window - window * (window - 1) / (
             2 * length
         )  # mean over positions 1..length of min(position, window)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
-        flops += encoding.made_by.flops(encoding.config, shape, visible, length)
+        flops += encoding.cls.flops(encoding.config, shape, visible, length)
         cached = length if config.window is None or config.sinks else min(config.window - 1, length)
         fixed = 4 * max(config.d_conv - 1, 0) * width
-        terms = encoding.made_by.term_width(encoding.config, shape)
-        grows = terms if encoding.made_by.caches_all_terms else 0
-        size = encoding.made_by.term_bytes
+        terms = encoding.cls.term_width(encoding.config, shape)
+        grows = terms if encoding.cls.caches_all_terms else 0
+        size = encoding.cls.term_bytes
         fixed += size * (terms - grows)
         kept = (
             cached if config.window is None or config.sinks else min(config.window, length)
@@ -315,13 +326,11 @@ class Attention(nn.Module):
         return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
 
 
-def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, nn.Module | None]:
-    shape = config.shape(d_model)
-    encoding, temperature = choose(POSITIONAL, config.positional, "positional"), None
+def _encoders(config: AttentionConfig, d_model: int) -> tuple[PositionalEncoding, Temperature | None]:
+    shape, temperature = config.shape(d_model), None
     with inside_layer(""):
-        positional = encoding.made_by(encoding.config, shape)
+        positional = config.positional.create(shape)
     if config.temperature is not None:
-        chosen = choose(TEMPERATURES, config.temperature, "temperature")
         with inside("temperature"):
-            temperature = chosen.made_by(chosen.config, shape)
+            temperature = config.temperature.create(shape)
     return positional, temperature

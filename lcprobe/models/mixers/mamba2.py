@@ -8,7 +8,6 @@ modules/mamba2.py). Differs: the state between chunks stays in float32.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,14 @@ from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.cost import Cost
+from lcprobe.models.mixers.contract import Mixer, MixerConfig, Scan
+from lcprobe.models.parameters import init_convolution
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
-class Mamba2Config:
+class Mamba2Config(MixerConfig):
     """Shape of the state and the range of its decays."""
 
     d_state: int = 128
@@ -92,18 +93,17 @@ class Mamba2State(State):
     conv: Tensor
 
 
-class Mamba2(nn.Module):
+class Mamba2(Mixer):
     """The Mamba2 mixer."""
 
     Config = Mamba2Config
-    no_decay = ("A_log", "dt_bias", "D")
-    """Parameters without weight decay, as in the release."""
+    state_type = Mamba2State
+    no_decay = ("conv_weight",)
 
     def __init__(self, config: Mamba2Config, d_model: int):
-        super().__init__()
+        super().__init__(config, d_model)
         self.config = config
-        self.scan: Callable[..., tuple[Tensor, Any]] = ssd
-        """What turns step sizes, inputs and read-outs into outputs: extensions put themselves around it at evaluation."""
+        self.scan: Scan = ssd
         self.d_inner, self.n_heads, self.d_xbc = config.widths(d_model)
         self.in_proj = nn.Linear(d_model, self.d_inner + self.d_xbc + self.n_heads, bias=config.bias)
         self.conv_weight = nn.Parameter(torch.empty(self.d_xbc, config.d_conv))
@@ -114,24 +114,25 @@ class Mamba2(nn.Module):
         self.norm_weight = nn.Parameter(torch.empty(self.d_inner))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=config.bias)
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """Initialise one of this mixer's special parameters in place; False for those that follow the common rule."""
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """See Parametrised."""
         c = self.config
         if name == "dt_bias":
-            uniform = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(value.shape, generator=generator, dtype=torch.float64)
             dt = torch.exp(uniform * (math.log(c.dt_max) - math.log(c.dt_min)) + math.log(c.dt_min))
             dt = dt.clamp_min(c.dt_init_floor)
-            parameter.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            value.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
         elif name == "A_log":
             low, high = c.A_init_range
-            parameter.copy_(
-                (torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * (high - low) + low).log()
+            value.copy_(
+                (torch.rand(value.shape, generator=generator, dtype=torch.float64) * (high - low) + low).log()
             )
         elif name in ("D", "norm_weight"):
-            parameter.fill_(1.0)
+            value.fill_(1.0)
+        elif name in ("conv_weight", "conv_bias"):
+            init_convolution(value, c.d_conv, generator)
         else:
-            return False
-        return True
+            super().init_parameter(name, value, generator)
 
     def forward(
         self, x: Tensor, where: TokenContext, state: Mamba2State | None = None

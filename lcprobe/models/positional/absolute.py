@@ -47,10 +47,9 @@ class Learned(PositionalEncoding):
         """The table."""
         return _rows(config, shape) * shape.d_model
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Normal with standard deviation 0.02, as GPT-2's."""
-        parameter.normal_(0, 0.02, generator=generator)
-        return True
+        value.normal_(0, 0.02, generator=generator)
 
     def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model)."""
@@ -93,10 +92,9 @@ class Sinusoidal(PositionalEncoding):
         """The amplitude."""
         return 1
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """d_model^-0.5."""
-        parameter.fill_(self.shape.d_model**-0.5)
-        return True
+        value.fill_(self.shape.d_model**-0.5)
 
     def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model); angles in float64."""

@@ -39,10 +39,9 @@ class ALiBi(PositionalEncoding):
         """None, or one a head."""
         return shape.n_heads if config.learned else 0
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """The fixed slopes."""
-        parameter.copy_(slopes(self.shape.n_heads).log())
-        return True
+        value.copy_(slopes(self.shape.n_heads).log())
 
     def bias(self, distance: Tensor) -> Tensor:
         """-m_h d."""

@@ -26,13 +26,12 @@ class CABLE(FoX):
 
     Config = CABLEConfig
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Weights normal with deviation 0.02, the bias 0."""
         if name == "gate_weight":
-            parameter.normal_(0, 0.02, generator=generator)
+            value.normal_(0, 0.02, generator=generator)
         else:
-            parameter.zero_()
-        return True
+            value.zero_()
 
     def log_gate(self, logits: Tensor) -> Tensor:
         """-softplus."""

@@ -23,9 +23,10 @@ from typing import Any, ClassVar
 import torch
 from lcprobe_kernels.attention import Mask, attention, blockwise, merge
 from lcprobe_kernels.attention.reference import weighted
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcprobe.errors import ConfigError
+from lcprobe.models.parameters import Parametrised
 from lcprobe.models.token_context import TokenContext
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -113,7 +114,7 @@ class Call:
     scale: float | None = None
 
 
-class PositionalEncoding(nn.Module):
+class PositionalEncoding(Parametrised):
     """Base of all encodings, and NoPE as it stands: every hook does nothing."""
 
     Config: ClassVar[type]
@@ -145,7 +146,7 @@ class PositionalEncoding(nn.Module):
         self.config, self.shape = config, shape
 
     @property
-    def no_decay(self) -> list[str]:
+    def no_decay(self) -> list[str]:  # type: ignore[override]
         """Parameters without weight decay: all of them."""
         return [name for name, _ in self.named_parameters(recurse=False)]
 
@@ -165,10 +166,6 @@ class PositionalEncoding(nn.Module):
     def term_width(config: Any, shape: HeadShape) -> int:
         """Numbers of `token_terms` a token."""
         return 0
-
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """Initialise one parameter in place; False for those that follow the model's common rule."""
-        return False
 
     def on_embedding(self, x: Tensor, where: TokenContext) -> Tensor:
         """x: (batch, seqlen, d_model) embeddings -> the same with what belongs to their positions."""

@@ -53,10 +53,9 @@ class CoPE(PositionalEncoding):
         """Queries meet every whole position; a gate, a running sum and an interpolation for each key."""
         return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Zero."""
-        parameter.zero_()
-        return True
+        value.zero_()
 
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False

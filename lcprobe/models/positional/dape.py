@@ -68,14 +68,10 @@ class DAPE(PositionalEncoding):
         """The MLP, for each query and key."""
         return 6 * config.width * shape.n_heads * visible
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """The base as it starts alone, the MLP as PyTorch's linear layers."""
-        owner, _, rest = name.partition(".")
-        if owner == "base":
-            return self.base.init_parameter(rest, parameter, generator)
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """The MLP as PyTorch's linear layers; the base initialises its own."""
         bound = (2 * self.shape.n_heads if name.startswith("in") else self.config.width) ** -0.5
-        parameter.uniform_(-bound, bound, generator=generator)
-        return True
+        value.uniform_(-bound, bound, generator=generator)
 
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False

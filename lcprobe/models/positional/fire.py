@@ -76,14 +76,13 @@ class FIRE(PositionalEncoding):
         reach = config.initial_threshold if config.threshold == "learned" else shape.context_length or length
         return 2 * config.width * (shape.n_heads + 1) * visible if length > reach else 0.0
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """c 0.1, the factor 1, the MLP as PyTorch's linear layers."""
         if name in ("c", "threshold_factor"):
-            parameter.fill_(0.1 if name == "c" else 1.0)
+            value.fill_(0.1 if name == "c" else 1.0)
         else:
             bound = 1.0 if name.startswith("in") else self.config.width**-0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        return True
+            value.uniform_(-bound, bound, generator=generator)
 
     def threshold(self, acc_dtype: torch.dtype) -> Tensor:
         """L, a scalar."""

@@ -65,12 +65,11 @@ class FoPE(PositionalEncoding):
         """Two tables mixed at each position."""
         return 4 * _pairs(config, shape) ** 2
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Identity and Xavier normal noise."""
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
         spread = self.config.gain * math.sqrt(2 / (2 * self.pairs))
-        parameter.copy_(torch.eye(self.pairs, dtype=torch.float64) + spread * noise)
-        return True
+        value.copy_(torch.eye(self.pairs, dtype=torch.float64) + spread * noise)
 
     def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both turned by the mixtures at their positions in their documents."""

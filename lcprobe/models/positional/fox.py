@@ -55,13 +55,12 @@ class FoX(PositionalEncoding):
         """One sum a head."""
         return shape.n_heads
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Weights normal with deviation 0.02, the bias as configured."""
         if name == "gate_weight":
-            parameter.normal_(0, 0.02, generator=generator)
+            value.normal_(0, 0.02, generator=generator)
         else:
-            parameter.fill_(self.config.initial_bias)
-        return True
+            value.fill_(self.config.initial_bias)
 
     def log_gate(self, logits: Tensor) -> Tensor:
         """What one token adds to F, <= 0."""

@@ -42,9 +42,9 @@ class KERPLE(PositionalEncoding):
         """Two a head."""
         return 2 * shape.n_heads
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Uniform in the release's ranges, from 0.01."""
-        unit = parameter.uniform_(0, 1, generator=generator)
+        unit = value.uniform_(0, 1, generator=generator)
         if (name == "raw1") == (self.config.kernel == "log"):
             unit.mul_(2)
         unit.clamp_min_(LEAST)
@@ -52,7 +52,6 @@ class KERPLE(PositionalEncoding):
             unit.copy_(torch.logit(unit / 2, eps=1e-6))
         else:
             unit.log_()
-        return True
 
     def rates(self) -> tuple[Tensor, Tensor]:
         """r1 and r2, (n_heads,) each, float32 or wider."""

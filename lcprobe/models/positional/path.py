@@ -96,13 +96,12 @@ class PaTH(PositionalEncoding):
         """w and beta of each key head, and what the convolution reads of the tokens before the next."""
         return shape.n_kv_heads * (shape.head_dim + 1) + (config.d_conv - 1) * config.rank
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """As PyTorch's linear layers and convolutions; the bias of beta at 0, beta near 1."""
         if name == "beta_bias":
-            parameter.zero_()
+            value.zero_()
         else:
-            parameter.uniform_(-(parameter.shape[1] ** -0.5), parameter.shape[1] ** -0.5, generator=generator)
-        return True
+            value.uniform_(-(value.shape[1] ** -0.5), value.shape[1] ** -0.5, generator=generator)
 
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """(w, beta, history) of each token: (batch, seqlen, term_width), float32 or wider."""

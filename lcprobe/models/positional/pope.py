@@ -52,10 +52,9 @@ class PoPE(PositionalEncoding):
         """q . k is twice as wide."""
         return 2 * visible * shape.n_heads * shape.head_dim
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Phases start at 0."""
-        parameter.zero_()
-        return True
+        value.zero_()
 
     def calls(self, q: Tensor, keys: Keys) -> list[Call]:
         """One call on queries and keys in Cartesian coordinates."""

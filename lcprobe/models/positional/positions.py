@@ -8,6 +8,7 @@ randomized draws too, as its paper does: counted positions stand closer than any
 of the sequence's length, which must be declared, so that chunks, decoding and shared beginnings read the same positions.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -15,17 +16,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, require
 from lcprobe.seeds import seed_of
 
-POSITIONS = {
-    "randomized": "lcprobe.models.positional.positions:Randomized",
-    "pose": "lcprobe.models.positional.positions:PoSE",
-}
 
-
-class Drawn:
+class DrawnPositions(ABC):
     """Base: positions are drawn in training and counted at evaluation."""
 
     Config: ClassVar[type]
@@ -38,9 +33,9 @@ class Drawn:
         """Whether they are drawn at evaluation too: what a token sees then depends on the length of the whole sequence."""
         return False
 
+    @abstractmethod
     def draw(self, seqlen: int) -> Tensor:
         """(seqlen,) int64, ascending. Raises ConfigError when there are fewer positions than tokens."""
-        raise NotImplementedError
 
     def of_length(self, length: int, n: int) -> Tensor:
         """(n,) int64, ascending: where `at_test`, those of the first n tokens of a sequence whose declared length is `length`."""
@@ -62,7 +57,7 @@ class RandomizedConfig:
         require(f"{at}.max_length", self.max_length, self.max_length >= 2, ">= 2")
 
 
-class Randomized(Drawn):
+class Randomized(DrawnPositions):
     """A sorted random subset."""
 
     Config = RandomizedConfig
@@ -78,7 +73,7 @@ class Randomized(Drawn):
         return torch.randperm(self.config.max_length)[:seqlen].sort().values
 
     def of_length(self, length: int, n: int) -> Tensor:
-        """See Drawn. Tokens beyond the declared length (a candidate longer than the true answer) follow the last one by steps of
+        """See DrawnPositions. Tokens beyond the declared length (a candidate longer than the true answer) follow the last one by steps of
         1, the end of the range at most."""
         _fits(length, self.config.max_length)
         positions = _subset(length, self.config.max_length)[:n]
@@ -103,7 +98,7 @@ class PoSEConfig:
         require(f"{at}.chunks", self.chunks, self.chunks >= 2, ">= 2")
 
 
-class PoSE(Drawn):
+class PoSE(DrawnPositions):
     """Positional skip-wise training: u_0 = 0, u_i uniform in u_{i-1} .. max_length - seqlen is added to the positions of chunk i.
 
     So of many chunks the later ones crowd at the end, as in the paper, which takes two (sec. 3). Boundaries are uniform (in the
@@ -123,14 +118,6 @@ class PoSE(Drawn):
             skip = int(torch.randint(skip, spare + 1, ()))
             positions[begin:end] += skip
         return positions
-
-
-def drawn_at_test(mapping: Any) -> bool:
-    """Whether `model.positions` has positions drawn at evaluation too."""
-    if mapping is None:
-        return False
-    choice = choose(POSITIONS, mapping, "model.positions")
-    return choice.made_by(choice.config).at_test
 
 
 @lru_cache(maxsize=64)

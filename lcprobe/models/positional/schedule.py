@@ -15,17 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lcprobe.choices import choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.models.layout import PatternItem, items_of
-from lcprobe.models.positional import POSITIONAL
+from lcprobe.models.positional import POSITIONAL, TEMPERATURES
+from lcprobe.schema import Converter, Written
 
 ALLOWED = "an encoding, or a pattern such as `[rope+window512 x 3, none] x 6`"
 
 
 @dataclass(frozen=True)
-class Carried:
-    """One attention layer's part: how the pattern writes it, the settings of AttentionConfig that it changes, and the key under
+class LayerEncoding:
+    """What one attention layer carries: as the pattern writes it, the fields of AttentionConfig that it sets, and the key under
     which the encoding's own settings are written."""
 
     text: str
@@ -33,57 +34,82 @@ class Carried:
     key: str
 
 
-def carried(positional: Any, encodings: Mapping[str, Any], key: str) -> list[Carried]:
-    """The pattern written out. Raises ConfigError for what is no pattern, and for unknown names."""
-    if isinstance(positional, Mapping):
-        choose(POSITIONAL, positional, key)
-        return [Carried(str(positional.get("type")), {"positional": dict(positional)}, key)]
-    if isinstance(positional, list | tuple):
-        positional = ", ".join(str(p) for p in positional)
-    if not isinstance(positional, str):
-        raise ConfigError(key, positional, ALLOWED)
-    return [_carried(item, encodings, key) for item in items_of(positional, key, ALLOWED)]
+class EncodingPattern(Written):
+    """`model.positional`: one encoding with settings, or a pattern of names over the attention layers."""
+
+    def __init__(self, written: Any, key: str, choice: Choice | None, items: tuple[PatternItem, ...] = ()):
+        self._written, self.key, self.choice, self.items = written, key, choice, items
+
+    @property
+    def written(self) -> Any:
+        """A name, a mapping with `type`, a pattern, or a list of them."""
+        return self._written
+
+    def resolve(self) -> None:
+        """See Written. A pattern's names are resolved where the entries of `model.encodings` are known, by `layers`."""
+        if self.choice is not None:
+            self.choice.resolve()
+
+    def layers(self, encodings: Mapping[str, Choice]) -> list[LayerEncoding]:
+        """The pattern written out, choices resolved. Raises ConfigError for unknown names and joined words."""
+        if self.choice is not None:
+            self.choice.resolve()
+            return [LayerEncoding(self.choice.name, {"positional": self.choice}, self.key)]
+        return [_layer(item, encodings, self.key) for item in self.items]
+
+    def absolute(self, encodings: Mapping[str, Choice]) -> Choice | None:
+        """The absolute encoding, where that is what the model has.
+
+        Raises ConfigError for an absolute encoding among others: it acts once, on the embedding.
+        """
+        choices: list[Choice] = [layer.changes["positional"] for layer in self.layers(encodings)]
+        absolute = next((choice for choice in choices if choice.cls.family == "absolute"), None)
+        if absolute is not None and len(choices) > 1:
+            allowed = f"`{absolute.name}` alone: it acts once, on the embedding"
+            raise ConfigError(self.key, f"{absolute.name} for some layers", allowed)
+        return absolute
 
 
-def absolute(positional: Any, encodings: Mapping[str, Any], key: str) -> Any:
-    """The Choice of an absolute encoding where that is what the model has; None otherwise.
+class _PatternConverter(Converter):
+    def convert(self, value: Any, key: str) -> EncodingPattern:
+        """Raises ConfigError for what is neither an encoding nor a pattern."""
+        if isinstance(value, EncodingPattern):
+            return value
+        if isinstance(value, Mapping):
+            return EncodingPattern(value, key, POSITIONAL.convert(value, key))
+        text = ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else value
+        if not isinstance(text, str):
+            raise ConfigError(key, value, ALLOWED)
+        return EncodingPattern(value, key, None, tuple(items_of(text, key, ALLOWED)))
 
-    Raises ConfigError for an absolute encoding among others: it acts once, on the embedding.
-    """
-    if positional is None:
-        return None
-    parts = carried(positional, encodings, key)
-    found = [choose(POSITIONAL, p.changes["positional"], key) for p in parts]
-    if not any(f.made_by.family == "absolute" for f in found):
-        return None
-    if len(parts) > 1:
-        name = next(f.name for f in found if f.made_by.family == "absolute")
-        raise ConfigError(key, f"{name} for some layers", f"`{name}` alone: it acts once, on the embedding")
-    return found[0]
+    def allowed(self) -> str:
+        return ALLOWED
 
 
-def _carried(item: PatternItem, encodings: Mapping[str, Any], key: str) -> Carried:
-    if item.name not in encodings and item.name not in POSITIONAL:
+PATTERN = _PatternConverter()
+"""Converter of `model.positional` and `train.switch.positional`."""
+
+
+def _layer(item: PatternItem, encodings: Mapping[str, Choice], key: str) -> LayerEncoding:
+    if item.name in encodings:
+        choice, own_key = encodings[item.name], f"model.encodings.{item.name}"
+    elif item.name in POSITIONAL:
+        choice, own_key = POSITIONAL.convert({"type": item.name}, key), key
+    else:
         raise unknown_name(key, item.name, {*POSITIONAL, *encodings})
-    mapping = encodings.get(item.name, {"type": item.name})
-    own = f"model.encodings.{item.name}" if item.name in encodings else key
-    choose(POSITIONAL, mapping, own)
-    changes: dict[str, Any] = {"positional": mapping}
-    for suffix in item.joined:
+    choice.resolve()
+    changes: dict[str, Any] = {"positional": choice}
+    for word in item.joined:
         before = len(changes)
-        number = re.fullmatch(r"(window|sinks)([0-9]+)", suffix)
+        number = re.fullmatch(r"(window|sinks)([0-9]+)", word)
         if number:
             changes[number.group(1)] = int(number.group(2))
-        elif suffix in ("logn", "ssmax"):
-            changes["temperature"] = {"type": suffix}
-        elif suffix == "sink":
+        elif word in TEMPERATURES:
+            changes["temperature"] = TEMPERATURES.convert({"type": word}, key)
+        elif word == "sink":
             changes["sink_logit"] = True
         else:
             raise ConfigError(key, f"{item}", "joined with +: window<n> | sinks<n> | logn | ssmax | sink")
-        require(
-            key,
-            f"{item}",
-            len(changes) > before,
-            "one window, one number of sinks, one temperature and one sink a layer",
-        )
-    return Carried(str(item), changes, own)
+        allowed = "one window, one number of sinks, one temperature and one sink a layer"
+        require(key, f"{item}", len(changes) > before, allowed)
+    return LayerEncoding(str(item), changes, own_key)

@@ -64,10 +64,9 @@ class SelectiveRoPE(PositionalEncoding):
         """An angle a pair."""
         return shape.n_kv_heads * shape.head_dim // 2
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Zero: RoPE."""
-        parameter.zero_()
-        return True
+        value.zero_()
 
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor | None:
         """Angles of every token: (batch, seqlen, n_kv_heads * pairs) float64."""

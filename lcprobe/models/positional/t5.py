@@ -50,10 +50,9 @@ class T5(PositionalEncoding):
         """One a head and bucket."""
         return shape.n_heads * config.n_buckets
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Normal with standard deviation d_model^-0.5, as in transformers."""
-        parameter.normal_(0, self.shape.d_model**-0.5, generator=generator)
-        return True
+        value.normal_(0, self.shape.d_model**-0.5, generator=generator)
 
     def bias(self, distance: Tensor) -> Tensor:
         """w_h[bucket(d)]."""

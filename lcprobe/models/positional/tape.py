@@ -89,13 +89,12 @@ class TAPE(PositionalEncoding):
         """e of every head: two numbers a pair."""
         return shape.n_heads * int(shape.head_dim * config.fraction)
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """mix and W2 at zero, where this is RoPE; G and W1 as PyTorch's linear layers."""
         if name in ("mix", "down"):
-            parameter.zero_()
+            value.zero_()
         else:
-            parameter.uniform_(-(parameter.shape[1] ** -0.5), parameter.shape[1] ** -0.5, generator=generator)
-        return True
+            value.uniform_(-(value.shape[1] ** -0.5), value.shape[1] ** -0.5, generator=generator)
 
     def read_carry(self, x: Tensor, where: TokenContext, carry: Tensor | None) -> Tensor:
         """e of every token in this layer: (batch, seqlen, n_heads * rotary_dim), each head's c of all pairs, then their s."""

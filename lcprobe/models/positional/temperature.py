@@ -12,20 +12,17 @@ n_i = i + 1 keys stand before query i and with it; a window caps them (its sinks
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.parameters import Parametrised
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.token_context import TokenContext
-
-TEMPERATURES = {
-    "logn": "lcprobe.models.positional.temperature:LogN",
-    "ssmax": "lcprobe.models.positional.temperature:SSMax",
-}
 
 
 def visible(where: TokenContext, window: int | None) -> Tensor:
@@ -33,6 +30,26 @@ def visible(where: TokenContext, window: int | None) -> Tensor:
     n = (where.row_index + 1)[None].double()
     n = n if where.doc_starts is None else n - where.doc_starts
     return n if window is None else n.clamp_max(window)
+
+
+class Temperature(Parametrised, ABC):
+    """Base of all temperatures."""
+
+    Config: ClassVar[type]
+
+    @abstractmethod
+    def __init__(self, config: Any, shape: HeadShape):
+        """Raises ConfigError for settings that do not fit the layer."""
+        super().__init__()
+
+    @staticmethod
+    def params(config: Any, shape: HeadShape) -> int:
+        """Trainable numbers of one layer; a test compares them with what is built."""
+        return 0
+
+    @abstractmethod
+    def forward(self, where: TokenContext, window: int | None) -> Tensor:
+        """The factor on q . k of each query: (1 or batch, seqlen, 1 or n_heads), float32 or wider. window: the layer's."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +64,17 @@ class LogNConfig:
         require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
 
 
-class LogN(nn.Module):
+class LogN(Temperature):
     """a_i = max(1, log n_i / log L)."""
 
     Config = LogNConfig
 
     def __init__(self, config: LogNConfig, shape: HeadShape):
-        super().__init__()
+        super().__init__(config, shape)
         length = config.length or shape.context_length
         if length is None or length < 2:
             raise ConfigError("length", length, ">= 2, or a model whose training context length is known")
         self.length = length
-
-    @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
-        """None."""
-        return 0
 
     def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, 1) float64."""
@@ -81,14 +93,14 @@ class SSMaxConfig:
         require(f"{at}.initial", self.initial, self.initial > 0, "> 0")
 
 
-class SSMax(nn.Module):
+class SSMax(Temperature):
     """a_i = s_h log n_i; the first query, which sees itself alone, gets log 1 = 0 and loses nothing by it."""
 
     Config = SSMaxConfig
     no_decay = ("s",)
 
     def __init__(self, config: SSMaxConfig, shape: HeadShape):
-        super().__init__()
+        super().__init__(config, shape)
         self.config = config
         self.s = nn.Parameter(torch.empty(shape.n_heads))
 
@@ -97,10 +109,9 @@ class SSMax(nn.Module):
         """One a head."""
         return shape.n_heads
 
-    def init_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """s = initial."""
-        parameter.fill_(self.config.initial)
-        return True
+        value.fill_(self.config.initial)
 
     def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, n_heads), float32 or wider."""

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable
-from lcprobe.choices import plain
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import owned
+from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import cheat_study
 from lcprobe.studies.evaluation.session import Session, open_session, probe
 from lcprobe.studies.evaluation.study_facts import facts_of

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.choices import plain
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, write_json
@@ -25,6 +24,7 @@ from lcprobe.probing.external.lm_eval import (
 from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import device

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
-from lcprobe.choices import plain
 from lcprobe.config import to_yaml
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
+from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import Target
 from lcprobe.studies.evaluation.variants import Variant

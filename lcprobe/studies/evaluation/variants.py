@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcprobe.choices import choose, plain
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json
-from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.positions import drawn_at_test
 from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.targets import Target
 from lcprobe.training.checkpoint import load_model, load_progress
@@ -53,7 +51,8 @@ class Variant:
         """What makes a token's output depend on the length of the whole sequence: method | positions | factor; empty: nothing."""
         if self.extension is not None and not self.extension.causal:
             return "method"
-        if drawn_at_test(self.target.config.model.positions):
+        positions = self.target.config.model.positions
+        if positions is not None and positions.create().at_test:
             return "positions"
         return "factor" if self.context().factor is None else ""
 
@@ -62,7 +61,7 @@ class Variant:
         """Digest of the method, its settings and its factor; `none` as trained."""
         if self.method is None or self.extension is None:
             return AS_TRAINED
-        return digest_json([self.method.mapping["type"], plain(self.extension.config), self.method.factor])[:16]
+        return digest_json([self.method.choice.name, plain(self.extension.config), self.method.factor])[:16]
 
 
 def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
@@ -74,8 +73,7 @@ def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant],
     found = {target.name: [Variant(target, model.max_length)] for target, model in zip(targets, shapes, strict=True)}
     notes: list[str] = []
     for method in pe.methods():
-        choice = choose(EXTENSIONS, method.mapping, method.key)
-        extension, reasons = choice.made_by(choice.config), []
+        extension, reasons = method.choice.create(), []
         for target, model in zip(targets, shapes, strict=True):
             variant = Variant(target, model.max_length, method, extension)
             reason = extension.not_applicable(model, variant.context())
@@ -85,7 +83,7 @@ def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant],
                 reasons.append(f"{method.label} on {target.name}: {reason}")
         if len(reasons) == len(targets):
             raise ConfigError(
-                method.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})"
+                method.choice.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})"
             )
         notes += reasons
     return [variant for variants in found.values() for variant in variants], notes

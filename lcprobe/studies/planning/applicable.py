@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
-from lcprobe.choices import build
 from lcprobe.models.config import ModelConfig
-from lcprobe.models.parts import mixers_of
+from lcprobe.models.parts import parts_of
+from lcprobe.schema import build
 
 ENCODINGS = ("model.positional", "model.encodings", "model.positions", "train.switch")
 STATES = ("train.initial_state",)
@@ -64,16 +63,8 @@ def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[boo
     model = {k: v for k, v in merged["model"].items() if f"model.{k}" not in ENCODINGS}
     if model.get("n_layers") == "solve":
         model["n_layers"] = None  # the pattern alone tells
-    config = build(ModelConfig, model, "model")
-    layers, choices = mixers_of(config)
-    found = {layer.mixer: choices[layer.mixer] for layer in layers}.values()
-    attention = any(hasattr(choice.config, "positional") for choice in found)
-    return attention, any(_is_recurrent(choice) for choice in found)
-
-
-def _is_recurrent(choice: Any) -> bool:
-    with torch.device("meta"):
-        return bool(choice.made_by(choice.config, choice.config.head_dim * 8).new_state(1).recurrent)
+    parts = parts_of(build(ModelConfig, model, "model"))
+    return parts.carries_encodings, parts.is_recurrent
 
 
 def _keys(patch: Mapping[str, Any]) -> Iterator[str]:

@@ -2,18 +2,17 @@
 layout does not have, the width of MLPs where there are none, or positions that training draws for encodings without positions."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lcprobe.choices import Choice, choose, plain
+from lcprobe.choices import canonical, choices_in
 from lcprobe.config import Config
 from lcprobe.files import digest_json
 from lcprobe.models.config import ModelConfig
-from lcprobe.models.parts import absolute_of, mixers_of
+from lcprobe.models.parts import parts_of
 from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.positional.positions import POSITIONS
-from lcprobe.models.positional.temperature import TEMPERATURES
+from lcprobe.schema import plain
 from lcprobe.studies.planning.axes import Axis, Labels
 from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 
@@ -105,45 +104,20 @@ def settings_of(config: Config, starts: bool) -> str:
 def _model(config: ModelConfig) -> dict[str, Any]:
     """A model by what it is made of, however it is written."""
     solved = config.n_layers == "solve"
-    layers, choices = mixers_of(replace(config, n_layers=None) if solved else config)
-    made = {name: _mixer(choices[name]) for name in {layer.mixer for layer in layers}}
-    added = absolute_of(config)
-    reads = added is not None or any(
-        _encoding(choices[name]).made_by.reads_positions for name in made if _carries(choices[name])
-    )
+    parts = parts_of(replace(config, n_layers=None) if solved else config)
+    carried = [layer.config for layer in parts.layers if layer.mixer.carries_encoding]
+    encodings = [choice for settings in carried for choice in choices_in(settings) if choice.registry is POSITIONAL]
+    reads = parts.added is not None or any(choice.cls.reads_positions for choice in encodings)
     rest = {
         k: v
-        for k, v in plain(config).items()
+        for k, v in canonical(config).items()
         if k not in ("layout", "attn_layer_idx", "mixers", "positional", "encodings")
     }
     return {
         **rest,
         "n_layers": "solve" if solved else None,
-        "layers": [[made[layer.mixer], layer.mlp] for layer in layers],
-        "d_ff": config.d_ff if any(layer.mlp for layer in layers) else None,
-        "positions": _chosen(choose(POSITIONS, config.positions, "model.positions"))
-        if config.positions and reads
-        else None,
-        "added": None if added is None else _chosen(added),
+        "layers": [[layer.kind, canonical(layer.config), layer.mlp] for layer in parts.layers],
+        "d_ff": config.d_ff if any(layer.mlp for layer in parts.layers) else None,
+        "positions": canonical(config.positions) if reads else None,
+        "added": canonical(parts.added),
     }
-
-
-def _mixer(choice: Choice) -> list[Any]:
-    settings = plain(choice.config)
-    if _carries(choice):
-        warm: Mapping[str, Any] | None = choice.config.temperature
-        settings["positional"] = _chosen(_encoding(choice))
-        settings["temperature"] = None if warm is None else _chosen(choose(TEMPERATURES, warm, "temperature"))
-    return [choice.made_by.__qualname__, settings]
-
-
-def _carries(choice: Choice) -> bool:
-    return hasattr(choice.config, "positional")
-
-
-def _encoding(choice: Choice) -> Choice:
-    return choose(POSITIONAL, choice.config.positional, "positional")
-
-
-def _chosen(choice: Choice) -> list[Any]:
-    return [choice.name, plain(choice.config)]

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import torch
 
-from lcprobe.choices import plain
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import digest_json
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import plain
 from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.module import at_step
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lcprobe.choices import plain
 from lcprobe.config import Config, TunedConfig
 from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
+from lcprobe.schema import plain
 from lcprobe.studies.planning.plan import Run, StudyPlan
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.train_run import train_run

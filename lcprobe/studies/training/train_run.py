@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from lcprobe.choices import plain
 from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, DataError, LcprobeError
 from lcprobe.files import digest_file, owned, write_atomic
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import Run

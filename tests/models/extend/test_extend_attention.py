@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lcprobe.choices import build, choose, target
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
@@ -14,12 +14,11 @@ from lcprobe.models.extend.reread import smallest_group
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Keys, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 
 L, N, VOCAB = 16, 41, 32
 METHODS = [
-    name
-    for name in EXTENSIONS
-    if target(EXTENSIONS, name, "x").acts_on in ("rotary", "attention") and name != "longrope"
+    name for name in EXTENSIONS if EXTENSIONS.load(name).acts_on in ("rotary", "attention") and name != "longrope"
 ]
 METHODS += ["longrope, searched", "longrope, given"]
 
@@ -30,7 +29,7 @@ def model_of(layout="attention+mlp x 2", dtype=torch.float64, **attention):
     sizes = {"layout": layout, "d_model": 16, "d_ff": 16, "vocab_size": VOCAB, "mixers": mixers}
     model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(3).to(dtype).eval()
     with torch.no_grad():  # scores that differ
-        for block in model._layers():
+        for block in model.blocks:
             if hasattr(block.mixer, "in_proj"):
                 block.mixer.in_proj.weight *= 3
     return model
@@ -50,7 +49,7 @@ def method(name, **settings):
     elif how == "given":
         settings |= {"long": [1.0, 1.5, 2.0, 3.0]}
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
-    return choice.made_by(choice.config)
+    return choice.create()
 
 
 def changed(name, factor=4.0, model=None, **settings):
@@ -194,7 +193,7 @@ class Slope(PositionalEncoding):
 @pytest.mark.parametrize("name", ["window", "temperature", "logn"])
 def test_parameters_of_an_encoding_stay_in_place_behind_a_method(name):
     model = model_of()
-    for block in model._layers():
+    for block in model.blocks:
         block.mixer.positional = Slope(block.mixer.positional.shape)
     names = list(model.state_dict())
     assert "blocks.0.mixer.positional.slope" in names
@@ -211,7 +210,7 @@ def test_a_layer_with_a_window_inside_the_training_length_stays():
              "mixers": {"local": {"type": "attention", "head_dim": 8, "window": 9}, "attention": {"head_dim": 8}}}  # fmt: skip
     for name in ("yarn", "self_extend", "streaming"):
         model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(1)
-        local, far = (block.mixer.positional for block in model._layers())
+        local, far = (mixer.encoding for mixer in model.mixers())
         extended(model, method(name), ExtensionContext(L, 4.0))
         assert model.blocks[0].mixer.positional is local
         assert getattr(local, "scaling", None) is None

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lcprobe.choices import choose, target
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.rotary import RescaledFrequencies, Rescaling, rebased
@@ -15,7 +15,7 @@ from lcprobe.models.positional.rope import RoPE, RoPEConfig
 L, D = 2048, 64
 DEVICE = torch.device("cpu")
 FACTORS = [1 + 0.1 * i for i in range(D // 2)]
-METHODS = [name for name in EXTENSIONS if issubclass(target(EXTENSIONS, name, "x"), Rescaling)]
+METHODS = [name for name in EXTENSIONS if issubclass(EXTENSIONS.load(name), Rescaling)]
 
 
 def trained(base=10000.0, dim=D):
@@ -24,7 +24,7 @@ def trained(base=10000.0, dim=D):
 
 def changed(mapping, factor, length=None, base=10000.0, context_length=L):
     choice = choose(EXTENSIONS, mapping, "pe.extend")
-    return RescaledFrequencies(choice.made_by, choice.config, context_length, factor)(trained(base), length)
+    return RescaledFrequencies(choice.cls, choice.config, context_length, factor)(trained(base), length)
 
 
 @pytest.mark.parametrize("length", [None, 100, 8 * L])
@@ -99,6 +99,6 @@ def test_pairs_that_do_not_turn_stay_still():
     for method in METHODS:
         mapping = {"type": method} | ({"long": [2.0] * 36} if method == "longrope" else {})
         choice = choose(EXTENSIONS, mapping, "pe.extend")
-        ours, _ = RescaledFrequencies(choice.made_by, choice.config, L, 4.0)(still, 2 * L)
+        ours, _ = RescaledFrequencies(choice.cls, choice.config, L, 4.0)(still, 2 * L)
         assert ours.isfinite().all()
         assert not ours[32:].any(), method

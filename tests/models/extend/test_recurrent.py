@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.extend.contract import extended as change
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
 
 MAMBA = {"head_dim": 8, "d_state": 4, "chunk_size": 8}
 NAMES = ["dt_scale", "a_scale", "stuffed", "state_window", "decimamba", "longmamba"]
@@ -43,7 +44,7 @@ def text(n, length, seed):
 def extended(name, settings, layout="mamba2 x 2", factor=2.0):
     made = model(layout)
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
-    return change(made, choice.made_by(choice.config), ExtensionContext(16, factor, text))
+    return change(made, choice.create(), ExtensionContext(16, factor, text))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +88,7 @@ def test_calibration_ends_where_no_single_layer_can_do_better():
         before = float(made.loss(ids, weights)[0])
         values = [0.25, 1.0, 4.0]
         choice = choose(EXTENSIONS, {"type": "a_scale", "search": {"values": values, "rounds": 4}}, "pe.extend")
-        choice.made_by(choice.config).apply(made, ExtensionContext(16, 2.0, lambda n, length, seed: ids))
+        choice.create().apply(made, ExtensionContext(16, 2.0, lambda n, length, seed: ids))
         after = float(made.loss(ids, weights)[0])
         assert after < before
         scans = [block.mixer.scan for block in made.blocks]

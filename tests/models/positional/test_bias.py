@@ -10,6 +10,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
+from tests.models.initialised import initialised
 from validation.oracles.cases import given
 from validation.oracles.encodings import FORMULAS
 
@@ -28,13 +29,7 @@ NAMES = [" ".join(str(v) for v in kind.values()) for kind in KINDS]
 
 def encoding_of(mapping, n_heads=4, dtype=torch.float64, seed=0, length: int | None = 16):
     choice = choose(POSITIONAL, mapping, "x")
-    made = choice.made_by(choice.config, HeadShape(n_heads, n_heads, 4, 8, length)).to(dtype)
-    with torch.no_grad():
-        for i, (name, parameter) in enumerate(made.named_parameters()):
-            value = torch.empty(parameter.shape, dtype=torch.float64)
-            assert made.init_parameter(name, value, torch.Generator().manual_seed(seed + i))
-            parameter.copy_(value)
-    return made
+    return initialised(choice.create(HeadShape(n_heads, n_heads, 4, 8, length)).to(dtype), seed)
 
 
 def qkv(seqlen, n_heads=4, dtype=torch.float64, seed=0):

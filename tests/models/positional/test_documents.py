@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lcprobe.choices import build
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
+from lcprobe.schema import build
 
 N = 40
 IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))

@@ -6,16 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional import POSITIONAL
-from lcprobe.models.positional.positions import POSITIONS
+from lcprobe.models.positional import POSITIONAL, POSITIONS
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.plain_text import Points, TextWindow, measure
+from lcprobe.schema import build
 
 L, MAX, N = 16, 200, 41
 IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))
@@ -34,14 +34,14 @@ def model(positional="rope", **attention):
     config = {**sizes, "positional": positional, "positions": {"type": "randomized", "max_length": MAX}}
     made = LanguageModel(build(ModelConfig, config, "model")).initialise(2).double().eval()
     with torch.no_grad():
-        for block in made._layers():
+        for block in made.blocks:
             block.mixer.in_proj.weight *= 3
     return made
 
 
 def randomized(max_length=MAX):
     choice = choose(POSITIONS, {"type": "randomized", "max_length": max_length}, "positions")
-    return choice.made_by(choice.config)
+    return choice.create()
 
 
 @torch.no_grad()
@@ -172,8 +172,8 @@ def test_plain_text_is_measured_at_the_positions_of_the_longest_window():
 def test_methods_that_count_tokens_as_positions_say_so():
     for name, fits in (("self_extend", False), ("streaming", False), ("yarn", True), ("window", True)):
         choice = choose(EXTENSIONS, {"type": name}, "pe.extend")
-        reason = choice.made_by(choice.config).not_applicable(model(), ExtensionContext(L, 4.0))
+        reason = choice.create().not_applicable(model(), ExtensionContext(L, 4.0))
         assert (reason is None) == fits
     with pytest.raises(ConfigError, match="its positions are drawn"):
         choice = choose(EXTENSIONS, {"type": "dca"}, "pe.extend")
-        extended(model(), choice.made_by(choice.config), ExtensionContext(L, 4.0))
+        extended(model(), choice.create(), ExtensionContext(L, 4.0))

@@ -5,24 +5,25 @@ import torch
 from lcprobe_kernels.attention.reference import reference
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import model_cost
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.positional.path import CHUNK
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 
 SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * CHUNK
 BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}
 """Operations for each query and key that are no products of matrices."""
-LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").made_by.family != "absolute")
+LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").cls.family != "absolute")
 
 
 def counted(name, **settings):
     """Products of matrices, FLOPs, beside those of q . k and weights . v over all pairs (no CPU path skips the masked ones)."""
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
-    made = choice.made_by(choice.config, SHAPE).double()
+    made = choice.create(SHAPE).double()
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in made.parameters():
@@ -40,7 +41,7 @@ def counted(name, **settings):
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "path"])
 def test_products_are_those_that_torch_counts(name):
     choice, found = counted(name, **({"initial_threshold": 16.0} if name == "fire" else {}))
-    said = N * choice.made_by.flops(choice.config, SHAPE, N, N)
+    said = N * choice.cls.flops(choice.config, SHAPE, N, N)
     assert said - N * N * BY_PAIR.get(name, 0) == found
 
 
@@ -49,14 +50,14 @@ def test_path_counts_its_products_as_far_as_its_chunks_are_causal():
     visible, heads, d = (N + 1) / 2, 4, 16
     solve = SHAPE.n_kv_heads * CHUNK * (CHUNK + d)  # which torch does not count
     causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not made
-    said = N * (choice.made_by.flops(choice.config, SHAPE, visible, N) - solve)
+    said = N * (choice.cls.flops(choice.config, SHAPE, visible, N) - solve)
     assert said == pytest.approx(found + causal, rel=0.2)
 
 
 def test_a_table_serves_fire_until_sequences_are_longer_than_its_threshold():
     choice = choose(POSITIONAL, {"type": "fire", "initial_threshold": 64.0}, "x")
-    assert choice.made_by.flops(choice.config, SHAPE, 32.5, 64) == 0
-    assert choice.made_by.flops(choice.config, SHAPE, 33.0, 65) > 0
+    assert choice.cls.flops(choice.config, SHAPE, 32.5, 64) == 0
+    assert choice.cls.flops(choice.config, SHAPE, 33.0, 65) > 0
 
 
 @pytest.mark.parametrize("window", [None, 16])

@@ -12,13 +12,14 @@ from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 
 D_MODEL, SEQLEN = 6, 17
 
 
 def encoding_of(name, n_heads=4, dtype=torch.float64, **settings):
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
-    made = choice.made_by(choice.config, HeadShape(n_heads, n_heads // 2, 4, D_MODEL, 16)).to(dtype)
+    made = choice.create(HeadShape(n_heads, n_heads // 2, 4, D_MODEL, 16)).to(dtype)
     with torch.no_grad():
         for i, p in enumerate(made.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
@@ -87,10 +88,11 @@ def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tok
 
 
 def test_gates_start_where_the_release_does():
-    config = AttentionConfig(head_dim=4, positional={"type": "fox", "initial_bias": 3.0})
+    given = {"head_dim": 4, "positional": {"type": "fox", "initial_bias": 3.0}}
+    config = build(AttentionConfig, given, "attention")
     layer = Attention(config, 400)
     for name, deviation, mean in (("gate_weight", 0.02, 0.0), ("gate_bias", 0.0, 3.0)):
         value = torch.empty(getattr(layer.positional, name).shape, dtype=torch.float64)
-        assert layer.init_parameter(f"positional.{name}", value, torch.Generator().manual_seed(0))
+        layer.encoding.init_parameter(name, value, torch.Generator().manual_seed(0))
         assert math.isclose(value.std(correction=0), deviation, abs_tol=5e-4)
         assert math.isclose(value.mean(), mean, abs_tol=5e-4)

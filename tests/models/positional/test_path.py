@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
 from validation.oracles.cases import given
 from validation.oracles.encodings import FORMULAS
 
@@ -29,7 +30,7 @@ NAMES = ["_".join(str(v) for v in kind.values()) for kind in KINDS]
 
 def encoding_of(mapping, n_heads=4, dtype=torch.float64):
     choice = choose(POSITIONAL, mapping, "x")
-    made = choice.made_by(choice.config, HeadShape(n_heads, n_heads // 2, D, D_MODEL, 16)).to(dtype)
+    made = choice.create(HeadShape(n_heads, n_heads // 2, D, D_MODEL, 16)).to(dtype)
     with torch.no_grad():
         for i, p in enumerate(made.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))

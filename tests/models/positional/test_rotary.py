@@ -10,6 +10,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
+from tests.models.initialised import initialised
 
 D, KV, GROUP = 16, 2, 2
 SHAPE = HeadShape(KV * GROUP, KV, D, 12, context_length=64)
@@ -17,11 +18,7 @@ SHAPE = HeadShape(KV * GROUP, KV, D, 12, context_length=64)
 
 def made(name, **settings):
     choice = choose(POSITIONAL, {"type": name, **settings}, "positional")
-    encoding = choice.made_by(choice.config, SHAPE).double()
-    generator = torch.Generator().manual_seed(3)
-    for own, parameter in encoding.named_parameters():
-        assert encoding.init_parameter(own, parameter.data, generator)
-    return encoding
+    return initialised(choice.create(SHAPE).double(), 3)
 
 
 def scores(encoding, q, k, positions):

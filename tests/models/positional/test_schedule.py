@@ -5,12 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import model_cost
-from lcprobe.models.positional.positions import POSITIONS
+from lcprobe.models.positional import POSITIONS
+from lcprobe.models.positional.schedule import PATTERN
+from lcprobe.schema import build
 
 
 def model(positional, layout="attention+mlp x 4", **settings):
@@ -99,7 +101,7 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
     for mapping in ({"type": "randomized"}, {"type": "pose", "chunks": chunks}):
         choice = choose(POSITIONS, {**mapping, "max_length": seqlen + spare}, "positions")
         torch.manual_seed(seed)
-        drawn = choice.made_by(choice.config).draw(seqlen)
+        drawn = choice.create().draw(seqlen)
         assert drawn.shape == (seqlen,)
         assert (drawn.diff() > 0).all()
         assert 0 <= int(drawn[0])
@@ -150,7 +152,7 @@ def test_skips_of_pose_are_each_uniform_from_the_one_before():
     """u_1 has mean spare / 2, u_2 given u_1 the mean of u_1 and spare, and so on (Zhu et al. 2023): not sorted uniform ones."""
     choice = choose(POSITIONS, {"type": "pose", "max_length": 1064, "chunks": 4}, "positions")
     torch.manual_seed(0)
-    drawn = torch.stack([choice.made_by(choice.config).draw(64) for _ in range(2000)]) - torch.arange(64)
+    drawn = torch.stack([choice.create().draw(64) for _ in range(2000)]) - torch.arange(64)
     skips = torch.stack(
         [row.unique_consecutive()[[1, 2, 3]] for row in drawn if len(row.unique_consecutive()) == 4]
     ).double()
@@ -184,7 +186,7 @@ def test_other_encodings_in_place():
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert not torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
-        made.set_positional("none")
+        made.set_positional(PATTERN.convert("none", "model.positional"))
         assert torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
     for before, after in (
         ("rope", "pope"),
@@ -193,7 +195,7 @@ def test_other_encodings_in_place():
         ("rope", "none+sink"),
     ):
         with pytest.raises(ConfigError, match="without learned parameters"):
-            model(before).set_positional(after)
+            model(before).set_positional(PATTERN.convert(after, "model.positional"))
     for before, after in (("learned", "none"), ("rope", "sinusoidal")):
         with pytest.raises(ConfigError, match="before and after"):
-            model(before).set_positional(after)
+            model(before).set_positional(PATTERN.convert(after, "model.positional"))

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
@@ -18,6 +18,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build, plain
 
 D_MODEL, VOCAB, SEQLEN = 16, 40, 13
 ENCODINGS = {
@@ -143,7 +144,9 @@ def test_starts_as_rope(positional, dtype):
     share = 0.5 if positional == "half" else 1.0
     text = positional.replace("small", "near").replace("tape", "near").replace("half", "near")
     encodings = {"near": {"type": "rope", "fraction": share}}
-    rope = LanguageModel(replace(tape.config, positional=text, encodings=encodings))
+    rope = LanguageModel(
+        build(ModelConfig, {**plain(tape.config), "positional": text, "encodings": encodings}, "model")
+    )
     rope.load_state_dict({k: v for k, v in tape.state_dict().items() if ".positional." not in k})
     with torch.no_grad():
         ours, theirs = tape.hidden(tokens)[0], rope.to(dtype).eval().hidden(tokens)[0]
@@ -192,7 +195,7 @@ def test_turned_tensors_change_nothing_but_are_handed_on_turned():
 
 def encoding_of(dtype=torch.float64):
     choice = choose(POSITIONAL, ENCODINGS["small"], "x")
-    made = choice.made_by(choice.config, HeadShape(2, 1, 8, D_MODEL)).to(dtype)
+    made = choice.create(HeadShape(2, 1, 8, D_MODEL)).to(dtype)
     with torch.no_grad():
         for i, p in enumerate(made.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
@@ -295,7 +298,7 @@ def test_a_window_at_evaluation_is_the_window_of_a_layer():
     local.load_state_dict(model.state_dict())
     with torch.no_grad():
         want, _ = local.hidden(tokens)
-        got, _ = extended(model, choice.made_by(choice.config), ExtensionContext(4, 4.0)).hidden(tokens)
+        got, _ = extended(model, choice.create(), ExtensionContext(4, 4.0)).hidden(tokens)
     assert (got - want).abs().max() < 1e-13
 
 
@@ -318,5 +321,5 @@ def test_post_hoc_rotations_are_refused_with_one_line():
     for name in ("yarn", "self_extend"):
         choice = choose(EXTENSIONS, {"type": name}, "pe.extend")
         with pytest.raises(ConfigError) as caught:
-            extended(model_of(), choice.made_by(choice.config), ExtensionContext(16, 4.0))
+            extended(model_of(), choice.create(), ExtensionContext(16, 4.0))
         assert "\n" not in str(caught.value)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
@@ -15,6 +15,8 @@ from lcprobe.models.mixers.attention import Attention, AttentionConfig
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
+from tests.models.initialised import initialised
 
 H, KV, D, D_MODEL, L, N = 4, 2, 8, 12, 8, 23
 LINEAR = ["none", "rope", "prope", "hope", "xpos", "fope", "pope", "selective_rope", "alibi", "t5", "kerple", "sandwich", "fire",
@@ -29,7 +31,7 @@ FACTORS = {
 
 def encoding_of(name) -> PositionalEncoding:
     choice = choose(POSITIONAL, {"type": name}, "positional")
-    made = choice.made_by(choice.config, HeadShape(H, KV, D, D_MODEL, L)).double()
+    made = choice.create(HeadShape(H, KV, D, D_MODEL, L)).double()
     with torch.no_grad():
         for i, p in enumerate(made.parameters()):
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
@@ -94,10 +96,7 @@ def test_a_layer_takes_the_softmax_of_factor_times_scores(name, temperature):
         "n_kv_heads": KV,
         "head_dim": D,
     }
-    layer = Attention(build(AttentionConfig, {**config, "context_length": L}, "a"), D_MODEL).double()
-    for i, (own, p) in enumerate(layer.named_parameters()):
-        if not layer.init_parameter(own, p.data, torch.Generator().manual_seed(i)):
-            p.data.normal_(0, 0.5, generator=torch.Generator().manual_seed(i))
+    layer = initialised(Attention(build(AttentionConfig, {**config, "context_length": L}, "a"), D_MODEL).double())
     x = drawn()[3]
     q, k, v = layer.in_proj(x).unflatten(-1, (-1, D)).split([H, KV, KV], dim=2)
     k_all = k.repeat_interleave(H // KV, 2)
@@ -133,7 +132,7 @@ def model_of(name, temperature=None):
 def test_the_same_factor_afterwards_is_the_one_that_is_trained(name):
     ids = torch.randint(0, 32, (2, N), generator=torch.Generator().manual_seed(0))
     choice = choose(EXTENSIONS, {"type": "logn"}, "pe.extend")
-    afterwards = extended(model_of(name), choice.made_by(choice.config), ExtensionContext(L, 4.0))
+    afterwards = extended(model_of(name), choice.create(), ExtensionContext(L, 4.0))
     assert torch.equal(afterwards.hidden(ids)[0], model_of(name, {"type": "logn"}).hidden(ids)[0])
 
 
@@ -148,9 +147,9 @@ def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
     for method in ("temperature", "logn"):
         choice = choose(EXTENSIONS, {"type": method}, "pe.extend")
         with pytest.raises(ConfigError, match="no softmax of q . k and a bias"):
-            extended(model_of(name), choice.made_by(choice.config), ExtensionContext(L, 4.0))
+            extended(model_of(name), choice.create(), ExtensionContext(L, 4.0))
 
 
 def test_every_encoding_says_which_it_is():
-    layers = {name for name in POSITIONAL if choose(POSITIONAL, {"type": name}, "x").made_by.family != "absolute"}
+    layers = {name for name in POSITIONAL if choose(POSITIONAL, {"type": name}, "x").cls.family != "absolute"}
     assert layers == {*LINEAR, *MORE, *OF_MODELS}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprobe.choices import build, choose
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext, extended
@@ -18,6 +18,7 @@ from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.chunk_selection import selected
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.scoring import Item, ModelScorer
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 
 SETTINGS = {"tail": 20, "overlap": 6}
@@ -26,7 +27,7 @@ CONTEXT = 96
 
 def in_pieces(model, **settings):
     choice = choose(EXTENSIONS, {"type": "chunk_select", **settings}, "pe.extend")
-    return extended(copy.deepcopy(model), choice.made_by(choice.config), ExtensionContext(CONTEXT))
+    return extended(copy.deepcopy(model), choice.create(), ExtensionContext(CONTEXT))
 
 
 @given(

@@ -59,7 +59,7 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
     """yarn with an open factor: prompt and longest continuation are declared, whatever else is in the batch."""
     model = copy.deepcopy(untrained)
     choice = choose(EXTENSIONS, {"type": "yarn"}, "pe.extend")
-    extended(model, choice.made_by(choice.config), ExtensionContext(8))
+    extended(model, choice.create(), ExtensionContext(8))
     pairs = [(draw(n, i), draw(1 + i % 5, 100 + i)) for i, n in enumerate(LENGTHS)]
     pairs += [
         (pairs[3][0], draw(6, 7)),

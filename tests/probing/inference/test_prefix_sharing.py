@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcprobe.choices import build
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.prefill import prefill
 from lcprobe.probing.inference.prefix_sharing import plan_prefill, prefix_batches
 from lcprobe.probing.scoring import Item, ModelScorer
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from tests.models.test_mixers import CASES, model_of
 

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from lcprobe.analysis.findings.contrasts import ALPHA
-from lcprobe.choices import build
 from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
 from lcprobe.probing.config import ProbeConfig
@@ -17,6 +16,7 @@ from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
 from lcprobe.probing.policies.observation import TaskStatistics, collect_statistics, look_alike, observe
 from lcprobe.probing.scoring import Item, scored_text
+from lcprobe.schema import build
 from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import battery, pivot
 from lcprobe.tasks import TASKS

@@ -6,12 +6,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lcprobe.choices import build
 from lcprobe.config import parse
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
+from lcprobe.schema import build
 from lcprobe.studies.planning.initial_weights import topological_order
 from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from lcprobe.config import load
-from lcprobe.models.parts import mixers_of
+from lcprobe.models.parts import parts_of
 from lcprobe.studies.planning.costs import matching_table, memory_notes
 from lcprobe.studies.planning.plan import make_plan
 
@@ -29,8 +29,8 @@ def test_the_same_runs_at_both_sizes(name):
             assert config.train.steps == before.train.steps == 300
         assert config.train.lr <= 0.00016
         for longest, context in ((config.model.positions, 2048), (before.model.positions, 128)):
-            assert longest is None or longest["max_length"] == 8 * context
-    layers = {run.name: Counter(layer.entry for layer in mixers_of(run.matched.config)[0]) for run in large.runs}
+            assert longest is None or longest.config.max_length == 8 * context
+    layers = {run.name: Counter(layer.entry for layer in parts_of(run.matched.config).layers) for run in large.runs}
     if name == "hybrid_position":
         assert all(count == {"attention": 16, "mamba2": 32} for count in layers.values())
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcprobe.choices import build
 from lcprobe.errors import ConfigError, DataError, EpisodeError
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts.passage_questions import Passages
 from lcprobe.tasks.parts.qa_files import Entry, _hub_entries, read_entries

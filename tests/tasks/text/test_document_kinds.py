@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from lcprobe.choices import build
 from lcprobe.errors import EpisodeError
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTAINERS
 from lcprobe.tasks.niah import NIAH, NIAHConfig

@@ -1,0 +1,235 @@
+"""Mappings into frozen dataclasses, strictly: every key known, every value of its declared type; and back, as plain values.
+
+A field may bring a converter of its own, `positions: Annotated[Choice | None, POSITIONS]`, and hold what that makes of the value.
+"""
+
+import ast
+import dataclasses
+import inspect
+import math
+import textwrap
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
+
+from lcprobe.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+class Written(ABC):
+    """A parsed value of a config that remembers how the user wrote it: that is what goes into YAML and digests."""
+
+    @property
+    @abstractmethod
+    def written(self) -> Any:
+        """A string, mapping or list, as in the config."""
+
+    @abstractmethod
+    def resolve(self) -> None:
+        """Import what the value names and check its settings. Raises ConfigError."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and plain(self) == plain(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return repr(plain(self))
+
+
+class Converter(ABC):
+    """Turns what the user wrote into a value of its own kind: `field: Annotated[Kind, converter]`."""
+
+    @abstractmethod
+    def convert(self, value: Any, key: str) -> Any:
+        """The value. Raises ConfigError naming `key`."""
+
+    @abstractmethod
+    def allowed(self) -> str:
+        """What may be written, for messages and `--help`."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A config with rules between its values."""
+
+    def check(self, at: str) -> None:
+        """Changes nothing. Raises ConfigError at the first rule that does not hold. at: the config's own key."""
+        ...
+
+
+def build(cls: type[T], mapping: Any, key: str = "") -> T:
+    """A dataclass from a plain mapping: every key known, every value of the declared type, then `check(key)`.
+
+    Whole floats pass for int (1e9), ints for float; nothing else is converted. Raises ConfigError naming the full key.
+    """
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(key or cls.__name__, mapping, f"a mapping with keys {names_of(cls)}")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {key_of(name): name for name in fields}
+    values = {}
+    for name, value in mapping.items():
+        if name not in known:
+            raise ConfigError(_join(key, name), "an unknown key", " | ".join(sorted(known)), nearest(name, known))
+        values[known[name]] = convert(hints[known[name]], value, _join(key, name))
+    for name, field in fields.items():
+        absent = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and absent:
+            raise ConfigError(_join(key, name), "nothing", said(hints[name]))
+        if name not in values and dataclasses.is_dataclass(hints[name]):
+            values[name] = build(typing.cast(type, hints[name]), {}, _join(key, name))
+    config = cls(**values)
+    if isinstance(config, Checked):
+        config.check(key)
+    return config
+
+
+def convert(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the declared type `hint`, or ConfigError."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        converter = next(c for c in hint.__metadata__ if isinstance(c, Converter))
+        return None if value is None and type(None) in get_args(args[0]) else converter.convert(value, key)
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(args, value, key, hint)
+    if origin is Literal:
+        if isinstance(value, bool) and "off" in args and value is False:  # YAML reads a bare `off` as false
+            value = "off"
+        if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
+            raise ConfigError(key, value, said(hint), nearest(value, [str(a) for a in args]))
+        return value
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, key)
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+            if len(value) != len(args):
+                raise ConfigError(key, value, said(hint))
+            return tuple(convert(a, v, f"{key}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+        made = [convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
+        return tuple(made) if origin is tuple else made
+    if origin is dict and isinstance(value, Mapping):
+        return {convert(args[0], k, key): convert(args[1], v, _join(key, k)) for k, v in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, value, said(hint))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        return int(value)
+    if hint in (bool, str) and isinstance(value, hint):
+        return value
+    if hint is type(None) and value is None:
+        return None
+    raise ConfigError(key, value, said(hint))
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, key: str, hint: Any) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors = []
+    for arg in args:
+        try:
+            return convert(arg, value, key)
+        except (ConfigError, OverflowError, ValueError) as error:
+            errors.append(error)
+    deeper = [e for e in errors if isinstance(e, ConfigError) and e.key != key]
+    raise deeper[0] if deeper else ConfigError(key, value, said(hint))
+
+
+def resolve(value: Any) -> None:
+    """Resolve every choice inside a config. Raises ConfigError at the first mistake."""
+    if isinstance(value, Written):
+        value.resolve()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            resolve(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            resolve(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            resolve(inner)
+
+
+def said(hint: Any) -> str:
+    """A type in words for an error message or `--help`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        converter = next(c for c in hint.__metadata__ if isinstance(c, Converter))
+        return converter.allowed() + (" or null" if type(None) in get_args(args[0]) else "")
+    if origin is Literal:
+        return " | ".join(str(a) for a in args)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(said(a) for a in args)
+    if origin in (list, tuple):
+        inner = args if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis) else args[:1]
+        return "a list of " + ", ".join(said(a) for a in inner)
+    if origin is dict:
+        return f"a mapping of names to {said(args[1])}"
+    if dataclasses.is_dataclass(hint):
+        return f"a mapping with keys {names_of(hint)}"
+    plain = {int: "a whole number", float: "a number", bool: "true | false", str: "text", type(None): "null"}
+    return plain.get(hint, "anything")
+
+
+def key_of(field: str) -> str:
+    """The key that a config uses for a dataclass's field: words of Python have a trailing _ there (`from_` is `from`)."""
+    return field.removesuffix("_")
+
+
+def names_of(cls: Any) -> str:
+    """The keys of a dataclass, for messages."""
+    return " | ".join(key_of(f.name) for f in dataclasses.fields(cls))
+
+
+def plain(value: Any) -> Any:
+    """A config as dicts, lists and scalars: what is written as YAML, digested, and sent to trackers."""
+    if isinstance(value, Written):
+        return plain(value.written)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {key_of(f.name): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, read from its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs, last = {}, None
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            last = node.target.id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and last:
+            docs[last], last = " ".join(str(node.value.value).split()), None
+        else:
+            last = None
+    return docs
+
+
+def described(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, docstring) of each field, nested dataclasses included: what `--help` prints."""
+    hints, docs = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
+    for field in dataclasses.fields(cls):
+        hint, name = hints[field.name], _join(key, key_of(field.name))
+        if dataclasses.is_dataclass(hint):
+            yield from described(hint, name)
+            continue
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        text = "required" if default is dataclasses.MISSING else str(plain(default))
+        yield name, said(hint), "null" if default is None else text, docs.get(field.name, "")
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
