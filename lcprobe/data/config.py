@@ -1,10 +1,11 @@
 """What can be set about data. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 from lcprobe.errors import require, unknown_name
 from lcprobe.tasks.names import HAYSTACKS, KINDS
+from lcprobe.tasks.presets import TASK, TaskChoice
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Stage:
 class Recipe:
     """Training episodes of one kind: a task and the formats to draw from, depth uniform."""
 
-    task: dict[str, Any] | str = field(default_factory=lambda: {"type": "niah"})
+    task: Annotated[TaskChoice, TASK] = field(default_factory=lambda: TASK.convert({"type": "niah"}, "task"))
     """The task and its settings: `{type: niah, n_keys: 4, template: line}`, or a preset: ruler/vt."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
     """Haystacks to draw from: corpus | noise | words | python | json | csv | markdown | logs | needles."""
@@ -35,7 +36,8 @@ class Recipe:
     """Value formats to draw from."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for formats outside their sets."""
+        """Raises ConfigError for a wrong task, and formats outside their sets."""
+        self.task.resolve()
         for name, allowed in (("haystack", HAYSTACKS), ("key", KINDS), ("value", KINDS)):
             levels = getattr(self, name)
             require(f"{at}.{name}", levels, len(levels) > 0, " | ".join(allowed))

@@ -16,7 +16,6 @@ from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Episode, Factors, Formats
-from lcprobe.tasks.presets import choose_task
 
 GOLDEN = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
@@ -80,9 +79,8 @@ class Mixture:
         self._tasks, self._held = {}, {}
         for name, recipe in config.recipes.items():
             if any(name in stage.episodes for stage in config.mixture):
-                chosen = choose_task(recipe.task, f"data.recipes.{name}.task")
-                self._tasks[name] = chosen.made(self._materials, f"data.recipes.{name}.task")
-                self._held[name] = chosen.formats
+                self._tasks[name] = recipe.task.create(self._materials)
+                self._held[name] = recipe.task.formats
 
     def seqlen(self, step: int) -> int:
         """Tokens of a row in this step."""

@@ -1,11 +1,11 @@
 """What can be set about probing. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
-from lcprobe.tasks.presets import choose_task
+from lcprobe.tasks.presets import TASK, TaskChoice
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class FrozenConfig:
 class ProbeConfig:
     """Tasks, grids and how they are scored."""
 
-    tasks: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, Annotated[TaskChoice, TASK]] = field(default_factory=dict)
     """Tasks by name: `{multikey: {type: niah, n_keys: 4}, s1: ruler/niah_single_1}`; `formats` in one holds it to its levels."""
     grids: list[Grid] = field(default_factory=list)
     """Grids; cells that two grids share are run once, with the larger n."""
@@ -149,8 +149,8 @@ class ProbeConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for unknown tasks and sizes below one."""
-        for name, given in self.tasks.items():
-            choose_task(given, f"{at}.tasks.{name}")
+        for task in self.tasks.values():
+            task.resolve()
         require(f"{at}.batch_tokens", self.batch_tokens, self.batch_tokens >= 1, ">= 1")
         require(f"{at}.chunk", self.chunk, self.chunk >= 1, ">= 1")
         require(f"{at}.cache_gb", self.cache_gb, self.cache_gb >= 0, ">= 0")

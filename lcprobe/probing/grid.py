@@ -15,7 +15,6 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.names import NOTHING
-from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials
 
 KEEP_TOKENS = 1 << 26
@@ -84,10 +83,8 @@ class TaskSet:
 
     def __init__(self, config: ProbeConfig, materials: Materials, cache: EpisodeCache | None = None):
         self.config, self.materials, self.cache = config, materials, cache
-        self._chosen = {name: choose_task(given, f"probe.tasks.{name}") for name, given in config.tasks.items()}
-        self.made: dict[str, Task] = {
-            name: chosen.made(materials, f"probe.tasks.{name}") for name, chosen in self._chosen.items()
-        }
+        self._chosen = config.tasks
+        self.made: dict[str, Task] = {name: choice.create(materials) for name, choice in config.tasks.items()}
         for name, task in self.made.items():
             for factor, level in self._chosen[name].formats.items():
                 if level not in task.axes.levels(factor):
@@ -119,7 +116,7 @@ class TaskSet:
 
     def facts(self, unit: Unit) -> dict[str, Any]:
         """Everything that the episodes of a unit depend on."""
-        task, bos = self._chosen[unit.task].mapping, self.materials.tokenizer.bos_id
+        task, bos = self._chosen[unit.task].settings, self.materials.tokenizer.bos_id
         made_of = self.digest(unit.task, unit.formats.haystack)
         cells = [
             {name: value for name, value in row.items() if name != "task"} for row in unit.rows()
@@ -136,7 +133,7 @@ class TaskSet:
             if haystack == NOTHING
             else self.materials.stream("words" if haystack == "needles" else haystack).digest
         )
-        parts = [SUITE, self._chosen[task].mapping, self.materials.tokenizer.digest, text]
+        parts = [SUITE, self._chosen[task].settings, self.materials.tokenizer.digest, text]
         return digest_json(parts)
 
     def plan(self, grids: list[Grid], context_length: int) -> Plan:

@@ -32,10 +32,11 @@ substring of 128 tokens, and no task is solved by printing every value. "essay" 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from lcprobe.choices import Choice, choose
+from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, unknown_name
+from lcprobe.schema import Converter, Written
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.names import HAYSTACKS, KINDS
 
@@ -70,36 +71,58 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class TaskChoice(NamedTuple):
-    """A configured task. mapping: written out, without formats; choice: its class and config; formats: levels it is held to."""
+class TaskChoice(Written):
+    """A configured task. settings: written out, without formats; formats: levels of factors that it is held to."""
 
-    mapping: dict[str, Any]
-    choice: Choice
-    formats: dict[str, str]
+    def __init__(self, written: Any, settings: dict[str, Any], choice: Choice, formats: dict[str, str]):
+        self._written, self.settings, self.choice, self.formats = written, settings, choice, formats
 
-    def made(self, materials: "Materials", key: str) -> "Task":
+    @property
+    def written(self) -> Any:
+        """The name of a task or preset, or a mapping with `type`."""
+        return self._written
+
+    def resolve(self) -> None:
+        """See Written."""
+        self.choice.resolve()
+
+    def create(self, materials: "Materials") -> "Task":
         """The task. Raises ConfigError or DataError for what its settings name and is not there."""
-        with inside(key):
+        with inside(self.choice.key):
             return self.choice.create(materials)
 
 
-def choose_task(given: Any, key: str) -> TaskChoice:
-    """A name, or `{type: name, ...}` with settings on top and `formats`; the name is a task's or a preset's.
+class _TaskConverter(Converter):
+    def convert(self, value: Any, key: str) -> TaskChoice:
+        """A name, or `{type: name, ...}` with settings on top and `formats`; the name is a task's or a preset's."""
+        if isinstance(value, TaskChoice):
+            return value
+        given = {"type": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping):
+            raise ConfigError(key, value, self.allowed())
+        settings, name = dict(given), given.get("type")
+        formats = _formats(settings.pop("formats", {}), f"{key}.formats")
+        if isinstance(name, str) and "/" in name:
+            if name not in PRESETS:
+                raise unknown_name(f"{key}.type", name, PRESETS)
+            preset = dict(PRESETS[name])
+            formats = {**preset.pop("formats"), **formats}
+            settings = {**preset, **settings, "type": preset["type"]}
+        return TaskChoice(value, settings, TASKS.convert(settings, key), formats)
 
-    Raises ConfigError for unknown names, settings and formats.
-    """
-    mapping = {"type": given} if isinstance(given, str) else given
-    if not isinstance(mapping, Mapping):
-        raise ConfigError(key, given, "the name of a task or preset, or a mapping with `type`")
-    mapping, name = dict(mapping), mapping.get("type")
-    formats = _formats(mapping.pop("formats", {}), f"{key}.formats")
-    if isinstance(name, str) and "/" in name:
-        if name not in PRESETS:
-            raise unknown_name(f"{key}.type", name, PRESETS)
-        preset = dict(PRESETS[name])
-        formats = {**preset.pop("formats"), **formats}
-        mapping = {**preset, **mapping, "type": preset["type"]}
-    return TaskChoice(mapping, choose(TASKS, mapping, key), formats)
+    def allowed(self) -> str:
+        return "the name of a task or preset, or a mapping with `type`"
+
+
+TASK = _TaskConverter()
+"""Converter of `probe.tasks.NAME` and `data.recipes.NAME.task`."""
+
+
+def choose_task(given: Any, key: str) -> TaskChoice:
+    """A task for code that is not given a parsed config. Raises ConfigError for unknown names, settings and formats."""
+    choice = TASK.convert(given, key)
+    choice.resolve()
+    return choice
 
 
 def _formats(given: Any, key: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.policies.cheating import POLICIES, cheat, solvers
+from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
@@ -62,7 +63,7 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     write_csv(out / "cheating.csv", rows)
     write_json(
         out / "cheating.json",
-        {**facts, "tasks": config.probe.tasks, "notes": notes, "found": in_words(table), "rows": rows},
+        {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": in_words(table), "rows": rows},
     )
     print_rows(pivot(table), "accuracy of policies that look nothing up")
     console = Console()

@@ -24,12 +24,12 @@ from lcprobe.data.corpus import sources_of
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
+from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import applicable
 from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
 from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
-from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 
@@ -156,12 +156,9 @@ def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
 
 
 def _check_choices(config: Config) -> None:
-    """What only the chosen task or the disk can tell: settings of tasks, a corpus that is there."""
+    """What only the chosen classes or the disk can tell: settings of mixers and tasks, a corpus that is there."""
     sources_of(config.data.corpus)
-    for name, recipe in config.data.recipes.items():
-        choose_task(recipe.task, f"data.recipes.{name}.task")
-    for name, task in config.probe.tasks.items():
-        choose_task(task, f"probe.tasks.{name}")
+    resolve(config)
     for grid in config.probe.grids:
         grid.tokens(config.train.context_length)
     if config.probe.context is not None:

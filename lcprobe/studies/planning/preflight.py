@@ -6,7 +6,6 @@ from lcprobe.config import Config
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.probing.grid import TaskSet
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
@@ -47,10 +46,11 @@ def _recipes(config: Config, materials: Materials) -> None:
 
 def _shortest(config: Config, name: str, materials: Materials) -> int:
     recipe, at = config.data.recipes[name], f"data.recipes.{name}.task"
-    chosen = choose_task(recipe.task, at)
-    task, found = chosen.made(materials, at), []
+    task, found = recipe.task.create(materials), []
     for haystack, key, value in itertools.product(recipe.haystack, recipe.key, recipe.value):
-        formats = task.axes.fitted(Formats(**{"haystack": haystack, "key": key, "value": value, **chosen.formats}))
+        formats = task.axes.fitted(
+            Formats(**{"haystack": haystack, "key": key, "value": value, **recipe.task.formats})
+        )
         for index in range(SAMPLES):
             try:
                 found.append(task.shortest(Factors(formats, config.train.context_length, 0.5, index, split="train")))
