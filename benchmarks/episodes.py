@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.niah import NIAH, NIAHConfig
@@ -25,7 +25,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     tokenizers |= {path.rsplit("/", 1)[-1]: load_tokenizer(path) for path in given}
     if not given:
         tokenizers |= {"llama-like": llama_like(), "unigram": unigram()}
-    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
+    text = "\n\n".join(t for i, t in enumerate(speeches()) if i % 12 == 0)
     rows = []
     for name, tok in tokenizers.items():
         begin = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.inference.prefix_sharing import Program, Step, plan_prefill, prefix_batches
@@ -39,7 +39,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     length, n, rounds = (int(options.get(name, given)) for name, given in (("length", 1024), ("n", 4), ("rounds", 3)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tok = load_tokenizer()
-    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
+    text = "\n\n".join(t for i, t in enumerate(speeches()) if i % 12 == 0)
     materials = Materials(tok, TokenStream.from_text("corpus", text, tok))
     mixers = {"attention": {"head_dim": 32, "d_conv": 4}, "mamba2": {"head_dim": 32, "d_state": 64}}
     layout = options.get("layout", "attention+mlp, mamba2 x 2")

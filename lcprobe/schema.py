@@ -40,6 +40,9 @@ class Written(ABC):
     def __repr__(self) -> str:
         return repr(plain(self))
 
+    def __str__(self) -> str:
+        return str(plain(self))
+
 
 class Converter(ABC):
     """Turns what the user wrote into a value of its own kind: `field: Annotated[Kind, converter]`."""

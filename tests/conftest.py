@@ -49,10 +49,10 @@ def corpus_file(tmp_path_factory) -> Path:
     """A few of the embedded speeches as one JSONL file: quick to prepare, real prose."""
     import json
 
-    from lcprobe.data.corpus import documents
+    from lcprobe.data.sources.sotu import speeches
 
     path = tmp_path_factory.mktemp("corpus") / "speeches.jsonl"
-    texts = [text for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == 0]
+    texts = [text for i, text in enumerate(speeches()) if i % 12 == 0]
     path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     return path
 

@@ -27,7 +27,7 @@ from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import all_tables
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
@@ -112,7 +112,7 @@ def task_set(stream: TokenStream | None = None, part: int = 0) -> TaskSet:
     """The tasks over a twelfth of the speeches, or over a given stream."""
     tokenizer = load_tokenizer()
     if stream is None:
-        text = "\n\n".join(text for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == part)
+        text = "\n\n".join(text for i, text in enumerate(speeches()) if i % 12 == part)
         stream = TokenStream.from_text("corpus", text, tokenizer)
     return TaskSet(build(ProbeConfig, {"tasks": TASKS}, "probe"), Materials(tokenizer, stream))
 

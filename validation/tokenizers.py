@@ -5,12 +5,12 @@ from functools import lru_cache
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 def _texts():
-    return [text[:60_000] for i, text in enumerate(documents(["sotu"], "text")) if i % 12 == 0]
+    return [text[:60_000] for i, text in enumerate(speeches()) if i % 12 == 0]
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.tasks.presets import PRESETS
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
@@ -39,5 +39,5 @@ def _folder() -> TemporaryDirectory[str]:
 def materials_of(tokenizer: Tokenizer | None = None) -> Materials:
     """A twelfth of the speeches as a haystack."""
     tokenizer = tokenizer or load_tokenizer()
-    text = "\n\n".join(t for i, t in enumerate(documents(["sotu"], "text")) if i % 12 == 0)
+    text = "\n\n".join(t for i, t in enumerate(speeches()) if i % 12 == 0)
     return Materials(tokenizer, TokenStream.from_text("corpus", text, tokenizer))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from lcprobe.choices import Choice
+from lcprobe.data.sources import SOURCE
 from lcprobe.errors import require, unknown_name
 from lcprobe.tasks.names import HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
@@ -50,7 +52,7 @@ class Recipe:
 class DataConfig:
     """Corpus, tokenizer and training mixture."""
 
-    corpus: list[str] = field(default_factory=lambda: ["sotu"])
+    corpus: list[Annotated[Choice, SOURCE]] = field(default_factory=lambda: [SOURCE.convert("sotu", "data.corpus")])
     """sotu (embedded speeches), files or folders (.txt .md .jsonl .json .parquet), hf:name[:config] when online."""
     text_field: str = "text"
     """Field or column with the text in JSONL, parquet and hub data sets."""

@@ -126,7 +126,7 @@ def _opened(folder: Path, verify: bool) -> dict:
 
 
 def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Path) -> None:
-    log.info("preparing %s with a vocabulary of %d", " ".join(config.corpus), tokenizer.vocab_size)
+    log.info("preparing %s with a vocabulary of %d", " ".join(map(str, config.corpus)), tokenizer.vocab_size)
     temporary = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -166,7 +166,7 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
     if not haystacks["probe"] or not starts:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(
-            f"{' '.join(config.corpus)}: {n_documents} documents; allowed: at least 2, to train on and to hold out"
+            f"{' '.join(map(str, config.corpus))}: {n_documents} documents; allowed: at least 2, to train on and to hold out"
         )
     np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
     for split, texts in haystacks.items():

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from lcprobe.cli.commands import train_main
 from lcprobe.config import load
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.files import digest_bytes, digest_file, digest_json, write_json
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import Session, open_session, probe
@@ -57,8 +57,8 @@ def measured(folder: Path) -> dict[str, Any]:
     episodes: the ids of all samples, by task. weights, records: `digest` to the bit, `norms` and `scores` to compare elsewhere.
     """
     config, corpus = folder / "baseline.yaml", folder / "speeches.jsonl"
-    speeches = list(documents(["sotu"], "text"))[::12]
-    corpus.write_text("\n".join(json.dumps({"text": text}) for text in speeches), encoding="utf-8")
+    texts = list(speeches())[::12]
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     data = {**STUDY["data"], "folder": str(folder / "data"), "corpus": [str(corpus)]}
     study = {**STUDY["study"], "folder": str(folder)}
     config.write_text(yaml.safe_dump({**STUDY, "study": study, "data": data}, sort_keys=False))

@@ -9,8 +9,8 @@ import pytest
 
 from lcprobe.data import prepare as module
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import documents
 from lcprobe.data.prepare import prepare
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.errors import ConfigError, DataError
 from lcprobe.schema import build
 
@@ -125,6 +125,6 @@ def test_a_missing_corpus_is_a_config_error(tmp_path):
 
 
 def test_embedded_speeches_are_long_and_old():
-    texts = list(documents(["sotu"], "text"))
+    texts = list(speeches())
     assert len(texts) == 140
     assert 7_900_000 < sum(map(len, texts)) < 8_000_000

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lcprobe.config import Config, SweepConfig, parse
-from lcprobe.data.corpus import sources_of
+from lcprobe.data.corpus import check_corpus
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
@@ -157,8 +157,8 @@ def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
 
 def _check_choices(config: Config) -> None:
     """What only the chosen classes or the disk can tell: settings of mixers and tasks, a corpus that is there."""
-    sources_of(config.data.corpus)
     resolve(config)
+    check_corpus(config.data.corpus)
     for grid in config.probe.grids:
         grid.tokens(config.train.context_length)
     if config.probe.context is not None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lcprobe.data.corpus import documents
+from lcprobe.data.sources.sotu import speeches
 from lcprobe.tasks.text.round_trip import certified
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 from validation.tokenizers import llama_like, numbers_in_threes, unigram
@@ -26,7 +26,7 @@ def across_words() -> Tokenizer:
 
 def text() -> str:
     """Prose with numbers, keys and marks among its words."""
-    words = " ".join(t for i, t in enumerate(documents(["sotu"], "text")) if i < 4).split()[:8000]
+    words = " ".join(t for i, t in enumerate(speeches()) if i < 4).split()[:8000]
     return " ".join(f"{word} {i * 7919}; x-{word}:" if i % 5 == 0 else word for i, word in enumerate(words))
 
 

@@ -1,0 +1,32 @@
+"""The contract of sources: what a class behind a name in SOURCES has."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+
+class Source(ABC):
+    """Documents from one place, always in the same order."""
+
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises ConfigError where the place is not there: before anything is written. Reads no document."""
+
+    @abstractmethod
+    def fingerprint(self) -> list[list[str | int]]:
+        """Facts that change when the documents may have: names, sizes and times of files, versions of packages."""
+
+    @abstractmethod
+    def documents(self, field: str) -> Iterator[str]:
+        """Every non-empty document. field: where rows hold their text. Raises DataError for what cannot be read."""
+
+
+def non_empty(text: str) -> Iterator[str]:
+    """The text, unless it is blank."""
+    if text.strip():
+        yield text
