@@ -1,15 +1,16 @@
-"""The house: imports go down only, importing does nothing, files stay readable, and --help needs no torch."""
+"""The house: imports go down only and in no circle, importing does nothing, files stay readable, and --help needs no torch."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUND = {"errors", "files", "seeds", "schema", "choices", "tracking", "records"}
-# what each room may import besides itself and the ground floor; configs of rooms are readable from config.py
 FLOORS = {
     "models": set(),
     "tasks": set(),
@@ -17,24 +18,45 @@ FLOORS = {
     "training": {"data", "tasks", "models"},
     "probing": {"data", "tasks", "models"},
     "analysis": {"data", "tasks", "models"},
-    "cli": {"studies", "training", "probing", "analysis", "data", "tasks", "models", "config"},
     "studies": {"training", "probing", "analysis", "data", "tasks", "models", "config"},
+    "cli": {"studies", "training", "probing", "analysis", "data", "tasks", "models", "config"},
 }
+"""What each room may import beside itself and the ground floor; config.py reads the rooms' config modules."""
+SUB_ROOMS = {
+    "studies": ("planning", "training", "evaluation"),
+    "analysis": ("stats", "findings", "report"),
+    "tasks": ("text", "parts"),
+}
+"""Sub-rooms from the bottom up: each may import those before it."""
+MAX_LINES, MAX_MODULES = 400, 15
+CROWDED = {"lcprobe/models/positional"}
+"""Folders that may hold more modules: one positional encoding each."""
 SOURCES = sorted((ROOT / "lcprobe").rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))
+MODULES = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
 
 
-def imports_of(path):
+def dotted(path: Path) -> str:
+    parts = MODULES[path][1:] if MODULES[path][0] == "kernels" else MODULES[path]
+    return ".".join(part for part in parts if part != "__init__")
+
+
+KNOWN = {dotted(path) for path in SOURCES}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
+            module = node.module or ""
+            yield from {f"{module}.{a.name}" if f"{module}.{a.name}" in KNOWN else module for a in node.names}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_go_down_only(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = MODULES[path]
     for name in imports_of(path):
         top = name.split(".")
         if parts[0] == "kernels":
@@ -47,24 +69,74 @@ def test_imports_go_down_only(path):
         if room is None:
             if parts[1] == "config":
                 assert top[1] in GROUND or top[-1] == "config", name
-            else:
+            elif parts[1] != "__init__":  # the package's face shows what lies in all rooms
                 assert top[1] in GROUND, name
         elif top[1] != room and top[1] not in GROUND:
             assert top[1] in FLOORS[room], f"{room} imports {name}"
 
 
+def test_modules_import_each_other_in_no_circle():
+    graph = {dotted(path): {name for name in imports_of(path) if name in KNOWN} for path in SOURCES}
+    assert _circle(graph) is None
+
+
+@pytest.mark.parametrize("room", sorted(FLOORS))
+def test_sub_rooms_depend_on_each_other_one_way(room):
+    """A sub-room is one node; a file beside the sub-rooms is one too."""
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        parts = MODULES[path]
+        if parts[:2] != ("lcprobe", room):
+            continue
+        inside = [name.split(".") for name in imports_of(path) if name.startswith(f"lcprobe.{room}.")]
+        node = _node(list(parts), room)
+        graph.setdefault(node, set()).update(other for name in inside if (other := _node(name, room)) != node)
+    graph.pop("__init__", None)
+    assert _circle(graph) is None
+    order = SUB_ROOMS.get(room, ())
+    for i, low in enumerate(order):
+        assert not graph[low] & set(order[i + 1 :]), f"{room}/{low} imports what lies above it"
+
+
+def _node(parts: list[str], room: str) -> str:
+    """The sub-room or the file of a room that a module is in."""
+    return parts[2] if len(parts) > 2 else "__init__"
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str] | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_files_hold_one_idea(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_folders_can_be_taken_in_at_a_glance():
+    folders: dict[str, int] = {}
+    for path in SOURCES:
+        if path.name != "__init__.py":
+            folder = path.parent.relative_to(ROOT).as_posix()
+            folders[folder] = folders.get(folder, 0) + 1
+    assert {f: n for f, n in folders.items() if n > MAX_MODULES and f not in CROWDED} == {}
+
+
+def test_every_folder_says_what_it_is_for():
+    for folder in {path.parent for path in SOURCES}:
+        if folder.name == "kernels":
+            continue
+        face = folder / "__init__.py"
+        assert face.is_file(), folder
+        assert ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))), face
 
 
 def test_importing_reads_no_file_and_no_environment_and_no_device():
     """Every module of both packages, with the calls forbidden once the libraries below them are loaded."""
-    names = []
-    for path in SOURCES:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        parts = parts[1:] if parts[0] == "kernels" else parts
-        names.append(".".join(p for p in parts if p != "__init__"))
+    names = [dotted(path) for path in SOURCES]
     code = """
 import builtins, os, sys, importlib
 import torch, numpy, lightning.pytorch, tokenizers, pyarrow.parquet, omegaconf, yaml, rich.console, rich.table, safetensors.torch
@@ -130,3 +202,21 @@ def test_no_pickle_and_no_code_from_configs():
                 line for line in text.splitlines() if word in line and ".eval(" not in line and "def eval" not in line
             ]
             assert not found, f"{path.name}: {found}"
+
+
+FOREIGN = {
+    "lcprobe/config.py": ("full_key", "problem_mark", "problem"),  # errors of OmegaConf and PyYAML: some have these
+}
+"""By file, attributes of other people's objects that are asked for with a default."""
+
+
+def test_contracts_are_code():
+    """No hasattr and no getattr with a default: an attribute that may be missing belongs in a base class or a Protocol."""
+    for path in SOURCES:
+        allowed = FOREIGN.get(path.relative_to(ROOT).as_posix(), ())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            named = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else None
+            probes = node.func.id == "hasattr" or (node.func.id == "getattr" and len(node.args) > 2)
+            assert not probes or named in allowed, f"{path}:{node.lineno}"

@@ -1,0 +1,73 @@
+"""What a newcomer adds works everywhere: one file each and one line of registration (tests/toys), from the plan to the report."""
+
+import csv
+import json
+
+import pytest
+
+from lcprobe.cli.commands import evaluate_main, train_main
+from tests.tiny import write_config
+from tests.toys import TOYS, registered
+
+TASK = {"type": "niah", "n_keys": 2, "template": "line", "digits": 2}
+STUDY = {
+    "model": {"d_model": 16, "d_ff": 16, "mixers": {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 8}}},
+    "match": {"budget": None, "allow_mismatch": True},
+    "grid": {
+        "arch": {
+            "toy": {"model": {"layout": "toy_mixer+mlp, toy_mixer"}},
+            "attention": {"model": {"layout": "attention+mlp"}},
+            "both": {"model": {"layout": "toy_mixer, attention+mlp"}},
+        },
+        "model.positional": ["toy_encoding", "rope"],
+        "train.initial_state": [None, {"type": "fitted"}],
+    },
+    "train": {"context_length": 64, "tokens": 512, "batch_tokens": 256, "threads": 1},
+    "probe": {
+        "tasks": {"needle": TASK},
+        "grids": [{"lengths": [1, 2], "depths": [0, 1], "n": 4}],
+        "while_training": {"lengths": [1], "n": 2},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    data = {"corpus": [{"type": "toy_source", "documents": 60}], "folder": str(folder / "data"), "held_out": 0.3}
+    data["recipes"] = {"marked": {"task": TASK}}
+    data["mixture"] = [{"lm": 0.5, "episodes": {"marked": 1}}]
+    config = write_config(folder, data, **STUDY)
+    with registered():
+        yield config, folder / "runs" / "tiny"
+
+
+def test_the_plan_knows_what_applies_to_each_model(study, capsys):
+    config, folder = study
+    assert train_main([str(config), "--plan"]) == 0
+    plan = " ".join(capsys.readouterr().out.split())
+    # an encoding changes nothing without attention, an initial state nothing without recurrent layers
+    assert "8 runs" in plan
+    for run in ("attention-positionaltoy_encoding", "both-positionalrope-", "toy-"):
+        assert run in plan
+    assert not folder.exists()
+
+
+def test_they_are_trained_probed_and_reported(study):
+    config, folder = study
+    assert train_main([str(config)]) == 0
+    assert evaluate_main([str(folder)]) == 0
+    runs = {json.loads(path.read_text())["run"] for path in folder.glob("*/status.json")}
+    assert len(runs) == 8
+    with open(folder / "tables" / "cells.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert {(cell["model"], cell["task"]) for cell in cells} == {(run, task) for run in runs for task in ("needle", "marked")}
+    assert (folder / "report.html").is_file()
+
+
+def test_they_are_known_while_they_are_registered_only():
+    for registry, _ in TOYS.values():
+        assert not set(registry) & set(TOYS)
+    with registered("toy_mixer"):
+        assert "toy_mixer" in TOYS["toy_mixer"][0]
+    assert "toy_mixer" not in TOYS["toy_mixer"][0]
