@@ -101,7 +101,10 @@ def records_page() -> Iterator[str]:
         "`<study>/records/*.parquet` has one row per query, `<study>/context/*.parquet` one row per measurement on plain text. "
         "pyarrow, pandas, polars and DuckDB read the folder as one table; from Python: `lcprobe.load_study(folder).records()`.\n"
     )
-    for title, columns in (("One row per query", COLUMNS), ("One row per measurement on plain text", CONTEXT_COLUMNS)):
+    for title, columns in (
+        ("One row per query", COLUMNS),
+        ("One row per measurement on plain text", CONTEXT_COLUMNS),
+    ):
         yield f"## {title}\n\n| column | type | |\n|---|---|---|"
         for column in columns:
             yield f"| `{column.name}` | {column.type} | {_cell(column.meaning)} |"

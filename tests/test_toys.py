@@ -61,7 +61,9 @@ def test_they_are_trained_probed_and_reported(study):
     assert len(runs) == 8
     with open(folder / "tables" / "cells.csv", newline="") as file:
         cells = list(csv.DictReader(file))
-    assert {(cell["model"], cell["task"]) for cell in cells} == {(run, task) for run in runs for task in ("needle", "marked")}
+    assert {(cell["model"], cell["task"]) for cell in cells} == {
+        (run, task) for run in runs for task in STUDY["probe"]["tasks"]
+    }
     assert (folder / "report.html").is_file()
 
 

@@ -1,6 +1,6 @@
 """A toy mixer: a moving average over the past with one learned decay per channel.
 
-    h_t = a h_{t-1} + (1 - a) u_t,  u = in_proj(x),  y = out_proj(h)
+h_t = a h_{t-1} + (1 - a) u_t,  u = in_proj(x),  y = out_proj(h)
 """
 
 from dataclasses import dataclass

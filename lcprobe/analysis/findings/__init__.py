@@ -1,0 +1,1 @@
+"""Findings: from records to cells, contrasts, extrapolation, reach, half-life, gates and text curves."""

@@ -1,0 +1,1 @@
+"""The report: summary, tables, figures and the self-contained HTML page."""

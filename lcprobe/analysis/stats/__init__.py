@@ -1,0 +1,1 @@
+"""Statistics of the probe: intervals, differences, power. Knows numbers only."""

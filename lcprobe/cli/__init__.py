@@ -1,0 +1,1 @@
+"""The command line: `lcprobe train | evaluate | data | kernels | config` and its help."""

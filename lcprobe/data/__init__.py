@@ -1,0 +1,1 @@
+"""Corpora as packed token shards, and batches as a pure function of (seed, step, part)."""

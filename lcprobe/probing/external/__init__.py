@@ -1,0 +1,1 @@
+"""Other evaluation suites, run on our checkpoints."""

@@ -1,0 +1,1 @@
+"""Running a model over prompts: prefill in chunks, shared prefixes, greedy continuation, backing off when memory runs out."""

@@ -1,0 +1,1 @@
+"""Shortcut policies that answer without retrieval, and what they may observe."""

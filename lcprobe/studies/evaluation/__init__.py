@@ -1,0 +1,1 @@
+"""Evaluation: which checkpoints to probe, under which extensions, and the report over their records."""
