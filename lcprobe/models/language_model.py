@@ -178,12 +178,41 @@ class LanguageModel(Parametrised):
         state: LanguageModelState | None = None,
         length: int | None = None,
     ) -> tuple[Tensor, LanguageModelState | None]:
-        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model) after the last norm, and the state if one came in.
+        """Hidden states after the final norm, (batch, seqlen, d_model), and the next state if one was passed in.
 
-        length: of the whole sequence, for encodings that depend on it; a state carries it. Positions are drawn where the config
-        says so; at evaluation by the length, that of `tokens` where these are all and nothing is declared. Raises ConfigError for
-        a sequence longer than the model's table of positions, and where a length is needed and not declared.
+        tokens: (batch, seqlen) int64. starts: (batch, seqlen) bool, True where a packed document starts. length: length of the
+        whole sequence, for encodings that depend on it; a state carries it. Where the config asks for drawn positions, they are
+        drawn; at evaluation they are a function of the declared length, which defaults to that of `tokens` without a state.
+        Raises ConfigError for a sequence longer than the model's table of positions, and where a length is needed but not declared.
         """
+        return self._forward(tokens, starts, state, length, None)
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        *,
+        starts: Tensor | None = None,
+        state: LanguageModelState | None = None,
+        length: int | None = None,
+    ) -> tuple[list[Tensor], LanguageModelState | None]:
+        """The residual stream at every depth: n_blocks + 1 tensors (batch, seqlen, d_model), and the next state if one was passed in.
+
+        The first is the embedding, the i-th what block i - 1 leaves in the stream, float32 where `residual_in_fp32` is set.
+        `model.norm` of the last is `hidden`. Arguments and errors are those of `hidden`.
+        """
+        stream: list[Tensor] = []
+        _, next_state = self._forward(tokens, starts, state, length, stream)
+        return stream, next_state
+
+    def _forward(
+        self,
+        tokens: Tensor,
+        starts: Tensor | None,
+        state: LanguageModelState | None,
+        length: int | None,
+        stream: list[Tensor] | None,
+    ) -> tuple[Tensor, LanguageModelState | None]:
+        """See `hidden`. stream: a list that collects the residual stream at every depth; None: it is not kept."""
         seqlen, first = tokens.shape[1], 0 if state is None else state.position
         length, doc_start = (length, None) if state is None else (state.length, state.doc_start)
         for end, n in ((self._table_end, first + seqlen), (self.max_length, length or first + seqlen)):
@@ -204,10 +233,14 @@ class LanguageModel(Parametrised):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[Any] = []
         residual, carries = None, {}
+        if stream is not None:
+            stream.append(x)
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
             x, residual, after, carries = block(x, residual, where, before, compute, carries)
             states.append(after)
+            if stream is not None:
+                stream.append(residual + x)
         x = self.norm.added(x, residual)[0].to(compute)
         if state is None:
             return x, None

@@ -115,3 +115,22 @@ def test_n_layers_repeats_and_cuts_the_pattern():
 def test_attn_layer_idx_puts_attention_there():
     model = make(layout="mamba2 x 4", attn_layer_idx=[1, 3])
     assert [type(block.mixer).__name__ for block in model.blocks] == ["Mamba2", "Attention"] * 2
+
+
+@pytest.mark.parametrize("residual_in_fp32", [True, False])
+def test_hidden_states_are_the_residual_stream_after_each_block(residual_in_fp32):
+    """Those of the models made of the first blocks alone; in chunks too; the final norm of the last is `hidden`."""
+    layout, tokens = ["attention+mlp", "mamba2", "attention"], torch.randint(0, 45, (2, 11))
+    model = make(layout=", ".join(layout), residual_in_fp32=residual_in_fp32).double()
+    with torch.no_grad():
+        stream, none = model.hidden_states(tokens)
+        assert none is None
+        assert torch.equal(stream[0], model.embedding(tokens))
+        for depth in range(1, 4):
+            shallow = make(layout=", ".join(layout[:depth]), residual_in_fp32=residual_in_fp32).double()
+            shallow.load_state_dict({k: v for k, v in model.state_dict().items() if k in shallow.state_dict()})
+            assert (shallow.norm(stream[depth]) - shallow.hidden(tokens)[0]).abs().max() < 1e-12
+        first, state = model.hidden_states(tokens[:, :4], state=model.new_state(2))
+        second, _ = model.hidden_states(tokens[:, 4:], state=state)
+        for whole, *parts in zip(stream, first, second, strict=True):
+            assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-12
