@@ -14,6 +14,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.files import owned
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import cheat_study
+from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import Target, find_targets
@@ -33,10 +34,11 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     if plan_only:
         return
     with owned(out / "records"):  # two at once would finish each other's units
-        records, context, biases = probe(session)
-    study = facts_of(session, biases)
+        probed = probe(session)
+    study = facts_of(session, probed.biases)
+    save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)
-    report = write_report(study, records, out, tracker, context)
+    report = write_report(study, probed.records, out, tracker, probed.context)
     if isinstance(tracker, WandbTracker):
         for metrics in curves(report.cells):
             tracker.metrics(metrics)

@@ -117,10 +117,28 @@ Biases = dict[str, list[dict[str, Any]]]
 """By variant: what its attention adds to scores by distance."""
 
 
-def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> tuple[pa.Table, pa.Table | None, Biases]:
-    """Probe every variant; the records of the whole grid, of plain text where the config asks for it, and variants' biases."""
-    tables, text_tables, biases = [], [], {}
-    text_store = Store(session.out / "context", CONTEXT_SCHEMA)
+@dataclass(frozen=True)
+class Probed:
+    """What probing gave: records of the grid, records of plain text where it was measured, and variants' biases.
+
+    record_units, text_units: ids of the finished units of work that the records are in.
+    """
+
+    records: pa.Table
+    context: pa.Table | None
+    biases: Biases
+    record_units: list[str]
+    text_units: list[str]
+
+
+def text_store(out: Path) -> Store:
+    """The store of measurements on plain text of a study's folder."""
+    return Store(out / "context", CONTEXT_SCHEMA)
+
+
+def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> Probed:
+    """Probe every variant on the whole grid, and on plain text where the config asks for it."""
+    record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:
         model, subject = load_variant(variant, device(), session.data)
         plan, text = session.plan_of(variant), session.text_of(variant)
@@ -139,8 +157,8 @@ def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> tuple[
             scoring=session.config.probe.scoring,
             say=say(variant.name),
         )
-        tables.append(session.store.read(ids))
-        say_shared(variant.name, tables[-1])
+        record_units += ids
+        say_shared(variant.name, session.store.read(ids))
         if text is not None and model.selection is None:  # plain text has no question to choose a piece by
             unit = run_context(
                 text,
@@ -148,13 +166,14 @@ def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> tuple[
                 session.tasks.materials,
                 model,
                 subject,
-                text_store,
+                texts,
                 chunk=chunk,
                 batch_tokens=batch_tokens,
                 device=device(),
             )
-            text_tables.append(text_store.read([unit]))
-    return pa.concat_tables(tables), pa.concat_tables(text_tables) if text_tables else None, biases
+            text_units.append(unit)
+    context = texts.read(text_units) if text_units else None
+    return Probed(session.store.read(record_units), context, biases, record_units, text_units)
 
 
 def device() -> str:

@@ -1,0 +1,52 @@
+"""report.json: what a report was made from, so that its tables and figures can be made again without the models.
+
+Facts about the runs, and the ids of the units of work whose records count: the records folder may also have those of other grids.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.errors import DataError
+from lcprobe.files import read_json, write_json
+from lcprobe.probing.store import Store
+from lcprobe.studies.evaluation.session import text_store
+
+NAME = "report.json"
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Facts about a study, and the ids of the finished units that its report is about."""
+
+    study: StudyFacts
+    record_units: list[str]
+    text_units: list[str]
+
+    def records(self, folder: Path) -> pa.Table:
+        """One row per query, of SCHEMA. Raises DataError where a file is missing or damaged."""
+        return Store(folder / "records").read(self.record_units)
+
+    def context(self, folder: Path) -> pa.Table | None:
+        """One row per measurement on plain text, of CONTEXT_SCHEMA; None where none was made. Raises DataError as `records`."""
+        return text_store(folder).read(self.text_units) if self.text_units else None
+
+
+def save_inputs(folder: Path, inputs: ReportInputs) -> None:
+    """Write report.json of a study's folder."""
+    write_json(folder / NAME, asdict(inputs))
+
+
+def load_inputs(folder: Path) -> ReportInputs:
+    """Read report.json of a study's folder. Raises DataError where there is none."""
+    path = folder / NAME
+    if not path.is_file():
+        raise DataError(f"{folder}: no {NAME}; allowed: a folder that evaluate.py has written a report to")
+    written = read_json(path)
+    facts = written["study"]
+    runs, tasks = [RunFacts(**run) for run in facts["runs"]], [TaskFacts(**task) for task in facts["tasks"]]
+    return ReportInputs(
+        StudyFacts(**{**facts, "runs": runs, "tasks": tasks}), written["record_units"], written["text_units"]
+    )
