@@ -9,26 +9,17 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
+from lcprobe_kernels import OPS
 
 from benchmarks.ops.case import Case
 from lcprobe.errors import ConfigError, unknown_name
 
 TITLE = "kernels: forward and backward, milliseconds"
 OPTIONS = ("ops", "rounds", "budget")
-OPS = (
-    "rms_norm",
-    "causal_conv1d",
-    "ssd",
-    "linear_recurrence",
-    "linear_cross_entropy",
-    "gated_linear_attention",
-    "attention",
-)
-ALLOWED = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+MAX_ERROR = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Relative errors up to which a case counts as right: kernels add up in float32, inputs and outputs are rounded."""
 SAMPLE = 0.005
 """Seconds that a single time is taken over at least, so that clocks and launches do not show."""
@@ -36,16 +27,13 @@ SAMPLE = 0.005
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row a case and peer. options: ops (comma-separated), rounds (at most), budget (seconds for all of it)."""
-    names = options["ops"].split(",") if "ops" in options else OPS
+    names = options["ops"].split(",") if "ops" in options else list(OPS)
     for name in names:
         if name not in OPS:
             raise unknown_name("op", name, OPS)
     rounds, budget = _number(options, "rounds", 9), _number(options, "budget", 300)
     gpu = torch.cuda.is_available()
     machine, rows = Machine(gpu), []
-    names = [name for name in names if find_spec(f"benchmarks.ops.{name}") is not None]
-    if not names:
-        raise ConfigError("ops", options["ops"], "one with a module in benchmarks/ops")
     end = time.perf_counter() + budget
     for i, name in enumerate(names):
         until = _share(end, len(names) - i)
@@ -143,7 +131,7 @@ def _error(case: Case) -> tuple[str, bool]:
         error = case.check()
     except Exception as problem:
         return f"WRONG: {_line(problem)}", True
-    wrong = not error <= ALLOWED[case.dtype]  # NaN is wrong
+    wrong = not error <= MAX_ERROR[case.dtype]  # NaN is wrong
     return f"{'WRONG ' if wrong else ''}{error:.1e}", wrong
 
 

@@ -1,36 +1,30 @@
-"""Which implementation an op takes. `auto` picks by device; a named one is taken, or refused in one line.
+"""Which implementation an op uses. `auto` picks by device; a named backend is used, or refused with a one-line error.
 
-torch      plain PyTorch in matrix form: any device, any float dtype
-triton     our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
+torch               plain PyTorch in matrix form: any device, any float dtype
+triton              our Triton kernels: a GPU, or (slowly, for tests) a CPU under TRITON_INTERPRET=1
 mamba_ssm, fla      the peers' kernels, where they are installed and the op has a counterpart
-flex            PyTorch's FlexAttention, for attention; on a CPU without gradients
-flash_attn      refused: PyTorch's own attention holds its kernels
+flex                PyTorch's FlexAttention, for attention; on a CPU without gradients
+flash_attn          refused: PyTorch's own attention includes its kernels
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
+from torch import Tensor
 
+from lcprobe_kernels import OPS
 from lcprobe_kernels.errors import ArgumentError
 
 BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex")
-PEERS: dict[str, tuple[str, ...]] = {
-    "ssd": ("mamba_ssm",),
-    "causal_conv1d": (),
-    "rms_norm": (),
-    "linear_recurrence": (),
-    "linear_cross_entropy": (),
-    "gated_linear_attention": ("fla",),
-    "attention": ("flex",),
-}
-"""Ops, and the peers that can stand in for them."""
 _chosen = "auto"
 
 
 def use(backend: str) -> None:
-    """Choose for every op from now on, in this process. Raises ArgumentError for a choice that cannot work here."""
+    """Set the backend of every op in this process. Raises ArgumentError for one that cannot work here."""
     global _chosen
     if backend not in BACKENDS:
         raise ArgumentError("kernels.backend", repr(backend), " | ".join(BACKENDS))
@@ -42,7 +36,7 @@ def use(backend: str) -> None:
 
 @contextmanager
 def using(backend: str) -> Iterator[None]:
-    """`use` for a while."""
+    """`use` inside a `with` block; the previous choice is restored after it."""
     before = _chosen
     use(backend)
     try:
@@ -52,7 +46,7 @@ def using(backend: str) -> Iterator[None]:
 
 
 def missing(backend: str) -> str | None:
-    """Why a backend cannot work on this machine; None when it can."""
+    """The reason why a backend cannot work on this machine; None when it can."""
     gpu = torch.cuda.is_available()
     if backend in ("auto", "torch", "flex"):
         return None
@@ -76,20 +70,34 @@ def interpreting() -> bool:
 
 
 def named(op: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the path that an op takes is one that was asked for by name and is not PyTorch's own: no other may stand in."""
+    """Whether an op uses a backend that was chosen by name and is not PyTorch's own, so that no other may replace it."""
     return _chosen != "torch" and path_of(op, device, dtype) == _chosen
 
 
 def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The implementation that an op takes for tensors like these: torch, triton, or a peer's name.
+    """The implementation that an op uses for tensors of this device and dtype: torch, triton, or a peer's name.
 
-    float64 always takes torch: kernels accumulate in float32. A chosen peer that lacks the op leaves it to `auto`.
+    float64 always uses torch: kernels accumulate in float32. If the chosen peer lacks the op, `auto` decides. For an op without
+    Triton kernels of ours, triton means fla's in half precision (in float32 their products have TF32's ten bits: only the
+    backend fla uses them for all dtypes), and torch elsewhere.
     """
     if dtype == torch.float64:
         return "torch"
-    automatic = "triton" if device.type == "cuda" and find_spec("triton") is not None else "torch"
-    if _chosen in ("torch", "triton"):
+    if _chosen == "torch":
+        return "torch"
+    if _chosen in OPS[op].peers and (
+        device.type == "cuda" or _chosen == "flex"
+    ):  # flex works on a CPU, without gradients
         return _chosen
-    if _chosen == "flex" and _chosen in PEERS[op]:
-        return _chosen  # on a CPU too, without gradients
-    return _chosen if _chosen in PEERS[op] and device.type == "cuda" else automatic
+    if _chosen != "triton" and not (device.type == "cuda" and find_spec("triton") is not None):
+        return "torch"
+    if OPS[op].own_triton:
+        return "triton"
+    half = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    return "fla" if half and missing("fla") is None else "torch"
+
+
+def implementation(op: str, like: Tensor, triton: str) -> ModuleType:
+    """The op's module for tensors like this one: `triton` by name where `path_of` chooses Triton, else `cpu`."""
+    name = triton if path_of(op, like.device, like.dtype) == "triton" else "cpu"
+    return import_module(f"lcprobe_kernels.{op}.{name}")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from lcprobe_kernels import ArgumentError, backends
+from lcprobe_kernels import OPS, ArgumentError, backends
 from lcprobe_kernels.__main__ import main
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # only named: nothing is put there
@@ -38,7 +38,7 @@ def test_the_report_says_why_a_backend_does_not_work(capsys):
 def test_the_report_covers_every_op_and_follows_the_choice(capsys):
     assert main(["--backend", "torch"]) == 0
     rows = columns(capsys.readouterr().out, "op, backend torch")
-    assert rows == {op: ["torch", "torch"] for op in backends.PEERS}
+    assert rows == {op: ["torch", "torch"] for op in OPS}
     assert backends._chosen == "auto"  # the choice was the report's alone
 
 
@@ -60,14 +60,14 @@ def test_a_backend_that_cannot_work_here_is_one_line_and_exit_2(capsys, monkeypa
 
 def test_the_command_itself():
     good = subprocess.run([sys.executable, "-m", "lcprobe_kernels"], capture_output=True, text=True, check=True)
-    assert columns(good.stdout, "op, backend auto").keys() == backends.PEERS.keys()
+    assert columns(good.stdout, "op, backend auto").keys() == OPS.keys()
     bad = subprocess.run(
         [sys.executable, "-m", "lcprobe_kernels", "--backend", "nope"], capture_output=True, text=True
     )
     assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("op", backends.PEERS)
+@pytest.mark.parametrize("op", OPS)
 def test_float64_always_takes_matrix_products(op, monkeypatch):
     for chosen in backends.BACKENDS:
         monkeypatch.setattr(backends, "_chosen", chosen)
@@ -95,12 +95,10 @@ def test_a_chosen_peer_that_lacks_the_op_leaves_it_to_auto(monkeypatch):
     ],
 )
 def test_the_path_of_gated_linear_attention_on_a_gpu(chosen, installed, dtype, want, monkeypatch):
-    from lcprobe_kernels.gated_linear_attention import path
-
     monkeypatch.setattr(backends, "_chosen", chosen)
     monkeypatch.setattr(backends, "missing", lambda _: None if installed else "not here")
-    assert path(GPU, dtype) == want
-    assert path(CPU, dtype) == "torch"
+    assert backends.path_of("gated_linear_attention", GPU, dtype) == want
+    assert backends.path_of("gated_linear_attention", CPU, dtype) == "torch"
 
 
 def test_using_puts_the_choice_back_even_after_an_error():

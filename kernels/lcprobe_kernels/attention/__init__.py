@@ -17,17 +17,15 @@ No atomics: gradients repeat bit by bit. Without terms, and where only causality
 """
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcprobe_kernels.attention import cpu
 from lcprobe_kernels.attention.blockwise import blockwise
 from lcprobe_kernels.attention.reference import Mask, merge, reference
-from lcprobe_kernels.backends import named, path_of
+from lcprobe_kernels.backends import implementation, named, path_of
 from lcprobe_kernels.errors import (
     FLOATS,
     ArgumentError,
@@ -122,13 +120,6 @@ def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_key
     return True, seen
 
 
-def _module(device: torch.device, dtype: torch.dtype, way: str) -> Any:
-    """The module with `forward` or `backward` for tensors like these."""
-    return (
-        import_module(f"lcprobe_kernels.attention.triton_{way}") if path_of(NAME, device, dtype) == "triton" else cpu
-    )
-
-
 @torch.library.custom_op("lcprobe::attention_fwd", mutates_args=())
 def _forward(
     q: Tensor,
@@ -143,7 +134,7 @@ def _forward(
     mask: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """o and lse."""
-    return _module(q.device, q.dtype, "fwd").forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
+    return implementation(NAME, q, "triton_fwd").forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, list(mask))
 
 
 @_forward.register_fake
@@ -172,8 +163,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
     given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
-    made = _module(q.device, q.dtype, "bwd").backward(*given)
-    return tuple(t.contiguous() for t in made)
+    gradients = implementation(NAME, q, "triton_bwd").backward(*given)
+    return tuple(t.contiguous() for t in gradients)
 
 
 @_backward.register_fake

@@ -29,8 +29,8 @@ from lcprobe_kernels.packed import chosen_starts
 
 __all__ = ["causal_conv1d", "causal_conv1d_step", "reference"]
 NAME = "causal_conv1d"
-WIDEST = 4
-"""Triton keeps a window in registers; wider ones take the torch path."""
+MAX_TRITON_WIDTH = 4
+"""The Triton kernels keep a window in registers; wider ones use PyTorch."""
 
 
 def causal_conv1d(
@@ -56,7 +56,7 @@ def causal_conv1d(
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(acc_dtype), None if bias is None else bias.to(acc_dtype)
     before = None if initial_state is None else initial_state.to(x.dtype)
-    if x.shape[1] == 1 and before is not None and _path(x, weight) == "torch":
+    if x.shape[1] == 1 and before is not None and not _in_triton(x, weight):
         if starts is not None:
             before = before.where(~starts[..., None], torch.zeros((), dtype=x.dtype, device=x.device))
         y, state = step(x[:, 0], before, weight, bias, silu)
@@ -101,7 +101,7 @@ def _forward(
     silu: bool,
 ) -> tuple[Tensor, Tensor]:
     """y, and for backward z: on the torch path before SiLU, else empty. Triton forms it again, since it reads x anyway."""
-    if _path(x, weight) == "triton":
+    if _in_triton(x, weight):
         from lcprobe_kernels.causal_conv1d import triton_fwd
 
         return triton_fwd.forward(x, weight, bias, initial_state, starts, silu), weight.new_empty(0)
@@ -110,7 +110,7 @@ def _forward(
 
 @_forward.register_fake
 def _(x, weight, bias, initial_state, starts, silu):
-    kept = silu and _path(x, weight) == "torch"
+    kept = silu and not _in_triton(x, weight)
     return x.new_empty(x.shape), weight.new_empty(x.shape if kept else (0,))
 
 
@@ -126,7 +126,7 @@ def _backward(
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dx, dweight, dbias, dinitial_state; empty where there is no such input."""
-    if _path(x, weight) == "triton":
+    if _in_triton(x, weight):
         from lcprobe_kernels.causal_conv1d import triton_bwd
 
         return triton_bwd.backward(dy, x, weight, bias, initial_state, starts, silu)
@@ -155,8 +155,8 @@ torch.library.register_autograd("lcprobe::causal_conv1d_fwd", _gradients, setup_
 refuse_second_derivative(NAME)
 
 
-def _path(x: Tensor, weight: Tensor) -> str:
-    return path_of(NAME, x.device, x.dtype) if weight.shape[1] <= WIDEST else "torch"
+def _in_triton(x: Tensor, weight: Tensor) -> bool:
+    return weight.shape[1] <= MAX_TRITON_WIDTH and path_of(NAME, x.device, x.dtype) == "triton"
 
 
 def _check(x, weight, bias, initial_state, starts, flags) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe_kernels import backends
+from lcprobe_kernels.backends import path_of
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_beside,
@@ -33,7 +33,7 @@ from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
 from lcprobe_kernels.packed import chosen_starts
 
-__all__ = ["gated_linear_attention", "gated_linear_attention_step", "path", "reference"]
+__all__ = ["gated_linear_attention", "gated_linear_attention_step", "reference"]
 NAME = "gated_linear_attention"
 
 
@@ -77,7 +77,7 @@ def gated_linear_attention(
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
         if q.shape[1] == 1:
             o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
-        elif q.shape[0] and path(q.device, q.dtype) == "fla":
+        elif q.shape[0] and path_of(NAME, q.device, q.dtype) == "fla":
             from lcprobe_kernels.gated_linear_attention import fla
 
             o, state = fla.run(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
@@ -131,16 +131,6 @@ def gated_linear_attention_step(
         extra = {name: None if x is None else x.to(acc_dtype) for name, x in (given | {"bonus": bonus}).items()}
         o, state = step(q, k.to(acc_dtype), v.to(acc_dtype), log_decay.to(acc_dtype), state.to(acc_dtype), **extra)
     return o.to(v.dtype), state
-
-
-def path(device: torch.device, dtype: torch.dtype) -> str:
-    """What runs for inputs like these: torch or fla. fla's products of float32 have TF32's ten bits, so `auto` leaves it those of
-    half precision; choose the backend fla to have all of them there."""
-    chosen = backends.path_of(NAME, device, dtype)
-    if chosen == "triton":  # `auto` on a GPU, or a choice for all ops: the Triton kernels of this op are fla's
-        half = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
-        return "fla" if half and backends.missing("fla") is None else "torch"
-    return chosen
 
 
 def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import implementation
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_beside,
@@ -24,7 +24,6 @@ from lcprobe_kernels.errors import (
     check_tensor,
     refuse_second_derivative,
 )
-from lcprobe_kernels.linear_cross_entropy import cpu
 from lcprobe_kernels.linear_cross_entropy.reference import reference
 
 __all__ = ["linear_cross_entropy", "reference"]
@@ -72,11 +71,10 @@ def _forward(
     wants_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Total, loss of each row, and the total's gradients by hidden and weight (empty unless wanted)."""
-    if path_of(NAME, hidden.device, hidden.dtype) == "triton":
-        from lcprobe_kernels.linear_cross_entropy import triton_loss as path
-    else:
-        path = cpu
-    return path.run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight)
+    module = implementation(NAME, hidden, "triton_loss")
+    return module.forward(
+        hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight
+    )
 
 
 @_forward.register_fake

@@ -15,7 +15,7 @@ ROWS = 512
 """Rows of a chunk at most: products gain nothing from more, and smaller logits are nearer."""
 
 
-def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
+def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
     """See `lcprobe_kernels.linear_cross_entropy._forward`."""
     check_targets(targets, weight.shape[0], ignore_index)
     options = z_loss, soft_cap, wants_hidden, wants_weight

@@ -71,7 +71,7 @@ def _loss_kernel(
             tl.store(own + j, tl.where(ignored, 0.0, gradient), mask=j < vocab)
 
 
-def run(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
+def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
     """See `lcprobe_kernels.linear_cross_entropy._forward`."""
     n, vocab = hidden.shape[0], weight.shape[0]
     size = max(1, min(n, BYTES // (vocab * hidden.itemsize)))

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import implementation
 from lcprobe_kernels.errors import (
     check_beside,
     check_first,
@@ -23,7 +23,6 @@ from lcprobe_kernels.errors import (
     check_tensor,
     refuse_second_derivative,
 )
-from lcprobe_kernels.linear_recurrence import cpu
 from lcprobe_kernels.linear_recurrence.reference import reference, step
 from lcprobe_kernels.packed import chosen_starts
 
@@ -89,11 +88,7 @@ def _forward(
     return_state: bool,
 ) -> tuple[Tensor, Tensor]:
     """h, and the final state (empty unless asked for)."""
-    if path_of(NAME, b.device, b.dtype) == "triton":
-        from lcprobe_kernels.linear_recurrence import triton_scan as path
-    else:
-        path = cpu
-    return path.forward(log_a, b, initial_state, starts, return_state)
+    return implementation(NAME, b, "triton_scan").forward(log_a, b, initial_state, starts, return_state)
 
 
 @_forward.register_fake
@@ -113,11 +108,7 @@ def _backward(
     starts: Optional[Tensor],  # noqa: UP045
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dlog_a, db, dinitial_state; the last is empty without an initial state."""
-    if path_of(NAME, h.device, h.dtype) == "triton":
-        from lcprobe_kernels.linear_recurrence import triton_scan as path
-    else:
-        path = cpu
-    return path.backward(dh, dfinal, log_a, h, initial_state, starts)
+    return implementation(NAME, h, "triton_scan").backward(dh, dfinal, log_a, h, initial_state, starts)
 
 
 @_backward.register_fake

@@ -13,7 +13,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import implementation
 from lcprobe_kernels.errors import (
     FLOATING,
     FLOATS,
@@ -25,7 +25,6 @@ from lcprobe_kernels.errors import (
     check_tensor,
     refuse_second_derivative,
 )
-from lcprobe_kernels.rms_norm import cpu
 from lcprobe_kernels.rms_norm.reference import reference
 
 __all__ = ["add_rms_norm", "reference", "rms_norm"]
@@ -91,7 +90,7 @@ def _forward(
     zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the sum with the residual (empty without one), and 1 / rms of every row and group (..., n_groups)."""
-    return _path(x).forward(x, residual, weight, gate, eps, n_groups, zero_centred)
+    return implementation(NAME, x, "triton_norm").forward(x, residual, weight, gate, eps, n_groups, zero_centred)
 
 
 @_forward.register_fake
@@ -111,7 +110,7 @@ def _backward(
     zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """d total, dweight, dgate (empty without a gate). total: x, or the sum; its gradient has its dtype and carries dtotal."""
-    return _path(total).backward(dy, dtotal, total, weight, gate, scale, zero_centred)
+    return implementation(NAME, total, "triton_norm").backward(dy, dtotal, total, weight, gate, scale, zero_centred)
 
 
 @_backward.register_fake
@@ -140,14 +139,6 @@ def _gradients(ctx: Any, dy: Any, dtotal: Any, _: Any) -> Any:
 
 torch.library.register_autograd("lcprobe::rms_norm_fwd", _gradients, setup_context=_save)
 refuse_second_derivative(NAME)
-
-
-def _path(x: Tensor) -> Any:
-    if path_of(NAME, x.device, x.dtype) == "triton":
-        from lcprobe_kernels.rms_norm import triton_norm
-
-        return triton_norm
-    return cpu
 
 
 def _check(x, residual, weight, eps, gate, n_groups, zero_centred) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import path_of
+from lcprobe_kernels.backends import implementation, path_of
 from lcprobe_kernels.errors import (
     ArgumentError,
     check_beside,
@@ -28,10 +28,10 @@ from lcprobe_kernels.errors import (
     refuse_second_derivative,
 )
 from lcprobe_kernels.packed import chosen_starts
-from lcprobe_kernels.ssd import cpu
 from lcprobe_kernels.ssd.reference import reference, step, step_size
 
 __all__ = ["reference", "ssd", "ssd_step"]
+NAME = "ssd"
 CHUNK = {"torch": 64, "triton": 128}
 """Tokens a chunk where the caller leaves the choice: on a CPU exp costs q a token, on a GPU state traffic 1/q."""
 LARGEST = 128
@@ -71,9 +71,9 @@ def ssd(
     of x's head_dim may make all of the head NaN. Not confined: gradients, which may be NaN in all of the row; PyTorch's path on
     a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
     """
-    starts = chosen_starts("ssd", x, starts, cu_seqlens, initial_state)
+    starts = chosen_starts(NAME, x, starts, cu_seqlens, initial_state)
     _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
-    check_flag("ssd", "return_state", return_state)
+    check_flag(NAME, "return_state", return_state)
     low, high = float(dt_limit[0]), float(dt_limit[1])
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     A, initial_state = A.to(acc_dtype), None if initial_state is None else initial_state.to(acc_dtype)
@@ -90,8 +90,8 @@ def ssd(
                 state = state.where(~starts[:, :, None, None], torch.zeros((), dtype=acc_dtype, device=x.device))
             y, state = _one(x[:, 0], state, dt[:, 0], A, B[:, 0], C[:, 0], D, dt_bias, dt_limit)
             return y[:, None], state if return_state else None
-        check_no_tangent("ssd", x, dt, A, B, C, D, dt_bias, initial_state)
-        if x.shape[0] and path_of("ssd", x.device, x.dtype) == "mamba_ssm":
+        check_no_tangent(NAME, x, dt, A, B, C, D, dt_bias, initial_state)
+        if x.shape[0] and path_of(NAME, x.device, x.dtype) == "mamba_ssm":
             from lcprobe_kernels.ssd import mamba_ssm
 
             return mamba_ssm.run(
@@ -161,11 +161,8 @@ def _forward(
     q = _chunk(x, chunk_size)
     if x.shape[0] == 0:
         return _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state)
-    if path_of("ssd", x.device, x.dtype) == "triton":
-        from lcprobe_kernels.ssd import triton_fwd
-
-        return triton_fwd.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
-    return cpu.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
+    module = implementation(NAME, x, "triton_fwd")
+    return module.forward(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, q, return_state)
 
 
 @_forward.register_fake
@@ -204,11 +201,7 @@ def _backward(
         return _no_gradients(
             dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
         )  # fmt: skip
-    if path_of("ssd", x.device, x.dtype) == "triton":
-        from lcprobe_kernels.ssd import triton_bwd as path
-    else:
-        path = cpu
-    return path.backward(
+    return implementation(NAME, x, "triton_bwd").backward(
         dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
     )  # fmt: skip
 
@@ -240,11 +233,11 @@ def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
 
 
 torch.library.register_autograd("lcprobe::ssd_fwd", _gradients, setup_context=_save)
-refuse_second_derivative("ssd")
+refuse_second_derivative(NAME)
 
 
 def _chunk(x: Tensor, chunk_size: int) -> int:
-    path = path_of("ssd", x.device, x.dtype)
+    path = path_of(NAME, x.device, x.dtype)
     if path != "triton":
         return min(chunk_size or CHUNK["torch"], x.shape[1])
     q = min(chunk_size or CHUNK["triton"], LARGEST)
@@ -252,19 +245,19 @@ def _chunk(x: Tensor, chunk_size: int) -> int:
 
 
 def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size) -> None:
-    check_first("ssd", "x", x, ("batch", "seqlen", "n_heads", "head_dim"))
+    check_first(NAME, "x", x, ("batch", "seqlen", "n_heads", "head_dim"))
     batch, seqlen, n_heads, head_dim = x.shape
-    check_tensor("ssd", "B", B)
+    check_tensor(NAME, "B", B)
     if B.dim() != 4 or 0 in B.shape[2:] or n_heads % B.shape[2]:
         allowed = f"({batch}, {seqlen}, n_groups, d_state >= 1), n_groups dividing {n_heads}"
-        raise ArgumentError("ssd: B", f"shape {tuple(B.shape)}", allowed)
-    check_beside("ssd", "dt", dt, (batch, seqlen, n_heads), ("x", x))
-    check_beside("ssd", "A", A, (n_heads,), ("x", x))
+        raise ArgumentError(f"{NAME}: B", f"shape {tuple(B.shape)}", allowed)
+    check_beside(NAME, "dt", dt, (batch, seqlen, n_heads), ("x", x))
+    check_beside(NAME, "A", A, (n_heads,), ("x", x))
     looked_at = A.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to be waited for
     if looked_at and bool(((A.detach() > 0) & A.detach().isfinite()).any()):
-        raise ArgumentError("ssd: A", "a positive number, under which states grow", "numbers <= 0")
-    check_beside("ssd", "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
-    check_beside("ssd", "C", C, tuple(B.shape), ("x", x))
+        raise ArgumentError(f"{NAME}: A", "a positive number, under which states grow", "numbers <= 0")
+    check_beside(NAME, "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
+    check_beside(NAME, "C", C, tuple(B.shape), ("x", x))
     state = (batch, n_heads, head_dim, B.shape[3])
     for name, tensor, shape in (
         ("D", D, (n_heads,)),
@@ -272,15 +265,15 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
         ("initial_state", initial_state, state),
     ):
         if tensor is not None:
-            check_beside("ssd", name, tensor, shape, ("x", x))
+            check_beside(NAME, name, tensor, shape, ("x", x))
     if starts is not None:
-        check_beside("ssd", "starts", starts, (batch, seqlen), ("x", x), torch.bool)
+        check_beside(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
     pair = (
         isinstance(dt_limit, (tuple, list))
         and len(dt_limit) == 2
         and all(isinstance(v, (int, float)) for v in dt_limit)
     )
     if not pair or not 0 <= dt_limit[0] <= dt_limit[1]:
-        raise ArgumentError("ssd: dt_limit", repr(dt_limit), "(low, high), 0 <= low <= high")
+        raise ArgumentError(f"{NAME}: dt_limit", repr(dt_limit), "(low, high), 0 <= low <= high")
     if chunk_size is not None and (not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1):
-        raise ArgumentError("ssd: chunk_size", repr(chunk_size), "an integer >= 1, or None")
+        raise ArgumentError(f"{NAME}: chunk_size", repr(chunk_size), "an integer >= 1, or None")
