@@ -26,8 +26,9 @@ SUB_ROOMS = {
     "studies": ("planning", "training", "evaluation"),
     "analysis": ("stats", "findings", "report"),
     "tasks": ("text", "parts"),
+    "probing": ("engines", "inference", "scoring", "runner", "policies", "external"),
 }
-"""Sub-rooms from the bottom up: each may import those before it."""
+"""Sub-rooms, and files beside them, from the bottom up: each may import those before it."""
 MAX_LINES, MAX_MODULES = 400, 15
 CROWDED = {"lcprobe/models/positional"}
 """Folders that may hold more modules: one positional encoding each."""

@@ -9,8 +9,8 @@
 
 A window is BOS and a piece of the held-out stream, which runs over the ends of documents: the facts of the unit, which stand in
 its file, say so. Most documents are shorter than the longest windows; a rise of loss at an end is spread over all positions.
-Any model will do that has
-`new_state(batch)`, `hidden(tokens, state=...)` and `logits(hidden)`. Logits never exist for more than scoring.LOGIT_ROWS places.
+Logits are computed for at most
+MAX_LOGIT_ROWS positions at a time.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,11 @@ from torch import Tensor
 
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
+from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.probing.runner import ProbedCheckpoint
-from lcprobe.probing.scoring import predicted
 from lcprobe.probing.store import Store
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
@@ -80,7 +81,7 @@ def run_context(
     probe: ContextProbe,
     context_length: int,
     materials: Materials,
-    model: Any,
+    model: ProbedModel,
     subject: ProbedCheckpoint,
     store: Store,
     *,
@@ -126,7 +127,7 @@ def run_context(
 
 @torch.inference_mode()
 def measure(
-    model: Any, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
+    model: ProbedModel, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
 ) -> list[list[dict[str, Any]]]:
     """Rows of every window (all as long as the last edge): measure, low, high, kept, value, count."""
     ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
@@ -148,7 +149,7 @@ def measure(
             hidden, state = model.hidden(ids[:, at:stop], state=state)
             from_before = hidden[:, :-1] if last is None else torch.cat([last[:, None], hidden[:, :-1]], dim=1)
             targets = ids[:, stop - from_before.shape[1] : stop]
-            losses.append(-predicted(model, from_before, targets)[0].double())
+            losses.append(-score_tokens(model, from_before, targets)[0].double())
             last, at = hidden[:, -1], stop
         loss, ends[edge] = torch.cat(losses, dim=1), last
         finite = loss.isfinite()
@@ -187,7 +188,7 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
     return squares, values, bad, sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _last(model: Any, ids: Tensor, chunk: int, length: int) -> Tensor:
+def _last(model: ProbedModel, ids: Tensor, chunk: int, length: int) -> Tensor:
     """(batch, seqlen) -> the hidden vector of the last token. length: declared, the same with and without the first tokens."""
     state, hidden = initial_state(model, len(ids), length), None
     for lo in range(0, ids.shape[1], chunk):
@@ -196,7 +197,7 @@ def _last(model: Any, ids: Tensor, chunk: int, length: int) -> Tensor:
     return hidden[:, -1]
 
 
-def _distance(model: Any, first: Tensor, second: Tensor) -> list[float]:
+def _distance(model: ProbedModel, first: Tensor, second: Tensor) -> list[float]:
     """Total variation between two predictions of each row: 0 equal .. 1 disjoint."""
     made = []
     for a, b in zip(first, second, strict=True):  # a row at a time: a vocabulary may be large

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.chunk_selection import selected
 from lcprobe.probing.inference.prefill import prefill
 from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill
+from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
-
-LOGIT_ROWS = 4096
-"""Rows of logits held at once: 4096 x 50K float32 are 0.8 GB."""
 
 SURE = 0.99
 """Probability that a policy without a model puts on every token it prints."""
@@ -73,11 +72,11 @@ class Scorer(Protocol):
 
 
 class ModelScorer:
-    """Scores with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`."""
+    """Scores with a model: teacher forced, or by greedy decoding."""
 
     def __init__(
         self,
-        model: Any,
+        model: ProbedModel,
         tokenizer: Tokenizer,
         device: torch.device | str,
         chunk: int,
@@ -134,7 +133,7 @@ class ModelScorer:
         if ids.shape[1] > 1:
             more, _ = self.model.hidden(ids[:, :-1], state=state)
             hidden = torch.cat([hidden, more], dim=1)
-        return predicted(self.model, hidden, ids)
+        return score_tokens(self.model, hidden, ids)
 
     def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
@@ -151,22 +150,6 @@ class ModelScorer:
                 hidden = out[:, -1]
         ids = torch.stack(made, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
-
-
-def predicted(model: Any, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target and whether it is the first
-    choice. Logits exist for LOGIT_ROWS places at a time.
-    """
-    flat, ids = hidden.flatten(0, 1), targets.flatten()
-    likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
-    right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)
-    for lo in range(0, len(flat), LOGIT_ROWS):
-        part = slice(lo, lo + LOGIT_ROWS)
-        logits = model.logits(flat[part])
-        picked = logits.gather(-1, ids[part, None])[:, 0]
-        likelihood[part] = picked - logits.logsumexp(-1)
-        right[part] = logits.argmax(-1) == ids[part]
-    return likelihood.view(targets.shape), right.view(targets.shape)
 
 
 def scored(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lcprobe.errors import ConfigError
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.plain_text import Points, measure, points_of, run_context, windows_of
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.store import Store
@@ -89,16 +90,18 @@ class Doubled(State):
     x: torch.Tensor
 
 
-class Exploding:
+class Exploding(ProbedModel):
     """Its state doubles with every token, in half precision: infinite after 16; predictions are lost after 40 tokens."""
 
-    def new_state(self, batch):
+    seen = 0
+
+    def new_state(self, batch, length=None):
         return Doubled(torch.ones(batch, 6, dtype=torch.float16))
 
-    def hidden(self, tokens, state):
+    def hidden(self, tokens, *, state):
         seen = state.x[:, :1].float().log2().round()
         after = Doubled(torch.where(state.x > 0, state.x * 2.0 ** tokens.shape[1], 0))
-        self.seen = getattr(self, "seen", 0) + tokens.shape[1]
+        self.seen += tokens.shape[1]
         hidden = torch.nn.functional.one_hot(tokens % 9, 9).float() + 0 * seen.nan_to_num(0, 0, 0)[..., None]
         return torch.where(torch.tensor(self.seen > 40), torch.nan, hidden), after
 
@@ -140,22 +143,25 @@ def run(model, materials, store, probe, **given):
     return store.read([unit])
 
 
-class Stops:
+class Stops(ProbedModel):
     """Out of memory above two rows, and interrupted after some calls."""
 
     def __init__(self, model, calls):
-        self.model, self.calls, self.logits = model, calls, model.logits
+        self.model, self.calls = model, calls
 
-    def new_state(self, batch):
+    def new_state(self, batch, length=None):
         if batch > 2:
             raise torch.OutOfMemoryError("out of memory")
         return self.model.new_state(batch)
 
-    def hidden(self, tokens, state):
+    def hidden(self, tokens, *, state):
         self.calls -= 1
         if self.calls < 0:
             raise KeyboardInterrupt
         return self.model.hidden(tokens, state=state)
+
+    def logits(self, hidden):
+        return self.model.logits(hidden)
 
 
 def test_a_unit_is_made_once_and_goes_on_after_an_interruption(untrained, materials, tmp_path):

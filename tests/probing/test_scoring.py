@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.tasks.episode import Factors, Formats
 
@@ -90,31 +91,32 @@ def test_rank_and_distractor_hit(trained, tasks):
     assert {s.rank for s in scores} > {1}, "a half-trained model takes another value for the true one now and then"
 
 
-class Guesser:
-    """A model whose next token is always the one after the last needle's colon: knows nothing else of the prompt."""
+class Stateless:
+    """The state of a model that remembers nothing."""
 
-    def __init__(self, table):
-        self.table = table
+    def rows(self, index):
+        return self
 
-    def new_state(self, batch):
-        return torch.zeros(batch, 1)
 
-    def hidden(self, tokens, state=None):
-        return torch.nn.functional.one_hot((tokens + 1) % self.table, self.table).float(), state
+class CountsUp(ProbedModel):
+    """A model of the three methods that are required: predicts token t + 1 after token t."""
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    def new_state(self, batch, length=None):
+        return Stateless()
+
+    def hidden(self, tokens, *, state):
+        return torch.nn.functional.one_hot((tokens + 1) % self.vocab_size, self.vocab_size).float(), state
 
     def logits(self, hidden):
         return hidden * 10
 
 
 def test_a_table_model_is_scored_by_hand(tasks):
-    """Predicts token t + 1 after t: exact only where the answer happens to count upwards."""
-    scorer = ModelScorer(Guesser(tasks.materials.tokenizer.vocab_size), tasks.materials.tokenizer, "cpu", 64)
-
-    class State(torch.Tensor):
-        def rows(self, at):
-            return self[at]
-
-    scorer.model.new_state = lambda batch: torch.zeros(batch, 1).as_subclass(State)
+    """Exact only where the answer happens to count upwards."""
+    scorer = ModelScorer(CountsUp(tasks.materials.tokenizer.vocab_size), tasks.materials.tokenizer, "cpu", 64)
     items = items_of(tasks, "single", 40)
     for item, s in zip(items, scorer.score(items), strict=True):
         before = np.concatenate([item.prompt[-1:], item.answer[:-1]])

@@ -1,18 +1,18 @@
 """Prompts that are read in pieces: which piece each is answered from (`pe.extend=chunk_select`)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import prefill
 from lcprobe.probing.inference.prefix_sharing import plan_prefill
 
 
 def selected(
-    model: Any,
+    model: ProbedModel,
     prompts: Sequence[np.ndarray],
     rooms: Sequence[int],
     chunk: int,
@@ -22,7 +22,7 @@ def selected(
     """What is read in each prompt's place, and (n,) tokens that were read to choose it: the piece after which the next token is
     the surest, the first of equals. rooms: tokens that follow each prompt. A model without `selection` reads prompts as they are.
     """
-    selection = getattr(model, "selection", None)
+    selection = model.selection
     if selection is None:
         return list(prompts), np.zeros(len(prompts), dtype=np.int64)
     cut = [selection.pieces(np.asarray(prompt), room) for prompt, room in zip(prompts, rooms, strict=True)]
@@ -47,7 +47,7 @@ def selected(
 
 
 def _entropies(
-    model: Any, pieces: list[np.ndarray], chunk: int, device: torch.device, batch_tokens: int
+    model: ProbedModel, pieces: list[np.ndarray], chunk: int, device: torch.device, batch_tokens: int
 ) -> list[tuple[float, int]]:
     """Entropy in nats of the next token after each piece, and the tokens that were read for it."""
     longest = max(map(len, pieces))

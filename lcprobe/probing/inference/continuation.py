@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.chunk_selection import selected
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
-from lcprobe.probing.scoring import predicted
+from lcprobe.probing.inference.token_scores import score_tokens
 
 CONTINUED = 16
 """Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""
@@ -25,14 +26,13 @@ Ids = Sequence[int] | np.ndarray
 
 
 class Continuer:
-    """Continues prompts with a language model: `new_state(batch)`, `hidden(tokens, state=...)`, `logits(hidden)`.
+    """Continues prompts with a model.
 
-    chunk: tokens of a prefill step. batch_tokens: tokens of prompts held together. A model that cannot go past some length
-    says so as `max_length`; longer prompts are refused. One that `needs_length` gets `new_state(batch, length)`: prompt and
-    the longest continuation that is asked of it.
+    chunk: tokens of a prefill step. batch_tokens: tokens of the prompts in one batch. Prompts past the model's `max_length` are
+    refused. A model that `needs_length` gets `new_state(batch, length)`: prompt and the longest continuation requested of it.
     """
 
-    def __init__(self, model: Any, device: torch.device | str, chunk: int, batch_tokens: int):
+    def __init__(self, model: ProbedModel, device: torch.device | str, chunk: int, batch_tokens: int):
         self.model, self.device = model, torch.device(device)
         self.chunk, self.batch_tokens = chunk, batch_tokens
 
@@ -110,7 +110,7 @@ class Continuer:
 
     def _read_as(self, pairs: Sequence[tuple[Ids, Ids]]) -> Sequence[tuple[Ids, Ids]]:
         """Pairs with what is read in each context's place: the same for all of its continuations."""
-        if getattr(self.model, "selection", None) is None:
+        if self.model.selection is None:
             return pairs
         longest: dict[tuple[int, ...], int] = {}
         for context, continuation in pairs:
@@ -126,7 +126,7 @@ class Continuer:
 
     def _declared(self, number: int, prompts: Sequence[Ids], more: Sequence[int]) -> int | None:
         """The length that is declared for a prompt and what may follow it; None for a model that does not depend on it."""
-        return len(prompts[number]) + more[number] if getattr(self.model, "needs_length", False) else None
+        return len(prompts[number]) + more[number] if self.model.needs_length else None
 
     def _in_batches(
         self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]
@@ -180,7 +180,7 @@ class Continuer:
         for lo in range(0, width, self.chunk):
             part = tokens[:, lo : lo + self.chunk]
             more, state = self.model.hidden(part, state=state)
-            parts.append(predicted(self.model, torch.cat([hidden, more[:, :-1]], dim=1), part))
+            parts.append(score_tokens(self.model, torch.cat([hidden, more[:, :-1]], dim=1), part))
             hidden = more[:, -1:]
         likelihood, right = (torch.cat(p, dim=1).cpu().numpy() for p in zip(*parts, strict=True))
         return [(likelihood[row, : len(c)], right[row, : len(c)]) for row, c in enumerate(continuations)]
@@ -188,7 +188,7 @@ class Continuer:
     def _check(self, prompt: Ids, more: int) -> None:
         if not len(prompt):
             raise EpisodeError("prompt", "no token", "at least one token (a tokenizer with a begin token gives one)")
-        longest = getattr(self.model, "max_length", None)
+        longest = self.model.max_length
         if longest is not None and len(prompt) + more > longest:
             raise EpisodeError(
                 "length", f"{len(prompt)} + {more} tokens", f"<= {longest}, where this model's positions end"

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.prefix_sharing import Program
 
 
 def prefill(
-    model: Any,
+    model: ProbedModel,
     program: Program,
     prompts: list[np.ndarray],
     chunk: int,
@@ -41,6 +42,6 @@ def prefill(
             yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
 
 
-def initial_state(model: Any, rows: int, length: int | None) -> Any:
+def initial_state(model: ProbedModel, rows: int, length: int | None) -> ProbedState:
     """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
-    return model.new_state(rows, length) if getattr(model, "needs_length", False) else model.new_state(rows)
+    return model.new_state(rows, length) if model.needs_length else model.new_state(rows)

@@ -11,6 +11,7 @@ import torch
 
 from lcprobe.errors import ConfigError
 from lcprobe.probing.config import HarnessConfig
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.external import lm_eval as bridge
 from lcprobe.probing.external.lm_eval import harness_model, require_harness, run_task
 from lcprobe.probing.inference.continuation import Continuer
@@ -75,13 +76,13 @@ def test_generation_stops_where_it_should(lm, untrained, tokenizer):
 
 
 def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
-    class Ends:
+    class Ends(ProbedModel):
         calls = 0
 
-        def new_state(self, batch):
+        def new_state(self, batch, length=None):
             return State(torch.zeros(batch, 1))
 
-        def hidden(self, tokens, state=None):
+        def hidden(self, tokens, *, state):
             self.calls += 1
             return torch.nn.functional.one_hot(tokens, tokenizer.vocab_size).float(), state
 

@@ -10,6 +10,7 @@ from lcprobe.choices import choose
 from lcprobe.errors import EpisodeError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext, extended
+from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.continuation import Continuer
 
 LENGTHS = [1, 17, 17, 40, 64, 65]
@@ -88,13 +89,13 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
 def test_out_of_memory_halves_the_batch_and_one_that_never_fits_is_named(untrained):
     """The same back-off as the runner's; what was half said is not said twice."""
 
-    class Small:
+    class Small(ProbedModel):
         new_state, logits = untrained.new_state, untrained.logits
 
         def __init__(self, rows):
             self.rows, self.failed = rows, 0
 
-        def hidden(self, tokens, state=None):
+        def hidden(self, tokens, *, state):
             if tokens.shape[0] > self.rows or (tokens.shape[1] == 1 and tokens.shape[0] > max(self.rows - 1, 1)):
                 self.failed += 1
                 raise torch.OutOfMemoryError("out of memory")
@@ -117,10 +118,10 @@ def test_out_of_memory_halves_the_batch_and_one_that_never_fits_is_named(untrain
 def test_a_shared_context_is_read_once(untrained):
     seen = []
 
-    class Counts:
+    class Counts(ProbedModel):
         new_state, logits = untrained.new_state, untrained.logits
 
-        def hidden(self, tokens, state=None):
+        def hidden(self, tokens, *, state):
             seen.append(tokens.numel())
             return untrained.hidden(tokens, state=state)
 
@@ -130,8 +131,9 @@ def test_a_shared_context_is_read_once(untrained):
 
 
 def test_nothing_is_cut(untrained):
-    class Short:
-        new_state, hidden, logits, max_length = untrained.new_state, untrained.hidden, untrained.logits, 100
+    class Short(ProbedModel):
+        new_state, hidden, logits = untrained.new_state, untrained.hidden, untrained.logits
+        max_length = 100
 
     continuer = Continuer(Short(), "cpu", 1024, 10**6)
     assert len(continuer.greedy([draw(95, 0)], [5], lambda *_: False)[0]) == 5

@@ -1,0 +1,55 @@
+"""What can be probed: the contract between a model and everything that reads prompts with it.
+
+`lcprobe.models.language_model.LanguageModel` satisfies it as it is. A model of your own subclasses it and writes `new_state`,
+`hidden` and `logits`; everything else has a default, which a property or a class attribute replaces.
+"""
+
+from abc import abstractmethod
+from typing import Any, Protocol, Self
+
+from torch import Tensor
+
+from lcprobe.models.language_model import Selection
+
+
+class ProbedState(Protocol):
+    """What a model carries from one chunk of tokens to the next."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> Self:
+        """The rows of the batch at `index`, (n,) int64: picked, reordered or repeated, so that shared prefixes are read once."""
+        ...
+
+
+class ProbedModel(Protocol):
+    """A causal model over token ids with an explicit state. Any chunking of a sequence gives the same hidden vectors."""
+
+    @abstractmethod
+    def new_state(self, batch: int, length: int | None = None) -> ProbedState:
+        """The state of `batch` rows before the first token. length: of the whole sequences; None unless `needs_length`."""
+        ...
+
+    @abstractmethod
+    def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:
+        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model), and the state after them; `state` itself is unchanged."""
+        ...
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d_model) -> (..., vocab_size)."""
+        ...
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether `new_state` must be given the length of the whole sequence, prompt and answer: tokens depend on it."""
+        return False
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest sequence that the model can read, in tokens; None: no limit."""
+        return None
+
+    @property
+    def selection(self) -> Selection | None:
+        """How prompts are cut into pieces one of which is read in their place; None: prompts are read whole."""
+        return None
