@@ -1,78 +1,103 @@
-"""Records: one row a query, with every factor and score as a plain column; and one row a measurement on plain text. What
-probing writes and analysis reads: a contract of the ground floor, so that neither room imports the other."""
+"""Records: one row per query, with every factor and score as a plain column; and one row per measurement on plain text. Probing
+writes them and analysis reads them: a contract on the ground floor, so that neither room imports the other."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-SCHEMA = pa.schema(
-    [
-        # who was asked
-        ("model", pa.string()),  # run name within the study, and the label of a method: rope, rope+yarn
-        ("checkpoint", pa.string()),  # digest of the weights, 16 hex
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),  # trained on so far
-        ("extension", pa.string()),  # label of the method that changed the model; none: as trained
-        ("factor", pa.float64()),  # times the training length that it reaches for at this length
-        # what was asked: factors
-        ("suite", pa.string()),
-        ("task", pa.string()),  # name in probe.tasks
-        ("haystack", pa.string()),
-        ("key_format", pa.string()),
-        ("value_format", pa.string()),
-        ("control", pa.string()),  # none | zero_distance | no_needle | wrong_key | query_only
-        ("length", pa.int32()),  # tokens of the episode, BOS and answer included
-        ("depth", pa.float64()),  # as asked, 0 .. 1
-        ("index", pa.int32()),  # sample: same key, value, haystack offset, question in every cell and model
-        ("query", pa.int16()),  # question of the episode, 0 first
-        # what came of the factors
-        ("realised_depth", pa.float64()),
-        ("distance", pa.int32()),  # tokens from the end of the asked value to the answer; null without a needle
-        ("hops", pa.int16()),  # facts in the context that lead to the one with the value, 0 where that one is enough
-        ("via_distance", pa.int32()),  # tokens from the end of the last of them to the answer; null without
-        ("rounds", pa.float64()),  # how often the window goes round its stream: above 1 the haystack repeats itself
-        ("haystack_start", pa.int64()),  # first token of the window in its stream
-        ("prompt_tokens", pa.int32()),
-        ("answer_tokens", pa.int16()),
-        ("chance", pa.float64()),  # choosing a value of the context without looking at the key
-        ("n_candidates", pa.int16()),
-        # scores
-        ("exact", pa.bool_()),  # every answer token right
-        ("first_token", pa.bool_()),  # the first that is not white space
-        ("token_accuracy", pa.float64()),
-        ("log_likelihood", pa.float64()),  # of the answer, nats, all tokens
-        ("rank", pa.int16()),  # of the true value among n_candidates by log-likelihood a token, 1 best
-        ("distractor_hit", pa.bool_()),  # greedy text is another value of the context
-        ("answer", pa.string()),
-        ("prediction", pa.string()),  # greedy continuation, as long as the answer
-        ("scoring", pa.string()),  # teacher_forced | generate
-        ("status", pa.string()),  # ok | oom
-        ("batch", pa.int32()),  # questions scored together
-        ("read_tokens", pa.int32()),  # of the prompt, not read for a question before it; null where nothing is read
-        ("episode", pa.string()),  # digest of the token ids
-    ]
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the store. type: of its values, by the name that pyarrow has for it. meaning: one sentence."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+COLUMNS = (
+    # the model
+    Column("model", "string", "Run of the study, and label of the method applied to it: rope, rope+yarn."),
+    Column("checkpoint", "string", "Digest of the weights, 16 hexadecimal digits."),
+    Column("step", "int64", "Optimiser steps that the model was trained for."),
+    Column("tokens", "int64", "Tokens that the model was trained on."),
+    Column("extension", "string", "Label of the method that changes the model at evaluation; none: as trained."),
+    Column("factor", "double", "Multiple of the training length that the method is set for; 1 as trained."),
+    # the factors of the episode
+    Column("suite", "string", "Version of the tasks: records of two versions are not comparable."),
+    Column("task", "string", "Name of the task in probe.tasks."),
+    Column("haystack", "string", "Kind of text that fills the context."),
+    Column("key_format", "string", "Format of the keys."),
+    Column("value_format", "string", "Format of the values."),
+    Column("control", "string", "Control condition: none, zero_distance, no_needle, wrong_key or query_only."),
+    Column("length", "int32", "Tokens of the episode, BOS and answer included."),
+    Column("depth", "double", "Relative depth of the target needle as configured, 0 at the start and 1 at the end."),
+    Column("index", "int32", "Sample: same key, value, haystack offset and question in every cell and model."),
+    Column("query", "int16", "Number of the question within the episode, from 0."),
+    # what follows from the factors
+    Column("realised_depth", "double", "Relative depth at which the target needle is placed; 0 without a needle."),
+    Column("distance", "int32", "Tokens from the end of the target value to the answer; null without a needle."),
+    Column("hops", "int16", "Facts in the context that lead to the one with the value; 0 where that one is enough."),
+    Column(
+        "via_distance", "int32", "Tokens from the end of the last of these facts to the answer; null without any."
+    ),
+    Column("rounds", "double", "Length of the haystack over that of its source text: above 1 it repeats itself."),
+    Column("haystack_start", "int64", "Position in the source text of the haystack's first token."),
+    Column("prompt_tokens", "int32", "Tokens before the answer."),
+    Column("answer_tokens", "int16", "Tokens of the answer."),
+    Column("chance", "double", "Accuracy of choosing a value of the context without looking at the key."),
+    Column("n_candidates", "int16", "Values of the context that `rank` is among, the true one included."),
+    # scores
+    Column("exact", "bool", "Whether every token of the answer is right."),
+    Column("first_token", "bool", "Whether the first token of the answer that is not white space is right."),
+    Column("token_accuracy", "double", "Share of the answer's tokens that are right."),
+    Column("log_likelihood", "double", "Log-likelihood of the answer in nats, summed over its tokens."),
+    Column("rank", "int16", "Rank of the true value among the candidates by log-likelihood per token, 1 is best."),
+    Column("distractor_hit", "bool", "Whether the greedy text is another value of the context."),
+    Column("answer", "string", "Text of the right answer."),
+    Column("prediction", "string", "Greedy continuation, as long as the answer."),
+    Column("scoring", "string", "How the answer was scored: teacher_forced or generate."),
+    Column("status", "string", "ok, or oom where memory ran out; scores are then null."),
+    Column("batch", "int32", "Questions that were scored together."),
+    Column(
+        "read_tokens", "int32", "Prompt tokens read for this question and for none before it; null where none are."
+    ),
+    Column("episode", "string", "Digest of the token ids."),
 )
+"""Of `records/`: one row per query."""
+CONTEXT_COLUMNS = (
+    Column("model", "string", "Run of the study, and label of the method applied to it: rope, rope+yarn."),
+    Column("checkpoint", "string", "Digest of the weights, 16 hexadecimal digits."),
+    Column("step", "int64", "Optimiser steps that the model was trained for."),
+    Column("tokens", "int64", "Tokens that the model was trained on."),
+    Column("window", "int32", "Number of the window of held-out text: the same windows for every model."),
+    Column("start", "int64", "Position in the held-out text of the window's first token."),
+    Column(
+        "measure",
+        "string",
+        "loss, not_finite_predictions, state_rms, not_finite_state, state_bytes or remembrance.",
+    ),
+    Column(
+        "low",
+        "int32",
+        "Tokens read before the first prediction; dropped first tokens (remembrance); high (states).",
+    ),
+    Column("high", "int32", "Tokens read before the last prediction, or when the state is measured."),
+    Column("kept", "int32", "Tokens kept (remembrance); else null."),
+    Column("value", "double", "The measurement: a mean over count, or a number; null where it is not finite."),
+    Column("count", "int32", "Predictions or values that the measurement is over."),
+)
+"""Of `context/`: one row per measurement on plain text."""
+
+
+def _schema(columns: Iterable[Column]) -> pa.Schema:
+    return pa.schema([(column.name, pa.type_for_alias(column.type)) for column in columns])
+
+
+SCHEMA, CONTEXT_SCHEMA = _schema(COLUMNS), _schema(CONTEXT_COLUMNS)
 NAMES = SCHEMA.names
-CONTEXT_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("checkpoint", pa.string()),
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),
-        ("window", pa.int32()),  # of held-out text: the same in every model
-        ("start", pa.int64()),  # its first token in the stream
-        # loss | not_finite_predictions | state_rms | not_finite_state | state_bytes | remembrance
-        ("measure", pa.string()),
-        (
-            "low",
-            pa.int32(),
-        ),  # tokens read before the first prediction; remembrance: first tokens that are dropped; else high
-        ("high", pa.int32()),  # tokens read before the last prediction, or when the state is looked at
-        ("kept", pa.int32()),  # remembrance: tokens that are left; else null
-        ("value", pa.float64()),  # a mean over count, or a count
-        ("count", pa.int32()),  # predictions or values behind it
-    ]
-)
 Record = dict[str, Any]
 
 

@@ -1,24 +1,40 @@
-"""What the rooms below `studies` know about experiment tracking: three methods. W&B and CSV stand behind them."""
+"""Experiment tracking as the rooms below `studies` see it: one contract. Its implementations are in `studies/trackers.py`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
-class Tracker(Protocol):
-    """Receives results. Never raises, never blocks on a network, never is the only copy."""
+class Tracker(ABC):
+    """Receives results. Never raises, never waits for a network, never has the only copy."""
 
+    @abstractmethod
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Scalars of one moment; every row carries its own x-axis (`tokens`, `probe/length`)."""
+        """Scalars at one point of a run; every row carries its own x-axis (`tokens`, `probe/length`)."""
 
+    @abstractmethod
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows with equal keys."""
 
+    @abstractmethod
     def figure(self, name: str, png: Path) -> None:
         """A finished picture."""
 
+    @abstractmethod
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Values of the run as a whole."""
 
-class NoTracker:
+    @abstractmethod
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Files to keep under one name. kind: such as `checkpoint` or `records`."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The run is over: nothing follows."""
+
+
+class NoTracker(Tracker):
     """Tracks nothing: the default of every function that takes a Tracker."""
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
@@ -28,4 +44,13 @@ class NoTracker:
         """Discard."""
 
     def figure(self, name: str, png: Path) -> None:
+        """Discard."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Discard."""
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Discard."""
+
+    def finish(self) -> None:
         """Discard."""

@@ -1,4 +1,4 @@
-"""Trackers: CSV always, W&B through Lightning's logger where it can be had. Neither can stop a run.
+"""Trackers: CSV always, W&B through Lightning's logger where it is available. Neither can stop a run.
 
 W&B: group = study, job types train and probe, every row with its own x-axis (`tokens`, `probe/length`), never W&B's step.
 """
@@ -19,8 +19,8 @@ from lcprobe.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-class CsvTracker:
-    """metrics.csv: a row a moment, columns as they appear. Rows past `tokens` come from an interrupted run and go."""
+class CsvTracker(Tracker):
+    """metrics.csv: one row per call, columns as they appear. Rows past `tokens` are of an interrupted run and are dropped."""
 
     def __init__(self, path: Path, tokens: int):
         self._path = path
@@ -44,6 +44,15 @@ class CsvTracker:
 
     def figure(self, name: str, png: Path) -> None:
         """Figures are files already."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """status.json has these."""
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """The files are on disk already."""
+
+    def finish(self) -> None:
+        """Every row is written when it comes."""
 
     def _rewrite(self) -> None:
         if not self._columns:
@@ -71,7 +80,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """One W&B run behind Lightning's WandbLogger. After any failure it stays silent and the run goes on."""
 
     def __init__(
@@ -135,13 +144,13 @@ class WandbTracker:
         self._try(lambda run: run.summary.update(dict(values)))
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Log files as an artifact, by reference where they lie (no second copy)."""
+        """Log files as an artifact, by reference to where they are (no second copy)."""
 
         def send(run: Any) -> None:
-            made = self._wandb.Artifact(name, type=kind)
+            artifact = self._wandb.Artifact(name, type=kind)
             for path in paths:
-                made.add_file(str(path), name=path.name, policy="immutable")
-            run.log_artifact(made)
+                artifact.add_file(str(path), name=path.name, policy="immutable")
+            run.log_artifact(artifact)
 
         self._try(send)
 
@@ -164,8 +173,8 @@ class WandbTracker:
         log.warning("W&B is off from here on (%s: %s); CSV and records are complete", type(error).__name__, text)
 
 
-class Trackers:
-    """Several trackers as one."""
+class Trackers(Tracker):
+    """Several trackers as one: every call goes to each of them, in order."""
 
     def __init__(self, trackers: Sequence[Tracker]):
         self._all = list(trackers)
@@ -185,13 +194,27 @@ class Trackers:
         for tracker in self._all:
             tracker.figure(name, png)
 
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.summary(values)
+
+    def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.artifact(name, kind, paths)
+
+    def finish(self) -> None:
+        """To all."""
+        for tracker in self._all:
+            tracker.finish()
+
 
 def wandb_mode(config: TrackConfig) -> str:
-    """online or offline; `auto` is online only when a key lies ready, so that nothing ever prompts."""
+    """online or offline; `auto` is online only when a key is configured, so that nothing ever prompts."""
     if config.wandb in ("online", "offline"):
         return config.wandb
-    asked = os.environ.get("WANDB_MODE")
-    if asked in ("offline", "dryrun"):
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "offline"
     if os.environ.get("WANDB_API_KEY"):
         return "online"

@@ -15,7 +15,7 @@ from lcprobe.config import load
 from lcprobe.files import digest_file, read_json
 from lcprobe.studies.planning.costs import matching_table
 from lcprobe.studies.planning.plan import make_plan
-from lcprobe.studies.trackers import CsvTracker, read_metrics
+from lcprobe.studies.trackers import read_metrics
 from tests.tiny import write_config
 
 
@@ -240,23 +240,6 @@ def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settin
     assert {run.group for run in seeds.runs} == {"mamba2", "hybrid"}
     rates = make_plan(load([str(write_config(tmp_path, data_settings))], ["grid.train.lr=[0.1, 0.01]"]))
     assert [run.config.train.lr for run in rates.runs] == [0.1, 0.01] * 2
-
-
-def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
-    tracker = CsvTracker(tmp_path / "m.csv", 0)
-    tracker.metrics({"tokens": 1, "a": 0.5})
-    tracker.metrics({"tokens": 2, "b": 1.5})
-    tracker.metrics({"tokens": 3, "a": 2.5})
-    with open(tmp_path / "m.csv", "a") as file:
-        file.write("4,0.")
-    assert read_metrics(tmp_path / "m.csv")[:3] == [
-        {"tokens": 1, "a": 0.5},
-        {"tokens": 2, "b": 1.5},
-        {"tokens": 3, "a": 2.5},
-    ]
-    again = CsvTracker(tmp_path / "m.csv", 2)
-    again.metrics({"tokens": 3, "a": 9.0})
-    assert [r["tokens"] for r in read_metrics(tmp_path / "m.csv")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in __import__("pathlib").Path("configs").rglob("*.yaml")))

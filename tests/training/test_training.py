@@ -11,6 +11,7 @@ from lcprobe.errors import CheckpointError, NumericsError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
+from lcprobe.tracking import NoTracker
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, save_checkpoint
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.fit import fit
@@ -41,20 +42,14 @@ def make(prepared, data_settings, **given):
     return config, mixture, LanguageModel(build(ModelConfig, SIZES, "model"))
 
 
-class Rows:
-    """A tracker that keeps what it is told."""
+class Rows(NoTracker):
+    """A tracker that keeps the rows of metrics."""
 
     def __init__(self):
         self.rows = []
 
     def metrics(self, values):
         self.rows.append(dict(values))
-
-    def table(self, name, rows):
-        pass
-
-    def figure(self, name, png):
-        pass
 
 
 def test_schedules_rise_stay_and_fall():

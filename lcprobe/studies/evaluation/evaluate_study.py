@@ -20,7 +20,7 @@ from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import Target, find_targets
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker
-from lcprobe.tracking import NoTracker
+from lcprobe.tracking import NoTracker, Tracker
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
 """Sections that can be set for trained models: the others say how they were trained."""
@@ -39,12 +39,11 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)
     report = write_report(study, probed.records, out, tracker, probed.context)
-    if isinstance(tracker, WandbTracker):
-        for metrics in curves(report.cells):
-            tracker.metrics(metrics)
-        files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
-        tracker.artifact(f"{config.study.name}-records", "records", files)
-        tracker.finish()
+    for metrics in curves(report.cells):
+        tracker.metrics(metrics)
+    files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
+    tracker.artifact(f"{config.study.name}-records", "records", files)
+    tracker.finish()
     console = Console()
     for sentence in report.summary:
         console.print(f"- {sentence}", markup=False, highlight=False)
@@ -151,7 +150,7 @@ def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any])
     return Path(config.study.folder) / config.study.name
 
 
-def _tracker(session: Session, config: Config) -> Any:
+def _tracker(session: Session, config: Config) -> Tracker:
     if config.track.wandb == "off":
         return NoTracker()
     facts = {

@@ -56,13 +56,11 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         text = to_yaml(config)
         mixture = make_mixture(run, data)
         trackers: list[Tracker] = []
-        wandb = None
         if is_main():
             write_atomic(folder / "config.yaml", text)
             trackers.append(CsvTracker(folder / "metrics.csv", done.tokens if done else 0))
             if config.track.wandb != "off":
-                wandb = _wandb(run, folder, data)
-                trackers.append(wandb)
+                trackers.append(_wandb(run, folder, data))
         tracker = Trackers(trackers)
         facts = {
             "run": run.name,
@@ -101,8 +99,7 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         except (LcprobeError, KeyboardInterrupt, OSError) as error:
             if is_main():
                 write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
-            if wandb:
-                wandb.finish()
+            tracker.finish()
             raise
         p = module.progress
         facts |= {
@@ -114,13 +111,12 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         }
         if is_main():
             write_status(folder, {"status": "done", **facts})
-        if wandb:
-            wandb.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
-            final = latest(folder / "checkpoints")
-            if config.track.checkpoints and final:
+            tracker.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
+            final = latest(folder / "checkpoints") if config.track.checkpoints else None
+            if final is not None:
                 files = [path for path in final.iterdir() if path.name != "optimizer.safetensors"]
-                wandb.artifact(f"{run.config.study.name}-{run.name}", "checkpoint", files)
-            wandb.finish()
+                tracker.artifact(f"{config.study.name}-{run.name}", "checkpoint", files)
+        tracker.finish()
         return {"status": "done", **facts}
 
 

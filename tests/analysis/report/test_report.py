@@ -14,6 +14,7 @@ from PIL import Image
 
 from lcprobe.analysis.report.tables import safe
 from lcprobe.analysis.report.write import write_report
+from lcprobe.tracking import NoTracker
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window, with_column
 
 LENGTHS, DEPTHS = [64, 128, 256], [0.0, 0.5, 1.0]
@@ -44,12 +45,12 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-class Spy:
+class Spy(NoTracker):
     def __init__(self):
         self.tables, self.figures = {}, {}
 
     def metrics(self, values):
-        raise AssertionError("the analysis has no moments")
+        raise AssertionError("the analysis has no points of a run")
 
     def table(self, name, rows):
         self.tables[name] = rows
