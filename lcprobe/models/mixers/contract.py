@@ -5,7 +5,7 @@
     cost         parameters, FLOPs per token and bytes in closed form, which matching and `--plan` read
 
 Feeding a sequence in any chunking gives the same outputs as feeding it whole; decoding is the same call with one token. The
-contract tests run over every registered mixer (tests/models/mixers/test_contract.py).
+contract tests run over every registered mixer (tests/models/test_contracts.py).
 """
 
 from abc import ABC, abstractmethod

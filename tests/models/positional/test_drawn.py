@@ -12,16 +12,19 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional import POSITIONAL, POSITIONS
+from lcprobe.models.positional import POSITIONS
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.plain_text import Points, TextWindow, measure
 from lcprobe.schema import build
+from tests.models.contract_cases import ENCODINGS, table_size
+from tests.toys import registered
 
 L, MAX, N = 16, 200, 41
+RANDOMIZED = {"type": "randomized", "max_length": MAX}
 IDS = torch.randint(0, 40, (2, N), generator=torch.Generator().manual_seed(0))
 
 
-def model(positional="rope", **attention):
+def model(positional="rope", positions=RANDOMIZED, **attention):
     mixers = {"attention": {"head_dim": 8, "n_kv_heads": 1, **attention}, "mamba2": {"head_dim": 8, "d_state": 4}}
     sizes = {
         "layout": "attention+mlp x 2",
@@ -31,8 +34,9 @@ def model(positional="rope", **attention):
         "context_length": L,
         "mixers": mixers,
     }
-    config = {**sizes, "positional": positional, "positions": {"type": "randomized", "max_length": MAX}}
-    made = LanguageModel(build(ModelConfig, config, "model")).initialise(2).double().eval()
+    config = {**sizes, "positional": positional, "positions": positions}
+    with registered():
+        made = LanguageModel(build(ModelConfig, config, "model")).initialise(2).double().eval()
     with torch.no_grad():
         for block in made.blocks:
             block.mixer.in_proj.weight *= 3
@@ -85,18 +89,16 @@ def test_a_sorted_subset_that_the_length_alone_decides(length, spare, n):
 
 
 @pytest.mark.parametrize("window", [None, 9])
-@pytest.mark.parametrize("name", [n for n in POSITIONAL if n not in ("learned", "none")] + ["learned"])
+@pytest.mark.parametrize("name", ENCODINGS)
 def test_any_chunks_decoding_and_shared_beginnings_read_the_same(name, window):
-    absolute = name in ("learned", "sinusoidal")
-    kind = {"type": name} | ({"max_length": MAX} if name == "learned" else {})
-    made = model(kind, **({} if window is None else {"window": window}))
+    moves = ENCODINGS[name].reads_positions
+    made = model({"type": name, **table_size(name, MAX)}, window=window)
     assert made.needs_length
     assert made.max_length == MAX
     with torch.no_grad():
         whole = made.hidden(IDS)[0]
         plain = LanguageModel(build(ModelConfig, {**vars(made.config), "positions": None}, "model")).double().eval()
         plain.load_state_dict(made.state_dict())
-        moves = name not in ("cope", "stick_breaking", "path", "fox", "cable", "selective_rope") or absolute
         assert ((plain.hidden(IDS)[0] - whole).abs().max() > 1e-3) == moves
     for chunks in ([19, *[1] * 22], [7, 1, 20, 13]):
         assert (read(made, IDS, N, chunks) - whole).abs().max() < 1e-11
@@ -119,6 +121,21 @@ def test_documents_in_chunks(name):
     starts[0, 11] = starts[1, 25] = True
     whole = read(made, IDS, N, [N], starts)
     assert (read(made, IDS, N, [9, 4, 20, 8], starts) - whole).abs().max() < 1e-11
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["learned", "sinusoidal", "fope"])
+def test_every_document_of_a_packed_row_has_the_rows_first_drawn_positions(name):
+    """Encodings that read `TokenContext.in_document`: a document reads the same alone and wherever it starts in a packed row."""
+    size = table_size(name, N)
+    made = model({"type": name, **size}, positions={"type": "randomized", "max_length": size.get("max_length", MAX)})
+    edges = [0, 9, 28, N]
+    starts = torch.zeros(1, N, dtype=torch.bool)
+    starts[0, edges[1:-1]] = True
+    packed, _ = made.hidden(IDS[:1], starts=starts, length=N)
+    for lo, hi in zip(edges, edges[1:], strict=False):
+        alone, _ = made.hidden(IDS[:1, lo:hi], length=N)
+        assert (packed[0, lo:hi] - alone[0]).abs().max() < 1e-11
 
 
 def test_lengths_that_are_not_declared_or_go_past_the_end_are_one_line():

@@ -98,15 +98,16 @@ def test_absolute_positions_act_once_and_end_where_their_table_does():
 
 @given(st.integers(2, 60), st.integers(0, 200), st.integers(0, 999), st.integers(2, 5))
 def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, chunks):
-    for mapping in ({"type": "randomized"}, {"type": "pose", "chunks": chunks}):
-        choice = choose(POSITIONS, {**mapping, "max_length": seqlen + spare}, "positions")
+    for name in POSITIONS:
+        own = {"chunks": chunks} if name == "pose" else {}
+        choice = choose(POSITIONS, {"type": name, "max_length": seqlen + spare, **own}, "positions")
         torch.manual_seed(seed)
         drawn = choice.create().draw(seqlen)
         assert drawn.shape == (seqlen,)
         assert (drawn.diff() > 0).all()
         assert 0 <= int(drawn[0])
         assert int(drawn[-1]) < seqlen + spare
-        if mapping["type"] == "pose":
+        if name == "pose":
             assert int(drawn[0]) == 0
             assert int((drawn.diff() > 1).sum()) <= chunks - 1
 

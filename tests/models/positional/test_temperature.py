@@ -16,13 +16,15 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
+from tests.models.contract_cases import ENCODINGS
 from tests.models.initialised import initialised
+from tests.toys import registered
 
 H, KV, D, D_MODEL, L, N = 4, 2, 8, 12, 8, 23
-LINEAR = ["none", "rope", "prope", "hope", "xpos", "fope", "pope", "selective_rope", "alibi", "t5", "kerple", "sandwich", "fire",
-          "fox", "cable", "path"]  # fmt: skip
-MORE = ["cope", "dape", "stick_breaking"]
-OF_MODELS = ["tape"]  # what passes from layer to layer: its own tests
+IN_LAYERS = {name: cls for name, cls in ENCODINGS.items() if cls.family != "absolute"}
+LINEAR = [name for name, cls in IN_LAYERS.items() if cls.linear and cls.carry_name is None]
+"""Encodings that take a temperature; those with a carry between layers (TAPE) have tests of their own."""
+NOT_LINEAR = [name for name, cls in IN_LAYERS.items() if not cls.linear]
 FACTORS = {
     "ssmax": lambda n: 0.43 * n.log(),
     "logn": lambda n: (n.log() / math.log(L)).clamp_min(1),
@@ -30,8 +32,8 @@ FACTORS = {
 
 
 def encoding_of(name) -> PositionalEncoding:
-    choice = choose(POSITIONAL, {"type": name}, "positional")
-    made = choice.create(HeadShape(H, KV, D, D_MODEL, L)).double()
+    with registered():
+        made = choose(POSITIONAL, {"type": name}, "positional").create(HeadShape(H, KV, D, D_MODEL, L)).double()
     with torch.no_grad():
         for i, p in enumerate(made.parameters()):
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
@@ -72,12 +74,12 @@ def softmaxed(all_scores, v):
 @pytest.mark.parametrize("positions", [None, torch.arange(N) * 3 + torch.arange(N) % 3])
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_factor_is_on_content_scores_alone(name, positions):
-    """softmax(a (S - S0) + S0): S0, what is added to content scores, is what zero queries see; PoPE's zero is not 0."""
+    """softmax(a (S - S0) + S0): S0, what is added to content scores, is what zero queries see; a zero of polar ones is not 0."""
     e, (q, k, v, x) = encoding_of(name), drawn()
     a = torch.rand(2, N, H, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
     q, keys = keys_of(e, q, k, v, x, positions)
     whole = scores(e, q, keys)
-    added = torch.zeros_like(whole) if name == "pope" else scores(e, q * 0, keys)
+    added = torch.zeros_like(whole) if e.family == "polar" else scores(e, q * 0, keys)
     want = softmaxed(a.transpose(1, 2)[..., None] * (whole - added) + added, v)
     got, _ = e.attend(q, keys.times(a))
     plain, _ = e.attend(q, keys)
@@ -136,7 +138,7 @@ def test_the_same_factor_afterwards_is_the_one_that_is_trained(name):
     assert torch.equal(afterwards.hidden(ids)[0], model_of(name, {"type": "logn"}).hidden(ids)[0])
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", NOT_LINEAR)
 def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
     for temperature in FACTORS:
         with pytest.raises(
@@ -148,8 +150,3 @@ def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
         choice = choose(EXTENSIONS, {"type": method}, "pe.extend")
         with pytest.raises(ConfigError, match="no softmax of q . k and a bias"):
             extended(model_of(name), choice.create(), ExtensionContext(L, 4.0))
-
-
-def test_every_encoding_says_which_it_is():
-    layers = {name for name in POSITIONAL if choose(POSITIONAL, {"type": name}, "x").cls.family != "absolute"}
-    assert layers == {*LINEAR, *MORE, *OF_MODELS}

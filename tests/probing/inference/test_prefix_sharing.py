@@ -13,7 +13,7 @@ from lcprobe.probing.inference.prefix_sharing import plan_prefill, prefix_batche
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
-from tests.models.test_mixers import CASES, model_of
+from tests.models.contract_cases import CASES
 
 LINE = {"type": "niah", "template": "line", "digits": 2}
 SINGLE, MANY = {**LINE, "n_keys": 1}, {**LINE, "n_keys": 16, "n_queries": 16}
@@ -101,13 +101,13 @@ def ends_of(model, prompts, rows, call, chunk):
     return found
 
 
-@pytest.mark.parametrize(("name", "mixer"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=str)
 @settings(max_examples=5, deadline=None)
 @given(
     prompts=tries(n=6), rows=st.integers(1, 8), call=st.sampled_from([0, 30, 1000]), chunk=st.sampled_from([1, 5, 64])
 )
-def test_shared_logits_equal_those_of_each_prompt_alone(name, mixer, prompts, rows, call, chunk):
-    model = model_of(name, mixer).float()
+def test_shared_logits_equal_those_of_each_prompt_alone(case, prompts, rows, call, chunk):
+    model = case.build().float()
     found = ends_of(model, prompts, rows, call, chunk)
     assert sorted(found) == list(range(len(prompts)))
     for i, prompt in enumerate(prompts):

@@ -1,0 +1,159 @@
+"""The models of the contract tests: one around every registered mixer, encoding and temperature, and around the toys.
+
+Each runs with its default settings; the settings listed here beside them reach further branches. A newcomer needs no entry.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lcprobe.choices import Registry
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.positional import POSITIONAL, TEMPERATURES
+from lcprobe.schema import build
+from tests.toys import registered
+
+VOCAB, SEQLEN, CONTEXT_LENGTH, TABLE = 50, 41, 32, 64
+"""Sequences are longer than the training length; tables of positions end beyond both."""
+NARROW, WIDE = 16, 64
+"""d_model: NARROW with the settings below, WIDE with a mixer's defaults, whose heads are wider."""
+GROUPED = {"n_heads": 4, "n_kv_heads": 2}
+
+MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "attention": [
+        {"head_dim": 8, "d_conv": 4},
+        {"head_dim": 8, **GROUPED, "window": 7, "d_conv": 3, "bias": True},
+        {"head_dim": 8, "n_heads": 3, "positional": {"type": "none"}},
+    ],
+    "mamba2": [
+        {"head_dim": 8, "d_state": 6, "chunk_size": 8},
+        {"head_dim": 4, "d_state": 3, "n_groups": 2, "chunk_size": 5, "d_conv": 2, "bias": True, "conv_bias": False},
+        {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
+    ],
+}
+"""Settings of a mixer beside its defaults."""
+ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "rope": [({"fraction": 0.5}, {"window": 1})],
+    "prope": [({"fraction": 0.5}, {})],
+    "hope": [({"length": 20}, {})],
+    "xpos": [({}, {"window": 6})],
+    "pope": [({}, GROUPED)],
+    "selective_rope": [({}, {**GROUPED, "window": 4})],
+    "alibi": [({"learned": True}, {**GROUPED, "window": 7})],
+    "t5": [({"n_buckets": 8, "max_distance": 20}, {})],
+    "kerple": [({"kernel": "power"}, {})],
+    "sandwich": [({"width": 6}, {})],
+    "fire": [
+        ({"threshold": "train_len", "width": 5}, {"sink_logit": True}),
+        ({"initial_threshold": 9.5, "width": 5}, {"window": 30, "sink_logit": True}),
+    ],
+    "fox": [({"initial_bias": 2.0}, {**GROUPED, "window": 7}), ({}, {"window": 2})],
+    "cable": [({}, {"window": 5, "sinks": 2})],
+    "cope": [({"max_position": 6}, {}), ({"max_position": 3}, {**GROUPED, "window": 7})],
+    "stick_breaking": [({"attend_current": True, "remainder": True}, {"window": 7})],
+    "path": [({"rank": 3}, {}), ({"rank": 3, "d_conv": 4}, {**GROUPED, "window": 7})],
+    "dape": [
+        ({"width": 5}, {"sink_logit": True}),
+        ({"base": "alibi", "width": 5}, {"window": 7, "sink_logit": True}),
+    ],
+    "tape": [
+        ({"fraction": 0.5, "width": 3}, {**GROUPED, "window": 7}),
+        ({"width": 3}, {"window": 5, "sinks": 2, "temperature": {"type": "ssmax"}}),
+    ],
+}
+"""Settings of an encoding beside its defaults, each with settings of the attention that carries it."""
+TEMPERATURE_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "logn": [({"length": 4}, {"sink_logit": True})],
+    "ssmax": [({}, {"window": 5, "sinks": 2, "sink_logit": True})],
+}
+"""The same for temperatures."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One model. registry: what the case is there for; settings: its ModelConfig, as written in a config."""
+
+    registry: Registry
+    name: str
+    settings: Mapping[str, Any]
+    label: str
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def has_sinks(self) -> bool:
+        """Whether first tokens of a row stay visible to all its documents."""
+        return any("sinks" in mixer for mixer in self.settings["mixers"].values())
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether scores depend on the number of visible keys, beside the encoding."""
+        return any("temperature" in mixer for mixer in self.settings["mixers"].values())
+
+    def build(self) -> LanguageModel:
+        """A new model in float64; parameters that start at zero are set, so that they take part."""
+        with registered():
+            model = LanguageModel(build(ModelConfig, self.settings, "model")).initialise(1)
+        with torch.no_grad():
+            for i, p in enumerate(model.parameters()):
+                if not p.any():
+                    p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+        return model.double().eval()
+
+    @functools.cached_property
+    def model(self) -> LanguageModel:
+        """One model for all tests that leave it as it is."""
+        return self.build()
+
+
+def classes_in(registry: Registry) -> dict[str, Any]:
+    """Everything registered, and the toys of this registry, by name."""
+    with registered():
+        return {name: registry.load(name) for name in registry}
+
+
+ENCODINGS = classes_in(POSITIONAL)
+
+
+def default_attention(name: str) -> dict[str, Any]:
+    """Attention that carries an encoding with its defaults: a learned sink takes part in the softmax wherever there is one."""
+    return {"head_dim": 16, "n_heads": 2, "n_kv_heads": 1, "sink_logit": ENCODINGS[name].softmax}
+
+
+def table_size(name: str, size: int = TABLE) -> dict[str, int]:
+    """The size of an encoding's table of positions as a setting, where its Config has one."""
+    fields = {field.name for field in dataclasses.fields(ENCODINGS[name].Config)}
+    return {"max_length": size} if "max_length" in fields else {}
+
+
+def _cases() -> Iterator[Case]:
+    for name in classes_in(MIXERS):
+        yield _case(MIXERS, name, name, {}, d_model=WIDE)
+        for settings in MIXER_SETTINGS.get(name, []):
+            yield _case(MIXERS, name, name, settings)
+    for name in ENCODINGS:
+        for own, attention in [({}, default_attention(name)), *ENCODING_SETTINGS.get(name, [])]:
+            encoding = {"type": name, **table_size(name), **own}
+            yield _case(POSITIONAL, name, "attention", {"head_dim": 8, **attention}, positional=encoding)
+    for name in classes_in(TEMPERATURES):
+        for own, attention in [({}, {}), *TEMPERATURE_SETTINGS.get(name, [])]:
+            temperature = {"type": name, **own}
+            yield _case(TEMPERATURES, name, "attention", {"head_dim": 8, "temperature": temperature, **attention})
+
+
+def _case(
+    registry: Registry, name: str, mixer: str, settings: dict[str, Any], d_model: int = NARROW, **model: Any
+) -> Case:
+    shared = {"vocab_size": VOCAB, "d_ff": 24, "initializer_range": 0.5, "context_length": CONTEXT_LENGTH}
+    layout = {"layout": f"{mixer}+mlp, {mixer}", "d_model": d_model, "mixers": {mixer: settings}}
+    return Case(registry, name, {**shared, **layout, **model}, " ".join(map(str, (name, settings, *model.values()))))
+
+
+CASES = list(_cases())
