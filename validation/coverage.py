@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Format, Slice
+from lcprobe.analysis.findings.cells import Slice
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, extrapolations
 from lcprobe.analysis.findings.half_life import fit
 from lcprobe.analysis.findings.reach import fall
 from lcprobe.analysis.stats.differences import difference_bounds, ratio_side, welch_bounds_of
 from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 from lcprobe.seeds import seed_of
+from lcprobe.tasks.episode import Formats
 
 TITLE = "coverage of 95 % intervals, in per cent"
 OPTIONS = ("simulations", "resampled")
@@ -201,7 +202,7 @@ def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int 
     data: Any = SimpleNamespace(
         tasks=[SimpleNamespace(name="t")],
         study=SimpleNamespace(runs=[SimpleNamespace(name="m", context_length=128)]),
-        formats=lambda _: [Format("-", "-", "-")],
+        formats=lambda _: [Formats("-", "-", "-")],
         lengths=lambda *_: list(shares),
         slice=lambda _, length: Slice(
             tuple(range(ASKED)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lcprobe.analysis.findings.results import Results, analysed
+from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import all_tables
@@ -168,7 +168,7 @@ def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> 
     plan = of_seed(grid_of(tasks, plant.task, n), n, seed)
     study, records = study_of(tasks, plan), records_of(tasks, plan, plant.finds, seed, Store(folder / "records"))
     if seed:
-        return Asked(data_of(records), said(plant, all_tables(analysed(study, records))[plant.table]))
+        return Asked(data_of(records), said(plant, all_tables(analyse(study, records))[plant.table]))
     write_report(study, records, folder)
     with open(folder / "tables" / f"{plant.table}.csv", newline="", encoding="utf-8") as file:
         return Asked(data_of(records), said(plant, list(csv.DictReader(file))))
@@ -177,7 +177,7 @@ def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> 
 def heard(tasks: TaskSet, plan: Plan, finds: Finds, seed: int, folder: Path) -> Asked:
     """Alarms about one seed of an oracle: runner, store, analysis, summary. plan: in the seed's own samples."""
     records = records_of(tasks, plan, finds, seed, Store(folder))
-    return Asked(data_of(records), alarms=tuple(alarms(analysed(study_of(tasks, plan), records))))
+    return Asked(data_of(records), alarms=tuple(alarms(analyse(study_of(tasks, plan), records))))
 
 
 def data_of(records: pa.Table) -> str:

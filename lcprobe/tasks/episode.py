@@ -10,13 +10,16 @@ SUITE = "4"
 """Version of the suite: part of every draw, so that numbers of different suites never mix."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Formats:
-    """The three format factors of a cell."""
+    """The three format factors of a cell; as text, haystack/key/value."""
 
     haystack: str
     key: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{self.haystack}/{self.key}/{self.value}"
 
 
 @dataclass(frozen=True)

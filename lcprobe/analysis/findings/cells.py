@@ -15,17 +15,7 @@ import pyarrow as pa
 
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
 from lcprobe.analysis.stats.intervals import clustered_wilson, effective_trials
-
-
-class Format(NamedTuple):
-    """The three format factors of a cell."""
-
-    haystack: str
-    key: str
-    value: str
-
-    def __str__(self) -> str:
-        return "/".join(self)
+from lcprobe.tasks.episode import Formats
 
 
 class PanelKey(NamedTuple):
@@ -33,7 +23,7 @@ class PanelKey(NamedTuple):
 
     model: str
     task: str
-    format: Format
+    format: Formats
     control: str = "none"
 
 
@@ -170,7 +160,7 @@ class Measured:
 
     study: StudyFacts
     panels: Mapping[PanelKey, Panel]
-    planned: Mapping[tuple[str, Format, str], Mapping[int, Mapping[float, int]]]
+    planned: Mapping[tuple[str, Formats, str], Mapping[int, Mapping[float, int]]]
     notes: tuple[str, ...]
     records: pa.Table
     n_failed: int
@@ -182,11 +172,11 @@ class Measured:
         names = dict.fromkeys([*known, *(task for task, _, _ in self.planned)])
         return [known.get(name, TaskFacts(name, "not described", None, False, "")) for name in names]
 
-    def formats(self, task: str, control: str = "none") -> list[Format]:
+    def formats(self, task: str, control: str = "none") -> list[Formats]:
         """Planned formats of a task, in the order of the plan."""
         return [f for t, f, c in self.planned if t == task and c == control]
 
-    def lengths(self, task: str, format: Format, control: str = "none") -> list[int]:
+    def lengths(self, task: str, format: Formats, control: str = "none") -> list[int]:
         """Planned lengths, ascending."""
         return sorted(self.planned.get((task, format, control), {}))
 

@@ -17,17 +17,18 @@ and only where the slice is neither at floor nor at ceiling (reference: Liu et a
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Estimate, Format, Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.cells import Estimate, Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import base_length, floor_or_ceiling
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import difference_bounds, welch_bounds
 from lcprobe.analysis.stats.intervals import holm, permutation_test, sign_flip
+from lcprobe.tasks.episode import Formats
 
 ALPHA = 0.05
 AS_TRAINED = "none"
@@ -137,7 +138,7 @@ def tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice) 
     )
 
 
-def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> list[Contrast]:
+def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> list[Contrast]:
     where, lengths = PanelKey(run.name, task.name, format), data.lengths(task.name, format)
     base = base_length(lengths, run.context_length)
     reference, made = data.slice(where, base), []
@@ -147,7 +148,7 @@ def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> l
     return made
 
 
-def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Format) -> list[Contrast]:
+def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> list[Contrast]:
     where, made = PanelKey(run.name, task.name, format), []
     for length in data.lengths(task.name, format):
         whole = data.slice(where, length)
@@ -187,7 +188,7 @@ def _exchangeable(whole: Slice, ends: list[list[float]], middle: list[float]) ->
 def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> list[Contrast]:
     made = []
     for a, b in combinations(data.formats(task.name), 2):
-        if sum(x != y for x, y in zip(a, b, strict=True)) != 1:
+        if sum(x != y for x, y in zip(astuple(a), astuple(b), strict=True)) != 1:
             continue
         for length in sorted({*data.lengths(task.name, a)} & {*data.lengths(task.name, b)}):
             first, second = (data.slice(PanelKey(run.name, task.name, f), length) for f in (a, b))

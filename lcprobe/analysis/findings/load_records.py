@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lcprobe.analysis.findings.cells import SCORES, Format, Measured, Panel, PanelKey
+from lcprobe.analysis.findings.cells import SCORES, Measured, Panel, PanelKey
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.errors import DataError, shown
 from lcprobe.records import NAMES
+from lcprobe.tasks.episode import Formats
 
 FACTORS = ("model", "task", "haystack", "key_format", "value_format", "control")
 
@@ -43,15 +44,15 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     for start, stop in pairwise(edges) if len(table) else []:
         part = table.slice(start, stop - start)
         model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in FACTORS)
-        where = PanelKey(model, task, Format(haystack, key_format, value_format), control)
+        where = PanelKey(model, task, Formats(haystack, key_format, value_format), control)
         panels[where] = _panel(where, part)
     return Measured(study, panels, _planned(study), tuple(notes), table, failed)
 
 
-def _planned(study: StudyFacts) -> dict[tuple[str, Format, str], dict[int, dict[float, int]]]:
-    plan: dict[tuple[str, Format, str], dict[int, dict[float, int]]] = {}
+def _planned(study: StudyFacts) -> dict[tuple[str, Formats, str], dict[int, dict[float, int]]]:
+    plan: dict[tuple[str, Formats, str], dict[int, dict[float, int]]] = {}
     for row in study.expected_cells:
-        format = Format(row["haystack"], row["key_format"], row["value_format"])
+        format = Formats(row["haystack"], row["key_format"], row["value_format"])
         lengths = plan.setdefault((row["task"], format, row["control"]), {})
         lengths.setdefault(int(row["length"]), {})[round(float(row["depth"]), 6)] = int(row["n"])
     return plan

@@ -53,7 +53,7 @@ class Results:
         return [contrast for contrast in self.contrasts if contrast.kind in kinds]
 
 
-def analysed(study: StudyFacts, records: pa.Table, context: pa.Table | None = None) -> Results:
+def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = None) -> Results:
     """Run every test of a study. context: measurements on plain text (CONTEXT_SCHEMA).
 
     Raises DataError for records that cannot be counted (see intake.measured).

@@ -13,7 +13,7 @@ from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report import prose
 from lcprobe.analysis.report.blocks import Section, Table
-from lcprobe.analysis.report.figures import MOST_FORMATS
+from lcprobe.analysis.report.charts.picture import MAX_FORMATS
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, p_text, signed, span_text
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
@@ -132,35 +132,35 @@ def _tasks(results: Results, figures: Sequence[Any]) -> Section:
         for g in results.gates
     ]  # fmt: skip
     caption = "At the base length: share (k/n, 95 % interval). The controls measure what is scored without retrieval."
-    own = [f for f in figures if f.picture.section == "skill"]
+    own = [f for f in figures if f.picture.chart == "skill"]
     examples = [(f"Example of {t.name}", t.example) for t in tasks if t.example]
     tables = [about, Table("Gates and controls", caption, columns, gates)]
     return Section("tasks", "Tasks, chance and controls", figures=own, tables=tables, blocks=examples)
 
 
 def _section(
-    id: str, title: str, text: Sequence[str], figures: Sequence[Any], kinds: list[str], tables: list[Table]
+    id: str, title: str, text: Sequence[str], figures: Sequence[Any], charts: list[str], tables: list[Table]
 ) -> Section:
-    """Figures of the first format of each task are seen at once, the others stand behind a fold a task."""
-    seen, folds = [], {}
-    firsts: dict[str, str] = {}
-    for f in figures:
-        if f.picture.section not in kinds:
-            continue
-        if firsts.setdefault(f.picture.task, f.picture.format) == f.picture.format:
-            seen.append(f)
+    """Figures of some charts, those of one task and format together; beyond a task's first format they are folded."""
+    own = [f for f in figures if f.picture.chart in charts]
+    order = list(dict.fromkeys((f.picture.task, f.picture.format) for f in own))
+    shown, folds = [], {}
+    first_format: dict[str, str] = {}
+    for f in sorted(own, key=lambda f: order.index((f.picture.task, f.picture.format))):
+        if first_format.setdefault(f.picture.task, f.picture.format) == f.picture.format:
+            shown.append(f)
         else:
             folds.setdefault(f.picture.task, []).append(f)
-    folded = [(f"{task}: other formats ({len(found)} figures)", found) for task, found in folds.items()]
-    return Section(id, title, text, seen, folded, [t for t in tables if t.rows])
+    folded = [(f"{task}: other formats ({len(others)} figures)", others) for task, others in folds.items()]
+    return Section(id, title, text, shown, folded, [t for t in tables if t.rows])
 
 
 def _left_out(results: Results) -> list[str]:
     counts = {task.name: len(results.data.formats(task.name)) for task in results.data.tasks}
     return [
-        f"Figures of {task} are drawn for the first {MOST_FORMATS} of its {n} formats; the format matrix and the tables have all."
+        f"Figures of {task} are drawn for the first {MAX_FORMATS} of its {n} formats; the format matrix and the tables have all."
         for task, n in counts.items()
-        if n > MOST_FORMATS
+        if n > MAX_FORMATS
     ]
 
 

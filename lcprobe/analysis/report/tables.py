@@ -205,9 +205,14 @@ def context_rows(results: Results) -> Rows:
 
 
 def _where(where: PanelKey) -> dict[str, Any]:
-    haystack, key, value = where.format
-    factors = {"haystack": haystack, "key_format": key, "value_format": value, "control": where.control}
-    return {"model": where.model, "task": where.task, **factors}
+    return {
+        "model": where.model,
+        "task": where.task,
+        "haystack": where.format.haystack,
+        "key_format": where.format.key,
+        "value_format": where.format.value,
+        "control": where.control,
+    }
 
 
 def _estimate(prefix: str, estimate: object) -> dict[str, Any]:

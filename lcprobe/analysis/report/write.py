@@ -7,21 +7,19 @@ scripts and the network. Everything that came from data passes jinja2's autoesca
 import base64
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from lcprobe.analysis.findings.results import Results, analysed
+from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
-from lcprobe.analysis.report.bias_figures import bias_figures
-from lcprobe.analysis.report.drawing import save
-from lcprobe.analysis.report.figures import Picture, all_figures
+from lcprobe.analysis.report.charts.drawing import save
+from lcprobe.analysis.report.charts.picture import Picture
+from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import overview, sections
 from lcprobe.analysis.report.summary import TOPICS, summary
 from lcprobe.analysis.report.tables import all_tables, write_csv
-from lcprobe.analysis.report.text_figures import text_figures
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -59,10 +57,10 @@ def write_report(
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
     tracker = tracker or NoTracker()
-    results = analysed(study, records, context)
+    results = analyse(study, records, context)
     sentences = summary(results)
     inlined, figures = [], {}
-    for picture, figure in chain(all_figures(results), text_figures(results), bias_figures(results)):
+    for picture, figure in draw(results):
         path = folder / "figures" / f"{picture.name}.png"
         width, height = save(figure, path)
         figures[picture.name] = path

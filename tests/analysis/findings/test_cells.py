@@ -5,12 +5,13 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from lcprobe.analysis.findings.cells import Format, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.errors import DataError
+from lcprobe.tasks.episode import Formats
 from tests.analysis.fabricated import FORMAT, flat, plan, records, run, study, task, with_column
 
-WHERE = PanelKey("m", "single", Format(*FORMAT))
+WHERE = PanelKey("m", "single", Formats(*FORMAT))
 CELLS = plan(["single"], lengths=[32, 64], depths=[0.0, 0.5, 1.0], n=40)
 STUDY = study([run("m")], [task("single")], CELLS)
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from lcprobe.analysis.findings.cells import SCORES, Format, Panel, PanelKey
+from lcprobe.analysis.findings.cells import SCORES, Panel, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast, contrasts
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.report.wording import position_state
+from lcprobe.tasks.episode import Formats
 from tests.analysis.fabricated import DEPTHS, FORMAT, LENGTHS, flat, plan, records, run, study, task
 
 CELLS = plan(["single"])
@@ -34,7 +35,7 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
     16 of them, 5 % + two standard errors, hold any contrast of length or position that Holm lets through."""
     data = load_records(STUDY, records({"m": flat(0.6)}, CELLS))
     nothing = {name: (np.zeros((6, 5)), np.zeros((6, 5))) for name in SCORES}
-    where, alarms, tests = PanelKey("m", "single", Format(*FORMAT)), 0, 0
+    where, alarms, tests = PanelKey("m", "single", Formats(*FORMAT)), 0, 0
     for seed in range(200):
         generator = np.random.default_rng(seed)
         p = generator.beta(1.2, 0.8, 100) if correlated else 0.6
@@ -55,7 +56,12 @@ def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
     cells = plan(["single"], lengths=lengths, depths=depths, n=30)
     data = load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.7)}, cells))
     nothing = {name: (np.zeros((5, 7)), np.zeros((5, 7))) for name in SCORES}
-    where, generator, alarms, small = PanelKey("m", "single", Format(*FORMAT)), np.random.default_rng(6), 0, Counter()
+    where, generator, alarms, small = (
+        PanelKey("m", "single", Formats(*FORMAT)),
+        np.random.default_rng(6),
+        0,
+        Counter(),
+    )
     for _ in range(250):
         hits = (generator.random((5, 7, 30)) < 0.7).astype(np.int64)
         panel = Panel(

@@ -218,7 +218,7 @@ def test_no_records_at_all_still_give_a_report_that_says_so(tmp_path):
 
 def test_importing_the_room_draws_nothing():
     """matplotlib reads files and the environment when imported: only drawing may do it."""
-    names = "write, figures, drawing, page, summary, tables"
+    names = "write, figures, page, summary, tables"
     code = f"import sys; from lcprobe.analysis.report import {names}; from lcprobe.analysis.stats import power; print([m for m in ('matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lcprobe.analysis.findings.results import analysed
+from lcprobe.analysis.findings.results import analyse
 from lcprobe.analysis.report.summary import FIRST, TOPICS, summary
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.records import CONTEXT_SCHEMA, table_of
@@ -18,7 +18,7 @@ CELLS = plan(["single"], lengths=[64, 128, 256], n=40)
 def said(runs, behaviour=None, cells=CELLS, change=None, **changes) -> list[Sentence]:
     table = records({r.name: behaviour or flat(0.8) for r in runs}, cells)
     facts = study(runs, [task("single"), task("multikey", 4)], cells, **changes)
-    return summary(analysed(facts, change(table) if change else table))
+    return summary(analyse(facts, change(table) if change else table))
 
 
 def first(sentences: list[Sentence], word: str) -> Sentence:
@@ -85,7 +85,7 @@ def test_gaps_failures_and_gates_are_said():
 
 def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
     text = table_of(text_records("mamba2"), CONTEXT_SCHEMA)
-    sentences = summary(analysed(*three_models(["words"]), text))
+    sentences = summary(analyse(*three_models(["words"]), text))
     order = [TOPICS.index(s.topic) for s in sentences]
     assert order == sorted(order)
     assert set(order) == set(range(len(TOPICS)))
@@ -112,7 +112,7 @@ def test_control_characters_never_reach_a_terminal():
 def test_of_many_pairs_only_those_that_differ_have_a_sentence(monkeypatch):
     runs = [run(name) for name in "abc"]
     table = records({"a": flat(0.9), "b": flat(0.9), "c": flat(0.3)}, CELLS)
-    results = analysed(study(runs, [task("single")], CELLS), table)
+    results = analyse(study(runs, [task("single")], CELLS), table)
     before = [s.text for s in summary(results) if s.topic == "Models against each other"]
     monkeypatch.setattr("lcprobe.analysis.report.summary.MANY_PAIRS", 0)
     after = [s.text for s in summary(results) if s.topic == "Models against each other"]

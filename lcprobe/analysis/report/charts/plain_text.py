@@ -1,27 +1,29 @@
-"""Figures of plain text: loss by position, size of the state, and remembrance, one line a model."""
+"""Figures of plain text: loss by position, size of the state, and remembrance, one line per model."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import Mean, TextCurves
-from lcprobe.analysis.report.drawing import (
+from lcprobe.analysis.report.charts.drawing import (
     INK,
     Style,
+    band,
     distance_axis,
+    figure_text,
+    file_name,
     legend,
+    model_styles,
     panel,
-    plain,
+    set_titles,
     share_axis,
-    slug,
-    styles,
-    titled,
 )
-from lcprobe.analysis.report.figures import Picture
+from lcprobe.analysis.report.charts.picture import Picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Points = Mapping[float, Mean]
@@ -29,24 +31,24 @@ BANDS = "Bands: 95 % bootstrap over windows of text."
 DASHED = " Dashed: training length."
 
 
-def text_figures(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """Every figure of plain text, one at a time; none where it was not measured."""
-    look, curves = styles([run.name for run in results.study.runs]), results.text
+def text_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """Loss, state and remembrance at the training length and the longest; nothing where plain text was not measured."""
+    styles, curves = model_styles(results), results.text
     if not curves:
         return
     losses = [(t, {float(np.sqrt(b.low * b.high)): b.loss for b in t.bins}) for t in curves]
     text = f"Loss of held-out text by position, in half octaves. {_counts(curves)} {BANDS}{DASHED}"
-    yield _drawn(losses, look, "loss", "Loss by position", "tokens read", "nats a token", text)
+    yield _drawn(losses, styles, "loss", "Loss by position", "tokens read", "nats per token", text)
     norms = [(t, {float(at): mean for at, mean in t.state_rms.items()}) for t in curves]
-    text = f"Root mean square of the state's values after so many tokens. {_counts(curves)} {BANDS}{DASHED}"
-    yield _drawn(norms, look, "state", "Size of the state", "tokens read", "root mean square", text, log=True)
+    text = f"Root mean square of the state's values by the number of tokens read. {_counts(curves)} {BANDS}{DASHED}"
+    yield _drawn(norms, styles, "state", "Size of the state", "tokens read", "root mean square", text, log=True)
     for length in _shown_lengths(curves):
-        far = [(t, {float(k): mean for (at, k), mean in t.remembrance.items() if at == length}) for t in curves]
-        if any(points for _, points in far):
+        points = [(t, {float(k): mean for (at, k), mean in t.remembrance.items() if at == length}) for t in curves]
+        if any(distances for _, distances in points):
             text = f"Total-variation distance between the predictions after {length:,} tokens and after the last of them alone: "
-            text += f"0 where what came before is forgotten. {_counts(curves)} {BANDS}"
+            text += f"0 where earlier tokens have no effect left. {_counts(curves)} {BANDS}"
             title, x = f"Remembrance at {length:,} tokens", "last tokens kept"
-            yield _drawn(far, look, f"remembrance_{length}", title, x, "total variation", text, share=True)
+            yield _drawn(points, styles, f"remembrance_{length}", title, x, "total variation", text, share=True)
 
 
 def _shown_lengths(curves: list[TextCurves]) -> list[int]:
@@ -57,18 +59,18 @@ def _shown_lengths(curves: list[TextCurves]) -> list[int]:
 
 def _drawn(
     lines: Sequence[tuple[TextCurves, Points]],
-    look: Mapping[str, Style],
+    styles: Mapping[str, Style],
     name: str,
     title: str,
     x: str,
     y: str,
-    text: str,
+    caption: str,
     log: bool = False,
     share: bool = False,
 ) -> "tuple[Picture, Figure]":
     figure, axes = panel()
     for curves, points in lines:
-        _line(axes, points, look[curves.model], plain(curves.model))
+        _line(axes, points, styles[curves.model], figure_text(curves.model))
     if not share:
         for length in sorted({curves.context_length for curves, _ in lines}):
             axes.axvline(
@@ -78,20 +80,20 @@ def _drawn(
         axes.set_yscale("log")
     if share:
         share_axis(axes)
-    places = [at for _, points in lines for at in points]
-    distance_axis(axes, min(places, default=1), max(places, default=2))
-    titled(axes, title, x, y)
+    tokens = [at for _, points in lines for at in points]
+    distance_axis(axes, min(tokens, default=1), max(tokens, default=2))
+    set_titles(axes, title, x, y)
     legend(figure, axes)
-    return Picture(slug("context", name), "context", "", "", title, text), figure
+    return Picture(file_name("context", name), "context", "", "", title, caption), figure
 
 
-def _line(axes: Any, points: Points, style: Style, label: str) -> None:
+def _line(axes: "Axes", points: Points, style: Style, label: str) -> None:
     if not points:
         return
     at, means = np.log2(list(points)), list(points.values())
     low, high = [m.low for m in means], [m.high for m in means]
     if np.isfinite([*low, *high]).all():
-        axes.fill_between(at, low, high, color=style.colour, alpha=0.18, lw=0)
+        band(axes, at, low, high, style)
     axes.plot(at, [m.value for m in means], style.line, marker=style.marker, ms=4.5, color=style.colour, label=label)
 
 

@@ -1,8 +1,8 @@
-"""The look of the figures: one panel a figure, so that a page can lay them side by side or, on a phone, one under another.
+"""The style of the figures: one panel per figure, so that a page can place them side by side or, on a phone, in one column.
 
-Colours are those of Okabe & Ito (2008), told apart by colour-blind readers, each with a marker of its own; shares are always
-drawn from 0 to 1, heatmaps in cividis. matplotlib is used through its objects with the Agg canvas: no pyplot, no global state,
-and imported only when a figure is drawn.
+Colours are those of Okabe & Ito (2008), which colour-blind readers can distinguish, each with a marker of its own; accuracy is
+always drawn from 0 to 1, heatmaps in cividis. matplotlib is used through its objects with the Agg canvas: no pyplot, no global
+state, and imported only when a figure is drawn.
 """
 
 import io
@@ -10,13 +10,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lcprobe.analysis.findings.results import Results
 from lcprobe.files import digest_bytes, write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,35 +30,40 @@ DPI = 200
 
 @dataclass(frozen=True)
 class Style:
-    """How a model is drawn in every figure."""
+    """Colour, marker and line style of one model."""
 
     colour: str
     marker: str
     line: str
 
 
-def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A look for each model, the same in every figure of a study."""
+def styles_of(names: Sequence[str]) -> dict[str, Style]:
+    """A style per name, by its place in the list."""
     n = len(COLOURS)
     return {name: Style(COLOURS[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
 
 
-def plain(text: object, limit: int = 48) -> str:
-    """Data as figure text: no mathematics, one line, cut to `limit`."""
+def model_styles(results: Results) -> dict[str, Style]:
+    """A style per model, the same in every figure of a study."""
+    return styles_of([run.name for run in results.study.runs])
+
+
+def figure_text(text: object, limit: int = 48) -> str:
+    """Data as figure text: no mathematics, one line, cut to `limit` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     line = line if len(line) <= limit else line[: limit - 1] + "…"
     return line.replace("$", r"\$")
 
 
-def slug(*parts: object) -> str:
-    """A file name from names: letters, digits and -; a digest is added where something was lost."""
+def file_name(*parts: object) -> str:
+    """A file name from names: letters, digits and -; a digest is appended where characters had to be replaced."""
     text = "_".join(str(part).replace("/", "-") for part in parts)
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
     return clean if clean == text else f"{clean or 'figure'}-{digest_bytes(text.encode())[:8]}"
 
 
-def panel(width: float = 5.6, height: float = 3.7) -> "tuple[Figure, Any]":
-    """An empty figure and its axes, in inches."""
+def panel(width: float = 5.6, height: float = 3.7) -> "tuple[Figure, Axes]":
+    """An empty figure of width x height inches, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,33 +79,38 @@ def panel(width: float = 5.6, height: float = 3.7) -> "tuple[Figure, Any]":
     return figure, axes
 
 
-def titled(axes: Any, title: str, x: str, y: str) -> None:
-    """Title at the left, axis labels."""
+def set_titles(axes: "Axes", title: str, x: str, y: str) -> None:
+    """Set the title, at the left, and the axis labels."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
     axes.set_xlabel(x, fontsize=10, color=INK)
     axes.set_ylabel(y, fontsize=10, color=INK)
 
 
-def share_axis(axes: Any) -> None:
-    """0 to 1 with a little air, so that points at the ends are seen whole."""
+def share_axis(axes: "Axes") -> None:
+    """Set the y axis to 0 .. 1 with a margin, so that markers at the ends are not clipped."""
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
 
 
-def length_axis(axes: Any, lengths: Sequence[int]) -> None:
-    """log2 positions, labelled with the lengths themselves."""
+def length_axis(axes: "Axes", lengths: Sequence[int]) -> None:
+    """Label the x axis, which is in log2 of tokens, with the lengths themselves."""
     axes.set_xticks([float(np.log2(length)) for length in lengths], [f"{length:,}" for length in lengths])
 
 
-def distance_axis(axes: Any, low: float, high: float) -> None:
-    """log2 positions at powers of two."""
+def distance_axis(axes: "Axes", low: float, high: float) -> None:
+    """Label the x axis, which is in log2 of tokens, at powers of two."""
     powers = range(int(np.ceil(np.log2(max(low, 1)))), int(np.log2(max(high, 2))) + 1)
     step = max(1, len(powers) // 8)
     axes.set_xticks(list(powers)[::step], [f"{2**p:,}" for p in list(powers)[::step]])
 
 
-def legend(figure: "Figure", axes: Any, columns: int = 3) -> None:
-    """Under the axes, where it hides nothing."""
+def band(axes: "Axes", x: np.ndarray, low: Sequence[float], high: Sequence[float], style: Style) -> None:
+    """Shade an interval around a curve."""
+    axes.fill_between(x, low, high, color=style.colour, alpha=0.18, lw=0)
+
+
+def legend(figure: "Figure", axes: "Axes", columns: int = 3) -> None:
+    """Add the legend below the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
@@ -107,7 +119,10 @@ def legend(figure: "Figure", axes: Any, columns: int = 3) -> None:
 def heatmap(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str, y: str, edge: float | None
 ) -> "Figure":
-    """(n_rows, n_columns) shares on the common scale 0 .. 1, NaN hatched; `edge`: after how many columns training ended."""
+    """Heatmap of (n_rows, n_columns) proportions on the scale 0 .. 1, NaN hatched.
+
+    edge: number of columns up to the training length, where a dashed line is drawn.
+    """
     n_rows, n_columns = values.shape
     figure, axes = panel(5.6, max(3.2, 1.5 + 0.38 * n_rows))
     axes.grid(False)
@@ -128,7 +143,7 @@ def heatmap(
     axes.set_yticks(np.arange(n_rows) + 0.5, rows)
     axes.tick_params(length=0)
     axes.invert_yaxis()
-    titled(axes, title, x, y)
+    set_titles(axes, title, x, y)
     bar = figure.colorbar(mesh, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -136,13 +151,13 @@ def heatmap(
 
 
 def save(figure: "Figure", path: Path) -> tuple[int, int]:
-    """Write the PNG and return its size in CSS pixels (half of what it holds: sharp on dense screens)."""
+    """Write a PNG and return its size in CSS pixels (half of its own, so that it is sharp on high-density screens)."""
     from PIL import Image
 
     canvas = figure.canvas
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-    # 256 colours are as many as these figures have, at a third of the bytes of a report that holds dozens
+    # 256 colours are enough for these figures and make a report with dozens of them three times smaller
     small = io.BytesIO()
     image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, format="png")
     write_atomic(path, small.getvalue())

@@ -1,0 +1,137 @@
+"""Exact match of the models: against length, by format and length, and skill at the training length."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Estimate, PanelKey, Slice
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.drawing import (
+    GREY,
+    INK,
+    band,
+    figure_text,
+    file_name,
+    heatmap,
+    legend,
+    length_axis,
+    model_styles,
+    panel,
+    set_titles,
+    share_axis,
+)
+from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.tasks.episode import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One figure per task and format: one line per model with its band, the training length and chance."""
+    styles = model_styles(results)
+    for task, format in drawn_formats(results):
+        figure, axes = panel()
+        curves = [e for e in results.extrapolations if e.where.task == task and e.where.format == format]
+        counts, missing, lengths = [], [], results.data.lengths(task, format)
+        for e in curves:
+            name, style = e.where.model, styles[e.where.model]
+            points = [(length, x) for length, x, _ in e.by_length if isinstance(x, Estimate)]
+            missing += [f"{name} at {length}: {x}" for length, x, _ in e.by_length if not isinstance(x, Estimate)]
+            if points:
+                at = np.log2([length for length, _ in points])
+                counts += [x.n for _, x in points]
+                band(axes, at, [x.low for _, x in points], [x.high for _, x in points], style)
+                values = [x.value for _, x in points]
+                axes.plot(
+                    at, values, style.line, marker=style.marker, ms=5, color=style.colour, label=figure_text(name)
+                )
+        for length in sorted({e.context_length for e in curves}):
+            axes.axvline(
+                np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}"
+            )
+        chances = [c for c in (_chance(results, task, format, length) for length in lengths) if c is not None]
+        if chances:
+            label = f"chance {np.mean(chances):.2f}"
+            axes.axhline(float(np.mean(chances)), color=GREY, linestyle=":", linewidth=1.4, label=label)
+        length_axis(axes, lengths)
+        share_axis(axes)
+        set_titles(axes, figure_text(f"{task}, {format}"), "length (tokens)", "exact match")
+        legend(figure, axes)
+        text = f"Exact match against length for {task}, {format}, mean over all depths. {counts_text(counts)} "
+        text += "Bands: 95 % intervals over samples. Dashed: training length."
+        text += (
+            " Dotted: chance level, the score of picking one of the values without reading the key."
+            if chances
+            else ""
+        )
+        text += f" Not drawn: {'; '.join(missing)}." if missing else ""
+        name = file_name("length", task, format)
+        yield Picture(name, "length", task, str(format), f"{task}, {format}", text), figure
+
+
+def format_matrix(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One heatmap per task and model, format x length; none for tasks with a single format."""
+    for task in results.data.tasks:
+        formats = results.data.formats(task.name)
+        if len(formats) > 1:
+            for run in results.study.runs:
+                yield _format_matrix(results, run, task.name, formats)
+
+
+def _format_matrix(results: Results, run: RunFacts, task: str, formats: list[Formats]) -> "tuple[Picture, Figure]":
+    lengths = sorted({length for format in formats for length in results.data.lengths(task, format)})
+    parts = [
+        [results.data.slice(PanelKey(run.name, task, format), length) for length in lengths] for format in formats
+    ]
+    values = np.array([[part.value if isinstance(part, Slice) else np.nan for part in row] for row in parts])
+    edge = sum(length <= run.context_length for length in lengths)
+    title = figure_text(f"{run.name}: {task} by format")
+    rows = [figure_text(format, 28) for format in formats]
+    figure = heatmap(values, rows, [f"{x:,}" for x in lengths], title, "length (tokens)", "haystack/key/value", edge)
+    counts = [int(part.trials.sum()) for row in parts for part in row if isinstance(part, Slice)]
+    text = f"{run.name}: exact match on {task} by haystack/key/value format and length, mean over all depths. "
+    text += f"{counts_text(counts, 'slice')} Hatched: not planned or incomplete. "
+    text += "Right of the dashed line: past the training length."
+    return Picture(file_name("formats", task, run.name), "formats", task, "", title, text), figure
+
+
+def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One figure: bars at the base length, skill where there is a chance level, else exact match."""
+    styles, pairs = model_styles(results), list(drawn_formats(results))
+    models = [run.name for run in results.study.runs]
+    if not pairs:
+        return
+    figure, axes = panel(5.6, 1.5 + 0.17 * len(pairs) * (len(models) + 1))
+    counts, height = [], 1 / (len(models) + 1)
+    for gate in results.gates:
+        if not isinstance(gate.accuracy, Estimate) or (gate.where.task, gate.where.format) not in pairs:
+            continue
+        a, style, place = gate.accuracy, styles[gate.where.model], models.index(gate.where.model)
+        value, low, high = gate.skill or (a.value, a.low, a.high)
+        y = pairs.index((gate.where.task, gate.where.format)) + (place - (len(models) - 1) / 2) * height
+        name = figure_text(gate.where.model)
+        label = name if gate.where.model not in axes.get_legend_handles_labels()[1] else None
+        axes.barh(y, value, height * 0.86, color=style.colour, alpha=0.75, label=label)
+        axes.plot([low, high], [y, y], color=INK, linewidth=1.4)
+        counts.append(a.n)
+    chance = {(g.where.task, g.where.format) for g in results.gates if g.chance is not None}
+    names = [figure_text(f"{t} {f} ({'skill' if (t, f) in chance else 'exact match'})", 60) for t, f in pairs]
+    axes.set_yticks(range(len(pairs)), names)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_xlim(min(-0.05, axes.get_xlim()[0]), 1.03)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    set_titles(axes, "At the training length", "skill or exact match", "")
+    legend(figure, axes)
+    text = "Skill = (accuracy - chance) / (1 - chance) at the base length, mean over depths; exact match where the context has "
+    text += f"one value only, so that no chance level is defined. {counts_text(counts, 'bar')} Lines: 95 % intervals over samples."
+    yield Picture("skill", "skill", "", "", "At the training length", text), figure
+
+
+def _chance(results: Results, task: str, format: Formats, length: int) -> float | None:
+    facts = next(t for t in results.data.tasks if t.name == task)
+    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in results.study.runs]
+    known = [part.chance for part in parts if isinstance(part, Slice) and part.chance < 1]
+    return known[0] if facts.needs_lookup and known else None

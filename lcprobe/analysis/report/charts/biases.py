@@ -1,0 +1,50 @@
+"""What attention adds to scores by distance alone: one figure per model whose encoding is a bias, one line per head."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.drawing import (
+    INK,
+    distance_axis,
+    figure_text,
+    file_name,
+    legend,
+    panel,
+    set_titles,
+    styles_of,
+)
+from lcprobe.analysis.report.charts.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_HEADS = 12
+
+
+def bias_curves(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One figure per model that has any bias."""
+    for run in results.study.runs:
+        if run.biases:
+            yield _curves(run)
+
+
+def _curves(run: RunFacts) -> "tuple[Picture, Figure]":
+    heads: dict[str, list[tuple[int, float]]] = {}
+    for row in run.biases:
+        heads.setdefault(f"layer {row['layer']}, head {row['head']}", []).append((row["distance"], row["bias"]))
+    figure, axes = panel()
+    for name, style in styles_of(list(heads)[:MAX_HEADS]).items():
+        distances, biases = [d + 1 for d, _ in heads[name]], [bias for _, bias in heads[name]]
+        axes.plot(distances, biases, style.line, color=style.colour, label=name, lw=1.3)
+    axes.axvline(run.context_length, color=INK, lw=0.8, ls="--")
+    distance_axis(axes, 1, max(row["distance"] for row in run.biases) + 1)
+    encodings = ", ".join(dict.fromkeys(str(row["encoding"]) for row in run.biases))
+    set_titles(axes, figure_text(f"{run.name}: {encodings}"), "distance + 1 (tokens)", "added to scores")
+    legend(figure, axes)
+    text = (
+        f"Bias added to a score by distance, before the softmax; {min(len(heads), MAX_HEADS)} of {len(heads)} heads. "
+    )
+    text += "Dashed: training length."
+    return Picture(file_name("bias", run.name), "bias", run.name, "", f"Bias by distance, {run.name}", text), figure

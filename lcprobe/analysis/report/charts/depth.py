@@ -1,0 +1,105 @@
+"""Exact match by depth of the needle: length x depth heatmaps, and depth profiles with their intervals."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Cell, PanelKey
+from lcprobe.analysis.findings.extrapolation import base_length
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.drawing import (
+    Style,
+    figure_text,
+    file_name,
+    heatmap,
+    legend,
+    model_styles,
+    panel,
+    set_titles,
+    share_axis,
+)
+from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
+from lcprobe.tasks.episode import Formats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def length_by_depth(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One heatmap per task, format and model."""
+    for task, format in drawn_formats(results):
+        for run in results.study.runs:
+            yield _heatmap(results, run, task, format)
+
+
+def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """Two figures per task and format: at the base length of the first model, and at the next longer length."""
+    styles = model_styles(results)
+    for task, format in drawn_formats(results):
+        lengths = results.data.lengths(task, format)
+        base = base_length(lengths, results.study.runs[0].context_length)
+        for length in [base, *[x for x in lengths if x > base][:1]]:
+            yield _profile(results, task, format, length, styles)
+
+
+def _heatmap(results: Results, run: RunFacts, task: str, format: Formats) -> "tuple[Picture, Figure]":
+    where = PanelKey(run.name, task, format)
+    plan = results.data.planned[task, format, "none"]
+    lengths, depths = sorted(plan), sorted({depth for cells in plan.values() for depth in cells})
+    cells = [[results.cell_at.get((where, length, depth)) for length in lengths] for depth in depths]
+    values = np.array([[_complete_accuracy(cell) for cell in row] for row in cells])
+    edge = sum(length <= run.context_length for length in lengths)
+    title = figure_text(f"{run.name}: {task}, {format}")
+    rows, columns = [f"{depth:g}" for depth in depths], [f"{x:,}" for x in lengths]
+    figure = heatmap(values, rows, columns, title, "length (tokens)", "depth (0 first, 1 last)", edge)
+    counts = [cell.n for row in cells for cell in row if cell is not None and cell.n]
+    text = (
+        f"{run.name}: exact match by length and depth of the needle, {task}, {format}. {counts_text(counts, 'cell')} "
+    )
+    text += f"Right of the dashed line: past the training length ({run.context_length:,}). Hatched: not planned or incomplete. "
+    text += "Intervals are in the table of all cells."
+    text += f" {AT_THE_ENDS}" if any(at_an_end(cell) for row in cells for cell in row if cell is not None) else ""
+    name = file_name("heatmap", task, format, run.name)
+    return Picture(name, "heatmap", task, str(format), title, text), figure
+
+
+def _profile(
+    results: Results, task: str, format: Formats, length: int, styles: dict[str, Style]
+) -> "tuple[Picture, Figure]":
+    figure, axes = panel()
+    counts: list[int] = []
+    depths = results.data.planned[task, format, "none"][length]
+    for i, run in enumerate(results.study.runs):
+        cells = [results.cell_at.get((PanelKey(run.name, task, format), length, depth)) for depth in depths]
+        complete = [cell for cell in cells if cell is not None and not np.isnan(_complete_accuracy(cell))]
+        shift = 0.012 * (i - (len(results.study.runs) - 1) / 2)  # error bars side by side
+        _error_bars(axes, [(cell.depth + shift, cell) for cell in complete], styles[run.name], figure_text(run.name))
+        counts += [cell.n for cell in complete]
+    share_axis(axes)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    title = figure_text(f"{task}, {format}: {length:,} tokens")
+    set_titles(axes, title, "depth of the needle (0 first, 1 last)", "exact match")
+    legend(figure, axes)
+    text = f"Depth profile at {length:,} tokens, {task}, {format}. {counts_text(counts)} Bars: 95 % Wilson intervals."
+    name = file_name("depth", task, format, length)
+    return Picture(name, "depth", task, str(format), f"{task}, {format}", text), figure
+
+
+def _error_bars(axes: "Axes", points: list[tuple[float, Cell]], style: Style, label: str) -> None:
+    if not points:
+        return
+    at, values = [x for x, _ in points], [cell.accuracy or 0.0 for _, cell in points]
+    axes.plot(at, values, style.line, marker=style.marker, ms=5, color=style.colour, label=label)
+    low, high = [cell.low or 0.0 for _, cell in points], [cell.high or 0.0 for _, cell in points]
+    axes.vlines(at, low, high, color=style.colour, lw=1.4)
+
+
+def _complete_accuracy(cell: Cell | None) -> float:
+    """Accuracy of a cell that has all of its planned samples, else NaN."""
+    if cell is None or cell.accuracy is None or cell.n_failed or cell.samples != cell.planned:
+        return float("nan")
+    return cell.accuracy

@@ -1,0 +1,55 @@
+"""Figures as matplotlib objects: the same ones that the report writes, chosen by chart, each with a caption of its own."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from lcprobe.analysis.findings.results import Results, analyse
+from lcprobe.analysis.report.figures import CHARTS, all_figures, draw
+from lcprobe.analysis.report.write import write_report
+from lcprobe.records import CONTEXT_SCHEMA, table_of
+from tests.analysis.fabricated import flat, plan, records, run, study, task, text_records
+
+CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
+FORMATS = plan(["single"], [("words", "words", "numbers")], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
+BIASES = [
+    {"layer": 0, "head": h, "encoding": "ALiBi", "distance": d, "bias": -d / 2**h} for h in (0, 1) for d in (0, 9)
+]
+METRICS = [{"tokens": 1000.0 * i, "train/loss": 4 - i / 100, "probe/single@128": i / 100} for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    cells = CELLS + FORMATS
+    facts = study([run("a", biases=BIASES, metrics=METRICS), run("b")], [task("single")], cells)
+    return facts, records({"a": flat(0.8), "b": flat(0.4)}, cells), table_of(text_records("a"), CONTEXT_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def results(inputs) -> Results:
+    return analyse(*inputs)
+
+
+def test_all_figures_are_those_of_the_report(inputs, results, tmp_path):
+    study_facts, table, context = inputs
+    figures = all_figures(results)
+    assert figures.keys() == write_report(study_facts, table, tmp_path, context=context).figures.keys()
+    assert all(isinstance(figure, Figure) and figure.get_axes() for figure in figures.values())
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_each_chart_is_drawn_under_its_own_name_with_a_caption(results, chart):
+    pictures = [picture for picture, _ in draw(results, [chart])]
+    assert pictures
+    assert {picture.chart for picture in pictures} == {chart}
+    assert all(picture.caption.endswith(".") for picture in pictures)
+
+
+def test_charts_without_data_draw_nothing():
+    facts = study([run("a")], [task("single")], CELLS)
+    bare = analyse(facts, records({"a": flat(0.5)}, CELLS))
+    assert all_figures(bare, ["context", "bias", "training", "formats"]) == {}
+
+
+def test_an_unknown_chart_is_refused(results):
+    with pytest.raises(KeyError, match="pie"):
+        all_figures(results, ["pie"])
