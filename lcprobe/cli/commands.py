@@ -3,187 +3,181 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lcprobe import __version__
-from lcprobe.errors import ConfigError, nearest, run_command
+from lcprobe.cli.arguments import LIST_OPTIONS, no_folders, read_arguments
+from lcprobe.errors import ConfigError, run_command, unknown_name
 
-OPTIONS = ("--plan", "--help", "-h", "--version")
-LISTS = ("--harness", "--frozen")
-"""Options of `evaluate.py` that take what follows, up to the next option, setting or config."""
+
+def main(arguments: list[str] | None = None) -> int:
+    """`lcprobe` and `python -m lcprobe`: a command's name, then its arguments."""
+    return run_command(lambda: _any_command(sys.argv[1:] if arguments is None else arguments))
 
 
 def train_main(arguments: list[str] | None = None) -> int:
-    """`train.py` and `lcprobe-train`."""
-    return run_command(lambda: _train(sys.argv[1:] if arguments is None else arguments))
+    """`lcprobe train`, `train.py` and `lcprobe-train`."""
+    return main(["train", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def evaluate_main(arguments: list[str] | None = None) -> int:
-    """`evaluate.py` and `lcprobe-evaluate`."""
-    return run_command(lambda: _evaluate(sys.argv[1:] if arguments is None else arguments))
+    """`lcprobe evaluate`, `evaluate.py` and `lcprobe-evaluate`."""
+    return main(["evaluate", *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def data_main(arguments: list[str] | None = None) -> int:
-    """`lcprobe-data`."""
-    return run_command(lambda: _data(sys.argv[1:] if arguments is None else arguments))
+    """`lcprobe data` and `lcprobe-data`."""
+    return main(["data", *(sys.argv[1:] if arguments is None else arguments)])
 
 
-def _train(arguments: list[str]) -> int:
-    if _helped(arguments, "TRAIN"):
+def _any_command(words: list[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h"):
+        from lcprobe.cli.help import OVERVIEW
+
+        print(OVERVIEW)
         return 0
-    files, folders, overrides, plan_only = _split(arguments)
-    if folders:
-        raise ConfigError("command line", str(folders[0]), "a .yaml file (a run's own copy is <run>/config.yaml)")
-    if not files:
+    if name == "--version":
+        return _print_version()
+    if name not in COMMANDS:
+        raise unknown_name("command line", name, COMMANDS)
+    arguments = words[1:]
+    if "--version" in arguments:
+        return _print_version()
+    option = next((word for word in arguments if word in ("--help", "-h")), None)
+    if option is None:
+        return COMMANDS[name](arguments)
+    from lcprobe.cli import help
+
+    after = arguments[arguments.index(option) + 1 :]
+    print(help.help_of(name, after[0] if after else None))
+    return 0
+
+
+def _print_version() -> int:
+    print(f"lcprobe {__version__}")
+    return 0
+
+
+def _train(words: list[str]) -> int:
+    arguments = read_arguments(words, ("--plan",))
+    no_folders(arguments, "a .yaml file (a run's own copy is <run>/config.yaml)")
+    if not arguments.files:
         raise ConfigError("command line", "no config", "at least one .yaml file, such as configs/quickstart.yaml")
     from lcprobe.config import load, parse
 
-    mapping = load(files, overrides)
-    parse(mapping)  # every mistake that needs no torch is found before torch is imported
+    mapping = load(arguments.files, arguments.overrides)
+    parse(mapping)  # every mistake that needs no torch is reported before torch is imported
     from lcprobe.studies.training.train_study import print_plan, train_study
 
-    if plan_only:
+    if "--plan" in arguments.flags:
         print_plan(mapping)
         return 0
     train_study(mapping)
     return 0
 
 
-def _evaluate(arguments: list[str]) -> int:
-    if _helped(arguments, "EVALUATE"):
-        return 0
-    cheats, arguments = "--cheat" in arguments, [a for a in arguments if a != "--cheat"]
-    arguments, asked = _lists(arguments)
-    files, folders, overrides, plan_only = _split(arguments, (*OPTIONS, "--cheat", *LISTS))
-    several = [*(["--plan"] if plan_only else []), *(["--cheat"] if cheats else []), *asked]
-    if len(several) > 1 and several != list(asked):
-        raise ConfigError("command line", " with ".join(several), "one of them")
-    frozen = [Path(name) for name in asked.get("--frozen", [])]
+def _evaluate(words: list[str]) -> int:
+    arguments = read_arguments(words, ("--plan", "--cheat"), tuple(LIST_OPTIONS))
+    flags, lists = [flag for flag in ("--plan", "--cheat") if flag in arguments.flags], arguments.lists
+    if len(flags) > 1 or (flags and lists):
+        raise ConfigError("command line", " with ".join([*flags, *lists]), "one of them")
+    frozen = [Path(name) for name in lists.get("--frozen", [])]
     for path in frozen:
         if not path.is_file():
             raise ConfigError("--frozen", str(path), "existing files of JSON lines")
-    if not files and not folders:
+    folders = arguments.folders
+    if not arguments.files and not folders:
         raise ConfigError(
             "command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study"
         )
     from lcprobe.config import load, parse
 
-    mapping = load(files, overrides)
+    mapping = load(arguments.files, arguments.overrides)
     if not folders:  # with folders, these settings go on top of theirs and are checked together
         parse(mapping)
-    if asked:
+    if lists:
         from lcprobe.studies.evaluation.external import evaluate_bridges
 
-        evaluate_bridges(folders, mapping, asked.get("--harness", []), frozen)
+        evaluate_bridges(folders, mapping, lists.get("--harness", []), frozen)
         return 0
     from lcprobe.studies.evaluation.evaluate_study import cheat_on, evaluate_study
 
-    if cheats:
+    if "--cheat" in flags:
         cheat_on(folders, mapping)
         return 0
-    evaluate_study(folders, mapping, plan_only)
+    evaluate_study(folders, mapping, "--plan" in flags)
     return 0
 
 
-def _data(arguments: list[str]) -> int:
-    if _helped(arguments, "DATA"):
-        return 0
-    verbs: dict[str, Callable[[list[str]], int]] = {"prepare": _prepare, "tokenizer": _tokenizer}
-    if not arguments or arguments[0] not in verbs:
-        given = arguments[0] if arguments else "nothing"
-        raise ConfigError("command line", given, " | ".join(verbs), nearest(given, verbs))
-    return verbs[arguments[0]](arguments[1:])
+def _data(words: list[str]) -> int:
+    name = words[0] if words else "nothing"
+    if name not in DATA_COMMANDS:
+        raise unknown_name("command line", name, DATA_COMMANDS)
+    return DATA_COMMANDS[name](words[1:])
 
 
-def _prepare(arguments: list[str]) -> int:
-    config = _config(arguments)
+def _prepare(words: list[str]) -> int:
+    from lcprobe.config import load, parse
+
+    arguments = read_arguments(words)
+    no_folders(arguments, "a .yaml file or key=value")
+    config = parse(load(arguments.files, arguments.overrides))
     from lcprobe.data.prepare import prepare
     from lcprobe.studies.runtime import set_up_logging
 
     set_up_logging()
-    made = prepare(config.data, verify=True)
-    m = made.manifest
-    print(
-        f"{made.folder}: {m['documents']} documents ({m['probe_documents']} held out), {m['train_tokens']:,} training tokens"
-    )
-    print(f"corpus {m['corpus_digest'][:16]}, tokenizer {m['tokenizer_digest'][:16]}, vocabulary {m['vocab_size']}")
+    corpus = prepare(config.data, verify=True)
+    facts = corpus.manifest
+    documents = f"{facts['documents']} documents ({facts['probe_documents']} held out)"
+    print(f"{corpus.folder}: {documents}, {facts['train_tokens']:,} training tokens")
+    digests = f"corpus {facts['corpus_digest'][:16]}, tokenizer {facts['tokenizer_digest'][:16]}"
+    print(f"{digests}, vocabulary {facts['vocab_size']}")
     return 0
 
 
-def _tokenizer(arguments: list[str]) -> int:
-    if len(arguments) < 2 or not arguments[1].isdigit() or int(arguments[1]) < 300:
-        raise ConfigError(
-            "command line", " ".join(arguments[:2]) or "nothing", "OUT.json and a vocabulary of at least 300"
-        )
-    out, config = Path(arguments[0]), _config(arguments[2:])
+def _tokenizer(words: list[str]) -> int:
+    if len(words) < 2 or not words[1].isdigit() or int(words[1]) < 300:
+        given = " ".join(words[:2]) or "nothing"
+        raise ConfigError("command line", given, "OUT.json and a vocabulary of at least 300")
+    from lcprobe.config import load, parse
+
+    out, arguments = Path(words[0]), read_arguments(words[2:])
+    no_folders(arguments, "a .yaml file or key=value")
+    config = parse(load(arguments.files, arguments.overrides))
     from lcprobe.data.corpus import documents
     from lcprobe.data.make_tokenizer import train_tokenizer
     from lcprobe.files import write_atomic
 
-    write_atomic(out, train_tokenizer(documents(config.data.corpus, config.data.text_field), int(arguments[1])))
+    write_atomic(out, train_tokenizer(documents(config.data.corpus, config.data.text_field), int(words[1])))
     print(f"{out}: use it with data.tokenizer={out}")
     return 0
 
 
-def _config(arguments: list[str]) -> Any:
-    files, folders, overrides, _ = _split(arguments)
-    if folders:
-        raise ConfigError("command line", str(folders[0]), "a .yaml file or key=value")
-    from lcprobe.config import load, parse
+def _kernels(words: list[str]) -> int:
+    if words and (words[0] != "--backend" or len(words) != 2):
+        raise ConfigError("command line", " ".join(words), "nothing, or --backend NAME")
+    from lcprobe_kernels.__main__ import main as report_kernels
 
-    return parse(load(files, overrides))
-
-
-def _helped(arguments: list[str], name: str) -> bool:
-    if "--version" in arguments:
-        print(f"lcprobe {__version__}")
-        return True
-    asked = next((a for a in arguments if a in ("--help", "-h")), None)
-    if asked is None:
-        return False
-    from lcprobe.cli import help
-
-    after = arguments[arguments.index(asked) + 1 :]
-    intro = getattr(help, name)
-    print(intro if name == "DATA" else help.text(intro, after[0] if after else None))
-    return True
+    return report_kernels(words)
 
 
-def _lists(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Arguments without the options of LISTS, and what was given to these. Raises ConfigError for one without a name."""
-    rest: list[str] = []
-    asked: dict[str, list[str]] = {}
-    into = rest
-    for argument in arguments:
-        if argument in LISTS:
-            into = asked.setdefault(argument, [])
-            continue
-        if argument.startswith("-") or "=" in argument or argument.endswith((".yaml", ".yml")):
-            into = rest
-        if into is rest or argument not in into:
-            into.append(argument)
-    for option, names in asked.items():
-        if not names:
-            given = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSON lines"}
-            raise ConfigError(option, "nothing", given[option])
-    return rest, asked
+def _config(words: list[str]) -> int:
+    arguments = read_arguments(words)
+    no_folders(arguments, "a .yaml file or key=value")
+    from lcprobe.config import load, parse, to_yaml
+    from lcprobe.schema import resolve
+
+    config = parse(load(arguments.files, arguments.overrides))
+    resolve(config)
+    print(to_yaml(config), end="")
+    return 0
 
 
-def _split(arguments: list[str], options: tuple[str, ...] = OPTIONS) -> tuple[list[str], list[Path], list[str], bool]:
-    """(config files, folders, key=value, whether --plan). Raises ConfigError for an argument that is none of these."""
-    files, folders, overrides, plan = [], [], [], False
-    for argument in arguments:
-        if argument == "--plan":
-            plan = True
-        elif argument.startswith("-"):
-            raise ConfigError("command line", argument, " | ".join(options), nearest(argument, options))
-        elif argument.endswith((".yaml", ".yml")) and "=" not in argument:
-            files.append(argument)
-        elif "=" in argument:
-            overrides.append(argument)
-        elif Path(argument).is_dir():
-            folders.append(Path(argument))
-        else:
-            allowed = "an existing .yaml file or folder, key=value, or an option (--help lists them)"
-            raise ConfigError("command line", argument, allowed)
-    return files, folders, overrides, plan
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "data": _data,
+    "kernels": _kernels,
+    "config": _config,
+}
+DATA_COMMANDS: dict[str, Callable[[list[str]], int]] = {"prepare": _prepare, "tokenizer": _tokenizer}

@@ -1,4 +1,4 @@
-"""`--help`: what a command does, how it is called, and every setting with its type, default and meaning. Without torch."""
+"""`--help`: what a command does, how it is called, and every setting with its type, default and meaning. Imports no torch."""
 
 import textwrap
 from dataclasses import fields
@@ -14,67 +14,130 @@ from lcprobe.schema import described
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 
-TRAIN = """\
-train.py: train the matched models of a study.
+OVERVIEW = """\
+lcprobe: train matched sequence models at a fixed context length, then probe what they retrieve from context.
 
-usage: python train.py CONFIG.yaml ... [key=value ...] [--plan]
+usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
+
+  train       train the matched models of a study
+  evaluate    probe trained models and write the report
+  data        prepare a corpus, or train a tokenizer
+  kernels     print this machine, the backends that work on it, and what each op runs
+  config      print the resolved configuration
+
+  COMMAND --help    what a command does, how it is called, and its settings
+  --version         the version of lcprobe
+"""
+
+TRAIN = """\
+lcprobe train: train the matched models of a study. In a checkout, python train.py is the same command.
+
+usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan]
 
   CONFIG.yaml   merged left to right; key=value on top: train.lr=0.003 model.d_model=256 'data.corpus=[my/folder]'
                 ${{train.lr}} is another key's value, ${{times:300,${{train.batch_tokens}}}} a product
   --plan        print runs, sizes, costs and estimates, and stop
   --help [ROOM] this text, or the settings of one room: {rooms}
-  --version     versions
+  --version     the version of lcprobe
 
 examples
-  python train.py configs/quickstart.yaml
-  python train.py configs/quickstart.yaml study.name=mine train.context_length=256 --plan
-  python train.py runs/quickstart/mamba2/config.yaml study.folder=again     (a run's resolved copy makes it once more)
+  lcprobe train configs/quickstart.yaml
+  lcprobe train configs/quickstart.yaml study.name=mine train.context_length=256 --plan
+  lcprobe train runs/quickstart/mamba2/config.yaml study.folder=again     (a run's resolved config trains it again)
 
-Every run is a folder runs/<study>/<run> with config.yaml, metrics.csv, checkpoints, status.json. The same command goes on
-where it was interrupted. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no valid checkpoint, 6 locked, 74 input/output,
-75 stopped early and resumable, 130 interrupted.
+Every run is a folder runs/<study>/<run> with config.yaml, metrics.csv, checkpoints and status.json. Run the same command again
+to resume after an interruption. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no valid checkpoint, 6 locked,
+74 input/output, 75 stopped early and resumable, 130 interrupted.
 """
 
 EVALUATE = """\
-evaluate.py: probe trained models, test what the numbers mean, write the report.
+lcprobe evaluate: probe trained models, test the differences between them, write the report. In a checkout, python evaluate.py
+is the same command.
 
-usage: python evaluate.py STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--plan]
-       python evaluate.py STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
+usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--plan]
+       lcprobe evaluate STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
+       lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] --cheat
 
   STUDY         runs/<study>: every run of it, compared in one report
   RUN           runs/<study>/<run>: its newest valid checkpoint
   CHECKPOINT    a folder with model.safetensors and config.yaml
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
-  --plan        print cells, tokens, and the smallest differences that the grid can see, and stop
-  --harness     tasks of lm-eval instead (pip install 'lcprobe[lmeval]'), settings under probe.harness; <folder>/harness,
-                a file for each model, task and settings
-  --frozen      RULER or BABILong files instead, JSON lines, scored by RULER's substring rule and by ours side by side,
-                settings under probe.frozen; <folder>/frozen, a file for each model, file and settings
-  --cheat       instead of models, policies that look nothing up answer the tasks: none may score above chance
+  --plan        print cells, tokens, and the smallest differences that the grid can detect, and stop
+  --harness     run tasks of lm-eval (pip install 'lcprobe[lmeval]') instead, with the settings of probe.harness; results in
+                <folder>/harness, one file per model, task and settings
+  --frozen      run files of RULER or BABILong (JSON lines) instead, scored by RULER's substring rule and by exact match,
+                with the settings of probe.frozen; results in <folder>/frozen, one file per model, file and settings
+  --cheat       leakage check: shortcut policies without retrieval answer the tasks in place of models; none may score above
+                chance
   --help [ROOM] this text, or the settings of one room: {rooms}
+  --version     the version of lcprobe
 
 examples
-  python evaluate.py runs/quickstart
-  python evaluate.py runs/quickstart/mamba2 runs/other/mamba2 study.name=both
-  python evaluate.py runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
-  python evaluate.py runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4      (each beside the model as trained)
-  python evaluate.py runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
-  python evaluate.py runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
-  python evaluate.py configs/quickstart.yaml --cheat      (needs no trained run)
+  lcprobe evaluate runs/quickstart
+  lcprobe evaluate runs/quickstart/mamba2 runs/other/mamba2 study.name=both
+  lcprobe evaluate runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
+  lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4      (each beside the model as trained)
+  lcprobe evaluate runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
+  lcprobe evaluate runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
+  lcprobe evaluate configs/quickstart.yaml --cheat      (needs no trained run)
 
-Records go to <folder>/records, one Parquet file a finished unit; a rerun does what is missing. The report is
-<folder>/report.html. Exit codes as for train.py.
+Records go to <folder>/records, one Parquet file per finished unit; a rerun computes what is missing. The report is
+<folder>/report.html. Exit codes as for lcprobe train.
 """
 
 DATA = """\
-lcprobe-data: prepare a corpus, or train a tokenizer.
+lcprobe data: prepare a corpus, or train a tokenizer. Training and probing prepare a corpus that is not there yet.
 
-usage: lcprobe-data prepare CONFIG.yaml ... [key=value ...]     tokens, haystacks and a manifest under data.folder
-       lcprobe-data tokenizer OUT.json VOCAB CONFIG.yaml ...    a byte-level BPE from data.corpus
+usage: lcprobe data prepare CONFIG.yaml ... [key=value ...]     tokens, haystacks and a manifest under data.folder
+       lcprobe data tokenizer OUT.json VOCAB CONFIG.yaml ...    a byte-level BPE from data.corpus
 
 example
-  lcprobe-data prepare configs/quickstart.yaml 'data.corpus=[my/folder]' data.text_field=body
+  lcprobe data prepare configs/quickstart.yaml 'data.corpus=[my/folder]' data.text_field=body
 """
+
+KERNELS = """\
+lcprobe kernels: print this machine, the backends that work on it, and what each op runs here. python -m lcprobe_kernels is the
+same command.
+
+usage: lcprobe kernels [--backend NAME]
+
+  --backend     what each op runs under this backend, a value of kernels.backend; without it, under auto
+"""
+
+CONFIG = """\
+lcprobe config: check a configuration and print it resolved: files merged, key=value on top, every other key at its default.
+
+usage: lcprobe config CONFIG.yaml ... [key=value ...]
+
+  --help [ROOM] this text and all settings, or the settings of one room: {rooms}
+
+example
+  lcprobe config configs/quickstart.yaml train.lr=0.003
+"""
+
+INTRODUCTIONS = {"train": TRAIN, "evaluate": EVALUATE, "data": DATA, "kernels": KERNELS, "config": CONFIG}
+"""By command; braces are doubled, and {rooms} lists the top-level keys."""
+WITH_SETTINGS = ("train", "evaluate", "config")
+"""Commands whose help goes on with the settings."""
+
+
+def intros() -> dict[str, str]:
+    """What each command does and how it is called, by its title, without the list of settings: for the reference pages."""
+    return {"lcprobe": OVERVIEW} | {f"lcprobe {name}": _introduction(name) for name in INTRODUCTIONS}
+
+
+def help_of(command: str, room: str | None) -> str:
+    """`--help` of a command; with settings, those of all rooms or of one. Raises ConfigError for an unknown room."""
+    if command not in WITH_SETTINGS:
+        return _introduction(command)
+    if room is not None and room not in rooms():
+        raise unknown_name("--help", room, rooms())
+    lines = [_introduction(command)] if room is None else []
+    return "\n".join([*lines, *_settings(room)])
+
+
+def _introduction(command: str) -> str:
+    return INTRODUCTIONS[command].format(rooms=" ".join(rooms()))
 
 
 def rooms() -> list[str]:
@@ -82,12 +145,9 @@ def rooms() -> list[str]:
     return [f.name for f in fields(Config)]
 
 
-def text(intro: str, room: str | None) -> str:
-    """The help of a command, of all rooms or one. Raises ConfigError for an unknown room."""
-    if room is not None and room not in rooms():
-        raise unknown_name("--help", room, rooms())
-    lines = [intro.format(rooms=" ".join(rooms()))] if room is None else []
-    lines.append("settings (key: type, default)\n")
+def _settings(room: str | None) -> list[str]:
+    """Every setting of all rooms, or of one."""
+    lines = ["settings (key: type, default)\n"]
     for key, kind, default, doc in described(Config, ""):
         if room is None or key.split(".")[0] == room:
             lines += _entry(key, kind, default, doc)
@@ -106,10 +166,10 @@ def text(intro: str, room: str | None) -> str:
     if room in (None, "probe", "data"):
         lines.append(f"tasks: {' | '.join(sorted(TASKS))}")
         lines += textwrap.wrap(f"presets: {' | '.join(PRESETS)}", 112, subsequent_indent="  ")
-    return "\n".join(lines)
+    return lines
 
 
 def _entry(key: str, kind: str, default: str, doc: str) -> list[str]:
-    shown = default if len(default) <= 60 else default[:57] + "..."
-    head = f"  {key}: {kind}, {shown}"
+    shortened = default if len(default) <= 60 else default[:57] + "..."
+    head = f"  {key}: {kind}, {shortened}"
     return [head, *textwrap.wrap(doc, 112, initial_indent="      ", subsequent_indent="      ")]

@@ -1,0 +1,116 @@
+"""The console script: its commands, their help without torch, wrong names, and the resolved configuration."""
+
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lcprobe import __version__
+from lcprobe.cli.commands import COMMANDS, main
+from lcprobe.cli.help import INTRODUCTIONS, intros
+from lcprobe.config import load, parse
+from lcprobe.schema import plain
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_lcprobe_lists_its_commands(capsys, arguments):
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+
+
+def test_every_command_has_an_introduction():
+    assert list(INTRODUCTIONS) == list(COMMANDS)
+    assert list(intros()) == ["lcprobe", *(f"lcprobe {name}" for name in COMMANDS)]
+    for title, text in intros().items():
+        assert text.startswith(f"{title}: ")
+        assert f"\nusage: {title}" in text
+        assert "{" not in text.replace("${", "").replace("[{", ""), "formatted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "train | evaluate | data | kernels | config; did you mean 'train'?"),
+        (["xyz"], "train | evaluate | data | kernels | config"),
+        (["--plan"], "train | evaluate"),
+        (["kernels", "--bakend", "torch"], "--backend NAME"),
+        (["kernels", "--backend"], "--backend NAME"),
+        (["config", "configs/quickstart.yaml", "trian.lr=0.1"], "did you mean 'train'?"),
+        (["config", "configs/quickstart.yaml", "model.mixers.mamba2.d_stat=4"], "did you mean 'd_state'?"),
+        (["config", "configs"], "a .yaml file or key=value"),
+        (["config", "configs/quickstart.yaml", "--plan"], "--help"),
+        (["config", "--help", "modle"], "did you mean 'model'?"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, arguments, words):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+
+
+def test_an_unknown_backend_is_one_line(capsys):
+    assert main(["kernels", "--backend", "tritn"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "auto | triton" in captured.err
+
+
+def test_config_prints_what_parses_to_the_same_configuration(capsys, tmp_path):
+    arguments = ["configs/quickstart.yaml", "train.lr=0.003"]
+    assert main(["config", *arguments]) == 0
+    text = capsys.readouterr().out
+    config = parse(load(arguments[:1], arguments[1:]))
+    assert yaml.safe_load(text) == plain(config)
+    (tmp_path / "resolved.yaml").write_text(text)
+    assert parse(load([str(tmp_path / "resolved.yaml")], [])) == config
+    assert yaml.safe_load(text)["train"]["lr"] == 0.003
+    assert "weight_decay" in text, "defaults are written too"
+
+
+def test_kernels_reports_as_the_package_does(capsys):
+    from lcprobe_kernels.__main__ import main as package
+
+    assert main(["kernels", "--backend", "torch"]) == 0
+    shown = capsys.readouterr().out
+    assert package(["--backend", "torch"]) == 0
+    assert capsys.readouterr().out == shown
+    assert "op, backend torch" in shown
+
+
+def test_no_help_imports_torch():
+    code = f"""
+import sys
+from lcprobe.cli.commands import main
+for arguments in ([], ["--version"], *([name, "--help"] for name in {list(COMMANDS)!r}), ["train", "--help", "model"]):
+    assert main(arguments) == 0
+    heavy = [m for m in ("torch", "lightning", "numpy", "pandas", "wandb", "datasets") if m in sys.modules]
+    assert not heavy, (arguments, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_runs_as_the_console_script():
+    command = [sys.executable, "-m", "lcprobe", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (0, f"lcprobe {__version__}\n")
+
+
+def test_console_scripts_point_at_functions():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"lcprobe", "lcprobe-train", "lcprobe-evaluate", "lcprobe-data"}
+    for name, target in scripts.items():
+        module, function = target.split(":")
+        command = getattr(import_module(module), function)
+        assert command(["--version"]) == 0, name
