@@ -145,9 +145,7 @@ def records_of(tasks: TaskSet, plan: Plan, finds: Any, seed: int, store: Store) 
     """Every question of a plan answered by an oracle, through the runner."""
     scorer = Planted(finds, tasks.materials.tokenizer, seed)
     subject = ProbedCheckpoint("oracle", f"{seed:016x}", 1, 1)
-    ids = run_plan(
-        plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced", say=lambda *_: None
-    )
+    ids = run_plan(plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced")
     return store.read(ids)
 
 

@@ -28,7 +28,7 @@ from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.probing.runner import ProbedCheckpoint
-from lcprobe.probing.store import Store
+from lcprobe.probing.store import RecordStore, unit_id
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
@@ -82,8 +82,8 @@ def run_context(
     context_length: int,
     materials: Materials,
     model: ProbedModel,
-    subject: ProbedCheckpoint,
-    store: Store,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
     *,
     chunk: int,
     batch_tokens: int,
@@ -92,16 +92,16 @@ def run_context(
     """Measure what the store lacks; the id of the unit. Raises EpisodeError where there is no held-out text."""
     points = points_of(probe, context_length)
     facts = {
-        "checkpoint": subject.digest,
-        "name": subject.name,
-        "changes": subject.changes,
+        "checkpoint": checkpoint.digest,
+        "name": checkpoint.name,
+        "changes": checkpoint.changes,
         "suite": SUITE,
         "context": plain(probe),
         "windows": "of the held-out stream, over the ends of documents",
         "context_length": context_length,
         "made_of": [materials.tokenizer.digest, materials.stream("corpus").digest],
     }
-    unit = store.unit_id(facts)
+    unit = unit_id(facts)
     if store.has(unit):
         return unit
     records = [record for batch in store.resume(unit) for record in batch]
@@ -109,7 +109,12 @@ def run_context(
     length = points.edges[-1]
     waiting = [w for w in windows_of(materials, probe.n, length) if w.number not in known]
     at_once = max(1, batch_tokens // length)
-    who = {"model": subject.name, "checkpoint": subject.digest, "step": subject.step, "tokens": subject.tokens}
+    who = {
+        "model": checkpoint.name,
+        "checkpoint": checkpoint.digest,
+        "step": checkpoint.step,
+        "tokens": checkpoint.tokens,
+    }
     for lo in range(0, len(waiting), at_once):
         batch = waiting[lo : lo + at_once]
         found, _ = with_oom_backoff(lambda some: measure(model, some, points, chunk, device), batch, length)

@@ -1,31 +1,32 @@
-"""The runner: units of work through a scorer into the store. Does what is missing, keeps what is done."""
+"""The runner: passes units of work through a scorer into a store. Does what is missing, keeps what is done.
 
-import logging
-import sys
-import time
-from collections.abc import Callable
+In memory, for one model and one task:
+
+    tasks = TaskSet(build(ProbeConfig, {"tasks": {"niah": {"type": "niah"}}}, "probe"), materials)
+    plan = tasks.plan([Grid(lengths=[512.0, 1024.0], haystack=["words"], n=50)], context_length=1)
+    scorer, store = ModelScorer(model, materials.tokenizer, "cpu", chunk=1024), MemoryStore()
+    records = store.read(run_plan(plan, tasks, scorer, ProbedCheckpoint("mine", "none", 0, 0), store))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
-
-import pyarrow as pa
+from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
+from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
+from lcprobe.probing.progress import Progress, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
-from lcprobe.probing.store import Store
+from lcprobe.probing.store import RecordStore, unit_id
 from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors
-
-log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
-"""Called with (tokens done, tokens in all, what comes next)."""
 
 
 @dataclass(frozen=True)
 class ProbedCheckpoint:
-    """Who is probed. digest: of its weights; step and tokens: how far it was trained.
+    """The identity of a probed model, as records name it. digest: of its weights; step and tokens: how far it was trained.
 
     extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its factor at a
     length.
@@ -40,90 +41,103 @@ class ProbedCheckpoint:
     factor_at: Callable[[int], float] = lambda _: 1.0
 
 
+class UnitItem(NamedTuple):
+    """A question of a unit. name: the unit's id, unique within a plan."""
+
+    name: str
+    unit: Unit
+    factors: Factors
+    item: Item
+
+
 def run_plan(
     plan: Plan,
     tasks: TaskSet,
     scorer: Scorer,
-    subject: ProbedCheckpoint,
-    store: Store,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
     *,
-    batch_tokens: int,
-    scoring: str,
-    say: Progress,
+    batch_tokens: int = ProbeConfig.batch_tokens,
+    scoring: str = "teacher_forced",
+    progress: Progress = no_progress,
 ) -> list[str]:
-    """Score every unit of a plan that the store lacks; the ids of all its units.
+    """Score every unit of a plan that the store lacks. Returns the ids of all its units, for `store.read`.
 
-    Raises EpisodeError when a sample of a unit cannot be built.
+    scoring: how the scorer scores, a column of the records. Raises EpisodeError when a sample of a unit cannot be built.
     """
-    facts = [
-        {
-            "checkpoint": subject.digest,
-            "suite": SUITE,
-            "columns": digest_json(NAMES),
-            "task": unit.task,
-            "made_of": tasks.digest(unit.task, unit.formats.haystack),
-            "cells": unit.rows(),
-            "scoring": scoring,
-            "name": subject.name,
-            "changes": subject.changes,
-            "factor": subject.factor_at(unit.length),
-            **({"first": unit.first} if unit.first else {}),
-        }
-        for unit in plan.units
-    ]
-    total, done, ids = plan.tokens, 0, [store.unit_id(f) for f in facts]
-    for kin in _group_units(plan.units):
-        missing = [i for i in kin if not store.has(ids[i])]
+    facts = [_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
+    total, done, ids = plan.tokens, 0, [unit_id(f) for f in facts]
+    for group in _group_units(plan.units):
+        missing = [i for i in group if not store.has(ids[i])]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            say(done, total, plan.units[missing[0]].label + more)
-            journal = store.unit_id({"units": [ids[i] for i in kin]})
-            units = {ids[i]: plan.units[i] for i in missing}
-            records = _run_units(units, tasks, scorer, subject, store, journal, batch_tokens, scoring)
+            progress(done, total, plan.units[missing[0]].label + more)
+            journal = unit_id({"units": [ids[i] for i in group]})
+            items = [item for i in missing for item in _items(ids[i], plan.units[i], tasks)]
+            records = _run_items(items, scorer, checkpoint, store, journal, batch_tokens, scoring)
             for i in missing:
                 store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
-            store.journal(journal).unlink(missing_ok=True)
-        done += sum(plan.units[i].length * n for i in kin for _, n in plan.units[i].cells)
-    say(total, total, "")
+            store.discard(journal)
+        done += sum(plan.units[i].length * n for i in group for _, n in plan.units[i].cells)
+    progress(total, total, "")
     return ids
 
 
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
-    """Score a unit in memory: what the probe while training does."""
-    scored, items = [], _items(unit, tasks)
-    for numbers in _batches([item for _, item in items], batch_tokens):
-        batch = [items[i] for i in numbers]
-        scores, _ = _score(scorer, [item for _, item in batch])
-        scored += [(f, item, s) for (f, item), s in zip(batch, scores, strict=True) if s is not None]
-    return scored
+    """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are missing."""
+    items = _items(unit.label, unit, tasks)
+    return [
+        (one.factors, one.item, score)
+        for batch in _batches(items, batch_tokens)
+        for one, score in zip(batch, _score(scorer, batch)[0], strict=True)
+        if score is not None
+    ]
 
 
-def _run_units(
-    units: dict[str, Unit],
-    tasks: TaskSet,
+def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> dict[str, Any]:
+    """Everything that the records of a unit depend on."""
+    facts: dict[str, Any] = {
+        "checkpoint": checkpoint.digest,
+        "suite": SUITE,
+        "columns": digest_json(NAMES),
+        "task": unit.task,
+        "made_of": tasks.digest(unit.task, unit.formats.haystack),
+        "cells": unit.rows(),
+        "scoring": scoring,
+        "name": checkpoint.name,
+        "changes": checkpoint.changes,
+        "factor": checkpoint.factor_at(unit.length),
+    }
+    if unit.first:
+        facts["first"] = unit.first
+    return facts
+
+
+def _run_items(
+    items: list[UnitItem],
     scorer: Scorer,
-    subject: ProbedCheckpoint,
-    store: Store,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
     journal: str,
     batch_tokens: int,
     scoring: str,
 ) -> list[Record]:
-    """Records of units by id, each with the unit's id as `unit`. A batch may hold questions of several: they share prompts."""
+    """Records of the items of one or several units, each with its unit's id as `unit`. Batches in the journal are not repeated.
+
+    A batch may contain questions of several units: they share prompts.
+    """
     records = [record for batch in store.resume(journal) for record in batch]
     known = {(r["unit"], r["depth"], r["index"], r["query"]) for r in records}
-    of = [(name, unit, *pair) for name, unit in units.items() for pair in _items(unit, tasks)]
-    for numbers in _batches([item for *_, item in of], batch_tokens):
-        batch = [of[i] for i in numbers]
-        batch = [(n, unit, f, item) for n, unit, f, item in batch if (n, f.depth, f.index, item.number) not in known]
+    for whole in _batches(items, batch_tokens):
+        batch = [
+            one for one in whole if (one.name, one.factors.depth, one.factors.index, one.item.number) not in known
+        ]
         if not batch:
             continue
-        scores, size = _score(scorer, [item for *_, item in batch])
-        made = [
-            _record(unit, factors, item, score, subject, scoring, size) | {"unit": name}
-            for (name, unit, factors, item), score in zip(batch, scores, strict=True)
-        ]
-        store.append(journal, made)
-        records += made
+        scores, size = _score(scorer, batch)
+        new = [_record(one, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)]
+        store.append(journal, new)
+        records += new
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
 
 
@@ -139,36 +153,39 @@ def _group_units(units: list[Unit]) -> list[list[int]]:
     return sorted(group for groups in found.values() for group in groups)
 
 
-def _items(unit: Unit, tasks: TaskSet) -> list[tuple[Factors, Item]]:
-    items = []
-    for factors, episode in zip(unit.factors(), tasks.episodes(unit), strict=True):
-        items += [(factors, Item(episode, query)) for query in episode.queries]
-    return items
+def _items(name: str, unit: Unit, tasks: TaskSet) -> list[UnitItem]:
+    return [
+        UnitItem(name, unit, factors, Item(episode, query))
+        for factors, episode in zip(unit.factors(), tasks.episodes(unit), strict=True)
+        for query in episode.queries
+    ]
 
 
-def _batches(items: list[Item], batch_tokens: int) -> list[list[int]]:
-    """Items by number, those with a common beginning together, as many as fit: a pure function of its arguments."""
-    prompts = [item.prompt for item in items]
-    return prefix_batches(prompts, max(1, batch_tokens // max(map(len, prompts))))
+def _batches(items: Sequence[UnitItem], batch_tokens: int) -> Iterator[list[UnitItem]]:
+    """Items in batches, those with a common prefix together: a pure function of its arguments."""
+    prompts = [one.item.prompt for one in items]
+    for batch in prefix_batches(prompts, max(1, batch_tokens // max(map(len, prompts)))):
+        yield [items[i] for i in batch]
 
 
-def _score(scorer: Scorer, items: list[Item]) -> tuple[list[Score | None], int]:
+def _score(scorer: Scorer, batch: list[UnitItem]) -> tuple[list[Score | None], int]:
+    """Scores of a batch, None for what does not fit into memory alone, and the size of the batches that fitted."""
+    items = [one.item for one in batch]
     return with_oom_backoff(scorer.score, items, max(item.query.stop for item in items))
 
 
-def _record(
-    unit: Unit, factors: Factors, item: Item, score: Score | None, subject: ProbedCheckpoint, scoring: str, batch: int
-) -> Record:
+def _record(one: UnitItem, score: Score | None, checkpoint: ProbedCheckpoint, scoring: str, batch: int) -> Record:
+    unit, factors, item = one.unit, one.factors, one.item
     query, episode = item.query, item.episode
     empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
     via = [stop for start, stop in episode.needles if start in query.via]
     return {
-        "model": subject.name,
-        "checkpoint": subject.digest,
-        "step": subject.step,
-        "tokens": subject.tokens,
-        "extension": subject.extension,
-        "factor": subject.factor_at(unit.length),
+        "model": checkpoint.name,
+        "checkpoint": checkpoint.digest,
+        "step": checkpoint.step,
+        "tokens": checkpoint.tokens,
+        "extension": checkpoint.extension,
+        "factor": checkpoint.factor_at(unit.length),
         "suite": SUITE,
         "task": unit.task,
         "haystack": unit.formats.haystack,
@@ -195,33 +212,5 @@ def _record(
         "status": "oom" if score is None else "ok",
         "batch": batch,
         "episode": episode.digest,
+        "unit": one.name,
     }
-
-
-class ProgressLines:
-    """Progress as lines on stderr, a few seconds apart."""
-
-    def __init__(self, name: str, seconds: float = 10.0):
-        self._name, self._seconds, self._begin, self._next = name, seconds, time.perf_counter(), 0.0
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """`probing mamba2: 34 % of 2.1M tokens, 0:40 left: multikey corpus/words/numbers @512`."""
-        now = time.perf_counter()
-        if now < self._next and what:
-            return
-        self._next = now + self._seconds
-        share = done / max(total, 1)
-        left = (now - self._begin) / share * (1 - share) if done else None
-        eta = "" if left is None or not what else f", {int(left) // 60}:{int(left) % 60:02d} left"
-        tail = f": {what}" if what else f" in {now - self._begin:.0f} s"
-        print(
-            f"probing {self._name}: {share:4.0%} of {total / 1e6:.2f}M tokens{eta}{tail}", file=sys.stderr, flush=True
-        )
-
-
-def say_shared(name: str, records: pa.Table) -> None:
-    """One line on stderr: how many prompt tokens were read, and how many were shared instead."""
-    read, prompts = (sum(filter(None, records[column].to_pylist())) for column in ("read_tokens", "prompt_tokens"))
-    if read:
-        text = f"{prompts / 1e6:.2f}M prompt tokens read as {read / 1e6:.2f}M, {1 - read / prompts:.0%} shared"
-        print(f"probing {name}: {text}", file=sys.stderr, flush=True)

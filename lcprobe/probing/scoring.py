@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.inference.chunk_selection import selected
 from lcprobe.probing.inference.prefill import prefill
@@ -81,7 +82,7 @@ class ModelScorer:
         device: torch.device | str,
         chunk: int,
         generate: bool = False,
-        batch_tokens: int = 32_768,
+        batch_tokens: int = ProbeConfig.batch_tokens,
     ):
         self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
         self.chunk, self.generate, self.batch_tokens = chunk, generate, batch_tokens

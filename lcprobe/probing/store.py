@@ -1,8 +1,8 @@
-"""The records store: a folder of Parquet files, one a finished unit of work, whole or absent, never twice.
+"""The records store: a folder of Parquet files, one per finished unit of work, each written atomically and once.
 
-    <unit-id>.parquet    finished: existence is the fact
-    <id>.journal         in flight, one unit or several that share prompts: one JSON line a batch with its checksum; the valid
-                         prefix is taken up again
+    <unit-id>.parquet    finished: the unit is done if the file exists
+    <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its checksum; a rerun
+                         resumes from the valid prefix
 
 The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written twice
 has one name.
@@ -15,7 +15,7 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,33 +27,90 @@ from lcprobe.records import SCHEMA, Record, table_of
 log = logging.getLogger(__name__)
 
 
+def unit_id(facts: dict[str, Any]) -> str:
+    """First 16 hex digits of the digest of what a unit's records depend on."""
+    return digest_json(facts)[:16]
+
+
+class RecordStore(Protocol):
+    """Where the runner puts records: finished units by id, and journals of those in progress."""
+
+    def has(self, unit: str) -> bool:
+        """Whether a unit is finished."""
+        ...
+
+    def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
+        """Add a finished unit with the facts that its records depend on."""
+        ...
+
+    def read(self, units: Iterable[str]) -> pa.Table:
+        """The records of finished units as one table, in the order of `units`."""
+        ...
+
+    def resume(self, journal: str) -> list[list[Record]]:
+        """The batches that a journal has."""
+        ...
+
+    def append(self, journal: str, records: list[Record]) -> None:
+        """Add a scored batch to a journal."""
+        ...
+
+    def discard(self, journal: str) -> None:
+        """Delete a journal whose units are finished."""
+        ...
+
+
+class MemoryStore:
+    """Records in memory: nothing is written, and nothing survives the process."""
+
+    def __init__(self, schema: pa.Schema = SCHEMA):
+        self.schema = schema
+        self._tables: dict[str, pa.Table] = {}
+
+    def has(self, unit: str) -> bool:
+        """Whether a unit is finished."""
+        return unit in self._tables
+
+    def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
+        """Keep a unit."""
+        self._tables[unit] = table_of(records, self.schema)
+
+    def read(self, units: Iterable[str]) -> pa.Table:
+        """The records of finished units as one table."""
+        return _joined([self._tables[unit] for unit in units], self.schema)
+
+    def resume(self, journal: str) -> list[list[Record]]:
+        """No batch: a process that is killed leaves nothing behind."""
+        return []
+
+    def append(self, journal: str, records: list[Record]) -> None:
+        """Nothing to write."""
+
+    def discard(self, journal: str) -> None:
+        """Nothing to delete."""
+
+
 class Store:
-    """Finished units of one folder, all of one schema."""
+    """A RecordStore on disk: the finished units of one folder, all of one schema."""
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA):
         self.folder, self.schema = folder, schema
-
-    @staticmethod
-    def unit_id(facts: dict[str, Any]) -> str:
-        """First 16 hex digits of the digest of what a unit's records depend on."""
-        return digest_json(facts)[:16]
 
     def has(self, unit: str) -> bool:
         """Whether a unit is finished."""
         return self._path(unit).is_file()
 
     def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
-        """Write a unit whole, with page checksums and its facts in the metadata, and drop its journal."""
+        """Write a unit atomically, with page checksums and its facts in the metadata, and delete its journal."""
         table = table_of(records, self.schema).replace_schema_metadata({"lcprobe": json.dumps(facts, sort_keys=True)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         write_atomic(self._path(unit), buffer.getvalue())
-        self.journal(unit).unlink(missing_ok=True)
+        self.discard(unit)
 
     def read(self, units: Iterable[str]) -> pa.Table:
         """The records of finished units as one table. Raises DataError naming a damaged file, which is set aside."""
-        tables = [self._read(self._path(unit)) for unit in units]
-        return pa.concat_tables(tables) if tables else self.schema.empty_table()
+        return _joined([self._read(self._path(unit)) for unit in units], self.schema)
 
     def _read(self, path: Path) -> pa.Table:
         try:
@@ -70,13 +127,13 @@ class Store:
                 f"{path}: damaged ({reason}), set aside as {aside.name}; allowed: the same command again, which redoes it"
             ) from None
 
-    def journal(self, unit: str) -> Path:
-        """The unit's journal file."""
-        return self.folder / f"{unit}.journal"
+    def journal(self, name: str) -> Path:
+        """A journal's file."""
+        return self.folder / f"{name}.journal"
 
-    def resume(self, unit: str) -> list[list[Record]]:
-        """Batches of an unfinished unit whose lines are whole; a torn end is cut off."""
-        path = self.journal(unit)
+    def resume(self, journal: str) -> list[list[Record]]:
+        """The batches of a journal up to the first damaged line; the file is truncated there."""
+        path = self.journal(journal)
         if not path.is_file():
             return []
         batches, good = [], 0
@@ -88,19 +145,27 @@ class Store:
             batches.append(json.loads(text))
             good += len(line)
         if good < len(raw):
-            log.warning("%s: %d bytes of an interrupted batch are dropped", path.name, len(raw) - good)
+            log.warning("%s: dropped %d bytes of an interrupted batch", path.name, len(raw) - good)
             with open(path, "rb+") as file:
                 file.truncate(good)
         return batches
 
-    def append(self, unit: str, records: list[Record]) -> None:
-        """Add a scored batch to the unit's journal, durably."""
+    def append(self, journal: str, records: list[Record]) -> None:
+        """Add a scored batch to a journal, durably."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(records, ensure_ascii=True).encode()
-        with open(self.journal(unit), "ab") as file:
+        with open(self.journal(journal), "ab") as file:
             file.write(text + f" {zlib.crc32(text):08x}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
+    def discard(self, journal: str) -> None:
+        """Delete a journal whose units are finished."""
+        self.journal(journal).unlink(missing_ok=True)
+
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.parquet"
+
+
+def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables) if tables else schema.empty_table()

@@ -15,7 +15,7 @@ from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
-from lcprobe.probing.store import Store
+from lcprobe.probing.store import MemoryStore, Store, unit_id
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
@@ -45,9 +45,7 @@ class ByPlace:
 
 def run(tasks, store, scorer, grids=None, batch_tokens=500):
     plan = tasks.plan(grids or [grid()], 64)
-    ids = run_plan(
-        plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens, scoring="teacher_forced", say=lambda *a: None
-    )
+    ids = run_plan(plan, tasks, scorer, SUBJECT, store, batch_tokens=batch_tokens)
     return plan, store.read(ids)
 
 
@@ -70,6 +68,18 @@ def test_every_planned_question_is_one_row(tasks, tmp_path):
         assert r["prompt_tokens"] + r["answer_tokens"] <= r["length"]
         assert r["status"] == "ok"
     assert plan.tokens == sum(u.length * n for u in plan.units for _, n in u.cells)
+
+
+def test_records_in_memory_are_those_on_disk(tasks, trained, tmp_path):
+    scorer, few = ModelScorer(trained, tasks.materials.tokenizer, "cpu", 1024), [grid(lengths=[1], n=3)]
+    memory = MemoryStore()
+    _, table = run(tasks, memory, scorer, few)
+    _, same_table = run(tasks, Store(tmp_path), scorer, few)
+    assert table.equals(same_table)
+    again = ByPlace()
+    _, kept = run(tasks, memory, again, few)
+    assert again.calls == 0
+    assert kept.equals(table)
 
 
 def test_a_rerun_does_nothing_and_a_larger_grid_only_what_is_missing(tasks, tmp_path):
@@ -100,9 +110,7 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
     plan = asked.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
     scorer = Planted(perfect, materials.tokenizer)
     store = Store(tmp_path)
-    ids = run_plan(
-        plan, asked, scorer, SUBJECT, store, batch_tokens=500, scoring="teacher_forced", say=lambda *_: None
-    )
+    ids = run_plan(plan, asked, scorer, SUBJECT, store, batch_tokens=500)
     table = store.read(ids)
     assert len(table) == 12
     for row in table.to_pylist():
@@ -227,11 +235,11 @@ def _write(path, data):
 
 def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
     base = {"checkpoint": "a", "task": "t", "cells": [{"depth": 0.5, "n": 3}]}
-    ids = {Store.unit_id(base)}
+    ids = {unit_id(base)}
     for key, value in (("checkpoint", "b"), ("task", "u"), ("cells", [{"depth": 0.5, "n": 4}])):
-        ids.add(Store.unit_id({**base, key: value}))
+        ids.add(unit_id({**base, key: value}))
     assert len(ids) == 4
-    assert Store.unit_id(json.loads(json.dumps(base))) in ids
+    assert unit_id(json.loads(json.dumps(base))) in ids
 
 
 def test_a_window_of_w_tokens_shows_in_the_records(tasks, tmp_path):
@@ -305,8 +313,7 @@ def test_units_of_other_values_and_controls_share_their_haystack(tasks, untraine
     scorer = ModelScorer(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=100_000)
     plan, together = run(tasks, Store(tmp_path / "a"), scorer, wide, 100_000)
     store = Store(tmp_path / "b")
-    parts = [run_plan(Plan([unit], []), tasks, scorer, SUBJECT, store, batch_tokens=100_000, scoring="teacher_forced",
-                      say=lambda *a: None) for unit in plan.units]  # fmt: skip
+    parts = [run_plan(Plan([unit], []), tasks, scorer, SUBJECT, store, batch_tokens=100_000) for unit in plan.units]  # fmt: skip
     apart = store.read(name for part in parts for name in part)
     assert len(plan.units) == 4
     assert close(together, apart)

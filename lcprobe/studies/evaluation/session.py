@@ -16,7 +16,8 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.plain_text import run_context
-from lcprobe.probing.runner import ProgressLines, run_plan, say_shared
+from lcprobe.probing.progress import ProbeProgressLines, print_shared_tokens
+from lcprobe.probing.runner import run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
@@ -136,7 +137,7 @@ def text_store(out: Path) -> Store:
     return Store(out / "context", CONTEXT_SCHEMA)
 
 
-def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> Probed:
+def probe(session: Session, say: Callable[[str], Any] = ProbeProgressLines) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:
@@ -155,10 +156,10 @@ def probe(session: Session, say: Callable[[str], Any] = ProgressLines) -> Probed
             session.store,
             batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
-            say=say(variant.name),
+            progress=say(variant.name),
         )
         record_units += ids
-        say_shared(variant.name, session.store.read(ids))
+        print_shared_tokens(variant.name, session.store.read(ids))
         if text is not None and model.selection is None:  # plain text has no question to choose a piece by
             unit = run_context(
                 text,
