@@ -165,9 +165,10 @@ def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
     try:
         made = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "config"
         allowed = f"${{...}} of a key that the files set ({_first_line(error)})"
-        raise ConfigError(str(key), "an interpolation that cannot be resolved", allowed) from None
+        raise ConfigError(
+            str(error.full_key or "config"), "an interpolation that cannot be resolved", allowed
+        ) from None
     except RecursionError:
         raise ConfigError("config", "interpolations that refer to each other", "a value") from None
     assert isinstance(made, dict)
@@ -206,10 +207,11 @@ def _read(file: str) -> DictConfig:
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
         made = OmegaConf.create(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}, line {mark.line + 1}" if mark else file
-        raise ConfigError(where, getattr(error, "problem", None) or "broken YAML", "plain YAML") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else file
+        raise ConfigError(where, error.problem or "broken YAML", "plain YAML") from None
+    except yaml.YAMLError:
+        raise ConfigError(file, "broken YAML", "plain YAML") from None
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(file, _first_line(error), "plain YAML") from None
     return made if isinstance(made, DictConfig) else OmegaConf.create({})

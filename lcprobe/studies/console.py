@@ -1,4 +1,4 @@
-"""What commands print: tables of rows."""
+"""Tables on the terminal."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    """Rows as a table on the terminal."""
+    """Print rows with equal keys as a table."""
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
         table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
@@ -17,6 +17,10 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ""}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -111,11 +111,16 @@ def check_same_corpus(checkpoint: Path, manifest: Mapping[str, Any]) -> None:
         raise DataError(f"{checkpoint}: {given}; allowed: the text as it was (or another study.name to train anew)")
 
 
+def check_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Raises CheckpointError where weights differ from a model's in names, shapes or dtypes. The model may be on the meta device."""
+    _check_same(checkpoint, model, _read(checkpoint / "model.safetensors"))
+
+
 def load_model(checkpoint: Path, model: nn.Module) -> None:
-    """Copy weights into a built model. Raises CheckpointError where names, shapes or dtypes differ."""
-    wanted, found = _tensors(model), _read(checkpoint / "model.safetensors")
-    _check_same(checkpoint, wanted, found)
-    model.load_state_dict(found, strict=True)
+    """Copy weights into a built model. Raises CheckpointError as `check_weights` does."""
+    weights = _read(checkpoint / "model.safetensors")
+    _check_same(checkpoint, model, weights)
+    model.load_state_dict(weights, strict=True)
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -152,15 +157,15 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not readable ({error})") from None
 
 
-def _check_same(checkpoint: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    for name in sorted({*wanted, *found}):
-        if name not in found or name not in wanted:
-            which = "lacks" if name not in found else "has an unknown"
+def _check_same(checkpoint: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for name in sorted({*parameters, *weights}):
+        if name not in weights or name not in parameters:
+            which = "lacks" if name not in weights else "has an unknown"
             raise CheckpointError(
                 f"{checkpoint}: model.safetensors {which} {name}; allowed: the tensors of its config.yaml"
             )
-        if wanted[name].shape != found[name].shape or wanted[name].dtype != found[name].dtype:
-            given, allowed = found[name], wanted[name]
-            raise CheckpointError(
-                f"{checkpoint}: {name} is {given.dtype} {tuple(given.shape)}; allowed: {allowed.dtype} {tuple(allowed.shape)}"
-            )
+        given, allowed = weights[name], parameters[name]
+        if allowed.shape != given.shape or allowed.dtype != given.dtype:
+            wanted = f"{allowed.dtype} {tuple(allowed.shape)}"
+            raise CheckpointError(f"{checkpoint}: {name} is {given.dtype} {tuple(given.shape)}; allowed: {wanted}")

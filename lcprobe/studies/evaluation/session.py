@@ -108,7 +108,11 @@ def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
         longer = text is not None and any(
             not _reads(variant, n) for n in text.tokens(variant.target.config.train.context_length)
         )
-        parts = [f"{beyond} of {len(cells)} cells"] * bool(beyond) + ["the longer texts"] * longer
+        parts = []
+        if beyond:
+            parts.append(f"{beyond} of {len(cells)} cells")
+        if longer:
+            parts.append("the longer texts")
         if parts:
             notes.append(f"{variant.name}: {' and '.join(parts)}: its positions end at {variant.max_length} tokens")
     return notes

@@ -14,6 +14,7 @@ from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import Target
 from lcprobe.studies.evaluation.variants import Variant
+from lcprobe.studies.planning.costs import size_row
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
@@ -75,21 +76,8 @@ def _run_facts(variant: Variant) -> RunFacts:
 
 
 def _matching_row(target: Target) -> dict[str, Any]:
-    config, length = target.config, target.config.train.context_length
-    cost = model_cost(config.model, length)
-    return {
-        "model": target.name,
-        "layout": config.model.layout,
-        "d_model": config.model.d_model,
-        "d_ff": config.model.d_ff,
-        "parameters": cost.params,
-        "embedding": cost.embedding,
-        f"state bytes @{length}": cost.blocks.state_bytes,
-        f"KV bytes @{length}": cost.blocks.kv_bytes,
-        f"FLOPs/token @{length}": round(cost.flops),
-        "tokens": load_progress(target.checkpoint).tokens,
-        "lr": config.train.lr,
-    }
+    cost = model_cost(target.config.model, target.config.train.context_length)
+    return size_row(target.name, target.config, cost, load_progress(target.checkpoint).tokens)
 
 
 def _task_facts(session: Session, name: str) -> TaskFacts:

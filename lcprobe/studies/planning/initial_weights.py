@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from lcprobe.config import Config
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.studies.planning.axes import Axis, Labels
-from lcprobe.training.checkpoint import latest, load_model
+from lcprobe.training.checkpoint import check_weights, latest
 
 START_LEFT_OUT = "no run to start from"
 
@@ -25,8 +27,10 @@ def initial_checkpoint(config: Config) -> Path | None:
     found = folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
     if found is None:
         raise ConfigError("train.from", config.train.from_, "a run folder with a checkpoint, or a checkpoint folder")
+    with torch.device("meta"):
+        model = LanguageModel(config.model)
     try:
-        load_model(found, LanguageModel(config.model))
+        check_weights(found, model)
     except CheckpointError as error:
         raise ConfigError("train.from", str(error), "a checkpoint of a model with the same parameters") from None
     return found

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from lcprobe.config import Config, parse, to_yaml
@@ -133,8 +134,10 @@ def make_mixture(run: Run, data: Prepared) -> Mixture:
         raise ConfigError(
             "model.vocab_size", config.model.vocab_size, f">= the tokenizer's {data.tokenizer.vocab_size}"
         )
-    initial = config.train.initial_state
-    preceding = 0 if initial is None else initial_state_of(initial, LanguageModel(config.model)).preceding
+    initial, preceding = config.train.initial_state, 0
+    if initial is not None:
+        with torch.device("meta"):
+            preceding = initial_state_of(initial, LanguageModel(config.model)).preceding
     mixture = Mixture(
         config.data,
         data,

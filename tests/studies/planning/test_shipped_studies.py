@@ -38,7 +38,7 @@ def test_the_same_runs_at_both_sizes(name):
 def test_models_that_a_device_cannot_hold_are_named_with_what_would_help():
     overlay = "configs/study/at-2.7b.yaml"
     (note,) = memory_notes(planned("extension", overlay, overrides=["study.plan_for=h100"]))
-    assert "too large for H100 (80 GB a device): run, about 123 GB" in note
+    assert "too large for H100 (80 GB per device): run, about 123 GB" in note
     assert "train.accumulate=64 would fit" in note
     fitted = planned("extension", overlay, overrides=["study.plan_for=h100", "train.accumulate=64"])
     assert memory_notes(fitted) == []
