@@ -4,10 +4,8 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.runtime import keep_memory
+from lcprobe.studies.status import package_versions
 
-PACKAGES = (
+PEER_PACKAGES = (
     "torch", "triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention", "liger-kernel",
     "transformers", "x-transformers", "rotary-embedding-torch", "PoPE-pytorch", "tokenizers", "numpy",
 )  # fmt: skip
@@ -53,15 +52,6 @@ def device_name() -> str:
     return f"{names[0] if names else platform.processor()} ({torch.get_num_threads()} threads)"
 
 
-def versions() -> dict[str, str | None]:
-    """Of what is measured and of its peers; None where a package is not installed."""
-    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
 def run(known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path, arguments: list[str]) -> int:
     """Run the measurements named in `arguments`, or the default ones; results go to `folder`/results.
 
@@ -90,7 +80,8 @@ def run(known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path
             "date": today,
             "CPU seconds": used,
             "python": platform.python_version(),
-            **versions(),
+            **dict.fromkeys(PEER_PACKAGES),  # None where a package is not installed
+            **package_versions(PEER_PACKAGES),
         }
         kind = "gpu" if torch.cuda.is_available() else "cpu"
         path = folder / "results" / f"{name}-{kind}.json"

@@ -16,7 +16,7 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL, POSITIONS, TEMPERATURES
 from lcprobe.probing.config import Grid
-from lcprobe.schema import described, field_docs
+from lcprobe.schema import describe_fields, field_docs
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 from lcprobe.training import INITIAL_STATES
@@ -56,7 +56,7 @@ def config_page() -> Iterator[str]:
         "are on [their own page](registries.md). No code runs from a config.\n"
     )
     rooms: dict[str, list[tuple[str, str, str, str]]] = {}
-    for entry in described(Config, ""):
+    for entry in describe_fields(Config, ""):
         rooms.setdefault(entry[0].partition(".")[0], []).append(entry)
     about = field_docs(Config)
     for room, entries in rooms.items():
@@ -65,7 +65,7 @@ def config_page() -> Iterator[str]:
         for title, cls in LISTS:
             if title.partition(".")[0] == room:
                 yield f"### {title}\n"
-                yield from _table(list(described(cls, title)))
+                yield from _table(list(describe_fields(cls, title)))
 
 
 def cli_page() -> Iterator[str]:
@@ -85,7 +85,7 @@ def registries_page() -> Iterator[str]:
             cls = registry.load(name)
             yield f"### {name} {{: #{title.split()[0].lower()}-{name} }}\n"
             yield f"{_doc(cls)}\n"
-            yield from _table(list(described(cls.Config, "")))
+            yield from _table(list(describe_fields(cls.Config, "")))
     yield "## Presets of tasks\n\nA preset is used wherever a task is configured, with settings on top.\n"
     yield "| preset | written out |\n|---|---|"
     for name, settings in PRESETS.items():

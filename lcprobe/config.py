@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.data.config import DataConfig
-from lcprobe.errors import ConfigError, nearest, require
+from lcprobe.errors import ConfigError, nearest_name, require
 from lcprobe.files import check_name
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
@@ -180,7 +180,7 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     names = {f.name for f in fields(Config)}
     for key in mapping:
         if key not in names:
-            raise ConfigError(key, "an unknown key", " | ".join(sorted(names)), nearest(key, names))
+            raise ConfigError(key, "an unknown key", " | ".join(sorted(names)), nearest_name(key, names))
     return build(Config, mapping)
 
 
@@ -255,7 +255,7 @@ def _times(*numbers: Any) -> Any:
 def _near_file(path: Path) -> str | None:
     folder = path.parent
     names = [p.name for p in folder.glob("*.yaml")] if folder.is_dir() else []
-    near = nearest(path.name, names)
+    near = nearest_name(path.name, names)
     return str(folder / near) if near else None
 
 

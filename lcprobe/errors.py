@@ -65,16 +65,16 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def nearest(name: object, allowed: Iterable[str]) -> str | None:
+def nearest_name(name: object, allowed: Iterable[str]) -> str | None:
     """The allowed name closest to a mistyped one, or None when nothing is close."""
-    found = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def unknown_name(key: str, given: object, allowed: Iterable[str]) -> ConfigError:
     """The error for a name outside a closed set."""
     names = [str(name) for name in allowed]
-    return ConfigError(key, given, " | ".join(names) or "nothing here", nearest(given, names))
+    return ConfigError(key, given, " | ".join(names) or "nothing here", nearest_name(given, names))
 
 
 def require(key: str, given: object, holds: bool, allowed: str) -> None:

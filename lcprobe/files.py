@@ -13,13 +13,13 @@ from typing import Any
 
 from lcprobe.errors import ConfigError, LockedError
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
+SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 MANIFEST = "manifest.json"
 
 
 def check_name(key: str, name: str) -> str:
     """A name that may become a file or folder name. Raises ConfigError for anything that could leave its folder."""
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not SAFE_NAME.match(name):
         raise ConfigError(key, name, "letters, digits and . _ + - (at most 100, starting with a letter or digit)")
     return name
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
-from lcprobe.errors import ConfigError, nearest
+from lcprobe.errors import ConfigError, nearest_name
 
 T = TypeVar("T")
 
@@ -78,12 +78,14 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
     values = {}
     for name, value in mapping.items():
         if name not in known:
-            raise ConfigError(_join(key, name), "an unknown key", " | ".join(sorted(known)), nearest(name, known))
+            raise ConfigError(
+                _join(key, name), "an unknown key", " | ".join(sorted(known)), nearest_name(name, known)
+            )
         values[known[name]] = convert(hints[known[name]], value, _join(key, name))
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and absent:
-            raise ConfigError(_join(key, name), "nothing", said(hints[name]))
+            raise ConfigError(_join(key, name), "nothing", type_in_words(hints[name]))
         if name not in values and dataclasses.is_dataclass(hints[name]):
             values[name] = build(typing.cast(type, hints[name]), {}, _join(key, name))
     config = cls(**values)
@@ -106,21 +108,21 @@ def convert(hint: Any, value: Any, key: str) -> Any:
         if isinstance(value, bool) and "off" in args and value is False:  # YAML reads a bare `off` as false
             value = "off"
         if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
-            raise ConfigError(key, value, said(hint), nearest(value, [str(a) for a in args]))
+            raise ConfigError(key, value, type_in_words(hint), nearest_name(value, [str(a) for a in args]))
         return value
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, key)
     if origin in (list, tuple) and isinstance(value, list | tuple):
         if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
             if len(value) != len(args):
-                raise ConfigError(key, value, said(hint))
+                raise ConfigError(key, value, type_in_words(hint))
             return tuple(convert(a, v, f"{key}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
         made = [convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
         return tuple(made) if origin is tuple else made
     if origin is dict and isinstance(value, Mapping):
         return {convert(args[0], k, key): convert(args[1], v, _join(key, k)) for k, v in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(key, value, said(hint))
+        raise ConfigError(key, value, type_in_words(hint))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
@@ -129,7 +131,7 @@ def convert(hint: Any, value: Any, key: str) -> Any:
         return value
     if hint is type(None) and value is None:
         return None
-    raise ConfigError(key, value, said(hint))
+    raise ConfigError(key, value, type_in_words(hint))
 
 
 def _convert_union(args: tuple[Any, ...], value: Any, key: str, hint: Any) -> Any:
@@ -142,7 +144,7 @@ def _convert_union(args: tuple[Any, ...], value: Any, key: str, hint: Any) -> An
         except (ConfigError, OverflowError, ValueError) as error:
             errors.append(error)
     deeper = [e for e in errors if isinstance(e, ConfigError) and e.key != key]
-    raise deeper[0] if deeper else ConfigError(key, value, said(hint))
+    raise deeper[0] if deeper else ConfigError(key, value, type_in_words(hint))
 
 
 def resolve(value: Any) -> None:
@@ -160,7 +162,7 @@ def resolve(value: Any) -> None:
             resolve(inner)
 
 
-def said(hint: Any) -> str:
+def type_in_words(hint: Any) -> str:
     """A type in words for an error message or `--help`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -169,12 +171,12 @@ def said(hint: Any) -> str:
     if origin is Literal:
         return " | ".join(str(a) for a in args)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(said(a) for a in args)
+        return " or ".join(type_in_words(a) for a in args)
     if origin in (list, tuple):
         inner = args if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis) else args[:1]
-        return "a list of " + ", ".join(said(a) for a in inner)
+        return "a list of " + ", ".join(type_in_words(a) for a in inner)
     if origin is dict:
-        return f"a mapping of names to {said(args[1])}"
+        return f"a mapping of names to {type_in_words(args[1])}"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with keys {names_of(hint)}"
     plain = {int: "a whole number", float: "a number", bool: "true | false", str: "text", type(None): "null"}
@@ -219,19 +221,19 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-def described(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
+def describe_fields(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
     """(key, type, default, docstring) of each field, nested dataclasses included: what `--help` prints."""
     hints, docs = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
     for field in dataclasses.fields(cls):
         hint, name = hints[field.name], _join(key, key_of(field.name))
         if dataclasses.is_dataclass(hint):
-            yield from described(hint, name)
+            yield from describe_fields(hint, name)
             continue
         default: Any = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         text = "required" if default is dataclasses.MISSING else str(plain(default))
-        yield name, said(hint), "null" if default is None else text, docs.get(field.name, "")
+        yield name, type_in_words(hint), "null" if default is None else text, docs.get(field.name, "")
 
 
 def _join(key: str, name: object) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lcprobe.errors import ConfigError, nearest
+from lcprobe.errors import ConfigError, nearest_name
 
 COMMON_OPTIONS = ("--help", "-h", "--version")
 LIST_OPTIONS = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSON lines"}
@@ -30,7 +30,7 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
         if word in flags:
             arguments.flags.append(word)
         elif word.startswith("-"):
-            raise ConfigError("command line", word, " | ".join(options), nearest(word, options))
+            raise ConfigError("command line", word, " | ".join(options), nearest_name(word, options))
         elif "=" in word:
             arguments.overrides.append(word)
         elif word.endswith((".yaml", ".yml")):

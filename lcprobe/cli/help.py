@@ -10,7 +10,7 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
-from lcprobe.schema import described
+from lcprobe.schema import describe_fields
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 
@@ -148,7 +148,7 @@ def rooms() -> list[str]:
 def _settings(room: str | None) -> list[str]:
     """Every setting of all rooms, or of one."""
     lines = ["settings (key: type, default)\n"]
-    for key, kind, default, doc in described(Config, ""):
+    for key, kind, default, doc in describe_fields(Config, ""):
         if room is None or key.split(".")[0] == room:
             lines += _entry(key, kind, default, doc)
     for title, cls, where in (
@@ -157,7 +157,7 @@ def _settings(room: str | None) -> list[str]:
         ("probe.grids[i]", Grid, "probe"),
     ):
         if room in (None, where):
-            for entry in described(cls, title):
+            for entry in describe_fields(cls, title):
                 lines += _entry(*entry)
     if room in (None, "model"):
         lines.append(f"\nmixers: {' | '.join(sorted(MIXERS))}; positional: {' | '.join(sorted(POSITIONAL))}")

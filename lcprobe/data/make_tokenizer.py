@@ -9,9 +9,9 @@ from itertools import chain
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
-PATTERN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZER_PATTERN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 BOS = "<|bos|>"
-DIGITS = " 0 1 2 3 4 5 6 7 8 9" * 5000
+DIGITS_TEXT = " 0 1 2 3 4 5 6 7 8 9" * 5000
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
@@ -19,7 +19,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
     inner = Inner(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PRE_TOKENIZER_PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -31,5 +31,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
         show_progress=False,
     )
     # a digit after a space is one token even where the text hardly has it (" 0")
-    inner.train_from_iterator(chain(texts, [DIGITS]), trainer)
+    inner.train_from_iterator(chain(texts, [DIGITS_TEXT]), trainer)
     return inner.to_str()

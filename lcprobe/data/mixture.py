@@ -17,7 +17,7 @@ from lcprobe.files import digest_bytes
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Episode, Factors, Formats
 
-GOLDEN = 11400714819323198485
+GOLDEN_RATIO_64 = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
 RETRIES = 16
 
@@ -132,7 +132,7 @@ class Mixture:
 
     def _kind(self, stage: Stage, slot: int) -> str | None:
         """The recipe of a slot, None for corpus text."""
-        u = (slot * GOLDEN & (2**64 - 1)) / 2**64
+        u = (slot * GOLDEN_RATIO_64 & (2**64 - 1)) / 2**64
         if u < stage.lm or not stage.episodes:
             return None
         total = sum(stage.episodes.values())

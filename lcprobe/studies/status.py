@@ -1,7 +1,9 @@
-"""status.json beside each run: what it is, how far it came, how it ended. Read by `evaluate.py` and by people."""
+"""status.json in the folder of each run: what it is, how far it got, how it ended. Read by `evaluate.py` and by people."""
 
 import platform
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,20 +27,24 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a number can depend on, and of the machine."""
+    """Versions of everything that a result can depend on, and the machine."""
     import torch
 
-    found = {"lcprobe": __version__, "suite": SUITE, "code": digest_source("lcprobe", "lcprobe_kernels")[:16]}
-    found["python"] = sys.version.split()[0]
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found["machine"] = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
+    facts = {"lcprobe": __version__, "suite": SUITE, "code": digest_source("lcprobe", "lcprobe_kernels")[:16]}
+    facts |= {"python": sys.version.split()[0], **package_versions(PACKAGES)}
+    facts["machine"] = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
+    installed = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    return installed
 
 
 def write_status(folder: Path, facts: dict[str, Any]) -> None:
@@ -47,6 +53,6 @@ def write_status(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """status.json, empty where there is none yet."""
+    """The facts of status.json; empty where there is none yet."""
     path = folder / "status.json"
     return read_json(path) if path.is_file() else {}

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.errors import ConfigError, nearest
+from lcprobe.errors import ConfigError, nearest_name
 from lcprobe.probing.config import HarnessConfig
 from lcprobe.probing.frozen import with_begin
 from lcprobe.probing.inference.continuation import Continuer
@@ -93,7 +93,7 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
         for name in names:
             if name not in manager.all_tasks:
                 allowed = f"a task, group or tag of lm-eval {version('lm_eval')} ({len(manager.all_tasks):,} names)"
-                raise ConfigError("--harness", name, allowed, nearest(name, manager.all_tasks))
+                raise ConfigError("--harness", name, allowed, nearest_name(name, manager.all_tasks))
         return HarnessTasks(manager, {name: _made(manager, name, config.online) for name in names})
 
 

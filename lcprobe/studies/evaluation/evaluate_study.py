@@ -17,7 +17,7 @@ from lcprobe.studies.evaluation.leakage import cheat_study
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe
 from lcprobe.studies.evaluation.study_facts import facts_of
-from lcprobe.studies.evaluation.targets import Target, find_targets
+from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker, Tracker
@@ -65,7 +65,7 @@ def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
         yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
-def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[Target], Config, Path]:
+def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[ProbeTarget], Config, Path]:
     """What is probed, with the first target's settings and `mapping` on top, and the folder that results go to.
 
     Raises ConfigError for a study that is not there, and what `find_targets` raises.

@@ -33,8 +33,8 @@ from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
-TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
-NOTES = {
+TABLE_TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
+TABLE_NOTES = {
     "harness": "low, high: 95 %, where a document scores 0 to 1",
     "frozen": "rule: string_match_all or string_match_part; any exact: what follows begins with one of the references, token by "
     "token, and one is enough where the rule wants all; alone: the first answer names all that is asked and nothing else; "
@@ -85,8 +85,10 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
             table["frozen"].append({"model": variant.name, **row})
     for kind, rows in table.items():
         if rows:
-            print_rows(rows, TITLES[kind])
-            Console().print(f"{NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True)
+            print_rows(rows, TABLE_TITLES[kind])
+            Console().print(
+                f"{TABLE_NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _harness(

@@ -28,7 +28,7 @@ ABOUT = (
     "whole table), * the policy does what is asked there: not judged. distinct: policies that print different answers."
 )
 
-SAMPLES = 400
+LEAKAGE_SAMPLES = 400
 """Policies are cheap: with fewer, a leak of some points would not be seen. Without a wish, as many as a grid or this, if more."""
 MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
@@ -49,11 +49,11 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)
-    table, notes = battery(tasks, plan.units, SAMPLES, chosen)
+    table, notes = battery(tasks, plan.units, LEAKAGE_SAMPLES, chosen)
     asked = {n for unit in plan.units for _, n in unit.cells}
-    if any(n < SAMPLES for n in asked):
+    if any(n < LEAKAGE_SAMPLES for n in asked):
         notes.append(
-            f"n: {SAMPLES} samples each where a grid has fewer ({min(asked)}), or a leak of some points would not be seen"
+            f"n: {LEAKAGE_SAMPLES} samples each where a grid has fewer ({min(asked)}), or a leak of some points would not be seen"
         )
     notes = [*plan.notes, *notes]
     if not table:

@@ -21,7 +21,7 @@ from lcprobe.probing.runner import run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
-from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 from lcprobe.training.checkpoint import check_same_corpus
 
@@ -30,7 +30,7 @@ from lcprobe.training.checkpoint import check_same_corpus
 class Session:
     """Everything that one `evaluate.py` works with."""
 
-    targets: list[Target]
+    targets: list[ProbeTarget]
     variants: list[Variant]
     config: Config
     out: Path
@@ -53,7 +53,7 @@ class Session:
         return replace(text, lengths=lengths) if lengths else None
 
 
-def open_session(targets: list[Target], config: Config, out: Path) -> Session:
+def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Session:
     """Tasks and units for these targets. Raises ConfigError when they were trained at different lengths or tokenizers,
     and what `columns_of` raises."""
     first = targets[0].config

@@ -12,7 +12,7 @@ from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, described
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
-from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.costs import size_row
 from lcprobe.studies.status import read_status, versions
@@ -75,7 +75,7 @@ def _run_facts(variant: Variant) -> RunFacts:
     )
 
 
-def _matching_row(target: Target) -> dict[str, Any]:
+def _matching_row(target: ProbeTarget) -> dict[str, Any]:
     cost = model_cost(target.config.model, target.config.train.context_length)
     return size_row(target.name, target.config, cost, load_progress(target.checkpoint).tokens)
 

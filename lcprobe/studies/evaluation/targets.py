@@ -11,7 +11,7 @@ from lcprobe.training.checkpoint import latest
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbeTarget:
     """A checkpoint to probe, and the run that it comes from."""
 
     name: str
@@ -20,9 +20,9 @@ class Target:
     run_folder: Path | None
 
 
-def find_targets(folders: list[Path]) -> list[Target]:
+def find_targets(folders: list[Path]) -> list[ProbeTarget]:
     """Study, run or checkpoint folders -> targets. Raises ConfigError for anything else, CheckpointError for a damaged one."""
-    found: list[Target] = []
+    found: list[ProbeTarget] = []
     for folder in folders:
         if (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
@@ -50,15 +50,15 @@ def find_targets(folders: list[Path]) -> list[Target]:
     return found
 
 
-def _long_name(target: Target) -> str:
+def _long_name(target: ProbeTarget) -> str:
     folder = target.run_folder or target.checkpoint
     tail = f"@{target.checkpoint.name}" if target.run_folder is None else ""
     return f"{folder.parent.name}.{folder.name}{tail}"
 
 
-def _target(checkpoint: Path, run_folder: Path | None) -> Target:
+def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:
     damage = verify_folder(checkpoint)[1] if (checkpoint / MANIFEST).is_file() else "no manifest.json"
     if damage:
         raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
     config = parse(read_run_config(checkpoint))
-    return Target(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
+    return ProbeTarget(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)

@@ -17,7 +17,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
-from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.training.checkpoint import load_model, load_progress
 from lcprobe.training.module import at_step
 
@@ -26,7 +26,7 @@ from lcprobe.training.module import at_step
 class Variant:
     """A target, as trained or with a method. max_length: tokens at which its table of positions ends; None: nowhere."""
 
-    target: Target
+    target: ProbeTarget
     max_length: int | None
     method: Method | None = None
     extension: Extension | None = None
@@ -64,7 +64,7 @@ class Variant:
         return digest_json([self.method.choice.name, plain(self.extension.config), self.method.factor])[:16]
 
 
-def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
+def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
     """Columns, those of one target together, and a note for each method that was left out for a target.
 
     Nothing is loaded. Raises ConfigError for wrong settings, and for a method that no target can take.
@@ -89,7 +89,7 @@ def variants_of(targets: list[Target], pe: ExtendConfig) -> tuple[list[Variant],
     return [variant for variants in found.values() for variant in variants], notes
 
 
-def shape_of(target: Target) -> LanguageModel:
+def shape_of(target: ProbeTarget) -> LanguageModel:
     """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
         model = LanguageModel(target.config.model)

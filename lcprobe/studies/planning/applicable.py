@@ -11,8 +11,8 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import parts_of
 from lcprobe.schema import build
 
-ENCODINGS = ("model.positional", "model.encodings", "model.positions", "train.switch")
-STATES = ("train.initial_state",)
+ENCODING_KEYS = ("model.positional", "model.encodings", "model.positions", "train.switch")
+STATE_KEYS = ("train.initial_state",)
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,17 @@ def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> App
         "model.layout" in _keys(patch) for patch in patches
     ]  # a level that makes the model means what it says of it
     asks = [
-        [] if o else [k for k in _keys(p) if k in ENCODINGS or k in STATES] for p, o in zip(patches, own, strict=True)
+        [] if o else [k for k in _keys(p) if k in ENCODING_KEYS or k in STATE_KEYS]
+        for p, o in zip(patches, own, strict=True)
     ]
     if not any(asks):
         return Applied(patches)
     attention, recurrent = _has(mapping, patches)
-    vain = {*(() if attention else ENCODINGS), *(() if recurrent else STATES)}
+    vain = {*(() if attention else ENCODING_KEYS), *(() if recurrent else STATE_KEYS)}
     kept = [_without(patch, vain & set(asked)) for patch, asked in zip(patches, asks, strict=True)]
     less = [i for i, asked in enumerate(asks) if vain & set(asked)]
     halves = tuple(i for i in less if kept[i])
-    lacks = "attention" if any(vain & set(asks[i]) & set(ENCODINGS) for i in halves) else "a recurrent layer"
+    lacks = "attention" if any(vain & set(asks[i]) & set(ENCODING_KEYS) for i in halves) else "a recurrent layer"
     return Applied(kept, tuple(i for i in less if not kept[i]), halves, f"no model with {lacks}" if halves else "")
 
 
@@ -60,7 +61,7 @@ def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[boo
     """Whether a run's model has attention, and whether it has recurrent layers."""
     merged = OmegaConf.to_container(OmegaConf.merge({"model": mapping.get("model") or {}}, *patches))
     assert isinstance(merged, dict)
-    model = {k: v for k, v in merged["model"].items() if f"model.{k}" not in ENCODINGS}
+    model = {k: v for k, v in merged["model"].items() if f"model.{k}" not in ENCODING_KEYS}
     if model.get("n_layers") == "solve":
         model["n_layers"] = None  # the pattern alone tells
     parts = parts_of(build(ModelConfig, model, "model"))

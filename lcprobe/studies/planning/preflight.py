@@ -9,7 +9,7 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
-SAMPLES = 4
+SAMPLES_PER_FORMAT = 4
 
 
 def check_tasks_fit(config: Config, training: bool) -> None:
@@ -51,7 +51,7 @@ def _shortest(config: Config, name: str, materials: Materials) -> int:
         formats = task.axes.fitted(
             Formats(**{"haystack": haystack, "key": key, "value": value, **recipe.task.formats})
         )
-        for index in range(SAMPLES):
+        for index in range(SAMPLES_PER_FORMAT):
             try:
                 found.append(task.shortest(Factors(formats, config.train.context_length, 0.5, index, split="train")))
             except EpisodeError:

@@ -29,7 +29,9 @@ from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.ranks import agreed, is_main, join
 
 log = logging.getLogger(__name__)
-FREE = {("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile")}
+CHANGEABLE_ON_RESUME = {
+    ("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile")
+}
 """Settings that may change between a run and its continuation."""
 
 
@@ -168,7 +170,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's result: model, data, training, seed."""
     kept = {k: dict(config[k]) for k in ("model", "data", "train")}
     kept["data"].pop("folder", None)
-    for room, key in FREE:
+    for room, key in CHANGEABLE_ON_RESUME:
         kept[room].pop(key, None)
     return {**kept, "seed": config["seed"]}
 

@@ -9,7 +9,7 @@ from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import write_json
-from lcprobe.studies.evaluation.targets import Target
+from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import variants_of
 from lcprobe.training.checkpoint import Progress
 from tests.tiny import write_config
@@ -22,7 +22,7 @@ def target(folder, before, after, step):
         "model": {"d_model": 16, "d_ff": 16, "vocab_size": 64, "mixers": {"attention": {"head_dim": 8}}, "positional": before},
         "train": {"tokens": 8192, "batch_tokens": 512, "context_length": 64, "switch": {"at": 0.5, "positional": after}},
     })  # fmt: skip
-    return Target("run", folder, config, None)
+    return ProbeTarget("run", folder, config, None)
 
 
 @pytest.mark.parametrize(("before", "after"), [("rope", "none"), ("none", "rope")])
