@@ -94,7 +94,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("grid.arch.mamba2=5", "grid.arch.mamba2", "a mapping of settings"),
     ("grid.arch=[]", "grid.arch", "a list of values"),
     ("grid.train.lrr=[1,2]", "train.lrr", "did you mean 'lr'"),
-    ("grid={seed: [0, 0]}", "grid", "labels that differ"),
+    ("grid={seed: [0, 0]}", "grid", "different labels"),
     ("study.name=../../etc", "study.name", "letters, digits"),
     ("study.lr_sweep.lrs=[0.1, 0.01]", "study.lr_sweep.lrs", "ascending"),
     ("train.lr=0.5", "train.lr", "study.tuned_by=null"),

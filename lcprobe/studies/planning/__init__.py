@@ -1,1 +1,2 @@
-"""From a config to runs: the grid's axes, what applies to each model, duplicates, costs, and checks before anything is prepared."""
+"""From a config to runs: the grid's axes, what applies to each model, duplicates, costs, and checks before anything
+is prepared."""

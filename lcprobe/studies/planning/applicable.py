@@ -1,5 +1,5 @@
-"""Settings of an axis that have nothing to act on in some of a study's models: encodings without attention, states without
-recurrent layers. They are taken out there; `alike` then finds which runs are one."""
+"""Settings of an axis that do not apply to some of a study's models: positional encodings without attention, initial
+states without recurrent layers. They are removed there; `deduplicate` then finds which runs are the same."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ STATE_KEYS = ("train.initial_state",)
 
 @dataclass(frozen=True)
 class Applied:
-    """The patches of a run without what does not apply to its model. idle: axes of which nothing is left; halves: axes whose
-    level sets other things too, so that its name promises what this model cannot have; why: what it lacks."""
+    """The patches of a run without the settings that do not apply to its model. ignored_axes: axes of which nothing
+    is left; partial_axes: axes whose level sets other things too, so that its label promises what this model cannot
+    have; reason: what the model lacks."""
 
     patches: list[dict[str, Any]]
     ignored_axes: tuple[int, ...] = ()
@@ -27,34 +28,35 @@ class Applied:
 
 
 def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> Applied:
-    """One run of the grid without what does not apply to its model. Raises ConfigError for a model that cannot be read."""
-    own = [
-        "model.layout" in _keys(patch) for patch in patches
-    ]  # a level that makes the model means what it says of it
-    asks = [
-        [] if o else [k for k in _keys(p) if k in ENCODING_KEYS or k in STATE_KEYS]
-        for p, o in zip(patches, own, strict=True)
-    ]
-    if not any(asks):
+    """Remove from a run what does not apply to its model. Raises ConfigError for a model that cannot be parsed."""
+    removable = [_removable(patch) for patch in patches]
+    if not any(removable):
         return Applied(patches)
     attention, recurrent = _has(mapping, patches)
-    vain = {*(() if attention else ENCODING_KEYS), *(() if recurrent else STATE_KEYS)}
-    kept = [_without(patch, vain & set(asked)) for patch, asked in zip(patches, asks, strict=True)]
-    less = [i for i, asked in enumerate(asks) if vain & set(asked)]
-    halves = tuple(i for i in less if kept[i])
-    lacks = "attention" if any(vain & set(asks[i]) & set(ENCODING_KEYS) for i in halves) else "a recurrent layer"
-    return Applied(kept, tuple(i for i in less if not kept[i]), halves, f"no model with {lacks}" if halves else "")
+    inapplicable = {*(() if attention else ENCODING_KEYS), *(() if recurrent else STATE_KEYS)}
+    removed = [inapplicable & keys for keys in removable]
+    kept = [_without(patch, keys) for patch, keys in zip(patches, removed, strict=True)]
+    ignored = tuple(i for i, keys in enumerate(removed) if keys and not kept[i])
+    partial = tuple(i for i, keys in enumerate(removed) if keys and kept[i])
+    lacks = "attention" if any(removed[i] & set(ENCODING_KEYS) for i in partial) else "a recurrent layer"
+    return Applied(kept, ignored, partial, f"no model with {lacks}" if partial else "")
+
+
+def _removable(patch: Mapping[str, Any]) -> set[str]:
+    """Keys of a level that may be removed. A level that sets the layout describes one model and is kept as it is."""
+    keys = set(_keys(patch))
+    return set() if "model.layout" in keys else keys & {*ENCODING_KEYS, *STATE_KEYS}
 
 
 def _without(patch: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    """A patch without keys of its first two levels."""
-    made: dict[str, Any] = {}
+    """A patch without the given keys of its first two levels."""
+    kept: dict[str, Any] = {}
     for name, value in patch.items():
         if not isinstance(value, Mapping) or not any(f"{name}.{inner}" in keys for inner in value):
-            made[name] = value
+            kept[name] = value
         elif inside := {inner: v for inner, v in value.items() if f"{name}.{inner}" not in keys}:
-            made[name] = inside
-    return made
+            kept[name] = inside
+    return kept
 
 
 def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[bool, bool]:
@@ -63,13 +65,13 @@ def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[boo
     assert isinstance(merged, dict)
     model = {k: v for k, v in merged["model"].items() if f"model.{k}" not in ENCODING_KEYS}
     if model.get("n_layers") == "solve":
-        model["n_layers"] = None  # the pattern alone tells
+        model["n_layers"] = None  # the pattern alone decides
     parts = parts_of(build(ModelConfig, model, "model"))
     return parts.carries_encodings, parts.is_recurrent
 
 
 def _keys(patch: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of the first two levels, `model.positional`."""
+    """Keys of the first two levels, such as `model.positional`."""
     for name, value in patch.items():
         if isinstance(value, Mapping):
             yield from (f"{name}.{inner}" for inner in value)

@@ -1,4 +1,5 @@
-"""The axes of a grid: lists of values, `seed: [0, 1]`, and labels with any settings under each; their product is the study."""
+"""The axes of a grid: lists of values, `seed: [0, 1]`, and labels with any settings under each; their product is the
+study."""
 
 import itertools
 import math
@@ -14,12 +15,13 @@ from lcprobe.files import check_name
 
 MAX_RUNS = 10_000
 Labels = tuple[str, ...]
-"""Of a run: one of each axis."""
+"""Labels of a run: one per axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """name: dotted, as on the command line. levels: settings by label. written: the labels are the user's own."""
+    """One axis. name: dotted, as on the command line; levels: settings by label; written: whether the user named the
+    labels."""
 
     name: str
     levels: dict[str, dict[str, Any]]
@@ -27,7 +29,7 @@ class Axis:
 
 
 def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
-    """The axes, in their order. Raises ConfigError for what is none, and for too many runs."""
+    """The axes in the order of the config. Raises ConfigError for a malformed axis and for too many runs."""
     axes = []
     for name, levels in _flat(grid):
         key = f"grid.{name}"
@@ -40,7 +42,7 @@ def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
         elif isinstance(levels, list | tuple) and levels:
             axes.append(Axis(name, {_label(name, level): _nested(name, level) for level in levels}, False))
             if len(axes[-1].levels) < len(levels):
-                raise ConfigError(key, levels, "values with labels that differ")
+                raise ConfigError(key, levels, "values with different labels")
         else:
             raise ConfigError(key, levels, "a list of values, or a mapping of labels to settings")
     total = math.prod(len(axis.levels) for axis in axes)
@@ -73,9 +75,9 @@ def _label(key: str, level: Any) -> str:
 
 
 def _nested(key: str, level: Any) -> dict[str, Any]:
-    made = OmegaConf.create({})
+    patch = OmegaConf.create({})
     try:
-        OmegaConf.update(made, key, level, force_add=True)
+        OmegaConf.update(patch, key, level, force_add=True)
     except OmegaConfBaseException:
         raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
-    return OmegaConf.to_container(made)  # type: ignore[return-value]
+    return OmegaConf.to_container(patch)  # type: ignore[return-value]

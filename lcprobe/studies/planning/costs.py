@@ -1,4 +1,5 @@
-"""Sizes and costs of a study's models: rows for `--plan` and the report, and whether the models fit into a device's memory."""
+"""Sizes and costs of a study's models: rows for `--plan` and the report, and whether the models fit into a device's
+memory."""
 
 import os
 import time
@@ -55,7 +56,8 @@ def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
 
 
 def memory_notes(plan: StudyPlan) -> list[str]:
-    """A line about models that do not fit into the memory of the plan's machine, with a remedy; none where all fit."""
+    """A line about models that do not fit into the memory of the plan's machine, with a remedy; none where all
+    fit."""
     machine = plan.config.study.plan_for
     available = _memory_here() if machine == "here" else GPU_MEMORY[machine]
     models = {run.group: run for run in reversed(plan.runs)}

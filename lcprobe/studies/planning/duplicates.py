@@ -1,5 +1,6 @@
-"""Runs of a grid that are one run: the same once settings that nothing reads are left out, such as those of a mixer that the
-layout does not have, the width of MLPs where there are none, or positions that training draws for encodings without positions."""
+"""Runs of a grid that are duplicates: equal once settings without effect are left out, such as those of a mixer that
+the layout does not have, the width of MLPs where there are none, or positions drawn in training for encodings that
+read no positions."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,9 +20,9 @@ from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 
 @dataclass(frozen=True)
 class Draft:
-    """One run of the product: its label on each axis and its config before matching. settings: what `settings_of` says of it.
-    ignored_axes, partial_axes, reason: see `Applied`. source: labels of the run of the study that it starts from; sets_lr: whether train.lr is
-    written in the config."""
+    """One run of the product: its label on each axis and its config before matching. settings: the digest by
+    `settings_of`; ignored_axes, partial_axes, reason: see `Applied`; source: labels of the run of the study that it
+    starts from; sets_lr: whether the config sets train.lr."""
 
     labels: Labels
     config: Config
@@ -35,7 +36,8 @@ class Draft:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """One run: a draft that stands for all that are alike; its labels, "" on axes that change nothing; the labels of all."""
+    """Duplicate drafts as one run. draft: the one that is trained; labels: its own, "" on axes without effect;
+    members: all labels."""
 
     draft: Draft
     labels: Labels
@@ -43,25 +45,26 @@ class RunGroup:
 
     @property
     def name(self) -> str:
-        """Labels, joined; "" where there are none."""
+        """The labels joined with hyphens; "" where there are none."""
         return "-".join(filter(None, self.labels))
 
     @property
     def note(self) -> str:
-        """Which labels are one run here, and which change nothing; "" where there are none."""
-        places = [i for i, found in enumerate(zip(*self.members, strict=True)) if len(set(found)) > 1]
+        """Which labels give the same run, or have no effect; "" where there are none."""
+        places = [i for i, labels in enumerate(zip(*self.members, strict=True)) if len(set(labels)) > 1]
         if places:
-            return (
-                f"{', '.join('-'.join(member[i] for i in places) for member in self.members)} make the same run here"
-            )
-        alone = [label for label, kept in zip(self.draft.labels, self.labels, strict=True) if not kept]
-        return f"{', '.join(alone)} changes nothing here" if alone else ""
+            same = ", ".join("-".join(member[i] for i in places) for member in self.members)
+            return f"{same} give the same run"
+        without_effect = [label for label, kept in zip(self.draft.labels, self.labels, strict=True) if not kept]
+        return f"{', '.join(without_effect)} has no effect" if without_effect else ""
 
 
 def deduplicate(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[RunGroup], dict[str, list[Labels]]]:
-    """The runs, and by reason the labels of those that are left out. drafts: those that others start from first.
+    """The distinct runs, and the labels of those that are left out, by reason. drafts: ordered so that a run comes
+    after the one that it starts from.
 
-    A run whose level says what its model cannot have is left out, unless it is another run of the study all the same.
+    A run is left out where a level has settings that its model cannot have, unless it is a duplicate of a run without
+    them.
     """
     keys: dict[Labels, str] = {}
     groups: dict[str, list[Draft]] = {}
@@ -71,15 +74,15 @@ def deduplicate(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[Run
         groups.setdefault(keys[draft.labels], []).append(draft)
     runs, left_out, kept = [], {}, set()
     for key, members in groups.items():
-        found = {member.labels for member in members}
-        same = {i for i, axis in enumerate(axes) if len(axis.levels) > 1 and _any_level(found, i, axis)}
+        labels_of_all = {member.labels for member in members}
+        same = {i for i, axis in enumerate(axes) if len(axis.levels) > 1 and _any_level(labels_of_all, i, axis)}
         sound = [member for member in members if same.issuperset(member.partial_axes)]
         first = min(sound or members, key=lambda member: len(member.ignored_axes) + len(member.partial_axes))
-        why = "" if sound else first.reason
+        reason = "" if sound else first.reason
         if first.source is not None and keys.get(first.source) not in kept:
-            why = START_LEFT_OUT
-        if why:
-            left_out.setdefault(why, []).extend(member.labels for member in members)
+            reason = START_LEFT_OUT
+        if reason:
+            left_out.setdefault(reason, []).extend(member.labels for member in members)
             continue
         kept.add(key)
         labels = tuple("" if i in same or i in first.ignored_axes else label for i, label in enumerate(first.labels))
@@ -87,22 +90,23 @@ def deduplicate(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[Run
     return runs, left_out
 
 
-def _any_level(found: set[Labels], i: int, axis: Axis) -> bool:
-    """Whether these runs are there at every level of axis number i."""
-    return all((*some[:i], level, *some[i + 1 :]) in found for some, level in itertools.product(found, axis.levels))
+def _any_level(runs: set[Labels], i: int, axis: Axis) -> bool:
+    """Whether the runs include every level of axis number i."""
+    return all((*run[:i], level, *run[i + 1 :]) in runs for run, level in itertools.product(runs, axis.levels))
 
 
 def settings_of(config: Config, starts: bool) -> str:
-    """Digest of what decides a run, without what nothing reads. starts: from a run of the study, which is not part of it.
+    """Digest of the settings that determine a run, without those that have no effect. starts: whether it starts from
+    a run of the study, whose name is then left out.
 
-    Raises ConfigError for a model that cannot be read.
+    Raises ConfigError for a model that cannot be parsed.
     """
     train = plain(config.train) | ({"from": None} if starts else {})
     return digest_json({**plain(config), "train": train, "model": _model(config.model)})
 
 
 def _model(config: ModelConfig) -> dict[str, Any]:
-    """A model by what it is made of, however it is written."""
+    """A model by its parts, however its config is written."""
     solved = config.n_layers == "solve"
     parts = parts_of(replace(config, n_layers=None) if solved else config)
     carried = [layer.config for layer in parts.layers if layer.mixer.carries_encoding]

@@ -1,7 +1,7 @@
-"""Where a run's weights come from when not from its seed: `train.from`, a folder, or a sibling run of the same study.
+"""Initial weights that do not come from the seed: `train.from`, a folder or another run of the same study.
 
-In a grid, `train: {from: base}` under one label of an axis names another label of it: the run that is alike but for that label,
-which is trained first.
+In a grid, `train: {from: base}` under one label of an axis names another label of it: the run starts from the one
+that differs in that label only, which is trained first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,25 @@ START_LEFT_OUT = "no run to start from"
 
 
 def initial_checkpoint(config: Config) -> Path | None:
-    """The checkpoint that a run starts from. Raises ConfigError where train.from is none, or of another model."""
+    """The checkpoint that a run starts from. Raises ConfigError where train.from has none, or one of another
+    model."""
     if config.train.from_ is None:
         return None
     folder = Path(config.train.from_)
-    found = folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
-    if found is None:
+    checkpoint = folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
+    if checkpoint is None:
         raise ConfigError("train.from", config.train.from_, "a run folder with a checkpoint, or a checkpoint folder")
     with torch.device("meta"):
         model = LanguageModel(config.model)
     try:
-        check_weights(found, model)
+        check_weights(checkpoint, model)
     except CheckpointError as error:
         raise ConfigError("train.from", str(error), "a checkpoint of a model with the same parameters") from None
-    return found
+    return checkpoint
 
 
 def source_run(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:
-    """Labels of the run of the same study that `train.from` names; None where it names none."""
+    """Labels of the run of the study that `train.from` names; None where it does not name one."""
     wanted = config.train.from_
     for place, axis in enumerate(axes):
         if wanted is not None and axis.written and wanted in axis.levels and labels[place] != wanted:
@@ -46,9 +47,10 @@ def source_run(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels |
 
 
 def topological_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
-    """Runs, by their labels, in the order in which they can be trained: as they come, but after those that they start from.
+    """Labels of the runs in an order in which they can be trained: each after the one that it starts from, else
+    unchanged.
 
-    Raises ConfigError where runs start from each other.
+    Raises ConfigError for runs that start from each other.
     """
     depth: dict[Labels, int] = {}
     for labels in sources:
@@ -56,9 +58,11 @@ def topological_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
         at: Labels | None = labels
         while at is not None and at not in depth:
             if at in path:
-                circle = " from ".join("-".join(filter(None, one)) for one in [*path[path.index(at) :], at])
+                cycle = " from ".join("-".join(filter(None, one)) for one in [*path[path.index(at) :], at])
                 raise ConfigError(
-                    f"grid ({', '.join(filter(None, at))}): train.from", circle, "a run that does not wait for itself"
+                    f"grid ({', '.join(filter(None, at))}): train.from",
+                    cycle,
+                    "a run that does not start from itself",
                 )
             path.append(at)
             at = sources.get(at)
@@ -69,6 +73,6 @@ def topological_order(sources: Mapping[Labels, Labels | None]) -> list[Labels]:
 
 
 def starting_from(config: Config, name: str) -> Config:
-    """The config with the folder of its sibling `name` as train.from."""
+    """The config with the folder of the study's run `name` as train.from."""
     folder = Path(config.study.folder) / config.study.name / name
     return replace(config, train=replace(config.train, from_=str(folder)))

@@ -1,4 +1,4 @@
-"""What a run's models tell before anything is written: every one is built once, on a device that holds no numbers."""
+"""Checks of models before anything is written: each distinct model is built once on the meta device."""
 
 from collections.abc import Mapping
 
@@ -16,15 +16,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class MetaModels:
-    """Shapes of models' parameters; equal models are built once."""
+    """Shapes of parameters by model; equal models are built once."""
 
     def __init__(self) -> None:
         self._known: dict[str, Shapes] = {}
 
     def shapes(self, config: Config) -> Shapes:
-        """Of the run's model. Raises ConfigError for a model that cannot be trained as the config asks."""
-        asked = [getattr(config.train, k) for k in ("context_length", "initial_state", "switch", "probe_every")]
-        key = digest_json(plain([config.model, config.probe.while_training, *asked]))
+        """Shapes of the parameters of a run's model. Raises ConfigError for a model that cannot be trained as
+        configured."""
+        settings = [getattr(config.train, k) for k in ("context_length", "initial_state", "switch", "probe_every")]
+        key = digest_json(plain([config.model, config.probe.while_training, *settings]))
         if key not in self._known:
             self._known[key] = _checked(config)
         return self._known[key]
@@ -34,24 +35,24 @@ def _checked(config: Config) -> Shapes:
     train = config.train
     with torch.device("meta"):
         model = LanguageModel(config.model)
-        length, ends = train.context_length, model.max_length
+        length, limit = train.context_length, model.max_length
         require(
             "train.context_length",
             length,
-            ends is None or length <= ends,
-            f"<= {ends}, where the model's positions end",
+            limit is None or length <= limit,
+            f"<= {limit}, the model's maximum length",
         )
         if model.positions is not None:
             drawn = model.positions.config.max_length
             require("model.positions.max_length", drawn, drawn >= length, f">= train.context_length ({length})")
         grid = config.probe.while_training
-        if grid is not None and train.probe_every != 0 and ends is not None:
+        if grid is not None and train.probe_every != 0 and limit is not None:
             longest = max(grid.tokens(length))
             require(
                 "probe.while_training.lengths",
                 longest,
-                longest <= ends,
-                f"<= {ends} tokens, where the model's positions end",
+                longest <= limit,
+                f"<= {limit} tokens, the model's maximum length",
             )
         if train.initial_state is not None:
             initial_state_of(train.initial_state, model)
@@ -60,12 +61,13 @@ def _checked(config: Config) -> Shapes:
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def check_start(source: str, held: Shapes, wanted: Shapes) -> None:
-    """Raises ConfigError unless a run can start from the weights of `source`: the same parameters."""
-    if held == wanted:
+def check_start(source: str, available: Shapes, wanted: Shapes) -> None:
+    """Raises ConfigError unless a run's parameters have the names and shapes of those of `source`, the run that it
+    starts from."""
+    if available == wanted:
         return
-    name = next(n for n in [*wanted, *held] if held.get(n) != wanted.get(n))
-    given = f"{source}, {'without' if name not in held else 'with'} {name}"
-    if name in held and name in wanted:
-        given += f" of {'x'.join(map(str, held[name]))}, here {'x'.join(map(str, wanted[name]))}"
-    raise ConfigError("train.from", given, "a run with the same parameters; encodings that have none may differ")
+    name = next(n for n in [*wanted, *available] if available.get(n) != wanted.get(n))
+    given = f"{source}, {'without' if name not in available else 'with'} {name}"
+    if name in available and name in wanted:
+        given += f" of {'x'.join(map(str, available[name]))}, here {'x'.join(map(str, wanted[name]))}"
+    raise ConfigError("train.from", given, "a run with the same parameters; encodings without parameters may differ")

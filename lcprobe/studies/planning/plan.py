@@ -6,8 +6,8 @@
         mamba2: {model: {layout: mamba2 x 4}, train: {lr: 0.01}}
         transformerpp: {model: {layout: attention+mlp x 2}}
 
-The product of the axes is the study, but for what does not apply to a model and for runs that are another one. Models are matched
-over the whole of it, and each is tried on a device that holds no numbers.
+The product of the axes is the study, without duplicate runs and without settings that do not apply to a model. Models
+are matched over the whole study, and each is built once on the meta device to check it.
 """
 
 from collections import Counter
@@ -35,34 +35,35 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its name, the labels that make it, its resolved config, and its cost at the training length."""
+    """One run: its name, its model's name (`group`), its resolved config, and its sizes and cost at the training
+    length."""
 
     name: str
     group: str
     config: Config
     matched: Matched
     sets_lr: bool = False
-    """Whether train.lr is written in the config, not left at its default."""
+    """Whether the config sets train.lr, instead of leaving it at its default."""
 
     @property
     def folder(self) -> Path:
-        """runs/<study>/<run>."""
+        """The run's folder, runs/<study>/<run>."""
         return Path(self.config.study.folder) / self.config.study.name / self.name
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All runs of a study, matched."""
+    """All runs of a study, with matched models."""
 
     config: Config
     runs: list[Run]
     mismatch: float
     notes: tuple[str, ...] = ()
-    """What the plan left out, and why."""
+    """One line for each duplicate and each run that was left out, with the reason."""
 
     @property
     def folder(self) -> Path:
-        """runs/<study>."""
+        """The study's folder, runs/<study>."""
         return Path(self.config.study.folder) / self.config.study.name
 
 
@@ -74,23 +75,25 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     axes = axes_of(base.grid)
     drafts = {labels: _draft(mapping, labels, patches, axes, vocab_size) for labels, patches in product(axes)}
     order = topological_order({labels: draft.source for labels, draft in drafts.items()})
-    found, left_out = deduplicate([drafts[labels] for labels in order], axes)
-    named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in found]
-    _unlike([(name, run.draft.config) for run, name in named])
+    groups_of_runs, left_out = deduplicate([drafts[labels] for labels in order], axes)
+    named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in groups_of_runs]
+    _check_shared([(name, run.draft.config) for run, name in named])
     groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
-    # a seed changes no size: match one run of each group
+    # seeds do not affect sizes: match one run of each group
     models = {groups[name]: run.draft.config.model for run, name in named}
     rules = base.match
-    if isinstance(rules.budget, str) and rules.budget not in models:  # a label names the first model that carries it
-        of = [groups[name] for run, name in named if any(rules.budget in _parts(m, axes) for m in run.members)]
-        rules = replace(rules, budget=of[0] if of else rules.budget)
+    if isinstance(rules.budget, str) and rules.budget not in models:  # a label stands for the first model that has it
+        models_of_label = [
+            groups[name] for run, name in named if any(rules.budget in _parts(m, axes) for m in run.members)
+        ]
+        rules = replace(rules, budget=models_of_label[0] if models_of_label else rules.budget)
     matched = match(models, rules, named[0][0].draft.config.train.context_length)
-    called = {labels: name for run, name in named for labels in run.members}
-    starts = {name: called[run.draft.source] for run, name in named if run.draft.source is not None}
+    name_of = {labels: name for run, name in named for labels in run.members}
+    starts = {name: name_of[run.draft.source] for run, name in named if run.draft.source is not None}
     runs = [_resolved(run.draft, name, groups[name], matched[groups[name]], starts.get(name)) for run, name in named]
     _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
-    notes += [f"left out, {why}: {', '.join(map('-'.join, labels))}" for why, labels in left_out.items()]
+    notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
     return StudyPlan(base, runs, mismatch_of(matched), tuple(dict.fromkeys(notes)))
 
 
@@ -123,11 +126,12 @@ def _draft(
 
 
 def _check_runs(runs: list[Run], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
-    """Every run's model and what it starts from. starts: names of runs of the study, by the name of what starts there."""
-    built, shapes = MetaModels(), {}
+    """Check every run's model, and the weights that it starts from. starts: by run, the run of the study that it
+    starts from."""
+    models, shapes = MetaModels(), {}
     for run in runs:
         with _of(labels[run.name]):
-            shapes[run.name] = built.shapes(run.config)
+            shapes[run.name] = models.shapes(run.config)
             if run.name in starts:
                 check_start(starts[run.name], shapes[starts[run.name]], shapes[run.name])
             else:
@@ -136,7 +140,7 @@ def _check_runs(runs: list[Run], starts: Mapping[str, str], labels: Mapping[str,
 
 @contextmanager
 def _of(labels: Sequence[str]) -> Iterator[None]:
-    """Errors of the block say which run of the grid they are about."""
+    """Errors of the block name the run of the grid that they are about."""
     try:
         yield
     except ConfigError as error:
@@ -145,18 +149,19 @@ def _of(labels: Sequence[str]) -> Iterator[None]:
 
 
 def _parts(labels: Labels, axes: Sequence[Axis]) -> list[str]:
-    """What may name a model: its labels, and all of them joined."""
+    """Names by which match.budget may refer to a model: each of its labels, and all of them joined."""
     own = [label for label, axis in zip(labels, axes, strict=True) if axis.name != "seed"]
     return [*own, "-".join(own)]
 
 
 def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
-    """The model's name: labels without the seed's."""
+    """The model's name: the labels without that of the seed."""
     return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and axis.name != "seed")
 
 
 def _check_choices(config: Config) -> None:
-    """What only the chosen classes or the disk can tell: settings of mixers and tasks, a corpus that is there."""
+    """Checks that need the chosen classes or the disk: settings of mixers and tasks, and whether the corpus
+    exists."""
     resolve(config)
     check_corpus(config.data.corpus)
     for grid in config.probe.grids:
@@ -165,13 +170,14 @@ def _check_choices(config: Config) -> None:
         config.probe.context.tokens(config.train.context_length)
 
 
-def _unlike(runs: list[tuple[str, Config]]) -> None:
-    """There are runs, and what makes them a study is equal in all of them."""
+def _check_shared(runs: list[tuple[str, Config]]) -> None:
+    """Raises ConfigError where there is no run, where two have one name, and for sections that must be equal in all
+    and differ."""
     if not runs:
         raise ConfigError("grid", "no run that applies to its model", "at least one")
     name, count = Counter(name for name, _ in runs).most_common(1)[0]
     if count > 1:
-        raise ConfigError("grid", f"two runs called {name}", "labels that differ")
+        raise ConfigError("grid", f"two runs called {name}", "different labels")
     first = runs[0][1]
     for name, config in runs[1:]:
         for key in ("study", "probe", "pe", "match", "track"):
@@ -180,7 +186,7 @@ def _unlike(runs: list[tuple[str, Config]]) -> None:
 
 
 def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str | None) -> Run:
-    """The config that, run alone and from anywhere, makes this run again: what a sweep gives is written into it by `tune`.
+    """A run whose config reproduces it on its own, from anywhere; `tune` adds what a learning-rate sweep finds.
 
     start: the run of the study that it starts from.
     """

@@ -48,7 +48,7 @@ def names(grid, **more):
 def test_what_a_model_does_not_have_makes_no_second_run(way):
     found = plan({"arch": ARCH, "way": way})
     assert [run.name for run in found.runs] == [*(f"attn-{label}" for label in way), "mamba2"]
-    assert found.notes == (f"mamba2: {', '.join(way)} make the same run here",)
+    assert found.notes == (f"mamba2: {', '.join(way)} give the same run",)
     seeds = plan({"arch": ARCH, "way": way, "seed": [0, 1]})
     assert len(seeds.runs) == 2 * (len(way) + 1)
     assert seeds.notes == found.notes
@@ -63,7 +63,7 @@ def test_only_a_part_of_an_axis_may_be_one_run():
         "mamba2-trained",
         "mamba2-fast",
     ]
-    assert found.notes == ("mamba2-trained: none, trained make the same run here",)
+    assert found.notes == ("mamba2-trained: none, trained give the same run",)
     assert names({"arch": ARCH, "positional": {"rope": ROPE}}) == ["attn-rope", "mamba2"]
     assert names({"arch": ARCH, "way": {"trained": {}, "none": NONE | {"train": {"lr": 0.02}}}}) == [
         "attn-trained", "attn-none", "mamba2-trained"
@@ -132,7 +132,7 @@ def test_a_start_is_found_under_the_name_that_it_has():
     found = plan({"arch": ARCH, "way": base | more})
     assert [run.name for run in found.runs] == ["attn-base", "mamba2", "attn-b", "mamba2-b"]
     assert found.runs[-1].config.train.from_ == "runs/tiny/mamba2"
-    assert found.notes == ("mamba2: base changes nothing here",)
+    assert found.notes == ("mamba2: base has no effect",)
     way = {"base": {}, "other": NONE, **more, "c": {"train": {"from": "other", "lr": 0.02}}}
     found = plan({"arch": ARCH, "way": way})
     assert len(found.runs) == 6
