@@ -127,7 +127,7 @@ class TaskSet:
 
     def digest(self, task: str, haystack: str) -> str:
         """What the episodes of a task depend on beside their factors: its settings, the tokenizer and the haystack."""
-        own = getattr(self.made[task], "digest", "")  # of a task that brings its text along, from a file
+        own = self.made[task].text_digest
         text = (
             own
             if haystack == NOTHING

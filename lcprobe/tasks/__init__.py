@@ -3,7 +3,7 @@
 from lcprobe.choices import Registry
 
 TASKS = Registry(
-    "builtins:object",  # until the frame is a class
+    "lcprobe.tasks.assembly:Task",
     {
         "niah": "lcprobe.tasks.niah:NIAH",
         "mqar": "lcprobe.tasks.mqar:MQAR",

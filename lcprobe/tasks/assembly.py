@@ -1,38 +1,36 @@
-"""From pieces to an episode: what every task shares once it knows its context and its questions.
+"""The one frame of all tasks: seeding, attempts, room, placement, the least length and the round-trip check.
 
-A task lays out `[BOS, opening] context questions`; here the pieces are joined, spans and distances are read off, and the result
-is certified: text encoded again at every joint gives the same ids, or the task is asked for another layout.
+A task says what a sample consists of (`layout`); the frame fills the rest of the length, joins the pieces, reads off spans and
+distances, and certifies the result: text encoded again at every joint gives the same ids, or the sample is laid out again at
+another place of the haystack.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require, unknown_name
-from lcprobe.tasks.episode import Episode, Factors, Formats, Query
-from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
+from lcprobe.tasks.episode import MAX_CANDIDATES, SUITE, Episode, Factors, Formats, Query
+from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS, NOTHING
+from lcprobe.tasks.parts.layout import Context, Layout, Sample, TooShort, fill_with_text
+from lcprobe.tasks.parts.placement import MAX_JOINTS
+from lcprobe.tasks.text.formats import StringFormat, check_format
+from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.round_trip import certified
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-EMPTY = np.array([], dtype=np.int32)
-MAX_CANDIDATES = 32
-"""Values that a rank is taken among, the true one included."""
-MAX_JOINTS = 8
-"""Places inside one piece, or between many equal ones, that are certified: the cost must not grow with length."""
-
-Part = tuple[np.ndarray, int | None]
-"""A piece of the context, and which needle it is (None: haystack)."""
-Built = tuple[Episode, list[int]]
-"""An episode and the tokens at which its pieces join."""
+ATTEMPTS = 4
+"""Layouts of a sample that are tried until one passes the round-trip check: nearly always the first does."""
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Levels of the grid's factors that a task takes. A factor with one level does not vary: the grid collapses to it.
+    """Levels of the grid's factors that a task supports. A factor with one level does not vary: the grid collapses to it.
 
-    depth: whether there is an asked needle that can be put somewhere.
+    depth: whether there is a target needle that can be put somewhere.
     """
 
     haystack: tuple[str, ...] = HAYSTACKS
@@ -61,163 +59,137 @@ class Axes:
         return {"haystack": self.haystack, "key": self.key, "value": self.value, "control": self.controls}[factor]
 
 
-class Task(Protocol):
-    """A generator of episodes. Registered by name in `tasks/__init__.py`; made from its `Config` and the materials."""
+class Task(ABC, Generic[ConfigT]):
+    """A generator of episodes, registered by name in `tasks/__init__.py`.
 
-    config: Any
-    axes: Axes
+    A subclass has a `Config`, its `name`, its `axes` and a `layout`; everything else has a default.
+    """
+
+    Config: ClassVar[type]
+    """The settings: a frozen dataclass with a docstring under each field, which `--help` prints."""
+    name: ClassVar[str]
+    """Part of the key of every draw: tasks with different names share no random number."""
+    axes: Axes = Axes()
+    """Formats, haystacks and controls that the task supports."""
+    solved_by: tuple[str, ...] = ()
+    """No-retrieval policies that solve the task by design: the leakage check shows and does not judge them."""
+    text_digest: str = ""
+    """Digest of the file that the task takes its text from, for one that brings its own."""
+
+    def __init__(self, config: ConfigT, materials: Materials):
+        self.config, self.materials = config, materials
 
     @property
     def needs_lookup(self) -> bool:
-        """Whether a model that ignores what is asked for cannot score 1."""
-        ...
+        """Whether a model that ignores the key in the question cannot score 1."""
+        return True
+
+    @property
+    def seed_names(self) -> tuple[str, ...]:
+        """Names in the key of every draw, before split and index: the task's, and the version of the suite."""
+        return (self.name, SUITE)
+
+    @abstractmethod
+    def layout(self, sample: Sample) -> Layout:
+        """The pieces of one sample: a pure function of config, materials and sample. Raises EpisodeError where there are none."""
+
+    def string_format(self, kind: str, role: str) -> StringFormat:
+        """How strings of a kind (words, numbers, ...) look in a role, `key` or `value`."""
+        return StringFormat(kind)
 
     def episode(self, factors: Factors) -> Episode:
-        """One episode of exactly `factors.length` tokens, a pure function of config, materials and factors.
+        """One episode of exactly `factors.length` tokens (query_only: as long as its questions and answers).
 
-        Raises EpisodeError for a length that is too short (naming the least), ConfigError for factors outside `axes`.
+        Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least), or formats
+        that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
         """
-        ...
+        self.axes.check(factors)
+        for attempt in range(ATTEMPTS):
+            episode, joints = self._build(factors, attempt)
+            # training episodes are taken as they are: what is measured is certified one by one
+            if factors.split == "train" or _round_trips(episode, joints, self.materials.tokenizer):
+                return episode
+        raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
 
     def shortest(self, factors: Factors) -> int:
         """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
-        ...
+        self.axes.check(factors)
+        for role, kind in (("key", factors.formats.key), ("value", factors.formats.value)):
+            if kind != NOTHING:
+                check_format(f"formats.{role}", self.string_format(kind, role), self.materials.tokenizer)
+        try:
+            self._build(replace(factors, length=1), 0)
+        except TooShort as error:
+            return error.needed
+        return 1
+
+    def _build(self, factors: Factors, attempt: int) -> tuple[Episode, list[int]]:
+        """The episode and the tokens at which its pieces join."""
+        sample = Sample(self.seed_names, factors, attempt, self.materials)
+        layout = self.layout(sample)
+        fixed = sample.fixed_tokens(layout)
+        room = 0 if factors.control == "query_only" else factors.length - fixed
+        if room < 0:
+            raise TooShort(factors.length, fixed, layout.what)
+        context = fill_with_text(sample, layout.cuts, room) if layout.fill is None else layout.fill(room)
+        return _join(sample.bos, layout, context)
 
 
-class Question(NamedTuple):
-    """One question as ids: `ask`, then `answer`, then `tail`, which separates it from the next one.
-
-    key, text: what is asked for, and the answer, as strings. evidence: (part of the context, first token of the asked value
-    in it, tokens of the value), None when no single place holds the answer. others: the values that a guess would choose from
-    beside the answer. chance: score of choosing one of them without looking at what is asked for. via: needles that lead to the
-    one with the answer, where several facts are needed.
-    """
-
-    key: str
-    text: str
-    ask: np.ndarray
-    answer: np.ndarray
-    tail: np.ndarray
-    evidence: tuple[int, int, int] | None
-    others: Sequence[np.ndarray]
-    chance: float
-    via: tuple[int, ...] = ()
-
-
-class Haystack(NamedTuple):
-    """The window: its first token in the stream, its tokens, and how often its stream went round."""
-
-    start: int
-    tokens: int
-    rounds: float
-
-
-NO_HAYSTACK = Haystack(0, 0, 0.0)
-
-
-class TooShort(EpisodeError):
-    """The pieces alone are longer than the episode. needed: the least length."""
-
-    def __init__(self, length: int, needed: int, what: str):
-        self.needed = needed
-        super().__init__("length", length, f">= {needed} tokens for {what}")
-
-
-def assemble(
-    before: Sequence[np.ndarray],
-    context: Sequence[Part],
-    questions: Sequence[Question],
-    haystack: Haystack = NO_HAYSTACK,
-    inner: Mapping[int, Sequence[int]] | None = None,
-    asked: int = 0,
-    separate: bool = False,
-) -> Built:
-    """Join the pieces. before: BOS and opening. inner: where the parts of a needle join, counted from its first token.
-
-    asked: the needle whose place is the episode's realised depth, if the context has it. separate: every question directly
-    after the context; the longest is in the episode's ids, the others have ends of their own.
-    """
-    pieces, at = list(before), 0
-    joints: list[int] = []
-    for piece in before:
-        at += len(piece)
-        joints.append(at)
-    first, placed, spans = at, {}, []
-    for part, index in context:
+def _join(bos: np.ndarray, layout: Layout, context: Context) -> tuple[Episode, list[int]]:
+    """Join the pieces."""
+    pieces, first = [bos, layout.opening], len(bos) + len(layout.opening)
+    joints = [len(bos), first, *(first + joint for joint in context.joints)]
+    at, placed, spans = first, {}, []
+    within = {cut.index: cut.needle.joints for cut in layout.cuts}
+    for part, index in context.parts:
         joints.append(at)
         if index is not None:
             placed[index] = at
             spans.append((at, at + len(part)))
-            joints += [at + joint for joint in (inner or {}).get(index, ())]
+            joints += [at + joint for joint in within[index]]
         pieces.append(part)
         at += len(part)
-    depth = _realised(placed, {i: len(p) for p, i in context if i is not None}, asked, first, at)
+    end = at
+    questions = layout.questions if context.questions is None else context.questions
     queries: list[Query] = []
     longest = max(range(len(questions)), key=lambda i: len(questions[i].ask) + len(questions[i].answer))
     for number, q in enumerate(questions):
-        begin, stop = at + len(q.ask), at + len(q.ask) + len(q.answer)
+        start, stop = at + len(q.ask), at + len(q.ask) + len(q.answer)
         value_at = distance = None
         if q.evidence is not None and q.evidence[0] in placed:
             value_at = placed[q.evidence[0]] + q.evidence[1]
-            distance = begin - value_at - q.evidence[2]
+            distance = start - value_at - q.evidence[2]
         via = tuple(placed[i] for i in q.via if i in placed)
-        choice = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
-        own = np.concatenate([q.ask, q.answer]) if separate and number != longest else None
-        queries.append(Query(q.key, q.text, begin, stop, value_at, distance, choice, q.chance, own, via))
+        candidates = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
+        own = np.concatenate([q.ask, q.answer]) if layout.separate and number != longest else None
+        queries.append(Query(q.key, q.text, start, stop, value_at, distance, candidates, q.chance, own, via))
         if own is not None:
             continue
         pieces += [q.ask, q.answer, q.tail]
-        joints += [at, begin, *range(begin + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
-        at = at if separate else stop + len(q.tail)
+        joints += [at, start, *range(start + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
+        at = at if layout.separate else stop + len(q.tail)
+    sizes = {cut.index: len(cut.needle.whole) for cut in layout.cuts}
     episode = Episode(
         ids=np.concatenate(pieces),
         queries=tuple(queries),
         needles=tuple(spans),
-        haystack_start=haystack.start,
-        haystack_tokens=haystack.tokens,
-        rounds=haystack.rounds,
-        realised_depth=depth,
+        haystack_start=context.window.start,
+        haystack_tokens=context.window.tokens,
+        rounds=context.window.rounds,
+        realised_depth=_realised_depth(placed, sizes, layout.target, first, end),
     )
     return episode, joints
 
 
-def certify(build: Callable[[int], Built], factors: Factors, tokenizer: Tokenizer) -> Episode:
-    """The first layout of `build(attempt)` whose text encodes to the same ids: nearly always attempt 0.
-
-    Training episodes are taken as they are: what is measured is certified one by one. Raises EpisodeError after four attempts.
-    """
-    for attempt in range(4):
-        episode, joints = build(attempt)
-        if factors.split == "train" or (
-            certified(episode.ids, joints, tokenizer) and _own_ends_certified(episode, tokenizer)
-        ):
-            return episode
-    raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
+def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, first: int, end: int) -> float:
+    span = end - first - sizes.get(target, 0)
+    return (placed[target] - first) / span if target in placed and span > 0 else 0.0
 
 
-def least_length(build: Callable[[], object]) -> int:
-    """What `build` says it needs when asked for an episode of one token."""
-    try:
-        build()
-    except TooShort as error:
-        return error.needed
-    return 1
-
-
-def bos_piece(tokenizer: Tokenizer) -> np.ndarray:
-    """(1,) BOS, or nothing where the vocabulary has none."""
-    return EMPTY if tokenizer.bos_id is None else np.array([tokenizer.bos_id], dtype=np.int32)
-
-
-def fixed_tokens(
-    before: Sequence[np.ndarray], needles: Sequence[np.ndarray], questions: Sequence[Question], separate: bool = False
-) -> int:
-    """Tokens of everything but the haystack; of separate questions the longest counts."""
-    asked = [len(q.ask) + len(q.answer) + len(q.tail) for q in questions]
-    return sum(map(len, before)) + sum(map(len, needles)) + (max(asked) if separate else sum(asked))
-
-
-def _own_ends_certified(episode: Episode, tokenizer: Tokenizer) -> bool:
+def _round_trips(episode: Episode, joints: list[int], tokenizer: Tokenizer) -> bool:
+    """Whether the text, and that of each separate question, encodes to the same ids again."""
+    if not certified(episode.ids, joints, tokenizer):
+        return False
     return all(
         certified(
             episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer
@@ -225,8 +197,3 @@ def _own_ends_certified(episode: Episode, tokenizer: Tokenizer) -> bool:
         for q in episode.queries
         if q.own is not None
     )
-
-
-def _realised(placed: dict[int, int], sizes: dict[int, int], asked: int, first: int, end: int) -> float:
-    span = end - first - sizes.get(asked, 0)
-    return (placed[asked] - first) / span if asked in placed and span > 0 else 0.0

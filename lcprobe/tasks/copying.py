@@ -1,23 +1,23 @@
-"""Copying: a string of words somewhere in the context, to be said again in full, or the one word that follows an n-gram of it.
+"""Copying: a string of words somewhere in the context, to be repeated in full, or the one word that follows an n-gram of it.
 
 Source: Jelassi et al. 2024, arXiv 2402.01032 (copying; n-gram look-up). Differs from it: text of any tokenizer, the string inside
-a haystack at an exact depth, as long as asked for (`words`) or a share of the length (`share`). RULER has no such task.
+a haystack at an exact depth, with a fixed number of words (`words`) or a share of the length (`share`). RULER has no such task.
 
     all      ... States Words: owl fig jay fig owl jay. of the ... Again:               ->  " owl fig jay fig owl jay"
     gram     ... States Words: owl fig jay fig fig elk. of the ... Again: fig fig       ->  " elk"
 
-all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); a miss anywhere is a
-miss, so token accuracy says how far a model gets.
+all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); one wrong word makes the
+answer wrong, so token accuracy tells how far a model gets.
 
-gram: the string is a row of grams, no two alike, each with a word after it. Words that follow (jay, elk) are in no gram, stand
-equally often and have equally many tokens, and any place is asked for equally often: chance is 1 / different ones. Were every
-word of the string a choice, those of the gram, and those at the front that no whole gram stands before, would not be: who takes
-the first word left in place of looking it up would be right too often. Grams are made of as few words (owl, fig) as give every
+gram: the string is a sequence of grams, no two alike, each with a word after it. Words that follow (jay, elk) are in no gram, occur
+equally often and have equally many tokens, and any place is queried equally often: chance is 1 / different ones. Were every
+word of the string a choice, those of the gram, and those at the front that no whole gram precedes, would not be: a guess of
+the first word left would be right too often. Grams are made of as few words (owl, fig) as give every
 place one of its own, so that the last word of a gram alone leaves a choice of its occurrences.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -25,43 +25,29 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lcprobe.errors import EpisodeError, require
-from lcprobe.seeds import Draws, LazyPermutation, Stream
-from lcprobe.tasks.assembly import (
-    EMPTY,
-    MAX_JOINTS,
-    Axes,
-    Built,
-    Haystack,
-    Question,
-    TooShort,
-    assemble,
-    bos_piece,
-    certify,
-    fixed_tokens,
-    least_length,
-)
-from lcprobe.tasks.episode import SUITE, Episode, Factors
+from lcprobe.seeds import LazyPermutation, Stream
+from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.names import NOTHING, RUNNING
-from lcprobe.tasks.parts.placement import FEWER, Cut, Needle, UniqueStrings, in_text, joined
-from lcprobe.tasks.text.formats import StringFormat, candidates, check_format, token_count
-from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample, TooShort
+from lcprobe.tasks.parts.placement import FEWER, MAX_JOINTS, Needle, UniqueStrings, joined
+from lcprobe.tasks.text.formats import StringFormat, candidates, token_count
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 OPEN, CLOSE, CUE = " Words:", ".", " Again:"
-LONGEST = 16
+MAX_GRAM = 16
 """Words of a gram at most."""
-CONSIDERED = 256
-"""Strings of a format by which its usual token count is told."""
+SIZE_SAMPLES = 256
+"""Strings of a format from which its usual token count is estimated."""
 
 
 @dataclass(frozen=True)
 class CopyingConfig:
-    """The string and what is asked of it. The words' format, haystack, length and depth are factors of the grid."""
+    """The string and the question about it. The words' format, haystack, length and depth are factors of the grid."""
 
     ask: Literal["all", "gram"] = "all"
     """The whole string, or the word after a gram."""
     words: int = 16
-    """Words that are asked for or may be: all of the string, or those that follow a gram."""
+    """Words that are or may be the answer: all of the string, or those that follow a gram."""
     share: float | None = None
     """Tokens of string and answer as a share of the length, so that the string grows with it; null: `words` of them."""
     vocabulary: int = 32
@@ -78,10 +64,10 @@ class CopyingConfig:
         """Raises ConfigError for counts that do not fit together."""
         require(f"{at}.words", self.words, self.words >= 2, ">= 2")
         require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= 2, ">= 2")
-        require(f"{at}.gram", self.gram, 1 <= self.gram <= LONGEST, f"1 .. {LONGEST}")
+        require(f"{at}.gram", self.gram, 1 <= self.gram <= MAX_GRAM, f"1 .. {MAX_GRAM}")
         if self.ask == "gram" and self.share is None:
-            says = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: no two grams alike"
-            require(f"{at}.words", self.words, self.words <= self.grams, says)
+            allowed = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: no two grams alike"
+            require(f"{at}.words", self.words, self.words <= self.grams, allowed)
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
 
@@ -91,156 +77,131 @@ class CopyingConfig:
         return self.vocabulary**self.gram
 
 
-class Target(NamedTuple):
-    """string: ids of the words; ask: what of them the question says; text, answer: the answer; at: its first token in the string
-    and how many it has; others: ids of what else it may be."""
+class CopyTarget(NamedTuple):
+    """string: ids of the words; ask: the gram in the question; text, answer: the answer; span: its first token in the string and its
+    number of tokens; others: ids of the other candidates."""
 
     string: np.ndarray
     key: str
     ask: np.ndarray
     text: str
     answer: np.ndarray
-    at: tuple[int, int]
+    span: tuple[int, int]
     others: list[np.ndarray]
 
 
-class Copying:
+class Copying(Task[CopyingConfig]):
     """The generator. zero_distance: the string directly before the question. no_needle: haystack instead of the string."""
 
     Config = CopyingConfig
+    name = "copying"
     axes = Axes(haystack=RUNNING, key=(NOTHING,), controls=("none", "zero_distance", "no_needle", "query_only"))
-
-    def __init__(self, config: CopyingConfig, materials: Materials):
-        self.config, self.materials = config, materials
 
     @property
     def needs_lookup(self) -> bool:
         """Whether a gram is looked up."""
         return self.config.ask == "gram"
 
-    def episode(self, factors: Factors) -> Episode:
-        """One episode of exactly `factors.length` tokens (query_only: as long as its question and answer).
+    def string_format(self, kind: str, role: str) -> StringFormat:
+        """See Task."""
+        return StringFormat(kind, self.config.digits, self.config.word_pairs)
 
-        Raises EpisodeError for a length that is too short (naming the least), or too long for a share of different grams, and for
-        formats without as many words.
-        """
-        self.axes.check(factors)
-        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
-
-    def shortest(self, factors: Factors) -> int:
-        """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
-        self.axes.check(factors)
-        check_format("formats.value", self._form(factors), self.materials.tokenizer)
-        return least_length(lambda: self._build(replace(factors, length=1), 0))
-
-    def _build(self, factors: Factors, attempt: int) -> Built:
-        cfg, tok, control = self.config, self.materials.tokenizer, factors.control
-        draw = Draws("copying", SUITE, factors.split, factors.index)
-        stream = self.materials.stream(factors.formats.haystack)
-        offset = (draw("haystack").integer(len(stream)) + 101 * attempt) % len(stream)
-        unused = UniqueStrings(tok, stream, offset, factors.length, OPEN + CLOSE + CUE)
-        before, opening, close, cue = [bos_piece(tok)], tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
-        asked = (self._whole if cfg.ask == "all" else self._gram)(factors, unused, draw)
-        first, size = asked.at
+    def layout(self, sample: Sample) -> Layout:
+        """See Task. Raises EpisodeError for a length too long for a share of different grams, and formats without as many words."""
+        tok = sample.tokenizer
+        unique = sample.unique(OPEN + CLOSE + CUE)
+        opening, close, cue = tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
+        target = self._whole(sample, unique) if self.config.ask == "all" else self._gram(sample, unique)
+        first, size = target.span
         question = Question(
-            key=asked.key,
-            text=asked.text,
-            ask=np.concatenate([cue, asked.ask]),
-            answer=asked.answer,
-            tail=EMPTY,
+            key=target.key,
+            text=target.text,
+            ask=np.concatenate([cue, target.ask]),
+            answer=target.answer,
             evidence=(0, len(opening) + first, size),
-            others=asked.others,
-            chance=1 / (len(asked.others) + 1),
+            others=target.others,
+            chance=1 / (len(target.others) + 1),
         )
-        string = asked.string
-        needle = Needle(np.concatenate([opening, string, close]), opening, string, question.text)
+        whole = np.concatenate([opening, target.string, close])
+        every = max(16, len(target.string) // MAX_JOINTS)
+        needle = Needle(whole, opening, target.string, target.text, tuple(range(len(opening), len(whole), every)))
+        return Layout(
+            cuts=sample.cuts([needle], [sample.factors.depth], [0]),
+            questions=[question],
+            what=f"a string of {len(target.string)} tokens and its question",
+        )
 
-        shown = control in ("none", "zero_distance")
-        fixed = fixed_tokens(before, [needle.whole] if shown else [], [question])
-        room = 0 if control == "query_only" else factors.length - fixed
-        if room < 0:
-            raise TooShort(factors.length, fixed, f"a string of {len(string)} tokens and its question")
-        start = stream.window(offset, room) if room else offset
-        cuts = [Cut(0, 1.0 if control == "zero_distance" else factors.depth, needle)] if shown else []
-        context = in_text(stream, start, room, cuts)
-        every = max(16, len(string) // MAX_JOINTS)
-        inner = {0: [*range(len(opening), len(needle.whole), every), len(needle.whole) - len(close)]}
-        return assemble(before, context, [question], Haystack(start, room, room / len(stream)), inner)
-
-    def _whole(self, factors: Factors, unused: UniqueStrings, draw: Draws) -> Target:
+    def _whole(self, sample: Sample, unique: UniqueStrings) -> CopyTarget:
         """A string of words in random order, each as often as any other or once less, and all of it as the answer."""
-        cfg, tok = self.config, self.materials.tokenizer
+        cfg, tok, kind = self.config, sample.tokenizer, sample.factors.formats.value
         n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
-        words = unused.draw(self._form(factors), n, draw("value", factors.formats.value), "formats.value", CLOSE)
-        units, order = tok.pieces([" " + word for word in words]), draw("order")
+        form = self.string_format(kind, "value")
+        words = unique.draw(form, n, sample.draw("value", kind), "formats.value", CLOSE)
+        units, order = tok.pieces([" " + word for word in words]), sample.draw("order")
         if cfg.share is None:
             rounds = -(-cfg.words // n)
-            numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)][
-                : cfg.words
-            ]  # words come in drawn order
+            numbers = np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)]
+            numbers = numbers[: cfg.words]  # words come in drawn order
         else:
             sizes = np.array([len(unit) for unit in units])
-            room = self._room(factors, 2 * int(sizes.max())) // 2  # the string twice
+            room = self._room(sample, 2 * int(sizes.max())) // 2  # the string twice
             rounds, left = divmod(room, int(sizes.sum()))
             rest = order.permutation(n)
             rest = rest[: int(np.searchsorted(np.cumsum(sizes[rest]), left, side="right"))]
             numbers = np.concatenate([np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)], rest])
         string = joined(units, numbers)
         text = " ".join(np.array(words, dtype=object)[numbers])
-        return Target(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
+        return CopyTarget(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
 
-    def _gram(self, factors: Factors, unused: UniqueStrings, draw: Draws) -> Target:
+    def _gram(self, sample: Sample, unique: UniqueStrings) -> CopyTarget:
         """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow first."""
-        cfg, tok, form = self.config, self.materials.tokenizer, self._form(factors)
+        cfg, tok, draw = self.config, sample.tokenizer, sample.draw
+        form = self.string_format(sample.factors.formats.value, "value")
         size = _usual_tokens(tok, form)
         n = cfg.vocabulary if cfg.share is not None else min(cfg.vocabulary, cfg.words)
         rounds, place = cfg.words // n, (cfg.gram + 1) * size
         if cfg.share is not None:
-            rounds = (self._room(factors, (n + 1) * place) - place) // (n * place)  # the asked place stands twice
+            rounds = (self._room(sample, (n + 1) * place) - place) // (n * place)  # the target place occurs twice
             if n * rounds > cfg.grams:
                 most = int((cfg.grams + 1) * place / cfg.share)
-                says = f"<= {most} tokens for a share of {cfg.share:g}, or a longer gram: {cfg.vocabulary} words make {cfg.grams}"
-                raise EpisodeError("length", factors.length, says)
+                allowed = f"<= {most} tokens for a share of {cfg.share:g}, or a longer gram: {cfg.vocabulary} words make {cfg.grams}"
+                raise EpisodeError("length", sample.factors.length, allowed)
         n_places = n * rounds
-        few = next(few for few in range(2, n_places + 2) if few**cfg.gram >= n_places)
+        n_gram_words = next(few for few in range(2, n_places + 2) if few**cfg.gram >= n_places)
         source = candidates(form, draw("value", form.kind), tok)
         fits = (string for string in source if token_count(tok, string) == size and tok.keeps_apart(string, CLOSE))
-        given = f"{n + few} distinct {form} of {size} tokens"
-        words = unused.first(
-            fits, n + few, EpisodeError("formats.value", given, f"another format, fewer words or {FEWER}")
-        )
+        given = f"{n + n_gram_words} distinct {form} of {size} tokens"
+        error = EpisodeError("formats.value", given, f"another format, fewer words or {FEWER}")
+        words = unique.first(fits, n + n_gram_words, error)
         follow = np.tile(np.arange(n), rounds)[draw("order").shuffle(n_places)]
-        codes = LazyPermutation(draw("grams"), few**cfg.gram)(np.arange(n_places))
-        grams = n + codes[:, None] // few ** np.arange(cfg.gram) % few
-        asked = draw("place").integer(n_places)
+        codes = LazyPermutation(draw("grams"), n_gram_words**cfg.gram)(np.arange(n_places))
+        grams = n + codes[:, None] // n_gram_words ** np.arange(cfg.gram) % n_gram_words
+        target = draw("place").integer(n_places)
         units = tok.pieces([" " + word for word in words])
-        return Target(
+        return CopyTarget(
             string=joined(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
-            key=" ".join(words[i] for i in grams[asked]),
-            ask=joined(units, grams[asked]),
-            text=words[follow[asked]],
-            answer=units[follow[asked]],
-            at=((asked + 1) * place - size, size),
-            others=[units[i] for i in range(n) if i != follow[asked]],
+            key=" ".join(words[i] for i in grams[target]),
+            ask=joined(units, grams[target]),
+            text=words[follow[target]],
+            answer=units[follow[target]],
+            span=((target + 1) * place - size, size),
+            others=[units[i] for i in range(n) if i != follow[target]],
         )
 
-    def _room(self, factors: Factors, least: int) -> int:
-        """Tokens of the string and what of it stands in the question. Raises TooShort where their share of the length is less."""
-        share, piece = self.config.share or 1.0, self.materials.tokenizer.piece
+    def _room(self, sample: Sample, least: int) -> int:
+        """Tokens of the string and of what the question repeats of it. Raises TooShort where their share of the length is less."""
+        share, piece, length = self.config.share or 1.0, sample.tokenizer.piece, sample.factors.length
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
-        room = min(share * factors.length + 1e-6, factors.length - wording)
+        room = min(share * length + 1e-6, length - wording)
         if room < least:
             needed = max(int(np.ceil(least / share - 1e-6)), least + wording)
-            raise TooShort(factors.length, needed, f"a string of {least} tokens in a share of {share:g}")
+            raise TooShort(length, needed, f"a string of {least} tokens in a share of {share:g}")
         return int(room)
-
-    def _form(self, factors: Factors) -> StringFormat:
-        return StringFormat(factors.formats.value, self.config.digits, self.config.word_pairs)
 
 
 @lru_cache(maxsize=64)
 def _usual_tokens(tokenizer: Tokenizer, form: StringFormat) -> int:
     """The token count that most strings of a format have; of two the less."""
-    some = islice(candidates(form, Stream("usual", form.kind), tokenizer), CONSIDERED)
+    some = islice(candidates(form, Stream("usual", form.kind), tokenizer), SIZE_SAMPLES)
     counts = Counter(token_count(tokenizer, string) for string in some)
     return max(counts, key=lambda n: (counts[n], -n))

@@ -1,8 +1,8 @@
-"""Common words: a shuffled list in which some words occur several times as often as the others, and questions which they are.
+"""Common words: a shuffled list in which some words occur several times as often as the others; the questions ask which ones do.
 
 Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (cwe: name the ten common words of a list, any order, by recall). Naming
 gives the answer away: every occurrence of a list's word is a common one with their share of the list (45 % at 4K), and
-"copy the last ten words" scores 70 there. Here words of the list are shown and the model says which kind each is, by a fair
+"copy the last ten words" scores 70 there. Here words of the list are shown and the model says which kind each is, drawn by a fair
 coin: whatever a guess knows of places, lists or earlier answers, it is right half of the time.
 
     List: falcon acorn falcon almond falcon ... . In this list, falcon is   -> " common"   ; acorn is  -> " rare"
@@ -16,14 +16,13 @@ one is passed means that counts are not kept over so many words. Not all of a lo
 from dataclasses import dataclass
 
 from lcprobe.errors import require
-from lcprobe.seeds import Draws
-from lcprobe.tasks.assembly import EMPTY, Axes, Built, Question
-from lcprobe.tasks.episode import SUITE, Factors
-from lcprobe.tasks.names import KINDS, NOTHING
-from lcprobe.tasks.parts.word_lists import CLOSING, CONTROLS, OPENING, Counting, counted
+from lcprobe.tasks.assembly import Axes, Task
+from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample
+from lcprobe.tasks.parts.word_lists import CLOSING, LIST_CONTROLS, OPENING, list_layout, words_of
 
-ASK, TAIL, LABELS = " {key} is", ";", ("rare", "common")
-WORDING = OPENING + CLOSING + ASK + " ".join(LABELS)
+ASK_KIND, TAIL, LABELS = " {key} is", ";", ("rare", "common")
+CWE_WORDING = OPENING + CLOSING + ASK_KIND + " ".join(LABELS)
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class CWEConfig:
     rare: int = 16
     """The other words."""
     ratio: int = 3
-    """Occurrences of a common word to one of a rare word, at every length."""
+    """Occurrences of a common word per occurrence of a rare word, at every length."""
     questions: int = 6
-    """Words asked for, different ones, each common or rare by a fair coin."""
+    """Different words that are queried, each common or rare by a fair coin."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts that do not fit together."""
@@ -48,29 +47,35 @@ class CWEConfig:
         require(f"{at}.questions", self.questions, self.questions <= most, f"<= common and rare ({most})")
 
 
-class CWE(Counting):
-    """The generator: `episode(factors)` is a pure function of the config, the materials and the factors."""
+class CWE(Task[CWEConfig]):
+    """The generator. Controls as in `word_lists`."""
 
     Config = CWEConfig
-    config: CWEConfig
-    axes = Axes(haystack=(NOTHING,), key=KINDS, value=(NOTHING,), controls=CONTROLS, depth=False)
-    role = "key"
-    wording = WORDING
+    name = "cwe"
+    axes = Axes(haystack=(NOTHING,), value=(NOTHING,), controls=LIST_CONTROLS, depth=False)
 
-    def _build(self, factors: Factors, attempt: int) -> Built:
-        cfg, tok, kind = self.config, self.materials.tokenizer, factors.formats.key
-        words, draw = self.words(kind), Draws("cwe", SUITE, factors.split, factors.index)
-        chosen = words.chosen(cfg.common + cfg.rare, draw("words", kind))
-        # those asked for are any of their kind: the order of `chosen` is drawn
+    def layout(self, sample: Sample) -> Layout:
+        """See Task. Raises EpisodeError for formats with too few strings."""
+        cfg, tok, kind = self.config, sample.tokenizer, sample.factors.formats.key
+        words = words_of(tok, kind, "key", CWE_WORDING, *self.seed_names)
+        chosen = words.choose(cfg.common + cfg.rare, sample.draw("words", kind))
+        # queried words are any of their kind: the order of `chosen` is drawn
         of_kind = [iter(chosen[cfg.common :]), iter(chosen[: cfg.common])]
         labels = [tok.piece(" " + label) for label in LABELS]
         questions = []
-        for number, is_common in enumerate(draw("coins").integers(2, cfg.questions).tolist()):
+        for number, is_common in enumerate(sample.draw("coins").integers(2, cfg.questions).tolist()):
             word = words.strings[next(of_kind[is_common])]
-            tail = tok.piece(TAIL) if number < cfg.questions - 1 else EMPTY
-            ask, others = tok.piece(ASK.format(key=word)), [labels[1 - is_common]]
-            questions.append(Question(word, LABELS[is_common], ask, labels[is_common], tail, None, others, 1 / 2))
+            question = Question(
+                key=word,
+                text=LABELS[is_common],
+                ask=tok.piece(ASK_KIND.format(key=word)),
+                answer=labels[is_common],
+                tail=tok.piece(TAIL) if number < cfg.questions - 1 else EMPTY,
+                others=[labels[1 - is_common]],
+                chance=1 / 2,
+            )
+            questions.append(question)
         rates = [cfg.ratio] * cfg.common + [1] * cfg.rare
-        if factors.control == "no_needle":
+        if sample.factors.control == "no_needle":
             rates = [1] * len(chosen)
-        return counted(self.materials, factors, draw, attempt, words, chosen, rates, questions)
+        return list_layout(sample, words, chosen, rates, questions)

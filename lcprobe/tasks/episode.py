@@ -8,6 +8,8 @@ from lcprobe.files import digest_bytes
 
 SUITE = "4"
 """Version of the suite: part of every draw, so that numbers of different suites never mix."""
+MAX_CANDIDATES = 32
+"""Values that a rank is taken among, the true one included."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,9 +1,9 @@
-"""State tracking: every symbol of the context changes a state, and the last state is asked for. Nothing is looked up.
+"""State tracking: every symbol of the context changes a state, and the final state is the answer. Nothing is looked up.
 
 Source: Merrill et al. 2024, The Illusion of State, arXiv 2404.08819 (word problems of groups: parity is S2; S3 is solvable; S5 is
 not, and neither transformers nor Mamba, both in TC0, compute it at every length unless TC0 = NC1). Differs from it: words of text
-in any tokenizer, and one place of the composed permutation is asked for instead of the whole, with each answer equally often.
-RULER's variable tracking mixes following a state with looking names up; this does not, and is no retrieval.
+in any tokenizer, and the question is about one place of the composed permutation instead of the whole, with each answer equally
+often. RULER's variable tracking mixes following a state with looking names up; this does not, and is no retrieval.
 
     parity   Bits: 1 0 1 1 0 1. The number of ones is                 -> " even"
     s3, s5   Moves: 21345 23451 52341. The ball in 2 ends in          -> " 3"      (digit i: where the ball in i goes)
@@ -12,7 +12,8 @@ RULER's variable tracking mixes following a state with looking names up; this do
 Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 from typing import Literal
@@ -20,24 +21,12 @@ from typing import Literal
 import numpy as np
 
 from lcprobe.errors import require
-from lcprobe.seeds import Draws, permuted
-from lcprobe.tasks.assembly import (
-    EMPTY,
-    MAX_JOINTS,
-    Axes,
-    Built,
-    Haystack,
-    Part,
-    Question,
-    TooShort,
-    assemble,
-    bos_piece,
-    certify,
-    least_length,
-)
-from lcprobe.tasks.episode import SUITE, Episode, Factors
+from lcprobe.seeds import Draws
+from lcprobe.tasks.assembly import Axes, Task
+from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.names import NOTHING
-from lcprobe.tasks.parts.placement import joined
+from lcprobe.tasks.parts.layout import Context, HaystackWindow, Layout, Question, Sample
+from lcprobe.tasks.parts.placement import MAX_JOINTS, Cut, Needle, in_text, joined
 from lcprobe.tasks.text.haystack import Materials
 
 PLACES = {"parity": 2, "s3": 3, "s5": 5}
@@ -57,67 +46,66 @@ class StateTrackingConfig:
         require(f"{at}.steps", self.steps, self.steps is None or self.steps >= 1, ">= 1 or null")
 
 
-class StateTracking:
+class StateTracking(Task[StateTrackingConfig]):
     """The generator. No haystack, no formats, no depth and no controls: all of the context is signal."""
 
     Config = StateTrackingConfig
+    name = "state_tracking"
     axes = Axes(haystack=(NOTHING,), key=(NOTHING,), value=(NOTHING,), controls=("none",), depth=False)
-    needs_lookup = False
 
     def __init__(self, config: StateTrackingConfig, materials: Materials):
-        self.config, self.materials = config, materials
+        super().__init__(config, materials)
         self.elements, self.product, self.pairs = _group(PLACES[config.group])
-        self.symbols = (
-            ["0", "1"] if config.group == "parity" else ["".join(map(str, e)) for e in (self.elements + 1).tolist()]
-        )
+        self.symbols = ["0", "1"]
+        if config.group != "parity":
+            self.symbols = ["".join(map(str, element)) for element in (self.elements + 1).tolist()]
         self._units: list[np.ndarray] = []
 
-    def episode(self, factors: Factors) -> Episode:
-        """One episode of exactly `factors.length` tokens. Raises EpisodeError for a length below the least, which it names."""
-        self.axes.check(factors)
-        return certify(lambda attempt: self._build(factors, attempt), factors, self.materials.tokenizer)
+    @property
+    def needs_lookup(self) -> bool:
+        """Never."""
+        return False
 
-    def shortest(self, factors: Factors) -> int:
-        """The least length at which this sample exists."""
-        self.axes.check(factors)
-        return least_length(lambda: self._build(replace(factors, length=1), 0))
+    @property
+    def seed_names(self) -> tuple[str, ...]:
+        """Each group is a task of its own."""
+        return (self.name, self.config.group, SUITE)
 
-    def _build(self, factors: Factors, attempt: int) -> Built:
-        cfg, tok, k = self.config, self.materials.tokenizer, PLACES[self.config.group]
-        draw = Draws("state_tracking", cfg.group, SUITE, factors.split, factors.index)
-        # blocks of k samples have every answer once
-        block, at = divmod(factors.index, k)
-        end = permuted(at, k, "state_tracking", cfg.group, SUITE, factors.split, block)
-        if cfg.group == "parity":
-            begin, opening, ask, answers = 0, " Bits:", " The number of ones is", ["even", "odd"]
+    def layout(self, sample: Sample) -> Layout:
+        """See Task."""
+        tok, draw, group, k = sample.tokenizer, sample.draw, self.config.group, PLACES[self.config.group]
+        end = sample.balanced(k)
+        if group == "parity":
+            start, opening, ask, answers = 0, tok.piece(" Bits:"), " The number of ones is", ["even", "odd"]
         else:
-            begin, opening = draw("place").integer(k), " Moves:"
-            ask, answers = f" The ball in {begin + 1} ends in", [str(i + 1) for i in range(k)]
+            start, opening = draw("place").integer(k), tok.piece(" Moves:")
+            ask, answers = f" The ball in {start + 1} ends in", [str(i + 1) for i in range(k)]
         self._units = self._units or [tok.piece(" " + symbol) for symbol in self.symbols]
-        units = self._units
-        before, close, question = [bos_piece(tok)], tok.piece("."), tok.piece(ask)
-        pieces = [tok.piece(" " + name) for name in answers]
-        others = [piece for i, piece in enumerate(pieces) if i != end]
-        asked = Question(str(begin + 1), answers[end], question, pieces[end], EMPTY, None, others, 1 / k)
-
-        fixed = len(before[0]) + len(tok.piece(opening)) + len(close) + len(question) + len(pieces[end])
-        codes = self._codes(factors.length - fixed, units, draw)
-        # the last symbol is any of those that lead to the answer: all words with this answer stay equally likely
-        leads = np.flatnonzero(self.elements[self.product[self._composed(codes)], begin] == end)
-        codes = np.append(codes, leads[draw("last").integer(len(leads))])
-        symbols = joined(units, codes)
-        room = factors.length - fixed - len(symbols)
-        if room < 0:
-            raise TooShort(factors.length, factors.length - room, f"{len(codes)} symbols")
-        stream = self.materials.stream("words")
-        start = (
-            stream.window((draw("filler").integer(len(stream)) + 101 * attempt) % len(stream), room) if room else 0
+        close, pieces = tok.piece("."), [tok.piece(" " + answer) for answer in answers]
+        question = Question(
+            key=str(start + 1),
+            text=answers[end],
+            ask=tok.piece(ask),
+            answer=pieces[end],
+            others=[piece for i, piece in enumerate(pieces) if i != end],
+            chance=1 / k,
         )
-        signal = np.concatenate([tok.piece(opening), symbols, close])
-        context: list[Part] = [(stream.take(start, room), None), (signal, 0)] if room else [(signal, 0)]
+        fixed = sample.fixed_tokens(Layout([], [question], opening=opening)) + len(close)
+        codes = self._codes(sample.factors.length - fixed, self._units, draw)
+        # the last symbol is any of those that lead to the answer: all words with this answer stay equally likely
+        leads = np.flatnonzero(self.elements[self.product[self._composed(codes)], start] == end)
+        codes = np.append(codes, leads[draw("last").integer(len(leads))])
+        symbols = joined(self._units, codes)
+        signal = np.concatenate([opening, symbols, close])
         every = max(16, len(signal) // MAX_JOINTS)
-        inner = {0: [*range(every, len(signal), every), len(tok.piece(opening)), len(signal) - 1]}
-        return assemble(before, context, [asked], Haystack(start, room, room / len(stream)), inner)
+        cuts = [Cut(0, 1.0, Needle(signal, opening, symbols, "", tuple(range(every, len(signal), every))))]
+        return Layout(cuts, [question], f"{len(codes)} symbols", fill=lambda room: self._fill(sample, cuts, room))
+
+    def _fill(self, sample: Sample, cuts: Sequence[Cut], room: int) -> Context:
+        """Common words before the symbols."""
+        start = sample.stream.window(sample.offset_of("filler"), room) if room else 0
+        parts = in_text(sample.stream, start, room, cuts)
+        return Context(parts, HaystackWindow(start, room, room / len(sample.stream)))
 
     def _codes(self, tokens: int, units: list[np.ndarray], draw: Draws) -> np.ndarray:
         """All symbols but the last; a longer word begins with a shorter one."""

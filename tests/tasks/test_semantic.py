@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS, NOTHING
-from lcprobe.tasks.semantic import MOST_NEEDLES, Semantic, relations
+from lcprobe.tasks.semantic import MAX_NEEDLES, Semantic, relations
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import read_words
 from tests.tasks.sound import TOKENIZERS, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
@@ -50,7 +50,7 @@ def test_there_are_enough_facts_and_each_is_asked_by_one_word():
     assert sum(len(r.facts) for r in relations()) >= 60
     for r in relations():
         assert len({fact for fact, _ in r.facts}) == len(r.facts)
-        assert len({asked for _, asked in r.facts}) > MOST_NEEDLES
+        assert len({asked for _, asked in r.facts}) > MAX_NEEDLES
         assert r.needle.count("{}") == r.ask.count("{}") == 1
 
 
@@ -88,7 +88,7 @@ def test_names_are_apart_from_each_other_and_from_all_wording():
 @QUIET
 @given(
     which=st.sampled_from(TOKENIZERS),
-    n=st.sampled_from([1, 4, MOST_NEEDLES]),
+    n=st.sampled_from([1, 4, MAX_NEEDLES]),
     haystack=st.sampled_from(["corpus", "noise", "words"]),
     length=st.integers(300, 900),
     depth=st.sampled_from([0.0, 0.3, 0.5, 1.0]),

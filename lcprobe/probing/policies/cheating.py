@@ -18,6 +18,7 @@ from lcprobe.probing.policies.observation import Found, Observation, TaskStatist
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.seeds import Stream, seed_of
+from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -238,9 +239,9 @@ def cheat(
     }
 
 
-def solvers(task: object) -> tuple[str, ...]:
+def solvers(task: Task) -> tuple[str, ...]:
     """Policies that do just what a task asks, which is then no cheating: counting words solves a task of counting words."""
-    return getattr(task, "solved_by", ())
+    return task.solved_by
 
 
 def _gaps(sight: Observation) -> dict[Found, int]:

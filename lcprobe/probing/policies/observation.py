@@ -15,7 +15,7 @@ import numpy as np
 from lcprobe.files import digest_bytes
 from lcprobe.probing.scoring import Item
 from lcprobe.seeds import Stream
-from lcprobe.tasks.assembly import MAX_CANDIDATES
+from lcprobe.tasks.episode import MAX_CANDIDATES
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 ITEMS = re.compile(r" and |, ")

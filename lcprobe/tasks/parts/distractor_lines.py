@@ -16,7 +16,8 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Draws, LazyPermutation, Stream
-from lcprobe.tasks.assembly import EMPTY, MAX_CANDIDATES
+from lcprobe.tasks.episode import MAX_CANDIDATES
+from lcprobe.tasks.parts.layout import EMPTY
 from lcprobe.tasks.parts.placement import FEWER, Filled, UniqueStrings
 from lcprobe.tasks.text.formats import StringFormat, candidates
 from lcprobe.tasks.text.tokenizer import Tokenizer
@@ -206,6 +207,10 @@ class LineBank:
         if not self.tokenizer.same_after_round_trip(ids):
             raise EpisodeError("data.tokenizer", "one that merges neighbouring lines", "one that keeps words apart")
         return len(ids) / n
+
+
+line_bank = lru_cache(maxsize=64)(LineBank)
+"""The bank of a wording, built once."""
 
 
 class LineSample:

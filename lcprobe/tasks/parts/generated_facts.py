@@ -15,7 +15,7 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.assembly import EMPTY
+from lcprobe.tasks.parts.layout import EMPTY
 from lcprobe.tasks.parts.placement import Filled, Needle, make_needles
 from lcprobe.tasks.text.formats import StringFormat, candidates, token_count
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
@@ -24,11 +24,11 @@ PERSONS, THINGS = StringFormat("persons"), StringFormat("words", pairs=True)
 IS_IN = " {person} is in the"
 IS_WITH = " The {thing} is with"
 TAIL = "."
-ASK = {
+ASK_PLACE = {
     1: " Where is {entity}? {entity} is in the",
     2: " Where is the {entity}? The {entity} is in the",
 }
-WORDING = "".join((IS_IN, IS_WITH, TAIL, *ASK.values()))
+FACTS_WORDING = "".join((IS_IN, IS_WITH, TAIL, *ASK_PLACE.values()))
 OFFSETS = 1024
 """Samples begin at one of this many sentences of a bank, whatever their length."""
 BLOCK = 32
@@ -148,3 +148,7 @@ class FactBank:
                 made.append((owner_of(tok, thing, person).whole, -1, (person, thing)))
         order, turns = draw.permutation(len(made)), draw.integers(1 << 30, len(made)).tolist()
         return [(*made[i], turn) for i, turn in zip(order, turns, strict=True)]
+
+
+fact_bank = lru_cache(maxsize=64)(FactBank)
+"""The bank of these names, grown by all who use it."""

@@ -8,29 +8,39 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.assembly import Part
 from lcprobe.tasks.text.formats import StringFormat, draw_strings, freest
 from lcprobe.tasks.text.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 FEWER = "fewer needles or another haystack"
+MAX_JOINTS = 8
+"""Places inside one piece that are certified: the cost must not grow with length."""
 WIDEST_GUARD = 1 << 17
 """Strings are absent from this much haystack if possible, so that they are the same at every shorter length."""
 
 
+Part = tuple[np.ndarray, int | None]
+"""A piece of the context, and which needle it is (None: haystack)."""
+
+
 @dataclass(frozen=True)
 class Needle:
-    """Token ids of one key-value pair: `whole` is ask + value + tail. text: the value."""
+    """Token ids of one key-value pair: `whole` is ask + value + tail. text: the value. inner: further places at which it is joined."""
 
     whole: np.ndarray
     ask: np.ndarray
     value: np.ndarray
     text: str
+    inner: tuple[int, ...] = ()
 
     @property
-    def joints(self) -> tuple[int, int]:
+    def joints(self) -> tuple[int, ...]:
         """Where its parts join, counted from its first token."""
-        return len(self.ask), len(self.ask) + len(self.value)
+        return len(self.ask), len(self.ask) + len(self.value), *self.inner
+
+    def evidence(self, index: int) -> tuple[int, int, int]:
+        """Of a question that needle number `index` answers: its number, its value's first token and tokens."""
+        return index, len(self.ask), len(self.value)
 
 
 class Cut(NamedTuple):
@@ -77,10 +87,10 @@ class UniqueStrings:
         return found
 
     def free(self, string: str) -> int:
-        """Tokens of haystack from the offset on without the string; -1 where it is used already."""
+        """Tokens of haystack from the offset on without the string (of a name: the surname); -1 where it is used already."""
         if string in self._wording or any(string in t or t in string for t in self.taken):
             return -1
-        return self._stream.free_run(string, self._offset)
+        return self._stream.free_run(string.split()[-1], self._offset)
 
 
 def make_needles(tokenizer: Tokenizer, asks: Sequence[str], values: Sequence[str], tail: str) -> list[Needle]:
@@ -101,7 +111,7 @@ def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
     return table[order][used[order]]
 
 
-def in_text(stream: TokenStream, start: int, room: int, cuts: list[Cut]) -> list[Part]:
+def in_text(stream: TokenStream, start: int, room: int, cuts: Sequence[Cut]) -> list[Part]:
     """The window of `room` tokens with every needle at the word nearest its depth, its share of the window.
 
     The same rule for all of them, the asked one too: a place that made up for the needles before it would stand nearer to one
@@ -155,7 +165,7 @@ class Filled(NamedTuple):
         return [self.ids[self.ends[lines[0]] : self.ends[lines[-1] + 1]]] if len(lines) else []
 
 
-def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut], asked: int) -> list[Part]:
+def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: Sequence[Cut], asked: int) -> list[Part]:
     """A few common words, then the lines with needles before, between and after them.
 
     Words behind the lines would tell whether a needle is the last of all, and so which line it may be.
@@ -170,7 +180,7 @@ def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: list[Cut]
     return parts
 
 
-def among_lines(cuts: list[Cut], asked: int, n_lines: int) -> list[tuple[int, Cut]]:
+def among_lines(cuts: Sequence[Cut], asked: int, n_lines: int) -> list[tuple[int, Cut]]:
     """Needles in order of appearance, each with the number of lines before it.
 
     Among all lines and needles, which look alike, the asked one has the rank of its depth, and the others ranks of their own,

@@ -21,7 +21,7 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 CHARS = 1_000_000
 """Paragraphs of a half beyond this much text are left out, and questions that need them."""
-ANSWER = 16
+MAX_ANSWER = 16
 """Tokens of an answer at most."""
 TOGETHER = 4
 """Paragraphs of a unit at most: a question that would join more is left out."""
@@ -146,7 +146,7 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
     ids = [pieces_or_none(texts, tokenizer) for texts in (asks, answers, wholes)]
     found = []
     for entry, text, ask, answer, whole in zip(left, wholes, *ids, strict=True):
-        if ask is None or answer is None or whole is None or len(answer) > ANSWER:
+        if ask is None or answer is None or whole is None or len(answer) > MAX_ANSWER:
             continue
         if np.array_equal(np.concatenate([ask, answer]), whole) and tokenizer.decode(whole).strip() == text.strip():
             found.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))

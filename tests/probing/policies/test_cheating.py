@@ -153,6 +153,7 @@ class FirstIsAsked:
 
     def __init__(self, inner):
         self.inner, self.axes, self.config, self.needs_lookup = inner, inner.axes, inner.config, True
+        self.solved_by, self.text_digest = inner.solved_by, inner.text_digest
 
     def episode(self, factors):
         return self.inner.episode(replace(factors, depth=0.0))

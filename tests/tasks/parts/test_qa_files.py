@@ -16,7 +16,7 @@ from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts.passage_questions import Passages
 from lcprobe.tasks.parts.qa_files import Entry, _hub_entries, read_entries
-from lcprobe.tasks.parts.question_pool import ANSWER, divided
+from lcprobe.tasks.parts.question_pool import MAX_ANSWER, divided
 from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.text.haystack import Materials
 from tests.tasks.sound import check_chance, check_not_better
@@ -58,7 +58,7 @@ def test_exact_and_whole(tokenizer, files, source, which):
             context = text[: text.rindex(" Question: ")]
             entry = gold[q.key]
             assert q.answer == entry.answer == tok.decode(e.ids[q.start : q.stop]).strip()
-            assert length - q.start == ANSWER, "the prompt's length does not tell the answer's"
+            assert length - q.start == MAX_ANSWER, "the prompt's length does not tell the answer's"
             assert context.count(q.answer) == 1
             assert all(context.count(paragraph) == 1 for paragraph in entry.gold)
             n = len(tok.piece(" " + q.answer))
@@ -170,7 +170,7 @@ def test_training_and_probing_share_no_paragraph(tokenizer, files, source):
         assert min(len(train), len(probe)) > 10
         assert not train & probe
     documents = [
-        {name for entry in qa._builder._entries[split] for name in entry.documents} for split in ("train", "probe")
+        {name for entry in qa._source._entries[split] for name in entry.documents} for split in ("train", "probe")
     ]
     assert not documents[0] & documents[1]
 
@@ -255,7 +255,7 @@ def test_one_episode_for_every_length_or_a_clear_line(tokenizer, files):
         EpisodeError, match="^length: given '9+.* tokens of other paragraphs.*; allowed: about as many as the"
     ):
         qa.episode(Factors(NOTHING, 1_000_000, 0.5, 3))
-    assert qa.digest != made(tokenizer, "hotpot", files).digest
+    assert qa.text_digest != made(tokenizer, "hotpot", files).text_digest
     for length in range(least, least + 40):
         assert len(qa.episode(Factors(NOTHING, length, 0.5, 3)).ids) == length
 

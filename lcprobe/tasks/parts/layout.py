@@ -1,0 +1,189 @@
+"""What a task gives to the frame: a `Sample` goes in, its `Layout` comes out, and `Context` is a layout with the haystack filled in.
+
+    [BOS, opening] [haystack and needles = context] [question, answer, tail] ...
+
+A sample holds everything that is drawn: its random streams, which depend on suite, split and index alone, and its offset in the
+haystack. Drawing is by name, so the order in which a task draws does not matter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from lcprobe.errors import EpisodeError
+from lcprobe.seeds import Draws, permuted
+from lcprobe.tasks.episode import Factors
+from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.parts.placement import Cut, Filled, Needle, Part, UniqueStrings, in_lines, in_text
+from lcprobe.tasks.text.haystack import Materials, TokenStream
+
+EMPTY = np.array([], dtype=np.int32)
+ATTEMPT_SHIFT = 101
+"""Tokens by which every further attempt at a sample moves its haystack window."""
+
+
+class TooShort(EpisodeError):
+    """The pieces alone are longer than the episode. needed: the least length."""
+
+    def __init__(self, length: int, needed: int, what: str):
+        self.needed = needed
+        super().__init__("length", length, f">= {needed} tokens for {what}")
+
+
+class Question(NamedTuple):
+    """One question as token ids: `ask`, then `answer`, then `tail`, which separates it from the next one.
+
+    key, text: the queried key and the answer, as strings. evidence: (needle, first token of the target value in it, tokens of the
+    value), None when no single needle has the answer. others: the values that a guess would choose from beside the answer.
+    chance: score of choosing one of them without reading the key. via: needles that lead to the one with the answer, where
+    several facts are needed.
+    """
+
+    key: str
+    text: str
+    ask: np.ndarray
+    answer: np.ndarray
+    tail: np.ndarray = EMPTY
+    evidence: tuple[int, int, int] | None = None
+    others: Sequence[np.ndarray] = ()
+    chance: float = 1.0
+    via: tuple[int, ...] = ()
+
+
+class HaystackWindow(NamedTuple):
+    """A window of a haystack: its first token in the stream, its tokens, and how often its stream went round."""
+
+    start: int
+    tokens: int
+    rounds: float
+
+
+NO_HAYSTACK = HaystackWindow(0, 0, 0.0)
+
+
+class Context(NamedTuple):
+    """What is between the opening and the questions. parts: in order of appearance. questions: in place of the layout's, where they
+    depend on how the haystack was filled. joints: places within parts that are certified too, counted from the context's start.
+    """
+
+    parts: Sequence[Part]
+    window: HaystackWindow
+    questions: Sequence[Question] | None = None
+    joints: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The pieces of one sample."""
+
+    cuts: Sequence[Cut]
+    """The needles in the context, each with its depth."""
+    questions: Sequence[Question]
+    """In the order in which they are asked."""
+    what: str = "its pieces"
+    """The pieces in words, for the error that says that the length is too short for them."""
+    opening: np.ndarray = field(default_factory=lambda: EMPTY)
+    """Tokens before the context."""
+    reserved: int = 0
+    """Tokens of the context beside its needles that `fill` adds at least."""
+    target: int = 0
+    """The needle whose place is the episode's realised depth."""
+    separate: bool = False
+    """Every question directly after the context, as if it were the only one."""
+    fill: Callable[[int], Context] | None = None
+    """Fills so many tokens, needles and `reserved` not counted; None: with a window of the haystack around the needles."""
+
+
+class Sample:
+    """One sample of a task at one attempt: its factors, its random streams and its place in the haystack."""
+
+    def __init__(self, names: Sequence[str], factors: Factors, attempt: int, materials: Materials):
+        """names: before split and index in the key of every draw."""
+        self.factors, self.attempt, self.materials = factors, attempt, materials
+        self.tokenizer = materials.tokenizer
+        self.names = (*names, factors.split)
+        self.draw = Draws(*self.names, factors.index)
+
+    @property
+    def bos(self) -> np.ndarray:
+        """(1,) BOS, or nothing where the vocabulary has none."""
+        bos_id = self.tokenizer.bos_id
+        return EMPTY if bos_id is None else np.array([bos_id], dtype=np.int32)
+
+    @cached_property
+    def stream(self) -> TokenStream:
+        """The text of the haystack; common words where it is no running text."""
+        haystack = self.factors.formats.haystack
+        return self.materials.stream("words" if haystack in (NOTHING, "needles") else haystack)
+
+    @cached_property
+    def offset(self) -> int:
+        """Where windows of the stream begin, or soon after."""
+        return self.offset_of("haystack")
+
+    def offset_of(self, name: str) -> int:
+        """An offset drawn under another name."""
+        return (self.draw(name).integer(len(self.stream)) + ATTEMPT_SHIFT * self.attempt) % len(self.stream)
+
+    def window(self, tokens: int) -> HaystackWindow:
+        """A window of so many tokens at the sample's offset."""
+        start = self.stream.window(self.offset, tokens) if tokens else self.offset
+        return HaystackWindow(start, tokens, tokens / len(self.stream))
+
+    def unique(self, wording: str) -> UniqueStrings:
+        """A source of strings that occur nowhere in the sample's haystack or in the wording."""
+        return UniqueStrings(self.tokenizer, self.stream, self.offset, self.factors.length, wording)
+
+    def depths(self, n: int) -> list[float]:
+        """Depths of n needles: the first at the sample's, the others anywhere."""
+        return [self.factors.depth, *self.draw("depth").uniform(n)[1:].tolist()]
+
+    def balanced(self, n: int) -> int:
+        """One of n choices: every block of n samples has each once."""
+        block, at = divmod(self.factors.index, n)
+        return permuted(at, n, *self.names, block)
+
+    def cuts(
+        self,
+        needles: Sequence[Needle],
+        depths: Sequence[float],
+        targets: Sequence[int],
+        removed: Sequence[int] | None = None,
+    ) -> list[Cut]:
+        """The needles that the sample's control leaves in the context, each at its depth.
+
+        targets: needles that `zero_distance` puts after all others, in this order. removed: those that `no_needle` leaves out,
+        the targets if None.
+        """
+        control, shown = self.factors.control, range(len(needles))
+        if control == "query_only":
+            return []
+        if control == "no_needle":
+            gone = targets if removed is None else removed
+            shown = [i for i in shown if i not in gone]
+        past = {i: 2.0 + rank for rank, i in enumerate(targets)} if control == "zero_distance" else {}
+        return [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in shown]
+
+    def fixed_tokens(self, layout: Layout) -> int:
+        """Tokens of everything but the haystack; of separate questions the longest counts."""
+        sizes = [len(q.ask) + len(q.answer) + len(q.tail) for q in layout.questions]
+        needles = sum(len(cut.needle.whole) for cut in layout.cuts)
+        questions = max(sizes) if layout.separate else sum(sizes)
+        return len(self.bos) + len(layout.opening) + needles + layout.reserved + questions
+
+
+def fill_with_text(sample: Sample, cuts: Sequence[Cut], room: int) -> Context:
+    """A window of `room` tokens with the needles at their depths."""
+    window = sample.window(room)
+    return Context(in_text(sample.stream, window.start, room, cuts), window)
+
+
+def fill_with_lines(sample: Sample, cuts: Sequence[Cut], room: int, lines: Filled) -> Context:
+    """Lines that look like the needles, and before them common words where no line fits; needle 0 is at its rank among all."""
+    words = sample.window(room - len(lines.ids))
+    text = sample.stream.take(words.start, words.tokens)
+    parts = in_lines(lines, np.arange(len(lines)), text, cuts, 0)
+    return Context(parts, HaystackWindow(words.start, room, room / len(sample.stream)))
