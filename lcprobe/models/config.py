@@ -8,7 +8,7 @@ from lcprobe.errors import require
 from lcprobe.models.layout import layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL, POSITIONS
-from lcprobe.models.positional.schedule import PATTERN, EncodingPattern
+from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ModelConfig:
     """Width of the SwiGLU MLPs; null: solved by matching."""
     mixers: Annotated[dict[str, Choice], ByName(MIXERS)] = field(default_factory=dict)
     """Settings of mixers by the name used in the layout: `{local: {type: attention, window: 128}}`."""
-    positional: Annotated[EncodingPattern | None, PATTERN] = None
+    positional: Annotated[EncodingPattern | None, ENCODING_PATTERN] = None
     """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
     `[rope+window512 x 3, none] x 6`; null: what model.mixers says, rope unless it says otherwise."""
     encodings: dict[str, Annotated[Choice, POSITIONAL]] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.errors import require
-from lcprobe.models.positional.schedule import PATTERN, EncodingPattern
+from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
 from lcprobe.training import INITIAL_STATES
 
 
@@ -15,8 +15,8 @@ class SwitchConfig:
 
     at: float
     """Share of the budget after which they change."""
-    positional: Annotated[EncodingPattern, PATTERN] = field(
-        default_factory=lambda: PATTERN.convert("none", "train.switch.positional")
+    positional: Annotated[EncodingPattern, ENCODING_PATTERN] = field(
+        default_factory=lambda: ENCODING_PATTERN.convert("none", "train.switch.positional")
     )
     """What attention layers carry from then on, as model.positional; without learned parameters, before and after."""
 

@@ -28,10 +28,10 @@ from lcprobe.analysis.findings.extrapolation import base_length, floor_or_ceilin
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import difference_bounds, welch_bounds
 from lcprobe.analysis.stats.intervals import holm, permutation_test, sign_flip
+from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
 ALPHA = 0.05
-AS_TRAINED = "none"
 EDGE = 0.1
 """Depths up to this from either end count as start and end."""
 

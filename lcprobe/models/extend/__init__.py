@@ -35,7 +35,7 @@ EXTENSIONS = Registry(
         "lm_infinite": "lcprobe.models.extend.windows:LMInfinite",
         "streaming": "lcprobe.models.extend.windows:Streaming",
         "window": "lcprobe.models.extend.windows:Window",
-        "temperature": "lcprobe.models.extend.softmax:Temperature",
+        "temperature": "lcprobe.models.extend.softmax:PostHocTemperature",
         "logn": "lcprobe.models.extend.softmax:PostHocLogN",
     },
 )

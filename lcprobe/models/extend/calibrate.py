@@ -1,4 +1,4 @@
-"""One number a layer, found by the loss on a little training text: what Delta and A scaling are calibrated with.
+"""One number a layer, found by the loss on a little training text: what Delta and A scaling are calibrate with.
 
 Layers are taken one after the other, from the last to the first; each tries the given values while the others stay, and keeps the
 best (a coordinate search: no gradient, repeatable to the bit).
@@ -15,7 +15,7 @@ from lcprobe.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class Search:
+class CalibrationConfig:
     """The budget of a calibration."""
 
     values: tuple[float, ...] = (0.25, 0.5, 0.707, 1.0, 1.414)
@@ -37,12 +37,12 @@ class Search:
 
 
 @torch.no_grad()
-def calibrated(
+def calibrate(
     model: LanguageModel,
     n_layers: int,
     put: Callable[[int, float], None],
     context: ExtensionContext,
-    search: Search,
+    search: CalibrationConfig,
     name: str,
 ) -> list[float]:
     """Values for `n_layers` layers at which text of factor x context_length is predicted best. put(layer, value) sets one.
@@ -50,7 +50,7 @@ def calibrated(
     Raises ConfigError where there is no text to calibrate on.
     """
     if context.text is None:
-        raise ConfigError(f"pe.extend.{name}", "to be calibrated", "values given: no training text is at hand here")
+        raise ConfigError(f"pe.extend.{name}", "to be calibrate", "values given: no training text is at hand here")
     assert context.factor is not None, "Extension.not_applicable asks for a number"
     ids = context.text(search.n, round(context.factor * context.context_length), search.seed)
     ids = ids.to(next(model.parameters()).device)
@@ -72,7 +72,7 @@ def calibrated(
     return chosen
 
 
-def given_or_searched(values: float | Sequence[float] | None, n_layers: int, key: str) -> list[float] | None:
+def values_per_layer(values: float | Sequence[float] | None, n_layers: int, key: str) -> list[float] | None:
     """One value a layer, None where they are to be searched. Raises ConfigError for a list of another length."""
     if values is None:
         return None

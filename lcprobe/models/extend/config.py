@@ -12,10 +12,10 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.schema import plain
 
 AS_TRAINED = "none"
-LONGEST_LABEL = 48
+MAX_LABEL_LENGTH = 48
 MAX_FACTOR = 65_536
 """2,048 trained tokens to 134 million: past any sequence that can be probed, well inside what frequencies in float64 can take."""
-FACTORS = f">= 1 and <= {MAX_FACTOR}, or auto"
+ALLOWED_FACTORS = f">= 1 and <= {MAX_FACTOR}, or auto"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ExtendConfig:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for unknown methods, factors out of range, and two methods of one label."""
-        require(f"{at}.factor", self.factor, self.factor == "auto" or 1 <= self.factor <= MAX_FACTOR, FACTORS)
+        require(f"{at}.factor", self.factor, self.factor == "auto" or 1 <= self.factor <= MAX_FACTOR, ALLOWED_FACTORS)
         labels = [method.label for method in self.methods(at)]
         twice = [label for label in labels if labels.count(label) > 1]
         require(f"{at}.extend", twice[:1], not twice, "methods that differ, or a `label` for each")
@@ -62,13 +62,13 @@ class ExtendConfig:
             raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
         factor = mapping.get("factor", self.factor)
         number = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MAX_FACTOR
-        require(f"{key}.factor", factor, number or factor == "auto", FACTORS)
+        require(f"{key}.factor", factor, number or factor == "auto", ALLOWED_FACTORS)
         if name == AS_TRAINED:
             require(key, given, len(mapping) == 1, "none has no settings")
             return None
         label = mapping.get("label", _label(mapping))
-        good = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= LONGEST_LABEL
-        require(f"{key}.label", label, bool(good), f"letters, digits and .,=()+:- ({LONGEST_LABEL} at most)")
+        good = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= MAX_LABEL_LENGTH
+        require(f"{key}.label", label, bool(good), f"letters, digits and .,=()+:- ({MAX_LABEL_LENGTH} at most)")
         return Method(str(label), EXTENSIONS.convert(own, key), float(factor) if number else None)
 
 
@@ -77,6 +77,6 @@ def _label(mapping: Mapping[str, Any]) -> str:
     settings = {k: v for k, v in mapping.items() if k != "type"}
     name = str(mapping["type"])
     text = f"{name}({','.join(f'{k}={v}' for k, v in settings.items())})" if settings else name
-    if len(text) <= LONGEST_LABEL and re.fullmatch(r"[\w.,=()+-]+", text):
+    if len(text) <= MAX_LABEL_LENGTH and re.fullmatch(r"[\w.,=()+-]+", text):
         return text
     return f"{name}({digest_json(plain(settings))[:6]})"

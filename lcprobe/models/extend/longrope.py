@@ -3,7 +3,7 @@
     theta_m / lambda_m, cos and sin times sqrt(1 + ln s / ln L)      beyond the training length L; s the factor
     theta_m / short_m, the same                                      up to it; as trained where no short factors are given
 
-Factors are given (published ones), or searched: an evolution that starts at pi, ntk and ntk_by_parts, keeps them in 1 .. 1.25 s
+Factors are given (published ones), or searched: an evolution that initial_factors at pi, ntk and ntk_by_parts, keeps them in 1 .. 1.25 s
 and ascending, and minimises the loss beyond L on windows of training text of s L tokens. Not searched: the paper's first tokens
 that stay as they are.
 """
@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.contract import ExtensionContext
-from lcprobe.models.extend.rotary import At, RescaledFrequencies, Rescaling, by_rotations
+from lcprobe.models.extend.rotary import RescaledFrequencies, Rescaling, ScalingContext, by_rotations
 from lcprobe.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
-PARENTS = 4
-WIDEST = 1.25
+N_PARENTS = 4
+MAX_PAIR_FACTOR = 1.25
 """Largest factor of a pair, in units of s."""
-LOGIT_ROWS = 2048
+LOSS_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LongRoPEConfig:
                 values is None or (len(values) > 0 and min(values) > 0),
                 "numbers > 0, or null",
             )
-        require(f"{at}.budget", self.budget, self.budget >= PARENTS, f">= {PARENTS}")
+        require(f"{at}.budget", self.budget, self.budget >= N_PARENTS, f">= {N_PARENTS}")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
         scale = self.attention_factor
         require(f"{at}.attention_factor", scale, scale is None or scale > 0, "> 0 or null")
@@ -71,7 +71,7 @@ class LongRoPE(Rescaling):
     fewest_pairs = 2
 
     @staticmethod
-    def change(config: LongRoPEConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: LongRoPEConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """By the factors of the sequence's length. Raises ConfigError where no length is declared."""
         if at.length is None:
             raise ConfigError("pe.extend", "longrope", "sequences of a declared length")
@@ -109,7 +109,7 @@ class LongRoPE(Rescaling):
         """Set the scaling; search what is not given. Raises ConfigError for a search without text."""
         config = self.config
         if config.long is None:
-            config = replace(config, long=self.searched(model, context))
+            config = replace(config, long=self.search_factors(model, context))
             log.info("longrope: factors %s", " ".join(f"{x:.3g}" for x in config.long or ()))
         self._set(model, context, config)
 
@@ -118,7 +118,7 @@ class LongRoPE(Rescaling):
             layer.rotary.scaling = RescaledFrequencies(LongRoPE, config, context.context_length, context.factor)
 
     @torch.no_grad()
-    def searched(self, model: LanguageModel, context: ExtensionContext) -> tuple[float, ...]:
+    def search_factors(self, model: LanguageModel, context: ExtensionContext) -> tuple[float, ...]:
         """Factors at which training text is predicted best beyond the training length: a pure function of its arguments."""
         if context.text is None:
             raise ConfigError(
@@ -134,21 +134,21 @@ class LongRoPE(Rescaling):
         tried: list[tuple[float, tuple[float, ...]]] = []
 
         def attempt(factors: Tensor) -> None:
-            found = tuple(factors.clamp(1, WIDEST * s).cummax(0).values.tolist())
+            found = tuple(factors.clamp(1, MAX_PAIR_FACTOR * s).cummax(0).values.tolist())
             if any(found == known for _, known in tried):
                 return
             self._set(model, context, replace(config, long=found))
             tried.append((loss_beyond(model, ids, context.context_length), found))
 
-        for start in starts(theta, s, context.context_length):
+        for start in initial_factors(theta, s, context.context_length):
             attempt(start)
         for _ in range(config.budget - len(tried)):
-            parents = [found for _, found in sorted(tried)[:PARENTS]]
-            attempt(child(parents, generator))
+            parents = [found for _, found in sorted(tried)[:N_PARENTS]]
+            attempt(recombine(parents, generator))
         return min(tried)[1]
 
 
-def starts(theta: Tensor, s: float, context_length: int) -> list[Tensor]:
+def initial_factors(theta: Tensor, s: float, context_length: int) -> list[Tensor]:
     """Factors of pi, ntk and ntk_by_parts, (pairs,) float64 each."""
     pairs = len(theta)
     kept = by_rotations(theta, context_length, 1.0, 32.0)
@@ -156,7 +156,7 @@ def starts(theta: Tensor, s: float, context_length: int) -> list[Tensor]:
     return [torch.full_like(theta, s), s**steps, 1 / (kept + (1 - kept) / s)]
 
 
-def child(parents: Sequence[tuple[float, ...]], generator: torch.Generator) -> Tensor:
+def recombine(parents: Sequence[tuple[float, ...]], generator: torch.Generator) -> Tensor:
     """Two parents' factors mixed by pair, some of them moved by about a tenth."""
     first, second = (
         torch.tensor(parents[int(torch.randint(len(parents), (), generator=generator))]).double() for _ in range(2)
@@ -171,7 +171,7 @@ def loss_beyond(model: Any, ids: Tensor, context_length: int) -> float:
     """Mean loss of tokens at and after context_length; ids: (n, length)."""
     hidden = model.hidden(ids, length=ids.shape[1])[0][:, context_length - 1 : -1].flatten(0, 1)
     targets, total = ids[:, context_length:].flatten(), 0.0
-    for lo in range(0, len(targets), LOGIT_ROWS):
-        part = slice(lo, lo + LOGIT_ROWS)
+    for lo in range(0, len(targets), LOSS_ROWS):
+        part = slice(lo, lo + LOSS_ROWS)
         total += float(F.cross_entropy(model.logits(hidden[part]), targets[part], reduction="sum"))
     return total / max(1, len(targets))

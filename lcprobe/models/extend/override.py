@@ -78,7 +78,7 @@ class EncodingOverride(PositionalEncoding):
         raise NotImplementedError
 
 
-class Reread(EncodingOverride):
+class RereadEncoding(EncodingOverride):
     """Base of methods that read keys at positions of their own, in several calls. Keys are cached unrotated; NoPE has no
     rotation, and only the masks act."""
 
@@ -92,14 +92,14 @@ class Reread(EncodingOverride):
         """At their own positions by the trained encoding, where nothing else is to be done."""
         s = self.context.factor_at(keys.where.length)
         if s == 1 or keys.k.shape[1] <= self.near(s):
-            return self.inner.attend(*self.as_they_stand(q, keys), op, return_lse)
+            return self.inner.attend(*self.at_own_positions(q, keys), op, return_lse)
         return PositionalEncoding.attend(self, q, keys, op, return_lse)
 
     def near(self, s: float) -> int:
         """Tokens up to which a sequence is read as trained."""
         raise NotImplementedError
 
-    def as_they_stand(self, q: Tensor, keys: Keys) -> tuple[Tensor, Keys]:
+    def at_own_positions(self, q: Tensor, keys: Keys) -> tuple[Tensor, Keys]:
         """Queries and keys rotated by their own positions."""
         asked = keys.positions[-q.shape[1] :]
         return self.rotated(q, asked, keys, "queries"), replace(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.extend.calibrate import Search, calibrated, given_or_searched
+from lcprobe.models.extend.calibrate import CalibrationConfig, calibrate, values_per_layer
 from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import scan_layers
 from lcprobe.models.language_model import LanguageModel
@@ -60,8 +60,8 @@ class ScaleConfig:
     """One number for all layers, one a layer, or a search."""
 
     scale: float | list[float] | None = None
-    """Of every layer, or a list; null: calibrated layer by layer on training text of factor x context_length."""
-    search: Search = field(default_factory=Search)
+    """Of every layer, or a list; null: calibrate layer by layer on training text of factor x context_length."""
+    search: CalibrationConfig = field(default_factory=CalibrationConfig)
     """The budget of the calibration."""
 
     def check(self, at: str) -> None:
@@ -83,7 +83,7 @@ class AScaleConfig(ScaleConfig):
     """linear: A times s; log: the logarithm of -A times s."""
 
 
-class OfMamba2(Extension):
+class Mamba2Extension(Extension):
     """What changes Mamba2 layers does so at every length alike: its factor is a number, not each length's own."""
 
     acts_on: ClassVar[str] = "mamba2"
@@ -97,7 +97,7 @@ class OfMamba2(Extension):
         return reason
 
 
-class DtScale(OfMamba2):
+class DtScale(Mamba2Extension):
     """dt times s after softplus and limits: A dt and B dt both."""
 
     Config = ScaleConfig
@@ -107,7 +107,7 @@ class DtScale(OfMamba2):
         """As the base. Raises ConfigError for a list of another length than there are layers."""
         reason = super().not_applicable(model, context)
         if reason is None:
-            given_or_searched(self.config.scale, len(scan_layers(model, self.name)), f"pe.extend.{self.name}.scale")
+            values_per_layer(self.config.scale, len(scan_layers(model, self.name)), f"pe.extend.{self.name}.scale")
         return reason
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
@@ -118,9 +118,9 @@ class DtScale(OfMamba2):
         def put(number: int, value: float) -> None:
             self.put(wrapped[number], value)
 
-        values = given_or_searched(self.config.scale, len(layers), f"pe.extend.{self.name}.scale")
+        values = values_per_layer(self.config.scale, len(layers), f"pe.extend.{self.name}.scale")
         if values is None:
-            values = calibrated(model, len(layers), put, context, self.config.search, self.name)
+            values = calibrate(model, len(layers), put, context, self.config.search, self.name)
         for number, value in enumerate(values):
             put(number, value)
 
@@ -158,7 +158,7 @@ class StuffedConfig:
         require(f"{at}.insertion", self.insertion, self.insertion > 0, "> 0")
 
 
-class Stuffed(OfMamba2):
+class Stuffed(Mamba2Extension):
     """Forget more, take in less: against a state that is fuller than training ever made it."""
 
     Config = StuffedConfig
@@ -194,7 +194,7 @@ class WindowState(State):
     b: Tensor
 
 
-class StateWindow(OfMamba2):
+class StateWindow(Mamba2Extension):
     """y_t = C_t (h_t - prod of decays over the window * h_{t-w}): what the last w tokens wrote, exactly."""
 
     Config = StateWindowConfig

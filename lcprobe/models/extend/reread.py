@@ -20,9 +20,9 @@ from torch import Tensor
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, far_layers
-from lcprobe.models.extend.override import Reread, rereadable
+from lcprobe.models.extend.override import RereadEncoding, rereadable
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.contract import Call, Keys, PositionalEncoding
+from lcprobe.models.positional.contract import AttentionCall, Keys, PositionalEncoding
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class NearConfig:
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
 
 
-class TwoCalls(Reread):
+class NearAndFar(RereadEncoding):
     """Near keys as trained, far ones as `far` says."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: Any, share: float = 0.5):
@@ -49,21 +49,24 @@ class TwoCalls(Reread):
         """The window."""
         return self.width
 
-    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+    def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
         """Near and far."""
         seqlen, s = q.shape[1], self.context.factor_at(keys.where.length)
-        near_q, near = self.as_they_stand(q, keys)
+        near_q, near = self.at_own_positions(q, keys)
         far_q, far_k = self.far(q, keys, s)
-        first = Call(near_q, near.k, keys.v, keys.mask(seqlen, high=self.width), documents=keys.documents)
-        return [first, Call(far_q, far_k, keys.v, keys.mask(seqlen, low=self.width), documents=keys.documents)]
+        first = AttentionCall(near_q, near.k, keys.v, keys.mask(seqlen, high=self.width), documents=keys.documents)
+        return [
+            first,
+            AttentionCall(far_q, far_k, keys.v, keys.mask(seqlen, low=self.width), documents=keys.documents),
+        ]
 
     def far(self, q: Tensor, keys: Keys, s: float) -> tuple[Tensor, Tensor]:
         """Queries and keys as they meet at distances from the window on."""
-        to_q, to_k = self.moved(keys.positions, s)
+        to_q, to_k = self.far_positions(keys.positions, s)
         name = f"{type(self).__name__} {self.width} {self.method}"
         return self.rotated(q, to_q[-q.shape[1] :], keys, f"{name} q"), self.rotated(keys.k, to_k, keys, f"{name} k")
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """at: (n,) int64 -> positions of tokens as queries and as keys."""
         raise NotImplementedError
 
@@ -81,19 +84,19 @@ class SelfExtendConfig(NearConfig):
         require(f"{at}.group", self.group, self.group is None or self.group >= 1, ">= 1 or null")
 
 
-class GroupedFar(TwoCalls):
+class GroupedFar(NearAndFar):
     """Self-Extend."""
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """By groups."""
         g = self.method.group or smallest_group(s, self.context.context_length, self.width)
         return at // g + self.width - self.width // g, at // g
 
 
-class ConstantFar(TwoCalls):
+class ConstantFar(NearAndFar):
     """ReRoPE."""
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """All at the window."""
         return torch.full_like(at, self.width), torch.zeros_like(at)
 
@@ -111,10 +114,10 @@ class LeakyConfig(NearConfig):
         require(f"{at}.k", self.k, self.k is None or self.k >= 1, ">= 1 or null")
 
 
-class LeakyFar(TwoCalls):
+class LeakyFar(NearAndFar):
     """Leaky ReRoPE."""
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """In steps of 1 / k."""
         k = self.method.k or stretch(s, self.context.context_length, self.width)
         return self.width + (at.double() - self.width) / k, at.double() / k
@@ -132,7 +135,7 @@ class DualChunkConfig:
         require(f"{at}.chunk", self.chunk, self.chunk is None or self.chunk >= 1, ">= 1 or null")
 
 
-class DualChunkKeys(Reread):
+class DualChunkKeys(RereadEncoding):
     """Dual chunk attention: keys of the same chunk, of the one before, and of those before that."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: DualChunkConfig):
@@ -143,7 +146,7 @@ class DualChunkKeys(Reread):
         """One chunk."""
         return self.chunk
 
-    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+    def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
         """Three."""
         seqlen, n_keys, c, last = q.shape[1], keys.k.shape[1], self.chunk, self.context.context_length - 1
         within = keys.positions % c
@@ -159,7 +162,7 @@ class DualChunkKeys(Reread):
                 continue
             turned = self.rotated(q, at, keys, f"chunks {c} {last} q{low}")
             mask = keys.mask(seqlen, chunk=c, chunk_low=low, chunk_high=high)
-            made.append(Call(turned, k, keys.v, mask, documents=keys.documents))
+            made.append(AttentionCall(turned, k, keys.v, mask, documents=keys.documents))
         return made
 
 
@@ -176,7 +179,7 @@ def stretch(s: float, context_length: int, window: int) -> float:
     return max(1.0, (s * context_length - window) / max(1, context_length - window))
 
 
-class RereadMethod(Extension):
+class RereadExtension(Extension):
     """Base: puts an encoding around those of the layers that see far."""
 
     acts_on: ClassVar[str] = "rotary"
@@ -210,44 +213,44 @@ class RereadMethod(Extension):
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace the encoding of these layers."""
         for layer in self.layers(model, context):
-            layer.mixer.set_encoding(self.wrapped(layer.encoding, replace(context, text=None)))
+            layer.mixer.set_encoding(self.override(layer.encoding, replace(context, text=None)))
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """The encoding in front of a trained one."""
         raise NotImplementedError
 
 
-class SelfExtend(RereadMethod):
+class SelfExtend(RereadExtension):
     """Self-Extend."""
 
     Config = SelfExtendConfig
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """A quarter of the training length is near."""
         return GroupedFar(inner, context, self.config, 0.25)
 
 
-class ReRoPE(RereadMethod):
+class ReRoPE(RereadExtension):
     """ReRoPE."""
 
     Config = NearConfig
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """Half of the training length is near."""
         return ConstantFar(inner, context, self.config)
 
 
-class LeakyReRoPE(RereadMethod):
+class LeakyReRoPE(RereadExtension):
     """Leaky ReRoPE."""
 
     Config = LeakyConfig
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """Half of the training length is near."""
         return LeakyFar(inner, context, self.config)
 
 
-class DualChunk(RereadMethod):
+class DualChunk(RereadExtension):
     """Dual chunk attention."""
 
     Config = DualChunkConfig
@@ -257,6 +260,6 @@ class DualChunk(RereadMethod):
         chunk = self.config.chunk
         require("pe.extend.chunk", chunk, chunk is None or chunk < context_length, f"< {context_length}")
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """Chunks."""
         return DualChunkKeys(inner, context, self.config)

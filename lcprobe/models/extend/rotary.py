@@ -30,7 +30,7 @@ from lcprobe.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class At:
+class ScalingContext:
     """Where frequencies are changed: factor s, training length, and the declared length of the sequence."""
 
     s: float
@@ -57,7 +57,7 @@ class RescaledFrequencies:
         s = ExtensionContext(self.context_length, self.factor).factor_at(length)
         if s == 1:
             return frequencies, 1.0
-        return self.method.change(self.config, frequencies, At(s, self.context_length, length))
+        return self.method.change(self.config, frequencies, ScalingContext(s, self.context_length, length))
 
 
 class Rescaling(Extension):
@@ -67,7 +67,7 @@ class Rescaling(Extension):
     fewest_pairs: ClassVar[int] = 1
 
     @staticmethod
-    def change(config: Any, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: Any, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """(pairs,) float64 frequencies -> changed ones, and a factor on cos and sin."""
         raise NotImplementedError
 
@@ -106,7 +106,7 @@ class PI(Rescaling):
     Config = NoSettings
 
     @staticmethod
-    def change(config: NoSettings, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: NoSettings, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """theta / s."""
         return theta / at.s, 1.0
 
@@ -118,7 +118,7 @@ class NTK(Rescaling):
     fewest_pairs = 2
 
     @staticmethod
-    def change(config: NoSettings, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: NoSettings, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """theta_m s^(-2m / (D - 2))."""
         return rebased(theta, at.s), 1.0
 
@@ -139,7 +139,7 @@ class DynamicNTK(Rescaling):
     fewest_pairs = 2
 
     @staticmethod
-    def change(config: DynamicNTKConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: DynamicNTKConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """As NTK, with s' >= 1. Raises ConfigError where no length is declared."""
         if at.length is None:
             raise ConfigError("pe.extend", "ntk_dynamic", "sequences of a declared length")
@@ -167,7 +167,7 @@ class ByParts(Rescaling):
     Config = ByPartsConfig
 
     @staticmethod
-    def change(config: ByPartsConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: ByPartsConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """g theta + (1 - g) theta / s."""
         return blended(theta, at.s, by_rotations(theta, at.context_length, config.a, config.b)), 1.0
 
@@ -211,7 +211,7 @@ class YaRN(Rescaling):
     fewest_pairs = 2
 
     @staticmethod
-    def change(config: YaRNConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: YaRNConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """Frequencies by the chosen ramp."""
         if config.ramp == "rotations":
             kept = by_rotations(theta, at.context_length, config.a, config.b)
@@ -243,7 +243,7 @@ class Resonance(Rescaling):
     fewest_pairs = 2
 
     @staticmethod
-    def change(config: ResonanceConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: ResonanceConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """2 pi / round(2 pi / theta); pairs that do not turn stay."""
         scale = 1.0
         if config.scaling is not None:
@@ -266,7 +266,7 @@ class Drop(Rescaling):
     Config = DropConfig
 
     @staticmethod
-    def change(config: DropConfig, theta: Tensor, at: At) -> tuple[Tensor, float]:
+    def change(config: DropConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """0."""
         return torch.zeros_like(theta), 1.0
 

@@ -36,7 +36,7 @@ class TemperatureConfig:
         require(f"{at}.value", self.value, self.value is None or self.value > 0, "> 0 or null")
 
 
-class Sharpened(EncodingOverride):
+class ScaledScores(EncodingOverride):
     """Content scores times a number."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, value: float | None):
@@ -49,10 +49,10 @@ class Sharpened(EncodingOverride):
         """tau q."""
         tau = (0.1 * math.log(s) + 1) ** 2 if self.value is None else self.value
         factor = torch.full((1, 1, 1), tau, dtype=torch.float64, device=q.device)
-        return self.inner.attend(q, keys.times(factor), op, return_lse)
+        return self.inner.attend(q, keys.scaled_by(factor), op, return_lse)
 
 
-class SharpenedByLength(EncodingOverride):
+class LogNScores(EncodingOverride):
     """Content scores times what the number of keys that a query sees asks for."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: LogNConfig):
@@ -64,10 +64,10 @@ class SharpenedByLength(EncodingOverride):
     ) -> tuple[Tensor, Tensor | None]:
         """As the trained temperature of this name."""
         factor = LogN(LogNConfig(self.length), self.shape)(keys.where, keys.window)
-        return self.inner.attend(q, keys.times(factor), op, return_lse)
+        return self.inner.attend(q, keys.scaled_by(factor), op, return_lse)
 
 
-class Temperature(Extension):
+class PostHocTemperature(Extension):
     """A number on q . k of every attention layer."""
 
     Config = TemperatureConfig
@@ -84,18 +84,18 @@ class Temperature(Extension):
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace the encoding of attention layers."""
         for layer in attention_layers(model):
-            layer.mixer.set_encoding(self.sharpened(layer.encoding, context))
+            layer.mixer.set_encoding(self.override(layer.encoding, context))
 
-    def sharpened(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """The encoding in front of a trained one."""
-        return Sharpened(inner, context, self.config.value)
+        return ScaledScores(inner, context, self.config.value)
 
 
-class PostHocLogN(Temperature):
+class PostHocLogN(PostHocTemperature):
     """log-n scaling of a model that was trained without."""
 
     Config = LogNConfig
 
-    def sharpened(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """By the number of keys."""
-        return SharpenedByLength(inner, context, self.config)
+        return LogNScores(inner, context, self.config)

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.contract import ExtensionContext
 from lcprobe.models.extend.layers import scan_layers
-from lcprobe.models.extend.recurrent import OfMamba2, wrap_scan
+from lcprobe.models.extend.recurrent import Mamba2Extension, wrap_scan
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.contract import Scan
 
 
 @dataclass
-class Filtered:
+class FilteredScan:
     """A scan that skips tokens below a threshold of Delta: (n_heads,) or one for all, -inf where nothing is skipped.
 
     by_token: one decision per token, from the mean over heads. seen: where given, step sizes are collected there, and A as rates.
@@ -78,7 +78,7 @@ class FilterConfig:
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
 
-class DeciMamba(OfMamba2):
+class DeciMamba(Mamba2Extension):
     """Whole tokens are skipped."""
 
     Config = FilterConfig
@@ -108,7 +108,7 @@ class DeciMamba(OfMamba2):
         for number in chosen:
             nothing = torch.tensor(float("-inf"))
             filters[number] = wrap_scan(
-                layers[number], lambda scan, nothing=nothing: Filtered(scan, nothing, self.by_token, [])
+                layers[number], lambda scan, nothing=nothing: FilteredScan(scan, nothing, self.by_token, [])
             )
         ids = context.text(self.config.n, context.context_length, self.config.seed)
         model.hidden(ids.to(next(model.parameters()).device))

@@ -16,10 +16,10 @@ from torch import Tensor
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, attention_layers, far_layers
-from lcprobe.models.extend.override import EncodingOverride, Reread
-from lcprobe.models.extend.reread import RereadMethod, TwoCalls
+from lcprobe.models.extend.override import EncodingOverride, RereadEncoding
+from lcprobe.models.extend.reread import NearAndFar, RereadExtension
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.positional.contract import Attend, Call, Keys, PositionalEncoding
+from lcprobe.models.positional.contract import Attend, AttentionCall, Keys, PositionalEncoding
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WindowConfig:
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
 
 
-class Windowed(EncodingOverride):
+class WindowedEncoding(EncodingOverride):
     """Nothing beyond the window."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, width: int):
@@ -68,7 +68,9 @@ class Window(Extension):
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """Replace the encoding of these layers."""
         for layer in self.layers(model, context):
-            layer.mixer.set_encoding(Windowed(layer.encoding, context, self.config.window or context.context_length))
+            layer.mixer.set_encoding(
+                WindowedEncoding(layer.encoding, context, self.config.window or context.context_length)
+            )
 
 
 @dataclass(frozen=True)
@@ -92,33 +94,33 @@ class StreamingConfig(LMInfiniteConfig):
     """First tokens that every query sees."""
 
 
-class SinksBehind(TwoCalls):
+class NearAndSinks(NearAndFar):
     """Near keys as trained; the first tokens where the method puts them."""
 
-    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+    def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
         """The second call sees the sinks alone."""
         near, far = super().calls(q, keys)
         mask = keys.mask(q.shape[1], low=self.width, high=self.width, sinks=self.method.sinks)
         return [near, replace(far, mask=mask)] if self.method.sinks else [near]
 
 
-class ClippedSinks(SinksBehind):
+class ClippedSinks(NearAndSinks):
     """LM-Infinite: no distance beyond the window."""
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """All at the window."""
         return torch.full_like(at, self.width), torch.zeros_like(at)
 
 
-class CachedSinks(SinksBehind):
+class CachedSinks(NearAndSinks):
     """StreamingLLM: positions are places in the cache, in which a query stands at most at n + w - 1."""
 
-    def moved(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """Queries at the cache's end."""
         return at.clamp_max(self.method.sinks + self.width - 1), at
 
 
-class LMInfinite(RereadMethod):
+class LMInfinite(RereadExtension):
     """LM-Infinite, on rotary layers and on those without an encoding."""
 
     Config = LMInfiniteConfig
@@ -133,7 +135,7 @@ class LMInfinite(RereadMethod):
         """The layers that see far."""
         return far_layers(model, context.context_length)
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """Sinks at the window's end."""
         return ClippedSinks(inner, context, self.config, 1.0)
 
@@ -143,7 +145,7 @@ class Streaming(LMInfinite):
 
     Config = StreamingConfig
 
-    def wrapped(self, inner: PositionalEncoding, context: ExtensionContext) -> Reread:
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
         """Sinks at their places in the cache."""
         width = self.config.window or context.context_length - self.config.sinks
         return CachedSinks(inner, context, replace(self.config, window=width))

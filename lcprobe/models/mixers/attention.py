@@ -215,7 +215,7 @@ class Attention(Mixer):
             q, k = encoding.on_qk(q, k, where, terms)
         keys = self._keys(k, v, terms, where, state)
         if self.temperature is not None:
-            keys = keys.times(self.temperature(where, self.window))
+            keys = keys.scaled_by(self.temperature(where, self.window))
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)

@@ -1,4 +1,13 @@
-"""Positional encodings by the name used in configs. A new one is a file and a line here."""
+"""Positional encodings by the name used in configs, and what goes with them: drawn positions and softmax
+temperatures.
+
+Adding an encoding takes one file here, such as positional/myrope.py, with a frozen dataclass `MyRoPEConfig` (a
+docstring under each field, which `--help` prints) and a subclass of `contract.PositionalEncoding` that overrides the
+hooks it needs, and one line in POSITIONAL below. A temperature or a scheme of drawn positions likewise subclasses its
+base (temperature.py, positions.py) and gets a line in TEMPERATURES or POSITIONS. The contract tests
+(tests/models/test_contracts.py) run over these registries. An encoding also needs its equation in
+validation/oracles/encodings.py, against which it is tested.
+"""
 
 from lcprobe.choices import Registry
 
@@ -30,7 +39,7 @@ POSITIONAL = Registry(
         "stick_breaking": "lcprobe.models.positional.stick_breaking:StickBreaking",
         "path": "lcprobe.models.positional.path:PaTH",
         "dape": "lcprobe.models.positional.dape:DAPE",
-        # queries and keys, by tensors that pass from layer to layer
+        # queries and keys, with tensors that are passed from layer to layer
         "tape": "lcprobe.models.positional.tape:TAPE",
     },
 )
@@ -42,7 +51,7 @@ POSITIONS = Registry(
         "pose": "lcprobe.models.positional.positions:PoSE",
     },
 )
-"""Positions that training draws instead of counting them."""
+"""Schemes in which training draws positions instead of counting them."""
 
 TEMPERATURES = Registry(
     "lcprobe.models.positional.temperature:Temperature",
@@ -51,4 +60,4 @@ TEMPERATURES = Registry(
         "ssmax": "lcprobe.models.positional.temperature:SSMax",
     },
 )
-"""Temperatures of the softmax that depend on the number of visible keys."""
+"""Softmax temperatures that depend on the number of visible keys."""

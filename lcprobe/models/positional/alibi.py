@@ -2,8 +2,9 @@
 
     T[h, d] = -m_h d        m_h = 2^(-8 (h + 1) / n_heads), h = 0 .. n_heads - 1, for powers of two
 
-Other head counts take the slopes of the power of two below, then every other slope of the power of two above. Learned slopes
-(x-transformers' variant) start there and stay positive through their logarithms.
+Other numbers of heads use the slopes of the power of two below, then every other slope of the power of two above.
+Learned slopes (x-transformers' variant) start at these values; their logarithms are the parameters, so that they stay
+positive.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 
 @dataclass(frozen=True)
 class ALiBiConfig:
-    """Whether slopes are learned."""
+    """Whether ALiBi's slopes are learned."""
 
     learned: bool = False
-    """Learn the slopes, one a head."""
+    """Learn the slopes, one per head."""
 
 
 class ALiBi(PositionalEncoding):
@@ -36,11 +37,11 @@ class ALiBi(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """None, or one a head."""
+        """One slope per head where they are learned, else 0."""
         return shape.n_heads if config.learned else 0
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """The fixed slopes."""
+        """The logarithms of the fixed slopes."""
         value.copy_(slopes(self.shape.n_heads).log())
 
     def bias(self, distance: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class ALiBi(PositionalEncoding):
 
 
 def slopes(n_heads: int) -> Tensor:
-    """(n_heads,) float64."""
+    """The fixed slopes m_h: (n_heads,) float64."""
     below = 1 << (n_heads.bit_length() - 1)
     steps = [8 * (h + 1) / below for h in range(below)]
     steps += [4 * (h + 1) / below for h in range(0, 2 * (n_heads - below), 2)]

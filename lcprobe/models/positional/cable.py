@@ -1,10 +1,12 @@
-"""CABLE: each token adds its own learned penalty to all distances that span it (Veisi et al. 2025, arXiv 2503.08067, sec. 3).
+"""CABLE: every token adds a penalty, a function of its content, to all distances that span it (Veisi et al. 2025,
+arXiv 2503.08067, sec. 3).
 
     p_t = softplus(w_h . x_t + b_h)        scores_ij -= sum_{t=j+1..i} p_t = F_j - F_i,   F_i = -sum_{t<=i} p_t
 
-As released. Since softplus(z) = -log sigmoid(-z), this is FoX with w and b negated: both name one family of models, and from
-these initial values (normal with deviation 0.02, bias 0) they differ by the sign of random numbers alone. The release leaves
-q . k undivided by sqrt(head_dim); scores keep that factor here, as everywhere.
+This follows the released code. Since softplus(z) = -log sigmoid(-z), it is FoX with w and b negated: both describe
+one family of models, and with these initial values (weights normal with standard deviation 0.02, bias 0) they differ
+only in the sign of random numbers. The release does not divide q . k by sqrt(head_dim); here scores are divided by
+it, as with every encoding.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from lcprobe.models.positional.fox import FoX
 
 @dataclass(frozen=True)
 class CABLEConfig:
-    """Nothing to set."""
+    """CABLE has no settings."""
 
 
 class CABLE(FoX):
@@ -27,12 +29,12 @@ class CABLE(FoX):
     Config = CABLEConfig
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Weights normal with deviation 0.02, the bias 0."""
+        """Weights normal with standard deviation 0.02, the bias 0."""
         if name == "gate_weight":
             value.normal_(0, 0.02, generator=generator)
         else:
             value.zero_()
 
     def log_gate(self, logits: Tensor) -> Tensor:
-        """-softplus."""
+        """-softplus(logits)."""
         return -F.softplus(logits)

@@ -1,11 +1,13 @@
-"""CoPE: positions counted by content (Golovneva et al. 2024, arXiv 2405.18719, eq. 4 to 6 and appendix B).
+"""CoPE: positions are sums of gates that depend on content (Golovneva et al. 2024, arXiv 2405.18719, eq. 4 to 6 and
+appendix B).
 
     g_it = sigmoid(q_i . k_t / sqrt(head_dim))        p_ij = min(sum_{t=j..i} g_it, max_position - 1)
-    scores_ij += q_i . e[p_ij], linear between the whole positions around p_ij
+    scores_ij += q_i . e[p_ij], linearly interpolated between the integer positions around p_ij
 
-e is shared by a layer's heads and starts at zero, as in the paper's code. Keys that a window or a document hides count nothing.
-Counts are made of content scores, so a temperature on these would count anew: none goes with CoPE.
-Sums over keys do not fit the attention op: scores are made in blocks, on any device, with the same numbers.
+e is shared by the heads of a layer and starts at zero, as in the paper's code. Keys hidden by a window or a document
+boundary add nothing to positions. Positions are computed from content scores, which a temperature would change: CoPE
+takes none. The attention op has no sums over keys, so scores are computed in blocks of queries, identically on every
+device.
 """
 
 from dataclasses import dataclass
@@ -21,13 +23,13 @@ from lcprobe.models.positional.contract import Attend, HeadShape, Keys, Position
 
 @dataclass(frozen=True)
 class CoPEConfig:
-    """How far positions count."""
+    """Range of CoPE's positions."""
 
     max_position: int = 64
-    """Rows of e; counts beyond the last take the last."""
+    """Number of position embeddings; larger positions use the last one."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError below 2."""
+        """Raises ConfigError for a max_position below 2."""
         require(f"{at}.max_position", self.max_position, self.max_position >= 2, ">= 2")
 
 
@@ -45,12 +47,12 @@ class CoPE(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """One vector a whole position."""
+        """One vector per integer position."""
         return config.max_position * shape.head_dim
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """Queries meet every whole position; a gate, a running sum and an interpolation for each key."""
+        """Products of queries and position embeddings; a gate, a running sum and an interpolation per key."""
         return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
@@ -63,13 +65,13 @@ class CoPE(PositionalEncoding):
         """See PositionalEncoding.attend."""
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
 
-        def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
-            gates = scores.sigmoid().masked_fill(~seen, 0.0)
-            counts = gates.flip(-1).cumsum(-1).flip(-1).clamp_max(self.config.max_position - 1)
-            whole = torch.einsum("bihd,pd->bhip", q[:, rows].to(acc_dtype), self.embedding.to(acc_dtype))
-            below = counts.detach().floor()
-            share, low = counts - below, below.to(torch.int64)
+        def change(rows: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+            gates = scores.sigmoid().masked_fill(~visible, 0.0)
+            positions = gates.flip(-1).cumsum(-1).flip(-1).clamp_max(self.config.max_position - 1)
+            at_integers = torch.einsum("bihd,pd->bhip", q[:, rows].to(acc_dtype), self.embedding.to(acc_dtype))
+            below = positions.detach().floor()
+            weight, low = positions - below, below.to(torch.int64)
             high = (low + 1).clamp_max(self.config.max_position - 1)
-            return scores + torch.lerp(whole.gather(-1, low), whole.gather(-1, high), share)
+            return scores + torch.lerp(at_integers.gather(-1, low), at_integers.gather(-1, high), weight)
 
-        return self.rescored(q, keys, change, q.shape[2])
+        return self.attend_with_scores(q, keys, change, q.shape[2])

@@ -1,9 +1,11 @@
-"""DAPE: a bias over distance, adapted to the scores of all heads by an MLP (Zheng et al. 2024, arXiv 2405.14722, eq. 3).
+"""DAPE: a bias over distance, adapted to the scores of all heads by an MLP (Zheng et al. 2024, arXiv 2405.14722, eq.
+3).
 
     S = q k^T / sqrt(head_dim)        scores = S + B + f([S, B]),   f: 2 n_heads -> width -> n_heads with LeakyReLU
 
-B is ALiBi's, KERPLE's or Sandwich's bias. f mixes heads at each query and key, which no attention kernel does: scores are made
-in blocks, which is right on any device and fast on none. f takes content scores in: no temperature goes with DAPE.
+B is the bias of ALiBi, KERPLE or Sandwich. f mixes the heads of each query-key pair, which no attention kernel
+supports: scores are computed in blocks of queries, correct on any device and fast on none. f reads content scores:
+DAPE takes no temperature.
 """
 
 from dataclasses import dataclass
@@ -29,15 +31,15 @@ BASES: dict[str, tuple[type[PositionalEncoding], Any]] = {
 
 @dataclass(frozen=True)
 class DAPEConfig:
-    """What is adapted, and by how large a function."""
+    """The bias that DAPE adapts, and the size of its MLP."""
 
     base: Literal["alibi", "kerple", "sandwich"] = "kerple"
-    """The bias over distance, with its own defaults."""
+    """The encoding whose bias over distance is adapted, with its default settings."""
     width: int = 32
-    """Hidden units of the function."""
+    """Hidden units of the MLP."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError below 1."""
+        """Raises ConfigError for a width below 1."""
         require(f"{at}.width", self.width, self.width >= 1, ">= 1")
 
 
@@ -50,8 +52,8 @@ class DAPE(PositionalEncoding):
 
     def __init__(self, config: DAPEConfig, shape: HeadShape):
         super().__init__(config, shape)
-        made_by, settings = BASES[config.base]
-        self.base = made_by(settings, shape)
+        base, settings = BASES[config.base]
+        self.base = base(settings, shape)
         self.in_weight = nn.Parameter(torch.empty(config.width, 2 * shape.n_heads))
         self.in_bias = nn.Parameter(torch.empty(config.width))
         self.out_weight = nn.Parameter(torch.empty(shape.n_heads, config.width))
@@ -59,17 +61,17 @@ class DAPE(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """The base's and the MLP's."""
-        made_by, settings = BASES[config.base]
-        return made_by.params(settings, shape) + config.width * (3 * shape.n_heads + 1) + shape.n_heads
+        """Parameters of the adapted bias and of the MLP."""
+        base, settings = BASES[config.base]
+        return base.params(settings, shape) + config.width * (3 * shape.n_heads + 1) + shape.n_heads
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """The MLP, for each query and key."""
+        """The MLP at every query-key pair."""
         return 6 * config.width * shape.n_heads * visible
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """The MLP as PyTorch's linear layers; the base initialises its own."""
+        """The MLP as PyTorch's linear layers; the adapted bias initialises its own parameters."""
         bound = (2 * self.shape.n_heads if name.startswith("in") else self.config.width) ** -0.5
         value.uniform_(-bound, bound, generator=generator)
 
@@ -77,15 +79,15 @@ class DAPE(PositionalEncoding):
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
-        asked = keys.positions[-q.shape[1] :]
+        query_positions = keys.positions[-q.shape[1] :]
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
         w1, b1, w2, b2 = (w.to(acc_dtype) for w in (self.in_weight, self.in_bias, self.out_weight, self.out_bias))
 
-        def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
-            bias = self.base.bias((asked[rows][:, None] - keys.positions).clamp_min(0))
+        def change(rows: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+            bias = self.base.bias((query_positions[rows][:, None] - keys.positions).clamp_min(0))
             assert bias is not None
             bias = bias.to(acc_dtype).expand_as(scores)
             both = torch.cat([scores, bias], dim=1).movedim(1, -1)
             return scores + bias + F.linear(F.leaky_relu(F.linear(both, w1, b1)), w2, b2).movedim(-1, 1)
 
-        return self.rescored(q, keys, change, q.shape[2])
+        return self.attend_with_scores(q, keys, change, q.shape[2])

@@ -1,12 +1,13 @@
-"""FoPE: each rotary pair turns by a learned mixture of frequencies (Hua et al. 2024, arXiv 2412.17739, sec. 3.3).
+"""FoPE: each rotary pair is encoded by a learned mixture of frequencies (Hua et al. 2024, arXiv 2412.17739, sec.
+3.3).
 
     cos'_p(t) = sum_m C[m, p] cos(theta_m t) / sum_m C[m, p]          sin'_p likewise with S
-    q'_p = q_p cos'_p - q_{p+half} sin'_p ...      frequencies that make no whole turn in the training length are left out
+    q'_p = q_p cos'_p - q_{p+half} sin'_p ...      only frequencies that complete a full turn in the training length
 
-C and S start near the identity, which is RoPE without its slowest pairs. As in the public code the coefficients are normalised
-over the frequencies; here all heads of a layer share them, so that grouped keys can use them too, and a pair without frequency
-is left as it is (cos' = 1, sin' = 0). Mixtures are not rotations: scores depend on positions, not on distance alone; these count
-from the first token of a document.
+C and S start near the identity, which is RoPE without its slowest pairs. As in the public code, coefficients are
+normalised over the frequencies; here all heads of a layer share them, so that grouped keys can use them too, and a
+pair without a frequency is left unchanged (cos' = 1, sin' = 0). Mixtures are not rotations: scores depend on
+positions and not only on their differences; positions count from the first token of a document.
 """
 
 import math
@@ -16,26 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprobe.errors import ConfigError, require
+from lcprobe.errors import require
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
-from lcprobe.models.positional.prope import series
-from lcprobe.models.positional.rope import apply_rotary
+from lcprobe.models.positional.rope import apply_rotary, geometric_frequencies
 from lcprobe.models.token_context import TokenContext
 
 
 @dataclass(frozen=True)
 class FoPEConfig:
-    """Frequencies and how the mixture starts."""
+    """Frequencies of FoPE, and the initial mixture."""
 
     base: float = 10000.0
     """Base of the geometric series of wavelengths."""
     length: int | None = None
-    """Frequencies below one turn in so many tokens are 0; null: the training context length."""
+    """Tokens; frequencies below one turn in this length are left out; null: the training context length."""
     gain: float = 0.3
-    """Of the Xavier normal noise that is added to the identity at the start."""
+    """Gain of the Xavier-normal noise that is added to the identity at initialisation."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError outside base > 1, length >= 2, gain >= 0."""
+        """Raises ConfigError unless base > 1, length >= 2 and gain >= 0."""
         require(f"{at}.base", self.base, self.base > 1, "> 1")
         require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
         require(f"{at}.gain", self.gain, self.gain >= 0, ">= 0")
@@ -50,37 +50,37 @@ class FoPE(PositionalEncoding):
 
     def __init__(self, config: FoPEConfig, shape: HeadShape):
         super().__init__(config, shape)
-        require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
+        shape.check_even_head_dim()
         self.pairs = _pairs(config, shape)
         self.cos_mix = nn.Parameter(torch.empty(self.pairs, self.pairs))
         self.sin_mix = nn.Parameter(torch.empty(self.pairs, self.pairs))
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """Two square matrices over the kept frequencies."""
+        """Two square matrices over the frequencies that are kept."""
         return 2 * _pairs(config, shape) ** 2
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """Two tables mixed at each position."""
+        """Two products of tables and mixtures at each position."""
         return 4 * _pairs(config, shape) ** 2
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Identity and Xavier normal noise."""
+        """The identity plus Xavier-normal noise."""
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
         spread = self.config.gain * math.sqrt(2 / (2 * self.pairs))
         value.copy_(torch.eye(self.pairs, dtype=torch.float64) + spread * noise)
 
     def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both turned by the mixtures at their positions in their documents."""
+        """Encode both by the mixtures at their positions in their documents."""
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
 
-        def make() -> tuple[Tensor, Tensor]:
-            theta = series(self.config.base, self.shape.head_dim, where.positions.device)[: self.pairs]
-            turns = where.in_document.double()[..., None] * theta
-            return turns.cos().to(acc_dtype), turns.sin().to(acc_dtype)
+        def cos_and_sin() -> tuple[Tensor, Tensor]:
+            theta = geometric_frequencies(self.config.base, self.shape.head_dim, where.positions.device)[: self.pairs]
+            angles = where.in_document.double()[..., None] * theta
+            return angles.cos().to(acc_dtype), angles.sin().to(acc_dtype)
 
-        tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, acc_dtype), make)
+        tables = where.once(("fope", self.config.base, self.shape.head_dim, self.pairs, acc_dtype), cos_and_sin)
         mixes = (self.cos_mix.to(acc_dtype), self.sin_mix.to(acc_dtype))
         cos, sin = (t @ (m / m.sum(0)) for t, m in zip(tables, mixes, strict=True))
         rest = self.shape.head_dim // 2 - self.pairs
@@ -89,8 +89,7 @@ class FoPE(PositionalEncoding):
 
 
 def _pairs(config: FoPEConfig, shape: HeadShape) -> int:
-    length = config.length or shape.context_length
-    if length is None:
-        raise ConfigError("length", None, ">= 2, or a model whose training context length is known")
-    theta = series(config.base, shape.head_dim, torch.device("cpu"))
+    """Number of pairs that complete a full turn within the length; at least 1."""
+    length = config.length or shape.training_length("length", None, ">= 2")
+    theta = geometric_frequencies(config.base, shape.head_dim, torch.device("cpu"))
     return max(1, int((theta >= 2 * math.pi / length).sum()))

@@ -2,9 +2,9 @@
 
     f_t = sigmoid(w_h . x_t + b_h)        scores_ij += sum_{t=j+1..i} log f_t = F_i - F_j,   F_i = sum_{t<=i} log f_t
 
-x is the layer's input. Sums run in float64 over the whole row, documents included: only differences are read. The weights start
-normal with deviation 0.02 and the bias at 0, as in flash-linear-attention: every token then halves what came before it; a
-larger `initial_bias` starts from longer memory.
+x is the layer's input. Sums are float64 and run over the whole row, across documents: only their differences are
+used. Weights are initialised normal with standard deviation 0.02 and the bias with 0, as in flash-linear-attention:
+every token then halves the weight of all earlier ones; a larger `initial_bias` starts with longer memory.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ from lcprobe.models.token_context import TokenContext
 
 @dataclass(frozen=True)
 class FoXConfig:
-    """Where gates start."""
+    """Initial forget gates of FoX."""
 
     initial_bias: float = 0.0
-    """Gates start near sigmoid of this: 0 halves memory at each token, 5 keeps 0.993 of it."""
+    """Initial bias of the gates' logits: at 0 each token halves the weight of earlier ones, at 5 it keeps 0.993 of
+    it."""
 
 
 class FoX(PositionalEncoding):
-    """Cumulative log forget gates, one a head."""
+    """Cumulative log forget gates, one per head."""
 
     Config = FoXConfig
     family = "gate"
@@ -42,28 +43,28 @@ class FoX(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """A linear map to one number a head."""
+        """A linear map to one logit per head."""
         return shape.n_heads * (shape.d_model + 1)
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """The map to gates."""
+        """The map to the gates' logits."""
         return 2 * shape.n_heads * shape.d_model
 
     @staticmethod
     def term_width(config: Any, shape: HeadShape) -> int:
-        """One sum a head."""
+        """One sum per head."""
         return shape.n_heads
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Weights normal with deviation 0.02, the bias as configured."""
+        """Weights normal with standard deviation 0.02, the bias `initial_bias`."""
         if name == "gate_weight":
             value.normal_(0, 0.02, generator=generator)
         else:
             value.fill_(self.config.initial_bias)
 
     def log_gate(self, logits: Tensor) -> Tensor:
-        """What one token adds to F, <= 0."""
+        """What one token adds to F: log sigmoid(logits), <= 0."""
         return F.logsigmoid(logits)
 
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
@@ -75,5 +76,5 @@ class FoX(PositionalEncoding):
         return sums if last is None else sums + last[:, None]
 
     def gates(self, terms: Tensor) -> Tensor:
-        """They are the sums."""
+        """F: the token terms themselves."""
         return terms

@@ -1,4 +1,5 @@
-"""NoPE: no positional encoding at all; order reaches the model through the causal mask (Kazemnejad et al. 2023)."""
+"""NoPE: no positional encoding; order enters through the causal mask alone (Kazemnejad et al. 2023, arXiv
+2305.19466)."""
 
 from dataclasses import dataclass
 
@@ -7,11 +8,11 @@ from lcprobe.models.positional.contract import PositionalEncoding
 
 @dataclass(frozen=True)
 class NoPEConfig:
-    """Nothing to set."""
+    """NoPE has no settings."""
 
 
 class NoPE(PositionalEncoding):
-    """Leaves queries, keys and scores as they are."""
+    """Leaves queries, keys and scores unchanged."""
 
     Config = NoPEConfig
     reads_positions = False

@@ -1,9 +1,10 @@
 """PoPE: content is a magnitude, position an angle (Gopalakrishnan et al. 2025, arXiv 2509.10534, eq. 5-8).
 
     score_ij = scale * sum over m < head_dim of softplus(q_m) softplus(k_m) cos((j - i) theta_m + delta_m)
-    theta_m = base^(-m / head_dim), delta_m learned a key head, clamped to [-2 pi, 0]
+    theta_m = base^(-m / head_dim), delta_m learned per key head, clamped to [-2 pi, 0]
 
-Each of the head_dim entries is a polar pair of its own, so queries and keys are twice as wide; keys are cached as they come.
+Each of the head_dim entries is a polar pair of its own, so queries and keys become twice as wide; keys are cached
+unrotated.
 """
 
 import math
@@ -15,18 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.errors import require
-from lcprobe.models.positional.contract import Call, HeadShape, Keys, PositionalEncoding
+from lcprobe.models.positional.contract import AttentionCall, HeadShape, Keys, PositionalEncoding
 
 
 @dataclass(frozen=True)
 class PoPEConfig:
-    """How fast entries turn."""
+    """Frequencies of PoPE."""
 
     base: float = 10000.0
     """Base of the geometric series of wavelengths."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError outside base > 1."""
+        """Raises ConfigError unless base > 1."""
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
@@ -44,33 +45,33 @@ class PoPE(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """A phase for each entry of a key head."""
+        """One phase per entry of a key head."""
         return shape.n_kv_heads * shape.head_dim
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """q . k is twice as wide."""
+        """The additional half of q . k, which is twice as wide."""
         return 2 * visible * shape.n_heads * shape.head_dim
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Phases start at 0."""
+        """0."""
         value.zero_()
 
-    def calls(self, q: Tensor, keys: Keys) -> list[Call]:
+    def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
         """One call on queries and keys in Cartesian coordinates."""
         seqlen, scale = q.shape[1], q.shape[3] ** -0.5
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
-        at = keys.where.once(
-            ("pope", self.config.base, self.shape.head_dim, len(keys.positions)), lambda: self._turns(keys)
+        angles = keys.where.once(
+            ("pope", self.config.base, self.shape.head_dim, len(keys.positions)), lambda: self._angles(keys)
         )
         phase = self.phase.to(acc_dtype).clamp(-2 * math.pi, 0.0)
-        turned_q = _polar(F.softplus(q.to(acc_dtype)), at[-seqlen:, None].to(acc_dtype))
-        turned_k = _polar(F.softplus(keys.k.to(acc_dtype)), at[:, None].to(acc_dtype) + phase)
-        made = super().calls(turned_q.to(q.dtype), replace(keys, k=turned_k.to(q.dtype)))
-        return [replace(call, scale=scale) for call in made]
+        polar_q = _polar(F.softplus(q.to(acc_dtype)), angles[-seqlen:, None].to(acc_dtype))
+        polar_k = _polar(F.softplus(keys.k.to(acc_dtype)), angles[:, None].to(acc_dtype) + phase)
+        calls = super().calls(polar_q.to(q.dtype), replace(keys, k=polar_k.to(q.dtype)))
+        return [replace(call, scale=scale) for call in calls]
 
-    def _turns(self, keys: Keys) -> Tensor:
-        """(n_keys, head_dim) float64 angles, modulo a whole turn, so that float32 holds them at any position."""
+    def _angles(self, keys: Keys) -> Tensor:
+        """(n_keys, head_dim) float64 angles modulo 2 pi, so that float32 represents them at any position."""
         exponent = (
             torch.arange(self.shape.head_dim, dtype=torch.float64, device=keys.positions.device) / self.shape.head_dim
         )
@@ -78,5 +79,5 @@ class PoPE(PositionalEncoding):
 
 
 def _polar(size: Tensor, angle: Tensor) -> Tensor:
-    """(..., d) magnitudes and angles -> (..., 2 d) Cartesian."""
+    """(..., d) magnitudes and angles -> (..., 2 d) Cartesian coordinates."""
     return torch.cat([size * angle.cos(), size * angle.sin()], dim=-1)

@@ -1,10 +1,11 @@
-"""RoPE: rotate pairs of query and key dimensions by angles proportional to position (Su et al. 2021, arXiv 2104.09864).
+"""RoPE: rotate pairs of query and key dimensions by angles proportional to position (Su et al. 2021, arXiv
+2104.09864).
 
     theta_m = base^(-2m / rotary_dim)        (q_m, q_{m + rotary_dim/2}) rotated by position * theta_m
 
-Halves are paired (GPT-NeoX, LLaMA, mamba_ssm), not neighbours. Angles are float64, tables float32: a bfloat16 model
-never casts them down. What rescales frequencies afterwards (position interpolation, NTK, YaRN) is a `Scaling`, set on the
-trained module: no parameter changes.
+Dimensions are paired by halves (GPT-NeoX, LLaMA, mamba_ssm), not as neighbours. Angles are float64 and tables
+float32, also in a bfloat16 model. Post-hoc changes of frequencies (position interpolation, NTK, YaRN) are a `Scaling`
+that is set on the trained module; no parameter changes.
 """
 
 from collections.abc import Hashable
@@ -21,12 +22,12 @@ from lcprobe.models.token_context import TokenContext
 
 @dataclass(frozen=True)
 class RoPEConfig:
-    """How fast, and which part of a head."""
+    """Frequencies of RoPE, and the share of a head that is rotated."""
 
     base: float = 10000.0
     """Base of the geometric series of wavelengths."""
     fraction: float = 1.0
-    """Share of head_dim that is rotated, from the front."""
+    """Fraction of head_dim that is rotated, counted from the first dimension."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError outside base > 1 and 0 < fraction <= 1."""
@@ -35,23 +36,23 @@ class RoPEConfig:
 
 
 class Scaling(Protocol):
-    """A change of trained frequencies, hashable."""
+    """A post-hoc change of trained frequencies; hashable, since layers share tables by it."""
 
     @property
     def needs_length(self) -> bool:
-        """Whether they depend on the length of the whole sequence."""
+        """Whether the new frequencies depend on the length of the whole sequence."""
         ...
 
     def __call__(self, frequencies: Tensor, length: int | None) -> tuple[Tensor, float]:
-        """frequencies: (pairs,) float64, radians a token; length: of the whole sequence, declared in advance.
-        -> changed ones, and a factor on cos and sin (scores get its square)."""
+        """frequencies: (pairs,) float64, radians per token; length: declared length of the whole sequence.
+        -> the new frequencies, and a factor on cos and sin (scores are multiplied by its square)."""
         ...
 
     def __hash__(self) -> int: ...
 
 
 class Rotary(PositionalEncoding):
-    """What rotates pairs by fixed frequencies; a subclass says which frequencies."""
+    """Base of encodings that rotate pairs at fixed frequencies, which a subclass gives."""
 
     family = "rotary"
     scaling: Scaling | None = None
@@ -62,21 +63,21 @@ class Rotary(PositionalEncoding):
         return self.scaling is not None and self.scaling.needs_length
 
     def frequencies(self, device: torch.device) -> Tensor:
-        """(pairs,) float64, radians a token, as trained."""
+        """The trained frequencies: (pairs,) float64, radians per token."""
         raise NotImplementedError
 
     def key(self) -> Hashable:
-        """What the tables depend on beside positions: layers that share it compute them once."""
+        """What the tables depend on beside positions; layers with equal keys share their tables."""
         raise NotImplementedError
 
     def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both rotated by `where.positions`, in one pass."""
+        """Rotate both by `where.positions`, in one pass."""
         both = self.rotated(torch.cat([q, k], dim=2), where.positions, where)
         return both[:, :, : q.shape[2]], both[:, :, q.shape[2] :]
 
     def rotated(self, x: Tensor, positions: Tensor, where: TokenContext, name: str = "") -> Tensor:
-        """x: (batch, n, heads, head_dim) rotated by positions (n,), int64 or float64. name: tells positions other than
-        `where.positions` apart."""
+        """x: (batch, n, heads, head_dim) rotated by positions (n,), int64 or float64. name: identifies positions
+        other than `where.positions` in the cache of tables."""
         cos, sin = where.once(
             (
                 "rotary",
@@ -92,17 +93,17 @@ class Rotary(PositionalEncoding):
         return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
 
     def angles(self, positions: Tensor, length: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (n, 1, pairs), float32 or wider; angles are formed in float64."""
+        """cos and sin, each (n, 1, pairs), float32 or wider; angles are computed in float64."""
         theta, factor = self.frequencies(positions.device), 1.0
         if self.scaling is not None:
             theta, factor = self.scaling(theta, length)
-        turns = positions.double()[:, None] * theta
+        angles = positions.double()[:, None] * theta
         acc_dtype = torch.promote_types(dtype, torch.float32)
-        return (turns.cos() * factor).to(acc_dtype)[:, None], (turns.sin() * factor).to(acc_dtype)[:, None]
+        return (angles.cos() * factor).to(acc_dtype)[:, None], (angles.sin() * factor).to(acc_dtype)[:, None]
 
 
 class RoPE(Rotary):
-    """Rotary position embedding for one head width."""
+    """Rotary position embedding."""
 
     Config = RoPEConfig
 
@@ -110,7 +111,7 @@ class RoPE(Rotary):
         super().__init__(config, shape)
         self.base, self.rotary_dim = config.base, int(shape.head_dim * config.fraction)
         if config.fraction == 1:
-            require("head_dim", shape.head_dim, shape.head_dim % 2 == 0, "an even number")
+            shape.check_even_head_dim()
         if self.rotary_dim % 2 or not self.rotary_dim:
             raise ConfigError(
                 "fraction", config.fraction, f"an even number of head_dim {shape.head_dim}'s dimensions"
@@ -118,16 +119,15 @@ class RoPE(Rotary):
 
     def frequencies(self, device: torch.device) -> Tensor:
         """base^(-2m / rotary_dim)."""
-        exponent = torch.arange(0, self.rotary_dim, 2, dtype=torch.float64, device=device)
-        return self.base ** (-exponent / self.rotary_dim)
+        return geometric_frequencies(self.base, self.rotary_dim, device)
 
     def key(self) -> Hashable:
-        """Base and width."""
+        """Base and number of rotated dimensions."""
         return "rope", self.base, self.rotary_dim
 
 
 class _Rotate(torch.autograd.Function):
-    """One pass forward; backward is the rotation by the opposite angle."""
+    """Rotation with a backward pass of its own: the rotation by the opposite angle."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -140,8 +140,15 @@ class _Rotate(torch.autograd.Function):
         return apply_rotary(grads[0], cos, -sin), None, None
 
 
+def geometric_frequencies(base: float, width: int, device: torch.device) -> Tensor:
+    """(width / 2,) float64: base^(-2m / width), radians per token."""
+    exponent = torch.arange(0, width, 2, dtype=torch.float64, device=device)
+    return base ** (-exponent / width)
+
+
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x: (..., width), its first 2 * pairs dimensions turned as halves; cos and sin: (..., pairs) that broadcast."""
+    """x: (..., width), its first 2 * pairs dimensions rotated, paired by halves; cos and sin: (..., pairs),
+    broadcast."""
     half = cos.shape[-1]
     wide = x.to(cos.dtype)
     a, b = wide[..., :half], wide[..., half : 2 * half]

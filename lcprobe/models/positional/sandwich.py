@@ -1,8 +1,9 @@
-"""Sandwich: what sinusoidal position vectors alone say to each other (Chi et al. 2022, arXiv 2212.10356, sec. 5).
+"""Sandwich: a bias made of the inner products of sinusoidal position vectors (Chi et al. 2022, arXiv 2212.10356, sec.
+5).
 
     T[h, d] = n_heads / (8 (h + 1)) sum_m cos(d w_m)        w_m = 10000^(-2m / width), m = 0 .. width / 2 - 1
 
-Nothing is learned; the sum falls about as the logarithm of distance, and heads differ in how fast.
+Nothing is learned; the sum decreases roughly with the logarithm of distance, at a rate that differs between heads.
 """
 
 from dataclasses import dataclass
@@ -12,46 +13,45 @@ from torch import Tensor
 
 from lcprobe.errors import require
 from lcprobe.models.positional.contract import Keys, PositionalEncoding
+from lcprobe.models.positional.rope import geometric_frequencies
 
-CHUNK = 1 << 16
+DISTANCES_PER_BLOCK = 1 << 16
+"""Distances whose sums are computed at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class SandwichConfig:
-    """Size of the position vectors."""
+    """The sinusoidal position vectors of Sandwich."""
 
     width: int = 128
-    """Twice the number of waves."""
+    """Dimension of the position vectors: twice the number of sinusoids."""
     base: float = 10000.0
     """Base of the geometric series of wavelengths."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for odd widths and a base <= 1."""
+        """Raises ConfigError for an odd width and for a base <= 1."""
         require(f"{at}.width", self.width, self.width >= 2 and self.width % 2 == 0, "an even number >= 2")
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
 class Sandwich(PositionalEncoding):
-    """The inner product of two position vectors, scaled a head."""
+    """The inner product of two position vectors, scaled per head."""
 
     Config = SandwichConfig
     family = "bias"
 
     def bias(self, distance: Tensor) -> Tensor:
-        """The sum of cosines over a head's ratio, float64."""
-        exponent = torch.arange(0, self.config.width, 2, dtype=torch.float64, device=distance.device)
-        waves = self.config.base ** (-exponent / self.config.width)
+        """The sum of cosines divided by a head's ratio, float64."""
+        frequencies = geometric_frequencies(self.config.base, self.config.width, distance.device)
         unique, back = distance.reshape(-1).unique(return_inverse=True)
-        sums = torch.cat([(part.double()[:, None] * waves).cos().sum(1) for part in unique.split(CHUNK)])
-        ratio = (
-            8
-            * torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device)
-            / self.shape.n_heads
-        )
+        blocks = unique.split(DISTANCES_PER_BLOCK)
+        sums = torch.cat([(block.double()[:, None] * frequencies).cos().sum(1) for block in blocks])
+        heads = torch.arange(1, self.shape.n_heads + 1, dtype=torch.float64, device=distance.device)
+        ratio = 8 * heads / self.shape.n_heads
         return sums[back].view(distance.shape) / ratio.view(-1, *[1] * distance.dim())
 
     def table(self, n: int, keys: Keys) -> Tensor:
-        """The same for all layers of a forward pass."""
+        """See PositionalEncoding; computed once per forward pass for all layers."""
         return keys.where.once(
             ("sandwich", self.config, self.shape.n_heads, n), lambda: self.bias(torch.arange(n, device=keys.k.device))
         )

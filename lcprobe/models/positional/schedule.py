@@ -1,13 +1,13 @@
-"""Which encoding each attention layer carries: one for all, or a pattern such as `[rope+window512 x 3, none] x 6`.
+"""The encoding of each attention layer: one for all, or a pattern such as `[rope+window512 x 3, none] x 6`.
 
-The pattern goes over the attention layers from the first to the last and repeats. A name is a registered encoding or an entry
-of `model.encodings`; joined to it with + may stand
+The pattern is applied to the attention layers in order and repeats. A name is a registered encoding or an entry of
+`model.encodings`; these can be joined to it with +
 
-    window512   the layer sees that many tokens             logn, ssmax   the softmax's temperature
-    sinks4      so many first tokens beside the window      sink          a learned logit without a value
+    window512   sliding window of 512 tokens                logn, ssmax   temperature of the softmax
+    sinks4      the first 4 tokens stay visible             sink          learned sink logit without a value
 
-RNoPE-SWA (arXiv 2501.18795) is `[rope+window512 x 3, none]`, SWAN (2504.08719) `[none, rope+window512 x 3]` with logn on the
-global layers, iRoPE `[rope x 3, none]`.
+RNoPE-SWA (arXiv 2501.18795) is `[rope+window512 x 3, none]`, SWAN (2504.08719) `[none, rope+window512 x 3]` with logn
+on the global layers, iRoPE `[rope x 3, none]`.
 """
 
 import re
@@ -21,13 +21,13 @@ from lcprobe.models.layout import PatternItem, items_of
 from lcprobe.models.positional import POSITIONAL, TEMPERATURES
 from lcprobe.schema import Converter, Written
 
-ALLOWED = "an encoding, or a pattern such as `[rope+window512 x 3, none] x 6`"
+ALLOWED_PATTERNS = "an encoding, or a pattern such as `[rope+window512 x 3, none] x 6`"
 
 
 @dataclass(frozen=True)
 class LayerEncoding:
-    """What one attention layer carries: as the pattern writes it, the fields of AttentionConfig that it sets, and the key under
-    which the encoding's own settings are written."""
+    """One attention layer's part of the pattern. text: as written; changes: the fields of AttentionConfig that it
+    sets; key: config key of the encoding's own settings."""
 
     text: str
     changes: Mapping[str, Any]
@@ -42,25 +42,26 @@ class EncodingPattern(Written):
 
     @property
     def written(self) -> Any:
-        """A name, a mapping with `type`, a pattern, or a list of them."""
+        """As written in the config: a name, a mapping with `type`, a pattern, or a list of patterns."""
         return self._written
 
     def resolve(self) -> None:
-        """See Written. A pattern's names are resolved where the entries of `model.encodings` are known, by `layers`."""
+        """See Written. A pattern's names are resolved by `layers`, which knows the entries of `model.encodings`."""
         if self.choice is not None:
             self.choice.resolve()
 
     def layers(self, encodings: Mapping[str, Choice]) -> list[LayerEncoding]:
-        """The pattern written out, choices resolved. Raises ConfigError for unknown names and joined words."""
+        """The expanded pattern, with resolved choices. Raises ConfigError for unknown names and unknown joined
+        words."""
         if self.choice is not None:
             self.choice.resolve()
             return [LayerEncoding(self.choice.name, {"positional": self.choice}, self.key)]
         return [_layer(item, encodings, self.key) for item in self.items]
 
     def absolute(self, encodings: Mapping[str, Choice]) -> Choice | None:
-        """The absolute encoding, where that is what the model has.
+        """The absolute encoding of the model, if it has one.
 
-        Raises ConfigError for an absolute encoding among others: it acts once, on the embedding.
+        Raises ConfigError for an absolute encoding among others, since it acts once, on the embedding.
         """
         choices: list[Choice] = [layer.changes["positional"] for layer in self.layers(encodings)]
         absolute = next((choice for choice in choices if choice.cls.family == "absolute"), None)
@@ -72,21 +73,22 @@ class EncodingPattern(Written):
 
 class _PatternConverter(Converter):
     def convert(self, value: Any, key: str) -> EncodingPattern:
-        """Raises ConfigError for what is neither an encoding nor a pattern."""
+        """Parse an encoding or a pattern. Raises ConfigError for anything else."""
         if isinstance(value, EncodingPattern):
             return value
         if isinstance(value, Mapping):
             return EncodingPattern(value, key, POSITIONAL.convert(value, key))
         text = ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else value
         if not isinstance(text, str):
-            raise ConfigError(key, value, ALLOWED)
-        return EncodingPattern(value, key, None, tuple(items_of(text, key, ALLOWED)))
+            raise ConfigError(key, value, ALLOWED_PATTERNS)
+        return EncodingPattern(value, key, None, tuple(items_of(text, key, ALLOWED_PATTERNS)))
 
     def allowed(self) -> str:
-        return ALLOWED
+        """See Converter."""
+        return ALLOWED_PATTERNS
 
 
-PATTERN = _PatternConverter()
+ENCODING_PATTERN = _PatternConverter()
 """Converter of `model.positional` and `train.switch.positional`."""
 
 
@@ -110,6 +112,6 @@ def _layer(item: PatternItem, encodings: Mapping[str, Choice], key: str) -> Laye
             changes["sink_logit"] = True
         else:
             raise ConfigError(key, f"{item}", "joined with +: window<n> | sinks<n> | logn | ssmax | sink")
-        allowed = "one window, one number of sinks, one temperature and one sink a layer"
+        allowed = "one window, one number of sinks, one temperature and one sink per layer"
         require(key, f"{item}", len(changes) > before, allowed)
     return LayerEncoding(str(item), changes, own_key)

@@ -1,10 +1,11 @@
-"""Stick-breaking attention: each key takes its share of what nearer keys left (Tan et al. 2024, arXiv 2410.17980, eq. 1 to 3).
+"""Stick-breaking attention: each key takes a share of what nearer keys have left (Tan et al. 2024, arXiv 2410.17980,
+eq. 1 to 3).
 
     beta_ij = sigmoid(q_i . k_j / sqrt(head_dim))        A_ij = beta_ij prod_{t=j+1..i-1} (1 - beta_it),   j < i
     o_i = sum_j A_ij v_j  [+ (1 - sum_j A_ij) v_i with `remainder`, as released models do]
 
-Order is in the product: no positions, no parameters, no softmax. A_ij is a sum of logarithms, so it does not fit the attention
-op and is made in blocks. The query's own key takes part only with `attend_current`.
+The product encodes order: no positions, no parameters, no softmax. The attention op does not compute log A_ij, a sum
+over keys, so scores are computed in blocks of queries. The query's own key takes part only with `attend_current`.
 """
 
 from dataclasses import dataclass
@@ -20,16 +21,16 @@ from lcprobe.models.positional.contract import Attend, HeadShape, Keys, Position
 
 @dataclass(frozen=True)
 class StickBreakingConfig:
-    """What becomes of the query's own key and of the rest of the stick."""
+    """How stick-breaking treats the query's own key, and the weight that no key takes."""
 
     attend_current: bool = False
-    """A query's own key breaks first."""
+    """The query's own key takes part, before all others."""
     remainder: bool = False
-    """What no key took goes to the query's own value; otherwise to none."""
+    """The weight that no key takes goes to the query's own value; false: to no value."""
 
 
 class StickBreaking(PositionalEncoding):
-    """In place of the softmax."""
+    """Stick-breaking weights in place of the softmax."""
 
     Config = StickBreakingConfig
     family = "path"
@@ -39,29 +40,29 @@ class StickBreaking(PositionalEncoding):
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """Two logarithms, a running sum and its addition for each query and key, in place of the softmax."""
+        """Two logarithms, a running sum and an addition per query-key pair, in place of the softmax."""
         return 4 * shape.n_heads * visible
 
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """o: (batch, seqlen, n_heads, d_v), and None: there is no softmax's total."""
-        offset, places = keys.k.shape[1] - q.shape[1], torch.arange(keys.k.shape[1], device=q.device)
+        """o: (batch, seqlen, n_heads, d_v), and None: there is no softmax, hence no log-sum-exp."""
+        offset, key_index = keys.k.shape[1] - q.shape[1], torch.arange(keys.k.shape[1], device=q.device)
 
-        def change(rows: Tensor, scores: Tensor, seen: Tensor) -> Tensor:
-            taking = seen if self.config.attend_current else seen & (places != rows[:, None] + offset)
+        def change(rows: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
+            taking = visible if self.config.attend_current else visible & (key_index != rows[:, None] + offset)
             left = F.logsigmoid(-scores).masked_fill(~taking, 0.0)
             left = F.pad(left.flip(-1).cumsum(-1).flip(-1)[..., 1:], (0, 1))
             return (F.logsigmoid(scores) + left).masked_fill(~taking, float("-inf"))
 
-        o, taken = self.rescored(q, keys, change, q.shape[2], _unnormalised)
+        o, total = self.attend_with_scores(q, keys, change, q.shape[2], _unnormalised)
         if self.config.remainder:
             own = keys.v[:, offset:].repeat_interleave(q.shape[2] // keys.v.shape[2], 2)
-            o = o + (1 - taken)[..., None].to(o.dtype) * own
+            o = o + (1 - total)[..., None].to(o.dtype) * own
         return o, None
 
 
-def _unnormalised(scores: Tensor, seen: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Logarithms of weights, taken as they are: o, and each row's total weight."""
+def _unnormalised(scores: Tensor, visible: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention with weights exp(scores), not normalised: o, and each row's total weight."""
     weights = scores.exp()
     return torch.einsum("bhij,bjhd->bihd", weights, v), weights.sum(-1).transpose(1, 2)

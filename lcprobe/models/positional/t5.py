@@ -1,9 +1,11 @@
-"""T5's relative bias: one learned number a head and bucket of distances (Raffel et al. 2019, arXiv 1910.10683, sec. 2.1).
+"""T5's relative bias: one learned number per head and bucket of distances (Raffel et al. 2019, arXiv 1910.10683, sec.
+2.1).
 
     T[h, d] = w_h[bucket(d)]        bucket(d) = d below half = n_buckets / 2, then
     half + floor(log(d / half) / log(max_distance / half) half), at most n_buckets - 1
 
-The causal form: all buckets look back. Scores keep their 1 / sqrt(head_dim), which T5 leaves out; each layer has its own table.
+The causal form, in which all buckets are of the past. Scores are scaled by 1 / sqrt(head_dim), which T5 omits; each
+layer has a table of its own.
 """
 
 import math
@@ -19,15 +21,15 @@ from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
 
 @dataclass(frozen=True)
 class T5Config:
-    """How distances are grouped."""
+    """How T5's bias groups distances into buckets."""
 
     n_buckets: int = 32
-    """Half of them for a distance each, half spaced logarithmically."""
+    """Number of buckets: half of them hold one distance each, half are spaced logarithmically."""
     max_distance: int = 128
-    """All distances from here on share the last bucket."""
+    """Distance from which on all share the last bucket."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for odd counts and a max_distance within the exact half."""
+        """Raises ConfigError for an odd n_buckets, and for a max_distance within the half of single distances."""
         require(
             f"{at}.n_buckets", self.n_buckets, self.n_buckets >= 2 and self.n_buckets % 2 == 0, "an even number >= 2"
         )
@@ -47,7 +49,7 @@ class T5(PositionalEncoding):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """One a head and bucket."""
+        """One per head and bucket."""
         return shape.n_heads * config.n_buckets
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
@@ -61,8 +63,8 @@ class T5(PositionalEncoding):
 
 
 def bucket(distance: Tensor, n_buckets: int, max_distance: int) -> Tensor:
-    """distance: any shape, int64, >= 0 -> bucket of each, int64."""
+    """distance: any shape, int64, >= 0 -> its bucket, int64."""
     half = n_buckets // 2
     far = (distance.clamp_min(half).double() / half).log() * (half / math.log(max_distance / half))
-    far = half + (far + 1e-9).floor().to(torch.int64)  # 1e-9: a logarithm that should be whole may lie below
+    far = half + (far + 1e-9).floor().to(torch.int64)  # 1e-9: an exact integer may be rounded to just below it
     return torch.where(distance < half, distance, far.clamp_max(n_buckets - 1))

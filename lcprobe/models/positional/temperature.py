@@ -1,14 +1,15 @@
-"""Temperatures of the softmax that depend on how many keys a query sees.
+"""Softmax temperatures that depend on the number of keys visible to a query.
 
-    logn    a_i = max(1, log n_i / log L)         Su 2021; Chiang & Cholak 2022 (arXiv 2202.12172)
-    ssmax   a_i = s_h log n_i                     scalable softmax, s learned a head (Nakanishi 2025, arXiv 2501.19399)
+    logn    a_i = max(1, log n_i / log L)      Su 2021; Chiang & Cholak 2022 (arXiv 2202.12172)
+    ssmax   a_i = s_h log n_i                  scalable softmax, s learned per head (Nakanishi 2025, arXiv 2501.19399)
 
-    score_ij = a_i * (q_i . k_j as the encoding has it) * scale + bias + gates
+    score_ij = a_i * (q_i . k_j with the encoding applied) * scale + bias + gates
 
-All of them are published as a factor on q . k, the last as a factor on the query, in models that add nothing to it. So what an
-encoding does to queries and keys (RoPE, PoPE's magnitudes, PaTH's reflections) is done before, and what it adds to scores
-(ALiBi, T5, FoX ...) is not multiplied. Encodings that do more with q . k (CoPE, DAPE, stick-breaking) take none.
-n_i = i + 1 keys stand before query i and with it; a window caps them (its sinks do not count). L: the training context length.
+Both are published as a factor on q . k (ssmax on the query) in models that add nothing to it. Hence the factor
+applies after transformations of queries and keys (RoPE, PoPE's magnitudes, PaTH's reflections), and not to terms that
+are added to scores (ALiBi, T5, FoX ...). Encodings that use q . k otherwise (CoPE, DAPE, stick-breaking) take no
+temperature. n_i = i + 1: the keys up to and including query i, capped by a window (sinks are not counted). L: the
+training context length.
 """
 
 import math
@@ -25,15 +26,15 @@ from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.token_context import TokenContext
 
 
-def visible(where: TokenContext, window: int | None) -> Tensor:
-    """How many keys each query sees: (1 or batch, seqlen) float64."""
+def visible_keys(where: TokenContext, window: int | None) -> Tensor:
+    """Number of keys visible to each query: (1 or batch, seqlen) float64."""
     n = (where.row_index + 1)[None].double()
     n = n if where.doc_starts is None else n - where.doc_starts
     return n if window is None else n.clamp_max(window)
 
 
 class Temperature(Parametrised, ABC):
-    """Base of all temperatures."""
+    """Base of all temperatures: a factor on q . k."""
 
     Config: ClassVar[type]
 
@@ -44,20 +45,21 @@ class Temperature(Parametrised, ABC):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """Trainable numbers of one layer; a test compares them with what is built."""
+        """Number of trainable parameters of one layer; a test compares it with the built module."""
         return 0
 
     @abstractmethod
     def forward(self, where: TokenContext, window: int | None) -> Tensor:
-        """The factor on q . k of each query: (1 or batch, seqlen, 1 or n_heads), float32 or wider. window: the layer's."""
+        """The factor on q . k per query: (1 or batch, seqlen, 1 or n_heads), float32 or wider. window: the layer's
+        window."""
 
 
 @dataclass(frozen=True)
 class LogNConfig:
-    """Where it begins."""
+    """The length from which log-n scaling acts."""
 
     length: int | None = None
-    """Queries that see more keys than this are sharpened; null: the training context length."""
+    """Number of visible keys above which the softmax is sharpened; null: the training context length."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a length below 2."""
@@ -71,22 +73,21 @@ class LogN(Temperature):
 
     def __init__(self, config: LogNConfig, shape: HeadShape):
         super().__init__(config, shape)
-        length = config.length or shape.context_length
-        if length is None or length < 2:
-            raise ConfigError("length", length, ">= 2, or a model whose training context length is known")
-        self.length = length
+        self.length = config.length or shape.training_length("length", None, ">= 2")
+        if self.length < 2:
+            raise ConfigError("length", self.length, ">= 2, or a model whose training context length is known")
 
     def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, 1) float64."""
-        return (visible(where, window).log() / math.log(self.length)).clamp_min(1.0)[..., None]
+        return (visible_keys(where, window).log() / math.log(self.length)).clamp_min(1.0)[..., None]
 
 
 @dataclass(frozen=True)
 class SSMaxConfig:
-    """Where it starts."""
+    """Initial scale of SSMax."""
 
     initial: float = 0.43
-    """s of every head at the start; the paper's own runs settle near it."""
+    """Initial s of every head; it converges to about this value in the paper's runs."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a scale that is not positive."""
@@ -94,7 +95,7 @@ class SSMaxConfig:
 
 
 class SSMax(Temperature):
-    """a_i = s_h log n_i; the first query, which sees itself alone, gets log 1 = 0 and loses nothing by it."""
+    """a_i = s_h log n_i; the first query sees only itself, so that its factor log 1 = 0 changes nothing."""
 
     Config = SSMaxConfig
     no_decay = ("s",)
@@ -106,7 +107,7 @@ class SSMax(Temperature):
 
     @staticmethod
     def params(config: Any, shape: HeadShape) -> int:
-        """One a head."""
+        """One per head."""
         return shape.n_heads
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
@@ -116,4 +117,4 @@ class SSMax(Temperature):
     def forward(self, where: TokenContext, window: int | None) -> Tensor:
         """a: (1 or batch, seqlen, n_heads), float32 or wider."""
         acc_dtype = torch.promote_types(self.s.dtype, torch.float32)
-        return visible(where, window).log().to(acc_dtype)[..., None] * self.s.to(acc_dtype)
+        return visible_keys(where, window).log().to(acc_dtype)[..., None] * self.s.to(acc_dtype)

@@ -5,7 +5,7 @@ import torch
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend.contract import ExtensionContext, extended
-from lcprobe.models.extend.longrope import LongRoPE, loss_beyond, starts
+from lcprobe.models.extend.longrope import LongRoPE, initial_factors, loss_beyond
 from tests.models.extend.small_models import L, changed, method, model_of, text
 
 
@@ -21,7 +21,7 @@ def test_a_search_repeats_and_beats_what_it_starts_from():
     assert min(factors) >= 1
     assert max(factors) <= 1.25 * 4
     theta = model_of().blocks[0].mixer.positional.frequencies(torch.device("cpu"))
-    tried = [loss(long=start.tolist(), seed=1)[0] for start in starts(theta, 4.0, L)]
+    tried = [loss(long=start.tolist(), seed=1)[0] for start in initial_factors(theta, 4.0, L)]
     assert found < min(tried)
     with pytest.raises(ConfigError, match="no training text"):
         extended(model_of(), method("longrope", budget=6, n=1), ExtensionContext(L, 4.0))

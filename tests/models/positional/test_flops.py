@@ -10,11 +10,11 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import model_cost
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
-from lcprobe.models.positional.path import CHUNK
+from lcprobe.models.positional.path import KEYS_PER_CHUNK
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
 
-SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * CHUNK
+SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * KEYS_PER_CHUNK
 BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}
 """Operations for each query and key that are no products of matrices."""
 LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").cls.family != "absolute")
@@ -48,7 +48,7 @@ def test_products_are_those_that_torch_counts(name):
 def test_path_counts_its_products_as_far_as_its_chunks_are_causal():
     choice, found = counted("path")
     visible, heads, d = (N + 1) / 2, 4, 16
-    solve = SHAPE.n_kv_heads * CHUNK * (CHUNK + d)  # which torch does not count
+    solve = SHAPE.n_kv_heads * KEYS_PER_CHUNK * (KEYS_PER_CHUNK + d)  # which torch does not count
     causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not made
     said = N * (choice.cls.flops(choice.config, SHAPE, visible, N) - solve)
     assert said == pytest.approx(found + causal, rel=0.2)

@@ -50,7 +50,7 @@ def run(encoding, q, k, v, x, at=None, window=None):
 
 
 def test_path_over_chunks_equals_its_definition(monkeypatch):
-    monkeypatch.setattr("lcprobe.models.positional.path.CHUNK", 8)
+    monkeypatch.setattr("lcprobe.models.positional.path.KEYS_PER_CHUNK", 8)
     e, inputs = encoding_of({"type": "path", "rank": 3}, n_heads=2), drawn(45, n_heads=2, batch=1)
     with torch.no_grad():
         whole = FORMULAS["path"](given(e, inputs))
@@ -66,7 +66,7 @@ def test_path_over_chunks_equals_its_definition(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_blocks_of_queries_change_nothing(kind, monkeypatch):
     if kind["type"] == "path":
-        monkeypatch.setattr("lcprobe.models.positional.path.CHUNK", 8)
+        monkeypatch.setattr("lcprobe.models.positional.path.KEYS_PER_CHUNK", 8)
     e, inputs = encoding_of(kind), [t.requires_grad_() for t in drawn(37)]
     leaves = [*inputs[:3], *e.parameters()]
     whole = run(e, *inputs)
@@ -81,7 +81,7 @@ def test_blocks_of_queries_change_nothing(kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_gradients(kind, monkeypatch):
     if kind["type"] == "path":
-        monkeypatch.setattr("lcprobe.models.positional.path.CHUNK", 3)
+        monkeypatch.setattr("lcprobe.models.positional.path.KEYS_PER_CHUNK", 3)
     e, inputs = encoding_of(kind, n_heads=2), drawn(6, n_heads=2, batch=1)
     names = [n for n, _ in e.named_parameters()]
     e.forward = lambda *given: run(e, *given)

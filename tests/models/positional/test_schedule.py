@@ -11,7 +11,7 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import model_cost
 from lcprobe.models.positional import POSITIONS
-from lcprobe.models.positional.schedule import PATTERN
+from lcprobe.models.positional.schedule import ENCODING_PATTERN
 from lcprobe.schema import build
 
 
@@ -57,7 +57,7 @@ def test_encodings_by_a_name_of_ones_own_and_one_mapping_for_all():
         ("rope+logn+ssmax", "given 'rope\\+logn\\+ssmax'; allowed: one window, .* one temperature"),
         ("rope+window8+window9", "one window"),
         ("rope+window8+sinks1+sinks1", "one number of sinks"),
-        ("rope+sink+sink", "one sink a layer"),
+        ("rope+sink+sink", "one sink per layer"),
         ({"type": "prope", "fraction": 0.2}, "0, or >= 0.25: one of 4 pairs"),
         (3, "a pattern such as"),
         ("[learned, rope]", "`learned` alone"),
@@ -187,7 +187,7 @@ def test_other_encodings_in_place():
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert not torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
-        made.set_positional(PATTERN.convert("none", "model.positional"))
+        made.set_positional(ENCODING_PATTERN.convert("none", "model.positional"))
         assert torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
     for before, after in (
         ("rope", "pope"),
@@ -196,7 +196,7 @@ def test_other_encodings_in_place():
         ("rope", "none+sink"),
     ):
         with pytest.raises(ConfigError, match="without learned parameters"):
-            model(before).set_positional(PATTERN.convert(after, "model.positional"))
+            model(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))
     for before, after in (("learned", "none"), ("rope", "sinusoidal")):
         with pytest.raises(ConfigError, match="before and after"):
-            model(before).set_positional(PATTERN.convert(after, "model.positional"))
+            model(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))

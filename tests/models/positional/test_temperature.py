@@ -81,7 +81,7 @@ def test_a_factor_is_on_content_scores_alone(name, positions):
     whole = scores(e, q, keys)
     added = torch.zeros_like(whole) if e.family == "polar" else scores(e, q * 0, keys)
     want = softmaxed(a.transpose(1, 2)[..., None] * (whole - added) + added, v)
-    got, _ = e.attend(q, keys.times(a))
+    got, _ = e.attend(q, keys.scaled_by(a))
     plain, _ = e.attend(q, keys)
     assert (got - want).abs().max() < 1e-11
     assert (got - plain).abs().max() > 1e-3
