@@ -7,7 +7,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.schema import build
-from lcprobe.studies.evaluation.leakage import battery, pivot
+from lcprobe.studies.evaluation.leakage import pivot, run_policies
 from validation.variants import materials_of, variants
 
 TITLE = (
@@ -33,7 +33,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             continue
         units += plan.units
         notes += plan.notes
-    table, more = battery(tasks, units, n)
+    table, more = run_policies(tasks, units, n)
     for note in [*notes, *more]:
         print(f"note: {note}")
     print(in_words(table))

@@ -96,14 +96,14 @@ def _evaluate(words: list[str]) -> int:
     if not folders:  # with folders, these settings go on top of theirs and are checked together
         parse(mapping)
     if lists:
-        from lcprobe.studies.evaluation.external import evaluate_bridges
+        from lcprobe.studies.evaluation.external import evaluate_external
 
-        evaluate_bridges(folders, mapping, lists.get("--harness", []), frozen)
+        evaluate_external(folders, mapping, lists.get("--harness", []), frozen)
         return 0
-    from lcprobe.studies.evaluation.evaluate_study import cheat_on, evaluate_study
+    from lcprobe.studies.evaluation.evaluate_study import check_leakage_of, evaluate_study
 
     if "--cheat" in flags:
-        cheat_on(folders, mapping)
+        check_leakage_of(folders, mapping)
         return 0
     evaluate_study(folders, mapping, "--plan" in flags)
     return 0

@@ -94,8 +94,8 @@ def test_a_probe_plan_says_what_the_grid_can_see_and_writes_nothing(study, capsy
     before = sorted(p.name for p in study.rglob("*"))
     assert evaluate_main([str(study), "--plan", "probe.grids=[{tasks: [multikey], lengths: [0.25, 1], n: 400}]"]) == 0
     out = capsys.readouterr().out
-    assert "2 models x 5 cells, 2,000 episodes and 128,000 tokens a model" in out
-    assert "smallest difference" in out
+    assert "2 models x 5 cells, 2,000 episodes and 128,000 tokens per model" in out
+    assert "smallest detectable difference" in out
     assert "16 tokens are too few" in out
     assert sorted(p.name for p in study.rglob("*")) == before
 

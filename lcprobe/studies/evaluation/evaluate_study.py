@@ -1,4 +1,4 @@
-"""Probe a study and write its report: what stands behind `evaluate.py`."""
+"""Probe a study and write its report: implements `evaluate.py`."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import owned
 from lcprobe.schema import plain
-from lcprobe.studies.evaluation.leakage import cheat_study
+from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe
 from lcprobe.studies.evaluation.study_facts import facts_of
@@ -23,17 +23,18 @@ from lcprobe.studies.trackers import WandbTracker
 from lcprobe.tracking import NoTracker, Tracker
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
-"""Sections that can be set for trained models: the others say how they were trained."""
+"""Sections of the config that can be set for trained models: the others describe how they were trained."""
 
 
 def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
-    """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the report."""
+    """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the
+    report."""
     targets, config, out = resolve_targets(folders, mapping)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
         return
-    with owned(out / "records"):  # two at once would finish each other's units
+    with owned(out / "records"):  # two processes would both finish the same units
         probed = probe(session)
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
@@ -51,9 +52,9 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
 
 
 def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    """Rows for W&B's charts: accuracy against length, one series a model, task and format, over all depths that were asked.
+    """Rows for W&B's charts: accuracy against length over all probed depths, one series per model, task and format.
 
-    Controls have series of their own.
+    Controls are separate series.
     """
     slices: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for row in cells:
@@ -66,9 +67,9 @@ def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
 
 
 def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[ProbeTarget], Config, Path]:
-    """What is probed, with the first target's settings and `mapping` on top, and the folder that results go to.
+    """The targets, the first one's config with `mapping` on top, and the folder for results.
 
-    Raises ConfigError for a study that is not there, and what `find_targets` raises.
+    Raises ConfigError for a study that does not exist, and what `find_targets` raises.
     """
     set_up_logging()
     keep_memory()
@@ -77,7 +78,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
             raise ConfigError(
-                "study.name", config.study.name, f"a study under {config.study.folder} (train.py makes it)"
+                "study.name", config.study.name, f"a study under {config.study.folder} (train.py creates it)"
             )
     else:
         _refuse_training(mapping)
@@ -88,31 +89,30 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
     return targets, config, out
 
 
-def cheat_on(folders: list[Path], mapping: Mapping[str, Any]) -> None:
-    """The cheating battery on the tasks of a config, or of folders with `mapping` on top; nothing needs to be trained."""
+def check_leakage_of(folders: list[Path], mapping: Mapping[str, Any]) -> None:
+    """The leakage check on the tasks of a config, or of folders with `mapping` on top; it needs no trained model."""
     set_up_logging()
     if not folders:
         config = parse(mapping)
-        cheat_study(config, Path(config.study.folder) / config.study.name / "cheating")
+        check_leakage(config, Path(config.study.folder) / config.study.name / "cheating")
         return
     _refuse_training(mapping)
     config = _with_settings(find_targets(folders)[0].config, mapping)
-    cheat_study(config, _out_folder(folders, config, mapping) / "cheating")
+    check_leakage(config, _out_folder(folders, config, mapping) / "cheating")
 
 
 def print_grid(session: Session) -> None:
-    """What will be asked, what it costs, and what it can see."""
+    """Print cells, tokens, and the smallest differences that the grid can detect."""
     plan, n_models = session.plan, len(session.variants)
     cells = [row for unit in plan.units for row in unit.rows()]
     console = Console()
-    console.print(
-        f"{n_models} models x {len(cells)} cells, {sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens a model"
-    )
+    cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
+    console.print(f"{n_models} models x {len(cells)} cells, {cost}")
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
     depths = len({row["depth"] for row in main})
     for name, value in detectable(n, depths).items():
-        console.print(f"  smallest difference to be seen, {name}: {value:.1%}")
+        console.print(f"  smallest detectable difference, {name}: {value:.1%}")
     if n_models > len(session.targets):
         for variant in session.variants:
             factor = "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
@@ -124,21 +124,23 @@ def print_grid(session: Session) -> None:
 
 
 def _refuse_training(mapping: Mapping[str, Any]) -> None:
-    """Raise ConfigError for what says how the given folders were trained. (A study's own config names it, and is not asked.)"""
+    """Raises ConfigError for sections that describe how the given folders were trained. (Alone, a study's config may
+    have them.)"""
     for section in sorted(set(mapping) - set(SETTABLE)):
         raise ConfigError(section, "a setting of training", f"{' | '.join(SETTABLE)} (the rest is as it was trained)")
 
 
 def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
-    """A run's own settings, with those that can be set for trained models on top."""
-    own = {key: value for key, value in mapping.items() if key in SETTABLE}
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(own)))
+    """A run's own config, with the settings for trained models of `mapping` on top."""
+    settings = {key: value for key, value in mapping.items() if key in SETTABLE}
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(settings)))
     assert isinstance(merged, dict)
     return parse(merged)  # type: ignore[arg-type]
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:
-    """One folder given: there (a checkpoint's run). Several: a study of their own name."""
+    """The folder for results: the one that is given (of a checkpoint, its run), or for several a study with its own
+    name."""
     if len(folders) == 1:
         folder = folders[0]
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder

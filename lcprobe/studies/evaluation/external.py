@@ -1,4 +1,5 @@
-"""Other people's prompts on our models: lm-eval's tasks (`--harness`) and frozen files (`--frozen`), tables and JSON."""
+"""External prompts on trained models: lm-eval's tasks (`--harness`) and frozen files (`--frozen`), as tables and
+JSON."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -33,20 +34,21 @@ from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 Row = dict[str, Any]
-TABLE_TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule, and ours"}
+TABLE_TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule and exact match"}
 TABLE_NOTES = {
-    "harness": "low, high: 95 %, where a document scores 0 to 1",
-    "frozen": "rule: string_match_all or string_match_part; any exact: what follows begins with one of the references, token by "
-    "token, and one is enough where the rule wants all; alone: the first answer names all that is asked and nothing else; "
-    "recall, precision: of the first answer; low, high: 95 %",
+    "harness": "low, high: 95 % interval, where a document scores 0 to 1",
+    "frozen": "rule: string_match_all or string_match_part; any exact: the continuation begins with one of the references, "
+    "token by token (one is enough even where the rule requires all); alone: the first answer has all references and "
+    "nothing else; recall, precision: of the first answer; low, high: 95 % interval",
 }
 
 
-def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
-    """Run lm-eval's tasks and frozen files on every target; one JSON file for each and model under <folder>/harness or /frozen.
+def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
+    """Run lm-eval's tasks and frozen files on every target; one JSON file per model and task or file, in
+    <folder>/harness and <folder>/frozen.
 
-    A file's name ends in a digest of the settings and the checkpoint: other ones make another file and replace none.
-    Everything that can be wrong with names and files is found before a model is loaded or anything is written.
+    A file's name ends in a digest of the settings and the checkpoint, so that other settings do not overwrite it.
+    Names and files are checked before a model is loaded or anything is written.
     """
     if tasks:
         require_harness()
@@ -57,7 +59,7 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
     variants, left_out = variants_of(targets, config.pe)
-    made = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
+    harness = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
     for note in left_out:
         Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
@@ -71,9 +73,9 @@ def evaluate_bridges(folders: list[Path], mapping: Mapping[str, Any], tasks: lis
         }
         facts |= {"extension": subject.extension}
         continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
-        if made:
-            for name in made.by_name:
-                rows, document = _harness(made, name, continuer, tokenizer, config)
+        if harness:
+            for name in harness.by_name:
+                rows, document = _harness(harness, name, continuer, tokenizer, config)
                 write_json(
                     out / "harness" / _file_name(variant, name, document["settings"], subject), {**document, **facts}
                 )
@@ -101,7 +103,8 @@ def _harness(
 
 
 def _harness_row(score: HarnessScore) -> Row:
-    """Bounds where each document scores 0 .. 1: Wilson's, too wide rather than too narrow for shares in between."""
+    """A row of the table. Bounds where each document scores 0 .. 1: Wilson's, which are conservative for shares in
+    between."""
     low, high = _bounds(sum(score.hits), score.n) if score.hits else (None, None)
     row = {"task": harness_label(score.task), "metric": score.metric, "value": score.value, "low": low, "high": high}
     return row | {"stderr": score.stderr, "n": score.n}
@@ -111,21 +114,21 @@ def _frozen(
     file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, config: Config
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = config.probe.frozen
-    kept = replace(file, prompts=file.prompts[: settings.limit])
-    tokens = kept.tokens if settings.tokens is None else settings.tokens
-    rule = kept.rule if settings.rule == "auto" else settings.rule
-    scores = score_frozen(kept, continuer, tokenizer, tokens, rule)
+    limited = replace(file, prompts=file.prompts[: settings.limit])
+    tokens = limited.tokens if settings.tokens is None else settings.tokens
+    rule = limited.rule if settings.rule == "auto" else settings.rule
+    scores = score_frozen(limited, continuer, tokenizer, tokens, rule)
     digest = digest_file(file.path)
     name = "/".join(file.path.parts[-2:])
     row = {"file": name, "rule": rule, "n": len(scores), **dict(_columns(scores))}
-    facts = {"name": f"{file.path.stem}-{digest[:8]}", "file": name, "sha256": digest, "kind": kept.kind}
+    facts = {"name": f"{file.path.stem}-{digest[:8]}", "file": name, "sha256": digest, "kind": limited.kind}
     facts |= {"settings": {"rule": rule, "tokens": tokens, "limit": settings.limit}}
     facts |= {"summary": row, "prompts": [asdict(score) for score in scores]}
     return row, facts
 
 
 def _columns(scores: list[FrozenScore]) -> Iterator[tuple[str, float]]:
-    """Means over prompts. Where a prompt scores a share, Wilson's bounds are too wide rather than too narrow."""
+    """Means over prompts, with Wilson's bounds, which are conservative where a prompt scores a share."""
     for name, title, short in (
         ("ruler", "RULER", "RULER"),
         ("any_exact", "any exact", "any"),
@@ -144,6 +147,6 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
 
 
 def _file_name(variant: Variant, name: str, settings: Row, subject: ProbedCheckpoint) -> str:
-    """`mamba2.niah_single_1-0f3a9c21.json`: what the numbers depend on beside the two names is in the digest."""
+    """`mamba2.niah_single_1-0f3a9c21.json`: the digest covers all else that the numbers depend on."""
     depends = {"settings": settings, "checkpoint": subject.digest, "changes": subject.changes}
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{variant.name}.{name}-{digest_json(depends)[:8]}.json")

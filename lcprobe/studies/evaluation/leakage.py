@@ -1,4 +1,8 @@
-"""The cheating battery on the tasks of a config: what stands behind `evaluate.py CONFIG --cheat`. It needs no trained run."""
+"""The leakage check: shortcut policies without retrieval answer the tasks of a config, and none may score above
+chance.
+
+Implements `evaluate.py CONFIG --cheat`; it needs no trained run.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -23,21 +27,22 @@ from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
 
 ABOUT = (
-    "Policies that never look up what is asked, judged against the stated chance: over a uniform depth, since at depth 0 the "
-    "asked value comes first by definition. + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the "
-    "whole table), * the policy does what is asked there: not judged. distinct: policies that print different answers."
+    "Shortcut policies without retrieval against the stated chance, over uniform depths (at depth 0 the target value "
+    "comes first by definition). + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the whole "
+    "table), * the policy solves the task and is not tested. distinct: policies whose answers differ."
 )
 
 LEAKAGE_SAMPLES = 400
-"""Policies are cheap: with fewer, a leak of some points would not be seen. Without a wish, as many as a grid or this, if more."""
+"""Least samples per cell: policies are cheap, and with fewer samples a leak of a few points would go undetected."""
 MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
 
 
-def cheat_study(config: Config, out: Path) -> list[Judged]:
-    """Run every policy on every task, format and length of the probe's grids; print the table and write it below `out`.
+def check_leakage(config: Config, out: Path) -> list[Judged]:
+    """Run every policy on every task, format and length of the probe's grids; print the table and write it to `out`.
 
-    Raises ConfigError without tasks and grids and for an unknown policy, EpisodeError when nothing of the grids can be built.
+    Raises ConfigError without tasks and grids and for an unknown policy, EpisodeError when no cell of the grids can
+    be built.
     """
     chosen = tuple(POLICIES if config.probe.policies is None else config.probe.policies)
     for policy in chosen:
@@ -49,39 +54,46 @@ def cheat_study(config: Config, out: Path) -> list[Judged]:
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)
-    table, notes = battery(tasks, plan.units, LEAKAGE_SAMPLES, chosen)
-    asked = {n for unit in plan.units for _, n in unit.cells}
-    if any(n < LEAKAGE_SAMPLES for n in asked):
-        notes.append(
-            f"n: {LEAKAGE_SAMPLES} samples each where a grid has fewer ({min(asked)}), or a leak of some points would not be seen"
-        )
+    table, notes = run_policies(tasks, plan.units, LEAKAGE_SAMPLES, chosen)
+    fewest = min((n for unit in plan.units for _, n in unit.cells), default=LEAKAGE_SAMPLES)
+    if fewest < LEAKAGE_SAMPLES:
+        reason = "with fewer, a leak of a few points would go undetected"
+        notes.append(f"n: {LEAKAGE_SAMPLES} samples where a grid has fewer ({fewest}): {reason}")
     notes = [*plan.notes, *notes]
     if not table:
         raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
-    facts = {"suite": SUITE, "tokenizer": tasks.materials.tokenizer.digest, "policies": _described(), "about": ABOUT}
+    facts = {
+        "suite": SUITE,
+        "tokenizer": tasks.materials.tokenizer.digest,
+        "policies": _policy_docs(),
+        "about": ABOUT,
+    }
     rows = [asdict(cell) for cell in table]
     write_csv(out / "cheating.csv", rows)
     write_json(
         out / "cheating.json",
         {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": in_words(table), "rows": rows},
     )
-    print_rows(pivot(table), "accuracy of policies that look nothing up")
+    print_rows(pivot(table), "accuracy of policies without retrieval")
     console = Console()
     for line in [ABOUT, *(f"note: {note}" for note in notes), in_words(table), f"written: {out / 'cheating.csv'}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return table
 
 
-def battery(
-    tasks: TaskSet, units: Iterable[Unit], least: int, policies: Iterable[str] = tuple(POLICIES)
+def run_policies(
+    tasks: TaskSet, units: Iterable[Unit], min_samples: int, policies: Iterable[str] = tuple(POLICIES)
 ) -> tuple[list[Judged], list[str]]:
-    """Policies on the task, formats and length of each unit, `least` samples or more; and what was left out, and why."""
+    """Run policies on the task, formats and length of each unit, on `min_samples` samples or more.
+
+    Returns the table, and a note for each unit that was left out.
+    """
     cells, notes = [], []
     for unit in units:
-        log.info("cheating on %s", unit.label)
+        log.info("leakage check: %s", unit.label)
         try:
-            answers = cheat(unit, tasks, max(least, *(n for _, n in unit.cells)), policies)
-        except EpisodeError as error:  # the plan tries a few samples, this one many
+            answers = cheat(unit, tasks, max(min_samples, *(n for _, n in unit.cells)), policies)
+        except EpisodeError as error:  # the plan tries a few samples, this many
             notes.append(f"{unit.label}: {error}")
             continue
         formats, first_of = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value)), {}
@@ -91,24 +103,25 @@ def battery(
             chance = float(np.mean([item.query.chance for _, item, _ in scored]))
             same_as = first_of.setdefault(tuple(score.prediction for _, _, score in scored), policy)
             is_the_task = policy in solvers(tasks.made[unit.task])
-            made = "" if same_as == policy else same_as
+            repeats = "" if same_as == policy else same_as
             cells.append(
-                Guessed(policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, made, is_the_task)
+                Guessed(
+                    policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, repeats, is_the_task
+                )
             )
     return judged(cells), notes
 
 
 def pivot(table: Iterable[Judged]) -> list[dict[str, Any]]:
-    """One row a task, format and length, one column a policy."""
+    """One row per task, format and length, one column per policy."""
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     for c in table:
         row = rows.setdefault(
             (c.task, c.format, c.length), {"task": c.task, "format": c.format, "length": c.length, "n": c.n}
         )
         row.setdefault("chance", _short(c.chance))
-        low, high = row.get(
-            "95 % range", (1.0, 0.0)
-        )  # it depends on how a policy's answers cluster: the widest is shown
+        # the range depends on how a policy's answers cluster: the widest is printed
+        low, high = row.get("95 % range", (1.0, 0.0))
         row["95 % range"] = min(low, c.low), max(high, c.high)
         row["distinct"] = row.get("distinct", 0) + (not c.same_as)
         row[c.policy.replace("_", " ")] = _short(c.accuracy) + MARKS.get(c.verdict, "")
@@ -119,5 +132,5 @@ def _short(share: float) -> str:
     return f"{share:.2f}".removeprefix("0")
 
 
-def _described() -> dict[str, str]:
+def _policy_docs() -> dict[str, str]:
     return {name: (policy.__doc__ or "").strip() for name, policy in POLICIES.items()}

@@ -1,6 +1,7 @@
 """report.json: what a report was made from, so that its tables and figures can be made again without the models.
 
-Facts about the runs, and the ids of the units of work whose records count: the records folder may also have those of other grids.
+Facts about the runs, and the ids of the units of work whose records count: the records folder may also have those of
+other grids.
 """
 
 from dataclasses import asdict, dataclass
@@ -30,7 +31,8 @@ class ReportInputs:
         return Store(folder / "records").read(self.record_units)
 
     def context(self, folder: Path) -> pa.Table | None:
-        """One row per measurement on plain text, of CONTEXT_SCHEMA; None where none was made. Raises DataError as `records`."""
+        """One row per measurement on plain text, of CONTEXT_SCHEMA; None where none was made. Raises DataError as
+        `records`."""
         return text_store(folder).read(self.text_units) if self.text_units else None
 
 

@@ -1,4 +1,4 @@
-"""Who is probed, with what: checkpoints, as trained and with methods, into one session over one grid."""
+"""One session of probing: checkpoints, as trained and with methods, over one grid."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from lcprobe.training.checkpoint import check_same_corpus
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that one `evaluate.py` works with."""
+    """Everything that one run of `evaluate.py` works with."""
 
     targets: list[ProbeTarget]
     variants: list[Variant]
@@ -40,11 +40,11 @@ class Session:
     data: Prepared
 
     def plan_of(self, variant: Variant) -> Plan:
-        """The units that a variant's model can read."""
+        """The units of work whose length a variant's model can read."""
         return replace(self.plan, units=[unit for unit in self.plan.units if _reads(variant, unit.length)])
 
     def text_of(self, variant: Variant) -> ContextProbe | None:
-        """The plain text that a variant's model can read; None where there is none."""
+        """The lengths of plain text that a variant's model can read; None where there are none."""
         text = self.config.probe.context
         if text is None:
             return None
@@ -54,8 +54,8 @@ class Session:
 
 
 def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Session:
-    """Tasks and units for these targets. Raises ConfigError when they were trained at different lengths or tokenizers,
-    and what `columns_of` raises."""
+    """Tasks and units of work for these targets. Raises ConfigError for targets of different training lengths or
+    tokenizers, and what `variants_of` raises."""
     first = targets[0].config
     for target in targets[1:]:
         for key in ("tokenizer", "bos"):
@@ -83,15 +83,15 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
             "probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits"
         )
     shortest = min(unit.length for unit in plan.units)
-    reading = [variant for variant in variants if _reads(variant, shortest)]
-    if not reading:
-        ends = max(variant.max_length or 0 for variant in variants)
+    readers = [variant for variant in variants if _reads(variant, shortest)]
+    if not readers:
+        limit = max(variant.max_length or 0 for variant in variants)
         raise EpisodeError(
-            "probe.grids", f"cells of {shortest} tokens or more", f"<= {ends}, where the models' positions end"
+            "probe.grids", f"cells of {shortest} tokens or more", f"<= {limit}, the models' maximum length"
         )
     plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(variants, plan, config)])
-    kept = [target for target in targets if any(variant.target is target for variant in reading)]
-    return Session(kept, reading, config, out, Store(out / "records"), tasks, plan, data)
+    kept = [target for target in targets if any(variant.target is target for variant in readers)]
+    return Session(kept, readers, config, out, Store(out / "records"), tasks, plan, data)
 
 
 def _reads(variant: Variant, length: int) -> bool:
@@ -99,7 +99,7 @@ def _reads(variant: Variant, length: int) -> bool:
 
 
 def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
-    """A note for each variant that cannot read all of the grid, or of the text."""
+    """A note for each variant whose model cannot read all lengths of the grid or of the plain text."""
     notes = []
     for variant in variants:
         cells = [row for unit in plan.units for row in unit.rows()]
@@ -114,19 +114,21 @@ def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
         if longer:
             parts.append("the longer texts")
         if parts:
-            notes.append(f"{variant.name}: {' and '.join(parts)}: its positions end at {variant.max_length} tokens")
+            notes.append(
+                f"{variant.name}: {' and '.join(parts)}: the model reads at most {variant.max_length} tokens"
+            )
     return notes
 
 
 Biases = dict[str, list[dict[str, Any]]]
-"""By variant: what its attention adds to scores by distance."""
+"""By variant, the biases that its attention adds to scores, by distance."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What probing gave: records of the grid, records of plain text where it was measured, and variants' biases.
+    """Results of probing: records of the grid, records of plain text where it was measured, and the variants' biases.
 
-    record_units, text_units: ids of the finished units of work that the records are in.
+    record_units, text_units: ids of the finished units of work that have the records.
     """
 
     records: pa.Table
@@ -137,11 +139,11 @@ class Probed:
 
 
 def text_store(out: Path) -> Store:
-    """The store of measurements on plain text of a study's folder."""
+    """The store of measurements on plain text in a study's folder."""
     return Store(out / "context", CONTEXT_SCHEMA)
 
 
-def probe(session: Session, say: Callable[[str], Any] = ProbeProgressLines) -> Probed:
+def probe(session: Session, progress: Callable[[str], Any] = ProbeProgressLines) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:
@@ -160,11 +162,11 @@ def probe(session: Session, say: Callable[[str], Any] = ProbeProgressLines) -> P
             session.store,
             batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
-            progress=say(variant.name),
+            progress=progress(variant.name),
         )
         record_units += ids
         print_shared_tokens(variant.name, session.store.read(ids))
-        if text is not None and model.selection is None:  # plain text has no question to choose a piece by
+        if text is not None and model.selection is None:  # plain text has no question to select chunks by
             unit = run_context(
                 text,
                 variant.target.config.train.context_length,
@@ -182,5 +184,5 @@ def probe(session: Session, say: Callable[[str], Any] = ProbeProgressLines) -> P
 
 
 def device() -> str:
-    """Where models are probed."""
+    """The device on which models are probed."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Facts for the report: what was trained, how it was matched and tuned, and what the tasks look like."""
+"""Facts for the report beside the records: the runs, how they were matched and tuned, and an example of each task."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +23,7 @@ from lcprobe.training.checkpoint import load_progress
 
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
-    """What the report prints beside the records."""
+    """Everything that the report prints beside the records."""
     runs = [replace(_run_facts(variant), biases=biases.get(variant.name, [])) for variant in session.variants]
     counts = [run.params for run in runs]
     folder = session.targets[0].run_folder
@@ -81,26 +81,25 @@ def _matching_row(target: ProbeTarget) -> dict[str, Any]:
 
 
 def _task_facts(session: Session, name: str) -> TaskFacts:
-    made, settings = session.tasks.made[name], plain(session.tasks.made[name].config)
+    task, settings = session.tasks.made[name], plain(session.tasks.made[name].config)
     unit: Unit | None = next((u for u in session.plan.units if u.task == name and u.control == "none"), None)
     example, chance = "", None
     if unit is not None:
-        episode = made.episode(Factors(unit.formats, unit.length, 0.5, 0))
+        episode = task.episode(Factors(unit.formats, unit.length, 0.5, 0))
         query = episode.queries[0]
         decode = session.data.tokenizer.decode
         ids = episode.sequence(query)
         example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
         chances = {q.chance for q in episode.queries}
         for index in range(1, 8):
-            with suppress(EpisodeError):  # a sample that does not fit says nothing about the others
-                chances |= {q.chance for q in made.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
+            with suppress(EpisodeError):  # one sample that does not fit leaves the others
+                chances |= {q.chance for q in task.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    return TaskFacts(name, described(settings), chance, made.needs_lookup, example)
+    return TaskFacts(name, described(settings), chance, task.needs_lookup, example)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:
     edge = "; the best rate is at the edge of the grid" if spread["at edge"] else ""
-    return (
-        f"learning rate of {spread['group']}: best {spread['best lr']:g} (answer loss {spread['best loss']:.3f}, worst rate "
-        f"{spread['worst loss']:.3f}); within 10 % of the best: {spread['rates within 10 % of best']}{edge}"
-    )
+    losses = f"answer loss {spread['best loss']:.3f}, worst rate {spread['worst loss']:.3f}"
+    near = f"within 10 % of the best: {spread['rates within 10 % of best']}"
+    return f"learning rate of {spread['group']}: best {spread['best lr']:g} ({losses}); {near}{edge}"

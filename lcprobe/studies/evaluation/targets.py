@@ -1,4 +1,4 @@
-"""Folders into checkpoints: what a command is given, and the runs that it means."""
+"""From the folders that a command is given to the checkpoints that it probes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from lcprobe.training.checkpoint import latest
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A checkpoint to probe, and the run that it comes from."""
+    """A checkpoint to probe, and the run that it comes from (run_folder None: not in a run's folder)."""
 
     name: str
     checkpoint: Path
@@ -21,33 +21,34 @@ class ProbeTarget:
 
 
 def find_targets(folders: list[Path]) -> list[ProbeTarget]:
-    """Study, run or checkpoint folders -> targets. Raises ConfigError for anything else, CheckpointError for a damaged one."""
-    found: list[ProbeTarget] = []
+    """Targets of study, run and checkpoint folders. Raises ConfigError for another folder, CheckpointError for a
+    damaged one."""
+    targets: list[ProbeTarget] = []
     for folder in folders:
         if (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
-            found.append(_target(folder, run_folder))
+            targets.append(_target(folder, run_folder))
         elif (folder / "checkpoints").is_dir():
             checkpoint = latest(folder / "checkpoints")
             if checkpoint is None:
                 raise CheckpointError(f"{folder}: no checkpoint yet; allowed: a run that was trained")
-            found.append(_target(checkpoint, folder))
+            targets.append(_target(checkpoint, folder))
         elif (folder / "study.yaml").is_file():
             runs = sorted(p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
             if not runs:
                 raise CheckpointError(
                     f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
                 )
-            found += find_targets(runs)
+            targets += find_targets(runs)
         else:
             raise ConfigError(
                 "command line", str(folder), "a config, a study folder, a run folder, or a checkpoint folder"
             )
-    names = [t.name for t in found]
-    twice = {n for n in names if names.count(n) > 1}
-    if twice:  # runs of two studies: tell them apart by their folders
-        found = [replace(t, name=_long_name(t)) if t.name in twice else t for t in found]
-    return found
+    names = [t.name for t in targets]
+    ambiguous = {n for n in names if names.count(n) > 1}
+    if ambiguous:  # runs of two studies: their folders tell them apart
+        targets = [replace(t, name=_long_name(t)) if t.name in ambiguous else t for t in targets]
+    return targets
 
 
 def _long_name(target: ProbeTarget) -> str:

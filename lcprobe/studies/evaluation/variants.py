@@ -1,4 +1,4 @@
-"""Columns of a report: every model as trained, and changed by each method of `pe.extend` that finds something in it to change."""
+"""Variants of the probed models: each as trained, and with each method of `pe.extend` that applies to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from lcprobe.training.module import at_step
 
 @dataclass(frozen=True)
 class Variant:
-    """A target, as trained or with a method. max_length: tokens at which its table of positions ends; None: nowhere."""
+    """A target as trained or with a method. max_length: tokens that its table of positions has; None: no limit."""
 
     target: ProbeTarget
     max_length: int | None
@@ -33,22 +33,23 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """In records and report: `rope`, `rope+yarn`."""
+        """Name in records and report: `rope`, `rope+yarn`."""
         return self.target.name if self.method is None else f"{self.target.name}+{self.method.label}"
 
     @property
     def label(self) -> str:
-        """Of the method."""
+        """Label of the method; `none` as trained."""
         return AS_TRAINED if self.method is None else self.method.label
 
     def context(self, text: Callable[[int, int, int], Tensor] | None = None) -> ExtensionContext:
-        """What the method may know."""
+        """What the method is given: training length, factor, and training text for methods that calibrate."""
         factor = 1.0 if self.method is None else self.method.factor
         return ExtensionContext(self.target.config.train.context_length, factor, text)
 
     @property
     def not_causal(self) -> str:
-        """What makes a token's output depend on the length of the whole sequence: method | positions | factor; empty: nothing."""
+        """What makes a token's output depend on the length of the whole sequence: method, positions or factor; empty:
+        nothing."""
         if self.extension is not None and not self.extension.causal:
             return "method"
         positions = self.target.config.model.positions
@@ -65,31 +66,33 @@ class Variant:
 
 
 def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
-    """Columns, those of one target together, and a note for each method that was left out for a target.
+    """Variants grouped by target, and a note for each method that does not apply to a target.
 
-    Nothing is loaded. Raises ConfigError for wrong settings, and for a method that no target can take.
+    No weights are loaded. Raises ConfigError for wrong settings, and for a method that applies to no target.
     """
-    shapes = [shape_of(target) for target in targets]
-    found = {target.name: [Variant(target, model.max_length)] for target, model in zip(targets, shapes, strict=True)}
+    models = [meta_model(target) for target in targets]
+    by_target = {
+        target.name: [Variant(target, model.max_length)] for target, model in zip(targets, models, strict=True)
+    }
     notes: list[str] = []
     for method in pe.methods():
         extension, reasons = method.choice.create(), []
-        for target, model in zip(targets, shapes, strict=True):
+        for target, model in zip(targets, models, strict=True):
             variant = Variant(target, model.max_length, method, extension)
             reason = extension.not_applicable(model, variant.context())
             if reason is None:
-                found[target.name].append(variant)
+                by_target[target.name].append(variant)
             else:
                 reasons.append(f"{method.label} on {target.name}: {reason}")
         if len(reasons) == len(targets):
             raise ConfigError(
-                method.choice.key, method.label, f"a method that fits a model given here ({'; '.join(reasons)})"
+                method.choice.key, method.label, f"a method that applies to a model given here ({'; '.join(reasons)})"
             )
         notes += reasons
-    return [variant for variants in found.values() for variant in variants], notes
+    return [variant for variants in by_target.values() for variant in variants], notes
 
 
-def shape_of(target: ProbeTarget) -> LanguageModel:
+def meta_model(target: ProbeTarget) -> LanguageModel:
     """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
         model = LanguageModel(target.config.model)
@@ -98,7 +101,8 @@ def shape_of(target: ProbeTarget) -> LanguageModel:
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
-    """(n, length, seed) -> (n, length) windows of the training tokens. Raises ConfigError for a length that they do not fill."""
+    """A function (n, length, seed) -> (n, length) windows of the training tokens, which raises ConfigError where
+    there are fewer than `length`."""
 
     def text(n: int, length: int, seed: int) -> Tensor:
         if data.n_tokens < length:
@@ -114,7 +118,8 @@ def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
 def load_variant(
     variant: Variant, device: str, data: Prepared | None = None
 ) -> tuple[LanguageModel, ProbedCheckpoint]:
-    """A variant's model, ready to be asked, and who it is; the checkpoint is only read. data: for methods that calibrate."""
+    """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
+    calibrate."""
     target = variant.target
     progress = load_progress(target.checkpoint)
     model = LanguageModel(target.config.model)

@@ -18,7 +18,7 @@ from lcprobe.probing.policies.observation import TaskStatistics, collect_statist
 from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.schema import build
 from lcprobe.seeds import Draws
-from lcprobe.studies.evaluation.leakage import battery, pivot
+from lcprobe.studies.evaluation.leakage import pivot, run_policies
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts.distractor_lines import LineSample
@@ -170,7 +170,7 @@ class FewAnswers(FirstIsAsked):
 def test_a_planted_leak_is_found(materials, broken, found):
     tasks = task_set(materials, leaks={"type": "niah", "n_keys": 4, "word_pairs": True})
     tasks.made["leaks"] = broken(tasks.made["leaks"])
-    table, _ = battery(tasks, [Unit("leaks", PROSE, 200, "none", ((0.5, 80),))], 80)
+    table, _ = run_policies(tasks, [Unit("leaks", PROSE, 200, "none", ((0.5, 80),))], 80)
     assert found in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
 
 
@@ -188,7 +188,7 @@ def test_lines_that_are_the_same_in_every_sample_are_found(materials, monkeypatc
     unit = Unit("book", Formats("needles", "words", "numbers"), 500, "none", ((0.5, 120),))
 
     def verdict():
-        return next(c for c in battery(tasks, [unit], 120)[0] if c.policy == "least_familiar")
+        return next(c for c in run_policies(tasks, [unit], 120)[0] if c.policy == "least_familiar")
 
     assert verdict().verdict != "EXCEEDS"
     tasks = task_set(materials, book={"type": "phonebook", "digits": 8})
@@ -203,7 +203,7 @@ def test_a_question_that_tells_the_place_is_found(materials):
     unit = Unit("it", PROSE, 300, "none", ((0.5, 200),))
 
     def exceeding():
-        return {c.policy for c in battery(tasks, [unit], 200)[0] if c.verdict == "EXCEEDS"}
+        return {c.policy for c in run_policies(tasks, [unit], 200)[0] if c.verdict == "EXCEEDS"}
 
     assert not exceeding()
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})  # without the episodes of before
@@ -225,7 +225,7 @@ def test_a_question_is_masked_where_its_words_vary(materials):
 def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch):
     tasks = task_set(materials, it={"type": "fwe"})
     unit = Unit("it", Formats("-", "-", "words"), 600, "none", ((0.5, 120),))
-    table, _ = battery(tasks, [unit], 120)
+    table, _ = run_policies(tasks, [unit], 120)
     marked = {c.policy: c for c in table if c.verdict == "the task"}
     assert set(marked) == {"most_frequent", "most_frequent_of_last_n"}
     assert marked["most_frequent_of_last_n"].accuracy > marked["most_frequent_of_last_n"].chance + 0.2
@@ -234,7 +234,7 @@ def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch)
     assert "*" not in row["random value"]
     assert row["distinct"] < len(POLICIES)
     monkeypatch.setattr(type(tasks.made["it"]), "solved_by", ())
-    assert {c.policy for c in battery(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
+    assert {c.policy for c in run_policies(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
 
 
 def formats_of(made):
@@ -250,7 +250,7 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     formats = formats_of(made)
     least = max(made.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
     lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
-    table, notes = battery(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
+    table, notes = run_policies(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
     assert not notes
     assert len(table) == 2 * len(POLICIES)
     assert {c.policy for c in table if c.verdict == "the task"} == set(solvers(made))
@@ -264,7 +264,7 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
 def test_nor_in_any_format_of_needles(materials, haystack, value):
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True})
     unit = Unit("it", Formats(haystack, "words", value), 420, "none", ((0.5, 60),))
-    table, _ = battery(tasks, [unit], 60)
+    table, _ = run_policies(tasks, [unit], 60)
     assert not [c for c in table if c.p_holm < ALPHA / 9]
 
 
@@ -278,7 +278,7 @@ def test_needles_at_a_thousand_samples(materials, task):
         for h in ("corpus", "needles")
         for L in (260, 600)
     ]
-    table, _ = battery(tasks, units, 1000)
+    table, _ = run_policies(tasks, units, 1000)
     assert len(table) == 4 * len(POLICIES)
     assert not [c for c in table if c.p_holm < ALPHA / 4]
     for c in table:
@@ -294,7 +294,7 @@ def test_every_policy_answers_every_question_once(tasks):
 
 
 def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, capsys, monkeypatch):
-    monkeypatch.setattr("lcprobe.studies.evaluation.leakage.SAMPLES", 12)
+    monkeypatch.setattr("lcprobe.studies.evaluation.leakage.LEAKAGE_SAMPLES", 12)
     config = write_config(tmp_path, data_settings)
     assert evaluate_main([str(config), "--cheat"]) == 0
     out = tmp_path / "runs" / "tiny" / "cheating"
@@ -305,7 +305,7 @@ def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, 
     assert len(rows) == 1 + 2 * 2 * len(POLICIES)
     said = capsys.readouterr().out
     assert "none exceeds chance" in said
-    assert "note: n: 12 samples each where a grid has fewer" in said
+    assert "note: n: 12 samples where a grid has fewer" in said
     assert len(read_json(out / "cheating.json")["rows"]) == len(rows) - 1
 
 

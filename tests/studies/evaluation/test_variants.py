@@ -47,7 +47,7 @@ def test_a_table_of_positions_ends_its_own_column_and_no_other(tmp_path, data_se
     assert train_main([str(config)]) == 0
     runs = tmp_path / "runs" / "tiny"
     capsys.readouterr()
-    note = "learned: 6 of 28 cells and the longer texts: its positions end at 64 tokens"
+    note = "learned: 6 of 28 cells and the longer texts: the model reads at most 64 tokens"
     assert evaluate_main([str(runs), "--plan"]) == 0
     assert f"left out: {note}" in capsys.readouterr().out
     assert evaluate_main([str(runs)]) == 0
@@ -58,4 +58,4 @@ def test_a_table_of_positions_ends_its_own_column_and_no_other(tmp_path, data_se
     far = "probe.grids=[{tasks: [single], lengths: [2], depths: [0.5], n: 2}]"
     assert evaluate_main([str(runs), far, "probe.context=null"]) == 0, "a model that can read nothing is left out"
     assert evaluate_main([str(runs / "learned"), far]) == 2
-    assert "where the models' positions end" in capsys.readouterr().err
+    assert "the models' maximum length" in capsys.readouterr().err
