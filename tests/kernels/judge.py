@@ -41,6 +41,15 @@ def outputs_and_gradients(
     return made | {f"d{k}": v.grad for k, v in leaves.items() if v.grad is not None}
 
 
+def draw_starts(documents: str, batch: int, seqlen: int, seed: int) -> Tensor | None:
+    """Where documents start (batch, seqlen): "none", "some" (a fifth of the tokens), or "one token each"."""
+    if documents == "none":
+        return None
+    if documents == "one token each":
+        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
+    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(seed)) < 0.2).to(DEVICE)
+
+
 def relative_error(got: Tensor, want: Tensor) -> float:
     """Largest error over the largest value. Both may be of any dtype and device; infinite when they are not alike in NaN."""
     got, want = got.double().cpu(), want.double().cpu()

@@ -11,7 +11,7 @@ from lcprobe_kernels.attention import Mask, attention, merge, reference
 
 from tests.kernels.judge import DEVICE, GPU, at_most_twice, outputs_and_gradients, relative_error, same
 
-tl = pytest.importorskip("triton.language", reason="triton is not installed")
+pytest.importorskip("triton", reason="triton is not installed")
 TERMS = ("q", "k", "v", "table", "f_q", "f_k")
 MASKS = {
     "causal": {},
@@ -51,19 +51,12 @@ def _small_tiles():
             yield
             return
         from lcprobe_kernels.attention import triton_bwd, triton_fwd
-        from triton.runtime import interpreter
 
         for module, name in ((triton_fwd, "TILES"), (triton_bwd, "DQ_TILES"), (triton_bwd, "DKV_TILES")):
             patch.setattr(module, name, {256: (16, 16, 4, 1), 0: (16, 16, 4, 1)})
         patch.setattr(triton_bwd, "TABLE_TILES", {256: (32, 16, 4, 1), 0: (32, 16, 4, 1)})
         patch.setattr(triton_bwd, "ENOUGH", 12)
-        # the interpreter makes the language callable anew at every inner call, three quarters of its time: once is enough
-        scopes = [interpreter._patch_lang(function.fn) for function in (tl.max, triton_fwd.seen)]
-        inner = lambda function, *args, **options: function.rewrite()(*args, **options)  # noqa: E731
-        patch.setattr(interpreter.InterpretedFunction, "__call__", inner)
         yield
-        for scope in reversed(scopes):
-            scope.restore()
 
 
 def inputs(case, dtype=torch.float64):
@@ -136,7 +129,7 @@ def plain(q, k, v, *, table, cumulative, documents, mask, scale):
 
 
 @pytest.mark.parametrize("name", MASKS)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(case=cases)
 def test_float32_equals_the_definition(name, case):
     x, mask = inputs(case, torch.float32), Mask(case["past"] * SCALE, **MASKS[name])

@@ -59,8 +59,6 @@ def test_a_backend_that_cannot_work_here_is_one_line_and_exit_2(capsys, monkeypa
 
 
 def test_the_command_itself():
-    good = subprocess.run([sys.executable, "-m", "lcprobe_kernels"], capture_output=True, text=True, check=True)
-    assert columns(good.stdout, "op, backend auto").keys() == OPS.keys()
     bad = subprocess.run(
         [sys.executable, "-m", "lcprobe_kernels", "--backend", "nope"], capture_output=True, text=True
     )

@@ -15,6 +15,7 @@ from tests.kernels.judge import (
     GPU,
     PATHS,
     at_most_twice,
+    draw_starts,
     outputs_and_gradients,
     relative_error,
     same,
@@ -26,7 +27,7 @@ cases = st.fixed_dictionaries(
     {
         "shape": st.tuples(
             st.integers(1, 2),
-            st.sampled_from([1, 2, 3, 7, 31, 32, 33, 65]),
+            st.sampled_from([1, 2, 3, 7, 15, 16, 17, 33]),
             st.sampled_from([1, 5, 64, 67]),
             st.integers(2, 4),
         ),  # (batch, seqlen, channels, width), on and off the blocks
@@ -47,6 +48,8 @@ CASE = {
     "documents": "some",
     "scale": 1.0,
 }
+STARTS = draw_starts("some", 2, 37, 3)
+"""Where documents start in CASE."""
 
 
 def draw_inputs(case, dtype=torch.float64):
@@ -58,20 +61,13 @@ def draw_inputs(case, dtype=torch.float64):
     return {k: v.to(dtype).to(DEVICE) for k, v in made.items()}
 
 
-def draw_starts(case):
-    batch, seqlen = case["shape"][:2]
-    if case["documents"] == "none":
-        return None
-    if case["documents"] == "one token each":
-        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
-    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(case["seed"])) < 0.2).to(DEVICE)
-
-
 def judged(op, case, inputs, **options):
+    options = {"starts": draw_starts(case["documents"], *case["shape"][:2], case["seed"])} | options
+
     def run(i):
         return op(
             i["x"], i["weight"], i["bias"] if case["with_bias"] else None, silu=case["silu"],
-            initial_state=i["initial_state"] if case["with_state"] else None, starts=draw_starts(case), **options,
+            initial_state=i["initial_state"] if case["with_state"] else None, **options,
         )  # fmt: skip
 
     used = (
@@ -91,7 +87,7 @@ def test_shifted_products_in_float64_are_the_definition(case):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=cases, dtype=st.sampled_from(DTYPES))
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, case, dtype):
     inputs = draw_inputs(case, dtype)
@@ -106,7 +102,7 @@ def test_gradcheck(op):
     inputs, options = draw_inputs(CASE), {} if op is reference else {"return_state": True}
 
     def run(x, weight, bias, state):
-        return op(x, weight, bias, silu=True, initial_state=state, starts=draw_starts(CASE), **options)
+        return op(x, weight, bias, silu=True, initial_state=state, starts=STARTS, **options)
 
     assert torch.autograd.gradcheck(run, [v.requires_grad_() for v in inputs.values()])
 
@@ -122,7 +118,7 @@ def test_pytorchs_depthwise_convolution_agrees():
 @pytest.mark.parametrize("documents", ["none", "some"])
 def test_a_part_and_its_state_and_the_rest_are_the_whole(path, cut, documents):
     case = {**CASE, "documents": documents}
-    i, starts = draw_inputs(case, torch.float32), draw_starts(case)
+    i, starts = draw_inputs(case, torch.float32), draw_starts(case["documents"], *case["shape"][:2], case["seed"])
     part = lambda t, s: None if t is None else t[:, s]  # noqa: E731
     with backends.using(path):
         whole, end = causal_conv1d(i["x"], i["weight"], i["bias"], starts=starts, return_state=True)
@@ -185,14 +181,13 @@ def test_non_finite_in_is_non_finite_out(path, value, name):
 def test_nothing_of_a_document_reaches_the_next_not_even_nan(path, value):
     case = {**CASE, "shape": (1, 37, 5, 4)}
     starts = starts_of(torch.tensor([0, 9, 14, 37]), 1, 37).to(DEVICE)
-    op = lambda *a, **k: causal_conv1d(*a, **{**k, "starts": starts}, return_state=True)  # noqa: E731
 
     def run(spoilt):
         inputs = draw_inputs(case, torch.float32)
         if spoilt:
             inputs["x"][:, 12] = value
         with backends.using(path):
-            return judged(op, {**case, "with_state": False}, inputs)
+            return judged(causal_conv1d, {**case, "with_state": False}, inputs, starts=starts, return_state=True)
 
     clean, spoilt = run(False), run(True)
     for name in ("out0", "dx"):
@@ -222,7 +217,7 @@ def test_runs_repeat_to_the_bit(path):
 def test_registered_as_one_op():
     i = {k: v.requires_grad_() for k, v in draw_inputs(CASE, torch.float32).items()}
     for bias, state, starts, silu in (
-        (i["bias"], i["initial_state"], draw_starts(CASE), True),
+        (i["bias"], i["initial_state"], STARTS, True),
         (None, None, None, False),
     ):
         arguments = (i["x"], i["weight"], bias, state, starts, silu)
@@ -257,7 +252,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_comparison_sees_what_is_left_out(path, mutation):
-    i, starts = draw_inputs(CASE, torch.float32), draw_starts(CASE)
+    i, starts = draw_inputs(CASE, torch.float32), STARTS.clone()
     starts[:, :3] = False  # or nobody sees the state
     full = {"bias": i["bias"], "silu": True, "initial_state": i["initial_state"], "starts": starts}
     with backends.using(path):

@@ -1,24 +1,16 @@
 """gated_linear_attention: every form equal to its recurrence, outputs and all gradients, whatever shape, state, documents and decay."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lcprobe_kernels import backends
-from lcprobe_kernels.gated_linear_attention import (
-    cpu,
-    fla,
-    gated_linear_attention,
-    gated_linear_attention_step,
-    reference,
-)
+from lcprobe_kernels.gated_linear_attention import cpu, gated_linear_attention_step, reference
 from lcprobe_kernels.ssd import ssd
 from torch.nn import functional as F
 
-from tests.kernels.judge import DEVICE, DTYPES, at_most_twice, outputs_and_gradients, relative_error, same
+from tests.kernels.gated_linear_attention_cases import draw_inputs, judged, ours
+from tests.kernels.judge import DEVICE, DTYPES, at_most_twice, relative_error, same
 
 FORMS = ["plain", "bonus", "beta", "ab"]
 DECAYS = ["weak", "middling", "mixed"]
@@ -44,46 +36,6 @@ cases = {
 def _torch_path():
     with backends.using("torch"):
         yield
-
-
-def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=True):
-    """Float64 inputs by name. mixed: decays that keep all, lose nearly all, and lose everything, token by token."""
-    batch, seqlen, h, (d_k, d_v) = shape
-    gen = torch.Generator().manual_seed(seed)
-
-    def r(*size):
-        return torch.randn(*size, generator=gen, dtype=torch.float64)
-
-    g = -torch.rand(batch, seqlen, h, 1 if per_head else d_k, generator=gen, dtype=torch.float64)
-    if decay == "mixed":
-        kinds = torch.tensor([-1e-6, -0.3, -25.0, -90.0], dtype=torch.float64)
-        g = kinds[torch.randint(0, 4, g.shape, generator=gen)]
-    made = {
-        "q": r(batch, seqlen, h, d_k),
-        "k": r(batch, seqlen, h, d_k),
-        "v": r(batch, seqlen, h, d_v),
-        "log_decay": g * (0.05 if decay == "weak" else 1.0),
-    }
-    if form == "bonus":
-        made["bonus"] = r(h, d_k)
-    if form == "beta":  # unit keys and beta < 2: the state neither explodes nor only shrinks
-        made["k"] = F.normalize(made["k"], dim=-1)
-        made["beta"] = torch.rand(batch, seqlen, h, generator=gen, dtype=torch.float64) * 2
-    if form == "ab":  # as in RWKV-7: take away along a unit vector, put back a share along another scale of it
-        kappa = F.normalize(r(batch, seqlen, h, d_k), dim=-1)
-        made["a"], made["b"] = -kappa, kappa * torch.rand(batch, seqlen, h, d_k, generator=gen, dtype=torch.float64)
-    if with_state:
-        made["initial_state"] = r(batch, h, d_k, d_v)
-    starts = torch.rand(batch, seqlen, generator=gen) < 0.25
-    return {k: v.to(DEVICE) for k, v in made.items()}, starts.to(DEVICE)
-
-
-def judged(run, inputs, seed):
-    return outputs_and_gradients(run, inputs, list(inputs), seed)
-
-
-def ours(starts=None, chunk=64, **more):
-    return lambda i: gated_linear_attention(**i, starts=starts, chunk_size=chunk, return_state=True, **more)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -324,88 +276,8 @@ def test_opcheck(form):
     )
 
 
-def test_compiled_whole_forward_and_backward():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_whole_forward_and_backward(backend):
     inputs, starts = draw_inputs("beta", (1, 9, 2, (2, 3)), 0)
-    compiled = torch.compile(ours(starts, 4), fullgraph=True)
+    compiled = torch.compile(ours(starts, 4), fullgraph=True, backend=backend)
     same(judged(compiled, inputs, 1), judged(ours(starts, 4), inputs, 1), 1e-10)
-
-
-def arguments(inputs, starts=None):
-    names = ("q", "k", "v", "log_decay", "bonus", "beta", "a", "b")
-    return [*(inputs.get(n) for n in names), inputs["q"].shape[3] ** -0.5, inputs.get("initial_state"), starts]
-
-
-NAIVE = {  # form, per_head -> fla's function, its plain PyTorch counterpart, whether that wants heads before time
-    ("plain", False): ("chunk_gla", "gla.naive:naive_recurrent_gla", False),
-    ("plain", True): ("chunk_simple_gla", "simple_gla.naive:naive_recurrent_simple_gla", False),
-    ("bonus", False): ("chunk_rwkv6", "rwkv6.recurrent_naive:naive_recurrent_rwkv6", True),
-    ("beta", True): ("chunk_gated_delta_rule", "gated_delta_rule.naive:naive_recurrent_gated_delta_rule", False),
-    ("beta", False): ("chunk_kda", "kda.naive:naive_recurrent_kda", False),
-    ("ab", False): ("chunk_dplr_delta_rule", "generalized_delta_rule.dplr.naive:dplr_recurrence", True),
-}
-RENAMED = {"chunk_rwkv6": {"r": "q"}, "chunk_gla": {"g": "gk"}, "chunk_dplr_delta_rule": {"a": "alpha", "b": "beta"}}
-
-
-@pytest.mark.parametrize(("form", "per_head"), list(NAIVE))
-def test_flas_plain_pytorch_agrees_through_the_adapter(form, per_head):
-    if find_spec("fla") is None or find_spec("einops") is None:
-        pytest.skip("fla is not installed: pip install flash-linear-attention fla-core einops")
-    name, naive, heads_first = NAIVE[form, per_head]
-    inputs, _ = draw_inputs(form, (2, 13, 2, (4, 3)), 4, per_head=per_head)
-    inputs = {k: v.float().cpu() for k, v in inputs.items()}
-    call = fla.call_of(*arguments(inputs))
-    assert call.name == name
-    given = {
-        RENAMED.get(name, {}).get(k, k): v for k, v in call.arguments.items() if k not in ("cu_seqlens", "scale")
-    }
-    if heads_first:
-        given = {
-            k: v.transpose(1, 2) if k in ("q", "k", "v", "w", "alpha", "beta", "gk") else v for k, v in given.items()
-        }
-    module, function = naive.split(":")
-    o, state = getattr(import_module(f"fla.ops.{module}"), function)(**given)
-    want, final = reference(**inputs)
-    assert relative_error(o.transpose(1, 2) if heads_first else o, want) < 1e-5
-    assert relative_error(state, final) < 1e-5
-
-
-@pytest.mark.parametrize("first", [False, True])
-def test_the_adapter_hands_packs_over_as_one_row_of_documents(first, monkeypatch):
-    """A stand-in for fla that runs every document alone gives back what the pack gives."""
-    inputs, starts = draw_inputs("ab", (3, 9, 2, (3, 4)), 5)
-    starts[:, 0] = torch.tensor([first, False, True])
-
-    def alone(q, k, v, a, b, gk, scale, initial_state, output_final_state, cu_seqlens):
-        assert output_final_state
-        ends, out, states = cu_seqlens.tolist(), [], []
-        for i in range(len(ends) - 1):
-            cut = {
-                n: x[:, ends[i] : ends[i + 1]]
-                for n, x in {"q": q, "k": k, "v": v, "a": a, "b": b, "log_decay": gk}.items()
-            }
-            o, s = reference(**cut, scale=scale, initial_state=initial_state[i : i + 1])
-            out.append(o)
-            states.append(s)
-        return torch.cat(out, 1), torch.cat(states)
-
-    monkeypatch.setattr(
-        fla, "import_module", lambda _: type("Module", (), {"chunk_dplr_delta_rule": staticmethod(alone)})
-    )
-    want, final = reference(**inputs, starts=starts)
-    o, state = fla.run(*arguments(inputs, starts))
-    assert relative_error(o, want) < 1e-6  # the adapter hands decays and states over in float32
-    assert relative_error(state, final) < 1e-6
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize(("form", "per_head"), [*NAIVE, ("ab", True), ("bonus", True)])
-def test_flas_kernels_agree_on_a_gpu(form, per_head):
-    if backends.missing("fla") is not None:
-        pytest.skip(str(backends.missing("fla")))
-    inputs, starts = draw_inputs(form, (2, 130, 2, (64, 64)), 4, "weak", per_head)
-    rounded = {k: v.bfloat16() for k, v in inputs.items()}
-    exact = judged(lambda i: reference(**i, starts=starts), {k: v.double() for k, v in rounded.items()}, 1)
-    with backends.using("fla"):
-        got = judged(ours(starts), rounded, 1)
-    for name, value in exact.items():
-        assert relative_error(got[name], value) < 3e-2, name

@@ -143,7 +143,7 @@ def test_no_tensor_grows_with_rows_times_vocabulary(path, soft_cap, monkeypatch)
         inputs = draw_inputs((48, vocab, 4), 0, torch.float32)
         targets, weights = torch.arange(48, device=DEVICE), torch.ones(48, device=DEVICE)
         with Largest(but=(vocab, 4)) as seen:
-            module.run(*inputs.values(), targets, weights, -100, 0.0, soft_cap, True, True)
+            module.forward(*inputs.values(), targets, weights, -100, 0.0, soft_cap, True, True)
         largest[vocab] = seen.numbers
     assert largest[4096] == largest[512] == 8192 < 48 * 512
 

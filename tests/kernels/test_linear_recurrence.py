@@ -16,6 +16,7 @@ from tests.kernels.judge import (
     GPU,
     PATHS,
     at_most_twice,
+    draw_starts,
     outputs_and_gradients,
     relative_error,
     same,
@@ -67,20 +68,12 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0, decay="mild"):
     return {"log_a": log_a.to(DEVICE, dtype), "b": b.to(DEVICE, dtype), "initial_state": state.to(DEVICE, acc_dtype)}
 
 
-def draw_starts(documents, batch, seqlen, seed):
-    if documents == "none":
-        return None
-    if documents == "one token each":
-        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
-    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(seed)) < 0.2).to(DEVICE)
-
-
 def judged(op, case, inputs, **options):
-    starts = draw_starts(case["documents"], *case["shape"][:2], case["seed"])
+    options = {"starts": draw_starts(case["documents"], *case["shape"][:2], case["seed"])} | options
 
     def run(i):
         state = i["initial_state"] if case["with_state"] else None
-        return op(i["log_a"], i["b"], initial_state=state, starts=starts, **options)
+        return op(i["log_a"], i["b"], initial_state=state, **options)
 
     wanted = set(NAMES) - (set() if case["with_state"] else {"initial_state"})
     return outputs_and_gradients(run, inputs, wanted, case["seed"])
@@ -105,7 +98,7 @@ def test_the_chunked_form_in_float64_is_the_recurrence(case):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases, dtype=st.sampled_from(DTYPES), wide_decay=st.booleans())
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, case, dtype, wide_decay):
     scale = min(case["scale"], 10.0) if dtype == torch.float16 else case["scale"]
@@ -179,9 +172,8 @@ def test_nothing_of_a_document_reaches_the_next_not_even_nan(path, value, lo, at
         if spoilt:
             inputs["b"][:, at] = value
             inputs["log_a"][:, hi] = math.nan  # of a first token, which is not looked at
-        op = lambda *a, **k: linear_recurrence(*a, **{**k, "starts": starts}, return_state=True)  # noqa: E731
         with backends.using(path):
-            return judged(op, case, inputs)
+            return judged(linear_recurrence, case, inputs, starts=starts, return_state=True)
 
     clean, spoilt = run(False), run(True)
     for name in ("out0", "dlog_a", "db"):

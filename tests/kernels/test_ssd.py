@@ -8,11 +8,9 @@ from lcprobe_kernels import backends
 from lcprobe_kernels.packed import starts_of
 from lcprobe_kernels.ssd import reference, ssd, ssd_step
 
-from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, outputs_and_gradients, relative_error, same
+from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, draw_starts, relative_error, same
+from tests.kernels.ssd_cases import CASE, NAMES, draw_inputs, judged, run_path, runner
 
-NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state")
-SMALL = ("dt", "A", "D", "dt_bias", "initial_state")
-"""Parameters and states stay float32 beside a narrow x."""
 shapes = st.tuples(
     st.integers(1, 2),  # batch
     st.sampled_from([1, 2, 7, 16, 17, 33]),  # seqlen, on and off the chunk size
@@ -32,53 +30,6 @@ cases = st.fixed_dictionaries(
 )
 
 
-def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
-    batch, seqlen, (h, g), (p, n) = shape
-    gen = torch.Generator().manual_seed(seed)
-
-    def r(*size):
-        return torch.randn(*size, generator=gen, dtype=torch.float64)
-
-    made = {
-        "x": r(batch, seqlen, h, p) * scale,
-        "dt": r(batch, seqlen, h) * scale,
-        "A": -torch.rand(h, generator=gen, dtype=torch.float64) * 8 - 0.01,
-        "B": r(batch, seqlen, g, n),
-        "C": r(batch, seqlen, g, n),
-        "D": r(h),
-        "dt_bias": r(h),
-        "initial_state": r(batch, h, p, n),
-    }
-    acc_dtype = torch.promote_types(dtype, torch.float32)
-    return {k: v.to(acc_dtype if k in SMALL else dtype).to(DEVICE) for k, v in made.items()}
-
-
-def draw_starts(documents, batch, seqlen, seed):
-    if documents == "none":
-        return None
-    if documents == "one token each":
-        return torch.ones(batch, seqlen, dtype=torch.bool, device=DEVICE)
-    return (torch.rand(batch, seqlen, generator=torch.Generator().manual_seed(seed)) < 0.2).to(DEVICE)
-
-
-def runner(op, case, **options):
-    starts = draw_starts(case["documents"], case["shape"][0], case["shape"][1], case["seed"])
-
-    def run(i):
-        extra = {} if case["plain"] else {"D": i["D"], "dt_bias": i["dt_bias"]}
-        state = i["initial_state"] if case["with_state"] else None
-        five = [i[k] for k in ("x", "dt", "A", "B", "C")]
-        return op(*five, **extra, dt_limit=case["limit"], initial_state=state, starts=starts, **options)
-
-    return run
-
-
-def judged(op, case, inputs, **options):
-    unused = {"initial_state"} - ({"initial_state"} if case["with_state"] else set())
-    unused |= {"D", "dt_bias"} if case["plain"] else set()
-    return outputs_and_gradients(runner(op, case, **options), inputs, set(NAMES) - unused, case["seed"])
-
-
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(cases, st.sampled_from([1, 4, 16, None]))
 def test_the_matrix_form_in_float64_is_the_recurrence(case, chunk):
@@ -89,7 +40,7 @@ def test_the_matrix_form_in_float64_is_the_recurrence(case, chunk):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=cases, dtype=st.sampled_from(DTYPES))
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, case, dtype):
     inputs = draw_inputs(case["shape"], case["seed"], dtype, case["scale"])
@@ -109,21 +60,18 @@ def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, c
         ).clamp(*case["limit"])
         largest = float((steps * inputs["A"]).sum(1).abs().max())
     products = torch.finfo(dtype).eps  # operands of products have x's dtype, also where the output stays float32
-    at_most_twice(ours, plain, exact, slack=1e-7 * largest + products)
+    slack = dict.fromkeys(ours, 1e-7 * largest + products)
+    # dA is a sum of differences that may cancel: of the share of every pair of tokens, times the steps between them
+    terms = float((exact["dx"] * inputs["x"]).abs().sum() * steps.sum(1).max())
+    slack["dA"] += torch.finfo(torch.float32).eps * terms / max(float(exact["dA"].abs().max()), 1e-30)
+    at_most_twice(ours, plain, exact, slack)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_state_wider_than_one_program_holds(path):
     """The shapes of published models: Triton's walk over chunks takes d_state 128 in two parts."""
     inputs = draw_inputs((1, 141, (2, 1), (64, 128)), seed=11, dtype=torch.float32)
-    case = {
-        "shape": (1, 141),
-        "seed": 12,
-        "documents": "none",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.0, float("inf")),
-    }
+    case = CASE | {"shape": (1, 141), "seed": 12}
     inputs["A"] *= 0.02  # or the state is forgotten before the next chunk reads it
     want = judged(reference, case, {k: v.double() for k, v in inputs.items()})
     with backends.using(path):
@@ -161,14 +109,7 @@ def test_tokens_that_lie_far_apart_are_read_where_they_are(path):
 @pytest.mark.parametrize("op", [reference, ssd])
 def test_gradcheck(op):
     inputs = draw_inputs((2, 11, (2, 1), (2, 3)), seed=3)
-    case = {
-        "shape": (2, 11),
-        "seed": 1,
-        "documents": "some",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.0, float("inf")),
-    }
+    case = CASE | {"shape": (2, 11), "seed": 1, "documents": "some"}
     options = {"chunk_size": 4, "return_state": True} if op is ssd else {}
     run = runner(op, case, **options)
     assert torch.autograd.gradcheck(
@@ -180,9 +121,9 @@ def test_gradcheck(op):
 @pytest.mark.parametrize("cut", [1, 8, 16, 29])
 def test_a_half_and_its_state_and_the_other_half_are_the_whole(path, cut):
     inputs = draw_inputs((2, 30, (2, 1), (3, 4)), seed=cut, dtype=torch.float32)
-    whole, state = _plain(path, inputs, slice(None), inputs["initial_state"])
-    first, between = _plain(path, inputs, slice(0, cut), inputs["initial_state"])
-    second, after = _plain(path, inputs, slice(cut, None), between)
+    whole, state = run_path(path, inputs, slice(None), inputs["initial_state"])
+    first, between = run_path(path, inputs, slice(0, cut), inputs["initial_state"])
+    second, after = run_path(path, inputs, slice(cut, None), between)
     assert relative_error(torch.cat([first, second], 1), whole) < 2e-6
     assert relative_error(after, state) < 2e-6
 
@@ -202,7 +143,7 @@ def test_packed_documents_are_the_documents_alone(path):
 @pytest.mark.parametrize("path", PATHS)
 def test_token_by_token_is_the_whole(path):
     inputs = draw_inputs((2, 9, (2, 1), (3, 4)), seed=6, dtype=torch.float32)
-    whole, final = _plain(path, inputs, slice(None), inputs["initial_state"])
+    whole, final = run_path(path, inputs, slice(None), inputs["initial_state"])
     state, out = inputs["initial_state"], []
     for t in range(9):
         y, state = ssd_step(
@@ -225,125 +166,16 @@ def test_slices_of_one_projection_are_read_where_they_lie(path):
 
 def test_causal_to_the_bit():
     inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1)
-    before = _plain("torch", inputs, slice(None), None)[0]
+    before = run_path("torch", inputs, slice(None), None)[0]
     for name in ("x", "dt", "B", "C"):
         inputs[name][:, 25] += 1
-    assert torch.equal(_plain("torch", inputs, slice(None), None)[0][:, :25], before[:, :25])
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ["x", "dt", "B", "C", "initial_state", "A", "D"])
-@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.bfloat16), (float("inf"), torch.float32)])
-def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(path, dtype, name, value):
-    inputs = draw_inputs((2, 40, (4, 2), (4, 3)), seed=1, dtype=dtype)
-    inputs["A"][:] = -1e-3
-    starts = torch.zeros(2, 40, dtype=torch.bool, device=DEVICE)
-    starts[:, [10, 24, 35]] = True  # two of them inside a chunk of 16
-    whole = name in ("A", "D")
-    at, end = {"initial_state": (0, 10)}.get(name, (0, 40) if whole else (12, 24))
-    if whole:
-        inputs[name][0] = value
-    else:
-        inputs[name][(0, 0) if name == "initial_state" else (0, at, 0)] = value
-    heads = slice(0, 2) if name in ("B", "C") else slice(0, 1)
-    if name == "C":
-        end = at + 1
-
-    def run(i):
-        with backends.using(path):
-            return ssd(
-                *(i[k] for k in NAMES[:7]),
-                initial_state=i["initial_state"],
-                starts=starts,
-                chunk_size=16,
-                return_state=True,
-            )
-
-    want, want_state = run({k: v.nan_to_num(-0.5, -0.5) for k, v in inputs.items()})
-    y, state = run(inputs)
-    hit = torch.zeros(y.shape, dtype=torch.bool, device=DEVICE)
-    hit[:, at:end, heads] = whole
-    hit[0, at:end, heads] = True
-    assert not torch.isfinite(y[hit]).any()
-    assert torch.equal(y[~hit], want[~hit])
-    lost = slice(0, 1) if name == "A" else slice(0, 0)
-    assert not torch.isfinite(state[:, lost]).any()
-    state[:, lost] = want_state[:, lost]
-    assert torch.equal(state, want_state)
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ["x", "dt", "B", "initial_state"])
-def test_a_state_that_is_not_finite_says_so_at_the_end(path, name):
-    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
-    inputs[name].view(1, -1)[0, 0 if name == "initial_state" else inputs[name][0, :5].numel()] = float("nan")
-    y, state = _plain(path, inputs, slice(None), inputs["initial_state"])
-    assert not torch.isfinite(y[0, 6:, 0]).all(dim=-1).any()
-    assert not torch.isfinite(state[0, 0]).all()
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_a_limit_lets_a_step_size_that_is_nan_through(path):
-    """minimum and maximum of many languages would give the limit instead."""
-    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
-    inputs["dt"][0, 20, 0] = float("nan")
-    case = {
-        "shape": (1, 40),
-        "seed": 4,
-        "documents": "none",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.01, 0.5),
-    }
-    with backends.using(path):
-        made = judged(ssd, case, inputs, chunk_size=16, return_state=True)
-    assert torch.isnan(made["out0"][0, 20:, 0]).all()
-    assert torch.isnan(made["out1"][0, 0]).all()
-    assert torch.isnan(made["ddt"][0, 20, 0])
-    assert torch.isfinite(made["out0"][0, :, 1]).all()
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ["x", "dt", "B"])
-def test_gradients_through_a_non_finite_token_are_no_finite_garbage(path, name):
-    """Where the recurrence's gradient is not finite neither is ours; ours may be so in more places."""
-    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
-    inputs[name][0, 20] = float("nan")
-    case = {
-        "shape": (1, 40),
-        "seed": 4,
-        "documents": "none",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.0, float("inf")),
-    }
-    want = judged(reference, case, inputs)
-    with backends.using(path):
-        got = judged(ssd, case, inputs, chunk_size=16, return_state=True)
-    for key, value in want.items():
-        assert torch.isfinite(value[torch.isfinite(got[key])]).all(), key
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_extreme_decays_stay_finite(path):
-    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=2, dtype=torch.float32)
-    for dt in (-30.0, 30.0):
-        inputs["dt"][:] = dt
-        inputs["A"][:] = torch.tensor([-1e-6, -16.0])
-        assert torch.isfinite(_plain(path, inputs, slice(None), None)[0]).all()
+    assert torch.equal(run_path("torch", inputs, slice(None), None)[0][:, :25], before[:, :25])
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_runs_repeat_to_the_bit(path):
     inputs = draw_inputs((2, 33, (4, 2), (3, 5)), seed=4, dtype=torch.float32)
-    case = {
-        "shape": (2, 33),
-        "seed": 4,
-        "documents": "some",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.0, float("inf")),
-    }
+    case = CASE | {"shape": (2, 33), "seed": 4, "documents": "some"}
     with backends.using(path):
         one, two = (judged(ssd, case, inputs, chunk_size=16, return_state=True) for _ in range(2))
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -364,14 +196,7 @@ def test_registered_as_one_op():
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_as_one_graph(backend):
     inputs = draw_inputs((2, 19, (2, 1), (3, 4)), seed=7, dtype=torch.float32)
-    case = {
-        "shape": (2, 19),
-        "seed": 4,
-        "documents": "some",
-        "with_state": True,
-        "plain": False,
-        "limit": (0.0, float("inf")),
-    }
+    case = CASE | {"shape": (2, 19), "seed": 4, "documents": "some"}
     want = judged(ssd, case, inputs, return_state=True)
     compiled = torch.compile(ssd, fullgraph=True, backend=backend)
     same(judged(compiled, case, inputs, return_state=True), want, 1e-6)
@@ -413,14 +238,7 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
 @pytest.mark.parametrize("path", PATHS)
 def test_the_step_size_counts_in_the_gradient_of_b(path):
     inputs = draw_inputs((1, 24, (1, 1), (3, 4)), seed=9, dtype=torch.float32)
-    case = {
-        "shape": (1, 24),
-        "seed": 4,
-        "documents": "none",
-        "with_state": False,
-        "plain": True,
-        "limit": (0.0, float("inf")),
-    }
+    case = CASE | {"shape": (1, 24), "seed": 4, "with_state": False, "plain": True}
     with backends.using(path):
         found = judged(ssd, case, inputs, chunk_size=16, return_state=True)["dB"]
     want = judged(reference, case, inputs)["dB"]
@@ -437,22 +255,3 @@ def test_offsets_past_two_to_the_31():
     y, _ = ssd(x, dt, A, B[:, :, None], B[:, :, None])
     alone, _ = ssd(x[2:, -256:], dt[2:, -256:], A, B[2:, -256:, None], B[2:, -256:, None])
     assert relative_error(y[2:, -64:], alone[:, -64:]) < 2e-2
-
-
-def _plain(path, inputs, part, state):
-    with backends.using(path):
-        sliced = [inputs[k][:, part] if inputs[k].dim() > 1 else inputs[k] for k in ("x", "dt", "A", "B", "C")]
-        y, after = ssd(*sliced, initial_state=state, chunk_size=16, return_state=True)
-    return y, after
-
-
-@pytest.mark.parametrize("seqlen", [1, 2, 10, 64])
-def test_a_nan_in_a_sequence_of_one_chunk_stays_behind_its_token(seqlen):
-    inputs = draw_inputs((2, seqlen, (2, 1), (3, 5)), seed=3, dtype=torch.float32)
-    inputs["x"][0, seqlen // 2, 0, 0] = float("nan")
-    given = [inputs[n] for n in ("x", "dt", "A", "B", "C")]
-    with backends.using("torch"):
-        y, _ = ssd(*given)
-    want, _ = reference(*given)
-    assert torch.equal(y.isnan(), want.isnan())
-    assert y.isnan().any()
