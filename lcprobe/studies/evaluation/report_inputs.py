@@ -15,7 +15,7 @@ from lcprobe.files import read_json, write_json
 from lcprobe.probing.store import Store
 from lcprobe.studies.evaluation.session import text_store
 
-NAME = "report.json"
+REPORT_INPUTS = "report.json"
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class ReportInputs:
 
 def save_inputs(folder: Path, inputs: ReportInputs) -> None:
     """Write report.json of a study's folder."""
-    write_json(folder / NAME, asdict(inputs))
+    write_json(folder / REPORT_INPUTS, asdict(inputs))
 
 
 def load_inputs(folder: Path) -> ReportInputs:
     """Read report.json of a study's folder. Raises DataError where there is none."""
-    path = folder / NAME
+    path = folder / REPORT_INPUTS
     if not path.is_file():
-        raise DataError(f"{folder}: no {NAME}; allowed: a folder that evaluate.py has written a report to")
+        raise DataError(f"{folder}: no {REPORT_INPUTS}; allowed: a folder that evaluate.py has written a report to")
     written = read_json(path)
     facts = written["study"]
     runs, tasks = [RunFacts(**run) for run in facts["runs"]], [TaskFacts(**task) for task in facts["tasks"]]

@@ -1,0 +1,129 @@
+"""A trained checkpoint as an object: generate text, read hidden states, and what a probe needs of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcprobe.config import Config
+from lcprobe.data.prepare import prepare
+from lcprobe.errors import ConfigError, require
+from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.schema import build
+from lcprobe.studies.evaluation.targets import Target, find_targets
+from lcprobe.studies.evaluation.variants import load_variant, variants_of
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, loaded for evaluation.
+
+    name: of its run, and the label of an extension: `mamba2`, `rope+yarn`. module: the LanguageModel. checkpoint: what records say
+    about it (digest of the weights, steps and tokens trained on). config: of its run.
+    """
+
+    name: str
+    module: LanguageModel
+    checkpoint: ProbedCheckpoint
+    config: Config
+    device: str
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the training sequences."""
+        return self.config.train.context_length
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with."""
+        return load_tokenizer(self.config.data.tokenizer, self.config.data.bos)
+
+    @cached_property
+    def materials(self) -> Materials:
+        """Tokenizer and held-out text of its corpus, which is prepared where it is not there yet. Raises DataError, ConfigError."""
+        return prepare(self.config.data).materials("probe")
+
+    @overload
+    def generate(self, prompts: str, max_tokens: int = 32, stop: str | None = None) -> str: ...
+    @overload
+    def generate(self, prompts: Sequence[str], max_tokens: int = 32, stop: str | None = None) -> list[str]: ...
+    def generate(
+        self, prompts: str | Sequence[str], max_tokens: int = 32, stop: str | None = None
+    ) -> str | list[str]:
+        """Greedy continuations, in the order of the prompts; one string for one string.
+
+        stop: a string that ends a continuation, and is not part of it. Raises ConfigError for an empty prompt under a tokenizer without BOS,
+        and for more tokens than the model has positions for.
+        """
+        require("max_tokens", max_tokens, max_tokens >= 1, ">= 1")
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        ids = [self.encode(text) for text in texts]
+        probe = self.config.probe
+        continuer = Continuer(self.module, self.device, probe.chunk, probe.batch_tokens)
+
+        def done(_: int, tokens: list[int]) -> bool:
+            return stop is not None and stop in self.tokenizer.decode(np.array(tokens))
+
+        out = [
+            self.tokenizer.decode(np.array(tokens)) for tokens in continuer.greedy(ids, [max_tokens] * len(ids), done)
+        ]
+        out = [text if stop is None else text.partition(stop)[0] for text in out]
+        return out[0] if isinstance(prompts, str) else out
+
+    @torch.inference_mode()
+    def hidden_states(self, text: str | Sequence[int]) -> Tensor:
+        """(n_layers + 1, seqlen, d_model) float32 on the CPU: the residual stream after the embedding and after each block.
+
+        text: a string, encoded with BOS, or token ids. The last entry is before the final norm.
+        """
+        ids = self.encode(text) if isinstance(text, str) else np.asarray(text, dtype=np.int64)
+        require("text", text, len(ids) > 0, "at least one token")
+        tokens = torch.from_numpy(ids)[None].to(self.device)
+        length = len(ids) if self.module.needs_length else None
+        stream, _ = self.module.hidden_states(tokens, length=length)
+        return torch.cat(stream).float().cpu()
+
+    def encode(self, text: str) -> np.ndarray:
+        """(n,) int64 token ids, after BOS where the tokenizer has one."""
+        ids, bos = self.tokenizer.encode(text), self.tokenizer.bos_id
+        return ids if bos is None else np.concatenate([[bos], ids])
+
+
+def load_checkpoint(
+    folder: str | Path,
+    *,
+    extend: str | Mapping[str, Any] | None = None,
+    factor: float | None = None,
+    device: str = "auto",
+) -> Model:
+    """Load a checkpoint folder, or the newest checkpoint of a run's folder.
+
+    extend: a method of `pe.extend` and its settings, `"yarn"` or `{"type": "yarn", "ramp": "rotations"}`, applied at evaluation.
+    factor: times the training length that it reaches for; None: what each length needs. device: `auto` is cuda where there is one.
+    Raises ConfigError for another folder and for a method that does not apply, CheckpointError for a damaged checkpoint.
+    """
+    targets = find_targets([Path(folder)])
+    if len(targets) > 1:
+        raise ConfigError("folder", str(folder), f"one run: {' | '.join(target.name for target in targets)}")
+    return load_target(targets[0], extend, factor, device)
+
+
+def load_target(target: Target, extend: str | Mapping[str, Any] | None, factor: float | None, device: str) -> Model:
+    """The model of a target, see `load_checkpoint`."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    settings = {"extend": AS_TRAINED if extend is None else extend, "factor": "auto" if factor is None else factor}
+    pe = build(ExtendConfig, settings, "pe")
+    variant = variants_of([target], pe)[0][-1]
+    data = prepare(target.config.data) if variant.extension is not None else None  # some methods calibrate on text
+    module, checkpoint = load_variant(variant, device, data)
+    return Model(variant.name, module, checkpoint, target.config, device)

@@ -1,0 +1,119 @@
+"""Probe a model with a task, in memory: `lcprobe.probe(model, "ruler/niah_multikey_1", lengths=[512, 1024]).accuracy()`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lcprobe.analysis.stats.intervals import clustered_wilson
+from lcprobe.api.models import Model
+from lcprobe.errors import ConfigError, EpisodeError, unknown_name
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.runner import ProbedCheckpoint, run_plan
+from lcprobe.probing.scoring import ModelScorer
+from lcprobe.probing.store import MemoryStore
+from lcprobe.schema import build
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FACTORS = ("task", "haystack", "key_format", "value_format", "control", "length", "depth", "query")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """records: one row per query, columns as in the records of `evaluate.py`. notes: cells that were left out, and why."""
+
+    records: pa.Table
+    notes: list[str]
+
+    def accuracy(self, by: Sequence[str] = ("length", "depth")) -> "pd.DataFrame":
+        """Exact match per group: columns of `by`, then accuracy, low, high, chance, n, samples.
+
+        low, high: Wilson's 95 % interval at the effective sample size (samples are clusters). chance: mean score of choosing a value of the
+        context without looking at the key. n: queries; those that ran out of memory are not counted. Raises ConfigError for a
+        column that is no factor.
+        """
+        import pandas as pd
+
+        for name in by:
+            if name not in FACTORS:
+                raise unknown_name("by", name, FACTORS)
+        table = self.records.to_pandas()
+        table = table[table["status"] == "ok"]
+        rows = []
+        for key, group in table.groupby(list(by), sort=True):
+            samples = group.groupby("index")["exact"].agg(["sum", "count"])
+            low, high = clustered_wilson(samples["sum"].to_numpy(np.int64), samples["count"].to_numpy(np.int64))
+            levels = dict(zip(by, key, strict=True))
+            counts = {"chance": group["chance"].mean(), "n": len(group), "samples": len(samples)}
+            share = float(group["exact"].astype(float).mean())
+            rows.append({**levels, "accuracy": share, "low": float(low), "high": float(high), **counts})
+        return pd.DataFrame(rows, columns=[*by, "accuracy", "low", "high", "chance", "n", "samples"])
+
+
+def probe(
+    model: Model | ProbedModel,
+    task: str | Mapping[str, Any],
+    *,
+    lengths: Sequence[int],
+    depths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    n: int = 50,
+    haystack: str | Sequence[str] | None = None,
+    key: str | Sequence[str] = "words",
+    value: str | Sequence[str] = "numbers",
+    controls: str | Sequence[str] = "none",
+    tokenizer: str | Tokenizer | None = None,
+    scoring: Literal["teacher_forced", "generate"] = "teacher_forced",
+    batch_tokens: int = 32_768,
+    chunk: int = 1024,
+    device: str = "cpu",
+) -> ProbeResult:
+    """Ask a model n samples of a task at every length (in tokens), depth and format; nothing is written.
+
+    model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or what `data.tokenizer`
+    takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping with `type`. haystack: None is held-out text of the
+    model's corpus where it has one, else `noise`. key, value, haystack, controls: one level or several, which are crossed.
+
+    Raises ConfigError for settings that cannot work, EpisodeError where no cell fits the lengths.
+    """
+    if isinstance(model, Model):
+        if tokenizer is not None:
+            raise ConfigError("tokenizer", tokenizer, "none: a checkpoint has its own")
+        module, materials, device, checkpoint = model.module, None, model.device, model.checkpoint
+    else:
+        if tokenizer is None:
+            raise ConfigError("tokenizer", tokenizer, "the tokenizer that the model was trained with")
+        loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        module, materials, checkpoint = model, Materials(loaded), ProbedCheckpoint(type(model).__name__, "none", 0, 0)
+    haystacks = _levels(haystack) if haystack is not None else ["corpus" if isinstance(model, Model) else "noise"]
+    if materials is None:
+        assert isinstance(model, Model)
+        materials = model.materials if "corpus" in haystacks else Materials(model.tokenizer)
+    name = task if isinstance(task, str) else str(task.get("type"))
+    settings = {
+        "lengths": [float(length) for length in lengths], "depths": list(depths), "n": n, "haystack": haystacks,
+        "key": _levels(key), "value": _levels(value), "controls": _levels(controls),
+    }  # fmt: skip
+    config = {"tasks": {name: task}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
+    tasks = TaskSet(build(ProbeConfig, config, "probe"), materials)
+    plan = tasks.plan([build(Grid, settings, "grid")], 1)  # lengths are multiples of one token
+    if not plan.units:
+        raise EpisodeError("lengths", list(lengths), f"lengths at which a cell fits ({'; '.join(plan.notes)})")
+    scorer = ModelScorer(
+        module, materials.tokenizer, torch.device(device), chunk, scoring == "generate", batch_tokens
+    )
+    store = MemoryStore()
+    units = run_plan(plan, tasks, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring)
+    return ProbeResult(store.read(units), plan.notes)
+
+
+def _levels(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
