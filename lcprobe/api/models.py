@@ -18,7 +18,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import build
-from lcprobe.studies.evaluation.targets import Target, find_targets
+from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
@@ -118,7 +118,9 @@ def load_checkpoint(
     return load_target(targets[0], extend, factor, device)
 
 
-def load_target(target: Target, extend: str | Mapping[str, Any] | None, factor: float | None, device: str) -> Model:
+def load_target(
+    target: ProbeTarget, extend: str | Mapping[str, Any] | None, factor: float | None, device: str
+) -> Model:
     """The model of a target, see `load_checkpoint`."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     settings = {"extend": AS_TRAINED if extend is None else extend, "factor": "auto" if factor is None else factor}

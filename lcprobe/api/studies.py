@@ -16,7 +16,7 @@ from lcprobe.api.models import Model, load_target
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs
-from lcprobe.studies.evaluation.targets import Target, find_targets
+from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.status import read_status
 from lcprobe.studies.trackers import read_metrics
 
@@ -31,7 +31,7 @@ class Run:
 
     name: str
     folder: Path
-    target: Target
+    target: ProbeTarget
 
     @property
     def config(self) -> Config:
@@ -120,6 +120,6 @@ def load_run(folder: str | Path) -> Run:
     return _run(find_targets([folder])[0])
 
 
-def _run(target: Target) -> Run:
+def _run(target: ProbeTarget) -> Run:
     assert target.run_folder is not None, "found in a study's or a run's folder"
     return Run(target.name, target.run_folder, target)
