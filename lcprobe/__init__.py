@@ -7,6 +7,8 @@ a model a task. Importing the package imports nothing heavy: each name is import
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lcprobe.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from lcprobe.api.models import Model, load_checkpoint
     from lcprobe.api.probes import ProbeResult, probe
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from lcprobe.errors import LcprobeError
     from lcprobe.studies.status import versions
 
-__version__ = "0.1.0"
 __all__ = [
     "LcprobeError",
     "Model",

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lcprobe import __version__
 from lcprobe.cli.arguments import LIST_OPTIONS, no_folders, read_arguments
 from lcprobe.errors import ConfigError, run_command, unknown_name
+from lcprobe.version import VERSION
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def _any_command(words: list[str]) -> int:
 
 
 def _print_version() -> int:
-    print(f"lcprobe {__version__}")
+    print(f"lcprobe {VERSION}")
     return 0
 
 

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lcprobe import __version__
 from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
+from lcprobe.version import VERSION
 
 PACKAGES = (
     "torch",
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
     """Versions of everything that a result can depend on, and the machine."""
     import torch
 
-    facts = {"lcprobe": __version__, "suite": SUITE, "code": digest_source("lcprobe", "lcprobe_kernels")[:16]}
+    facts = {"lcprobe": VERSION, "suite": SUITE, "code": digest_source("lcprobe", "lcprobe_kernels")[:16]}
     facts |= {"python": sys.version.split()[0], **package_versions(PACKAGES)}
     facts["machine"] = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
