@@ -24,7 +24,7 @@ STUDY = {
     },
     "train": {"context_length": 64, "tokens": 512, "batch_tokens": 256, "threads": 1},
     "probe": {
-        "tasks": {"needle": TASK},
+        "tasks": {"needle": TASK, "marked": {"type": "toy_task"}},
         "grids": [{"lengths": [1, 2], "depths": [0, 1], "n": 4}],
         "while_training": {"lengths": [1], "n": 2},
     },
@@ -35,14 +35,18 @@ STUDY = {
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toys")
     data = {"corpus": [{"type": "toy_source", "documents": 60}], "folder": str(folder / "data"), "held_out": 0.3}
-    data["recipes"] = {"marked": {"task": TASK}}
+    data["recipes"] = {"marked": {"task": "toy_task"}}
     data["mixture"] = [{"lm": 0.5, "episodes": {"marked": 1}}]
-    config = write_config(folder, data, **STUDY)
+    return write_config(folder, data, **STUDY), folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def toys():
     with registered():
-        yield config, folder / "runs" / "tiny"
+        yield
 
 
-def test_the_plan_knows_what_applies_to_each_model(study, capsys):
+def test_the_plan_knows_what_applies_to_each_model(study, toys, capsys):
     config, folder = study
     assert train_main([str(config), "--plan"]) == 0
     plan = " ".join(capsys.readouterr().out.split())
@@ -53,7 +57,7 @@ def test_the_plan_knows_what_applies_to_each_model(study, capsys):
     assert not folder.exists()
 
 
-def test_they_are_trained_probed_and_reported(study):
+def test_they_are_trained_probed_and_reported(study, toys):
     config, folder = study
     assert train_main([str(config)]) == 0
     assert evaluate_main([str(folder)]) == 0

@@ -37,32 +37,41 @@ def _made(cls, materials: Materials, config: tuple) -> Task:
     return cls(build(cls.Config, dict(config), "task"), materials)
 
 
-def check_sound(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
-    """One episode with everything checked that does not depend on the task."""
+def check_exact(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
+    """One episode: its length, its text there and back, its answers, and the same again."""
     e = task.episode(factors)
     assert len(e.ids) == factors.length or factors.control == "query_only"
-    assert e.queries[-1].stop == len(e.ids)
     if tok.bos_id is not None:
         assert e.ids[0] == tok.bos_id
         assert (e.ids[1:] != tok.bos_id).all()
     assert tok.same_after_round_trip(e.ids)
+    for q in e.queries:
+        ids = e.sequence(q)
+        assert 0 < q.start < q.stop == len(ids)
+        assert tok.same_after_round_trip(ids)
+        assert tok.decode(ids[q.start :]).strip() == q.answer
+        assert np.array_equal(q.candidates[0], ids[q.start :])
+        assert len({c.tobytes() for c in q.candidates}) == len(q.candidates)
+        assert 0 < q.chance <= 1
+        assert (q.needle is None) == (q.distance is None)
+        assert q.distance is None or q.distance > 0
+    assert all(0 <= lo < hi <= len(e.ids) for lo, hi in e.needles)
+    assert 0 <= e.realised_depth <= 1
+    assert np.array_equal(task.episode(factors).ids, e.ids), "a sample is a pure function of its factors"
+    return e
+
+
+def check_sound(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
+    """`check_exact`, and spans of questions one after the other, each with one value as its answer."""
+    e = check_exact(task, tok, factors)
+    assert e.queries[-1].stop == len(e.ids)
     at = 0
     for q in e.queries:
         assert at < q.start < q.stop
         at = q.stop
-        assert tok.decode(e.ids[q.start : q.stop]).strip() == q.answer
-        assert np.array_equal(q.candidates[0], e.ids[q.start : q.stop])
-        assert len({c.tobytes() for c in q.candidates}) == len(q.candidates)
-        assert 0 < q.chance <= 1
-        assert (q.needle is None) == (q.distance is None)
         if q.needle is not None:
-            first = e.ids[q.needle : q.needle + q.stop - q.start]
-            assert np.array_equal(first, e.ids[q.start : q.stop])
+            assert np.array_equal(e.ids[q.needle : q.needle + q.stop - q.start], e.ids[q.start : q.stop])
             assert q.distance == q.start - q.needle - (q.stop - q.start)
-            assert q.distance > 0
-    assert all(0 <= lo < hi <= len(e.ids) for lo, hi in e.needles)
-    assert 0 <= e.realised_depth <= 1
-    assert np.array_equal(task.episode(factors).ids, e.ids), "a sample is a pure function of its factors"
     return e
 
 

@@ -13,7 +13,6 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.niah import NIAH, TEMPLATES, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream
-from validation.tokenizers import llama_like, unigram
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 formats = st.builds(
@@ -32,15 +31,6 @@ configs = st.sampled_from(
     ]
 )
 depths = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
-
-
-@pytest.fixture(scope="module")
-def all_materials(materials):
-    text = materials.stream("corpus").text
-    found = {"shipped": materials}
-    for name, tok in (("llama", llama_like()), ("unigram", unigram())):
-        found[name] = Materials(tok, TokenStream.from_text("corpus", text, tok))
-    return found
 
 
 def task(materials, **config):

@@ -16,22 +16,11 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.parts.generated_facts import FactBank
 from lcprobe.tasks.qa import QA, QAConfig
-from lcprobe.tasks.text.haystack import Materials, TokenStream
-from validation.tokenizers import llama_like, unigram
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HAYSTACKS = ("corpus", "noise", "words", "needles")
 PLACE = re.compile(r" (\w+ \w+) is in the (\w+)\.")
 OWNER = re.compile(r" The ([\w-]+) is with (\w+ \w+)\.")
-
-
-@pytest.fixture(scope="module")
-def all_materials(materials):
-    text = materials.stream("corpus").text
-    found = {"shipped": materials}
-    for name, tok in (("llama", llama_like()), ("unigram", unigram())):
-        found[name] = Materials(tok, TokenStream.from_text("corpus", text, tok))
-    return found
 
 
 def task(materials, **config):

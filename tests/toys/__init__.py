@@ -10,10 +10,12 @@ from lcprobe.choices import Registry
 from lcprobe.data.sources import SOURCES
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
+from lcprobe.tasks import TASKS
 
 TOYS: dict[str, tuple[Registry, str]] = {
     "toy_mixer": (MIXERS, "tests.toys.mixer:MovingAverage"),
     "toy_encoding": (POSITIONAL, "tests.toys.encoding:LogDistance"),
+    "toy_task": (TASKS, "tests.toys.task:MarkedWord"),
     "toy_source": (SOURCES, "tests.toys.source:Sentences"),
 }
 

@@ -12,26 +12,11 @@ from lcprobe.tasks.names import CONTAINERS
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text import document_kinds
 from lcprobe.tasks.text.document_kinds import CHARS, container_text
-from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import read_words
-from validation.tokenizers import llama_like, unigram
+from validation.tokenizers import unigram
 
 GENERATED = [name for name in CONTAINERS if name != "python"]
-
-
-@pytest.fixture(scope="module")
-def small(tokenizer):
-    """Materials of two tokenizers whose containers are a tenth of their size, quick to tokenise."""
-    made = []
-    for tok in (tokenizer, llama_like()):
-        materials = Materials(tok)
-        for name in CONTAINERS:
-            start = CHARS // 3
-            materials._streams[name] = TokenStream.from_text(
-                name, container_text(name)[start : start + CHARS // 10], tok
-            )
-        made.append(materials)
-    return made
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -61,8 +46,8 @@ def test_python_source_is_code_and_does_not_name_this_machine():
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_length_and_format_is_exact_and_strings_stand_once(small, name):
-    for materials in small:
+def test_every_length_and_format_is_exact_and_strings_stand_once(all_haystacks, name):
+    for materials in all_haystacks.values():
         tok = materials.tokenizer
         niah = NIAH(build(NIAHConfig, {"n_keys": 3, "template": "line"}, "task"), materials)
         for index in range(24):
@@ -92,8 +77,8 @@ def test_an_interpreter_without_source_is_one_clear_line(monkeypatch, tmp_path):
         container_text("python")
 
 
-def test_windows_of_code_are_found_wherever_they_begin(small):
-    for materials in small:
+def test_windows_of_code_are_found_wherever_they_begin(all_haystacks):
+    for materials in all_haystacks.values():
         for name in CONTAINERS:
             stream = materials.stream(name)
             for offset in range(0, len(stream), 211):
