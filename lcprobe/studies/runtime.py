@@ -1,4 +1,4 @@
-"""This process on this machine: allocator, log lines, kernels. Changes speed, never a result's definition."""
+"""Settings of this process: memory allocator, logging, kernel backend. They change speed, never what is computed."""
 
 import ctypes
 import logging
@@ -10,9 +10,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory instead of giving it back after every step.
+    """Tell glibc to keep freed memory instead of returning it to the system after every step.
 
-    A small model on a CPU otherwise takes a thousand page faults a step: 1.3 to 4 times the time.
+    A small model on a CPU otherwise has a thousand page faults per step and takes 1.3 to 4 times as long.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -26,7 +26,7 @@ def keep_memory() -> None:
 
 
 def set_up_logging() -> None:
-    """One plain line a message, on stderr."""
+    """Log messages as plain lines on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("lcprobe").setLevel(logging.INFO)
     for noisy in ("httpx", "datasets", "wandb", "matplotlib"):
@@ -34,11 +34,11 @@ def set_up_logging() -> None:
 
 
 def use_kernels(backend: str) -> None:
-    """Take this implementation of every op. Raises ConfigError for one that cannot work here."""
+    """Select a backend for every op. Raises ConfigError for one that does not work on this machine."""
     from lcprobe_kernels import backends
 
-    why = backends.missing(backend)
-    if why is not None:
-        works = [name for name in backends.BACKENDS if backends.missing(name) is None]
-        raise ConfigError("kernels.backend", backend, f"{' | '.join(works)} here ({why})")
+    reason = backends.missing(backend)
+    if reason is not None:
+        available = [name for name in backends.BACKENDS if backends.missing(name) is None]
+        raise ConfigError("kernels.backend", backend, f"{' | '.join(available)} here ({reason})")
     backends.use(backend)

@@ -1,4 +1,5 @@
-"""status.json in the folder of each run: what it is, how far it got, how it ended. Read by `evaluate.py` and by people."""
+"""status.json in the folder of each run: what it is, how far it got, how it ended. Read by `evaluate.py` and by
+people."""
 
 import platform
 import sys

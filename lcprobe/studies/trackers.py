@@ -1,6 +1,7 @@
 """Trackers: CSV always, W&B through Lightning's logger where it is available. Neither can stop a run.
 
-W&B: group = study, job types train and probe, every row with its own x-axis (`tokens`, `probe/length`), never W&B's step.
+W&B: group = study, job types train and probe, every row with its own x-axis (`tokens`, `probe/length`), never W&B's
+step.
 """
 
 import csv
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class CsvTracker(Tracker):
-    """metrics.csv: one row per call, columns as they appear. Rows past `tokens` are of an interrupted run and are dropped."""
+    """metrics.csv: one row per call, columns as they appear. Rows past `tokens` are of an interrupted run and are
+    dropped."""
 
     def __init__(self, path: Path, tokens: int):
         self._path = path

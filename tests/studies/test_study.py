@@ -74,7 +74,7 @@ def test_a_second_look_changes_nothing_and_trains_nothing(study, capsys):
     assert evaluate_main([str(study)]) == 0
     assert {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()} == before
     assert (study / "tables" / "cells.csv").read_text() == cells
-    assert "done already" in capsys.readouterr().err
+    assert "already done" in capsys.readouterr().err
 
 
 def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):

@@ -1,7 +1,8 @@
-"""The learning-rate sweep: short trials of every architecture at every rate, so that nobody is compared untuned.
+"""The learning-rate sweep: short trials of every architecture at every rate, so that no model is compared untuned.
 
-Recurrent models learn recall in a narrow window of rates (arXiv 2508.19029). The score of a trial is its answer loss (text
-loss without episodes) over the last tenth of its budget: every batch is new, so training loss is held-out loss.
+Recurrent models learn recall in a narrow window of rates (arXiv 2508.19029). A trial's score is its loss on answers
+(on text where there are no episodes) over the last tenth of its budget: every batch is new, so that training loss is
+held-out loss.
 """
 
 import logging
@@ -21,70 +22,72 @@ from lcprobe.training.ranks import is_main
 
 log = logging.getLogger(__name__)
 NEAR_BEST = 1.1
-"""A rate counts as good when its score is within this factor of the best one."""
+"""A rate is near the best when its score is within this factor of the best score."""
 TRAINING = ("context_length", "batch_tokens", "warmup", "schedule", "decay", "final_lr", "weight_decay", "betas", "eps", "clip",
             "precision")  # fmt: skip
-"""Settings of training that move the best rate."""
+"""Settings of training that the best rate depends on."""
 
 
 def tune(plan: StudyPlan) -> tuple[dict[str, Run], list[dict[str, Any]]]:
-    """The runs at their best rates, each with how it was tuned (study.tuned), and the rows of the sweep.
+    """The runs at their best rates, each with how its rate was chosen (study.tuned), and the rows of the sweep.
 
-    With study.lr_sweep: run the trials that are missing. With study.tuned_by: take an earlier sweep's rates, if it was of
-    the same models and data. Raises ConfigError for a sweep file that is not there, and for a train.lr that it overrules.
+    With study.lr_sweep: runs the trials that are missing. With study.tuned_by: uses an earlier sweep's rates, and
+    notes where it was of other models or data. Raises ConfigError for a missing sweep file, and for a train.lr that
+    it would override.
     """
     sweep = plan.config.study.lr_sweep
     if sweep.lrs:
         rows = _sweep(plan)
-        found = {"identity": {run.group: _identity(run.config) for run in plan.runs}, "rows": rows}
+        results = {"identity": {run.group: _identity(run.config) for run in plan.runs}, "rows": rows}
         if is_main():
-            write_json(plan.folder / "lr_sweep.json", found)
+            write_json(plan.folder / "lr_sweep.json", results)
     elif plan.config.study.tuned_by is not None:
-        found = _earlier(plan, plan.config.study.tuned_by)
+        results = _earlier_sweep(plan, plan.config.study.tuned_by)
     else:
-        return {run.name: _as_tuned(run) for run in plan.runs}, []
-    best = {row["group"]: row for row in found["rows"] if row["best"]}
+        return {run.name: _without_stale_tuning(run) for run in plan.runs}, []
+    best = {row["group"]: row for row in results["rows"] if row["best"]}
     runs = {}
     for run in plan.runs:
         row = best.get(run.group)
         if row is None:
-            runs[run.name] = _as_tuned(run)
+            runs[run.name] = _without_stale_tuning(run)
             continue
         how = _how(row, run.config.train.tokens)
-        if found["identity"].get(run.group) != _identity(run.config):
-            how = "swept for another model, other data or another way of training"
+        if results["identity"].get(run.group) != _identity(run.config):
+            how = "swept for another model, other data or other training settings"
         runs[run.name] = _with_lr(run, row["lr"], how)
         if row["at_edge"]:
             log.warning(
                 "%s: the best rate %g is at the edge of the sweep: widen study.lr_sweep.lrs", run.group, row["lr"]
             )
-    return runs, found["rows"]
+    return runs, results["rows"]
 
 
 def planned_rates(plan: StudyPlan) -> dict[str, float | str]:
-    """By group, the rate that `tune` will give it, without training anything. Raises ConfigError as `tune` does."""
+    """The rate that `tune` will use for each group, without training anything. Raises ConfigError as `tune` does."""
     study = plan.config.study
     rates: dict[str, float | str] = {run.group: run.config.train.lr for run in plan.runs}
     if study.lr_sweep.lrs:
         return dict.fromkeys(rates, "swept first")
     if study.tuned_by is not None:
-        rates |= {row["group"]: row["lr"] for row in _earlier(plan, study.tuned_by)["rows"] if row["best"]}
+        rates |= {row["group"]: row["lr"] for row in _earlier_sweep(plan, study.tuned_by)["rows"] if row["best"]}
     return rates
 
 
-def _earlier(plan: StudyPlan, tuned_by: str) -> dict[str, Any]:
-    """An earlier sweep. Raises ConfigError where the config sets a rate of its own for a group that the sweep knows."""
-    found = read_sweep(Path(tuned_by))
-    known = {row["group"] for row in found["rows"]}
+def _earlier_sweep(plan: StudyPlan, tuned_by: str) -> dict[str, Any]:
+    """Read an earlier sweep. Raises ConfigError where the config sets train.lr for a group that the sweep has a rate
+    for."""
+    sweep = read_sweep(Path(tuned_by))
+    known = {row["group"] for row in sweep["rows"]}
     for run in plan.runs:
         if run.sets_lr and run.group in known:
             given = f"{run.config.train.lr:g} for {run.group}, which study.tuned_by sets"
-            raise ConfigError("train.lr", given, "one of the two (study.tuned_by=null lets train.lr decide)")
-    return found
+            raise ConfigError("train.lr", given, "one of the two (study.tuned_by=null keeps train.lr)")
+    return sweep
 
 
 def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
-    """Best rate and score of a group, the worst score, and how many rates are within NEAR_BEST of the best."""
+    """A group's best rate and score, its worst score, and how many rates are within NEAR_BEST of the best."""
     own = [row for row in rows if row["group"] == group and row["score"] is not None]
     best = min(own, key=lambda row: row["score"])
     tried = sum(row["group"] == group for row in rows)
@@ -114,7 +117,7 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
                 trial = _trial(run, lr, seed, tokens)
                 folder = plan.folder / "sweep" / trial.name
                 log.info("sweep: %s", trial.name)
-                scores.setdefault(lr, []).append(_tried(trial, folder))
+                scores.setdefault(lr, []).append(_run_trial(trial, folder))
         finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(map(math.isfinite, s))}
         if not finite:
             raise ConfigError("study.lr_sweep.lrs", sweep.lrs, f"rates at which {group} trains to a finite loss")
@@ -136,8 +139,8 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def _tried(trial: Run, folder: Path) -> float:
-    """A trial's score; not finite where it diverged, which is a finding about its rate and no end of the sweep."""
+def _run_trial(trial: Run, folder: Path) -> float:
+    """A trial's score; NaN where it diverged, which is a result for its rate and does not stop the sweep."""
     try:
         train_run(trial, folder)
     except NumericsError as error:
@@ -163,14 +166,14 @@ def _score(folder: Path) -> float:
 
 
 def _with_lr(run: Run, lr: float, how: str) -> Run:
-    """The same run at another rate, with how that was found."""
+    """The run at another rate, with how the rate was chosen."""
     config = replace(run.config, train=replace(run.config.train, lr=lr))
     tuned = TunedConfig(how, _identity_of_tuned(config))
     return replace(run, config=replace(config, study=replace(config.study, tuned=tuned)))
 
 
-def _as_tuned(run: Run) -> Run:
-    """The same run; what its config says about an earlier sweep goes where the settings are no longer those."""
+def _without_stale_tuning(run: Run) -> Run:
+    """The run, without the note on an earlier sweep where its settings are no longer those of the sweep."""
     study = run.config.study
     if study.tuned.identity == _identity_of_tuned(run.config):
         return run
@@ -179,11 +182,12 @@ def _as_tuned(run: Run) -> Run:
 
 def _how(row: dict[str, Any], tokens: int) -> str:
     budget = "" if row["tokens"] == tokens else f" at {row['tokens']:,} tokens, trained for {tokens:,}"
-    return f"swept{budget}" + (", at the edge of the grid" if row["at_edge"] else "")
+    edge = ", at the edge of the grid" if row["at_edge"] else ""
+    return f"swept{budget}{edge}"
 
 
 def _identity(config: Config) -> str:
-    """Digest of what a tuned rate is good for: model, data, and how training goes, without rate and budget."""
+    """Digest of what the best rate depends on: model, data and training settings, without rate and budget."""
     data = {k: v for k, v in _changed(config.data).items() if k != "folder"}
     model, train = _changed(config.model), plain(config.train)
     if config.model.context_length == config.train.context_length:
@@ -192,7 +196,8 @@ def _identity(config: Config) -> str:
 
 
 def _changed(config: Any) -> dict[str, Any]:
-    """Fields that are not at their defaults: a setting that is added later changes nothing for those who do not use it."""
+    """Fields that differ from their defaults, so that a setting added later does not change the digest of configs
+    without it."""
     defaults = plain(type(config)())
     return {k: v for k, v in plain(config).items() if v != defaults[k]}
 
@@ -202,13 +207,12 @@ def _identity_of_tuned(config: Config) -> str:
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
-    """The rows and identities of an earlier sweep. Raises ConfigError for a file that is none."""
+    """The rows and identities of an earlier sweep. Raises ConfigError for a file that is not a sweep's."""
     try:
-        found = read_json(path)
-        if isinstance(found["identity"], dict) and {"group", "lr", "tokens", "best", "at_edge"} <= set(
-            found["rows"][0]
-        ):
-            return found
+        sweep = read_json(path)
+        columns = {"group", "lr", "tokens", "best", "at_edge"}
+        if isinstance(sweep["identity"], dict) and columns <= set(sweep["rows"][0]):
+            return sweep
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         pass
     raise ConfigError("study.tuned_by", str(path), "a lr_sweep.json written by a study with study.lr_sweep")

@@ -1,4 +1,4 @@
-"""Probing while training: a small fixed subset of the grid, every so many tokens, on the live model."""
+"""Probing while training: a small fixed subset of the grid, at intervals, on the model in training."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from lcprobe.training.module import Training
 
 
 class ProbeWhileTraining(pl.Callback):
-    """Logs accuracy by task, length and depth against tokens. Its time is not counted as training."""
+    """Logs accuracy by task, length and depth against tokens. The time it takes does not count as training time."""
 
     def __init__(self, train: TrainConfig, probe: ProbeConfig, grid: Grid, materials: Materials, tracker: Tracker):
         self._tasks, self._probe, self._tracker = TaskSet(probe, materials), probe, tracker
@@ -27,7 +27,7 @@ class ProbeWhileTraining(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Probe at the boundary of a due step."""
+        """Probe after a step where it is due."""
         assert isinstance(pl_module, Training)
         step = pl_module.progress.step
         boundary = (batch_idx + 1) % pl_module.config.accumulate == 0

@@ -1,4 +1,4 @@
-"""Train every run of a plan: each in its folder, each from wherever it stands, all on the same data."""
+"""Train one run of a plan in its folder, from the start or from its newest checkpoint."""
 
 import logging
 from collections.abc import Mapping
@@ -32,19 +32,19 @@ log = logging.getLogger(__name__)
 CHANGEABLE_ON_RESUME = {
     ("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile")
 }
-"""Settings that may change between a run and its continuation."""
+"""Settings that may change when a run is resumed."""
 
 
 def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
-    """Train one run to the end of its budget; its status. A finished run is returned as it is.
+    """Train one run to the end of its budget, and return its status. A finished run is left as it is.
 
-    Raises LockedError when another process trains it, ConfigError when the folder holds another configuration, DataError
-    when it was trained on other text, and what `fit` raises.
+    Raises LockedError when another process trains it, ConfigError when the folder has another configuration,
+    DataError when it was trained on other text, and what `fit` raises.
     """
     folder, config = folder or run.folder, run.config
     join(config.train)
     with owned(folder) if is_main() else nullcontext():
-        status, start = agreed(_standing(folder, config) if is_main() else ({}, None))
+        status, start = agreed(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
             prepare(config.data)
         agreed(None)
@@ -54,7 +54,7 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
             check_same_corpus(start, data.manifest)
             done = load_progress(start)
         if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
-            log.info("%s: done already (%s tokens)", run.name, f"{done.tokens:,}")
+            log.info("%s: already done (%s tokens)", run.name, f"{done.tokens:,}")
             return status
         text = to_yaml(config)
         mixture = make_mixture(run, data)
@@ -82,11 +82,8 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
             callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
         model = LanguageModel(config.model)
         source = initial_checkpoint(config)
-        facts |= (
-            {}
-            if source is None
-            else {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
-        )
+        if source is not None:
+            facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
         try:
             module = fit(
                 config.train,
@@ -123,14 +120,14 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         return {"status": "done", **facts}
 
 
-def _standing(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
+def _resume_point(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
     """A run's status and its newest valid checkpoint."""
     _check_same_run(folder, plain(config))
     return read_status(folder), latest(folder / "checkpoints")
 
 
 def make_mixture(run: Run, data: Prepared) -> Mixture:
-    """The run's training batches, checked. Raises ConfigError for a vocabulary that the model does not cover."""
+    """The run's training batches, checked. Raises ConfigError for a vocabulary that is larger than the model's."""
     config = run.config
     if (config.model.vocab_size or 0) < data.tokenizer.vocab_size:
         raise ConfigError(
@@ -155,19 +152,19 @@ def make_mixture(run: Run, data: Prepared) -> Mixture:
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
-    """config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
+    """The config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
     path = folder / "config.yaml"
     try:
-        made = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
-        made = None
-    if not isinstance(made, dict):
-        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder made by train.py")
-    return made
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
+    return mapping
 
 
-def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a run's result: model, data, training, seed."""
+def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that determine a run's result: model, data, training, seed."""
     kept = {k: dict(config[k]) for k in ("model", "data", "train")}
     kept["data"].pop("folder", None)
     for room, key in CHANGEABLE_ON_RESUME:
@@ -178,18 +175,17 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_same_run(folder: Path, wanted: dict[str, Any]) -> None:
     if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
         return
-    found = plain(parse(read_run_config(folder)))
-    new, old = _deciding(wanted), _deciding(found)
+    new, old = _determining(wanted), _determining(plain(parse(read_run_config(folder))))
     for key, given, before in _differences(new, old):
         raise ConfigError(key, given, f"{before!r} as in {folder} (or another study.name)")
 
 
 def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(new, dict) and isinstance(old, dict):
-        found = []
+        differences = []
         for name in dict.fromkeys([*new, *old]):
-            found += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
-        return found
+            differences += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
+        return differences
     return [] if new == old else [(key, new, old)]
 
 

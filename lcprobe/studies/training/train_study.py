@@ -1,4 +1,4 @@
-"""A study from its plan to its trained runs: what stands behind `train.py`."""
+"""Train every run of a study: implements `train.py`."""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
-    """Print the matching table and what a study costs."""
+    """Print the matched models and what the study costs."""
     plan = make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
     rates = planned_rates(plan)
@@ -36,32 +36,31 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
 
 
 def train_study(mapping: Mapping[str, Any]) -> None:
-    """Sweep if asked, then train every run of the study; finished runs are left as they are."""
+    """Run the learning-rate sweep where there is one, then train every run; finished runs are left as they are."""
     set_up_logging()
     keep_memory()
     plan = print_plan(mapping) if is_main() else make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
-    for config in {
-        repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)
-    }.values():
+    distinct = {repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)}
+    for config in distinct.values():
         check_tasks_fit(config, training=True)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
     runs, sweep = tune(plan)
     if sweep and is_main():
         write_json(plan.folder / "sweep_used.json", sweep)
-        print_rows(
-            [spread_of(sweep, group) for group in dict.fromkeys(row["group"] for row in sweep)], "learning rates"
-        )
+        groups = dict.fromkeys(row["group"] for row in sweep)
+        print_rows([spread_of(sweep, group) for group in groups], "learning rates")
     if plan.config.study.lr_sweep.only:
-        Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (study.tuned_by takes it)", soft_wrap=True)
+        Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)", soft_wrap=True)
         return
     for run in plan.runs:
         status = train_run(runs[run.name])
         console = Console(quiet=not is_main())
-        console.print(
-            f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s, data digest {status['data_digest'][:16]}"
-            + (f", {status['skipped']} steps skipped" if status["skipped"] else "")
-        )
+        line = f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s"
+        line += f", data digest {status['data_digest'][:16]}"
+        if status["skipped"]:
+            line += f", {status['skipped']} steps skipped"
+        console.print(line)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
     Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)

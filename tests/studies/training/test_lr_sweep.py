@@ -46,7 +46,7 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
     # an earlier sweep is good for the same model, data and training, and flagged for any other
     path = tmp_path / "runs" / "swept" / "lr_sweep.json"
     without_lr(config)
-    flagged = "swept for another model, other data or another way of training"
+    flagged = "swept for another model, other data or other training settings"
     for i, (change, tuned) in enumerate(
         (
             ([], "swept, at the edge of the grid"),
