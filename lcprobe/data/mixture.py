@@ -1,9 +1,9 @@
-"""Training batches: a pure function of (config, seed, step, part). The architecture has no say in them.
+"""Training batches: a pure function of (config, seed, step, part), independent of the architecture.
 
-slot     one row of context_length tokens; slot number g = step x rows + place in the step
-kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold at once
-text     row permuted(g) of the corpus: an epoch sees each row at most once, no state to save
-length   the step's fraction of context_length: every row falls into that many shorter ones
+slot     one row of context_length tokens; slot number g = step x rows + index within the step
+kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold early
+text     row permuted(g) of the corpus: an epoch has each row at most once, and there is no state to save
+length   the step's fraction of context_length: every row is split into sequences of that length
 """
 
 from dataclasses import dataclass, replace
@@ -20,14 +20,16 @@ from lcprobe.tasks.episode import Episode, Factors, Formats
 GOLDEN_RATIO_64 = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
 RETRIES = 16
+"""Samples tried for one training episode: a long key may not fit where most do."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens: (rows, seqlen) int64; weights: (rows, seqlen) float32, of the prediction of each token;
-    starts: (rows, seqlen) bool or None where no row holds a document's start after its first token; text_rows: (rows,)
-    bool, False for episodes. before: (rows, n) int64 the text before each row and before_starts (rows, n) bool, where the
-    mixture gives it; a row that nothing precedes has starts True at its first token."""
+    """One part of a step. tokens: (rows, seqlen) int64; weights: (rows, seqlen) float32, loss weight of each token;
+    starts: (rows, seqlen) bool, where documents start, None where no row has a start after its first token;
+    text_rows: (rows,) bool, False for episodes. before: (rows, n) int64, the text before each row, and before_starts:
+    (rows, n) bool, both where the mixture has preceding text; a row without any has starts True at its first
+    token."""
 
     tokens: np.ndarray
     weights: np.ndarray
@@ -38,13 +40,13 @@ class Batch:
 
     @property
     def digest(self) -> str:
-        """Digest of tokens and weights: what a model was shown in this batch."""
+        """Digest of tokens and weights: all that a model is trained on in this batch."""
         before = () if self.before is None else (self.before.astype("<u4").tobytes(),)
         return digest_bytes(self.tokens.astype("<u4").tobytes(), self.weights.astype("<f4").tobytes(), *before)
 
 
 class Mixture:
-    """Batches of a study. `parts` divides a step over accumulation and ranks; any division gives the same step."""
+    """Batches of a study. `parts` splits a step over accumulation and processes; every split gives the same step."""
 
     def __init__(
         self,
@@ -58,9 +60,10 @@ class Mixture:
         seed: int,
         preceding: int = 0,
     ):
-        """rows: of context_length tokens, a step, over all parts. preceding: rows' lengths of text that come with each row.
+        """rows: of context_length tokens per step, over all parts. preceding: text before each row, in lengths of a
+        row.
 
-        Raises ConfigError or DataError for what cannot work.
+        Raises ConfigError for sizes that do not divide each other, DataError for a corpus shorter than a row.
         """
         if rows % parts:
             raise ConfigError("train.batch_tokens", rows * context_length, f"a multiple of {parts} x context_length")
@@ -76,24 +79,24 @@ class Mixture:
         if not self.n_rows:
             raise DataError(f"{data.folder}: {data.n_tokens} tokens; allowed: at least one row of {context_length}")
         self._materials = data.materials("train")
-        self._tasks, self._held = {}, {}
+        self._tasks, self._fixed_formats = {}, {}
         for name, recipe in config.recipes.items():
             if any(name in stage.episodes for stage in config.mixture):
                 self._tasks[name] = recipe.task.create(self._materials)
-                self._held[name] = recipe.task.formats
+                self._fixed_formats[name] = recipe.task.formats
 
     def seqlen(self, step: int) -> int:
-        """Tokens of a row in this step."""
+        """Tokens per sequence in this step."""
         stage = self._stage(step)
         return self.context_length // round(1 / stage.lengths[step % len(stage.lengths)])
 
     def batch(self, step: int, part: int) -> Batch:
-        """One part of one step. Raises EpisodeError where a recipe does not fit into the step's length."""
+        """One part of one step. Raises EpisodeError where a recipe does not fit the step's length."""
         seqlen = self.seqlen(step)
         per_slot, per_part = self.context_length // seqlen, self.rows // self.parts
         rows, text_rows, firsts = [], [], []
-        for place in range(part * per_part, (part + 1) * per_part):
-            slot = step * self.rows + place
+        for number in range(part * per_part, (part + 1) * per_part):
+            slot = step * self.rows + number
             name = self._kind(self._stage(step), slot)
             text_rows += [name is None] * per_slot
             if name is None:
@@ -113,7 +116,8 @@ class Mixture:
         return Batch(tokens, weights, starts, np.array(text_rows), before, before_starts)
 
     def check(self) -> None:
-        """Build one episode of every recipe at every length it will be used at. Raises ConfigError naming the recipe."""
+        """Build a few episodes of every recipe at every length that it is used at. Raises ConfigError naming the
+        recipe."""
         for i, stage in enumerate(self.config.mixture):
             for fraction in stage.lengths:
                 for name in stage.episodes:
@@ -131,7 +135,7 @@ class Mixture:
         return next(s for s in self.config.mixture if progress <= s.until or s is self.config.mixture[-1])
 
     def _kind(self, stage: Stage, slot: int) -> str | None:
-        """The recipe of a slot, None for corpus text."""
+        """Name of a slot's recipe; None for corpus text."""
         u = (slot * GOLDEN_RATIO_64 & (2**64 - 1)) / 2**64
         if u < stage.lm or not stage.episodes:
             return None
@@ -152,17 +156,18 @@ class Mixture:
         low, high = np.searchsorted(documents, [first, first + self.context_length])
         starts[documents[low:high] - first] = True
         weights[starts] = 0  # nothing before a document predicts its first token
-        starts[::seqlen] = False  # a row's first token has nothing before it to hide
+        starts[::seqlen] = False  # nothing comes before a row's first token
         weights[::seqlen] = 0
         return list(zip(*(a.reshape(per_slot, seqlen) for a in (tokens, weights, starts)), strict=True))
 
     def _first(self, slot: int) -> int:
-        """Where in the corpus a slot's text begins."""
-        epoch, place = divmod(slot, self.n_rows)
-        return permuted(place, self.n_rows, "rows", self.seed, epoch) * self.context_length
+        """Position in the corpus of a slot's first token."""
+        epoch, index = divmod(slot, self.n_rows)
+        return permuted(index, self.n_rows, "rows", self.seed, epoch) * self.context_length
 
     def _before(self, first: int | None, tokens: np.ndarray, starts: np.ndarray) -> bool:
-        """Fill in what stands before a row of text in its document; whether there is anything. first: None for an episode."""
+        """Fill in the text before a row in its document, and return whether there is any. first: None for an
+        episode."""
         documents = self.data.starts
         if first is None or first == 0 or documents[np.searchsorted(documents, first, side="right") - 1] == first:
             return False
@@ -170,16 +175,16 @@ class Mixture:
         tokens[-n:] = self.data.tokens(first - n, n)
         low, high = np.searchsorted(documents, [first - n, first])
         starts[documents[low:high] - (first - len(tokens))] = True
-        starts[len(tokens) - n] = True  # what fills the row up to it is none of the corpus
+        starts[len(tokens) - n] = True  # the filling before it is not of the corpus
         return True
 
     def _episode(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         recipe, task = self.config.recipes[name], self._tasks[name]
         last: EpisodeError | None = None
-        for attempt in range(RETRIES):  # a long key may not fit where most do
+        for attempt in range(RETRIES):
             draw = Draws("train", self.seed, name, index, attempt)
             formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
-            formats = task.axes.fitted(replace(formats, **self._held[name]))
+            formats = task.axes.fitted(replace(formats, **self._fixed_formats[name]))
             number = (self.seed << 48) + (index << 8) + attempt
             depth = float(draw("depth").uniform(1)[0])
             try:
@@ -198,5 +203,6 @@ class Mixture:
 
 
 def rolled(digest: str, batches: list[str]) -> str:
-    """The digest after a step, from the one before it and its parts in order: equal digests mean equal data so far."""
+    """The digest after a step, from the previous one and the step's parts in order: equal digests mean equal data so
+    far."""
     return digest_bytes(digest.encode(), *(b.encode() for b in batches))

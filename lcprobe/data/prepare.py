@@ -1,11 +1,11 @@
-"""`data prepare`: corpus -> token shards and haystacks on disk, once; everything later only maps the files.
+"""Prepare a corpus: token shards and haystacks on disk, built once; training and probing map the files into memory.
 
     tokens-00000.bin ...   training documents, each after a BOS where the tokenizer has one, uint16 or uint32, flat
-    starts.npy             where each document begins
+    starts.npy             position of each document's first token
     train.txt, probe.txt   haystack text of either split, with .ids.npy and .offsets.npy beside each
     manifest.json          digests of every file, of corpus, tokenizer and code
 
-The folder's name is a digest of what it was made from, so another corpus or tokenizer is another folder.
+The folder's name is a digest of corpus, tokenizer and settings, so that other ones are another folder.
 """
 
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,22 +36,23 @@ from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 SHARD_TOKENS = 1 << 26
+"""Tokens per shard file."""
 BATCH_CHARS = 2_000_000
-"""Text tokenised at once, on all cores."""
+"""Characters of text tokenised at once, on all cores."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared corpus, opened."""
+    """A prepared corpus, opened for reading."""
 
     folder: Path
-    manifest: dict
+    manifest: dict[str, Any]
     tokenizer: Tokenizer
 
     @cached_property
     def shards(self) -> list[np.ndarray]:
-        """The token shards, memory-mapped."""
+        """The shards of training tokens, memory-mapped."""
         names = sorted(name for name in self.manifest["files"] if name.startswith("tokens-"))
         return [np.memmap(self.folder / name, dtype=self.manifest["dtype"], mode="r") for name in names]
 
@@ -61,7 +63,7 @@ class Prepared:
 
     @property
     def n_tokens(self) -> int:
-        """Training tokens."""
+        """Number of training tokens."""
         return self.manifest["train_tokens"]
 
     def tokens(self, start: int, n: int) -> np.ndarray:
@@ -86,9 +88,10 @@ class Prepared:
 
 
 def prepare(config: DataConfig, verify: bool = False) -> Prepared:
-    """The prepared corpus of a config: opened if it exists, else made. `verify` reads every byte against its digest.
+    """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
+    with its digest.
 
-    Raises ConfigError for a corpus or tokenizer that is not there, DataError for damaged or too little data.
+    Raises ConfigError for a corpus or tokenizer that does not exist, DataError for damaged or too little data.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
     made_from = {
@@ -105,13 +108,14 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
     if not (folder / MANIFEST).is_file():
         with owned(folder.parent / f".{folder.name}.making"):
             if not (folder / MANIFEST).is_file():
-                _make(config, tokenizer, made_from, folder)
+                _build(config, tokenizer, made_from, folder)
         shutil.rmtree(folder.parent / f".{folder.name}.making", ignore_errors=True)
-    manifest = _opened(folder, verify)
+    manifest = _read_manifest(folder, verify)
     return Prepared(folder, manifest, tokenizer)
 
 
-def _opened(folder: Path, verify: bool) -> dict:
+def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
+    """The manifest of a prepared corpus. Raises DataError where files are not what it says."""
     manifest, damage = verify_folder(folder) if verify else (read_json(folder / MANIFEST), None)
     for name, fact in manifest.get("files", {}).items():
         path = folder / name
@@ -120,12 +124,12 @@ def _opened(folder: Path, verify: bool) -> dict:
             damage = f"{name} has {size} bytes, the manifest says {fact['bytes']}"
     if damage:
         raise DataError(
-            f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to make it anew)"
+            f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to prepare it again)"
         )
     return manifest
 
 
-def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Path) -> None:
+def _build(config: DataConfig, tokenizer: Tokenizer, made_from: dict[str, Any], folder: Path) -> None:
     log.info("preparing %s with a vocabulary of %d", " ".join(map(str, config.corpus)), tokenizer.vocab_size)
     temporary = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -145,8 +149,8 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
         texts.clear()
 
     waiting: list[str] = []
-    # whole documents, so the limit is passed by less than one batch: a small one where few tokens are asked for
-    most = BATCH_CHARS if config.max_tokens is None else min(BATCH_CHARS, config.max_tokens)
+    # documents are not cut, so that max_tokens is exceeded by up to one batch: a small one where max_tokens is small
+    batch_chars = BATCH_CHARS if config.max_tokens is None else min(BATCH_CHARS, config.max_tokens)
     for text, held_out in _split(config):
         n_documents += 1
         probe_documents += held_out
@@ -157,7 +161,7 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
             chars[split] += len(text)
         if not held_out:
             waiting.append(text)
-        if sum(map(len, waiting)) > most:
+        if sum(map(len, waiting)) > batch_chars:
             flush(waiting)
             if config.max_tokens is not None and writer.n_tokens >= config.max_tokens and haystacks["probe"]:
                 break
@@ -165,9 +169,8 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
     writer.close()
     if not haystacks["probe"] or not starts:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise DataError(
-            f"{' '.join(map(str, config.corpus))}: {n_documents} documents; allowed: at least 2, to train on and to hold out"
-        )
+        corpus = " ".join(map(str, config.corpus))
+        raise DataError(f"{corpus}: {n_documents} documents; allowed: at least 2, to train on and to hold out")
     np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
     for split, texts in haystacks.items():
         text = "\n\n".join(texts)
@@ -191,9 +194,9 @@ def _make(config: DataConfig, tokenizer: Tokenizer, made_from: dict, folder: Pat
 
 
 def _split(config: DataConfig) -> Iterator[tuple[str, bool]]:
-    """Every document and whether it is held out, by a hash of its text.
+    """Every document and whether it is held out, decided by a hash of its text.
 
-    Where chance holds out none, the last document is; where there is one document only, its end.
+    Where the hash holds out none, the last document is held out; of a single document, its end.
     """
     before: str | None = None
     held, number = 0, 0
@@ -208,7 +211,7 @@ def _split(config: DataConfig) -> Iterator[tuple[str, bool]]:
     if number == 1:
         cut = int(len(before) * (1 - config.held_out))
         line = before.find("\n", cut) + 1
-        cut = line if before[line:].strip() and line else cut  # a line break at the very end holds nothing out
+        cut = line if before[line:].strip() and line else cut  # a cut at the very end would hold nothing out
         yield before[:cut], False
         before = before[cut:]
     yield before, held == 0

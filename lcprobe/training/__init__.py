@@ -1,13 +1,13 @@
 """Training: one run from its config to its checkpoints, through Lightning.
 
-config          what can be set, without torch
-fit             the Trainer, from wherever the run was left
+config          settings, without torch
+fit             the Trainer, from the start or the newest checkpoint
 module          the LightningModule: one step, its logs, its numerics
 optim           AdamW and the learning-rate schedule
-initial_state   what recurrent layers hold before a sequence
-checkpoint      digested folders, written atomically; resume
-ranks           several processes as one
-progress        one line while training
+initial_state   states of recurrent layers before a sequence
+checkpoint      folders with digests, written atomically; resuming
+ranks           several processes as one run
+progress        lines on stderr while training
 """
 
 from lcprobe.choices import Registry
@@ -21,4 +21,4 @@ INITIAL_STATES = Registry(
         "fitted": "lcprobe.training.initial_state:Fitted",
     },
 )
-"""What a recurrent model's state holds before a training sequence, by the name used in configs."""
+"""The state of recurrent layers before a training sequence, by the name used in configs."""

@@ -1,8 +1,8 @@
-"""Checkpoints: a folder is whole, digested and renamed into place, or it is not there. Safetensors and JSON, no pickle.
+"""Checkpoints: folders with digests of their files, written atomically. Safetensors and JSON, no pickle.
 
     step-00001200/  model.safetensors  optimizer.safetensors  state.json  config.yaml  manifest.json
 
-The newest folder that matches its manifest wins; a damaged one is set aside as bad-*, named, and never loaded.
+The newest folder that matches its manifest is used; a damaged one is renamed to bad-*, reported, and never loaded.
 """
 
 import logging
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. digest: rolling digest of everything that was shown to the model; skipped: non-finite steps;
-    corpus_digest: of the text that it trains on, empty where that is not known."""
+    """How far a run is. digest: rolling digest of all batches so far; skipped: steps with non-finite gradients;
+    corpus_digest: of the text that it trains on, empty where unknown."""
 
     step: int = 0
     tokens: int = 0
@@ -42,7 +42,7 @@ class Progress:
 def save_checkpoint(
     folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, config_yaml: str, keep: int
 ) -> Path:
-    """Write `step-N` into `folder` and remove all but the newest `keep`. Raises OSError when the disk does."""
+    """Write `step-N` into `folder` and remove all but the newest `keep`. Raises OSError when it cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{progress.step}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -54,7 +54,7 @@ def save_checkpoint(
         (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
         final = folder / f"step-{progress.step:08d}"
         publish_folder(temporary, final, {"kind": "checkpoint", "step": progress.step})
-    except SafetensorError as error:  # the library's name for a full disk
+    except SafetensorError as error:  # safetensors raises it for a full disk
         raise OSError(28, f"checkpoint not written ({error})", str(folder)) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -64,55 +64,57 @@ def save_checkpoint(
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of all checkpoints, newest first, unverified."""
+    """(step, folder) of all checkpoints, newest first, not verified."""
     if not folder.is_dir():
         return []
-    found = [(int(m.group(1)), path) for path in folder.iterdir() if (m := STEP.match(path.name)) and path.is_dir()]
-    return sorted(found, reverse=True)
+    steps = [(int(m.group(1)), path) for path in folder.iterdir() if (m := STEP.match(path.name)) and path.is_dir()]
+    return sorted(steps, reverse=True)
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint that is what its manifest says; None where there is none at all.
+    """The newest checkpoint that matches its manifest; None where there is none at all.
 
-    Damaged ones are renamed to bad-*. Raises CheckpointError when all are damaged: never back to the start in silence.
+    Damaged ones are renamed to bad-*. Raises CheckpointError when all are damaged, instead of training from the start
+    again.
     """
     for leftover in folder.glob(".tmp-*") if folder.is_dir() else []:
         shutil.rmtree(leftover, ignore_errors=True)
-    found, reasons = checkpoints(folder), []
-    for _, path in found:
+    reasons = []
+    for _, path in checkpoints(folder):
         _, damage = verify_folder(path)
         if damage is None:
             return path
         aside = path.with_name(f"bad-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
-        log.warning("%s is damaged (%s): set aside as %s", path.name, damage, aside.name)
+        log.warning("%s is damaged (%s): renamed to %s", path.name, damage, aside.name)
         reasons.append(f"{path.name}: {damage}")
-    already = sorted(p.name for p in folder.glob("bad-step-*")) if folder.is_dir() else []
-    if reasons or already:
-        what = "; ".join(reasons) or ", ".join(already)
-        raise CheckpointError(f"{folder}: no valid checkpoint ({what}); delete the folder to train from the start")
+    earlier = sorted(p.name for p in folder.glob("bad-step-*")) if folder.is_dir() else []
+    if reasons or earlier:
+        damaged = "; ".join(reasons) or ", ".join(earlier)
+        raise CheckpointError(f"{folder}: no valid checkpoint ({damaged}); delete the folder to train from the start")
     return None
 
 
 def load_progress(checkpoint: Path) -> Progress:
-    """Where the run was."""
+    """How far the run was at a checkpoint."""
     return Progress(**read_json(checkpoint / "state.json"))
 
 
 def check_same_corpus(checkpoint: Path, manifest: Mapping[str, Any]) -> None:
     """Raises DataError where a prepared corpus (its manifest) is not the text that a checkpoint was trained on.
 
-    Settings cannot tell: an edited file keeps its name.
+    Settings do not show it: an edited file keeps its name.
     """
     before, now = load_progress(checkpoint).corpus_digest, manifest["corpus_digest"]
     if before and before != now:
         given = f"trained on corpus {before[:16]}, data.corpus is now {now[:16]}"
-        raise DataError(f"{checkpoint}: {given}; allowed: the text as it was (or another study.name to train anew)")
+        raise DataError(f"{checkpoint}: {given}; allowed: the text as it was (or another study.name to train again)")
 
 
 def check_weights(checkpoint: Path, model: nn.Module) -> None:
-    """Raises CheckpointError where weights differ from a model's in names, shapes or dtypes. The model may be on the meta device."""
+    """Raises CheckpointError where weights differ from a model's in names, shapes or dtypes. The model may be on the
+    meta device."""
     _check_same(checkpoint, model, _read(checkpoint / "model.safetensors"))
 
 
@@ -124,18 +126,18 @@ def load_model(checkpoint: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put AdamW's moments back. Raises CheckpointError where they do not belong to this model."""
-    found = _read(checkpoint / "optimizer.safetensors")
+    """Restore AdamW's moments. Raises CheckpointError where they are not of this model."""
+    saved = _read(checkpoint / "optimizer.safetensors")
     for name, parameter in model.named_parameters():
-        moments = {part: found.pop(f"{part}.{name}", None) for part in ("step", "exp_avg", "exp_avg_sq")}
+        moments = {part: saved.pop(f"{part}.{name}", None) for part in ("step", "exp_avg", "exp_avg_sq")}
         missing = [part for part, value in moments.items() if value is None]
         if len(missing) == 3:  # never updated: nothing to restore
             continue
         if missing or moments["exp_avg"].shape != parameter.shape:  # type: ignore[union-attr]
             raise CheckpointError(f"{checkpoint}: optimizer state of {name} is incomplete or of another shape")
         optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items() if v is not None}
-    if found:
-        raise CheckpointError(f"{checkpoint}: optimizer state of unknown parameters {sorted(found)[:3]}")
+    if saved:
+        raise CheckpointError(f"{checkpoint}: optimizer state of unknown parameters {sorted(saved)[:3]}")
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -143,11 +145,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    made = {}
+    moments = {}
     for name, parameter in model.named_parameters():
         for part, value in optimizer.state.get(parameter, {}).items():
-            made[f"{part}.{name}"] = value.detach().cpu().contiguous()
-    return made
+            moments[f"{part}.{name}"] = value.detach().cpu().contiguous()
+    return moments
 
 
 def _read(path: Path) -> dict[str, Tensor]:

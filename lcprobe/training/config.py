@@ -1,4 +1,4 @@
-"""What can be set about training. Imports no torch: `train.py --help` reads this file in milliseconds."""
+"""Settings of training. Imports no torch, so that `--help` takes milliseconds."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -11,14 +11,16 @@ from lcprobe.training import INITIAL_STATES
 
 @dataclass(frozen=True)
 class SwitchConfig:
-    """Other positional encodings from some step on: dropping RoPE, then recalibrating (DroPE, arXiv 2512.12167)."""
+    """A change of positional encodings during training: dropping RoPE, then recalibrating (DroPE, arXiv
+    2512.12167)."""
 
     at: float
-    """Share of the budget after which they change."""
+    """Share of the token budget after which positional encodings change."""
     positional: Annotated[EncodingPattern, ENCODING_PATTERN] = field(
         default_factory=lambda: ENCODING_PATTERN.convert("none", "train.switch.positional")
     )
-    """What attention layers carry from then on, as model.positional; without learned parameters, before and after."""
+    """Positional encodings of attention layers after the change, written as model.positional. Encodings before and
+    after it must have no learned parameters."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a share outside 0 .. 1."""
@@ -30,59 +32,62 @@ class TrainConfig:
     """Budget, optimiser, schedule, precision and checkpoints of one run."""
 
     context_length: int = 512
-    """Tokens of a training sequence; the report calls this length 1x."""
+    """Tokens per training sequence; the report calls this length 1x."""
     tokens: int = 50_000_000
-    """Budget in tokens, equal for every run of a study."""
+    """Training budget in tokens of every run."""
     batch_tokens: int = 16_384
-    """Tokens an optimiser step over all devices and accumulation; a multiple of context_length."""
+    """Tokens per optimiser step, over all devices and accumulated passes; a multiple of context_length."""
     accumulate: int = 1
-    """Forward passes a step on each device."""
+    """Forward passes per optimiser step on each device (gradient accumulation)."""
     lr: float = 1e-3
-    """Peak learning rate. Recurrent mixers learn recall in a narrow window: see study.lr_sweep."""
+    """Peak learning rate. Recurrent mixers learn recall in a narrow range of rates: see study.lr_sweep."""
     warmup: float = 0.02
-    """Share of the budget over which lr rises."""
+    """Share of the budget over which the learning rate rises to lr."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """Shape of lr after the warm-up; wsd stays flat, then falls linearly over the share `decay`."""
+    """Learning rate after the warm-up: cosine decay, wsd (constant, then linear decay over the share `decay`), or
+    constant."""
     decay: float = 0.2
-    """Share of the budget at the end over which wsd falls."""
+    """Share of the budget, at its end, over which the learning rate of wsd decays."""
     final_lr: float = 0.0
-    """Learning rate at the end as a fraction of lr (cosine and wsd)."""
+    """Final learning rate as a fraction of lr (cosine and wsd)."""
     weight_decay: float = 0.1
-    """Decoupled weight decay; none on norms, biases, convolutions, A_log, dt_bias, D."""
+    """Decoupled weight decay; norms, biases, convolutions, A_log, dt_bias and D have none."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's moment decays."""
+    """Decay rates of AdamW's moments."""
     eps: float = 1e-8
     """AdamW's epsilon."""
     from_: str | None = None
-    """A run or checkpoint folder whose weights are the start: the budget is then that of the training after it. Its model must
-    have the same parameters; encodings without parameters may differ. The data come in an order of their own."""
+    """Folder of a run or checkpoint whose weights training starts from; null: random weights. The budget counts from
+    there. The model must have the same parameters; encodings without parameters may differ. Batches come in another
+    order than its own."""
     initial_state: Annotated[Choice | None, INITIAL_STATES] = None
-    """What recurrent layers hold before a sequence: `{type: passed}`, `preceding`, `noise`, `fitted`; null: nothing."""
+    """State of recurrent layers before each training sequence: passed, preceding, noise or fitted; null: zeros."""
     switch: SwitchConfig | None = None
-    """Change positional encodings while training; null: never."""
+    """Change of positional encodings during training; null: none."""
     clip: float = 1.0
-    """Gradient norm is clipped to this."""
+    """Norm to which gradients are clipped."""
     precision: Literal["32", "bf16"] = "32"
-    """Arithmetic: float32, or bfloat16 autocast over float32 weights (GPUs)."""
+    """Precision of training: 32 is float32, bf16 is bfloat16 autocast with float32 weights (for GPUs)."""
     compile: bool = False
-    """torch.compile the blocks: pays off on long runs only."""
+    """Apply torch.compile to the blocks: it pays off on long runs only."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to train."""
+    """Kind of device to train on; auto: a GPU where there is one."""
     devices: int = 1
-    """Processes (one a device); more than one trains data-parallel, started by torchrun --nproc-per-node."""
+    """Number of devices, with one process each; several train data-parallel and are started by torchrun
+    --nproc-per-node."""
     threads: int | None = None
-    """CPU threads of one process; null: as many as there are cores. Results repeat bit by bit for equal counts only."""
+    """CPU threads per process; null: one per core. Results are bit-identical only for equal numbers of threads."""
     checkpoint_every: int | None = None
     """Tokens between checkpoints; null: a tenth of the budget."""
     keep: int = 2
-    """Checkpoints kept, newest first."""
+    """How many of the newest checkpoints are kept."""
     log_every: int = 20
-    """Steps between rows of metrics."""
+    """Optimiser steps between rows of metrics.csv."""
     probe_every: int | None = None
-    """Tokens between probes of a small fixed subset while training; null: a fifth of the budget; 0: never."""
+    """Tokens between probes of probe.while_training; null: a fifth of the budget; 0: never."""
 
     def check(self, at: str) -> None:
-        """Rules between values. Raises ConfigError (exit code 2) at the first that does not hold; changes nothing."""
+        """Raises ConfigError at the first rule between values that does not hold."""
         require(f"{at}.context_length", self.context_length, self.context_length >= 2, ">= 2")
         require(f"{at}.accumulate", self.accumulate, self.accumulate >= 1, ">= 1")
         require(f"{at}.devices", self.devices, self.devices >= 1, ">= 1")
@@ -91,7 +96,7 @@ class TrainConfig:
         allowed = f"a multiple of context_length x accumulate x devices ({parts})"
         require(f"{at}.batch_tokens", self.batch_tokens, multiple, allowed)
         if self.initial_state is not None:
-            rows = self.batch_tokens // parts  # imports torch, for those who ask for a state alone
+            rows = self.batch_tokens // parts  # the next line imports torch, only where there is a state
             self.initial_state.create().check_rows(rows, f"{at}.initial_state")
         require(
             f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})"
@@ -114,15 +119,15 @@ class TrainConfig:
 
     @property
     def switch_step(self) -> int | None:
-        """The first step with the encodings of `switch`."""
+        """The first step with the encodings of `switch`; None without a switch."""
         return None if self.switch is None else max(1, round(self.switch.at * self.steps))
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole budget."""
+        """Optimiser steps in the whole budget."""
         return self.tokens // self.batch_tokens
 
     @property
     def rows(self) -> int:
-        """Rows of context_length tokens a step."""
+        """Rows of context_length tokens per step."""
         return self.batch_tokens // self.context_length

@@ -1,4 +1,4 @@
-"""fit: train one run to the end of its budget, from wherever its folder stands, and leave it resumable at any moment."""
+"""Train one run to the end of its budget, from the start or its newest checkpoint, resumable at any moment."""
 
 import logging
 import signal
@@ -37,11 +37,12 @@ def fit(
     tracker: Tracker | None = None,
     callbacks: Iterable[pl.Callback] = (),
 ) -> Training:
-    """Train `model` in place; checkpoints go to `folder`/checkpoints. Resumes from the newest valid one; without any, starts
-    from the checkpoint `source`, or from `seed`.
+    """Train `model` in place, with checkpoints in `folder`/checkpoints. Resumes from the newest valid one; where
+    there is none, starts from the checkpoint `source`, or from random weights by `seed`.
 
-    Raises StoppedEarly after a signal (everything saved), NumericsError when numbers stay non-finite, CheckpointError when
-    checkpoints exist and none is valid, OSError when the disk refuses three times.
+    Raises StoppedEarly after a signal (everything saved), NumericsError when gradients stay non-finite,
+    CheckpointError when there are checkpoints and none is valid, OSError when a checkpoint cannot be written three
+    times in a row.
     """
     join(config)
     start = agreed(latest(folder / "checkpoints") if is_main() else None)
@@ -78,7 +79,7 @@ def fit(
 
 
 class Saver(pl.Callback):
-    """Saves at intervals, at the end, and at the step boundary after SIGTERM, SIGUSR1 or Ctrl-C."""
+    """Saves checkpoints at intervals, at the end, and at the end of the step after SIGTERM, SIGUSR1 or Ctrl-C."""
 
     def __init__(self, folder: Path, config: TrainConfig, config_yaml: str, start: Path | None):
         self._folder, self._config, self._yaml, self._start = folder, config, config_yaml, start
@@ -89,19 +90,19 @@ class Saver(pl.Callback):
         self.stopped_by: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the optimiser, take over the signals."""
+        """Restore the optimiser and install the signal handlers."""
         if self._start is not None:
             load_optimizer(self._start, _model(pl_module), trainer.optimizers[0])
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             try:
                 self._before[number] = signal.signal(number, self._stop)
-            except ValueError:  # not in the main thread: signals stay with whoever owns it
+            except ValueError:  # not in the main thread: handlers cannot be installed
                 return
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At a step boundary: save when due, stop when asked."""
+        """At the end of a step: save when due, stop after a signal."""
         step, last = _training(pl_module).progress.step, self._config.steps
         boundary = (batch_idx + 1) % self._config.accumulate == 0
         if boundary and (step % self._every == 0 or step == last or self.stopped_by is not None):
@@ -110,19 +111,19 @@ class Saver(pl.Callback):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def _stop(self, number: int, frame: Any) -> None:
-        if self.stopped_by is not None:  # a second signal: at once; checkpoints are whole or absent
+        if self.stopped_by is not None:  # a second signal: stop at once; checkpoints are written atomically
             raise KeyboardInterrupt
         self.stopped_by = number
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -153,7 +154,7 @@ def _model(module: pl.LightningModule) -> LanguageModel:
 
 
 def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callback]) -> pl.Trainer:
-    quiet()
+    silence_lightning()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     return pl.Trainer(
@@ -175,8 +176,8 @@ def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callbac
     )
 
 
-def quiet() -> None:
-    """Keep Lightning's own lines (hardware, tips, worker advice) out of the output."""
+def silence_lightning() -> None:
+    """Keep Lightning's own messages (hardware, tips, advice on workers) out of the output."""
     for name in (
         "lightning.pytorch.utilities.rank_zero",
         "lightning.fabric.utilities.rank_zero",

@@ -1,12 +1,12 @@
-"""What a recurrent model's state holds before a training sequence: nothing, or what some other text left there.
+"""The state of recurrent layers before a training sequence: zeros, or one that other text or noise leaves there.
 
     passed      the final state of other rows of the batch, unrelated text       state passing, arXiv 2507.02782
     preceding   the final state of the text before the row in its document      truncated backpropagation through time
     noise       normal, of a given size                                          ibid.
-    fitted      normal, with mean and deviation of final states, a head          ibid.
+    fitted      normal, with the mean and deviation of final states per head     ibid.
 
-A state is made anew for every micro-batch by reading something first, without gradient: nothing is carried from step to step, so
-a run resumes to the bit. Attention layers begin empty in any case; only recurrent layers hold a state.
+A state is computed for every micro-batch, without gradient: nothing is carried from step to step, so that a resumed
+run is bit-identical. Attention layers always start empty; only recurrent layers have such a state.
 """
 
 from abc import ABC, abstractmethod
@@ -23,39 +23,39 @@ from lcprobe.models.state import State
 
 
 class InitialState(ABC):
-    """Base: what is asked of each."""
+    """Base class of all initial states."""
 
     Config: ClassVar[type]
     preceding: int = 0
-    """Sequences' lengths of text before a row that the batch must bring along."""
+    """Text before a row that the batch must include, in lengths of a row."""
 
     def __init__(self, config: Any):
         self.config = config
 
     def check_rows(self, rows: int, key: str) -> None:
-        """rows: of a micro-batch. Raises ConfigError where they are too few."""
+        """Raises ConfigError for too few rows. rows: per micro-batch."""
         return
 
     @abstractmethod
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
-        """The state before each row of a batch."""
+        """The state before each row of a batch, by keys of the batch such as tokens and starts."""
 
 
 def initial_state_of(choice: Choice, model: LanguageModel) -> InitialState:
-    """The chosen initial state. Raises ConfigError for a model without recurrent layers."""
+    """The configured initial state. Raises ConfigError for a model without recurrent layers."""
     if not any(mixer.is_recurrent() for mixer in model.mixers()):
-        raise ConfigError(choice.key, choice.name, "null: the model has no recurrent layer to hold a state")
+        raise ConfigError(choice.key, choice.name, "null: the model has no recurrent layer")
     return choice.create()
 
 
 @dataclass(frozen=True)
 class PassedConfig:
-    """How much is passed."""
+    """Settings of passed states."""
 
     chain: int = 1
-    """Rows that are read one after the other before a row: their lengths add up to what the state has seen."""
+    """Number of rows read one after the other before a row."""
     share: float = 1.0
-    """Share of rows with a state; the others begin empty."""
+    """Share of rows that start with such a state; the others start with zeros."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError below 1, and outside 0 < share <= 1."""
@@ -64,12 +64,13 @@ class PassedConfig:
 
 
 class Passed(InitialState):
-    """Each row begins with the state after the `chain` rows before it in the micro-batch, the last ones before the first."""
+    """State passing: each row starts with the state after the `chain` rows before it in the micro-batch,
+    cyclically."""
 
     Config = PassedConfig
 
     def check_rows(self, rows: int, key: str) -> None:
-        """With as many rows as are read before one, a row's state would hold the row itself."""
+        """Raises ConfigError unless chain < rows: a row's state would include the row itself."""
         allowed = (
             f"< {rows}, the rows of a micro-batch (train.batch_tokens / (context_length x accumulate x devices))"
         )
@@ -84,15 +85,15 @@ class Passed(InitialState):
         for back in range(self.config.chain, 0, -1):
             others = torch.arange(len(tokens), device=tokens.device).roll(back)
             state = after(model, tokens[others], None if starts is None else starts[others], state)
-        return some(state, self.config.share)
+        return in_share(state, self.config.share)
 
 
 @dataclass(frozen=True)
 class PrecedingConfig:
-    """How far back."""
+    """Settings of preceding text."""
 
     chunks: int = 1
-    """Sequences' lengths of the document that are read before each row of text."""
+    """Text of the document that is read before each row, in lengths of a row."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError below 1."""
@@ -100,7 +101,8 @@ class PrecedingConfig:
 
 
 class Preceding(InitialState):
-    """Rows of text go on from what stands before them; episodes and documents' first rows begin empty."""
+    """Rows of text continue the text before them in the document; episodes and a document's first row start with
+    zeros."""
 
     Config = PrecedingConfig
 
@@ -116,12 +118,12 @@ class Preceding(InitialState):
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """How much."""
+    """Settings of random states."""
 
     scale: float = 0.1
-    """Standard deviation of every number of the state."""
+    """Standard deviation of every entry of the state."""
     share: float = 1.0
-    """Share of rows with a state; the others begin empty."""
+    """Share of rows that start with such a state; the others start with zeros."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a scale that is not positive, and outside 0 < share <= 1."""
@@ -130,7 +132,7 @@ class NoiseConfig:
 
 
 class Noise(InitialState):
-    """Normal numbers."""
+    """Random normal states."""
 
     Config = NoiseConfig
 
@@ -138,16 +140,16 @@ class Noise(InitialState):
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
         """batch: tokens (rows, seqlen)."""
         state = model.new_state(len(batch["tokens"]))
-        layers = (_memory(layer, lambda t: torch.randn_like(t) * self.config.scale) for layer in state.layers)
-        return some(replace(state, layers=tuple(layers)), self.config.share)
+        layers = (_map_recurrent(layer, lambda t: torch.randn_like(t) * self.config.scale) for layer in state.layers)
+        return in_share(replace(state, layers=tuple(layers)), self.config.share)
 
 
 @dataclass(frozen=True)
 class FittedConfig:
-    """Of which rows."""
+    """Settings of fitted random states."""
 
     share: float = 1.0
-    """Share of rows with a state; the others begin empty."""
+    """Share of rows that start with such a state; the others start with zeros."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError outside 0 < share <= 1."""
@@ -155,7 +157,7 @@ class FittedConfig:
 
 
 class Fitted(InitialState):
-    """Normal numbers with the mean and the deviation that final states of this batch have in each head."""
+    """Random normal states with the mean and deviation, per head, of the final states of this batch."""
 
     Config = FittedConfig
 
@@ -163,22 +165,22 @@ class Fitted(InitialState):
     def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
         """batch: tokens (rows, seqlen), starts (rows, seqlen) or None."""
         state = after(model, batch["tokens"], batch["starts"], model.new_state(len(batch["tokens"])))
-        layers = (_memory(_empty_but(layer), _like) for layer in state.layers)
-        return some(replace(state, layers=tuple(layers)), self.config.share)
+        layers = (_map_recurrent(_recurrent_only(layer), _normal_like) for layer in state.layers)
+        return in_share(replace(state, layers=tuple(layers)), self.config.share)
 
 
 def after(
     model: LanguageModel, tokens: Tensor, starts: Tensor | None, state: LanguageModelState
 ) -> LanguageModelState:
-    """The recurrent layers' states after reading tokens, as a state before a sequence: attention layers empty, place 0."""
-    _, read = model.hidden(tokens, starts=starts, state=state)
-    assert read is not None
+    """The state after reading tokens as a state before a sequence: attention layers empty, position 0."""
+    _, final = model.hidden(tokens, starts=starts, state=state)
+    assert final is not None
     fresh = model.new_state(len(tokens))
-    layers = (old if old.recurrent else new for old, new in zip(read.layers, fresh.layers, strict=True))
+    layers = (old if old.recurrent else new for old, new in zip(final.layers, fresh.layers, strict=True))
     return replace(fresh, layers=tuple(layers))
 
 
-def some(state: LanguageModelState, share: float) -> LanguageModelState:
+def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
     """The state in a random share of the rows, zeros in the others."""
     if share >= 1:
         return state
@@ -188,20 +190,22 @@ def some(state: LanguageModelState, share: float) -> LanguageModelState:
     return replace(state, layers=tuple(layers))
 
 
-def _memory(layer: State, change: Any) -> State:
-    """A layer's state with its recurrent tensors changed."""
-    return replace(layer, **{name: change(getattr(layer, name)) for name in layer.recurrent})
+def _map_recurrent(layer: State, function: Any) -> State:
+    """A layer's state with a function applied to its recurrent tensors."""
+    return replace(layer, **{name: function(getattr(layer, name)) for name in layer.recurrent})
 
 
-def _empty_but(layer: State) -> State:
-    """A recurrent layer with everything but its memory at zero: a convolution's last inputs are no distribution to draw from."""
+def _recurrent_only(layer: State) -> State:
+    """A recurrent layer's state with its other tensors zero: the last inputs of a convolution have no distribution to
+    fit."""
     if not layer.recurrent:
         return layer
     kept = {name: getattr(layer, name) for name in layer.recurrent}
     return replace(layer._map(torch.zeros_like), **kept)
 
 
-def _like(memory: Tensor) -> Tensor:
-    """memory: (batch, n_heads, ...) -> as large, normal with each head's mean and deviation over rows and entries."""
-    over = [0, *range(2, memory.dim())]
-    return memory.mean(over, keepdim=True) + memory.std(over, keepdim=True) * torch.randn_like(memory)
+def _normal_like(states: Tensor) -> Tensor:
+    """states: (batch, n_heads, ...) -> the same shape, normal with each head's mean and deviation over rows and
+    entries."""
+    over = [0, *range(2, states.dim())]
+    return states.mean(over, keepdim=True) + states.std(over, keepdim=True) * torch.randn_like(states)

@@ -1,7 +1,8 @@
-"""The Lightning side of a run: batches by number, one step, a schedule without state, and a guard on the numbers.
+"""The Lightning modules of a run: batches by number, one step, a stateless schedule, and a guard against non-finite
+gradients.
 
-Nothing random is saved: each micro-batch reseeds torch from (seed, step, part), each batch is a function of (seed, step,
-part), and the learning rate of the step. So a resumed run continues bit by bit.
+There is no random state to save: each micro-batch reseeds torch from (seed, step, part), each batch is a function of
+the same, and the learning rate is a function of the step. So a resumed run is bit-identical.
 """
 
 import logging
@@ -27,12 +28,15 @@ from lcprobe.training.optim import lr_at, make_optimizer
 from lcprobe.training.ranks import gathered
 
 MAX_IN_A_ROW = 10
+"""Skipped steps in a row that training tolerates."""
 MAX_OF_1000 = 10
+"""Skipped steps among the last 1000 that training tolerates."""
 log = logging.getLogger(__name__)
 
 
 def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
-    """Give the model the encodings that it has at a step, in place; whether those are the ones after `train.switch`."""
+    """Give the model its positional encodings at a step, in place. Returns whether they are those after
+    `train.switch`."""
     if config.switch is None or config.switch_step is None or step < config.switch_step:
         return False
     model.set_positional(config.switch.positional, "train.switch")
@@ -40,7 +44,7 @@ def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
 
 
 class _Batches(Dataset):
-    """Item i of one process is (step, part): parts of a step are dealt to processes in turn."""
+    """Item i of one process is (step, part): parts of a step go to processes round-robin."""
 
     def __init__(self, mixture: Mixture, first_step: int, rank: int, world: int):
         self._mixture, self._first, self._rank, self._world = mixture, first_step, rank, world
@@ -70,21 +74,21 @@ class _Batches(Dataset):
 
 
 class MixtureData(pl.LightningDataModule):
-    """The mixture as a loader that starts at a given step, on any number of processes."""
+    """A loader of the mixture's batches from a given step, for any number of processes."""
 
     def __init__(self, mixture: Mixture, first_step: int):
         super().__init__()
         self._mixture, self._first = mixture, first_step
 
     def train_dataloader(self) -> DataLoader:
-        """One item a micro-batch, in order."""
+        """One item per micro-batch, in order."""
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(_Batches(self._mixture, self._first, rank, world), batch_size=None, shuffle=False)
 
 
 class Training(pl.LightningModule):
-    """One model in training."""
+    """The LightningModule of one model in training."""
 
     def __init__(self, config: TrainConfig, model: LanguageModel, seed: int, progress: Progress, tracker: Tracker):
         super().__init__()
@@ -101,7 +105,7 @@ class Training(pl.LightningModule):
         self.last: dict[str, float] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; the schedule sets its rate before each step."""
+        """AdamW; its learning rate is set before each step."""
         return make_optimizer(self.config, self.model)
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
@@ -110,7 +114,7 @@ class Training(pl.LightningModule):
         if not self._switched:
             self._switched = at_step(self.model, self.config, step)
             if self._switched and self.config.switch is not None:
-                log.info("step %d: positional encodings are %s from here on", step, self.config.switch.positional)
+                log.info("step %d: positional encodings are %s from now on", step, self.config.switch.positional)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()
@@ -127,7 +131,7 @@ class Training(pl.LightningModule):
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip; where the norm is not finite, drop the gradients, so that neither weights nor moments move."""
+        """Clip gradients; where their norm is not finite, drop them, so that neither weights nor moments change."""
         self._norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if torch.isfinite(self._norm):
             self._in_a_row = 0
@@ -140,17 +144,16 @@ class Training(pl.LightningModule):
         self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
         log.warning("step %d: gradient norm is %s; the step is skipped", step, float(self._norm))
         if self._in_a_row > MAX_IN_A_ROW or len(self._recent) > MAX_OF_1000:
-            raise NumericsError(
-                f"step {step}: {len(self._recent)} of the last 1000 steps were not finite ({self._in_a_row} in a row); "
-                f"allowed: {MAX_OF_1000} (a lower train.lr or train.clip; the last checkpoint is finite)"
-            )
+            skipped = f"{len(self._recent)} of the last 1000 steps were not finite ({self._in_a_row} in a row)"
+            remedy = "a lower train.lr or train.clip; the last checkpoint is finite"
+            raise NumericsError(f"step {step}: {skipped}; allowed: {MAX_OF_1000} ({remedy})")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One optimiser step: count it, roll the digest, and now and then report. Callbacks see the new count."""
+        """One optimiser step: count it, update the digest, and report at intervals. Callbacks see the new count."""
         super().optimizer_step(*args, **kwargs)
         p = self.progress
-        shown = rolled(p.digest, gathered(self._parts, self.device))
-        self.progress = replace(p, step=p.step + 1, tokens=p.tokens + self.config.batch_tokens, digest=shown)
+        digest = rolled(p.digest, gathered(self._parts, self.device))
+        self.progress = replace(p, step=p.step + 1, tokens=p.tokens + self.config.batch_tokens, digest=digest)
         self._parts = []
         if self.progress.step % self.config.log_every == 0 or self.progress.step == self.config.steps:
             self._report()
@@ -180,9 +183,9 @@ class Training(pl.LightningModule):
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     def pause_clock(self) -> None:
-        """Leave what happens until `resume_clock` out of the throughput."""
+        """Exclude the time until `resume_clock` from the throughput."""
         self._paused = time.perf_counter()
 
     def resume_clock(self) -> None:
-        """Go on counting time."""
+        """Count time again."""
         self._clock += time.perf_counter() - self._paused

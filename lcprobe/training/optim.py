@@ -1,4 +1,5 @@
-"""Optimiser and schedule: AdamW with decoupled decay (Loshchilov & Hutter 2019, arXiv 1711.05101), lr a pure function of step."""
+"""Optimiser and schedule: AdamW with decoupled decay (Loshchilov & Hutter 2019, arXiv 1711.05101), and a learning
+rate that is a pure function of the step."""
 
 import math
 
@@ -10,11 +11,12 @@ from lcprobe.training.config import TrainConfig
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
-    """Two groups: matrices with weight decay; norms, biases, convolutions, A_log, dt_bias and D without."""
-    without = no_decay_names(model)
-    decayed = [p for name, p in model.named_parameters() if name not in without]
-    plain = [p for name, p in model.named_parameters() if name in without]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """AdamW with two parameter groups: matrices have weight decay; norms, biases, convolutions, A_log, dt_bias and D
+    do not."""
+    no_decay = no_decay_names(model)
+    decayed = [p for name, p in model.named_parameters() if name not in no_decay]
+    others = [p for name, p in model.named_parameters() if name in no_decay]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 

@@ -1,4 +1,4 @@
-"""Progress as plain lines, for logs and pipes: what a progress bar says, every few seconds."""
+"""Progress as plain lines, for logs and pipes: the content of a progress bar, every few seconds."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lcprobe.training.module import Training
 
 SECONDS = 15.0
+"""Time between lines."""
 
 
 class ProgressLines(pl.Callback):
@@ -18,7 +19,7 @@ class ProgressLines(pl.Callback):
         self._name, self._next, self._begin, self._first = name, 0.0, 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the timer."""
         assert isinstance(pl_module, Training)
         self._begin, self._first = time.perf_counter(), pl_module.progress.step
         self._next = self._begin + SECONDS / 3
@@ -26,7 +27,7 @@ class ProgressLines(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A line when one is due, and at the end."""
+        """Print a line when one is due, and at the end."""
         assert isinstance(pl_module, Training)
         now, p, steps = time.perf_counter(), pl_module.progress, pl_module.config.steps
         if (now < self._next and p.step < steps) or not pl_module.last:

@@ -1,6 +1,8 @@
-"""Several processes as one run: who writes, who waits, and how they agree. One process needs none of it.
+"""Several processes as one run: which of them writes files, and how values are shared. With one process all of it is
+trivial.
 
-Started by torchrun (`torchrun --standalone --nproc-per-node 2 train.py ...`), which says to each process who it is.
+Processes are started by torchrun (`torchrun --standalone --nproc-per-node 2 train.py ...`), which sets RANK and
+WORLD_SIZE.
 """
 
 import os
@@ -17,7 +19,7 @@ T = TypeVar("T")
 
 
 def world() -> int:
-    """Processes of this run."""
+    """Number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -27,7 +29,8 @@ def is_main() -> bool:
 
 
 def join(config: TrainConfig) -> None:
-    """Meet the other processes. Raises ConfigError when their number is not train.devices, or there is no such device."""
+    """Join the other processes. Raises ConfigError when their number is not train.devices, or there is no such
+    device."""
     devices = config.devices
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("train.accelerator", "gpu", "auto | cpu here (no GPU is visible)")
@@ -40,7 +43,7 @@ def join(config: TrainConfig) -> None:
 
 
 def agreed(value: T) -> T:
-    """The main process's value, in every process; waits for all."""
+    """The main process's value in every process; waits for all of them."""
     if world() == 1:
         return value
     box = [value]
@@ -49,7 +52,8 @@ def agreed(value: T) -> T:
 
 
 def gathered(digests: Sequence[str], device: torch.device) -> list[str]:
-    """The digests of all parts of a step in the order of the parts, from every process's own (dealt in turn)."""
+    """The digests of all parts of a step, in order, from those of each process (parts go to processes
+    round-robin)."""
     if world() == 1:
         return list(digests)
     own = torch.tensor([list(bytes.fromhex(d)) for d in digests], dtype=torch.uint8, device=device)

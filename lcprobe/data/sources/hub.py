@@ -1,4 +1,4 @@
-"""A data set on the Hugging Face hub, streamed by `datasets`."""
+"""A data set on the Hugging Face hub, streamed with `datasets`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,28 +9,29 @@ from lcprobe.errors import DataError
 
 @dataclass(frozen=True)
 class HubConfig:
-    """Which data set; its split `train` is read."""
+    """Settings of a hub data set, whose split `train` is read."""
 
     name: str
-    """Name on the hub, such as HuggingFaceFW/fineweb-edu."""
+    """Name of the data set on the hub, such as HuggingFaceFW/fineweb-edu."""
     config: str | None = None
     """Configuration of the data set; null: its default one."""
 
 
 class HubDataset(Source):
-    """One document per row. Nothing is known of it before it is read."""
+    """A hub data set, one document per row."""
 
     Config = HubConfig
 
     def check(self) -> None:
-        """Whether it can be reached shows when it is read."""
+        """Checks nothing: whether the data set can be reached shows when it is read."""
 
     def fingerprint(self) -> list[list[str | int]]:
-        """Its name alone: what is there may change."""
+        """The name alone: the contents may change."""
         return [[self._written, "online"]]
 
     def documents(self, field: str) -> Iterator[str]:
-        """Raises DataError for rows without the field, and where the data set cannot be reached."""
+        """Every non-empty row. Raises DataError for rows without the field, and where the data set cannot be
+        reached."""
         import datasets
 
         try:

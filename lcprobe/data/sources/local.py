@@ -1,4 +1,4 @@
-"""Local files: text, JSON lines and parquet, one by one or a folder of them."""
+"""Local files: text, JSON lines and Parquet, one file or a folder of them."""
 
 import json
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")
 
 @dataclass(frozen=True)
 class FilesConfig:
-    """Where the files are."""
+    """Settings of local files."""
 
     path: str
-    """A file that ends in .txt .md .jsonl .json .parquet, or a folder that is searched for such files."""
+    """Path of a file that ends in .txt .md .jsonl .json .parquet, or of a folder that is searched for such files."""
 
 
 class Files(Source):
@@ -25,7 +25,7 @@ class Files(Source):
     Config = FilesConfig
 
     def check(self) -> None:
-        """Raises ConfigError for a path that is no such file and no folder with one."""
+        """Raises ConfigError for a path that is neither such a file nor a folder with one."""
         self.paths()
 
     def paths(self) -> list[Path]:
@@ -42,12 +42,12 @@ class Files(Source):
         raise ConfigError("data.corpus", name, allowed)
 
     def fingerprint(self) -> list[list[str | int]]:
-        """Path, size and time of each file."""
+        """Path, size and modification time of each file."""
         stats = [(path, path.stat()) for path in self.paths()]
         return [[path.resolve().as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
     def documents(self, field: str) -> Iterator[str]:
-        """A text file is one document, a row of the others one each."""
+        """A text file is one document; every row of the other kinds is one."""
         for path in self.paths():
             if path.suffix.lower() in (".txt", ".md"):
                 yield from non_empty(_text(path))

