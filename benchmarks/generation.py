@@ -67,7 +67,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     rows, begin, firsts = [], time.perf_counter(), 0.0
     for name in names:
         first, _ = _timed(
-            lambda name=name: tasks.made[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0])
+            lambda name=name: tasks.by_name[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0])
         )
         firsts += first
         for length in lengths if name in PRESETS else [max(lengths)]:
@@ -123,7 +123,7 @@ def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
     formats = {"haystack": "corpus", "key": "words", "value": "numbers"} | choose_task(
         variants()[name], "tasks"
     ).formats
-    axes = tasks.made[name].axes
+    axes = tasks.by_name[name].axes
     depths = DEPTHS[: max(1, min(n, len(DEPTHS)))] if axes.depth else (0.5,)
     cells = tuple((depth, n // len(depths) + (i < n % len(depths))) for i, depth in enumerate(depths))
     return Unit(name, axes.fitted(Formats(**formats)), length, "none", cells)
@@ -131,7 +131,7 @@ def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
 
 def _built(tasks: TaskSet, unit: Unit) -> tuple[np.ndarray, list[Episode]]:
     """(n,) milliseconds of each episode, and the episodes."""
-    made = [_timed(lambda factors=factors: tasks.made[unit.task].episode(factors)) for factors in unit.factors()]
+    made = [_timed(lambda factors=factors: tasks.by_name[unit.task].episode(factors)) for factors in unit.factors()]
     return np.array([1000 * spent for spent, _ in made]), [episode for _, episode in made]
 
 

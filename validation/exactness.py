@@ -44,7 +44,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 def _counted(tasks: TaskSet, task: str, n: int) -> str:
     """Samples of exact length and samples that survive, of those that were asked."""
-    depth = tasks.made[task].axes.depth
+    depth = tasks.by_name[task].axes.depth
     grid: dict[str, Any] = {"tasks": [task], "lengths": [x / LENGTHS[0] for x in LENGTHS], "depths": DEPTHS}
     grid["n"] = -(-n // (len(LENGTHS) * (len(DEPTHS) if depth else 1)))
     try:
@@ -54,7 +54,7 @@ def _counted(tasks: TaskSet, task: str, n: int) -> str:
     exact = same = asked = 0
     for unit in units:
         for factors in unit.factors():
-            episode = tasks.made[task].episode(factors)
+            episode = tasks.by_name[task].episode(factors)
             asked += 1
             exact += len(episode.ids) == unit.length
             same += tasks.materials.tokenizer.same_after_round_trip(episode.ids)

@@ -32,14 +32,14 @@ from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.policies.planted import (
-    Finds,
+    HitRate,
     Planted,
     blind_middle,
     blind_to_uuids,
     forgetting,
     noise,
     perfect,
-    window,
+    sees_last,
 )
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.store import Store
@@ -61,7 +61,7 @@ SEEDS = 20
 """Of each defect. One interval in twenty misses by design."""
 TEXTS = 10
 """Haystacks, each of other speeches: a seed has one of them."""
-SOUND: dict[str, Finds] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
+SOUND: dict[str, HitRate] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
 DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
 LENGTHS = [0.5, 1, 2, 4, 8]
 
@@ -71,7 +71,7 @@ class Plant:
     """A defect. size: what the report should say of it as `measure`, read from rows of its table that `where(row)` picks."""
 
     name: str
-    finds: Finds
+    hit_rate: HitRate
     task: str
     measure: str
     table: str
@@ -87,7 +87,7 @@ class Plant:
 
 def plants() -> list[Plant]:
     """The defects and their sizes."""
-    found = [Plant(f"sees the last {w} tokens", window(w), task, "effective reach, tokens", "reach", "reach", w) for w, task in
+    found = [Plant(f"sees the last {w} tokens", sees_last(w), task, "effective reach, tokens", "reach", "reach", w) for w, task in
              ((150, "single"), (600, "single"), (300, "multikey"))]  # fmt: skip
     found += [Plant(f"forgets half every {h} tokens", forgetting(h), task, "half-life, tokens", "reach", "half_life", h)
               for h, task in ((100, "single"), (400, "single"), (200, "multikey"))]  # fmt: skip
@@ -141,9 +141,9 @@ def of_seed(plan: Plan, n: int, seed: int) -> Plan:
     return replace(plan, units=[replace(unit, first=seed * n) for unit in plan.units])
 
 
-def records_of(tasks: TaskSet, plan: Plan, finds: Any, seed: int, store: Store) -> pa.Table:
+def records_of(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, store: Store) -> pa.Table:
     """Every question of a plan answered by an oracle, through the runner."""
-    scorer = Planted(finds, tasks.materials.tokenizer, seed)
+    scorer = Planted(hit_rate, tasks.materials.tokenizer, seed)
     subject = ProbedCheckpoint("oracle", f"{seed:016x}", 1, 1)
     ids = run_plan(plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced")
     return store.read(ids)
@@ -155,8 +155,8 @@ def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
     facts = []
     for name in dict.fromkeys(unit.task for unit in plan.units):
         unit = next(u for u in plan.units if u.task == name)
-        query = tasks.made[name].episode(Factors(unit.formats, unit.length, 0.5, 0)).queries[0]
-        facts.append(TaskFacts(name, name, query.chance, tasks.made[name].needs_lookup, ""))
+        query = tasks.by_name[name].episode(Factors(unit.formats, unit.length, 0.5, 0)).queries[0]
+        facts.append(TaskFacts(name, name, query.chance, tasks.by_name[name].needs_lookup, ""))
     cells = [row for unit in plan.units for row in unit.rows()]
     return StudyFacts("planted", [run], facts, [], 0.0, [], {}, "", cells)
 
@@ -164,7 +164,7 @@ def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
 def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> Asked:
     """What the report says of one seed of a defect; its files are read for seed 0."""
     plan = of_seed(grid_of(tasks, plant.task, n), n, seed)
-    study, records = study_of(tasks, plan), records_of(tasks, plan, plant.finds, seed, Store(folder / "records"))
+    study, records = study_of(tasks, plan), records_of(tasks, plan, plant.hit_rate, seed, Store(folder / "records"))
     if seed:
         return Asked(data_of(records), said(plant, all_tables(analyse(study, records))[plant.table]))
     write_report(study, records, folder)
@@ -172,9 +172,9 @@ def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> 
         return Asked(data_of(records), said(plant, list(csv.DictReader(file))))
 
 
-def heard(tasks: TaskSet, plan: Plan, finds: Finds, seed: int, folder: Path) -> Asked:
+def heard(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, folder: Path) -> Asked:
     """Alarms about one seed of an oracle: runner, store, analysis, summary. plan: in the seed's own samples."""
-    records = records_of(tasks, plan, finds, seed, Store(folder))
+    records = records_of(tasks, plan, hit_rate, seed, Store(folder))
     return Asked(data_of(records), alarms=tuple(alarms(analyse(study_of(tasks, plan), records))))
 
 

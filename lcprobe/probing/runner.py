@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.grid import KEEP_TOKENS, Plan, TaskSet, Unit
+from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet, Unit
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
 from lcprobe.probing.progress import Progress, no_progress
@@ -147,7 +147,7 @@ def _group_units(units: list[Unit]) -> list[list[int]]:
     for number, unit in enumerate(units):
         groups = found.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
         tokens = sum(unit.length * n for i in (*groups[-1], number) for _, n in units[i].cells)
-        if groups[-1] and tokens > KEEP_TOKENS:
+        if groups[-1] and tokens > MAX_MEMORY_TOKENS:
             groups.append([])
         groups[-1].append(number)
     return sorted(group for groups in found.values() for group in groups)

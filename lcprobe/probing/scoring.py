@@ -1,29 +1,29 @@
-"""Scoring: what a model makes of the answer to each question, by teacher forcing or by greedy decoding.
+"""Scoring a model's answer to each question, by teacher forcing or by greedy decoding.
 
 Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones before
-it; greedy decoding follows the answer until its first miss, so the two agree on every sample. What prompts have in common is
-read once (inference/prefix_sharing.py), and every question goes on from a copy of the state after its prompt.
+it; greedy decoding follows the answer until its first miss, so the two agree on every sample. Shared prefixes of prompts are read
+once (inference/prefix_sharing.py), and every answer continues from a copy of the state after its prompt.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.engines.contract import ProbedModel
-from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.engines.contract import ProbedModel, ProbedState
+from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.prefill import prefill
 from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill
 from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-SURE = 0.99
-"""Probability that a policy without a model puts on every token it prints."""
+CONFIDENCE = 0.99
+"""Probability that a scorer without a model assigns to every token it prints."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def number(self) -> int:
-        """Which question of the episode this is, 0 first."""
+        """The index of the question in its episode."""
         return next(i for i, query in enumerate(self.episode.queries) if query is self.query)
 
     @property
@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """What is recorded of one question."""
+    """The scores of one question, as recorded."""
 
     exact: bool
     first_token: bool
@@ -61,14 +61,14 @@ class Score:
     distractor_hit: bool
     prediction: str
     read_tokens: int | None = None
-    """Prompt tokens read for this question and for none before it; null where nothing is read."""
+    """Prompt tokens read for this question and for none before it; null for scorers that read nothing."""
 
 
 class Scorer(Protocol):
-    """Anything that can be probed: a model behind `ModelScorer`, or an oracle with a planted defect."""
+    """Anything that answers questions: a model in a `ModelScorer`, a policy, or an oracle with a planted defect."""
 
     def score(self, items: list[Item]) -> list[Score]:
-        """Scores of questions, in their order. Those with a common beginning come together."""
+        """Scores of questions, in their order. The caller puts those with a shared prefix together."""
         ...
 
 
@@ -89,26 +89,26 @@ class ModelScorer:
 
     @torch.inference_mode()
     def score(self, items: list[Item]) -> list[Score]:
-        """items: questions with prompts of any lengths. Memory: one chunk's activations, and states of at most
-        batch_tokens / length rows, with few that wait.
+        """items: questions with prompts of any lengths. Memory: one chunk's activations, and the states of batch_tokens / length
+        rows and of a few waiting prefixes.
         """
         rooms = [len(item.answer) for item in items]
         whole = [item.prompt for item in items]
-        prompts, spent = selected(self.model, whole, rooms, self.chunk, self.device, self.batch_tokens)
+        prompts, extra_tokens = select_chunks(self.model, whole, rooms, self.chunk, self.device, self.batch_tokens)
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
         length = max(len(item.episode.ids) for item in items)  # of a unit, all are of one length
         for ended, state, last in prefill(self.model, program, prompts, self.chunk, self.device, length):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
-                scores[number] = replace(score, read_tokens=int(program.new[number] + spent[number]))
+                scores[number] = replace(score, read_tokens=int(program.new[number] + extra_tokens[number]))
         return [scores[i] for i in range(len(items))]
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
-        """How prompts are read: in as many rows as batch_tokens allows at their length."""
+        """The program that reads prompts, in as many rows as batch_tokens allows at their length."""
         return plan_prefill(prompts, self.batch_tokens // max(map(len, prompts)))
 
-    def _answers(self, items: list[Item], state: Any, last: Tensor) -> list[Score]:
-        """Scores of items from the states after their prompts and the hidden vectors of their last tokens."""
+    def _answers(self, items: list[Item], state: ProbedState, last: Tensor) -> list[Score]:
+        """Scores of items, from the states after their prompts and the hidden vectors of the prompts' last tokens."""
         rows, ids, lengths = _choices(items)
         at = torch.from_numpy(rows).to(self.device)
         likelihood, right = self._continue(state.rows(at), last[at], ids.to(self.device))
@@ -121,14 +121,14 @@ class ModelScorer:
         scores = []
         for number, item in enumerate(items):
             i, n = first_of[number], len(item.answer)
-            said = greedy[number][:n] if number in greedy else item.answer
+            printed = greedy[number][:n] if number in greedy else item.answer
             stop = first_of[number + 1] if number + 1 < len(items) else len(rows)
             choices = [likelihood[j, : lengths[j]] for j in range(i, stop)]
-            exact_here = bool(np.array_equal(said, item.answer)) if self.generate else bool(exact[number])
-            scores.append(scored(item, said, right[i, :n], choices, exact_here, self.tokenizer))
+            exact_here = bool(np.array_equal(printed, item.answer)) if self.generate else bool(exact[number])
+            scores.append(score_answer(item, printed, right[i, :n], choices, exact_here, self.tokenizer))
         return scores
 
-    def _continue(self, state: Any, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _continue(self, state: ProbedState, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""
         hidden = last[:, None]
         if ids.shape[1] > 1:
@@ -136,55 +136,64 @@ class ModelScorer:
             hidden = torch.cat([hidden, more], dim=1)
         return score_tokens(self.model, hidden, ids)
 
-    def _greedy(self, state: Any, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
+    def _greedy(self, state: ProbedState, last: Tensor, which: np.ndarray, steps: int) -> dict[int, np.ndarray]:
         """Greedy continuations of `steps` tokens for some rows of the batch."""
         if not len(which):
             return {}
         at = torch.from_numpy(which).to(self.device)
         state, hidden = state.rows(at), last[at]
-        made = []
+        tokens = []
         for step in range(steps):
             token = self.model.logits(hidden).argmax(-1)
-            made.append(token)
+            tokens.append(token)
             if step + 1 < steps:
                 out, state = self.model.hidden(token[:, None], state=state)
                 hidden = out[:, -1]
-        ids = torch.stack(made, dim=1).cpu().numpy()
+        ids = torch.stack(tokens, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
 
 
-def scored(
-    item: Item, said: np.ndarray, right: np.ndarray, choices: Sequence[np.ndarray], exact: bool, tokenizer: Tokenizer
+def score_answer(
+    item: Item,
+    printed: np.ndarray,
+    right: np.ndarray,
+    choices: Sequence[np.ndarray],
+    exact: bool,
+    tokenizer: Tokenizer,
 ) -> Score:
-    """The scores of one question, the same for a model and for a policy without one.
+    """The scores of one question, for scorers with and without a model.
 
-    said: ids that were printed, as many as the answer has. right: (n_answer,) whether each answer token is the first choice.
+    printed: ids, as many as the answer has. right: (n_answer,) whether each answer token is the argmax.
     choices: log-likelihoods of the tokens of every candidate, the true one first.
     """
     means = np.array([tokens.mean() for tokens in choices])
-    seen = int(np.argmax(~tokenizer.is_blank[item.answer]))  # a lone leading space tells nothing
-    hit = any(len(c) <= len(said) and np.array_equal(said[: len(c)], c) for c in item.query.candidates[1:])
+    first = int(np.argmax(~tokenizer.is_blank[item.answer]))  # a leading space on its own is no evidence
+    hit = any(len(c) <= len(printed) and np.array_equal(printed[: len(c)], c) for c in item.query.candidates[1:])
     return Score(
         exact=exact,
-        first_token=bool(right[seen]),
+        first_token=bool(right[first]),
         token_accuracy=float(right.mean()),
         log_likelihood=float(choices[0].sum()),
         rank=1 + int((means[1:] > means[0]).sum()),
         distractor_hit=bool(hit and not exact),
-        prediction=tokenizer.decode(np.asarray(said)).strip(),
+        prediction=tokenizer.decode(np.asarray(printed)).strip(),
     )
 
 
 def scored_text(item: Item, text: str, tokenizer: Tokenizer) -> Score:
-    """The scores of printing `text` as the answer, with SURE on each of its tokens. Nothing is printed for an empty text."""
+    """The scores of printing `text` as the answer, with CONFIDENCE in each of its tokens. An empty text prints nothing."""
     known = {tokenizer.decode(c).strip(): c for c in item.query.candidates}
-    ids = known[text] if text in known else tokenizer.piece(" " + text) if text else np.array([], dtype=np.int32)
-    said = ids[: len(item.answer)]
-    choices = [np.log(np.where(_agrees(ids, c), SURE, 1 - SURE)) for c in item.query.candidates]
-    return scored(item, said, _agrees(ids, item.answer), choices, bool(np.array_equal(said, item.answer)), tokenizer)
+    if text in known:
+        ids = known[text]
+    else:
+        ids = tokenizer.piece(" " + text) if text else np.array([], dtype=np.int32)
+    printed, right = ids[: len(item.answer)], _agrees(ids, item.answer)
+    choices = [np.log(np.where(_agrees(ids, c), CONFIDENCE, 1 - CONFIDENCE)) for c in item.query.candidates]
+    return score_answer(item, printed, right, choices, bool(np.array_equal(printed, item.answer)), tokenizer)
 
 
 def _agrees(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether each wanted token is the one printed at its position."""
     n = min(len(ids), len(wanted))
     return np.concatenate([ids[:n] == wanted[:n], np.zeros(len(wanted) - n, dtype=bool)])
 

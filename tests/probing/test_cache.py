@@ -37,7 +37,7 @@ def never_built(monkeypatch):
     """Make a set of tasks unable to build."""
 
     def no_building(tasks: TaskSet) -> None:
-        for task in tasks.made.values():
+        for task in tasks.by_name.values():
             monkeypatch.setattr(task, "episode", lambda factors: pytest.fail("built again"))
 
     return no_building
@@ -88,7 +88,7 @@ def test_in_memory_the_second_time(materials, cache):
 
 def test_what_takes_longer_to_write_than_to_build_is_not_kept(materials, cache):
     tasks = task_set(materials, cache)
-    for length, kept in ((grid_module.DISK_LENGTH, True), (grid_module.DISK_LENGTH + 1, False)):
+    for length, kept in ((grid_module.MAX_DISK_LENGTH, True), (grid_module.MAX_DISK_LENGTH + 1, False)):
         unit = replace(UNIT, length=length, cells=((0.5, 1),))
         assert len(tasks.episodes(unit)[0].ids) == length
         assert cache.path(tasks.facts(unit)).is_file() == kept
@@ -144,7 +144,7 @@ def test_what_is_asked_otherwise_is_another_file(materials, cache, monkeypatch):
     monkeypatch.setattr(grid_module, "SUITE", "another")
     changed.append(path())
     monkeypatch.undo()
-    monkeypatch.setattr(grid_module, "_source", lambda: "another")
+    monkeypatch.setattr(grid_module, "_source_digest", lambda: "another")
     changed.append(path())
     assert len({base, *changed}) == len(changed) + 1
 

@@ -115,7 +115,7 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
     assert len(table) == 12
     for row in table.to_pylist():
         unit = next(u for u in plan.units if u.task == row["task"])
-        episode = asked.made[row["task"]].episode(Factors(unit.formats, row["length"], row["depth"], row["index"]))
+        episode = asked.by_name[row["task"]].episode(Factors(unit.formats, row["length"], row["depth"], row["index"]))
         assert row["rounds"] == episode.rounds
         if row["task"] == "single":
             assert (row["hops"], row["via_distance"]) == (0, None)

@@ -13,7 +13,7 @@ def items_of(tasks, task, n, length=100, value="numbers", **more):
     made = []
     for index in range(n):
         f = Factors(Formats("corpus", "words", value), length, (index % 5) / 4, index, **more)
-        episode = tasks.made[task].episode(f)
+        episode = tasks.by_name[task].episode(f)
         made += [Item(episode, query) for query in episode.queries]
     return made
 

@@ -46,7 +46,7 @@ def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
             assert len(e.ids) == unit.length
             assert materials.tokenizer.same_after_round_trip(e.ids)
             assert all(q.chance <= 0.5 for q in e.queries), "printing the only value there is scores nothing here"
-    assert tasks.made["it"].needs_lookup
+    assert tasks.by_name["it"].needs_lookup
 
 
 def test_the_same_written_out_is_the_same(materials):
@@ -56,8 +56,8 @@ def test_the_same_written_out_is_the_same(materials):
     )
     assert len({tasks.digest(name, "-") for name in "abc"}) == 1
     assert tasks.digest("d", "-") != tasks.digest("a", "-")
-    assert tasks.made["a"].config == tasks.made["c"].config
-    assert tasks.made["d"].config.others == 9
+    assert tasks.by_name["a"].config == tasks.by_name["c"].config
+    assert tasks.by_name["d"].config.others == 9
 
 
 def test_formats_on_top_of_a_preset_and_in_any_task(materials):
@@ -66,7 +66,7 @@ def test_formats_on_top_of_a_preset_and_in_any_task(materials):
         a={"type": "ruler/niah_single_1", "n_keys": 8, "formats": {"haystack": "words"}},
         b={"type": "niah", "formats": {"value": "uuids"}},
     )
-    assert tasks.made["a"].config.n_keys == 8
+    assert tasks.by_name["a"].config.n_keys == 8
     grid = build(Grid, {"lengths": [1], "haystack": ["noise", "corpus"], "value": ["numbers", "hex"], "n": 1}, "grid")
     found = {(unit.task, unit.formats) for unit in tasks.plan([grid], 512).units}
     words = Formats("words", "words", "numbers")
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_there_is_named_by_its_whole_key(materials):
 
 def test_a_format_outside_a_tasks_axes_is_a_mistake_and_not_a_sample_that_does_not_fit(materials):
     """Training tries another sample after an EpisodeError: what no sample can have must not pass for one."""
-    task = tasks_of(materials, vt="vt").made["vt"]
+    task = tasks_of(materials, vt="vt").by_name["vt"]
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'") as caught:
         task.episode(Factors(Formats("needles", "words", "numbers"), 256, 0.5, 0))
     assert not isinstance(caught.value, EpisodeError)

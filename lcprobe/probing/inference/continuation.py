@@ -1,27 +1,26 @@
-"""Continuations of prompts of any lengths: log-likelihoods and greedy text, for prompts that we did not make.
+"""Continuations of prompts of any lengths: log-likelihoods and greedy text, for prompts from elsewhere.
 
-Nothing is padded on the left, where a recurrent state would see it, and nothing is cut. Prompts of similar length go through
-the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together. A model
-whose tokens depend on the length of the whole sequence is told prompt and continuation, and reads prompts of one length together.
-A batch that does not fit into memory is done in halves.
+Nothing is padded on the left, where a recurrent state would see it, and nothing is truncated. Prompts of similar length go through
+the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together. For a model
+that needs the length of the whole sequence, the length of prompt and continuation is declared, and prompts of one length go
+together. A batch that does not fit into memory is split in halves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
-from lcprobe.probing.engines.contract import ProbedModel
-from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.engines.contract import ProbedModel, ProbedState
+from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.inference.token_scores import score_tokens
 
-CONTINUED = 16
-"""Continuations of a shared context that are scored at once, for every context of the batch: halved with it."""
+CONTINUATIONS_PER_CONTEXT = 16
+"""Continuations that are scored at once, per context of the batch: halved with it."""
 Ids = Sequence[int] | np.ndarray
 
 
@@ -44,13 +43,13 @@ class Continuer:
         the model's max_length.
         """
         shared: dict[tuple[int, ...], list[int]] = {}  # context -> the pairs that have it
-        pairs = self._read_as(pairs)
+        pairs = self._with_selected_contexts(pairs)
         for number, (context, continuation) in enumerate(pairs):
             self._check(context, len(continuation))
             if not len(continuation):
                 raise EpisodeError("continuation", "no token", "at least one token to score")
             shared.setdefault(tuple(int(i) for i in context), []).append(number)
-        found: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
+        results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(pairs)
         contexts = list(shared)
         longest = [max(len(pairs[number][1]) for number in numbers) for numbers in shared.values()]
 
@@ -58,58 +57,60 @@ class Continuer:
             for rows, state, last in self._prefill(
                 batch, [contexts[i] for i in batch], self._declared(batch[0], contexts, longest)
             ):
-                asked = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
-                size = max(1, min(self.batch_tokens // len(contexts[rows[0]]), len(batch) * CONTINUED))
-                for lo in range(0, len(asked), size):
-                    part = asked[lo : lo + size]
+                waiting = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
+                size = max(
+                    1, min(self.batch_tokens // len(contexts[rows[0]]), len(batch) * CONTINUATIONS_PER_CONTEXT)
+                )
+                for lo in range(0, len(waiting), size):
+                    part = waiting[lo : lo + size]
                     at = torch.tensor([row for row, _ in part], device=self.device)
                     numbers = [number for _, number in part]
                     scored = self._scored(state.rows(at), last[at], [pairs[number][1] for number in numbers])
                     for number, scores in zip(numbers, scored, strict=True):
-                        found[number] = scores
+                        results[number] = scores
             return [True] * len(batch)
 
         self._in_batches(likelihoods, contexts, longest)
-        return found
+        return results
 
     @torch.inference_mode()
     def greedy(
         self, prompts: Sequence[Ids], steps: Sequence[int], done: Callable[[int, list[int]], bool]
     ) -> list[list[int]]:
-        """Greedy continuations, at most steps[i] tokens of prompt i; `done(i, ids so far)` ends one early.
+        """Greedy continuations, at most steps[i] tokens for prompt i; `done(i, ids so far)` ends one early.
 
         Raises EpisodeError for an empty prompt, and past the model's max_length.
         """
         prompts = self._selected(prompts, steps)
         for prompt, n in zip(prompts, steps, strict=True):
             self._check(prompt, n)
-        said: list[list[int]] = [[] for _ in prompts]
+        decoded: list[list[int]] = [[] for _ in prompts]
 
         def decode(batch: list[int]) -> list[bool]:
-            for number in batch:  # a batch that ran out of memory begins anew
-                said[number] = []
+            for number in batch:  # a batch that ran out of memory starts again
+                decoded[number] = []
             for rows, state, hidden in self._prefill(
                 batch, [prompts[i] for i in batch], self._declared(batch[0], prompts, steps)
             ):
-                going = list(rows)
-                while going:
+                active = list(rows)
+                while active:
                     token = self.model.logits(hidden).argmax(-1)
-                    for number, one in zip(going, token.tolist(), strict=True):
-                        said[number].append(one)
-                    keep = [i for i, n in enumerate(going) if len(said[n]) < steps[n] and not done(n, said[n])]
-                    if len(keep) < len(going):
+                    for number, one in zip(active, token.tolist(), strict=True):
+                        decoded[number].append(one)
+                    keep = [i for i, n in enumerate(active) if len(decoded[n]) < steps[n] and not done(n, decoded[n])]
+                    if len(keep) < len(active):
                         at = torch.tensor(keep, device=self.device, dtype=torch.long)
-                        going, state, token = [going[i] for i in keep], state.rows(at), token[at]
-                    if going:
+                        active, state, token = [active[i] for i in keep], state.rows(at), token[at]
+                    if active:
                         out, state = self.model.hidden(token[:, None], state=state)
                         hidden = out[:, -1]
             return [True] * len(batch)
 
         self._in_batches(decode, prompts, steps)
-        return said
+        return decoded
 
-    def _read_as(self, pairs: Sequence[tuple[Ids, Ids]]) -> Sequence[tuple[Ids, Ids]]:
-        """Pairs with what is read in each context's place: the same for all of its continuations."""
+    def _with_selected_contexts(self, pairs: Sequence[tuple[Ids, Ids]]) -> Sequence[tuple[Ids, Ids]]:
+        """Pairs with the piece that is read in place of each context: the same one for all of its continuations."""
         if self.model.selection is None:
             return pairs
         longest: dict[tuple[int, ...], int] = {}
@@ -120,20 +121,20 @@ class Continuer:
         return [(read[tuple(int(i) for i in context)], continuation) for context, continuation in pairs]
 
     def _selected(self, prompts: Sequence[Ids], more: Sequence[int]) -> list[Ids]:
-        """What is read in each prompt's place, where the model reads pieces."""
+        """The piece that is read in place of each prompt; the whole prompt unless the model reads pieces."""
         arrays = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
-        return list(selected(self.model, arrays, more, self.chunk, self.device, self.batch_tokens)[0])
+        return list(select_chunks(self.model, arrays, more, self.chunk, self.device, self.batch_tokens)[0])
 
     def _declared(self, number: int, prompts: Sequence[Ids], more: Sequence[int]) -> int | None:
-        """The length that is declared for a prompt and what may follow it; None for a model that does not depend on it."""
+        """The length that is declared for a prompt and what may follow it; None for a model that does not need it."""
         return len(prompts[number]) + more[number] if self.model.needs_length else None
 
     def _in_batches(
         self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]
     ) -> None:
-        """`work` on all prompts, by number: longest batches first, shortest first inside, in halves where memory runs out.
+        """Call `work` on all prompts, by number: longest batches first, shortest prompts first within one, in halves on OOM.
 
-        more: tokens that may follow each prompt; where the model is told the length, prompts of one length go together.
+        more: tokens that may follow each prompt; where the length is declared, prompts of one length go together.
         Raises EpisodeError for a prompt that does not fit alone.
         """
         lengths = [self._declared(i, prompts, more) for i in range(len(prompts))]
@@ -144,16 +145,19 @@ class Continuer:
             longest = len(prompts[order[0]])
             size = max(1, self.batch_tokens // longest)
             if lengths[order[0]] is not None:
-                alike = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
-                size = min(size, sum(alike))
+                same = (len(prompts[i]) == longest and lengths[i] == lengths[order[0]] for i in order)
+                size = min(size, sum(same))
             batch, order = order[:size][::-1], order[size:]
             if None in with_oom_backoff(work, batch, longest)[0]:
                 raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
 
     def _prefill(
         self, which: list[int], prompts: list[Ids], length: int | None
-    ) -> Iterator[tuple[list[int], Any, Tensor]]:
-        """prompts: shortest first. One pass in chunks that also end where a prompt ends. length: declared for all."""
+    ) -> Iterator[tuple[list[int], ProbedState, Tensor]]:
+        """One pass in chunks that also end where a prompt ends. prompts: shortest first. length: declared for all.
+
+        Yields the numbers of prompts that end together, the state after them, and their last hidden vectors.
+        """
         ids = np.zeros((len(prompts), len(prompts[-1])), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt
@@ -163,14 +167,18 @@ class Continuer:
         lo = 0
         for hi in ends:
             hidden, state = self.model.hidden(tokens[:, lo:hi], state=state)
-            here = sum(len(p) == hi for p in prompts)
-            if here:
+            n_ended = sum(len(p) == hi for p in prompts)
+            if n_ended:
                 rows = torch.arange(len(prompts), device=self.device)
-                yield which[:here], state.rows(rows[:here]), hidden[:here, -1]
-                which, prompts, tokens, state = which[here:], prompts[here:], tokens[here:], state.rows(rows[here:])
+                yield which[:n_ended], state.rows(rows[:n_ended]), hidden[:n_ended, -1]
+                which, prompts, tokens = which[n_ended:], prompts[n_ended:], tokens[n_ended:]
+                state = state.rows(rows[n_ended:])
             lo = hi
 
-    def _scored(self, state: Any, last: Tensor, continuations: list[Ids]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _scored(
+        self, state: ProbedState, last: Tensor, continuations: list[Ids]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Log-likelihood and argmax hit of each token of each continuation."""
         width = max(map(len, continuations))
         ids = np.zeros((len(continuations), width), dtype=np.int64)  # padding follows and changes nothing before it
         for row, continuation in enumerate(continuations):
@@ -188,8 +196,8 @@ class Continuer:
     def _check(self, prompt: Ids, more: int) -> None:
         if not len(prompt):
             raise EpisodeError("prompt", "no token", "at least one token (a tokenizer with a begin token gives one)")
-        longest = self.model.max_length
-        if longest is not None and len(prompt) + more > longest:
+        limit = self.model.max_length
+        if limit is not None and len(prompt) + more > limit:
             raise EpisodeError(
-                "length", f"{len(prompt)} + {more} tokens", f"<= {longest}, where this model's positions end"
+                "length", f"{len(prompt)} + {more} tokens", f"<= {limit}, where this model's positions end"
             )

@@ -1,4 +1,4 @@
-"""Out of memory: what does not fit at once is done in halves, and one that never fits is known by its None."""
+"""Out of memory: a batch that does not fit is split in halves; a single item that does not fit gives None."""
 
 import gc
 import logging
@@ -13,14 +13,14 @@ R = TypeVar("R")
 
 
 def with_oom_backoff(
-    score: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int
+    work: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int
 ) -> tuple[list[R | None], int]:
-    """Results, and how many were made at once; on out-of-memory in halves, and None for a single one that does not fit.
+    """Results of `work` in the order of the items, None for a single one that does not fit, and the smallest batch that was used.
 
     tokens: of the longest item, for messages.
     """
     try:
-        return list(score(items)), len(items)
+        return list(work(items)), len(items)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -28,12 +28,12 @@ def with_oom_backoff(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(items) == 1:
-        log.warning("one sample of %d tokens does not fit into memory; recorded as such", tokens)
+        log.warning("one sample of %d tokens does not fit into memory and is recorded as such", tokens)
         return [None], 1
     half = len(items) // 2
     log.warning("out of memory with %d samples of %d tokens: trying %d", len(items), tokens, half)
-    first, size = with_oom_backoff(score, items[:half], tokens)
-    second, other = with_oom_backoff(score, items[half:], tokens)
+    first, size = with_oom_backoff(work, items[:half], tokens)
+    second, other = with_oom_backoff(work, items[half:], tokens)
     return first + second, min(size, other)
 
 

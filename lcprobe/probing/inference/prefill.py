@@ -1,7 +1,6 @@
-"""Reading prompts: a program of shared prefixes, executed by a model that goes on from copies of its state."""
+"""Prefill: a program of shared prefixes, executed by a model that continues from copies of its state."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ def prefill(
     chunk: int,
     device: torch.device,
     length: int | None = None,
-) -> Iterator[tuple[list[int], Any, Tensor]]:
-    """Execute a program: (prompts that are read to their end, the state after them, (n, d_model) their last hidden vector).
+) -> Iterator[tuple[list[int], ProbedState, Tensor]]:
+    """Execute a program. Yields prompts that are read to their end, the state after them, and their last hidden vectors
+    (n, d_model).
 
     length: declared to the model for the whole sequence, answers included.
     """
-    states: dict[int, Any] = {}
+    states: dict[int, ProbedState] = {}
     for number, step in enumerate(program.steps):
         if step.before is None:
             state = initial_state(model, len(step.prompts), length)
@@ -43,5 +43,5 @@ def prefill(
 
 
 def initial_state(model: ProbedModel, rows: int, length: int | None) -> ProbedState:
-    """The state before the first token. length: of the whole sequences, declared to a model that depends on it."""
+    """The state before the first token. length: of the whole sequences, declared to a model that needs it."""
     return model.new_state(rows, length) if model.needs_length else model.new_state(rows)

@@ -1,18 +1,18 @@
-"""Sharing: which prompts begin alike, and a program that reads every common beginning once.
+"""Prefix sharing: which prompts have common prefixes, and a program that reads every common prefix once.
 
 The prompts of a unit form a trie over token ids: depths of one sample share the haystack up to the earlier needle, questions over
-one context share the context. All rows of a batch stand at the same position and go on in lockstep; where prompts part, the
-state's row is copied. A call costs time whatever it reads, so prompts may part at multiples of a grain only, a little before
-they differ; the grain is the one for which tokens and calls together cost least. With calls for nothing it is 1, and exactly
-the tokens of the trie are read.
+one context share the context. All rows of a batch are at the same position and advance in lockstep; where prompts branch, the
+state's row is copied. A call takes time whatever it reads, so prompts branch at multiples of a grain only, slightly before
+they differ; the grain minimises the total cost of tokens and calls. If calls cost nothing it is 1, and exactly the tokens of the
+trie are read.
 
-What a sweep of D depths can save is bounded, as a prompt shares no more than its haystack up to its own needle with deeper
-ones, and the deepest is read whole: the sum of all depths but the deepest over D, of the haystack's tokens. For depths 0 .. 1
-that is (D - 2) / 2D, 45 % at 20 depths; for 1/D .. 1 it is (D - 1) / 2D, 47.5 %. Needle and question are every prompt's own
-(`python -m benchmarks sharing`: 44.3 and 46.9 % of prompts of 1024 tokens).
+The saving in a sweep of D depths is bounded: a prompt shares no more than its haystack up to its own needle with deeper ones, and
+the deepest is read whole. So the share of the haystack's tokens that is saved is at most the sum of all depths but the deepest,
+divided by D. For depths 0 .. 1 that is (D - 2) / 2D, 45 % at 20 depths; for 1/D .. 1 it is (D - 1) / 2D, 47.5 %. Needle and
+question are not shared (`python -m benchmarks sharing`: 44.3 and 46.9 % of prompts of 1024 tokens).
 
-Memory: at most `rows` rows are read together. Where more are alive, those with few prompts below them go to their end first and
-the others wait as a state; a waiting state is dropped once the last of its rows goes on.
+Memory: at most `rows` rows are read together. Where more are active, those with few prompts below them are finished first and
+the others wait as a state; a waiting state is dropped once the last of its rows continues.
 """
 
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ from functools import cmp_to_key
 
 import numpy as np
 
-CALL = 64
-"""Tokens that could be read in the time that one more call costs; only speed depends on it."""
-MOST = 256
-"""Prompts of one family that are scored, and written down, together at most."""
-KIN = 1 / 16
-"""Prompts that share this much of the shorter one are of one family."""
+CALL_TOKENS = 64
+"""The cost of a call, as the tokens that could be read in that time; only speed depends on it."""
+MAX_GROUP = 256
+"""The most prompts of a shared-prefix group that are scored and written together."""
+MIN_SHARED = 1 / 16
+"""Two prompts are in one group if they share more than this part of the shorter one."""
 
 Group = tuple[int, int, int]
-"""(row of the state, first, after last): sorted prompts that are alike so far."""
+"""(row of the state, first, after last): sorted prompts that are equal so far."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One read: tokens [lo, hi) of `prompts` (n,), one row each, going on from the state after step `before`.
+    """Reads tokens [lo, hi) of `prompts` (n,), one row each, continuing from the state after step `before`.
 
-    before: None for a new state. source: (n,) rows of that state, None for all of them in order. last: nothing goes on from
-    `before` after this. kept: something goes on from here. ends: (row, prompt) of the prompts that are read to their end.
+    before: None for a new state. source: (n,) rows of that state, None for all of them in order. last: no later step continues
+    from `before`. kept: a later step continues from this one. ends: (row, prompt) of the prompts that are read to their end.
     """
 
     before: int | None
@@ -60,11 +60,11 @@ class Program:
 
     @property
     def tokens(self) -> int:
-        """Tokens read."""
+        """Tokens that the whole program reads."""
         return int(self.new.sum())
 
 
-def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> Program:
+def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL_TOKENS) -> Program:
     """The program for prompts of at least one token each, at most `rows` of them read together: a pure function of both."""
     order, common = _sorted(prompts)
     unique: list[list[int]] = []  # prompts that are equal, in sorted order
@@ -85,12 +85,12 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL) -> 
 
 
 def prefix_batches(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
-    """Prompts in batches of about `rows`, those with a common beginning together. A pure function of its arguments."""
+    """Prompts in batches of about `rows`, those with a common prefix together. A pure function of its arguments."""
     order, common = _sorted(prompts)
     runs: list[list[int]] = []
     for rank, i in enumerate(order):
-        kin = rank and common[rank - 1] > KIN * min(len(prompts[i]), len(prompts[order[rank - 1]]))
-        if kin and len(runs[-1]) < max(rows, MOST):
+        shares = rank and common[rank - 1] > MIN_SHARED * min(len(prompts[i]), len(prompts[order[rank - 1]]))
+        if shares and len(runs[-1]) < max(rows, MAX_GROUP):
             runs[-1].append(i)
         else:
             runs.append([i])
@@ -104,47 +104,51 @@ def prefix_batches(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
 
 
 class _Walk:
-    """From sorted prompts to steps. ends: (n,) lengths; parts: (n - 1,) where neighbours part, in multiples of the grain."""
+    """From sorted prompts to steps. ends: (n,) lengths; branches: (n - 1,) where neighbours branch, in multiples of the grain."""
 
-    def __init__(self, unique: list[list[int]], ends: np.ndarray, parts: np.ndarray, grain: int, rows: int):
-        self._unique, self._ends, self._parts, self._grain, self._rows = unique, ends, parts, grain, max(1, rows)
+    def __init__(self, unique: list[list[int]], ends: np.ndarray, branches: np.ndarray, grain: int, rows: int):
+        self._unique, self._ends, self._branches = unique, ends, branches
+        self._grain, self._rows = grain, max(1, rows)
 
     def steps(self) -> list[Step]:
-        """Depth first: what stands on the stack waits with its state."""
-        made: list[Step] = []
+        """Depth first: the groups on the stack wait with their state."""
+        steps: list[Step] = []
         stack: list[tuple[int | None, list[Group], int]] = [(None, [(0, 0, len(self._ends))], 0)]
         while stack:
             before, groups, lo = stack.pop()
             hi = min(self._next(group, lo) for group in groups)
             if hi > lo:  # not so where the very first tokens differ
                 source = np.array([row for row, _, _ in groups])
-                if before is not None and np.array_equal(source, np.arange(len(made[before].prompts))):
+                if before is not None and np.array_equal(source, np.arange(len(steps[before].prompts))):
                     source = None
-                made.append(Step(before, source, np.array([self._unique[a][0] for _, a, _ in groups]), lo, hi, ()))
-                before = len(made) - 1
+                steps.append(Step(before, source, np.array([self._unique[a][0] for _, a, _ in groups]), lo, hi, ()))
+                before = len(steps) - 1
                 groups = [(row, a, b) for row, (_, a, b) in enumerate(groups)]
-            parted = [(row, *span) for row, a, b in groups for span in self._split(a, b, hi)]
-            done = [(row, i) for row, a, _ in parted if self._ends[a] == hi for i in self._unique[a]]
+            split = [(row, *span) for row, a, b in groups for span in self._split(a, b, hi)]
+            done = [(row, i) for row, a, _ in split if self._ends[a] == hi for i in self._unique[a]]
             if done:
-                made[-1] = replace(made[-1], ends=tuple(done))
-            parts = self._parts_of([group for group in parted if self._ends[group[1]] > hi], hi)
-            stack += [(before, part, hi) for part in reversed(parts)]
-        user = {step.before: number for number, step in enumerate(made)}  # the last one that goes on from it
-        return [replace(s, last=user[s.before] == number, kept=number in user) for number, s in enumerate(made)]
+                steps[-1] = replace(steps[-1], ends=tuple(done))
+            batches = self._batches([group for group in split if self._ends[group[1]] > hi], hi)
+            stack += [(before, batch, hi) for batch in reversed(batches)]
+        last_user = {step.before: number for number, step in enumerate(steps)}
+        return [
+            replace(step, last=last_user[step.before] == number, kept=number in last_user)
+            for number, step in enumerate(steps)
+        ]
 
     def _next(self, group: Group, lo: int) -> int:
-        """Where a group parts, or its only prompt stops for the last, short piece, or ends."""
+        """Where a group branches, or its only prompt stops for the last, short piece, or ends."""
         _, a, b = group
         if b > a + 1:
-            return int(self._parts[a : b - 1].min())
+            return int(self._branches[a : b - 1].min())
         short = int(self._ends[a]) // self._grain * self._grain
         return short if short > lo else int(self._ends[a])
 
     def _split(self, a: int, b: int, at: int) -> list[tuple[int, int]]:
-        edges = [a, *(np.flatnonzero(self._parts[a : b - 1] <= at) + a + 1).tolist(), b]
+        edges = [a, *(np.flatnonzero(self._branches[a : b - 1] <= at) + a + 1).tolist(), b]
         return list(zip(edges, edges[1:], strict=False))
 
-    def _parts_of(self, groups: list[Group], at: int) -> list[list[Group]]:
+    def _batches(self, groups: list[Group], at: int) -> list[list[Group]]:
         """Groups that are read together, in the order of reading: last pieces by length, then those with fewer prompts first,
         so that few states wait at a time."""
         short: dict[int, list[Group]] = {}
@@ -159,7 +163,7 @@ class _Walk:
 
 
 def _sorted(prompts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
-    """Lexicographic order, equal ones by number, and (n - 1) how many tokens neighbours have in common."""
+    """Lexicographic order, equal ones by number, and the (n - 1) numbers of tokens that neighbours have in common."""
 
     def compare(i: int, j: int) -> int:
         a, b = prompts[i], prompts[j]
@@ -173,7 +177,7 @@ def _sorted(prompts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
 
 
 def common(a: np.ndarray, b: np.ndarray) -> int:
-    """How many tokens two prompts have in common from the first on."""
+    """The number of tokens in the common prefix of two prompts."""
     n, at, size = min(len(a), len(b)), 0, 64
     while at < n:
         stop = min(at + size, n)
@@ -185,13 +189,13 @@ def common(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _new(ends: np.ndarray, lcp: np.ndarray, grain: int) -> np.ndarray:
-    """(n,) tokens of each sorted prompt that are not read for the one before it; the last, short piece is always its own."""
+    """(n,) tokens of each sorted prompt that are not read for the one before it; the last, short piece is never shared."""
     shared = np.concatenate([[0], lcp // grain * grain])
     return ends - shared
 
 
 def _cost(ends: np.ndarray, lcp: np.ndarray, grain: int, call: int) -> tuple[int, int]:
-    """Tokens and calls in tokens, and the grain, so that the finer one is taken of two that cost the same."""
+    """The cost of tokens and calls, in tokens, and the grain, so that the finer one of two that cost the same is chosen."""
     short = ends // grain * grain
     stops = len({0, *(lcp // grain * grain).tolist(), *short.tolist()}) - 1
     tails = len({int(end) for end, at in zip(ends, short, strict=True) if end > at})

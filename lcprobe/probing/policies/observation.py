@@ -1,8 +1,8 @@
-"""What a policy that never looks up what is asked may see of a question: the values in the text, in order, and no more.
+"""What a no-retrieval policy observes of a question: the values in the text, in order, and nothing else.
 
-Which strings are values is given: the candidates of the question, as a set, in an order that a digest of the text decides.
-Where a question has more values than a record keeps candidates, or none but the answer, values are known by their looks: the
-characters around them, and the pattern of letters and digits.
+Which strings are values is given: the candidates of the question, as a set, in an order decided by a digest of the text. Where a
+question has more values than a record keeps candidates, or the answer is the only candidate, values are recognised by their
+surroundings (the characters around them) and their pattern of letters and digits.
 """
 
 import re
@@ -18,22 +18,22 @@ from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import MAX_CANDIDATES
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-ITEMS = re.compile(r" and |, ")
-"""What stands between the items of an answer that is a list."""
-WORDS = re.compile(r"[\w-]+")
-ENDS, LINE = (".", ";", "?", "\n"), 120
-"""What ends a line, and the most characters of one before its value."""
-KNOWN = 0.08
-"""Words that a smaller share of questions have at that place are what is asked for, or text before it, and not wording."""
-ASKED, NAME = 24, 3
-"""Words of a question looked at, and words of text in a row that end it: a name has fewer."""
-BEFORE, AFTER = 2, 1
-"""Characters around a value that show where others stand."""
+ITEM_SEPARATOR = re.compile(r" and |, ")
+"""Separates the items of an answer that is a list."""
+WORD = re.compile(r"[\w-]+")
+LINE_ENDS, MAX_LINE_CHARS = (".", ";", "?", "\n"), 120
+"""What ends a line, and the most characters of a line that are read before its value."""
+WORDING_SHARE = 0.08
+"""A word of a question is wording if at least this share of other questions has it at that place; else it is masked."""
+QUESTION_WORDS, MAX_MASKED_RUN = 24, 3
+"""Words read of a question, from its end, and masked words in a row that end it: a name has fewer."""
+CHARS_BEFORE, CHARS_AFTER = 2, 1
+"""Characters around a value by which other values are recognised."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A value of the text and the characters at which it stands. line: the words of the sentence or line it first stands in."""
+class ObservedValue:
+    """A value in the text. places: the characters where it occurs; line: the words of the line of its first occurrence."""
 
     text: str
     places: tuple[int, ...]
@@ -41,29 +41,29 @@ class Found:
 
     @property
     def first(self) -> int:
-        """Its first place."""
+        """Where it first occurs."""
         return self.places[0]
 
     @property
     def last(self) -> int:
-        """Its last place."""
+        """Where it last occurs."""
         return self.places[-1]
 
     @property
     def count(self) -> int:
-        """How often it stands there."""
+        """How often it occurs."""
         return len(self.places)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """values: those that the text holds, in order of appearance. items: the same with lists taken apart. pool: everything
+    """values: those in the text, in order of first appearance. items: the same with lists split into their items. pool: everything
     that may be the answer, in no order. number: which question of the episode. key: a digest of the text and the number.
-    question: its wording, without the words that few other samples have in theirs: what is asked for is masked.
+    question: its wording; the words that few other samples have in theirs, such as the target key, are masked.
     """
 
-    values: tuple[Found, ...]
-    items: tuple[Found, ...]
+    values: tuple[ObservedValue, ...]
+    items: tuple[ObservedValue, ...]
     pool: tuple[str, ...]
     number: int
     key: str
@@ -72,135 +72,152 @@ class Observation:
 
 @dataclass
 class TaskStatistics:
-    """What other samples of the task teach, by the question's number: their answers, and the places of these among the values,
-    counted from the front and from the back. items: how many an answer has. looks: patterns of answers. words: in how many other
-    contexts each word stands; asked: in how many other questions it stands at that place from their end, n_asked: of how many. By
-    number and masked question: places and answers.
+    """Statistics of other samples of a task, by the number of the question: their answers, and the ranks of these among the
+    values, counted from the front and from the back. items: how many an answer has. patterns: of answers. words: how many other
+    contexts have each word; question_words: how many other questions have it at that place from their end, n_questions: of how
+    many. By number and masked question: ranks and answers.
     """
 
     answers: dict[int, Counter[str]] = field(default_factory=dict)
     from_front: dict[int, Counter[int]] = field(default_factory=dict)
     from_back: dict[int, Counter[int]] = field(default_factory=dict)
     items: int = 1
-    looks: set[str] = field(default_factory=set)
+    patterns: set[str] = field(default_factory=set)
     words: Counter[str] = field(default_factory=Counter)
-    asked: Counter[tuple[int, str]] = field(default_factory=Counter)
-    n_asked: int = 0
-    places_by_question: dict[tuple[int, str], Counter[int]] = field(default_factory=dict)
+    question_words: Counter[tuple[int, str]] = field(default_factory=Counter)
+    n_questions: int = 0
+    ranks_by_question: dict[tuple[int, str], Counter[int]] = field(default_factory=dict)
     answers_by_question: dict[tuple[int, str], Counter[str]] = field(default_factory=dict)
 
 
 def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer) -> TaskStatistics:
-    """Lessons from questions whose answers are seen."""
-    lessons = TaskStatistics()
-    taught = list(items)
-    for item in taught:
-        number, answer = _number(item), item.query.answer
-        lessons.answers.setdefault(number, Counter())[answer] += 1
-        lessons.looks.add(look_alike(answer))
-        lessons.items = max(lessons.items, len(ITEMS.split(answer)))
-        lessons.asked.update(_ending(tokenizer.decode(item.prompt)))
-        lessons.n_asked += 1
-        if number == 0:
-            lessons.words.update(set(WORDS.findall(tokenizer.decode(item.prompt))))
-    for item in taught:  # only now are looks and masks known
-        number, answer = _number(item), item.query.answer
-        sight = observe(item, tokenizer, lessons)
-        values, asked = [value.text for value in sight.values], (number, sight.question)
-        lessons.answers_by_question.setdefault(asked, Counter())[answer] += 1
+    """Statistics of questions whose answers are known."""
+    stats, known = TaskStatistics(), list(items)
+    for item in known:
+        answer = item.query.answer
+        stats.answers.setdefault(item.number, Counter())[answer] += 1
+        stats.patterns.add(pattern_of(answer))
+        stats.items = max(stats.items, len(ITEM_SEPARATOR.split(answer)))
+        stats.question_words.update(_last_words(tokenizer.decode(item.prompt)))
+        stats.n_questions += 1
+        if item.number == 0:
+            stats.words.update(set(WORD.findall(tokenizer.decode(item.prompt))))
+    for item in known:  # observations need the patterns and question words of all items
+        number, answer = item.number, item.query.answer
+        obs = observe(item, tokenizer, stats)
+        values, question = [value.text for value in obs.values], (number, obs.question)
+        stats.answers_by_question.setdefault(question, Counter())[answer] += 1
         if answer in values:
-            place = values.index(answer)
-            lessons.from_front.setdefault(number, Counter())[place] += 1
-            lessons.places_by_question.setdefault(asked, Counter())[place] += 1
-            lessons.from_back.setdefault(number, Counter())[len(values) - 1 - place] += 1
-    return lessons
+            rank = values.index(answer)
+            stats.from_front.setdefault(number, Counter())[rank] += 1
+            stats.ranks_by_question.setdefault(question, Counter())[rank] += 1
+            stats.from_back.setdefault(number, Counter())[len(values) - 1 - rank] += 1
+    return stats
 
 
-def observe(item: Item, tokenizer: Tokenizer, lessons: TaskStatistics, without_needle: bool = False) -> Observation:
-    """The sight of one question. without_needle: the asked needle is cut out of the text."""
-    ids, number = item.prompt, _number(item)
+def observe(item: Item, tokenizer: Tokenizer, stats: TaskStatistics, without_needle: bool = False) -> Observation:
+    """The observation of one question. without_needle: the target needle is cut out of the text."""
+    ids, number, needle = item.prompt, item.number, item.query.needle
     key = f"{digest_bytes(ids.astype('<i4').tobytes())}/{number}"
-    cut = without_needle and item.query.needle is not None
-    if cut:
-        at = item.query.needle
-        assert at is not None
-        lo, hi = next(((a, b) for a, b in item.episode.needles if a <= at < b), (at, at + len(item.answer)))
-        ids = np.concatenate([ids[:lo], ids[hi:]])
+    cut = without_needle and needle is not None
+    if without_needle and needle is not None:
+        spans = ((start, stop) for start, stop in item.episode.needles if start <= needle < stop)
+        start, stop = next(spans, (needle, needle + len(item.answer)))
+        ids = np.concatenate([ids[:start], ids[stop:]])
     text = tokenizer.decode(ids)
     names = list(dict.fromkeys(tokenizer.decode(c).strip() for c in item.query.candidates))
     if len(names) == 1 and item.query.chance < 1:
-        names = []  # to be told the only candidate is to be told the answer
+        names = []  # a single candidate would give away the answer
     else:
         names = [names[i] for i in Stream("cheating", key).permutation(len(names))]
-    values = {name: found for name in names if (found := _found(name, text))}
-    partial = not names or len(item.query.candidates) == MAX_CANDIDATES
-    if partial:
-        values |= _alike(text, values, lessons.looks)
-    if partial or cut:
-        names = list(values)  # candidates always hold the answer: only the text says what there is
-    parts = {part: found for name in values for part in ITEMS.split(name) if (found := _found(part, text))}
-    ranked = sorted(values.values(), key=lambda found: found.first)
-    pool = names or list(lessons.answers.get(number, ()))
-    in_order = tuple(sorted(parts.values(), key=lambda found: found.first))
-    return Observation(tuple(ranked), in_order, tuple(pool), number, key, _masked(text, lessons))
+    values = _observed(names, text)
+    incomplete = not names or len(item.query.candidates) == MAX_CANDIDATES
+    if incomplete:
+        values |= _similar(text, values, stats.patterns)
+    if incomplete or cut:
+        names = list(values)  # candidates always contain the answer: only the text shows which values there are
+    items = _observed((part for name in values for part in ITEM_SEPARATOR.split(name)), text)
+    return Observation(
+        values=_by_appearance(values),
+        items=_by_appearance(items),
+        pool=tuple(names or list(stats.answers.get(number, ()))),
+        number=number,
+        key=key,
+        question=_masked_question(text, stats),
+    )
 
 
-def look_alike(text: str) -> str:
+def pattern_of(text: str) -> str:
     """The pattern of a string: `9999` for a number of four digits, `x-x` for hex or words with a hyphen, `x` for the rest."""
     return "9" * len(text) if text.isdigit() else re.sub(r"[0-9A-Za-z]+", "x", text)
 
 
-def _found(name: str, text: str) -> Found | None:
-    """Where a value stands as words of its own; a list that does not stand in one piece is where its first item is."""
-    places = _places(name, text)
-    if not places and len(parts := ITEMS.split(name)) > 1:
+def _observed(names: Iterable[str], text: str) -> dict[str, ObservedValue]:
+    """Those of the names that occur in a text."""
+    values = {}
+    for name in names:
+        value = _find(name, text)
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _by_appearance(values: dict[str, ObservedValue]) -> tuple[ObservedValue, ...]:
+    return tuple(sorted(values.values(), key=lambda value: value.first))
+
+
+def _find(name: str, text: str) -> ObservedValue | None:
+    """Where a value occurs as words of its own; a list that does not occur in one piece is where its first item is."""
+    places, parts = _places(name, text), ITEM_SEPARATOR.split(name)
+    if not places and len(parts) > 1:
         places = _places(parts[0], text)
-    return Found(name, tuple(places), _line(text, places[0], len(name))) if places else None
+    return ObservedValue(name, tuple(places), _line(text, places[0], len(name))) if places else None
 
 
 def _places(name: str, text: str) -> list[int]:
-    found, at = [], text.find(name) if name else -1
+    places, at = [], text.find(name) if name else -1
     while at >= 0:
         end = at + len(name)
-        if not _inside(text, at - 1) and not _inside(text, end):
-            found.append(at)
+        if not _is_word_char(text, at - 1) and not _is_word_char(text, end):
+            places.append(at)
         at = text.find(name, end)
-    return found
+    return places
 
 
-def _inside(text: str, at: int) -> bool:
+def _is_word_char(text: str, at: int) -> bool:
     return 0 <= at < len(text) and (text[at].isalnum() or text[at] in "-_")
 
 
-def _alike(text: str, values: dict[str, Found], known: set[str]) -> dict[str, Found]:
-    """Words that look like values and, where some values are known, stand between the same characters."""
+def _similar(text: str, values: dict[str, ObservedValue], patterns: set[str]) -> dict[str, ObservedValue]:
+    """Words with the pattern of a value and, where some values are known, with the same characters around them."""
     frames = {_frame(text, v.first, len(v.text)) for v in values.values()}
-    patterns = {look_alike(name) for name in values} or known
+    patterns = {pattern_of(name) for name in values} or patterns
     places: dict[str, list[int]] = {}
-    for match in WORDS.finditer(text):
+    for match in WORD.finditer(text):
         word, at = match.group(), match.start()
-        if look_alike(word) in patterns and (not frames or _frame(text, at, len(word)) in frames):
+        if pattern_of(word) in patterns and (not frames or _frame(text, at, len(word)) in frames):
             places.setdefault(word, []).append(at)
-    return {word: Found(word, tuple(at), _line(text, at[0], len(word))) for word, at in places.items()}
+    return {word: ObservedValue(word, tuple(at), _line(text, at[0], len(word))) for word, at in places.items()}
 
 
 def _line(text: str, at: int, size: int) -> tuple[str, ...]:
-    """The words from the last end of a sentence, line or entry before a value up to its own end."""
-    begin = max(text.rfind(end, max(0, at - LINE), at) for end in ENDS) + 1
-    return tuple(WORDS.findall(text[max(begin, at - LINE) : at + size]))
+    """The words from the last end of a sentence, line or entry before a value up to the end of the value."""
+    earliest = max(0, at - MAX_LINE_CHARS)
+    begin = max(text.rfind(end, earliest, at) for end in LINE_ENDS) + 1
+    return tuple(WORD.findall(text[max(begin, at - MAX_LINE_CHARS) : at + size]))
 
 
-def _ending(text: str) -> list[tuple[int, str]]:
+def _last_words(text: str) -> list[tuple[int, str]]:
     """The last words of a text, numbered from its end."""
-    return list(enumerate(reversed(WORDS.findall(text[-20 * ASKED :])[-ASKED:])))
+    return list(enumerate(reversed(WORD.findall(text[-20 * QUESTION_WORDS :])[-QUESTION_WORDS:])))
 
 
-def _masked(text: str, lessons: TaskStatistics) -> str:
-    """The question that a text ends with: back from its end until some words in a row are in few other samples' endings."""
+def _masked_question(text: str, stats: TaskStatistics) -> str:
+    """The question at the end of a text: read backwards until some words in a row are rare in other samples' endings."""
     words: list[str] = []
-    for place in _ending(text):
-        words.append(place[1] if lessons.asked[place] > KNOWN * lessons.n_asked else "_")
-        if words[-NAME:] == ["_"] * NAME:
+    for place in _last_words(text):
+        words.append(place[1] if stats.question_words[place] > WORDING_SHARE * stats.n_questions else "_")
+        if words[-MAX_MASKED_RUN:] == ["_"] * MAX_MASKED_RUN:
             break
     while words and words[-1] == "_":
         words.pop()
@@ -208,8 +225,4 @@ def _masked(text: str, lessons: TaskStatistics) -> str:
 
 
 def _frame(text: str, at: int, size: int) -> tuple[str, str]:
-    return text[max(0, at - BEFORE) : at], text[at + size : at + size + AFTER]
-
-
-def _number(item: Item) -> int:
-    return next(i for i, query in enumerate(item.episode.queries) if query is item.query)
+    return text[max(0, at - CHARS_BEFORE) : at], text[at + size : at + size + CHARS_AFTER]

@@ -1,8 +1,8 @@
-"""Planted models: oracles with one known defect, behind the protocol that models are scored through.
+"""Planted models: oracles with one known defect, scored as models are.
 
-What the report says of them is known beforehand, so that they are the test of everything between a score and a sentence. An
-oracle finds the asked value with a probability that depends on its defect alone; where it does not find it, it guesses among
-the candidates of the question, or prints nothing where there is no other than the answer.
+What the report should conclude about them is known beforehand, so that they test everything between a score and a sentence. An
+oracle finds the target value with a probability that depends on its defect alone; otherwise it guesses among the candidates of the
+question, or prints nothing where the answer is the only candidate.
 """
 
 import re
@@ -14,28 +14,28 @@ from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-Finds = Callable[[Item], float]
-"""Probability that the asked value is found."""
+HitRate = Callable[[Item], float]
+"""Probability that the target value is found."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """An oracle. Draws are by seed, episode and question: the same on every machine, and independent over samples."""
+    """An oracle. Random numbers depend on seed, episode and question: equal on every machine, and independent across samples."""
 
-    finds: Finds
+    hit_rate: HitRate
     tokenizer: Tokenizer
     seed: int = 0
 
     def score(self, items: list[Item]) -> list[Score]:
         """Scores of what the oracle prints."""
-        return [scored_text(item, self._says(item), self.tokenizer) for item in items]
+        return [scored_text(item, self._answer(item), self.tokenizer) for item in items]
 
-    def _says(self, item: Item) -> str:
-        draw = Stream("planted", self.seed, item.episode.digest, item.query.start)
-        if draw.uniform(1)[0] < self.finds(item):
+    def _answer(self, item: Item) -> str:
+        rng = Stream("planted", self.seed, item.episode.digest, item.query.start)
+        if rng.uniform(1)[0] < self.hit_rate(item):
             return item.query.answer
         choices = item.query.candidates
-        return self.tokenizer.decode(choices[draw.integer(len(choices))]).strip() if len(choices) > 1 else ""
+        return self.tokenizer.decode(choices[rng.integer(len(choices))]).strip() if len(choices) > 1 else ""
 
 
 def perfect(item: Item) -> float:
@@ -43,27 +43,27 @@ def perfect(item: Item) -> float:
     return 1.0
 
 
-def noise(p: float) -> Finds:
-    """Finds the value with probability p, wherever it stands."""
+def noise(p: float) -> HitRate:
+    """Finds the value with probability p, wherever it is."""
     return lambda item: p
 
 
-def window(w: int, p: float = 1.0) -> Finds:
-    """Sees the last w tokens before the answer: a value whose last token is farther away is not found."""
+def sees_last(w: int, p: float = 1.0) -> HitRate:
+    """Finds with probability p within the last w tokens before the answer; a value that ends earlier is not found."""
     return lambda item: p if _distance(item) <= w else 0.0
 
 
-def blind_middle(p: float, left: float = 0.0) -> Finds:
+def blind_middle(p: float, left: float = 0.0) -> HitRate:
     """Finds with probability p, and `left` in the middle third of the context."""
     return lambda item: left if 1 / 3 <= item.episode.realised_depth <= 2 / 3 else p
 
 
-def blind_to_uuids(p: float, left: float = 0.0) -> Finds:
+def blind_to_uuids(p: float, left: float = 0.0) -> HitRate:
     """Finds with probability p, and `left` where the value is a UUID."""
     return lambda item: left if UUID.fullmatch(item.query.answer) else p
 
 
-def forgetting(half_life: float, p: float = 1.0) -> Finds:
+def forgetting(half_life: float, p: float = 1.0) -> HitRate:
     """Finds with probability p at no distance, and half as often after every half-life of tokens."""
     return lambda item: p * 2.0 ** (-_distance(item) / half_life)
 

@@ -20,7 +20,7 @@ from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.probing.policies.cheating import POLICIES, cheat, solvers
+from lcprobe.probing.policies.cheating import POLICIES, score_policies
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.preflight import check_tasks_fit
@@ -92,7 +92,7 @@ def run_policies(
     for unit in units:
         log.info("leakage check: %s", unit.label)
         try:
-            answers = cheat(unit, tasks, max(min_samples, *(n for _, n in unit.cells)), policies)
+            answers = score_policies(unit, tasks, max(min_samples, *(n for _, n in unit.cells)), policies)
         except EpisodeError as error:  # the plan tries a few samples, this many
             notes.append(f"{unit.label}: {error}")
             continue
@@ -102,7 +102,7 @@ def run_policies(
             hits = np.bincount(index, [score.exact for _, _, score in scored])
             chance = float(np.mean([item.query.chance for _, item, _ in scored]))
             same_as = first_of.setdefault(tuple(score.prediction for _, _, score in scored), policy)
-            is_the_task = policy in solvers(tasks.made[unit.task])
+            is_the_task = policy in tasks.by_name[unit.task].solved_by
             repeats = "" if same_as == policy else same_as
             cells.append(
                 Guessed(

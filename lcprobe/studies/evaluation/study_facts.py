@@ -9,7 +9,7 @@ from lcprobe.config import to_yaml
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
 from lcprobe.models.parts import model_cost
-from lcprobe.probing.grid import Unit, described
+from lcprobe.probing.grid import Unit, settings_text
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import ProbeTarget
@@ -36,7 +36,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     return StudyFacts(
         name=session.config.study.name,
         runs=runs,
-        tasks=[_task_facts(session, name) for name in session.tasks.made],
+        tasks=[_task_facts(session, name) for name in session.tasks.by_name],
         matching=[_matching_row(target) for target in session.targets],
         mismatch=max(counts) / min(counts) - 1,
         sweep=sweep,
@@ -81,7 +81,7 @@ def _matching_row(target: ProbeTarget) -> dict[str, Any]:
 
 
 def _task_facts(session: Session, name: str) -> TaskFacts:
-    task, settings = session.tasks.made[name], plain(session.tasks.made[name].config)
+    task, settings = session.tasks.by_name[name], plain(session.tasks.by_name[name].config)
     unit: Unit | None = next((u for u in session.plan.units if u.task == name and u.control == "none"), None)
     example, chance = "", None
     if unit is not None:
@@ -95,7 +95,7 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
             with suppress(EpisodeError):  # one sample that does not fit leaves the others
                 chances |= {q.chance for q in task.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    return TaskFacts(name, described(settings), chance, task.needs_lookup, example)
+    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

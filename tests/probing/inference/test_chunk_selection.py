@@ -15,7 +15,7 @@ from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.extend.select import ChunkSelectConfig, PromptChunks
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.inference.chunk_selection import selected
+from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.schema import build
@@ -67,7 +67,7 @@ def items(materials):
         factors = [
             Factors(Formats("corpus", "words", "numbers"), length, d, i) for i in range(3) for d in (0.0, 0.5, 1.0)
         ]
-        made += [Item(episode, episode.queries[0]) for episode in map(tasks.made["multi"].episode, factors)]
+        made += [Item(episode, episode.queries[0]) for episode in map(tasks.by_name["multi"].episode, factors)]
     return made
 
 
@@ -115,7 +115,7 @@ def test_continuations_follow_the_surest_piece_the_same_one_for_all_choices(mode
     prompts = [item.prompt for item in items[-4:]]
     pairs = [(p, list(range(10, 10 + n))) for p in prompts for n in (1, 5)]
     made = Continuer(cut, "cpu", 64, 10**4).likelihoods(pairs)
-    read = selected(cut, prompts, [5] * len(prompts), 64, torch.device("cpu"), 10**4)[0]
+    read = select_chunks(cut, prompts, [5] * len(prompts), 64, torch.device("cpu"), 10**4)[0]
     assert {len(p) for p in read} == {CONTEXT - 5}
     expected = Continuer(model, "cpu", 64, 10**4).likelihoods(
         [(p, c) for p, (_, c) in zip(np.repeat(read, 2, 0), pairs, strict=True)]

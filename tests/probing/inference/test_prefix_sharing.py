@@ -126,7 +126,7 @@ def items_of(sets, task, length, depths, n):
     made = []
     for index in range(n):
         for depth in depths:
-            episode = sets.made[task].episode(
+            episode = sets.by_name[task].episode(
                 Factors(Formats("corpus", "words", "numbers"), length, float(depth), index)
             )
             made += [Item(episode, query) for query in episode.queries]
@@ -176,7 +176,7 @@ def test_a_sweep_of_depths_is_read_once_up_to_what_its_depths_allow(sets, first,
 def test_questions_of_their_own_end_as_if_each_were_the_only_one(sets, tokenizer):
     for index in range(20):
         factors = Factors(Formats("corpus", "words", "numbers"), 400, 0.5, index)
-        one, row = sets.made["separate"].episode(factors), sets.made["row"].episode(factors)
+        one, row = sets.by_name["separate"].episode(factors), sets.by_name["row"].episode(factors)
         assert len(one.ids) == max(q.stop for q in one.queries) == 400
         assert [q.key for q in one.queries] == [q.key for q in row.queries]
         assert {q.chance for q in one.queries} == {1 / 16}

@@ -1,4 +1,4 @@
-"""The cheating battery: policies see and print what they should, a leak is found, and no shipped task has one."""
+"""No-retrieval baselines: policies observe and print what they should, a leak is detected, and no shipped task has one."""
 
 from collections import Counter
 from dataclasses import replace
@@ -13,8 +13,8 @@ from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, cheat, solvers
-from lcprobe.probing.policies.observation import TaskStatistics, collect_statistics, look_alike, observe
+from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, score_policies
+from lcprobe.probing.policies.observation import TaskStatistics, collect_statistics, observe, pattern_of
 from lcprobe.probing.scoring import Item, scored_text
 from lcprobe.schema import build
 from lcprobe.seeds import Draws
@@ -30,11 +30,11 @@ PROSE = Formats("corpus", "words", "numbers")
 
 def shipped():
     """Every registered task as it is by default, and every task of a shipped config, each once."""
-    found = {name: {"type": name} for name in TASKS}
+    every = {name: {"type": name} for name in TASKS}
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
         tasks = (yaml.safe_load(path.read_text(encoding="utf-8")).get("probe") or {}).get("tasks") or {}
-        found |= {f"{path.stem}:{name}": mapping for name, mapping in tasks.items() if mapping not in found.values()}
-    return found
+        every |= {f"{path.stem}:{name}": mapping for name, mapping in tasks.items() if mapping not in every.values()}
+    return every
 
 
 SHIPPED = shipped()
@@ -45,12 +45,12 @@ def task_set(materials, **tasks):
 
 
 def item_of(tasks, name="multikey", formats=PROSE, length=200, depth=0.5, index=0, query=0):
-    episode = tasks.made[name].episode(Factors(formats, length, depth, index))
+    episode = tasks.by_name[name].episode(Factors(formats, length, depth, index))
     return Item(episode, episode.queries[query])
 
 
-def says(policy, item, tasks, lessons=None):
-    scorer = PolicyScorer(policy, tasks.materials.tokenizer, lessons or TaskStatistics(), {})
+def answer_of(policy, item, tasks, stats=None):
+    scorer = PolicyScorer(policy, tasks.materials.tokenizer, stats or TaskStatistics(), {})
     return scorer.score([item])[0].prediction
 
 
@@ -65,36 +65,38 @@ def test_policies_print_what_they_are_named_for(tasks):
     for index in range(12):
         item = item_of(tasks, index=index, depth=(index % 5) / 4)
         values = in_order(item, tok)
-        said = {name: says(name, item, tasks) for name in POLICIES}
-        assert said["first_distinct"] == said["dump_all"] == said["last_n"] == values[0], (
+        answers = {name: answer_of(name, item, tasks) for name in POLICIES}
+        assert answers["first_distinct"] == answers["dump_all"] == answers["last_n"] == values[0], (
             "three values: the last three are all"
         )
-        assert said["last_distinct"] == said["most_recent"] == values[-1]
-        assert said["random_value"] in values
-        assert said["no_needle"] in set(values) - {item.query.answer}
-        assert said["majority_class"] in values, "without lessons any value"
+        assert answers["last_distinct"] == answers["most_recent"] == values[-1]
+        assert answers["random_value"] in values
+        assert answers["no_needle"] in set(values) - {item.query.answer}
+        assert answers["majority_class"] in values, "without statistics any value"
 
 
-def test_lessons_are_what_other_samples_had(tasks):
+def test_statistics_are_those_of_other_samples(tasks):
     tok = tasks.materials.tokenizer
     items = [item_of(tasks, index=index, depth=1.0) for index in range(20)]
-    lessons = collect_statistics(items, tok)
-    assert lessons.from_back == {0: Counter({0: 20})}, "at depth 1 the asked value comes last"
-    assert sum(lessons.answers[0].values()) == 20
-    assert lessons.looks == {"99"}
+    stats = collect_statistics(items, tok)
+    assert stats.from_back == {0: Counter({0: 20})}, "at depth 1 the target value comes last"
+    assert sum(stats.answers[0].values()) == 20
+    assert stats.patterns == {"99"}
     late = item_of(tasks, index=99, depth=0.0)
-    assert says("majority_place_from_back", late, tasks, lessons) == in_order(late, tok)[-1]
-    taught = TaskStatistics(answers={0: Counter({"77": 3, "12": 1})})
-    assert says("majority_class", late, tasks, taught) == "77"
-    assert says("answer_prior", late, tasks, taught) in in_order(late, tok), "77 is no candidate here"
+    assert answer_of("majority_place_from_back", late, tasks, stats) == in_order(late, tok)[-1]
+    frequent = TaskStatistics(answers={0: Counter({"77": 3, "12": 1})})
+    assert answer_of("majority_class", late, tasks, frequent) == "77"
+    assert answer_of("answer_prior", late, tasks, frequent) in in_order(late, tok), "77 is no candidate here"
 
 
-def test_the_sight_is_the_same_set_whichever_value_is_asked_for(tasks):
-    """Policies are told which strings are values, and not in which order they stand among the candidates."""
+def test_the_observation_is_the_same_whichever_value_is_the_target(tasks):
+    """Policies observe which strings are values, but not their order among the candidates."""
     tok = tasks.materials.tokenizer
     item = item_of(tasks)
-    one, turned = item.query, tuple(reversed(item.query.candidates))
-    other = Item(replace(item.episode, queries=(replace(one, candidates=turned),)), replace(one, candidates=turned))
+    one, backwards = item.query, tuple(reversed(item.query.candidates))
+    other = Item(
+        replace(item.episode, queries=(replace(one, candidates=backwards),)), replace(one, candidates=backwards)
+    )
     other = Item(other.episode, other.episode.queries[0])
     a, b = observe(item, tok, TaskStatistics()), observe(other, tok, TaskStatistics())
     assert a.values == b.values
@@ -106,17 +108,17 @@ def test_the_sight_is_the_same_set_whichever_value_is_asked_for(tasks):
     assert set(first) == {0, 1, 2}
 
 
-def test_more_values_than_candidates_are_known_by_their_looks(materials):
+def test_more_values_than_candidates_are_recognised_by_their_pattern(materials):
     tasks = task_set(materials, many={"type": "niah", "n_keys": 4, "template": "line", "digits": 4})
     item = item_of(tasks, "many", Formats("needles", "words", "numbers"), 600)
     assert len(item.query.candidates) == 32
-    sight = observe(item, materials.tokenizer, TaskStatistics())
-    assert len(sight.values) == round(1 / item.query.chance) > 32
-    assert sorted(sight.pool) == sorted(v.text for v in sight.values)
-    assert [look_alike(x) for x in ("4071932", "3f-9a", "amber", "a b")] == ["9999999", "x-x", "x", "x x"]
+    obs = observe(item, materials.tokenizer, TaskStatistics())
+    assert len(obs.values) == round(1 / item.query.chance) > 32
+    assert sorted(obs.pool) == sorted(v.text for v in obs.values)
+    assert [pattern_of(x) for x in ("4071932", "3f-9a", "amber", "a b")] == ["9999999", "x-x", "x", "x x"]
 
 
-def test_the_only_candidate_is_not_told(materials):
+def test_a_single_candidate_is_not_observed(materials):
     tasks = task_set(materials, one={"type": "niah", "n_keys": 1})
     item = item_of(tasks, "one")
     unsure = replace(item.query, chance=0.1)
@@ -124,7 +126,7 @@ def test_the_only_candidate_is_not_told(materials):
     assert observe(item, materials.tokenizer, TaskStatistics()).pool == (item.query.answer,)
     assert observe(hidden, materials.tokenizer, TaskStatistics()).pool == ()
     assert observe(item, materials.tokenizer, TaskStatistics(), without_needle=True).pool == (), (
-        "nor is it when the needle is gone"
+        "nor without the needle"
     )
 
 
@@ -148,8 +150,8 @@ def test_depth_is_even_over_the_samples_of_a_unit():
     assert {f.depth for f in replace(unit, moves=False).factors()} == {0.5}
 
 
-class FirstIsAsked:
-    """A broken task: whatever depth is wanted, the asked needle comes first."""
+class TargetComesFirst:
+    """A broken task: the target needle comes first whatever the depth."""
 
     def __init__(self, inner):
         self.inner, self.axes, self.config, self.needs_lookup = inner, inner.axes, inner.config, True
@@ -159,31 +161,31 @@ class FirstIsAsked:
         return self.inner.episode(replace(factors, depth=0.0))
 
 
-class FewAnswers(FirstIsAsked):
-    """Another: one answer in three is always the same."""
+class FewAnswers(TargetComesFirst):
+    """A broken task: one answer in three is always the same."""
 
     def episode(self, factors):
         return self.inner.episode(replace(factors, index=5 if factors.index % 3 == 0 else factors.index))
 
 
-@pytest.mark.parametrize(("broken", "found"), [(FirstIsAsked, "first_distinct"), (FewAnswers, "answer_prior")])
-def test_a_planted_leak_is_found(materials, broken, found):
+@pytest.mark.parametrize(("broken", "policy"), [(TargetComesFirst, "first_distinct"), (FewAnswers, "answer_prior")])
+def test_a_planted_leak_is_detected(materials, broken, policy):
     tasks = task_set(materials, leaks={"type": "niah", "n_keys": 4, "word_pairs": True})
-    tasks.made["leaks"] = broken(tasks.made["leaks"])
+    tasks.by_name["leaks"] = broken(tasks.by_name["leaks"])
     table, _ = run_policies(tasks, [Unit("leaks", PROSE, 200, "none", ((0.5, 80),))], 80)
-    assert found in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
+    assert policy in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
 
 
-class AnyIsAsLikely(FirstIsAsked):
-    """The number of a value is said to tell nothing of its place."""
+class AnyIsAsLikely(TargetComesFirst):
+    """A task that states too low a chance: as if a value's number told nothing of its place."""
 
     def episode(self, factors):
         e = self.inner.episode(factors)
         return replace(e, queries=tuple(replace(q, chance=1 / len(q.candidates)) for q in e.queries))
 
 
-def test_lines_that_are_the_same_in_every_sample_are_found(materials, monkeypatch):
-    """As it was: fillers of one order, for all samples, beside strings of their own for the needles."""
+def test_lines_that_are_the_same_in_every_sample_are_detected(materials, monkeypatch):
+    """Distractor lines in one order for all samples, while needles have strings of their own."""
     tasks = task_set(materials, book={"type": "phonebook"})
     unit = Unit("book", Formats("needles", "words", "numbers"), 500, "none", ((0.5, 120),))
 
@@ -198,7 +200,7 @@ def test_lines_that_are_the_same_in_every_sample_are_found(materials, monkeypatc
     assert verdict().accuracy > 3 * verdict().chance
 
 
-def test_a_question_that_tells_the_place_is_found(materials):
+def test_a_question_that_reveals_the_place_is_detected(materials):
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
     unit = Unit("it", PROSE, 300, "none", ((0.5, 200),))
 
@@ -206,18 +208,18 @@ def test_a_question_that_tells_the_place_is_found(materials):
         return {c.policy for c in run_policies(tasks, [unit], 200)[0] if c.verdict == "EXCEEDS"}
 
     assert not exceeding()
-    tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})  # without the episodes of before
-    tasks.made["it"] = AnyIsAsLikely(tasks.made["it"])
+    tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})  # without the cached episodes
+    tasks.by_name["it"] = AnyIsAsLikely(tasks.by_name["it"])
     assert exceeding() == {"same_question"}
 
 
 def test_a_question_is_masked_where_its_words_vary(materials):
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
     items = [item_of(tasks, "it", length=300, index=i) for i in range(60)]
-    lessons = collect_statistics(items, materials.tokenizer)
-    asked = Counter(observe(item, materials.tokenizer, lessons).question for item in items)
-    assert all(question.endswith(("The first value for _ is", "The second value for _ is")) for question in asked)
-    assert asked["The first value for _ is"] + asked["The second value for _ is"] > 40, (
+    stats = collect_statistics(items, materials.tokenizer)
+    questions = Counter(observe(item, materials.tokenizer, stats).question for item in items)
+    assert all(question.endswith(("The first value for _ is", "The second value for _ is")) for question in questions)
+    assert questions["The first value for _ is"] + questions["The second value for _ is"] > 40, (
         "else a word of the text before it"
     )
 
@@ -233,7 +235,7 @@ def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch)
     assert row["most frequent"].endswith("*")
     assert "*" not in row["random value"]
     assert row["distinct"] < len(POLICIES)
-    monkeypatch.setattr(type(tasks.made["it"]), "solved_by", ())
+    monkeypatch.setattr(type(tasks.by_name["it"]), "solved_by", ())
     assert {c.policy for c in run_policies(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
 
 
@@ -246,16 +248,16 @@ def formats_of(made):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     tasks = task_set(materials, it=SHIPPED[name])
-    made = tasks.made["it"]
+    made = tasks.by_name["it"]
     formats = formats_of(made)
     least = max(made.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
     lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
     table, notes = run_policies(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
     assert not notes
     assert len(table) == 2 * len(POLICIES)
-    assert {c.policy for c in table if c.verdict == "the task"} == set(solvers(made))
+    assert {c.policy for c in table if c.verdict == "the task"} == set(made.solved_by)
     assert {c.samples for c in table} == {80}
-    # one alarm in twenty is for one table: here are many
+    # one alarm in twenty holds for one table: here are many
     assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED) and c.verdict != "the task"]
 
 
@@ -271,7 +273,7 @@ def test_nor_in_any_format_of_needles(materials, haystack, value):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [{}, {"n_queries": 4}, {"n_values": 2}, {"digits": 2, "template": "line"}])
 def test_needles_at_a_thousand_samples(materials, task):
-    """Enough to see three points: ranks of the asked needle, and answers that stand in the haystack too often or too rarely."""
+    """Enough to resolve three points: ranks of the target needle, and answers that occur in the haystack too often or too rarely."""
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True, **task})
     units = [
         Unit("it", Formats(h, "words", "numbers"), L, "none", ((0.5, 1000),))
@@ -283,11 +285,13 @@ def test_needles_at_a_thousand_samples(materials, task):
     assert not [c for c in table if c.p_holm < ALPHA / 4]
     for c in table:
         if c.policy == "random_value":
-            assert abs(c.accuracy - c.chance) < 1.5 * (c.high - c.low) / 2, "a guess scores what is stated, no less"
+            assert abs(c.accuracy - c.chance) < 1.5 * (c.high - c.low) / 2, (
+                "a guess scores the stated chance, no less"
+            )
 
 
 def test_every_policy_answers_every_question_once(tasks):
-    answers = cheat(Unit("twice", PROSE, 128, "none", ((0.5, 9),)), tasks, 9)
+    answers = score_policies(Unit("twice", PROSE, 128, "none", ((0.5, 9),)), tasks, 9)
     assert list(answers) == list(POLICIES)
     for scored in answers.values():
         assert len({(f.index, item.query.start) for f, item, _ in scored}) == len(scored) == 18
@@ -303,13 +307,13 @@ def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, 
         rows[0] == "policy,task,format,length,samples,n,accuracy,chance,low,high,p,p_holm,verdict,same_as,detectable"
     )
     assert len(rows) == 1 + 2 * 2 * len(POLICIES)
-    said = capsys.readouterr().out
-    assert "none exceeds chance" in said
-    assert "note: n: 12 samples where a grid has fewer" in said
+    output = capsys.readouterr().out
+    assert "none exceeds chance" in output
+    assert "note: n: 12 samples where a grid has fewer" in output
     assert len(read_json(out / "cheating.json")["rows"]) == len(rows) - 1
 
 
-def test_nothing_to_cheat_on_is_one_line(tmp_path, data_settings, capsys):
+def test_a_config_without_grids_is_one_line(tmp_path, data_settings, capsys):
     config = write_config(tmp_path, data_settings, probe={"grids": []})
     assert evaluate_main([str(config), "--cheat"]) == 2
     assert "probe.grids: given 'nothing to probe'" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lcprobe.probing.policies.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, window
+from lcprobe.probing.policies.planted import Planted, blind_middle, blind_to_uuids, noise, perfect, sees_last
 from lcprobe.probing.scoring import Item
 from lcprobe.probing.store import Store
 from lcprobe.tasks.episode import Factors, Formats
@@ -31,7 +31,7 @@ def asked(materials):
 
 
 def items(tasks, value="numbers", task="multikey", n=200):
-    made = [tasks.made[task].episode(Factors(Formats("corpus", "words", value), 300, i / n, i)) for i in range(n)]
+    made = [tasks.by_name[task].episode(Factors(Formats("corpus", "words", value), 300, i / n, i)) for i in range(n)]
     return [Item(episode, episode.queries[0]) for episode in made]
 
 
@@ -51,7 +51,7 @@ def test_an_oracle_finds_or_guesses_and_says_the_same_again(asked):
 
 def test_defects_are_where_they_are_planted(asked):
     tok, questions = asked.materials.tokenizer, items(asked, task="single")
-    for item, score in zip(questions, Planted(window(120), tok).score(questions), strict=True):
+    for item, score in zip(questions, Planted(sees_last(120), tok).score(questions), strict=True):
         assert score.exact == (item.query.distance <= 120)
     assert not any(s.exact for s in Planted(blind_to_uuids(1.0), tok).score(items(asked, "uuids", "single", 20)))
     assert all(s.exact for s in Planted(blind_to_uuids(1.0), tok).score(items(asked, "hex", "single", 20)))
