@@ -1,1 +1,1 @@
-"""Language models: embedding, blocks of mixers and MLPs, norm, head; layouts, matched sizes, states and their cost."""
+"""Language models: blocks of mixers and MLPs between embedding and head; layouts, matched sizes, states and costs."""

@@ -1,4 +1,4 @@
-"""What can be set about a model. Imports no torch: `--help` and the first checks read this file in milliseconds."""
+"""Settings of models, of matching and of kernels. Without torch, so that `--help` and the first checks start fast."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -16,11 +16,13 @@ class ModelConfig:
     """A language model: embedding, blocks of (mixer, optional MLP), final norm, head."""
 
     layout: str = "attention+mlp x 2"
-    """Blocks, such as `mamba2 x 4, attention+mlp, mamba2 x 4`; a name is an entry of mixers or a registered mixer."""
+    """The blocks, such as `mamba2 x 4, attention+mlp, mamba2 x 4`; a name is an entry of mixers or a registered
+    mixer."""
     n_layers: int | Literal["solve"] | None = None
-    """Repeat (or cut) the layout to this many blocks; null: the layout as written; solve: found by matching."""
+    """Number of blocks to which the layout is repeated or cut; null: the layout as written; solve: solved by
+    matching."""
     attn_layer_idx: list[int] | None = None
-    """Blocks that use the mixer called `attention` instead of what the layout says, counted from 0."""
+    """Blocks, counted from 0, whose mixer is the one called `attention` instead of the layout's."""
     d_model: int | None = None
     """Width of the residual stream; null: solved by matching."""
     d_ff: int | None = None
@@ -29,29 +31,29 @@ class ModelConfig:
     """Settings of mixers by the name used in the layout: `{local: {type: attention, window: 128}}`."""
     positional: Annotated[EncodingPattern | None, ENCODING_PATTERN] = None
     """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
-    `[rope+window512 x 3, none] x 6`; null: what model.mixers says, rope unless it says otherwise."""
+    `[rope+window512 x 3, none] x 6`; null: the encoding set in model.mixers, by default rope."""
     encodings: dict[str, Annotated[Choice, POSITIONAL]] = field(default_factory=dict)
     """Encodings by a name used in `positional`: `{far: {type: rope, base: 1000000}}`."""
     positions: Annotated[Choice | None, POSITIONS] = None
-    """Positions that training draws: `{type: randomized, max_length: 2048}` (drawn at evaluation too, or `at_test: counted`),
-    `{type: pose, max_length: 2048}`; null: counted."""
+    """Positions that are drawn in training: `{type: randomized, max_length: 2048}` (at evaluation too, unless
+    `at_test: counted`), `{type: pose, max_length: 2048}`; null: positions are counted."""
     context_length: int | None = None
-    """What encodings may know of the training length; null: train.context_length."""
+    """Training length that encodings are built for; null: train.context_length."""
     vocab_size: int | None = None
-    """Tokens; null: the tokenizer's."""
+    """Number of tokens in the vocabulary; null: the tokenizer's."""
     vocab_multiple: int = 16
-    """The embedding is padded to a multiple of this."""
+    """Rows of the embedding are padded to a multiple of this."""
     tie_embeddings: bool = True
-    """The head shares the embedding's weights."""
+    """Share weights between the head and the embedding."""
     residual_in_fp32: bool = True
     """Keep the residual stream in float32 under mixed precision."""
     norm_eps: float = 1e-5
-    """Added to the mean square in RMSNorm."""
+    """Epsilon of RMSNorm, added to the mean square."""
     initializer_range: float = 0.02
     """Standard deviation of the embedding at initialisation."""
 
     def check(self, at: str) -> None:
-        """Rules between values. Raises ConfigError at the first that does not hold."""
+        """Raises ConfigError for sizes out of range and a layout that cannot be parsed."""
         for name in ("d_model", "d_ff", "vocab_size"):
             value = getattr(self, name)
             require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
@@ -67,25 +69,27 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """How the models of a study are made equal in parameters."""
+    """How the models of a study are matched in their number of parameters."""
 
     budget: int | str | None = None
-    """Parameters of every model, embedding included (1e6), or the name of the model that sets them; null: no solving."""
+    """Parameters of every model, embedding included (1e6), or the name of the model that sets them; null: sizes are
+    not solved."""
     target: float = 0.01
-    """The solver aims at this relative difference from the budget."""
+    """Relative difference from the budget that the solver accepts."""
     refuse_above: float = 0.02
-    """A study whose models differ by more does not start."""
+    """Relative difference between models above which a study does not start."""
     allow_mismatch: bool = False
-    """Start all the same; the report flags it."""
+    """Start even if models differ by more than refuse_above; the report flags it."""
     d_model_multiple: int | None = None
-    """d_model is a multiple of this; null: 8 below 20 M parameters, else 128."""
+    """Solved values of d_model are multiples of this; null: 8 below 20 M parameters, else 128."""
     d_ff_multiple: int | None = None
-    """d_ff is a multiple of this; null: 8 below 20 M parameters, else 64."""
+    """Solved values of d_ff are multiples of this; null: 8 below 20 M parameters, else 64."""
     aspect: float = 40.0
-    """Preferred d_model per mixer or MLP layer (2560 / 64 at 2.7 B), used where sizes are free."""
+    """Preferred ratio of d_model to the number of mixer and MLP layers (2560 / 64 at 2.7 B), where sizes are
+    solved."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for a budget or tolerance that cannot be."""
+        """Raises ConfigError for an impossible budget or tolerance."""
         if isinstance(self.budget, int):
             require(f"{at}.budget", self.budget, self.budget >= 1000, ">= 1000, a model's name, or null")
         require(f"{at}.target", self.target, 0 < self.target < 1, "0 < target < 1")
@@ -98,7 +102,7 @@ class MatchConfig:
 
 @dataclass(frozen=True)
 class KernelsConfig:
-    """Which implementation the ops take."""
+    """Choice of the kernels' implementation."""
 
     backend: Literal["auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex"] = "auto"
-    """auto picks by device; a named one is used where the op has it, and refused where it cannot work."""
+    """auto picks by device; a named backend is used by the ops that have it, and refused where it cannot run."""

@@ -1,15 +1,15 @@
-"""What a part of a model costs: the numbers that matching and `--plan` read. Without torch."""
+"""The cost of a layer or a model, which matching and `--plan` read. Without torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one layer or a whole model, at one length.
+    """The cost of one layer or a whole model at one length.
 
-    params: trainable numbers. flops: forward floating-point operations a token, mean over the positions of a sequence
-    of that length (a multiply-add is two). state_bytes: carried between chunks, independent of length, a sequence.
-    kv_bytes: carried and growing with length, a sequence. Bytes for float32 states and caches.
+    params: trainable parameters. flops: forward floating-point operations per token, mean over the positions of a
+    sequence of that length (a multiply-add counts as two). state_bytes: state per sequence whose size does not depend
+    on length. kv_bytes: state per sequence that grows with length. Bytes are those of float32 states and caches.
     """
 
     params: int = 0
@@ -26,5 +26,5 @@ class Cost:
         )
 
     def times(self, n: int) -> "Cost":
-        """n of them."""
+        """The cost of n such layers."""
         return Cost(n * self.params, n * self.flops, n * self.state_bytes, n * self.kv_bytes)

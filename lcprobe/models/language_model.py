@@ -1,7 +1,8 @@
 """LanguageModel: embedding -> blocks -> norm -> head, over any mixers, with one state for the whole stack.
 
-Placement follows the published Mamba2 family (state-spaces/mamba, models/mixer_seq_simple.py): pre-norm RMSNorm, float32
-residual stream, an own norm before each MLP, tied head, output projections scaled by 1 / sqrt(n_layers) at the start.
+The architecture follows the published Mamba2 family (state-spaces/mamba, models/mixer_seq_simple.py): pre-norm
+RMSNorm, float32 residual stream, a separate norm before each MLP, tied head, output projections scaled by 1 /
+sqrt(n_layers) at initialisation.
 """
 
 import math
@@ -32,8 +33,9 @@ from lcprobe.seeds import seed_of
 
 @dataclass(frozen=True)
 class LanguageModelState(State):
-    """layers: one state a block; position: tokens seen so far, the same for every row; length: of the whole sequence, where it
-    is declared in advance for encodings that depend on it; doc_start: (batch,) places where the rows' documents began, None: at 0."""
+    """layers: one state per block; position: number of tokens so far, the same for every row; length: declared length
+    of the whole sequence, for encodings that depend on it; doc_start: (batch,) index of the first token of each row's
+    document, None: 0."""
 
     layers: tuple[State, ...]
     position: int
@@ -49,15 +51,15 @@ class RMSNorm(Parametrised):
         self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Ones."""
+        """1."""
         value.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., d_model)."""
+        """x: (..., d_model) -> the same shape."""
         return rms_norm(x, self.weight, self.eps)
 
     def added(self, update: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The norm of residual + update in update's dtype, and the sum in residual's; one pass over both."""
+        """The norm of residual + update in update's dtype, and the sum in residual's dtype, in one pass."""
         if residual is None:
             return self(update), update
         y, total = add_rms_norm(update, residual, self.weight, self.eps)
@@ -65,7 +67,7 @@ class RMSNorm(Parametrised):
 
 
 class SwiGLU(Parametrised):
-    """down(silu(gate(x)) * up(x)), one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
+    """down(silu(gate(x)) * up(x)) with one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
 
     residual_outputs = ("out_proj.weight",)
 
@@ -75,13 +77,14 @@ class SwiGLU(Parametrised):
         self.out_proj = nn.Linear(d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, seqlen, d_model)."""
+        """x: (batch, seqlen, d_model) -> the same shape."""
         up, gate = self.up_gate(x).chunk(2, dim=-1)
         return self.out_proj(up * F.silu(gate))
 
 
 class Block(nn.Module):
-    """residual += mixer(norm(residual)); residual += mlp(norm2(residual)), each sum made by the norm that follows it."""
+    """residual += mixer(norm(residual)); residual += mlp(norm2(residual)); each sum is fused into the norm that
+    follows it."""
 
     def __init__(self, config: ModelConfig, layer: LayerParts, d_model: int, d_ff: int):
         super().__init__()
@@ -100,10 +103,12 @@ class Block(nn.Module):
         compute: torch.dtype,
         carries: Mapping[Hashable, Tensor],
     ) -> tuple[Tensor, Tensor, Any, Mapping[Hashable, Tensor]]:
-        """update: (batch, seqlen, d_model), what the block before adds to the residual stream; this block's norm adds it.
+        """update: (batch, seqlen, d_model), the previous block's output, which this block's norm adds to the residual
+        stream.
 
-        residual: the stream without it, None before the first block; compute: the dtype that mixer and MLP run in; carries: what
-        encodings hand on beside it, by name. Returns this block's update, the stream without it, the state, and the carries.
+        residual: the stream before that update, None before the first block; compute: the dtype of mixer and MLP;
+        carries: tensors that layers pass on beside the stream, by name. Returns this block's update, the stream
+        before it, the next state, and the carries.
         """
         normed, residual = self.norm.added(update, residual)
         carry_name = self.mixer.carry_name
@@ -112,7 +117,7 @@ class Block(nn.Module):
         else:
             carry = carries.get(carry_name)
             update, state, carry = self.mixer.forward_with_carry(normed.to(compute), where, state, carry)
-            assert carry is not None, "a mixer with a carry's name writes it"
+            assert carry is not None, "a mixer with a carry_name returns a carry"
             carries = {**carries, carry_name: carry}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
@@ -125,18 +130,19 @@ class Block(nn.Module):
 
 
 class Selection(Protocol):
-    """Cuts a prompt into what is read in its place."""
+    """How a prompt is replaced by shorter ones, of which one is answered."""
 
     def pieces(self, prompt: np.ndarray, room: int) -> list[np.ndarray]:
-        """prompt: (n,) ids; room: tokens that follow it. -> one piece or several, one of which is answered from."""
+        """prompt: (n,) ids; room: number of tokens that follow it -> one or more prompts, of which one is
+        answered."""
         ...
 
 
 class LanguageModel(Parametrised):
-    """A causal language model of blocks.
+    """A causal language model.
 
-    `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching fills them.
-    Raises ConfigError for sizes that are missing or do not fit together, positions and their tables included.
+    `config` must have its sizes (d_model, and d_ff where a block has an MLP) and vocab_size; matching sets them.
+    Raises ConfigError for sizes that are missing or do not fit together, including those of position tables.
     """
 
     def __init__(self, config: ModelConfig):
@@ -151,14 +157,14 @@ class LanguageModel(Parametrised):
                 self.positional = parts.added.create(HeadShape(1, 1, 1, d_model, config.context_length))
         self.positions: DrawnPositions | None = None if config.positions is None else config.positions.create()
         self.selection: Selection | None = None
-        """How prompts are read in pieces, where an extension says so."""
+        """How prompts are split, where an extension sets it."""
         self.blocks = nn.ModuleList(Block(config, layer, d_model, d_ff) for layer in parts.layers)
         self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
 
     def _check_positions(self) -> None:
-        """Raises ConfigError where the training length, or positions that training draws, pass the end of a table."""
+        """Raises ConfigError where the training length, or drawn positions, exceed a table of positions."""
         length, table = self.config.context_length, self._table_end
         drawn = None if self.positions is None else self.positions.config.max_length
         if length is not None and table is not None:
@@ -180,10 +186,11 @@ class LanguageModel(Parametrised):
     ) -> tuple[Tensor, LanguageModelState | None]:
         """Hidden states after the final norm, (batch, seqlen, d_model), and the next state if one was passed in.
 
-        tokens: (batch, seqlen) int64. starts: (batch, seqlen) bool, True where a packed document starts. length: length of the
-        whole sequence, for encodings that depend on it; a state carries it. Where the config asks for drawn positions, they are
-        drawn; at evaluation they are a function of the declared length, which defaults to that of `tokens` without a state.
-        Raises ConfigError for a sequence longer than the model's table of positions, and where a length is needed but not declared.
+        tokens: (batch, seqlen) int64. starts: (batch, seqlen) bool, True where a packed document starts. length:
+        length of the whole sequence, for encodings that depend on it; a state carries it. Where the config asks for
+        drawn positions, they are drawn; at evaluation they are a function of the declared length, which defaults to
+        that of `tokens` without a state. Raises ConfigError for a sequence longer than the model's table of
+        positions, and where a length is needed but not declared.
         """
         return self._forward(tokens, starts, state, length, None)
 
@@ -195,10 +202,11 @@ class LanguageModel(Parametrised):
         state: LanguageModelState | None = None,
         length: int | None = None,
     ) -> tuple[list[Tensor], LanguageModelState | None]:
-        """The residual stream at every depth: n_blocks + 1 tensors (batch, seqlen, d_model), and the next state if one was passed in.
+        """The residual stream at every depth: n_blocks + 1 tensors (batch, seqlen, d_model), and the next state if
+        one was passed in.
 
-        The first is the embedding, the i-th what block i - 1 leaves in the stream, float32 where `residual_in_fp32` is set.
-        `model.norm` of the last is `hidden`. Arguments and errors are those of `hidden`.
+        The first is the embedding, the i-th what block i - 1 leaves in the stream, float32 where `residual_in_fp32`
+        is set. `model.norm` of the last is `hidden`. Arguments and errors are those of `hidden`.
         """
         stream: list[Tensor] = []
         _, next_state = self._forward(tokens, starts, state, length, stream)
@@ -250,7 +258,8 @@ class LanguageModel(Parametrised):
         )
 
     def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
-        """(first + seqlen,) positions of all tokens so far; None: they are counted. length: of the whole sequence."""
+        """Drawn positions of all tokens so far, (first + seqlen,); None: positions are counted. length: of the whole
+        sequence."""
         if self.positions is None:
             return None
         if self.training and first == 0:
@@ -262,7 +271,7 @@ class LanguageModel(Parametrised):
         return self.positions.of_length(length, first + seqlen)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., d_model) -> (..., vocab_size), float32 or wider: for chosen positions only."""
+        """hidden: (..., d_model) -> logits (..., vocab_size), float32 or wider; meant for selected positions only."""
         out = F.linear(hidden, self.head_weight)[..., : self.vocab_size]
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
@@ -274,39 +283,41 @@ class LanguageModel(Parametrised):
         starts: Tensor | None = None,
         state: LanguageModelState | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] weighs the prediction *of* token t. state: before the
-        sequence, where it does not begin empty.
+        """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] is the weight of predicting token t.
+        starts: see `hidden`. state: the initial state, where it is not empty.
 
-        Returns the weighted mean (scalar), the loss of each weighted prediction (n,) detached, and where it stands (n,)
-        in the flattened (batch, seqlen - 1) predictions.
-        Positions of weight 0 never meet the head. The first token of a row is never predicted.
+        Returns the weighted mean (scalar), the losses (n,) of the n predictions with non-zero weight, detached, and
+        their indices (n,) in the flattened (batch, seqlen - 1) predictions. Logits are computed for these predictions
+        only. The first token of a row is never predicted.
         """
         x, _ = self.hidden(tokens, starts=starts, state=state)
-        wanted = weights[:, 1:].reshape(-1)
-        index = wanted.nonzero()[:, 0]
+        all_weights = weights[:, 1:].reshape(-1)
+        index = all_weights.nonzero()[:, 0]
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
-        w, targets = wanted[index], tokens[:, 1:].reshape(-1)[index]
+        w, targets = all_weights[index], tokens[:, 1:].reshape(-1)[index]
         total, rows = linear_cross_entropy(x, self.head_weight, targets, w)
         return total / w.sum().clamp_min(1e-9), rows, index
 
     @property
     def head_weight(self) -> Tensor:
-        """(padded vocab, d_model)."""
+        """Weights of the head: (padded vocab, d_model)."""
         return self.embedding.weight if self.head is None else self.head.weight
 
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
-        """The state before the first token, for `batch` rows. length: of the whole sequence, see `hidden`."""
+        """The state before the first token, for `batch` rows. length: declared length of the whole sequence, see
+        `hidden`."""
         return LanguageModelState(tuple(block.new_state(batch) for block in self._blocks()), 0, length)
 
     @property
     def max_length(self) -> int | None:
-        """Tokens at which a table of positions, or what they are drawn from at evaluation, ends; None: nowhere."""
+        """Maximum sequence length: the end of a table of positions, or of drawn positions at evaluation; None: no
+        limit."""
         drawn = None if self.positions is None or not self.positions.at_test else self.positions.config.max_length
         return min((end for end in (self._table_end, drawn) if end is not None), default=None)
 
     @property
     def needs_length(self) -> bool:
-        """Whether sequences must declare their length: what a token sees depends on it."""
+        """Whether the length of sequences must be declared in advance, because outputs depend on it."""
         return any(e.needs_length for e in self._encodings()) or (
             self.positions is not None and self.positions.at_test
         )
@@ -327,9 +338,10 @@ class LanguageModel(Parametrised):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def set_positional(self, pattern: EncodingPattern, key: str = "model") -> None:
-        """Give the attention layers other encodings, in place: `model.positional` as in a config. key: what errors call the room.
+        """Replace the encodings of the attention layers, in place. pattern: as `model.positional`; key: config
+        section for errors.
 
-        Raises ConfigError where parameters would appear or vanish, and for an absolute encoding, before or after.
+        Raises ConfigError where parameters would be added or removed, and for an absolute encoding before or after.
         """
         config = replace(self.config, positional=pattern)
         parts = parts_of(config, key)
@@ -342,20 +354,21 @@ class LanguageModel(Parametrised):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> "LanguageModel":
-        """Set every parameter from (seed, its name): independent of construction order, sharding and device."""
-        shrink = 1 / math.sqrt(len(self.blocks))
+        """Set every parameter as a function of (seed, its name): independent of construction order, sharding and
+        device."""
+        residual_scale = 1 / math.sqrt(len(self.blocks))
         parameters = dict(self.named_parameters())
         for name, owner, own_name in owners(self):
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))
             value = torch.empty(parameters[name].shape, dtype=torch.float64)
             owner.init_parameter(own_name, value, generator)
             if own_name in owner.residual_outputs:
-                value.mul_(shrink)
+                value.mul_(residual_scale)
             parameters[name].copy_(value)
         return self
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """See Parametrised."""
+        """See Parametrised: the embedding is normal with standard deviation `initializer_range`."""
         if name == "embedding.weight":
             value.normal_(0, self.config.initializer_range, generator=generator)
         else:

@@ -1,6 +1,7 @@
-"""Layer layouts: `mamba2 x 4, attention+mlp, [local x 3, attention] x 2` -> one (mixer, mlp) pair a layer.
+"""Layer layouts: `mamba2 x 4, attention+mlp, [local x 3, attention] x 2` -> one (mixer, mlp) pair per layer.
 
-Names are entries of `model.mixers` (or registered mixers). With `n_layers` the pattern repeats and is cut there.
+Names are entries of `model.mixers` or registered mixers. With `n_layers`, the pattern is repeated and cut to that
+many layers.
 """
 
 import re
@@ -12,19 +13,19 @@ TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+])")
 
 
 class Layer(NamedTuple):
-    """One block: a mixer by name, and whether an MLP follows it."""
+    """One block: the name of its mixer, and whether an MLP follows it."""
 
     mixer: str
     mlp: bool
 
     @property
     def entry(self) -> str:
-        """The mixer's name in model.mixers, without the encoding that a pattern adds to it."""
+        """The mixer's name in model.mixers, without the encoding that a pattern appends to it."""
         return self.mixer.partition(":")[0]
 
 
 class PatternItem(NamedTuple):
-    """One place of a pattern: a name and what is joined to it with +."""
+    """One element of a pattern: a name, and the words joined to it with +."""
 
     name: str
     joined: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
 
 
 def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
-    """A pattern as a list of layers. Raises ConfigError showing where the text stops making sense."""
+    """Parse a layout into its layers. Raises ConfigError that shows where parsing stopped."""
     layers = []
     for item in items_of(text, key, LAYOUT):
         if item.joined not in ((), ("mlp",)):
@@ -47,14 +48,15 @@ def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
 
 
 def items_of(text: str, key: str, allowed: str) -> list[PatternItem]:
-    """`a x 2, [b+c, d] x 3` written out. Raises ConfigError showing where the text stops making sense, and what is `allowed`."""
+    """Expand a pattern such as `a x 2, [b+c, d] x 3`. Raises ConfigError that shows where parsing stopped, and
+    `allowed`."""
     tokens, at = [], 0
     while at < len(text.rstrip()):
-        found = TOKEN.match(text, at)
-        if not found:
+        match = TOKEN.match(text, at)
+        if not match:
             raise _wrong(key, text, text[at:], allowed)
-        tokens.append(found.group(1))
-        at = found.end()
+        tokens.append(match.group(1))
+        at = match.end()
     try:
         items, rest = _items(tokens)
     except _Stuck as stuck:
@@ -65,7 +67,8 @@ def items_of(text: str, key: str, allowed: str) -> list[PatternItem]:
 
 
 def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | None, key: str = "model") -> list[Layer]:
-    """The layers of a model: the pattern, repeated to `n_layers`, with `attention` at the listed indices."""
+    """The layers of a model: the pattern repeated to `n_layers`, with `attention` at the listed indices. Raises
+    ConfigError for a layout that cannot be parsed and an index out of range."""
     pattern = parse_layout(layout, f"{key}.layout")
     count = len(pattern) if n_layers is None else n_layers
     layers = [pattern[i % len(pattern)] for i in range(count)]
@@ -77,7 +80,7 @@ def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | Non
 
 
 class _Stuck(Exception):
-    """Where a pattern stops making sense."""
+    """The rest of a pattern that cannot be parsed."""
 
 
 def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:

@@ -1,7 +1,8 @@
-"""Matching: sizes for which every model of a study has the same number of parameters.
+"""Matching: solve sizes so that every model of a study has the same number of parameters.
 
-Free sizes (null d_model or d_ff, n_layers: solve) are searched in hardware-friendly multiples; pinned ones stay. Parameters
-are the closed forms of each mixer's `cost`. Equal parameters are not equal FLOPs or equal state: the table shows all.
+Free sizes (null d_model or d_ff, n_layers: solve) are searched in hardware-friendly multiples; pinned ones stay.
+Parameters are counted by the closed forms of each mixer's `cost`. Equal parameters do not imply equal FLOPs or state:
+the plan shows all three.
 """
 
 import math
@@ -14,13 +15,15 @@ from lcprobe.models.layout import parse_layout
 from lcprobe.models.parts import ModelCost, ModelParts, cost_of, model_cost, parts_of, resolved_sizes
 
 MAX_LAYERS = 256
+"""Largest number of blocks that is tried where n_layers is solved."""
 FF_RATIO = 8 / 3
 """Preferred d_ff / d_model of a SwiGLU MLP."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """One model with its sizes, its cost at the length asked for, and its difference from the budget (None: no budget)."""
+    """A model with all sizes. cost: at the given length; mismatch: relative difference from the budget, None without
+    a budget."""
 
     config: ModelConfig
     cost: ModelCost
@@ -28,32 +31,32 @@ class Matched:
 
 
 def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> dict[str, Matched]:
-    """Sizes of every model. length: tokens at which the costs are given.
+    """Solve the sizes of every model. length: sequence length at which costs are reported.
 
-    Raises ConfigError when no budget is given and a size is free, when nothing fits, and when two models differ by more than
-    `refuse_above` without `allow_mismatch`.
+    Raises ConfigError where a size is free and there is no budget, where no sizes fit, and where two models differ by
+    more than `refuse_above` without `allow_mismatch`.
     """
     budget = _budget(models, rules, length)
-    found = {}
+    matched = {}
     for name, config in models.items():
         if budget is not None and _is_free(config):
             config = _solve(name, config, rules, budget)
         cost = model_cost(config, length)
-        found[name] = Matched(config, cost, None if budget is None else cost.params / budget - 1)
-    spread = mismatch_of(found)
+        matched[name] = Matched(config, cost, None if budget is None else cost.params / budget - 1)
+    spread = mismatch_of(matched)
     if spread > rules.refuse_above and not rules.allow_mismatch:
-        counts = ", ".join(f"{name} {m.cost.params:,}" for name, m in found.items())
+        counts = ", ".join(f"{name} {m.cost.params:,}" for name, m in matched.items())
         raise ConfigError(
             "match",
             f"models {spread:.1%} apart ({counts})",
             f"<= {rules.refuse_above:.0%} (match.budget, or allow_mismatch)",
         )
-    return found
+    return matched
 
 
-def mismatch_of(found: Mapping[str, Matched]) -> float:
-    """Largest relative difference between two models' parameters."""
-    counts = [m.cost.params for m in found.values()]
+def mismatch_of(matched: Mapping[str, Matched]) -> float:
+    """Largest relative difference between the parameters of two models."""
+    counts = [m.cost.params for m in matched.values()]
     return max(counts) / min(counts) - 1 if counts else 0.0
 
 
@@ -77,11 +80,12 @@ def _has_mlp(config: ModelConfig) -> bool:
 
 
 def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> ModelConfig:
-    """The candidate nearest to the preferred proportions among those within the target, else the nearest in parameters."""
+    """The candidate closest to the preferred proportions among those within the target, else the closest in
+    parameters."""
     best: tuple[tuple[float, float], ModelConfig] | None = None
     for candidate, params in _candidates(config, rules, budget):
-        off = abs(params / budget - 1)
-        score = (0.0, _aspect_penalty(candidate, rules)) if off <= rules.target else (off, 0.0)
+        difference = abs(params / budget - 1)
+        score = (0.0, _aspect_penalty(candidate, rules)) if difference <= rules.target else (difference, 0.0)
         if best is None or score < best[0]:
             best = (score, candidate)
     if best is None:
@@ -91,7 +95,7 @@ def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> M
 
 
 def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterator[tuple[ModelConfig, int]]:
-    """Sized configs with their parameters, up to one and a half budgets."""
+    """Configs with all sizes, and their parameters, up to 1.5 times the budget."""
     small = budget < 20_000_000
     d_step = rules.d_model_multiple or (8 if small else 128)
     f_step = rules.d_ff_multiple or (8 if small else 64)
@@ -114,7 +118,7 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
                     d_ff = round((budget - base + (one - base)) / (one - base) / f_step) * f_step
                     sized = replace(sized, d_ff=max(f_step, d_ff))
                 count = params(sized)
-            except ConfigError:  # heads that do not divide at this width
+            except ConfigError:  # the number of heads does not divide at this width
                 continue
             if count > 1.5 * budget:
                 break
@@ -125,10 +129,10 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
 
 
 def _aspect_penalty(config: ModelConfig, rules: MatchConfig) -> float:
-    """Distance from the preferred aspect and MLP ratio, in powers of two."""
+    """Distance from the preferred aspect and MLP ratios, in powers of two."""
     d_model, d_ff, _ = resolved_sizes(config)
     n_layers = config.n_layers if isinstance(config.n_layers, int) else len(parse_layout(config.layout))
     pattern = parse_layout(config.layout)
     sublayers = n_layers * (1 + sum(layer.mlp for layer in pattern) / len(pattern))
-    off = abs(math.log2(d_model / sublayers / rules.aspect))
-    return off + (abs(math.log2(d_ff / d_model / FF_RATIO)) if d_ff else 0.0)
+    penalty = abs(math.log2(d_model / sublayers / rules.aspect))
+    return penalty + (abs(math.log2(d_ff / d_model / FF_RATIO)) if d_ff else 0.0)

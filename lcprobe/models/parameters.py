@@ -1,6 +1,7 @@
-"""Parametrised: a module that says how its own parameters start and which of them do not decay.
+"""Parametrised: a module that defines the initial values and weight decay of its own parameters.
 
-The model asks the innermost such module around each parameter, so no rule goes by a parameter's name in another class.
+The innermost such module around a parameter is responsible for it, so that no rule depends on names of parameters in
+other classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,18 +12,20 @@ from torch import Tensor, nn
 
 
 class Parametrised(nn.Module):
-    """Base of mixers, encodings, MLPs, norms and the model. Parameters of nn.Linear inside it need no rule of their own."""
+    """Base of mixers, encodings, MLPs, norms and the model. Parameters of an nn.Linear inside it need no rule of
+    their own."""
 
     no_decay: Sequence[str] = ()
-    """Names of own parameters without weight decay, beside those below two dimensions, which never decay."""
+    """Names of own parameters without weight decay; those with fewer than two dimensions never decay."""
     residual_outputs: ClassVar[Sequence[str]] = ()
-    """Names of own matrices that write into the residual stream: they start smaller, by 1 / sqrt(n_layers)."""
+    """Names of own matrices that write into the residual stream: their initial values are scaled by 1 /
+    sqrt(n_layers)."""
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Fill a parameter's initial value in place. name: within this module; value: float64.
+        """Write a parameter's initial value into `value`, float64. name: within this module.
 
-        The default knows nn.Linear: matrices Kaiming-uniform with a = sqrt(5), PyTorch's default, biases zero as in the published
-        Mamba2 family. Raises NotImplementedError for any other parameter.
+        The default covers nn.Linear: matrices Kaiming-uniform with a = sqrt(5), PyTorch's default, biases zero as in
+        the published Mamba2 family. Raises NotImplementedError for any other parameter.
         """
         owner, _, own_name = name.rpartition(".")
         if not isinstance(self.get_submodule(owner), nn.Linear) or not owner:
@@ -35,12 +38,14 @@ class Parametrised(nn.Module):
 
 
 def init_convolution(value: Tensor, width: int, generator: torch.Generator) -> None:
-    """PyTorch's default for the weight or the bias of a depthwise convolution over `width` tokens, in place."""
+    """PyTorch's default initial values for the weight or bias of a depthwise convolution over `width` tokens, in
+    place."""
     value.uniform_(-(width**-0.5), width**-0.5, generator=generator)
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, Parametrised, str]]:
-    """(name, its innermost Parametrised module, name within that module) of every parameter. Raises TypeError without one."""
+    """(name, innermost Parametrised module, name within that module) of every parameter. Raises TypeError where there
+    is none."""
     modules = dict(model.named_modules())
     for name, _ in model.named_parameters():
         prefix = name
@@ -51,10 +56,11 @@ def owners(model: nn.Module) -> Iterator[tuple[str, Parametrised, str]]:
                 yield name, module, name[len(prefix) + 1 :] if prefix else name
                 break
         else:
-            raise TypeError(f"{name}: in no module that says how its parameters start")
+            raise TypeError(f"{name}: in no Parametrised module, which would define its initial value")
 
 
 def no_decay_names(model: nn.Module) -> set[str]:
-    """Parameters without weight decay: everything below two dimensions and what its module lists as `no_decay`."""
+    """Names of the parameters without weight decay: fewer than two dimensions, or listed in their module's
+    `no_decay`."""
     dims = {name: p.dim() for name, p in model.named_parameters()}
     return {name for name, owner, own_name in owners(model) if dims[name] < 2 or own_name in owner.no_decay}

@@ -1,4 +1,4 @@
-"""From a ModelConfig to its parts: which mixers, which sizes, what it costs. What matching and LanguageModel share."""
+"""From a ModelConfig to its parts: mixers, sizes and cost, which matching and LanguageModel share."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from lcprobe.schema import resolve
 class LayerParts:
     """One block's mixer with its settings, and whether an MLP follows it.
 
-    entry: name in model.mixers; name: the same with the part of a pattern that the layer carries; kind: name in MIXERS. Layers
-    of one name are equal.
+    entry: name in model.mixers; name: the entry with its part of an encoding pattern; kind: name in MIXERS. Layers
+    with the same name are equal.
     """
 
     entry: str
@@ -35,24 +35,25 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What a model is built of. added: the absolute encoding that it adds to its embedding."""
+    """The parts of a model. added: the absolute encoding that is added to its embedding."""
 
     layers: tuple[LayerParts, ...]
     added: Choice | None = None
 
     @property
     def carries_encodings(self) -> bool:
-        """Whether a layer has a positional encoding: whether there is attention."""
+        """Whether a layer carries a positional encoding, which is true of attention."""
         return any(layer.mixer.carries_encoding for layer in self.layers)
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether a layer's state holds a memory of fixed size."""
+        """Whether a layer has a recurrent state of fixed size."""
         return any(layer.mixer.is_recurrent() for layer in self.layers)
 
 
 def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
-    """The layers with their mixers' settings. Raises ConfigError for unknown names and wrong settings, used or not."""
+    """The layers with their mixers' settings. Raises ConfigError for unknown names, and for wrong settings even of
+    unused entries."""
     layers = layers_in(config, key)
     resolve(config)
     entries = dict(config.mixers)
@@ -74,7 +75,7 @@ def _layer(layer: Layer, choice: Choice, context_length: int | None) -> LayerPar
 
 
 def _encoded(parts: list[LayerParts], config: ModelConfig, pattern: EncodingPattern, key: str) -> ModelParts:
-    """The layers with the encodings that model.positional gives to those that carry one."""
+    """The layers, those that carry an encoding with their part of `model.positional`."""
     layer_encodings = pattern.layers(config.encodings)
     if not any(layer.mixer.carries_encoding for layer in parts):
         raise ConfigError(
@@ -99,7 +100,8 @@ def _encoded(parts: list[LayerParts], config: ModelConfig, pattern: EncodingPatt
 
 
 def _with_encoding(config: MixerConfig, own: LayerEncoding, mixer: str, key: str) -> MixerConfig:
-    """A layer's settings with its part of the pattern, checked: errors name the key that says what is wrong."""
+    """A layer's settings with its part of the pattern, checked. Errors name the key under which the wrong value was
+    written."""
     changed = config.with_encoding(own.changes)
     try:
         changed.check("")
@@ -114,21 +116,21 @@ def _with_encoding(config: MixerConfig, own: LayerEncoding, mixer: str, key: str
 
 
 def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
-    """The layers of a config whose n_layers is known. Raises ConfigError where it is still to be solved."""
+    """The layers of a config whose n_layers is known. Raises ConfigError where it is not solved yet."""
     if config.n_layers == "solve":
         raise ConfigError(f"{key}.n_layers", "solve", "a number by now: set match.budget")
     return layers_of(config.layout, config.n_layers, config.attn_layer_idx, key)
 
 
 def padded_vocab(config: ModelConfig) -> int:
-    """Rows of the embedding. Raises ConfigError without a vocabulary."""
+    """Number of rows of the embedding. Raises ConfigError without vocab_size."""
     if config.vocab_size is None:
         raise ConfigError("model.vocab_size", None, "the tokenizer's size")
     return -(-config.vocab_size // config.vocab_multiple) * config.vocab_multiple
 
 
 def resolved_sizes(config: ModelConfig) -> tuple[int, int, int]:
-    """(d_model, d_ff, vocab_size), all set (d_ff 0 where no block has an MLP). Raises ConfigError otherwise."""
+    """(d_model, d_ff, vocab_size); d_ff is 0 where no block has an MLP. Raises ConfigError where one is not set."""
     layers = layers_in(config)
     has_mlp = any(layer.mlp for layer in layers)
     if config.d_model is None or config.vocab_size is None:
@@ -141,7 +143,7 @@ def resolved_sizes(config: ModelConfig) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """A whole model at one length; embedding counted and reported apart."""
+    """The cost of a whole model at one length. embedding: parameters of embedding and head; head_flops: per token."""
 
     embedding: int
     blocks: Cost
@@ -149,12 +151,12 @@ class ModelCost:
 
     @property
     def params(self) -> int:
-        """All trainable numbers."""
+        """All trainable parameters."""
         return self.embedding + self.blocks.params
 
     @property
     def flops(self) -> float:
-        """Forward FLOPs a token, head included; training costs three times that."""
+        """Forward FLOPs per token, head included; training takes three times as many."""
         return self.blocks.flops + self.head_flops
 
 
@@ -165,7 +167,7 @@ def model_cost(config: ModelConfig, length: int) -> ModelCost:
 
 
 def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
-    """`model_cost` for parts that are already known: what a search over sizes calls."""
+    """`model_cost` for parts that are already known, for searches over sizes."""
     d_model, d_ff = config.d_model or 0, config.d_ff or 0
     total = Cost(params=d_model)  # the final norm
     for layer, count in _counted(parts.layers):
@@ -182,7 +184,7 @@ def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
 
 
 def _counted(layers: Sequence[LayerParts]) -> list[tuple[LayerParts, int]]:
-    """Equal layers once, with their number."""
+    """Each distinct layer, with its number of occurrences."""
     counts = Counter((layer.name, layer.mlp) for layer in layers)
     first = {(layer.name, layer.mlp): layer for layer in reversed(layers)}
     return [(first[key], count) for key, count in counts.items()]

@@ -1,4 +1,4 @@
-"""State: what a model carries from one chunk of a sequence to the next. Explicit, forkable, movable, of known size."""
+"""State: what a model carries from one chunk of a sequence to the next: explicit, forkable, movable."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ class State:
     None, tuples of states, or plain numbers shared by the whole batch."""
 
     recurrent: ClassVar[tuple[str, ...]] = ()
-    """Fields that hold a memory of fixed size, (batch, n_heads, ...): what can be passed on to unrelated text."""
+    """Names of recurrent fields of fixed size, (batch, n_heads, ...), which can be carried over to unrelated text."""
 
     def fork(self, n: int) -> Self:
-        """Each row n times, side by side: (a, b) -> (a, a, b, b). For several questions over one context."""
+        """Repeat each row n times, (a, b) -> (a, a, b, b), for several questions over one context."""
         return self._map(lambda t: t.repeat_interleave(n, dim=0))
 
     def rows(self, index: Tensor) -> Self:
@@ -25,16 +25,16 @@ class State:
         return self._map(lambda t: t[index.to(t.device)])
 
     def to(self, device: torch.device | str) -> Self:
-        """On another device."""
+        """The same state on another device."""
         return self._map(lambda t: t.to(device))
 
     def detach(self) -> Self:
-        """Without history: for truncated backpropagation through time."""
+        """The same state outside the autograd graph, for truncated backpropagation through time."""
         return self._map(lambda t: t.detach())
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, all rows together."""
+        """Size in bytes, all rows together."""
         return sum(t.numel() * t.element_size() for t in tensors_of(self))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -54,7 +54,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors inside a state, nested ones included, in the order of its fields."""
+    """The tensors of a state, including nested states, in the order of its fields."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, State):

@@ -1,4 +1,4 @@
-"""Where: what every layer may know about the tokens of one forward pass beside their content."""
+"""TokenContext: positions, documents and declared length of the tokens of one forward pass."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenContext:
-    """Made once a forward pass, shared by all layers, never changed.
+    """Built once per forward pass, shared by all layers, immutable.
 
-    positions: (seqlen,) int64, counted from the first token of the sequence, chunks before this one included, or drawn.
-    starts: (batch, seqlen) bool or None; True where a token begins a document that must not see what came before.
-    length: the whole sequence's length where it is declared in advance, for encodings that depend on it.
-    doc_start: (batch,) int64, places at which the documents began that the incoming state belongs to; None: at 0.
-    consecutive: positions are neighbours; not so where they are drawn (randomised positions, PoSE).
-    earlier: (n,) int64, drawn positions of all n tokens of the row before these; None: none, or counted ones.
+    positions: (seqlen,) int64, counted from the first token of the sequence over all chunks, or drawn. starts:
+    (batch, seqlen) bool or None; True where a token starts a document, which must not see earlier tokens. length:
+    declared length of the whole sequence, for encodings that depend on it. doc_start: (batch,) int64, row index of
+    the first token of the document that the incoming state belongs to; None: 0. consecutive: positions are
+    consecutive integers; False where they are drawn (randomised positions, PoSE). earlier: (n,) int64, drawn
+    positions of the n tokens of the row before these; None: there are none, or counted ones.
     """
 
     positions: Tensor
@@ -30,13 +30,14 @@ class TokenContext:
 
     @property
     def documents(self) -> Tensor | None:
-        """(batch, seqlen) int64: number of the document of each token, 0 = the one that the incoming state belongs to."""
+        """Document number of each token, (batch, seqlen) int64; 0 is the document that the incoming state belongs
+        to."""
         starts = self.starts
         return None if starts is None else self.once("documents", lambda: starts.cumsum(1))
 
     @property
     def row_index(self) -> Tensor:
-        """(seqlen,) int64: tokens before each in its row, chunks before this one included; not drawn, as positions may be."""
+        """Index of each token in its row over all chunks, (seqlen,) int64; counted even where positions are drawn."""
         if self.consecutive:
             return self.positions
         first = 0 if self.earlier is None else len(self.earlier)
@@ -44,25 +45,25 @@ class TokenContext:
 
     @property
     def drawn(self) -> Tensor:
-        """(n,) int64: positions of all tokens of a row up to the last of these, where they are drawn."""
+        """Drawn positions of all tokens of a row up to the last of these, (n,) int64."""
         return self.positions if self.earlier is None else torch.cat([self.earlier, self.positions])
 
     @property
     def in_document(self) -> Tensor:
-        """(1 or batch, seqlen) int64: positions as they would be if each token's document stood at the beginning of the row: what
-        encodings read for which more than the distance counts. Drawn ones are those of the row's first tokens."""
-        begins = self.doc_starts
-        if begins is None:
+        """Positions relative to the start of each token's document, (1 or batch, seqlen) int64, for encodings that
+        are not relative. Where positions are drawn, every document gets those of the row's first tokens."""
+        doc_starts = self.doc_starts
+        if doc_starts is None:
             return self.positions[None]
-        return self.once("in document", lambda: self._in_document(begins))
+        return self.once("in document", lambda: self._in_document(doc_starts))
 
-    def _in_document(self, begins: Tensor) -> Tensor:
-        places = self.row_index - begins
-        return places if self.consecutive else self.drawn[places]
+    def _in_document(self, doc_starts: Tensor) -> Tensor:
+        index = self.row_index - doc_starts
+        return index if self.consecutive else self.drawn[index]
 
     @property
     def doc_starts(self) -> Tensor | None:
-        """(batch, seqlen) int64: place of the first token of each token's document; None: 0 for all."""
+        """Row index of the first token of each token's document, (batch, seqlen) int64; None: 0 for all."""
         if self.starts is None:
             return None if self.doc_start is None else self.doc_start[:, None].expand(-1, len(self.positions))
         return self.once("doc_starts", self._doc_starts)
@@ -70,11 +71,12 @@ class TokenContext:
     def _doc_starts(self) -> Tensor:
         assert self.starts is not None
         before = torch.zeros_like(self.starts[:, 0], dtype=torch.int64) if self.doc_start is None else self.doc_start
-        places = torch.where(self.starts, self.row_index, -1)
-        return torch.maximum(places.cummax(1).values, before[:, None])
+        index = torch.where(self.starts, self.row_index, -1)
+        return torch.maximum(index.cummax(1).values, before[:, None])
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """A value that is a pure function of this record, computed by the first layer that asks."""
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The value of `compute`, a pure function of this context and of `key`, computed by the first layer that
+        needs it."""
         if key not in self._memo:
-            self._memo[key] = make()
+            self._memo[key] = compute()
         return self._memo[key]

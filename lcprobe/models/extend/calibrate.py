@@ -1,7 +1,7 @@
-"""One number a layer, found by the loss on a little training text: what Delta and A scaling are calibrate with.
+"""Calibrate one number per layer by the loss on a little training text, as Delta and A scaling need it.
 
-Layers are taken one after the other, from the last to the first; each tries the given values while the others stay, and keeps the
-best (a coordinate search: no gradient, repeatable to the bit).
+A coordinate search: layers are visited from the last to the first; each tries the given values with all others fixed
+and keeps the best. No gradients; bit-for-bit reproducible.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ from lcprobe.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """The budget of a calibration."""
+    """The candidates and the text of a calibration."""
 
     values: tuple[float, ...] = (0.25, 0.5, 0.707, 1.0, 1.414)
-    """Tried in every layer; 1 is as trained."""
+    """Values that are tried in every layer; 1 is the model as trained."""
     rounds: int = 1
-    """Passes over the layers."""
+    """Number of passes over the layers."""
     n: int = 4
-    """Windows of training text."""
+    """Number of windows of training text on which the loss is measured."""
     seed: int = 0
-    """Which windows."""
+    """Seed that selects the windows of training text."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for empty or impossible values."""
+        """Raises ConfigError for no values, values that are not positive, and counts below 1."""
         require(
             f"{at}.values", list(self.values), len(self.values) > 0 and all(v > 0 for v in self.values), "numbers > 0"
         )
@@ -40,40 +40,43 @@ class CalibrationConfig:
 def calibrate(
     model: LanguageModel,
     n_layers: int,
-    put: Callable[[int, float], None],
+    set_value: Callable[[int, float], None],
     context: ExtensionContext,
     search: CalibrationConfig,
     name: str,
 ) -> list[float]:
-    """Values for `n_layers` layers at which text of factor x context_length is predicted best. put(layer, value) sets one.
+    """The values, one per layer, with the lowest loss found on windows of factor x context_length tokens.
 
-    Raises ConfigError where there is no text to calibrate on.
+    set_value(layer, value) sets one of `n_layers` layers. name: the extension's, for errors. Raises ConfigError
+    without training text.
     """
     if context.text is None:
-        raise ConfigError(f"pe.extend.{name}", "to be calibrate", "values given: no training text is at hand here")
-    assert context.factor is not None, "Extension.not_applicable asks for a number"
+        raise ConfigError(
+            f"pe.extend.{name}", "values to be calibrated", "given values: no training text is available here"
+        )
+    assert context.factor is not None, "Extension.not_applicable requires a number"
     ids = context.text(search.n, round(context.factor * context.context_length), search.seed)
     ids = ids.to(next(model.parameters()).device)
     weights = torch.ones(ids.shape, device=ids.device)
-    chosen = [1.0] * n_layers
+    values = [1.0] * n_layers
     for layer in range(n_layers):
-        put(layer, 1.0)
+        set_value(layer, 1.0)
     best = float(model.loss(ids, weights)[0])
     for _ in range(search.rounds):
         for layer in reversed(range(n_layers)):
             for value in search.values:
-                if value == chosen[layer]:
+                if value == values[layer]:
                     continue
-                put(layer, value)
+                set_value(layer, value)
                 loss = float(model.loss(ids, weights)[0])
                 if loss < best:
-                    best, chosen[layer] = loss, value
-            put(layer, chosen[layer])
-    return chosen
+                    best, values[layer] = loss, value
+            set_value(layer, values[layer])
+    return values
 
 
 def values_per_layer(values: float | Sequence[float] | None, n_layers: int, key: str) -> list[float] | None:
-    """One value a layer, None where they are to be searched. Raises ConfigError for a list of another length."""
+    """One value per layer; None where they are to be calibrated. Raises ConfigError for a list of another length."""
     if values is None:
         return None
     if isinstance(values, int | float):

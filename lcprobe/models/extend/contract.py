@@ -1,5 +1,6 @@
-"""The contract of extensions: what a class behind a name in EXTENSIONS has, and what it may know."""
+"""The contract of extensions, the classes behind the names in EXTENSIONS."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,11 +13,11 @@ from lcprobe.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """What an extension may know beside the model.
+    """What an extension knows beside the model.
 
-    context_length: what the model was trained on. factor: how many times that it is extended to; None: at each length what that
-    length needs, max(1, length / context_length). text: (n, length, seed) -> (n, length) int64 windows of *training* text, for
-    methods that calibrate; None where there is none.
+    context_length: the training length. factor: ratio of the extended length to it; None: at each length max(1,
+    length / context_length). text: (n, length, seed) -> (n, length) int64 windows of *training* text, for
+    calibration; None where there is none.
     """
 
     context_length: int
@@ -24,7 +25,7 @@ class ExtensionContext:
     text: Callable[[int, int, int], Tensor] | None = None
 
     def factor_at(self, length: int | None) -> float:
-        """The factor at a length. Raises ConfigError where it depends on a length that nobody declared."""
+        """The factor at a length. Raises ConfigError where it depends on a length that is not declared."""
         if self.factor is not None:
             return self.factor
         if length is None:
@@ -32,25 +33,26 @@ class ExtensionContext:
         return max(1.0, length / self.context_length)
 
 
-class Extension:
-    """Base: what is asked of every extension."""
+class Extension(ABC):
+    """Base of all extensions."""
 
     Config: ClassVar[type]
     causal: ClassVar[bool] = True
-    """False: what a token sees depends on the declared length of the whole sequence; the report says so."""
+    """False: outputs depend on the declared length of the whole sequence even at a given factor; the report notes
+    it."""
     acts_on: ClassVar[str] = "model"
-    """rotary | attention | mamba2 | model: where the method finds something to change."""
+    """rotary | attention | mamba2 | model: the part of a model that the extension changes."""
 
     def __init__(self, config: Any):
         self.config = config
 
+    @abstractmethod
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Change the model in place. Raises ConfigError, one line, for a model that the method does not fit."""
-        raise NotImplementedError
+        """Change the model in place. Raises ConfigError for a model that does not fit."""
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """Why there is nothing in this model for the method to act on, in words; None: there is. The model may be on the meta
-        device. Raises ConfigError for settings that can fit no model of its shape."""
+        """The reason why the extension changes nothing in this model; None if it is applicable. The model may be on
+        the meta device. Raises ConfigError for settings that do not fit the model."""
         mixers = model.mixers()
         encodings = [mixer.encoding for mixer in mixers if mixer.encoding is not None]
         if self.acts_on == "attention" and not encodings:
@@ -63,7 +65,8 @@ class Extension:
 
 
 def extended(model: LanguageModel, extension: Extension, context: ExtensionContext) -> LanguageModel:
-    """The same model, changed by an extension; at factor 1 nothing is. Raises ConfigError where the method does not fit."""
+    """The same model, changed by an extension; unchanged at factor 1. Raises ConfigError where the extension is not
+    applicable."""
     if context.factor != 1:
         reason = extension.not_applicable(model, context)
         if reason is not None:

@@ -1,5 +1,5 @@
-"""Which layers a method changes. A layer whose window lies inside the training length sees no distance that training did not
-show it, and stays as it is."""
+"""The layers that an extension changes. Layers whose window is within the training length see no unseen distances and
+stay as they are."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from lcprobe.models.positional.rope import Rotary
 
 @dataclass(frozen=True)
 class EncodedLayer:
-    """A mixer that carries a positional encoding. block: its number in the model."""
+    """A mixer that carries a positional encoding. block: number of its block in the model."""
 
     block: int
     mixer: Mixer
 
     @property
     def encoding(self) -> PositionalEncoding:
-        """What the mixer carries now."""
+        """The encoding that the mixer carries now."""
         encoding = self.mixer.encoding
         assert encoding is not None
         return encoding
 
     @property
     def rotary(self) -> Rotary:
-        """The encoding of a layer with a rotary one."""
+        """The encoding of a layer with `is_rotary`."""
         encoding = self.encoding
         assert isinstance(encoding, Rotary)
         return encoding
@@ -38,11 +38,11 @@ class EncodedLayer:
 
     @property
     def window(self) -> int | None:
-        """Tokens that a query sees; None: all."""
+        """Number of tokens that a query sees; None: all."""
         return self.mixer.window
 
     def sees_past(self, length: int) -> bool:
-        """Whether a query sees tokens more than `length` back, sinks included, once sequences are that long."""
+        """Whether a query of a long sequence sees tokens at distances of `length` and more, sinks included."""
         return self.window is None or self.mixer.sinks > 0 or self.window > length
 
 
@@ -52,17 +52,18 @@ def attention_layers(model: LanguageModel) -> list[EncodedLayer]:
 
 
 def far_layers(model: LanguageModel, context_length: int) -> list[EncodedLayer]:
-    """Those that see beyond the training length once sequences do."""
+    """Those of the attention layers that see beyond the training length in longer sequences."""
     return [layer for layer in attention_layers(model) if layer.sees_past(context_length)]
 
 
 def rotary_layers(model: LanguageModel, context_length: int) -> list[EncodedLayer]:
-    """Those of them with a rotary encoding."""
+    """Those of `far_layers` with a rotary encoding."""
     return [layer for layer in far_layers(model, context_length) if layer.is_rotary]
 
 
 def scan_layers(model: LanguageModel, method: str) -> list[Mixer]:
-    """The mixers whose selective scan a method may wrap. Raises ConfigError where there is none."""
+    """The mixers whose selective scan an extension may wrap. Raises ConfigError where there is none. method: its
+    name."""
     mixers = [mixer for mixer in model.mixers() if mixer.scan is not None]
     if not mixers:
         raise ConfigError("pe.extend", method, "a method for this model: it has no Mamba2 layer")

@@ -1,18 +1,18 @@
-"""LongRoPE: every pair of a rotary encoding interpolated by a factor of its own (Ding et al. 2024, arXiv 2402.13753).
+"""LongRoPE: every pair of a rotary encoding is interpolated by a factor of its own (Ding et al. 2024, arXiv
+2402.13753).
 
     theta_m / lambda_m, cos and sin times sqrt(1 + ln s / ln L)      beyond the training length L; s the factor
-    theta_m / short_m, the same                                      up to it; as trained where no short factors are given
+    theta_m / short_m, likewise                                      up to it; as trained without short factors
 
-Factors are given (published ones), or searched: an evolution that initial_factors at pi, ntk and ntk_by_parts, keeps them in 1 .. 1.25 s
-and ascending, and minimises the loss beyond L on windows of training text of s L tokens. Not searched: the paper's first tokens
-that stay as they are.
+Factors are given (published ones) or searched: an evolutionary search that starts from pi, ntk and ntk_by_parts,
+keeps factors in 1 .. 1.25 s and ascending, and minimises the loss beyond L on windows of s L tokens of training text.
+Not implemented: the paper's initial tokens that are not interpolated.
 """
 
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,38 +25,35 @@ from lcprobe.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 N_PARENTS = 4
+"""Number of best candidates from which new ones are bred."""
 MAX_PAIR_FACTOR = 1.25
 """Largest factor of a pair, in units of s."""
 LOSS_ROWS = 2048
+"""Predictions whose logits are computed at once."""
 
 
 @dataclass(frozen=True)
 class LongRoPEConfig:
-    """Factors, or the budget of their search."""
+    """LongRoPE's factors, or the budget of their search."""
 
     long: tuple[float, ...] | None = None
-    """One a pair, for lengths beyond the training length; null: searched."""
+    """Factors for lengths beyond the training length, one per pair; null: searched."""
     short: tuple[float, ...] | None = None
-    """One a pair, for lengths up to it; null: as trained."""
+    """Factors for lengths up to the training length, one per pair; null: as trained."""
     attention_factor: float | None = None
-    """On cos and sin; null: sqrt(1 + ln s / ln L)."""
+    """Factor on cos and sin; null: sqrt(1 + ln s / ln L)."""
     budget: int = 48
-    """Candidates that a search tries."""
+    """Number of candidates that the search evaluates."""
     n: int = 4
-    """Windows of training text that they are tried on."""
+    """Number of windows of training text on which candidates are evaluated."""
     seed: int = 0
-    """Of the windows and of the search."""
+    """Seed of the windows and of the search."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for factors that are not positive, and for an empty budget."""
-        for name in ("long", "short"):
-            values = getattr(self, name)
-            require(
-                f"{at}.{name}",
-                values,
-                values is None or (len(values) > 0 and min(values) > 0),
-                "numbers > 0, or null",
-            )
+        """Raises ConfigError for factors that are not positive, and for budgets that are too small."""
+        for name, values in (("long", self.long), ("short", self.short)):
+            positive = values is None or (len(values) > 0 and min(values) > 0)
+            require(f"{at}.{name}", values, positive, "numbers > 0, or null")
         require(f"{at}.budget", self.budget, self.budget >= N_PARENTS, f">= {N_PARENTS}")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
         scale = self.attention_factor
@@ -64,7 +61,7 @@ class LongRoPEConfig:
 
 
 class LongRoPE(Rescaling):
-    """A factor a pair."""
+    """One interpolation factor per pair."""
 
     Config = LongRoPEConfig
     causal = False
@@ -72,7 +69,7 @@ class LongRoPE(Rescaling):
 
     @staticmethod
     def change(config: LongRoPEConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """By the factors of the sequence's length. Raises ConfigError where no length is declared."""
+        """See Rescaling: by the long or short factors. Raises ConfigError where no length is declared."""
         if at.length is None:
             raise ConfigError("pe.extend", "longrope", "sequences of a declared length")
         factors = config.long if at.length > at.context_length else config.short
@@ -83,22 +80,18 @@ class LongRoPE(Rescaling):
         return theta / torch.tensor(factors, dtype=theta.dtype, device=theta.device), scale
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """As the base. Raises ConfigError for factors of another number than pairs, and for a search without one factor."""
+        """See Extension. Raises ConfigError for a wrong number of factors, and for a search without a fixed extension
+        factor."""
         reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
         pairs = {len(layer.rotary.frequencies(torch.device("cpu"))) for layer in self.layers(model, context)}
         if len(pairs) > 1:
             return "its rotary layers differ in pairs"
-        for name in ("long", "short"):
-            given = getattr(self.config, name)
+        for name, given in (("long", self.config.long), ("short", self.config.short)):
             if given is not None:
-                require(
-                    f"pe.extend.longrope.{name}",
-                    f"{len(given)} factors",
-                    len(given) in pairs,
-                    f"{max(pairs)}, one a pair",
-                )
+                allowed = f"{max(pairs)}, one per pair"
+                require(f"pe.extend.longrope.{name}", f"{len(given)} factors", len(given) in pairs, allowed)
         if self.config.long is None and context.factor is None:
             raise ConfigError(
                 "pe.factor", "auto", "a number: longrope's factors are searched at one length, or given as `long`"
@@ -106,7 +99,8 @@ class LongRoPE(Rescaling):
         return None
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Set the scaling; search what is not given. Raises ConfigError for a search without text."""
+        """Set the scaling, after a search for factors that are not given. Raises ConfigError for a search without
+        text."""
         config = self.config
         if config.long is None:
             config = replace(config, long=self.search_factors(model, context))
@@ -119,11 +113,9 @@ class LongRoPE(Rescaling):
 
     @torch.no_grad()
     def search_factors(self, model: LanguageModel, context: ExtensionContext) -> tuple[float, ...]:
-        """Factors at which training text is predicted best beyond the training length: a pure function of its arguments."""
+        """The factors with the lowest loss found beyond the training length: a pure function of the arguments."""
         if context.text is None:
-            raise ConfigError(
-                "pe.extend.longrope.long", "nothing", "factors: no training text is at hand to search them on"
-            )
+            raise ConfigError("pe.extend.longrope.long", None, "factors: no training text is available for a search")
         s = context.factor_at(None)
         config = self.config
         ids = context.text(config.n, round(s * context.context_length), config.seed).to(
@@ -133,23 +125,23 @@ class LongRoPE(Rescaling):
         generator = torch.Generator().manual_seed(config.seed)
         tried: list[tuple[float, tuple[float, ...]]] = []
 
-        def attempt(factors: Tensor) -> None:
-            found = tuple(factors.clamp(1, MAX_PAIR_FACTOR * s).cummax(0).values.tolist())
-            if any(found == known for _, known in tried):
+        def evaluate(factors: Tensor) -> None:
+            candidate = tuple(factors.clamp(1, MAX_PAIR_FACTOR * s).cummax(0).values.tolist())
+            if any(candidate == known for _, known in tried):
                 return
-            self._set(model, context, replace(config, long=found))
-            tried.append((loss_beyond(model, ids, context.context_length), found))
+            self._set(model, context, replace(config, long=candidate))
+            tried.append((loss_beyond(model, ids, context.context_length), candidate))
 
         for start in initial_factors(theta, s, context.context_length):
-            attempt(start)
+            evaluate(start)
         for _ in range(config.budget - len(tried)):
-            parents = [found for _, found in sorted(tried)[:N_PARENTS]]
-            attempt(recombine(parents, generator))
+            parents = [factors for _, factors in sorted(tried)[:N_PARENTS]]
+            evaluate(recombine(parents, generator))
         return min(tried)[1]
 
 
 def initial_factors(theta: Tensor, s: float, context_length: int) -> list[Tensor]:
-    """Factors of pi, ntk and ntk_by_parts, (pairs,) float64 each."""
+    """The factors of pi, ntk and ntk_by_parts: (pairs,) float64 each."""
     pairs = len(theta)
     kept = by_rotations(theta, context_length, 1.0, 32.0)
     steps = torch.arange(pairs, dtype=torch.float64) / (pairs - 1)
@@ -157,18 +149,18 @@ def initial_factors(theta: Tensor, s: float, context_length: int) -> list[Tensor
 
 
 def recombine(parents: Sequence[tuple[float, ...]], generator: torch.Generator) -> Tensor:
-    """Two parents' factors mixed by pair, some of them moved by about a tenth."""
+    """A new candidate: the factors of two random parents mixed by pair, some of them changed by about 15 %."""
     first, second = (
         torch.tensor(parents[int(torch.randint(len(parents), (), generator=generator))]).double() for _ in range(2)
     )
     mixed = torch.where(torch.rand(len(first), generator=generator) < 0.5, first, second)
-    moved = torch.rand(len(first), generator=generator) < 0.3
+    mutated = torch.rand(len(first), generator=generator) < 0.3
     step = (0.15 * torch.randn(len(first), generator=generator, dtype=torch.float64)).exp()
-    return torch.where(moved, mixed * step, mixed)
+    return torch.where(mutated, mixed * step, mixed)
 
 
-def loss_beyond(model: Any, ids: Tensor, context_length: int) -> float:
-    """Mean loss of tokens at and after context_length; ids: (n, length)."""
+def loss_beyond(model: LanguageModel, ids: Tensor, context_length: int) -> float:
+    """Mean loss of the tokens from index context_length on. ids: (n, length) int64."""
     hidden = model.hidden(ids, length=ids.shape[1])[0][:, context_length - 1 : -1].flatten(0, 1)
     targets, total = ids[:, context_length:].flatten(), 0.0
     for lo in range(0, len(targets), LOSS_ROWS):

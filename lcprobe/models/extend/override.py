@@ -1,6 +1,6 @@
-"""An attention layer's encoding with a method in front of it: as trained at factor 1, changed above.
+"""An attention layer's trained encoding, wrapped by an extension: unchanged at factor 1, changed above.
 
-Keys are cached whole, also where a method hides them: what is hidden may come into view again in another call.
+All keys are cached, also those that an extension hides, since another call may make them visible again.
 """
 
 from collections.abc import Hashable
@@ -17,14 +17,15 @@ from lcprobe.models.token_context import TokenContext
 
 
 class EncodingOverride(PositionalEncoding):
-    """Base: passes everything on to the trained encoding. A method overrides `changed`."""
+    """Base of wrapped encodings: forwards everything to the trained encoding. Subclasses implement
+    `attend_extended`."""
 
     inner: PositionalEncoding
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext):
         nn.Module.__init__(self)
         self.config, self.shape = inner.config, inner.shape
-        # the inner one's own tables, under its names: state_dict, dtype and device stay those of the trained encoding
+        # share the trained encoding's own tables: names in state_dict, dtypes and devices stay the same
         self.__dict__.update({name: inner.__dict__[name] for name in ("_parameters", "_buffers", "_modules")})
         self.__dict__["inner"] = inner
         self.context = context
@@ -65,7 +66,7 @@ class EncodingOverride(PositionalEncoding):
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """See the contract."""
+        """See PositionalEncoding."""
         s = self.context.factor_at(keys.where.length)
         if s == 1:
             return self.inner.attend(q, keys, op, return_lse)
@@ -79,8 +80,8 @@ class EncodingOverride(PositionalEncoding):
 
 
 class RereadEncoding(EncodingOverride):
-    """Base of methods that read keys at positions of their own, in several calls. Keys are cached unrotated; NoPE has no
-    rotation, and only the masks act."""
+    """Base of extensions that read keys at other positions, in several calls. Keys are cached unrotated. With NoPE
+    there is no rotation, so that only masks have an effect."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext):
         super().__init__(inner, context)
@@ -89,32 +90,31 @@ class RereadEncoding(EncodingOverride):
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """At their own positions by the trained encoding, where nothing else is to be done."""
+        """See PositionalEncoding; at their own positions and by the trained encoding where nothing is extended."""
         s = self.context.factor_at(keys.where.length)
         if s == 1 or keys.k.shape[1] <= self.near(s):
             return self.inner.attend(*self.at_own_positions(q, keys), op, return_lse)
         return PositionalEncoding.attend(self, q, keys, op, return_lse)
 
     def near(self, s: float) -> int:
-        """Tokens up to which a sequence is read as trained."""
+        """Sequence length up to which tokens are read as trained."""
         raise NotImplementedError
 
     def at_own_positions(self, q: Tensor, keys: Keys) -> tuple[Tensor, Keys]:
-        """Queries and keys rotated by their own positions."""
-        asked = keys.positions[-q.shape[1] :]
-        return self.rotated(q, asked, keys, "queries"), replace(
-            keys, k=self.rotated(keys.k, keys.positions, keys, "keys")
-        )
+        """Queries and keys, rotated by their own positions."""
+        rotated_q = self.rotated(q, keys.positions[-q.shape[1] :], keys, "queries")
+        return rotated_q, replace(keys, k=self.rotated(keys.k, keys.positions, keys, "keys"))
 
     def rotated(self, x: Tensor, positions: Tensor, keys: Keys, name: str) -> Tensor:
-        """x: (batch, n, heads, head_dim) by positions (n,), int64 or float64; name: tells them apart among all layers."""
+        """x: (batch, n, heads, head_dim) rotated by positions (n,), int64 or float64. name: identifies the positions
+        in the cache of tables, which all layers share."""
         if not isinstance(self.inner, Rotary):
             return x
         return self.inner.rotated(x, positions, keys.where, name)
 
 
 def rereadable(layer: EncodedLayer) -> bool:
-    """Whether keys of a layer can be read at other positions: plainly rotated or not at all, and all of them cached."""
+    """Whether a layer's keys can be read at other positions: they are rotated or not encoded, and all are cached."""
     encoding = layer.encoding
     plain = isinstance(encoding, Rotary) and type(encoding).on_qk is Rotary.on_qk
     plain = (plain and not encoding.caches_raw_keys) or encoding.family == "none"

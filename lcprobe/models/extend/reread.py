@@ -1,15 +1,18 @@
-"""Extensions that read far keys at positions which training has shown; d = i - j, w the window, all by calls merged exactly.
+"""Extensions that read distant keys at positions seen in training; d = i - j, w the window; several calls are merged
+exactly.
 
-    self_extend   d < w: as is; else floor(i / g) + w - floor(w / g) against floor(j / g)     Jin et al. 2024, arXiv 2401.01325
-    rerope        d < w: as is; else distance w                                              Su 2023, kexue.fm/archives/9708
-    leaky_rerope  d < w: as is; else distance w + (d - w) / k                                ibid.
-    dca           key at j mod c; query in the same chunk at i mod c, in the next one at min(c + i mod c, L - 1), in later ones
-                  at L - 1                                                                   An et al. 2024, arXiv 2402.17463
+    self_extend   d < w: as trained; else query at floor(i / g) + w - floor(w / g),   Jin et al. 2024, arXiv 2401.01325
+                  key at floor(j / g)
+    rerope        d < w: as trained; else distance w                                  Su 2023, kexue.fm/archives/9708
+    leaky_rerope  d < w: as trained; else distance w + (d - w) / k                    ibid.
+    dca           key at j mod c; query at i mod c for keys of the same chunk,        An et al. 2024, arXiv 2402.17463
+                  at min(c + i mod c, L - 1) for the previous one, at L - 1 for earlier ones
 
-c: chunk, L: the training length. The defaults keep every distance below L at factor s.
+c: chunk, L: the training length. With default settings, every distance at factor s is below L.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
-from lcprobe.models.extend.layers import EncodedLayer, far_layers
+from lcprobe.models.extend.layers import EncodedLayer, rotary_layers
 from lcprobe.models.extend.override import RereadEncoding, rereadable
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import AttentionCall, Keys, PositionalEncoding
@@ -27,10 +30,11 @@ from lcprobe.models.positional.contract import AttentionCall, Keys, PositionalEn
 
 @dataclass(frozen=True)
 class NearConfig:
-    """How far keys are read as trained."""
+    """The window within which keys are read as trained."""
 
     window: int | None = None
-    """Tokens, a query's own included; null: half the training length, a quarter for self_extend."""
+    """Number of tokens read as trained, a query's own included; null: half the training length, a quarter for
+    self_extend."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a window below 1."""
@@ -38,19 +42,20 @@ class NearConfig:
 
 
 class NearAndFar(RereadEncoding):
-    """Near keys as trained, far ones as `far` says."""
+    """Two calls: keys within the window as trained, the others at the positions of `far_positions`."""
 
-    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: Any, share: float = 0.5):
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: Any, fraction: float = 0.5):
+        """fraction: default window as a fraction of the training length."""
         super().__init__(inner, context)
         self.method = config
-        self.width = config.window or max(1, int(context.context_length * share))
+        self.width = config.window or max(1, int(context.context_length * fraction))
 
     def near(self, s: float) -> int:
-        """The window."""
+        """See RereadEncoding: the window."""
         return self.width
 
     def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
-        """Near and far."""
+        """See PositionalEncoding: near keys, far keys."""
         seqlen, s = q.shape[1], self.context.factor_at(keys.where.length)
         near_q, near = self.at_own_positions(q, keys)
         far_q, far_k = self.far(q, keys, s)
@@ -61,74 +66,76 @@ class NearAndFar(RereadEncoding):
         ]
 
     def far(self, q: Tensor, keys: Keys, s: float) -> tuple[Tensor, Tensor]:
-        """Queries and keys as they meet at distances from the window on."""
+        """Queries and keys for distances from the window on."""
         to_q, to_k = self.far_positions(keys.positions, s)
         name = f"{type(self).__name__} {self.width} {self.method}"
         return self.rotated(q, to_q[-q.shape[1] :], keys, f"{name} q"), self.rotated(keys.k, to_k, keys, f"{name} k")
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """at: (n,) int64 -> positions of tokens as queries and as keys."""
+        """at: positions (n,) int64 -> positions of the same tokens as queries and as keys of the far call."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class SelfExtendConfig(NearConfig):
-    """And the size of groups."""
+    """Window and group size of Self-Extend."""
 
     group: int | None = None
-    """Neighbouring tokens that share a position; null: the smallest that keeps distances below the training length."""
+    """Number of neighbouring tokens that share a position; null: the smallest that keeps distances below the training
+    length."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for sizes below 1."""
+        """Raises ConfigError for a window or a group below 1."""
         super().check(at)
         require(f"{at}.group", self.group, self.group is None or self.group >= 1, ">= 1 or null")
 
 
 class GroupedFar(NearAndFar):
-    """Self-Extend."""
+    """Self-Extend: far positions are shared by groups of tokens."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """By groups."""
+        """See NearAndFar."""
         g = self.method.group or smallest_group(s, self.context.context_length, self.width)
         return at // g + self.width - self.width // g, at // g
 
 
 class ConstantFar(NearAndFar):
-    """ReRoPE."""
+    """ReRoPE: all far keys are at the distance of the window."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """All at the window."""
+        """See NearAndFar."""
         return torch.full_like(at, self.width), torch.zeros_like(at)
 
 
 @dataclass(frozen=True)
 class LeakyConfig(NearConfig):
-    """And how slowly distances grow beyond."""
+    """Window and slope of Leaky ReRoPE."""
 
     k: float | None = None
-    """Tokens a step of distance; null: what keeps distances below the training length."""
+    """Beyond the window, distances grow by 1 / k per token; null: the smallest k that keeps them below the training
+    length."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for k below 1."""
+        """Raises ConfigError for a window or a k below 1."""
         super().check(at)
         require(f"{at}.k", self.k, self.k is None or self.k >= 1, ">= 1 or null")
 
 
 class LeakyFar(NearAndFar):
-    """Leaky ReRoPE."""
+    """Leaky ReRoPE: beyond the window, distances grow in steps of 1 / k."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """In steps of 1 / k."""
+        """See NearAndFar."""
         k = self.method.k or stretch(s, self.context.context_length, self.width)
         return self.width + (at.double() - self.width) / k, at.double() / k
 
 
 @dataclass(frozen=True)
 class DualChunkConfig:
-    """Sizes."""
+    """Chunk size of dual chunk attention."""
 
     chunk: int | None = None
-    """Tokens of a chunk, below the training length; null: three quarters of it."""
+    """Tokens per chunk, below the training length; null: three quarters of it."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a chunk below 1."""
@@ -136,68 +143,69 @@ class DualChunkConfig:
 
 
 class DualChunkKeys(RereadEncoding):
-    """Dual chunk attention: keys of the same chunk, of the one before, and of those before that."""
+    """Dual chunk attention: keys of the same chunk, of the previous one, and of earlier ones."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: DualChunkConfig):
         super().__init__(inner, context)
         self.chunk = config.chunk or max(1, 3 * context.context_length // 4)
 
     def near(self, s: float) -> int:
-        """One chunk."""
+        """See RereadEncoding: one chunk."""
         return self.chunk
 
     def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
-        """Three."""
+        """See PositionalEncoding: one call per kind of chunk."""
         seqlen, n_keys, c, last = q.shape[1], keys.k.shape[1], self.chunk, self.context.context_length - 1
-        within = keys.positions % c
-        k = self.rotated(keys.k, within, keys, f"chunks {c} k")
-        asked = within[-seqlen:]
-        made = []
+        in_chunk = keys.positions % c
+        k = self.rotated(keys.k, in_chunk, keys, f"chunks {c} k")
+        of_queries = in_chunk[-seqlen:]
+        calls = []
         for low, high, at in (
-            (0, 1, asked),
-            (1, 2, (asked + c).clamp_max(last)),
-            (2, n_keys // c + 1, torch.full_like(asked, last)),
+            (0, 1, of_queries),
+            (1, 2, (of_queries + c).clamp_max(last)),
+            (2, n_keys // c + 1, torch.full_like(of_queries, last)),
         ):
             if low == 2 and high <= 2:
                 continue
-            turned = self.rotated(q, at, keys, f"chunks {c} {last} q{low}")
+            rotated_q = self.rotated(q, at, keys, f"chunks {c} {last} q{low}")
             mask = keys.mask(seqlen, chunk=c, chunk_low=low, chunk_high=high)
-            made.append(AttentionCall(turned, k, keys.v, mask, documents=keys.documents))
-        return made
+            calls.append(AttentionCall(rotated_q, k, keys.v, mask, documents=keys.documents))
+        return calls
 
 
 @lru_cache
 def smallest_group(s: float, context_length: int, window: int) -> int:
-    """The smallest group with which no distance of s L tokens reaches L. The farthest: from the last token to the first."""
+    """The smallest group size with which no distance within s L tokens reaches L, the largest being from last to
+    first token."""
     last = math.ceil(s * context_length - 1e-6) - 1
-    fits = (g for g in range(1, last + 1) if last // g + window - window // g < context_length)
-    return next(fits, last + 1)  # a window of L itself: beyond it, all at the window
+    fitting = (g for g in range(1, last + 1) if last // g + window - window // g < context_length)
+    return next(fitting, last + 1)  # none fits where the window is L: then all far keys are at its distance
 
 
 def stretch(s: float, context_length: int, window: int) -> float:
-    """By how much what lies beyond the window is to shrink."""
+    """The factor by which distances beyond the window must shrink to stay below the training length."""
     return max(1.0, (s * context_length - window) / max(1, context_length - window))
 
 
 class RereadExtension(Extension):
-    """Base: puts an encoding around those of the layers that see far."""
+    """Base of extensions that wrap the encodings of layers which see beyond the training length."""
 
     acts_on: ClassVar[str] = "rotary"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """As the contract says; and layers whose keys cannot be read twice."""
+        """See Extension; also for layers whose keys cannot be read at other positions."""
         reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
         layers = self.layers(model, context)
         if not layers:
             return "its attention layers have windows inside the training length"
-        strange = [layer for layer in layers if not rereadable(layer)]
-        if strange:
-            kind = type(strange[0].encoding).__name__
-            return f"keys of {kind} layers with a window, or with more than a rotation, cannot be read at other positions"
+        unsuitable = [layer for layer in layers if not rereadable(layer)]
+        if unsuitable:
+            kind = type(unsuitable[0].encoding).__name__
+            return f"keys of {kind} layers with a window or more than a rotation cannot be read at other positions"
         if model.positions is not None and model.positions.at_test:
-            return "its positions are drawn: a window of tokens is none of positions"
+            return "its positions are drawn: a window of tokens is not a window of positions"
         self.check(context.context_length)
         return None
 
@@ -208,16 +216,16 @@ class RereadExtension(Extension):
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
-        return [layer for layer in far_layers(model, context.context_length) if layer.is_rotary]
+        return rotary_layers(model, context.context_length)
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Replace the encoding of these layers."""
+        """Wrap the encodings of `layers`."""
         for layer in self.layers(model, context):
             layer.mixer.set_encoding(self.override(layer.encoding, replace(context, text=None)))
 
+    @abstractmethod
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """The encoding in front of a trained one."""
-        raise NotImplementedError
+        """The trained encoding, wrapped."""
 
 
 class SelfExtend(RereadExtension):
@@ -226,7 +234,7 @@ class SelfExtend(RereadExtension):
     Config = SelfExtendConfig
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """A quarter of the training length is near."""
+        """See RereadExtension; by default a quarter of the training length is read as trained."""
         return GroupedFar(inner, context, self.config, 0.25)
 
 
@@ -236,7 +244,7 @@ class ReRoPE(RereadExtension):
     Config = NearConfig
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """Half of the training length is near."""
+        """See RereadExtension."""
         return ConstantFar(inner, context, self.config)
 
 
@@ -246,7 +254,7 @@ class LeakyReRoPE(RereadExtension):
     Config = LeakyConfig
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """Half of the training length is near."""
+        """See RereadExtension."""
         return LeakyFar(inner, context, self.config)
 
 
@@ -256,10 +264,10 @@ class DualChunk(RereadExtension):
     Config = DualChunkConfig
 
     def check(self, context_length: int) -> None:
-        """Raises ConfigError for a chunk that leaves no room for the next one."""
+        """Raises ConfigError for a chunk that is not below the training length."""
         chunk = self.config.chunk
         require("pe.extend.chunk", chunk, chunk is None or chunk < context_length, f"< {context_length}")
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """Chunks."""
+        """See RereadExtension."""
         return DualChunkKeys(inner, context, self.config)

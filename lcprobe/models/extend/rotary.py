@@ -1,20 +1,24 @@
-"""Extensions of rotary layers that change frequencies alone; theta_m in radians a token, lambda = 2 pi / theta, D = 2 x pairs.
+"""Extensions of rotary layers that change frequencies only; theta_m in radians per token, lambda = 2 pi / theta, D =
+2 x pairs.
 
     pi            theta / s                                                  Chen et al. 2023, arXiv 2306.15595
     ntk           theta_m s^(-2m / (D - 2))                                  bloc97 2023
     ntk_dynamic   the same with s' in place of s, n the declared length:     emozilla 2023
                       hf: s' = s n / L - (s - 1)     length: s' = n / L
-    ntk_by_parts  g theta + (1 - g) theta / s, g = clip((L / lambda - a) / (b - a), 0, 1)     Peng et al. 2023, arXiv 2309.00071
+    ntk_by_parts  g theta + (1 - g) theta / s,                               Peng et al. 2023, arXiv 2309.00071
+                      g = clip((L / lambda - a) / (b - a), 0, 1)
     llama3        the same with a = 1, b = 4                                 Llama 3.1
-    yarn          the same; cos and sin times 0.1 ln s + 1. ramp: rotations is the paper's g with a = 1, b = 32; ramp: dim is the
-                  released code's, linear in m between the pairs that turn 32 times and once within L
-    resonance     lambda rounded to a whole number, after another method     Wang et al. 2024, arXiv 2403.00071
-    drop          theta = 0                                                  Gelberg et al. 2025, arXiv 2512.12167, untrained
+    yarn          the same; cos and sin times 0.1 ln s + 1                   ibid.
+                      ramp: rotations: the paper's g with a = 1, b = 32
+                      ramp: dim: the released code's, linear in m between the pairs with 32 turns and 1 turn within L
+    resonance     lambda rounded to an integer, after another method         Wang et al. 2024, arXiv 2403.00071
+    drop          theta = 0                                                  Gelberg et al. 2025, arXiv 2512.12167
 
-L is the training length, s the factor: at 1, frequencies are untouched. All is float64.
+L is the training length, s the factor; at s = 1 frequencies are unchanged. All arithmetic is float64.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,7 +35,8 @@ from lcprobe.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class ScalingContext:
-    """Where frequencies are changed: factor s, training length, and the declared length of the sequence."""
+    """What frequencies are rescaled for. s: factor; context_length: training length; length: declared length of the
+    sequence."""
 
     s: float
     context_length: int
@@ -40,7 +45,7 @@ class ScalingContext:
 
 @dataclass(frozen=True)
 class RescaledFrequencies:
-    """A method with its settings as a `Scaling` of a rotary encoding."""
+    """A method and its settings as the `Scaling` of a rotary encoding."""
 
     method: type["Rescaling"]
     config: Any
@@ -49,11 +54,11 @@ class RescaledFrequencies:
 
     @property
     def needs_length(self) -> bool:
-        """Whether frequencies depend on the declared length."""
+        """See Scaling."""
         return self.factor is None or not self.method.causal
 
     def __call__(self, frequencies: Tensor, length: int | None) -> tuple[Tensor, float]:
-        """See `Scaling`."""
+        """See Scaling."""
         s = ExtensionContext(self.context_length, self.factor).factor_at(length)
         if s == 1:
             return frequencies, 1.0
@@ -61,22 +66,23 @@ class RescaledFrequencies:
 
 
 class Rescaling(Extension):
-    """Base: sets the scaling of the rotary layers."""
+    """Base of extensions that set `Rotary.scaling`."""
 
     acts_on: ClassVar[str] = "rotary"
     fewest_pairs: ClassVar[int] = 1
+    """Smallest number of rotated pairs for which the method is defined."""
 
     @staticmethod
+    @abstractmethod
     def change(config: Any, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """(pairs,) float64 frequencies -> changed ones, and a factor on cos and sin."""
-        raise NotImplementedError
+        """theta: (pairs,) float64 -> new frequencies, and a factor on cos and sin."""
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
         return rotary_layers(model, context.context_length)
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """As the contract says; and heads too narrow for a method's series."""
+        """See Extension; also for heads with too few pairs."""
         reason = super().not_applicable(model, context)
         if reason is not None:
             return reason
@@ -88,7 +94,7 @@ class Rescaling(Extension):
         return None
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Set `Rotary.scaling`."""
+        """Set the scaling of `layers`."""
         for layer in self.layers(model, context):
             layer.rotary.scaling = RescaledFrequencies(
                 type(self), self.config, context.context_length, context.factor
@@ -97,7 +103,7 @@ class Rescaling(Extension):
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Nothing beside the factor."""
+    """The method has no settings beside the factor."""
 
 
 class PI(Rescaling):
@@ -112,7 +118,7 @@ class PI(Rescaling):
 
 
 class NTK(Rescaling):
-    """A larger base: the slowest pair is divided by s, the fastest stays."""
+    """A larger base: the lowest frequency is divided by s, the highest is unchanged."""
 
     Config = NoSettings
     fewest_pairs = 2
@@ -125,14 +131,15 @@ class NTK(Rescaling):
 
 @dataclass(frozen=True)
 class DynamicNTKConfig:
-    """Which of the two published forms."""
+    """The published form of dynamic NTK."""
 
     variant: Literal["hf", "length"] = "hf"
-    """hf: s n / L - (s - 1), as in transformers, which overshoots; length: n / L, the original post, whatever the factor."""
+    """hf: s' = s n / L - (s - 1), as in transformers, which overshoots; length: s' = n / L as in the original post,
+    which ignores the factor."""
 
 
 class DynamicNTK(Rescaling):
-    """NTK by the length of the sequence at hand."""
+    """NTK with a factor that depends on the length of the sequence."""
 
     Config = DynamicNTKConfig
     causal = False
@@ -140,7 +147,7 @@ class DynamicNTK(Rescaling):
 
     @staticmethod
     def change(config: DynamicNTKConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """As NTK, with s' >= 1. Raises ConfigError where no length is declared."""
+        """NTK with s' >= 1. Raises ConfigError where no length is declared."""
         if at.length is None:
             raise ConfigError("pe.extend", "ntk_dynamic", "sequences of a declared length")
         ratio = max(at.length, at.context_length) / at.context_length
@@ -149,12 +156,12 @@ class DynamicNTK(Rescaling):
 
 @dataclass(frozen=True)
 class ByPartsConfig:
-    """Between which numbers of turns within the training length the ramp lies."""
+    """Range of the ramp between interpolated and unchanged pairs, in turns within the training length."""
 
     a: float = 1.0
-    """Pairs that turn fewer times are interpolated whole."""
+    """Pairs with fewer turns are fully interpolated."""
     b: float = 32.0
-    """Pairs that turn more often stay."""
+    """Pairs with more turns are unchanged."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError unless 0 <= a < b."""
@@ -162,7 +169,7 @@ class ByPartsConfig:
 
 
 class ByParts(Rescaling):
-    """Interpolates slow pairs alone."""
+    """Interpolates low frequencies only."""
 
     Config = ByPartsConfig
 
@@ -174,28 +181,29 @@ class ByParts(Rescaling):
 
 @dataclass(frozen=True)
 class Llama3Config(ByPartsConfig):
-    """The same with the constants of Llama 3.1."""
+    """Range of the ramp of Llama 3.1, in turns within the training length."""
 
     b: float = 4.0
-    """Pairs that turn more often stay."""
+    """Pairs with more turns are unchanged."""
 
 
 class Llama3(ByParts):
-    """NTK by parts as Llama 3.1 does it."""
+    """NTK by parts with the constants of Llama 3.1."""
 
     Config = Llama3Config
 
 
 @dataclass(frozen=True)
 class YaRNConfig(ByPartsConfig):
-    """Which ramp, and how much sharper the softmax gets."""
+    """Ramp and attention factor of YaRN."""
 
     ramp: Literal["dim", "rotations"] = "dim"
-    """dim: linear in the number of the pair, the released code and transformers; rotations: linear in turns, the paper."""
+    """dim: linear in the index of the pair, as in the released code and transformers; rotations: linear in turns, as
+    in the paper."""
     truncate: bool = True
-    """Ends of the dim ramp at whole pairs."""
+    """Round the ends of the dim ramp to integer pairs."""
     attention_factor: float | None = None
-    """On cos and sin; null: 0.1 ln s + 1."""
+    """Factor on cos and sin; null: 0.1 ln s + 1."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError unless 0 < a < b, and for an attention factor that is not positive."""
@@ -212,7 +220,7 @@ class YaRN(Rescaling):
 
     @staticmethod
     def change(config: YaRNConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """Frequencies by the chosen ramp."""
+        """Frequencies blended by the chosen ramp."""
         if config.ramp == "rotations":
             kept = by_rotations(theta, at.context_length, config.a, config.b)
         else:
@@ -223,13 +231,14 @@ class YaRN(Rescaling):
 
 @dataclass(frozen=True)
 class ResonanceConfig:
-    """After which method wavelengths are rounded."""
+    """The method whose wavelengths resonance RoPE rounds."""
 
     scaling: Annotated[Choice | None, EXTENSIONS] = None
-    """A method such as `yarn` or `{type: yarn, ramp: rotations}`; null: the trained wavelengths."""
+    """Method applied before rounding, such as `yarn` or `{type: yarn, ramp: rotations}`; null: the trained
+    wavelengths."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for what is no method of frequencies."""
+        """Raises ConfigError for a method that does not rescale frequencies."""
         if self.scaling is not None:
             self.scaling.resolve()
             if not issubclass(self.scaling.cls, Rescaling) or not self.scaling.cls.causal:
@@ -237,68 +246,65 @@ class ResonanceConfig:
 
 
 class Resonance(Rescaling):
-    """Whole wavelengths: a pair comes back to the same angles, which training has shown it."""
+    """Integer wavelengths: a pair returns to exactly the angles seen in training."""
 
     Config = ResonanceConfig
     fewest_pairs = 2
 
     @staticmethod
     def change(config: ResonanceConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """2 pi / round(2 pi / theta); pairs that do not turn stay."""
+        """2 pi / round(2 pi / theta); pairs with theta = 0 are unchanged."""
         scale = 1.0
         if config.scaling is not None:
             theta, scale = config.scaling.cls.change(config.scaling.config, theta, at)
-        whole = 2 * math.pi / (2 * math.pi / theta).round()
-        return torch.where(theta > 0, whole, theta), scale
+        rounded = 2 * math.pi / (2 * math.pi / theta).round()
+        return torch.where(theta > 0, rounded, theta), scale
 
 
 @dataclass(frozen=True)
 class DropConfig:
-    """Where."""
+    """The layers without rotation."""
 
     layers: tuple[int, ...] | None = None
-    """Blocks, counted from 0; null: all rotary layers."""
+    """Numbers of the blocks, counted from 0; null: all rotary layers."""
 
 
 class Drop(Rescaling):
-    """No rotation: what recalibration would start from."""
+    """No rotation, as at the start of the paper's recalibration."""
 
     Config = DropConfig
 
     @staticmethod
     def change(config: DropConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
-        """0."""
+        """0 for all pairs."""
         return torch.zeros_like(theta), 1.0
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
-        """Those listed, or every rotary one, windows or not. Raises ConfigError for a block that has no rotary encoding."""
-        rotary = [layer for layer in attention_layers(model) if layer.is_rotary]
+        """The listed layers, or all rotary ones, windows included. Raises ConfigError for a block without a rotary
+        encoding."""
+        rotary = {layer.block: layer for layer in attention_layers(model) if layer.is_rotary}
         if self.config.layers is None:
-            return rotary
-        places = {layer.block: layer for layer in rotary}
-        strange = [i for i in self.config.layers if i not in places]
-        require(
-            "pe.extend.layers",
-            list(self.config.layers),
-            not strange,
-            f"rotary layers: {' | '.join(map(str, places))}",
-        )
-        return [places[i] for i in self.config.layers]
+            return list(rotary.values())
+        all_rotary = all(i in rotary for i in self.config.layers)
+        allowed = f"rotary layers: {' | '.join(map(str, rotary))}"
+        require("pe.extend.layers", list(self.config.layers), all_rotary, allowed)
+        return [rotary[i] for i in self.config.layers]
 
 
 def rebased(theta: Tensor, s: float) -> Tensor:
-    """theta_m s^(-2m / (D - 2)): the base times s^(D / (D - 2))."""
+    """theta_m s^(-2m / (D - 2)), which multiplies the base by s^(D / (D - 2))."""
     m = torch.arange(len(theta), dtype=theta.dtype, device=theta.device)
     return theta * s ** (-m / (len(theta) - 1))
 
 
 def by_rotations(theta: Tensor, context_length: int, a: float, b: float) -> Tensor:
-    """What stays of each pair, 0 .. 1, by its turns within the training length."""
+    """g, 0 .. 1: the fraction of each pair that is not interpolated, by its turns within the training length."""
     return ((context_length * theta / (2 * math.pi) - a) / (b - a)).clamp(0, 1)
 
 
 def by_dim(theta: Tensor, context_length: int, slow: float, fast: float, truncate: bool) -> Tensor:
-    """How much of a pair is interpolated, 0 .. 1: linear in its number, between the pairs that turn `fast` and `slow` times."""
+    """1 - g, 0 .. 1: the fraction of each pair that is interpolated, linear in its index between the pairs with
+    `fast` and `slow` turns within the training length."""
     pairs = len(theta)
     log_step = float((theta[0] / theta[1]).log())  # ln base / pairs
     low, high = (math.log(context_length / (turns * 2 * math.pi)) / log_step for turns in (fast, slow))
@@ -311,5 +317,5 @@ def by_dim(theta: Tensor, context_length: int, slow: float, fast: float, truncat
 
 
 def blended(theta: Tensor, s: float, kept: Tensor) -> Tensor:
-    """`kept` of theta, the rest of theta / s."""
+    """kept theta + (1 - kept) theta / s."""
     return theta / s * (1 - kept) + theta * kept

@@ -1,10 +1,12 @@
-"""Chunk and select: read a long prompt in pieces of the training length, each with the question, and answer from the surest.
+"""Chunk and select: split a long prompt into pieces of the training length, each with the question; answer from the
+most confident.
 
-    pieces_c = head + chunk_c + tail        answer from argmin_c H(p( . | pieces_c))
+    piece_c = head + chunk_c + tail        answer from argmin_c H(p( . | piece_c))
 
-Ben-Kish et al. 2025 (OPRM, arXiv 2505.07793, sec. 3): a recurrent model that reads so beats the same model that reads all, on
-long-context benchmarks. Nothing of the model changes and nothing is carried from piece to piece: it is the bar that a claim to
-use long context has to pass. Chunks overlap here, so that a needle that one chunk cuts is whole in the next; 0 is the paper's.
+Ben-Kish et al. 2025 (OPRM, arXiv 2505.07793, sec. 3): on long-context benchmarks a recurrent model that reads prompts
+this way beats the same model that reads them whole. The model is unchanged, and no state is carried from piece to
+piece: a baseline for any claim that a model uses long context. Here chunks overlap, so that a needle cut by one chunk
+is complete in the next; the paper's overlap is 0.
 """
 
 from dataclasses import dataclass
@@ -18,17 +20,17 @@ from lcprobe.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class ChunkSelectConfig:
-    """What goes with every chunk."""
+    """The parts of a prompt that are repeated in every piece, and the overlap of chunks."""
 
     tail: int = 32
-    """Last tokens of the prompt, which hold the question: they stand behind every chunk."""
+    """Number of last tokens of the prompt, which contain the question, appended to every chunk."""
     head: int = 1
-    """First tokens of the prompt, a begin token: they stand before every chunk."""
+    """Number of first tokens of the prompt, such as a begin-of-sequence token, prepended to every chunk."""
     overlap: int = 16
-    """Tokens that neighbouring chunks share."""
+    """Number of tokens that neighbouring chunks share."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError below 1 and 0."""
+        """Raises ConfigError for a tail below 1, and for a negative head or overlap."""
         require(f"{at}.tail", self.tail, self.tail >= 1, ">= 1")
         require(f"{at}.head", self.head, self.head >= 0, ">= 0")
         require(f"{at}.overlap", self.overlap, self.overlap >= 0, ">= 0")
@@ -36,16 +38,17 @@ class ChunkSelectConfig:
 
 @dataclass(frozen=True)
 class PromptChunks:
-    """How prompts are cut: what a model says of itself as `selection`, and `probing.inference.chunk_selection` does."""
+    """How prompts are split: the `selection` of a model, which `probing.inference.chunk_selection` carries out."""
 
     context_length: int
     config: ChunkSelectConfig
 
     def pieces(self, prompt: np.ndarray, room: int) -> list[np.ndarray]:
-        """prompt: (n,) ids. room: tokens of the answer. -> what is read of it: itself where it fits into context_length.
+        """prompt: (n,) ids; room: tokens of the answer -> the pieces, or the prompt itself where it fits into
+        context_length.
 
-        Every token of the prompt is in a piece, and all pieces are equally long. Raises EpisodeError where a chunk would be no
-        longer than its overlap.
+        Every token of the prompt is in a piece, and all pieces have the same length. Raises EpisodeError where a
+        chunk would be no longer than the overlap.
         """
         if len(prompt) + room <= self.context_length:
             return [prompt]
@@ -66,7 +69,7 @@ class ChunkSelect(Extension):
     Config = ChunkSelectConfig
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """A model of any layers has prompts."""
+        """See Extension; applicable to every model. Raises ConfigError for parts that exceed the training length."""
         c = self.config
         require(
             "pe.extend.tail",
@@ -77,5 +80,5 @@ class ChunkSelect(Extension):
         return super().not_applicable(model, context)
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Nothing but how it is asked."""
+        """Set `model.selection`; the model itself is unchanged."""
         model.selection = PromptChunks(context.context_length, self.config)

@@ -1,41 +1,41 @@
-"""Extensions that let a query see its neighbourhood alone: what a model loses that never looks far.
+"""Extensions that restrict a query to its neighbourhood: controls for what a model loses without distant tokens.
 
     window        d < w
-    lm_infinite   d < w, and the first n tokens at distance min(d, w)                           Han et al. 2023, arXiv 2308.16137
-    streaming     d < w, and the first n tokens at their places in a cache of n + w         Xiao et al. 2023, arXiv 2309.17453
+    lm_infinite   d < w, and the first n tokens at distance min(d, w)               Han et al. 2023, arXiv 2308.16137
+    streaming     d < w, and the first n tokens at their index in a cache of n + w  Xiao et al. 2023, arXiv 2309.17453
 
-lm_infinite and streaming keep perplexity and cannot retrieve what left the window: controls for methods that claim to.
+lm_infinite and streaming preserve perplexity but cannot retrieve what has left the window: controls for methods that
+claim to.
 """
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, attention_layers, far_layers
 from lcprobe.models.extend.override import EncodingOverride, RereadEncoding
-from lcprobe.models.extend.reread import NearAndFar, RereadExtension
+from lcprobe.models.extend.reread import ConstantFar, NearAndFar, RereadExtension
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, AttentionCall, Keys, PositionalEncoding
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How far."""
+    """Size of the sliding window."""
 
     window: int | None = None
-    """Tokens that a query sees, itself included; null: the training length."""
+    """Number of tokens that a query sees, itself included; null: the training length."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError below 1."""
+        """Raises ConfigError for a window below 1."""
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
 
 
 class WindowedEncoding(EncodingOverride):
-    """Nothing beyond the window."""
+    """An encoding with a sliding window."""
 
     def __init__(self, inner: PositionalEncoding, context: ExtensionContext, width: int):
         super().__init__(inner, context)
@@ -44,19 +44,19 @@ class WindowedEncoding(EncodingOverride):
     def attend_extended(
         self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The narrower of this window and the layer's own."""
+        """See EncodingOverride; the narrower of this window and the layer's own applies."""
         width = self.width if keys.window is None else min(self.width, keys.window)
         return self.inner.attend(q, replace(keys, window=width), op, return_lse)
 
 
 class Window(Extension):
-    """A sliding window on every attention layer that sees farther."""
+    """A sliding window on every attention layer that sees further."""
 
     Config = WindowConfig
     acts_on: ClassVar[str] = "attention"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
-        """As the contract says; and layers that see no farther already."""
+        """See Extension; also where all layers have windows that are no wider."""
         reason = super().not_applicable(model, context)
         return reason or (None if self.layers(model, context) else "its windows are no wider already")
 
@@ -66,7 +66,7 @@ class Window(Extension):
         return [layer for layer in attention_layers(model) if layer.window is None or layer.window > width]
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
-        """Replace the encoding of these layers."""
+        """Wrap the encodings of `layers`."""
         for layer in self.layers(model, context):
             layer.mixer.set_encoding(
                 WindowedEncoding(layer.encoding, context, self.config.window or context.context_length)
@@ -75,10 +75,10 @@ class Window(Extension):
 
 @dataclass(frozen=True)
 class LMInfiniteConfig(WindowConfig):
-    """And how many first tokens stay."""
+    """Window of LM-Infinite, and the number of first tokens that stay visible."""
 
     sinks: int = 10
-    """First tokens that every query sees."""
+    """Number of first tokens that every query sees beside its window."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a negative number of sinks."""
@@ -88,55 +88,51 @@ class LMInfiniteConfig(WindowConfig):
 
 @dataclass(frozen=True)
 class StreamingConfig(LMInfiniteConfig):
-    """The same with the constants of StreamingLLM; window null: the training length less the sinks."""
+    """Window and sinks of StreamingLLM; a null window is the training length minus the sinks."""
 
     sinks: int = 4
-    """First tokens that every query sees."""
+    """Number of first tokens that every query sees beside its window."""
 
 
 class NearAndSinks(NearAndFar):
-    """Near keys as trained; the first tokens where the method puts them."""
+    """Keys within the window as trained, and the first tokens at the positions of `far_positions`."""
 
     def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
-        """The second call sees the sinks alone."""
+        """See NearAndFar; the second call sees the sinks only."""
         near, far = super().calls(q, keys)
         mask = keys.mask(q.shape[1], low=self.width, high=self.width, sinks=self.method.sinks)
         return [near, replace(far, mask=mask)] if self.method.sinks else [near]
 
 
-class ClippedSinks(NearAndSinks):
-    """LM-Infinite: no distance beyond the window."""
-
-    def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """All at the window."""
-        return torch.full_like(at, self.width), torch.zeros_like(at)
+class ClippedSinks(NearAndSinks, ConstantFar):
+    """LM-Infinite: sinks are at the distance of the window, as in ReRoPE."""
 
 
 class CachedSinks(NearAndSinks):
-    """StreamingLLM: positions are places in the cache, in which a query stands at most at n + w - 1."""
+    """StreamingLLM: positions are indices in the cache, at most n + w - 1 for a query."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """Queries at the cache's end."""
+        """See NearAndFar."""
         return at.clamp_max(self.method.sinks + self.width - 1), at
 
 
 class LMInfinite(RereadExtension):
-    """LM-Infinite, on rotary layers and on those without an encoding."""
+    """LM-Infinite, on rotary layers and on layers without an encoding."""
 
     Config = LMInfiniteConfig
     acts_on: ClassVar[str] = "attention"
 
     def check(self, context_length: int) -> None:
-        """Raises ConfigError for a window, or so many sinks, that training has not shown."""
+        """Raises ConfigError for a window, or a number of sinks, beyond the training length."""
         super().check(context_length)
         require("pe.extend.sinks", self.config.sinks, self.config.sinks < context_length, f"< {context_length}")
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
-        """The layers that see far."""
+        """See RereadExtension; layers without an encoding are included."""
         return far_layers(model, context.context_length)
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """Sinks at the window's end."""
+        """See RereadExtension."""
         return ClippedSinks(inner, context, self.config, 1.0)
 
 
@@ -146,6 +142,6 @@ class Streaming(LMInfinite):
     Config = StreamingConfig
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> RereadEncoding:
-        """Sinks at their places in the cache."""
+        """See RereadExtension."""
         width = self.config.window or context.context_length - self.config.sinks
         return CachedSinks(inner, context, replace(self.config, window=width))

@@ -1,6 +1,9 @@
 """Mixers by the name used in configs: each a class with `Config`, `forward(x, where, state)`, `new_state`, `cost`.
 
-A new mixer is a file and a line here; matching, training, probing and the state-contract test pick it up from this dict.
+Adding a mixer takes one file here, such as mixers/mymixer.py, with three classes (a subclass of
+`contract.MixerConfig` with a docstring under each field, which `--help` prints; a subclass of `State`; a subclass of
+`contract.Mixer`), and one line in MIXERS below. Matching, training, probing and the contract tests
+(tests/models/test_contracts.py) read this registry. tests/toys/mixer.py is a complete example.
 """
 
 from lcprobe.choices import Registry

@@ -1,8 +1,9 @@
-"""Causal multi-head attention with grouped keys and values, any positional encoding, optional short convolution and window.
+"""Causal multi-head attention with grouped keys and values, any positional encoding, optional short convolution and
+window.
 
-Vaswani et al. 2017 (arXiv 1706.03762); grouped-query: Ainslie et al. 2023 (arXiv 2305.13245). The convolution over the
-joint q, k, v (with bias, without activation) is Mamba2Attention's (state-spaces/mamba, modules/mha.py). Unlike that
-release, the convolution's history in the state is what went *into* it, so decoding equals the full forward pass.
+Vaswani et al. 2017 (arXiv 1706.03762); grouped-query: Ainslie et al. 2023 (arXiv 2305.13245). The convolution over
+the joint q, k, v (with bias, without activation) is that of state-spaces/mamba, modules/mha.py. Unlike there, the
+state keeps the convolution's inputs, so that decoding equals the full forward pass.
 """
 
 from collections.abc import Hashable, Mapping
@@ -27,35 +28,37 @@ from lcprobe.models.token_context import TokenContext
 
 @dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """Shape of the heads and what they may see."""
+    """Heads, window and encoding of attention."""
 
     n_heads: int | None = None
-    """Query heads; null: d_model / head_dim."""
+    """Number of query heads; null: d_model / head_dim."""
     n_kv_heads: int | None = None
-    """Key and value heads, a divisor of n_heads; null: n_heads."""
+    """Number of key and value heads, a divisor of n_heads; null: n_heads."""
     head_dim: int = 64
     """Width of a head; n_heads x head_dim may differ from d_model."""
     d_conv: int = 0
-    """Width of a causal convolution over q, k, v; 0: none."""
+    """Width of a causal convolution over q, k, v, tokens; 0: no convolution."""
     window: int | None = None
-    """A token sees itself and the window - 1 tokens before it; null: everything before it."""
+    """Sliding window: a token sees itself and the window - 1 tokens before it; null: all tokens before it."""
     sinks: int = 0
-    """So many first tokens of a row that a window does not hide; their keys are kept, and all between."""
+    """Number of first tokens of a row that stay visible beside a window; all keys are then cached."""
     sink_logit: bool = False
-    """A learned logit a head that takes part in the softmax and has no value (gpt-oss, arXiv 2508.10925)."""
+    """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
-    """Biases in the projections."""
+    """Use biases in the projections."""
     positional: Annotated[Choice, POSITIONAL] = field(
         default_factory=lambda: POSITIONAL.convert({"type": "rope"}, "positional")
     )
-    """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional sets those of all layers."""
+    """Positional encoding: `{type: rope, base: 10000}`, `{type: none}`; model.positional overrides it in all
+    layers."""
     temperature: Annotated[Choice | None, TEMPERATURES] = None
-    """A factor on q . k by the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: none."""
+    """Factor on q . k as a function of the number of visible keys: `{type: logn}`, `{type: ssmax}`; null: 1."""
     context_length: int | None = None
-    """What the model is trained on, for encodings that depend on it; null: model.context_length."""
+    """Training length, for encodings that depend on it; null: model.context_length."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for counts below 1 and heads that do not divide."""
+        """Raises ConfigError for sizes out of range, heads that do not divide, and encodings that do not fit the
+        other settings."""
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 0, ">= 0")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
@@ -70,21 +73,23 @@ class AttentionConfig(MixerConfig):
         if temperature is not None:
             temperature.resolve()
             if not encoding.cls.linear:
-                allowed = f"null with {encoding.name}, whose weights are no softmax of q . k and a bias"
+                allowed = f"null with {encoding.name}, whose weights are not a softmax of q . k plus a bias"
                 raise ConfigError(f"{at}.temperature", temperature.name, allowed)
         if encoding.cls.family == "absolute":
             raise ConfigError(
                 f"{at}.positional.type", encoding.name, "one for a layer (absolute ones: model.positional)"
             )
         if self.sink_logit and not encoding.cls.softmax:
-            raise ConfigError(f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are no softmax")
+            raise ConfigError(
+                f"{at}.sink_logit", True, f"false with {encoding.name}, whose weights are not a softmax"
+            )
         with inside_layer(at), torch.device("meta"):
             heads = self.n_heads or max(1, kv or 1)
             length = self.context_length or 512
             encoding.create(HeadShape(heads, kv or heads, self.head_dim, heads * self.head_dim, length))
 
     def with_context_length(self, context_length: int | None) -> Self:
-        """See MixerConfig: encodings and temperatures may depend on it."""
+        """See MixerConfig; encodings and temperatures may depend on it."""
         return replace(self, context_length=context_length) if self.context_length is None else self
 
     def with_encoding(self, changes: Mapping[str, Any]) -> Self:
@@ -92,7 +97,7 @@ class AttentionConfig(MixerConfig):
         return replace(self, **changes)
 
     def heads(self, d_model: int) -> tuple[int, int]:
-        """(n_heads, n_kv_heads) at this width. Raises ConfigError when head_dim does not divide d_model."""
+        """(n_heads, n_kv_heads) at this width. Raises ConfigError where heads do not divide."""
         n_heads = self.n_heads
         if n_heads is None:
             if d_model % self.head_dim:
@@ -104,15 +109,16 @@ class AttentionConfig(MixerConfig):
         return n_heads, n_kv_heads
 
     def shape(self, d_model: int) -> HeadShape:
-        """What encodings may know of this layer."""
+        """The shape that encodings are built for."""
         return HeadShape(*self.heads(d_model), self.head_dim, d_model, self.context_length)
 
 
 @dataclass(frozen=True)
 class AttentionState(State):
-    """k, v: (batch, n, n_kv_heads, width) of the n tokens still visible, keys rotated unless the encoding reads them at several
-    positions; alive: (batch, n) bool, False for tokens of finished documents (None: all alive); terms: (batch, n, width) what
-    the encoding keeps of every token, or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width)."""
+    """k, v: (batch, n, n_kv_heads, width) of the n cached tokens, keys rotated unless the encoding caches raw keys;
+    alive: (batch, n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token
+    terms, (batch, n, width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width),
+    last inputs of the convolution."""
 
     k: Tensor
     v: Tensor
@@ -122,7 +128,7 @@ class AttentionState(State):
 
 
 class Attention(Mixer):
-    """softmax(q k^T / sqrt(head_dim)) v over what a token may see."""
+    """softmax(q k^T / sqrt(head_dim)) v over the visible tokens."""
 
     Config = AttentionConfig
     state_type = AttentionState
@@ -146,7 +152,7 @@ class Attention(Mixer):
         self.no_decay = ("sink_logit", "conv_weight")
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """See Parametrised; encoding and temperature initialise their own."""
+        """See Parametrised; encoding and temperature initialise their own parameters."""
         if name == "sink_logit":
             value.zero_()
         elif name in ("conv_weight", "conv_bias"):
@@ -185,14 +191,13 @@ class Attention(Mixer):
     def forward(
         self, x: Tensor, where: TokenContext, state: AttentionState | None = None
     ) -> tuple[Tensor, AttentionState | None]:
-        """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
+        """See Mixer."""
         return self.forward_with_carry(x, where, state, None)[:2]
 
     def forward_with_carry(
         self, x: Tensor, where: TokenContext, state: AttentionState | None, carry: Tensor | None
     ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
-        """`forward` of a layer among others. carry: (batch, seqlen, any width) as the previous layer with this carry wrote it,
-        None in the first; a carry comes out where the encoding has one."""
+        """See Mixer; a carry is returned where the encoding has one."""
         qkv, conv = self.in_proj(x), None
         if self.d_conv:
             initial = None if state is None else state.conv
@@ -254,7 +259,7 @@ class Attention(Mixer):
     def _documents(
         where: TokenContext, batch: int, n_past: int, seqlen: int, alive: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Numbers of the documents of queries and keys; -1: a finished document, which no query sees."""
+        """Document numbers of queries and keys; -1 for finished documents, which no query sees."""
         documents = where.documents
         if documents is None:
             documents = torch.zeros(batch, seqlen, dtype=torch.int64, device=where.positions.device)
@@ -286,11 +291,11 @@ class Attention(Mixer):
             if terms is not None and self.positional.caches_all_terms:
                 terms = terms[
                     :, -self.window :
-                ]  # one more than the keys: sums run on from the last, even when none is kept
+                ]  # one more than keys: sums continue from the last, even with no key kept
         return AttentionState(k, v, alive, terms, conv)
 
     def new_state(self, batch: int) -> AttentionState:
-        """The state before a sequence's first token."""
+        """See Mixer."""
         weight = self.out_proj.weight
         empty = weight.new_zeros(batch, 0, self.n_kv_heads, self.head_dim)
         conv = weight.new_zeros(batch, self.d_conv - 1, self.width) if self.d_conv else None
@@ -298,7 +303,7 @@ class Attention(Mixer):
 
     @staticmethod
     def cost(config: AttentionConfig, d_model: int, length: int) -> Cost:
-        """Parameters, forward FLOPs a token (mean over positions) and bytes of one layer."""
+        """See Mixer."""
         n_heads, n_kv_heads = config.heads(d_model)
         width, inner = (n_heads + 2 * n_kv_heads) * config.head_dim, n_heads * config.head_dim
         matrices = d_model * width + inner * d_model
@@ -309,9 +314,8 @@ class Attention(Mixer):
         if config.temperature is not None:
             params += config.temperature.cls.params(config.temperature.config, shape)
         window = length if config.window is None else min(config.window, length)
-        visible = window - window * (window - 1) / (
-            2 * length
-        )  # mean over positions 1..length of min(position, window)
+        # mean over positions 1..length of min(position, window)
+        visible = window - window * (window - 1) / (2 * length)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
         flops += encoding.cls.flops(encoding.config, shape, visible, length)
         cached = length if config.window is None or config.sinks else min(config.window - 1, length)
@@ -320,9 +324,7 @@ class Attention(Mixer):
         grows = terms if encoding.cls.caches_all_terms else 0
         size = encoding.cls.term_bytes
         fixed += size * (terms - grows)
-        kept = (
-            cached if config.window is None or config.sinks else min(config.window, length)
-        )  # terms, one more than keys
+        kept = cached if config.window is None or config.sinks else min(config.window, length)  # one more than keys
         return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
 
 

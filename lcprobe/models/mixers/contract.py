@@ -1,11 +1,12 @@
-"""The contract of mixers: what a class behind a name in MIXERS has. What is abstract must be written; the rest has a default.
+"""The contract of mixers, the classes behind the names in MIXERS. Abstract methods must be implemented; the rest has
+defaults.
 
-    forward      (batch, seqlen, d_model) -> the same; a state comes out exactly where one came in
+    forward      (batch, seqlen, d_model) -> the same shape; a state is returned exactly where one is passed in
     new_state    the state before a sequence's first token: explicit, forkable, of known size
     cost         parameters, FLOPs per token and bytes in closed form, which matching and `--plan` read
 
-Feeding a sequence in any chunking gives the same outputs as feeding it whole; decoding is the same call with one token. The
-contract tests run over every registered mixer (tests/models/test_contracts.py).
+Processing a sequence in any chunks gives the same outputs as processing it whole; decoding is the same call with one
+token. The contract tests run over every registered mixer (tests/models/test_contracts.py).
 """
 
 from abc import ABC, abstractmethod
@@ -22,49 +23,53 @@ from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
 Scan = Callable[..., tuple[Tensor, Any]]
-"""A selective scan with the arguments of `lcprobe_kernels.ssd.ssd`; its state is what a wrapping extension keeps."""
+"""A selective scan with the arguments of `lcprobe_kernels.ssd.ssd`; extensions that wrap it may return another
+state."""
 
 
 @dataclass(frozen=True)
 class MixerConfig:
-    """Base of the settings of a mixer; a frozen dataclass with a docstring under each field, which `--help` prints."""
+    """Base of the settings of a mixer: a frozen dataclass with a docstring under each field, which `--help`
+    prints."""
 
     def check(self, at: str) -> None:
-        """Rules between values. Raises ConfigError at the first that does not hold. at: the key of this config."""
+        """Raises ConfigError for values out of range or that do not fit together. at: the key of this config."""
 
     def with_context_length(self, context_length: int | None) -> Self:
         """The same settings for a model trained at this length, where they depend on it."""
         return self
 
     def with_encoding(self, changes: Mapping[str, Any]) -> Self:
-        """The same settings with what `model.positional` changes in a layer; asked of mixers that carry an encoding only."""
+        """The same settings with a layer's part of `model.positional`; called for mixers that carry an encoding
+        only."""
         raise NotImplementedError(f"{type(self).__name__}.with_encoding")
 
 
 class Mixer(Parametrised, ABC):
-    """Mixes tokens of a sequence, causally."""
+    """A causal token mixer."""
 
     Config: ClassVar[type[MixerConfig]]
     state_type: ClassVar[type[State]]
-    """Class of the states that `new_state` makes."""
+    """Class of the states that `new_state` returns."""
     residual_outputs = ("out_proj.weight",)
     carries_encoding: ClassVar[bool] = False
-    """Whether `model.positional` gives this mixer an encoding: true of attention."""
+    """Whether `model.positional` sets an encoding of this mixer: true of attention."""
     window: int | None = None
-    """Tokens that a query sees, itself included; None: all."""
+    """Number of tokens that a query sees, itself included; None: all earlier ones."""
     sinks: int = 0
-    """First tokens of a row that a window does not hide."""
+    """Number of first tokens of a row that stay visible beside the window."""
     scan: Scan | None = None
-    """The selective scan, where extensions may wrap it; None: there is none."""
+    """The selective scan, which extensions may wrap; None: the mixer has none."""
 
     @abstractmethod
     def __init__(self, config: Any, d_model: int):
-        """config: an instance of `Config`. Raises ConfigError, its key relative to the mixer's, where widths do not divide."""
+        """config: an instance of `Config`. Raises ConfigError, with a key relative to the mixer's, where widths do
+        not divide."""
         super().__init__()
 
     @abstractmethod
     def forward(self, x: Tensor, where: TokenContext, state: Any = None) -> tuple[Tensor, Any]:
-        """x: (batch, seqlen, d_model) -> y of the same shape and dtype, and the state after the last token if one came in."""
+        """x: (batch, seqlen, d_model) -> y of the same shape and dtype, and the next state if one was passed in."""
 
     @abstractmethod
     def new_state(self, batch: int) -> Any:
@@ -73,34 +78,35 @@ class Mixer(Parametrised, ABC):
     @staticmethod
     @abstractmethod
     def cost(config: Any, d_model: int, length: int) -> Cost:
-        """Parameters, forward FLOPs per token (mean over the positions of a sequence of `length`) and bytes of one layer."""
+        """Parameters, forward FLOPs per token (mean over the positions of a sequence of `length`) and bytes of one
+        layer."""
 
     @classmethod
     def is_recurrent(cls) -> bool:
-        """Whether the state holds a memory of fixed size."""
+        """Whether the mixer has a recurrent state of fixed size."""
         return bool(cls.state_type.recurrent)
 
     @property
     def encoding(self) -> PositionalEncoding | None:
-        """The positional encoding that the mixer carries."""
+        """The positional encoding that the mixer carries, if any."""
         return None
 
     def set_encoding(self, encoding: PositionalEncoding) -> None:
-        """Put another encoding in the place of `encoding`: what extensions do to a trained model."""
+        """Replace `encoding`, as extensions do in a trained model."""
         raise NotImplementedError(f"{type(self).__name__} carries no encoding")
 
     def reconfigure_encoding(self, config: Any) -> None:
-        """Take the encoding, temperature, window and sinks of another config, in place. Raises ConfigError where that adds or
-        drops a parameter: a trained model has those that it was trained with."""
+        """Adopt the encoding, temperature, window and sinks of another config, in place. Raises ConfigError where
+        that would add or remove parameters."""
 
     @property
     def carry_name(self) -> Hashable | None:
-        """Name of the tensors that layers pass on beside the residual stream; None: the mixer passes none."""
+        """Name of the carry, tensors that layers pass on beside the residual stream; None: the mixer has no carry."""
         return None
 
     def forward_with_carry(
         self, x: Tensor, where: TokenContext, state: Any, carry: Tensor | None
     ) -> tuple[Tensor, Any, Tensor | None]:
-        """`forward`, and the carry for the next layer of the same `carry_name`. carry: (batch, seqlen, any width), None in the
-        first such layer."""
+        """`forward`, and the carry for the next layer with the same `carry_name`. carry: (batch, seqlen, any width)
+        from the previous one, None in the first."""
         return *self.forward(x, where, state), carry

@@ -1,10 +1,10 @@
-"""Mamba2: a gated state-space mixer with one scalar decay a head (Dao & Gu 2024, arXiv 2405.21060, sec. 7).
+"""Mamba2: a gated state-space mixer with one scalar decay per head (Dao & Gu 2024, arXiv 2405.21060, sec. 7).
 
     z, xBC, dt = in_proj(u)      x, B, C = silu(conv(xBC))      y = ssd(x, dt, A, B, C, D)
     out = out_proj(rms_norm(y * silu(z)))
 
-Projection order [z, x, B, C, dt], initialisation and norm placement are the published family's (state-spaces/mamba,
-modules/mamba2.py). Differs: the state between chunks stays in float32.
+Projection order [z, x, B, C, dt], initialisation and norm placement are those of the published family
+(state-spaces/mamba, modules/mamba2.py). Difference: the state between chunks is float32.
 """
 
 import math
@@ -27,39 +27,39 @@ from lcprobe.models.token_context import TokenContext
 
 @dataclass(frozen=True)
 class Mamba2Config(MixerConfig):
-    """Shape of the state and the range of its decays."""
+    """Shape of Mamba2's state, and the range of its step sizes and decays."""
 
     d_state: int = 128
-    """State columns a channel."""
+    """State size per channel."""
     d_conv: int = 4
-    """Width of the causal convolution over x, B, C."""
+    """Width of the causal convolution over x, B, C, tokens."""
     expand: float = 2.0
-    """Inner width / d_model."""
+    """Ratio of the inner width to d_model."""
     head_dim: int = 64
-    """Channels that share one decay."""
+    """Channels per head, which share one decay."""
     n_groups: int = 1
-    """Groups of heads, each with its own B and C."""
+    """Number of groups of heads, each with its own B and C."""
     chunk_size: int | None = None
-    """Tokens a chunk of the matrix form; null: what is fast on the device. Changes speed and rounding, nothing else."""
+    """Tokens per chunk of the matrix form; null: fast on the device. Changes speed and rounding only."""
     A_init_range: tuple[float, float] = (1.0, 16.0)
-    """-A at initialisation, uniform."""
+    """Range of -A at initialisation (uniform)."""
     dt_min: float = 0.001
     """Smallest step size at initialisation (log-uniform)."""
     dt_max: float = 0.1
-    """Largest step size at initialisation."""
+    """Largest step size at initialisation (log-uniform)."""
     dt_init_floor: float = 1e-4
-    """No initial step size below this."""
+    """Lower bound of initial step sizes."""
     dt_limit: tuple[float, float | None] = (0.0, None)
-    """Step sizes are clamped to this range after softplus; null: no upper end."""
+    """Range to which step sizes are clamped after softplus; null: no upper bound."""
     conv_bias: bool = True
-    """A bias in the convolution."""
+    """Use a bias in the convolution."""
     bias: bool = False
-    """Biases in the projections."""
+    """Use biases in the projections."""
     norm_eps: float = 1e-5
-    """Added to the mean square in the gated norm."""
+    """Epsilon of the gated norm, added to the mean square."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for counts below 1 and empty ranges."""
+        """Raises ConfigError for sizes below 1 and empty ranges."""
         require(f"{at}.chunk_size", self.chunk_size, self.chunk_size is None or self.chunk_size >= 1, ">= 1 or null")
         for name in ("d_state", "head_dim", "n_groups"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
@@ -72,7 +72,7 @@ class Mamba2Config(MixerConfig):
         require(f"{at}.dt_limit", list(self.dt_limit), low >= 0 and (high is None or low <= high), "0 <= low <= high")
 
     def widths(self, d_model: int) -> tuple[int, int, int]:
-        """(d_inner, n_heads, convolved channels). Raises ConfigError when heads or groups do not divide."""
+        """(d_inner, n_heads, convolved channels). Raises ConfigError where heads or groups do not divide."""
         d_inner = int(self.expand * d_model)
         if d_inner % self.head_dim:
             raise ConfigError("head_dim", self.head_dim, f"a divisor of expand x d_model ({d_inner})")
@@ -84,8 +84,8 @@ class Mamba2Config(MixerConfig):
 
 @dataclass(frozen=True)
 class Mamba2State(State):
-    """ssm: (batch, n_heads, head_dim, d_state), float32 or wider, or what an extension's scan keeps; conv: (batch, d_conv - 1,
-    channels)."""
+    """ssm: (batch, n_heads, head_dim, d_state), float32 or wider, or the state of an extension's scan; conv: (batch,
+    d_conv - 1, channels), last inputs of the convolution."""
 
     recurrent = ("ssm",)
 
@@ -137,7 +137,7 @@ class Mamba2(Mixer):
     def forward(
         self, x: Tensor, where: TokenContext, state: Mamba2State | None = None
     ) -> tuple[Tensor, Mamba2State | None]:
-        """x: (batch, seqlen, d_model) -> y of the same shape and dtype. Without a state in, none comes out."""
+        """See Mixer."""
         c = self.config
         z, xbc, dt = self.in_proj(x).split([self.d_inner, self.d_xbc, self.n_heads], dim=-1)
         xbc, conv = causal_conv1d(
@@ -168,7 +168,7 @@ class Mamba2(Mixer):
         return self.out_proj(y), None if ssm is None or conv is None else Mamba2State(ssm, conv)
 
     def new_state(self, batch: int) -> Mamba2State:
-        """The state before a sequence's first token."""
+        """See Mixer."""
         weight, c = self.out_proj.weight, self.config
         acc_dtype = torch.promote_types(weight.dtype, torch.float32)
         ssm = torch.zeros(batch, self.n_heads, c.head_dim, c.d_state, dtype=acc_dtype, device=weight.device)
@@ -176,12 +176,12 @@ class Mamba2(Mixer):
 
     @staticmethod
     def cost(config: Mamba2Config, d_model: int, length: int) -> Cost:
-        """Parameters, forward FLOPs a token and bytes of one layer; nothing depends on length."""
+        """See Mixer; nothing depends on length."""
         d_inner, n_heads, d_xbc = config.widths(d_model)
         matrices = d_model * (d_inner + d_xbc + n_heads) + d_inner * d_model
         params = matrices + d_xbc * (config.d_conv + int(config.conv_bias)) + 3 * n_heads + d_inner
         params += (d_inner + d_xbc + n_heads + d_model) if config.bias else 0
-        # causal half of C B^T and of its product with x, then states in and out
+        # the causal halves of C B^T and of its product with x; then writing and reading states
         core = (config.chunk_size or 64) * (config.n_groups * config.d_state + d_inner) + 4 * d_inner * config.d_state
         flops = 2 * matrices + core + 2 * config.d_conv * d_xbc
         return Cost(params, flops, 4 * d_inner * config.d_state + 4 * (config.d_conv - 1) * d_xbc, 0)

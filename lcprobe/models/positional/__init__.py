@@ -1,5 +1,4 @@
-"""Positional encodings by the name used in configs, and what goes with them: drawn positions and softmax
-temperatures.
+"""Positional encodings by the name used in configs; schemes of drawn positions and softmax temperatures.
 
 Adding an encoding takes one file here, such as positional/myrope.py, with a frozen dataclass `MyRoPEConfig` (a
 docstring under each field, which `--help` prints) and a subclass of `contract.PositionalEncoding` that overrides the

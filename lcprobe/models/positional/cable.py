@@ -1,5 +1,5 @@
-"""CABLE: every token adds a penalty, a function of its content, to all distances that span it (Veisi et al. 2025,
-arXiv 2503.08067, sec. 3).
+"""CABLE: every token adds a penalty, a function of its content, to all distances that span it
+(Veisi et al. 2025, arXiv 2503.08067, sec. 3).
 
     p_t = softplus(w_h . x_t + b_h)        scores_ij -= sum_{t=j+1..i} p_t = F_j - F_i,   F_i = -sum_{t<=i} p_t
 

@@ -8,8 +8,8 @@
     calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
     attend         all of the above; overridden only where the op's algebra is not enough (CoPE, stick-breaking, PaTH,
                    DAPE, TAPE)
-    carry          tensors passed from layer to layer beside the residual stream (TAPE): `read_carry` reads them in place
-                   of token_terms, `write_carry` returns them for the next layer with the same `carry_name`
+    carry          tensors passed from layer to layer beside the residual stream (TAPE): `read_carry` reads them in
+                   place of token_terms, `write_carry` returns them for the next layer with the same `carry_name`
 
 Class attributes declare an encoding's properties, which tests, extensions and reports read. Parameters of encodings
 have no weight decay; angles and sums are float32 or wider whatever the model's dtype.

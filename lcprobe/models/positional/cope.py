@@ -1,5 +1,5 @@
-"""CoPE: positions are sums of gates that depend on content (Golovneva et al. 2024, arXiv 2405.18719, eq. 4 to 6 and
-appendix B).
+"""CoPE: positions are sums of gates that depend on content
+(Golovneva et al. 2024, arXiv 2405.18719, eq. 4 to 6 and appendix B).
 
     g_it = sigmoid(q_i . k_t / sqrt(head_dim))        p_ij = min(sum_{t=j..i} g_it, max_position - 1)
     scores_ij += q_i . e[p_ij], linearly interpolated between the integer positions around p_ij

@@ -1,5 +1,5 @@
-"""DAPE: a bias over distance, adapted to the scores of all heads by an MLP (Zheng et al. 2024, arXiv 2405.14722, eq.
-3).
+"""DAPE: a bias over distance, adapted to the scores of all heads by an MLP
+(Zheng et al. 2024, arXiv 2405.14722, eq. 3).
 
     S = q k^T / sqrt(head_dim)        scores = S + B + f([S, B]),   f: 2 n_heads -> width -> n_heads with LeakyReLU
 

@@ -1,5 +1,5 @@
-"""FIRE: a learned function of distance relative to the query's own position (Li et al. 2023, arXiv 2310.04418, eq. 6
-and 7).
+"""FIRE: a learned function of distance relative to the query's own position
+(Li et al. 2023, arXiv 2310.04418, eq. 6 and 7).
 
     b_ij = f(psi(i - j) / psi(max(i, L)))        psi(x) = log(1 + |c x|),  f an MLP 1 -> width -> n_heads with ReLU
 

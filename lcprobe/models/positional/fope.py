@@ -1,5 +1,5 @@
-"""FoPE: each rotary pair is encoded by a learned mixture of frequencies (Hua et al. 2024, arXiv 2412.17739, sec.
-3.3).
+"""FoPE: each rotary pair is encoded by a learned mixture of frequencies
+(Hua et al. 2024, arXiv 2412.17739, sec. 3.3).
 
     cos'_p(t) = sum_m C[m, p] cos(theta_m t) / sum_m C[m, p]          sin'_p likewise with S
     q'_p = q_p cos'_p - q_{p+half} sin'_p ...      only frequencies that complete a full turn in the training length

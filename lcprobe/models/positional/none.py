@@ -1,5 +1,5 @@
-"""NoPE: no positional encoding; order enters through the causal mask alone (Kazemnejad et al. 2023, arXiv
-2305.19466)."""
+"""NoPE: no positional encoding; order enters through the causal mask alone
+(Kazemnejad et al. 2023, arXiv 2305.19466)."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
-"""PaTH: a product of Householder-like matrices, one per token, between key and query (Yang et al. 2025, arXiv
-2505.16381).
+"""PaTH: a product of Householder-like matrices, one per token, between key and query
+(Yang et al. 2025, arXiv 2505.16381).
 
     scores_ij = q_i^T H_i H_{i-1} ... H_{j+1} k_j / sqrt(head_dim)        H_t = I - beta_t w_t w_t^T
     w_t = unit(silu(conv(W2 W1 x_t)))        beta_t = 2 sigmoid(b . x_t + b0)        one pair for each key head

@@ -1,7 +1,7 @@
 """Rotary encodings that rotate only the high-frequency pairs of a head and leave the others without position.
 
-    prope   the highest `fraction` of frequencies is kept, the others are 0   p-RoPE, Barbero et al. 2024, arXiv 2410.06205
-    hope    frequencies whose wavelength exceeds the training length are 0    HoPE, Chen et al. 2024, arXiv 2410.21216
+    prope   the highest `fraction` of frequencies is kept, the others are 0   Barbero et al. 2024, arXiv 2410.06205
+    hope    frequencies whose wavelength exceeds the training length are 0    Chen et al. 2024, arXiv 2410.21216
 
 Unlike `rope` with a fraction, the frequencies are those of the whole head: theta_m = base^(-2m / head_dim).
 """

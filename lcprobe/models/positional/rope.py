@@ -1,5 +1,5 @@
-"""RoPE: rotate pairs of query and key dimensions by angles proportional to position (Su et al. 2021, arXiv
-2104.09864).
+"""RoPE: rotate pairs of query and key dimensions by angles proportional to position
+(Su et al. 2021, arXiv 2104.09864).
 
     theta_m = base^(-2m / rotary_dim)        (q_m, q_{m + rotary_dim/2}) rotated by position * theta_m
 

@@ -1,5 +1,4 @@
-"""Sandwich: a bias made of the inner products of sinusoidal position vectors (Chi et al. 2022, arXiv 2212.10356, sec.
-5).
+"""Sandwich: inner products of sinusoidal position vectors as a bias (Chi et al. 2022, arXiv 2212.10356, sec. 5).
 
     T[h, d] = n_heads / (8 (h + 1)) sum_m cos(d w_m)        w_m = 10000^(-2m / width), m = 0 .. width / 2 - 1
 

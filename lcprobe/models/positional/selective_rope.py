@@ -1,5 +1,5 @@
-"""Selective RoPE: angles are cumulative sums of phases that depend on the tokens (Movahedi et al. 2025, arXiv
-2511.17388).
+"""Selective RoPE: angles are cumulative sums of phases that depend on the tokens
+(Movahedi et al. 2025, arXiv 2511.17388).
 
     phi_t = phi_{t-1} + theta_m (1 + w_m . x_t)          pair m of queries and keys rotated by phi_t
 

@@ -1,5 +1,5 @@
-"""Stick-breaking attention: each key takes a share of what nearer keys have left (Tan et al. 2024, arXiv 2410.17980,
-eq. 1 to 3).
+"""Stick-breaking attention: each key takes a share of what nearer keys have left
+(Tan et al. 2024, arXiv 2410.17980, eq. 1 to 3).
 
     beta_ij = sigmoid(q_i . k_j / sqrt(head_dim))        A_ij = beta_ij prod_{t=j+1..i-1} (1 - beta_it),   j < i
     o_i = sum_j A_ij v_j  [+ (1 - sum_j A_ij) v_i with `remainder`, as released models do]

@@ -1,5 +1,5 @@
-"""T5's relative bias: one learned number per head and bucket of distances (Raffel et al. 2019, arXiv 1910.10683, sec.
-2.1).
+"""T5's relative bias: one learned number per head and bucket of distances
+(Raffel et al. 2019, arXiv 1910.10683, sec. 2.1).
 
     T[h, d] = w_h[bucket(d)]        bucket(d) = d below half = n_buckets / 2, then
     half + floor(log(d / half) / log(max_distance / half) half), at most n_buckets - 1

@@ -1,5 +1,5 @@
-"""TAPE: rotations that are updated by content from layer to layer, equivariantly (Zhu et al. 2025, arXiv 2501.00712,
-sec. 3.2).
+"""TAPE: rotations that are updated by content from layer to layer, equivariantly
+(Zhu et al. 2025, arXiv 2501.00712, sec. 3.2).
 
 Every token has a tensor e per head and pair of dimensions, [[c, -s], [s, c]] as two numbers (c, s), initially RoPE's
 cos and sin.

@@ -1,5 +1,5 @@
-"""xPos: RoPE whose pairs also decay with distance, low frequencies least (Sun et al. 2022, arXiv 2212.10554, eq.
-5-7).
+"""xPos: RoPE whose pairs also decay with distance, low frequencies least
+(Sun et al. 2022, arXiv 2212.10554, eq. 5-7).
 
     zeta_m = (2m / head_dim + gamma) / (1 + gamma)
     score_ij = sum over pairs m of zeta_m^((i - j) / scale) (rotated q_m . k_m)

@@ -148,5 +148,5 @@ def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
         assert "\n" not in str(caught.value)
     for method in ("temperature", "logn"):
         choice = choose(EXTENSIONS, {"type": method}, "pe.extend")
-        with pytest.raises(ConfigError, match="no softmax of q . k and a bias"):
+        with pytest.raises(ConfigError, match="not a softmax of q . k plus a bias"):
             extended(model_of(name), choice.create(), ExtensionContext(L, 4.0))
