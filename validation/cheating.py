@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lcprobe.analysis.leakage import in_words
+from lcprobe.analysis.leakage import leakage_summary
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
@@ -36,7 +36,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     table, more = run_policies(tasks, units, n)
     for note in [*notes, *more]:
         print(f"note: {note}")
-    print(in_words(table))
+    print(leakage_summary(table))
     rows = pivot(table)
-    summary = dict.fromkeys(rows[0]) | {"task": in_words(table)}
+    summary = dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}
     return [*rows, summary]

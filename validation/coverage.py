@@ -20,10 +20,11 @@ import numpy as np
 
 from lcprobe.analysis.findings.cells import Slice
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, extrapolations
-from lcprobe.analysis.findings.half_life import fit
-from lcprobe.analysis.findings.reach import fall
-from lcprobe.analysis.stats.differences import difference_bounds, ratio_side, welch_bounds_of
+from lcprobe.analysis.stats.differences import difference_bounds, ratio_side
+from lcprobe.analysis.stats.exponential_fit import fit_decay
+from lcprobe.analysis.stats.fall_fit import fit_fall
 from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
+from lcprobe.analysis.stats.training_seeds import welch_bounds_of
 from lcprobe.seeds import seed_of
 from lcprobe.tasks.episode import Formats
 
@@ -178,12 +179,12 @@ def resampled_kinds(n: int, p: float, studies: int) -> Iterator[tuple[str, float
     for study in range(studies):
         generator = np.random.default_rng(seed_of("coverage", "resampled", n, p, study))
         level = generator.beta(p * (1 / ICC - 1), (1 - p) * (1 / ICC - 1), (n, 1)) / p
-        tokens, low, high, *_ = fall(
+        tokens, low, high, *_ = fit_fall(
             distance, (generator.random(trials.shape) < gentle * level).astype(float), trials, 0.0, distance
         )
         if tokens is not None and low is not None and high is not None:
             held["effective reach: cluster bootstrap"].append(low <= halfway <= high)
-        tokens, low, high, _ = fit(
+        tokens, low, high, _ = fit_decay(
             distance, (generator.random(trials.shape) < gone * level).astype(float), trials, 0.0
         )
         if math.isfinite(tokens):

@@ -1,7 +1,22 @@
-"""What the analysis is given beside the records: facts about the runs, as plain values."""
+"""Inputs of the analysis beside the records: facts about the runs, the tasks and the study, as plain values."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypedDict
+
+Value = str | int | float | bool | None
+"""A value of a table row."""
+NotCausal = Literal["", "method", "positions", "factor"]
+
+
+class BiasRow(TypedDict):
+    """Bias that one attention head adds to scores at one distance."""
+
+    layer: int
+    head: int
+    encoding: str
+    distance: int
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -11,7 +26,7 @@ class RunFacts:
     name: str
     """Unique within the study; the `model` column of the records."""
     group: str
-    """Runs that differ only in their seed share this; equals name where there is one seed."""
+    """Runs that differ only in their seed share a group; equal to name where there is one seed."""
     layout: str
     seed: int
     context_length: int
@@ -19,40 +34,45 @@ class RunFacts:
     params: int
     embedding_params: int
     tokens: int
-    """Trained on."""
+    """Training tokens."""
     lr: float | None
     seconds: float | None
-    """Of training."""
+    """Training time."""
     data_digest: str
     """Rolling digest of every training batch; equal for all runs of a matched study."""
     skipped_steps: int
     checkpoint: str
+    """Digest of the weights."""
     tuned: str
     """How the learning rate was chosen: `swept` (best of a sweep, not at its edge), `swept, at the edge of the grid`,
     `not swept`, `published`. Anything but `swept` is flagged."""
-    metrics: list[dict[str, float]] = field(default_factory=list)
+    metrics: Sequence[dict[str, float]] = field(default_factory=list)
     """Rows of metrics.csv: tokens, train/loss, train/text_loss, train/answer_loss, train/lr, train/grad_norm,
     train/tokens_per_second, and probe rows (probe/<task>@<length>); absent values are absent keys."""
-    biases: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of layer, head, encoding, distance, bias, where attention adds a number to scores by distance alone."""
+    biases: Sequence[BiasRow] = field(default_factory=list)
+    """Biases by layer, head and distance, where attention adds a number to scores that depends on distance alone."""
     extension: str = "none"
-    """Label of the method that changed it without training; none: as trained."""
+    """Label of the method that changes the trained model at evaluation; none: as trained."""
     base: str = ""
-    """Name of the same model as trained; empty: its own."""
-    not_causal: str = ""
-    """What makes a token's output depend on the declared length of the whole sequence: method | factor; empty: nothing."""
+    """Name of the same model as trained; empty: its own name."""
+    not_causal: NotCausal = ""
+    """Why a token's output depends on the length of the whole sequence: the extension `method`, the `positions` (drawn for
+    that length) or a `factor` that follows it; empty: it does not."""
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task of the grid: its name, settings in words, the score of choosing a value without looking at the key (None where
-    it varies), whether any key look-up is needed, and a rendered example."""
+    """One task of the grid."""
 
     name: str
     description: str
+    """Its settings in words."""
     chance: float | None
+    """Expected score of choosing one of the values without using the key; None where it varies."""
     needs_lookup: bool
+    """Whether the answer has to be looked up by its key."""
     example: str
+    """A rendered prompt with its answer."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +80,20 @@ class StudyFacts:
     """Everything about a study that the report prints."""
 
     name: str
-    runs: list[RunFacts]
-    tasks: list[TaskFacts]
-    matching: list[dict[str, Any]]
+    runs: Sequence[RunFacts]
+    tasks: Sequence[TaskFacts]
+    matching: Sequence[dict[str, Value]]
     """Rows of the matching table, ready to print: column -> value."""
     mismatch: float
-    """Largest difference between two models' parameters, relative."""
-    sweep: list[dict[str, Any]]
+    """Largest relative difference between two models' parameters."""
+    sweep: Sequence[dict[str, Value]]
     """Rows of a learning-rate sweep (group, lr, score, worst_seed, best, at_edge), empty without one."""
     versions: dict[str, str]
     """Packages, Python, machine, code digest, suite version."""
     config_yaml: str
     """The resolved configuration."""
-    expected_cells: list[dict[str, Any]]
-    """The planned grid: rows of task, haystack, key_format, value_format, control, length, depth, n per model; a mean is
-    taken only over slices that are complete."""
-    notes: list[str] = field(default_factory=list)
-    """Cells that could not be built, and why; printed as they are."""
+    expected_cells: Sequence[Mapping[str, Any]]
+    """The planned grid: rows of task, haystack, key_format, value_format, control, length, depth, and n samples per model; a
+    mean is taken only over slices that are complete."""
+    notes: Sequence[str] = field(default_factory=list)
+    """Cells that could not be built, and why; printed unchanged."""

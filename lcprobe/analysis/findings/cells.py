@@ -1,7 +1,7 @@
-"""From records to cells: who succeeded how often, where, with which interval; and to slices, but only to whole ones.
+"""From records to cells, and to slices, which exist only when they are complete.
 
 A panel is everything one model did on one task, format and control, as (lengths, depths, samples) arrays. A slice is a
-panel's samples at one length over planned depths. A mean is taken over a slice only when every planned cell of it holds all
+panel's samples at one length over the planned depths. A mean is taken over a slice only when every planned cell of it has all
 of its planned samples: depths and formats differ in difficulty, so that a mean over some of them compares nothing (in arXiv
 2407.08112 five of eight models average three formats at some depths and one format at others).
 """
@@ -14,12 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
-from lcprobe.analysis.stats.intervals import clustered_wilson, effective_trials
+from lcprobe.analysis.stats.effective_samples import effective_sample_size
+from lcprobe.analysis.stats.estimates import Proportion, proportion_of
 from lcprobe.tasks.episode import Formats
+
+SCORES = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "distractor_hit", "chance", "distance")
+"""Scores and factors with a mean per cell."""
 
 
 class PanelKey(NamedTuple):
-    """Which panel: one model, task, format and control."""
+    """Key of a panel: one model, task, format and control."""
 
     model: str
     task: str
@@ -28,27 +32,8 @@ class PanelKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A share with its 95 % interval: k of n trials, from `samples` clusters."""
-
-    k: int
-    n: int
-    samples: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """k / n."""
-        return self.k / self.n
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.k}/{self.n}, {self.low:.2f}–{self.high:.2f})"
-
-
-@dataclass(frozen=True)
 class Unavailable:
-    """Why there is no number: shown where the number would stand."""
+    """Why there is no number; printed in its place."""
 
     reason: str
 
@@ -58,10 +43,10 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Slice:
-    """Complete planned cells of a panel at one length. hits, trials: (n_depths, n_samples) int64, summed over queries;
-    trials are equal for all samples of a depth.
+    """Complete planned cells of a panel at one length.
 
-    chance: mean of what choosing a value without looking at the key would score.
+    hits, trials: (n_depths, n_samples) int64, summed over queries; trials are equal for all samples of a depth. index: (n_samples,)
+    sample numbers. chance: mean expected score of choosing one of the values without using the key.
     """
 
     depths: tuple[float, ...]
@@ -72,33 +57,42 @@ class Slice:
 
     @property
     def value(self) -> float:
-        """Share of all trials."""
+        """Proportion of all trials."""
         return float(self.hits.sum() / self.trials.sum())
 
     @property
-    def estimate(self) -> Estimate:
-        """Mean over all cells, with Wilson's interval for as many trials as the samples are worth."""
-        hits, trials = self.hits.sum(axis=0), self.trials.sum(axis=0)
-        low, high = map(float, clustered_wilson(hits, trials))
-        return Estimate(int(hits.sum()), int(trials.sum()), len(self.index), low, high)
+    def estimate(self) -> Proportion:
+        """Mean over all cells, with Wilson's interval at the effective sample size."""
+        return proportion_of(self.hits.sum(axis=0), self.trials.sum(axis=0))
 
     @property
     def n_eff(self) -> float:
-        """How many independent trials it is worth."""
-        return float(effective_trials(self.hits.sum(axis=0), self.trials.sum(axis=0)))
+        """Effective sample size of its mean."""
+        return float(effective_sample_size(self.hits.sum(axis=0), self.trials.sum(axis=0)))
 
-    def only(self, depths: Sequence[float]) -> "Slice":
+    def at_depths(self, depths: Sequence[float]) -> "Slice":
         """The same samples at some of the depths."""
         keep = [i for i, depth in enumerate(self.depths) if depth in depths]
         return Slice(tuple(self.depths[i] for i in keep), self.index, self.hits[keep], self.trials[keep], self.chance)
 
 
+class NeedleTrials(NamedTuple):
+    """Every trial of a panel whose context has the target needle, as (n_trials,) arrays.
+
+    distance: tokens from value to answer. sample: place in the panel's `index`. cell: flat place in (lengths, depths).
+    """
+
+    distance: np.ndarray
+    sample: np.ndarray
+    hit: np.ndarray
+    cell: np.ndarray
+
+
 @dataclass(frozen=True)
 class Panel:
-    """One model, task, format and control. Arrays are (n_lengths, n_depths, n_samples) sums over the queries of a sample.
+    """Arrays of one model, task, format and control: (n_lengths, n_depths, n_samples) sums over the queries of a sample.
 
-    scores: sums of the other columns of the records over trials, (n_lengths, n_depths), and the count of each.
-    rows: of every trial with a needle in (n_rows,) arrays: distance in tokens, place in `index`, success, and which cell.
+    scores: sums of the columns of SCORES over trials, (n_lengths, n_depths), and the count of each.
     """
 
     where: PanelKey
@@ -109,12 +103,12 @@ class Panel:
     trials: np.ndarray
     failed: np.ndarray
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    needle_trials: NeedleTrials
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table. low, high: Wilson, with the effective number of trials where a sample asks several questions."""
+    """One cell of the table. low, high: Wilson's interval, at the effective sample size where a sample has several questions."""
 
     where: PanelKey
     length: int
@@ -140,22 +134,22 @@ class Cell:
 
     @property
     def skill_bounds(self) -> tuple[float | None, float | None]:
-        """The bounds of accuracy on the scale of skill; the chance level is known exactly."""
+        """Bounds of accuracy on the scale of skill; the chance level is known exactly."""
         return self._above_chance(self.low), self._above_chance(self.high)
 
-    def _above_chance(self, share: float | None) -> float | None:
+    def _above_chance(self, accuracy: float | None) -> float | None:
         chance = self.means["chance"]
-        return None if share is None or chance is None or chance >= 1 else (share - chance) / (1 - chance)
-
-
-SCORES = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "distractor_hit", "chance", "distance")
+        if accuracy is None or chance is None or chance >= 1:
+            return None
+        return (accuracy - chance) / (1 - chance)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Panels of a study, the plan they are held against, and what was left out on the way.
+    """Panels of a study, its plan, and notes on the records that were left out.
 
-    records: the rows that count, failed ones included, sorted by their factors.
+    planned: samples by (task, format, control), length and depth. records: the rows that count, failed ones included, sorted
+    by their factors.
     """
 
     study: StudyFacts
@@ -167,7 +161,7 @@ class Measured:
 
     @property
     def tasks(self) -> list[TaskFacts]:
-        """Tasks in the order of the study, and those of the plan that the study does not describe."""
+        """Tasks in the order of the study, then those of the plan that the study does not describe."""
         known = {task.name: task for task in self.study.tasks}
         names = dict.fromkeys([*known, *(task for task, _, _ in self.planned)])
         return [known.get(name, TaskFacts(name, "not described", None, False, "")) for name in names]
@@ -181,7 +175,7 @@ class Measured:
         return sorted(self.planned.get((task, format, control), {}))
 
     def slice(self, where: PanelKey, length: int) -> Slice | Unavailable:
-        """All planned depths at a length, or why not: "incomplete (7 of 10 cells)"."""
+        """All planned depths at a length, or the reason why they are not available: "incomplete (7 of 10 cells)"."""
         cells = self.planned.get((where.task, where.format, where.control), {}).get(length)
         if not cells:
             return Unavailable("not planned")
@@ -189,51 +183,49 @@ class Measured:
         if panel is None or length not in panel.lengths:
             return Unavailable(f"incomplete (0 of {len(cells)} cells)")
         at = panel.lengths.index(length)
-        found = [panel.depths.index(d) if d in panel.depths else None for d in cells]
-        whole = [
-            i for i, n in zip(found, cells.values(), strict=True) if i is not None and _samples(panel, at, i) == n
-        ]
-        if len(whole) < len(cells):
-            return Unavailable(f"incomplete ({len(whole)} of {len(cells)} cells)")
-        shared = np.all(panel.trials[at, whole] > 0, axis=0)  # equal n: samples that every cell holds
+        known = [(panel.depths.index(depth), n) for depth, n in cells.items() if depth in panel.depths]
+        complete = [i for i, n in known if _complete_samples(panel, at, i) == n]
+        if len(complete) < len(cells):
+            return Unavailable(f"incomplete ({len(complete)} of {len(cells)} cells)")
+        shared = np.all(panel.trials[at, complete] > 0, axis=0)  # samples that every cell has
         if shared.sum() < min(cells.values()):
-            return Unavailable("incomplete (the cells hold different samples)")
-        hits, trials = panel.hits[at, whole][:, shared], panel.trials[at, whole][:, shared]
+            return Unavailable("incomplete (the cells have different samples)")
+        hits, trials = panel.hits[at, complete][:, shared], panel.trials[at, complete][:, shared]
         if np.any(trials != trials[:, :1]):
-            return Unavailable("incomplete (samples were asked different numbers of questions)")
-        total, count = (float(x[at, whole].sum()) for x in panel.scores["chance"])
+            return Unavailable("incomplete (the samples have different numbers of questions)")
+        total, count = (float(x[at, complete].sum()) for x in panel.scores["chance"])
         return Slice(tuple(cells), panel.index[shared], hits, trials, total / count if count else 0.0)
 
     def cells(self) -> list[Cell]:
         """Every planned or measured cell, models in the order of the study."""
-        made = []
         order = {run.name: i for i, run in enumerate(self.study.runs)}
-        plans = [PanelKey(run.name, *key) for run in self.study.runs for key in self.planned]
-        for where in sorted(
-            {*plans, *self.panels}, key=lambda w: (order[w.model], w.task, w.control != "none", w.control, w)
-        ):
+        keys = {PanelKey(run.name, *key) for run in self.study.runs for key in self.planned} | self.panels.keys()
+        cells = []
+        for where in sorted(keys, key=lambda w: (order[w.model], w.task, w.control != "none", w.control, w)):
             planned = self.planned.get((where.task, where.format, where.control), {})
             panel = self.panels.get(where)
             places = {(length, depth) for length, depths in planned.items() for depth in depths}
             if panel is not None:
                 i, j = np.nonzero((panel.trials + panel.failed).sum(axis=2))
                 places |= {(panel.lengths[a], panel.depths[b]) for a, b in zip(i, j, strict=True)}
-            made += [_cell(where, panel, *place, planned.get(place[0], {}).get(place[1])) for place in sorted(places)]
-        return made
+            cells += [
+                _cell(where, panel, *place, planned.get(place[0], {}).get(place[1])) for place in sorted(places)
+            ]
+        return cells
 
 
 def _cell(where: PanelKey, panel: Panel | None, length: int, depth: float, planned: int | None) -> Cell:
     if panel is None or length not in panel.lengths or depth not in panel.depths:
         return Cell(where, length, depth, planned, 0, 0, 0, 0, None, None, dict.fromkeys(SCORES))
     i, j = panel.lengths.index(length), panel.depths.index(depth)
-    hits, trials = panel.hits[i, j], panel.trials[i, j]
-    n = int(trials.sum())
-    low, high = map(float, clustered_wilson(hits, trials)) if n else (None, None)
     means = {name: float(t[i, j] / c[i, j]) if c[i, j] else None for name, (t, c) in panel.scores.items()}
     failed = int(panel.failed[i, j].sum())
-    return Cell(where, length, depth, planned, int((trials > 0).sum()), int(hits.sum()), n, failed, low, high, means)
+    if not panel.trials[i, j].any():
+        return Cell(where, length, depth, planned, 0, 0, 0, failed, None, None, means)
+    x = proportion_of(panel.hits[i, j], panel.trials[i, j])
+    return Cell(where, length, depth, planned, x.samples, x.k, x.n, failed, x.low, x.high, means)
 
 
-def _samples(panel: Panel, i: int, j: int) -> int:
-    """Samples of a cell all of whose queries are trials."""
+def _complete_samples(panel: Panel, i: int, j: int) -> int:
+    """Number of samples of a cell all of whose queries are trials."""
     return int(((panel.trials[i, j] > 0) & (panel.failed[i, j] == 0)).sum())

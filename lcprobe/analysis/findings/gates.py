@@ -1,40 +1,42 @@
-"""Gates before any statement about context: is the task acquired, is the key looked up, what is scored without retrieval.
+"""Gates before any statement about context: is the task acquired, is the key used, and what is scored without retrieval.
 
 Task acquired: the zero-distance control (needle directly before the question) at the base length. Its lower bound must exceed
-the middle between what is scored without retrieval and 1; a task that fails is "not acquired", and what happens at longer
-distances says nothing. Scored without retrieval: the larger of the no-needle control, where it was run, and stated chance,
-where the task needs look-up.
+the middle between the score without retrieval and 1; for a task that fails ("not acquired"), results at longer distances are not
+interpretable. Score without retrieval: the larger of the no-needle control, where it was run, and stated chance, where the
+task needs look-up.
 
 Key look-up, from the skill (acc - chance) / (1 - chance) at the base length: acquired when its lower bound exceeds 0.5, partly
 when accuracy is above chance, else not acquired. Tasks with one value in the context need none; there, a model that still
-prints the value when an absent key is asked for (wrong_key) copies the needle without looking at the key.
+prints the value when an absent key is queried (wrong_key) copies the needle without using the key.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from lcprobe.analysis.findings.cells import Estimate, Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, base_length
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.extrapolation import FLOOR, SHARE_OF_BASE, base_length
 from lcprobe.analysis.inputs import TaskFacts
+from lcprobe.analysis.stats.estimates import Proportion
 
-CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
+GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What one model shows on one task and format at `length`, its base.
+    """Gates of one model on one task and format at `length`, its base.
 
     controls: estimates by name at the same length, absent where not planned. zero_far: the zero-distance control at the longest
-    length where it was run. acquired: acquired | not acquired | not tested. lookup: acquired | partly | not acquired, None
-    where the task needs no look-up. copies: whether the needle is copied whatever key is asked for, None where not known.
+    length where it was run. lookup: acquired | partly | not acquired | the reason why it cannot be tested; None where the task
+    needs no look-up. copies: whether the needle is copied whatever key is queried, None where unknown.
     """
 
     where: PanelKey
     length: int
     chance: float | None
-    accuracy: Estimate | Unavailable
-    controls: dict[str, Estimate | Unavailable]
-    zero_far: tuple[int, Estimate] | None
-    acquired: str
+    accuracy: Proportion | Unavailable
+    controls: dict[str, Proportion | Unavailable]
+    zero_far: tuple[int, Proportion] | None
+    acquired: Literal["acquired", "not acquired", "not tested"]
     acquired_above: float
     lookup: str | None
     copies: bool | None
@@ -50,7 +52,7 @@ class Gate:
 
 
 def gates(data: Measured) -> list[Gate]:
-    """For every model, task and format."""
+    """Gates of every model, task and format."""
     return [
         _gate(data, PanelKey(run.name, task.name, format), task, run.context_length)
         for task in data.tasks
@@ -62,34 +64,38 @@ def gates(data: Measured) -> list[Gate]:
 def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int) -> Gate:
     length = base_length(data.lengths(where.task, where.format), context_length)
     part = data.slice(where, length)
-    accuracy = part if isinstance(part, Unavailable) else part.estimate
-    controls: dict[str, Estimate | Unavailable] = {}
-    for name in CONTROLS:
-        if length in data.lengths(where.task, where.format, name):
-            found = data.slice(where._replace(control=name), length)
-            controls[name] = found if isinstance(found, Unavailable) else found.estimate
+    accuracy = _estimate(part)
+    controls = {
+        name: _estimate(data.slice(where._replace(control=name), length))
+        for name in GATE_CONTROLS
+        if length in data.lengths(where.task, where.format, name)
+    }
     chance = part.chance if isinstance(part, Slice) and part.chance < 1 else None
-    none, zero = controls.get("no_needle"), controls.get("zero_distance")
-    without = max(none.value if isinstance(none, Estimate) else 0.0, chance or 0.0)
-    needed = (1 + without) / 2
+    no_needle, zero_distance = controls.get("no_needle"), controls.get("zero_distance")
+    without_retrieval = max(no_needle.value if isinstance(no_needle, Proportion) else 0.0, chance or 0.0)
+    needed = (1 + without_retrieval) / 2
     acquired = "not tested"
-    if isinstance(zero, Estimate):
-        acquired = "acquired" if zero.low > needed else "not acquired"
+    if isinstance(zero_distance, Proportion):
+        acquired = "acquired" if zero_distance.low > needed else "not acquired"
     return Gate(
-        where,
-        length,
-        chance,
-        accuracy,
-        controls,
-        _far(data, where, length),
-        acquired,
-        needed,
-        _lookup(accuracy, chance) if task.needs_lookup else None,
-        _copies(data, where, length, part) if not task.needs_lookup else None,
+        where=where,
+        length=length,
+        chance=chance,
+        accuracy=accuracy,
+        controls=controls,
+        zero_far=_farthest_zero_distance(data, where, length),
+        acquired=acquired,
+        acquired_above=needed,
+        lookup=_lookup(accuracy, chance) if task.needs_lookup else None,
+        copies=None if task.needs_lookup else _copies(data, where, length, part),
     )
 
 
-def _far(data: Measured, where: PanelKey, length: int) -> tuple[int, Estimate] | None:
+def _estimate(part: Slice | Unavailable) -> Proportion | Unavailable:
+    return part if isinstance(part, Unavailable) else part.estimate
+
+
+def _farthest_zero_distance(data: Measured, where: PanelKey, length: int) -> tuple[int, Proportion] | None:
     zero = where._replace(control="zero_distance")
     for far in reversed(data.lengths(where.task, where.format, "zero_distance")):
         part = data.slice(zero, far) if far > length else None
@@ -98,7 +104,7 @@ def _far(data: Measured, where: PanelKey, length: int) -> tuple[int, Estimate] |
     return None
 
 
-def _lookup(accuracy: Estimate | Unavailable, chance: float | None) -> str:
+def _lookup(accuracy: Proportion | Unavailable, chance: float | None) -> str:
     if isinstance(accuracy, Unavailable):
         return accuracy.reason
     if chance is None:
@@ -110,10 +116,10 @@ def _lookup(accuracy: Estimate | Unavailable, chance: float | None) -> str:
 
 def _copies(data: Measured, where: PanelKey, length: int, part: Slice | Unavailable) -> bool | None:
     """Whether wrong_key's lower bound exceeds 0.85 of the accuracy at the same depths; None below an accuracy of 0.05."""
-    wrong = data.slice(where._replace(control="wrong_key"), length)
-    if isinstance(part, Unavailable) or isinstance(wrong, Unavailable):
+    wrong_key = data.slice(where._replace(control="wrong_key"), length)
+    if isinstance(part, Unavailable) or isinstance(wrong_key, Unavailable):
         return None
-    same = part.only(wrong.depths)
-    if not same.depths or same.value < 0.05:
+    same = part.at_depths(wrong_key.depths)
+    if not same.depths or same.value < FLOOR:
         return None
-    return wrong.estimate.low > SHARE_OF_BASE * same.value
+    return wrong_key.estimate.low > SHARE_OF_BASE * same.value

@@ -1,4 +1,4 @@
-"""Records as they come from the store, checked and turned into panels: what counts as a trial is decided here alone."""
+"""Records of the store, checked and turned into panels: this module alone decides what counts as a trial."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,32 +7,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lcprobe.analysis.findings.cells import SCORES, Measured, Panel, PanelKey
+from lcprobe.analysis.findings.cells import SCORES, Measured, NeedleTrials, Panel, PanelKey
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.errors import DataError, shown
 from lcprobe.records import NAMES
 from lcprobe.tasks.episode import Formats
 
-FACTORS = ("model", "task", "haystack", "key_format", "value_format", "control")
+PANEL_COLUMNS = ("model", "task", "haystack", "key_format", "value_format", "control")
 
 
 def load_records(study: StudyFacts, records: pa.Table) -> Measured:
-    """Records held against the plan. Raises DataError for missing columns, a mixture of suites, and rows that occur twice.
+    """Panels of the records, with the plan. Raises DataError for missing columns, a mixture of suites, and duplicate rows.
 
     Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
-    `teacher_forced` goes before `generate` (exact match agrees by construction); what is left out is noted.
+    `teacher_forced` takes precedence over `generate` (exact match agrees by construction); omitted rows are noted.
     """
     missing = [name for name in NAMES if name not in records.column_names]
     if missing:
-        raise DataError(
-            f"records: columns {', '.join(missing)} are missing; allowed: tables of probing.records.SCHEMA"
-        )
+        raise DataError(f"records: columns {', '.join(missing)} are missing; allowed: tables of records.SCHEMA")
     notes: list[str] = []
     runs = [run.name for run in study.runs]
     table = records.filter(pa.array(np.isin(texts(records, "model"), runs)))
     if len(table) < len(records):
-        strangers = sorted(set(texts(records, "model").tolist()) - set(runs))
-        notes.append(f"{len(records) - len(table)} rows of models outside the study are ignored ({shown(strangers)})")
+        unknown = sorted(set(texts(records, "model").tolist()) - set(runs))
+        notes.append(f"{len(records) - len(table)} rows of models outside the study are ignored ({shown(unknown)})")
     table = _last_step(table, notes)
     suites = sorted(set(texts(table, "suite").tolist()))
     if len(suites) > 1:
@@ -43,7 +41,7 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     edges = [0, *(np.nonzero(np.diff(panel_code))[0] + 1).tolist(), len(table)]
     for start, stop in pairwise(edges) if len(table) else []:
         part = table.slice(start, stop - start)
-        model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in FACTORS)
+        model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in PANEL_COLUMNS)
         where = PanelKey(model, task, Formats(haystack, key_format, value_format), control)
         panels[where] = _panel(where, part)
     return Measured(study, panels, _planned(study), tuple(notes), table, failed)
@@ -86,17 +84,17 @@ def _panel(where: PanelKey, part: pa.Table) -> Panel:
         count = np.bincount(cell[use], minlength=shape[0] * shape[1]).reshape(shape[:2])
         scores[name] = (total, count)
     hit = np.where(ok, exact, 0.0)
-    near = ok & (columns["distance"] >= 0)
+    has_needle = ok & (columns["distance"] >= 0)
     return Panel(
-        where,
-        tuple(lengths.tolist()),
-        tuple(depths.tolist()),
-        samples,
-        summed(hit),
-        summed(ok.astype(float)),
-        summed((~ok).astype(float)),
-        scores,
-        (columns["distance"][near], c[near], hit[near], cell[near]),
+        where=where,
+        lengths=tuple(lengths.tolist()),
+        depths=tuple(depths.tolist()),
+        index=samples,
+        hits=summed(hit),
+        trials=summed(ok.astype(float)),
+        failed=summed((~ok).astype(float)),
+        scores=scores,
+        needle_trials=NeedleTrials(*(x[has_needle] for x in (columns["distance"], c, hit, cell))),
     )
 
 
@@ -107,27 +105,27 @@ def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:
         last |= (model == name) & (step == step[model == name].max())
     if not last.all():
         notes.append(
-            f"{int((~last).sum())} rows of earlier checkpoints are left out: every model counts at its last step"
+            f"{int((~last).sum())} rows of earlier checkpoints are left out: only the last step of a model counts"
         )
     return table.filter(pa.array(last))
 
 
 def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarray]:
-    """Every query once, sorted by its factors so that sums do not depend on the order of files, and a number a panel."""
-    panel = _combined([_codes(table, name) for name in FACTORS])
-    places = [np.round(numbers(table, name), 6) for name in ("length", "depth", "index", "query")]
-    key = _combined([np.unique(values, return_inverse=True) for values in places], panel)
+    """Every query once, sorted by its factors so that sums do not depend on the order of files, and a code per panel."""
+    panel = _combined([_codes(table, name) for name in PANEL_COLUMNS])
+    factors = [np.round(numbers(table, name), 6) for name in ("length", "depth", "index", "query")]
+    key = _combined([np.unique(values, return_inverse=True) for values in factors], panel)
     generated = texts(table, "scoring") == "generate"
-    twice = generated & np.isin(key, key[~generated])
-    if twice.any():
+    superseded = generated & np.isin(key, key[~generated])
+    if superseded.any():
         notes.append(
-            f"{int(twice.sum())} generated answers are left out where the same query was scored by teacher forcing"
+            f"{int(superseded.sum())} generated answers are left out where the same query was scored by teacher forcing"
         )
-    key = key[~twice]
+    key = key[~superseded]
     repeated = len(key) - len(np.unique(key))
     if repeated:
-        raise DataError(f"records: {repeated} queries occur more than once; allowed: one row a query")
-    rows = np.nonzero(~twice)[0][np.argsort(key, kind="stable")]
+        raise DataError(f"records: {repeated} queries occur more than once; allowed: one row per query")
+    rows = np.nonzero(~superseded)[0][np.argsort(key, kind="stable")]
     return table.take(pa.array(rows)), panel[rows]
 
 
@@ -139,7 +137,7 @@ def _combined(factors: Sequence[tuple[Sequence | np.ndarray, np.ndarray]], start
 
 
 def _codes(table: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
-    """Sorted levels and (n_rows,) codes of a text column, "" for null; a million rows hold a handful of names."""
+    """Sorted levels and (n_rows,) codes of a text column, "" for null; a million rows have a handful of names."""
     encoded = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()

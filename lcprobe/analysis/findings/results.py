@@ -1,4 +1,4 @@
-"""Everything the analysis finds, once: summary, figures, tables and page only read it."""
+"""Results: all findings of a study, computed once; summary, figures, tables and page only read them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
-from lcprobe.analysis.findings.contrasts import Contrast, contrasts
+from lcprobe.analysis.findings.contrasts import Contrast, Kind, contrasts
 from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
 from lcprobe.analysis.findings.gates import Gate, gates
 from lcprobe.analysis.findings.half_life import HalfLife, half_lives
@@ -18,7 +18,7 @@ from lcprobe.analysis.inputs import StudyFacts
 
 @dataclass(frozen=True)
 class Results:
-    """Cells, tests and gates of a study. The lists are in the order task, format, model; half_lives go with reaches."""
+    """Findings of a study. The lists are in the order task, format, model; half_lives has one entry per reach."""
 
     data: Measured
     cells: list[Cell]
@@ -31,35 +31,42 @@ class Results:
 
     @property
     def study(self) -> StudyFacts:
-        """The facts that the records were held against."""
+        """Facts about the study."""
         return self.data.study
 
     @cached_property
     def cell_at(self) -> dict[tuple[PanelKey, int, float], Cell]:
-        """Cells by place."""
+        """Cells by panel, length and depth."""
         return {(cell.where, cell.length, cell.depth): cell for cell in self.cells}
 
     @property
     def incomplete(self) -> list[Cell]:
-        """Planned cells without all of their samples."""
+        """Planned cells that lack some of their samples."""
         return [
             cell
             for cell in self.cells
             if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)
         ]
 
-    def of(self, *kinds: str) -> list[Contrast]:
+    def of(self, *kinds: Kind) -> list[Contrast]:
         """Contrasts of some kinds."""
         return [contrast for contrast in self.contrasts if contrast.kind in kinds]
 
 
 def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = None) -> Results:
-    """Run every test of a study. context: measurements on plain text (CONTEXT_SCHEMA).
+    """Run every test of a study. records: of SCHEMA; context: measurements on plain text, of CONTEXT_SCHEMA.
 
-    Raises DataError for records that cannot be counted (see intake.measured).
+    Raises DataError for records that cannot be counted (see `load_records`).
     """
     data = load_records(study, records)
-    text, found = text_curves(study, context), reaches(data)
+    reach_of_each = reaches(data)
     return Results(
-        data, data.cells(), contrasts(data), extrapolations(data), found, half_lives(data, found), gates(data), text
+        data=data,
+        cells=data.cells(),
+        contrasts=contrasts(data),
+        extrapolations=extrapolations(data),
+        reaches=reach_of_each,
+        half_lives=half_lives(data, reach_of_each),
+        gates=gates(data),
+        text=text_curves(study, context),
     )

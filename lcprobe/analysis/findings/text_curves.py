@@ -1,8 +1,8 @@
-"""Plain held-out text: loss by position, the state, and remembrance, with bands over windows of text.
+"""Plain held-out text: loss by position, the size of the state, and remembrance, with intervals over windows of text.
 
 A window is a cluster: every mean is over windows, every difference is paired inside a window, every interval resamples windows.
-Loss past the training length is held against the model's own last bin inside it. It rises where that difference is above zero in
-a bin and in every longer one, each by its 95 % lower bound: one bin that stands out alone is no rise.
+Loss past the training length is compared with the model's own last bin inside it. It rises where that difference is above zero in
+a bin and in every longer one, each by its 95 % lower bound: one bin that is above alone is no rise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,51 +13,40 @@ import pyarrow as pa
 
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.inputs import StudyFacts
-from lcprobe.analysis.stats.intervals import percentile_bounds, resampled
+from lcprobe.analysis.stats.bootstrap import bootstrap_mean
+from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.errors import DataError
 from lcprobe.records import CONTEXT_SCHEMA
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over n windows with its 95 % interval; infinite bounds with one window."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} ({self.low:.3g}–{self.high:.3g})"
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Mean loss, nats a token, of predictions after low .. high tokens, and its difference from the base, paired by window."""
+class LossBin:
+    """Mean loss, nats per token, of predictions after low .. high tokens, and its difference from the base, paired by window."""
 
     low: int
     high: int
-    loss: Mean
-    difference: Mean | None
+    loss: Estimate
+    difference: Estimate | None
 
 
 @dataclass(frozen=True)
 class TextCurves:
-    """What one model does on plain text. The state is looked at after so many tokens; remembrance: (length, kept) -> distance.
+    """Curves of one model on plain text.
 
     base: the bin that ends where training did, None where no bin does. rises: tokens read at the first bin from which on the
-    loss stays above the base; None without one. not_finite: predictions and values of the state that were not finite.
+    loss stays above the base; None without one. state_rms, state_bytes: by the number of tokens read. remembrance: by (length,
+    tokens kept). not_finite: predictions and values of the state that were not finite.
     """
 
     model: str
     context_length: int
     windows: int
-    bins: tuple[Bin, ...]
-    base: Bin | None
+    bins: tuple[LossBin, ...]
+    base: LossBin | None
     rises: int | None
-    state_rms: Mapping[int, Mean]
+    state_rms: Mapping[int, Estimate]
     state_bytes: Mapping[int, float]
-    remembrance: Mapping[tuple[int, int], Mean]
+    remembrance: Mapping[tuple[int, int], Estimate]
     not_finite: tuple[int, int]
 
     @property
@@ -67,7 +56,7 @@ class TextCurves:
 
     @property
     def lengths(self) -> list[int]:
-        """Lengths with remembrance."""
+        """Lengths at which remembrance was measured."""
         return sorted({length for length, _ in self.remembrance})
 
 
@@ -82,73 +71,69 @@ def text_curves(study: StudyFacts, records: pa.Table | None) -> list[TextCurves]
         )
     columns = {name: numbers(records, name) for name in ("step", "window", "low", "high", "kept", "value", "count")}
     measure, model = texts(records, "measure"), texts(records, "model")
-    made = []
+    curves = []
     for run in study.runs:
         own = model == run.name
         if own.any():
             own &= columns["step"] == columns["step"][own].max()
             part = {name: values[own] for name, values in columns.items()}
-            made.append(_curves(run.name, run.context_length, measure[own], part))
-    return made
+            curves.append(_curves(run.name, run.context_length, measure[own], part))
+    return curves
 
 
-def _curves(model: str, context_length: int, measure: np.ndarray, c: dict[str, np.ndarray]) -> TextCurves:
-    def places(name: str, *keys: str) -> dict[tuple[int, ...], np.ndarray]:
-        """Rows of each place, sorted by window."""
-        rows = np.nonzero(measure == name)[0]
-        rows = rows[np.lexsort((c["window"][rows], *(c[key][rows] for key in reversed(keys))))]
-        found: dict[tuple[int, ...], list[int]] = {}
-        for row in rows:
-            found.setdefault(tuple(int(c[key][row]) for key in keys), []).append(int(row))
-        return {place: np.array(same) for place, same in found.items()}
-
-    losses = places("loss", "low", "high")
-    base = next((place for place in losses if place[1] == context_length - 1), None)
+def _curves(model: str, context_length: int, measure: np.ndarray, columns: dict[str, np.ndarray]) -> TextCurves:
+    value = columns["value"]
+    losses = _rows_by_key(measure == "loss", columns, "low", "high")
+    base = next((key for key in losses if key[1] == context_length - 1), None)
     bins = []
-    for place, rows in losses.items():
-        loss = _mean(c["value"][rows])
+    for key, rows in losses.items():
+        loss = bootstrap_mean(value[rows])
         if loss is None:
             continue
         difference = None
-        if base is not None and place[0] >= context_length:
-            both = np.intersect1d(c["window"][rows], c["window"][losses[base]], return_indices=True)
-            difference = _mean(c["value"][rows][both[1]] - c["value"][losses[base]][both[2]])
-        bins.append(Bin(place[0], place[1], loss, difference))
-    windows = {int(w) for w in c["window"]}
-    bad = [int(np.nansum(c["value"][measure == name])) for name in ("not_finite_predictions", "not_finite_state")]
-    norms = {place[0]: _mean(c["value"][rows]) for place, rows in places("state_rms", "high").items()}
-    distances = {
-        (place[0], place[1]): _mean(c["value"][rows]) for place, rows in places("remembrance", "high", "kept").items()
-    }
+        if base is not None and key[0] >= context_length:
+            own, reference = rows, losses[base]
+            _, i, j = np.intersect1d(columns["window"][own], columns["window"][reference], return_indices=True)
+            difference = bootstrap_mean(value[own][i] - value[reference][j])
+        bins.append(LossBin(key[0], key[1], loss, difference))
+    not_finite = [int(np.nansum(value[measure == f"not_finite_{what}"])) for what in ("predictions", "state")]
+    norms, sizes = (_rows_by_key(measure == name, columns, "high") for name in ("state_rms", "state_bytes"))
+    distances = _rows_by_key(measure == "remembrance", columns, "high", "kept")
     return TextCurves(
-        model,
-        context_length,
-        len(windows),
-        tuple(bins),
-        next((one for one in bins if (one.low, one.high) == base), None),
-        _rises(bins),
-        {at: mean for at, mean in norms.items() if mean is not None},
-        {place[0]: float(c["value"][rows[0]]) for place, rows in places("state_bytes", "high").items()},
-        {at: mean for at, mean in distances.items() if mean is not None},
-        (bad[0], bad[1]),
+        model=model,
+        context_length=context_length,
+        windows=len({int(w) for w in columns["window"]}),
+        bins=tuple(bins),
+        base=next((b for b in bins if (b.low, b.high) == base), None),
+        rises=_first_of_lasting_rise(bins),
+        state_rms={key[0]: mean for key, rows in norms.items() if (mean := bootstrap_mean(value[rows])) is not None},
+        state_bytes={key[0]: float(value[rows[0]]) for key, rows in sizes.items()},
+        remembrance={
+            (key[0], key[1]): mean
+            for key, rows in distances.items()
+            if (mean := bootstrap_mean(value[rows])) is not None
+        },
+        not_finite=(not_finite[0], not_finite[1]),
     )
 
 
-def _rises(bins: Sequence[Bin]) -> int | None:
+def _rows_by_key(use: np.ndarray, columns: dict[str, np.ndarray], *keys: str) -> dict[tuple[int, ...], np.ndarray]:
+    """Row numbers by the values of some columns, ascending, each sorted by window."""
+    rows = np.nonzero(use)[0]
+    rows = rows[np.lexsort((columns["window"][rows], *(columns[key][rows] for key in reversed(keys))))]
+    grouped: dict[tuple[int, ...], list[int]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(int(columns[key][row]) for key in keys), []).append(int(row))
+    return {key: np.array(group) for key, group in grouped.items()}
+
+
+def _first_of_lasting_rise(bins: Sequence[LossBin]) -> int | None:
     """Tokens read at the first bin from which on every bin is above the base."""
-    found = None
-    for one in reversed([b for b in bins if b.difference is not None]):
-        if one.difference is None or not one.difference.low > 0:
+    first = None
+    for one in reversed(bins):
+        if one.difference is None:
+            continue
+        if not one.difference.low > 0:
             break
-        found = one.low
-    return found
-
-
-def _mean(values: np.ndarray) -> Mean | None:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    n, mean = len(values), float(values.mean())
-    spread = values - mean  # single precision inside: resample what is small
-    low, high = percentile_bounds(mean + resampled(spread) / n, n)
-    return Mean(mean, low, high, n)
+        first = one.low
+    return first

@@ -1,14 +1,17 @@
-"""The blocks that the report's page is made of: tables and sections of plain strings, which the template escapes."""
+"""Blocks of the report's page, tables and sections of plain strings, which the template escapes; and values as text."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-LONG = 44
+from lcprobe.analysis.findings.cells import PanelKey
+from lcprobe.analysis.report.charts.picture import Picture
+
+LONG_TEXT = 44
+"""Characters from which a column is set in several lines."""
 NUMBER = re.compile(r"([^A-Za-z]|n/a|\bto\b|(?<=\d)e(?=[-+\d]))*")
 OPEN_ROWS = 40
-"""Tables with more rows start folded."""
+"""Tables with more rows are folded at first."""
 
 
 @dataclass(frozen=True)
@@ -22,29 +25,60 @@ class Table:
 
     @property
     def kinds(self) -> list[str]:
-        """A CSS class a column: numbers stand right, words left, long words in lines of their own."""
+        """CSS class of each column: numbers are set right, words left, long texts in several lines."""
         return [_kind([row[i] for row in self.rows]) for i in range(len(self.columns))]
 
     @property
     def folded(self) -> bool:
-        """Whether it starts closed."""
+        """Whether the table is folded at first."""
         return len(self.rows) > OPEN_ROWS
 
 
 @dataclass(frozen=True)
+class InlinedFigure:
+    """A figure of the page. data: base64 of its PNG; width, height: CSS pixels."""
+
+    picture: Picture
+    data: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Section:
-    """One chapter: paragraphs, figures that are seen at once, figures behind a fold, tables, preformatted text."""
+    """One chapter: paragraphs, open figures, folded galleries of figures, tables, and folded preformatted text."""
 
     id: str
     title: str
     text: Sequence[str] = ()
-    figures: Sequence[Any] = ()
-    folded: Sequence[tuple[str, Sequence[Any]]] = ()
+    figures: Sequence[InlinedFigure] = ()
+    folded: Sequence[tuple[str, Sequence[InlinedFigure]]] = ()
     tables: Sequence[Table] = ()
-    blocks: Sequence[tuple[str, str]] = field(default=())
+    blocks: Sequence[tuple[str, str]] = ()
+
+
+def panel_columns(where: PanelKey) -> tuple[str, str, str]:
+    """Model, task and format."""
+    return where.model, where.task, str(where.format)
+
+
+def decimal_text(value: float | None) -> str:
+    """Two decimals; empty for None."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def value_text(value: object) -> str:
+    """A value of a table; whole numbers with separators, empty for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _kind(values: list[str]) -> str:
-    if max(map(len, values), default=0) > LONG:
+    if max(map(len, values), default=0) > LONG_TEXT:
         return "long"
     return "number" if all(NUMBER.fullmatch(value) for value in values) else "word"

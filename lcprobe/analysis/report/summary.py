@@ -1,93 +1,100 @@
-"""The summary in words. Every sentence is made from a test or a fact, with its numbers; nothing is said that was not tested.
+"""The summary in sentences, each with the numbers of the test or fact that it is written from; what was not tested is not mentioned.
 
-First what limits everything else (matched data, parameters, tuning, seeds, tasks not acquired, incomplete cells), then findings.
-Where a task has several formats a sentence speaks of the first one planned and counts the others.
+Limits come first (matched data, parameters, tuning, seeds, tasks not acquired, incomplete cells), then findings. Where a task has
+several formats a sentence is about the first one planned and counts the others.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
-from lcprobe.analysis.findings.cells import Estimate, PanelKey
+from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, Extrapolation
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.flags import FIRST, flags
+from lcprobe.analysis.findings.text_curves import TextCurves
+from lcprobe.analysis.report.flags import READ_FIRST, flags
 from lcprobe.analysis.report.wording import (
     Sentence,
     difference_text,
     listed,
     one_line,
+    panel_subject,
     position_state,
     signed,
     span_text,
-    who,
 )
+from lcprobe.analysis.stats.estimates import Proportion
 
 ACQUIRED, LENGTH = "Is the task acquired?", "Past the training length"
-POSITION, DISTANCE = "Place in the context", "Distance"
-TEXT = "Plain text"
-FORMATS, MODELS = "Formats", "Models against each other"
-TOPICS = (FIRST, ACQUIRED, LENGTH, POSITION, DISTANCE, TEXT, FORMATS, MODELS)
+POSITION, DISTANCE = "Position in the context", "Distance"
+PLAIN_TEXT = "Plain text"
+FORMATS, MODELS = "Formats", "Model comparisons"
 REACHED = 0.90
-MANY_PAIRS = 20
-"""Pairs of models above which only those that differ have a sentence each."""
+MAX_PAIRS = 20
+"""Number of pairs of models above which only those that differ have a sentence each."""
+
+
+class _OfPanel(Protocol):
+    @property
+    def where(self) -> PanelKey: ...
+
+
+T = TypeVar("T", bound=_OfPanel)
 
 
 def summary(results: Results) -> list[Sentence]:
-    """All sentences, in the order of TOPICS."""
-    found = [*flags(results), *_acquired(results), *_lengths(results), *_positions(results)]
-    found += [*_distances(results), *_text(results), *_formats(results), *_models(results)]
-    return [replace(s, text=one_line(s.text), subject=one_line(s.subject)) for s in found]
+    """All sentences, in the order of TOPIC_SENTENCES."""
+    sentences = [sentence for topic in TOPIC_SENTENCES.values() for sentence in topic(results)]
+    return [replace(s, text=one_line(s.text), subject=one_line(s.subject)) for s in sentences]
 
 
 def _acquired(results: Results) -> Iterator[Sentence]:
     for gate, others in _by_model(results, results.gates):
-        subject = who(results.data, gate.where)
-        if not isinstance(gate.accuracy, Estimate):
+        subject = panel_subject(results.data, gate.where)
+        if not isinstance(gate.accuracy, Proportion):
             yield Sentence(
                 ACQUIRED, f"{subject}: exact match at {gate.length} tokens: {gate.accuracy}.", subject=subject
             )
             continue
-        text = _plain_accuracy(gate, gate.accuracy, others) if gate.lookup is None else _lookup(gate, others)
+        text = _accuracy(gate, gate.accuracy, others) if gate.lookup is None else _lookup(gate, others)
         yield Sentence(ACQUIRED, f"{subject}: {text}.", subject=subject)
         if gate.copies:
-            text = (
-                "copies the needle without looking at the key: asked for an absent key it still prints the value in"
-            )
+            text = "copies the needle without using the key: queried with an absent key it still prints the value in"
             yield Sentence(ACQUIRED, f"{subject} {text} {gate.controls['wrong_key']}.", subject=subject)
         if gate.zero_far is not None and gate.acquired == "acquired" and gate.zero_far[1].high < gate.acquired_above:
             text = f"breaks down at {gate.zero_far[0]} tokens even with the needle directly before the question"
             yield Sentence(ACQUIRED, f"{subject} {text}: {gate.zero_far[1]}.", subject=subject)
 
 
-def _plain_accuracy(gate: Gate, accuracy: Estimate, others: list[Gate]) -> str:
-    word = "reaches" if accuracy.value >= REACHED else "does not reach"
+def _accuracy(gate: Gate, accuracy: Proportion, others: Sequence[Gate]) -> str:
+    verdict = "reaches" if accuracy.value >= REACHED else "does not reach"
     bound = " with its lower bound too" if accuracy.low >= REACHED else ""
-    reached = sum(isinstance(g.accuracy, Estimate) and g.accuracy.value >= REACHED for g in others)
+    reached = sum(isinstance(g.accuracy, Proportion) and g.accuracy.value >= REACHED for g in others)
     rest = f"; {REACHED:.2f} is reached in {reached} of {len(others)} other formats" if others else ""
-    return f"exact match {accuracy} at {gate.length} tokens {word} {REACHED:.2f}{bound}{rest}"
+    return f"exact match {accuracy} at {gate.length} tokens {verdict} {REACHED:.2f}{bound}{rest}"
 
 
-def _lookup(gate: Gate, others: list[Gate]) -> str:
+def _lookup(gate: Gate, others: Sequence[Gate]) -> str:
     same = sum(g.lookup == gate.lookup for g in others)
     rest = f"; the same in {same} of {len(others)} other formats" if others else ""
     wrong = gate.controls.get("wrong_key")
-    asked = f"; with an absent key the old value is printed in {wrong}" if isinstance(wrong, Estimate) else ""
+    absent = f"; with an absent key the old value is printed in {wrong}" if isinstance(wrong, Proportion) else ""
     skill = f", skill {gate.skill[0]:.2f} ({gate.skill[1]:.2f}–{gate.skill[2]:.2f})" if gate.skill else ""
     chance = f" against chance {gate.chance:.2f}" if gate.chance is not None else ""
-    word = {"partly": "partly acquired (above chance)"}.get(gate.lookup or "", gate.lookup)
-    return f"key look-up {word}: exact match {gate.accuracy} at {gate.length} tokens{chance}{skill}{asked}{rest}"
+    verdict = "partly acquired (above chance)" if gate.lookup == "partly" else gate.lookup
+    return f"key look-up {verdict}: exact match {gate.accuracy} at {gate.length} tokens{chance}{skill}{absent}{rest}"
 
 
 def _lengths(results: Results) -> Iterator[Sentence]:
     for e, others in _by_model(results, results.extrapolations):
-        if _hopeless(results, e.where):
+        if _failed_gate(results, e.where):
             continue
-        subject = who(results.data, e.where)
+        subject = panel_subject(results.data, e.where)
         text = f"{subject}: effective length {e}"
-        if isinstance(e.base, Estimate):
+        if isinstance(e.base, Proportion):
             text += f" (the longest whose lower bound exceeds {SHARE_OF_BASE:g} x its own {e.base} at {e.base_length} tokens)"
         text += "." if not others else f"; {_spread(others)}."
         tests = [c for c in results.of("length") if _is(c, e.where)]
@@ -98,7 +105,7 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         yield Sentence(LENGTH, text, subject=subject)
 
 
-def _spread(others: list[Extrapolation]) -> str:
+def _spread(others: Sequence[Extrapolation]) -> str:
     values = sorted(e.effective for e in others if e.effective is not None)
     if not values:
         return f"none resolved in {len(others)} other formats"
@@ -109,7 +116,7 @@ def _spread(others: list[Extrapolation]) -> str:
 def _positions(results: Results) -> Iterator[Sentence]:
     tests = results.of("lost in the middle", "primacy", "recency")
     for e, _ in _by_model(results, results.extrapolations):
-        if _hopeless(results, e.where):
+        if _failed_gate(results, e.where):
             continue
         own = [c for c in tests if _is(c, e.where)]
         by_length: dict[int, list[Contrast]] = {}
@@ -121,58 +128,55 @@ def _positions(results: Results) -> Iterator[Sentence]:
         text = "; ".join(f"{state} at {listed(map(str, lengths))} tokens" for state, lengths in states.items())
         dips = [c for c in own if c.kind == "lost in the middle" and c.verdict == "higher"]
         if dips:
-            most = max(dips, key=lambda c: c.difference or 0)
-            text += f". Largest ends − middle: {difference_text(most)} at {most.length} tokens"
-        subject = who(results.data, e.where)
+            largest = max(dips, key=lambda c: c.difference or 0)
+            text += f". Largest ends − middle: {difference_text(largest)} at {largest.length} tokens"
+        subject = panel_subject(results.data, e.where)
         yield Sentence(POSITION, f"{subject}: {text}.", subject=subject)
 
 
 def _distances(results: Results) -> Iterator[Sentence]:
-    halves = {half.where: half for half in results.half_lives}
+    half_lives = {half_life.where: half_life for half_life in results.half_lives}
     for reach, _ in _by_model(results, results.reaches):
-        if not _hopeless(results, reach.where):
-            word = "" if reach.refused else "effective reach "
-            subject, half = who(results.data, reach.where), halves[reach.where]
-            fades = f"; it fades exponentially, half-life {half}" if half.refused is None else ""
-            yield Sentence(DISTANCE, f"{subject}: {word}{reach}{fades}.", subject=subject)
+        if not _failed_gate(results, reach.where):
+            prefix = "" if reach.refused else "effective reach "
+            subject, half_life = panel_subject(results.data, reach.where), half_lives[reach.where]
+            decay = f"; accuracy decays exponentially, half-life {half_life}" if half_life.refused is None else ""
+            yield Sentence(DISTANCE, f"{subject}: {prefix}{reach}{decay}.", subject=subject)
 
 
-def _text(results: Results) -> Iterator[Sentence]:
-    for t in results.text:
-        past = [b for b in t.bins if b.difference is not None]
-        if past and t.base is not None and past[-1].difference is not None:
-            last, change = past[-1], past[-1].difference
-            verdict = (
-                "shows no lasting rise past the training length"
-                if t.rises is None
-                else f"rises from {t.rises} tokens on"
-            )
-            size = (
-                f"{signed(change.value)} nats a token ({span_text(change.low, change.high)}, n = {change.n} windows)"
-            )
-            place = f"at tokens {last.low} to {last.high} against {t.base.low} to {t.base.high}"
-            text = f"{t.model}: loss of plain text {verdict}: {size} {place}."
-            yield Sentence(TEXT, text, subject=t.model)
-        if any(t.not_finite):
-            predictions, values = t.not_finite
-            text = f"{t.model}: on plain text of {t.longest} tokens {values} values of the state and {predictions} predictions"
-            yield Sentence(TEXT, f"{text} were not finite.", warning=True, subject=t.model)
-        first, end = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
-        if first is not None and end is not None and t.longest > t.context_length:
-            word = (
-                "grows"
-                if end.low > first.high
-                else "shrinks"
-                if end.high < first.low
-                else "no change resolved in the state"
-            )
-            text = f"{t.model}: {word}" if word.startswith("no") else f"{t.model}: the state {word}"
-            text += f": root mean square {first} after {t.context_length} tokens, {end} after {t.longest}."
-            yield Sentence(TEXT, text, subject=t.model)
-        for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
-            kept = max(k for at, k in t.remembrance if at == length)
-            text = f"{t.model}: after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
-            yield Sentence(TEXT, f"{text} {t.remembrance[length, kept]}.", subject=t.model)
+def _plain_text(results: Results) -> Iterator[Sentence]:
+    for curves in results.text:
+        for text, warning in _curve_texts(curves):
+            yield Sentence(PLAIN_TEXT, f"{curves.model}: {text}", warning, subject=curves.model)
+
+
+def _curve_texts(t: TextCurves) -> Iterator[tuple[str, bool]]:
+    """Sentences about one model on plain text, and whether each is a warning."""
+    past = [b for b in t.bins if b.difference is not None]
+    if past and t.base is not None and past[-1].difference is not None:
+        last, change = past[-1], past[-1].difference
+        verdict = "shows no lasting rise past the training length"
+        if t.rises is not None:
+            verdict = f"rises from {t.rises} tokens on"
+        size = f"{signed(change.value)} nats per token ({span_text(change.low, change.high)}, n = {change.n} windows)"
+        place = f"at tokens {last.low} to {last.high} against {t.base.low} to {t.base.high}"
+        yield f"loss of plain text {verdict}: {size} {place}.", False
+    if any(t.not_finite):
+        predictions, values = t.not_finite
+        text = f"on plain text of {t.longest} tokens {values} values of the state and {predictions} predictions"
+        yield f"{text} were not finite.", True
+    first, last = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
+    if first is not None and last is not None and t.longest > t.context_length:
+        verdict = "no change resolved in the state"
+        if last.low > first.high:
+            verdict = "the state grows"
+        elif last.high < first.low:
+            verdict = "the state shrinks"
+        yield f"{verdict}: root mean square {first} after {t.context_length} tokens, {last} after {t.longest}.", False
+    for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
+        kept = max(k for at, k in t.remembrance if at == length)
+        text = f"after {length} tokens, reading the last {kept} alone changes the prediction by a total variation of"
+        yield f"{text} {t.remembrance[length, kept]}.", False
 
 
 def _formats(results: Results) -> Iterator[Sentence]:
@@ -183,15 +187,15 @@ def _formats(results: Results) -> Iterator[Sentence]:
             for c in tests
             if (c.subject, c.task) == e.where[:2] and c.length == e.base_length and c.p_holm is not None
         ]
-        if not own or _hopeless(results, e.where):
+        if not own or _failed_gate(results, e.where):
             continue
         resolved = [c for c in own if c.resolved]
         subject = f"{e.where.model} on {e.where.task}"
         text = f"{subject} at {e.base_length} tokens: of {len(own)} testable pairs of formats"
         text += f" that differ in one factor, {len(resolved)} differ after Holm"
         if resolved:
-            most = max(resolved, key=lambda c: abs(c.difference or 0))
-            text += f"; the largest: {most.what} {difference_text(most)}"
+            largest = max(resolved, key=lambda c: abs(c.difference or 0))
+            text += f"; the largest: {largest.what} {difference_text(largest)}"
         yield Sentence(FORMATS, text + ".", subject=subject)
 
 
@@ -201,14 +205,14 @@ def _models(results: Results) -> Iterator[Sentence]:
     unresolved: Counter[str] = Counter()
     for task, subject in pairs:
         own = [c for c in tests if (c.task, c.subject) == (task, subject)]
-        if len(pairs) > MANY_PAIRS and not any(c.resolved for c in own):
+        if len(pairs) > MAX_PAIRS and not any(c.resolved for c in own):
             unresolved[task] += 1
             continue
         first = [c for c in own if c.format == own[0].format]
         contexts = {run.context_length for run in results.study.runs}
-        named = [c for c in first if c.length in contexts] or first[:1]
-        named += [c for c in first[-1:] if c not in named]
-        parts = [f"{difference_text(c)}{_seed_text(c)} at {c.length} tokens" for c in named]
+        quoted = [c for c in first if c.length in contexts] or first[:1]
+        quoted += [c for c in first[-1:] if c not in quoted]
+        parts = [f"{difference_text(c)}{_seed_text(c)} at {c.length} tokens" for c in quoted]
         counts = {v: sum(c.verdict == v for c in own) for v in ("higher", "lower", "no difference resolved")}
         format = f", {own[0].format}" if len(results.data.formats(task)) > 1 else ""
         text = f"{subject} on {task}{format}: {'; '.join(parts)}. Over all formats and lengths: higher in "
@@ -228,8 +232,8 @@ def _seed_text(contrast: Contrast) -> str:
     return f" [over training seeds {span_text(*contrast.seeds)}]"
 
 
-def _by_model(results: Results, items: list) -> Iterator[tuple]:
-    """(item of the first planned format, items of the other formats) for every task and model."""
+def _by_model(results: Results, items: Sequence[T]) -> Iterator[tuple[T, Sequence[T]]]:
+    """(item of the first planned format, items of the other formats) of every task and model."""
     for task in results.data.tasks:
         for run in results.study.runs:
             own = [item for item in items if item.where.model == run.name and item.where.task == task.name]
@@ -237,11 +241,25 @@ def _by_model(results: Results, items: list) -> Iterator[tuple]:
                 yield own[0], own[1:]
 
 
-def _hopeless(results: Results, where: PanelKey) -> bool:
-    """Whether the gate is shut: the task, or its key look-up, is not acquired."""
+def _failed_gate(results: Results, where: PanelKey) -> bool:
+    """Whether a gate is failed: the task, or its key look-up, is not acquired."""
     gate = next(g for g in results.gates if g.where == where)
     return gate.acquired == "not acquired" or gate.lookup == "not acquired"
 
 
 def _is(contrast: Contrast, where: PanelKey) -> bool:
     return (contrast.subject, contrast.task, contrast.format) == (where.model, where.task, str(where.format))
+
+
+TOPIC_SENTENCES: dict[str, Callable[[Results], Iterator[Sentence]]] = {
+    READ_FIRST: flags,
+    ACQUIRED: _acquired,
+    LENGTH: _lengths,
+    POSITION: _positions,
+    DISTANCE: _distances,
+    PLAIN_TEXT: _plain_text,
+    FORMATS: _formats,
+    MODELS: _models,
+}
+"""Topics of the summary, in order, with the function that writes their sentences."""
+TOPICS = tuple(TOPIC_SENTENCES)

@@ -5,16 +5,19 @@ Numbers are written in full; what was not measured is an empty field, never a nu
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from lcprobe.analysis.findings.cells import Estimate, PanelKey
+from lcprobe.analysis.findings.cells import PanelKey, Unavailable
+from lcprobe.analysis.findings.gates import GATE_CONTROLS
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.findings.text_curves import Mean
+from lcprobe.analysis.findings.text_curves import TextCurves
+from lcprobe.analysis.inputs import Value
+from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.files import write_atomic
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Value]
+Rows = list[Row]
 
 
 def safe(value: object) -> object:
@@ -25,8 +28,8 @@ def safe(value: object) -> object:
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r", "\n") else text
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as one CSV file, whole or absent; columns in the order in which they first appear."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as one CSV file, atomically; columns in the order in which they first appear."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -35,53 +38,26 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, text.getvalue())
 
 
-def bias_rows(results: Results) -> Rows:
-    """What attention adds to scores by distance alone."""
-    return [{"model": run.name, **row} for run in results.study.runs for row in run.biases]
-
-
 def all_tables(results: Results) -> dict[str, Rows]:
     """Every table by name; rows of one table have equal keys."""
-    return {
-        "models": model_rows(results),
-        "cells": cell_rows(results),
-        "extrapolation": extrapolation_rows(results),
-        "contrasts": contrast_rows(results),
-        "reach": reach_rows(results),
-        "distance": distance_rows(results),
-        "gates": gate_rows(results),
-        "context": context_rows(results),
-        "biases": bias_rows(results),
-        "learning_rates": [dict(row) for row in results.study.sweep],
-    }
+    return {name: rows(results) for name, rows in TABLES.items()}
 
 
 def model_rows(results: Results) -> Rows:
-    """Runs and what they were trained on."""
-    names = (
-        "group",
-        "layout",
-        "seed",
-        "context_length",
-        "params",
-        "embedding_params",
-        "tokens",
-        "lr",
-        "tuned",
-        "seconds",
-    )
-    names += ("skipped_steps", "data_digest", "checkpoint")
+    """Runs, one per trained model."""
+    names = ("group", "layout", "seed", "context_length", "params", "embedding_params", "tokens", "lr", "tuned")
+    names += ("seconds", "skipped_steps", "data_digest", "checkpoint")
     return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
 
 
 def cell_rows(results: Results) -> Rows:
     """Every cell, controls included; `accuracy` is k / n, bounds are Wilson's."""
-    multiples = {run.name: run.context_length for run in results.study.runs}
+    context_lengths = {run.name: run.context_length for run in results.study.runs}
     return [
         {
-            **_where(cell.where),
+            **_panel(cell.where),
             "length": cell.length,
-            "multiple": cell.length / multiples[cell.where.model],
+            "multiple": cell.length / context_lengths[cell.where.model],
             "depth": cell.depth,
             "planned_samples": cell.planned,
             "samples": cell.samples,
@@ -104,7 +80,7 @@ def extrapolation_rows(results: Results) -> Rows:
     """Accuracy and ratio to the base by length, with the effective length of the model repeated in each row."""
     return [
         {
-            **_where(e.where),
+            **_panel(e.where),
             "length": length,
             "multiple": length / e.context_length,
             "base_length": e.base_length,
@@ -122,7 +98,7 @@ def extrapolation_rows(results: Results) -> Rows:
 
 
 def contrast_rows(results: Results) -> Rows:
-    """Every declared comparison, tested or not."""
+    """Every declared contrast, tested or not."""
     names = ("kind", "family", "subject", "task", "format", "length", "what", "samples")
     return [
         {name: getattr(c, name) for name in names}
@@ -139,7 +115,7 @@ def reach_rows(results: Results) -> Rows:
     """Effective reach and half-life in tokens; empty tokens or bounds mean beyond the longest distance tested."""
     return [
         {
-            **_where(r.where),
+            **_panel(r.where),
             "reach": r.tokens if r.refused is None else None,
             "low": r.low if r.refused is None else None,
             "high": r.high if r.refused is None else None,
@@ -157,54 +133,64 @@ def reach_rows(results: Results) -> Rows:
 
 
 def distance_rows(results: Results) -> Rows:
-    """The curve behind the reach: bins of distance."""
+    """Accuracy in bins of distance, to which the reach is fitted."""
     return [
-        {**_where(r.where), "from": one.low, "to": one.high, "median": one.distance, **_estimate("", one.estimate)}
+        {**_panel(r.where), "from": one.low, "to": one.high, "median": one.distance, **_estimate("", one.estimate)}
         for r in results.reaches
         for one in r.bins
     ]
 
 
 def gate_rows(results: Results) -> Rows:
-    """Acquired or not, and what the controls score."""
-    made = []
+    """Gates, with the scores of the controls."""
+    rows = []
     for gate in results.gates:
-        row = {**_where(gate.where), "length": gate.length, "chance": gate.chance, **_estimate("", gate.accuracy)}
-        for name in ("zero_distance", "no_needle", "wrong_key", "query_only"):
+        row = {**_panel(gate.where), "length": gate.length, "chance": gate.chance, **_estimate("", gate.accuracy)}
+        for name in GATE_CONTROLS:
             row |= _estimate(f"{name}_", gate.controls.get(name))
         skill = gate.skill or (None, None, None)
         row |= {"skill": skill[0], "skill_low": skill[1], "skill_high": skill[2]}
         row |= {"task": gate.where.task, "task_acquired": gate.acquired, "key_lookup": gate.lookup}
-        made.append(row | {"copies_whatever_key": gate.copies})
-    return made
+        rows.append(row | {"copies_whatever_key": gate.copies})
+    return rows
 
 
 def context_rows(results: Results) -> Rows:
     """Plain text: every mean with its interval over windows; state_bytes is a size and not_finite a count."""
-    names = ("model", "measure", "from", "to", "kept", "value", "low", "high", "windows")
-    made = []
-
-    def row(
-        model: str, measure: str, at: tuple[int, int], kept: int | None, m: Mean | None, value: float | None = None
-    ) -> None:
-        own = (value, None, None, None) if m is None else (m.value, m.low, m.high, m.n)
-        made.append(dict(zip(names, (model, measure, *at, kept, *own), strict=True)))
-
-    for t in results.text:
-        for b in t.bins:
-            row(t.model, "loss", (b.low, b.high), None, b.loss)
-            row(t.model, "loss above base", (b.low, b.high), None, b.difference)
-        for at, mean in t.state_rms.items():
-            row(t.model, "state rms", (at, at), None, mean)
-            row(t.model, "state bytes", (at, at), None, None, t.state_bytes.get(at))
-        for (length, kept), mean in t.remembrance.items():
-            row(t.model, "remembrance", (length - kept, length), kept, mean)
-        for name, count in zip(("predictions", "state values"), t.not_finite, strict=True):
-            row(t.model, f"not finite: {name}", (0, t.longest), None, None, count)
-    return [r for r in made if r["value"] is not None]
+    rows = [row for curves in results.text for row in _curve_rows(curves)]
+    return [row for row in rows if row["value"] is not None]
 
 
-def _where(where: PanelKey) -> dict[str, Any]:
+def bias_rows(results: Results) -> Rows:
+    """Biases that attention adds to scores by distance alone."""
+    names = ("layer", "head", "encoding", "distance", "bias")
+    return [{"model": run.name, **{n: row[n] for n in names}} for run in results.study.runs for row in run.biases]
+
+
+def learning_rate_rows(results: Results) -> Rows:
+    """Learning-rate sweep of the study."""
+    return [dict(row) for row in results.study.sweep]
+
+
+def _curve_rows(t: TextCurves) -> Iterable[Row]:
+    def row(measure: str, low: int, high: int, kept: int | None, mean: Estimate | None) -> Row:
+        values = (None,) * 4 if mean is None else (mean.value, mean.low, mean.high, mean.n)
+        own = dict(zip(("value", "low", "high", "windows"), values, strict=True))
+        return {"model": t.model, "measure": measure, "from": low, "to": high, "kept": kept, **own}
+
+    for b in t.bins:
+        yield row("loss", b.low, b.high, None, b.loss)
+        yield row("loss above base", b.low, b.high, None, b.difference)
+    for at, mean in t.state_rms.items():
+        yield row("state rms", at, at, None, mean)
+        yield row("state bytes", at, at, None, None) | {"value": t.state_bytes.get(at)}
+    for (length, kept), mean in t.remembrance.items():
+        yield row("remembrance", length - kept, length, kept, mean)
+    for name, count in zip(("predictions", "state values"), t.not_finite, strict=True):
+        yield row(f"not finite: {name}", 0, t.longest, None, None) | {"value": count}
+
+
+def _panel(where: PanelKey) -> Row:
     return {
         "model": where.model,
         "task": where.task,
@@ -215,10 +201,24 @@ def _where(where: PanelKey) -> dict[str, Any]:
     }
 
 
-def _estimate(prefix: str, estimate: object) -> dict[str, Any]:
+def _estimate(prefix: str, estimate: Proportion | Unavailable | None) -> Row:
     values = (None,) * 5
-    if isinstance(estimate, Estimate):
+    if isinstance(estimate, Proportion):
         values = (estimate.k, estimate.n, estimate.value, estimate.low, estimate.high)
-    return {
-        f"{prefix}{name}": value for name, value in zip(("k", "n", "accuracy", "low", "high"), values, strict=True)
-    }
+    names = ("k", "n", "accuracy", "low", "high")
+    return {f"{prefix}{name}": value for name, value in zip(names, values, strict=True)}
+
+
+TABLES: dict[str, Callable[[Results], Rows]] = {
+    "models": model_rows,
+    "cells": cell_rows,
+    "extrapolation": extrapolation_rows,
+    "contrasts": contrast_rows,
+    "reach": reach_rows,
+    "distance": distance_rows,
+    "gates": gate_rows,
+    "context": context_rows,
+    "biases": bias_rows,
+    "learning_rates": learning_rate_rows,
+}
+"""CSV files by name; a new one is a function above and one line here."""

@@ -1,4 +1,4 @@
-"""How tests read as text: differences, p-values, and what three depth contrasts say together."""
+"""Phrases of the report: differences, p-values, and the joint reading of three contrasts of position."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lcprobe.analysis.findings.contrasts import Contrast
 
 @dataclass(frozen=True)
 class Sentence:
-    """One statement. warning: something that limits what the study can say. subject: the words it opens with, if set apart."""
+    """One statement. warning: whether it limits what the study can show. subject: its first words, if they are set in bold."""
 
     topic: str
     text: str
@@ -32,47 +32,49 @@ def signed(value: float | None) -> str:
 
 
 def span_text(low: float | None, high: float | None) -> str:
-    """Bounds of a difference."""
+    """Bounds of a difference: `+0.05 to +0.19`."""
     return f"{signed(low)} to {signed(high)}"
 
 
 def p_text(p: float) -> str:
-    """`p < 0.001` or three digits."""
+    """`p < 0.001`, or p with three digits."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def position_state(parts: Iterable[Contrast]) -> str:
-    """What the three contrasts of one length say together; "lost in the middle" needs the middle below both ends."""
-    by = {part.kind: part for part in parts}
-    whole, start, end = by["lost in the middle"], by["primacy"], by["recency"]
-    if whole.refused is not None:
-        return whole.refused
-    states = (start.verdict, end.verdict)
-    if states == ("higher", "higher"):
+def position_state(contrasts: Iterable[Contrast]) -> str:
+    """Joint reading of the three contrasts of one length; "lost in the middle" needs the middle below both ends."""
+    by_kind = {contrast.kind: contrast for contrast in contrasts}
+    ends, start, end = by_kind["lost in the middle"], by_kind["primacy"], by_kind["recency"]
+    if ends.refused is not None:
+        return ends.refused
+    if start.verdict == end.verdict == "higher":
         return "middle below both ends"
-    if "lower" in states:
-        ends = {"higher": "above", "lower": "below"}
-        words = [f"{name} {ends[v]}" for name, v in (("start", states[0]), ("end", states[1])) if v in ends]
-        return f"{' and '.join(words)} the middle"
-    if "higher" in states:
-        return "recency alone" if states[1] == "higher" else "primacy alone"
-    return "ends above the middle on average" if whole.verdict == "higher" else "no depth effect resolved"
+    if "lower" in (start.verdict, end.verdict):
+        relations = {"higher": "above", "lower": "below"}
+        sides = {"start": start.verdict, "end": end.verdict}
+        parts = [f"{side} {relations[verdict]}" for side, verdict in sides.items() if verdict in relations]
+        return f"{' and '.join(parts)} the middle"
+    if start.verdict == "higher":
+        return "primacy alone"
+    if end.verdict == "higher":
+        return "recency alone"
+    return "ends above the middle on average" if ends.verdict == "higher" else "no depth effect resolved"
 
 
-def who(data: Measured, where: PanelKey) -> str:
+def panel_subject(data: Measured, where: PanelKey) -> str:
     """Model and task, and the format where the task has several."""
     format = f" ({where.format})" if len(data.formats(where.task)) > 1 else ""
     return f"{where.model}, {where.task}{format}"
 
 
 AT_THE_ENDS = (
-    "At depth 0 the asked needle is the first, at depth 1 the last: printing the first or the last value scores 1 there without "
-    "a look at the key, whatever chance is stated."
+    "At depth 0 the target needle is the first, at depth 1 the last: printing the first or the last value scores 1 there without "
+    "using the key, whatever the stated chance."
 )
 
 
 def at_an_end(cell: Cell) -> bool:
-    """Whether a cell is one of those that AT_THE_ENDS speaks of: its stated chance is an average over all depths."""
+    """Whether AT_THE_ENDS applies to a cell: its stated chance is an average over all depths."""
     chance = cell.means["chance"]
     return (
         cell.where.control in ("none", "wrong_key") and cell.depth in (0.0, 1.0) and chance is not None and chance < 1
@@ -80,10 +82,10 @@ def at_an_end(cell: Cell) -> bool:
 
 
 def listed(items: Iterable[str]) -> str:
-    """Joined by commas."""
+    """Items joined by commas."""
     return ", ".join(items)
 
 
 def one_line(text: str) -> str:
-    """Printable characters only: names come from configs, and the sentences go to terminals too."""
+    """Printable characters only: names come from configs, and the sentences are also printed to terminals."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,25 +1,25 @@
-"""The report: report.html (one file, no network), figures/*.png, tables/*.csv, and the same for a tracker.
+"""Writes the report: report.html (one file, no network), figures/*.png, tables/*.csv, and the same for a tracker.
 
-The page opens anywhere and runs nothing: pictures are inlined, there is no script, and a content security policy forbids both
-scripts and the network. Everything that came from data passes jinja2's autoescape.
+The page opens anywhere and runs nothing: figures are inlined, there is no script, and a content security policy forbids both
+scripts and the network. Everything that comes from data passes jinja2's autoescape.
 """
 
 import base64
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.report.blocks import InlinedFigure
+from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.drawing import save
-from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.figures import draw
-from lcprobe.analysis.report.page import overview, sections
+from lcprobe.analysis.report.page import sections
 from lcprobe.analysis.report.summary import TOPICS, summary
-from lcprobe.analysis.report.tables import all_tables, write_csv
+from lcprobe.analysis.report.tables import Rows, all_tables, write_csv
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -27,22 +27,12 @@ from lcprobe.tracking import NoTracker, Tracker
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. summary: plain sentences. figures: PNG files by name. cells: rows of the table of cells."""
+    """Files of a written report. summary: plain sentences. figures: PNG files by name. cells: rows of the table of cells."""
 
     html: Path
     summary: list[str]
     figures: dict[str, Path]
-    cells: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Inlined:
-    """A figure in the page. width: CSS pixels, the height follows."""
-
-    picture: Picture
-    data: str
-    width: int
-    height: int
+    cells: Rows
 
 
 def write_report(
@@ -52,7 +42,7 @@ def write_report(
     tracker: Tracker | None = None,
     context: pa.Table | None = None,
 ) -> Report:
-    """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file whole or absent.
+    """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
@@ -64,7 +54,7 @@ def write_report(
         path = folder / "figures" / f"{picture.name}.png"
         width, height = save(figure, path)
         figures[picture.name] = path
-        inlined.append(Inlined(picture, base64.b64encode(path.read_bytes()).decode(), width, height))
+        inlined.append(InlinedFigure(picture, base64.b64encode(path.read_bytes()).decode(), width, height))
         tracker.figure(f"report/{picture.name}", path)
     tables = all_tables(results)
     for name, rows in tables.items():
@@ -76,7 +66,7 @@ def write_report(
     return Report(html, [s.text for s in sentences], figures, tables["cells"])
 
 
-def _html(results: Results, sentences: list[Sentence], inlined: list[Inlined]) -> str:
+def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     source = files("lcprobe.analysis.report").joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -84,9 +74,9 @@ def _html(results: Results, sentences: list[Sentence], inlined: list[Inlined]) -
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
     return environment.from_string(source).render(
         study=results.study,
-        topics=[(topic, found) for topic, found in topics if found],
+        topics=[(topic, own) for topic, own in topics if own],
         overview=overview(results),
-        sections=sections(results, inlined),
+        sections=sections(results, figures),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
     )

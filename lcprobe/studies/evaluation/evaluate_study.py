@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from lcprobe.analysis.report.write import write_report
-from lcprobe.analysis.stats.power import detectable
+from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import owned
@@ -111,7 +111,7 @@ def print_grid(session: Session) -> None:
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
     depths = len({row["depth"] for row in main})
-    for name, value in detectable(n, depths).items():
+    for name, value in detectable_differences(n, depths).items():
         console.print(f"  smallest detectable difference, {name}: {value:.1%}")
     if n_models > len(session.targets):
         for variant in session.variants:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lcprobe.analysis.leakage import Guessed, Judged, in_words, judged
+from lcprobe.analysis.leakage import LeakageCell, PolicyScores, leakage_summary, leakage_table
 from lcprobe.analysis.report.tables import write_csv
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
@@ -38,7 +38,7 @@ MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
 
 
-def check_leakage(config: Config, out: Path) -> list[Judged]:
+def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
     """Run every policy on every task, format and length of the probe's grids; print the table and write it to `out`.
 
     Raises ConfigError without tasks and grids and for an unknown policy, EpisodeError when no cell of the grids can
@@ -72,18 +72,23 @@ def check_leakage(config: Config, out: Path) -> list[Judged]:
     write_csv(out / "cheating.csv", rows)
     write_json(
         out / "cheating.json",
-        {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": in_words(table), "rows": rows},
+        {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": leakage_summary(table), "rows": rows},
     )
     print_rows(pivot(table), "accuracy of policies without retrieval")
     console = Console()
-    for line in [ABOUT, *(f"note: {note}" for note in notes), in_words(table), f"written: {out / 'cheating.csv'}"]:
+    for line in [
+        ABOUT,
+        *(f"note: {note}" for note in notes),
+        leakage_summary(table),
+        f"written: {out / 'cheating.csv'}",
+    ]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return table
 
 
 def run_policies(
     tasks: TaskSet, units: Iterable[Unit], min_samples: int, policies: Iterable[str] = tuple(POLICIES)
-) -> tuple[list[Judged], list[str]]:
+) -> tuple[list[LeakageCell], list[str]]:
     """Run policies on the task, formats and length of each unit, on `min_samples` samples or more.
 
     Returns the table, and a note for each unit that was left out.
@@ -96,7 +101,7 @@ def run_policies(
         except EpisodeError as error:  # the plan tries a few samples, this many
             notes.append(f"{unit.label}: {error}")
             continue
-        formats, first_of = "/".join((unit.formats.haystack, unit.formats.key, unit.formats.value)), {}
+        formats, first_of = str(unit.formats), {}
         for policy, scored in answers.items():
             index = np.unique([factors.index for factors, _, _ in scored], return_inverse=True)[1]
             hits = np.bincount(index, [score.exact for _, _, score in scored])
@@ -105,14 +110,14 @@ def run_policies(
             is_the_task = policy in tasks.by_name[unit.task].solved_by
             repeats = "" if same_as == policy else same_as
             cells.append(
-                Guessed(
+                PolicyScores(
                     policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, repeats, is_the_task
                 )
             )
-    return judged(cells), notes
+    return leakage_table(cells), notes
 
 
-def pivot(table: Iterable[Judged]) -> list[dict[str, Any]]:
+def pivot(table: Iterable[LeakageCell]) -> list[dict[str, Any]]:
     """One row per task, format and length, one column per policy."""
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     for c in table:

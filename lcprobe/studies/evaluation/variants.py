@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.analysis.inputs import NotCausal
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json
@@ -47,9 +48,8 @@ class Variant:
         return ExtensionContext(self.target.config.train.context_length, factor, text)
 
     @property
-    def not_causal(self) -> str:
-        """What makes a token's output depend on the length of the whole sequence: method, positions or factor; empty:
-        nothing."""
+    def not_causal(self) -> NotCausal:
+        """Why a token's output depends on the length of the whole sequence; empty: it does not."""
         if self.extension is not None and not self.extension.causal:
             return "method"
         positions = self.target.config.model.positions

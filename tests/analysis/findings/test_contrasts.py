@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from lcprobe.analysis.findings.cells import SCORES, Panel, PanelKey
+from lcprobe.analysis.findings.cells import SCORES, NeedleTrials, Panel, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast, contrasts
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.report.wording import position_state
@@ -40,8 +40,8 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
         generator = np.random.default_rng(seed)
         p = generator.beta(1.2, 0.8, 100) if correlated else 0.6
         hits = (generator.random((6, 5, 100)) < p).astype(np.int64)
-        rows = (np.zeros(0),) * 4
-        panel = Panel(where, LENGTHS, DEPTHS, np.arange(100), hits, hits * 0 + 1, hits * 0, nothing, rows)
+        nothing_near = NeedleTrials(*[np.zeros(0)] * 4)
+        panel = Panel(where, LENGTHS, DEPTHS, np.arange(100), hits, hits * 0 + 1, hits * 0, nothing, nothing_near)
         made = contrasts(replace(data, panels={where: panel}))
         alarms += any(c.resolved for c in made)
         tests += sum(c.p_holm is not None for c in made)
@@ -65,7 +65,15 @@ def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
     for _ in range(250):
         hits = (generator.random((5, 7, 30)) < 0.7).astype(np.int64)
         panel = Panel(
-            where, lengths, depths, np.arange(30), hits, hits * 0 + 1, hits * 0, nothing, (np.zeros(0),) * 4
+            where,
+            lengths,
+            depths,
+            np.arange(30),
+            hits,
+            hits * 0 + 1,
+            hits * 0,
+            nothing,
+            NeedleTrials(*[np.zeros(0)] * 4),
         )
         made = contrasts(replace(data, panels={where: panel}))
         alarms += any(c.resolved for c in made)

@@ -1,9 +1,8 @@
 """Half-life: planted ones lie in their interval as often as they should, and what is no exponential has none."""
 
-import numpy as np
 import pytest
 
-from lcprobe.analysis.findings.half_life import HalfLife, fit, half_lives
+from lcprobe.analysis.findings.half_life import HalfLife, half_lives
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import reaches
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
@@ -43,15 +42,3 @@ def test_what_is_no_exponential_has_no_half_life(seed):
     )
     assert str(half_life(flat(0.6), seed=seed)).startswith("beyond the longest distance tested")
     assert str(half_life(flat(0.01), seed=seed)).startswith("not testable")
-
-
-def test_the_interval_covers():
-    """150 simulated models, 80 samples at 12 distances each; every sample has a strength of its own."""
-    generator, distance = np.random.default_rng(3), np.geomspace(8, 1000, 12)
-    covered = 0
-    for _ in range(150):
-        strength = generator.beta(8, 2, (80, 1))
-        hits = generator.random((80, 12)) < strength * 2.0 ** (-distance / 120)
-        _, low, high, _ = fit(distance, hits.astype(float), np.ones((80, 12)), 0.0)
-        covered += low <= 120 <= high
-    assert 0.90 <= covered / 150 <= 0.99

@@ -1,13 +1,10 @@
 """Effective reach: planted windows are found, a flat model has none, and what is not about distance is not called reach."""
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 
 from lcprobe.analysis.findings.load_records import load_records
-from lcprobe.analysis.findings.reach import PER_OCTAVE, SHORT, STEEPNESS, Reach, _falls, fall, reaches
+from lcprobe.analysis.findings.reach import Reach, reaches
 from tests.analysis.fabricated import flat, plan, records, run, study, task, window
 
 CELLS = plan(["single"])
@@ -81,47 +78,3 @@ def test_bins_hold_every_trial_once():
     assert sum(b.estimate.n for b in r.bins) == 6 * 5 * 100
     assert all(a.high < b.low for a, b in zip(r.bins, r.bins[1:], strict=False))
     assert all(b.estimate.n >= 10 for b in r.bins)
-
-
-def test_a_fall_that_the_samples_do_not_bear_out_is_none():
-    """3 of 40 samples reach the longest distance and 2 of them miss there: many draws of samples hold no fall."""
-    distance, trials = np.array([10.0, 50, 200, 400, 800]), np.ones((40, 5))
-    trials[3:, 4] = 0
-    hits = trials * np.where(np.arange(40)[:, None] % 5 == 4, 0, 1)
-    hits[:2, 4] = 0
-    tokens, low, high, between, curve = fall(distance, hits, trials, 0.0, distance)
-    assert (tokens, high, between) == (None, None, None)
-    assert low is not None
-    assert low <= 400, "it may be that they are lost from there on"
-    assert curve[-1][1] < 0.5, "as the best fit has it"
-
-
-@pytest.mark.parametrize("kind", ["window", "gentle"])
-def test_the_fit_of_every_replicate_is_that_of_the_fit_by_hand(kind):
-    """Least squares over the same shapes one by one, with no level below zero; 150 replicates are three blocks."""
-    generator, distance = np.random.default_rng(8), np.unique(np.round(np.geomspace(10, 1000, 12)))
-    p = {"window": (distance < 90) * 0.9, "gentle": 0.9 / (1 + (distance / 120) ** 2)}[kind]
-    trials = generator.integers(5, 30, (150, 12)).astype(float)
-    hits = generator.binomial(trials.astype(int), p).astype(float)
-    found, _ = _falls(distance, hits, trials, 0.0)
-    shortest = distance[np.searchsorted(np.cumsum(trials[0]) / trials[0].sum(), SHORT)]
-    octaves = math.log2(distance[-1] * 2 / shortest)
-    places = np.geomspace(shortest, distance[-1] * 2, PER_OCTAVE * max(1, round(octaves)))
-    for k, t, reached in list(zip(hits, trials, found, strict=True))[::7]:
-        least, falls = math.inf, []
-        for r, s in itertools.product(places, STEEPNESS):
-            with np.errstate(over="ignore"):
-                g = 1 / (1 + (distance / r) ** s)
-            a = np.stack([np.ones(12), g]).T * np.sqrt(t)[:, None]
-            b, c = np.linalg.lstsq(a, k / t * np.sqrt(t), rcond=None)[0]
-            if b < 0:
-                b, c = 0.0, float(k @ g / (t @ (g * g)))
-            error = float((t * (k / t - b - c * g) ** 2).sum())
-            level = b + c * g[0]
-            if c > 1e-9:
-                share = (level / 2 - b) / c
-                at = r * (1 / share - 1) ** (1 / s) if 0 < share < 1 else math.inf
-                falls.append((error, at if at <= distance[-1] else math.inf))
-                least = min(least, error)
-        near = [at for error, at in falls if error <= least + 1e-6 * t.sum()]
-        assert min(near) * (1 - 1e-6) <= reached <= max(near) * (1 + 1e-6)

@@ -239,7 +239,7 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     assert "<script" not in text, "names are escaped there, too"
     marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
     assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where one value stands alone"
-    assert text.count("At depth 0 the asked needle is the first") == 1 + 2 * 2, (
+    assert text.count("At depth 0 the target needle is the first") == 1 + 2 * 2, (
         "the table of all cells, and the maps of multikey"
     )
 

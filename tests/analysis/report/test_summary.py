@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from lcprobe.analysis.findings.results import analyse
-from lcprobe.analysis.report.summary import FIRST, TOPICS, summary
+from lcprobe.analysis.report.summary import READ_FIRST, TOPICS, summary
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.records import CONTEXT_SCHEMA, table_of
 from tests.analysis.fabricated import flat, plan, records, run, study, task, text_records, three_models, with_column
@@ -52,13 +52,13 @@ def test_each_training_seed_has_its_own_order():
         ({"tuned": "not swept"}, "partly untuned: b: not swept"),
         ({"tuned": "swept, at the edge of the grid"}, "partly untuned: b: swept, at the edge of the grid"),
         ({"tokens": 1_000_000}, "Training tokens differ"),
-        ({"skipped_steps": 3}, "skipped for numbers that were not finite: b 3"),
+        ({"skipped_steps": 3}, "skipped because of values that were not finite: b 3"),
         ({"seed": 1}, "may be seed noise"),
     ],
 )
 def test_what_limits_a_comparison_is_a_warning_at_the_top(changes, words):
     sentence = first(said([run("a"), run("b", **changes)]), words)
-    assert (sentence.topic, sentence.warning) == (FIRST, True)
+    assert (sentence.topic, sentence.warning) == (READ_FIRST, True)
 
 
 def test_seeds_are_no_warning_once_there_are_several():
@@ -91,7 +91,7 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
     assert set(order) == set(range(len(TOPICS)))
     assert all(re.search(r"\d", s.text) for s in sentences)
     assert not any(
-        re.search(r"\d ?%", s.text) for s in sentences if s.topic != FIRST
+        re.search(r"\d ?%", s.text) for s in sentences if s.topic != READ_FIRST
     )  # shares come with k/n, not as bare percentages
     assert (
         first(sentences, "mamba2, multikey (corpus/words/words): key look-up partly acquired").text.count(
@@ -99,7 +99,7 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
         )
         == 1
     )
-    assert first(sentences, "copies the needle without looking at the key")
+    assert first(sentences, "copies the needle without using the key")
     assert first(sentences, "breaks down at 1024 tokens even with the needle directly before the question")
     assert first(sentences, "length and not distance is the limit")
 
@@ -113,9 +113,9 @@ def test_of_many_pairs_only_those_that_differ_have_a_sentence(monkeypatch):
     runs = [run(name) for name in "abc"]
     table = records({"a": flat(0.9), "b": flat(0.9), "c": flat(0.3)}, CELLS)
     results = analyse(study(runs, [task("single")], CELLS), table)
-    before = [s.text for s in summary(results) if s.topic == "Models against each other"]
-    monkeypatch.setattr("lcprobe.analysis.report.summary.MANY_PAIRS", 0)
-    after = [s.text for s in summary(results) if s.topic == "Models against each other"]
+    before = [s.text for s in summary(results) if s.topic == "Model comparisons"]
+    monkeypatch.setattr("lcprobe.analysis.report.summary.MAX_PAIRS", 0)
+    after = [s.text for s in summary(results) if s.topic == "Model comparisons"]
     differ = {(c.task, c.subject) for c in results.of("model") if c.resolved}
     pairs = {(c.task, c.subject) for c in results.of("model")}
     assert 0 < len(differ) < len(pairs) == len(before)

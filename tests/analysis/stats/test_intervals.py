@@ -1,25 +1,12 @@
 """Intervals and exact tests against scipy, against hand examples, and by simulated coverage."""
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lcprobe.analysis.stats.intervals import (
-    clustered_wilson,
-    effective_trials,
-    holm,
-    permutation_test,
-    resample_weights,
-    sign_flip,
-    t975,
-    t_quantile,
-    wilson,
-)
+from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 from validation.coverage import FINE, exact_wilson
 
 
@@ -77,73 +64,6 @@ def test_clustered_wilson_covers_at_every_p(correlation):
         assert 0.925 <= covered <= 0.99, p
 
 
-@given(b=st.integers(0, 60), c=st.integers(0, 60), ties=st.integers(0, 20))
-def test_sign_flip_on_single_trials_is_mcnemars_exact_test(b, c, ties):
-    exact = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    difference = np.repeat([1, -1, 0], [b, c, ties])
-    assert sign_flip(difference) == pytest.approx(exact, rel=1e-6, abs=1e-13)
-
-
-@settings(max_examples=60)
-@given(st.lists(st.integers(-6, 6), min_size=1, max_size=11))
-def test_sign_flip_equals_the_enumeration_of_all_signs(values):
-    d = np.array(values)
-    signs = np.array(np.meshgrid(*[[-1, 1]] * len(d))).reshape(len(d), -1)
-    share = (np.abs(signs.T @ d) >= abs(d.sum())).mean()
-    assert sign_flip(d) == pytest.approx(share, abs=1e-12)
-
-
-def test_sign_flip_refuses_fractions():
-    with pytest.raises(ValueError, match="whole numbers"):
-        sign_flip(np.array([0.5, 1.0]))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(*[st.integers(0, 2)] * 4), min_size=1, max_size=4))
-def test_exchanged_equals_the_enumeration_of_all_orders(rows):
-    values, weights = np.array(rows), np.array([3, -1, -1, -1])
-    totals = [0]
-    for row in rows:
-        totals = [t + int(np.dot(weights, order)) for t in totals for order in itertools.permutations(row)]
-    seen = abs(int((values @ weights).sum()))
-    assert permutation_test(values, [0, 1, 1, 1], [3, -1]) == pytest.approx(np.mean(np.abs(totals) >= seen), abs=1e-9)
-
-
-@given(b=st.integers(0, 30), c=st.integers(0, 30))
-def test_exchanged_on_two_places_is_mcnemars_test(b, c):
-    values = np.array([[1, 0]] * b + [[0, 1]] * c + [[1, 1]])
-    assert permutation_test(values, [0, 1], [1, -1]) == pytest.approx(
-        sign_flip(values[:, 0] - values[:, 1]), abs=1e-9
-    )
-
-
-def test_one_place_against_three_holds_its_level_near_the_ceiling_where_signs_do_not():
-    """30 samples of a flat .9, 1500 studies at .01: what a Holm family asks of its smallest p."""
-    generator = np.random.default_rng(4)
-    studies = (generator.uniform(size=(1500, 30, 4)) < 0.9).astype(int)
-    orders = np.mean([permutation_test(x, [0, 1, 1, 1], [3, -1]) < 0.01 for x in studies])
-    signs = np.mean([sign_flip(x @ [3, -1, -1, -1]) < 0.01 for x in studies])
-    assert orders < 0.016
-    assert signs > 0.018
-
-
-def test_holm_by_hand():
-    # sorted: .01 x 4, .02 x 3, .025 x 2 = .05 but never below the one before, .5 x 1
-    assert holm([0.5, 0.01, 0.025, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
-    assert holm([]) == []
-
-
-@given(p=st.floats(0.51, 0.999), df=st.floats(1, 400))
-def test_t_quantile_equals_scipy(p, df):
-    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-7)
-
-
-@given(df=st.one_of(st.floats(1, 2000), st.just(math.inf)))
-def test_t975_equals_scipy_at_degrees_of_freedom_whole_or_not(df):
-    assert t975(df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-8)
-    assert t975(np.array([[df, 3.5]])).shape == (1, 2)
-
-
 def test_clustered_wilson_counts_clusters_where_every_trial_is_right():
     found = list(map(float, clustered_wilson(np.full(100, 5), np.full(100, 5))))
     assert found == pytest.approx([0.9630, 1], abs=1e-4)
@@ -161,23 +81,3 @@ def test_many_studies_at_once_are_each_by_itself(seed, correlation):
         asked = trials[i] > 0
         own = clustered_wilson(hits[i][asked], trials[i][asked])
         assert [low[i], high[i]] == pytest.approx(list(map(float, own)), abs=1e-12)
-
-
-def test_clustered_trials_are_worth_less_than_independent_ones():
-    generator = np.random.default_rng(3)
-    single = generator.binomial(1, 0.6, 100)
-    assert list(map(float, clustered_wilson(single, np.ones(100)))) == pytest.approx(
-        [float(x) for x in wilson(single.sum(), 100)]
-    )
-    copied = single * 4  # four questions a sample, all answered alike: still 100 trials
-    assert effective_trials(copied, np.full(100, 4)) == pytest.approx(100, rel=0.02)
-    independent = generator.binomial(4, 0.6, 100)
-    assert 250 < effective_trials(independent, np.full(100, 4)) <= 400
-
-
-def test_draws_depend_on_nothing_but_n():
-    first = resample_weights(37).copy()
-    resample_weights.cache_clear()
-    np.random.seed(4)
-    assert np.array_equal(first, resample_weights(37))
-    assert (first.sum(axis=1) == 37).all()

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from lcprobe.analysis.stats.intervals import sign_flip
-from lcprobe.analysis.stats.power import detectable, ends_against_middle, paired, unpaired
+from lcprobe.analysis.stats.exact_tests import sign_flip
+from lcprobe.analysis.stats.power import (
+    detectable_differences,
+    ends_against_middle,
+    paired_difference,
+    unpaired_difference,
+)
 from lcprobe.errors import ConfigError
 
 
@@ -12,13 +17,13 @@ from lcprobe.errors import ConfigError
     ("n", "apart", "same", "middle"), [(250, 12.4, 7.9, 10.8), (1000, 6.2, 4.0, 5.4), (2000, 4.4, 2.8, 3.8)]
 )
 def test_reference_values_in_points(n, apart, same, middle):
-    found = 100 * unpaired(n), 100 * paired(n), 100 * ends_against_middle(n, 1)
+    found = 100 * unpaired_difference(n), 100 * paired_difference(n), 100 * ends_against_middle(n, 1)
     assert found == pytest.approx((apart, same, middle), abs=0.06)
 
 
 def test_the_claimed_difference_is_found_in_about_four_of_five_studies():
     n, generator = 400, np.random.default_rng(0)
-    d = paired(n)
+    d = paired_difference(n)
     draws = generator.choice([1, -1, 0], (400, n), p=[(0.2 + d) / 2, (0.2 - d) / 2, 0.8])
     assert 0.74 <= np.mean([sign_flip(row) < 0.05 for row in draws]) <= 0.86
 
@@ -28,9 +33,9 @@ def test_plain_numbers_for_every_grid():
         isinstance(v, float) and 0 < v <= 1
         for n in (1, 20, 500)
         for d in (1, 2, 5, 11)
-        for v in detectable(n, d).values()
+        for v in detectable_differences(n, d).values()
     )
-    assert "ends against middle of the context" in detectable(100, 5)
-    assert "ends against middle of the context" not in detectable(100, 2)
+    assert "ends against middle of the context" in detectable_differences(100, 5)
+    assert "ends against middle of the context" not in detectable_differences(100, 2)
     with pytest.raises(ConfigError, match="^n: given 0"):
-        detectable(0, 5)
+        detectable_differences(0, 5)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Estimate, PanelKey, Slice
+from lcprobe.analysis.findings.cells import PanelKey, Slice
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.drawing import (
@@ -23,6 +23,7 @@ from lcprobe.analysis.report.charts.drawing import (
     share_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
         counts, missing, lengths = [], [], results.data.lengths(task, format)
         for e in curves:
             name, style = e.where.model, styles[e.where.model]
-            points = [(length, x) for length, x, _ in e.by_length if isinstance(x, Estimate)]
-            missing += [f"{name} at {length}: {x}" for length, x, _ in e.by_length if not isinstance(x, Estimate)]
+            points = [(length, x) for length, x, _ in e.by_length if isinstance(x, Proportion)]
+            missing += [f"{name} at {length}: {x}" for length, x, _ in e.by_length if not isinstance(x, Proportion)]
             if points:
                 at = np.log2([length for length, _ in points])
                 counts += [x.n for _, x in points]
@@ -107,7 +108,7 @@ def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     figure, axes = panel(5.6, 1.5 + 0.17 * len(pairs) * (len(models) + 1))
     counts, height = [], 1 / (len(models) + 1)
     for gate in results.gates:
-        if not isinstance(gate.accuracy, Estimate) or (gate.where.task, gate.where.format) not in pairs:
+        if not isinstance(gate.accuracy, Proportion) or (gate.where.task, gate.where.format) not in pairs:
             continue
         a, style, place = gate.accuracy, styles[gate.where.model], models.index(gate.where.model)
         value, low, high = gate.skill or (a.value, a.low, a.high)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.findings.text_curves import Mean, TextCurves
+from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.report.charts.drawing import (
     INK,
     Style,
@@ -21,12 +21,13 @@ from lcprobe.analysis.report.charts.drawing import (
     share_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture
+from lcprobe.analysis.stats.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Points = Mapping[float, Mean]
+Points = Mapping[float, Estimate]
 BANDS = "Bands: 95 % bootstrap over windows of text."
 DASHED = " Dashed: training length."
 

@@ -1,0 +1,91 @@
+"""Tables of the page about scores: the overview, all cells, and a sample of wrong answers."""
+
+import numpy as np
+import pyarrow as pa
+
+from lcprobe.analysis.findings.cells import Cell
+from lcprobe.analysis.findings.load_records import numbers, texts
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, value_text
+from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
+from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.errors import shown
+from lcprobe.seeds import Stream
+
+WRONG_ANSWERS = 20
+
+
+def overview(results: Results) -> Table:
+    """Exact match by length, model and task, in the first format of each task: the first table of the page."""
+    lengths = sorted({length for e in results.extrapolations for length, _, _ in e.by_length})
+    trained = {run.context_length for run in results.study.runs}
+    first_formats = {
+        (task.name, format) for task in results.data.tasks for format in results.data.formats(task.name)[:1]
+    }
+    rows = []
+    for e in results.extrapolations:
+        if (e.where.task, e.where.format) in first_formats:
+            values = {x: f"{y.value:.2f}" if isinstance(y, Proportion) else "n/a" for x, y, _ in e.by_length}
+            chance = next((g.chance for g in results.gates if g.where == e.where), None)
+            by_length = [values.get(length, "") for length in lengths]
+            rows.append([e.where.task, e.where.model, decimal_text(chance), *by_length])
+    names = [f"{length:,}{' (trained)' if length in trained else ''}" for length in lengths]
+    caption = "Exact match by length in tokens, mean over all depths, first format of each task; n/a: not all cells are complete."
+    return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
+
+
+def cell_table(results: Results) -> Table:
+    """Every cell, controls included."""
+    columns = ["model", "task", "format", "control", "length", "depth", "k/n", "accuracy", "interval", "failed"]
+    columns += [
+        "chance",
+        "skill",
+        "interval of skill",
+        "first token",
+        "token accuracy",
+        "log-lik. per token",
+        "mean rank",
+    ]
+    caption = "k of n queries answered exactly; failed queries do not count as trials. Chance: stated, of choosing without the key. "
+    caption += "Skill: (accuracy − chance) / (1 − chance). Rank: of the correct value among those of the context."
+    caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
+    return Table("All cells", caption, columns, [_cell_row(c) for c in results.cells])
+
+
+def wrong_answers(results: Results) -> Table:
+    """A random sample of wrong answers, the same for the same records."""
+    records = results.data.records
+    status, control = texts(records, "status"), texts(records, "control")
+    wrong = np.nonzero((status == "ok") & (control == "none") & (numbers(records, "exact") == 0))[0]
+    drawn = np.sort(Stream("wrong answers").permutation(len(wrong))[:WRONG_ANSWERS]) if len(wrong) else wrong
+    sample = records.take(pa.array(wrong[drawn], pa.int64())).to_pylist()
+    rows = [
+        [
+            r["model"],
+            r["task"],
+            f"{r['haystack']}/{r['key_format']}/{r['value_format']}",
+            value_text(r["length"]),
+            f"{r['depth']:g}",
+            shown(r["answer"]),
+            shown(r["prediction"]),
+        ]
+        for r in sample
+    ]
+    columns = ["model", "task", "format", "length", "depth", "correct answer", "prediction"]
+    return Table("Wrong answers", f"{len(rows)} of {len(wrong)} wrong answers.", columns, rows)
+
+
+def _cell_row(cell: Cell) -> list[str]:
+    accuracy = ["n/a", "", ""]
+    if cell.accuracy is not None and cell.low is not None and cell.high is not None:
+        accuracy = [f"{cell.k}/{cell.n}", f"{cell.accuracy:.2f}", f"{cell.low:.2f}–{cell.high:.2f}"]
+    place = [*panel_columns(cell.where), cell.where.control, value_text(cell.length), f"{cell.depth:g}"]
+    chance = decimal_text(cell.means["chance"])
+    chance = f"{chance} *" if at_an_end(cell) else chance
+    low, high = cell.skill_bounds
+    skill = ["", ""]
+    if cell.skill is not None:
+        skill = [f"{cell.skill:.2f}", f"{decimal_text(low)}–{decimal_text(high)}"]
+    names = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank")
+    means = [decimal_text(cell.means[name]) for name in names]
+    return [*place, *accuracy, value_text(cell.n_failed), chance, *skill, *means]

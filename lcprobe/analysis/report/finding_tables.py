@@ -1,0 +1,135 @@
+"""Tables of the page about findings: extrapolation, contrasts, reach and half-life, plain text."""
+
+from collections.abc import Sequence
+
+from lcprobe.analysis.findings.contrasts import Contrast
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.report.blocks import Table, panel_columns, value_text
+from lcprobe.analysis.report.wording import p_text, signed, span_text
+
+
+def effective_table(results: Results) -> Table:
+    """Base and effective length of every model, task and format."""
+    rows = [[*panel_columns(e.where), str(e.base), value_text(e.base_length), str(e)] for e in results.extrapolations]
+    columns = ["model", "task", "format", "base", "base length", "effective length"]
+    return Table("Effective length", "Base: proportion (k/n, 95 % interval).", columns, rows)
+
+
+def ratio_table(results: Results) -> Table:
+    """Accuracy by length, its ratio to the base and the test of the difference."""
+    tests = {(c.subject, c.task, c.format, c.length): c for c in results.of("length")}
+    rows = []
+    for e in results.extrapolations:
+        for length, estimate, ratio in e.by_length:
+            test = tests.get((e.where.model, e.where.task, str(e.where.format), length))
+            is_base = "base" if length == e.base_length else ""
+            difference = ["", "", "", is_base] if test is None else _test_columns(test)[2:]
+            row = [*panel_columns(e.where), value_text(length), f"{length / e.context_length:g}", str(estimate)]
+            rows.append([*row, "" if ratio is None else str(ratio), *difference])
+    columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base"]
+    columns += ["difference", "interval", "p (Holm)", "verdict"]
+    caption = "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
+    return Table("Extrapolation", caption, columns, rows)
+
+
+def position_table(results: Results) -> Table:
+    """Contrasts between the ends and the middle of the context."""
+    rows = [
+        [c.subject, c.task, c.format, value_text(c.length), c.what, *_test_columns(c)]
+        for c in results.of("lost in the middle", "primacy", "recency")
+    ]
+    return _contrast_table("Contrasts of position", rows, ["length", "contrast"])
+
+
+def format_table(results: Results) -> Table:
+    """Pairs of formats at the base length."""
+    bases = {(e.where.model, e.where.task): e.base_length for e in results.extrapolations}
+    rows = [
+        [c.subject, c.task, c.what, value_text(c.length), *_test_columns(c)]
+        for c in results.of("format")
+        if c.length == bases[c.subject, c.task]
+    ]
+    return _contrast_table("Pairs of formats at the base length", rows, ["length"], "formats")
+
+
+def model_pair_table(results: Results) -> Table:
+    """Pairs of models over all depths."""
+    tests = results.of("model")
+    rows = [[c.subject, c.task, c.format, value_text(c.length), *_test_columns(c)] for c in tests]
+    seeds = ["one seed" if c.seeds is None else span_text(*c.seeds) for c in tests]
+    return _with_column(_contrast_table("Pairs of models", rows, ["length"]), "over seeds", seeds)
+
+
+def extension_table(results: Results) -> Table:
+    """Gain over the model as trained; with the interval over training seeds, where there are several."""
+    tests = results.of("extension")
+    rows = [[c.subject, c.task, c.format, c.what, value_text(c.length), *_test_columns(c)] for c in tests]
+    seeds = ["" if c.seeds is None else span_text(*c.seeds) for c in tests]
+    table = _contrast_table("Gain over the model as trained", rows, ["method", "length"])
+    return _with_column(table, "over seeds", seeds) if any(seeds) else table
+
+
+def reach_table(results: Results) -> Table:
+    """Effective reach and half-life."""
+    rows = [
+        [*panel_columns(r.where), str(r), str(h)] for r, h in zip(results.reaches, results.half_lives, strict=True)
+    ]
+    columns = ["model", "task", "format", "effective reach", "half-life"]
+    return Table("Effective reach and half-life", "Tokens between value and answer (95 % interval).", columns, rows)
+
+
+def text_tables(results: Results) -> list[Table]:
+    """Loss past the training length, state and remembrance on plain text."""
+    rows = [
+        [t.model, f"{b.low:,}–{b.high:,}", str(b.loss), "" if b.difference is None else str(b.difference)]
+        for t in results.text
+        for b in t.bins
+        if b is t.base or b.difference is not None
+    ]
+    caption = "Nats per token (95 % interval): the last bin inside the training length, and every bin past it."
+    columns = ["model", "tokens", "loss", "above the first row of the model"]
+    loss = Table("Loss past the training length", caption, columns, rows)
+    rows = [
+        [
+            t.model,
+            value_text(at),
+            str(t.state_rms[at]),
+            value_text(round(t.state_bytes[at])),
+            *map(value_text, t.not_finite),
+        ]
+        for t in results.text
+        for at in t.state_rms
+        if at in t.lengths
+    ]
+    caption = "State of one sequence. The counts are over all windows and positions."
+    columns = ["model", "tokens", "root mean square", "bytes", "predictions not finite", "state values not finite"]
+    state = Table("State", caption, columns, rows)
+    rows = [
+        [t.model, value_text(at), value_text(kept), str(mean)]
+        for t in results.text
+        for (at, kept), mean in t.remembrance.items()
+    ]
+    caption = "Total variation between predictions after all tokens and after the last ones alone (95 % interval)."
+    columns = ["model", "tokens", "last tokens kept", "total variation"]
+    return [loss, state, Table("Remembrance", caption, columns, rows)]
+
+
+def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:
+    columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (Holm)", "verdict"]
+    caption = "First − second; proportions with k/n and 95 % interval. All contrasts, with the n of each test, are in contrasts.csv."
+    return Table(title, caption, columns, rows)
+
+
+def _with_column(table: Table, name: str, values: Sequence[str]) -> Table:
+    rows = [[*row, value] for row, value in zip(table.rows, values, strict=True)]
+    return Table(table.title, table.caption, [*table.columns, name], rows)
+
+
+def _test_columns(contrast: Contrast) -> list[str]:
+    """Both sides, difference, interval, p and verdict."""
+    c = contrast
+    if c.difference is None or c.p_holm is None or c.low is None or c.high is None:
+        return ["", "", "", "", "", c.verdict]
+    sides = ["" if side is None else str(side) for side in (c.first, c.second)]
+    p = p_text(c.p_holm).removeprefix("p = ").removeprefix("p ")
+    return [*sides, signed(c.difference), span_text(c.low, c.high), p, c.verdict]

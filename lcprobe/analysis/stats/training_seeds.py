@@ -1,0 +1,39 @@
+"""Interval of the difference between two groups of training seeds.
+
+Welch 1947, with one prior fact: seeds vary at least as much as the trials of one seed do by themselves. Equal results of few seeds
+are luck, not a variance of zero. A known variance costs no degrees of freedom, so that Satterthwaite's number (1946) counts the
+observed variance alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lcprobe.analysis.stats.intervals import Bounds
+from lcprobe.analysis.stats.student_t import Z95, t975
+
+
+def welch_bounds(a: Sequence[float], b: Sequence[float], n_eff_a: float, n_eff_b: float) -> Bounds:
+    """95 % bounds of mean(a) - mean(b) for two groups of at least two training seeds each: one proportion per seed.
+
+    n_eff_a, n_eff_b: effective sample size of one seed; infinite where a value is no proportion.
+    """
+    low, high = welch_bounds_of(np.asarray(a, float), np.asarray(b, float), n_eff_a, n_eff_b)
+    return float(low), float(high)
+
+
+def welch_bounds_of(a: np.ndarray, b: np.ndarray, n_eff_a: float, n_eff_b: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same for many pairs of groups: (..., n_seeds) each -> two arrays (...,)."""
+    total, uncertainty = 0.0, 0.0
+    for x, n_eff in ((a, n_eff_a), (b, n_eff_b)):
+        seeds = x.shape[-1]
+        add = Z95**2 / (2 * n_eff * seeds)  # as Wilson's centre: n of n right does not mean that p is 1
+        p = (x.mean(axis=-1) + add) / (1 + 2 * add)
+        observed = x.var(axis=-1, ddof=1) / seeds
+        total = total + np.maximum(observed, p * (1 - p) / n_eff / seeds)
+        uncertainty = uncertainty + observed**2 / (seeds - 1)
+    # no observed variance: the known one is normal; no known one either: the interval is a point
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.where(total > 0, t975(total**2 / uncertainty) * np.sqrt(total), 0.0)
+    mean = a.mean(axis=-1) - b.mean(axis=-1)
+    return mean - half, mean + half
