@@ -1,10 +1,12 @@
-"""Registries: a name in a config picks a class.
+"""Registries: a name in a config selects a class.
 
-A registry is a dict from the name used in configs to a lazy "module:attribute" string. The attribute is a class that fulfils
-the registry's contract and has a `Config` dataclass; everything in the mapping beside `type` is checked against it.
+A registry is a dict from the name used in configs to a lazy "module:attribute" string. The attribute is a subclass of
+the registry's contract with a `Config` dataclass, which the other keys of the mapping, beside `type`, are checked
+against.
 
-A config field declares its registry, `positions: Annotated[Choice | None, POSITIONS]`, and holds a `Choice` from then on. Parsing
-knows names alone, so that it imports nothing heavy; `resolve` imports the classes and checks their settings, once.
+A config field declares its registry, `positions: Annotated[Choice | None, POSITIONS]`, and its value is a `Choice`.
+Parsing checks names only, so that it imports nothing heavy; `resolve` imports the classes and checks their settings,
+once.
 """
 
 import dataclasses
@@ -18,25 +20,28 @@ from lcprobe.schema import Converter, Written, build, key_of, plain, resolve
 
 
 class Choice(Written):
-    """A name and what it picks from a registry. `cls` and `config` import and check on first use; `resolve` does so at once."""
+    """A name from a registry with settings. `cls` and `config` import and check on first use; `resolve` does so at
+    once."""
 
     def __init__(self, registry: "Registry", name: str, settings: Mapping[str, Any], key: str, written: Any):
-        """settings: everything beside the name. key: where it is in the config, for errors."""
+        """settings: all keys beside `type`. key: where it is in the config, for errors. written: as the user wrote
+        it."""
         self.registry, self.name, self.settings, self.key, self._written = registry, name, settings, key, written
 
     @property
     def written(self) -> Any:
-        """`name` or `{type: name, ...}`."""
+        """`name` or `{type: name, ...}`, as in the config."""
         return self._written
 
     @cached_property
     def cls(self) -> Any:
-        """The class behind the name."""
+        """The class registered under the name."""
         return self.registry.load(self.name)
 
     @cached_property
     def config(self) -> Any:
-        """The settings as the class's `Config`. Raises ConfigError for an unknown key, a wrong value, or a rule of `check`."""
+        """The settings as the class's `Config`. Raises ConfigError for an unknown key, a wrong value, or a rule of
+        `check`."""
         return build(self.cls.Config, self.settings, self.key)
 
     def resolve(self) -> None:
@@ -49,15 +54,15 @@ class Choice(Written):
 
     def with_config(self, config: Any) -> "Choice":
         """The same name with other settings, already checked."""
-        changed = Choice(self.registry, self.name, plain(config), self.key, {"type": self.name, **plain(config)})
-        changed.config = config
-        return changed
+        choice = Choice(self.registry, self.name, plain(config), self.key, {"type": self.name, **plain(config)})
+        choice.config = config
+        return choice
 
 
 class Registry(dict[str, str], Converter):
-    """Names used in configs and the lazy "module:attribute" behind each.
+    """The lazy "module:attribute" string of each name used in configs.
 
-    contract: lazy too; the class that every entry is a subclass of.
+    contract: the base class of all entries, lazy too.
     """
 
     def __init__(self, contract: str, entries: Mapping[str, str]):
@@ -65,16 +70,17 @@ class Registry(dict[str, str], Converter):
         self.contract = contract
 
     def load(self, name: str) -> type:
-        """Import the class behind a name. Raises TypeError, a defect of that class, where it breaks the contract."""
+        """Import the class registered under a name. Raises TypeError where it does not fulfil the contract."""
         cls, contract = _imported(self[name]), _imported(self.contract)
         if not (isinstance(cls, type) and issubclass(cls, contract)):
-            raise TypeError(f"{self[name]}, registered as {name!r}, is no subclass of {self.contract}")
+            raise TypeError(f"{self[name]}, registered as {name!r}, is not a subclass of {self.contract}")
         if not dataclasses.is_dataclass(cls.Config):
-            raise TypeError(f"{self[name]}: Config is no dataclass")
+            raise TypeError(f"{self[name]}: Config is not a dataclass")
         return cls
 
     def convert(self, value: Any, key: str) -> Choice:
-        """`name` or `{type: name, ...}`. Raises ConfigError for anything else and for an unknown name; settings come later."""
+        """A Choice from `name` or `{type: name, ...}`. Raises ConfigError for anything else and for an unknown name;
+        settings are checked later."""
         if isinstance(value, Choice):
             return value
         mapping = {"type": value} if isinstance(value, str) else value
@@ -99,13 +105,13 @@ class ByName(Converter):
         self.registry = registry
 
     def convert(self, value: Any, key: str) -> dict[str, Choice]:
-        """`{local: {type: attention, window: 128}, mamba2: {d_state: 64}}`."""
+        """Choices by name, from such as `{local: {type: attention, window: 128}, mamba2: {d_state: 64}}`."""
         if not isinstance(value, Mapping):
             raise ConfigError(key, value, self.allowed())
         return {str(name): self.entry(str(name), given, f"{key}.{name}") for name, given in value.items()}
 
     def entry(self, name: str, given: Any, key: str) -> Choice:
-        """One entry. Raises ConfigError as Registry.convert does."""
+        """The choice of one entry. Raises ConfigError as Registry.convert does."""
         if name in self.registry and isinstance(given, Mapping):
             choice = self.registry.convert({"type": name, **given}, key)
             return Choice(self.registry, choice.name, choice.settings, key, given)
@@ -117,10 +123,9 @@ class ByName(Converter):
 
 
 def choose(registry: Registry, given: Any, key: str) -> Choice:
-    """A resolved choice: `name` or `{type: name, ...}` -> the class behind it and its checked Config.
+    """A resolved choice from `name` or `{type: name, ...}`, for code without a parsed config (tests, validation).
 
-    For code that is not given a parsed config. Raises ConfigError for an unknown type, an unknown key, a wrong value, or a rule of
-    the config's `check`.
+    Raises ConfigError for an unknown type, an unknown key, a wrong value, or a rule of the config's `check`.
     """
     choice = registry.convert(given, key)
     choice.resolve()
@@ -128,7 +133,8 @@ def choose(registry: Registry, given: Any, key: str) -> Choice:
 
 
 def canonical(value: Any) -> Any:
-    """A config as plain values, each choice written out with all its settings: equal however it was written."""
+    """A config as plain values with all settings of each choice: equal for equal configs, however they are
+    written."""
     if isinstance(value, Choice):
         return [value.name, canonical(value.config)]
     if isinstance(value, Mapping):
@@ -141,7 +147,7 @@ def canonical(value: Any) -> Any:
 
 
 def choices_in(value: Any) -> Iterator[Choice]:
-    """The choices among the fields of a config."""
+    """The choices among the values of a config's own fields."""
     for field in dataclasses.fields(value):
         choice = getattr(value, field.name)
         if isinstance(choice, Choice):

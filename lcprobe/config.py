@@ -1,7 +1,7 @@
-"""One schema from all rooms, and `load`: YAML files merged left to right, then key=value. Without torch.
+"""The whole configuration, and `load`: YAML files merged left to right, then key=value. Imports no torch.
 
-No code runs from a config: no `_target_`, no tags, no resolver that reads the environment or files. `${train.lr}` is the value of
-another key, `${times:300,${train.batch_tokens}}` a product: 300 steps' tokens, whatever a step is.
+Configs run no code: no `_target_`, no YAML tags, no resolver that reads the environment or files. `${train.lr}` is
+the value of another key, `${times:300,${train.batch_tokens}}` a product: the tokens of 300 steps at any batch size.
 """
 
 import math
@@ -24,24 +24,26 @@ from lcprobe.schema import build, plain
 from lcprobe.training.config import TrainConfig
 
 MAX_BYTES = 1 << 20
+"""Bytes of a config file, at most."""
 MAX_NODES = 20_000
+"""Values of a config file with its aliases expanded, at most."""
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A learning-rate sweep for each architecture before the study."""
+    """A learning-rate sweep over each architecture before the study."""
 
     lrs: list[float] = field(default_factory=list)
-    """Peak learning rates to try, ascending; empty: no sweep."""
+    """Peak learning rates to try, in ascending order; empty: no sweep."""
     tokens: int = 1_000_000
-    """Budget of one trial."""
+    """Training budget of one trial in tokens."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Every rate is tried with each of these."""
+    """Seeds that every rate is tried with."""
     only: bool = False
-    """Stop after the sweep."""
+    """Stop after the sweep, without training the study."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for rates that are not ascending and positive."""
+        """Raises ConfigError for rates that are not positive and ascending, for a single rate, and without seeds."""
         ordered = all(a < b for a, b in zip(self.lrs, self.lrs[1:], strict=False)) and all(lr > 0 for lr in self.lrs)
         require(f"{at}.lrs", self.lrs, ordered, "ascending numbers > 0")
         require(f"{at}.lrs", self.lrs, len(self.lrs) != 1, "two rates or more, or none")
@@ -51,38 +53,40 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class TunedConfig:
-    """How train.lr was chosen: kept in the resolved copy beside each run, so that the copy is a run of its own."""
+    """How train.lr was chosen, kept in a run's resolved config so that the config reproduces the run on its own."""
 
     how: str = "not swept"
-    """As the report prints it."""
+    """How train.lr was chosen, as the report prints it; written by lcprobe."""
     identity: str = ""
-    """Digest of the settings that it is true of; under others the run is `not swept`."""
+    """Digest of the settings that `how` applies to; with other settings a run counts as not swept. Written by
+    lcprobe."""
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """The study as a whole."""
+    """Name, folder and learning-rate sweep of a study."""
 
     name: str = "study"
-    """Folder name under `folder`, and group in W&B."""
+    """Name of the study: its folder within study.folder, and its group in W&B."""
     folder: str = "runs"
-    """Where studies are kept."""
+    """Folder in which studies are kept."""
     run: str | None = None
-    """Name of the only run; set in the resolved copy beside each run."""
+    """Name of the only run; written by lcprobe into a run's resolved config."""
     group: str | None = None
-    """Model of the only run, whatever its seed; set in the resolved copy."""
+    """Name of the only run's model, without the seed; written by lcprobe into a run's resolved config."""
     plan_for: Literal["here", "a100", "h100", "h200"] = "here"
-    """Machine that `--plan` estimates hours for: this one (measured), or train.devices of these GPUs."""
+    """Machine that --plan estimates hours and memory for: this one (measured), or train.devices GPUs of the given
+    kind."""
     lr_sweep: SweepConfig = field(default_factory=SweepConfig)
-    """Tried before training; the best rate of each architecture is used."""
+    """Learning rates tried before training; each architecture is trained at its best one."""
     tuned_by: str | None = None
-    """A lr_sweep.json of an earlier sweep of the same architectures and data: its best rates are used and cited.
-    Not beside a train.lr for one of these."""
+    """The lr_sweep.json of an earlier sweep of the same architectures and data, whose best rates are used. train.lr
+    must not be set for these architectures."""
     tuned: TunedConfig = field(default_factory=TunedConfig)
-    """How train.lr was chosen; set in the resolved copy."""
+    """How train.lr was chosen; written by lcprobe into a run's resolved config."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for names that cannot be folders, and for an empty tuned_by."""
+        """Raises ConfigError for names that cannot be folder names, and for an empty tuned_by."""
         check_name(f"{at}.name", self.name)
         require(
             f"{at}.tuned_by",
@@ -98,44 +102,44 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Weights & Biases. CSV and JSON are always written."""
+    """Tracking with Weights & Biases. CSV and JSON are always written."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    """auto: online when a key is configured, else offline; never a prompt."""
+    """Mode of W&B; auto: online where an API key is configured, else offline. It never prompts."""
     project: str = "lcprobe"
-    """W&B project."""
+    """Project in W&B."""
     tags: list[str] = field(default_factory=list)
-    """Added to the tags of every run."""
+    """Tags added to every W&B run."""
     checkpoints: bool = False
-    """Upload the final checkpoint as an artifact (offline: a copy beside the run)."""
+    """Upload each run's final checkpoint as an artifact (offline: a copy in the run's folder)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that can be set."""
+    """The whole configuration."""
 
     study: StudyConfig = field(default_factory=StudyConfig)
-    """The study as a whole."""
+    """Name, folder and learning-rate sweep of the study."""
     seed: int = 0
-    """Of initialisation and data order."""
+    """Seed of initialisation and data order."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The model; axes of the grid vary it."""
+    """The model, which axes of the grid may vary."""
     match: MatchConfig = field(default_factory=MatchConfig)
-    """How models are made equal."""
+    """How the models of a study are matched in size."""
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
-    """Implementations of the ops."""
+    """Backends of the ops."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Corpus, tokenizer, training mixture."""
+    """Corpus, tokenizer and training mixture."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """Budget, optimiser, schedule."""
+    """Budget, optimiser, schedule, precision and checkpoints."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    """Tasks and grids."""
+    """Tasks, and grids of lengths, depths and formats to probe."""
     pe: ExtendConfig = field(default_factory=ExtendConfig)
-    """Changes to trained models when they are probed."""
+    """Methods that change the positional encodings or states of trained models when they are probed."""
     track: TrackConfig = field(default_factory=TrackConfig)
-    """W&B."""
+    """Tracking with Weights & Biases."""
     grid: dict[str, Any] = field(default_factory=dict)
-    """Axes of the study; their product is its runs. `key: [values]`, or `name: {label: {any settings}}`."""
+    """Axes of the study, whose product is its runs: `key: [values]`, or `name: {label: {any settings}}`."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a negative seed."""
@@ -161,9 +165,9 @@ def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
         try:
             OmegaConf.update(merged, key, _value(key, text), merge=False, force_add=True)
         except (OmegaConfBaseException, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise ConfigError(key, text, f"a value for an existing place ({_first_line(error)})") from None
+            raise ConfigError(key, text, f"a value at an existing position ({_first_line(error)})") from None
     try:
-        made = OmegaConf.to_container(merged, resolve=True)
+        resolved = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         allowed = f"${{...}} of a key that the files set ({_first_line(error)})"
         raise ConfigError(
@@ -171,8 +175,8 @@ def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise ConfigError("config", "interpolations that refer to each other", "a value") from None
-    assert isinstance(made, dict)
-    return {str(k): v for k, v in made.items()}
+    assert isinstance(resolved, dict)
+    return {str(k): v for k, v in resolved.items()}
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
@@ -206,7 +210,7 @@ def _read(file: str) -> DictConfig:
         _check_size(file, root)
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
-        made = OmegaConf.create(text)
+        config = OmegaConf.create(text)
     except yaml.MarkedYAMLError as error:
         where = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else file
         raise ConfigError(where, error.problem or "broken YAML", "plain YAML") from None
@@ -214,11 +218,11 @@ def _read(file: str) -> DictConfig:
         raise ConfigError(file, "broken YAML", "plain YAML") from None
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(file, _first_line(error), "plain YAML") from None
-    return made if isinstance(made, DictConfig) else OmegaConf.create({})
+    return config if isinstance(config, DictConfig) else OmegaConf.create({})
 
 
 def _check_size(file: str, root: yaml.Node | None) -> None:
-    """Aliases may refer to a mapping many times over: count what would be expanded."""
+    """Raises ConfigError for too many values. Aliases may repeat a mapping many times: counted as if expanded."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
@@ -240,13 +244,14 @@ def _check_size(file: str, root: yaml.Node | None) -> None:
 
 def _value(key: str, text: str) -> Any:
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text.strip() else "value: ''"))["value"]  # type: ignore[index, call-overload]
+        container: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text.strip() else "value: ''"))
+        return container["value"]
     except (yaml.YAMLError, OmegaConfBaseException, ValueError):
         raise ConfigError(key, text, "a YAML value (quote text with special characters)") from None
 
 
 def _times(*numbers: Any) -> Any:
-    """Their product."""
+    """Product of two numbers or more: the resolver `times`."""
     if len(numbers) < 2 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
         raise ValueError("times takes two numbers or more")
     return math.prod(numbers)

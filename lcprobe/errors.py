@@ -1,4 +1,4 @@
-"""Errors that a user can act on, each with its exit code and one line: what was wrong, what is allowed.
+"""Errors that a user can act on, each with an exit code and one line: what was given, what is allowed.
 
 0 done, 2 bad input, 4 numerics stopped the run, 5 no valid checkpoint, 6 locked by another process, 74 I/O,
 75 stopped early and resumable, 130 interrupted. Anything else is a defect and keeps its traceback.
@@ -18,7 +18,7 @@ class LcprobeError(Exception):
 
 
 class ConfigError(LcprobeError):
-    """A setting that cannot work. `key` is the dotted name that the user wrote or should have written."""
+    """A setting that cannot work. key: its dotted name, as the user wrote it or should have."""
 
     def __init__(self, key: str, given: object, allowed: str, near: str | None = None):
         self.key, self.given, self.allowed, self.near = key, given, allowed, near
@@ -27,15 +27,15 @@ class ConfigError(LcprobeError):
 
 
 class EpisodeError(ConfigError):
-    """An episode that cannot be built as asked (too short, a format that the tokenizer cannot represent, ...)."""
+    """An episode that cannot be built (too short, a format that the tokenizer cannot represent, ...)."""
 
 
 class DataError(LcprobeError):
-    """Data that is missing, damaged, or not what its manifest says."""
+    """Data that is missing, damaged, or different from its manifest."""
 
 
 class NumericsError(LcprobeError):
-    """Training stopped because numbers were no longer finite."""
+    """Training stopped because gradients were not finite."""
 
     exit_code = 4
 
@@ -53,7 +53,7 @@ class LockedError(LcprobeError):
 
 
 class StoppedEarly(LcprobeError):
-    """Stopped by a signal at a step boundary with everything saved: the same command goes on."""
+    """Stopped by a signal at the end of a step with everything saved: the same command resumes."""
 
     exit_code = 75
 
@@ -66,26 +66,26 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def nearest_name(name: object, allowed: Iterable[str]) -> str | None:
-    """The allowed name closest to a mistyped one, or None when nothing is close."""
+    """The allowed name closest to a mistyped one; None when none is close."""
     matches = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
 def unknown_name(key: str, given: object, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name outside a closed set."""
+    """The error for a name that is not among the allowed ones."""
     names = [str(name) for name in allowed]
     return ConfigError(key, given, " | ".join(names) or "nothing here", nearest_name(given, names))
 
 
 def require(key: str, given: object, holds: bool, allowed: str) -> None:
-    """Raise ConfigError unless `holds`: `check()` methods are made of these."""
+    """Raise ConfigError unless `holds`; `check()` methods consist of such rules."""
     if not holds:
         raise ConfigError(key, given, allowed)
 
 
 @contextmanager
 def inside(key: str) -> Iterator[None]:
-    """Errors of the block name their key as seen from outside: `head_dim` becomes `model.mixers.mamba2.head_dim`."""
+    """Prefix the keys of errors in the block: `head_dim` becomes `model.mixers.mamba2.head_dim`."""
     try:
         yield
     except ConfigError as error:
@@ -101,12 +101,12 @@ def run_command(body: Callable[[], int | None]) -> int:
         print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: finished work is kept; the same command goes on", file=sys.stderr)
+        print("interrupted: finished work is kept; the same command resumes", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        what = f"{error.strerror or type(error).__name__}" + (f": {error.filename}" if error.filename else "")
-        print(f"error: input/output: {what}", file=sys.stderr)
+        reason, where = error.strerror or type(error).__name__, f": {error.filename}" if error.filename else ""
+        print(f"error: input/output: {reason}{where}", file=sys.stderr)
         return 74

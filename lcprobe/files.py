@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write beside the target, fsync, rename; digests say what was written."""
+"""Atomic files and folders: written next to the target, fsynced, renamed; a manifest has their digests."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 
 
 def check_name(key: str, name: str) -> str:
-    """A name that may become a file or folder name. Raises ConfigError for anything that could leave its folder."""
+    """Return a name that is safe as a file or folder name. Raises ConfigError for any other."""
     if not isinstance(name, str) or not SAFE_NAME.match(name):
         raise ConfigError(key, name, "letters, digits and . _ + - (at most 100, starting with a letter or digit)")
     return name
@@ -34,7 +34,7 @@ def digest_bytes(*parts: bytes) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """Digest of a JSON-able value, independent of key order."""
+    """Digest of a JSON-serialisable value, independent of the order of keys."""
     return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode())
 
 
@@ -45,7 +45,7 @@ def digest_file(path: Path) -> str:
 
 
 def digest_source(*packages: str) -> str:
-    """Digest of the Python source of packages, by file name and content: the code version in a record."""
+    """Digest of the Python source of packages, over file names and contents: identifies the version of the code."""
     import importlib.util
 
     parts: list[bytes] = []
@@ -58,7 +58,7 @@ def digest_source(*packages: str) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
+    """Fsync a folder, so that renames in it are durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = content.encode() if isinstance(content, str) else content
@@ -83,19 +83,20 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of indented JSON."""
+    """Write indented JSON atomically."""
     write_atomic(path, json.dumps(value, indent=1, sort_keys=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value."""
+    """The value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def publish_folder(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
-    """Turn a finished temporary folder into `final`: manifest with a digest per file written last, fsync, rename.
+    """Rename a finished temporary folder to `final`, after fsyncing it and writing a manifest with one digest per
+    file.
 
-    `facts` joins the manifest. An existing `final` is replaced.
+    facts: added to the manifest. An existing `final` is replaced.
     """
     files = {}
     for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
@@ -111,7 +112,7 @@ def publish_folder(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
 
 
 def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """A published folder's manifest and, when the folder is not what the manifest says, the reason."""
+    """The manifest of a published folder, and why the folder does not match it; None where it does."""
     try:
         manifest = read_json(folder / MANIFEST)
         files = manifest["files"]
@@ -120,7 +121,7 @@ def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
             if not path.is_file():
                 return manifest, f"{name} is missing"
             if path.stat().st_size != fact["bytes"]:
-                return manifest, f"{name} has {path.stat().st_size} bytes, the manifest says {fact['bytes']}"
+                return manifest, f"{name} has {path.stat().st_size} bytes instead of {fact['bytes']}"
             if digest_file(path) != fact["sha256"]:
                 return manifest, f"{name} does not match its digest"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -130,13 +131,13 @@ def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own a folder while the block runs, by an exclusively created file.
+    """Lock a folder while the block runs, by a file that is created exclusively.
 
-    Raises LockedError when a living process owns it; takes over from a dead one on the same host.
+    Raises LockedError when a running process has the lock; a lock of a dead process of this host is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".owner"
-    me = {"host": socket.gethostname(), "pid": os.getpid()}
+    own = {"host": socket.gethostname(), "pid": os.getpid()}
     for _ in range(3):
         try:
             handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -145,18 +146,18 @@ def owned(folder: Path) -> Iterator[None]:
                 owner = read_json(lock)
             except (OSError, ValueError):
                 owner = {}
-            if owner.get("host", me["host"]) != me["host"] or _alive(owner.get("pid")):
+            if owner.get("host", own["host"]) != own["host"] or _alive(owner.get("pid")):
                 raise LockedError(
-                    f"{folder}: owned by process {owner.get('pid')} on {owner.get('host')}; "
-                    f"allowed: one process a folder (delete {lock.name} if that process is gone)"
+                    f"{folder}: locked by process {owner.get('pid')} on {owner.get('host')}; "
+                    f"allowed: one process per folder (delete {lock.name} if that process is gone)"
                 ) from None
             lock.unlink(missing_ok=True)
             continue
         with os.fdopen(handle, "w") as file:
-            json.dump(me, file)
+            json.dump(own, file)
         break
     else:
-        raise LockedError(f"{folder}: could not be owned; allowed: one process a folder")
+        raise LockedError(f"{folder}: could not be locked; allowed: one process per folder")
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
-"""Records: one row per query, with every factor and score as a plain column; and one row per measurement on plain text. Probing
-writes them and analysis reads them: a contract on the ground floor, so that neither room imports the other."""
+"""Records: one row per query, with every factor and score as a plain column; and one row per measurement on plain
+text. Probing writes them and analysis reads them: a contract on the ground floor, so that neither room imports the
+other."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
-"""Mappings into frozen dataclasses, strictly: every key known, every value of its declared type; and back, as plain values.
+"""From mappings to frozen dataclasses, strictly: unknown keys and wrong types are errors; and back to plain values.
 
-A field may bring a converter of its own, `positions: Annotated[Choice | None, POSITIONS]`, and hold what that makes of the value.
+A field may declare a converter of its own, `positions: Annotated[Choice | None, POSITIONS]`, whose result is its
+value.
 """
 
 import ast
@@ -20,16 +21,16 @@ T = TypeVar("T")
 
 
 class Written(ABC):
-    """A parsed value of a config that remembers how the user wrote it: that is what goes into YAML and digests."""
+    """A parsed value of a config that remembers how the user wrote it, which is what YAML and digests contain."""
 
     @property
     @abstractmethod
     def written(self) -> Any:
-        """A string, mapping or list, as in the config."""
+        """The value as in the config: a string, mapping or list."""
 
     @abstractmethod
     def resolve(self) -> None:
-        """Import what the value names and check its settings. Raises ConfigError."""
+        """Import the classes that the value names and check their settings. Raises ConfigError."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and plain(self) == plain(other)
@@ -45,15 +46,15 @@ class Written(ABC):
 
 
 class Converter(ABC):
-    """Turns what the user wrote into a value of its own kind: `field: Annotated[Kind, converter]`."""
+    """Converts what the user wrote into a value of another type: `field: Annotated[Type, converter]`."""
 
     @abstractmethod
     def convert(self, value: Any, key: str) -> Any:
-        """The value. Raises ConfigError naming `key`."""
+        """The converted value. Raises ConfigError naming `key`."""
 
     @abstractmethod
     def allowed(self) -> str:
-        """What may be written, for messages and `--help`."""
+        """What may be written, for error messages and `--help`."""
 
 
 @runtime_checkable
@@ -61,14 +62,15 @@ class Checked(Protocol):
     """A config with rules between its values."""
 
     def check(self, at: str) -> None:
-        """Changes nothing. Raises ConfigError at the first rule that does not hold. at: the config's own key."""
+        """Raises ConfigError at the first rule that does not hold. at: the config's own key."""
         ...
 
 
 def build(cls: type[T], mapping: Any, key: str = "") -> T:
-    """A dataclass from a plain mapping: every key known, every value of the declared type, then `check(key)`.
+    """Build a dataclass from a plain mapping, checking keys, types, and then the rules of `check(key)`.
 
-    Whole floats pass for int (1e9), ints for float; nothing else is converted. Raises ConfigError naming the full key.
+    Whole floats are accepted for int (1e9) and ints for float; nothing else is converted. Raises ConfigError naming
+    the full key.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(key or cls.__name__, mapping, f"a mapping with keys {names_of(cls)}")
@@ -95,7 +97,7 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
 
 
 def convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the declared type `hint`, or ConfigError."""
+    """`value` as the declared type `hint`. Raises ConfigError where it is not of that type."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -117,8 +119,8 @@ def convert(hint: Any, value: Any, key: str) -> Any:
             if len(value) != len(args):
                 raise ConfigError(key, value, type_in_words(hint))
             return tuple(convert(a, v, f"{key}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
-        made = [convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
-        return tuple(made) if origin is tuple else made
+        items = [convert(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
+        return tuple(items) if origin is tuple else items
     if origin is dict and isinstance(value, Mapping):
         return {convert(args[0], k, key): convert(args[1], v, _join(key, k)) for k, v in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -163,7 +165,7 @@ def resolve(value: Any) -> None:
 
 
 def type_in_words(hint: Any) -> str:
-    """A type in words for an error message or `--help`."""
+    """A type in words, for error messages and `--help`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         converter = next(c for c in hint.__metadata__ if isinstance(c, Converter))
@@ -179,22 +181,22 @@ def type_in_words(hint: Any) -> str:
         return f"a mapping of names to {type_in_words(args[1])}"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with keys {names_of(hint)}"
-    plain = {int: "a whole number", float: "a number", bool: "true | false", str: "text", type(None): "null"}
-    return plain.get(hint, "anything")
+    words = {int: "a whole number", float: "a number", bool: "true | false", str: "text", type(None): "null"}
+    return words.get(hint, "anything")
 
 
 def key_of(field: str) -> str:
-    """The key that a config uses for a dataclass's field: words of Python have a trailing _ there (`from_` is `from`)."""
+    """The config key of a dataclass field: without the trailing _ of Python keywords (`from_` is `from`)."""
     return field.removesuffix("_")
 
 
 def names_of(cls: Any) -> str:
-    """The keys of a dataclass, for messages."""
+    """The keys of a dataclass, for error messages."""
     return " | ".join(key_of(f.name) for f in dataclasses.fields(cls))
 
 
 def plain(value: Any) -> Any:
-    """A config as dicts, lists and scalars: what is written as YAML, digested, and sent to trackers."""
+    """A config as dicts, lists and scalars, for YAML, digests and trackers."""
     if isinstance(value, Written):
         return plain(value.written)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -207,7 +209,7 @@ def plain(value: Any) -> Any:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, read from its source."""
+    """The docstring under each field of a dataclass, read from the source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs, last = {}, None
@@ -222,7 +224,8 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def describe_fields(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, docstring) of each field, nested dataclasses included: what `--help` prints."""
+    """(key, type, default, docstring) of each field, with those of nested dataclasses, for `--help` and the
+    reference."""
     hints, docs = typing.get_type_hints(cls, include_extras=True), field_docs(cls)
     for field in dataclasses.fields(cls):
         hint, name = hints[field.name], _join(key, key_of(field.name))

@@ -1,7 +1,7 @@
-"""Randomness as a pure function of names: the same names give the same numbers on any machine and version.
+"""Random numbers as a pure function of names: the same names give the same numbers on any machine and version.
 
-Numbers come from SHAKE-256 over the names, not from a library generator whose stream may change between releases.
-Nothing here holds state that a checkpoint would have to save.
+Numbers come from SHAKE-256 over the names, not from a library's generator, which may change between releases. There
+is no state that a checkpoint would have to save.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def _bytes(high: int) -> int:
-    """Bytes drawn for an integer in [0, high)."""
+    """Number of bytes to draw for an integer in [0, high)."""
     return max(8, (high.bit_length() + 7) // 8 + 8)
 
 
@@ -23,12 +23,13 @@ def _key(parts: Sequence[object]) -> bytes:
 
 
 def seed_of(*parts: str | int | float) -> int:
-    """A 63-bit seed for generators that need one (torch), from any names."""
+    """A 63-bit seed from any names, for generators that need one (torch)."""
     return int.from_bytes(hashlib.shake_256(_key(parts)).digest(8), "little") >> 1
 
 
 class Stream:
-    """A sequence of 64-bit words drawn from one key. Not shared, not saved: made anew from its names."""
+    """A random stream of 64-bit words under one key. It is never saved or shared: it is created again from its
+    names."""
 
     def __init__(self, *parts: str | int | float):
         self._key, self._block = _key(parts), 0
@@ -48,14 +49,14 @@ class Stream:
         return np.minimum((self.uniform(n) * high).astype(np.int64), high - 1)
 
     def integer(self, high: int) -> int:
-        """One integer in [0, high), any size of `high` (bias below 2^-64 of a step)."""
+        """One integer in [0, high), for any `high` (bias below 2^-64)."""
         size = _bytes(high)
         self._block += 1
         raw = hashlib.shake_256(self._key + self._block.to_bytes(8, "little")).digest(size)
         return int.from_bytes(raw, "little") * high >> (8 * size)
 
     def rounds(self, *highs: int) -> Iterator[list[int]]:
-        """`integer(high)` of each of `highs` in turn, again and again without end, at half the cost."""
+        """Endless lists with `integer(high)` of each of `highs`, at half the cost."""
         key, shake, number = self._key, hashlib.shake_256, int.from_bytes
         each = [(high, _bytes(high)) for high in highs]
         while True:
@@ -68,8 +69,8 @@ class Stream:
             yield drawn
 
     def small(self, high: int, n: int) -> np.ndarray:
-        """(n,) int64 in [0, high), `high` at most 2^16 (bias below 2^-16 of a step), at half the cost of `integers`; for 2, 4, ..
-        256 without bias at an eighth of it. A longer draw begins with a shorter one.
+        """(n,) int64 in [0, high), `high` at most 2^16 (bias below 2^-16), at half the cost of `integers`; for 2, 4,
+        .. 256 without bias at an eighth of the cost. A shorter draw is a prefix of a longer one.
         """
         if high in (2, 4, 8, 16, 32, 64, 128, 256):
             return (self.words((n + 7) // 8).view(np.uint8)[:n] & np.uint8(high - 1)).astype(np.int64)
@@ -77,7 +78,7 @@ class Stream:
         return (halves * np.uint64(high) >> np.uint64(32)).astype(np.int64)
 
     def distinct(self, high: int, n: int) -> list[int]:
-        """n different integers of [0, high) in random order, n at most `high`. n steps (Floyd's algorithm)."""
+        """n distinct integers in [0, high) in random order, n at most `high`, in n steps (Floyd's algorithm)."""
         chosen: list[int] = []
         for last in range(high - n, high):
             at = self.integer(last + 1)
@@ -89,20 +90,20 @@ class Stream:
         return np.argsort(self.words(n), kind="stable")
 
     def shuffle(self, n: int) -> np.ndarray:
-        """(n,) int64, a permutation at a quarter of the cost: of n items whose own order is random already.
+        """(n,) int64, a permutation at a quarter of the cost, for n items that are in random order already.
 
-        Keys have 16 bits, and items with equal keys keep their order.
+        Sort keys have 16 bits, and items with equal keys keep their order.
         """
         keys = self.words((n + 3) // 4).view("<u2")[:n]
         return np.argsort(keys, kind="stable")
 
     def pick(self, items: Sequence[T]) -> T:
-        """One item."""
+        """One item, uniformly."""
         return items[self.integer(len(items))]
 
 
 class Draws:
-    """Named streams under one key: `draw("value")` does not move when another name is drawn more or less often."""
+    """Named streams under one key: `draw("value")` does not depend on what is drawn from other names."""
 
     def __init__(self, *parts: str | int | float):
         self._parts = parts
@@ -112,33 +113,35 @@ class Draws:
 
 
 class LazyPermutation:
-    """A uniform order of range(n) that is known at any of its places at once, without the others.
+    """A uniform permutation of range(n) that can be evaluated at any positions without the others.
 
-    Rounds of multiplication and shift on the least number of bits, walking until a place falls below n (Black & Rogaway 2002);
-    few items are permuted outright. One object, drawn from `draw`, is one order.
+    Rounds of multiplication and shift on the least number of bits, repeated until the result is below n (cycle
+    walking, Black & Rogaway 2002); small n are permuted explicitly. One object, drawn from `draw`, is one
+    permutation.
     """
 
-    ROUNDS, FEW = 4, 1 << 12
+    ROUNDS, MAX_EXPLICIT = 4, 1 << 12
 
     def __init__(self, draw: Stream, n: int):
         """n: at most 2^31."""
         self.n = n
-        self._all = draw.permutation(n) if n <= self.FEW else None
+        self._all = draw.permutation(n) if n <= self.MAX_EXPLICIT else None
         bits = max(2, (n - 1).bit_length())
         self._mask, self._shift = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
         self._factors = draw.words(2 * self.ROUNDS).astype(np.uint32).reshape(self.ROUNDS, 2) & self._mask
 
-    def __call__(self, places: np.ndarray) -> np.ndarray:
-        """(k,) places of the order -> (k,) int64, what lies there."""
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """(k,) positions -> (k,) int64, the permutation's values there."""
         if self._all is not None:
-            return self._all[places]
-        found = self._mixed(places.astype(np.uint32))
-        while self.n <= self._mask and len(out := np.flatnonzero(found >= self.n)):
-            found[out] = self._mixed(found[out])
-        return found.astype(np.int64)
+            return self._all[positions]
+        values = self._mixed(positions.astype(np.uint32))
+        while self.n <= self._mask and len(out := np.flatnonzero(values >= self.n)):
+            values[out] = self._mixed(values[out])
+        return values.astype(np.int64)
 
     def _mixed(self, x: np.ndarray) -> np.ndarray:
-        """In place. Only low bits of a product count, so 32 of them are enough, at half the cost of 64."""
+        """Apply all rounds, in place. Only the low bits of a product matter, so 32 bits are enough, at half the cost
+        of 64."""
         for factor, addend in self._factors:
             x *= factor | np.uint32(1)
             x += addend
@@ -148,7 +151,7 @@ class LazyPermutation:
 
 
 def permuted(index: int, n: int, *key: str | int | float) -> int:
-    """Where a keyed permutation of range(n) sends `index`: a four-round Feistel network with cycle walking.
+    """The image of `index` under a keyed permutation of range(n): a four-round Feistel network with cycle walking.
 
     Stateless, O(1) memory, a bijection for every n (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
@@ -158,8 +161,8 @@ def permuted(index: int, n: int, *key: str | int | float) -> int:
     mask, prefix = (1 << half) - 1, _key(key)
     while True:
         left, right = index >> half, index & mask
-        for turn in range(4):
-            raw = hashlib.blake2b(right.to_bytes(8, "little") + bytes([turn]), key=_short(prefix), digest_size=8)
+        for number in range(4):
+            raw = hashlib.blake2b(right.to_bytes(8, "little") + bytes([number]), key=_short(prefix), digest_size=8)
             left, right = right, left ^ (int.from_bytes(raw.digest(), "little") & mask)
         index = left << half | right
         if index < n:

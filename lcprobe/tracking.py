@@ -1,4 +1,5 @@
-"""Experiment tracking as the rooms below `studies` see it: one contract. Its implementations are in `studies/trackers.py`."""
+"""Experiment tracking as the rooms below `studies` see it: one contract. Its implementations are in
+`studies/trackers.py`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

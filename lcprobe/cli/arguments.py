@@ -7,12 +7,14 @@ from lcprobe.errors import ConfigError, nearest_name
 
 COMMON_OPTIONS = ("--help", "-h", "--version")
 LIST_OPTIONS = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSON lines"}
-"""Options of `evaluate` that take the words after them, up to the next option, setting or config, and what these are."""
+"""Options of `evaluate` that take the words after them, up to the next option, setting or config, and what these
+are."""
 
 
 @dataclass
 class Arguments:
-    """files: configs, as written. overrides: key=value. flags: options that take nothing. lists: what follows each of LIST_OPTIONS."""
+    """files: configs, as written. overrides: key=value. flags: options that take nothing. lists: what follows each of
+    LIST_OPTIONS."""
 
     files: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -22,7 +24,8 @@ class Arguments:
 
 
 def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: tuple[str, ...] = ()) -> Arguments:
-    """flags, list_options: those that the command has beside COMMON_OPTIONS. Raises ConfigError for a word that is none of these."""
+    """flags, list_options: those that the command has beside COMMON_OPTIONS. Raises ConfigError for a word that is
+    none of these."""
     rest, lists = _take_lists(words, list_options)
     arguments = Arguments(lists=lists)
     options = (*flags, *COMMON_OPTIONS, *list_options)
@@ -50,7 +53,8 @@ def no_folders(arguments: Arguments, allowed: str) -> None:
 
 
 def _take_lists(words: list[str], options: tuple[str, ...]) -> tuple[list[str], dict[str, list[str]]]:
-    """Words that belong to no list option, and those of each. Raises ConfigError for a list option that nothing follows."""
+    """Words that belong to no list option, and those of each. Raises ConfigError for a list option that nothing
+    follows."""
     rest: list[str] = []
     lists: dict[str, list[str]] = {}
     current = rest

@@ -1,4 +1,5 @@
-"""`--help`: what a command does, how it is called, and every setting with its type, default and meaning. Imports no torch."""
+"""`--help`: what a command does, how it is called, and every setting with its type, default and meaning. Imports no
+torch."""
 
 import textwrap
 from dataclasses import fields
@@ -37,7 +38,7 @@ usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan]
   CONFIG.yaml   merged left to right; key=value on top: train.lr=0.003 model.d_model=256 'data.corpus=[my/folder]'
                 ${{train.lr}} is another key's value, ${{times:300,${{train.batch_tokens}}}} a product
   --plan        print runs, sizes, costs and estimates, and stop
-  --help [ROOM] this text, or the settings of one room: {rooms}
+  --help [KEY]  this text, or the settings under one key: {sections}
   --version     the version of lcprobe
 
 examples
@@ -45,14 +46,14 @@ examples
   lcprobe train configs/quickstart.yaml study.name=mine train.context_length=256 --plan
   lcprobe train runs/quickstart/mamba2/config.yaml study.folder=again     (a run's resolved config trains it again)
 
-Every run is a folder runs/<study>/<run> with config.yaml, metrics.csv, checkpoints and status.json. Run the same command again
-to resume after an interruption. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no valid checkpoint, 6 locked,
+Every run is a folder runs/<study>/<run> with config.yaml, metrics.csv, checkpoints and status.json. The same command
+resumes after an interruption. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no valid checkpoint, 6 locked,
 74 input/output, 75 stopped early and resumable, 130 interrupted.
 """
 
 EVALUATE = """\
-lcprobe evaluate: probe trained models, test the differences between them, write the report. In a checkout, python evaluate.py
-is the same command.
+lcprobe evaluate: probe trained models, test the differences between them, and write the report. In a checkout,
+python evaluate.py is the same command.
 
 usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--plan]
        lcprobe evaluate STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
@@ -63,20 +64,21 @@ usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--
   CHECKPOINT    a folder with model.safetensors and config.yaml
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
   --plan        print cells, tokens, and the smallest differences that the grid can detect, and stop
-  --harness     run tasks of lm-eval (pip install 'lcprobe[lmeval]') instead, with the settings of probe.harness; results in
-                <folder>/harness, one file per model, task and settings
-  --frozen      run files of RULER or BABILong (JSON lines) instead, scored by RULER's substring rule and by exact match,
-                with the settings of probe.frozen; results in <folder>/frozen, one file per model, file and settings
-  --cheat       leakage check: shortcut policies without retrieval answer the tasks in place of models; none may score above
-                chance
-  --help [ROOM] this text, or the settings of one room: {rooms}
+  --harness     run tasks of lm-eval (pip install 'lcprobe[lmeval]') instead, with the settings of probe.harness;
+                results in <folder>/harness, one file per model, task and settings
+  --frozen      run files of RULER or BABILong (JSON lines) instead, scored by RULER's substring rule and by exact
+                match, with the settings of probe.frozen; results in <folder>/frozen, one file per model, file and
+                settings
+  --cheat       leakage check: shortcut policies without retrieval answer the tasks in place of models; none may
+                score above chance
+  --help [KEY]  this text, or the settings under one key: {sections}
   --version     the version of lcprobe
 
 examples
   lcprobe evaluate runs/quickstart
   lcprobe evaluate runs/quickstart/mamba2 runs/other/mamba2 study.name=both
   lcprobe evaluate runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
-  lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4      (each beside the model as trained)
+  lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4    (beside the model as trained)
   lcprobe evaluate runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
   lcprobe evaluate runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
   lcprobe evaluate configs/quickstart.yaml --cheat      (needs no trained run)
@@ -96,8 +98,8 @@ example
 """
 
 KERNELS = """\
-lcprobe kernels: print this machine, the backends that work on it, and what each op runs here. python -m lcprobe_kernels is the
-same command.
+lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
+python -m lcprobe_kernels is the same command.
 
 usage: lcprobe kernels [--backend NAME]
 
@@ -105,65 +107,67 @@ usage: lcprobe kernels [--backend NAME]
 """
 
 CONFIG = """\
-lcprobe config: check a configuration and print it resolved: files merged, key=value on top, every other key at its default.
+lcprobe config: check a configuration and print it resolved: files merged, key=value on top, other keys at their
+defaults.
 
 usage: lcprobe config CONFIG.yaml ... [key=value ...]
 
-  --help [ROOM] this text and all settings, or the settings of one room: {rooms}
+  --help [KEY]  this text and all settings, or the settings under one key: {sections}
 
 example
   lcprobe config configs/quickstart.yaml train.lr=0.003
 """
 
 INTRODUCTIONS = {"train": TRAIN, "evaluate": EVALUATE, "data": DATA, "kernels": KERNELS, "config": CONFIG}
-"""By command; braces are doubled, and {rooms} lists the top-level keys."""
+"""By command; braces are doubled, and {sections} lists the top-level keys."""
 WITH_SETTINGS = ("train", "evaluate", "config")
-"""Commands whose help goes on with the settings."""
+"""Commands whose help ends with the list of settings."""
 
 
 def intros() -> dict[str, str]:
-    """What each command does and how it is called, by its title, without the list of settings: for the reference pages."""
+    """What each command does and how it is called, by its title, without the list of settings: for the reference
+    pages."""
     return {"lcprobe": OVERVIEW} | {f"lcprobe {name}": _introduction(name) for name in INTRODUCTIONS}
 
 
-def help_of(command: str, room: str | None) -> str:
-    """`--help` of a command; with settings, those of all rooms or of one. Raises ConfigError for an unknown room."""
+def help_of(command: str, section: str | None) -> str:
+    """`--help` of a command; with settings, those of all sections or of one. Raises ConfigError for an unknown section."""
     if command not in WITH_SETTINGS:
         return _introduction(command)
-    if room is not None and room not in rooms():
-        raise unknown_name("--help", room, rooms())
-    lines = [_introduction(command)] if room is None else []
-    return "\n".join([*lines, *_settings(room)])
+    if section is not None and section not in sections():
+        raise unknown_name("--help", section, sections())
+    lines = [_introduction(command)] if section is None else []
+    return "\n".join([*lines, *_settings(section)])
 
 
 def _introduction(command: str) -> str:
-    return INTRODUCTIONS[command].format(rooms=" ".join(rooms()))
+    return INTRODUCTIONS[command].format(sections=" ".join(sections()))
 
 
-def rooms() -> list[str]:
+def sections() -> list[str]:
     """Top-level keys of the config."""
     return [f.name for f in fields(Config)]
 
 
-def _settings(room: str | None) -> list[str]:
-    """Every setting of all rooms, or of one."""
+def _settings(section: str | None) -> list[str]:
+    """Every setting of all sections, or of one."""
     lines = ["settings (key: type, default)\n"]
     for key, kind, default, doc in describe_fields(Config, ""):
-        if room is None or key.split(".")[0] == room:
+        if section is None or key.split(".")[0] == section:
             lines += _entry(key, kind, default, doc)
     for title, cls, where in (
         ("data.recipes.NAME", Recipe, "data"),
         ("data.mixture[i]", Stage, "data"),
         ("probe.grids[i]", Grid, "probe"),
     ):
-        if room in (None, where):
+        if section in (None, where):
             for entry in describe_fields(cls, title):
                 lines += _entry(*entry)
-    if room in (None, "model"):
+    if section in (None, "model"):
         lines.append(f"\nmixers: {' | '.join(sorted(MIXERS))}; positional: {' | '.join(sorted(POSITIONAL))}")
-    if room in (None, "pe"):
+    if section in (None, "pe"):
         lines += textwrap.wrap(f"extensions: none | {' | '.join(EXTENSIONS)}", 112, subsequent_indent="  ")
-    if room in (None, "probe", "data"):
+    if section in (None, "probe", "data"):
         lines.append(f"tasks: {' | '.join(sorted(TASKS))}")
         lines += textwrap.wrap(f"presets: {' | '.join(PRESETS)}", 112, subsequent_indent="  ")
     return lines

@@ -121,7 +121,7 @@ def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         if damage is None and size != fact["bytes"]:
-            damage = f"{name} has {size} bytes, the manifest says {fact['bytes']}"
+            damage = f"{name} has {size} bytes instead of {fact['bytes']}"
     if damage:
         raise DataError(
             f"{folder}: {damage}; allowed: the files as they were prepared (delete the folder to prepare it again)"

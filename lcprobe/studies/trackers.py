@@ -42,19 +42,19 @@ class CsvTracker(Tracker):
             csv.writer(file).writerow([values.get(name, "") for name in self._columns])
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The analysis writes its own CSV files."""
+        """Nothing to do: the report writes its own CSV files."""
 
     def figure(self, name: str, png: Path) -> None:
-        """Figures are files already."""
+        """Nothing to do: figures are files already."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """status.json has these."""
+        """Nothing to do: status.json has these."""
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """The files are on disk already."""
+        """Nothing to do: the files are on disk already."""
 
     def finish(self) -> None:
-        """Every row is written when it comes."""
+        """Nothing to do: rows are written as they come."""
 
     def _rewrite(self) -> None:
         if not self._columns:
@@ -68,7 +68,7 @@ class CsvTracker(Tracker):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """metrics.csv as rows without the empty cells; a torn last line is left out."""
+    """Rows of metrics.csv, without empty cells; an incomplete last line is left out."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class WandbTracker(Tracker):
-    """One W&B run behind Lightning's WandbLogger. After any failure it stays silent and the run goes on."""
+    """One W&B run, through Lightning's WandbLogger. After any failure it does nothing, and the run continues."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class WandbTracker(Tracker):
         self._run: Any = None
         self.offline = True
         try:
-            os.environ.setdefault("WANDB_SILENT", "true")  # its advice is not this program's output
+            os.environ.setdefault("WANDB_SILENT", "true")  # its advice would mix with this program's output
             import wandb
             from lightning.pytorch.loggers import WandbLogger
 
@@ -123,11 +123,11 @@ class WandbTracker(Tracker):
             self._run.define_metric("train/*", step_metric="tokens")
             self._run.define_metric("probe/length")
             self._run.define_metric("probe/*", step_metric="tokens" if job_type == "train" else "probe/length")
-        except Exception as error:  # wandb raises anything from its own errors to OSError
+        except Exception as error:  # wandb raises its own errors, OSError and others
             self._fail(error)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Log a row without a step."""
+        """Log a row, without W&B's step."""
         self._try(lambda run: run.log(dict(values)))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -172,7 +172,7 @@ class WandbTracker(Tracker):
     def _fail(self, error: BaseException) -> None:
         self._run = None
         text = str(error).splitlines()[0] if str(error) else ""
-        log.warning("W&B is off from here on (%s: %s); CSV and records are complete", type(error).__name__, text)
+        log.warning("W&B is off from now on (%s: %s); CSV and records are complete", type(error).__name__, text)
 
 
 class Trackers(Tracker):

@@ -98,7 +98,7 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(DataError, match=r"tokens-00000\.bin does not match its digest"):
         prepare(settings(tmp_path / "out", [source]), verify=True)
     shard.write_bytes(data[:-2])
-    with pytest.raises(DataError, match=r"tokens-00000\.bin has \d+ bytes, the manifest says"):
+    with pytest.raises(DataError, match=r"tokens-00000\.bin has \d+ bytes instead of"):
         prepare(settings(tmp_path / "out", [source]))
 
 

@@ -167,8 +167,8 @@ def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that determine a run's result: model, data, training, seed."""
     kept = {k: dict(config[k]) for k in ("model", "data", "train")}
     kept["data"].pop("folder", None)
-    for room, key in CHANGEABLE_ON_RESUME:
-        kept[room].pop(key, None)
+    for section, key in CHANGEABLE_ON_RESUME:
+        kept[section].pop(key, None)
     return {**kept, "seed": config["seed"]}
 
 
