@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_ori
 from lcprobe.errors import ConfigError, nearest_name
 
 T = TypeVar("T")
+PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+"""Words for the elements of a list."""
 
 
 class Written(ABC):
@@ -176,6 +178,8 @@ def type_in_words(hint: Any) -> str:
         return " or ".join(type_in_words(a) for a in args)
     if origin in (list, tuple):
         inner = args if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis) else args[:1]
+        if len(inner) == 1 and inner[0] in (int, float, str):
+            return f"a list of {PLURALS[inner[0]]}"
         return "a list of " + ", ".join(type_in_words(a) for a in inner)
     if origin is dict:
         return f"a mapping of names to {type_in_words(args[1])}"

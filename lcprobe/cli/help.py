@@ -2,6 +2,7 @@
 torch."""
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import fields
 
 from lcprobe.config import Config
@@ -15,6 +16,8 @@ from lcprobe.schema import describe_fields
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 
+WIDTH = 112
+"""Columns of the list of settings."""
 OVERVIEW = """\
 lcprobe: train matched sequence models at a fixed context length, then probe what they retrieve from context.
 
@@ -131,7 +134,8 @@ def intros() -> dict[str, str]:
 
 
 def help_of(command: str, section: str | None) -> str:
-    """`--help` of a command; with settings, those of all sections or of one. Raises ConfigError for an unknown section."""
+    """`--help` of a command; with settings, those of all sections or of one. Raises ConfigError for an unknown
+    section."""
     if command not in WITH_SETTINGS:
         return _introduction(command)
     if section is not None and section not in sections():
@@ -163,17 +167,21 @@ def _settings(section: str | None) -> list[str]:
         if section in (None, where):
             for entry in describe_fields(cls, title):
                 lines += _entry(*entry)
+    lines.append("")
     if section in (None, "model"):
-        lines.append(f"\nmixers: {' | '.join(sorted(MIXERS))}; positional: {' | '.join(sorted(POSITIONAL))}")
+        lines += [*_names("mixers", sorted(MIXERS)), *_names("positional", sorted(POSITIONAL))]
     if section in (None, "pe"):
-        lines += textwrap.wrap(f"extensions: none | {' | '.join(EXTENSIONS)}", 112, subsequent_indent="  ")
+        lines += _names("extensions", ["none", *EXTENSIONS])
     if section in (None, "probe", "data"):
-        lines.append(f"tasks: {' | '.join(sorted(TASKS))}")
-        lines += textwrap.wrap(f"presets: {' | '.join(PRESETS)}", 112, subsequent_indent="  ")
+        lines += [*_names("tasks", sorted(TASKS)), *_names("presets", PRESETS)]
     return lines
+
+
+def _names(title: str, names: Iterable[str]) -> list[str]:
+    return textwrap.wrap(f"{title}: {' | '.join(names)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _entry(key: str, kind: str, default: str, doc: str) -> list[str]:
     shortened = default if len(default) <= 60 else default[:57] + "..."
-    head = f"  {key}: {kind}, {shortened}"
-    return [head, *textwrap.wrap(doc, 112, initial_indent="      ", subsequent_indent="      ")]
+    head, indent = f"  {key}: {kind}, {shortened or repr(shortened)}", " " * 6
+    return [head, *textwrap.wrap(doc, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)]

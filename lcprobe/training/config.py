@@ -58,8 +58,8 @@ class TrainConfig:
     """AdamW's epsilon."""
     from_: str | None = None
     """Folder of a run or checkpoint whose weights training starts from; null: random weights. The budget counts from
-    there. The model must have the same parameters; encodings without parameters may differ. Batches come in another
-    order than its own."""
+    there. The model must have the same parameters; encodings without parameters may differ. The order of
+    batches differs from that of a run without `from`."""
     initial_state: Annotated[Choice | None, INITIAL_STATES] = None
     """State of recurrent layers before each training sequence: passed, preceding, noise or fitted; null: zeros."""
     switch: SwitchConfig | None = None
