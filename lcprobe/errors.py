@@ -7,7 +7,7 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -81,6 +81,14 @@ def require(key: str, given: object, holds: bool, allowed: str) -> None:
     """Raise ConfigError unless `holds`; `check()` methods consist of such rules."""
     if not holds:
         raise ConfigError(key, given, allowed)
+
+
+def require_names(key: str, names: Sequence[str], allowed: Collection[str]) -> None:
+    """Raise ConfigError for an empty list, and for a name that is not among the allowed ones."""
+    require(key, list(names), len(names) > 0, " | ".join(allowed))
+    for name in names:
+        if name not in allowed:
+            raise unknown_name(key, name, allowed)
 
 
 @contextmanager

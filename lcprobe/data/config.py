@@ -5,7 +5,7 @@ from typing import Annotated
 
 from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
-from lcprobe.errors import require, unknown_name
+from lcprobe.errors import require, require_names, unknown_name
 from lcprobe.tasks.names import HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
@@ -42,11 +42,7 @@ class Recipe:
         """Raises ConfigError for a wrong task and for unknown formats."""
         self.task.resolve()
         for name, allowed in (("haystack", HAYSTACKS), ("key", KINDS), ("value", KINDS)):
-            levels = getattr(self, name)
-            require(f"{at}.{name}", levels, len(levels) > 0, " | ".join(allowed))
-            for level in levels:
-                if level not in allowed:
-                    raise unknown_name(f"{at}.{name}", level, allowed)
+            require_names(f"{at}.{name}", getattr(self, name), allowed)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from lcprobe.errors import ConfigError, require, unknown_name
+from lcprobe.errors import ConfigError, require, require_names, unknown_name
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
@@ -33,11 +33,7 @@ class Grid:
         """Raises ConfigError for empty or unknown levels."""
         sets = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS, "controls": CONTROLS}
         for name, allowed in sets.items():
-            levels = getattr(self, name)
-            require(f"{at}.{name}", levels, len(levels) > 0, " | ".join(allowed))
-            for level in levels:
-                if level not in allowed:
-                    raise unknown_name(f"{at}.{name}", level, allowed)
+            require_names(f"{at}.{name}", getattr(self, name), allowed)
         for name in ("lengths", "depths"):
             require(f"{at}.{name}", getattr(self, name), len(getattr(self, name)) > 0, "at least one number")
         require(f"{at}.lengths", self.lengths, all(x > 0 for x in self.lengths), "multiples > 0")
