@@ -1,4 +1,4 @@
-"""Tasks by the name used in configs. A new one is a file and a line here."""
+"""Tasks by the name used in configs. A new one is one file and one line here."""
 
 from lcprobe.choices import Registry
 

@@ -1,8 +1,9 @@
 """The one frame of all tasks: seeding, attempts, room, placement, the least length and the round-trip check.
 
-A task says what a sample consists of (`layout`); the frame fills the rest of the length, joins the pieces, reads off spans and
-distances, and certifies the result: text encoded again at every joint gives the same ids, or the sample is laid out again at
-another place of the haystack.
+A task describes the pieces of a sample (`layout`); the frame fills the rest of the length, joins the pieces, computes
+spans and distances, and checks the result: text encoded again at every joint gives the same ids, or the sample is
+laid out again at another place of the haystack. A new task is a subclass of `Task` in one file, and one line in
+`tasks/__init__.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from lcprobe.tasks.parts.layout import Context, Layout, Sample, TooShort, fill_w
 from lcprobe.tasks.parts.placement import MAX_JOINTS
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
-from lcprobe.tasks.text.round_trip import certified
+from lcprobe.tasks.text.round_trip import round_trips
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 ATTEMPTS = 4
@@ -28,9 +29,10 @@ ConfigT = TypeVar("ConfigT")
 
 @dataclass(frozen=True)
 class Axes:
-    """Levels of the grid's factors that a task supports. A factor with one level does not vary: the grid collapses to it.
+    """Levels of the grid's factors that a task supports. A factor with one level does not vary: the grid collapses to
+    it.
 
-    depth: whether there is a target needle that can be put somewhere.
+    depth: whether there is a target needle with a place of its own.
     """
 
     haystack: tuple[str, ...] = HAYSTACKS
@@ -40,7 +42,9 @@ class Axes:
     depth: bool = True
 
     def check(self, factors: Factors) -> None:
-        """Raise ConfigError for a factor outside its set: a mistake, where an EpisodeError is one sample that does not fit."""
+        """Raise ConfigError for a factor outside its set: a mistake, where an EpisodeError is one sample that does
+        not fit.
+        """
         require("depth", factors.depth, 0 <= factors.depth <= 1, "0 .. 1")
         require("length", factors.length, factors.length >= 1, ">= 1")
         f = factors.formats
@@ -50,7 +54,7 @@ class Axes:
                 raise unknown_name(name if name == "control" else f"formats.{name}", level, self.levels(name))
 
     def fitted(self, formats: Formats) -> Formats:
-        """The same formats, with the one level there is of every factor that does not vary."""
+        """The same formats, with the only level of every factor that does not vary."""
         one = {name: self.levels(name)[0] for name in ("haystack", "key", "value") if len(self.levels(name)) == 1}
         return replace(formats, **one)
 
@@ -72,7 +76,7 @@ class Task(ABC, Generic[ConfigT]):
     axes: Axes = Axes()
     """Formats, haystacks and controls that the task supports."""
     solved_by: tuple[str, ...] = ()
-    """No-retrieval policies that solve the task by design: the leakage check shows and does not judge them."""
+    """No-retrieval policies that solve the task by design: the leakage check reports but does not judge them."""
     text_digest: str = ""
     """Digest of the file that the task takes its text from, for one that brings its own."""
 
@@ -91,7 +95,9 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def layout(self, sample: Sample) -> Layout:
-        """The pieces of one sample: a pure function of config, materials and sample. Raises EpisodeError where there are none."""
+        """The pieces of one sample: a pure function of config, materials and sample. Raises EpisodeError where there
+        are none.
+        """
 
     def string_format(self, kind: str, role: str) -> StringFormat:
         """How strings of a kind (words, numbers, ...) look in a role, `key` or `value`."""
@@ -100,14 +106,14 @@ class Task(ABC, Generic[ConfigT]):
     def episode(self, factors: Factors) -> Episode:
         """One episode of exactly `factors.length` tokens (query_only: as long as its questions and answers).
 
-        Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least), or formats
-        that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
+        Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least),
+        or formats that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
         """
         self.axes.check(factors)
         for attempt in range(ATTEMPTS):
             episode, joints = self._build(factors, attempt)
-            # training episodes are taken as they are: what is measured is certified one by one
-            if factors.split == "train" or _round_trips(episode, joints, self.materials.tokenizer):
+            # training episodes are not checked: only what is measured is, one by one
+            if factors.split == "train" or _all_round_trip(episode, joints, self.materials.tokenizer):
                 return episode
         raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
 
@@ -136,7 +142,7 @@ class Task(ABC, Generic[ConfigT]):
 
 
 def _join(bos: np.ndarray, layout: Layout, context: Context) -> tuple[Episode, list[int]]:
-    """Join the pieces."""
+    """Concatenate the pieces and compute spans, distances and the tokens at which pieces join."""
     pieces, first = [bos, layout.opening], len(bos) + len(layout.opening)
     joints = [len(bos), first, *(first + joint for joint in context.joints)]
     at, placed, spans = first, {}, []
@@ -186,12 +192,12 @@ def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, 
     return (placed[target] - first) / span if target in placed and span > 0 else 0.0
 
 
-def _round_trips(episode: Episode, joints: list[int], tokenizer: Tokenizer) -> bool:
+def _all_round_trip(episode: Episode, joints: list[int], tokenizer: Tokenizer) -> bool:
     """Whether the text, and that of each separate question, encodes to the same ids again."""
-    if not certified(episode.ids, joints, tokenizer):
+    if not round_trips(episode.ids, joints, tokenizer):
         return False
     return all(
-        certified(
+        round_trips(
             episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer
         )
         for q in episode.queries

@@ -1,19 +1,21 @@
-"""Copying: a string of words somewhere in the context, to be repeated in full, or the one word that follows an n-gram of it.
+"""Copying: a string of words somewhere in the context, to be repeated in full, or the one word that follows an n-gram
+of it.
 
-Source: Jelassi et al. 2024, arXiv 2402.01032 (copying; n-gram look-up). Differs from it: text of any tokenizer, the string inside
-a haystack at an exact depth, with a fixed number of words (`words`) or a share of the length (`share`). RULER has no such task.
+Source: Jelassi et al. 2024, arXiv 2402.01032 (copying; n-gram look-up). Differs from it: text of any tokenizer, the
+string inside a haystack at an exact depth, with a fixed number of words (`words`) or a share of the length (`share`).
+RULER has no such task.
 
     all      ... States Words: owl fig jay fig owl jay. of the ... Again:               ->  " owl fig jay fig owl jay"
     gram     ... States Words: owl fig jay fig fig elk. of the ... Again: fig fig       ->  " elk"
 
-all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); one wrong word makes the
-answer wrong, so token accuracy tells how far a model gets.
+all: nothing is looked up, the one string of the context is the answer (chance 1, as for a single needle); one wrong
+word makes the answer wrong, so token accuracy tells how far a model gets.
 
-gram: the string is a sequence of grams, no two alike, each with a word after it. Words that follow (jay, elk) are in no gram, occur
-equally often and have equally many tokens, and any place is queried equally often: chance is 1 / different ones. Were every
-word of the string a choice, those of the gram, and those at the front that no whole gram precedes, would not be: a guess of
-the first word left would be right too often. Grams are made of as few words (owl, fig) as give every
-place one of its own, so that the last word of a gram alone leaves a choice of its occurrences.
+gram: the string is a sequence of grams, no two alike, each with a word after it. Words that follow (jay, elk) are in
+no gram, occur equally often and have equally many tokens, and any place is queried equally often: chance is 1 /
+different ones. Were every word of the string a choice, those of the gram, and those at the front that no whole gram
+precedes, would not be: a guess of the first word left would be right too often. Grams are made of as few words (owl,
+fig) as give every place one of its own, so that the last word of a gram alone leaves a choice of its occurrences.
 """
 
 from collections import Counter
@@ -49,16 +51,17 @@ class CopyingConfig:
     words: int = 16
     """Words that are or may be the answer: all of the string, or those that follow a gram."""
     share: float | None = None
-    """Tokens of string and answer as a share of the length, so that the string grows with it; null: `words` of them."""
+    """Tokens of string and answer as a share of the length, so that the string grows with it; null: `words` of
+    them."""
     vocabulary: int = 32
-    """Different words of these at most; for gram each equally often, so that of more `words` only a multiple of this is taken,
-    and as many again, at most, for the grams."""
+    """Different words of these at most; for gram each equally often, so that of more `words` only a multiple of this
+    is taken, and as many again, at most, for the grams."""
     gram: int = 2
     """Words of a gram."""
     digits: int = 4
     """Digits of words that are numbers; hex has as many tokens."""
     word_pairs: bool = False
-    """Words are adjective-noun pairs (34 thousand) instead of nouns (278, of which a long text may hold most)."""
+    """Words are adjective-noun pairs (34 thousand) instead of nouns (278, most of which occur in a long text)."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts that do not fit together."""
@@ -78,8 +81,9 @@ class CopyingConfig:
 
 
 class CopyTarget(NamedTuple):
-    """string: ids of the words; ask: the gram in the question; text, answer: the answer; span: its first token in the string and its
-    number of tokens; others: ids of the other candidates."""
+    """string: ids of the words; ask: the gram in the question; text, answer: the answer; span: its first token in the
+    string and its number of tokens; others: ids of the other candidates.
+    """
 
     string: np.ndarray
     key: str
@@ -91,7 +95,9 @@ class CopyTarget(NamedTuple):
 
 
 class Copying(Task[CopyingConfig]):
-    """The generator. zero_distance: the string directly before the question. no_needle: haystack instead of the string."""
+    """The generator. zero_distance: the string directly before the question. no_needle: haystack instead of the
+    string.
+    """
 
     Config = CopyingConfig
     name = "copying"
@@ -107,7 +113,9 @@ class Copying(Task[CopyingConfig]):
         return StringFormat(kind, self.config.digits, self.config.word_pairs)
 
     def layout(self, sample: Sample) -> Layout:
-        """See Task. Raises EpisodeError for a length too long for a share of different grams, and formats without as many words."""
+        """See Task. Raises EpisodeError for a length too long for a share of different grams, and formats without as
+        many words.
+        """
         tok = sample.tokenizer
         unique = sample.unique(OPEN + CLOSE + CUE)
         opening, close, cue = tok.piece(OPEN), tok.piece(CLOSE), tok.piece(CUE)
@@ -154,7 +162,9 @@ class Copying(Task[CopyingConfig]):
         return CopyTarget(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
 
     def _gram(self, sample: Sample, unique: UniqueStrings) -> CopyTarget:
-        """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow first."""
+        """Places of a gram and the word after it, and one of them as the question. Words by number: those that follow
+        first.
+        """
         cfg, tok, draw = self.config, sample.tokenizer, sample.draw
         form = self.string_format(sample.factors.formats.value, "value")
         size = _usual_tokens(tok, form)
@@ -189,7 +199,9 @@ class Copying(Task[CopyingConfig]):
         )
 
     def _room(self, sample: Sample, least: int) -> int:
-        """Tokens of the string and of what the question repeats of it. Raises TooShort where their share of the length is less."""
+        """Tokens of the string and of what the question repeats of it. Raises TooShort where their share of the
+        length is less.
+        """
         share, piece, length = self.config.share or 1.0, sample.tokenizer.piece, sample.factors.length
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
         room = min(share * length + 1e-6, length - wording)

@@ -1,16 +1,18 @@
-"""Common words: a shuffled list in which some words occur several times as often as the others; the questions ask which ones do.
+"""Common words: a shuffled list in which some words occur several times as often as the others; the questions ask
+which ones do.
 
-Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (cwe: name the ten common words of a list, any order, by recall). Naming
-gives the answer away: every occurrence of a list's word is a common one with their share of the list (45 % at 4K), and
-"copy the last ten words" scores 70 there. Here words of the list are shown and the model says which kind each is, drawn by a fair
-coin: whatever a guess knows of places, lists or earlier answers, it is right half of the time.
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (cwe: name the ten common words of a list, any order, by recall).
+Naming gives the answer away: every occurrence of a list's word is a common one with their share of the list (45 % at
+4K), and "copy the last ten words" scores 70 there. Here words of the list are shown and the model says which kind
+each is, drawn by a fair coin: whatever a guess knows of places, lists or earlier answers, it is right half of the
+time.
 
     List: falcon acorn falcon almond falcon ... . In this list, falcon is   -> " common"   ; acorn is  -> " rare"
 
-Counts are `ratio` passes to one at every length (RULER: 30 to 3, and 6 to 1 below 4K, in a list that grows around them), so
-length changes how much is to be counted and not how clear the signal is. Chance 1/2. A failure at a length where the shortest
-one is passed means that counts are not kept over so many words. Not all of a long list is needed: the exact counts of its last
-50 / 200 / 1000 words alone give .73 / .91 / 1.00 at 32K (10 common and 20 rare words).
+Counts are `ratio` passes to one at every length (RULER: 30 to 3, and 6 to 1 below 4K, in a list that grows around
+them), so length changes how much is to be counted and not how clear the signal is. Chance 1/2. A failure at a length
+where the shortest one is passed means that counts are not kept over so many words. Not all of a long list is needed:
+the exact counts of its last 50 / 200 / 1000 words alone give .73 / .91 / 1.00 at 32K (10 common and 20 rare words).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Episode: one sequence of exactly the asked length, with everything that varied as plain fields."""
+"""Episode: one sequence of exactly the given length, with everything that varied as plain fields."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,9 @@ import numpy as np
 from lcprobe.files import digest_bytes
 
 SUITE = "4"
-"""Version of the suite: part of every draw, so that numbers of different suites never mix."""
+"""Version of the suite: part of the key of every draw, so that results of different versions never mix."""
 MAX_CANDIDATES = 32
-"""Values that a rank is taken among, the true one included."""
+"""Values among which the true one is ranked, itself included."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,10 +26,11 @@ class Formats:
 
 @dataclass(frozen=True)
 class Factors:
-    """What an episode is a pure function of, besides the task's config and the materials.
+    """The arguments of an episode, which is a pure function of these, the task's config and the materials.
 
-    depth: 0 the asked needle comes first .. 1 last. index: sample number; equal index means the same key, value, haystack
-    offset and question at every depth, length, format and model. split: "probe", or "train" for training episodes.
+    depth: 0 the target needle comes first .. 1 last. index: sample number; equal index means the same key, value,
+    haystack offset and question at every depth, length, format and model. split: "probe", or "train" for training
+    episodes.
     """
 
     formats: Formats
@@ -44,11 +45,11 @@ class Factors:
 class Query:
     """One question and its answer inside an episode.
 
-    start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is `ids` unless the question has an
-    `own` end: (n,) its ask and answer, in place of the question that `ids` holds. needle: where the asked value begins, None
-    when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of the values to choose
-    from, the true one first. chance: score of choosing one of them without looking at the key. via: where the
-    facts begin that lead to the one with the answer, for questions of several hops.
+    start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is `ids` unless the question
+    has an `own` end: (n,) its ask and answer, in place of the question in `ids`. needle: where the target value
+    begins, None when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of
+    the values to choose from, the true one first. chance: score of choosing one of them without reading the key. via:
+    where the facts begin that lead to the one with the answer, for questions of several hops.
     """
 
     key: str
@@ -65,7 +66,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Episode:
-    """ids: (length,) int32, BOS and the last answer included. haystack_start: the window's first token in its stream."""
+    """ids: (length,) int32, BOS and the last answer included. haystack_start: the window's first token in its
+    stream."""
 
     ids: np.ndarray = field(repr=False)
     queries: tuple[Query, ...]
@@ -76,12 +78,12 @@ class Episode:
     realised_depth: float
 
     def sequence(self, query: Query) -> np.ndarray:
-        """(query.stop,) int32: what a model reads and answers when it is asked this question."""
+        """(query.stop,) int32: the prompt of this question and its answer."""
         if query.own is None:
             return self.ids[: query.stop]
         return np.concatenate([self.ids[: query.stop - len(query.own)], query.own])
 
     @property
     def digest(self) -> str:
-        """First 128 bits of the digest of the ids: the prompt is regenerable and need not be stored."""
+        """First 128 bits of the digest of the ids: the prompt can be regenerated and need not be stored."""
         return digest_bytes(self.ids.astype("<i4").tobytes())[:32]

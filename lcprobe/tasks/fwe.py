@@ -1,18 +1,21 @@
-"""Frequent words: a shuffled list whose words follow a ladder of frequencies; the questions ask for its first ranks in order.
+"""Frequent words: a shuffled list whose words follow a ladder of frequencies; the questions ask for its first ranks
+in order.
 
-Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (fwe: name the three most frequent words, by recall, of draws from a zeta
-distribution over a vocabulary that grows with length; the word of rank one is replaced by dots). Differs: the ladder is
-exact, not drawn, and the same at every length; words of neighbouring ranks differ by the factor `ratio`; ranks are queried one
-after the other; and every sample has a different layout (RULER has four, and "list the last ten words" scores 100).
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (fwe: name the three most frequent words, by recall, of draws from
+a zeta distribution over a vocabulary that grows with length; the word of rank one is replaced by dots). Differs: the
+ladder is exact, not drawn, and the same at every length; words of neighbouring ranks differ by the factor `ratio`;
+ranks are queried one after the other; and every sample has a different layout (RULER has four, and "list the last ten
+words" scores 100).
 
     List: falcon acorn falcon ... . In this list, the most frequent is  -> " falcon"   ; the second is  -> " acorn"
 
-With top 3, ratio 2, others 20 the words occur 8 : 4 : 2 : 1 : 1 ... times. Chance is the share that the target word has among
-the occurrences of words not yet named (8/34, 4/26, 2/22): the score of naming the word at any place of the list, the first,
-the last or a random one; naming a random word of those in the list scores less. Naming the most frequent word is the task.
-A failure means that counts are not kept or not compared. It is no test of length: every stretch of the list has the same shares,
-as in RULER's, so the exact counts of its last 50 / 200 / 1000 words alone give .55 / .87 / 1.00 at 32K. Shares that changed along
-the list would mend that, and reveal the place at which to look.
+With top 3, ratio 2, others 20 the words occur 8 : 4 : 2 : 1 : 1 ... times. Chance is the share that the target word
+has among the occurrences of words not yet named (8/34, 4/26, 2/22): the score of naming the word at any place of the
+list, the first, the last or a random one; naming a random word of those in the list scores less. Naming the most
+frequent word is the task. A failure means that counts are not kept or not compared. It is no test of length: every
+stretch of the list has the same shares, as in RULER's, so the exact counts of its last 50 / 200 / 1000 words alone
+give .55 / .87 / 1.00 at 32K. Shares that changed along the list would mend that, and reveal the place at which to
+look.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,15 @@
-"""Associative recall with many queries: key-value pairs packed together, then text in which keys come back one by one.
+"""Associative recall with many queries: key-value pairs packed together, then text in which keys come back one by
+one.
 
-Source: Arora et al. 2023, Zoology, arXiv 2312.04927 (MQAR). Differs from it: text of any tokenizer instead of ids, every
-string once, held-out text between the questions instead of random ids that may be keys. RULER's niah_multiquery spreads its
-four pairs over the context and queries all of them at its end.
+Source: Arora et al. 2023, Zoology, arXiv 2312.04927 (MQAR). Differs from it: text of any tokenizer instead of ids,
+every string once, held-out text between the questions instead of random ids that may be keys. RULER's niah_multiquery
+spreads its four pairs over the context and queries all of them at its end.
 
      amber-owl: 381; azure-fox: 907; plaid-gnu: 554; of the people,  azure-fox:       -> " 907"
     ; in this our land  amber-owl:                                                    -> " 381"
 
-The distance from a pair to its question is drawn for each and recorded. Guessing among the values scores 1 / pairs (later
-questions: 1 / those not queried yet).
+The distance from a pair to its question is drawn for each and recorded. Guessing among the values scores 1 / pairs
+(later questions: 1 / those not queried yet).
 """
 
 from dataclasses import dataclass, replace
@@ -65,8 +66,8 @@ class MQARConfig:
 
 
 class MQAR(Task[MQARConfig]):
-    """The generator. zero_distance: all other pairs, then text, then the queried pairs and their questions at once. no_needle: other
-    pairs in place of the queried ones.
+    """The generator. zero_distance: all other pairs, then text, then the queried pairs and their questions at once.
+    no_needle: other pairs in place of the queried ones.
     """
 
     Config = MQARConfig

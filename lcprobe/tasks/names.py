@@ -2,15 +2,16 @@
 
 TEXTS = ("corpus", "noise", "words")
 """Haystacks that are a running text."""
-CONTAINERS = ("python", "json", "csv", "markdown", "logs")
-"""Haystacks that are documents of another kind than prose."""
-HAYSTACKS = (*TEXTS, *CONTAINERS, "needles")
+DOCUMENTS = ("python", "json", "csv", "markdown", "logs")
+"""Haystacks that are documents of kinds other than prose."""
+HAYSTACKS = (*TEXTS, *DOCUMENTS, "needles")
 KINDS = ("words", "numbers", "uuids", "hex")
+"""Formats of keys and values."""
 NOTHING = "-"
-"""The one level of a factor that a task does not have; grids cannot ask for it, they collapse to it."""
+"""The one level of a factor that a task does not have; grids cannot list it, they collapse to it."""
 CONTROLS = ("none", "zero_distance", "no_needle", "wrong_key", "query_only")
-"""zero_distance: needle directly before the question (is the task acquired at all?). no_needle: the asked needle is
-replaced by haystack. wrong_key: an absent key is asked, the old value counts. query_only: nothing but the question.
-The last three measure what is scored without retrieval."""
+"""zero_distance: needle directly before the question (is the task learned at all?). no_needle: the target needle is
+replaced by haystack. wrong_key: the question is about an absent key, the old value counts. query_only: nothing but
+the question. The last three measure the score without retrieval."""
 RUNNING = tuple(name for name in HAYSTACKS if name != "needles")
-"""Haystacks that a window of any length is cut from."""
+"""Haystacks from which a window of any length is cut."""

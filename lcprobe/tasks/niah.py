@@ -1,15 +1,16 @@
 """Needles in a haystack: key-value pairs somewhere in a text, and questions about some of the keys.
 
 Sources: Kamradt 2023 (LLMTest_NeedleInAHaystack); Hsieh et al. 2024, RULER, arXiv 2404.06654 (niah_single, _multikey,
-_multivalue, _multiquery). Differs from RULER: exactly `length` tokens with BOS and answer, the target needle at an exact
-depth, a different haystack window for every sample, keys and values that occur once, and controls.
+_multivalue, _multiquery). Differs from RULER: exactly `length` tokens with BOS and answer, the target needle at an
+exact depth, a different haystack window for every sample, keys and values that occur once, and controls.
 
     line       ... people of the falcon: 4071932; United States ...  falcon:            -> " 4071932"
     sentence   ... The secret value for falcon is 4071932. ...  The secret value for falcon is    -> " 4071932"
 
-single: n_keys 1 (copying the only value scores 1: no key look-up is needed). multi-key: n_keys > 1. multi-value: n_values
-> 1, all values of the key in order. multi-query: n_queries > 1, one after the other, or each directly after the context
-(separate). Every piece begins with a space and ends with punctuation, so that pieces join at word boundaries in any tokenizer.
+single: n_keys 1 (copying the only value scores 1: no key look-up is needed). multi-key: n_keys > 1. multi-value:
+n_values > 1, all values of the key in order. multi-query: n_queries > 1, one after the other, or each directly after
+the context (separate). Every piece begins with a space and ends with punctuation, so that pieces join at word
+boundaries in any tokenizer.
 """
 
 from collections.abc import Sequence
@@ -69,7 +70,8 @@ class NIAHConfig:
     n_queries: int = 1
     """Different keys that are queried, one after the other."""
     separate: bool = False
-    """Every question directly after the context, as if it were the only one: the answers to the others are not seen."""
+    """Every question directly after the context, as if it were the only one: the answers to the others are not
+    seen."""
     template: Literal["line", "sentence"] = "sentence"
     """Wording of needles and questions."""
     question: Literal["end", "start"] = "end"

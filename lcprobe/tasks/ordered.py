@@ -1,16 +1,18 @@
-"""Ordered near-duplicates: every key occurs several times with different values, and one of a key's values is queried by its number.
+"""Ordered near-duplicates: every key occurs several times with different values, and one of a key's values is queried
+by its number.
 
-Source: Vodrahalli et al. 2024, Michelangelo, arXiv 2409.12640 (multi-round co-reference resolution: "the second poem about
-tapirs"). Differs from it: one-line needles in a haystack instead of a conversation, exact match instead of string similarity.
-RULER's niah_multivalue asks for all values of a key in any order; none of its tasks asks for one by number.
+Source: Vodrahalli et al. 2024, Michelangelo, arXiv 2409.12640 (multi-round co-reference resolution: "the second poem
+about tapirs"). Differs from it: one-line needles in a haystack instead of a conversation, exact match instead of
+string similarity. RULER's niah_multivalue asks for all values of a key in any order; none of its tasks asks for one
+by number.
 
     ... The value for falcon is 40719. ... The value for otter is 77301. ... The value for falcon is 22094. ...
     The second value for falcon is      -> " 22094"
 
-All needles of all keys have independent places, drawn alike, and every number is queried equally often. The number alone tells
-something: the first value of a key is often the first of all, the last the last. The stated chance is that of the k-th value of
-some key, whichever: 1 / n_keys, which no place among all values exceeds. Any value is right in 1 / (n_keys x repeats); a model
-that finds the key and cannot count scores 1 / repeats.
+All needles of all keys have independent places, drawn alike, and every number is queried equally often. The number
+alone tells something: the first value of a key is often the first of all, the last the last. The stated chance is
+that of the k-th value of some key, whichever: 1 / n_keys, which no place among all values exceeds. Any value is right
+in 1 / (n_keys x repeats); a model that finds the key and cannot count scores 1 / repeats.
 """
 
 from dataclasses import dataclass
@@ -49,9 +51,9 @@ class OrderedConfig:
 
 
 class Ordered(Task[OrderedConfig]):
-    """The generator. zero_distance: the target key's needles directly before the question. no_needle: none of them. wrong_key: the
-    question is about an absent key, the old value counts. There is no depth: where the third value is follows from its being the
-    third. The target key's needles come first, then those of the other keys.
+    """The generator. zero_distance: the target key's needles directly before the question. no_needle: none of them.
+    wrong_key: the question is about an absent key, the old value counts. There is no depth: where the third value is
+    follows from its being the third. The target key's needles come first, then those of the other keys.
     """
 
     Config = OrderedConfig

@@ -1,9 +1,9 @@
 """A phone book: the whole context is lines of a name and a number, and one name's number is queried.
 
-Source: Jelassi et al. 2024, arXiv 2402.01032 (phone-book look-up). This is `niah` in the haystack `needles` and nothing else: the
-same lines, questions, controls and draws, with the formats of a book. Differs from the source: no worked examples before the
-question, names are adjective-noun pairs, the target entry at an exact depth. RULER's niah_multikey_2 is the nearest relative, with
-sentences instead of lines and a random depth.
+Source: Jelassi et al. 2024, arXiv 2402.01032 (phone-book look-up). This is `niah` in the haystack `needles` and
+nothing else: the same lines, questions, controls and draws, with the formats of a book. Differs from the source: no
+worked examples before the question, names are adjective-noun pairs, the target entry at an exact depth. RULER's
+niah_multikey_2 is the nearest relative, with sentences instead of lines and a random depth.
 
      zany-owl: 4071932; misty-harp: 7730154; agile-bison: 2209417; ...  misty-harp:      -> " 7730154"
 

@@ -1,30 +1,32 @@
-"""Presets: names for tasks with everything set, formats included. `ruler/<task>` are RULER's 13 configurations, made cheat-proof.
+"""Presets: names for tasks with everything set, formats included. `ruler/<task>` are RULER's 13 configurations
+without shortcuts.
 
 A preset is used wherever a task is configured, as it is or with settings on top:
 
     probe.tasks: {s1: ruler/niah_single_1, hard: {type: ruler/niah_multikey_1, n_keys: 16, formats: {haystack: words}}}
 
-It is nothing but a mapping that could be written out. `formats` (haystack, key, value: one level each) may stand in any task's
-mapping: the task is then asked in these formats whatever a grid says.
+A preset is a mapping that could be written out. `formats` (haystack, key, value: one level each) may be in any task's
+mapping: the task then has these formats whatever a grid lists.
 
-Source: Hsieh et al. 2024, RULER, arXiv 2404.06654. All differ from RULER's own in this: exactly L tokens with BOS and answer,
-the asked needle at a given depth, another haystack window and layout for every sample, the first answer counts and not any
-substring of 128 tokens, and no task is solved by printing every value. "essay" is our `corpus`, held-out documents.
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654. All differ from RULER's own in this: exactly L tokens with BOS and
+answer, the target needle at a given depth, another haystack window and layout for every sample, the first answer
+counts and not any substring of 128 tokens, and no task is solved by printing every value. "essay" is our `corpus`,
+held-out documents.
 
     name             RULER's own                                  here
     niah_single_1    noise, words -> numbers, one needle          and a second needle with another key: chance 1/2, not 1
     niah_single_2    essay, words -> numbers, one needle          the same
     niah_single_3    essay, words -> uuids, one needle            the same
-    niah_multikey_1  essay, 4 needles, one asked; listing all     chance 1/4: the first answer counts
+    niah_multikey_1  essay, 4 needles, one queried; listing all   chance 1/4: the first answer counts
                      four numbers scores 100
     niah_multikey_2  haystack of needles, words -> numbers        the same; chance 1 / lines
     niah_multikey_3  haystack of needles, uuids -> uuids          the same; chance 1 / lines
     niah_multivalue  essay, one key with 4 values, any order      all four in order of appearance, beside a second key with 4
-    niah_multiquery  essay, 4 keys, all asked, any order          4 of 8 keys, one after the other: 4 values are never asked for
+    niah_multiquery  essay, 4 keys, all queried, any order        4 of 8 keys, one after the other: 4 values are never queried
     vt               noise, one chain of 4 hops, all variables    4 chains of 4 hops, the value of the last variable; chance 1/4
                      with its value
-    cwe              10 common words x 30, rare ones x 3 (x 6     10 common x 3n, 20 rare x n at every length; which kind is a
-                     and x 1 below 4K); name the ten; one example  word: chance 1/2; no example
+    cwe              10 common words x 30, rare ones x 3 (x 6     10 common x 3n, 20 rare x n at every length; is a word common
+                     and x 1 below 4K); name the ten; one example  or rare: chance 1/2; no example
     fwe              zeta (2.0) draws, vocabulary grows; name     8n : 4n : 2n : n at every length; the first three in order;
                      ranks 2 to 4, any order                      chance is the word's share of the list
     qa_1             SQuAD paragraphs, any alias as a substring   generated facts, a closed set of answers; no files needed
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from lcprobe.tasks.assembly import Task
     from lcprobe.tasks.text.haystack import Materials
 
-LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
+FACTOR_LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
 
 
 def _niah(haystack: str, key: str, value: str, **counts: int) -> dict[str, Any]:
@@ -72,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TaskChoice(Written):
-    """A configured task. settings: written out, without formats; formats: levels of factors that it is held to."""
+    """A configured task. settings: written out, without formats; formats: levels of factors that are fixed for it."""
 
     def __init__(self, written: Any, settings: dict[str, Any], choice: Choice, formats: dict[str, str]):
         self._written, self.settings, self.choice, self.formats = written, settings, choice, formats
@@ -87,7 +89,7 @@ class TaskChoice(Written):
         self.choice.resolve()
 
     def create(self, materials: "Materials") -> "Task":
-        """The task. Raises ConfigError or DataError for what its settings name and is not there."""
+        """The task. Raises ConfigError or DataError where its settings name a file that is missing."""
         with inside(self.choice.key):
             return self.choice.create(materials)
 
@@ -119,7 +121,8 @@ TASK = _TaskConverter()
 
 
 def choose_task(given: Any, key: str) -> TaskChoice:
-    """A task for code that is not given a parsed config. Raises ConfigError for unknown names, settings and formats."""
+    """A task for code that is not given a parsed config. Raises ConfigError for unknown names, settings and
+    formats."""
     choice = TASK.convert(given, key)
     choice.resolve()
     return choice
@@ -129,8 +132,8 @@ def _formats(given: Any, key: str) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise ConfigError(key, given, "a mapping with haystack, key, value, one level each")
     for factor, level in given.items():
-        if factor not in LEVELS:
-            raise unknown_name(key, factor, LEVELS)
-        if level not in LEVELS[factor]:
-            raise unknown_name(f"{key}.{factor}", level, LEVELS[factor])
+        if factor not in FACTOR_LEVELS:
+            raise unknown_name(key, factor, FACTOR_LEVELS)
+        if level not in FACTOR_LEVELS[factor]:
+            raise unknown_name(f"{key}.{factor}", level, FACTOR_LEVELS[factor])
     return dict(given)

@@ -1,17 +1,18 @@
-"""Question answering: facts or paragraphs in a context, one question about one of them (one hop) or two of them (two hops).
+"""Question answering: facts or paragraphs in a context, and a question about one of them (one hop) or two of them
+(two hops).
 
-Sources: bAbI tasks 1 and 2 (arXiv 1502.05698) as BABILong hides them in text (arXiv 2406.10149); RULER's qa_1 and qa_2 (arXiv
-2404.06654), which ask SQuAD and HotpotQA questions over paragraphs. Differs from both: exact length, the asked fact at an exact
-depth, a closed label set in exactly equal numbers, works offline.
+Sources: bAbI tasks 1 and 2 (arXiv 1502.05698) as BABILong hides them in text (arXiv 2406.10149); RULER's qa_1 and
+qa_2 (arXiv 2404.06654), which ask SQuAD and HotpotQA questions over paragraphs. Differs from both: exact length, the
+target fact at an exact depth, a closed label set in exactly equal numbers, works offline.
 
     hops 1   ... Clara Thornby is in the cellar. ... Hugo Ashwick is in the attic. ...
              Where is Clara Thornby? Clara Thornby is in the            -> " cellar"
     hops 2   ... The amber-falcon is with Clara Thornby. ... Clara Thornby is in the cellar. ...
              Where is the amber-falcon? The amber-falcon is in the      -> " cellar"
 
-Each of the K places is where equally many of the drawn persons are, and who is asked about is exchangeable among them: whatever
-looks at places alone (the first, the last, the most frequent, any) scores 1 / K. For two hops the two sentences stand at
-independent depths, so the place that is nearest to the thing is not the answer either.
+Equally many of the drawn persons are in each of the K places, and the queried one is exchangeable among them: any
+rule that looks at places alone (the first, the last, the most frequent, any) scores 1 / K. For two hops the two
+sentences have independent depths, so the place nearest to the thing is not the answer either.
 """
 
 from dataclasses import dataclass
@@ -47,13 +48,14 @@ class QAConfig:
     source: Literal["generated", "squad", "hotpot"] = "generated"
     """A templated world, or a file of SQuAD (v1.1, v2) or HotpotQA (distractor) questions."""
     path: str | None = None
-    """For squad and hotpot: the JSON file, or hf:name[:config] when online; training and probing take different documents."""
+    """For squad and hotpot: the JSON file, or hf:name[:config] when online; training and probing take different
+    documents."""
     hops: int = 1
     """Facts of the generated world that an answer needs: 1 or 2."""
     labels: int = 4
     """Places of a sample, the closed set of its answers; chance is 1 / labels."""
     per_label: int = 1
-    """Persons (hops 2: with one thing each) at every place, beside those that fill the haystack `needles`."""
+    """Persons (hops 2: with one thing each) at every place, not counting those that fill the haystack `needles`."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for settings that do not fit together."""
@@ -82,16 +84,18 @@ class QuestionSource(Protocol):
 class QA(Task[QAConfig]):
     """The generator.
 
-    Controls: zero_distance puts the target fact (hops 2: thing first, then person) directly before the question; no_needle leaves
-    it out; wrong_key asks about somebody who is not there, and the old answer counts; query_only is the question alone: what a
-    model knows by heart, for questions from files.
+    Controls: zero_distance puts the target fact (hops 2: thing first, then person) directly before the question;
+    no_needle leaves it out; wrong_key asks about somebody who is not there, and the old answer counts; query_only is
+    the question alone: what a model knows by heart, for questions from files.
     """
 
     Config = QAConfig
     name = "qa"
 
     def __init__(self, config: QAConfig, materials: Materials):
-        """Raises ConfigError or DataError for a question file that is missing, not of the form, or without questions to probe with."""
+        """Raises ConfigError or DataError for a question file that is missing, not of the form, or without questions
+        to probe with.
+        """
         super().__init__(config, materials)
         generated = config.source == "generated"
         self.axes = Axes(key=(NOTHING,), value=(NOTHING,))

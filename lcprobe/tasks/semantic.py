@@ -1,14 +1,15 @@
 """Needles that are found by their meaning: the question shares no content word with the needle that answers it.
 
-Source: Modarressi et al. 2025, NoLiMa, arXiv 2502.05167. Differs from it: nine relations of common knowledge instead of a few
-hand-made needle groups, distractors of the same relation, a closed set of names as answers, exact match without an instruction.
-RULER's questions repeat the needle's words, so that literal match is enough.
+Source: Modarressi et al. 2025, NoLiMa, arXiv 2502.05167. Differs from it: nine relations of common knowledge instead
+of a few hand-made needle groups, distractors of the same relation, a closed set of names as answers, exact match
+without an instruction. RULER's questions repeat the needle's words, so that literal match is enough.
 
     ... Dagmar rented a flat in Lisbon. ... Tobias rented a flat in Oslo. ...   The resident of Portugal is     -> " Dagmar"
 
-The facts are `assets/relations.txt`: one fact per line (city and country, tool and trade, ...), and no country is queried while
-two of its cities are in the context. Guessing among the names scores 1 / n_needles. A model that scores on `niah` with as many
-keys and not here finds strings, not meanings, or does not know the facts: zero_distance tells which.
+The facts are `assets/relations.txt`: one fact per line (city and country, tool and trade, ...), and no country is
+queried while two of its cities are in the context. Guessing among the names scores 1 / n_needles. A model that scores
+on `niah` with as many keys and not here finds strings, not meanings, or does not know the facts: zero_distance tells
+which.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from lcprobe.errors import require
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.names import NOTHING, RUNNING
 from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample
-from lcprobe.tasks.parts.placement import WIDEST_GUARD, Needle
+from lcprobe.tasks.parts.placement import MAX_GUARD, Needle
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 MAX_NEEDLES = 8
@@ -30,7 +31,8 @@ MAX_NEEDLES = 8
 
 
 class Relation(NamedTuple):
-    """Wording of needle and question, each with a place for a fact, and the facts: (in the needle, in the question)."""
+    """Wording of needle and question, each with a place for a fact, and the facts: (in the needle, in the
+    question)."""
 
     name: str
     needle: str
@@ -65,7 +67,9 @@ class SemanticConfig:
 
 
 class Semantic(Task[SemanticConfig]):
-    """The generator. Controls as in `niah`; wrong_key: the question is about a fact that is in no needle, the old name counts."""
+    """The generator. Controls as in `niah`; wrong_key: the question is about a fact that is in no needle, the old
+    name counts.
+    """
 
     Config = SemanticConfig
     name = "semantic"
@@ -115,7 +119,7 @@ def _facts(relation: Relation, n: int, sample: Sample) -> list[tuple[str, str]]:
     order = [relation.facts[i] for i in sample.draw("facts").permutation(len(relation.facts))]
 
     def mentioned(fact: tuple[str, str]) -> int:
-        return -min(WIDEST_GUARD, *(sample.stream.free_run(word, sample.offset) for word in fact))
+        return -min(MAX_GUARD, *(sample.stream.free_run(word, sample.offset) for word in fact))
 
     chosen: dict[str, tuple[str, str]] = {}
     for fact in sorted(order, key=mentioned):  # stable: among equal ones the earlier drawn

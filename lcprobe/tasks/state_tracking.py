@@ -1,15 +1,17 @@
-"""State tracking: every symbol of the context changes a state, and the final state is the answer. Nothing is looked up.
+"""State tracking: every symbol of the context changes a state, and the final state is the answer. Nothing is looked
+up.
 
-Source: Merrill et al. 2024, The Illusion of State, arXiv 2404.08819 (word problems of groups: parity is S2; S3 is solvable; S5 is
-not, and neither transformers nor Mamba, both in TC0, compute it at every length unless TC0 = NC1). Differs from it: words of text
-in any tokenizer, and the question is about one place of the composed permutation instead of the whole, with each answer equally
-often. RULER's variable tracking mixes following a state with looking names up; this does not, and is no retrieval.
+Source: Merrill et al. 2024, The Illusion of State, arXiv 2404.08819 (word problems of groups: parity is S2; S3 is
+solvable; S5 is not, and neither transformers nor Mamba, both in TC0, compute it at every length unless TC0 = NC1).
+Differs from it: words of text in any tokenizer, and the question is about one place of the composed permutation
+instead of the whole, with each answer equally often. RULER's variable tracking mixes following a state with looking
+names up; this does not, and is no retrieval.
 
     parity   Bits: 1 0 1 1 0 1. The number of ones is                 -> " even"
     s3, s5   Moves: 21345 23451 52341. The ball in 2 ends in          -> " 3"      (digit i: where the ball in i goes)
 
-`needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is claimed.
-Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
+`needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is
+claimed. Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
 """
 
 from collections.abc import Sequence
@@ -34,12 +36,12 @@ PLACES = {"parity": 2, "s3": 3, "s5": 5}
 
 @dataclass(frozen=True)
 class StateTrackingConfig:
-    """Which group, and how many symbols. Length is a factor of the grid."""
+    """The group, and the number of symbols. Length is a factor of the grid."""
 
     group: Literal["parity", "s3", "s5"] = "parity"
     """Bits, or permutations of three or five places."""
     steps: int | None = None
-    """Symbols; common words before them fill the rest. null: as many as the length holds."""
+    """Symbols; common words before them fill the rest. null: as many as fit in the length."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for less than one symbol."""
@@ -120,7 +122,7 @@ class StateTracking(Task[StateTrackingConfig]):
         return codes[:fit]
 
     def _composed(self, codes: np.ndarray) -> int:
-        """The product of a word, pair by pair."""
+        """The product of the symbols of a word, pair by pair."""
         codes = codes.astype(np.uint8)
         while len(codes) > 1:
             even = codes[: len(codes) // 2 * 2]
@@ -130,7 +132,8 @@ class StateTracking(Task[StateTrackingConfig]):
 
 @lru_cache
 def _group(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the column's.
+    """Permutations of k places (k!, k), the identity first, and their products (k!, k!): first the row's, then the
+    column's.
 
     Then the products again (2^16,) by two neighbouring bytes of a word, read as one little-endian number.
     """

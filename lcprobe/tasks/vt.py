@@ -1,22 +1,23 @@
-"""Variable tracking: chains of assignments scattered over a text, and one variable whose value follows from several of them.
+"""Variable tracking: chains of assignments scattered over a text, and one variable whose value follows from several
+of them.
 
-Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (vt: one chain of five variables in repeated noise, "find all variables
-that are assigned 12345"). There every name-like string is an answer: printing all of them scores 100. Here there is always
-a second chain, and the question is about the value of a chain's last variable: one answer, right for one chain, so that all
-assignments on the way must be followed (RULER's skill) and neither lists nor places help.
+Source: Hsieh et al. 2024, RULER, arXiv 2404.06654 (vt: one chain of five variables in repeated noise, "find all
+variables that are assigned 12345"). There every name-like string is an answer: printing all of them scores 100. Here
+there is always a second chain, and the question is about the value of a chain's last variable: one answer, right for
+one chain, so that all assignments on the way must be followed (RULER's skill) and neither lists nor places help.
 
     ... VAR falcon is 40719; ... VAR acorn is VAR falcon; ... VAR almond is VAR acorn; ...
     VAR almond has the value          -> " 40719"
 
-A chain's statements are in the order of its hops. Depth is the place of the target chain's first statement, the one with the
-value; its other statements are anywhere after it, and distractor chains are laid out alike from a depth of their own: over
-an even spread of depths every chain looks the same, so that chance is 1 / chains. What remains is half a skill, not a shortcut:
-finding the last statement and naming the nearest value before it is right in 30 % (4 hops) or 37 % (2 hops) where
-chance is 25 %.
+A chain's statements are in the order of its hops. Depth is the place of the target chain's first statement, the one
+with the value; its other statements are anywhere after it, and distractor chains are laid out alike from a depth of
+their own: over an even spread of depths every chain looks the same, so that chance is 1 / chains. What remains is
+half a skill, not a shortcut: finding the last statement and naming the nearest value before it is right in 30 % (4
+hops) or 37 % (2 hops) where chance is 25 %.
 
-Controls. zero_distance: the target chain is directly before the question. no_needle: its first statement, the only one
-with its value, is missing. wrong_key: the question is about a variable that was never assigned. query_only: nothing but the
-question.
+Controls. zero_distance: the target chain is directly before the question. no_needle: its first statement, the only
+one with its value, is missing. wrong_key: the question is about a variable that was never assigned. query_only:
+nothing but the question.
 """
 
 from dataclasses import dataclass
@@ -98,7 +99,9 @@ class VT(Task[VTConfig]):
         return make_needles(sample.tokenizer, asks, assigned, TAIL)
 
     def _depths(self, sample: Sample) -> list[float]:
-        """Depths of the statements: a chain's first anywhere (the target's at the sample's depth), the others spread after it."""
+        """Depths of the statements: a chain's first anywhere (the target's at the sample's depth), the others spread
+        after it.
+        """
         n_chains, size = self.config.chains, self.config.hops + 1
         drawn = sample.draw("depth").uniform(n_chains * size).reshape(n_chains, -1)
         first, rest = drawn[:, :1].copy(), np.sort(drawn[:, 1:], axis=1)

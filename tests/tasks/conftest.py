@@ -1,9 +1,10 @@
-"""Materials for the tests of tasks: three tokenizers over one corpus, documents of other kinds a tenth of their size."""
+"""Materials for the tests of tasks: three tokenizers over one corpus, documents of other kinds a tenth of their
+size."""
 
 import pytest
 
-from lcprobe.tasks.names import CONTAINERS
-from lcprobe.tasks.text.document_kinds import CHARS, container_text
+from lcprobe.tasks.names import DOCUMENTS
+from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, document_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from tests.tasks.sound import TOKENIZERS, of_tokenizer
 
@@ -11,8 +12,8 @@ from tests.tasks.sound import TOKENIZERS, of_tokenizer
 @pytest.fixture(scope="session")
 def small_documents() -> dict[str, str]:
     """A tenth of the text of each kind of document, quick to tokenise."""
-    start = CHARS // 3
-    return {name: container_text(name)[start : start + CHARS // 10] for name in CONTAINERS}
+    start = DOCUMENT_CHARS // 3
+    return {name: document_text(name)[start : start + DOCUMENT_CHARS // 10] for name in DOCUMENTS}
 
 
 @pytest.fixture(scope="session")

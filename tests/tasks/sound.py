@@ -1,4 +1,5 @@
-"""What holds for an episode of any task: exact length, exact text, honest spans, the same again. And cheap guesses."""
+"""What holds for an episode of any task: exact length, exact text, honest spans, the same again. And cheap
+guesses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,7 +103,9 @@ def check_not_better(guess: Callable[[Episode, Query], str], samples: list[tuple
 
 
 def check_no_giveaway(samples: list[tuple[Episode, Query]], tok: Tokenizer) -> None:
-    """First, last, nearest and median candidate of the text, and the one at the most usual place, are right by chance alone."""
+    """First, last, nearest and median candidate of the text, and the one at the most usual place, are right by chance
+    alone.
+    """
 
     def places(e: Episode, q: Query) -> list[str]:
         text = tok.decode(e.ids[: q.start])

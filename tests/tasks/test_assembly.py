@@ -1,5 +1,5 @@
-"""The contract of tasks, over everything registered and the toy: samples of training and probing are apart, lengths are exact, texts
-come back, and what the axes declare is what can be built.
+"""The contract of tasks, over everything registered and the toy: samples of training and probing are apart, lengths
+are exact, texts come back, and what the axes declare is what can be built.
 """
 
 from dataclasses import replace
@@ -75,7 +75,9 @@ def test_tasks_share_no_name_unless_one_is_a_case_of_the_other():
 
 @pytest.mark.parametrize("name", CASES)
 def test_training_and_probing_share_no_sample(name, all_haystacks, monkeypatch):
-    """Every draw of a sample is under a key with the suite, its split and its index; so the samples of two splits differ."""
+    """Every draw of a sample is under a key with the suite, its split and its index; so the samples of two splits
+    differ.
+    """
     task, formats = _built(name, all_haystacks["shipped"])
     keys, orders = [], []
     init, permuted = Stream.__init__, layout.permuted

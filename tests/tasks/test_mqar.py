@@ -1,4 +1,6 @@
-"""Associative recall: sound in three tokenizers, pairs once, packed, gaps and distances as stated, nothing given away."""
+"""Associative recall: sound in three tokenizers, pairs once, packed, gaps and distances as stated, nothing given
+away.
+"""
 
 from dataclasses import replace
 

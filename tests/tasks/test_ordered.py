@@ -1,4 +1,6 @@
-"""Ordered near-duplicates: sound, the asked value is the n-th of its key, numbers asked equally often, nothing given away."""
+"""Ordered near-duplicates: sound, the asked value is the n-th of its key, numbers asked equally often, nothing given
+away.
+"""
 
 import re
 from collections import Counter

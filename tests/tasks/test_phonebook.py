@@ -1,4 +1,5 @@
-"""The phone book is `niah` among look-alike lines: same episodes, a book's formats, chance by counting its entries."""
+"""The phone book is `niah` among look-alike lines: same episodes, a book's formats, chance by counting its
+entries."""
 
 import re
 from dataclasses import replace

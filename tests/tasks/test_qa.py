@@ -1,4 +1,5 @@
-"""The generated world: exact episodes, balanced places, one fact for each, and guesses that score the stated chance."""
+"""The generated world: exact episodes, balanced places, one fact for each, and guesses that score the stated
+chance."""
 
 import re
 from collections import Counter

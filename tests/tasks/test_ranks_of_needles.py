@@ -1,4 +1,5 @@
-"""Where needles stand gives nothing away: every rank is equally likely, and the others stay when the asked one moves."""
+"""Where needles stand gives nothing away: every rank is equally likely, and the others stay when the asked one
+moves."""
 
 import numpy as np
 import pytest

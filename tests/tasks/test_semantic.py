@@ -1,4 +1,6 @@
-"""Semantic needles: no content word of the question in the needle, one answer, closed sets, sound, nothing given away."""
+"""Semantic needles: no content word of the question in the needle, one answer, closed sets, sound, nothing given
+away.
+"""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""State tracking: the answer by stepping through the text, classes balanced exactly, no symbol and no place gives it away."""
+"""State tracking: the answer by stepping through the text, classes balanced exactly, no symbol and no place gives it
+away.
+"""
 
 import re
 from collections import Counter

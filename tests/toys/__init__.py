@@ -1,4 +1,5 @@
-"""The smallest mixer, encoding, task and source of documents that are worth writing: what a newcomer adds, one file each.
+"""The smallest mixer, encoding, task and source of documents that are worth writing: what a newcomer adds, one file
+each.
 
 They are registered by tests alone, and everything else in the house must work for them.
 """

@@ -1,11 +1,14 @@
-"""Lines that look like needles: keys and values dealt anew for every sample out of one pool, those that are asked for first.
+"""Lines that look like needles: for every sample keys and values are sampled without replacement from one pool, those
+of the needles first.
 
-Who has read the contexts of other samples must not know the asked line by never having seen it. So the strings that are asked
-for and those that only fill are dealt from the same pool by the same shuffle, and a key has another value in every sample: for
-a given context, each of its lines is as likely to be the asked one as any other, whatever other contexts hold.
+Knowing the contexts of other samples must not reveal the target line as the only one never seen before. So the
+strings of needles and those of distractor lines come from the same pool by the same permutation, and a key has
+another value in every sample: for a given context, each of its lines is as likely to be the target as any other,
+whatever the contexts of other samples contain.
 
-A shuffle is a keyed permutation known at any place at once (`Deal`), so that a longer sample begins with a shorter one's
-strings. Keys are dealt from its front and values from its back: of one and the same format the two never meet.
+A permutation is keyed and known at any place at once (`LazyPermutation`), so that a longer sample begins with the
+strings of a shorter one. Keys are taken from its front and values from its back: of one and the same format the two
+never meet.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,26 +25,27 @@ from lcprobe.tasks.parts.placement import FEWER, Filled, UniqueStrings
 from lcprobe.tasks.text.formats import StringFormat, candidates
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-POOL, UUIDS = 1 << 15, 1 << 13
-"""Strings of a format that samples are dealt from, if it has as many, and of long ones: more lines than 128K tokens hold."""
-MANY = 1 / 16
-"""Where samples have needed a larger share of the strings, all are tokenised: the next ones would need the rest."""
-SPARE = 1.04
-"""Lines are dealt for so many times the tokens wanted: by the sizes that lines have on average, that is seldom too few."""
-CHUNK = 16
-"""Strings looked at together when those that are asked for are chosen."""
-WITHOUT_COMMON = ({"words", "numbers"}, {"words", "uuids"})
-"""Kinds of which no string contains one of the other."""
-SHOWN = 1 << 9
-"""Lines in random order that are shown, once, to stand side by side without merging."""
+STRING_POOL, UUID_POOL = 1 << 15, 1 << 13
+"""Strings of a format from which samples are drawn, if it has as many, and of uuids: more lines than fit in 128K
+tokens."""
+TOKENISE_ALL_FROM = 1 / 16
+"""Once samples have needed a larger share of the strings, all are tokenised: the next ones would need the rest."""
+OVERDRAW = 1.04
+"""Lines are drawn for this many times the tokens wanted, by the mean size of a line: rarely too few."""
+CHOICE_CHUNK = 16
+"""Strings that are looked up together when those of the needles are chosen."""
+DISJOINT_KINDS = ({"words", "numbers"}, {"words", "uuids"})
+"""Pairs of kinds in which no string of one contains a string of the other."""
+CHECKED_LINES = 1 << 9
+"""Lines in random order that are checked, once, not to merge with their neighbours."""
 
 
 class TokenTable:
-    """Ids of strings, each between two texts, as rows of a table; tokenised when first asked for.
+    """Ids of strings, each between two texts, as rows of a table; tokenised on first use.
 
-    table: (strings, most tokens), of 16 bits where these hold the vocabulary: what a sample takes out lies all over it, and a
-    smaller one stays in a processor's cache. none: what stands after a row's last. sizes: (strings,) tokens, 0 of what is not
-    known yet.
+    table: (strings, most tokens), 16 bits wide where the vocabulary fits: samples read rows all over it, and a
+    smaller table stays in the processor's cache. none: padding after a row's last token. sizes: (strings,) tokens, 0
+    where not tokenised yet.
     """
 
     def __init__(self, tokenizer: Tokenizer, strings: list[str], before: str, after: str):
@@ -52,16 +56,16 @@ class TokenTable:
             np.full((len(strings), 1), self.none, self.dtype),
             np.zeros(len(strings), dtype=np.uint16),
         )
-        self._known = 0
+        self._n_tokenised = 0
 
-    def know(self, numbers: np.ndarray) -> None:
-        """Fill in the rows of these numbers that were not asked for yet."""
-        if self._known == len(self.sizes):
+    def tokenise(self, numbers: np.ndarray) -> None:
+        """Tokenise those of these numbers that are not yet."""
+        if self._n_tokenised == len(self.sizes):
             return
         new = np.unique(numbers[self.sizes[numbers] == 0])
         if not len(new):
             return
-        if len(new) + self._known > MANY * len(self.sizes):
+        if len(new) + self._n_tokenised > TOKENISE_ALL_FROM * len(self.sizes):
             new = np.flatnonzero(self.sizes == 0)
         texts = [f"{self._before}{self._strings[i]}{self._after}" for i in new.tolist()]
         ids, sizes = self._tokenizer.joined_pieces(texts)
@@ -72,59 +76,61 @@ class TokenTable:
         filled = np.full(used.shape, self.none, self.dtype)
         filled[used] = ids
         self.table[new], self.sizes[new] = filled, sizes
-        self._known += len(new)
+        self._n_tokenised += len(new)
 
     def some(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Ids of each of a few strings that are known, int32."""
+        """Ids of a few strings that are tokenised, int32."""
         rows = self.table[numbers].astype(np.int32)
         return tuple(row[:size] for row, size in zip(rows, self.sizes[numbers].tolist(), strict=True))
 
 
 class Pool:
-    """Distinct strings of one format, each apart from `tail` and not in the wording. number: of each string."""
+    """Distinct strings of one format that do not merge with `tail` and are not in the wording. number: string -> its
+    number.
+    """
 
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
         source = candidates(form, Stream("pool", str(form), *names), tokenizer)
         fit = (
             string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail))
         )
-        self.form, self.strings = form, list(islice(fit, UUIDS if form.kind == "uuids" else POOL))
+        self.form, self.strings = form, list(islice(fit, UUID_POOL if form.kind == "uuids" else STRING_POOL))
         self.number = {string: i for i, string in enumerate(self.strings)}
         self.sizes = sorted({len(string) for string in self.strings})
         self._text = "\n" + "\n".join(self.strings) + "\n"
         self._tokenizer, self._rows = tokenizer, {}
 
     def rows(self, before: str, after: str) -> TokenTable:
-        """Its strings between two texts as ids: the same object for the same texts."""
+        """Ids of its strings between two texts: the same object for the same texts."""
         name = (before, after)
         self._rows[name] = self._rows.get(name) or TokenTable(self._tokenizer, self.strings, before, after)
         return self._rows[name]
 
     def sharing(self, strings: Mapping[str, StringFormat]) -> list[int]:
-        """Numbers of the strings here that contain one of `strings`, each of its format, or lie inside it."""
-        found: list[int] = []
+        """Numbers of the strings here that contain one of `strings` (with their formats) or are contained in it."""
+        shared: list[int] = []
         for string, form in strings.items():
             if string in self.number:
-                found.append(self.number[string])
+                shared.append(self.number[string])
             if form == self.form and (form.kind == "words" or len(self.sizes) == 1):
-                continue  # the same or apart: no word contains another, and no string one of its length
-            if {form.kind, self.form.kind} in WITHOUT_COMMON:
+                continue  # equal or disjoint: no word contains another, and no string another of its length
+            if {form.kind, self.form.kind} in DISJOINT_KINDS:
                 continue
-            found += self._overlapping(string)
-        return found
+            shared += self._overlapping(string)
+        return shared
 
     def _overlapping(self, string: str) -> list[int]:
-        found, at = [], self._text.find(string)
+        containing, at = [], self._text.find(string)
         while at >= 0:
             left, right = self._text.rfind("\n", 0, at) + 1, self._text.index("\n", at)
-            found.append(self.number[self._text[left:right]])
+            containing.append(self.number[self._text[left:right]])
             at = self._text.find(string, right)
         inside = {string[a : a + size] for size in self.sizes for a in range(len(string) - size + 1)}
-        return found + [self.number[part] for part in inside if part in self.number]
+        return containing + [self.number[part] for part in inside if part in self.number]
 
 
 def pool_of(tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]) -> Pool:
-    """The pool of a format, drawn once: for all tails where the tokenizer keeps them apart from any string."""
+    """The pool of a format, drawn once; for all tails where the tokenizer never merges them with a string."""
     return _pool(tokenizer, form, tail if tokenizer.fuses(tail) else "", wording, names)
 
 
@@ -132,7 +138,7 @@ _pool = lru_cache(maxsize=64)(Pool)
 
 
 class LineBank:
-    """Pools of keys and values of one wording. A line is the key as `ask` words it, the value and the tail."""
+    """Pools of keys and values in one wording. A line is `ask` with the key, the value and the tail."""
 
     def __init__(
         self,
@@ -144,32 +150,34 @@ class LineBank:
         wording: str,
         *names: str,
     ):
-        """ask: has `{key}` after a space. wording: text that no string may be a part of. names: of the pools."""
+        """ask: has `{key}` after a space. wording: text that no string may be a part of. names: keys of the pools'
+        draws.
+        """
         self.tokenizer = tokenizer
         self.keys = pool_of(tokenizer, key, tail, wording, names)
         self.values = pool_of(tokenizer, value, tail, wording, names)
         before, after = ask.split("{key}")
         around = [EMPTY, EMPTY, tokenizer.piece(tail)]  # before the key, after it, after the value
-        if tokenizer.splits_at_spaces:  # the words beside a key have the same ids with every key
+        if tokenizer.splits_at_spaces:  # words next to a key have the same ids with every key
             if before != " ":
                 around[0], before = tokenizer.piece(before[:-1]), " "
             if after and (after[0] == " " or not tokenizer.fuses(after)):
                 around[1], after = tokenizer.piece(after), ""
         self._key_rows, self._value_rows = self.keys.rows(before, after), self.values.rows(" ", "")
         self._around = [ids.astype(self._key_rows.dtype) for ids in around]
-        self._typical: float | None = None
+        self._mean_tokens: float | None = None
 
     def sample(self, draw: Draws) -> "LineSample":
-        """A sample's strings."""
+        """The strings of one sample."""
         return LineSample(self, draw)
 
     def lines(self, keys: np.ndarray, values: np.ndarray, tokens: int | None) -> tuple[np.ndarray, np.ndarray]:
         """The lines of (n,) keys and values by number: their ids, and (m + 1,) where each begins and the last ends.
 
-        tokens: no more lines than this many tokens hold; null: all of them.
+        tokens: only as many lines as fit in this many tokens; None: all of them.
         """
-        self._key_rows.know(keys)
-        self._value_rows.know(values)
+        self._key_rows.tokenise(keys)
+        self._value_rows.tokenise(values)
         used = np.zeros(len(keys) + 1, dtype=np.int64)
         np.cumsum(
             self._key_rows.sizes[keys] + self._value_rows.sizes[values] + sum(map(len, self._around)),
@@ -185,19 +193,19 @@ class LineBank:
         return ids[ids != self._key_rows.none].astype(np.int32), used[: fit + 1]
 
     def some_values(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Ids of the values of a few numbers that are in lines."""
+        """Ids of a few values, by number, that are in lines."""
         return self._value_rows.some(numbers)
 
     @property
-    def typical(self) -> float:
-        """Tokens of a line on average. Raises EpisodeError for a tokenizer that merges neighbouring lines."""
-        if self._typical is None:
-            self._typical = self._shown()
-        return self._typical
+    def mean_tokens(self) -> float:
+        """Mean tokens of a line. Raises EpisodeError for a tokenizer that merges neighbouring lines."""
+        if self._mean_tokens is None:
+            self._mean_tokens = self._checked()
+        return self._mean_tokens
 
-    def _shown(self) -> float:
-        """Some lines in random order are encoded again as one text: tokens of one on average."""
-        n = min(len(self.keys.strings), len(self.values.strings), SHOWN)
+    def _checked(self) -> float:
+        """Mean tokens of some lines in random order, which are encoded again as one text."""
+        n = min(len(self.keys.strings), len(self.values.strings), CHECKED_LINES)
         if not n:
             raise EpisodeError("formats", "no line", "a format with distinct strings")
         draw = Stream("shown", str(self.keys.form), str(self.values.form))
@@ -214,7 +222,7 @@ line_bank = lru_cache(maxsize=64)(LineBank)
 
 
 class LineSample:
-    """The strings of one sample: first those of its needles, then those of the lines that fill."""
+    """The strings of one sample: first those of its needles, then those of the distractor lines."""
 
     def __init__(self, bank: LineBank, draw: Draws):
         self._bank = bank
@@ -226,17 +234,19 @@ class LineSample:
         self._most = min(self._front.n, self._back.n) // (2 if one else 1)
         self._forms: dict[str, StringFormat] = {}
 
-    def keys(self, n: int, unused: UniqueStrings) -> list[str]:
-        """n keys that stand nowhere in the haystack. Raises EpisodeError when there are not as many."""
-        return self._chosen(self._bank.keys, self._key, n, unused, "formats.key")
+    def keys(self, n: int, unique: UniqueStrings) -> list[str]:
+        """n keys that occur nowhere in the haystack. Raises EpisodeError when there are fewer."""
+        return self._chosen(self._bank.keys, self._key, n, unique, "formats.key")
 
-    def values(self, n: int, unused: UniqueStrings) -> list[str]:
+    def values(self, n: int, unique: UniqueStrings) -> list[str]:
         """n values, likewise."""
-        return self._chosen(self._bank.values, self._value, n, unused, "formats.value")
+        return self._chosen(self._bank.values, self._value, n, unique, "formats.value")
 
     def run(self, tokens: int) -> Filled:
-        """Lines of other strings than those chosen, as many as `tokens` tokens hold. Raises EpisodeError when there are fewer."""
-        count = 8 + int(SPARE * tokens / self._bank.typical)
+        """Lines of strings other than those chosen, as many as fit in `tokens` tokens. Raises EpisodeError when there
+        are fewer.
+        """
+        count = 8 + int(OVERDRAW * tokens / self._bank.mean_tokens)
         while True:
             keys, values = self._others(count)
             ids, ends = self._bank.lines(keys, values, tokens)
@@ -255,13 +265,13 @@ class LineSample:
         return self._filled(*self._bank.lines(numbers[0], numbers[1], None), numbers[1])
 
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values by number, n or as many as there are: in dealt order, so that more begin with fewer."""
+        """Keys and values by number, n or as many as there are: in drawn order, so that more begin with fewer."""
         pools = self._bank.keys, self._bank.values
-        hit = [pool.sharing(self._forms) for pool in pools]
-        places = np.arange(min(n + sum(map(len, hit)), self._most))
+        excluded = [pool.sharing(self._forms) for pool in pools]
+        places = np.arange(min(n + sum(map(len, excluded)), self._most))
         keys, values = (
             _without(numbers, out, len(pool.strings))
-            for pool, numbers, out in zip(pools, (self._key(places), self._value(places)), hit, strict=True)
+            for pool, numbers, out in zip(pools, (self._key(places), self._value(places)), excluded, strict=True)
         )
         n = min(n, len(keys), len(values))
         return keys[:n], values[:n]
@@ -270,17 +280,18 @@ class LineSample:
         return Filled(ids, ends, self._bank.some_values(values[: min(len(ends) - 1, MAX_CANDIDATES)]))
 
     def _chosen(
-        self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unused: UniqueStrings, key: str
+        self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unique: UniqueStrings, key: str
     ) -> list[str]:
-        n_all = len(pool.strings)  # what is taken already, from the other side, is not free
+        n_all = len(pool.strings)  # strings taken from the other side are not free
 
         def source() -> Iterator[str]:
-            for first in range(0, n_all, CHUNK):
-                yield from (pool.strings[i] for i in at(np.arange(first, min(first + CHUNK, n_all))).tolist())
+            for first in range(0, n_all, CHOICE_CHUNK):
+                yield from (pool.strings[i] for i in at(np.arange(first, min(first + CHOICE_CHUNK, n_all))).tolist())
 
-        found = unused.first(source(), n, EpisodeError(key, f"{n} distinct {pool.form}", f"a longer format, {FEWER}"))
-        self._forms |= dict.fromkeys(found, pool.form)
-        return found
+        error = EpisodeError(key, f"{n} distinct {pool.form}", f"a longer format, {FEWER}")
+        strings = unique.first(source(), n, error)
+        self._forms |= dict.fromkeys(strings, pool.form)
+        return strings
 
     def _key(self, places: np.ndarray) -> np.ndarray:
         return self._front(places)
@@ -290,7 +301,7 @@ class LineSample:
 
 
 def _without(numbers: np.ndarray, out: list[int], n: int) -> np.ndarray:
-    """Numbers below n that are not in `out`, which are few: what lies between them is copied in one piece."""
+    """Numbers below n without the few in `out`: each run between these is copied in one piece."""
     dropped = np.zeros(n, dtype=bool)
     dropped[out] = True
     at = [-1, *np.flatnonzero(dropped[numbers]).tolist(), len(numbers)]

@@ -1,10 +1,10 @@
 """A small templated world of persons, things and places: its sentences, and a bank of them that fills any length.
 
-After bAbI (Weston et al. 2015, arXiv 1502.05698, tasks 1 and 2) and BABILong (Kuratov et al. 2024, arXiv 2406.10149); here nobody
-moves, so the latest place is not the answer, and every person and every thing is somewhere once.
+After bAbI (Weston et al. 2015, arXiv 1502.05698, tasks 1 and 2) and BABILong (Kuratov et al. 2024, arXiv 2406.10149);
+here nobody moves, so the latest place is not the answer, and every person and every thing has one place.
 
-Places are a closed set of K labels, drawn for a sample, all of the same number of tokens: a line of the bank has a hole of that
-width, and a sample fills all holes by one indexing operation.
+Places are a closed set of K labels, drawn per sample, all of the same number of tokens: a sentence of the bank has a
+gap of that width, and a sample fills all gaps by one indexing operation.
 """
 
 from collections import Counter
@@ -29,10 +29,10 @@ ASK_PLACE = {
     2: " Where is the {entity}? The {entity} is in the",
 }
 FACTS_WORDING = "".join((IS_IN, IS_WITH, TAIL, *ASK_PLACE.values()))
-OFFSETS = 1024
-"""Samples begin at one of this many sentences of a bank, whatever their length."""
-BLOCK = 32
-"""Entities whose sentences are shuffled together, so that the two sentences of one are seldom neighbours."""
+N_OFFSETS = 1024
+"""Sentences of a bank at which a sample may begin, whatever its length."""
+BLOCK_ENTITIES = 32
+"""Entities whose sentences are shuffled together, so that the two sentences of one are rarely neighbours."""
 
 
 def place_of(tokenizer: Tokenizer, person: str, place: str) -> Needle:
@@ -47,13 +47,13 @@ def owner_of(tokenizer: Tokenizer, thing: str, person: str) -> Needle:
 
 @lru_cache(maxsize=16)
 def places_format(tokenizer: Tokenizer) -> StringFormat:
-    """Places of that token count which most of the shipped ones have."""
+    """Places with the token count that most of the shipped ones have."""
     counts = Counter(token_count(tokenizer, place) for place in read_words("places"))
     return StringFormat("places", tokens=max(counts, key=lambda n: (counts[n], -n)))
 
 
 class FactBank:
-    """Sentences about other persons and things, tokenised once, with holes for places; no name twice."""
+    """Sentences about other persons and things, tokenised once, with gaps for places; no name twice."""
 
     def __init__(self, tokenizer: Tokenizer, hops: int, *names: str):
         self._tokenizer, self._hops, self._width = tokenizer, hops, places_format(tokenizer).tokens or 1
@@ -62,23 +62,23 @@ class FactBank:
         self._names, self._blocks = names, 0
         self._lines_of: dict[str, list[int]] = {}
         self._ids, self._ends = EMPTY, np.array([0])
-        self._holes, self._turns = np.array([], dtype=np.int64), np.array([], dtype=np.int64)
+        self._gaps, self._turns = np.array([], dtype=np.int64), np.array([], dtype=np.int64)
         self._done = False
         example = next(candidates(places_format(tokenizer), Stream("bank place", *names), tokenizer))
         self._example = tokenizer.piece(" " + example)
 
     def run(self, offset: int, tokens: int, taken: Sequence[str], places: np.ndarray, turn: int) -> Filled:
-        """Sentences that fill at most `tokens` tokens from number `offset` on, none with a name of `taken`.
+        """Sentences of at most `tokens` tokens from number `offset` on, none with a name in `taken`.
 
-        places: (K, width) ids of the sample's labels; turn: which label the bank's first class stands for. Raises EpisodeError
+        places: (K, width) ids of the sample's labels; turn: the label of the bank's first class. Raises EpisodeError
         when there are not enough names.
         """
-        self._extend(OFFSETS, 0)
-        first = offset % min(OFFSETS, len(self._holes))
+        self._extend(N_OFFSETS, 0)
+        first = offset % min(N_OFFSETS, len(self._gaps))
         # no more sentences than can be needed: names of `taken` drop out, each of at most 64 tokens
         most = int(self._ends[first]) + tokens + 64 * (len(taken) + 1)
         self._extend(0, most)
-        n = len(self._holes)
+        n = len(self._gaps)
         last = int(np.searchsorted(self._ends, most))
         lines = np.arange(first, last if last <= n else first + n) % n
         hit = [line for name in taken for line in self._lines_of.get(name, ())]
@@ -92,9 +92,9 @@ class FactBank:
             )
         lines, ends = lines[:fit], ends[: fit + 1]
         ids = np.concatenate([EMPTY, *self._pieces(lines)])
-        holes = self._holes[lines]
-        at = (ends[:-1] + holes)[holes >= 0]
-        turns = (self._turns[lines[holes >= 0]] + turn) % len(places)
+        gaps = self._gaps[lines]
+        at = (ends[:-1] + gaps)[gaps >= 0]
+        turns = (self._turns[lines[gaps >= 0]] + turn) % len(places)
         for i in range(self._width):
             ids[at + i] = places[turns, i]
         return Filled(ids, ends)
@@ -104,17 +104,19 @@ class FactBank:
         return [self._ids[self._ends[run[0]] : self._ends[run[-1] + 1]] for run in runs]
 
     def _extend(self, lines: int, tokens: int) -> None:
-        """Grow to so many sentences and tokens, if there are as many names. What is added is certified as it stands."""
+        """Grow to this many sentences and tokens, if there are enough names. New sentences are checked in a round
+        trip.
+        """
         added: list[np.ndarray] = []
-        holes: list[int] = []
+        gaps: list[int] = []
         turns: list[int] = []
         size = int(self._ends[-1])
-        while (len(self._holes) + len(holes) < lines or size < tokens) and not self._done:
-            for ids, hole, names, turn in self._block():
+        while (len(self._gaps) + len(gaps) < lines or size < tokens) and not self._done:
+            for ids, gap, names, turn in self._block():
                 for name in names:
-                    self._lines_of.setdefault(name, []).append(len(self._holes) + len(holes))
+                    self._lines_of.setdefault(name, []).append(len(self._gaps) + len(gaps))
                 added.append(ids)
-                holes.append(hole)
+                gaps.append(gap)
                 turns.append(turn)
                 size += len(ids)
         if added:
@@ -126,28 +128,27 @@ class FactBank:
                 )
             self._ids = np.concatenate([self._ids, piece])
             self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum([len(a) for a in added])])
-            self._holes = np.concatenate([self._holes, np.array(holes, dtype=np.int64)])
+            self._gaps = np.concatenate([self._gaps, np.array(gaps, dtype=np.int64)])
             self._turns = np.concatenate([self._turns, np.array(turns, dtype=np.int64)])
 
     def _block(self) -> list[tuple[np.ndarray, int, tuple[str, ...], int]]:
-        """Shuffled sentences of a few entities: ids, where the hole is (-1: none), names, class of place."""
-        tok, made = self._tokenizer, []
-        draw = Stream(
-            "bank order", *self._names, self._blocks
-        )  # of its own, so that it matters not how the bank grew
+        """Shuffled sentences of a few entities: ids, where the gap is (-1: none), names, class of place."""
+        tok, sentences = self._tokenizer, []
+        # its own stream, so that the result does not depend on how the bank grew
+        draw = Stream("bank order", *self._names, self._blocks)
         self._blocks += 1
-        for _ in range(BLOCK):
+        for _ in range(BLOCK_ENTITIES):
             person = next(self._persons, None)
             thing = next(self._things, None) if self._hops == 2 else ""
             if person is None or thing is None:
                 self._done = True
                 break
             ask = tok.piece(IS_IN.format(person=person))
-            made.append((np.concatenate([ask, self._example, tok.piece(TAIL)]), len(ask), (person,)))
+            sentences.append((np.concatenate([ask, self._example, tok.piece(TAIL)]), len(ask), (person,)))
             if thing:
-                made.append((owner_of(tok, thing, person).whole, -1, (person, thing)))
-        order, turns = draw.permutation(len(made)), draw.integers(1 << 30, len(made)).tolist()
-        return [(*made[i], turn) for i, turn in zip(order, turns, strict=True)]
+                sentences.append((owner_of(tok, thing, person).whole, -1, (person, thing)))
+        order, turns = draw.permutation(len(sentences)), draw.integers(1 << 30, len(sentences)).tolist()
+        return [(*sentences[i], turn) for i, turn in zip(order, turns, strict=True)]
 
 
 fact_bank = lru_cache(maxsize=64)(FactBank)

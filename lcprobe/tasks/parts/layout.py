@@ -1,9 +1,10 @@
-"""What a task gives to the frame: a `Sample` goes in, its `Layout` comes out, and `Context` is a layout with the haystack filled in.
+"""The interface between a task and the frame: a task maps a `Sample` to its `Layout`; `Context` is the haystack with
+its needles.
 
-    [BOS, opening] [haystack and needles = context] [question, answer, tail] ...
+    [BOS, opening] [context] [question, answer, tail] [question, answer, tail] ...
 
-A sample holds everything that is drawn: its random streams, which depend on suite, split and index alone, and its offset in the
-haystack. Drawing is by name, so the order in which a task draws does not matter.
+All randomness comes from the sample: its random streams, whose keys have suite, split and index, and its offset in
+the haystack. A stream has a name, so the order in which a task draws does not matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +37,10 @@ class TooShort(EpisodeError):
 class Question(NamedTuple):
     """One question as token ids: `ask`, then `answer`, then `tail`, which separates it from the next one.
 
-    key, text: the queried key and the answer, as strings. evidence: (needle, first token of the target value in it, tokens of the
-    value), None when no single needle has the answer. others: the values that a guess would choose from beside the answer.
-    chance: score of choosing one of them without reading the key. via: needles that lead to the one with the answer, where
-    several facts are needed.
+    key, text: the queried key and the answer, as strings. evidence: (needle, first token of the target value in it,
+    tokens of the value), None when no single needle has the answer. others: the values that a guess would choose from
+    beside the answer. chance: score of choosing one of them without reading the key. via: needles that lead to the
+    one with the answer, where several facts are needed.
     """
 
     key: str
@@ -65,8 +66,9 @@ NO_HAYSTACK = HaystackWindow(0, 0, 0.0)
 
 
 class Context(NamedTuple):
-    """What is between the opening and the questions. parts: in order of appearance. questions: in place of the layout's, where they
-    depend on how the haystack was filled. joints: places within parts that are certified too, counted from the context's start.
+    """Everything between the opening and the questions. parts: in order of appearance. questions: replace those of
+    the layout where they depend on how the haystack was filled. joints: places within parts that are checked too,
+    from the context's start on.
     """
 
     parts: Sequence[Part]
@@ -82,19 +84,20 @@ class Layout:
     cuts: Sequence[Cut]
     """The needles in the context, each with its depth."""
     questions: Sequence[Question]
-    """In the order in which they are asked."""
+    """The questions in order."""
     what: str = "its pieces"
-    """The pieces in words, for the error that says that the length is too short for them."""
+    """The pieces in words, for the error where the length is too short for them."""
     opening: np.ndarray = field(default_factory=lambda: EMPTY)
     """Tokens before the context."""
     reserved: int = 0
-    """Tokens of the context beside its needles that `fill` adds at least."""
+    """Tokens of the context, beside its needles, that `fill` always adds."""
     target: int = 0
-    """The needle whose place is the episode's realised depth."""
+    """The needle whose place gives the realised depth."""
     separate: bool = False
     """Every question directly after the context, as if it were the only one."""
     fill: Callable[[int], Context] | None = None
-    """Fills so many tokens, needles and `reserved` not counted; None: with a window of the haystack around the needles."""
+    """Builds the context from the number of tokens that are left for the haystack; None: a window of text around the
+    needles."""
 
 
 class Sample:
@@ -121,28 +124,28 @@ class Sample:
 
     @cached_property
     def offset(self) -> int:
-        """Where windows of the stream begin, or soon after."""
+        """The token of the stream at which windows begin, or soon after which they do."""
         return self.offset_of("haystack")
 
     def offset_of(self, name: str) -> int:
-        """An offset drawn under another name."""
+        """An offset drawn from the stream of this name."""
         return (self.draw(name).integer(len(self.stream)) + ATTEMPT_SHIFT * self.attempt) % len(self.stream)
 
     def window(self, tokens: int) -> HaystackWindow:
-        """A window of so many tokens at the sample's offset."""
+        """A window of this many tokens at the sample's offset."""
         start = self.stream.window(self.offset, tokens) if tokens else self.offset
         return HaystackWindow(start, tokens, tokens / len(self.stream))
 
     def unique(self, wording: str) -> UniqueStrings:
-        """A source of strings that occur nowhere in the sample's haystack or in the wording."""
+        """A source of strings that occur neither in the sample's haystack nor in the wording."""
         return UniqueStrings(self.tokenizer, self.stream, self.offset, self.factors.length, wording)
 
     def depths(self, n: int) -> list[float]:
-        """Depths of n needles: the first at the sample's, the others anywhere."""
+        """Depths of n needles: the sample's for the first, uniform draws for the others."""
         return [self.factors.depth, *self.draw("depth").uniform(n)[1:].tolist()]
 
     def balanced(self, n: int) -> int:
-        """One of n choices: every block of n samples has each once."""
+        """A number below n: every block of n samples has each number once."""
         block, at = divmod(self.factors.index, n)
         return permuted(at, n, *self.names, block)
 
@@ -153,10 +156,10 @@ class Sample:
         targets: Sequence[int],
         removed: Sequence[int] | None = None,
     ) -> list[Cut]:
-        """The needles that the sample's control leaves in the context, each at its depth.
+        """The needles that are in the context under the sample's control, each at its depth.
 
-        targets: needles that `zero_distance` puts after all others, in this order. removed: those that `no_needle` leaves out,
-        the targets if None.
+        targets: needles that `zero_distance` places after all others, in this order. removed: those that `no_needle`
+        leaves out; None: the targets.
         """
         control, shown = self.factors.control, range(len(needles))
         if control == "query_only":
@@ -168,7 +171,7 @@ class Sample:
         return [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in shown]
 
     def fixed_tokens(self, layout: Layout) -> int:
-        """Tokens of everything but the haystack; of separate questions the longest counts."""
+        """Tokens of everything but the haystack; of separate questions only the longest counts."""
         sizes = [len(q.ask) + len(q.answer) + len(q.tail) for q in layout.questions]
         needles = sum(len(cut.needle.whole) for cut in layout.cuts)
         questions = max(sizes) if layout.separate else sum(sizes)
@@ -182,7 +185,9 @@ def fill_with_text(sample: Sample, cuts: Sequence[Cut], room: int) -> Context:
 
 
 def fill_with_lines(sample: Sample, cuts: Sequence[Cut], room: int, lines: Filled) -> Context:
-    """Lines that look like the needles, and before them common words where no line fits; needle 0 is at its rank among all."""
+    """Lines that look like the needles, after common words where no line fits; needle 0 has the rank of its depth
+    among all.
+    """
     words = sample.window(room - len(lines.ids))
     text = sample.stream.take(words.start, words.tokens)
     parts = in_lines(lines, np.arange(len(lines)), text, cuts, 0)

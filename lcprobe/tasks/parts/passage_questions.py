@@ -1,14 +1,16 @@
-"""Questions from a file over its own paragraphs: the gold one at the asked depth among others, cut to an exact length.
+"""Questions from a file over its own paragraphs: the gold one at its depth among others, cut to an exact length.
 
     ... Other paragraph. Gold paragraph with the answer. Other paragraph. ... Question: Who built it? Answer:   -> " Hugo Ashwick"
 
-Two hops (HotpotQA): the gold paragraph without the answer stands at a place of its own, and so do both of every other question.
+Two hops (HotpotQA): the gold paragraph without the answer has an independent place, and so do both of every other
+question.
 
-Training and probing take different documents of a file (askable.py). Every sample draws its question anew, and deals the other
-paragraphs of its half anew from the same pool: for a given context each answer of its paragraphs is as likely to be the asked
-one as any other, whatever other samples hold. So chance is 1 / these answers; a question's words, who or when, say more. What
-remains of the length is a piece of one more paragraph, cut at words, before the others. An answer and the words after it have
-MAX_ANSWER tokens together, so that an exact length does not tell the answer's.
+Training and probing take different documents of a file (question_pool.py). Every sample draws its question and
+samples the other paragraphs of its half without replacement: for a given context each answer of its paragraphs is as
+likely to be the target as any other, whatever the contexts of other samples contain. So chance is 1 / these answers;
+a question's words, who or when, say more. The rest of the length is a piece of one more paragraph, cut at words,
+before the others. An answer and the words after it have MAX_ANSWER tokens together, so that an exact length does not
+reveal the answer's.
 """
 
 from collections.abc import Sequence
@@ -30,8 +32,9 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 class Filling(NamedTuple):
-    """What surrounds the gold paragraphs. units: those that are whole; lines: their paragraphs, and perhaps more; pieces: parts of
-    others, placed before them; after: a piece that follows the answer."""
+    """What surrounds the gold paragraphs. units: those that are whole; lines: their paragraphs, and perhaps more;
+    pieces: parts of others, placed before them; after: a piece that follows the answer.
+    """
 
     units: np.ndarray
     lines: np.ndarray
@@ -43,7 +46,9 @@ class Passages:
     """Layouts over the paragraphs of one file."""
 
     def __init__(self, source: str, path: str, tokenizer: Tokenizer):
-        """Raises ConfigError or DataError for a file that is missing, not of the form, or without questions to probe with."""
+        """Raises ConfigError or DataError for a file that is missing, not of the form, or without questions to probe
+        with.
+        """
         self._source, self._path, self._tokenizer = source, path, tokenizer
         entries, content_digest = read_entries(source, path)
         self.text_digest = digest_json([source, content_digest])
@@ -56,9 +61,7 @@ class Passages:
         if split not in self._halves:
             half = QuestionPool(self._entries[split], self._tokenizer)
             if len(half.units) < 2:
-                allowed = (
-                    f"a {self._source} file with {split} questions about two paragraphs that alone hold the answers"
-                )
+                allowed = f"a {self._source} file with {split} questions about two paragraphs that alone contain the answers"
                 if split != SPLITS[0]:
                     allowed += "; training takes other documents than probing"
                 raise ConfigError("path", self._path, allowed)
@@ -101,7 +104,9 @@ class Passages:
         room: int,
         spare: int,
     ) -> Context:
-        """Other paragraphs around the gold ones, and the answers in them as candidates. query_only: those there would be."""
+        """Other paragraphs around the gold ones, and the answers in them as candidates. query_only: those there would
+        be.
+        """
         draw = sample.draw
         mine, absent = (int(half.unit_of[number]) for number in numbers)
         order = LazyPermutation(draw("others", sample.attempt), len(half.units))(np.arange(len(half.units)))
@@ -120,9 +125,10 @@ class Passages:
         return Context(parts, window, [question._replace(tail=filling.after)])
 
     def _filling(self, half: QuestionPool, order: np.ndarray, room: int, spare: int, split: str) -> Filling:
-        """Units in the given order, as many as fit, `room` tokens of them and a piece together, and `spare` tokens more.
+        """Units in the given order, as many as fit, with a piece `room` tokens together, and a piece of `spare`
+        tokens.
 
-        Where the next one has several paragraphs some of them may still fit; without the others they cannot be asked about.
+        Some paragraphs of the next unit may still fit; without the others they are the answer to no question.
         Raises EpisodeError where the file has less, or no such piece.
         """
         used = np.cumsum(half.sizes[order])
@@ -152,7 +158,7 @@ def _question(half: QuestionPool, target: PooledQuestion, shown: PooledQuestion)
     at = -1
     for _ in range(target.entry.nth + 1):
         at = text.find(answer, at + 1)
-    at = at if at >= 0 else text.find(answer)  # the file counts characters otherwise
+    at = at if at >= 0 else text.find(answer)  # the file counts characters differently
     return Question(
         key=shown.entry.question,
         text=answer,
@@ -164,7 +170,9 @@ def _question(half: QuestionPool, target: PooledQuestion, shown: PooledQuestion)
 
 
 def _cut(paragraphs: Paragraphs, lines: list[int], n: int, parts: int = 2) -> list[np.ndarray] | None:
-    """n tokens as a piece of a paragraph, or as pieces of two where words nowhere end so; None where there are no such."""
+    """n tokens as a piece of a paragraph, or as pieces of two where none can be cut so; None where those cannot
+    either.
+    """
     if not n:
         return []
     whole = paragraphs.cut(lines, n)

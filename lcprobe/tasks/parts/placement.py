@@ -1,4 +1,6 @@
-"""Placing needles in a haystack: the needle parts, the text that is cut for them, and lines that look like them."""
+"""Placing needles in a haystack: their parts, strings that occur nowhere else, and cuts in text or between lines for
+them.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +16,9 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 FEWER = "fewer needles or another haystack"
 MAX_JOINTS = 8
-"""Places inside one piece that are certified: the cost must not grow with length."""
-WIDEST_GUARD = 1 << 17
-"""Strings are absent from this much haystack if possible, so that they are the same at every shorter length."""
+"""Places inside one piece that are checked: the cost must not grow with length."""
+MAX_GUARD = 1 << 17
+"""Tokens of haystack in which strings do not occur if possible, so that they are the same at every shorter length."""
 
 
 Part = tuple[np.ndarray, int | None]
@@ -25,7 +27,9 @@ Part = tuple[np.ndarray, int | None]
 
 @dataclass(frozen=True)
 class Needle:
-    """Token ids of one key-value pair: `whole` is ask + value + tail. text: the value. inner: further places at which it is joined."""
+    """Token ids of one key-value pair: `whole` is ask + value + tail. text: the value. inner: further places at which
+    it is joined.
+    """
 
     whole: np.ndarray
     ask: np.ndarray
@@ -35,16 +39,18 @@ class Needle:
 
     @property
     def joints(self) -> tuple[int, ...]:
-        """Where its parts join, counted from its first token."""
+        """Where its parts join, from its first token on."""
         return len(self.ask), len(self.ask) + len(self.value), *self.inner
 
     def evidence(self, index: int) -> tuple[int, int, int]:
-        """Of a question that needle number `index` answers: its number, its value's first token and tokens."""
+        """Where needle number `index` has its value: the number, the value's first token and its tokens."""
         return index, len(self.ask), len(self.value)
 
 
 class Cut(NamedTuple):
-    """Needle `index` belongs at `depth`: 0 before all of the haystack .. 1 after it."""
+    """A needle, its number, and its depth: 0 before all of the haystack .. 1 after it; above 1 after other needles at
+    1.
+    """
 
     index: int
     depth: float
@@ -52,26 +58,29 @@ class Cut(NamedTuple):
 
 
 class UniqueStrings:
-    """Draws strings that stand nowhere else: not in `length` tokens of haystack, not in the wording, not in one another."""
+    """Draws strings that occur nowhere else: not in `length` tokens of haystack, not in the wording, not in one
+    another.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stream: TokenStream, offset: int, length: int, wording: str):
         self._tokenizer, self._stream, self._offset, self._wording = tokenizer, stream, offset, wording
         self.least = min(length + MAX_SHIFT, len(stream))
-        self.most = max(self.least, min(WIDEST_GUARD, len(stream)))
+        self.most = max(self.least, min(MAX_GUARD, len(stream)))
         self.taken: list[str] = []
 
     def draw(self, form: StringFormat, n: int, draw: Stream, key: str, tail: str = "") -> list[str]:
-        """n strings of a format, whose ids `tail` does not change. Raises EpisodeError at `key` when there are not as many."""
+        """n strings of a format whose ids `tail` does not change. Raises EpisodeError at `key` when there are
+        fewer."""
 
         def free(string: str) -> int:
             return -1 if tail and not self._tokenizer.keeps_apart(string, tail) else self.free(string)
 
-        found = draw_strings(form, n, draw, self._tokenizer, free, self.least, self.most, key)
-        self.taken += found
-        return found
+        strings = draw_strings(form, n, draw, self._tokenizer, free, self.least, self.most, key)
+        self.taken += strings
+        return strings
 
     def choose(self, names: list[str], n: int, draw: Stream, key: str) -> list[str]:
-        """n strings of a closed set. Raises EpisodeError at `key` when there are not as many."""
+        """n strings of a closed set. Raises EpisodeError at `key` when there are fewer."""
         return self.first(
             (names[i] for i in draw.permutation(len(names))),
             n,
@@ -80,31 +89,35 @@ class UniqueStrings:
 
     def first(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
         """The first n strings that are free. Raises `error` when there are fewer."""
-        found = freest(source, n, self.free, self.least, self.most)
-        if found is None:
+        strings = freest(source, n, self.free, self.least, self.most)
+        if strings is None:
             raise error
-        self.taken += found
-        return found
+        self.taken += strings
+        return strings
 
     def free(self, string: str) -> int:
-        """Tokens of haystack from the offset on without the string (of a name: the surname); -1 where it is used already."""
+        """Tokens of haystack from the offset on without the string (of a name: the surname); -1 where it is used
+        already.
+        """
         if string in self._wording or any(string in t or t in string for t in self.taken):
             return -1
         return self._stream.free_run(string.split()[-1], self._offset)
 
 
 def make_needles(tokenizer: Tokenizer, asks: Sequence[str], values: Sequence[str], tail: str) -> list[Needle]:
-    """The parts one by one: each begins with a space or is punctuation, and every episode is certified as a whole."""
+    """Needles from their parts, each of which begins with a space or is punctuation; every episode is checked as a
+    whole.
+    """
     parts, end = tokenizer.pieces([*asks, *(" " + value for value in values)]), tokenizer.piece(tail)
     each = zip(parts[: len(asks)], parts[len(asks) :], values, strict=True)
     return [Needle(np.concatenate((ask, value, end)), ask, value, text) for ask, value, text in each]
 
 
 def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
-    """Token ids of units one after the other, by number; as fast for a hundred thousand as numpy is."""
+    """Token ids of units in the order of their numbers; vectorised, for hundreds of thousands of units."""
     sizes = np.array([len(unit) for unit in units])
     if sizes.min() == sizes.max():
-        return np.take(np.stack(units), order, axis=0).reshape(-1)  # a tenth of what indexing by rows costs
+        return np.take(np.stack(units), order, axis=0).reshape(-1)  # a tenth of the cost of indexing by rows
     table = np.zeros((len(units), int(sizes.max())), dtype=np.int32)
     used = np.arange(table.shape[1]) < sizes[:, None]
     table[used] = np.concatenate(units)
@@ -112,10 +125,12 @@ def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
 
 
 def in_text(stream: TokenStream, start: int, room: int, cuts: Sequence[Cut]) -> list[Part]:
-    """The window of `room` tokens with every needle at the word nearest its depth, its share of the window.
+    """The window of `room` tokens with every needle at the word boundary nearest to its depth, a fraction of the
+    window.
 
-    The same rule for all of them, the asked one too: a place that made up for the needles before it would stand nearer to one
-    of them more often than the others do, and a guess could choose by that. Needles that share a word stand in order of depth.
+    The same rule for all, the target too: a place that compensated for the needles before it would be next to one of
+    them more often than others are, and a guess could exploit that. Needles at the same boundary are in order of
+    depth.
     """
     text = stream.take(start, room)
     parts: list[Part] = []
@@ -132,20 +147,20 @@ def in_text(stream: TokenStream, start: int, room: int, cuts: Sequence[Cut]) -> 
 
 
 class Lines(Protocol):
-    """Pre-tokenised units, by number, that needles may stand between."""
+    """Pre-tokenised units, by number, between which needles are placed."""
 
     def size(self, lines: np.ndarray) -> np.ndarray:
         """(n,) tokens of each unit."""
         ...
 
     def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
-        """The units' ids, what belongs together in one piece."""
+        """The units' ids, neighbours in one piece where possible."""
         ...
 
 
 class Filled(NamedTuple):
-    """Units of one sample, one after the other. ends: (n + 1,) where each begins and the last ends. values: ids of the first
-    ones' values, as many as a question has candidates.
+    """Units of one sample, concatenated. ends: (n + 1,) where each begins and the last ends. values: ids of the
+    values of the first units, as many as a question has candidates.
     """
 
     ids: np.ndarray
@@ -153,7 +168,7 @@ class Filled(NamedTuple):
     values: tuple[np.ndarray, ...] = ()
 
     def __len__(self) -> int:
-        """Units."""
+        """The number of units."""
         return len(self.ends) - 1
 
     def size(self, lines: np.ndarray) -> np.ndarray:
@@ -165,14 +180,14 @@ class Filled(NamedTuple):
         return [self.ids[self.ends[lines[0]] : self.ends[lines[-1] + 1]]] if len(lines) else []
 
 
-def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: Sequence[Cut], asked: int) -> list[Part]:
+def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: Sequence[Cut], target: int) -> list[Part]:
     """A few common words, then the lines with needles before, between and after them.
 
-    Words behind the lines would tell whether a needle is the last of all, and so which line it may be.
+    Words after the lines would reveal whether a needle is the last of all, and so which line it may be.
     """
     parts: list[Part] = [(filler, None)] if len(filler) else []
     done = 0
-    for number, cut in among_lines(cuts, asked, len(lines)):
+    for number, cut in among_lines(cuts, target, len(lines)):
         parts.extend((piece, None) for piece in bank.pieces(lines[done:number]))
         parts.append((cut.needle.whole, cut.index))
         done = number
@@ -180,24 +195,23 @@ def in_lines(bank: Lines, lines: np.ndarray, filler: np.ndarray, cuts: Sequence[
     return parts
 
 
-def among_lines(cuts: Sequence[Cut], asked: int, n_lines: int) -> list[tuple[int, Cut]]:
+def among_lines(cuts: Sequence[Cut], target: int, n_lines: int) -> list[tuple[int, Cut]]:
     """Needles in order of appearance, each with the number of lines before it.
 
-    Among all lines and needles, which look alike, the asked one has the rank of its depth, and the others ranks of their own,
-    none twice: over an even spread of depths no rank is likelier than another. The others stay where they are, wherever the
-    asked one is.
+    Among all lines and needles, which look alike, the target has the rank of its depth, and the others have
+    independent ranks, none twice: over an even spread of depths no rank is likelier than another. The others keep
+    their places wherever the target is.
     """
-    others = sorted(
-        (c for c in cuts if c.index != asked), key=lambda c: (min(-c.depth, -1), c.index)
-    )  # past 1: last of all
+    # depths above 1 come last
+    others = sorted((c for c in cuts if c.index != target), key=lambda c: (min(-c.depth, -1), c.index))
     total = n_lines + len(others)
     ranks: dict[int, Cut] = {}
     for number, cut in enumerate(others):
         rank = min(int(cut.depth * (total - number)), total - number - 1)
-        for taken in sorted(ranks):  # counted among the ranks that are left
+        for taken in sorted(ranks):  # drawn among the ranks that are left
             rank += taken <= rank
         ranks[rank] = cut
-    mine = next((c for c in cuts if c.index == asked), None)
+    mine = next((c for c in cuts if c.index == target), None)
     if mine is not None:
         at = min(int(mine.depth * (total + 1)), total)
         ranks = {rank + (rank >= at): cut for rank, cut in ranks.items()} | {at: mine}

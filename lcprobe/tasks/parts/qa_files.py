@@ -1,4 +1,5 @@
-"""Questions from files: SQuAD (v1.1, v2) and HotpotQA (distractor) JSON, or the same data sets from the hub when online.
+"""Questions from files: SQuAD (v1.1, v2) and HotpotQA (distractor) JSON, or the same data sets from the hub when
+online.
 
     squad    {"data": [{"paragraphs": [{"context": ..., "qas": [{"question": ..., "answers": [{"text", "answer_start"}]}]}]}]}
     hotpot   [{"question": ..., "answer": ..., "supporting_facts": [[title, n], ...], "context": [[title, [sentence, ...]], ...]}]
@@ -16,12 +17,13 @@ from urllib.parse import urlsplit
 from lcprobe.errors import ConfigError, DataError
 from lcprobe.files import digest_bytes, digest_json
 
-FORMS = {"squad": "SQuAD JSON (v1.1 or v2)", "hotpot": "HotpotQA distractor JSON"}
+FILE_FORMATS = {"squad": "SQuAD JSON (v1.1 or v2)", "hotpot": "HotpotQA distractor JSON"}
 
 
 class Entry(NamedTuple):
-    """One question. gold: the paragraphs that are needed, the one with the answer first. documents: the names of what these are
-    from. nth: which of the answer's occurrences in gold[0] is meant."""
+    """One question. gold: the paragraphs that are needed, the one with the answer first. documents: the names of
+    their documents. nth: which occurrence of the answer in gold[0] is meant.
+    """
 
     question: str
     answer: str
@@ -33,34 +35,36 @@ class Entry(NamedTuple):
 def read_entries(source: str, path: str) -> tuple[list[Entry], str]:
     """Every answerable question of a file, its first reference as the answer, and a digest of what was read.
 
-    Raises ConfigError without such a file, DataError naming the file and the first field that is not as the form says.
+    Raises ConfigError without such a file, DataError naming the file and the first field that is not in the format.
     """
     if path.startswith("hf:"):
         rows = _hub_rows(path)
         return [*_hub_entries(source, rows, path)], digest_json([path, len(rows)])
     if not Path(path).is_file():
-        raise ConfigError("path", path, f"an existing {FORMS[source]} file, or hf:name[:config] when online")
+        raise ConfigError("path", path, f"an existing {FILE_FORMATS[source]} file, or hf:name[:config] when online")
     raw = Path(path).read_bytes()
     try:
         content = json.loads(raw)
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({' '.join(str(error).split())}); allowed: {FORMS[source]}") from None
+        raise DataError(
+            f"{path}: not JSON ({' '.join(str(error).split())}); allowed: {FILE_FORMATS[source]}"
+        ) from None
     entries = _squad(content, path) if source == "squad" else _hotpot(content, path)
     return [*entries], digest_bytes(raw)
 
 
 def _squad(content: Any, path: str) -> Iterator[Entry]:
-    form = FORMS["squad"]
+    form = FILE_FORMATS["squad"]
     for a, article in enumerate(_field(content, "data", list, path, "the file", form)):
         paragraphs = _field(article, "paragraphs", list, path, f"data[{a}]", form)
         document = str(article.get("title", a))
         for p, paragraph in enumerate(paragraphs):
             at = f"data[{a}].paragraphs[{p}]"
             context = _field(paragraph, "context", str, path, at, form)
-            for q, asked in enumerate(_field(paragraph, "qas", list, path, at, form)):
+            for q, row in enumerate(_field(paragraph, "qas", list, path, at, form)):
                 here = f"{at}.qas[{q}]"
                 question, answers = (
-                    _field(asked, n, k, path, here, form) for n, k in (("question", str), ("answers", list))
+                    _field(row, n, k, path, here, form) for n, k in (("question", str), ("answers", list))
                 )
                 if answers:  # version 2 has questions without
                     text = _field(answers[0], "text", str, path, f"{here}.answers[0]", form)
@@ -75,7 +79,7 @@ def _one_paragraph(question: str, text: str, context: str, start: int, document:
 
 
 def _hotpot(content: Any, path: str) -> Iterator[Entry]:
-    form = FORMS["hotpot"]
+    form = FILE_FORMATS["hotpot"]
     if not isinstance(content, list):
         raise DataError(f"{path}: the file is no list; allowed: {form}")
     for number, row in enumerate(content):
@@ -120,7 +124,7 @@ def _hub_rows(path: str) -> list[dict[str, Any]]:
 
 
 def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator[Entry]:
-    """Rows of the hub's `squad`, `squad_v2` and `hotpot_qa`, which hold columns where the files hold lists."""
+    """Rows of the hub's `squad`, `squad_v2` and `hotpot_qa`, which have columns where the files have lists."""
     try:
         for row in rows:
             if source == "squad":
@@ -133,18 +137,18 @@ def _hub_entries(source: str, rows: list[dict[str, Any]], path: str) -> Iterator
                 yield from _several(row["question"], row["answer"], set(row["supporting_facts"]["title"]), paragraphs)
     except (KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: rows are not as `{source}` ({error}); allowed: the columns of {FORMS[source]}"
+            f"{path}: rows are not as `{source}` ({error}); allowed: the columns of {FILE_FORMATS[source]}"
         ) from None
 
 
 def _field(row: Any, name: str, kind: type, path: str, where: str, form: str) -> Any:
     value = row.get(name) if isinstance(row, dict) else None
     if not isinstance(value, kind):
-        says = {str: "text", list: "list", int: "number"}[kind]
-        raise DataError(f"{path}: {where} has no {says} {name!r}; allowed: {form}")
+        noun = {str: "text", list: "list", int: "number"}[kind]
+        raise DataError(f"{path}: {where} has no {noun} {name!r}; allowed: {form}")
     return value
 
 
 def _plain(text: str) -> str:
-    """White space as single spaces, so that paragraphs join like words."""
+    """The text with single spaces for white space, so that paragraphs join like words."""
     return " ".join(text.split())

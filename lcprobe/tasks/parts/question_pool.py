@@ -1,11 +1,11 @@
-"""From the questions of a file to what a sample may ask: one half of the documents, and every answer there once.
+"""From the questions of a file to those of a split: one half of the documents, in which every answer occurs once.
 
-Training and probing take different documents, so that no paragraph is in samples of both. Of a half is kept what makes a guess
-no better than one of the answers of the paragraphs that stand in the context:
+Training and probing take different documents, so that no paragraph is in samples of both. Questions are filtered so
+that a guess is no better than picking one of the answers of the paragraphs in the context:
 
-    an answer occurs in one paragraph of the half alone, and not in its own question
-    no answer of a unit begins another: printing the longer one would be right for both
-    a unit is the paragraphs that are needed together; those of no question that can be asked are left out
+    an answer occurs in only one paragraph of the half, and not in its own question
+    no answer of a unit is a prefix of another: printing the longer one would be right for both
+    a unit is the paragraphs that are needed together; paragraphs without a question are left out
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -19,18 +19,18 @@ from lcprobe.tasks.parts.qa_files import Entry
 from lcprobe.tasks.text.paragraphs import Paragraphs, pieces_or_none
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-CHARS = 1_000_000
-"""Paragraphs of a half beyond this much text are left out, and questions that need them."""
+MAX_CHARS = 1_000_000
+"""Characters of the paragraphs of a half; those beyond are left out, and questions that need them."""
 MAX_ANSWER = 16
 """Tokens of an answer at most."""
-TOGETHER = 4
+MAX_UNIT = 4
 """Paragraphs of a unit at most: a question that would join more is left out."""
-ASK = " Question: {question} Answer:"
+ASK_QUESTION = " Question: {question} Answer:"
 SPLITS = ("probe", "train")
 
 
 class PooledQuestion(NamedTuple):
-    """A question that can be asked. gold: numbers of its paragraphs, that with the answer first; ask, answer: ids."""
+    """A question of the pool. gold: numbers of its paragraphs, the one with the answer first; ask, answer: ids."""
 
     entry: Entry
     gold: tuple[int, ...]
@@ -39,26 +39,29 @@ class PooledQuestion(NamedTuple):
 
 
 class QuestionPool:
-    """units: numbers of the paragraphs of each; sizes: (n_units,) their tokens. answers: the questions that have each answer, in
-    order of units; unit_of: (n_answers,) the unit of each; first: (n_units + 1,) where those of each unit begin and the last end.
+    """The questions of one half of a file, by unit and answer.
+
+    units: paragraph numbers of each; sizes: (n_units,) their tokens. answers: the questions of each answer, in order
+    of units; unit_of: (n_answers,) the unit of each; first: (n_units + 1,) where those of each unit begin and the
+    last end.
     """
 
     def __init__(self, entries: Sequence[Entry], tokenizer: Tokenizer):
-        """entries: of one half. Without any that can be asked all of it is empty."""
+        """entries: of one half. The pool is empty where none passes the filters."""
         order = Stream("passages", SUITE).permutation(len(entries))
         kept, texts = _pool([entries[i] for i in order], tokenizer)
         self.paragraphs = Paragraphs(texts, tokenizer)
-        found = _checked(kept, self.paragraphs, tokenizer)
+        questions = _checked(kept, self.paragraphs, tokenizer)
         self.units: list[list[int]] = []
         self.answers: list[list[PooledQuestion]] = []
         first = [0]
-        for gold, asked in _units(found):
+        for gold, about_unit in _units(questions):
             by_answer: dict[str, list[PooledQuestion]] = {}
-            for one in asked:
-                by_answer.setdefault(one.entry.answer, []).append(one)
-            for answer, questions in by_answer.items():
+            for question in about_unit:
+                by_answer.setdefault(question.entry.answer, []).append(question)
+            for answer, same_answer in by_answer.items():
                 if not any(other != answer and other.startswith(answer) for other in by_answer):
-                    self.answers.append(questions)
+                    self.answers.append(same_answer)
             self.units.append(gold)
             first.append(len(self.answers))
         self.first = np.array(first)
@@ -68,12 +71,11 @@ class QuestionPool:
         )
 
     def pair(self, draw: Stream) -> tuple[int, int]:
-        """An answer and another one of another unit; of all such pairs any."""
+        """An answer and one of another unit; all such pairs are equally likely."""
         while True:
             one, other = draw.integer(len(self.answers)), draw.integer(len(self.answers))
-            if (
-                self.unit_of[one] != self.unit_of[other]
-            ):  # both anew: the first alone would favour units of many answers
+            # on a miss both are drawn again: redrawing the second alone would favour units of many answers
+            if self.unit_of[one] != self.unit_of[other]:
                 return one, other
 
     def answers_of(self, units: np.ndarray) -> np.ndarray:
@@ -84,9 +86,10 @@ class QuestionPool:
 
 
 def divided(entries: Sequence[Entry]) -> Mapping[str, list[Entry]]:
-    """The questions of each split, which share no document and no paragraph.
+    """The questions of each split; splits share no document and no paragraph.
 
-    What belongs together goes, in order of a hash of its documents' names, to the split that has less text so far.
+    Linked questions go together, in order of a hash of their documents' names, to the split that has less text so
+    far.
     """
     label = _labels([(*(("document", name) for name in entry.documents), *entry.gold) for entry in entries])
     together: dict[int, list[Entry]] = {}
@@ -104,7 +107,8 @@ def divided(entries: Sequence[Entry]) -> Mapping[str, list[Entry]]:
 
 
 def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list[str]]:
-    """Questions and paragraphs without characters that the tokenizer changes, as many as CHARS allows, in order."""
+    """Questions and paragraphs without characters that the tokenizer changes, as many as MAX_CHARS allows, in
+    order."""
     lost = tokenizer.lost("".join({c for entry in entries for text in (entry.question, *entry.gold) for c in text}))
     texts: dict[str, None] = {}
     kept, size = [], 0
@@ -112,7 +116,7 @@ def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list
         new = [text for text in entry.gold if text not in texts]
         n = sum(map(len, new))
         needed = " ".join((entry.question, entry.answer, *entry.gold))
-        if any(c in needed for c in lost) or (size and n and size + n > CHARS):
+        if any(c in needed for c in lost) or (size and n and size + n > MAX_CHARS):
             continue
         texts |= dict.fromkeys(new)
         size += n
@@ -121,8 +125,8 @@ def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list
 
 
 def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer) -> list[PooledQuestion]:
-    """Questions that looking at the gold paragraph is needed for, and that the tokenizer gives back."""
-    # bytes: in a string with letters outside of Latin a search takes longer
+    """Questions that need their gold paragraph, and that survive a round trip."""
+    # bytes: searching a string with letters outside of Latin takes longer
     texts = [text.encode() for text in paragraphs.texts]
     ends = np.cumsum([len(text) + 1 for text in texts])
     number, everything = {text: i for i, text in enumerate(paragraphs.texts)}, b"\n".join(texts)
@@ -140,34 +144,35 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
         and entry.answer not in entry.question
         and once(entry)
     ]
-    asks = [ASK.format(question=entry.question) for entry in left]
+    asks = [ASK_QUESTION.format(question=entry.question) for entry in left]
     answers = [" " + entry.answer for entry in left]
     wholes = [ask + answer for ask, answer in zip(asks, answers, strict=True)]
     ids = [pieces_or_none(texts, tokenizer) for texts in (asks, answers, wholes)]
-    found = []
+    questions = []
     for entry, text, ask, answer, whole in zip(left, wholes, *ids, strict=True):
         if ask is None or answer is None or whole is None or len(answer) > MAX_ANSWER:
             continue
         if np.array_equal(np.concatenate([ask, answer]), whole) and tokenizer.decode(whole).strip() == text.strip():
-            found.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))
-    return found
+            questions.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))
+    return questions
 
 
-def _units(found: list[PooledQuestion]) -> list[tuple[list[int], list[PooledQuestion]]]:
+def _units(questions: list[PooledQuestion]) -> list[tuple[list[int], list[PooledQuestion]]]:
     """Paragraphs that are needed together, and the questions about them."""
-    label = _labels([one.gold for one in found], TOGETHER)
+    label = _labels([question.gold for question in questions], MAX_UNIT)
     units: dict[int, tuple[dict[int, None], list[PooledQuestion]]] = {}
-    for one, number in zip(found, label, strict=True):
+    for question, number in zip(questions, label, strict=True):
         if number >= 0:
-            paragraphs, asked = units.setdefault(number, ({}, []))
-            paragraphs |= dict.fromkeys(one.gold)
-            asked.append(one)
-    return [([*paragraphs], asked) for paragraphs, asked in units.values()]
+            paragraphs, about_unit = units.setdefault(number, ({}, []))
+            paragraphs |= dict.fromkeys(question.gold)
+            about_unit.append(question)
+    return [([*paragraphs], about_unit) for paragraphs, about_unit in units.values()]
 
 
 def _labels(groups: Sequence[Iterable[Hashable]], most: int | None = None) -> list[int]:
-    """A number for each group, the same for two that are linked by members in common (union-find); -1 for a group that would
-    link more than `most` members."""
+    """A number for each group, the same for groups that are linked by common members (union-find); -1 for a group
+    that would link more than `most` members.
+    """
     parent: dict[Hashable, Hashable] = {}
     size: dict[Hashable, int] = {}
 

@@ -1,13 +1,14 @@
-"""Lists of words to be counted: how often each occurs is a fixed multiple of a pass, in a different order for every sample.
+"""Lists of words to be counted: how often each occurs is a fixed multiple of a pass, in a different order for every
+sample.
 
     lead of common words   List: falcon acorn falcon ... almond. In this list, questions
 
-RULER's lists (Hsieh et al. 2024, arXiv 2404.06654; cwe, fwe) have fixed counts in a longer list (common words are 45 % of it
-at 4K and 1.2 % at 128K) and three or four layouts for all samples. Here a pass has every word at its rate and a list is as
-many passes as fit, so the share of every word is the same at every length, and all of it is shuffled for each sample. The
-tokens that are no whole pass are common words before the list.
+RULER's lists (Hsieh et al. 2024, arXiv 2404.06654; cwe, fwe) have fixed counts in a longer list (common words are 45
+% of it at 4K and 1.2 % at 128K) and three or four layouts for all samples. Here a pass has every word at its rate and
+a list is as many passes as fit, so the share of every word is the same at every length, and all of it is shuffled for
+each sample. The tokens that are no whole pass are common words before the list.
 
-All words of a list have the same number of tokens: none is told by its size, and a list is one gather of rows.
+All words of a list have the same number of tokens: none stands out by its size, and a list is one gather of rows.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,9 @@ class Words:
     """Strings of one format with equally many tokens, as units that can be neighbours. `ids`: (n, tokens) int32."""
 
     def __init__(self, tokenizer: Tokenizer, kind: str, role: str, wording: str, *names: str):
-        """wording: text that no string may be a part of. Raises EpisodeError for a format that the tokenizer cannot give."""
+        """wording: text that no string may be a part of. Raises EpisodeError for a format that the tokenizer cannot
+        give.
+        """
         form = StringFormat(kind)
         check_format(f"formats.{role}", form, tokenizer)
         by_size: dict[int, list[str]] = {}

@@ -1,13 +1,14 @@
-"""Text of real document kinds, as haystacks: Python source, JSON, CSV, Markdown tables and logs.
+"""Haystacks of document kinds other than prose: Python source, JSON, CSV, Markdown tables and logs.
 
     python    def resolve_path(name, *, strict=False): ...        the standard library of the running interpreter
-    json      {"id": 48213, "customer": {"name": "Ana Ruiz", ...}, "items": [...]}      an object a line
+    json      {"id": 48213, "customer": {"name": "Ana Ruiz", ...}, "items": [...]}      one object per line
     csv       48213, 2021-05-17, Ana Ruiz, Porto Alegre, 12, 18.50, came early and paid at once
     markdown  | 48213 | oil filter | north depot | 12 | 18.50 |      tables under headings
     logs      2021-05-17 04:11:09.412 WARN [worker-3] cache: evicted 312 entries (status=200) for 10.2.14.7
 
-All but Python source are generated from named draws, so they are the same everywhere. Python source differs between interpreter
-versions; a record's task digest covers the tokens of its haystack, so such numbers never mix.
+All but Python source are generated from named random streams, so they are the same everywhere. Python source differs
+between interpreter versions; a record's task digest covers the tokens of its haystack, so results of different
+versions never mix.
 """
 
 import json
@@ -18,76 +19,38 @@ from typing import TypeVar
 
 from lcprobe.errors import EpisodeError, unknown_name
 from lcprobe.seeds import Stream
-from lcprobe.tasks.names import CONTAINERS
+from lcprobe.tasks.names import DOCUMENTS
 from lcprobe.tasks.text.tokenizer import read_words
 
 T = TypeVar("T")
 
-CHARS = 1_500_000
-"""Of each container: about 0.9 s of tokenising a million characters, and set-up shall stay below 2 s."""
-NO_CODE = {
-    "test",
-    "tests",
-    "encodings",
-    "idlelib",
-    "lib2to3",
-    "turtledemo",
-    "site-packages",
-    "dist-packages",
-    "__pycache__",
-}
-"""Folders of the standard library that hold tables, other packages, or code that distributions leave out."""
+DOCUMENT_CHARS = 1_500_000
+"""Characters of each: tokenising a million takes about 0.9 s, and set-up shall stay below 2 s."""
+SKIPPED_FOLDERS = {
+    "test", "tests", "encodings", "idlelib", "lib2to3", "turtledemo", "site-packages",
+    "dist-packages", "__pycache__",
+}  # fmt: skip
+"""Folders of the standard library with tables, other packages, or code that distributions leave out."""
+MIN_SPACES = 0.06
+"""Spaces per character of a library file, at least: others are tables."""
 
-LEAST_WORDS = 0.06
-"""Spaces a character of a library file."""
-
-FIRST = (
-    "Ana",
-    "Bruno",
-    "Chidi",
-    "Dana",
-    "Emil",
-    "Farah",
-    "Goran",
-    "Hana",
-    "Ivan",
-    "Jun",
-    "Kofi",
-    "Lena",
-    "Milo",
+FIRST_NAMES = (
+    "Ana", "Bruno", "Chidi", "Dana", "Emil", "Farah", "Goran", "Hana", "Ivan", "Jun", "Kofi", "Lena", "Milo",
     "Nadia",
-)
-LAST = (
-    "Ruiz",
-    "Okafor",
-    "Lindt",
-    "Marsh",
-    "Novak",
-    "Petit",
-    "Quinn",
-    "Rossi",
-    "Silva",
-    "Tanaka",
-    "Umar",
-    "Vogel",
+)  # fmt: skip
+SURNAMES = (
+    "Ruiz", "Okafor", "Lindt", "Marsh", "Novak", "Petit", "Quinn", "Rossi", "Silva", "Tanaka", "Umar", "Vogel",
     "Weiss",
-)
+)  # fmt: skip
 CITIES = (
-    "Porto Alegre",
-    "New Haven",
-    "San Remo",
-    "Cape Coast",
-    "Le Mans",
-    "Baton Rouge",
-    "Den Haag",
-    "Bad Ischl",
+    "Porto Alegre", "New Haven", "San Remo", "Cape Coast", "Le Mans", "Baton Rouge", "Den Haag", "Bad Ischl",
     "Fort Kent",
-)
+)  # fmt: skip
 GOODS = ("oil filter", "steel bolt", "desk lamp", "wall clock", "hand drill", "rain coat", "water pump", "copy paper")
 DEPOTS = ("north depot", "south depot", "east gate", "west gate", "main hall", "back yard", "upper floor", "old mill")
-STATES = ("shipped", "open", "paid", "returned", "on hold", "cancelled")
-LEVELS = ("INFO ", "INFO ", "INFO ", "DEBUG", "DEBUG", "WARN ", "ERROR")
-EVENTS = (
+ORDER_STATES = ("shipped", "open", "paid", "returned", "on hold", "cancelled")
+LOG_LEVELS = ("INFO ", "INFO ", "INFO ", "DEBUG", "DEBUG", "WARN ", "ERROR")
+LOG_EVENTS = (
     "scheduler: job {} finished in {} ms (status={}, retries={})",
     "cache: evicted {} entries after {} s, {} left of {}",
     "http: GET /api/v2/orders/{} took {} ms (status={}, bytes={})",
@@ -98,7 +61,7 @@ EVENTS = (
 
 
 class _Numbers:
-    """Small draws by the hundred thousand: one named stream, cut into integers."""
+    """Hundreds of thousands of small draws: one named stream, cut into integers."""
 
     def __init__(self, name: str):
         self._stream: Stream = Stream("container", name)
@@ -117,44 +80,47 @@ class _Numbers:
         return items[self.below(len(items))]
 
 
-def container_text(name: str) -> str:
-    """About CHARS characters of a container. Raises ConfigError for an unknown one, EpisodeError without library source."""
-    if name not in CONTAINERS:
-        raise unknown_name("haystack", name, CONTAINERS)
+def document_text(name: str) -> str:
+    """About DOCUMENT_CHARS characters of one kind. Raises ConfigError for an unknown one, EpisodeError without
+    library source.
+    """
+    if name not in DOCUMENTS:
+        raise unknown_name("haystack", name, DOCUMENTS)
     if name == "python":
         return _python()
     record, n, words = RECORDS[name], _Numbers(name), read_words("fillers")
     parts, size = [], 0
-    while size < CHARS:
+    while size < DOCUMENT_CHARS:
         parts.append(record(n, words))
         size += len(parts[-1])
     return "".join(parts)
 
 
 def _python() -> str:
-    """Library files in order of their paths, until the limit; only plain ASCII, as nearly all are, and not mere tables.
+    """Library files in order of their paths, until the limit; plain ASCII only, as nearly all are, and no mere
+    tables.
 
-    Indented by tabs: a vocabulary trained on prose spends a token on every space, and windows must find words to begin at.
+    Indented by tabs: a vocabulary trained on prose spends a token on every space, and windows must begin at words.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     parts, size = [], 0
     for path in _sources(root):
         raw = path.read_bytes()
         text = raw.decode().replace("\r\n", "\n").replace("    ", "\t") if raw.isascii() else ""
-        if text.count(" ") > LEAST_WORDS * len(text):
+        if text.count(" ") > MIN_SPACES * len(text):
             parts.append(text)
             size += len(text)
-        if size >= CHARS:
-            return "\n".join(parts)[:CHARS]
+        if size >= DOCUMENT_CHARS:
+            return "\n".join(parts)[:DOCUMENT_CHARS]
     if not parts:
         raise EpisodeError("haystack", "python", f"an interpreter with its library's source (none in {root})")
     return "\n".join(parts)
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """Python files in order of their paths. What names this machine (_sysconfigdata*.py, config-*) is left out."""
+    """Python files in order of their paths, without those that name this machine (_sysconfigdata*.py, config-*)."""
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
-        if path.name in NO_CODE or path.name.startswith(("_sysconfigdata", "config-")):
+        if path.name in SKIPPED_FOLDERS or path.name.startswith(("_sysconfigdata", "config-")):
             continue
         if path.is_dir():
             yield from _sources(path)
@@ -172,7 +138,7 @@ def _json(n: _Numbers, words: list[str]) -> str:
         "created": f"{_date(n)} {_clock(n)}",
         "customer": {"name": _name(n), "address": {"city": n.pick(CITIES), "floor": n.below(9)}},
         "items": items,
-        "status": n.pick(STATES),
+        "status": n.pick(ORDER_STATES),
         "note": _phrase(n, words),
         "events": [{"at": _clock(n), "text": _phrase(n, words)} for _ in range(1 + n.below(2))],
     }
@@ -195,11 +161,9 @@ def _markdown(n: _Numbers, words: list[str]) -> str:
 
 
 def _logs(n: _Numbers, words: list[str]) -> str:
-    event = n.pick(EVENTS).format(1 + n.below(9999), n.below(900), 100 + n.below(500), n.below(9999))
+    event = n.pick(LOG_EVENTS).format(1 + n.below(9999), n.below(900), 100 + n.below(500), n.below(9999))
     source = f"10.{n.below(256)}.{n.below(256)}.{n.below(256)}"
-    return (
-        f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
-    )
+    return f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LOG_LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
 
 
 def _date(n: _Numbers) -> str:
@@ -211,7 +175,7 @@ def _clock(n: _Numbers) -> str:
 
 
 def _name(n: _Numbers) -> str:
-    return f"{n.pick(FIRST)} {n.pick(LAST)}"
+    return f"{n.pick(FIRST_NAMES)} {n.pick(SURNAMES)}"
 
 
 def _phrase(n: _Numbers, words: list[str]) -> str:

@@ -1,11 +1,12 @@
-"""Formats of keys and values: words, numbers, uuids, hex; drawn without repetition, optionally with an exact token count.
+"""Formats of keys and values: words, numbers, uuids, hex; drawn without repetition, optionally with an exact token
+count.
 
     words     falcon, or amber-falcon where many are needed      numbers   4071932
     uuids     3f2c9a71-5b0e-4c1d-9e47-0a6b8d2f7c11               hex       as many tokens as a number has
     persons   Clara Thornby                                      places    greenhouse (both for questions about a small world)
 
-With single digits a number costs 7 tokens where a UUID costs 36, so "format" would otherwise be answer length: hex is
-matched to numbers, and `tokens` forces any count.
+With one token per digit a number has 7 tokens and a UUID 36, so that "format" would be confounded with answer length:
+hex is matched to numbers, and `tokens` forces any count.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,17 +17,17 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
-FEW = 2
-"""Candidates weighed against each other for each string that is needed."""
-TRIES = 64
-"""Candidates considered for each string that is needed before giving up."""
-MISSES = 2000
-"""Candidates in a row that are repeated or of the wrong token count before a format is exhausted."""
+PER_STRING = 2
+"""Candidates compared for each string that is needed."""
+MAX_PER_STRING = 64
+"""Candidates for each string that is needed before giving up."""
+MAX_MISSES = 2000
+"""Consecutive candidates that are repeated or of the wrong token count before a format counts as exhausted."""
 
 
 @dataclass(frozen=True)
 class StringFormat:
-    """How strings of one role look."""
+    """The format of the strings of one role."""
 
     kind: str
     digits: int = 7
@@ -34,7 +35,7 @@ class StringFormat:
     pairs: bool = False
     """Words are adjective-noun pairs."""
     tokens: int | None = None
-    """Exact token count, or null for whatever comes; not for uuids."""
+    """Exact token count, or null for any; not for uuids."""
 
     def __str__(self) -> str:
         size = f"tokens={self.tokens}" if self.tokens else f"{self.digits} digits" if self.kind == "numbers" else ""
@@ -53,20 +54,21 @@ def draw_strings(
 ) -> list[str]:
     """n distinct strings, none inside another, none in the first `least` tokens of the haystack.
 
-    free(string): tokens from the haystack's offset on that do not contain it, -1 to refuse it. The first n that are free
-    for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the first few,
-    so that the choice does not depend on an episode's length unless it must. Raises EpisodeError when n cannot be found.
+    free(string): tokens from the haystack's offset on that do not contain it, -1 to refuse it. The first n that are
+    free for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the
+    first few, so that the choice does not depend on an episode's length unless it must. Raises EpisodeError where
+    there are fewer.
     """
-    found = freest(candidates(form, draw, tokenizer), n, free, least, most)
-    if found is None:
+    strings = freest(candidates(form, draw, tokenizer), n, free, least, most)
+    if strings is None:
         raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
-    return found
+    return strings
 
 
 def freest(source: Iterator[str], n: int, free: Callable[[str], int], least: int, most: int) -> list[str] | None:
-    """`draw_strings` for strings from anywhere; None when n cannot be found."""
+    """`draw_strings` for strings from any source; None where there are fewer than n."""
     considered: list[tuple[int, str]] = []
-    several = FEW * n + 4
+    several = PER_STRING * n + 4
     while True:
         string = next(source, None)
         if string is not None:
@@ -77,9 +79,9 @@ def freest(source: Iterator[str], n: int, free: Callable[[str], int], least: int
         if len(free_ones) >= n or string is None or len(considered) >= several:
             # stable: among equally free strings the earlier drawn
             chosen = _apart(sorted(considered, key=lambda c: -c[0]), least, n)
-            if len(chosen) == n:  # in drawn order: the freest first would be asked for, and be the answer too often
+            if len(chosen) == n:  # in drawn order: the freest first would be the target, and so the answer, too often
                 return [s for _, s in considered if s in chosen]
-            if string is None or len(considered) > TRIES * (n + 4):
+            if string is None or len(considered) > MAX_PER_STRING * (n + 4):
                 return None
             several = max(several, 2 * len(considered))
 
@@ -96,7 +98,7 @@ def _apart(considered: list[tuple[int, str]], least: int, n: int) -> list[str]:
 
 
 def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterator[str]:
-    """Distinct strings with the wished token count, in drawn order, until the format has no more to give."""
+    """Distinct strings with the wanted token count, in drawn order, until the format is exhausted."""
     wanted = form.tokens
     if form.kind == "hex" and wanted is None:
         wanted = token_count(tokenizer, "7" * form.digits)
@@ -118,7 +120,7 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
     for string in _endless(form, draw, sizes):
         if string in seen or not (any_count or token_count(tokenizer, string) == wanted):
             misses += 1
-            if misses == MISSES:
+            if misses == MAX_MISSES:
                 return
             continue
         seen.add(string)
@@ -127,7 +129,7 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
 
 
 def check_format(key: str, form: StringFormat, tokenizer: Tokenizer) -> None:
-    """Raise EpisodeError when the tokenizer has no such string or changes it on the way there and back."""
+    """Raise EpisodeError when the tokenizer has no such string or changes it in a round trip."""
     string = next(candidates(form, Stream("check", form.kind), tokenizer), None)
     if string is None:
         raise EpisodeError(key, f"{form.kind} of {form.tokens} tokens", "a token count that this tokenizer can give")
@@ -141,7 +143,7 @@ def token_count(tokenizer: Tokenizer, string: str) -> int:
 
 
 def _endless(form: StringFormat, draw: Stream, sizes: tuple[int, ...]) -> Iterator[str]:
-    """Strings of a format as they are drawn, repeated ones too."""
+    """Strings of a format as they are drawn, with repetitions."""
     if form.kind in ("words", "persons"):
         first, second, mark = ("adjectives", "nouns", "-") if form.kind == "words" else ("persons", "surnames", " ")
         firsts, seconds = read_words(first), read_words(second)
@@ -174,7 +176,7 @@ def _bounds(digits: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _sizes_of(tokenizer: Tokenizer, kind: str, tokens: int) -> tuple[int, ...]:
-    """Numbers of characters at which strings of this kind often have this many tokens, the likeliest only."""
+    """Numbers of characters at which strings of this kind most often have this many tokens."""
     draw = Stream("sizes", kind, tokens)
     hits = {
         size: sum(token_count(tokenizer, _characters(kind, draw, size)) == tokens for _ in range(24))

@@ -1,4 +1,4 @@
-"""Paragraphs of a file as pre-tokenised units, in any order, and pieces that are cut out of them at words."""
+"""Paragraphs of a file as pre-tokenised units, in any order, and pieces of them that are cut at words."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 
 class Paragraphs:
-    """Texts by number. tokens: all of them one after the other; ends: (n + 1,) where each begins and the last ends."""
+    """Texts by number. tokens: ids of all, concatenated; ends: (n + 1,) where each begins and the last ends."""
 
     def __init__(self, texts: list[str], tokenizer: Tokenizer):
-        """texts: distinct, without white space other than single spaces."""
+        """texts: distinct, with single spaces as their only white space."""
         self.texts, self._tokenizer = texts, tokenizer
         pieces = pieces_or_none([" " + text for text in texts], tokenizer)
         self.known = np.array([piece is not None for piece in pieces], dtype=bool)
-        """(n,) whether the tokenizer gives a paragraph tokens of its own."""
+        """(n,) whether a paragraph is a piece: it does not merge with what precedes it."""
         whole = [np.zeros(0, dtype=np.int32) if piece is None else piece for piece in pieces]
         self.ends = np.cumsum([0, *map(len, whole)])
         self.tokens = np.concatenate([np.zeros(0, dtype=np.int32), *whole])
@@ -30,7 +30,7 @@ class Paragraphs:
         return self.tokens[self.ends[number] : self.ends[number + 1]]
 
     def tokens_of(self, number: int, at: int, length: int) -> tuple[int, int]:
-        """Characters of a paragraph -> its first token that holds them, and how many do."""
+        """Characters of a paragraph -> the first token of them, and the number of tokens."""
         if number not in self._offsets:
             _, offsets = self._tokenizer.encode_with_offsets("a " + self.texts[number])  # as a piece: after a word
             self._offsets[number] = offsets[len(offsets) - len(self.whole(number)) :]
@@ -42,13 +42,15 @@ class Paragraphs:
         return self.ends[lines + 1] - self.ends[lines]
 
     def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
-        """The ids of each: what stands side by side is another pair in every sample, and every joint is certified."""
+        """The ids of each: neighbours differ in every sample, and every joint is certified."""
         return [self.whole(line) for line in lines.tolist()]
 
     def cut(self, lines: Iterable[int], n: int) -> tuple[np.ndarray, int] | None:
-        """n tokens from word to word, but not all, of the first of the paragraphs that has such, and its number."""
+        """n tokens from word to word, a part of the first paragraph that has such a part, and its number; None where
+        none has.
+        """
         for line in lines:
-            if self.ends[line + 1] - self.ends[line] == n:  # whole paragraphs are those that may be asked about
+            if self.ends[line + 1] - self.ends[line] == n:  # whole paragraphs are those with questions
                 continue
             first = np.arange(self.ends[line], self.ends[line + 1] - n + 1)
             fits = first[self._cuts[first] & self._cuts[first + n]]
@@ -58,7 +60,7 @@ class Paragraphs:
 
 
 def pieces_or_none(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray] | list[np.ndarray | None]:
-    """The pieces of texts; None for one that merges with what stands before it."""
+    """The pieces of texts; None for one that merges with what precedes it."""
     try:
         return tokenizer.pieces(texts)
     except EpisodeError:

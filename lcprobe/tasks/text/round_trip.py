@@ -1,26 +1,27 @@
-"""The test that an episode passes: its text, encoded again around every place where pieces were joined, gives the same ids.
+"""The round-trip check of an episode: its text, encoded again around every joint of its pieces, gives the same ids.
 
-Where no token of a vocabulary reaches over a space into the next word (all tokenizers with a pre-tokenizer, and the SentencePiece
-ones without), a text's ids are those of its words one after the other. Then the words at a joint are all that can go wrong, and a
-word once seen need not be encoded again: a few new words a sample instead of a window a joint. Elsewhere windows are encoded.
+Where no token of a vocabulary reaches over a space into the next word (all tokenizers with a pre-tokenizer, and the
+SentencePiece ones without), a text's ids are those of its words one after the other. Then only the words at a joint
+can change, and a word once seen need not be encoded again: a few new words per sample instead of a window per joint.
+Elsewhere windows are encoded.
 """
 
 import numpy as np
 
 from lcprobe.tasks.text.tokenizer import CLOSES, FILLED, LONE, OPENS, Tokenizer
 
-SHORT = 256
-"""Sequences of up to so many tokens are encoded again as a whole."""
-REMEMBERED = 200_000
-"""Words remembered at most."""
+MAX_WHOLE = 256
+"""Sequences of up to this many tokens are encoded again as a whole."""
+MAX_SEEN_WORDS = 200_000
+"""Words kept at most."""
 
 STARTS = OPENS | LONE
 
 
-def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
+def round_trips(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
     """Whether re-encoding the text around each joint gives the same ids (n,); short sequences are checked whole."""
     first = 1 if tokenizer.bos_id is not None else 0
-    if len(ids) <= SHORT:
+    if len(ids) <= MAX_WHOLE:
         return tokenizer.same_after_round_trip(ids)
     if not tokenizer.splits_at_spaces:
         return all(
@@ -29,14 +30,15 @@ def certified(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
     new = _new_words(ids, joints, tokenizer, first)
     if new and not tokenizer.same_after_round_trip(np.frombuffer(b"".join(new), dtype=np.int32)):
         return False
-    if len(tokenizer.seen_words) > REMEMBERED:
+    if len(tokenizer.seen_words) > MAX_SEEN_WORDS:
         tokenizer.seen_words.clear()
     tokenizer.seen_words.update(new)
     return True
 
 
 def _new_words(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int) -> dict[bytes, None]:
-    """Ids, as bytes, of the words that hold the tokens before and after each joint, without those seen before; in order."""
+    """Ids, as bytes, of the words with the tokens before and after each joint, without those seen before; in
+    order."""
     edges, seen, tokens, n = tokenizer.edges, tokenizer.seen_words, memoryview(ids.data), len(ids)
     new: dict[bytes, None] = {}
     done = first  # words before this token are checked
@@ -60,7 +62,7 @@ def _new_words(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: 
 
 
 def _begins_word(tokens: memoryview, at: int, edges: bytes) -> bool:
-    """A space between two characters that are none stands first in this token."""
+    """Whether this token begins with a space that is between two other characters."""
     edge = edges[tokens[at]]
     if not edge & STARTS or not edges[tokens[at - 1]] & CLOSES:
         return False
@@ -68,7 +70,9 @@ def _begins_word(tokens: memoryview, at: int, edges: bytes) -> bool:
 
 
 def _windows(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int, reach: int = 8) -> list[list[int]]:
-    """(low, high) around the joints: begin and end at words, at least `reach` tokens from a joint where there are as many."""
+    """(low, high) around the joints: begin and end at words, at least `reach` tokens from a joint where there are as
+    many.
+    """
     spans: list[list[int]] = []
     opens = tokenizer.opens_word
     for joint in sorted(joints):

@@ -1,7 +1,8 @@
-"""Tokenizer: any `tokenizers` JSON (byte-level BPE, SentencePiece-like BPE or Unigram), seen as pieces that join exactly.
+"""Tokenizer: any `tokenizers` JSON (byte-level BPE, SentencePiece-like BPE or Unigram), seen as pieces that join
+exactly.
 
-    piece(" falcon")      token ids as they are in the middle of a text, whatever the tokenizer does at a text's start
-    opens_word[id]        this token begins a word after a space: a text may be cut before it
+    piece(" falcon")             token ids as in the middle of a text, whatever the tokenizer does at a text's start
+    opens_word[id]               this token begins a word after a space: a text may be cut before it
     same_after_round_trip(ids)   encode(decode(ids)) == ids, the test that every episode passes
 
 The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
@@ -20,45 +21,35 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
 
 ANCHOR = "a"
-FEW = 64
-"""Texts that are encoded one by one: other cores have to be woken."""
-TOGETHER = 512
-"""Texts that are encoded as one."""
-PART, SPACE = 1 << 12, re.compile(r"(?<=\S) (?=\S)")
-"""Characters of a long text that are encoded at once, and where it may be parted."""
-REMEMBERED = 200_000
-"""Pieces remembered at most."""
+MIN_BATCH = 64
+"""Texts up to this many are encoded one by one: a batch wakes other cores."""
+JOINED_TEXTS = 512
+"""Texts that are encoded as one text."""
+PART_CHARS, SPACE = 1 << 12, re.compile(r"(?<=\S) (?=\S)")
+"""Characters of a long text that are encoded at once, and where it may be split."""
+MAX_PIECES = 200_000
+"""Pieces kept at most."""
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
 SPACES = " Ġ▁"
 """A space, as vocabularies spell it."""
 BLANKS = SPACES + "ĊĉčĀ\t\n\r"
 CLOSES, OPENS, LONE, FILLED = 1, 2, 4, 8
-"""Of a token: its last character is no white space; a space, then something else; nothing but a space; its first is none."""
+"""Bits of a token: its last character is no white space; it is a space and something else; it is a single space; its
+first character is no white space."""
 ENDS_OF_WORDS = (
-    " a",
-    " Zeb",
-    " 7",
-    " 4071",
-    " it.",
-    " it,",
-    " x;",
-    " key:",
-    " so)",
-    ' so"',
-    " its'",
-    " co-",
-    " 3f2c9a71-5b0e",
-)
+    " a", " Zeb", " 7", " 4071", " it.", " it,", " x;", " key:", " so)", ' so"', " its'", " co-", " 3f2c9a71-5b0e",
+)  # fmt: skip
 STARTS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " (so", ' "so', " 'tis", " -co", " $5", " VAR")
-"""Words, by how they end and begin, that stand for all."""
+"""Words that represent all others by how they end and begin."""
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 
 
 class Tokenizer:
-    """Ids to and from text. Adds no special tokens by itself; `bos_id` is None where the vocabulary has no such token."""
+    """Text to ids and back. Adds no special tokens; `bos_id` is None where the vocabulary has no such token."""
 
     def __init__(self, json_text: str, bos: str | None = None):
-        """json_text: the content of a tokenizer.json. bos: its begin token by name; null finds the usual ones.
+        """json_text: the content of a tokenizer.json. bos: the name of its BOS token; null: the first of the usual
+        ones.
 
         Raises ConfigError for text that is no tokenizer and for a `bos` that it does not have.
         """
@@ -72,18 +63,18 @@ class Tokenizer:
         self.digest = digest_bytes(json_text.encode())
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
         names = [bos] if bos is not None else list(BOS_NAMES)
-        found = [self._inner.token_to_id(name) for name in names]
-        if bos is not None and found[0] is None:
+        ids = [self._inner.token_to_id(name) for name in names]
+        if bos is not None and ids[0] is None:
             raise ConfigError("data.bos", bos, "a token of this tokenizer")
-        self.bos_id: int | None = next((i for i in found if i is not None), None)
+        self.bos_id: int | None = next((i for i in ids if i is not None), None)
         self._anchor = self._ids(ANCHOR)
         self._pieces: dict[str, np.ndarray] = {}
         self._fused: dict[str, bool] = {}
         self.seen_words: set[bytes] = set()
-        """Ids of words that were encoded again and stayed the same: written by `certified`."""
+        """Ids of words that were encoded again and stayed the same: written by `round_trips`."""
 
     def encode(self, text: str) -> np.ndarray:
-        """Text -> (n,) int32, as a text of its own."""
+        """Text -> (n,) int32, encoded alone."""
         return np.array(self._ids(text), dtype=np.int32)
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
@@ -95,28 +86,28 @@ class Tokenizer:
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
 
-        Where the ids of a text are those of its words, a long one is encoded in parts: a token of it costs half as much.
+        Where the ids of a text are those of its words, a long one is encoded in parts, at half the cost per token.
         """
-        found: list[tuple[list[int], np.ndarray]] = []
+        parts: list[tuple[list[int], np.ndarray]] = []
         done, anchor, n = 0, "", 0
         while True:
-            space = SPACE.search(text, done + PART) if self.splits_at_spaces else None
+            space = SPACE.search(text, done + PART_CHARS) if self.splits_at_spaces else None
             end = space.start() if space else len(text)
             encoding = self._inner.encode(anchor + text[done:end], add_special_tokens=False)
             starts = np.fromiter((start for start, _ in encoding.offsets), dtype=np.int64, count=len(encoding.ids))
-            found.append((encoding.ids[n:], starts[n:] + (done - len(anchor))))
+            parts.append((encoding.ids[n:], starts[n:] + (done - len(anchor))))
             if space is None:
                 break
             done, anchor, n = end, ANCHOR, len(self._anchor)
-        ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in found])
-        return ids, np.concatenate([starts for _, starts in found])
+        ids = np.concatenate([np.array(part, dtype=np.int32) for part, _ in parts])
+        return ids, np.concatenate([starts for _, starts in parts])
 
     def decode(self, ids: np.ndarray) -> str:
         """(n,) -> text, special tokens included as written."""
         return self._inner.decode(ids.tolist(), skip_special_tokens=False)
 
     def piece(self, text: str) -> np.ndarray:
-        """Ids of `text` as the continuation of a word: what stands in the middle of a longer text. Remembered.
+        """Ids of `text` after a word, as in the middle of a longer text. Cached.
 
         Raises EpisodeError where this tokenizer would merge across the joint.
         """
@@ -126,7 +117,7 @@ class Tokenizer:
     def pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`piece` of each text, the new ones encoded together."""
         known = self._pieces
-        if len(known) > REMEMBERED:
+        if len(known) > MAX_PIECES:
             known.clear()
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
@@ -137,25 +128,28 @@ class Tokenizer:
         return [known[text] for text in texts]
 
     def joined_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The pieces of texts one after the other, (n,) int32, and the tokens of each; not remembered. Raises as `piece` does."""
-        made = self._encoded_as_one(texts) if len(texts) > 1 and self.splits_at_spaces else None
-        if made is not None:
-            return made
+        """The concatenated pieces of texts, (n,) int32, and the tokens of each; not cached. Raises as `piece`
+        does."""
+        joined = self._encoded_as_one(texts) if len(texts) > 1 and self.splits_at_spaces else None
+        if joined is not None:
+            return joined
         n, alone = len(self._anchor), [ANCHOR + text for text in texts]
-        encoded = self.encode_batch(alone) if len(texts) > FEW else [self.encode(text) for text in alone]
+        encoded = self.encode_batch(alone) if len(texts) > MIN_BATCH else [self.encode(text) for text in alone]
         for text, ids in zip(texts, encoded, strict=True):
             if ids[:n].tolist() != self._anchor or len(ids) == n:
                 raise EpisodeError(
-                    "data.tokenizer", f"one that merges {text!r} with what stands before", "another format"
+                    "data.tokenizer", f"one that merges {text!r} with what precedes it", "another format"
                 )
         return np.concatenate([ids[n:] for ids in encoded]), np.array([len(ids) - n for ids in encoded])
 
     def _encoded_as_one(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-        """`joined_pieces` of texts of words with a space before each; None for others, and if the ids do not show the spaces.
+        """`joined_pieces` of texts of words with a space before each; None for others, and if the ids do not reveal
+        the spaces.
 
-        A text costs several times its words' time to begin, so that many are encoded as one and cut where the words begin.
+        A call costs several times the encoding of a few words, so many texts are encoded as one and cut where their
+        words begin.
         """
-        wholes = ["".join(texts[i : i + TOGETHER]) for i in range(0, len(texts), TOGETHER)]
+        wholes = ["".join(texts[i : i + JOINED_TEXTS]) for i in range(0, len(texts), JOINED_TEXTS)]
         if any(whole != " " + " ".join(whole.split()) for whole in wholes) or any(text[:1] != " " for text in texts):
             return None
         alone = [ANCHOR + whole for whole in wholes]
@@ -169,7 +163,7 @@ class Tokenizer:
         return ids, np.diff(begins[np.cumsum(words) - words], append=len(ids))
 
     def fuses(self, mark: str) -> bool:
-        """Whether some token holds a letter or digit and this punctuation mark after it."""
+        """Whether some token contains a letter or digit followed by this punctuation mark."""
         if mark not in self._fused:
             self._fused[mark] = any(
                 mark[0] in name[1:] and name[name.index(mark[0], 1) - 1].isalnum() for name in self._names
@@ -189,12 +183,12 @@ class Tokenizer:
         return self._ids(self.decode(body)) == body.tolist()
 
     def lost(self, text: str) -> list[str]:
-        """The characters of a text, white space apart, that do not come back from their ids."""
+        """The characters of a text, except white space, that do not survive a round trip."""
         return [c for c in sorted(set(text)) if not c.isspace() and self.decode(self.encode(f"a{c}a")) != f"a{c}a"]
 
     @cached_property
     def opens_word(self) -> np.ndarray:
-        """(vocab_size,) bool: a space followed by something that is no space."""
+        """(vocab_size,) bool: a space followed by another character."""
         return np.array([_opens_word(name) for name in self._names], dtype=bool)
 
     @cached_property
@@ -204,12 +198,14 @@ class Tokenizer:
 
     @cached_property
     def leaves_word(self) -> np.ndarray:
-        """(vocab_size,) bool: the first character is a space or ASCII punctuation, so that the word before it is over."""
+        """(vocab_size,) bool: the first character is a space or ASCII punctuation, so that the word before it is
+        over.
+        """
         return np.array([name[:1] in AFTER_A_WORD and not name.startswith("<0x") for name in self._names], dtype=bool)
 
     @cached_property
     def is_blank(self) -> np.ndarray:
-        """(vocab_size,) bool: nothing but white space."""
+        """(vocab_size,) bool: white space only."""
         return np.array([not name.strip(" ▁ĠĊĉčĀ\t\n\r") for name in self._names], dtype=bool)
 
     @cached_property
@@ -224,8 +220,8 @@ class Tokenizer:
 
     @cached_property
     def splits_at_spaces(self) -> bool:
-        """Whether the ids of a text are those of its words: no token reaches over a space into a word, and words of every kind
-        beside words of every other kind keep their ids.
+        """Whether the ids of a text are those of its words: no token reaches over a space into a word, and words of
+        every kind keep their ids next to words of every other kind.
         """
         if any(c in SPACES and name[i] not in BLANKS for name in self._names for i, c in enumerate(name[1:])):
             return False
@@ -249,13 +245,13 @@ def _opens_word(name: str) -> bool:
 
 
 def _edges(name: str) -> int:
-    closes, filled = name[-1:] not in BLANKS, name[:1] not in BLANKS  # of no name neither is known
+    closes, filled = name[-1:] not in BLANKS, name[:1] not in BLANKS  # an empty name has neither
     return CLOSES * closes | OPENS * _opens_word(name) | LONE * (len(name) == 1 and name in SPACES) | FILLED * filled
 
 
 @lru_cache(maxsize=8)
 def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer:
-    """`shipped`, a tokenizer.json, a folder that holds one, or (online) a Hugging Face name.
+    """`shipped`, a tokenizer.json, a folder with one, or (online) a Hugging Face name.
 
     Raises ConfigError when there is none.
     """

@@ -1,4 +1,6 @@
-"""Lines dealt from a pool: as many as asked for, nothing taken, longer ones begin with shorter ones, and none known by its novelty."""
+"""Lines dealt from a pool: as many as asked for, nothing taken, longer ones begin with shorter ones, and none known
+by its novelty.
+"""
 
 import re
 from collections import Counter
@@ -136,7 +138,9 @@ def shown(task, formats, length, n):
     ],
 )
 def test_the_asked_line_is_as_familiar_as_the_others(materials, cls, config, formats, what):
-    """Its rank among the lines of its context, by how often other contexts hold its key (value, or what follows its key)."""
+    """Its rank among the lines of its context, by how often other contexts hold its key (value, or what follows its
+    key).
+    """
     samples = shown(made(cls, materials, **config), formats, 900, 240)
     views = []
     for lines, asked in samples:

@@ -1,5 +1,6 @@
-"""Questions from files: exact length, whole gold paragraphs, one place for the answer, no guess that beats the stated chance; and
-one clear line for what is not a file."""
+"""Questions from files: exact length, whole gold paragraphs, one place for the answer, no guess that beats the stated
+chance; and one clear line for what is not a file.
+"""
 
 import json
 from collections import Counter
@@ -97,7 +98,9 @@ def asked_about(content):
 
 
 def samples(qa, content, n, length, first=0, split="probe"):
-    """(episode, query, paragraphs in order, answers that could be asked for, in order of paragraphs) of samples at even depths."""
+    """(episode, query, paragraphs in order, answers that could be asked for, in order of paragraphs) of samples at
+    even depths.
+    """
     of, tok = asked_about(content), qa.materials.tokenizer
     for i in range(first, first + n):
         e = qa.episode(Factors(NOTHING, length, (i * 0.6180339887498949) % 1, i, "none", split))

@@ -1,4 +1,6 @@
-"""Containers as haystacks: the same text every time, needles in exact text, and no key or value that the text holds already."""
+"""Documents as haystacks: the same text every time, needles in exact text, and no key or value that the text already
+contains.
+"""
 
 import json
 import sys
@@ -8,28 +10,28 @@ import pytest
 from lcprobe.errors import EpisodeError
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.names import CONTAINERS
+from lcprobe.tasks.names import DOCUMENTS
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text import document_kinds
-from lcprobe.tasks.text.document_kinds import CHARS, container_text
+from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, document_text
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import read_words
 from validation.tokenizers import unigram
 
-GENERATED = [name for name in CONTAINERS if name != "python"]
+GENERATED = [name for name in DOCUMENTS if name != "python"]
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_text_is_the_same_each_time_and_large(name):
-    text = container_text(name)
-    assert text == container_text(name)
-    assert CHARS <= len(text) < CHARS + 5000
+    text = document_text(name)
+    assert text == document_text(name)
+    assert DOCUMENT_CHARS <= len(text) < DOCUMENT_CHARS + 5000
     assert text.isascii()
 
 
 def test_generated_text_is_what_it_says_and_holds_no_key():
     nouns = read_words("nouns")
-    texts = {name: container_text(name) for name in GENERATED}
+    texts = {name: document_text(name) for name in GENERATED}
     for name, text in texts.items():
         assert not [noun for noun in nouns if noun in text], name
     assert len({json.loads(line)["note"] for line in texts["json"].splitlines()}) > 1000
@@ -40,12 +42,12 @@ def test_generated_text_is_what_it_says_and_holds_no_key():
 
 
 def test_python_source_is_code_and_does_not_name_this_machine():
-    text = container_text("python")
+    text = document_text("python")
     assert min(text.count(sign) for sign in ("\ndef ", "\nimport ", "return self", "\n\tdef __init__(self")) > 100
     assert sys.prefix not in text
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_length_and_format_is_exact_and_strings_stand_once(all_haystacks, name):
     for materials in all_haystacks.values():
         tok = materials.tokenizer
@@ -74,12 +76,12 @@ def test_an_interpreter_without_source_is_one_clear_line(monkeypatch, tmp_path):
     with pytest.raises(
         EpisodeError, match="^haystack: given 'python'; allowed: an interpreter with its library's source"
     ):
-        container_text("python")
+        document_text("python")
 
 
 def test_windows_of_code_are_found_wherever_they_begin(all_haystacks):
     for materials in all_haystacks.values():
-        for name in CONTAINERS:
+        for name in DOCUMENTS:
             stream = materials.stream(name)
             for offset in range(0, len(stream), 211):
                 for n in (7, 200, 997):

@@ -1,4 +1,4 @@
-"""Joints: what is certified by words, or by windows, is what the whole text encoded again says; wrong joints are found."""
+"""Joints: checking words, or windows, agrees with encoding the whole text again; wrong joints are detected."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lcprobe.data.sources.sotu import speeches
-from lcprobe.tasks.text.round_trip import certified
+from lcprobe.tasks.text.round_trip import round_trips
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 from validation.tokenizers import llama_like, numbers_in_threes, unigram
 
@@ -47,7 +47,7 @@ def encoded(which: str) -> tuple[Tokenizer, np.ndarray]:
     return ENCODED[which]
 
 
-def test_only_vocabularies_of_words_are_certified_by_words():
+def test_only_vocabularies_of_words_are_checked_by_words():
     assert [which for which in MAKERS if not encoded(which)[0].splits_at_spaces] == ["across"]
 
 
@@ -65,8 +65,8 @@ def test_it_says_what_the_whole_text_says(which, data):
     if tok.bos_id is not None:
         joined, cut = np.concatenate([[tok.bos_id], joined]).astype(np.int32), cut + 1
     joints = [cut, cut + len(put)]
-    assert certified(joined, joints, tok) == tok.same_after_round_trip(joined)
-    assert certified(joined, joints, tok) == tok.same_after_round_trip(joined), "and so from memory"
+    assert round_trips(joined, joints, tok) == tok.same_after_round_trip(joined)
+    assert round_trips(joined, joints, tok) == tok.same_after_round_trip(joined), "and so from memory"
 
 
 @pytest.mark.parametrize("which", ["shipped", "llama", "threes"])
@@ -79,5 +79,5 @@ def test_a_word_in_other_tokens_is_found_wherever_it_stands(which):
     for at in np.flatnonzero(tok.opens_word[ids[start : start + 500]])[1:40]:
         left, right = ids[start : start + at], ids[start + at : start + 600]
         joint = len(left)
-        assert certified(np.concatenate([left, word, right]), [joint, joint + len(word)], tok)
-        assert not certified(np.concatenate([left, halves, right]), [joint, joint + len(tok.piece(" gov"))], tok)
+        assert round_trips(np.concatenate([left, word, right]), [joint, joint + len(word)], tok)
+        assert not round_trips(np.concatenate([left, halves, right]), [joint, joint + len(tok.piece(" gov"))], tok)

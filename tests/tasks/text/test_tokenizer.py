@@ -79,7 +79,7 @@ def test_a_text_in_parts_has_the_ids_and_offsets_of_the_whole(make, text):
     tok = make()
     ids, starts = tok.encode_with_offsets(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "PART", 7)
+        patch.setattr(tokenizer_module, "PART_CHARS", 7)
         in_parts = tok.encode_with_offsets(text)
     assert np.array_equal(in_parts[0], ids)
     assert np.array_equal(in_parts[1], starts)
