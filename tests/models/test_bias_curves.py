@@ -9,7 +9,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
 
 
-def test_rows_are_the_encodings_own_values():
+def test_rows_equal_the_biases_of_encodings():
     config = {"layout": "attention, mamba2, attention", "d_model": 16, "vocab_size": 32, "positional": "[alibi, t5]"}
     config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
     model = LanguageModel(build(ModelConfig, config, "model")).initialise(0)
@@ -26,7 +26,7 @@ def test_rows_are_the_encodings_own_values():
             assert row["bias"] == pytest.approx(float(own[row["head"], 0].detach()))
 
 
-def test_no_bias_no_rows():
+def test_encodings_without_bias_give_no_rows():
     config = {"layout": "attention, mamba2", "d_model": 16, "vocab_size": 32, "positional": "rope"}
     config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
     assert bias_curves(LanguageModel(build(ModelConfig, config, "model")), 100) == []

@@ -48,7 +48,7 @@ def test_one_token_at_a_time_equals_the_whole(case):
 
 
 @every_case
-def test_forked_states_go_on_as_their_parents(case):
+def test_forked_states_continue_like_their_parents(case):
     model, tokens = case.model, tokens_of(2, batch=2)
     with torch.no_grad():
         _, state = model.hidden(tokens, state=model.new_state(2))

@@ -44,7 +44,7 @@ def test_initial_values_depend_on_seed_and_name_only():
     assert torch.equal(longer.blocks[1].mixer.in_proj.weight, a.blocks[1].mixer.in_proj.weight)
 
 
-def test_initial_values_are_the_published_familys():
+def test_initial_values_match_the_published_family():
     model = make(layout="mamba2 x 4", d_model=64, mixers={"mamba2": {}}, initializer_range=0.02)
     mixer = model.blocks[0].mixer
     dt = F.softplus(mixer.dt_bias)
@@ -76,7 +76,7 @@ def test_initial_values_are_the_published_familys():
         ({"layout": "attention+mlp x 32", "d_model": 2560, "d_ff": 6912, "mixers": {"attention": {"head_dim": 128}}}, 2_666_457_600),
     ],
 )  # fmt: skip
-def test_published_sizes_to_the_last_unit(settings, params):
+def test_parameter_counts_equal_published_ones_exactly(settings, params):
     config = build(ModelConfig, {"vocab_size": 50277, "vocab_multiple": 16, **settings}, "model")
     assert model_cost(config, 2048).params == params
 
@@ -101,7 +101,7 @@ def test_layouts(text, mixers):
 
 
 @pytest.mark.parametrize("text", ["", "a,", "a x", "a x 0", "[a", "a]", "a b", "2 x a", "a + mlp2", "a; b"])
-def test_broken_layouts_say_where(text):
+def test_errors_of_layouts_show_where_parsing_stopped(text):
     with pytest.raises(ConfigError, match=r"^model\.layout: given .*allowed: a pattern such as"):
         parse_layout(text)
 
@@ -112,7 +112,7 @@ def test_n_layers_repeats_and_cuts_the_pattern():
     assert kinds == ["Mamba2", "Mamba2", "Attention", "Mamba2", "Mamba2"]
 
 
-def test_attn_layer_idx_puts_attention_there():
+def test_attn_layer_idx_selects_attention_layers():
     model = make(layout="mamba2 x 4", attn_layer_idx=[1, 3])
     assert [type(block.mixer).__name__ for block in model.blocks] == ["Mamba2", "Attention"] * 2
 

@@ -28,9 +28,9 @@ def test_quickstarts_three_models_are_within_one_percent():
         "mamba2": model(layout="mamba2 x 2", d_model=64),
         "hybrid": model(layout="attention+mlp, mamba2", d_model=64),
     }
-    found = match(models, rules(budget="mamba2"), 128)
-    assert mismatch_of(found) < 0.01
-    for m in found.values():
+    matched = match(models, rules(budget="mamba2"), 128)
+    assert mismatch_of(matched) < 0.01
+    for m in matched.values():
         built = LanguageModel(m.config)
         assert sum(p.numel() for p in built.parameters()) == m.cost.params
         assert m.config.d_model == 64
@@ -43,10 +43,10 @@ def test_any_budget_is_met_with_free_sizes(budget):
         "transformerpp": model(layout="attention+mlp", n_layers="solve"),
         "hybrid": model(layout="mamba2+mlp x 3, attention+mlp", n_layers="solve"),
     }
-    found = match(models, rules(budget=budget), 512)
-    assert all(abs(m.mismatch) <= 0.01 for m in found.values())
+    matched = match(models, rules(budget=budget), 512)
+    assert all(abs(m.mismatch) <= 0.01 for m in matched.values())
     steps = 8 if budget < 20_000_000 else 128
-    assert all(m.config.d_model % steps == 0 for m in found.values())
+    assert all(m.config.d_model % steps == 0 for m in matched.values())
 
 
 def test_published_scale_solves_to_the_known_width():
@@ -55,12 +55,12 @@ def test_published_scale_solves_to_the_known_width():
         "mamba2": model(layout="mamba2 x 64", d_model=2560, **{**big, "mixers": {}}),
         "transformerpp": model(layout="attention+mlp x 32", d_model=2560, **big),
     }
-    found = match(models, rules(budget="mamba2"), 2048)
-    assert found["transformerpp"].config.d_ff == 7040
-    assert mismatch_of(found) < 0.002
+    matched = match(models, rules(budget="mamba2"), 2048)
+    assert matched["transformerpp"].config.d_ff == 7040
+    assert mismatch_of(matched) < 0.002
 
 
-def test_far_apart_refuses_to_start_unless_told_so():
+def test_mismatched_models_are_refused_unless_allowed():
     models = {"a": model(layout="mamba2", d_model=64), "b": model(layout="mamba2", d_model=128)}
     with pytest.raises(ConfigError, match=r"^match: given 'models .* apart .*allowed: <= 2%"):
         match(models, rules(), 128)
@@ -80,7 +80,7 @@ def test_far_apart_refuses_to_start_unless_told_so():
         ),
     ],
 )
-def test_what_cannot_be_solved_is_named(models, budget, key):
+def test_unsolvable_sizes_give_the_key(models, budget, key):
     with pytest.raises(ConfigError) as caught:
         match({name: model(**given) for name, given in models.items()}, rules(budget=budget), 128)
     assert caught.value.key == key

@@ -78,13 +78,13 @@ AS_TRAINED = logits(trained())
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
-def test_an_extension_changes_outputs_or_what_is_read_of_a_prompt(name):
+def test_an_extension_changes_outputs_or_the_selection_of_a_prompt(name):
     models = [case.model for case in CASES if case.name == name]
     assert any(m.selection is not None or (logits(m) - AS_TRAINED).abs().max() > 1e-3 for m in models)
 
 
 @every_case
-def test_reading_in_any_chunks_and_decoding_give_the_same(case):
+def test_chunked_prefill_and_decoding_equal_the_whole(case):
     whole = logits(case.model)
     for chunks in CHUNKS:
         assert (logits(case.model, chunks=chunks) - whole).abs().max() < 1e-9
@@ -92,7 +92,7 @@ def test_reading_in_any_chunks_and_decoding_give_the_same(case):
 
 @every_case
 @torch.no_grad()
-def test_forked_states_go_on_as_their_parents(case):
+def test_forked_states_continue_like_their_parents(case):
     model, n = case.model, SEQLEN - 5
     _, state = model.hidden(IDS[:, :n], state=model.new_state(2, SEQLEN))
     alone, _ = model.hidden(IDS[:, n:], state=state)
@@ -103,7 +103,7 @@ def test_forked_states_go_on_as_their_parents(case):
 
 
 @every_case
-def test_what_follows_changes_nothing_once_the_length_is_declared(case):
+def test_outputs_are_causal_once_the_length_is_declared(case):
     other = IDS.clone()
     other[:, 30:] = (other[:, 30:] + 1) % VOCAB
     assert torch.equal(logits(case.model)[:, :30], logits(case.model, other)[:, :30])
@@ -117,7 +117,7 @@ def test_lengths_can_be_read_in_any_order(case):
 
 
 @every_case
-def test_the_weights_keep_their_names_and_values(case):
+def test_weights_keep_their_names_and_values(case):
     ours, theirs = case.model.state_dict(), trained().state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -125,7 +125,7 @@ def test_the_weights_keep_their_names_and_values(case):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @every_case
-def test_factor_one_is_the_model_as_trained_bit_for_bit(case, dtype):
+def test_factor_one_changes_no_bit(case, dtype):
     """Left out at a factor of 1; put on, where it takes an open factor, at 1 and at a length inside the training length."""
     plain = trained(dtype)
     as_trained, inside = logits(plain), logits(plain, IDS[:, :L])

@@ -10,7 +10,7 @@ from lcprobe.schema import build
 from tests.models.extend.small_models import VOCAB, L, method, model_of
 
 
-def test_a_layer_with_a_window_inside_the_training_length_stays():
+def test_layers_with_a_window_within_the_training_length_are_unchanged():
     sizes = {"layout": "local+mlp, attention+mlp", "d_model": 16, "d_ff": 16, "vocab_size": VOCAB,
              "mixers": {"local": {"type": "attention", "head_dim": 8, "window": 9}, "attention": {"head_dim": 8}}}  # fmt: skip
     for name in ("yarn", "self_extend", "streaming"):
@@ -18,7 +18,7 @@ def test_a_layer_with_a_window_inside_the_training_length_stays():
         local, far = (mixer.encoding for mixer in model.mixers())
         extended(model, method(name), ExtensionContext(L, 4.0))
         assert model.blocks[0].mixer.positional is local
-        assert getattr(local, "scaling", None) is None
+        assert local.scaling is None
         assert model.blocks[1].mixer.positional is not far or far.scaling is not None
 
 
@@ -34,7 +34,7 @@ def test_a_layer_with_a_window_inside_the_training_length_stays():
         ("window", "attention+mlp", {"window": 9}, "no wider already"),
     ],
 )
-def test_a_method_that_does_not_fit_says_why(name, layout, attention, reason):
+def test_an_extension_that_is_not_applicable_gives_the_reason(name, layout, attention, reason):
     model = model_of(layout, **attention)
     assert reason in (method(name).not_applicable(model, ExtensionContext(L, 4.0)) or "fits")
     with pytest.raises(ConfigError, match=reason):

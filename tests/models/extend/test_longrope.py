@@ -9,7 +9,7 @@ from lcprobe.models.extend.longrope import LongRoPE, initial_factors, loss_beyon
 from tests.models.extend.small_models import L, changed, method, model_of, text
 
 
-def test_a_search_repeats_and_beats_what_it_starts_from():
+def test_a_search_is_reproducible_and_improves_on_its_initial_candidates():
     def loss(**settings):
         model = changed("longrope", 4.0, **settings)
         with torch.no_grad():

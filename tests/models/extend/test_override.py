@@ -24,7 +24,7 @@ class Slope(PositionalEncoding):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["window", "temperature", "logn"])
-def test_parameters_of_an_encoding_stay_in_place_behind_a_method(name):
+def test_wrapped_encodings_keep_their_parameters(name):
     model = model_of()
     for block in model.blocks:
         block.mixer.positional = Slope(block.mixer.positional.shape)
@@ -38,7 +38,7 @@ def test_parameters_of_an_encoding_stay_in_place_behind_a_method(name):
     assert model.float().blocks[0].mixer.positional.inner.slope.dtype == torch.float32
 
 
-def test_a_length_must_be_declared_where_the_factor_is_open():
+def test_an_open_factor_needs_a_declared_length():
     model = changed("yarn", None)
     assert model.needs_length
     assert not changed("yarn", 4.0).needs_length

@@ -22,7 +22,7 @@ SAME = {
 }
 
 
-def model(layout="mamba2 x 2"):
+def model_of(layout="mamba2 x 2"):
     mixers = {"mamba2": MAMBA, "attention": {"head_dim": 8}}
     config = {"layout": layout, "d_model": 16, "vocab_size": 32, "mixers": mixers, "initializer_range": 0.5}
     return LanguageModel(build(ModelConfig, config, "model")).initialise(2).double().eval()
@@ -33,45 +33,47 @@ def text(n, length, seed):
 
 
 def extended(name, settings, layout="mamba2 x 2", factor=2.0):
-    made = model(layout)
+    model = model_of(layout)
     choice = choose(EXTENSIONS, {"type": name, **settings}, "pe.extend")
-    return change(made, choice.create(), ExtensionContext(16, factor, text))
+    return change(model, choice.create(), ExtensionContext(16, factor, text))
 
 
 @pytest.mark.parametrize("name", SAME)
 @torch.no_grad()
-def test_the_identity_is_bit_for_bit(name):
+def test_factors_of_one_change_no_bit(name):
     tokens = text(2, 40, 1)
-    assert torch.equal(extended(name, SAME[name]).hidden(tokens)[0], model().hidden(tokens)[0])
+    assert torch.equal(extended(name, SAME[name]).hidden(tokens)[0], model_of().hidden(tokens)[0])
 
 
 @torch.no_grad()
-def test_a_window_over_everything_changes_nothing():
+def test_a_window_over_the_whole_sequence_changes_nothing():
     tokens = text(2, 20, 1)
-    assert (extended("state_window", {"window": 20}).hidden(tokens)[0] - model().hidden(tokens)[0]).abs().max() < 1e-9
+    assert (
+        extended("state_window", {"window": 20}).hidden(tokens)[0] - model_of().hidden(tokens)[0]
+    ).abs().max() < 1e-9
 
 
-def test_calibration_ends_where_no_single_layer_can_do_better():
-    made, ids, weights = model("mamba2 x 3"), text(4, 32, 5), torch.ones(4, 32)
+def test_calibration_ends_at_a_coordinate_wise_minimum():
+    model, ids, weights = model_of("mamba2 x 3"), text(4, 32, 5), torch.ones(4, 32)
     with torch.no_grad():
-        before = float(made.loss(ids, weights)[0])
+        before = float(model.loss(ids, weights)[0])
         values = [0.25, 1.0, 4.0]
         choice = choose(EXTENSIONS, {"type": "a_scale", "search": {"values": values, "rounds": 4}}, "pe.extend")
-        choice.create().apply(made, ExtensionContext(16, 2.0, lambda n, length, seed: ids))
-        after = float(made.loss(ids, weights)[0])
+        choice.create().apply(model, ExtensionContext(16, 2.0, lambda n, length, seed: ids))
+        after = float(model.loss(ids, weights)[0])
         assert after < before
-        scans = [block.mixer.scan for block in made.blocks]
+        scans = [block.mixer.scan for block in model.blocks]
         assert any(scan.a != 1.0 for scan in scans)
         for scan in scans:
             best = scan.a
             for value in values:
                 scan.a = value
-                assert float(made.loss(ids, weights)[0]) >= after
+                assert float(model.loss(ids, weights)[0]) >= after
             scan.a = best
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "layout", "factor", "said"),
+    ("name", "settings", "layout", "factor", "message"),
     [
         ("dt_scale", {"scale": 0.5}, "attention x 2", 2.0, "no Mamba2 layer"),
         ("a_scale", {"scale": [1.0]}, "mamba2 x 2", 2.0, "one number for each of 2 layers"),
@@ -83,7 +85,7 @@ def test_calibration_ends_where_no_single_layer_can_do_better():
         ("stuffed", {"retention": -1}, "mamba2 x 2", 2.0, "> 0"),
     ],
 )
-def test_what_does_not_fit_is_one_line(name, settings, layout, factor, said):
-    with pytest.raises(ConfigError, match=said.replace("..", r"\.\.")) as caught:
+def test_impossible_settings_give_a_one_line_error(name, settings, layout, factor, message):
+    with pytest.raises(ConfigError, match=message.replace("..", r"\.\.")) as caught:
         extended(name, settings, layout, factor)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from tests.models.extend.small_models import IDS, L, changed, logits, method, mo
 @pytest.mark.parametrize("name", ["self_extend", "leaky_rerope", "dca", "rerope"])
 @pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 4.0, 8.0])
 @pytest.mark.parametrize("length", [8, 20, 128])
-def test_by_default_no_distance_reaches_the_training_length(name, s, length):
+def test_default_settings_keep_all_distances_below_the_training_length(name, s, length):
     """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
     n = int(s * length)
     model = model_of()
@@ -36,7 +36,7 @@ def test_by_default_no_distance_reaches_the_training_length(name, s, length):
 
 @pytest.mark.parametrize("s", [1.5, 3.0, 4.0])
 @pytest.mark.parametrize("length", [8, 128, 512])
-def test_the_default_group_is_the_smallest_that_does(s, length):
+def test_the_default_group_is_the_smallest_possible(s, length):
     window = length // 4
 
     def farthest(g):
@@ -51,7 +51,7 @@ def test_the_default_group_is_the_smallest_that_does(s, length):
 @pytest.mark.parametrize(
     "name", ["self_extend", "rerope", "leaky_rerope", "lm_infinite", "streaming", "window", "dca"]
 )
-def test_a_window_that_holds_everything_is_as_trained_bit_for_bit(name):
+def test_a_window_over_the_whole_sequence_changes_no_bit(name):
     settings = {"dca": {"chunk": L - 1}}.get(name, {"window": L})
     ids = IDS[:, : L - 1]
     assert torch.equal(

@@ -29,7 +29,7 @@ def changed(mapping, factor, length=None, base=10000.0, context_length=L):
 
 @pytest.mark.parametrize("length", [None, 100, 8 * L])
 @pytest.mark.parametrize("method", METHODS)
-def test_factor_one_is_the_identity_bit_for_bit(method, length):
+def test_factor_one_changes_no_bit(method, length):
     ours, scale = changed({"type": method}, 1.0, length)
     assert torch.equal(ours, trained())
     assert scale == 1.0
@@ -42,13 +42,13 @@ def test_ntk_keeps_the_fastest_pair_and_interpolates_the_slowest():
     assert torch.allclose(ours, trained(10000 * 4 ** (D / (D - 2))), rtol=1e-12)
 
 
-def test_dynamic_ntk_forms_differ_and_are_what_their_names_say():
+def test_variants_of_dynamic_ntk():
     assert torch.equal(changed({"type": "ntk_dynamic", "variant": "length"}, 7.0, 4 * L)[0], rebased(trained(), 4.0))
     hf, _ = changed({"type": "ntk_dynamic"}, 4.0, 4 * L)
     assert (trained()[-1] / hf[-1]).item() == pytest.approx(13)  # 4 x 4 - 3
 
 
-def test_yarns_ramps_differ_by_name():
+def test_ramps_of_yarn():
     dim, scale = changed({"type": "yarn"}, 4.0)
     rotations, same = changed({"type": "yarn", "ramp": "rotations"}, 4.0)
     assert scale == same == pytest.approx(1.138629, abs=1e-6)
@@ -57,7 +57,7 @@ def test_yarns_ramps_differ_by_name():
 
 
 @pytest.mark.parametrize("inner", [None, "pi", {"type": "yarn", "ramp": "rotations"}])
-def test_resonance_rounds_wavelengths_after_its_method(inner):
+def test_resonance_rounds_the_wavelengths_of_its_inner_method(inner):
     ours, scale = changed({"type": "resonance", "scaling": inner}, 4.0)
     before, same = (
         (trained(), 1.0) if inner is None else changed({"type": inner} if isinstance(inner, str) else inner, 4.0)
@@ -70,7 +70,7 @@ def test_resonance_rounds_wavelengths_after_its_method(inner):
     assert (turns.cos() - 1).abs().max() < 1e-12
 
 
-def test_drop_turns_nothing():
+def test_drop_sets_all_frequencies_to_zero():
     assert not changed({"type": "drop"}, 4.0)[0].any()
 
 
@@ -94,7 +94,7 @@ def test_an_open_factor_is_the_length_over_the_training_length(method):
         changed(mapping, None)
 
 
-def test_pairs_that_do_not_turn_stay_still():
+def test_zero_frequencies_stay_zero():
     still = torch.cat([trained(), torch.zeros(4, dtype=torch.float64)])
     for method in METHODS:
         mapping = {"type": method} | ({"long": [2.0] * 36} if method == "longrope" else {})

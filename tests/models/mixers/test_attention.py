@@ -54,7 +54,7 @@ def test_equals_a_plain_softmax(window, n_heads, n_kv_heads):
     assert (y - plain_attention(layer, x, window)).abs().max() < 1e-12
 
 
-def test_rotary_depends_on_distance_only_even_a_million_tokens_in():
+def test_rotary_scores_depend_on_distance_only_at_position_one_million():
     rope = RoPE(RoPEConfig(), HeadShape(1, 1, 64, 64))
     q = torch.randn(1, 2, 1, 64)
 

@@ -59,15 +59,15 @@ def test_gradients_of_learned_terms(kind):
     q, k, v = qkv(9, n_heads=2)
 
     def output(*values):
-        made = torch.func.functional_call(e, dict(zip(names, values, strict=True)), (q, k, v))
-        return made[0]
+        outputs = torch.func.functional_call(e, dict(zip(names, values, strict=True)), (q, k, v))
+        return outputs[0]
 
     e.forward = lambda q, k, v: run(e, q, k, v)
     assert gradcheck(output, [p.detach().clone().requires_grad_() for p in e.parameters()])
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k["type"] != "fire"], ids=[n for n in NAMES if "fire" not in n])
-def test_positions_count_by_their_differences(kind):
+def test_outputs_depend_on_differences_of_positions_only(kind):
     e, (q, k, v) = encoding_of(kind), qkv(12)
     assert e.relative
     plain = run(e, q, k, v)
@@ -80,7 +80,7 @@ def test_positions_count_by_their_differences(kind):
     assert (got - want).abs().max() < 1e-13
 
 
-def test_fire_is_a_table_up_to_its_threshold_and_has_rows_beyond():
+def test_fire_is_a_table_up_to_its_threshold_and_per_query_beyond():
     kind = {"type": "fire", "initial_threshold": 11.0, "width": 3}
     e, (q, k, v) = encoding_of(kind), qkv(12)
     table = reference(q, k, v, table=e.bias(torch.arange(12)), mask=Mask(), scale=0.5)
@@ -93,7 +93,7 @@ def test_fire_is_a_table_up_to_its_threshold_and_has_rows_beyond():
     assert (lower[:, 6:] - table[0][:, 6:]).abs().amax((0, 2, 3)).min() > 1e-6
 
 
-def test_fire_counts_from_the_beginning_of_a_document_and_by_drawn_positions():
+def test_fire_counts_from_the_start_of_a_document_and_uses_drawn_positions():
     e, (q, k, v) = encoding_of({"type": "fire", "initial_threshold": 3.5, "width": 3}), qkv(12)
     starts = torch.zeros(2, 12, dtype=torch.bool)
     starts[0, 5] = True
@@ -126,7 +126,7 @@ def test_biases_stay_float32_in_a_bfloat16_model(kind):
     assert ((given - exact).abs() / (1 + exact.abs())).max() < 1e-5
 
 
-def test_kerple_starts_in_the_ranges_of_the_release():
+def test_initial_rates_of_kerple_are_in_the_ranges_of_the_release():
     for kernel, tops in (("log", (2, 1)), ("power", (1, 2))):
         e = encoding_of({"type": "kerple", "kernel": kernel}, n_heads=400)
         for rate, top in zip(e.rates(), tops, strict=True):

@@ -23,45 +23,49 @@ LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").cls
 def counted(name, **settings):
     """Products of matrices, FLOPs, beside those of q . k and weights . v over all pairs (no CPU path skips the masked ones)."""
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
-    made = choice.create(SHAPE).double()
+    encoding = choice.create(SHAPE).double()
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in encoding.parameters():
             p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.1)
         q, k, v = (torch.randn(1, N, heads, 16, generator=g, dtype=torch.float64) for heads in (4, 2, 2))
         x, where = torch.randn(1, N, 64, generator=g, dtype=torch.float64), TokenContext(torch.arange(N))
         with FlopCounterMode(display=False) as counter:
-            terms = made.token_terms(x, where, None) if made.carry_name is None else made.read_carry(x, where, None)
-            if not made.caches_raw_keys:
-                q, k = made.on_qk(q, k, where, terms)
-            made.attend(q, Keys(k, v, where.positions, where, terms), op=reference)
+            terms = (
+                encoding.token_terms(x, where, None)
+                if encoding.carry_name is None
+                else encoding.read_carry(x, where, None)
+            )
+            if not encoding.caches_raw_keys:
+                q, k = encoding.on_qk(q, k, where, terms)
+            encoding.attend(q, Keys(k, v, where.positions, where, terms), op=reference)
     return choice, counter.get_total_flops() - 4 * N * N * 4 * 16
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "path"])
-def test_products_are_those_that_torch_counts(name):
-    choice, found = counted(name, **({"initial_threshold": 16.0} if name == "fire" else {}))
-    said = N * choice.cls.flops(choice.config, SHAPE, N, N)
-    assert said - N * N * BY_PAIR.get(name, 0) == found
+def test_flops_are_those_that_torch_counts(name):
+    choice, products = counted(name, **({"initial_threshold": 16.0} if name == "fire" else {}))
+    claimed = N * choice.cls.flops(choice.config, SHAPE, N, N)
+    assert claimed - N * N * BY_PAIR.get(name, 0) == products
 
 
-def test_path_counts_its_products_as_far_as_its_chunks_are_causal():
-    choice, found = counted("path")
+def test_flops_of_path_count_causal_chunks():
+    choice, products = counted("path")
     visible, heads, d = (N + 1) / 2, 4, 16
     solve = SHAPE.n_kv_heads * KEYS_PER_CHUNK * (KEYS_PER_CHUNK + d)  # which torch does not count
-    causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not made
-    said = N * (choice.cls.flops(choice.config, SHAPE, visible, N) - solve)
-    assert said == pytest.approx(found + causal, rel=0.2)
+    causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not encoding
+    claimed = N * (choice.cls.flops(choice.config, SHAPE, visible, N) - solve)
+    assert claimed == pytest.approx(products + causal, rel=0.2)
 
 
-def test_a_table_serves_fire_until_sequences_are_longer_than_its_threshold():
+def test_fire_costs_nothing_up_to_its_threshold():
     choice = choose(POSITIONAL, {"type": "fire", "initial_threshold": 64.0}, "x")
     assert choice.cls.flops(choice.config, SHAPE, 32.5, 64) == 0
     assert choice.cls.flops(choice.config, SHAPE, 33.0, 65) > 0
 
 
 @pytest.mark.parametrize("window", [None, 16])
-def test_a_models_cost_holds_its_encodings(window):
+def test_the_cost_of_a_model_includes_its_encodings(window):
     def cost(name):
         mixers = {"attention": {"head_dim": 16, "n_kv_heads": 2, "window": window}}
         given = {"layout": "attention x 3", "d_model": 64, "vocab_size": 64, "context_length": 128, "mixers": mixers}

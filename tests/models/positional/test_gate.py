@@ -19,11 +19,11 @@ D_MODEL, SEQLEN = 6, 17
 
 def encoding_of(name, n_heads=4, dtype=torch.float64, **settings):
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
-    made = choice.create(HeadShape(n_heads, n_heads // 2, 4, D_MODEL, 16)).to(dtype)
+    encoding = choice.create(HeadShape(n_heads, n_heads // 2, 4, D_MODEL, 16)).to(dtype)
     with torch.no_grad():
-        for i, p in enumerate(made.parameters()):
+        for i, p in enumerate(encoding.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    return made
+    return encoding
 
 
 def drawn(n_heads=4, seqlen=SEQLEN):
@@ -38,7 +38,7 @@ def run(encoding, q, k, v, x, at=None, window=None):
     return encoding.attend(q, Keys(k, v, at.positions, at, terms, window=window), return_lse=True)[0]
 
 
-def test_cable_is_fox_with_its_gates_turned():
+def test_cable_is_fox_with_negated_gates():
     fox, cable, inputs = encoding_of("fox"), encoding_of("cable"), drawn()
     with torch.no_grad():
         for a, b in zip(fox.parameters(), cable.parameters(), strict=True):
@@ -46,7 +46,7 @@ def test_cable_is_fox_with_its_gates_turned():
     assert (run(fox, *inputs) - run(cable, *inputs)).abs().max() < 1e-14
 
 
-def test_open_gates_are_no_encoding():
+def test_open_gates_equal_no_encoding():
     e, (q, k, v, x) = encoding_of("fox"), drawn()
     with torch.no_grad():
         e.gate_bias.fill_(1000.0)
@@ -75,7 +75,7 @@ def test_a_document_shift_or_drawn_positions_change_nothing(name):
     assert torch.equal(plain, run(e, *inputs, at=TokenContext(torch.arange(SEQLEN) ** 2, consecutive=False)))
 
 
-def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tokens():
+def test_sums_are_precise_in_a_bfloat16_model_after_a_hundred_thousand_tokens():
     """Differences of neighbouring sums, where the sums themselves are beyond float32's digits."""
     e = encoding_of("fox", dtype=torch.bfloat16)
     x = torch.randn(1, 131_072, D_MODEL, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -87,7 +87,7 @@ def test_sums_keep_their_digits_in_a_bfloat16_model_after_a_hundred_thousand_tok
     assert (steps - F.logsigmoid(z)).abs().max() < 1e-5
 
 
-def test_gates_start_where_the_release_does():
+def test_initial_gates_match_the_release():
     given = {"head_dim": 4, "positional": {"type": "fox", "initial_bias": 3.0}}
     config = build(AttentionConfig, given, "attention")
     layer = Attention(config, 400)

@@ -16,7 +16,7 @@ from validation.oracles.extensions import attention
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_nothing_differs_by_more_than_its_tolerance(name):
+def test_differences_are_within_tolerance(name):
     try:
         rows = rows_of(name)
     except ImportError as error:
@@ -41,17 +41,17 @@ def test_windows_hide_keys(kind):
     assert (outputs(e, inputs, window=5) - FORMULAS[kind["type"]](given(e, inputs, window=5))).abs().max() < 1e-12
 
 
-def test_equations_tell_encodings_and_methods_apart():
+def test_equations_of_encodings_and_methods_differ_from_each_other():
     """Equality would mean little if two of them gave the same."""
     inputs = drawn()
-    found = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
+    by_name = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
     for kind in METHODS:
         layer, config = under(kind, "attention+mlp", torch.float64)
-        found[label(kind)] = attention(
+        by_name[label(kind)] = attention(
             kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR
         )
-    found.pop("drop")  # is none
-    for (a, x), (b, y) in itertools.combinations(found.items(), 2):
+    by_name.pop("drop")  # is none
+    for (a, x), (b, y) in itertools.combinations(by_name.items(), 2):
         assert x.shape != y.shape or (x - y).abs().max() > 1e-3, f"{a}, {b}"
 
 

@@ -30,11 +30,11 @@ NAMES = ["_".join(str(v) for v in kind.values()) for kind in KINDS]
 
 def encoding_of(mapping, n_heads=4, dtype=torch.float64):
     choice = choose(POSITIONAL, mapping, "x")
-    made = choice.create(HeadShape(n_heads, n_heads // 2, D, D_MODEL, 16)).to(dtype)
+    encoding = choice.create(HeadShape(n_heads, n_heads // 2, D, D_MODEL, 16)).to(dtype)
     with torch.no_grad():
-        for i, p in enumerate(made.parameters()):
+        for i, p in enumerate(encoding.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    return made
+    return encoding
 
 
 def drawn(seqlen, n_heads=4, batch=2):
@@ -100,7 +100,7 @@ def test_shifted_positions_change_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
-def test_bfloat16_models_round_their_inputs_alone(kind):
+def test_bfloat16_models_round_only_inputs_and_outputs(kind):
     """Scores, counts, products and sums are float32 or wider: far from float64 only by the inputs' and output's rounding."""
     e, low = encoding_of(kind), encoding_of(kind, dtype=torch.bfloat16)
     inputs = [t.bfloat16() for t in drawn(200)]

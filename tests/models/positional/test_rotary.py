@@ -16,7 +16,7 @@ D, KV, GROUP = 16, 2, 2
 SHAPE = HeadShape(KV * GROUP, KV, D, 12, context_length=64)
 
 
-def made(name, **settings):
+def encoding_of(name, **settings):
     choice = choose(POSITIONAL, {"type": name, **settings}, "positional")
     return initialised(choice.create(SHAPE).double(), 3)
 
@@ -40,15 +40,15 @@ def drawn(n=9, seed=0):
 
 @pytest.mark.parametrize("name", ["rope", "prope", "hope", "xpos", "pope", "selective_rope"])
 @pytest.mark.parametrize("shift", [1, 2**20])
-def test_scores_depend_on_distance_alone(name, shift):
-    encoding, (q, k) = made(name), drawn()
+def test_scores_depend_on_distance_only(name, shift):
+    encoding, (q, k) = encoding_of(name), drawn()
     assert encoding.relative
     at = torch.arange(q.shape[1])
     near, far = scores(encoding, q, k, at), scores(encoding, q, k, at + shift)
     assert (near - far).abs().max() < 1e-8
 
 
-def test_float32_angles_would_not_do():
+def test_float32_angles_would_be_too_coarse():
     """What the float64 angles are for: at a million, float32 ones are wrong by more than the tolerance above by far."""
     theta = 10000.0 ** (-torch.arange(0, D, 2).double() / D)
     exact, rough = 2.0**20 * theta, (torch.tensor(2.0**20 + 1) * theta.float()).double() - theta.float().double()
@@ -57,29 +57,29 @@ def test_float32_angles_would_not_do():
 
 @pytest.mark.parametrize("name", ["rope", "prope", "hope", "xpos", "pope", "fope"])
 def test_a_bfloat16_model_rotates_as_a_float32_one_does(name):
-    encoding, (q, k) = made(name), drawn()
+    encoding, (q, k) = encoding_of(name), drawn()
     at = torch.arange(1_000_000, 1_000_000 + q.shape[1])
     low = scores(encoding.bfloat16(), q.bfloat16(), k.bfloat16(), at).double()
-    exact = scores(made(name), q.bfloat16().double(), k.bfloat16().double(), at)
+    exact = scores(encoding_of(name), q.bfloat16().double(), k.bfloat16().double(), at)
     assert (low - exact).abs().max() < 0.15, "roundings of queries and keys, not of angles"
 
 
-def test_no_parameter_and_the_whole_fraction_is_rope():
+def test_limits_that_are_rope():
     q, k = drawn()
     at = torch.arange(q.shape[1])
-    rope = scores(made("rope"), q, k, at)
-    torch.testing.assert_close(scores(made("prope", fraction=1.0), q, k, at), rope, rtol=0, atol=0)
-    torch.testing.assert_close(scores(made("hope", length=10**6), q, k, at), rope, rtol=0, atol=0)
-    torch.testing.assert_close(scores(made("selective_rope"), q, k, at), rope, rtol=1e-12, atol=1e-12)
-    none = scores(made("none"), q, k, at)
-    torch.testing.assert_close(scores(made("prope", fraction=0.0), q, k, at), none, rtol=0, atol=0)
+    rope = scores(encoding_of("rope"), q, k, at)
+    torch.testing.assert_close(scores(encoding_of("prope", fraction=1.0), q, k, at), rope, rtol=0, atol=0)
+    torch.testing.assert_close(scores(encoding_of("hope", length=10**6), q, k, at), rope, rtol=0, atol=0)
+    torch.testing.assert_close(scores(encoding_of("selective_rope"), q, k, at), rope, rtol=1e-12, atol=1e-12)
+    none = scores(encoding_of("none"), q, k, at)
+    torch.testing.assert_close(scores(encoding_of("prope", fraction=0.0), q, k, at), none, rtol=0, atol=0)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("settings", [{"scale": 3.0}, {"scale": 1.0, "gamma": 0.01}, {"scale": 40.0}])
 @pytest.mark.parametrize("drawn_positions", [False, True])
-def test_xpos_stays_finite_and_right_over_chunks_whose_factors_no_dtype_holds(dtype, settings, drawn_positions):
+def test_xpos_is_finite_and_accurate_where_its_factors_overflow(dtype, settings, drawn_positions):
     """zeta^(-n / scale) over these chunks is beyond float32: e^(250 / 3 * 1.25) and more; against float64, which holds it."""
     n = 250
     q, k = drawn(n)
@@ -88,7 +88,7 @@ def test_xpos_stays_finite_and_right_over_chunks_whose_factors_no_dtype_holds(dt
     factor = torch.linspace(0.5, 1.5, n, dtype=torch.float64)[None, :, None]
 
     def run(x, kind, one_block):
-        encoding = made("xpos", **settings).to(kind)
+        encoding = encoding_of("xpos", **settings).to(kind)
         if one_block:
             encoding._reach = lambda dtype: 10**9
         where = TokenContext(at, consecutive=not drawn_positions)
@@ -108,22 +108,22 @@ def test_xpos_stays_finite_and_right_over_chunks_whose_factors_no_dtype_holds(dt
 
 
 @pytest.mark.parametrize("settings", [{"scale": 0.001}, {"gamma": 1e-4}])
-def test_xpos_that_fades_within_a_token_is_refused(settings):
+def test_xpos_that_decays_within_a_token_is_refused(settings):
     with pytest.raises(ConfigError, match=">= 1|>= 0.01"):
-        made("xpos", **settings)
+        encoding_of("xpos", **settings)
 
 
 def test_fope_without_noise_is_hope():
-    ours, (q, k) = made("fope", gain=0.0), drawn()
+    ours, (q, k) = encoding_of("fope", gain=0.0), drawn()
     at = torch.arange(q.shape[1])
-    torch.testing.assert_close(scores(ours, q, k, at), scores(made("hope"), q, k, at), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scores(ours, q, k, at), scores(encoding_of("hope"), q, k, at), rtol=1e-12, atol=1e-12)
     theta = 10000.0 ** (-torch.arange(0, D, 2).double() / D)
     assert ours.pairs == (theta >= 2 * math.pi / 64).sum() < D // 2
 
 
 @pytest.mark.parametrize("name", ["pope", "selective_rope", "fope"])
 def test_gradients_of_learned_terms(name):
-    ours, (q, k) = made(name), drawn(n=5)
+    ours, (q, k) = encoding_of(name), drawn(n=5)
     x = torch.randn(2, 5, SHAPE.d_model, dtype=torch.float64)
     names = [n for n, _ in ours.named_parameters()]
     if name == "pope":
@@ -143,12 +143,12 @@ def test_gradients_of_learned_terms(name):
     assert torch.autograd.gradcheck(whole, values)
 
 
-def test_learned_positions_are_rows_and_sinusoidal_ones_waves():
+def test_learned_and_sinusoidal_positions_equal_their_formulas():
     x = torch.zeros(1, 4, SHAPE.d_model, dtype=torch.float64)
     where = TokenContext(torch.tensor([3, 4, 5, 6]))
-    learned = made("learned", max_length=7)
+    learned = encoding_of("learned", max_length=7)
     torch.testing.assert_close(learned.on_embedding(x, where)[0], learned.rows[3:7].detach())
-    waves = made("sinusoidal")
+    waves = encoding_of("sinusoidal")
     with torch.no_grad():
         waves.scale.fill_(1.0)
     got = waves.on_embedding(x, where)[0].detach()

@@ -15,7 +15,7 @@ from lcprobe.models.positional.schedule import ENCODING_PATTERN
 from lcprobe.schema import build
 
 
-def model(positional, layout="attention+mlp x 4", **settings):
+def model_of(positional, layout="attention+mlp x 4", **settings):
     config = {"layout": layout, "d_model": 16, "d_ff": 24, "vocab_size": 40, "context_length": 32, **settings}
     config["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 4}}
     return (
@@ -23,32 +23,32 @@ def model(positional, layout="attention+mlp x 4", **settings):
     )
 
 
-def carried_by(made):
-    mixers = [block.mixer for block in made.blocks if hasattr(block.mixer, "positional")]
+def carried_by(model):
+    mixers = [mixer for mixer in model.mixers() if mixer.encoding is not None]
     return [
         (type(m.positional).__name__, m.window, m.sinks, type(m.temperature).__name__, m.has_sink_logit)
         for m in mixers
     ]
 
 
-def test_a_pattern_goes_over_the_attention_layers_and_repeats():
-    found = carried_by(model("[rope+window7+sinks2, none+logn+sink]"))
+def test_a_pattern_repeats_over_the_attention_layers():
+    carried = carried_by(model_of("[rope+window7+sinks2, none+logn+sink]"))
     local, whole = ("RoPE", 7, 2, "NoneType", False), ("NoPE", None, 0, "LogN", True)
-    assert found == [local, whole, local, whole]
-    hybrid = carried_by(model("prope, xpos+ssmax", layout="[mamba2, attention] x 3"))
+    assert carried == [local, whole, local, whole]
+    hybrid = carried_by(model_of("prope, xpos+ssmax", layout="[mamba2, attention] x 3"))
     assert [h[0] for h in hybrid] == ["PRoPE", "XPos", "PRoPE"]
     assert [h[3] for h in hybrid] == ["NoneType", "SSMax", "NoneType"]
-    assert carried_by(model(["rope x 3", "none"]))[3][0] == "NoPE"
+    assert carried_by(model_of(["rope x 3", "none"]))[3][0] == "NoPE"
 
 
-def test_encodings_by_a_name_of_ones_own_and_one_mapping_for_all():
-    far = model("[far x 3, none]", encodings={"far": {"type": "rope", "base": 500000.0}})
+def test_named_encodings_and_one_mapping_for_all_layers():
+    far = model_of("[far x 3, none]", encodings={"far": {"type": "rope", "base": 500000.0}})
     assert far.blocks[0].mixer.positional.base == 500000.0
-    assert model({"type": "rope", "fraction": 0.5}).blocks[3].mixer.positional.rotary_dim == 4
+    assert model_of({"type": "rope", "fraction": 0.5}).blocks[3].mixer.positional.rotary_dim == 4
 
 
 @pytest.mark.parametrize(
-    ("positional", "said"),
+    ("positional", "message"),
     [
         ("rop", "did you mean 'rope'"),
         ("[rope x 3, none", "a missing ]"),
@@ -65,39 +65,39 @@ def test_encodings_by_a_name_of_ones_own_and_one_mapping_for_all():
         ({"base": 3}, "type"),
     ],
 )
-def test_what_is_no_pattern_is_one_line(positional, said):
-    with pytest.raises(ConfigError, match=said) as caught:
-        model(positional)
+def test_invalid_patterns_give_a_one_line_error(positional, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        model_of(positional)
     assert "\n" not in str(caught.value)
     assert caught.value.key.startswith("model.positional")
 
 
 def test_a_model_without_attention_cannot_carry_an_encoding():
     with pytest.raises(ConfigError, match="no attention"):
-        model("rope", layout="mamba2 x 2")
+        model_of("rope", layout="mamba2 x 2")
 
 
 @pytest.mark.parametrize("positional", ["learned", "sinusoidal", "[selective_rope, pope]", "fope+ssmax+sink"])
 def test_cost_counts_the_parameters_of_encodings(positional):
-    made = model(positional)
-    assert model_cost(made.config, 32).params == sum(p.numel() for p in made.parameters())
+    model = model_of(positional)
+    assert model_cost(model.config, 32).params == sum(p.numel() for p in model.parameters())
 
 
-def test_absolute_positions_act_once_and_end_where_their_table_does():
-    made = model("learned")
-    assert carried_by(made)[0][0] == "NoPE"
+def test_absolute_positions_act_once_and_end_with_their_table():
+    model = model_of("learned")
+    assert carried_by(model)[0][0] == "NoPE"
     tokens = torch.randint(0, 40, (2, 33), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        whole, _ = made.hidden(tokens[:, :32])
-        first, state = made.hidden(tokens[:, :13], state=made.new_state(2))
-        second, state = made.hidden(tokens[:, 13:32], state=state)
+        whole, _ = model.hidden(tokens[:, :32])
+        first, state = model.hidden(tokens[:, :13], state=model.new_state(2))
+        second, state = model.hidden(tokens[:, 13:32], state=state)
         torch.testing.assert_close(torch.cat([first, second], 1), whole)
         with pytest.raises(ConfigError, match="<= 32, where the model's positions end"):
-            made.hidden(tokens[:, 32:], state=state)
+            model.hidden(tokens[:, 32:], state=state)
 
 
 @given(st.integers(2, 60), st.integers(0, 200), st.integers(0, 999), st.integers(2, 5))
-def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, chunks):
+def test_drawn_positions_ascend_below_max_length(seqlen, spare, seed, chunks):
     for name in POSITIONS:
         own = {"chunks": chunks} if name == "pose" else {}
         choice = choose(POSITIONS, {"type": name, "max_length": seqlen + spare, **own}, "positions")
@@ -113,7 +113,7 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
 
 
 @pytest.mark.parametrize(
-    ("positional", "positions", "key", "said"),
+    ("positional", "positions", "key", "message"),
     [
         ({"type": "learned", "max_length": 31}, None, "positional", "given 31; allowed: >= the training length 32"),
         (
@@ -132,21 +132,21 @@ def test_drawn_positions_ascend_and_stay_below_their_end(seqlen, spare, seed, ch
         ({"type": "learned", "max_length": 128}, {"type": "pose", "max_length": 129}, "positions", "allowed: <= 128"),
     ],
 )
-def test_positions_beyond_their_table_are_found_when_the_model_is_built(positional, positions, key, said):
+def test_positions_beyond_their_table_are_refused_when_the_model_is_built(positional, positions, key, message):
     config = {"layout": "attention", "d_model": 16, "vocab_size": 40, "context_length": 32, "positional": positional}
     config |= {"positions": positions, "mixers": {"attention": {"head_dim": 8}}}
-    made = build(ModelConfig, config, "model")
-    with torch.device("meta"), pytest.raises(ConfigError, match=said) as caught:
-        LanguageModel(made)
+    parsed = build(ModelConfig, config, "model")
+    with torch.device("meta"), pytest.raises(ConfigError, match=message) as caught:
+        LanguageModel(parsed)
     assert caught.value.key == f"model.{key}.max_length"
 
 
 @pytest.mark.parametrize("kind", ["randomized", "pose"])
-def test_a_table_as_long_as_drawn_positions_takes_them_all(kind):
-    made = model({"type": "learned", "max_length": 64}, positions={"type": kind, "max_length": 64}).train()
+def test_a_table_of_max_length_covers_all_drawn_positions(kind):
+    model = model_of({"type": "learned", "max_length": 64}, positions={"type": kind, "max_length": 64}).train()
     for seed in range(20):
         torch.manual_seed(seed)
-        made.hidden(torch.zeros(1, 32, dtype=torch.int64))
+        model.hidden(torch.zeros(1, 32, dtype=torch.int64))
 
 
 def test_skips_of_pose_are_each_uniform_from_the_one_before():
@@ -165,30 +165,30 @@ def test_skips_of_pose_are_each_uniform_from_the_one_before():
 
 
 @pytest.mark.parametrize("positions", [{"type": "pose"}, {"type": "randomized", "at_test": "counted"}])
-def test_positions_are_drawn_in_training_alone(positions):
-    made = model("rope", positions={**positions, "max_length": 400})
-    assert not made.needs_length
-    assert made.max_length is None
+def test_positions_are_drawn_in_training_only(positions):
+    model = model_of("rope", positions={**positions, "max_length": 400})
+    assert not model.needs_length
+    assert model.max_length is None
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        calm, again = made.hidden(tokens)[0], made.hidden(tokens)[0]
+        counted, again = model.hidden(tokens)[0], model.hidden(tokens)[0]
         torch.manual_seed(1)
-        drawn = made.train().hidden(tokens)[0]
-        assert torch.equal(calm, model("rope").hidden(tokens)[0])
-    assert torch.equal(calm, again)
-    assert (drawn - calm).abs().max() > 1e-3
+        drawn = model.train().hidden(tokens)[0]
+        assert torch.equal(counted, model_of("rope").hidden(tokens)[0])
+    assert torch.equal(counted, again)
+    assert (drawn - counted).abs().max() > 1e-3
     with pytest.raises(ConfigError, match="max_length"):
-        made.hidden(torch.zeros(1, 401, dtype=torch.int64))
+        model.hidden(torch.zeros(1, 401, dtype=torch.int64))
 
 
-def test_other_encodings_in_place():
-    made, plain = model("rope"), model("none")
-    plain.load_state_dict(made.state_dict())
+def test_encodings_are_replaced_in_place():
+    model, plain = model_of("rope"), model_of("none")
+    plain.load_state_dict(model.state_dict())
     tokens = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert not torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
-        made.set_positional(ENCODING_PATTERN.convert("none", "model.positional"))
-        assert torch.equal(made.hidden(tokens)[0], plain.hidden(tokens)[0])
+        assert not torch.equal(model.hidden(tokens)[0], plain.hidden(tokens)[0])
+        model.set_positional(ENCODING_PATTERN.convert("none", "model.positional"))
+        assert torch.equal(model.hidden(tokens)[0], plain.hidden(tokens)[0])
     for before, after in (
         ("rope", "pope"),
         ("selective_rope", "none"),
@@ -196,7 +196,7 @@ def test_other_encodings_in_place():
         ("rope", "none+sink"),
     ):
         with pytest.raises(ConfigError, match="without learned parameters"):
-            model(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))
+            model_of(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))
     for before, after in (("learned", "none"), ("rope", "sinusoidal")):
         with pytest.raises(ConfigError, match="before and after"):
-            model(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))
+            model_of(before).set_positional(ENCODING_PATTERN.convert(after, "model.positional"))

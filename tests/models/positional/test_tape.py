@@ -1,5 +1,5 @@
-"""TAPE against its equations, a query and a key at a time with complex numbers in float64, in whole models whose layers hand its
-tensors on; and what must hold beside: RoPE at the start, shifts, turns, chunks, documents."""
+"""TAPE against its equations, one query and key at a time with complex numbers in float64, in whole models whose layers
+pass the carry on; and its properties: RoPE at initialisation, shifts, rotations, chunks, documents."""
 
 import sys
 from dataclasses import replace
@@ -17,6 +17,7 @@ from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
+from lcprobe.models.positional.tape import TAPE
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build, plain
 
@@ -78,7 +79,7 @@ def attended(layer, x, e, a):
     q, k, v = (x @ layer.in_proj.weight.T).split([heads * d, kv * d, kv * d], dim=-1)
     q, k, v = q.view(batch, seqlen, heads, d), k.view(batch, seqlen, kv, d), v.view(batch, seqlen, kv, d)
     own = layer.positional
-    if hasattr(own, "mix"):  # plain RoPE has no update
+    if isinstance(own, TAPE):  # plain RoPE has no update
         e = e + own.mix[:, None] * a
         hidden = torch.einsum("wg,bigm->biwm", own.up.to(e.dtype), e) * F.silu(x @ own.gate.T)[..., None]
         e = e + torch.einsum("hw,biwm->bihm", own.down.to(e.dtype), hidden)
@@ -90,9 +91,9 @@ def attended(layer, x, e, a):
             first = 0 if layer.window is None else max(0, i - layer.window + 1)
             scores = []
             for j in range(first, i + 1):
-                (asked, asked_rest), (held, held_rest) = paired(q[:, i, h], pairs), paired(k[:, j, g], pairs)
-                turned = (asked * held.conj() * e[:, i, h] * e[:, j, h].conj()).real.sum(-1)
-                scores.append((turned + (asked_rest * held_rest).sum(-1)) / d**0.5)
+                (query, query_rest), (key, key_rest) = paired(q[:, i, h], pairs), paired(k[:, j, g], pairs)
+                rotated = (query * key.conj() * e[:, i, h] * e[:, j, h].conj()).real.sum(-1)
+                scores.append((rotated + (query_rest * key_rest).sum(-1)) / d**0.5)
             scores = torch.stack(scores, dim=1)
             if layer.has_sink_logit:
                 scores = torch.cat([scores, layer.sink_logit[h].expand(batch, 1)], dim=1)
@@ -104,24 +105,24 @@ def attended(layer, x, e, a):
 
 
 def dense(model, tokens):
-    """The hidden states of a whole model. Tensors pass from each layer to the next with the same base; RoPE's are made anew."""
+    """The hidden states of a whole model. The carry passes between layers with the same base; RoPE's is computed in each."""
     x, passed, eps = model.embedding(tokens), {}, model.config.norm_eps
     for block in model.blocks:
         y = normed(x, block.norm.weight, eps)
-        if hasattr(block.mixer, "positional"):
-            own = block.mixer.positional
+        own = block.mixer.encoding
+        if own is not None:
             rotary, base = int(8 * own.config.fraction), own.config.base
             theta = base ** (-torch.arange(0, rotary, 2, dtype=torch.float64) / rotary)
             turns = torch.arange(tokens.shape[1], dtype=torch.float64)[:, None] * theta
             rope = torch.polar(torch.ones_like(turns), turns)[None, :, None].expand(
                 len(tokens), -1, block.mixer.n_heads, -1
             )
-            tape = hasattr(own, "mix")
-            made, e, a = attended(block.mixer, y, *(passed.get(base, (rope, rope)) if tape else (rope, rope)))
+            tape = isinstance(own, TAPE)
+            update, e, a = attended(block.mixer, y, *(passed.get(base, (rope, rope)) if tape else (rope, rope)))
             passed |= {base: (e, a)} if tape else {}
         else:
-            made = block.mixer(y, TokenContext(torch.arange(tokens.shape[1])))[0]
-        x = x + made
+            update = block.mixer(y, TokenContext(torch.arange(tokens.shape[1])))[0]
+        x = x + update
         if block.mlp is not None:
             x = x + block.mlp(normed(x, block.norm2.weight, eps))
     return normed(x, model.norm.weight, eps)
@@ -134,7 +135,7 @@ def test_equals_its_definition(layout, positional, attention):
         want, (got, _) = dense(model, tokens), model.hidden(tokens)
         plain, _ = model_of(layout, "rope", **attention).hidden(tokens)
     assert (got - want).abs().max() < 1e-12
-    assert (got - plain).abs().max() > 0.1  # not by standing still
+    assert (got - plain).abs().max() > 0.1  # the updates change something
 
 
 @pytest.mark.parametrize("positional", ["small", "tape+window4+sinks2+ssmax", "[tape+window4, tape]", "half"])
@@ -153,7 +154,7 @@ def test_starts_as_rope(positional, dtype):
     assert (ours - theirs).abs().max() < (1e-13 if dtype == torch.float64 else 1e-5)
 
 
-def test_the_first_step_from_there_moves_what_starts_at_zero():
+def test_parameters_that_start_at_zero_get_gradients():
     model, tokens = model_of(drawn=False), tokens_of(1)
     model.loss(tokens, torch.ones(tokens.shape, dtype=torch.float64))[0].backward()
     for block in model.blocks:
@@ -175,7 +176,7 @@ def test_shifted_positions_change_nothing(positional):
     assert (here - scrambled)[:, -1].abs().max() > 1e-2  # positions do matter
 
 
-def test_turned_tensors_change_nothing_but_are_handed_on_turned():
+def test_outputs_are_invariant_and_the_carry_is_equivariant():
     """The group acts on the two numbers of a pair: one angle a pair, the same for all tokens and heads, and reflections."""
     encoding, x = (
         encoding_of(),
@@ -185,21 +186,21 @@ def test_turned_tensors_change_nothing_but_are_handed_on_turned():
     turn = torch.polar(torch.ones(4, dtype=torch.float64), torch.tensor([0.3, 2.0, -1.1, 5.0], dtype=torch.float64))
     for act in (lambda z: z * turn, torch.conj):
         o, new_carry = layer_of(encoding, q, k, v, x, carry)
-        o_turned, handed_turned = layer_of(encoding, q, k, v, x, changed(carry, act))
+        o_turned, turned_carry = layer_of(encoding, q, k, v, x, changed(carry, act))
         if act is torch.conj:  # a reflection of e is undone by one of queries and keys: pairs are complex numbers too
             reflect = torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=torch.float64)
-            o_turned, handed_turned = layer_of(encoding, q * reflect, k * reflect, v, x, changed(carry, act))
+            o_turned, turned_carry = layer_of(encoding, q * reflect, k * reflect, v, x, changed(carry, act))
         assert (o_turned - o).abs().max() < 1e-13
-        assert (handed_turned - changed(new_carry, act)).abs().max() < 1e-13
+        assert (turned_carry - changed(new_carry, act)).abs().max() < 1e-13
 
 
 def encoding_of(dtype=torch.float64):
     choice = choose(POSITIONAL, ENCODINGS["small"], "x")
-    made = choice.create(HeadShape(2, 1, 8, D_MODEL)).to(dtype)
+    encoding = choice.create(HeadShape(2, 1, 8, D_MODEL)).to(dtype)
     with torch.no_grad():
-        for i, p in enumerate(made.parameters()):
+        for i, p in enumerate(encoding.parameters()):
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    return made
+    return encoding
 
 
 def drawn(seed, seqlen=SEQLEN):
@@ -241,7 +242,7 @@ def test_gradients():
 
 
 @pytest.mark.parametrize(("layout", "positional", "attention"), CASES)
-def test_chunks_and_documents_in_models_that_hand_tensors_over_other_layers(layout, positional, attention):
+def test_chunks_and_documents_with_a_carry_across_other_layers(layout, positional, attention):
     model, tokens = model_of(layout, positional, **attention), tokens_of(6, batch=1, seqlen=24)
     starts = torch.zeros(1, 24, dtype=torch.bool)
     starts[0, [5, 17]] = True
@@ -303,7 +304,7 @@ def test_a_window_at_evaluation_is_the_window_of_a_layer():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"width": 0}, r"model\.positional\.width: given 0; allowed: >= 1 or null"),
         ({"fraction": 0.4}, r"fraction: given 0\.4; allowed: an even number"),
@@ -311,13 +312,13 @@ def test_a_window_at_evaluation_is_the_window_of_a_layer():
         ({"widht": 3}, "did you mean 'width'"),
     ],
 )
-def test_what_cannot_be_is_one_line(settings, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_impossible_settings_give_a_one_line_error(settings, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         model_of(positional={"type": "tape", **settings})
     assert "\n" not in str(caught.value)
 
 
-def test_post_hoc_rotations_are_refused_with_one_line():
+def test_rotary_extensions_are_refused_with_one_line():
     for name in ("yarn", "self_extend"):
         choice = choose(EXTENSIONS, {"type": name}, "pe.extend")
         with pytest.raises(ConfigError) as caught:

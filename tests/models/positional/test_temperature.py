@@ -33,11 +33,11 @@ FACTORS = {
 
 def encoding_of(name) -> PositionalEncoding:
     with registered():
-        made = choose(POSITIONAL, {"type": name}, "positional").create(HeadShape(H, KV, D, D_MODEL, L)).double()
+        encoding = choose(POSITIONAL, {"type": name}, "positional").create(HeadShape(H, KV, D, D_MODEL, L)).double()
     with torch.no_grad():
-        for i, p in enumerate(made.parameters()):
+        for i, p in enumerate(encoding.parameters()):
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-    return made
+    return encoding
 
 
 def drawn(n=N):
@@ -73,7 +73,7 @@ def softmaxed(all_scores, v):
 @torch.no_grad()
 @pytest.mark.parametrize("positions", [None, torch.arange(N) * 3 + torch.arange(N) % 3])
 @pytest.mark.parametrize("name", LINEAR)
-def test_a_factor_is_on_content_scores_alone(name, positions):
+def test_a_factor_multiplies_content_scores_only(name, positions):
     """softmax(a (S - S0) + S0): S0, what is added to content scores, is what zero queries see; a zero of polar ones is not 0."""
     e, (q, k, v, x) = encoding_of(name), drawn()
     a = torch.rand(2, N, H, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
@@ -90,7 +90,7 @@ def test_a_factor_is_on_content_scores_alone(name, positions):
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", FACTORS)
 @pytest.mark.parametrize("name", ["none", "rope", "pope"])
-def test_a_layer_takes_the_softmax_of_factor_times_scores(name, temperature):
+def test_a_layer_multiplies_scores_by_its_temperature(name, temperature):
     config = {
         "positional": {"type": name},
         "temperature": {"type": temperature},
@@ -131,7 +131,7 @@ def model_of(name, temperature=None):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["rope", "pope", "alibi", "path"])
-def test_the_same_factor_afterwards_is_the_one_that_is_trained(name):
+def test_post_hoc_logn_equals_trained_logn(name):
     ids = torch.randint(0, 32, (2, N), generator=torch.Generator().manual_seed(0))
     choice = choose(EXTENSIONS, {"type": "logn"}, "pe.extend")
     afterwards = extended(model_of(name), choice.create(), ExtensionContext(L, 4.0))
@@ -139,7 +139,7 @@ def test_the_same_factor_afterwards_is_the_one_that_is_trained(name):
 
 
 @pytest.mark.parametrize("name", NOT_LINEAR)
-def test_where_a_factor_on_scores_is_no_temperature_it_is_refused(name):
+def test_temperatures_are_refused_by_encodings_that_are_not_linear(name):
     for temperature in FACTORS:
         with pytest.raises(
             ConfigError, match=rf"a\.temperature: given '{temperature}'; allowed: null with {name}"
