@@ -1,4 +1,4 @@
-"""Initial values of a module that is tested on its own."""
+"""Initial values of a module outside a model."""
 
 import torch
 
@@ -7,7 +7,7 @@ from lcprobe.models.parameters import Parametrised, owners
 
 @torch.no_grad()
 def initialised(module: Parametrised, seed: int = 0):
-    """The module with every parameter at an initial value drawn from (seed, its number)."""
+    """The module with every parameter at an initial value drawn from (seed, its index)."""
     parameters = dict(module.named_parameters())
     for i, (name, owner, own_name) in enumerate(owners(module)):
         value = torch.empty(parameters[name].shape, dtype=torch.float64)

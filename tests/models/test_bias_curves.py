@@ -1,4 +1,4 @@
-"""Biases by distance, read from a model: those of its encodings, for every layer and head that has any."""
+"""Bias curves of a model equal the biases of its encodings, per layer and head."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sharded by FSDP2, a model of every op gives the loss and gradients of the plain model: the ops see parameters, never shards."""
+"""Under FSDP2, a model with every op has the loss and gradients of the plain model: ops get parameters, not shards."""
 
 import copy
 

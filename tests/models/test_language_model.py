@@ -1,4 +1,4 @@
-"""LanguageModel: loss without full logits, initialisation by name, published sizes to the last unit, layouts."""
+"""LanguageModel: loss without full logits, hidden states, initialisation by name, published sizes, layouts."""
 
 import pytest
 import torch
@@ -39,7 +39,9 @@ def test_initial_values_depend_on_seed_and_name_only():
     a, b, other = make(), make(), LanguageModel(make().config).initialise(1)
     for (name, p), q, r in zip(a.named_parameters(), b.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name
-        assert torch.equal(p, r) == bool((p == p.flatten()[0]).all()), name  # constants are constant, the rest moves
+        assert torch.equal(p, r) == bool((p == p.flatten()[0]).all()), (
+            name
+        )  # constant values do not depend on the seed
     longer = make(layout="attention+mlp, mamba2, attention+mlp")
     assert torch.equal(longer.blocks[1].mixer.in_proj.weight, a.blocks[1].mixer.in_proj.weight)
 
@@ -119,7 +121,7 @@ def test_attn_layer_idx_selects_attention_layers():
 
 @pytest.mark.parametrize("residual_in_fp32", [True, False])
 def test_hidden_states_are_the_residual_stream_after_each_block(residual_in_fp32):
-    """Those of the models made of the first blocks alone; in chunks too; the final norm of the last is `hidden`."""
+    """Equal to models of only the first blocks, whole and in chunks; the final norm of the last is `hidden`."""
     layout, tokens = ["attention+mlp", "mamba2", "attention"], torch.randint(0, 45, (2, 11))
     model = make(layout=", ".join(layout), residual_in_fp32=residual_in_fp32).double()
     with torch.no_grad():

@@ -10,14 +10,14 @@ from lcprobe.models.positional.contract import PositionalEncoding
 
 @dataclass(frozen=True)
 class LogDistanceConfig:
-    """How strong it is."""
+    """Settings of the toy encoding."""
 
     strength: float = 1.0
     """Factor on log(1 + distance)."""
 
 
 class LogDistance(PositionalEncoding):
-    """The encoding."""
+    """A fixed logarithmic penalty on distance."""
 
     Config = LogDistanceConfig
     family = "bias"

@@ -19,13 +19,13 @@ from lcprobe.models.token_context import TokenContext
 
 @dataclass(frozen=True)
 class MovingAverageConfig(MixerConfig):
-    """How wide it is."""
+    """Settings of the toy mixer."""
 
     expand: int = 1
-    """Channels per d_model."""
+    """Ratio of the inner width to d_model."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError below 1."""
+        """Raises ConfigError for an expand below 1."""
         require(f"{at}.expand", self.expand, self.expand >= 1, ">= 1")
 
 
@@ -39,7 +39,7 @@ class MovingAverageState(State):
 
 
 class MovingAverage(Mixer):
-    """The mixer."""
+    """An exponential moving average."""
 
     Config = MovingAverageConfig
     state_type = MovingAverageState
@@ -52,7 +52,7 @@ class MovingAverage(Mixer):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Decays between 0.5 and 0.99."""
+        """See Parametrised: initial decays are between 0.5 and 0.99."""
         if name == "decay":
             value.uniform_(0, 4.6, generator=generator)
         else:
@@ -75,13 +75,13 @@ class MovingAverage(Mixer):
         return self.out_proj(h.to(x.dtype)), None if last is None else MovingAverageState(last)
 
     def new_state(self, batch: int) -> MovingAverageState:
-        """Zeros."""
+        """See Mixer."""
         weight = self.out_proj.weight
         acc_dtype = torch.promote_types(weight.dtype, torch.float32)
         return MovingAverageState(torch.zeros(batch, weight.shape[1], dtype=acc_dtype, device=weight.device))
 
     @staticmethod
     def cost(config: MovingAverageConfig, d_model: int, length: int) -> Cost:
-        """Two projections, and a state of one number per channel."""
+        """See Mixer."""
         d_inner = config.expand * d_model
         return Cost(2 * d_model * d_inner + d_inner, 4 * d_model * d_inner + 3 * d_inner, 4 * d_inner, 0)

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require, unknown_name
 from lcprobe.files import digest_json
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.schema import plain
+from lcprobe.schema import Converter, Written, plain
 
 AS_TRAINED = "none"
 """The name of no extension, in configs and in records."""
@@ -30,11 +30,62 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One entry of `pe.extend` as written. factor: its own; None: `pe.factor`."""
+
+    label: str
+    choice: Choice
+    factor: float | Literal["auto"] | None
+
+
+class MethodList(Written):
+    """`pe.extend`: extensions in order, without `none`."""
+
+    def __init__(self, written: Any, entries: tuple[Entry, ...]):
+        self._written, self.entries = written, entries
+
+    @property
+    def written(self) -> Any:
+        """As written in the config: a name, a mapping with `type`, or a list of them."""
+        return self._written
+
+    def resolve(self) -> None:
+        """See Written."""
+        for entry in self.entries:
+            entry.choice.resolve()
+
+
+class _MethodListConverter(Converter):
+    def convert(self, value: Any, key: str) -> MethodList:
+        """Parse a method or a list of methods. Raises ConfigError for unknown names, factors out of range, and labels
+        that are invalid or not unique."""
+        if isinstance(value, MethodList):
+            return value
+        several = isinstance(value, list | tuple)
+        given = list(value) if several else [value]
+        require(key, value, len(given) > 0, "a method, or a list of at least one")
+        parsed = [_entry(one, f"{key}[{i}]" if several else key) for i, one in enumerate(given)]
+        entries = tuple(entry for entry in parsed if entry is not None)
+        labels = [entry.label for entry in entries]
+        repeated = [label for label in labels if labels.count(label) > 1]
+        require(key, repeated[:1], not repeated, "methods that differ, or a `label` for each")
+        return MethodList(value, entries)
+
+    def allowed(self) -> str:
+        """See Converter."""
+        return "a method, a mapping with `type`, or a list of them"
+
+
+METHODS = _MethodListConverter()
+"""Converter of `pe.extend`."""
+
+
+@dataclass(frozen=True)
 class ExtendConfig:
     """Extensions of trained models at evaluation, without training; each is a column of the report, on the same
     episodes."""
 
-    extend: Any = AS_TRAINED
+    extend: Annotated[MethodList, METHODS] = field(default_factory=lambda: METHODS.convert(AS_TRAINED, "pe.extend"))
     """A method, `yarn` or `{type: yarn, ramp: rotations}`, or a list of methods, each with an optional `factor` and
     `label`. The model as trained (`none`) is always included."""
     factor: float | Literal["auto"] = "auto"
@@ -42,39 +93,43 @@ class ExtendConfig:
     1, every method is the model as trained."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for unknown methods, factors out of range, and two methods with the same label."""
-        require(f"{at}.factor", self.factor, self.factor == "auto" or 1 <= self.factor <= MAX_FACTOR, ALLOWED_FACTORS)
-        labels = [method.label for method in self.methods(at)]
-        repeated = [label for label in labels if labels.count(label) > 1]
-        require(f"{at}.extend", repeated[:1], not repeated, "methods that differ, or a `label` for each")
+        """Raises ConfigError for a factor out of range."""
+        _factor(self.factor, f"{at}.factor")
 
-    def methods(self, at: str = "pe") -> list[Method]:
-        """The methods beside `none`, in order. Raises ConfigError as `check` does."""
-        several = isinstance(self.extend, list | tuple)
-        given = self.extend if several else [self.extend]
-        require(f"{at}.extend", self.extend, len(given) > 0, "a method, or a list of at least one")
-        methods = [
-            self._method(one, f"{at}.extend[{i}]" if several else f"{at}.extend") for i, one in enumerate(given)
-        ]
-        return [method for method in methods if method is not None]
+    def methods(self) -> list[Method]:
+        """The methods beside `none`, in order, each with its factor."""
+        methods = []
+        for entry in self.extend.entries:
+            factor = self.factor if entry.factor is None else entry.factor
+            methods.append(Method(entry.label, entry.choice, None if factor == "auto" else factor))
+        return methods
 
-    def _method(self, given: Any, key: str) -> Method | None:
-        mapping = {"type": given} if isinstance(given, str) else given
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(key, given, "a method's name, or a mapping with `type`")
-        name, own = mapping.get("type"), {str(k): v for k, v in mapping.items() if k not in ("label", "factor")}
-        if name not in EXTENSIONS and name != AS_TRAINED:
-            raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
-        factor = mapping.get("factor", self.factor)
-        number = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MAX_FACTOR
-        require(f"{key}.factor", factor, number or factor == "auto", ALLOWED_FACTORS)
-        if name == AS_TRAINED:
-            require(key, given, len(mapping) == 1, "none has no settings")
-            return None
-        label = mapping.get("label", _label(mapping))
-        valid = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= MAX_LABEL_LENGTH
-        require(f"{key}.label", label, bool(valid), f"letters, digits and .,=()+:- ({MAX_LABEL_LENGTH} at most)")
-        return Method(str(label), EXTENSIONS.convert(own, key), float(factor) if number else None)
+
+def _entry(given: Any, key: str) -> Entry | None:
+    """One entry; None: as trained."""
+    mapping = {"type": given} if isinstance(given, str) else given
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(key, given, "a method's name, or a mapping with `type`")
+    name, own = mapping.get("type"), {str(k): v for k, v in mapping.items() if k not in ("label", "factor")}
+    if name not in EXTENSIONS and name != AS_TRAINED:
+        raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
+    factor = _factor(mapping["factor"], f"{key}.factor") if "factor" in mapping else None
+    if name == AS_TRAINED:
+        require(key, given, len(mapping) == 1, "none has no settings")
+        return None
+    label = mapping.get("label", _label(mapping))
+    valid = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= MAX_LABEL_LENGTH
+    require(f"{key}.label", label, bool(valid), f"letters, digits and .,=()+:- ({MAX_LABEL_LENGTH} at most)")
+    return Entry(str(label), EXTENSIONS.convert(own, key), factor)
+
+
+def _factor(value: object, key: str) -> float | Literal["auto"]:
+    """Raises ConfigError for what is neither auto nor a number in range."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= MAX_FACTOR:
+        return float(value)
+    raise ConfigError(key, value, ALLOWED_FACTORS)
 
 
 def _label(mapping: Mapping[str, Any]) -> str:

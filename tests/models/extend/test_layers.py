@@ -1,4 +1,4 @@
-"""Which layers a method changes, and what it says of models without any."""
+"""The layers that an extension changes, and the reasons for which it is not applicable."""
 
 import pytest
 

@@ -15,14 +15,14 @@ def test_a_search_is_reproducible_and_improves_on_its_initial_candidates():
         with torch.no_grad():
             return loss_beyond(model, text(1, 4 * L, 1), L), model.blocks[0].mixer.positional.scaling.config.long
 
-    found, factors = loss(budget=12, n=1, seed=1)
-    assert loss(budget=12, n=1, seed=1) == (found, factors)
+    best, factors = loss(budget=12, n=1, seed=1)
+    assert loss(budget=12, n=1, seed=1) == (best, factors)
     assert list(factors) == sorted(factors)
     assert min(factors) >= 1
     assert max(factors) <= 1.25 * 4
     theta = model_of().blocks[0].mixer.positional.frequencies(torch.device("cpu"))
     tried = [loss(long=start.tolist(), seed=1)[0] for start in initial_factors(theta, 4.0, L)]
-    assert found < min(tried)
+    assert best < min(tried)
     with pytest.raises(ConfigError, match="no training text"):
         extended(model_of(), method("longrope", budget=6, n=1), ExtensionContext(L, 4.0))
     assert LongRoPE.causal is False

@@ -1,4 +1,4 @@
-"""An encoding behind a method: its parameters, and the declared length that an open factor needs."""
+"""Wrapped encodings: their parameters, and the declared length that an open factor needs."""
 
 import pytest
 import torch

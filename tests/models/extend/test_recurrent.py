@@ -1,4 +1,4 @@
-"""What holds for extensions of Mamba2 layers beside the recurrence (test_oracles) and the contract: the identity, calibration."""
+"""Extensions of Mamba2 layers, beside their equations (test_oracles) and the contract: identities and calibration."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Keys that are read at other positions: which distances are met, and windows that hold everything."""
+"""Keys that are read at other positions: the distances that occur, and windows over the whole sequence."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tests.models.extend.small_models import IDS, L, changed, logits, method, mo
 @pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 4.0, 8.0])
 @pytest.mark.parametrize("length", [8, 20, 128])
 def test_default_settings_keep_all_distances_below_the_training_length(name, s, length):
-    """Of all pairs that a call lets meet, by the positions that its queries and keys are turned to."""
+    """Distances of all visible pairs of a call, by the positions at which its queries and keys are rotated."""
     n = int(s * length)
     model = model_of()
     extended(model, method(name), ExtensionContext(length, s))

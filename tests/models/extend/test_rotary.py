@@ -1,4 +1,4 @@
-"""What holds for extensions of frequencies beside their equations and peers (test_oracles): identities, limits, open factors."""
+"""Extensions of frequencies, beside their equations and peers (test_oracles): identities, limits, open factors."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_resonance_rounds_the_wavelengths_of_its_inner_method(inner):
     waves = 2 * math.pi / ours
     assert (waves - waves.round()).abs().max() < 1e-9
     assert (waves - 2 * math.pi / before).abs().max() <= 0.5 + 1e-9
-    turns = torch.arange(3, dtype=torch.float64)[:, None] * waves.round() * ours  # back to the same angles
+    turns = torch.arange(3, dtype=torch.float64)[:, None] * waves.round() * ours  # full turns
     assert (turns.cos() - 1).abs().max() < 1e-12
 
 

@@ -1,4 +1,4 @@
-"""Windows and sinks of extensions: sizes that training has not shown are refused."""
+"""Windows and sinks of extensions: sizes beyond the training length are refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Attention against a plain softmax in float64: causal, windowed, grouped; rotary angles at a million."""
+"""Attention against a plain softmax in float64: causal, windowed, grouped; rotary angles at position one million."""
 
 import math
 
@@ -59,8 +59,8 @@ def test_rotary_scores_depend_on_distance_only_at_position_one_million():
     q = torch.randn(1, 2, 1, 64)
 
     def score(first):
-        turned, _ = rope.on_qk(q, q, TokenContext(torch.tensor([first, first + 3])), None)
-        return float((turned[0, 0, 0] * turned[0, 1, 0]).sum())
+        rotated, _ = rope.on_qk(q, q, TokenContext(torch.tensor([first, first + 3])), None)
+        return float((rotated[0, 0, 0] * rotated[0, 1, 0]).sum())
 
     assert abs(score(1_000_000) - score(0)) < 2e-4
 

@@ -1,4 +1,4 @@
-"""The Mamba2 mixer and model against transformers' Mamba2 with the same weights: names and order as in the published family."""
+"""The Mamba2 mixer and model against transformers' Mamba2 with the same weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for biases over distance beside their equations and peers (test_oracles): gradients, shifted and drawn positions."""
+"""Biases over distance, beside their equations and peers (test_oracles): gradients, shifted and drawn positions."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def run(encoding, q, k, v, **where):
 
 
 def at_drawn_positions(kind, e, q, k, v):
-    """Outputs, and those of the equation, at positions with gaps."""
+    """Outputs at positions with gaps, and those of the equation."""
     at = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
     got = run(e, q, k, v, positions=at, consecutive=False)[0]
     return got, FORMULAS[kind["type"]](given(e, [q, k, v, q.flatten(2)], at))

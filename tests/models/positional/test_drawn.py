@@ -60,7 +60,7 @@ def hidden_in_chunks(model, ids, length, chunks, starts=None):
 
 
 def test_gaps_are_distributed_as_in_training():
-    """Over many lengths and draws the mean gap is (max_length + 1) / (length + 1), and every position is drawn about as often."""
+    """The mean gap is (max_length + 1) / (length + 1), and all positions are drawn about equally often."""
     drawn = randomized()
     for length in (L, 2 * L, 100):
         torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_chunks_decoding_and_shared_prefixes_have_the_same_positions(name, windo
     for chunks in ([19, *[1] * 22], [7, 1, 20, 13]):
         assert (hidden_in_chunks(model, IDS, N, chunks) - whole).abs().max() < 1e-11
     assert (hidden_in_chunks(model, IDS[:, :30], N, [12, 18]) - whole[:, :30]).abs().max() < 1e-11, (
-        "a beginning of a longer sequence"
+        "a prefix of a longer sequence"
     )
     state = model.new_state(2, N)
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_documents_in_chunks(name):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["learned", "sinusoidal", "fope"])
 def test_every_document_of_a_packed_row_has_the_rows_first_drawn_positions(name):
-    """Encodings that read `TokenContext.in_document`: a document reads the same alone and wherever it starts in a packed row."""
+    """Encodings that use `TokenContext.in_document`: outputs do not depend on where in a packed row a document starts."""
     size = table_size(name, N)
     model = model_of(
         {"type": name, **size}, positions={"type": "randomized", "max_length": size.get("max_length", MAX)}

@@ -1,4 +1,4 @@
-"""What an encoding says it costs against the products that torch counts while it runs on the attention op's reference."""
+"""The FLOPs that an encoding reports against those that torch counts while it runs on the attention op's reference."""
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ from lcprobe.schema import build
 
 SHAPE, N = HeadShape(4, 2, 16, 64, 32), 3 * KEYS_PER_CHUNK
 BY_PAIR = {"cope": 9 * SHAPE.n_heads, "stick_breaking": 4 * SHAPE.n_heads, "fire": 2 * 32}
-"""Operations for each query and key that are no products of matrices."""
+"""Operations per query-key pair that are not matrix products."""
 LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").cls.family != "absolute")
 
 
 def counted(name, **settings):
-    """Products of matrices, FLOPs, beside those of q . k and weights . v over all pairs (no CPU path skips the masked ones)."""
+    """FLOPs of matrix products beside those of q . k and weights . v over all pairs (no CPU path skips masked ones)."""
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
     encoding = choice.create(SHAPE).double()
     g = torch.Generator().manual_seed(0)
@@ -53,7 +53,7 @@ def test_flops_of_path_count_causal_chunks():
     choice, products = counted("path")
     visible, heads, d = (N + 1) / 2, 4, 16
     solve = SHAPE.n_kv_heads * KEYS_PER_CHUNK * (KEYS_PER_CHUNK + d)  # which torch does not count
-    causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not encoding
+    causal = N * N * 2 * heads * d - N * visible * 2 * heads * d  # half of q . k is not computed
     claimed = N * (choice.cls.flops(choice.config, SHAPE, visible, N) - solve)
     assert claimed == pytest.approx(products + causal, rel=0.2)
 

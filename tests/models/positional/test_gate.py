@@ -1,4 +1,4 @@
-"""What holds for gates beside their equations and peers (test_oracles): limits, shifts, gradients, precision of sums."""
+"""Gates, beside their equations and peers (test_oracles): limits, shifts, gradients, precision of sums."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_a_document_shift_or_drawn_positions_change_nothing(name):
 
 
 def test_sums_are_precise_in_a_bfloat16_model_after_a_hundred_thousand_tokens():
-    """Differences of neighbouring sums, where the sums themselves are beyond float32's digits."""
+    """Differences of neighbouring sums, where the sums themselves exceed the precision of float32."""
     e = encoding_of("fox", dtype=torch.bfloat16)
     x = torch.randn(1, 131_072, D_MODEL, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):

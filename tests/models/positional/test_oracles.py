@@ -1,4 +1,4 @@
-"""Encodings and changes of them equal their equations and their peers: every row of `python -m validation oracles`."""
+"""Encodings and extensions equal their equations and their peers: every row of `python -m validation oracles`."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def test_differences_are_within_tolerance(name):
 
 def test_everything_registered_has_its_equation():
     assert {kind["type"] for kind in KINDS} == set(POSITIONAL)
-    # chunk_select reads parts of a prompt one by one: the model is as trained
+    # chunk_select splits prompts and leaves the model as trained
     assert {kind["type"] for kind in METHODS + SCANS} == set(EXTENSIONS) - {"chunk_select"}
 
 
@@ -42,7 +42,7 @@ def test_windows_hide_keys(kind):
 
 
 def test_equations_of_encodings_and_methods_differ_from_each_other():
-    """Equality would mean little if two of them gave the same."""
+    """Otherwise equality with an equation would mean little."""
     inputs = drawn()
     by_name = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
     for kind in METHODS:
@@ -50,7 +50,7 @@ def test_equations_of_encodings_and_methods_differ_from_each_other():
         by_name[label(kind)] = attention(
             kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR
         )
-    by_name.pop("drop")  # is none
+    by_name.pop("drop")  # equals none
     for (a, x), (b, y) in itertools.combinations(by_name.items(), 2):
         assert x.shape != y.shape or (x - y).abs().max() > 1e-3, f"{a}, {b}"
 

@@ -1,4 +1,4 @@
-"""What holds for rotary and absolute encodings beside their equations and peers (test_oracles): shifts, limits, digits, gradients."""
+"""Rotary and absolute encodings, beside their equations and peers (test_oracles): shifts, limits, precision, gradients."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_scores_depend_on_distance_only(name, shift):
 
 
 def test_float32_angles_would_be_too_coarse():
-    """What the float64 angles are for: at a million, float32 ones are wrong by more than the tolerance above by far."""
+    """Why angles are float64: at position one million, float32 angles are off by far more than the tolerance above."""
     theta = 10000.0 ** (-torch.arange(0, D, 2).double() / D)
     exact, rough = 2.0**20 * theta, (torch.tensor(2.0**20 + 1) * theta.float()).double() - theta.float().double()
     assert ((exact.cos() - rough.cos()).abs().max()) > 1e-4
@@ -61,7 +61,7 @@ def test_a_bfloat16_model_rotates_as_a_float32_one_does(name):
     at = torch.arange(1_000_000, 1_000_000 + q.shape[1])
     low = scores(encoding.bfloat16(), q.bfloat16(), k.bfloat16(), at).double()
     exact = scores(encoding_of(name), q.bfloat16().double(), k.bfloat16().double(), at)
-    assert (low - exact).abs().max() < 0.15, "roundings of queries and keys, not of angles"
+    assert (low - exact).abs().max() < 0.15, "the rounding of queries and keys, not of angles"
 
 
 def test_limits_that_are_rope():
@@ -80,7 +80,7 @@ def test_limits_that_are_rope():
 @pytest.mark.parametrize("settings", [{"scale": 3.0}, {"scale": 1.0, "gamma": 0.01}, {"scale": 40.0}])
 @pytest.mark.parametrize("drawn_positions", [False, True])
 def test_xpos_is_finite_and_accurate_where_its_factors_overflow(dtype, settings, drawn_positions):
-    """zeta^(-n / scale) over these chunks is beyond float32: e^(250 / 3 * 1.25) and more; against float64, which holds it."""
+    """zeta^(-n / scale) over these chunks, e^(250 / 3 * 1.25) and more, overflows float32; compared with float64."""
     n = 250
     q, k = drawn(n)
     at = torch.arange(n) * (3 if drawn_positions else 1) + 1000

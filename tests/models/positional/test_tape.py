@@ -68,12 +68,12 @@ def normed(x, weight, eps):
 
 
 def paired(x, pairs):
-    """(..., head_dim) -> (..., pairs) complex, dimension m with m + pairs, and what is not turned."""
+    """(..., head_dim) -> (..., pairs) complex, dimension m with m + pairs, and the dimensions that are not rotated."""
     return torch.complex(x[..., :pairs], x[..., pairs : 2 * pairs]), x[..., 2 * pairs :]
 
 
 def attended(layer, x, e, a):
-    """One attention layer: its output, its tensors after their update, and what their own weights make of them."""
+    """One attention layer: its output, its updated tensors e, and their weighted means a."""
     batch, seqlen = x.shape[:2]
     heads, kv, d = layer.n_heads, layer.n_kv_heads, layer.head_dim
     q, k, v = (x @ layer.in_proj.weight.T).split([heads * d, kv * d, kv * d], dim=-1)
@@ -177,7 +177,7 @@ def test_shifted_positions_change_nothing(positional):
 
 
 def test_outputs_are_invariant_and_the_carry_is_equivariant():
-    """The group acts on the two numbers of a pair: one angle a pair, the same for all tokens and heads, and reflections."""
+    """The group acts on the two numbers of a pair: one angle per pair for all tokens and heads, and reflections."""
     encoding, x = (
         encoding_of(),
         torch.randn(2, SEQLEN, D_MODEL, generator=torch.Generator().manual_seed(3), dtype=torch.float64),
@@ -187,7 +187,7 @@ def test_outputs_are_invariant_and_the_carry_is_equivariant():
     for act in (lambda z: z * turn, torch.conj):
         o, new_carry = layer_of(encoding, q, k, v, x, carry)
         o_turned, turned_carry = layer_of(encoding, q, k, v, x, changed(carry, act))
-        if act is torch.conj:  # a reflection of e is undone by one of queries and keys: pairs are complex numbers too
+        if act is torch.conj:  # compensated by a reflection of queries and keys, whose pairs are complex too
             reflect = torch.tensor([1.0] * 4 + [-1.0] * 4, dtype=torch.float64)
             o_turned, turned_carry = layer_of(encoding, q * reflect, k * reflect, v, x, changed(carry, act))
         assert (o_turned - o).abs().max() < 1e-13
@@ -211,7 +211,7 @@ def drawn(seed, seqlen=SEQLEN):
 
 
 def changed(carry, act):
-    """e and a of every head as complex numbers -> act of them."""
+    """`act` applied to e and a of every head as complex numbers."""
     c, s = carry.unflatten(-1, (4, 2, 4)).unbind(-2)
     z = act(torch.complex(c, s))
     return torch.stack([z.real, z.imag], dim=-2).flatten(2)
@@ -225,8 +225,8 @@ def layer_of(encoding, q, k, v, x, carry):
 
 def test_gradients():
     encoding = encoding_of()
-    q, k, v, carry = drawn(4, seqlen=4)
-    x = torch.randn(2, 4, D_MODEL, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    q, k, v, carry = drawn(4, seqlen=3)
+    x = torch.randn(2, 3, D_MODEL, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     names = [n for n, _ in encoding.named_parameters()]
 
     def twice(q, k, v, x, carry, *values):
@@ -261,7 +261,7 @@ def test_chunks_and_documents_with_a_carry_across_other_layers(layout, positiona
 
 
 def test_bfloat16_models_keep_float32_tensors():
-    """e, a and scores are float32 or wider: far from float64 only by the rounding of q, k, v, x and of the output."""
+    """e, a and scores are float32 or wider: they differ from float64 only by the rounding of q, k, v, x and the output."""
     low, exact = encoding_of(torch.bfloat16), encoding_of()
     with torch.no_grad():
         for a, b in zip(exact.parameters(), low.parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""Temperatures multiply q . k as the encoding has it, and nothing else: against the softmax of scores built apart, in float64."""
+"""Temperatures multiply encoded q . k and nothing else: against the softmax of separately computed scores, in float64."""
 
 import math
 
@@ -55,7 +55,7 @@ def keys_of(encoding, q, k, v, x, positions=None):
 
 
 def scores(encoding, q, keys):
-    """(batch, n_heads, n, n), read off the encoding itself: values that are one at one key show the weights, and lse the rest."""
+    """(batch, n_heads, n, n), computed from the encoding: one-hot values give the weights, and lse the normaliser."""
     n = q.shape[1]
     eye = torch.eye(n, dtype=q.dtype)[None, :, None].expand(q.shape[0], n, KV, n)
     weights, lse = encoding.attend(q, Keys(**{**vars(keys), "v": eye.contiguous()}), return_lse=True)
@@ -74,7 +74,7 @@ def softmaxed(all_scores, v):
 @pytest.mark.parametrize("positions", [None, torch.arange(N) * 3 + torch.arange(N) % 3])
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_factor_multiplies_content_scores_only(name, positions):
-    """softmax(a (S - S0) + S0): S0, what is added to content scores, is what zero queries see; a zero of polar ones is not 0."""
+    """softmax(a (S - S0) + S0): S0, the terms added to content scores, are the scores of zero queries, except in polar encodings."""
     e, (q, k, v, x) = encoding_of(name), drawn()
     a = torch.rand(2, N, H, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
     q, keys = keys_of(e, q, k, v, x, positions)
