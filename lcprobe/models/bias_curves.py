@@ -1,7 +1,5 @@
 """The biases that a trained model's attention adds to scores as a function of distance, per layer and head."""
 
-from typing import Any
-
 import torch
 
 from lcprobe.models.language_model import LanguageModel
@@ -11,7 +9,7 @@ POINTS = 48
 
 
 @torch.no_grad()
-def bias_curves(model: LanguageModel, longest: int) -> list[dict[str, Any]]:
+def bias_curves(model: LanguageModel, longest: int) -> list[dict[str, int | float | str]]:
     """One row per layer, head and distance: layer (number of the block), head, encoding, distance, bias.
 
     Layers whose encoding has no bias give no rows. longest: distances are below this.

@@ -8,7 +8,7 @@ sqrt(n_layers) at initialisation.
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -99,10 +99,10 @@ class Block(nn.Module):
         update: Tensor,
         residual: Tensor | None,
         where: TokenContext,
-        state: Any,
+        state: State | None,
         compute: torch.dtype,
         carries: Mapping[Hashable, Tensor],
-    ) -> tuple[Tensor, Tensor, Any, Mapping[Hashable, Tensor]]:
+    ) -> tuple[Tensor, Tensor, State | None, Mapping[Hashable, Tensor]]:
         """update: (batch, seqlen, d_model), the previous block's output, which this block's norm adds to the residual
         stream.
 
@@ -239,14 +239,15 @@ class LanguageModel(Parametrised):
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-        states: list[Any] = []
+        states: list[State] = []
         residual, carries = None, {}
         if stream is not None:
             stream.append(x)
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
             x, residual, after, carries = block(x, residual, where, before, compute, carries)
-            states.append(after)
+            if after is not None:
+                states.append(after)
             if stream is not None:
                 stream.append(residual + x)
         x = self.norm.added(x, residual)[0].to(compute)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class TokenContext:
         index = torch.where(self.starts, self.row_index, -1)
         return torch.maximum(index.cummax(1).values, before[:, None])
 
-    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of `compute`, a pure function of this context and of `key`, computed by the first layer that
         needs it."""
         if key not in self._memo:

@@ -68,11 +68,11 @@ class Mixer(Parametrised, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor, where: TokenContext, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Tensor, where: TokenContext, state: Any = None) -> tuple[Tensor, State | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype, and the next state if one was passed in."""
 
     @abstractmethod
-    def new_state(self, batch: int) -> Any:
+    def new_state(self, batch: int) -> State:
         """The state before a sequence's first token, for `batch` rows."""
 
     @staticmethod
@@ -106,7 +106,7 @@ class Mixer(Parametrised, ABC):
 
     def forward_with_carry(
         self, x: Tensor, where: TokenContext, state: Any, carry: Tensor | None
-    ) -> tuple[Tensor, Any, Tensor | None]:
+    ) -> tuple[Tensor, State | None, Tensor | None]:
         """`forward`, and the carry for the next layer with the same `carry_name`. carry: (batch, seqlen, any width)
         from the previous one, None in the first."""
         return *self.forward(x, where, state), carry

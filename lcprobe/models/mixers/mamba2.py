@@ -9,7 +9,6 @@ Projection order [z, x, B, C, dt], initialisation and norm placement are those o
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
@@ -89,7 +88,7 @@ class Mamba2State(State):
 
     recurrent = ("ssm",)
 
-    ssm: Any
+    ssm: Tensor | State
     conv: Tensor
 
 
