@@ -107,7 +107,7 @@ class Block(nn.Module):
         stream.
 
         residual: the stream before that update, None before the first block; compute: the dtype of mixer and MLP;
-        carries: tensors that layers pass on beside the stream, by name. Returns this block's update, the stream
+        carries: tensors that layers pass on alongside the stream, by name. Returns this block's update, the stream
         before it, the next state, and the carries.
         """
         normed, residual = self.norm.added(update, residual)

@@ -14,12 +14,12 @@ T = TypeVar("T")
 class TokenContext:
     """Built once per forward pass, shared by all layers, immutable.
 
-    positions: (seqlen,) int64, counted from the first token of the sequence over all chunks, or drawn. starts:
-    (batch, seqlen) bool or None; True where a token starts a document, which must not see earlier tokens. length:
-    declared length of the whole sequence, for encodings that depend on it. doc_start: (batch,) int64, row index of
-    the first token of the document that the incoming state belongs to; None: 0. consecutive: positions are
-    consecutive integers; False where they are drawn (randomised positions, PoSE). earlier: (n,) int64, drawn
-    positions of the n tokens of the row before these; None: there are none, or counted ones.
+    positions: (seqlen,) int64, counted from the first token of the sequence over all chunks, or drawn.
+    starts: (batch, seqlen) bool or None; True where a token starts a document, which must not see earlier ones.
+    length: declared length of the whole sequence, for encodings that depend on it.
+    doc_start: (batch,) int64, row index at which the document of the incoming state started; None: 0.
+    consecutive: positions are consecutive integers; False where they are drawn (randomised positions, PoSE).
+    earlier: (n,) int64, drawn positions of the n earlier tokens of the row; None: there are none, or counted ones.
     """
 
     positions: Tensor

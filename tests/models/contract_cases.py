@@ -1,6 +1,6 @@
 """The models of the contract tests: one around every registered mixer, encoding and temperature, and around the toys.
 
-Each runs with its default settings; the settings listed here beside them reach further branches. A newcomer needs no entry.
+Each runs with its default settings; the settings listed here reach further branches. A newcomer needs no entry.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
     ],
 }
-"""Settings of a mixer beside its defaults."""
+"""Settings of a mixer in addition to its defaults."""
 ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "rope": [({"fraction": 0.5}, {"window": 1})],
     "prope": [({"fraction": 0.5}, {})],
@@ -67,7 +67,7 @@ ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"width": 3}, {"window": 5, "sinks": 2, "temperature": {"type": "ssmax"}}),
     ],
 }
-"""Settings of an encoding beside its defaults, each with settings of the attention that carries it."""
+"""Settings of an encoding in addition to its defaults, each with settings of the attention that carries it."""
 TEMPERATURE_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "logn": [({"length": 4}, {"sink_logit": True})],
     "ssmax": [({}, {"window": 5, "sinks": 2, "sink_logit": True})],
@@ -94,7 +94,7 @@ class Case:
 
     @property
     def has_temperature(self) -> bool:
-        """Whether scores depend on the number of visible keys, beside the encoding."""
+        """Whether scores depend on the number of visible keys, in addition to the encoding."""
         return any("temperature" in mixer for mixer in self.settings["mixers"].values())
 
     def build(self) -> LanguageModel:
@@ -123,7 +123,8 @@ ENCODINGS = classes_in(POSITIONAL)
 
 
 def default_attention(name: str) -> dict[str, Any]:
-    """Attention that carries an encoding with its defaults: a learned sink takes part in the softmax wherever there is one."""
+    """Attention that carries an encoding with its defaults: a learned sink takes part in the softmax wherever there
+    is one."""
     return {"head_dim": 16, "n_heads": 2, "n_kv_heads": 1, "sink_logit": ENCODINGS[name].softmax}
 
 

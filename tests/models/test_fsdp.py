@@ -1,4 +1,5 @@
-"""Under FSDP2, a model with every op has the loss and gradients of the plain model: ops get parameters, not shards."""
+"""Under FSDP2, a model with every op has the loss and gradients of the plain model: ops get parameters, not
+shards."""
 
 import copy
 

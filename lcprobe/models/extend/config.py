@@ -97,7 +97,7 @@ class ExtendConfig:
         _factor(self.factor, f"{at}.factor")
 
     def methods(self) -> list[Method]:
-        """The methods beside `none`, in order, each with its factor."""
+        """The methods other than `none`, in order, each with its factor."""
         methods = []
         for entry in self.extend.entries:
             factor = self.factor if entry.factor is None else entry.factor

@@ -13,7 +13,7 @@ from lcprobe.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """What an extension knows beside the model.
+    """What an extension knows in addition to the model.
 
     context_length: the training length. factor: ratio of the extended length to it; None: at each length max(1,
     length / context_length). text: (n, length, seed) -> (n, length) int64 windows of *training* text, for

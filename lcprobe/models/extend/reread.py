@@ -1,11 +1,11 @@
 """Extensions that read distant keys at positions seen in training; d = i - j, w the window; several calls are merged
 exactly.
 
-    self_extend   d < w: as trained; else query at floor(i / g) + w - floor(w / g),   Jin et al. 2024, arXiv 2401.01325
+    self_extend   d < w: as trained; else query at floor(i / g) + w - floor(w / g),  Jin et al. 2024, arXiv 2401.01325
                   key at floor(j / g)
-    rerope        d < w: as trained; else distance w                                  Su 2023, kexue.fm/archives/9708
-    leaky_rerope  d < w: as trained; else distance w + (d - w) / k                    ibid.
-    dca           key at j mod c; query at i mod c for keys of the same chunk,        An et al. 2024, arXiv 2402.17463
+    rerope        d < w: as trained; else distance w                                 Su 2023, kexue.fm/archives/9708
+    leaky_rerope  d < w: as trained; else distance w + (d - w) / k                   ibid.
+    dca           key at j mod c; query at i mod c for keys of the same chunk,       An et al. 2024, arXiv 2402.17463
                   at min(c + i mod c, L - 1) for the previous one, at L - 1 for earlier ones
 
 c: chunk, L: the training length. With default settings, every distance at factor s is below L.

@@ -103,7 +103,7 @@ class Rescaling(Extension):
 
 @dataclass(frozen=True)
 class NoSettings:
-    """The method has no settings beside the factor."""
+    """The method has no settings other than the factor."""
 
 
 class PI(Rescaling):

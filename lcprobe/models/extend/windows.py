@@ -78,7 +78,7 @@ class LMInfiniteConfig(WindowConfig):
     """Window of LM-Infinite, and the number of first tokens that stay visible."""
 
     sinks: int = 10
-    """Number of first tokens that every query sees beside its window."""
+    """Number of first tokens that every query sees in addition to its window."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a negative number of sinks."""
@@ -91,7 +91,7 @@ class StreamingConfig(LMInfiniteConfig):
     """Window and sinks of StreamingLLM; a null window is the training length minus the sinks."""
 
     sinks: int = 4
-    """Number of first tokens that every query sees beside its window."""
+    """Number of first tokens that every query sees in addition to its window."""
 
 
 class NearAndSinks(NearAndFar):

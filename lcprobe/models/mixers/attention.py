@@ -41,7 +41,7 @@ class AttentionConfig(MixerConfig):
     window: int | None = None
     """Sliding window: a token sees itself and the window - 1 tokens before it; null: all tokens before it."""
     sinks: int = 0
-    """Number of first tokens of a row that stay visible beside a window; all keys are then cached."""
+    """Number of first tokens of a row that stay visible in addition to a window; all keys are then cached."""
     sink_logit: bool = False
     """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False

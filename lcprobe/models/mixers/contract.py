@@ -57,7 +57,7 @@ class Mixer(Parametrised, ABC):
     window: int | None = None
     """Number of tokens that a query sees, itself included; None: all earlier ones."""
     sinks: int = 0
-    """Number of first tokens of a row that stay visible beside the window."""
+    """Number of first tokens of a row that stay visible in addition to the window."""
     scan: Scan | None = None
     """The selective scan, which extensions may wrap; None: the mixer has none."""
 
@@ -101,7 +101,8 @@ class Mixer(Parametrised, ABC):
 
     @property
     def carry_name(self) -> Hashable | None:
-        """Name of the carry, tensors that layers pass on beside the residual stream; None: the mixer has no carry."""
+        """Name of the carry, tensors that layers pass on alongside the residual stream; None: the mixer has no
+        carry."""
         return None
 
     def forward_with_carry(

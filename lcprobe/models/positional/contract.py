@@ -8,7 +8,7 @@
     calls          one call of the op over all keys, or several over disjoint keys, merged by their log-sum-exp
     attend         all of the above; overridden only where the op's algebra is not enough (CoPE, stick-breaking, PaTH,
                    DAPE, TAPE)
-    carry          tensors passed from layer to layer beside the residual stream (TAPE): `read_carry` reads them in
+    carry          tensors passed from layer to layer alongside the residual stream (TAPE): `read_carry` reads them in
                    place of token_terms, `write_carry` returns them for the next layer with the same `carry_name`
 
 Class attributes declare an encoding's properties, which tests, extensions and reports read. Parameters of encodings
@@ -173,9 +173,10 @@ class PositionalEncoding(Parametrised):
 
     @staticmethod
     def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
-        """Forward FLOPs per token of one layer beside those of attention without an encoding: own projections, wider
-        products, functions of each query-key pair. Rotations and one addition to scores are not counted, like the
-        softmax. visible: number of keys that a query sees, mean over a sequence of `length` tokens."""
+        """Forward FLOPs per token of one layer in addition to those of attention without an encoding: own
+        projections, wider products, functions of each query-key pair. Rotations and one addition to scores are not
+        counted, like the softmax. visible: number of keys that a query sees, mean over a sequence of `length`
+        tokens."""
         return 0.0
 
     @staticmethod

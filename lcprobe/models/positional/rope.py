@@ -67,7 +67,7 @@ class Rotary(PositionalEncoding):
         raise NotImplementedError
 
     def key(self) -> Hashable:
-        """What the tables depend on beside positions; layers with equal keys share their tables."""
+        """What the tables depend on in addition to positions; layers with equal keys share their tables."""
         raise NotImplementedError
 
     def on_qk(self, q: Tensor, k: Tensor, where: TokenContext, terms: Tensor | None) -> tuple[Tensor, Tensor]:

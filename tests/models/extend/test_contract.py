@@ -1,5 +1,6 @@
-"""What every extension promises, for all that is registered: chunks and decoding equal the whole once the length is declared, forked
-states go on, the future is invisible, weights stay, and factor 1 is the model as trained. A newcomer needs no entry here."""
+"""What every extension promises, for all that is registered: chunks and decoding equal the whole once the length is
+declared, forked states go on, the future is invisible, weights stay, and factor 1 is the model as trained. A newcomer
+needs no entry here."""
 
 import functools
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ FURTHER_SETTINGS: dict[str, list[dict[str, Any]]] = {
     "yarn": [{"ramp": "rotations"}],
     "resonance": [{"scaling": "yarn"}],
 }
-"""Settings of an extension beside its defaults, which reach further branches."""
+"""Settings of an extension in addition to its defaults, which reach further branches."""
 TOO_LARGE = {"chunk_select": {"tail": 4, "overlap": 2}}
 """In place of defaults that do not fit into a training length of L."""
 
@@ -126,7 +127,8 @@ def test_weights_keep_their_names_and_values(case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @every_case
 def test_factor_one_changes_no_bit(case, dtype):
-    """Left out at a factor of 1; put on, where it takes an open factor, at 1 and at a length inside the training length."""
+    """Left out at a factor of 1; put on, where it takes an open factor, at 1 and at a length inside the training
+    length."""
     plain = trained(dtype)
     as_trained, inside = logits(plain), logits(plain, IDS[:, :L])
     assert torch.equal(logits(case.extend(1.0, dtype)), as_trained)

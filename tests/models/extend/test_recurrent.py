@@ -1,4 +1,5 @@
-"""Extensions of Mamba2 layers, beside their equations (test_oracles) and the contract: identities and calibration."""
+"""Extensions of Mamba2 layers, in addition to their equations (test_oracles) and the contract: identities and
+calibration."""
 
 import pytest
 import torch

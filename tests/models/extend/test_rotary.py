@@ -1,4 +1,5 @@
-"""Extensions of frequencies, beside their equations and peers (test_oracles): identities, limits, open factors."""
+"""Extensions of frequencies, in addition to their equations and peers (test_oracles): identities, limits, open
+factors."""
 
 import math
 

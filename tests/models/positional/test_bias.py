@@ -1,4 +1,5 @@
-"""Biases over distance, beside their equations and peers (test_oracles): gradients, shifted and drawn positions."""
+"""Biases over distance, in addition to their equations and peers (test_oracles): gradients, shifted and drawn
+positions."""
 
 import pytest
 import torch

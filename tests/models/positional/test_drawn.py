@@ -128,7 +128,8 @@ def test_documents_in_chunks(name):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["learned", "sinusoidal", "fope"])
 def test_every_document_of_a_packed_row_has_the_rows_first_drawn_positions(name):
-    """Encodings that use `TokenContext.in_document`: outputs do not depend on where in a packed row a document starts."""
+    """Encodings that use `TokenContext.in_document`: outputs do not depend on where in a packed row a document
+    starts."""
     size = table_size(name, N)
     model = model_of(
         {"type": name, **size}, positions={"type": "randomized", "max_length": size.get("max_length", MAX)}

@@ -1,4 +1,5 @@
-"""The FLOPs that an encoding reports against those that torch counts while it runs on the attention op's reference."""
+"""The FLOPs that an encoding reports against those that torch counts while it runs on the attention op's
+reference."""
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ LAYERS = sorted(name for name in POSITIONAL if choose(POSITIONAL, name, "x").cls
 
 
 def counted(name, **settings):
-    """FLOPs of matrix products beside those of q . k and weights . v over all pairs (no CPU path skips masked ones)."""
+    """FLOPs of matrix products in addition to those of q . k and weights . v over all pairs (no CPU path skips masked
+    ones)."""
     choice = choose(POSITIONAL, {"type": name, **settings}, "x")
     encoding = choice.create(SHAPE).double()
     g = torch.Generator().manual_seed(0)

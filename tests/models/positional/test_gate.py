@@ -1,4 +1,4 @@
-"""Gates, beside their equations and peers (test_oracles): limits, shifts, gradients, precision of sums."""
+"""Gates, in addition to their equations and peers (test_oracles): limits, shifts, gradients, precision of sums."""
 
 import math
 

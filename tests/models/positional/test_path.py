@@ -1,4 +1,5 @@
-"""Encodings outside the attention op, beside their equations and peers (test_oracles): chunks, blocks, gradients."""
+"""Encodings outside the attention op, in addition to their equations and peers (test_oracles): chunks, blocks,
+gradients."""
 
 import sys
 
@@ -101,7 +102,8 @@ def test_shifted_positions_change_nothing(kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_bfloat16_models_round_only_inputs_and_outputs(kind):
-    """Scores, counts, products and sums are float32 or wider: they differ from float64 only by the rounding of inputs and output."""
+    """Scores, counts, products and sums are float32 or wider: they differ from float64 only by the rounding of inputs
+    and output."""
     e, low = encoding_of(kind), encoding_of(kind, dtype=torch.bfloat16)
     inputs = [t.bfloat16() for t in drawn(200)]
     with torch.no_grad():

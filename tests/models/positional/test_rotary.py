@@ -1,4 +1,5 @@
-"""Rotary and absolute encodings, beside their equations and peers (test_oracles): shifts, limits, precision, gradients."""
+"""Rotary and absolute encodings, in addition to their equations and peers (test_oracles): shifts, limits, precision,
+gradients."""
 
 import math
 
@@ -49,7 +50,8 @@ def test_scores_depend_on_distance_only(name, shift):
 
 
 def test_float32_angles_would_be_too_coarse():
-    """Why angles are float64: at position one million, float32 angles are off by far more than the tolerance above."""
+    """Why angles are float64: at position one million, float32 angles are off by far more than the tolerance
+    above."""
     theta = 10000.0 ** (-torch.arange(0, D, 2).double() / D)
     exact, rough = 2.0**20 * theta, (torch.tensor(2.0**20 + 1) * theta.float()).double() - theta.float().double()
     assert ((exact.cos() - rough.cos()).abs().max()) > 1e-4

@@ -150,7 +150,8 @@ def test_a_table_of_max_length_covers_all_drawn_positions(kind):
 
 
 def test_skips_of_pose_are_each_uniform_from_the_one_before():
-    """u_1 has mean spare / 2, u_2 given u_1 the mean of u_1 and spare, ... (Zhu et al. 2023), unlike sorted uniform ones."""
+    """u_1 has mean spare / 2, u_2 given u_1 the mean of u_1 and spare, ... (Zhu et al. 2023), unlike sorted uniform
+    ones."""
     choice = choose(POSITIONS, {"type": "pose", "max_length": 1064, "chunks": 4}, "positions")
     torch.manual_seed(0)
     drawn = torch.stack([choice.create().draw(64) for _ in range(2000)]) - torch.arange(64)

@@ -1,5 +1,5 @@
-"""TAPE against its equations, one query and key at a time with complex numbers in float64, in whole models whose layers
-pass the carry on; and its properties: RoPE at initialisation, shifts, rotations, chunks, documents."""
+"""TAPE against its equations, one query and key at a time with complex numbers in float64, in whole models whose
+layers pass the carry on; and its properties: RoPE at initialisation, shifts, rotations, chunks, documents."""
 
 import sys
 from dataclasses import replace
@@ -68,7 +68,8 @@ def normed(x, weight, eps):
 
 
 def paired(x, pairs):
-    """(..., head_dim) -> (..., pairs) complex, dimension m with m + pairs, and the dimensions that are not rotated."""
+    """(..., head_dim) -> (..., pairs) complex, dimension m with m + pairs, and the dimensions that are not
+    rotated."""
     return torch.complex(x[..., :pairs], x[..., pairs : 2 * pairs]), x[..., 2 * pairs :]
 
 
@@ -105,7 +106,8 @@ def attended(layer, x, e, a):
 
 
 def dense(model, tokens):
-    """The hidden states of a whole model. The carry passes between layers with the same base; RoPE's is computed in each."""
+    """The hidden states of a whole model. The carry passes between layers with the same base; RoPE's is computed in
+    each."""
     x, passed, eps = model.embedding(tokens), {}, model.config.norm_eps
     for block in model.blocks:
         y = normed(x, block.norm.weight, eps)
@@ -261,7 +263,8 @@ def test_chunks_and_documents_with_a_carry_across_other_layers(layout, positiona
 
 
 def test_bfloat16_models_keep_float32_tensors():
-    """e, a and scores are float32 or wider: they differ from float64 only by the rounding of q, k, v, x and the output."""
+    """e, a and scores are float32 or wider: they differ from float64 only by the rounding of q, k, v, x and the
+    output."""
     low, exact = encoding_of(torch.bfloat16), encoding_of()
     with torch.no_grad():
         for a, b in zip(exact.parameters(), low.parameters(), strict=True):

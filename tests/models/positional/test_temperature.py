@@ -1,4 +1,5 @@
-"""Temperatures multiply encoded q . k and nothing else: against the softmax of separately computed scores, in float64."""
+"""Temperatures multiply encoded q . k and nothing else: against the softmax of separately computed scores, in
+float64."""
 
 import math
 
@@ -74,7 +75,8 @@ def softmaxed(all_scores, v):
 @pytest.mark.parametrize("positions", [None, torch.arange(N) * 3 + torch.arange(N) % 3])
 @pytest.mark.parametrize("name", LINEAR)
 def test_a_factor_multiplies_content_scores_only(name, positions):
-    """softmax(a (S - S0) + S0): S0, the terms added to content scores, are the scores of zero queries, except in polar encodings."""
+    """softmax(a (S - S0) + S0): S0, the terms added to content scores, are the scores of zero queries, except in
+    polar encodings."""
     e, (q, k, v, x) = encoding_of(name), drawn()
     a = torch.rand(2, N, H, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
     q, keys = keys_of(e, q, k, v, x, positions)
