@@ -102,6 +102,10 @@ class Keys:
         kept = {"k": self.k[:, :end], "v": self.v[:, :end], "positions": self.positions[:end]}
         return replace(self, **kept, documents=documents, factor=factor)
 
+    def distances(self, rows: Tensor, seqlen: int) -> Tensor:
+        """Distances from the queries at rows (n,) of `seqlen` to all keys: (n, n_keys) int64, 0 for later keys."""
+        return (self.positions[-seqlen:][rows][:, None] - self.positions).clamp_min(0)
+
     def scaled_by(self, factor: Tensor) -> "Keys":
         """The same keys with content scores multiplied by factor (1 or batch, 1 or seqlen, 1 or n_heads)."""
         return replace(self, factor=factor if self.factor is None else self.factor * factor)
@@ -132,8 +136,7 @@ class PositionalEncoding(Parametrised):
 
     Config: ClassVar[type]
     family: ClassVar[str] = "none"
-    """none | rotary | fourier | polar | bias | gate | absolute | path: which extensions apply, and how it is
-    initialised."""
+    """none | rotary | fourier | polar | bias | gate | absolute | path: the kind, which extensions depend on."""
     relative: ClassVar[bool] = True
     """Outputs depend on differences of positions only: shifting all positions changes nothing."""
     reads_positions: ClassVar[bool] = True
@@ -225,11 +228,8 @@ class PositionalEncoding(Parametrised):
         """Calls of the attention op over disjoint keys which together are attention with this encoding."""
         mask = keys.mask(q.shape[1])
         farthest = keys.k.shape[1] if keys.window is None or keys.sinks else min(keys.window, keys.k.shape[1])
-        return [
-            AttentionCall(
-                q, keys.k, keys.v, mask, self.table(farthest, keys), self.cumulative(q.shape[1], keys), keys.documents
-            )
-        ]
+        table, cumulative = self.table(farthest, keys), self.cumulative(q.shape[1], keys)
+        return [AttentionCall(q, keys.k, keys.v, mask, table, cumulative, keys.documents)]
 
     def cumulative(self, seqlen: int, keys: Keys) -> tuple[Tensor, Tensor] | None:
         """F of the queries and of the keys, relative to the first query, so that long sums keep their precision."""
@@ -255,26 +255,14 @@ class PositionalEncoding(Parametrised):
         parts = []
         for c in calls:
             terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}
-            parts.append(
-                op(
-                    keys.scale_queries(c.q),
-                    c.k,
-                    c.v,
-                    scale=q.shape[3] ** -0.5 if c.scale is None else c.scale,
-                    **terms,
-                    **options,
-                )
-            )
+            scale = q.shape[3] ** -0.5 if c.scale is None else c.scale
+            parts.append(op(keys.scale_queries(c.q), c.k, c.v, scale=scale, **terms, **options))
         return parts[0] if len(parts) == 1 else merge(parts)
 
     def attend_at_gaps(self, q: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
         """`attend` with biases by distance where positions are not consecutive (randomised positions): by blocks of
         queries."""
-        seqlen, heads = q.shape[1], q.shape[2]
-        query_positions = keys.positions[-seqlen:]
-        return self.attend_with_bias(
-            q, keys, lambda rows: self.bias((query_positions[rows][:, None] - keys.positions).clamp_min(0)), heads
-        )
+        return self.attend_with_bias(q, keys, lambda rows: self.bias(keys.distances(rows, q.shape[1])), q.shape[2])
 
     def attend_with_bias(
         self, q: Tensor, keys: Keys, bias_of: Callable[[Tensor], Tensor | None], heads: int

@@ -79,12 +79,11 @@ class DAPE(PositionalEncoding):
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """See PositionalEncoding.attend."""
-        query_positions = keys.positions[-q.shape[1] :]
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
         w1, b1, w2, b2 = (w.to(acc_dtype) for w in (self.in_weight, self.in_bias, self.out_weight, self.out_bias))
 
         def change(rows: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
-            bias = self.base.bias((query_positions[rows][:, None] - keys.positions).clamp_min(0))
+            bias = self.base.bias(keys.distances(rows, q.shape[1]))
             assert bias is not None
             bias = bias.to(acc_dtype).expand_as(scores)
             both = torch.cat([scores, bias], dim=1).movedim(1, -1)

@@ -118,12 +118,10 @@ class FIRE(PositionalEncoding):
         largest = where.once("largest position in a document", lambda: int(in_document.max()))
         if keys.consecutive and largest <= float(reach.detach()):
             return super().attend(q, keys, op, return_lse)
-        query_positions = keys.positions[-q.shape[1] :]
 
         def bias_of(rows: Tensor) -> Tensor:
-            distance = (query_positions[rows][:, None] - keys.positions).clamp_min(0)
             normaliser = torch.maximum(in_document[..., rows, None].to(acc_dtype), reach)
-            return self.function(distance, normaliser).movedim(-1, -3)
+            return self.function(keys.distances(rows, q.shape[1]), normaliser).movedim(-1, -3)
 
         return self.attend_with_bias(q, keys, bias_of, q.shape[2])
 
