@@ -1,1 +1,2 @@
-"""Speed and memory beside peers, one command each: `python -m benchmarks kernels`, `python -m benchmarks throughput`."""
+"""Speed and memory beside peers, one command each: `python -m benchmarks kernels`, `python -m benchmarks
+throughput`."""

@@ -1,13 +1,14 @@
-"""`python -m benchmarks [NAME ...] [key=value ...]`: speed and memory beside peers, as a table and benchmarks/results/*.json.
+"""`python -m benchmarks [NAME ...] [key=value ...]`: speed and memory beside peers, as a table and
+benchmarks/results/*.json.
 
-Speeds are ratios taken in one run: machines differ, and the same machine differs by the hour.
+Speeds are compared within one run: machines differ, and the same machine differs from hour to hour.
 """
 
 import sys
 from pathlib import Path
 
 from benchmarks import episodes, generation, kernels, sharing, throughput
-from benchmarks.command import Measurement, run
+from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 
 BENCHMARKS = {
@@ -17,8 +18,10 @@ BENCHMARKS = {
     "generation": Measurement(generation.TITLE, generation.OPTIONS, generation.measure),
     "sharing": Measurement(sharing.TITLE, sharing.OPTIONS, sharing.measure, sharing.notes),
 }
-DEFAULT = ("kernels", "throughput", "episodes")
-"""What runs without a name."""
+DEFAULT_BENCHMARKS = ("kernels", "throughput", "episodes")
+"""The benchmarks that run when none is named."""
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(lambda: run(BENCHMARKS, DEFAULT, Path(__file__).parent, sys.argv[1:])))
+    raise SystemExit(
+        run_command(lambda: run_measurements(BENCHMARKS, DEFAULT_BENCHMARKS, Path(__file__).parent, sys.argv[1:]))
+    )

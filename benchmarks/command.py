@@ -1,4 +1,4 @@
-"""The command behind `python -m benchmarks` and `python -m validation`: measure, print a table, write results/*.json."""
+"""Implements `python -m benchmarks` and `python -m validation`: measure, print a table, write results/*.json."""
 
 import json
 import platform
@@ -27,14 +27,17 @@ Rows = list[dict[str, Any]]
 
 
 def no_notes(rows: Rows) -> list[str]:
-    """Of a table that speaks for itself."""
+    """No notes, for a table that needs none."""
     return []
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement. options: keys that `measure` takes from the command line; measure: options to rows with equal keys;
-    notes: what a reader of the numbers must know, printed and kept with them."""
+    """A named measurement.
+
+    options: the keys that `measure` accepts from the command line. measure: options -> rows with equal keys.
+    notes: what a reader of the numbers must know, printed and written with them.
+    """
 
     title: str
     options: tuple[str, ...]
@@ -43,7 +46,7 @@ class Measurement:
 
 
 def device_name() -> str:
-    """The processor or GPU, in words."""
+    """The name of the processor or GPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -52,7 +55,9 @@ def device_name() -> str:
     return f"{names[0] if names else platform.processor()} ({torch.get_num_threads()} threads)"
 
 
-def run(known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path, arguments: list[str]) -> int:
+def run_measurements(
+    known: Mapping[str, Measurement], default: tuple[str, ...], folder: Path, arguments: list[str]
+) -> int:
     """Run the measurements named in `arguments`, or the default ones; results go to `folder`/results.
 
     Raises ConfigError for an unknown name or option.

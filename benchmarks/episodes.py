@@ -1,4 +1,5 @@
-"""Episodes: time to build one, share of exact length, share that survives encode(decode(ids)); several tokenizers and tasks."""
+"""Episodes: time to build one, share of exact length, share that survives encode(decode(ids)), for several
+tokenizers."""
 
 import time
 from typing import Any
@@ -14,11 +15,12 @@ from validation.tokenizers import llama_like, unigram
 TITLE = "episodes, milliseconds each"
 OPTIONS = ("n", "length", "tokenizers")
 CHECKED = 200
-"""Episodes whose whole text is encoded again; every one's joints are."""
+"""Episodes whose whole text is encoded again. (Of every episode the joints are.)"""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a tokenizer. options: n (10000), length (8192), tokenizers (paths, comma-separated, beside the shipped)."""
+    """One row per tokenizer. options: n (10000), length (8192), tokenizers (paths, comma-separated, beside the
+    shipped)."""
     n, length = int(options.get("n", 10_000)), int(options.get("length", 8192))
     tokenizers: dict[str, Tokenizer] = {"shipped": load_tokenizer()}
     given = [path for path in options.get("tokenizers", "").split(",") if path]

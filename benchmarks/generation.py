@@ -1,11 +1,12 @@
-"""RULER's 13 presets, built, kept on disk and read again, and the other tasks; beside them lm-eval's generators, on one core.
+"""RULER's 13 presets and the other tasks: time to build, write and read episodes, beside lm-eval's generators, on one
+core.
 
-Ours: set-up is the import of all 13 tasks in a fresh process, tokenizer and haystack ("materials"), and each preset's first
-episode (its lines and words). lm-eval 0.4.13 sizes its samples by tokenising one again and again, once a task and length (its
-set-up; its imports are not counted), then tokenises each one that it makes. Its own functions are called, for fewer samples than
-the 500 that it always makes. Both have the shipped tokenizer. Building is in seconds of processor time, reading and writing by
-the clock; the last row names what is above 1 ms an episode at the greatest length. Ratios are lm-eval's time / ours: of one
-episode, and of 500 with set-up, ours with all materials.
+Our set-up is the import of all 13 tasks in a new process, the tokenizer and haystack ("materials"), and each preset's
+first episode (its lines and words). lm-eval 0.4.13 finds the size of its samples by tokenising one repeatedly, once
+per task and length (its set-up; its imports are not counted), and then tokenises each sample. Its own functions are
+called, for fewer samples than the 500 that it always generates. Both use the shipped tokenizer. Building is measured
+in processor time, reading and writing in wall-clock time; the last row names the tasks above 1 ms per episode at the
+greatest length. Ratios are lm-eval's time / ours: for one episode, and for 500 with set-up, ours with all materials.
 """
 
 import subprocess
@@ -33,36 +34,38 @@ from validation.variants import materials_of, variants
 
 TITLE = "RULER's 13 tasks: milliseconds to build an episode, keep it and read it again; lm-eval's generators"
 OPTIONS = ("n", "lengths", "tasks", "peer")
-LENGTHS = "4096,8192,16384,32768,65536,131072"
-DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+DEFAULT_LENGTHS = "4096,8192,16384,32768,65536,131072"
+PRESET_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 IMPORT = "import time; t = time.perf_counter(); from lcprobe.tasks.presets import *; "
 IMPORT += "[choose_task(name, '') for name in PRESETS]; print(time.perf_counter() - t)"
-USUAL = 500
-"""Samples of a task and length in RULER and lm-eval."""
-PEERS = {"niah_single_1", "niah_multikey_2", "vt", "cwe", "fwe"}
+RULER_SAMPLES = 500
+"""Samples per task and length in RULER and lm-eval."""
+PEER_TASKS = {"niah_single_1", "niah_multikey_2", "vt", "cwe", "fwe"}
 PEER_SAMPLES = {4096: 20, 16384: 5}
-LONGEST = "niah_multikey_2", 131072, 3
-GOAL = 1.0
-"""Milliseconds an episode at the greatest length."""
+LONGEST_PEER_RUN = "niah_multikey_2", 131072, 3
+GOAL_MS = 1.0
+"""Milliseconds per episode at the greatest length."""
 T = TypeVar("T")
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """A row a preset and length, one of all presets, a row for every other task, and one of what misses the goal.
+    """One row per preset and length, one for all presets, one per other task, and one for the tasks that miss the
+    goal.
 
     options: n (500 episodes), lengths, tasks (names of presets and tasks), peer (1: lm-eval too).
     """
-    n, lengths = int(options.get("n", USUAL)), [int(x) for x in options.get("lengths", LENGTHS).split(",")]
+    n, lengths = (
+        int(options.get("n", RULER_SAMPLES)),
+        [int(x) for x in options.get("lengths", DEFAULT_LENGTHS).split(",")],
+    )
     every = variants()
     names = options["tasks"].split(",") if "tasks" in options else list(every)
     imported = float(
         subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout
     )
     spent, materials = _timed(materials_of)
-    materials_s, peer_tokenizer = (
-        imported + spent,
-        _wrapped(materials.tokenizer) if options.get("peer", "1") == "1" else None,
-    )
+    materials_s = imported + spent
+    peer_tokenizer = _wrapped(materials.tokenizer) if options.get("peer", "1") == "1" else None
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials)
     rows, begin, firsts = [], time.perf_counter(), 0.0
     for name in names:
@@ -87,13 +90,13 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
                 "lm-eval set-up s": None,
                 "lm-eval ms": None,
                 "x an episode": None,
-                f"x {USUAL} with set-up": None,
+                f"x {RULER_SAMPLES} with set-up": None,
             }
             if peer is not None:
                 set_up, theirs = peer
-                ratio = (set_up + USUAL * theirs) / (materials_s + first + USUAL * spent / n)
+                ratio = (set_up + RULER_SAMPLES * theirs) / (materials_s + first + RULER_SAMPLES * spent / n)
                 row |= {"lm-eval set-up s": set_up, "lm-eval ms": 1000 * theirs}
-                row |= {"x an episode": theirs / (spent / n), f"x {USUAL} with set-up": ratio}
+                row |= {"x an episode": theirs / (spent / n), f"x {RULER_SAMPLES} with set-up": ratio}
             rows.append(row)
             del episodes
     presets = [row for row in rows if row["task"] in PRESETS]
@@ -113,10 +116,10 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _missed(rows: list[dict[str, Any]], length: int) -> str:
-    """Which tasks take longer than the goal, in words."""
+    """The tasks that take longer than the goal, as a sentence."""
     at = sorted((row for row in rows if row["length"] == length), key=lambda row: -row["ms"])
-    over = ", ".join(f"{row['task']} {row['ms']:.2f}" for row in at if row["ms"] > GOAL)
-    return f"at {length} tokens above {GOAL:g} ms: {over or 'none'}; greatest p95 {max(row['p95 ms'] for row in at):.2f} ms"
+    over = ", ".join(f"{row['task']} {row['ms']:.2f}" for row in at if row["ms"] > GOAL_MS)
+    return f"at {length} tokens above {GOAL_MS:g} ms: {over or 'none'}; greatest p95 {max(row['p95 ms'] for row in at):.2f} ms"
 
 
 def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
@@ -124,35 +127,36 @@ def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
         variants()[name], "tasks"
     ).formats
     axes = tasks.by_name[name].axes
-    depths = DEPTHS[: max(1, min(n, len(DEPTHS)))] if axes.depth else (0.5,)
+    depths = PRESET_DEPTHS[: max(1, min(n, len(PRESET_DEPTHS)))] if axes.depth else (0.5,)
     cells = tuple((depth, n // len(depths) + (i < n % len(depths))) for i, depth in enumerate(depths))
     return Unit(name, axes.fitted(Formats(**formats)), length, "none", cells)
 
 
 def _built(tasks: TaskSet, unit: Unit) -> tuple[np.ndarray, list[Episode]]:
     """(n,) milliseconds of each episode, and the episodes."""
-    made = [_timed(lambda factors=factors: tasks.by_name[unit.task].episode(factors)) for factors in unit.factors()]
-    return np.array([1000 * spent for spent, _ in made]), [episode for _, episode in made]
+    timed = [_timed(lambda factors=factors: tasks.by_name[unit.task].episode(factors)) for factors in unit.factors()]
+    return np.array([1000 * spent for spent, _ in timed]), [episode for _, episode in timed]
 
 
 def _on_disk(tasks: TaskSet, unit: Unit, episodes: list[Episode]) -> tuple[float, float]:
-    """Milliseconds an episode to write and to read."""
+    """Milliseconds per episode to write and to read."""
     with TemporaryDirectory() as folder:
         cache, facts = EpisodeCache(Path(folder), 1 << 40), tasks.facts(unit)
         begin = time.perf_counter()
         cache.write(facts, episodes)
         middle = time.perf_counter()
-        found = cache.read(facts)
+        cached = cache.read(facts)
         end = time.perf_counter()
-    assert found is not None
-    assert all(a.digest == b.digest for a, b in zip(found, episodes, strict=True))
+    assert cached is not None
+    assert all(a.digest == b.digest for a, b in zip(cached, episodes, strict=True))
     return 1000 * (middle - begin) / len(episodes), 1000 * (end - middle) / len(episodes)
 
 
-def _timed(make: Callable[[], T]) -> tuple[float, T]:
+def _timed(run: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of processor time, and the result."""
     begin = time.process_time()
-    made = make()
-    return time.process_time() - begin, made
+    result = run()
+    return time.process_time() - begin, result
 
 
 def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
@@ -163,11 +167,11 @@ def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def _peer(preset: str, length: int, tokenizer: PreTrainedTokenizerFast | None) -> tuple[float, float] | None:
-    """Seconds of lm-eval's set-up, and a sample; None where it is not asked."""
+    """Seconds of lm-eval's set-up and per sample; None where it is not measured."""
     name, samples = preset.split("/")[-1], PEER_SAMPLES.get(length)
-    if (name, length) == LONGEST[:2]:
-        samples = LONGEST[2]
-    if tokenizer is None or name not in PEERS or samples is None:
+    if (name, length) == LONGEST_PEER_RUN[:2]:
+        samples = LONGEST_PEER_RUN[2]
+    if tokenizer is None or name not in PEER_TASKS or samples is None:
         return None
     module: Any = import_module(
         f"lm_eval.tasks.ruler.{'prepare_niah' if name.startswith('niah') else f'{name}_utils'}"
@@ -175,7 +179,7 @@ def _peer(preset: str, length: int, tokenizer: PreTrainedTokenizerFast | None) -
     started: list[float] = []
 
     def samples_begin(over: Iterable[int], **_: Any) -> Iterable[int]:
-        """In place of its progress bar: the first sample begins when the search is over."""
+        """Replaces the progress bar: the first sample begins when the search for a size has ended."""
         started.append(time.process_time())
         return over
 

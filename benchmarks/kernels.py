@@ -1,8 +1,9 @@
-"""Every op, forward and backward, beside each peer that can be imported here: right first, then how fast.
+"""Every op, forward and backward, beside each peer that can be imported here: first correctness, then speed.
 
-A case is checked against its reference; one that is wrong is reported and not timed. Then ours and the peers run in turns,
-several rounds, and the median counts. The floor is what the work costs at least at this machine's matrix products (float32 on a
-CPU, bfloat16 on a GPU) or its copies, both measured in the same run; its share says how much of our time that would take.
+A case is checked against its reference; a wrong one is reported and not timed. Then our implementation and the peers
+run in several interleaved rounds, and the median is reported. The floor is the least time that this machine's matrix
+products (float32 on a CPU, bfloat16 on a GPU) or copies need for the work, both measured in the same run; "share of
+floor" is the floor over our time.
 """
 
 import statistics
@@ -20,13 +21,13 @@ from lcprobe.errors import ConfigError, unknown_name
 TITLE = "kernels: forward and backward, milliseconds"
 OPTIONS = ("ops", "rounds", "budget")
 MAX_ERROR = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""Relative errors up to which a case counts as right: kernels add up in float32, inputs and outputs are rounded."""
+"""The relative error up to which a case is correct: kernels accumulate in float32, inputs and outputs are rounded."""
 SAMPLE = 0.005
-"""Seconds that a single time is taken over at least, so that clocks and launches do not show."""
+"""Seconds that one measurement covers at least, so that clock resolution and launch overhead do not matter."""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a case and peer. options: ops (comma-separated), rounds (at most), budget (seconds for all of it)."""
+    """One row per case and peer. options: ops (comma-separated), rounds (at most), budget (seconds for all of it)."""
     names = options["ops"].split(",") if "ops" in options else list(OPS)
     for name in names:
         if name not in OPS:
@@ -39,7 +40,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         until = _share(end, len(names) - i)
         cases = import_module(f"benchmarks.ops.{name}").cases(gpu)
         for j in range(len(cases)):
-            case, cases[j] = cases[j], None  # its tensors go when it is done
+            case, cases[j] = cases[j], None  # frees its tensors when it is done
             machine.measure()
             rows += _case(case, rounds, _share(until, len(cases) - j), gpu)
             print(" ".join(str(rows[-1][key]) for key in ("op", "shape", "dtype", "ours ms", "error")), flush=True)
@@ -47,7 +48,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 
 class Machine:
-    """The best products and copies seen during the run."""
+    """The fastest matrix products and copies measured during the run."""
 
     def __init__(self, gpu: bool):
         self.gpu, self.flops, self.bytes = gpu, 0.0, 0.0
@@ -56,7 +57,7 @@ class Machine:
         self.b = torch.empty_like(self.a)
 
     def measure(self) -> None:
-        """A tenth of a second or so: both once more."""
+        """Measure both again, which takes about a tenth of a second."""
         source = torch.ones(2**29 if self.gpu else 2**24, device=self.device)
         target = torch.empty_like(source)
         for _ in range(3):
@@ -66,7 +67,7 @@ class Machine:
             self.bytes = max(self.bytes, 2 * source.nbytes / copy)
 
     def judge(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row with its share of the floor, by what the whole run has seen."""
+        """A row with its share of the floor, from the measurements of the whole run."""
         ours, flops, moved = row["ours ms"], row.pop("flops"), row.pop("bytes")
         floor = 1e3 * max(flops / self.flops, moved / self.bytes)
         row["share of floor"] = None if ours is None else f"{floor / ours:.0%}"
@@ -90,14 +91,14 @@ def timed(run: Callable[[], object], times: int, gpu: bool) -> float:
 
 
 def _case(case: Case, rounds: int, until: float, gpu: bool) -> list[dict[str, Any]]:
-    """Rows of a case. Every candidate runs twice at least, once to warm up; what does not fit `until` has fewer rounds."""
+    """Rows of a case. Every candidate runs twice at least, once to warm up; if the time `until` is reached, with
+    fewer rounds."""
     facts = {"op": case.op, "shape": case.shape, "dtype": case.dtype}
     cost = {"flops": case.flops, "bytes": case.bytes}
     error, wrong = _error(case)
     if wrong:
-        return [
-            facts | {"ours ms": None, "peer": "", "peer ms": None, "ratio": None, "error": error, "rounds": 0} | cost
-        ]
+        unmeasured = {"ours ms": None, "peer": "", "peer ms": None, "ratio": None}
+        return [facts | unmeasured | {"error": error, "rounds": 0} | cost]
     runs, failed = {"": case.run, **case.peers}, {}
     repeats: dict[str, int] = {}
     for name, run in list(runs.items()):
@@ -126,7 +127,7 @@ def _case(case: Case, rounds: int, until: float, gpu: bool) -> list[dict[str, An
 
 
 def _error(case: Case) -> tuple[str, bool]:
-    """The relative error in words, and whether it is too large."""
+    """The relative error as text, and whether it is too large."""
     try:
         error = case.check()
     except Exception as problem:
@@ -141,12 +142,12 @@ def _line(problem: Exception) -> str:
 
 
 def _digits(milliseconds: float) -> float:
-    """Three of them."""
+    """Rounded to three significant digits."""
     return float(f"{milliseconds:.3g}")
 
 
 def _share(end: float, left: int) -> float:
-    """The moment until which the next of `left` equal parts may run."""
+    """The time until which the next of `left` equal parts may run."""
     now = time.perf_counter()
     return now + max(0.0, end - now) / left
 
@@ -154,5 +155,5 @@ def _share(end: float, left: int) -> float:
 def _number(options: dict[str, str], name: str, otherwise: int) -> int:
     text = options.get(name, str(otherwise))
     if not text.isdigit() or not int(text):
-        raise ConfigError(name, text, "a whole number from 1")
+        raise ConfigError(name, text, "an integer >= 1")
     return int(text)

@@ -1,7 +1,9 @@
-"""Sharing: prompt tokens read and time for a sweep of depths and for questions over one context, against each prompt read alone.
+"""Prefix sharing: tokens read and time for a sweep of depths and for questions over one context, against separate
+prompts.
 
-A hybrid of random weights answers real episodes. Alone: every prompt is read from its first token on, prompts of equal length
-together in as many rows. "Saved at most" is what the trie of token ids has in common. Times are medians, taken in turns.
+A hybrid model with random weights scores real episodes. "Alone": every prompt is read from its first token, prompts
+of equal length in one batch. "Saved at most" is the share of tokens that the trie of token ids has in common. Times
+are medians of interleaved rounds.
 """
 
 import statistics
@@ -25,7 +27,7 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 TITLE = "sharing of prompts"
 OPTIONS = ("length", "n", "rounds", "layout")
 LINE = {"template": "line", "digits": 2}
-CASES: list[tuple[str, dict[str, Any], list[float]]] = [
+SWEEPS: list[tuple[str, dict[str, Any], list[float]]] = [
     ("20 depths, 0.05 .. 1", {**LINE, "n_keys": 1}, [i / 20 for i in range(1, 21)]),
     ("20 depths, 0 .. 1", {**LINE, "n_keys": 1}, [i / 19 for i in range(20)]),
     ("20 depths, 0.05 .. 1, of 4 keys", {**LINE, "n_keys": 4}, [i / 20 for i in range(1, 21)]),
@@ -35,7 +37,7 @@ CASES: list[tuple[str, dict[str, Any], list[float]]] = [
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a case. options: length (1024), n samples (4), rounds (3), layout of the model."""
+    """One row per sweep. options: length (1024), n samples (4), rounds (3), layout of the model."""
     length, n, rounds = (int(options.get(name, given)) for name, given in (("length", 1024), ("n", 4), ("rounds", 3)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tok = load_tokenizer()
@@ -46,7 +48,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     sizes = {"layout": layout, "d_model": 128, "d_ff": 256, "vocab_size": tok.vocab_size, "mixers": mixers}
     model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(0).to(device).eval()
     rows = []
-    for name, settings, depths in CASES:
+    for name, settings, depths in SWEEPS:
         niah = NIAH(build(NIAHConfig, settings, "task"), materials)
         items = []
         for index in range(n):
@@ -59,8 +61,9 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What can be saved at all: the sum of all depths but the deepest over their number, of the haystack's tokens."""
-    depths = {name: sorted(depths) for name, _, depths in CASES if len(depths) > 1}
+    """The largest possible saving: the sum of all depths but the deepest over their number, of the haystack's
+    tokens."""
+    depths = {name: sorted(depths) for name, _, depths in SWEEPS if len(depths) > 1}
     return [
         f"{row['case']}: {sum(depths[row['case']][:-1]) / len(depths[row['case']]):.1%} of the haystack's tokens can be shared, "
         f"whatever reads them; {row['saved at most']} of whole prompts, whose needles and questions are their own; "
@@ -71,10 +74,10 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
 
 
 class Alone(ModelScorer):
-    """Reads every prompt from its first token on, those of equal length together."""
+    """Reads every prompt from its first token, prompts of equal length together."""
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
-        """No step goes on from another."""
+        """Steps that do not continue each other."""
         at_once, steps = max(1, self.batch_tokens // max(map(len, prompts))), []
         for length in sorted({len(p) for p in prompts}):
             same = [i for i, p in enumerate(prompts) if len(p) == length]
@@ -90,16 +93,16 @@ def _case(kinds: dict[str, ModelScorer], items: list[Item], rounds: int) -> dict
     batches = prefix_batches(prompts, at_once)
     ways = {"shared": batches, "alone": [list(range(len(items)))]}
     times: dict[str, list[float]] = {way: [] for way in ways}
-    found: dict[str, np.ndarray] = {}
+    results: dict[str, np.ndarray] = {}
     for turn in range(rounds + 1):  # the first warms up
         for way, scorer in kinds.items():
             begin = time.perf_counter()
             scores = {i: s for b in ways[way] for i, s in zip(b, scorer.score([items[i] for i in b]), strict=True)}
             if turn:
                 times[way].append(time.perf_counter() - begin)
-            found[way] = np.array([scores[i].log_likelihood for i in range(len(items))])
-            found[f"{way} read"] = np.array([scores[i].read_tokens for i in range(len(items))])
-    read, whole = int(found["shared read"].sum()), sum(map(len, prompts))
+            results[way] = np.array([scores[i].log_likelihood for i in range(len(items))])
+            results[f"{way} read"] = np.array([scores[i].read_tokens for i in range(len(items))])
+    read, whole = int(results["shared read"].sum()), sum(map(len, prompts))
     trie = sum(plan_prefill([prompts[i] for i in batch], at_once, call=0).tokens for batch in batches)
     seconds = {way: statistics.median(t) for way, t in times.items()}
     return {
@@ -111,5 +114,5 @@ def _case(kinds: dict[str, ModelScorer], items: list[Item], rounds: int) -> dict
         "seconds alone": round(seconds["alone"], 2),
         "seconds shared": round(seconds["shared"], 2),
         "x alone": f"{seconds['alone'] / seconds['shared']:.2f}",
-        "largest difference, nats": f"{np.abs(found['shared'] - found['alone']).max():.1e}",
+        "largest difference, nats": f"{np.abs(results['shared'] - results['alone']).max():.1e}",
     }

@@ -1,7 +1,9 @@
-"""Training throughput of the three architectures at d_model 64 and 512, beside transformers' Mamba2 and Llama of the same size.
+"""Training throughput of the three architectures at d_model 64 and 512, beside transformers' Mamba2 and Llama of the
+same size.
 
-Every model takes the same batches through loss, backward and AdamW, in turns, several rounds; the median counts. The share of
-peak is model FLOPs (3 x forward, head included) over this machine's float32 matrix products in the same run.
+Every model runs loss, backward and AdamW on the same batches, in several interleaved rounds; the median is reported.
+The share of peak is model FLOPs (3 x forward, head included) over this machine's float32 matrix products in the same
+run.
 """
 
 import statistics
@@ -18,19 +20,19 @@ from lcprobe.models.matching import match
 from lcprobe.schema import build
 from lcprobe.studies.planning.costs import measured_peak
 
-TITLE = "training throughput, tokens a second"
+TITLE = "training throughput, tokens per second"
 OPTIONS = ("rounds",)
 VOCAB = 4096
-CASES: list[dict[str, Any]] = [
+MODEL_SIZES: list[dict[str, Any]] = [
     {"d_model": 64, "layers": 2, "batch": 8, "seqlen": 128, "head_dim": 32, "d_state": 64},
     {"d_model": 512, "layers": 4, "batch": 2, "seqlen": 1024, "head_dim": 64, "d_state": 128},
 ]
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a model and size. options: rounds."""
+    """One row per model and size. options: rounds."""
     rounds, rows = int(options.get("rounds", 7)), []
-    for case in CASES:
+    for case in MODEL_SIZES:
         rows += _case(case, rounds)
     return rows
 
@@ -48,15 +50,15 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         name: build(ModelConfig, {"layout": layout, "d_model": d, "vocab_size": VOCAB, "mixers": mixers}, "model")
         for name, layout in layouts.items()
     }
-    found = match(models, build(MatchConfig, {"budget": "mamba2"}, "match"), case["seqlen"])
+    matched = match(models, build(MatchConfig, {"budget": "mamba2"}, "match"), case["seqlen"])
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, VOCAB, (case["batch"], case["seqlen"]), generator=generator)
     steps: dict[str, tuple[Callable[[], Tensor], torch.nn.Module]] = {}
-    for name, m in found.items():
+    for name, m in matched.items():
         model = LanguageModel(m.config).initialise(0)
         weights = torch.ones(tokens.shape)
         steps[f"lcprobe {name}"] = (lambda model=model, weights=weights: model.loss(tokens, weights)[0]), model
-    for name, peer in _peers(case, found["transformerpp"].config.d_ff or 0).items():
+    for name, peer in _peers(case, matched["transformerpp"].config.d_ff or 0).items():
         steps[f"transformers {name}"] = (lambda peer=peer: peer(input_ids=tokens, labels=tokens).loss), peer
     optimizers = {
         name: torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True) for name, (_, model) in steps.items()
@@ -74,7 +76,7 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
                 times[name].append(time.perf_counter() - begin)
         peaks.append(measured_peak())
     peak = max(peaks)
-    flops = {f"lcprobe {name}": 3 * m.cost.flops for name, m in found.items()}
+    flops = {f"lcprobe {name}": 3 * m.cost.flops for name, m in matched.items()}
     flops["transformers Mamba2"], flops["transformers Llama"] = (
         flops["lcprobe mamba2"],
         flops["lcprobe transformerpp"],
@@ -98,7 +100,7 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
 
 
 def _peers(case: dict[str, Any], d_ff: int) -> dict[str, Any]:
-    """transformers' classes of the same size, random weights."""
+    """transformers' models of the same size, with random weights."""
     import transformers
 
     d, n, hd = case["d_model"], case["layers"], case["head_dim"]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks.command import Measurement, run
+from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 from validation import cheating, cheating_peer, coverage, exactness, oracles, planted
 
@@ -19,4 +19,4 @@ DEFAULT = ("oracles",)
 """What runs without a name; the others take minutes to hours."""
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(lambda: run(VALIDATIONS, DEFAULT, Path(__file__).parent, sys.argv[1:])))
+    raise SystemExit(run_command(lambda: run_measurements(VALIDATIONS, DEFAULT, Path(__file__).parent, sys.argv[1:])))

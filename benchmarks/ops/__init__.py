@@ -1,1 +1,1 @@
-"""One module an op: cases at the sizes that matter here, each with the peers that can be imported."""
+"""One module per op: cases at the sizes that matter here, each with the peers that can be imported."""

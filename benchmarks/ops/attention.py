@@ -1,4 +1,5 @@
-"""attention with a learned table over distance, beside PyTorch's own: plain, with a dense bias, and on a GPU FlexAttention."""
+"""attention with a learned table over distance, beside PyTorch's own: plain, with a dense bias, and on a GPU
+FlexAttention."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,11 +10,12 @@ from lcprobe_kernels.attention import Mask, attention, reference
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward
 
 
 def cases(gpu: bool) -> list[Case]:
-    """Heads of the 2.7 B models on a GPU, with the table and without any term; a dense bias stops where it fills the memory."""
+    """Heads of the 2.7 B models on a GPU, with the table and without any term; a dense bias stops where it fills the
+    memory."""
     if gpu:
         shapes = [(16384 // n or 1, n, heads, 2560 // heads) for n in (2048, 8192, 32768) for heads in (40, 20)]
         return [_case(*shape, torch.bfloat16, "cuda", table) for shape in shapes for table in (True, False)]
@@ -32,33 +34,23 @@ def _case(batch: int, length: int, heads: int, d: int, dtype: torch.dtype, devic
     table = -torch.rand(heads, 1, device=device) * torch.arange(length, device=device).log1p()  # KERPLE's shape
     leaves = [t.requires_grad_() for t in ((q, k, v, table) if with_table else (q, k, v))]
 
-    def step(op: Callable[..., Tensor], own: list[Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(op(*own), own, do)
-
-        return run
-
     def check() -> float:
-        def judged(op: Callable[..., Any], wide: bool, **options: Any) -> list[Tensor]:
-            own = [
-                (t.double() if wide else t).detach() for t in (t[:1, -300:] if t.dim() == 4 else t for t in leaves)
-            ]
-            own = [t.requires_grad_() for t in own]
-            o = op(*own[:3], table=own[3] if with_table else None, mask=Mask(), scale=d**-0.5, **options)[0]
-            return [t.detach().double() for t in (o, *torch.autograd.grad(o, own, do[:1, -300:].to(o.dtype)))]
+        part = [t[:1, -300:] if t.dim() == 4 else t for t in leaves]
 
-        pairs = zip(judged(attention, False, return_lse=True), judged(reference, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+        def run(op: Callable[..., Any], **options: Any) -> Callable[..., tuple[Tensor]]:
+            return lambda q, k, v, table=None: (op(q, k, v, table=table, mask=Mask(), scale=d**-0.5, **options)[0],)
+
+        return error_against(run(reference), run(attention, return_lse=True), part, [do[:1, -300:]])
 
     pairs = batch * heads * length * (length + 1) // 2
-    peers = {"PyTorch, no bias": step(_plain, leaves[:3])}
+    peers = {"PyTorch, no bias": forward_backward(_plain, leaves[:3], [do])}
     if with_table and length <= 8192:
-        peers["PyTorch, dense bias"] = step(_dense, leaves)
+        peers["PyTorch, dense bias"] = forward_backward(_dense, leaves, [do])
     if device == "cuda":
-        peers["FlexAttention"] = step(_flex, leaves)
+        peers["FlexAttention"] = forward_backward(_flex, leaves, [do])
     return Case(
         "attention, table" if with_table else "attention, no terms", f"{batch} x {length} x {heads} x {d}",
-        str(dtype).removeprefix("torch."), step(_ours, leaves), peers, check,
+        dtype_name(dtype), forward_backward(_ours, leaves, [do]), peers, check,
         14.0 * d * pairs, 12.0 * q.nbytes,
     )  # fmt: skip
 

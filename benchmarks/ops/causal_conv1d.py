@@ -1,4 +1,5 @@
-"""causal_conv1d with SiLU beside PyTorch's grouped convolution, and on a GPU the causal-conv1d package and fla's convolution."""
+"""causal_conv1d with SiLU beside PyTorch's grouped convolution, and on a GPU the causal-conv1d package and fla's
+convolution."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from lcprobe_kernels.peers import triton_code
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward
 
 WIDTH = 4
 
@@ -31,44 +32,35 @@ def _case(batch: int, length: int, channels: int, dtype: torch.dtype, device: st
     weight, bias = draw(channels, WIDTH).requires_grad_(), draw(channels).requires_grad_()
     leaves = [x, weight, bias]
 
-    def step(op: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(op(x, weight, bias), leaves, dy)
-
-        return run
-
     def check() -> float:
-        def judged(op: Callable[..., tuple[Tensor, Tensor | None]], wide: bool) -> list[Tensor]:
-            part = [x[:1, :200], weight, bias]
-            own = [(t.double() if wide else t).detach().requires_grad_() for t in part]
-            y = op(*own, silu=True)[0]
-            return [t.detach().double() for t in (y, *torch.autograd.grad(y, own, dy[:1, :200].to(y.dtype)))]
+        def run(op: Callable[..., tuple[Tensor, Tensor | None]]) -> Callable[..., tuple[Tensor]]:
+            return lambda *inputs: (op(*inputs, silu=True)[0],)
 
-        pairs = zip(judged(causal_conv1d, False), judged(reference, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+        return error_against(run(reference), run(causal_conv1d), [x[:1, :200], weight, bias], [dy[:1, :200]])
 
     numbers = batch * length * channels
     return Case(
-        "causal_conv1d", f"{batch} x {length} x {channels}, width {WIDTH}", str(dtype).removeprefix("torch."),
-        step(lambda *a: causal_conv1d(*a, silu=True)[0]), {k: step(v) for k, v in _peers(device).items()}, check,
+        "causal_conv1d", f"{batch} x {length} x {channels}, width {WIDTH}", dtype_name(dtype),
+        forward_backward(lambda *a: causal_conv1d(*a, silu=True)[0], leaves, [dy]),
+        {k: forward_backward(v, leaves, [dy]) for k, v in _peers(device).items()}, check,
         numbers * (6 * WIDTH + 12), 5 * x.nbytes,  # x in, y out; x, dy in, dx out
     )  # fmt: skip
 
 
 def _peers(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Under our signature."""
+    """The peers that can be imported here, under our signature."""
 
     def grouped(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         padded = F.pad(x.transpose(1, 2), (WIDTH - 1, 0))
         return F.silu(F.conv1d(padded, weight[:, None], bias, groups=x.shape[2])).transpose(1, 2)
 
-    found: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"torch conv1d, grouped": grouped}
+    peers: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"torch conv1d, grouped": grouped}
     if device == "cuda" and find_spec("causal_conv1d") is not None:
-        found["causal-conv1d"] = lambda x, w, b: (
+        peers["causal-conv1d"] = lambda x, w, b: (
             triton_code("causal_conv1d").causal_conv1d_fn(x.transpose(1, 2), w, b, activation="silu").transpose(1, 2)
         )
     if device == "cuda" and find_spec("fla") is not None:
-        found["flash-linear-attention"] = lambda x, w, b: triton_code("fla.modules.convolution").causal_conv1d(
+        peers["flash-linear-attention"] = lambda x, w, b: triton_code("fla.modules.convolution").causal_conv1d(
             x, w, b, activation="silu"
         )[0]
-    return found
+    return peers

@@ -1,4 +1,5 @@
-"""gated_linear_attention in four forms, beside the recurrence, transformers' chunked PyTorch, and on a GPU fla's kernels."""
+"""gated_linear_attention in four forms, beside the recurrence, transformers' chunked PyTorch, and on a GPU fla's
+kernels."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,9 +11,9 @@ from lcprobe_kernels.gated_linear_attention import fla, gated_linear_attention, 
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward
 
-FORMS = {"gla": None, "rwkv6": "bonus", "gated delta": "beta", "rwkv7": "ab"}
+RECURRENCES = ("gla", "rwkv6", "gated delta", "rwkv7")
 
 
 def cases(gpu: bool) -> list[Case]:
@@ -20,10 +21,10 @@ def cases(gpu: bool) -> list[Case]:
     if gpu:
         return [
             _case(form, 16384 // n or 1, n, 40, 64, torch.bfloat16, "cuda")
-            for form in FORMS
+            for form in RECURRENCES
             for n in (2048, 16384, 65536)
         ]
-    return [_case(form, 1, 1024, 8, 64, torch.float32, "cpu") for form in FORMS] + [
+    return [_case(form, 1, 1024, 8, 64, torch.float32, "cpu") for form in RECURRENCES] + [
         _case("gla", 1, 8192, 8, 64, torch.float32, "cpu")
     ]
 
@@ -33,36 +34,29 @@ def _case(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.d
     leaves = [x.requires_grad_() for x in given.values()]
     do = torch.randn_like(given["v"])
 
-    def step(op: Callable[..., Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(op(**given), leaves, do)
-
-        return run
+    def by_name(op: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *inputs: op(**dict(zip(given, inputs, strict=True)))
 
     def check() -> float:
-        part = {k: x.detach() if k == "bonus" else x[:1, :200].detach() for k, x in given.items()}
+        def run(op: Callable[..., Any]) -> Callable[..., tuple[Tensor]]:
+            return lambda *inputs: (by_name(op)(*inputs)[0],)
 
-        def judged(op: Callable[..., Any], wide: bool) -> list[Tensor]:
-            own = {k: (x.double() if wide else x).clone().requires_grad_() for k, x in part.items()}
-            o = op(**own)[0]
-            grads = torch.autograd.grad(o, list(own.values()), do[:1, :200].to(o.dtype))
-            return [x.detach().double() for x in (o, *grads)]
+        part = [x if name == "bonus" else x[:1, :200] for name, x in given.items()]
+        return error_against(run(reference), run(gated_linear_attention), part, [do[:1, :200]])
 
-        pairs = zip(judged(gated_linear_attention, False), judged(reference, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+    def step(op: Callable[..., Tensor]) -> Callable[[], None]:
+        return forward_backward(by_name(op), leaves, [do])
 
     peers = {name: step(op) for name, op in _peers(form, length, device).items()}
     numbers = batch * length * heads * d
     inputs = sum(x.nbytes for x in given.values())
-    flops = (
-        3 * numbers * d * (4 if form in ("gla", "rwkv6") else 8)
-    )  # forward: S written and read, and a^T S and b z^T
-    moved = (
-        2 * inputs + inputs + 3 * do.nbytes
-    )  # forward and backward read all inputs; gradients; o out, do in, once more to spare
+    # the forward pass writes and reads S, and with corrections computes a^T S and b z^T
+    flops = 3 * numbers * d * (4 if form in ("gla", "rwkv6") else 8)
+    # both passes read all inputs and the backward pass writes their gradients; o is written and do read, with one to spare
+    moved = 3 * inputs + 3 * do.nbytes
     name = f"{form}: {batch} x {length} x {heads} x {d}"
     return Case(
-        "gated_linear_attention", name, str(dtype).removeprefix("torch."), step(lambda **x: gated_linear_attention(**x)[0]),
+        "gated_linear_attention", name, dtype_name(dtype), step(lambda **x: gated_linear_attention(**x)[0]),
         peers, check, flops, moved,
     )  # fmt: skip
 
@@ -89,17 +83,17 @@ def _inputs(
 
 
 def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tensor]]:
-    """Under our signature. On a GPU ours is fla where it is installed, so our matrix products stand beside it."""
-    found: dict[str, Callable[..., Tensor]] = {}
+    """The peers that can be imported here, under our signature; where ours uses fla, also our matrix products."""
+    peers: dict[str, Callable[..., Tensor]] = {}
     if device == "cpu" and length <= 1024:
-        found["token by token"] = lambda **x: reference(**x)[0]
+        peers["token by token"] = lambda **x: reference(**x)[0]
     if form == "gated delta" and find_spec("transformers") is not None:
         from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
         def qwen3_next(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor) -> Tensor:
             return torch_chunk_gated_delta_rule(q, k, v, log_decay[..., 0], beta)[0]
 
-        found["transformers (Qwen3-Next, PyTorch)"] = qwen3_next
+        peers["transformers (Qwen3-Next, PyTorch)"] = qwen3_next
     if device == "cuda" and backends.missing("fla") is None:
 
         def direct(
@@ -111,5 +105,5 @@ def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tenso
             with backends.using("torch"):
                 return gated_linear_attention(**x)[0]
 
-        found["flash-linear-attention"], found["our matrix products"] = direct, products
-    return found
+        peers["flash-linear-attention"], peers["our matrix products"] = direct, products
+    return peers

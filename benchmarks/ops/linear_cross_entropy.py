@@ -9,13 +9,14 @@ from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy, reference
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against
 
-OPTIONS = {"z_loss": 1e-4, "soft_cap": 30.0}
+Z_LOSS_AND_SOFT_CAP = {"z_loss": 1e-4, "soft_cap": 30.0}
 
 
 def cases(gpu: bool) -> list[Case]:
-    """Vocabularies of GPT-NeoX (50,288) and Gemma (256,000) on a GPU; on a CPU what trains there, and once the former."""
+    """Vocabularies of GPT-NeoX (50,288) and Gemma (256,000) on a GPU; on a CPU what trains there, and once the
+    former."""
     if gpu:
         shapes = [
             (2048, 2560, 50288),
@@ -24,10 +25,14 @@ def cases(gpu: bool) -> list[Case]:
             (2048, 2560, 256000),
             (8192, 2560, 256000),
         ]
-        return [_case(*shape, torch.bfloat16, "cuda", options) for shape in shapes for options in ({}, OPTIONS)]
+        return [
+            _case(*shape, torch.bfloat16, "cuda", options)
+            for shape in shapes
+            for options in ({}, Z_LOSS_AND_SOFT_CAP)
+        ]
     shapes = [(2048, 256, 4096), (1024, 256, 32000), (512, 512, 50288)]
     return [_case(*shape, torch.float32, "cpu", {}) for shape in shapes] + [
-        _case(1024, 256, 32000, torch.float32, "cpu", OPTIONS)
+        _case(1024, 256, 32000, torch.float32, "cpu", Z_LOSS_AND_SOFT_CAP)
     ]
 
 
@@ -45,15 +50,11 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
         return run
 
     def check() -> float:
-        def judged(op: Callable[..., tuple[Tensor, Tensor]], wide: bool) -> list[Tensor]:
-            own = [
-                (t.double() if wide else t).detach()[:k].requires_grad_() for t, k in ((hidden, 300), (weight, 5000))
-            ]
-            total, rows = op(*own, targets[:300] % min(vocab, 5000), **options)
-            return [t.detach().double() for t in (total, rows, *torch.autograd.grad(total, own))]
+        def run(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+            return lambda hidden, weight: op(hidden, weight, targets[:300] % min(vocab, 5000), **options)
 
-        pairs = zip(judged(linear_cross_entropy, False), judged(reference, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+        one = torch.ones((), device=device)
+        return error_against(run(reference), run(linear_cross_entropy), [hidden[:300], weight[:5000]], [one])
 
     def ours() -> Tensor:
         return linear_cross_entropy(hidden, weight, targets, weights, **options)[0]
@@ -64,7 +65,7 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
     return Case(
         "linear_cross_entropy",
         name,
-        str(dtype).removeprefix("torch."),
+        dtype_name(dtype),
         step(ours),
         peers,
         check,
@@ -76,7 +77,7 @@ def _case(n: int, d: int, vocab: int, dtype: torch.dtype, device: str, options: 
 def _peers(
     hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, options: dict[str, Any]
 ) -> dict[str, Callable[[], Tensor]]:
-    """Each as a total loss of the same inputs."""
+    """The peers that can be imported here, each as a function that returns the total loss of the same inputs."""
     z_loss, soft_cap = options.get("z_loss", 0.0), options.get("soft_cap")
 
     def all_logits() -> Tensor:
@@ -86,7 +87,7 @@ def _peers(
         total = F.cross_entropy(logits, targets, reduction="sum")
         return total if not z_loss else total + z_loss * logits.logsumexp(-1).square().sum()
 
-    found: dict[str, Callable[[], Tensor]] = {"all logits": all_logits}
+    peers: dict[str, Callable[[], Tensor]] = {"all logits": all_logits}
     if hidden.is_cuda and find_spec("liger_kernel") is not None:
         from liger_kernel.ops.fused_linear_cross_entropy import (  # pyright: ignore[reportMissingImports]
             LigerFusedLinearCrossEntropyFunction as Liger,
@@ -97,6 +98,6 @@ def _peers(
                 hidden, weight, targets, None, None, -100, z_loss, 0.0, reduction, soft_cap, False, torch.float32
             )[0]  # fmt: skip
 
-        found["Liger-Kernel (sum, no weights)"] = lambda: liger("sum")
-        found["Liger-Kernel (each row, weighted)"] = lambda: (liger("none") * weights).sum()
-    return found
+        peers["Liger-Kernel (sum, no weights)"] = lambda: liger("sum")
+        peers["Liger-Kernel (each row, weighted)"] = lambda: (liger("none") * weights).sum()
+    return peers

@@ -1,4 +1,5 @@
-"""linear_recurrence beside RecurrentGemma's loop, a plain loop, torch's associative scan, and on a GPU fla's HGRN kernels."""
+"""linear_recurrence beside RecurrentGemma's loop, a plain loop, torch's associative scan, and on a GPU fla's HGRN
+kernels."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -8,11 +9,12 @@ from lcprobe_kernels.linear_recurrence import linear_recurrence, reference
 from lcprobe_kernels.peers import triton_code
 from torch import Tensor
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward
 
 
 def cases(gpu: bool) -> list[Case]:
-    """RG-LRU's 2,560 channels; a loop over time takes seconds at more than 2,048 tokens, so longer ones stand without it."""
+    """RG-LRU's 2,560 channels; a loop over time takes seconds at more than 2,048 tokens, so longer ones stand without
+    it."""
     if gpu:
         return [_case(16384 // n or 1, n, 2560, torch.bfloat16, "cuda") for n in (2048, 4096, 16384, 65536)]
     shapes = [(8, 512, 256), (1, 1024, 2560), (1, 2048, 512), (1, 16384, 512), (1, 65536, 128)]
@@ -26,35 +28,29 @@ def _case(batch: int, length: int, d: int, dtype: torch.dtype, device: str) -> C
     b = torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
     dh = torch.randn(shape, generator=generator).to(device, dtype)
 
-    def step(op: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(op(log_a, b), [log_a, b], dh)
-
-        return run
-
     def check() -> float:
-        def judged(op: Callable[..., tuple[Tensor, Tensor | None]], wide: bool) -> list[Tensor]:
-            own = [(t.double() if wide else t)[:1, -600:].detach().requires_grad_() for t in (log_a, b)]
-            h = op(*own)[0]
-            return [t.detach().double() for t in (h, *torch.autograd.grad(h, own, dh[:1, -600:].to(h.dtype)))]
+        def run(op: Callable[..., tuple[Tensor, Tensor | None]]) -> Callable[..., tuple[Tensor]]:
+            return lambda log_a, b: (op(log_a, b)[0],)
 
-        pairs = zip(judged(linear_recurrence, False), judged(reference, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
+        return error_against(
+            run(reference), run(linear_recurrence), [log_a[:1, -600:], b[:1, -600:]], [dh[:1, -600:]]
+        )
 
     numbers = batch * length * d
     moved = 3 * log_a.nbytes + 5 * b.nbytes  # log_a, b in, h out; log_a, h, dh in, both gradients out
     return Case(
-        "linear_recurrence", f"{batch} x {length} x {d}", str(dtype).removeprefix("torch."),
-        step(lambda log_a, b: linear_recurrence(log_a, b)[0]), {k: step(v) for k, v in _peers(length, device).items()}, check,
+        "linear_recurrence", f"{batch} x {length} x {d}", dtype_name(dtype),
+        forward_backward(lambda log_a, b: linear_recurrence(log_a, b)[0], [log_a, b], [dh]),
+        {k: forward_backward(v, [log_a, b], [dh]) for k, v in _peers(length, device).items()}, check,
         8.0 * numbers, moved,
     )  # fmt: skip
 
 
 def _peers(length: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Under our signature."""
-    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch associative_scan": _associative}
+    """The peers that can be imported here, under our signature."""
+    peers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch associative_scan": _associative}
     if device == "cpu" and length <= 2048:
-        found["token by token"] = lambda log_a, b: reference(log_a, b)[0]
+        peers["token by token"] = lambda log_a, b: reference(log_a, b)[0]
         if find_spec("transformers") is not None:
             from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
@@ -62,15 +58,15 @@ def _peers(length: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Ten
                 reset = torch.zeros(*b.shape[:2], 1, dtype=torch.bool)
                 return RecurrentGemmaRglru._rnn_scan(None, b, log_a.exp(), reset, None)[0]  # pyright: ignore[reportArgumentType]
 
-            found["transformers (RecurrentGemma)"] = recurrent_gemma
+            peers["transformers (RecurrentGemma)"] = recurrent_gemma
     if device == "cuda" and find_spec("fla") is not None:
-        found["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: triton_code("fla.ops.hgrn").chunk_hgrn(
+        peers["flash-linear-attention (HGRN, chunks)"] = lambda log_a, b: triton_code("fla.ops.hgrn").chunk_hgrn(
             b, log_a
         )[0]
-        found["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: triton_code(
+        peers["flash-linear-attention (HGRN, walk)"] = lambda log_a, b: triton_code(
             "fla.ops.hgrn"
         ).fused_recurrent_hgrn(b, log_a)[0]
-    return found
+    return peers
 
 
 def _associative(log_a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""rms_norm with Mamba2's gate, and with the residual sum, beside PyTorch's, transformers', and on a GPU the peers' kernels."""
+"""rms_norm with Mamba2's gate, and with the residual sum, beside PyTorch's, transformers', and on a GPU the peers'
+kernels."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,11 +11,11 @@ from lcprobe_kernels.rms_norm import add_rms_norm, reference, rms_norm
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward
 
-EPS = 1e-5
+NORM_EPS = 1e-5
 Norm = Callable[[Tensor, Tensor, Tensor], Any]
-"""(x, what stands beside it, weight) -> y, and with a residual the sum."""
+"""(x, gate or residual, weight) -> y, and with a residual the sum."""
 
 
 def cases(gpu: bool) -> list[Case]:
@@ -33,83 +34,72 @@ def _case(kind: str, rows: int, d: int, dtype: torch.dtype, device: str) -> Case
 
     x, weight, dy = draw(rows, d).to(dtype).requires_grad_(), draw(d).requires_grad_(), draw(rows, d).to(dtype)
     beside = (draw(rows, d).to(dtype) if kind == "gate" else draw(rows, d)).requires_grad_()
-    dtotal, leaves = draw(rows, d), [x, beside, weight]
+    leaves, gradients = [x, beside, weight], [dy] if kind == "gate" else [dy, draw(rows, d)]
 
-    def step(op: Norm) -> Callable[[], None]:
-        def run() -> None:
-            _gradients(op(x, beside, weight), leaves, dy, dtotal)
+    def tuple_of(op: Norm) -> Callable[..., tuple[Tensor, ...]]:
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs = op(*inputs)
+            return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
         return run
 
-    def check() -> float:
-        def judged(op: Norm, wide: bool) -> list[Tensor]:
-            own = [(t.double() if wide else t).detach().requires_grad_() for t in (x[:200], beside[:200], weight)]
-            made = op(*own)
-            return [
-                _first(made).detach().double(),
-                *(g.double() for g in _gradients(made, own, dy[:200], dtotal[:200])),
-            ]
-
-        def definition(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
-            if kind == "gate":
-                return reference(x, weight, EPS, gate=beside)[0]
-            return reference(x, weight, EPS, residual=beside)
-
-        pairs = zip(judged(ours, False), judged(definition, True), strict=True)
-        return max(float((got - want).abs().max() / want.abs().max()) for got, want in pairs)
-
     def ours(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
-        return rms_norm(x, weight, EPS, gate=beside) if kind == "gate" else add_rms_norm(x, beside, weight, EPS)
+        return (
+            rms_norm(x, weight, NORM_EPS, gate=beside)
+            if kind == "gate"
+            else add_rms_norm(x, beside, weight, NORM_EPS)
+        )
+
+    def definition(x: Tensor, beside: Tensor, weight: Tensor) -> Any:
+        if kind == "gate":
+            return reference(x, weight, NORM_EPS, gate=beside)[0]
+        return reference(x, weight, NORM_EPS, residual=beside)[:2]
+
+    def check() -> float:
+        part = [x[:200], beside[:200], weight]
+        return error_against(tuple_of(definition), tuple_of(ours), part, [t[:200] for t in gradients])
+
+    def step(op: Norm) -> Callable[[], None]:
+        return forward_backward(tuple_of(op), leaves, gradients)
 
     # gate: x, z in, y out; x, z, dy in, dx, dz out. residual: x, r in, y, sum out; sum, dy, dsum in, dx, dr out (one sum)
     moved = 8 * x.nbytes if kind == "gate" else 4 * x.nbytes + 5 * beside.nbytes
     return Case(
-        f"rms_norm, {kind}", f"{rows} x {d}", str(dtype).removeprefix("torch."), step(ours),
+        f"rms_norm, {kind}", f"{rows} x {d}", dtype_name(dtype), step(ours),
         {k: step(v) for k, v in _peers(kind, d, device).items()}, check, 20.0 * rows * d, moved,
     )  # fmt: skip
 
 
-def _first(made: Any) -> Tensor:
-    return made if isinstance(made, Tensor) else made[0]
-
-
-def _gradients(made: Any, leaves: list[Tensor], dy: Tensor, dtotal: Tensor) -> tuple[Tensor, ...]:
-    if isinstance(made, Tensor):
-        return torch.autograd.grad(made, leaves, dy.to(made.dtype))
-    y, total = made
-    return torch.autograd.grad([y, total], leaves, [dy.to(y.dtype), dtotal.to(total.dtype)])
-
-
 def _peers(kind: str, d: int, device: str) -> dict[str, Norm]:
-    """Under our signature."""
-    found: dict[str, Norm] = {}
+    """The peers that can be imported here, under our signature."""
+    peers: dict[str, Norm] = {}
     if kind == "residual":
 
         def plain(x: Tensor, residual: Tensor, weight: Tensor) -> Any:
             total = residual + x
-            return F.rms_norm(total, (d,), weight, EPS).to(x.dtype), total
+            return F.rms_norm(total, (d,), weight, NORM_EPS).to(x.dtype), total
 
-        found["torch add, rms_norm"] = plain
+        peers["torch add, rms_norm"] = plain
     elif find_spec("transformers") is not None:
         from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
 
-        module = MambaRMSNormGated(d, d, EPS)
+        module = MambaRMSNormGated(d, d, NORM_EPS)
 
         def gated(x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
             return torch.func.functional_call(module, {"weight": weight}, (x, gate))
 
-        found["transformers (Mamba2)"] = gated
+        peers["transformers (Mamba2)"] = gated
     if device == "cuda" and find_spec("mamba_ssm") is not None:
         norms = "mamba_ssm.ops.triton.layernorm_gated" if kind == "gate" else "mamba_ssm.ops.triton.layer_norm"
 
         def mamba(x: Tensor, beside: Tensor, w: Tensor) -> Any:
             code = triton_code(norms)
             if kind == "gate":
-                return code.rmsnorm_fn(x, w, None, z=beside, eps=EPS, norm_before_gate=False)
-            return code.rms_norm_fn(x, w, None, residual=beside, eps=EPS, prenorm=True, residual_in_fp32=True)
+                return code.rmsnorm_fn(x, w, None, z=beside, eps=NORM_EPS, norm_before_gate=False)
+            return code.rms_norm_fn(x, w, None, residual=beside, eps=NORM_EPS, prenorm=True, residual_in_fp32=True)
 
-        found["mamba-ssm"] = mamba
+        peers["mamba-ssm"] = mamba
     if device == "cuda" and kind == "residual" and find_spec("liger_kernel") is not None:
         liger = "liger_kernel.ops.fused_add_rms_norm"
-        found["Liger"] = lambda x, r, w: triton_code(liger).LigerFusedAddRMSNormFunction.apply(x, r, w, EPS)
-    return found
+        peers["Liger"] = lambda x, r, w: triton_code(liger).LigerFusedAddRMSNormFunction.apply(x, r, w, NORM_EPS)
+    return peers

@@ -1,4 +1,5 @@
-"""ssd and the Mamba2 mixer context it, beside transformers' mixer on a CPU, mamba-ssm and flash-linear-attention on a GPU."""
+"""ssd and the Mamba2 mixer around it, beside transformers' mixer on a CPU, mamba-ssm and flash-linear-attention on a
+GPU."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from lcprobe_kernels.peers import triton_code
 from lcprobe_kernels.ssd import reference, ssd
 from torch import Tensor
 
-from benchmarks.ops.case import Case
+from benchmarks.ops.case import Case, dtype_name, error_against, forward_backward, largest_error
 from lcprobe.models.mixers.mamba2 import Mamba2, Mamba2Config
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
@@ -36,39 +37,31 @@ def _op(batch: int, length: int, heads: int, p: int, n: int, dtype: torch.dtype,
     bias = torch.zeros(heads, device=device)
     leaves = [t.requires_grad_() for t in (x, dt, A, B, C, D, bias)]
 
-    def step(op: Callable[..., Any]) -> Callable[[], None]:
-        def run() -> None:
-            torch.autograd.grad(op(x, dt, A, B, C, D, bias), leaves, dy)
-
-        return run
-
     def check() -> float:
+        def run(op: Callable[..., Any]) -> Callable[..., tuple[Tensor]]:
+            return lambda *inputs: (op(*inputs)[0],)
+
         part = [t[:1, :300] if t.dim() > 1 else t for t in leaves]
-
-        def judged(op: Callable[..., Any], wide: bool) -> list[Tensor]:
-            own = [(t.double() if wide else t).detach().requires_grad_() for t in part]
-            y = op(*own)[0]
-            return [t.detach().double() for t in (y, *torch.autograd.grad(y, own, dy[:1, :300].to(y.dtype)))]
-
-        return _largest(judged(ssd, False), judged(reference, True))
+        return error_against(run(reference), run(ssd), part, [dy[:1, :300]])
 
     q = 64
     tokens, size = batch * length, 2 if dtype == torch.bfloat16 else 4
     forward = tokens * heads * p * (2 * q / 2 + 4 * n) + tokens * q * n  # causal half of a chunk's product
     moved = tokens * (heads * p * 5 + n * 6 + heads * 3) * size
     return Case(
-        "ssd", f"{batch} x {length} x {heads} x {p}, state {n}", str(dtype).removeprefix("torch."),
-        step(lambda *a: ssd(*a)[0]), {k: step(v) for k, v in _peers(device).items()}, check, 3 * forward, moved,
+        "ssd", f"{batch} x {length} x {heads} x {p}, state {n}", dtype_name(dtype),
+        forward_backward(lambda *a: ssd(*a)[0], leaves, [dy]),
+        {k: forward_backward(v, leaves, [dy]) for k, v in _peers(device).items()}, check, 3 * forward, moved,
     )  # fmt: skip
 
 
 def _peers(device: str) -> dict[str, Callable[..., Any]]:
-    """Scans that can be imported here, under our signature."""
-    found: dict[str, Callable[..., Any]] = {}
+    """The scans that can be imported here, under our signature."""
+    peers: dict[str, Callable[..., Any]] = {}
     if device == "cpu":
-        return found
+        return peers
     if find_spec("mamba_ssm") is not None:
-        found["mamba-ssm"] = lambda x, dt, A, B, C, D, bias: triton_code(
+        peers["mamba-ssm"] = lambda x, dt, A, B, C, D, bias: triton_code(
             "mamba_ssm.ops.triton.ssd_combined"
         ).mamba_chunk_scan_combined(x, dt, A, B, C, 256, D=D, dt_bias=bias, dt_softplus=True)
     if find_spec("fla") is not None:
@@ -82,8 +75,8 @@ def _peers(device: str) -> dict[str, Callable[..., Any]]:
             )
             return out + D[:, None].to(x.dtype) * x
 
-        found["flash-linear-attention"] = simple_gla
-    return found
+        peers["flash-linear-attention"] = simple_gla
+    return peers
 
 
 def _mixer(batch: int, length: int, d_model: int) -> Case:
@@ -121,7 +114,7 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
 
         own, its = dict(ours.named_parameters()), dict(peer.named_parameters())
         mine = judged(ours(part, TokenContext(torch.arange(256)))[0], list(own.values()))
-        return _largest(mine, judged(peer(part), [its[names.get(k, k)] for k in own]))
+        return largest_error(mine, judged(peer(part), [its[names.get(k, k)] for k in own]))
 
     tokens = batch * length
     flops = 3 * tokens * ours.cost(ours.config, d_model, length).flops
@@ -130,12 +123,6 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
         lambda: torch.autograd.backward(ours(x, where)[0], dy), {k: _backward(peer, x, dy) for k, peer in peers.items()},
         check, flops, 4.0 * tokens * d_model * 40,
     )  # fmt: skip
-
-
-def _largest(got: list[Tensor], want: list[Tensor]) -> float:
-    """The largest relative error of outputs and gradients."""
-    pairs = zip(got, want, strict=True)
-    return max(float((a - b.view_as(a)).abs().max() / b.abs().max()) for a, b in pairs)
 
 
 def _backward(module: Any, x: Tensor, dy: Tensor) -> Callable[[], None]:

@@ -1,8 +1,9 @@
-"""The ops of lcprobe: sequence kernels with a plain PyTorch reference, a CPU path and Triton kernels, registered with torch.library.
+"""The ops of lcprobe: sequence kernels with a plain PyTorch reference, a CPU path and Triton kernels, registered with
+torch.library.
 
-`OPS` is the map: an op is imported as `lcprobe_kernels.<name>`, and its `__init__` opens with the equation, the public function
-and the registration. `backends` chooses the implementation, and `python -m lcprobe_kernels` reports which ones work here.
-The package depends on torch and, for the GPU paths, on triton alone.
+`OPS` is the map: an op is imported as `lcprobe_kernels.<name>`, and its `__init__` opens with the equation, the
+public function and the registration. `backends` chooses the implementation, and `python -m lcprobe_kernels` reports
+which ones work here. The package depends on torch and, for the GPU paths, on triton alone.
 
 To add an op `name`, write these files (`tests/kernels/test_ops.py` checks that none is missing):
 

@@ -1,4 +1,5 @@
-"""`python -m lcprobe_kernels [--backend NAME]`: this machine, the backends that work on it, and what each op uses here."""
+"""`python -m lcprobe_kernels [--backend NAME]`: this machine, the backends that work on it, and what each op uses
+here."""
 
 import argparse
 import platform
@@ -15,7 +16,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the report. Returns 0, or 2 after a one-line error about a backend that does not exist or does not work here."""
+    """Print the report. Returns 0, or 2 after a one-line error about a backend that does not exist or does not work
+    here."""
     parser = argparse.ArgumentParser(prog="python -m lcprobe_kernels", description=(__doc__ or "").split(": ", 1)[1])
     parser.add_argument("--backend", default="auto", metavar="NAME", help=" | ".join(backends.BACKENDS))
     chosen = parser.parse_args(arguments).backend
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report(chosen: str) -> list[str]:
-    """Lines about the machine, then the backends, then the ops with the implementation that the chosen backend gives them."""
+    """Lines about the machine, then the backends, then the ops with the implementation that the chosen backend gives
+    them."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines = [f"torch {torch.__version__}, triton {_version('triton')}, python {platform.python_version()}"]
     lines.append(f"{device.type}: {torch.cuda.get_device_name() if device.type == 'cuda' else _processor()}")

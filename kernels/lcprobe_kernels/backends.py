@@ -70,16 +70,17 @@ def interpreting() -> bool:
 
 
 def named(op: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether an op uses a backend that was chosen by name and is not PyTorch's own, so that no other may replace it."""
+    """Whether an op uses a backend that was chosen by name and is not PyTorch's own, so that no other may replace
+    it."""
     return _chosen != "torch" and path_of(op, device, dtype) == _chosen
 
 
 def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
     """The implementation that an op uses for tensors of this device and dtype: torch, triton, or a peer's name.
 
-    float64 always uses torch: kernels accumulate in float32. If the chosen peer lacks the op, `auto` decides. For an op without
-    Triton kernels of ours, triton means fla's in half precision (in float32 their products have TF32's ten bits: only the
-    backend fla uses them for all dtypes), and torch elsewhere.
+    float64 always uses torch: kernels accumulate in float32. If the chosen peer lacks the op, `auto` decides. For an
+    op without Triton kernels of ours, triton means fla's in half precision (in float32 their products have TF32's ten
+    bits: only the backend fla uses them for all dtypes), and torch elsewhere.
     """
     if dtype == torch.float64:
         return "torch"

@@ -33,7 +33,8 @@ def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...]) -> N
 
 
 def check_first(op: str, name: str, tensor: Tensor, dims: Sequence[str]) -> None:
-    """Raise ArgumentError unless a tensor, from which the others' shapes follow, is floating and has these dimensions.
+    """Raise ArgumentError unless a tensor, from which the others' shapes follow, is floating and has these
+    dimensions.
 
     Only the first, the batch, may be 0: nothing in, nothing out.
     """
@@ -43,7 +44,7 @@ def check_first(op: str, name: str, tensor: Tensor, dims: Sequence[str]) -> None
         raise ArgumentError(f"{op}: {name}", f"{tensor.dtype} of shape {tuple(tensor.shape)}", allowed)
 
 
-def check_beside(
+def check_like(
     op: str,
     name: str,
     tensor: Tensor,
@@ -51,7 +52,8 @@ def check_beside(
     like: tuple[str, Tensor],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like`, named."""
+    """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like`,
+    named."""
     check_shape(op, name, tensor, shape)
     if tensor.dtype not in FLOATS if dtype is None else tensor.dtype != dtype:
         raise ArgumentError(f"{op}: {name}", tensor.dtype, str(dtype) if dtype is not None else FLOATING)
@@ -81,7 +83,8 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
 
 
 def check_no_tangent(op: str, *tensors: Tensor | None) -> None:
-    """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors): an op without a rule for it would return zeros."""
+    """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors): an op without a rule for it would return
+    zeros."""
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise ArgumentError(op, "a forward-mode tangent (jvp)", f"reverse mode, or {op}.reference, which knows both")
 

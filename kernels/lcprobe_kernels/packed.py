@@ -1,5 +1,6 @@
-"""Packed documents: where they begin, and how far a token reaches. Inside ops that is `starts` (batch, seqlen), True at a
-document's first token; callers may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`) instead."""
+"""Packed documents: where they begin, and how far a token reaches. Inside ops that is `starts` (batch, seqlen), True
+at a document's first token; callers may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`)
+instead."""
 
 import torch
 from torch import Tensor
@@ -7,13 +8,14 @@ from torch import Tensor
 from lcprobe_kernels.errors import ArgumentError, check_tensor
 
 
-def chosen_starts(
+def resolve_starts(
     op: str, x: Tensor, starts: Tensor | None, cu_seqlens: Tensor | None, initial_state: Tensor | None
 ) -> Tensor | None:
     """The starts of an op that was given either form, or none, for x (batch, seqlen, ...).
 
-    Raises ArgumentError for both forms at once, for cu_seqlens with an initial state (which no document would see: `starts`
-    can leave a row's first token in the document before it), and as `starts_of` does. starts, and x, are the op's to check.
+    Raises ArgumentError for both forms at once, for cu_seqlens with an initial state (which no document would see:
+    `starts` can leave a row's first token in the document before it), and as `starts_of` does. starts, and x, are the
+    op's to check.
     """
     if cu_seqlens is None:
         return starts
@@ -32,10 +34,11 @@ def chosen_starts(
 
 
 def starts_of(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
-    """(n_documents + 1,) cumulative lengths over the flattened (batch, seqlen), int32 or int64 -> starts (batch, seqlen) bool.
+    """(n_documents + 1,) cumulative lengths over the flattened (batch, seqlen), int32 or int64 -> starts (batch,
+    seqlen) bool.
 
-    Raises ArgumentError unless cu_seqlens rises from 0 to batch * seqlen and no document crosses the end of a row. Looking at
-    the values waits for a GPU.
+    Raises ArgumentError unless cu_seqlens rises from 0 to batch * seqlen and no document crosses the end of a row.
+    Looking at the values waits for a GPU.
     """
     check_tensor("starts_of", "cu_seqlens", cu_seqlens)
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -79,8 +82,8 @@ def _(cu_seqlens, batch, seqlen):
 def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None) -> Tensor:
     """The tokens that come at or after a marked one of their document, like `marked` (batch, seqlen, ...) bool.
 
-    starts: the first dimensions of `marked`, True where a document begins. before: `marked` without seqlen, what stands ahead
-    of the first token and counts until a document begins.
+    starts: the first dimensions of `marked`, True where a document begins. before: `marked` without seqlen, what
+    stands ahead of the first token and counts until a document begins.
     """
     token = torch.arange(marked.shape[1], device=marked.device).view(-1, *(1,) * (marked.dim() - 2))
     last = token.where(marked, -2).cummax(1).values

@@ -1,4 +1,5 @@
-"""Peers' Triton code, loaded also where their CUDA extensions were not built: those packages import everything at once."""
+"""Peers' Triton code, loaded also where their CUDA extensions were not built: those packages import everything at
+once."""
 
 import sys
 from importlib import import_module
@@ -10,8 +11,8 @@ from typing import Any
 def triton_code(module: str) -> Any:
     """`mamba_ssm.ops.triton.ssd_combined`, say. Raises ImportError where it cannot be had.
 
-    When the package itself does not import (a missing extension), an empty package of its name takes its place, from which
-    modules that need no extension do.
+    When the package itself does not import (a missing extension), an empty package of its name takes its place, from
+    which modules that need no extension do.
     """
     package = module.split(".")[0]
     try:

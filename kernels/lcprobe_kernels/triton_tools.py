@@ -1,7 +1,7 @@
 """What Triton kernels here share: autotuning and products that are right in the interpreter too, and dense operands.
 
-Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the language,
-and batch x length x heads may pass 2^31 elements.
+Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the
+language, and batch x length x heads may pass 2^31 elements.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,16 @@ def autotune(configs: Sequence[Any], key: Sequence[str]) -> Callable[[Any], Any]
     return triton.autotune(configs=list(configs)[:1] if interpreting() else list(configs), key=list(key))
 
 
-def unit(t: Tensor) -> Tensor:
-    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not copied."""
+def last_dim_dense(t: Tensor) -> Tensor:
+    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not
+    copied."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
 @triton.jit
 def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
-    """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so there operands are widened first.
+    """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so there operands are widened
+    first.
 
     EXACT: float32 operands keep all their bits instead of TF32's ten.
     """
@@ -41,7 +43,8 @@ def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
 def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     """a @ state for a float32 state that must not lose its bits to a's dtype: bf16 takes it as a high and a low part.
 
-    Two bf16 products keep 16 bits, TF32's one keeps 10 and holds wider operands in registers. fp16 lacks the range for parts.
+    Two bf16 products keep 16 bits, TF32's one keeps 10 and holds wider operands in registers. fp16 lacks the range
+    for parts.
     """
     if EXACT or a.dtype != tl.bfloat16:
         return dot(a.to(tl.float32), state, INTERPRET, EXACT)

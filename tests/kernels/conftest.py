@@ -1,4 +1,5 @@
-"""Kernel tests run Triton's interpreter on a CPU; it is set up once per test file, and not again for every kernel and inner call."""
+"""Kernel tests run Triton's interpreter on a CPU; it is set up once per test file, and not again for every kernel and
+inner call."""
 
 import pytest
 from lcprobe_kernels import backends
@@ -8,7 +9,8 @@ from tests.kernels.judge import GPU
 
 @pytest.fixture(autouse=True, scope="module")
 def _interpreter_set_up_once():
-    """The interpreter makes triton.language callable at every launch and every inner call, most of a small kernel's time."""
+    """The interpreter makes triton.language callable at every launch and every inner call, most of a small kernel's
+    time."""
     if GPU or backends.find_spec("triton") is None or not backends.interpreting():
         yield
         return

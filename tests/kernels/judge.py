@@ -15,7 +15,8 @@ PATHS = [
 ]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 UNITS = {torch.float32: 3, torch.float16: 1, torch.bfloat16: 1}
-"""Units in the last place that an output may be off by whatever the yardstick's luck: its own rounding is half of one."""
+"""Units in the last place that an output may be off by whatever the yardstick's luck: its own rounding is half of
+one."""
 
 Run = Callable[[Mapping[str, Tensor]], Iterable[Tensor | None]]
 
@@ -51,7 +52,8 @@ def draw_starts(documents: str, batch: int, seqlen: int, seed: int) -> Tensor | 
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """Largest error over the largest value. Both may be of any dtype and device; infinite when they are not alike in NaN."""
+    """Largest error over the largest value. Both may be of any dtype and device; infinite when they are not alike in
+    NaN."""
     got, want = got.double().cpu(), want.double().cpu()
     if not want.numel():
         return 0.0
@@ -80,7 +82,8 @@ def at_most_twice(
     exact: Mapping[str, Tensor],
     slack: float | Mapping[str, float] = 0.0,
 ) -> None:
-    """Assert that our error is at most twice that of the plain path with sums and states in float32, rounded as ours is.
+    """Assert that our error is at most twice that of the plain path with sums and states in float32, rounded as ours
+    is.
 
     All against float64. slack: what is allowed beyond that, for all or by name; say why.
     """

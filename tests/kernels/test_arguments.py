@@ -1,4 +1,5 @@
-"""What an op is called with: wrong arguments are one line that names them, empty batches pass, derivatives it lacks are refused."""
+"""What an op is called with: wrong arguments are one line that names them, empty batches pass, derivatives it lacks
+are refused."""
 
 import math
 

@@ -1,5 +1,7 @@
 """attention against its definition in float64: every term, every mask, gradients of each, on every path."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -73,7 +75,7 @@ def test_each_term_counts(dropped):
 def test_blocks_change_nothing(monkeypatch):
     x, mask = inputs(4, 100, 20), Mask(20, high=50)
     whole = outputs_and_gradients(run(attention, mask), x, DIFFERENTIABLE, 1)
-    monkeypatch.setattr("lcprobe_kernels.attention.cpu.BLOCK", 1)
+    monkeypatch.setattr(sys.modules["lcprobe_kernels.attention.blockwise"], "SCORES_PER_BLOCK", 1)
     with backends.using("torch"):
         same(outputs_and_gradients(run(attention, mask), x, DIFFERENTIABLE, 1), whole, 1e-12)
 

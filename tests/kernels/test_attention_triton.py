@@ -1,4 +1,5 @@
-"""attention's Triton kernels against the definition in float64: outputs, lse and every gradient, whatever is masked or added."""
+"""attention's Triton kernels against the definition in float64: outputs, lse and every gradient, whatever is masked
+or added."""
 
 import math
 
@@ -55,7 +56,7 @@ def _small_tiles():
         for module, name in ((triton_fwd, "TILES"), (triton_bwd, "DQ_TILES"), (triton_bwd, "DKV_TILES")):
             patch.setattr(module, name, {256: (16, 16, 4, 1), 0: (16, 16, 4, 1)})
         patch.setattr(triton_bwd, "TABLE_TILES", {256: (32, 16, 4, 1), 0: (32, 16, 4, 1)})
-        patch.setattr(triton_bwd, "ENOUGH", 12)
+        patch.setattr(triton_bwd, "MIN_TABLE_PROGRAMS", 12)
         yield
 
 
@@ -157,9 +158,9 @@ def test_diagonals_cut_into_parts_add_up_and_runs_repeat_to_the_bit(monkeypatch)
 
     case = {**FULL, "heads": (1, 1), "widths": (8, 5), "past": 1, "terms": "table"}
     x, mask = inputs(case, torch.float32), Mask(case["past"] * SCALE, **MASKS["sinks"])
-    monkeypatch.setattr(triton_bwd, "ENOUGH", 1)
+    monkeypatch.setattr(triton_bwd, "MIN_TABLE_PROGRAMS", 1)
     whole = judged(attention, case, x, mask)
-    monkeypatch.setattr(triton_bwd, "ENOUGH", 10)
+    monkeypatch.setattr(triton_bwd, "MIN_TABLE_PROGRAMS", 10)
     one, two = (judged(attention, case, x, mask) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     same(one, whole, 1e-6)
@@ -201,7 +202,8 @@ def test_a_row_that_sees_nothing_has_no_output_and_no_gradient(name):
 
 @pytest.mark.parametrize("name", ["band", "sinks", "chunk", "far", "causal", "documents"])
 def test_tiles_that_nothing_sees_are_not_read(name):
-    """NaN in a value spreads over a tile of rows. Rows of tiles that the bounds leave out stay as they were, to the bit."""
+    """NaN in a value spreads over a tile of rows. Rows of tiles that the bounds leave out stay as they were, to the
+    bit."""
     case = {**FULL, "seqlen": 64, "past": 0, "batch": 1, "terms": "docs" if name == "documents" else ""}
     x, mask, tile = inputs(case, torch.float32), Mask(**MASKS.get(name, {})), 128 if GPU else 16
     if name == "documents":

@@ -1,4 +1,5 @@
-"""causal_conv1d: every path equals its definition, outputs, state and all gradients, whatever the shape, state and documents."""
+"""causal_conv1d: every path equals its definition, outputs, state and all gradients, whatever the shape, state and
+documents."""
 
 import pytest
 import torch

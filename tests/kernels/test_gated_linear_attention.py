@@ -1,4 +1,5 @@
-"""gated_linear_attention: every form equal to its recurrence, outputs and all gradients, whatever shape, state, documents and decay."""
+"""gated_linear_attention: every form equal to its recurrence, outputs and all gradients, whatever shape, state,
+documents and decay."""
 
 import pytest
 import torch

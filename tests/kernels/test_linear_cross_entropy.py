@@ -35,12 +35,12 @@ cases = st.fixed_dictionaries(
 def _small_pieces():
     """Pieces so small that a few rows are many chunks, and a row of the kernel has several blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "ROWS", 3)
+        patch.setattr(cpu, "CHUNK_ROWS", 3)
         if backends.find_spec("triton") is not None:
             from lcprobe_kernels.linear_cross_entropy import triton_loss
 
-            patch.setattr(triton_loss, "BYTES", 400)
-            patch.setattr(triton_loss, "BLOCK", 16)
+            patch.setattr(triton_loss, "CHUNK_BYTES", 400)
+            patch.setattr(triton_loss, "VOCAB_BLOCK", 16)
         yield
 
 
@@ -65,7 +65,8 @@ def draw_targets(case):
 
 
 def float_softmax(hidden, weight, targets, weights, **options):
-    """The yardstick: products in hidden's dtype, as any head of that dtype makes them, and everything after them in float32."""
+    """The yardstick: products in hidden's dtype, as any head of that dtype makes them, and everything after them in
+    float32."""
     return of_logits((hidden @ weight.to(hidden.dtype).T).float(), targets, weights, ignore_index=-100, **options)
 
 
@@ -129,13 +130,14 @@ def test_gradcheck():
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("soft_cap", [None, 5.0])
 def test_no_tensor_grows_with_rows_times_vocabulary(path, soft_cap, monkeypatch):
-    """The largest tensor besides the gradient of weight, for a vocabulary eight times as large: counted, not timed."""
+    """The largest tensor besides the gradient of weight, for a vocabulary eight times as large: counted, not
+    timed."""
     if path == "triton":
         from lcprobe_kernels.linear_cross_entropy import triton_loss as module
     else:
         module = cpu
-    monkeypatch.setattr(cpu, "ROWS", 512)
-    sizes = {"BYTES": 4 * 8192, "BLOCK": 1024} if path == "triton" else {"NUMBERS": 8192}
+    monkeypatch.setattr(cpu, "CHUNK_ROWS", 512)
+    sizes = {"CHUNK_BYTES": 4 * 8192, "VOCAB_BLOCK": 1024} if path == "triton" else {"CHUNK_LOGITS": 8192}
     for name, value in sizes.items():
         monkeypatch.setattr(module, name, value)
     largest = {}
@@ -149,7 +151,8 @@ def test_no_tensor_grows_with_rows_times_vocabulary(path, soft_cap, monkeypatch)
 
 
 class Largest(TorchDispatchMode):
-    """Numbers of the largest floating tensor that operations return; those of shape `but`, either way round, do not count."""
+    """Numbers of the largest floating tensor that operations return; those of shape `but`, either way round, do not
+    count."""
 
     def __init__(self, but):
         super().__init__()
@@ -317,7 +320,8 @@ MUTATIONS = {
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_comparison_sees_what_is_left_out(path, mutation):
-    """Were a term missing, the tests above would fail: the error would be far beyond what any of them allows, gradients included."""
+    """Were a term missing, the tests above would fail: the error would be far beyond what any of them allows,
+    gradients included."""
     inputs = draw_inputs(CASE["shape"], 2, torch.float32, scale=2.0)
     with backends.using(path):
         ours = judged(linear_cross_entropy, CASE, inputs)
@@ -339,8 +343,10 @@ def test_in_triton_a_target_out_of_range_is_a_loss_of_nan(target):
 def test_more_than_two_to_the_31_logits(monkeypatch):
     from lcprobe_kernels.linear_cross_entropy import triton_loss
 
-    monkeypatch.setattr(triton_loss, "BYTES", 1 << 33)  # all 3.3e9 in one chunk: offsets of the kernel pass 2^31
-    monkeypatch.setattr(triton_loss, "BLOCK", 4096)
+    monkeypatch.setattr(
+        triton_loss, "CHUNK_BYTES", 1 << 33
+    )  # all 3.3e9 in one chunk: offsets of the kernel pass 2^31
+    monkeypatch.setattr(triton_loss, "VOCAB_BLOCK", 4096)
     hidden = torch.randn(1 << 16, 64, device=DEVICE, dtype=torch.bfloat16)
     weight = torch.randn(50288, 64, device=DEVICE, dtype=torch.bfloat16)
     targets = torch.randint(0, 50288, (1 << 16,), device=DEVICE)

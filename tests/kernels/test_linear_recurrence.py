@@ -1,4 +1,5 @@
-"""linear_recurrence: every path equals the definition, outputs, state and all gradients, whatever the shape, decays and documents."""
+"""linear_recurrence: every path equals the definition, outputs, state and all gradients, whatever the shape, decays
+and documents."""
 
 import math
 
@@ -40,13 +41,20 @@ cases = st.fixed_dictionaries(
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_pieces():
-    """Pieces so small that short sequences have many: segments and chunks on a CPU, tiles, channel blocks and parts in Triton."""
+    """Pieces so small that short sequences have many: segments and chunks on a CPU, tiles, channel blocks and parts
+    in Triton."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "SEGMENT", 40)
+        patch.setattr(cpu, "SEGMENT_ELEMENTS", 40)
         if backends.find_spec("triton") is not None:
             from lcprobe_kernels.linear_recurrence import triton_scan
 
-            for name, value in {"TOKENS": 8, "CHANNELS": 8, "LEAST": 16, "ENOUGH": 4, "PROGRAMS": 8}.items():
+            for name, value in {
+                "TOKENS": 8,
+                "CHANNELS": 8,
+                "MIN_PART_TOKENS": 16,
+                "MIN_PROGRAMS_PER_SM": 4,
+                "TARGET_PROGRAMS_PER_SM": 8,
+            }.items():
                 patch.setattr(triton_scan, name, value)
         yield
 
@@ -285,7 +293,8 @@ MUTATIONS = {
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_comparison_sees_what_is_left_out(path, mutation):
-    """Were a term missing, the tests above would fail: the error would be far beyond what any of them allows, gradients included."""
+    """Were a term missing, the tests above would fail: the error would be far beyond what any of them allows,
+    gradients included."""
     inputs, starts = draw_inputs((1, 24, 5), seed=8, dtype=torch.float32), draw_starts("some", 1, 24, 1)
     starts[:, 0] = False
     wrong, without = MUTATIONS[mutation](inputs, starts)
@@ -306,7 +315,7 @@ def test_the_comparison_sees_what_is_left_out(path, mutation):
 def test_offsets_past_two_to_the_31(monkeypatch):
     from lcprobe_kernels.linear_recurrence import triton_scan
 
-    for name, value in {"TOKENS": 16, "CHANNELS": 128, "LEAST": 256, "ENOUGH": 2}.items():
+    for name, value in {"TOKENS": 16, "CHANNELS": 128, "MIN_PART_TOKENS": 256, "MIN_PROGRAMS_PER_SM": 2}.items():
         monkeypatch.setattr(triton_scan, name, value)
     b = torch.randn(1, 1 << 20, 2560, device=DEVICE, dtype=torch.bfloat16)  # 2.7e9 elements in one row
     log_a = torch.full_like(b, -0.1)

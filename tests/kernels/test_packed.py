@@ -1,4 +1,5 @@
-"""packed: cumulative lengths are the same packs as starts, for every op that takes them, and impossible ones are refused."""
+"""packed: cumulative lengths are the same packs as starts, for every op that takes them, and impossible ones are
+refused."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Peers' Triton code: had without the package's extension, refused where it needs one; and as a backend, equal to ours."""
+"""Peers' Triton code: had without the package's extension, refused where it needs one; and as a backend, equal to
+ours."""
 
 import sys
 from importlib.util import find_spec
@@ -14,7 +15,8 @@ from tests.kernels.judge import DEVICE, GPU, relative_error
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package whose __init__ wants an extension that was not built, with one module that does not and one that does."""
+    """A package whose __init__ wants an extension that was not built, with one module that does not and one that
+    does."""
     folder = tmp_path / "peer_of_tests" / "ops"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("import no_such_cuda_extension\n")

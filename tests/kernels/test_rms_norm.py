@@ -1,4 +1,5 @@
-"""rms_norm: every path equals its definition with gate, groups, residual and zero-centred weight, outputs and gradients."""
+"""rms_norm: every path equals its definition with gate, groups, residual and zero-centred weight, outputs and
+gradients."""
 
 import pytest
 import torch

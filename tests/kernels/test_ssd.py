@@ -1,4 +1,5 @@
-"""ssd: every path equals the recurrence, outputs, state and all gradients, whatever the shape, state, decays and documents."""
+"""ssd: every path equals the recurrence, outputs, state and all gradients, whatever the shape, state, decays and
+documents."""
 
 import pytest
 import torch

@@ -3,17 +3,18 @@
     s_ij = scale (q_i . k_j) + T[h, d] + F_i - F_j       d = offset + i - j >= 0, the distance of key j from query i
     o_i = sum_j softmax_j(s_ij) v_j                      lse_i = log sum_j exp(s_ij)
 
-T is a table over distances: ALiBi, T5, KERPLE, Sandwich and FIRE are tables built outside by ordinary operations, which also
-carry the table's gradient on to their parameters. F is a cumulative sum a token: FoX (arXiv 2503.02130), CABLE. What acts on
-queries and keys (RoPE and its kin, temperatures) is applied before. Methods that read keys at two kinds of distances
-(Self-Extend, dual chunk attention) are several calls over disjoint keys, joined by `merge`: exact, by lse.
+T is a table over distances: ALiBi, T5, KERPLE, Sandwich and FIRE are tables built outside by ordinary operations,
+which also carry the table's gradient on to their parameters. F is a cumulative sum a token: FoX (arXiv 2503.02130),
+CABLE. What acts on queries and keys (RoPE and its kin, temperatures) is applied before. Methods that read keys at two
+kinds of distances (Self-Extend, dual chunk attention) are several calls over disjoint keys, joined by `merge`: exact,
+by lse.
 
 Backward, with P the softmax and delta_i = o_i . do_i - dlse_i (Dao 2023, arXiv 2307.08691):
 
     dS = P (dO V^T - delta)    dT[h, d] = sum of dS over a diagonal    dF_i = row sum of dS, dF_j = - column sum
 
-No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own attention, unless
-`kernels.backend` names triton or flex: these are then taken for every call, or refuse it.
+No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own
+attention, unless `kernels.backend` names triton or flex: these are then taken for every call, or refuse it.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ from lcprobe_kernels.errors import (
 
 __all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
 NAME = "attention"
-DENSE = 1 << 18
+MAX_DENSE_SCORES = 1 << 18
 """Scores a head up to which a whole mask for PyTorch's own attention costs less than blocks do."""
 
 
@@ -56,15 +57,16 @@ def attention(
 ) -> tuple[Tensor, Tensor | None]:
     """A block of queries against the keys up to them; scores and sums in float32 (float64 for float64 inputs).
 
-    q: (batch, seqlen, n_heads, d_qk). k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v); n_kv_heads
-    divides n_heads. table: (n_heads, n_distances) over every distance that is seen. cumulative: F of queries (batch, seqlen,
-    n_heads) and of keys (batch, n_keys, n_heads). documents: numbers (batch, seqlen) and (batch, n_keys) int64, a key is seen
-    where they are equal. mask: null: queries are the last seqlen of the keys, causal. scale: d_qk^-0.5 unless given.
+    q: (batch, seqlen, n_heads, d_qk). k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v);
+    n_kv_heads divides n_heads. table: (n_heads, n_distances) over every distance that is seen. cumulative: F of
+    queries (batch, seqlen, n_heads) and of keys (batch, n_keys, n_heads). documents: numbers (batch, seqlen) and
+    (batch, n_keys) int64, a key is seen where they are equal. mask: null: queries are the last seqlen of the keys,
+    causal. scale: d_qk^-0.5 unless given.
 
-    Returns o (batch, seqlen, n_heads, d_v) in q's dtype, and with `return_lse` lse (batch, seqlen, n_heads), both with
-    gradients. A query that sees no key has o = 0 and lse = -inf. A NaN or Inf reaches every query that sees it; keys that
-    a query does not see may hand it NaN too, never a finite wrong number. Not twice differentiable.
-    Raises ArgumentError for other shapes, dtypes and devices.
+    Returns o (batch, seqlen, n_heads, d_v) in q's dtype, and with `return_lse` lse (batch, seqlen, n_heads), both
+    with gradients. A query that sees no key has o = 0 and lse = -inf. A NaN or Inf reaches every query that sees it;
+    keys that a query does not see may hand it NaN too, never a finite wrong number. Not twice differentiable. Raises
+    ArgumentError for other shapes, dtypes and devices.
     """
     seqlen, n_keys = _check(q, k, v, table, cumulative, documents)
     mask = Mask(n_keys - seqlen) if mask is None else mask
@@ -73,8 +75,8 @@ def attention(
     check_no_tangent(NAME, q, k, v, table, *(cumulative or ()))
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     if table is None and cumulative is None and not return_lse and _finite(q, k):
-        found, seen = _plain(q, mask, documents, n_keys)
-        if found:
+        plain, seen = _plain(q, mask, documents, n_keys)
+        if plain:
             heads_first = (t.transpose(1, 2) for t in (q, k, v))
             gqa = q.shape[2] != k.shape[2]
             causal = seen is None and seqlen > 1
@@ -98,7 +100,8 @@ def attention(
 
 
 def _finite(*tensors: Tensor) -> bool:
-    """False where a CPU's scaled_dot_product_attention would hide a NaN or an infinity: short rows of them give it 0."""
+    """False where a CPU's scaled_dot_product_attention would hide a NaN or an infinity: short rows of them give it
+    0."""
     if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
         return True
     return all(bool(t.detach().sum().isfinite()) for t in tensors)
@@ -112,7 +115,7 @@ def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_key
     banded = 0 <= mask.high < n_keys
     if documents is None and not banded and seqlen in (1, n_keys):
         return True, None
-    if path_of(NAME, q.device, q.dtype) != "torch" or seqlen * n_keys > DENSE:
+    if path_of(NAME, q.device, q.dtype) != "torch" or seqlen * n_keys > MAX_DENSE_SCORES:
         return False, None
     seen = mask.visible(torch.arange(seqlen, device=q.device), torch.arange(n_keys, device=q.device))
     if documents is not None:
@@ -162,8 +165,9 @@ def _backward(
     wanted_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dtable, df_q, df_k; empty where there is no such term."""
-    given = (do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table)
-    gradients = implementation(NAME, q, "triton_bwd").backward(*given)
+    gradients = implementation(NAME, q, "triton_bwd").backward(
+        do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, list(mask), wanted_table
+    )
     return tuple(t.contiguous() for t in gradients)
 
 
@@ -184,8 +188,9 @@ def _gradients(ctx: Any, do: Any, dlse: Any) -> Any:
     q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k = ctx.saved_tensors
     do = torch.zeros_like(o) if do is None else do
     wanted = bool(ctx.needs_input_grad[3])
-    made = _backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, ctx.scale, ctx.mask, wanted)
-    dq, dk, dv, dtable, df_q, df_k = made
+    dq, dk, dv, dtable, df_q, df_k = _backward(
+        do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, ctx.scale, ctx.mask, wanted
+    )
     gates = (None, None) if f_q is None else (df_q, df_k)
     return dq, dk, dv, dtable if wanted else None, *gates, None, None, None, None
 

@@ -1,7 +1,8 @@
-"""Attention whose scores are any function of a block of queries and all keys: for encodings outside the closed algebra.
+"""Attention whose scores are any function of a block of queries and all keys: for encodings outside the closed
+algebra.
 
-Blocks of queries are computed one after the other and, where a gradient is wanted, once more on the way back (Chen et al.
-2016, arXiv 1604.06174): memory of one block, whatever the length.
+Blocks of queries are computed one after the other and, where a gradient is wanted, once more on the way back (Chen et
+al. 2016, arXiv 1604.06174): memory of one block, whatever the length.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-BLOCK = 1 << 20
+SCORES_PER_BLOCK = 1 << 20
+
+
+def rows_per_block(heads: int, n_keys: int, seqlen: int) -> int:
+    """Queries of a block whose scores over `heads` (batch x n_heads) and `n_keys` are about SCORES_PER_BLOCK; 16 at
+    least."""
+    return min(max(SCORES_PER_BLOCK // (heads * n_keys), 16), seqlen)
 
 
 def blockwise(
@@ -18,17 +25,17 @@ def blockwise(
 ) -> Tensor:
     """Outputs of blocks of queries, joined along dimension 1.
 
-    rows_to_output: row numbers (n,) int64, ascending -> (batch, n, ...). heads: batch x n_heads, which sets how many rows a
-    block of `n_keys` keys has.
+    rows_to_output: row numbers (n,) int64, ascending -> (batch, n, ...). heads: batch x n_heads, which with `n_keys`
+    sets the number of rows per block.
     """
-    size = min(max(BLOCK // (heads * n_keys), 16), seqlen)
+    size = rows_per_block(heads, n_keys, seqlen)
     parts = []
     for first in range(0, seqlen, size):
         rows = torch.arange(first, min(first + size, seqlen), device=device)
         if torch.is_grad_enabled() and size < seqlen:
-            made = checkpoint(rows_to_output, rows, use_reentrant=False, preserve_rng_state=False)
+            part = checkpoint(rows_to_output, rows, use_reentrant=False, preserve_rng_state=False)
         else:
-            made = rows_to_output(rows)
-        assert isinstance(made, Tensor)
-        parts.append(made)
+            part = rows_to_output(rows)
+        assert isinstance(part, Tensor)
+        parts.append(part)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

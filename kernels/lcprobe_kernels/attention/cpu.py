@@ -1,9 +1,10 @@
-"""attention in blocks of queries: any device, any float dtype, made for a CPU. No score matrix beyond a block is ever held.
+"""attention in blocks of queries: any device, any float dtype, made for a CPU. No score matrix beyond a block is ever
+held.
 
-A block's rows are taken last first: then a table over distances, laid out backwards, *is* the block of biases when both its
-strides are 1 (row i', key j at place i' + j), so bias and band mask are added from a view of a vector, without a gather. The
-same holds backwards: a block of score gradients whose rows are one longer than they are, read with rows of that length, has
-its distances as columns, and the table's gradient is a sum over rows.
+A block's rows are taken last first: then a table over distances, laid out backwards, *is* the block of biases when
+both its strides are 1 (row i', key j at place i' + j), so bias and band mask are added from a view of a vector,
+without a gather. The same holds backwards: a block of score gradients whose rows are one longer than they are, read
+with rows of that length, has its distances as columns, and the table's gradient is a sum over rows.
 """
 
 from collections.abc import Iterator
@@ -12,10 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcprobe_kernels.attention.blockwise import rows_per_block
 from lcprobe_kernels.attention.reference import Mask
-
-BLOCK = 1 << 20
-"""Scores of a block."""
 
 
 def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
@@ -31,9 +30,9 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
         top = torch.where(top == float("-inf"), 0.0, top)
         scores.sub_(top).exp_()
         total = scores.sum(-1, keepdim=True)
-        made = _grouped(scores, keys.shape[1]) @ values[:, :, block.keys]
-        made = made.view(batch, n_heads, -1, v.shape[3]) / torch.where(total == 0, 1.0, total)
-        o[:, block.rows] = made.flip(2).transpose(1, 2).to(o.dtype)
+        out = _grouped(scores, keys.shape[1]) @ values[:, :, block.keys]
+        out = out.view(batch, n_heads, -1, v.shape[3]) / torch.where(total == 0, 1.0, total)
+        o[:, block.rows] = out.flip(2).transpose(1, 2).to(o.dtype)
         lse[:, block.rows] = (top + total.log())[..., 0].flip(2).transpose(1, 2)
     return o, lse
 
@@ -85,7 +84,7 @@ class _Block:
 
 def _blocks(rule: Mask, heads: int, seqlen: int, n_keys: int) -> Iterator[_Block]:
     """Blocks over all rows, each with the keys that any of its rows may see."""
-    size = min(max(BLOCK // (heads * n_keys), 16), seqlen)
+    size = rows_per_block(heads, n_keys, seqlen)
     for first in range(0, seqlen, size):
         last = min(first + size, seqlen) - 1
         low, high = 0, last + rule.offset - max(rule.low, 0) + 1

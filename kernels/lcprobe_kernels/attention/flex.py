@@ -1,7 +1,8 @@
-"""attention through PyTorch's FlexAttention, where `kernels.backend=flex` asks for it: an independent path to compare with.
+"""attention through PyTorch's FlexAttention, where `kernels.backend=flex` asks for it: an independent path to compare
+with.
 
-Not the base of the op: on a CPU it has no gradients, and on a GPU those of a table are summed by atomics, in any order. There it
-is compiled, which costs seconds a kind of call.
+Not the base of the op: on a CPU it has no gradients, and on a GPU those of a table are summed by atomics, in any
+order. There it is compiled, which costs seconds a kind of call.
 """
 
 from functools import lru_cache
@@ -41,8 +42,8 @@ def run(
         return s
 
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        found = mask.sees(i, j)
-        return found if documents is None else found & (documents[0][b, i] == documents[1][b, j])
+        visible = mask.sees(i, j)
+        return visible if documents is None else visible & (documents[0][b, i] == documents[1][b, j])
 
     rows = None if documents is None else q.shape[0]
     blocks = create_block_mask(seen, rows, None, q.shape[1], k.shape[1], device=q.device)

@@ -9,10 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys a query sees; query i stands at `offset` + i among the keys, at distance d = offset + i - j from key j.
+    """Which keys a query sees; query i stands at `offset` + i among the keys, at distance d = offset + i - j from key
+    j.
 
-    Visible where d >= low, and d < high or j < sinks, and the key's chunk lies chunk_low .. chunk_high - 1 chunks before the
-    query's. high -1: no upper end. chunk 0: no chunks.
+    Visible where d >= low, and d < high or j < sinks, and the key's chunk lies chunk_low .. chunk_high - 1 chunks
+    before the query's. high -1: no upper end. chunk 0: no chunks.
     """
 
     offset: int = 0
@@ -80,8 +81,9 @@ def reference(
 
 
 def weighted(scores: Tensor, seen: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """scores: (batch, n_heads, seqlen, n_keys), seen: the same or fewer dimensions, v: (batch, n_keys, n_heads, d_v) -> o
-    (batch, seqlen, n_heads, d_v) and lse (batch, seqlen, n_heads). A query that sees nothing: o = 0, lse = -inf."""
+    """scores: (batch, n_heads, seqlen, n_keys), seen: the same or fewer dimensions, v: (batch, n_keys, n_heads, d_v)
+    -> o (batch, seqlen, n_heads, d_v) and lse (batch, seqlen, n_heads). A query that sees nothing: o = 0, lse =
+    -inf."""
     scores = scores.masked_fill(~seen, float("-inf"))
     top = scores.detach().amax(-1, keepdim=True)
     top = torch.where(torch.isneginf(top), 0.0, top)

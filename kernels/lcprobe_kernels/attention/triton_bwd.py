@@ -4,11 +4,12 @@
 
     dq_i = scale sum_j dS_ij k_j    dk_j = scale sum_i dS_ij q_i    dv_j = sum_i P_ij do_i    df_k[j] = -sum_i dS_ij
 
-df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel forms P and dS
-anew. dT[d] is the sum of dS over a diagonal. In a tile at a fixed distance from the diagonal an element's distance depends on
-its place in the tile alone. So the table's kernel adds whole tiles of dS along a tile-diagonal, in registers, and only once, at
-its end, shifts rows (tl.gather) so that diagonals become columns, and sums these. Shifted pointers into scratch would do the
-same without tl.gather, for a tile of float32 a program: 1.3 GB at 64 K tokens and 40 heads.
+df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel forms P
+and dS anew. dT[d] is the sum of dS over a diagonal. In a tile at a fixed distance from the diagonal an element's
+distance depends on its place in the tile alone. So the table's kernel adds whole tiles of dS along a tile-diagonal,
+in registers, and only once, at its end, shifts rows (tl.gather) so that diagonals become columns, and sums these.
+Shifted pointers into scratch would do the same without tl.gather, for a tile of float32 a program: 1.3 GB at 64 K
+tokens and 40 heads.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 
@@ -18,24 +19,24 @@ import triton.language as tl
 from torch import Tensor
 
 from lcprobe_kernels.attention.triton_fwd import (
-    FREE,
     LOG2E,
+    UNSPECIALIZED,
     all_seen,
     arguments,
+    attention_tiles,
     biased,
     document_spans,
     key_tiles,
-    rows_of,
+    load_rows,
     seen,
-    tile_sizes,
 )
-from lcprobe_kernels.triton_tools import dot, unit
+from lcprobe_kernels.triton_tools import dot, last_dim_dense
 
 DQ_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (128, 32, 8, 1), 0: (32, 32, 8, 1)}
 DKV_TILES = {64: (64, 128, 8, 2), 128: (32, 128, 8, 2), 256: (32, 64, 8, 1), 0: (32, 32, 8, 1)}
 TABLE_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (64, 64, 8, 1), 0: (32, 32, 8, 1)}
 """As TILES of the forward pass: rows, keys, warps, stages. For the table, rows are a multiple of keys."""
-ENOUGH = 512
+MIN_TABLE_PROGRAMS = 512
 """Programs of the table's kernel below which tile-diagonals are split."""
 _E: tl.constexpr = tl.constexpr(LOG2E)
 
@@ -50,8 +51,8 @@ def _delta_kernel(
     i, e = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM), tl.arange(0, BV)
     live = i < seqlen
     at = (row * seqlen + i) * H + head
-    out = rows_of(o + (row * seqlen * H + head) * DV, i, seqlen, H * DV, e, DV, BV).to(tl.float32)
-    d = rows_of(do + row * d_b + head * d_h, i, seqlen, d_l, e, DV, BV).to(tl.float32)
+    out = load_rows(o + (row * seqlen * H + head) * DV, i, seqlen, H * DV, e, DV, BV).to(tl.float32)
+    d = load_rows(do + row * d_b + head * d_h, i, seqlen, d_l, e, DV, BV).to(tl.float32)
     share = tl.sum(out * d, 1)
     if HAS_DLSE:
         share -= tl.load(dlse + at, mask=live, other=0.0)
@@ -61,7 +62,7 @@ def _delta_kernel(
     tl.store(lse2 + place, tl.where(own == float("-inf"), float("inf"), own * _E), mask=live)
 
 
-@triton.jit(do_not_specialize=FREE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _dq_kernel(
     q, k, v, table, f_q, f_k, docs_q, docs_k, spans, do, lse, delta, dq,
     seqlen, n_keys, H, R, width, scale, offset, low, high, sinks, chunk, chunk_low, chunk_high,
@@ -77,8 +78,8 @@ def _dq_kernel(
     i, c, e = first + tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
     p = i + offset
     live = i < seqlen
-    qs = rows_of(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
-    dos = rows_of(do + row * d_b + head * d_h, i.to(tl.int64), seqlen, d_l, e, DV, BV)
+    qs = load_rows(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
+    dos = load_rows(do + row * d_b + head * d_h, i.to(tl.int64), seqlen, d_l, e, DV, BV)
     own = (row * H + head) * seqlen + i
     norm = tl.load(lse + own, mask=live, other=float("inf"))[:, None]
     less = tl.load(delta + own, mask=live, other=0.0)[:, None]
@@ -103,8 +104,8 @@ def _dq_kernel(
         j, fk = start + n, 0.0
         if HAS_GATES:
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
-        ks = rows_of(k + wide * k_l, n, left, k_l, c, DK, BK)
-        vs = rows_of(v + wide * v_l, n, left, v_l, e, DV, BV)
+        ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
+        vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
         s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
         s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
@@ -125,7 +126,7 @@ def _dq_kernel(
     tl.store(dq + at[:, None] * DK + c[None, :], out * (scale / _E), mask=live[:, None] & (c < DK)[None, :])
 
 
-@triton.jit(do_not_specialize=FREE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _dkv_kernel(
     q, k, v, table, f_q, f_k, docs_q, docs_k, spans, do, lse, delta, dk, dv, df_k,
     seqlen, n_keys, H, R, width, scale, offset, low, high, sinks, chunk, chunk_low, chunk_high,
@@ -134,13 +135,14 @@ def _dkv_kernel(
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Keys of one head of keys, through the rows that may see them, of every query head in its group. Tiles are (keys, rows)."""
+    """Keys of one head of keys, through the rows that may see them, of every query head in its group. Tiles are
+    (keys, rows)."""
     tile, kv, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     start = tile * BN
     j, c, e = start + tl.arange(0, BN), tl.arange(0, BK), tl.arange(0, BV)
     inside = j < n_keys
-    ks = rows_of(k + row * k_b + kv * k_h, j.to(tl.int64), n_keys, k_l, c, DK, BK)
-    vs = rows_of(v + row * v_b + kv * v_h, j.to(tl.int64), n_keys, v_l, e, DV, BV)
+    ks = load_rows(k + row * k_b + kv * k_h, j.to(tl.int64), n_keys, k_l, c, DK, BK)
+    vs = load_rows(v + row * v_b + kv * v_h, j.to(tl.int64), n_keys, v_l, e, DV, BV)
     last = tl.minimum(start + BN, n_keys) - 1
     begin, end = tl.maximum(start + low - offset, 0), tl.minimum(seqlen, last + high - offset)
     end = tl.where(start < sinks, seqlen, end)
@@ -168,8 +170,8 @@ def _dkv_kernel(
                 fq = tl.load(f_q + own + m, mask=i < seqlen, other=0.0)[None, :]
             norm = tl.load(lse + own + m, mask=i < seqlen, other=float("inf"))[None, :]
             less = tl.load(delta + own + m, mask=i < seqlen, other=0.0)[None, :]
-            qs = rows_of(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
-            dos = rows_of(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
+            qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
+            dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
             s = dot(ks, tl.trans(qs), INTERPRET, EXACT)
             s = biased(
                 s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET
@@ -199,7 +201,7 @@ def _dkv_kernel(
     tl.store(dv + at * DV + e[None, :], dvs, mask=inside[:, None] & (e < DV)[None, :])
 
 
-@triton.jit(do_not_specialize=[*FREE, "batch", "lowest"])
+@triton.jit(do_not_specialize=[*UNSPECIALIZED, "batch", "lowest"])
 def _dtable_kernel(
     q, k, v, table, f_q, f_k, docs_q, docs_k, do, lse, delta, parts,
     seqlen, n_keys, H, R, width, scale, offset, low, high, sinks, chunk, chunk_low, chunk_high,
@@ -245,8 +247,8 @@ def _dtable_kernel(
             norm = tl.load(lse + own + i, mask=i < seqlen, other=float("inf"))[:, None]
             less = tl.load(delta + own + i, mask=i < seqlen, other=0.0)[:, None]
             wide, behind = tl.cast(first, tl.int64), tl.cast(start, tl.int64)
-            qs = rows_of(q + row * q_b + head * q_h + wide * q_l, m, seqlen - first, q_l, c, DK, BK)
-            dos = rows_of(do + row * d_b + head * d_h + wide * d_l, m, seqlen - first, d_l, e, DV, BV)
+            qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, seqlen - first, q_l, c, DK, BK)
+            dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, seqlen - first, d_l, e, DV, BV)
             at = inside[:, None]
             ks = tl.load(
                 k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :], mask=at & (c < DK)[None, :], other=0.0
@@ -269,11 +271,11 @@ def _dtable_kernel(
 def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, mask, wanted_table):
     """See `lcprobe_kernels.attention._backward`."""
     (batch, seqlen, h, _), (_, n_keys, kv, d_v) = q.shape, v.shape
-    q, k, v, do = (unit(t) for t in (q, k, v, do.to(q.dtype)))
+    q, k, v, do = (last_dim_dense(t) for t in (q, k, v, do.to(q.dtype)))
     tensors, numbers, switches = arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask)
     strides = [step for t in (q, k, v, do) for step in t.stride()[:3]]
     delta, lse2 = (q.new_empty((batch, h, seqlen), dtype=torch.float32) for _ in range(2))
-    sizes, flags = tile_sizes(q, k, v, DQ_TILES, seqlen)
+    sizes, flags = attention_tiles(q, k, v, DQ_TILES, seqlen)
     grid = (triton.cdiv(seqlen, sizes["BM"]), h, batch)
     _delta_kernel[grid](
         o.contiguous(), do, lse.contiguous(), lse if dlse is None else dlse.float().contiguous(), delta, lse2, seqlen, h,
@@ -284,7 +286,7 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     _dq_kernel[grid](
         q, k, v, *tensors, spans, do, lse2, delta, dq, *numbers, *strides, **switches, **sizes, **flags
     )  # fmt: skip
-    sizes, flags = tile_sizes(q, k, v, DKV_TILES, seqlen)
+    sizes, flags = attention_tiles(q, k, v, DKV_TILES, seqlen)
     df_q, df_k, dtable = (q.new_empty(0 if t is None else t.shape, dtype=torch.float32) for t in (None, f_k, None))
     if f_q is not None:
         df_q = _df_q(dlse, lse)
@@ -294,7 +296,7 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     )  # fmt: skip
     if wanted_table:
         dtable = torch.zeros_like(table, dtype=torch.float32, memory_format=torch.contiguous_format)
-        sizes, flags = tile_sizes(q, k, v, TABLE_TILES, 1 << 30)
+        sizes, flags = attention_tiles(q, k, v, TABLE_TILES, 1 << 30)
         _dtable(
             dtable, (q, k, v, *tensors, do, lse2, delta), [*numbers, *strides, batch], mask, switches | sizes | flags
         )
@@ -302,7 +304,8 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
 
 
 def _dtable(dtable: Tensor, tensors, numbers: list[int], mask: list[int], options: dict) -> None:
-    """Fills dtable: one program a tile-diagonal, head and split, then a sum over splits and over the diagonals that overlap."""
+    """Fills dtable: one program a tile-diagonal, head and split, then a sum over splits and over the diagonals that
+    overlap."""
     (h, distances), (offset, low, high, sinks, *_), seqlen = dtable.shape, mask, numbers[0]
     bm, bn = options["BM"], options["BN"]
     reach = min(distances, seqlen + offset)
@@ -311,7 +314,7 @@ def _dtable(dtable: Tensor, tensors, numbers: list[int], mask: list[int], option
     diagonals = (reach + bn - 2) // bn + 1 - lowest
     if diagonals <= 0:
         return
-    splits = max(1, min(ENOUGH // (diagonals * h), numbers[-1] * triton.cdiv(seqlen, bm)))
+    splits = max(1, min(MIN_TABLE_PROGRAMS // (diagonals * h), numbers[-1] * triton.cdiv(seqlen, bm)))
     turns = bm // bn + 1
     parts = dtable.new_empty((splits, h, diagonals, turns, bn))
     _dtable_kernel[(diagonals, h, splits)](*tensors, parts, *numbers, lowest, **options)

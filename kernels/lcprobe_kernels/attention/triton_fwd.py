@@ -1,14 +1,16 @@
-"""attention forward in Triton: one flash kernel (arXiv 2307.08691), an online softmax over the tiles of keys that can be seen.
+"""attention forward in Triton: one flash kernel (arXiv 2307.08691), an online softmax over the tiles of keys that can
+be seen.
 
     s_ij = scale q_i . k_j + T[h, d] + f_q[i] - f_k[j]      d = i + offset - j      o_i = softmax_j(s_ij) v_j
 
-A program holds some rows of one head and walks the keys between the bounds that causality, band, chunks and documents leave,
-sinks first. Only tiles that a bound cuts are masked element by element. Scores are in units of log 2. What the terms leave
-out costs nothing: table, gates, documents and chunks are switches at compile time. Lengths, offsets and bounds are not, so
-that decoding and other lengths compile nothing anew. Offsets that a row, a head or a tile multiplies are 64-bit.
+A program holds some rows of one head and walks the keys between the bounds that causality, band, chunks and documents
+leave, sinks first. Only tiles that a bound cuts are masked element by element. Scores are in units of log 2. What the
+terms leave out costs nothing: table, gates, documents and chunks are switches at compile time. Lengths, offsets and
+bounds are not, so that decoding and other lengths compile nothing anew. Offsets that a row, a head or a tile
+multiplies are 64-bit.
 
-NaN in a query or a key reaches what sees it and nothing else. NaN in a value also reaches the rows that do not see it but share a
-tile of rows with one that does, since 0 NaN = NaN in a product.
+NaN in a query or a key reaches what sees it and nothing else. NaN in a value also reaches the rows that do not see it
+but share a tile of rows with one that does, since 0 NaN = NaN in a product.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
 
@@ -18,14 +20,28 @@ import triton.language as tl
 from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
-from lcprobe_kernels.triton_tools import dot, unit
+from lcprobe_kernels.triton_tools import dot, last_dim_dense
 
 LOG2E = 1.4426950408889634
 TILES = {64: (128, 128, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
-"""The wider of a query's and a value's width, padded to a power of two -> rows, keys, warps, stages. 0: float32, at any width."""
+"""The wider of a query's and a value's width, padded to a power of two -> rows, keys, warps, stages. 0: float32, at
+any width."""
 PAD = 256
 """Zeros around the table, so that every distance of a tile can be read: two tiles' sides at most."""
-FREE = ["seqlen", "n_keys", "H", "R", "width", "offset", "low", "high", "sinks", "chunk", "chunk_low", "chunk_high"]
+UNSPECIALIZED = [
+    "seqlen",
+    "n_keys",
+    "H",
+    "R",
+    "width",
+    "offset",
+    "low",
+    "high",
+    "sinks",
+    "chunk",
+    "chunk_low",
+    "chunk_high",
+]
 """Arguments that kernels are not compiled anew for."""
 _E: tl.constexpr = tl.constexpr(LOG2E)
 
@@ -51,7 +67,8 @@ def all_seen(
     p, j, n_keys, low, high, sinks, chunk, chunk_low, chunk_high,
     BM: tl.constexpr, BN: tl.constexpr, HAS_CHUNK: tl.constexpr, HAS_DOCS: tl.constexpr,
 ):  # fmt: skip
-    """Whether every one of BM positions from p sees every one of BN keys from j. With documents no tile is taken to."""
+    """Whether every one of BM positions from p sees every one of BN keys from j. With documents no tile is taken
+    to."""
     if HAS_DOCS:
         return False
     last_p, last_j = p + BM - 1, j + BN - 1
@@ -65,10 +82,12 @@ def all_seen(
 def biased(
     s, p, j, table, f_q, f_k, scale, HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, INTERPRET: tl.constexpr
 ):  # fmt: skip
-    """Scores in units of log 2 from products; `table` points at distance 0. Gates are subtracted before they are rounded.
+    """Scores in units of log 2 from products; `table` points at distance 0. Gates are subtracted before they are
+    rounded.
 
-    A plain load of a tile of biases would be given a layout of its own: shared memory to take it to the products' layout and
-    back, twice the registers, and a pipeline's buffers. As inline assembly it is elementwise, and needs none of it.
+    A plain load of a tile of biases would be given a layout of its own: shared memory to take it to the products'
+    layout and back, twice the registers, and a pipeline's buffers. As inline assembly it is elementwise, and needs
+    none of it.
     """
     s = s * scale
     if HAS_TABLE:
@@ -85,7 +104,7 @@ def biased(
 
 
 @triton.jit
-def rows_of(x, i, n, step, c, WIDTH: tl.constexpr, BD: tl.constexpr):
+def load_rows(x, i, n, step, c, WIDTH: tl.constexpr, BD: tl.constexpr):
     """Rows i of x, zero from row n on; columns c, zero from WIDTH on."""
     if WIDTH == BD:
         return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None], other=0.0)
@@ -97,7 +116,8 @@ def key_tiles(
     p, last, spans, n_keys, low, high, sinks, chunk, chunk_low, chunk_high,
     BN: tl.constexpr, HAS_CHUNK: tl.constexpr, HAS_DOCS: tl.constexpr,
 ):  # fmt: skip
-    """The keys that positions p .. last may see: the first tile of sinks, their number, the band's first tile, and its number."""
+    """The keys that positions p .. last may see: the first tile of sinks, their number, the band's first tile, and
+    its number."""
     floor, end = 0, tl.minimum(n_keys, last - low + 1)
     if HAS_CHUNK:
         floor = tl.maximum((tl.maximum(p, 0) // chunk - chunk_high + 1) * chunk, 0)
@@ -109,7 +129,7 @@ def key_tiles(
     return sink, n_sink, band, tl.maximum(tl.cdiv(end - band, BN), 0)
 
 
-@triton.jit(do_not_specialize=FREE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _forward_kernel(
     q, k, v, table, f_q, f_k, docs_q, docs_k, spans, o, lse,
     seqlen, n_keys, H, R, width, scale, offset, low, high, sinks, chunk, chunk_low, chunk_high,
@@ -124,7 +144,7 @@ def _forward_kernel(
     i, c, e = first + tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
     p = i + offset
     live = i < seqlen
-    qs = rows_of(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
+    qs = load_rows(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
     k, v, table = k + row * k_b + kv * k_h, v + row * v_b + kv * v_h, table + head * width
     fq, docq = 0.0, 0
     if HAS_GATES:
@@ -147,7 +167,7 @@ def _forward_kernel(
         j, fk = start + n, 0.0
         if HAS_GATES:
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
-        ks = rows_of(k + wide * k_l, n, left, k_l, c, DK, BK)
+        ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
         s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
         s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         full = all_seen(
@@ -166,7 +186,7 @@ def _forward_kernel(
         base = tl.where(better == float("-inf"), 0.0, better)  # nothing seen so far: no inf - inf
         kept, weights = tl.exp2(best - base), tl.exp2(s - base[:, None])
         total = total * kept + tl.sum(weights, 1)
-        vs = rows_of(v + wide * v_l, n, left, v_l, e, DV, BV)
+        vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
         out = out * kept[:, None] + dot(weights.to(vs.dtype), vs, INTERPRET, EXACT)
         best = better
     nothing = total == 0.0
@@ -181,8 +201,8 @@ def _forward_kernel(
 def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     """See `lcprobe_kernels.attention._forward`."""
     batch, seqlen, h, _ = q.shape
-    q, k, v = (unit(t) for t in (q, k, v))
-    sizes, flags = tile_sizes(q, k, v, TILES, seqlen)
+    q, k, v = (last_dim_dense(t) for t in (q, k, v))
+    sizes, flags = attention_tiles(q, k, v, TILES, seqlen)
     tensors, numbers, switches = arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask)
     o = q.new_empty((batch, seqlen, h, v.shape[-1]))
     lse = q.new_empty((batch, seqlen, h), dtype=torch.float32)
@@ -194,8 +214,9 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     return o, lse
 
 
-def tile_sizes(q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int) -> tuple[dict, dict]:
-    """Powers of two that hold a query, a value and a tile, and how to multiply. Fewer rows than a tile's take a smaller one."""
+def attention_tiles(q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int) -> tuple[dict, dict]:
+    """Powers of two that hold a query, a value and a tile, and how to multiply. Fewer rows than a tile's take a
+    smaller one."""
     widths = {name: max(16, triton.next_power_of_2(n)) for name, n in (("BK", q.shape[-1]), ("BV", v.shape[-1]))}
     exact = q.dtype == torch.float32
     bm, bn, warps, stages = tiles[0 if exact else min(n for n in tiles if n >= max(widths.values()))]
@@ -236,7 +257,8 @@ def arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask) -> tuple[li
 
 
 def document_spans(docs_q: Tensor, docs_k: Tensor, bm: int, bn: int) -> tuple[Tensor, Tensor]:
-    """For every tile of rows the first and past the last tile of keys whose documents' range meets its own; and the reverse."""
+    """For every tile of rows the first and past the last tile of keys whose documents' range meets its own; and the
+    reverse."""
     (least_q, most_q), (least_k, most_k) = _ranges(docs_q, bm), _ranges(docs_k, bn)
     meet = (least_q[:, :, None] <= most_k[:, None]) & (most_q[:, :, None] >= least_k[:, None])
     return _spans(meet), _spans(meet.transpose(1, 2))

@@ -2,9 +2,9 @@
 
     z_t = bias + sum_k w_k x_{t - width + 1 + k}        y_t = z_t or z_t sigmoid(z_t)
 
-As in Mamba2 (Dao & Gu 2024, arXiv 2405.21060, sec. 7). Documents do not see each other: a tap that would reach across a
-document's start reads zero. `reference` is this sum token by token. Sums are float32 (float64 for float64 inputs), whatever
-the inputs. The state is the last width - 1 inputs of the document that the sequence ends in.
+As in Mamba2 (Dao & Gu 2024, arXiv 2405.21060, sec. 7). Documents do not see each other: a tap that would reach across
+a document's start reads zero. `reference` is this sum token by token. Sums are float32 (float64 for float64 inputs),
+whatever the inputs. The state is the last width - 1 inputs of the document that the sequence ends in.
 """
 
 from typing import Any, Optional
@@ -18,14 +18,14 @@ from lcprobe_kernels.causal_conv1d import cpu
 from lcprobe_kernels.causal_conv1d.reference import reference, step
 from lcprobe_kernels.errors import (
     ArgumentError,
-    check_beside,
     check_first,
     check_flag,
+    check_like,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
 )
-from lcprobe_kernels.packed import chosen_starts
+from lcprobe_kernels.packed import resolve_starts
 
 __all__ = ["causal_conv1d", "causal_conv1d_step", "reference"]
 NAME = "causal_conv1d"
@@ -46,12 +46,12 @@ def causal_conv1d(
 ) -> tuple[Tensor, Tensor | None]:
     """x: (batch, seqlen, channels); weight: (channels, width), width >= 2; bias: (channels,).
 
-    initial_state: (batch, width - 1, channels), the inputs before x, else zeros. starts: (batch, seqlen) bool, True where a
-    token begins a document; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
-    Returns y like x, and with `return_state` the final state, in x's dtype. Differentiable once, in reverse mode.
-    Raises ArgumentError for other shapes, dtypes and devices.
+    initial_state: (batch, width - 1, channels), the inputs before x, else zeros. starts: (batch, seqlen) bool, True
+    where a token begins a document; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. Returns y like x, and
+    with `return_state` the final state, in x's dtype. Differentiable once, in reverse mode. Raises ArgumentError for
+    other shapes, dtypes and devices.
     """
-    starts = chosen_starts(NAME, x, starts, cu_seqlens, initial_state)
+    starts = resolve_starts(NAME, x, starts, cu_seqlens, initial_state)
     _check(x, weight, bias, initial_state, starts, (("silu", silu), ("return_state", return_state)))
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(acc_dtype), None if bias is None else bias.to(acc_dtype)
@@ -68,7 +68,8 @@ def causal_conv1d(
 def causal_conv1d_step(
     x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, *, silu: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """One token of decoding. x: (batch, channels); state: (batch, width - 1, channels) -> y like x, and the new state.
+    """One token of decoding. x: (batch, channels); state: (batch, width - 1, channels) -> y like x, and the new
+    state.
 
     Raises ArgumentError as `causal_conv1d` does.
     """
@@ -80,7 +81,8 @@ def causal_conv1d_step(
 
 
 def _final_state(x: Tensor, initial: Tensor | None, starts: Tensor | None, width: int) -> Tensor:
-    """The last width - 1 inputs, zero before the last document's start: (batch, width - 1, channels), owning its memory."""
+    """The last width - 1 inputs, zero before the last document's start: (batch, width - 1, channels), owning its
+    memory."""
     past, missing = x[:, -(width - 1) :], max(width - 1 - x.shape[1], 0)
     if missing:
         past = F.pad(past, (0, 0, missing, 0)) if initial is None else torch.cat([initial[:, -missing:], past], dim=1)
@@ -100,7 +102,8 @@ def _forward(
     starts: Optional[Tensor],  # noqa: UP045
     silu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y, and for backward z: on the torch path before SiLU, else empty. Triton forms it again, since it reads x anyway."""
+    """y, and for backward z: on the torch path before SiLU, else empty. Triton forms it again, since it reads x
+    anyway."""
     if _in_triton(x, weight):
         from lcprobe_kernels.causal_conv1d import triton_fwd
 
@@ -165,13 +168,13 @@ def _check(x, weight, bias, initial_state, starts, flags) -> None:
     check_tensor(NAME, "weight", weight)
     if weight.dim() != 2 or weight.shape[0] != channels or weight.shape[1] < 2:
         raise ArgumentError(f"{NAME}: weight", f"shape {tuple(weight.shape)}", f"({channels}, width >= 2)")
-    check_beside(NAME, "weight", weight, tuple(weight.shape), ("x", x))
+    check_like(NAME, "weight", weight, tuple(weight.shape), ("x", x))
     if bias is not None:
-        check_beside(NAME, "bias", bias, (channels,), ("x", x))
+        check_like(NAME, "bias", bias, (channels,), ("x", x))
     if initial_state is not None:
-        check_beside(NAME, "initial_state", initial_state, (batch, weight.shape[1] - 1, channels), ("x", x))
+        check_like(NAME, "initial_state", initial_state, (batch, weight.shape[1] - 1, channels), ("x", x))
     if starts is not None:
-        check_beside(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
+        check_like(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
     for name, value in flags:
         check_flag(NAME, name, value)
     check_no_tangent(NAME, x, weight, bias, initial_state)

@@ -1,7 +1,8 @@
 """causal_conv1d as shifted multiply-adds in place: any device, any float dtype, any width, made for a CPU.
 
-Every row is taken as one document after zeros. The few tokens whose window leaves that picture, because a document starts
-inside it or a state comes before it, are then done again from gathered windows: boundaries cost by their number.
+Every row is taken as one document after zeros. The few tokens whose window leaves that picture, because a document
+starts inside it or a state comes before it, are then done again from gathered windows: boundaries cost by their
+number.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """causal_conv1d backward in one Triton kernel: a walk over a segment's tokens with the window in registers.
 
-Each token is read once: z is formed again from the window, dz follows from dy, and dx of a token is complete width - 1 tokens
-later. A segment begins with the window before it and walks width - 1 tokens past its end. Gradients of weight and bias are
-summed in registers, one partial sum a segment, so nothing is added atomically and runs repeat to the bit. Block sizes follow
-from the shapes and are not tuned, or another process might add up in another order.
+Each token is read once: z is formed again from the window, dz follows from dy, and dx of a token is complete width -
+1 tokens later. A segment begins with the window before it and walks width - 1 tokens past its end. Gradients of
+weight and bias are summed in registers, one partial sum a segment, so nothing is added atomically and runs repeat to
+the bit. Block sizes follow from the shapes and are not tuned, or another process might add up in another order.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-from lcprobe_kernels.triton_tools import unit
+from lcprobe_kernels.triton_tools import last_dim_dense
 
-ENOUGH = 1024
+PROGRAMS_TO_FILL = 1024
 """Programs of one warp that fill a GPU: eight for each multiprocessor."""
 
 
@@ -122,12 +122,12 @@ def _backward_kernel(
 def backward(dy, x, weight, bias, initial, starts, silu):
     """See `lcprobe_kernels.causal_conv1d._backward`."""
     batch, seqlen, channels = x.shape
-    x, dy, taps = unit(x), unit(dy), weight.t().contiguous()
+    x, dy, taps = last_dim_dense(x), last_dim_dense(dy), weight.t().contiguous()
     width = taps.shape[0]
     bc = min(256, triton.next_power_of_2(channels))
     parts = triton.cdiv(channels, bc)
     # the longer a segment, the fewer tokens are read twice and the fewer partial sums are written
-    steps = min(256, max(16, triton.next_power_of_2(batch * seqlen * parts // ENOUGH)))
+    steps = min(256, max(16, triton.next_power_of_2(batch * seqlen * parts // PROGRAMS_TO_FILL)))
     segments = triton.cdiv(seqlen, steps - width + 1)
     documents = x if starts is None else starts.cumsum(1, dtype=torch.int32)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)

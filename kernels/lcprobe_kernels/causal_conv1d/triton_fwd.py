@@ -1,5 +1,5 @@
-"""causal_conv1d forward in one Triton kernel: a tile of tokens and channels, read once for each tap and, but for the first time,
-from the cache. Offsets that a row or a tile multiplies are 64-bit.
+"""causal_conv1d forward in one Triton kernel: a tile of tokens and channels, read once for each tap and, but for the
+first time, from the cache. Offsets that a row or a tile multiplies are 64-bit.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from lcprobe_kernels.backends import interpreting
-from lcprobe_kernels.triton_tools import unit
+from lcprobe_kernels.triton_tools import last_dim_dense
 
 
 @triton.jit
@@ -53,7 +53,7 @@ def _forward_kernel(
 def forward(x, weight, bias, initial, starts, silu):
     """See `lcprobe_kernels.causal_conv1d._forward`; y alone."""
     batch, seqlen, channels = x.shape
-    x, taps = unit(x), weight.t().contiguous()  # by rows, as x lies
+    x, taps = last_dim_dense(x), weight.t().contiguous()  # by rows, as x lies
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     documents = x if starts is None else starts.cumsum(1, dtype=torch.int32)
     bl = 16 if interpreting() else 64  # there, so that short sequences cross a border

@@ -3,15 +3,17 @@
     S_t = diag(exp(g_t)) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T         S: (d_k, d_v), zero at a document's first token
     o_t = scale q_t^T S_t                                                  g <= 0, for each channel or each head
 
-This is RWKV-7's recurrence (arXiv 2503.14456), transposed: theirs is S (diag(w) + a^T b) + v^T k with row vectors. Special cases:
+This is RWKV-7's recurrence (arXiv 2503.14456), transposed: theirs is S (diag(w) + a^T b) + v^T k with row vectors.
+Special cases:
 
     a = b = 0                           gated linear attention (GLA, arXiv 2312.06635); g for each head: RetNet, Mamba2's SSD
     a = -beta exp(g) k, b = k, beta v   gated delta rule: S = (I - beta k k^T) diag(exp(g)) S + beta k v^T (Gated DeltaNet, arXiv
                                         2412.06464, with g for each head; Kimi Delta Attention for each channel): argument `beta`
     a = b = 0, o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)          RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
 
-`reference` is this token by token, `cpu` the same in matrix products, `fla` an adapter to flash-linear-attention's kernels. There
-is no Triton kernel of ours: on a GPU half precision goes to fla where it is installed, everything else to matrix products.
+`reference` is this token by token, `cpu` the same in matrix products, `fla` an adapter to flash-linear-attention's
+kernels. There is no Triton kernel of ours: on a GPU half precision goes to fla where it is installed, everything else
+to matrix products.
 """
 
 from typing import Any
@@ -22,16 +24,16 @@ from torch import Tensor
 from lcprobe_kernels.backends import path_of
 from lcprobe_kernels.errors import (
     ArgumentError,
-    check_beside,
     check_first,
     check_flag,
+    check_like,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
 )
 from lcprobe_kernels.gated_linear_attention import cpu
 from lcprobe_kernels.gated_linear_attention.reference import reference, step
-from lcprobe_kernels.packed import chosen_starts
+from lcprobe_kernels.packed import resolve_starts
 
 __all__ = ["gated_linear_attention", "gated_linear_attention_step", "reference"]
 NAME = "gated_linear_attention"
@@ -56,21 +58,23 @@ def gated_linear_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """A sequence of any length; accumulation and state in float32 (float64 for float64 inputs).
 
-    q, k: (batch, seqlen, n_heads, d_k). v: (batch, seqlen, n_heads, d_v). All three of one dtype. log_decay: (batch, seqlen,
-    n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta: (batch, seqlen,
-    n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q, d_k^-0.5 unless given.
-    initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token begins a
-    document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a power of two.
+    q, k: (batch, seqlen, n_heads, d_k). v: (batch, seqlen, n_heads, d_v). All three of one dtype. log_decay: (batch,
+    seqlen, n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta:
+    (batch, seqlen, n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q,
+    d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token
+    begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a
+    power of two.
 
-    Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v).
-    Raises ArgumentError for other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second
-    derivative, which only `reference` has. An empty batch gives empty outputs.
+    Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Raises ArgumentError for
+    other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second derivative, which
+    only `reference` has. An empty batch gives empty outputs.
 
-    NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it; from it to
-    its document's end, or to a token whose decay is 0 and so keeps nothing, those of its head are NaN, never finite garbage.
-    Not confined: gradients, which may be NaN in all of the row; a GPU, where NaN may also fill its chunk and later documents.
+    NaN or infinity in a token: on a CPU outputs before it, of other documents and of other heads are as without it;
+    from it to its document's end, or to a token whose decay is 0 and so keeps nothing, those of its head are NaN,
+    never finite garbage. Not confined: gradients, which may be NaN in all of the row; a GPU, where NaN may also fill
+    its chunk and later documents.
     """
-    starts = chosen_starts(NAME, q, starts, cu_seqlens, initial_state)
+    starts = resolve_starts(NAME, q, starts, cu_seqlens, initial_state)
     _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
@@ -102,7 +106,8 @@ def gated_linear_attention_step(
 ) -> tuple[Tensor, Tensor]:
     """One token after `state` (batch, n_heads, d_k, d_v), which is left as it is. Arguments as above without seqlen.
 
-    Returns o (batch, n_heads, d_v) and the new state in float32 (float64 for float64 states). Raises ArgumentError as above.
+    Returns o (batch, n_heads, d_v) and the new state in float32 (float64 for float64 states). Raises ArgumentError as
+    above.
     """
     given = {"beta": beta, "a": a, "b": b}
     for name, x in (("q", q), ("k", k), ("v", v), ("log_decay", log_decay), *given.items(), ("state", state)):
@@ -150,7 +155,8 @@ def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, star
 def _by_chunks(
     q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size
 ) -> tuple[Tensor, Tensor]:
-    """The special cases folded into one recurrence (see cpu.py), whose products are one op forward and one backward."""
+    """The special cases folded into one recurrence (see cpu.py), whose products are one op forward and one
+    backward."""
     acc_dtype = torch.promote_types(v.dtype, torch.float32)
     k, v = k.to(acc_dtype), v.to(acc_dtype)
     q, w = q.to(acc_dtype) * scale, log_decay.to(acc_dtype).exp()
@@ -184,8 +190,8 @@ def gated_linear_attention_fwd(
     inclusive: bool,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t (a_t^T S_{t-1}), b = k where only a is given; q reads S_t, or S_{t-1} unless
-    `inclusive`. Returns o, the final state, and the states that the backward pass begins its segments with."""
+    """S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t (a_t^T S_{t-1}), b = k where only a is given; q reads S_t, or S_{t-1}
+    unless `inclusive`. Returns o, the final state, and the states that the backward pass begins its segments with."""
     if q.shape[0] == 0:
         return _shapes(q, k, v, w, a, b, initial, inclusive, chunk_size)
     return cpu.forward(cpu.Inputs(q, k, v, w, a, b), initial, inclusive, chunk_size)
@@ -218,8 +224,8 @@ def gated_linear_attention_bwd(
     if q.shape[0] == 0:
         return _no_gradients(do, dfinal, q, k, v, w, a, b, entering, inclusive, chunk_size)
     dfinal = torch.zeros_like(entering[0]) if dfinal is None else dfinal
-    made = cpu.backward(do, dfinal, cpu.Inputs(q, k, v, w, a, b), entering, inclusive, chunk_size)
-    dq, dk, dv, dw, da, db, dinitial = (q.new_empty(0) if x is None else x for x in made)
+    gradients = cpu.backward(do, dfinal, cpu.Inputs(q, k, v, w, a, b), entering, inclusive, chunk_size)
+    dq, dk, dv, dw, da, db, dinitial = (q.new_empty(0) if x is None else x for x in gradients)
     return dq, dk, dv, dw, da, db, dinitial
 
 
@@ -240,11 +246,11 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | None) -> tuple:
     q, k, v, w, a, b, entering = ctx.saved_tensors
     do = torch.zeros_like(v) if do is None else do
-    *made, dinitial = gated_linear_attention_bwd(
+    *gradients, dinitial = gated_linear_attention_bwd(
         do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size
     )
-    made = [x if there else None for x, there in zip(made, ctx.given, strict=True)]
-    return (*made, dinitial if ctx.has_initial else None, None, None)
+    gradients = [x if there else None for x, there in zip(gradients, ctx.given, strict=True)]
+    return (*gradients, dinitial if ctx.has_initial else None, None, None)
 
 
 gated_linear_attention_fwd.register_autograd(_backward, setup_context=_setup)
@@ -271,15 +277,15 @@ def _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, 
         )
     if (a is None) != (b is None):
         raise ArgumentError(f"{NAME}: a, b", "a without b" if b is None else "b without a", "both or neither")
-    check_beside(NAME, "k", k, (*token, d_k), ("q", q), q.dtype)
-    check_beside(NAME, "v", v, (*token, d_v), ("q", q), q.dtype)
-    check_beside(NAME, "log_decay", log_decay, (*token, log_decay.shape[3]), ("q", q))
+    check_like(NAME, "k", k, (*token, d_k), ("q", q), q.dtype)
+    check_like(NAME, "v", v, (*token, d_v), ("q", q), q.dtype)
+    check_like(NAME, "log_decay", log_decay, (*token, log_decay.shape[3]), ("q", q))
     more = [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token), ("a", a, (*token, d_k)), ("b", b, (*token, d_k))]
     for name, x, shape in (*more, ("initial_state", initial_state, (batch, n_heads, d_k, d_v))):
         if x is not None:
-            check_beside(NAME, name, x, shape, ("q", q))
+            check_like(NAME, name, x, shape, ("q", q))
     if starts is not None:
-        check_beside(NAME, "starts", starts, (batch, seqlen), ("q", q), torch.bool)
+        check_like(NAME, "starts", starts, (batch, seqlen), ("q", q), torch.bool)
     if scale is not None and (not isinstance(scale, (int, float)) or isinstance(scale, bool)):
         raise ArgumentError(f"{NAME}: scale", repr(scale), "a number, or None")
     whole = isinstance(chunk_size, int) and not isinstance(chunk_size, bool)

@@ -1,23 +1,25 @@
 """gated_linear_attention in matrix products, forward and backward, on any device.
 
-The recurrence that is left when the public function has folded its special cases (w = exp(log_decay), 0 where a document
-begins; S: (d_k, d_v)):
+The recurrence that is left when the public function has folded its special cases (w = exp(log_decay), 0 where a
+document begins; S: (d_k, d_v)):
 
     z_t = a_t^T S_{t-1}        S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t z_t^T        o_t = q_t^T S_t, or q_t^T S_{t-1}
 
-Inside a chunk, with S_0 entering and D(i, j) = prod_{j < m < i} w_m, a row x_i (w_i q_i, or q_i; a_i) meets a column y_j (k_j;
-b_j) as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = q_i . y_i where o_t reads S_t). Then
+Inside a chunk, with S_0 entering and D(i, j) = prod_{j < m < i} w_m, a row x_i (w_i q_i, or q_i; a_i) meets a column
+y_j (k_j; b_j) as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = q_i . y_i where o_t reads S_t). Then
 
     (1 - A_ab) Z = A_ak V + (a D(., start)) S_0       one triangular solve (the WY or UT transform)
     O = A_qk V + A_qb Z + (q D(., start)) S_0         S' = diag(W) S_0 + (k D(end, .))^T V + (b D(end, .))^T Z
 
-With b = k (the delta rule; `b` is None) V + Z is one unknown Y: (1 - A_ak) Y = V + (a D) S_0, and half of the products go.
+With b = k (the delta rule; `b` is None) V + Z is one unknown Y: (1 - A_ak) Y = V + (a D) S_0, and half of the
+products go.
 
-D is never a quotient of running products, which overflows, nor a difference of running sums, which forgets what is small beside
-a strong decay. `_halve` doubles blocks instead: rows of a right half times columns of its left half, decayed to the border
-between them, give the block's lower left corner; then rows move to the block's begin and columns to its end. Every factor is
-at most 1, w = 0 is exact, and no exponential is taken. Rows q and a lie interleaved token by token, as do k and b: one product
-makes all four matrices, and the layout passes to bmm as a view.
+D is never a quotient of running products, which overflows, nor a difference of running sums, which forgets what is
+small beside a strong decay. `_halve` doubles blocks instead: rows of a right half times columns of its left half,
+decayed to the border between them, give the block's lower left corner; then rows move to the block's begin and
+columns to its end. Every factor is at most 1, w = 0 is exact, and no exponential is taken. Rows q and a lie
+interleaved token by token, as do k and b: one product makes all four matrices, and the layout passes to bmm as a
+view.
 
 Dimensions: p = batch x heads x chunks, s tokens a half, r rows and c columns a token (1, or 2 with a and b).
 """
@@ -31,8 +33,8 @@ from torch import Tensor
 from lcprobe_kernels.packed import reached
 
 ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not starved by launches,
-and memory does not grow with length."""
+"""A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not starved
+by launches, and memory does not grow with length."""
 
 
 class Inputs(NamedTuple):
@@ -88,7 +90,8 @@ def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
 
 
 def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """o (batch, seqlen, n_heads, d_v), the final state, and those entering each segment (segments, batch, n_heads, d_k, d_v)."""
+    """o (batch, seqlen, n_heads, d_v), the final state, and those entering each segment (segments, batch, n_heads,
+    d_k, d_v)."""
     made = _forward(x, initial, inclusive, chunk_size)
     # every NaN and infinity of the inputs shows in o or the state; a sum finds it. On a GPU looking would wait for the device
     if x.q.device.type != "cpu" or (made[0].sum() + made[1].sum()).isfinite():
@@ -99,7 +102,8 @@ def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int)
 def _confined(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
 
-    All is done without them; then what a head's outputs and states hold from such a token to its document's end becomes NaN.
+    All is done without them; then what a head's outputs and states hold from such a token to its document's end
+    becomes NaN.
     """
     bad = x.each(lambda t: ~t.isfinite().all(-1))  # (batch, seqlen, n_heads)
     written = bad.k | bad.v | bad.w
@@ -297,7 +301,8 @@ def _halve(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
     """Fill `scores` below its diagonal and decay rows and cols to the chunk's ends, in place. w: (p, Q, d_k or 1).
 
-    Returns the decay across the chunk, and with `keep` what every level met: rows of right halves, columns of left ones, decays.
+    Returns the decay across the chunk, and with `keep` what every level met: rows of right halves, columns of left
+    ones, decays.
     """
     p, chunk, r, d = rows.shape
     c, s, levels = cols.shape[2], 1, []
@@ -350,7 +355,8 @@ def _corners(scores: Tensor, s: int) -> Tensor:
 
 
 def _packed(parts: list[Tensor | None], chunk: int, fill: float) -> Tensor:
-    """Each (batch, tokens, n_heads, d) -> all in one (batch x heads x chunks, chunk, parts, d), filled up at the end."""
+    """Each (batch, tokens, n_heads, d) -> all in one (batch x heads x chunks, chunk, parts, d), filled up at the
+    end."""
     given = [part for part in parts if part is not None]
     batch, tokens, n_heads, d = given[0].shape
     chunks = -(-tokens // chunk)

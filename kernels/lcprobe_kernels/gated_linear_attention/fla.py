@@ -1,6 +1,8 @@
-"""gated_linear_attention by flash-linear-attention's kernels (fla-core 0.6.0; github.com/fla-org/flash-linear-attention).
+"""gated_linear_attention by flash-linear-attention's kernels (fla-core 0.6.0;
+github.com/fla-org/flash-linear-attention).
 
-fla has one function for each special case, under its own names, and takes packed documents as one row with cu_seqlens.
+fla has one function for each special case, under its own names, and takes packed documents as one row with
+cu_seqlens.
 """
 
 from importlib import import_module
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Call(NamedTuple):
+class PeerCall(NamedTuple):
     """What to call. `last` finds the final states again."""
 
     module: str
@@ -52,7 +54,7 @@ def call_of(
     scale: float,
     initial_state: Tensor | None,
     starts: Tensor | None,
-) -> Call:
+) -> PeerCall:
     """fla's function for this combination, and its arguments."""
     initial = None if initial_state is None else initial_state.float()
     cu_seqlens = last = None
@@ -66,10 +68,10 @@ def call_of(
     common: dict[str, Any] = {"k": k, "v": v, "scale": scale, "initial_state": initial, "output_final_state": True}
     common["cu_seqlens"] = cu_seqlens
     if bonus is not None:
-        return Call("fla.ops.rwkv6", "chunk_rwkv6", {"r": q, "w": wide, "u": bonus, **common}, last)
+        return PeerCall("fla.ops.rwkv6", "chunk_rwkv6", {"r": q, "w": wide, "u": bonus, **common}, last)
     if a is not None and b is not None:
         a, b = a.to(q.dtype), b.to(q.dtype)
-        return Call(
+        return PeerCall(
             "fla.ops.generalized_delta_rule",
             "chunk_dplr_delta_rule",
             {"q": q, "a": a, "b": b, "gk": wide, **common},
@@ -79,13 +81,14 @@ def call_of(
         module, name = (
             ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule") if head else ("fla.ops.kda", "chunk_kda")
         )
-        return Call(module, name, {"q": q, "g": decay, "beta": beta, **common}, last)
+        return PeerCall(module, name, {"q": q, "g": decay, "beta": beta, **common}, last)
     module, name = ("fla.ops.simple_gla", "chunk_simple_gla") if head else ("fla.ops.gla", "chunk_gla")
-    return Call(module, name, {"q": q, "g": decay, **common}, last)
+    return PeerCall(module, name, {"q": q, "g": decay, **common}, last)
 
 
 def _documents(starts: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """cu_seqlens over all rows in one, each document's state (the given one where a row goes on with it), and each row's last."""
+    """cu_seqlens over all rows in one, each document's state (the given one where a row goes on with it), and each
+    row's last."""
     batch, seqlen = starts.shape
     begins = starts.clone()
     begins[:, 0] = True

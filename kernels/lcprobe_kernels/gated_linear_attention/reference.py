@@ -16,8 +16,8 @@ def step(
     a: Tensor | None = None,
     b: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One token, each form written as its paper has it. q, k, a, b: (batch, n_heads, d_k), q scaled. v: (batch, n_heads, d_v).
-    beta: (batch, n_heads). Returns o like v and the new state (batch, n_heads, d_k, d_v)."""
+    """One token, each form written as its paper has it. q, k, a, b: (batch, n_heads, d_k), q scaled. v: (batch,
+    n_heads, d_v). beta: (batch, n_heads). Returns o like v and the new state (batch, n_heads, d_k, d_v)."""
     decayed = log_decay.exp()[..., None] * state
     if bonus is not None:
         written = k[..., None] * v[..., None, :]

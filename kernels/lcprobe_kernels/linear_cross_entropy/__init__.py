@@ -4,9 +4,10 @@
     loss_i = lse_i - z_i,target          total = sum_i w_i (loss_i + z_loss lse_i^2)      (z-loss: PaLM, arXiv 2204.02311, sec. 5)
     dz_i = w_i ((1 + 2 z_loss lse_i) softmax(z_i) - onehot(target_i)) (1 - (z_i / c)^2)
 
-Chunks of rows go through head, softmax and both gradients at once, in the forward pass (the idea of Liger-Kernel's fused linear
-cross-entropy, arXiv 2410.10989), so a backward pass needs no product with the vocabulary: it scales what is there.
-`reference` holds all logits, `cpu` is the chunked form in PyTorch, `triton_loss` has softmax and gradient in one kernel.
+Chunks of rows go through head, softmax and both gradients at once, in the forward pass (the idea of Liger-Kernel's
+fused linear cross-entropy, arXiv 2410.10989), so a backward pass needs no product with the vocabulary: it scales what
+is there. `reference` holds all logits, `cpu` is the chunked form in PyTorch, `triton_loss` has softmax and gradient
+in one kernel.
 """
 
 from typing import Any, Optional
@@ -17,8 +18,8 @@ from torch import Tensor
 from lcprobe_kernels.backends import implementation
 from lcprobe_kernels.errors import (
     ArgumentError,
-    check_beside,
     check_first,
+    check_like,
     check_no_tangent,
     check_number,
     check_tensor,
@@ -40,12 +41,14 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """hidden: (n, d). weight: (vocab, d). targets: (n,) int64, of 0 to vocab - 1 or ignore_index. weights: (n,) floating, 1
-    each unless given, not differentiated. Products are of hidden's dtype, softmax and sums float32 (float64 for float64).
+    """hidden: (n, d). weight: (vocab, d). targets: (n,) int64, of 0 to vocab - 1 or ignore_index. weights: (n,)
+    floating, 1 each unless given, not differentiated. Products are of hidden's dtype, softmax and sums float32
+    (float64 for float64).
 
-    Returns the weighted sum, z-loss included (scalar, differentiable in hidden and weight), and the plain loss of each row (n,),
-    detached. A row with ignore_index adds nothing, has loss 0, and may hold NaN. Where no gradient is wanted, none is computed.
-    Raises ArgumentError for other shapes, dtypes and values; on a GPU a target out of range makes its loss NaN instead.
+    Returns the weighted sum, z-loss included (scalar, differentiable in hidden and weight), and the plain loss of
+    each row (n,), detached. A row with ignore_index adds nothing, has loss 0, and may hold NaN. Where no gradient is
+    wanted, none is computed. Raises ArgumentError for other shapes, dtypes and values; on a GPU a target out of range
+    makes its loss NaN instead.
     """
     _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap)
     if weights is None:
@@ -92,7 +95,8 @@ def _(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hi
 
 @torch.library.custom_op("lcprobe::linear_cross_entropy_bwd", mutates_args=())
 def _backward(grad: Tensor, d_hidden: Tensor, d_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both times the scalar grad, in its dtype by blocks of rows: neither is grad rounded nor a narrow gradient widened whole."""
+    """Both times the scalar grad, in its dtype by blocks of rows: neither is grad rounded nor a narrow gradient
+    widened whole."""
     return _scaled(d_hidden, grad), _scaled(d_weight, grad)
 
 
@@ -119,8 +123,8 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradients(ctx: Any, grad: Any, *_: Any) -> Any:
     if grad is None:
         return (None,) * 9
-    made = _backward(grad, *ctx.saved_tensors)
-    return *(g if wanted else None for g, wanted in zip(made, ctx.wants, strict=True)), *(None,) * 7
+    gradients = _backward(grad, *ctx.saved_tensors)
+    return *(g if wanted else None for g, wanted in zip(gradients, ctx.wants, strict=True)), *(None,) * 7
 
 
 torch.library.register_autograd("lcprobe::linear_cross_entropy_fwd", _gradients, setup_context=_save)
@@ -133,10 +137,10 @@ def _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap) -> 
     n, d = hidden.shape
     if weight.dim() != 2 or weight.shape[1] != d or not weight.shape[0]:
         raise ArgumentError(f"{NAME}: weight", f"shape {tuple(weight.shape)}", f"(vocab >= 1, {d})")
-    check_beside(NAME, "weight", weight, tuple(weight.shape), ("hidden", hidden))
-    check_beside(NAME, "targets", targets, (n,), ("hidden", hidden), torch.int64)
+    check_like(NAME, "weight", weight, tuple(weight.shape), ("hidden", hidden))
+    check_like(NAME, "targets", targets, (n,), ("hidden", hidden), torch.int64)
     if weights is not None:
-        check_beside(NAME, "weights", weights, (n,), ("hidden", hidden))
+        check_like(NAME, "weights", weights, (n,), ("hidden", hidden))
     if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
         raise ArgumentError(f"{NAME}: ignore_index", repr(ignore_index), "a whole number")
     check_number(NAME, "z_loss", z_loss)

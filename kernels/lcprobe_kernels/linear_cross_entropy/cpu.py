@@ -1,7 +1,8 @@
 """linear_cross_entropy in chunks of rows: any device, any float dtype, made for a CPU.
 
-A chunk's logits live in one buffer that becomes, in place, probabilities and then the gradient of logits. Both products with that
-gradient follow at once, so the backward pass does none: 6 n d vocab FLOPs in all, where recomputing logits would take 8.
+A chunk's logits live in one buffer that becomes, in place, probabilities and then the gradient of logits. Both
+products with that gradient follow at once, so the backward pass does none: 6 n d vocab FLOPs in all, where
+recomputing logits would take 8.
 """
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from lcprobe_kernels.errors import ArgumentError
 
-NUMBERS = 1 << 25
+CHUNK_LOGITS = 1 << 25
 """Logits of a chunk at most: 128 MB in float32."""
-ROWS = 512
+CHUNK_ROWS = 512
 """Rows of a chunk at most: products gain nothing from more, and smaller logits are nearer."""
 
 
@@ -33,7 +34,7 @@ def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wa
 def _run(hidden, weight, targets, weights, z_loss, soft_cap, wants_hidden, wants_weight):
     n, vocab = hidden.shape[0], weight.shape[0]
     acc_dtype = torch.promote_types(hidden.dtype, torch.float32)
-    size = max(1, min(n, ROWS, NUMBERS // vocab))
+    size = max(1, min(n, CHUNK_ROWS, CHUNK_LOGITS // vocab))
     head, weights = weight.to(hidden.dtype), weights.to(acc_dtype)
     logits_of_chunk = hidden.new_empty(size, vocab, dtype=acc_dtype)
     rows, penalties = hidden.new_empty(n, dtype=acc_dtype), hidden.new_empty(n, dtype=acc_dtype)
@@ -69,8 +70,8 @@ def _run(hidden, weight, targets, weights, z_loss, soft_cap, wants_hidden, wants
 
 
 def add_product(total: Tensor | None, gradient: Tensor, h: Tensor, in_one: bool) -> Tensor:
-    """total + gradient^T h, into `total` where there is one: (vocab, d). Summed in float32 or wider, or in the operands' dtype
-    where one product is all."""
+    """total + gradient^T h, into `total` where there is one: (vocab, d). Summed in float32 or wider, or in the
+    operands' dtype where one product is all."""
     dtype = torch.promote_types(h.dtype, torch.float32)
     if in_one or gradient.dtype == dtype:
         return gradient.T @ h if total is None else total.addmm_(gradient.T, h)

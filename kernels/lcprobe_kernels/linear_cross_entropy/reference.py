@@ -14,7 +14,8 @@ def reference(
     z_loss: float = 0.0,
     soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`linear_cross_entropy` by its definition, all in its inputs' dtype: the weighted sum, and the loss of each row (n,)."""
+    """`linear_cross_entropy` by its definition, all in its inputs' dtype: the weighted sum, and the loss of each row
+    (n,)."""
     return of_logits(hidden @ weight.T, targets, weights, ignore_index=ignore_index, z_loss=z_loss, soft_cap=soft_cap)
 
 

@@ -1,8 +1,9 @@
-"""linear_cross_entropy on a GPU: products of chunks, and between them one Triton kernel that turns logits into their gradient.
+"""linear_cross_entropy on a GPU: products of chunks, and between them one Triton kernel that turns logits into their
+gradient.
 
-The kernel has a row a program: one pass over the row finds its maximum and sum of exponentials together, a second writes the
-gradient over the logits while they are still in the L2 cache. Logits keep the inputs' dtype, sums are float32. A chunk has a
-fixed number of logits, not of rows: memory does not grow with the vocabulary.
+The kernel has a row a program: one pass over the row finds its maximum and sum of exponentials together, a second
+writes the gradient over the logits while they are still in the L2 cache. Logits keep the inputs' dtype, sums are
+float32. A chunk has a fixed number of logits, not of rows: memory does not grow with the vocabulary.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -12,10 +13,10 @@ import triton.language as tl
 
 from lcprobe_kernels.linear_cross_entropy.cpu import add_product, finished
 
-BYTES = 1 << 31
-"""Of a chunk's logits at most: 21,248 rows of 50,288 in bf16, or 4,096 of 256,000. Fewer would cost time: the gradient of weight
-is read and written once a chunk."""
-BLOCK = 4096
+CHUNK_BYTES = 1 << 31
+"""Of a chunk's logits at most: 21,248 rows of 50,288 in bf16, or 4,096 of 256,000. Fewer would cost time: the
+gradient of weight is read and written once a chunk."""
+VOCAB_BLOCK = 4096
 """Logits that a program holds at a time."""
 
 
@@ -34,7 +35,8 @@ def _loss_kernel(
     logits, targets, weights, rows, totals, vocab, ignore_index, z_loss, soft_cap,
     HAS_CAP: tl.constexpr, WANTS_GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A row's loss, its share of the total, and in place of its logits their gradient. A target out of range gives NaN."""
+    """A row's loss, its share of the total, and in place of its logits their gradient. A target out of range gives
+    NaN."""
     row = tl.program_id(0).to(tl.int64)
     own = logits + row * vocab
     target = tl.load(targets + row)
@@ -74,7 +76,7 @@ def _loss_kernel(
 def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
     """See `lcprobe_kernels.linear_cross_entropy._forward`."""
     n, vocab = hidden.shape[0], weight.shape[0]
-    size = max(1, min(n, BYTES // (vocab * hidden.itemsize)))
+    size = max(1, min(n, CHUNK_BYTES // (vocab * hidden.itemsize)))
     size = size // 128 * 128 if 128 < size < n else size
     hidden = hidden.masked_fill(
         (targets == ignore_index)[:, None], 0.0
@@ -83,7 +85,7 @@ def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wa
     logits_of_chunk = hidden.new_empty(size, vocab)
     rows, totals = (hidden.new_empty(n, dtype=torch.float32) for _ in range(2))
     d_hidden = hidden.new_empty(hidden.shape if wants_hidden else (0,))
-    d_weight, tiles = None, {"BLOCK": BLOCK, "num_warps": 8}
+    d_weight, tiles = None, {"BLOCK": VOCAB_BLOCK, "num_warps": 8}
     for lo in range(0, n, size):
         h = hidden[lo : lo + size]
         logits = torch.mm(h, head.T, out=logits_of_chunk[: len(h)])

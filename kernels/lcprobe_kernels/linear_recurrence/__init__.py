@@ -1,12 +1,13 @@
-"""linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (arXiv 2402.19427, eq. 4) and friends.
+"""linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (arXiv 2402.19427, eq. 4) and
+friends.
 
 Backward is the same recurrence run backwards in time (Martin & Cundy 2018, arXiv 1709.04057), g_t = dL/dh_t in total:
 
     g_t = dh_t + a_{t+1} g_{t+1}      db_t = g_t      dlog_a_t = g_t a_t h_{t-1}      dh_0 = a_1 g_1
 
-`reference` is the definition. The fast forms (`cpu`, and Triton in `triton_scan`) walk pieces of the sequence from a zero
-state, keeping the product of each piece's decays, and then bring to every token what entered its piece. Decays are multiplied
-and never divided, so with log_a <= 0 nothing overflows, and a = 0 (log_a = -inf) is exact.
+`reference` is the definition. The fast forms (`cpu`, and Triton in `triton_scan`) walk pieces of the sequence from a
+zero state, keeping the product of each piece's decays, and then bring to every token what entered its piece. Decays
+are multiplied and never divided, so with log_a <= 0 nothing overflows, and a = 0 (log_a = -inf) is exact.
 """
 
 from typing import Any, Optional
@@ -16,15 +17,15 @@ from torch import Tensor
 
 from lcprobe_kernels.backends import implementation
 from lcprobe_kernels.errors import (
-    check_beside,
     check_first,
     check_flag,
+    check_like,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
 )
 from lcprobe_kernels.linear_recurrence.reference import reference, step
-from lcprobe_kernels.packed import chosen_starts
+from lcprobe_kernels.packed import resolve_starts
 
 __all__ = ["linear_recurrence", "linear_recurrence_step", "reference"]
 NAME = "linear_recurrence"
@@ -41,15 +42,15 @@ def linear_recurrence(
 ) -> tuple[Tensor, Tensor | None]:
     """A sequence of any length; accumulation and state in float32 (float64 for float64 b).
 
-    log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d). starts:
-    (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at; or cu_seqlens:
-    (n_documents + 1,), see `packed.starts_of`.
+    log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d).
+    starts: (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at; or
+    cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
 
     Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was
     returned, rounded to b's dtype. Differentiable once, in reverse mode.
     Raises ArgumentError for other shapes, dtypes and devices.
     """
-    starts = chosen_starts(NAME, b, starts, cu_seqlens, initial_state)
+    starts = resolve_starts(NAME, b, starts, cu_seqlens, initial_state)
     _check(log_a, b, initial_state, starts, return_state)
     acc_dtype = torch.promote_types(b.dtype, torch.float32)
     initial_state = None if initial_state is None else initial_state.to(acc_dtype)
@@ -67,7 +68,7 @@ def linear_recurrence_step(log_a: Tensor, b: Tensor, state: Tensor) -> tuple[Ten
     Raises ArgumentError as `linear_recurrence` does.
     """
     check_first(f"{NAME}_step", "b", b, ("batch", "d"))
-    check_beside(f"{NAME}_step", "log_a", log_a, tuple(b.shape), ("b", b))
+    check_like(f"{NAME}_step", "log_a", log_a, tuple(b.shape), ("b", b))
     check_tensor(f"{NAME}_step", "state", state)
     h, after = linear_recurrence(log_a[:, None], b[:, None], initial_state=state, return_state=True)
     assert after is not None
@@ -141,10 +142,10 @@ refuse_second_derivative(NAME)
 
 def _check(log_a: Tensor, b: Tensor, initial_state: Tensor | None, starts: Tensor | None, return_state: bool) -> None:
     check_first(NAME, "b", b, ("batch", "seqlen", "d"))
-    check_beside(NAME, "log_a", log_a, tuple(b.shape), ("b", b))
+    check_like(NAME, "log_a", log_a, tuple(b.shape), ("b", b))
     if initial_state is not None:
-        check_beside(NAME, "initial_state", initial_state, (b.shape[0], b.shape[2]), ("b", b))
+        check_like(NAME, "initial_state", initial_state, (b.shape[0], b.shape[2]), ("b", b))
     if starts is not None:
-        check_beside(NAME, "starts", starts, tuple(b.shape[:2]), ("b", b), torch.bool)
+        check_like(NAME, "starts", starts, tuple(b.shape[:2]), ("b", b), torch.bool)
     check_flag(NAME, "return_state", return_state)
     check_no_tangent(NAME, log_a, b, initial_state)

@@ -1,9 +1,10 @@
 """linear_recurrence in whole-tensor operations: any device, any float dtype, made for a CPU.
 
-A segment of the sequence that fits the cache is cut into about as many chunks as a chunk has tokens. All chunks are walked
-abreast, one token of each at a time, together with the products of their decays; a walk over the chunks then carries the
-state, and one operation adds what it brings to every token. So 3 sqrt(segment) small steps do for a segment, every number
-is read from memory once, and a product of decays never exceeds 1: nothing is divided and nothing overflows.
+A segment of the sequence that fits the cache is cut into about as many chunks as a chunk has tokens. All chunks are
+walked abreast, one token of each at a time, together with the products of their decays; a walk over the chunks then
+carries the state, and one operation adds what it brings to every token. So 3 sqrt(segment) small steps do for a
+segment, every number is read from memory once, and a product of decays never exceeds 1: nothing is divided and
+nothing overflows.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SEGMENT = 1 << 19
+SEGMENT_ELEMENTS = 1 << 19
 """Numbers of a segment: decays and states of it, 2 MB each in float32, stay in cache."""
 
 
@@ -67,7 +68,7 @@ def backward(dh, dfinal, log_a, h, initial, starts):
 
 def _segments(batch: int, seqlen: int, d: int) -> Sequence[tuple[int, int, tuple[int, int]]]:
     """First token, last token + 1, and (chunks, tokens a chunk) of each segment."""
-    most = max(1, min(seqlen, SEGMENT // max(1, batch * d)))
+    most = max(1, min(seqlen, SEGMENT_ELEMENTS // max(1, batch * d)))
     q = max(1, round(most**0.5))
     full = -(-most // q) * q
     return [(lo, min(lo + full, seqlen), (-(-min(full, seqlen - lo) // q), q)) for lo in range(0, seqlen, full)]

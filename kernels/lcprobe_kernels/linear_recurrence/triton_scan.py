@@ -1,9 +1,11 @@
-"""linear_recurrence in Triton: a walk over tiles of the sequence with the state in registers, forwards and backwards in time.
+"""linear_recurrence in Triton: a walk over tiles of the sequence with the state in registers, forwards and backwards
+in time.
 
-One walk for each row and block of channels reads and writes every number once, but 2,560 channels are 20 programs: too few
-for a GPU. So the sequence is split into parts where batch x channels leave multiprocessors idle: a first kernel finds each
-part's product of decays and last value, and the walk of a part begins by scanning those of the parts before it. No atomics, no
-order among programs: results repeat to the bit. Offsets that a row or a token multiplies are 64-bit.
+One walk for each row and block of channels reads and writes every number once, but 2,560 channels are 20 programs:
+too few for a GPU. So the sequence is split into parts where batch x channels leave multiprocessors idle: a first
+kernel finds each part's product of decays and last value, and the walk of a part begins by scanning those of the
+parts before it. No atomics, no order among programs: results repeat to the bit. Offsets that a row or a token
+multiplies are 64-bit.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -12,21 +14,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lcprobe_kernels.triton_tools import unit
+from lcprobe_kernels.triton_tools import last_dim_dense
 
 CHANNELS, TOKENS = 128, 16
-"""A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles. Kernels
-do not hear that rows are aligned, or the compiler would give a thread eight channels and spread their tokens over the warps. The
-walk backwards holds twice the numbers a token, and takes tiles of half the tokens."""
-LEAST = 256
+"""A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles.
+Kernels do not hear that rows are aligned, or the compiler would give a thread eight channels and spread their tokens
+over the warps. The walk backwards holds twice the numbers a token, and takes tiles of half the tokens."""
+MIN_PART_TOKENS = 256
 """Tokens of a part at least."""
-ENOUGH, PROGRAMS = 2, 8
-"""Programs for each multiprocessor from which on nothing is split (a split reads its input twice), and those it aims at."""
+MIN_PROGRAMS_PER_SM, TARGET_PROGRAMS_PER_SM = 2, 8
+"""Programs for each multiprocessor from which on nothing is split (a split reads its input twice), and those it aims
+at."""
 
 
 @triton.jit
 def _after(a1, b1, a2, b2):
-    """The pair of two pieces, one after the other. A decay of -1 marks a piece with a reset: nothing from before enters it."""
+    """The pair of two pieces, one after the other. A decay of -1 marks a piece with a reset: nothing from before
+    enters it."""
     reset = a2 < 0.0
     return tl.where(reset | (a1 < 0.0), -1.0, a1 * a2), tl.where(reset, b2, a2 * b1 + b2)
 
@@ -55,7 +59,8 @@ def _decays(log_a, starts, at, t, seqlen, inside, HAS_STARTS: tl.constexpr):
 
 @triton.jit
 def _entering(products, ends, state, row, part, parts, D, c, BT: tl.constexpr, REVERSE: tl.constexpr):
-    """What enters a part: `state`, which enters the sequence, taken through all parts before it (after it in reverse)."""
+    """What enters a part: `state`, which enters the sequence, taken through all parts before it (after it in
+    reverse)."""
     gone = parts - 1 - part if REVERSE else part
     for done in range(0, gone, BT):
         j = done + tl.arange(0, BT)
@@ -72,7 +77,8 @@ def _ends_kernel(
     log_a, u, starts, products, ends, seqlen, D, per, parts, a_b, a_l, u_b, u_l,
     BT: tl.constexpr, BD: tl.constexpr, HAS_STARTS: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
-    """Of each part: the product of its decays, and what it ends with after a state of zero (u is b, or dh in reverse)."""
+    """Of each part: the product of its decays, and what it ends with after a state of zero (u is b, or dh in
+    reverse)."""
     part, block, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     r, c = tl.arange(0, BT), block * BD + tl.arange(0, BD)
     i = BT - 1 - r if REVERSE else r  # a tile's rows are in the order of the walk
@@ -162,7 +168,7 @@ def _backward_kernel(
 
 def forward(log_a, b, initial, starts, return_state):
     """See `lcprobe_kernels.linear_recurrence._forward`."""
-    log_a, b = unit(log_a), unit(b)
+    log_a, b = last_dim_dense(log_a), last_dim_dense(b)
     grid, products, ends, sizes, tiles = _parts(b)
     flags = {"HAS_STARTS": starts is not None}
     starts = b if starts is None else starts.to(torch.uint8)
@@ -179,7 +185,7 @@ def forward(log_a, b, initial, starts, return_state):
 
 def backward(dh, dfinal, log_a, h, initial, starts):
     """See `lcprobe_kernels.linear_recurrence._backward`."""
-    log_a, dh = unit(log_a), unit(dh)
+    log_a, dh = last_dim_dense(log_a), last_dim_dense(dh)
     grid, products, ends, sizes, tiles = _parts(h)
     flags = {"HAS_STARTS": starts is not None}
     starts = h if starts is None else starts.to(torch.uint8)
@@ -202,8 +208,15 @@ def _parts(b: Tensor) -> tuple[tuple[int, int, int], Tensor, Tensor, tuple[int, 
     batch, seqlen, d = b.shape
     blocks = triton.cdiv(d, CHANNELS)
     processors = torch.cuda.get_device_properties(b.device).multi_processor_count if b.is_cuda else 1
-    fills = batch * blocks >= ENOUGH * processors
-    parts = 1 if fills else max(1, min(triton.cdiv(PROGRAMS * processors, max(1, batch * blocks)), seqlen // LEAST))
+    fills = batch * blocks >= MIN_PROGRAMS_PER_SM * processors
+    parts = (
+        1
+        if fills
+        else max(
+            1,
+            min(triton.cdiv(TARGET_PROGRAMS_PER_SM * processors, max(1, batch * blocks)), seqlen // MIN_PART_TOKENS),
+        )
+    )
     per = triton.cdiv(triton.cdiv(seqlen, parts), TOKENS) * TOKENS
     parts = triton.cdiv(seqlen, per)
     products, ends = (b.new_empty(batch, parts, d, dtype=torch.float32) for _ in range(2))

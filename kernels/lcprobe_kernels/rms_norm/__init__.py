@@ -1,4 +1,5 @@
-"""rms_norm: y = weight * u / sqrt(mean(u^2) + eps) over groups of the last dimension, with what stands beside a norm in a block.
+"""rms_norm: y = weight * u / sqrt(mean(u^2) + eps) over groups of the last dimension, with what stands beside a norm
+in a block.
 
     u = x                        plain (Zhang & Sennrich 2019, arXiv 1910.07467)
     u = x * silu(gate)           Mamba2's gate before the norm (norm_before_gate = False)
@@ -18,8 +19,8 @@ from lcprobe_kernels.errors import (
     FLOATING,
     FLOATS,
     ArgumentError,
-    check_beside,
     check_flag,
+    check_like,
     check_no_tangent,
     check_number,
     check_tensor,
@@ -42,10 +43,12 @@ def rms_norm(
 ) -> Tensor:
     """x, gate: (..., d); weight: (d,); n_groups divides d; eps >= 0. Computed in float32 or wider.
 
-    Squares are formed as they are, since scaling by the largest number first would cost a pass: in float32 the length of a
-    group must stay below 1.8e19 (beyond, y is 0), and above 1e-18 where eps is 0. In float64: 1.3e154 and 1e-153.
+    Squares are formed as they are, since scaling by the largest number first would cost a pass: in float32 the length
+    of a group must stay below 1.8e19 (beyond, y is 0), and above 1e-18 where eps is 0. In float64: 1.3e154 and
+    1e-153.
 
-    Returns x's shape and dtype. Differentiable once, in reverse mode. Raises ArgumentError for other shapes, dtypes and devices.
+    Returns x's shape and dtype. Differentiable once, in reverse mode. Raises ArgumentError for other shapes, dtypes
+    and devices.
     """
     return _normed(x, None, weight, eps, gate, n_groups, zero_centred)[0]
 
@@ -109,7 +112,8 @@ def _backward(
     scale: Tensor,
     zero_centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """d total, dweight, dgate (empty without a gate). total: x, or the sum; its gradient has its dtype and carries dtotal."""
+    """d total, dweight, dgate (empty without a gate). total: x, or the sum; its gradient has its dtype and carries
+    dtotal."""
     return implementation(NAME, total, "triton_norm").backward(dy, dtotal, total, weight, gate, scale, zero_centred)
 
 
@@ -146,10 +150,10 @@ def _check(x, residual, weight, eps, gate, n_groups, zero_centred) -> None:
     if x.dim() < 1 or x.dtype not in FLOATS or not x.shape[-1]:
         raise ArgumentError(f"{NAME}: x", f"{x.dtype} of shape {tuple(x.shape)}", f"{FLOATING} (..., d >= 1)")
     d = x.shape[-1]
-    check_beside(NAME, "weight", weight, (d,), ("x", x))
+    check_like(NAME, "weight", weight, (d,), ("x", x))
     for name, tensor in {"gate": gate, "residual": residual}.items():
         if tensor is not None:
-            check_beside(NAME, name, tensor, tuple(x.shape), ("x", x))
+            check_like(NAME, name, tensor, tuple(x.shape), ("x", x))
     if not isinstance(n_groups, int) or isinstance(n_groups, bool) or n_groups < 1 or d % n_groups:
         raise ArgumentError(f"{NAME}: n_groups", n_groups, f"a divisor of {d}")
     check_number(NAME, "eps", eps)

@@ -1,7 +1,7 @@
 """rms_norm in Triton: one kernel each way, every element read and written once; a row's group stays in registers.
 
-A program holds ROWS rows of one group. Backward walks a strip of rows and sums dweight on the way: one row of partial sums a
-program, added in a fixed order, so that there are no atomics. Rows are addressed with 64 bits.
+A program holds ROWS rows of one group. Backward walks a strip of rows and sums dweight on the way: one row of partial
+sums a program, added in a fixed order, so that there are no atomics. Rows are addressed with 64 bits.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lcprobe_kernels.triton_tools import unit
+from lcprobe_kernels.triton_tools import last_dim_dense
 
 
 @triton.jit
@@ -133,7 +133,7 @@ def backward(
 
 def _rows(t: Tensor) -> Tensor:
     """(rows, d) with a dense last dimension; a copy only where leading dimensions do not fold into one stride."""
-    return unit(t).flatten(0, -2) if t.dim() > 1 else unit(t)[None]
+    return last_dim_dense(t).flatten(0, -2) if t.dim() > 1 else last_dim_dense(t)[None]
 
 
 def _tiles(d: int) -> dict:

@@ -4,12 +4,14 @@
     h_t  = a_t h_{t-1} + dt_t x_t B_t^T                      h: (head_dim, d_state), zero at a document's first token
     y_t  = h_t C_t + D x_t
 
-`reference` is this recurrence. The fast forms (`cpu`, and Triton in `triton_fwd`, `triton_bwd`) cut the sequence into chunks:
-with l = cumsum(dt A) inside a chunk of q tokens, E_ij = exp(l_i - l_j), S = C B^T kept where j <= i in one document, X = dt x:
+`reference` is this recurrence. The fast forms (`cpu`, and Triton in `triton_fwd`, `triton_bwd`) cut the sequence into
+chunks: with l = cumsum(dt A) inside a chunk of q tokens, E_ij = exp(l_i - l_j), S = C B^T kept where j <= i in one
+document, X = dt x:
 
     Y = (S * E) X + exp(l) * (C H) + D x        H' = exp(l_q) H + B^T (exp(l_q - l) * X)
 
-H enters the chunk, H' leaves it. Between forward and backward are kept: step sizes, l, and every chunk's H in float32.
+H enters the chunk, H' leaves it. Between forward and backward are kept: step sizes, l, and every chunk's H in
+float32.
 """
 
 from typing import Any, Optional
@@ -20,22 +22,23 @@ from torch import Tensor
 from lcprobe_kernels.backends import implementation, path_of
 from lcprobe_kernels.errors import (
     ArgumentError,
-    check_beside,
     check_first,
     check_flag,
+    check_like,
     check_no_tangent,
     check_tensor,
     refuse_second_derivative,
 )
-from lcprobe_kernels.packed import chosen_starts
+from lcprobe_kernels.packed import resolve_starts
 from lcprobe_kernels.ssd.reference import reference, step, step_size
 
 __all__ = ["reference", "ssd", "ssd_step"]
 NAME = "ssd"
-CHUNK = {"torch": 64, "triton": 128}
+DEFAULT_CHUNK_SIZE = {"torch": 64, "triton": 128}
 """Tokens a chunk where the caller leaves the choice: on a CPU exp costs q a token, on a GPU state traffic 1/q."""
-LARGEST = 128
-"""Triton holds a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of two."""
+MAX_TRITON_CHUNK = 128
+"""Triton holds a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of
+two."""
 
 
 def ssd(
@@ -58,20 +61,20 @@ def ssd(
 
     x: (batch, seqlen, n_heads, head_dim). dt: (batch, seqlen, n_heads), before bias and softplus. A, D, dt_bias:
     (n_heads,), A <= 0 (looked at on a CPU alone). B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads.
-    initial_state: (batch,
-    n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a document and the state resets;
-    or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed and rounding, nothing else.
+    initial_state: (batch, n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a
+    document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed
+    and rounding, nothing else.
 
-    Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state).
-    Raises ArgumentError for other shapes, dtypes, devices and values, in forward mode (jvp) and for a second derivative, which
-    only `reference` has. An empty batch gives empty outputs.
+    Returns y like x, and with `return_state` the final state (batch, n_heads, head_dim, d_state). Raises
+    ArgumentError for other shapes, dtypes, devices and values, in forward mode (jvp) and for a second derivative,
+    which only `reference` has. An empty batch gives empty outputs.
 
-    NaN or infinity in a token: outputs before it, of other documents and of other heads (of other groups, in B or C) are as
-    without it; from it to its document's end they are NaN where it reaches them, never finite garbage. In Triton NaN in some
-    of x's head_dim may make all of the head NaN. Not confined: gradients, which may be NaN in all of the row; PyTorch's path on
-    a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
+    NaN or infinity in a token: outputs before it, of other documents and of other heads (of other groups, in B or C)
+    are as without it; from it to its document's end they are NaN where it reaches them, never finite garbage. In
+    Triton NaN in some of x's head_dim may make all of the head NaN. Not confined: gradients, which may be NaN in all
+    of the row; PyTorch's path on a GPU and mamba-ssm, where NaN may also fill its chunk and the documents after it.
     """
-    starts = chosen_starts(NAME, x, starts, cu_seqlens, initial_state)
+    starts = resolve_starts(NAME, x, starts, cu_seqlens, initial_state)
     _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
     low, high = float(dt_limit[0]), float(dt_limit[1])
@@ -156,8 +159,8 @@ def _forward(
     chunk_size: int,
     return_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, final state (empty unless asked for), and for backward: step sizes, l (batch, chunks, q, n_heads), and the states
-    that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
+    """y, final state (empty unless asked for), and for backward: step sizes, l (batch, chunks, q, n_heads), and the
+    states that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
     q = _chunk(x, chunk_size)
     if x.shape[0] == 0:
         return _shapes(x, dt, A, B, C, D, dt_bias, initial_state, starts, dt_min, dt_max, chunk_size, return_state)
@@ -239,8 +242,8 @@ refuse_second_derivative(NAME)
 def _chunk(x: Tensor, chunk_size: int) -> int:
     path = path_of(NAME, x.device, x.dtype)
     if path != "triton":
-        return min(chunk_size or CHUNK["torch"], x.shape[1])
-    q = min(chunk_size or CHUNK["triton"], LARGEST)
+        return min(chunk_size or DEFAULT_CHUNK_SIZE["torch"], x.shape[1])
+    q = min(chunk_size or DEFAULT_CHUNK_SIZE["triton"], MAX_TRITON_CHUNK)
     return max(16, 1 << (q.bit_length() - 1))
 
 
@@ -251,13 +254,13 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
     if B.dim() != 4 or 0 in B.shape[2:] or n_heads % B.shape[2]:
         allowed = f"({batch}, {seqlen}, n_groups, d_state >= 1), n_groups dividing {n_heads}"
         raise ArgumentError(f"{NAME}: B", f"shape {tuple(B.shape)}", allowed)
-    check_beside(NAME, "dt", dt, (batch, seqlen, n_heads), ("x", x))
-    check_beside(NAME, "A", A, (n_heads,), ("x", x))
+    check_like(NAME, "dt", dt, (batch, seqlen, n_heads), ("x", x))
+    check_like(NAME, "A", A, (n_heads,), ("x", x))
     looked_at = A.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to be waited for
     if looked_at and bool(((A.detach() > 0) & A.detach().isfinite()).any()):
         raise ArgumentError(f"{NAME}: A", "a positive number, under which states grow", "numbers <= 0")
-    check_beside(NAME, "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
-    check_beside(NAME, "C", C, tuple(B.shape), ("x", x))
+    check_like(NAME, "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
+    check_like(NAME, "C", C, tuple(B.shape), ("x", x))
     state = (batch, n_heads, head_dim, B.shape[3])
     for name, tensor, shape in (
         ("D", D, (n_heads,)),
@@ -265,9 +268,9 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
         ("initial_state", initial_state, state),
     ):
         if tensor is not None:
-            check_beside(NAME, name, tensor, shape, ("x", x))
+            check_like(NAME, name, tensor, shape, ("x", x))
     if starts is not None:
-        check_beside(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
+        check_like(NAME, "starts", starts, (batch, seqlen), ("x", x), torch.bool)
     pair = (
         isinstance(dt_limit, (tuple, list))
         and len(dt_limit) == 2

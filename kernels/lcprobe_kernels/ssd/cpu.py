@@ -12,18 +12,18 @@ from lcprobe_kernels.packed import reached
 
 def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
     """See `lcprobe_kernels.ssd._forward`."""
-    made = _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state)
-    # every NaN and infinity of the inputs shows in y; one sum finds it. On a GPU looking would wait for the device
-    if x.device.type != "cpu" or made[0].sum(dtype=A.dtype).isfinite():
-        return made
+    results = _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state)
+    # every NaN and infinity of the inputs appears in y, so one sum detects it; on a GPU the check would synchronise
+    if x.device.type != "cpu" or results[0].sum(dtype=A.dtype).isfinite():
+        return results
     return _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state)
 
 
 def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
     """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
 
-    All is done without them; then what they reach becomes NaN: outputs from their token to the end of its document, in every
-    head_dim of a head for dt, of a group for B, and what backward reads of them.
+    All is done without them; then what they reach becomes NaN: outputs from their token to the end of its document,
+    in every head_dim of a head for dt, of a group for B, and what backward reads of them.
     """
     h, g, acc_dtype = x.shape[2], B.shape[2], A.dtype
     steps = _steps(dt, dt_bias, dt_min, dt_max, acc_dtype)

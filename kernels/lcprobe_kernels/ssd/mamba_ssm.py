@@ -1,4 +1,5 @@
-"""ssd through mamba-ssm's own Triton kernels (state-spaces/mamba, ops/triton/ssd_combined.py), to compare with and distrust ours.
+"""ssd through mamba-ssm's own Triton kernels (state-spaces/mamba, ops/triton/ssd_combined.py), to compare with and
+distrust ours.
 
 Differs from ours in rounding: states between chunks are kept in x's dtype. Its backward adds up with atomics.
 """
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from lcprobe_kernels.peers import triton_code
 
-CHUNK = 256
+MAMBA_SSM_CHUNK_SIZE = 256
 
 
 def run(
@@ -27,14 +28,12 @@ def run(
 ) -> tuple[Tensor, Tensor | None]:
     """As `lcprobe_kernels.ssd.ssd`, with its own autograd."""
     scan = triton_code("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
-    if (
-        starts is not None and initial_state is not None
-    ):  # it takes the state for the first token's document, whichever that is
+    if starts is not None and initial_state is not None:  # mamba-ssm gives the state to the first token's document
         initial_state = initial_state.where(~starts[:, :1, None, None], 0)
     bias = torch.zeros_like(A) if dt_bias is None else dt_bias
     documents = None if starts is None else starts.cumsum(1, dtype=torch.int32)
-    made = scan(
-        x, dt, A, B, C, chunk_size or CHUNK, D=D, dt_bias=bias, initial_states=initial_state, seq_idx=documents,
+    results = scan(
+        x, dt, A, B, C, chunk_size or MAMBA_SSM_CHUNK_SIZE, D=D, dt_bias=bias, initial_states=initial_state, seq_idx=documents,
         dt_softplus=True, dt_limit=dt_limit, return_final_states=return_state,
     )  # fmt: skip
-    return made if return_state else (made, None)
+    return results if return_state else (results, None)

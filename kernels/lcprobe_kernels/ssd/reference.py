@@ -11,8 +11,8 @@ def step_size(dt: Tensor, dt_bias: Tensor | None, dt_limit: tuple[float, float])
 
 
 def step(state: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    """One token, dt after `step_size`, without D. state: (batch, n_heads, head_dim, d_state); x: (batch, n_heads, head_dim);
-    dt: (batch, n_heads); B, C: (batch, n_groups, d_state) -> y like x, and the new state."""
+    """One token, dt after `step_size`, without D. state: (batch, n_heads, head_dim, d_state); x: (batch, n_heads,
+    head_dim); dt: (batch, n_heads); B, C: (batch, n_groups, d_state) -> y like x, and the new state."""
     per_group = x.shape[1] // B.shape[1]
     b, c = B.repeat_interleave(per_group, dim=1), C.repeat_interleave(per_group, dim=1)  # (batch, n_heads, d_state)
     decay = torch.exp(dt * A)

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.ssd.triton_fwd import documents_of, near, softplus, tile_sizes
-from lcprobe_kernels.triton_tools import dot, dot_state, unit
+from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, ssd_tiles, within_32_bits
+from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense
 
 
 @triton.jit
@@ -136,7 +136,8 @@ def _dscores_kernel(
     HAS_STARTS: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q, q)."""
+    """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q,
+    q)."""
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
     group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
     i, p = tl.arange(0, Q), tl.arange(0, BP)
@@ -170,9 +171,11 @@ def _dbc_kernel(
     OF_B: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_STATE: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dB (OF_B: u is x, other is C, `states` leave) or dC (u is dy, other is B, `states` enter) of one chunk and group.
+    """dB (OF_B: u is x, other is C, `states` leave) or dC (u is dy, other is B, `states` enter) of one chunk and
+    group.
 
-    The part through the states is summed over some of the group's heads; the first split adds the part inside the chunk.
+    The part through the states is summed over some of the group's heads; the first split adds the part inside the
+    chunk.
     """
     chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
     group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
@@ -227,10 +230,16 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     g, n = B.shape[2:]
     c, q = log.shape[1:3]
     r = h // g
-    x, dt, B, C, dy = near(unit(x)), near(dt), near(unit(B)), near(unit(C)), near(unit(dy.to(x.dtype)))
+    x, dt, B, C, dy = (
+        within_32_bits(last_dim_dense(x)),
+        within_32_bits(dt),
+        within_32_bits(last_dim_dense(B)),
+        within_32_bits(last_dim_dense(C)),
+        within_32_bits(last_dim_dense(dy.to(x.dtype))),
+    )
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
     has_past, has_next = c > 1 or has_initial, c > 1 or dfinal is not None
-    tiles = tile_sizes(x, q, p, n)
+    tiles = ssd_tiles(x, q, p, n)
     sizes, flag = (seqlen, c, h, p, n, r), {"HAS_STARTS": starts is not None}
     sx, sB, sC, sdy = (t.stride()[:3] for t in (x, B, C, dy))
 
@@ -258,7 +267,7 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     _dscores_kernel[(c, g * splits, batch)](
         x, dy, documents, steps, log, parts, seqlen, c, h, p, r, splits, per, *sx, *sdy, **flag, **tiles
     )  # fmt: skip
-    dscores, made = parts.sum(3), []
+    dscores, gradients = parts.sum(3), []
     for of_b, u, other, states, with_state in ((True, x, C, leaving, has_next), (False, dy, B, entering, has_past)):
         parts = x.new_empty((batch, splits, seqlen, g, n), dtype=torch.float32)
         _dbc_kernel[(c, g * splits, batch)](
@@ -266,6 +275,6 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
             *sizes, splits, per, *u.stride()[:3], *other.stride()[:3],
             OF_B=of_b, HAS_STATE=with_state, **flag, **tiles,
         )  # fmt: skip
-        made.append(parts.sum(1).to(B.dtype))
+        gradients.append(parts.sum(1).to(B.dtype))
     dinitial = _outer_state(dfirst, h, p).clone() if has_initial else x.new_empty(0, dtype=torch.float32)
-    return dx, ddt, dA.clone(), *made, dD.clone(), dbias.clone(), dinitial
+    return dx, ddt, dA.clone(), *gradients, dD.clone(), dbias.clone(), dinitial

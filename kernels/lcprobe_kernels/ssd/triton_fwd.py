@@ -1,12 +1,12 @@
 """ssd forward in two Triton kernels: a walk over chunks that carries the state, then all chunks' outputs at once.
 
-mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every chunk's
-state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each program of the
-scan forms its own C B^T on chip.
+mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every
+chunk's state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each
+program of the scan forms its own C B^T on chip.
 
-No offset passes 2^31 in 32 bits: row, head, group and a chunk's first token are 64-bit before a stride multiplies them. What
-stays 32-bit is a place inside one chunk, i * stride with i < 128, for which `near` keeps strides below 2^24, and a
-place inside one group's state or (q, q) product.
+No offset passes 2^31 in 32 bits: row, head, group and a chunk's first token are 64-bit before a stride multiplies
+them. What stays 32-bit is a place inside one chunk, i * stride with i < 128, for which `within_32_bits` keeps strides
+below 2^24, and a place inside one group's state or (q, q) product.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.triton_tools import dot, dot_state, unit
+from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense
 
 
 @triton.jit
@@ -53,7 +53,8 @@ def _states_kernel(
     WANT_STATE: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering state."""
+    """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering
+    state."""
     part, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
@@ -154,7 +155,12 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     batch, seqlen, h, p = x.shape
     g, n = B.shape[2:]
     r, c = h // g, -(-seqlen // q)
-    x, dt, B, C = near(unit(x)), near(dt), near(unit(B)), near(unit(C))
+    x, dt, B, C = (
+        within_32_bits(last_dim_dense(x)),
+        within_32_bits(dt),
+        within_32_bits(last_dim_dense(B)),
+        within_32_bits(last_dim_dense(C)),
+    )
     new = lambda *shape: torch.empty(shape, dtype=torch.float32, device=x.device)  # noqa: E731
     steps, log, entering, last = (
         new(batch, c, q, h),
@@ -164,7 +170,7 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     )
     documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
     has_past = c > 1 or initial is not None
-    want_state, tiles = has_past or return_state, tile_sizes(x, q, p, n)
+    want_state, tiles = has_past or return_state, ssd_tiles(x, q, p, n)
     halves = tiles | {"BN": min(64, tiles["BN"]), "num_stages": 2}
     _states_kernel[(triton.cdiv(n, halves["BN"]), h, batch)](
         x, dt, A, B, dt_bias if dt_bias is not None else A, documents,
@@ -185,12 +191,12 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     return y, final, steps, log, entering
 
 
-def near(t: Tensor) -> Tensor:
+def within_32_bits(t: Tensor) -> Tensor:
     """The tensor, copied where tokens lie so far apart that a place inside a chunk would not fit 32 bits."""
     return t if t.stride(1) < 1 << 24 else t.contiguous()
 
 
-def tile_sizes(x: Tensor, q: int, p: int, n: int) -> dict:
+def ssd_tiles(x: Tensor, q: int, p: int, n: int) -> dict:
     """Powers of two that hold a chunk, and how to multiply."""
     return {
         "Q": q,

@@ -72,7 +72,7 @@ def test_blocks_of_queries_change_nothing(kind, monkeypatch):
     leaves = [*inputs[:3], *e.parameters()]
     whole = run(e, *inputs)
     grads = torch.autograd.grad(whole.square().sum(), leaves)
-    monkeypatch.setattr(sys.modules["lcprobe_kernels.attention.blockwise"], "BLOCK", 1)
+    monkeypatch.setattr(sys.modules["lcprobe_kernels.attention.blockwise"], "SCORES_PER_BLOCK", 1)
     parts = run(e, *inputs)
     assert (parts - whole).abs().max() < 1e-13
     for a, b in zip(grads, torch.autograd.grad(parts.square().sum(), leaves), strict=True):

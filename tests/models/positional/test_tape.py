@@ -288,7 +288,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
         return loss.detach(), torch.autograd.grad(loss, list(model.parameters()))
 
     whole, grads = loss_and_gradients()
-    monkeypatch.setattr(sys.modules["lcprobe_kernels.attention.blockwise"], "BLOCK", 1)
+    monkeypatch.setattr(sys.modules["lcprobe_kernels.attention.blockwise"], "SCORES_PER_BLOCK", 1)
     parts, again = loss_and_gradients()
     assert (parts - whole).abs() < 1e-12
     for a, b in zip(grads, again, strict=True):
