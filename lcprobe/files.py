@@ -130,7 +130,7 @@ def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Lock a folder while the block runs, by a file that is created exclusively.
 
     Raises LockedError when a running process has the lock; a lock of a dead process of this host is taken over.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcprobe.errors import ConfigError, LockedError
-from lcprobe.files import MANIFEST, check_name, owned, publish_folder, verify_folder, write_atomic
+from lcprobe.files import MANIFEST, check_name, folder_lock, publish_folder, verify_folder, write_atomic
 
 
 def make_folder(root):
@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 
 def hold(folder, ready, release):
-    with owned(folder):
+    with folder_lock(folder):
         ready.set()
         release.wait(20)
 
@@ -72,11 +72,11 @@ def test_two_processes_never_own_one_folder_and_a_dead_owner_is_replaced(tmp_pat
     other = context.Process(target=hold, args=(tmp_path, ready, release))
     other.start()
     assert ready.wait(20)
-    with pytest.raises(LockedError, match=f"process {other.pid}"), owned(tmp_path):
+    with pytest.raises(LockedError, match=f"process {other.pid}"), folder_lock(tmp_path):
         pass
     other.kill()
     other.join()
-    with owned(tmp_path):
+    with folder_lock(tmp_path):
         assert json.loads((tmp_path / ".owner").read_text())["pid"] == os.getpid()
     assert not (tmp_path / ".owner").exists()
 

@@ -132,13 +132,13 @@ FILES = {
 
 
 def one_line(code, capsys, key, words=""):
-    found = capsys.readouterr()
-    assert code == 2, found
-    assert found.err.count("\n") == 1, found.err
-    assert found.err.startswith("error: ")
-    assert "Traceback" not in found.err
-    assert key in found.err, found.err
-    assert words in found.err, found.err
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert key in captured.err, captured.err
+    assert words in captured.err, captured.err
 
 
 @pytest.mark.parametrize(("override", "key", "words"), OVERRIDES, ids=[o[0][:50] for o in OVERRIDES])
@@ -214,9 +214,9 @@ def test_no_environment_in_configs(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SECRET", "hush")
     (tmp_path / "x.yaml").write_text("study: {name: '${oc.env:SECRET}'}")
     code = train_main([str(tmp_path / "x.yaml")])
-    found = capsys.readouterr()
+    captured = capsys.readouterr()
     assert code == 2
-    assert "hush" not in found.err + found.out
+    assert "hush" not in captured.err + captured.out
 
 
 @pytest.mark.parametrize(
@@ -301,11 +301,11 @@ def test_a_file_of_questions_with_nothing_to_train_on_is_found_before_anything_i
         f"{name} was the founder of village {i} and lived there long."
         for i, name in enumerate(("Anna", "Bert", "Carla"))
     ]
-    asked = [
+    questions = [
         [{"question": f"Who? {i}", "answers": [{"text": text.split()[0], "answer_start": 0}]}]
         for i, text in enumerate(texts)
     ]
-    paragraphs = [{"context": text, "qas": qas} for text, qas in zip(texts, asked, strict=True)]
+    paragraphs = [{"context": text, "qas": qas} for text, qas in zip(texts, questions, strict=True)]
     path = tmp_path / "one.json"
     path.write_text(json.dumps({"data": [{"title": "villages", "paragraphs": paragraphs}]}))
     arguments = [

@@ -50,11 +50,11 @@ TINY = {
 
 def write_config(folder: Path, data: dict, **changes) -> Path:
     """tiny.yaml in `folder`, studies under folder/runs, with sections of the config changed."""
-    made = {**TINY, "data": {**TINY["data"], **data}, "study": {**TINY["study"], "folder": str(folder / "runs")}}
+    config = {**TINY, "data": {**TINY["data"], **data}, "study": {**TINY["study"], "folder": str(folder / "runs")}}
     for room, values in changes.items():
-        made[room] = {**made.get(room, {}), **values} if isinstance(values, dict) and room != "grid" else values
+        config[room] = {**config.get(room, {}), **values} if isinstance(values, dict) and room != "grid" else values
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(made, sort_keys=False))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
 
 

@@ -202,7 +202,7 @@ class Mixture:
         raise last
 
 
-def rolled(digest: str, batches: list[str]) -> str:
+def roll_digest(digest: str, batches: list[str]) -> str:
     """The digest after a step, from the previous one and the step's parts in order: equal digests mean equal data so
     far."""
     return digest_bytes(digest.encode(), *(b.encode() for b in batches))

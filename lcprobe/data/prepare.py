@@ -26,7 +26,7 @@ from lcprobe.files import (
     digest_bytes,
     digest_json,
     digest_source,
-    owned,
+    folder_lock,
     publish_folder,
     read_json,
     verify_folder,
@@ -106,7 +106,7 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
     }
     folder = Path(config.folder) / digest_json(made_from)[:16]
     if not (folder / MANIFEST).is_file():
-        with owned(folder.parent / f".{folder.name}.making"):
+        with folder_lock(folder.parent / f".{folder.name}.making"):
             if not (folder / MANIFEST).is_file():
                 _build(config, tokenizer, made_from, folder)
         shutil.rmtree(folder.parent / f".{folder.name}.making", ignore_errors=True)
@@ -115,7 +115,7 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
 
 
 def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
-    """The manifest of a prepared corpus. Raises DataError where files are not what it says."""
+    """The manifest of a prepared corpus. Raises DataError where files do not match it."""
     manifest, damage = verify_folder(folder) if verify else (read_json(folder / MANIFEST), None)
     for name, fact in manifest.get("files", {}).items():
         path = folder / name

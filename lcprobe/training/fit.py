@@ -20,7 +20,7 @@ from lcprobe.training.checkpoint import Progress, latest, load_model, load_optim
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import MixtureData, Training
 from lcprobe.training.progress import ProgressLines
-from lcprobe.training.ranks import agreed, is_main, join
+from lcprobe.training.ranks import broadcast, is_main, join_processes
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ def fit(
     CheckpointError when there are checkpoints and none is valid, OSError when a checkpoint cannot be written three
     times in a row.
     """
-    join(config)
-    start = agreed(latest(folder / "checkpoints") if is_main() else None)
+    join_processes(config)
+    start = broadcast(latest(folder / "checkpoints") if is_main() else None)
     progress = (
         Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lcprobe.data.mixture import Mixture, rolled
+from lcprobe.data.mixture import Mixture, roll_digest
 from lcprobe.errors import NumericsError
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
@@ -25,7 +25,7 @@ from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.optim import lr_at, make_optimizer
-from lcprobe.training.ranks import gathered
+from lcprobe.training.ranks import gather_digests
 
 MAX_IN_A_ROW = 10
 """Skipped steps in a row that training tolerates."""
@@ -34,7 +34,7 @@ MAX_OF_1000 = 10
 log = logging.getLogger(__name__)
 
 
-def at_step(model: LanguageModel, config: TrainConfig, step: int) -> bool:
+def set_encodings_at(model: LanguageModel, config: TrainConfig, step: int) -> bool:
     """Give the model its positional encodings at a step, in place. Returns whether they are those after
     `train.switch`."""
     if config.switch is None or config.switch_step is None or step < config.switch_step:
@@ -112,7 +112,7 @@ class Training(pl.LightningModule):
         """Weighted next-token loss of one micro-batch."""
         step = batch["step"]
         if not self._switched:
-            self._switched = at_step(self.model, self.config, step)
+            self._switched = set_encodings_at(self.model, self.config, step)
             if self._switched and self.config.switch is not None:
                 log.info("step %d: positional encodings are %s from now on", step, self.config.switch.positional)
         torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
@@ -152,7 +152,7 @@ class Training(pl.LightningModule):
         """One optimiser step: count it, update the digest, and report at intervals. Callbacks see the new count."""
         super().optimizer_step(*args, **kwargs)
         p = self.progress
-        digest = rolled(p.digest, gathered(self._parts, self.device))
+        digest = roll_digest(p.digest, gather_digests(self._parts, self.device))
         self.progress = replace(p, step=p.step + 1, tokens=p.tokens + self.config.batch_tokens, digest=digest)
         self._parts = []
         if self.progress.step % self.config.log_every == 0 or self.progress.step == self.config.steps:

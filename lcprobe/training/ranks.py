@@ -18,7 +18,7 @@ from lcprobe.training.config import TrainConfig
 T = TypeVar("T")
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -28,35 +28,37 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def join(config: TrainConfig) -> None:
+def join_processes(config: TrainConfig) -> None:
     """Join the other processes. Raises ConfigError when their number is not train.devices, or there is no such
     device."""
     devices = config.devices
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("train.accelerator", "gpu", "auto | cpu here (no GPU is visible)")
-    if devices != world():
-        how = f"{world()} (or start {devices} with: torchrun --standalone --nproc-per-node {devices} train.py ...)"
+    if devices != world_size():
+        how = (
+            f"{world_size()} (or start {devices} with: torchrun --standalone --nproc-per-node {devices} train.py ...)"
+        )
         raise ConfigError("train.devices", devices, how)
     if devices > 1 and not distributed.is_initialized():
         gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
         distributed.init_process_group("nccl" if gpu else "gloo")
 
 
-def agreed(value: T) -> T:
+def broadcast(value: T) -> T:
     """The main process's value in every process; waits for all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def gathered(digests: Sequence[str], device: torch.device) -> list[str]:
+def gather_digests(digests: Sequence[str], device: torch.device) -> list[str]:
     """The digests of all parts of a step, in order, from those of each process (parts go to processes
     round-robin)."""
-    if world() == 1:
+    if world_size() == 1:
         return list(digests)
     own = torch.tensor([list(bytes.fromhex(d)) for d in digests], dtype=torch.uint8, device=device)
-    each = [torch.empty_like(own) for _ in range(world())]
+    each = [torch.empty_like(own) for _ in range(world_size())]
     distributed.all_gather(each, own)
-    return [bytes(each[rank][turn].tolist()).hex() for turn in range(len(digests)) for rank in range(world())]
+    return [bytes(each[rank][turn].tolist()).hex() for turn in range(len(digests)) for rank in range(world_size())]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lcprobe.data.config import DataConfig
-from lcprobe.data.mixture import Mixture, rolled
+from lcprobe.data.mixture import Mixture, roll_digest
 from lcprobe.errors import ConfigError
 from lcprobe.schema import build
 
@@ -83,7 +83,7 @@ def test_an_epoch_of_text_sees_every_row_once(prepared, data_settings):
 
 def test_document_boundaries_reach_the_batch(prepared, data_settings):
     m = make(prepared, data_settings, mixture=[{"lm": 1.0}], length=256, rows=4, steps=10_000)
-    found = 0
+    n_starts = 0
     for step in range(m.n_rows // 4):
         batch = m.batch(step, 0)
         inside = (batch.tokens == prepared.tokenizer.bos_id) & (np.arange(256) > 0)
@@ -91,14 +91,19 @@ def test_document_boundaries_reach_the_batch(prepared, data_settings):
         if batch.starts is not None:
             assert np.array_equal(batch.starts, inside)
             assert (batch.weights[inside] == 0).all(), "nothing predicts the start of another document"
-            found += int(inside.sum())
-    assert found >= 1
+            n_starts += int(inside.sum())
+    assert n_starts >= 1
 
 
 def test_the_rolling_digest_tells_order_and_content():
-    a = rolled(rolled("", ["x"]), ["y"])
-    assert a == rolled(rolled("", ["x"]), ["y"])
-    assert len({a, rolled(rolled("", ["y"]), ["x"]), rolled("", ["x", "y"]), rolled(rolled("", ["x"]), ["z"])}) == 4
+    a = roll_digest(roll_digest("", ["x"]), ["y"])
+    assert a == roll_digest(roll_digest("", ["x"]), ["y"])
+    others = [
+        roll_digest(roll_digest("", ["y"]), ["x"]),
+        roll_digest("", ["x", "y"]),
+        roll_digest(roll_digest("", ["x"]), ["z"]),
+    ]
+    assert len({a, *others}) == 4
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,13 @@ def write(folder, kind):
 def test_every_source_gives_the_same_documents(tmp_path, kind):
     (tmp_path / "src").mkdir()
     source = write(tmp_path / "src", kind)
-    made = prepare(settings(tmp_path / "out", [source], text_field="body"))
-    tokens = made.tokens(0, made.n_tokens)
-    bos = np.flatnonzero(tokens == made.tokenizer.bos_id)
-    assert np.array_equal(bos, made.starts)
-    trained = [made.tokenizer.decode(part[1:]) for part in np.split(tokens, bos[1:])]
-    held = made.materials("probe").stream("corpus").text
-    assert len(trained) + made.manifest["probe_documents"] == len(TEXTS)
+    corpus = prepare(settings(tmp_path / "out", [source], text_field="body"))
+    tokens = corpus.tokens(0, corpus.n_tokens)
+    bos = np.flatnonzero(tokens == corpus.tokenizer.bos_id)
+    assert np.array_equal(bos, corpus.starts)
+    trained = [corpus.tokenizer.decode(part[1:]) for part in np.split(tokens, bos[1:])]
+    held = corpus.materials("probe").stream("corpus").text
+    assert len(trained) + corpus.manifest["probe_documents"] == len(TEXTS)
     assert set(trained) < set(TEXTS)
     for text in TEXTS:
         assert (text in trained) != (text[40:200] in held), "each document is on exactly one side"
@@ -80,9 +80,9 @@ def test_prepared_once_and_made_anew_when_the_text_changes(tmp_path):
 
 def test_one_document_holds_out_its_end(tmp_path):
     (tmp_path / "book.txt").write_text("".join(TEXTS))
-    made = prepare(settings(tmp_path / "out", [tmp_path / "book.txt"]))
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "book.txt"]))
     text = "".join(TEXTS)
-    held = made.materials("probe").stream("corpus").text
+    held = corpus.materials("probe").stream("corpus").text
     assert 0.2 < len(held) / len(text) < 0.3
     assert held.strip()[-50:] in text[-400:]
 
@@ -90,8 +90,8 @@ def test_one_document_holds_out_its_end(tmp_path):
 def test_damage_is_named(tmp_path):
     source = tmp_path / "a.jsonl"
     source.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
-    made = prepare(settings(tmp_path / "out", [source]))
-    shard = made.folder / "tokens-00000.bin"
+    corpus = prepare(settings(tmp_path / "out", [source]))
+    shard = corpus.folder / "tokens-00000.bin"
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)

@@ -123,9 +123,9 @@ def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_rea
         tables = [pq.read_table(p) for p in (tmp_path / "extended" / "records").glob("*.parquet")]
         return pa.concat_tables(tables).to_pylist()
 
-    found = {(r["model"], r["length"]): (r["extension"], r["factor"]) for r in rows()}
+    methods = {(r["model"], r["length"]): (r["extension"], r["factor"]) for r in rows()}
     label = "yarn(ramp=rotations,factor=4)"
-    assert found == {
+    assert methods == {
         ("mamba2", 64): ("none", 1.0), ("mamba2", 128): ("none", 1.0),
         ("hybrid", 64): ("none", 1.0), ("hybrid", 128): ("none", 1.0),
         ("hybrid+pi", 64): ("pi", 1.0), ("hybrid+pi", 128): ("pi", 2.0),

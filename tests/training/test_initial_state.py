@@ -27,23 +27,23 @@ def model(layout=LAYOUT):
 
 def batch(rows=4, seqlen=12, before=0, seed=0):
     g = torch.Generator().manual_seed(seed)
-    made = {"tokens": torch.randint(0, 30, (rows, seqlen), generator=g), "starts": None}
+    tensors = {"tokens": torch.randint(0, 30, (rows, seqlen), generator=g), "starts": None}
     if before:
-        made["before"] = torch.randint(0, 30, (rows, before), generator=g)
-        made["before_starts"] = torch.zeros(rows, before, dtype=torch.bool)
-    return made
+        tensors["before"] = torch.randint(0, 30, (rows, before), generator=g)
+        tensors["before_starts"] = torch.zeros(rows, before, dtype=torch.bool)
+    return tensors
 
 
 def test_a_passed_state_is_the_one_after_the_rows_before():
-    made, given = model(), batch()
-    state = initial_state_of(choose(INITIAL_STATES, {"type": "passed", "chain": 2}, "train.initial_state"), made)(
-        made, given
+    net, given = model(), batch()
+    state = initial_state_of(choose(INITIAL_STATES, {"type": "passed", "chain": 2}, "train.initial_state"), net)(
+        net, given
     )
-    want = made.new_state(4)
+    want = net.new_state(4)
     for back in (2, 1):
-        _, want = made.hidden(given["tokens"].roll(back, 0), state=want)
+        _, want = net.hidden(given["tokens"].roll(back, 0), state=want)
         want = type(want)(
-            tuple(w if w.recurrent else n for w, n in zip(want.layers, made.new_state(4).layers, strict=True)), 0
+            tuple(w if w.recurrent else n for w, n in zip(want.layers, net.new_state(4).layers, strict=True)), 0
         )
     for got, layer in zip(state.layers, want.layers, strict=True):
         for name in layer.recurrent:
@@ -54,29 +54,27 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
 
 
 def test_what_precedes_a_row_changes_its_loss_as_reading_it_does():
-    made, given = model("mamba2 x 2"), batch(before=7)
-    state = initial_state_of(choose(INITIAL_STATES, "preceding", "train.initial_state"), made)(made, given)
+    net, given = model("mamba2 x 2"), batch(before=7)
+    state = initial_state_of(choose(INITIAL_STATES, "preceding", "train.initial_state"), net)(net, given)
     weights = torch.ones(4, 12)
     with torch.no_grad():
-        loss, _, _ = made.loss(given["tokens"], weights, state=state)
-        whole, _ = made.hidden(torch.cat([given["before"], given["tokens"]], 1))
-        logits = made.logits(whole[:, 7:-1])
+        loss, _, _ = net.loss(given["tokens"], weights, state=state)
+        whole, _ = net.hidden(torch.cat([given["before"], given["tokens"]], 1))
+        logits = net.logits(whole[:, 7:-1])
         want = torch.nn.functional.cross_entropy(logits.flatten(0, 1), given["tokens"][:, 1:].flatten())
     assert abs(float(loss - want)) < 1e-9
 
 
 def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
-    made, given = model(), batch(rows=64)
+    net, given = model(), batch(rows=64)
     torch.manual_seed(0)
-    noise = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "scale": 0.3}, "train.initial_state"), made)(
-        made, given
+    noise = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "scale": 0.3}, "train.initial_state"), net)(
+        net, given
     )
     assert abs(float(noise.layers[1].ssm.std()) - 0.3) < 0.01
     assert not noise.layers[1].conv.any()
-    fitted = (
-        initial_state_of(choose(INITIAL_STATES, "fitted", "train.initial_state"), made)(made, given).layers[2].ssm
-    )
-    _, state = made.hidden(given["tokens"], state=made.new_state(64))
+    fitted = initial_state_of(choose(INITIAL_STATES, "fitted", "train.initial_state"), net)(net, given).layers[2].ssm
+    _, state = net.hidden(given["tokens"], state=net.new_state(64))
     real = state.layers[2].ssm
     for head in range(real.shape[1]):
         assert abs(float(fitted[:, head].detach().std() / real[:, head].detach().std()) - 1) < 0.05
@@ -84,10 +82,10 @@ def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
 
 
 def test_a_share_of_the_rows_begins_empty():
-    made, given = model(), batch(rows=200)
+    net, given = model(), batch(rows=200)
     torch.manual_seed(0)
-    state = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "share": 0.3}, "train.initial_state"), made)(
-        made, given
+    state = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "share": 0.3}, "train.initial_state"), net)(
+        net, given
     )
     empty = [~layer.ssm.flatten(1).any(1) for layer in state.layers[1:]]
     assert torch.equal(empty[0], empty[1]), "the same rows in every layer"
@@ -105,12 +103,12 @@ def test_wrong_choices_are_one_line():
 
 @pytest.mark.parametrize("rows", [2, 3, 5])
 def test_no_row_begins_with_a_state_that_has_read_it(rows):
-    made = model("mamba2 x 2")
+    net = model("mamba2 x 2")
     for chain in range(1, 2 * rows):
         passed = initial_state_of(
-            choose(INITIAL_STATES, {"type": "passed", "chain": chain}, "train.initial_state"), made
+            choose(INITIAL_STATES, {"type": "passed", "chain": chain}, "train.initial_state"), net
         )
-        given, told = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
+        given, allowed = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
         train = {
             "context_length": 12,
             "accumulate": 2,
@@ -119,17 +117,17 @@ def test_no_row_begins_with_a_state_that_has_read_it(rows):
         }
         train["initial_state"]["chain"] = chain
         if chain >= rows:
-            with pytest.raises(ConfigError, match=told):
-                passed(made, given)
-            with pytest.raises(ConfigError, match=rf"train\.initial_state\.chain: given {chain}; allowed: {told}"):
+            with pytest.raises(ConfigError, match=allowed):
+                passed(net, given)
+            with pytest.raises(ConfigError, match=rf"train\.initial_state\.chain: given {chain}; allowed: {allowed}"):
                 build(TrainConfig, train, "train")
             continue
         build(TrainConfig, train, "train")
-        before = passed(made, given)
+        before = passed(net, given)
         for row in range(rows):
             other = {**given, "tokens": given["tokens"].clone()}
             other["tokens"][row] = (other["tokens"][row] + 7) % 30
-            after = passed(made, other)
+            after = passed(net, other)
             same = [torch.equal(a.ssm[row], b.ssm[row]) for a, b in zip(before.layers, after.layers, strict=True)]
             assert all(same)
             assert not torch.equal(before.layers[1].ssm, after.layers[1].ssm), "others have read it"
@@ -139,18 +137,18 @@ def test_text_comes_with_what_precedes_it_in_its_document(prepared_mixture):
     mixture, data = prepared_mixture
     text = episodes = 0
     for step in range(6):
-        made = mixture.batch(step, 0)
-        for row in range(len(made.tokens)):
-            if not made.text_rows[row]:
+        part = mixture.batch(step, 0)
+        for row in range(len(part.tokens)):
+            if not part.text_rows[row]:
                 episodes += 1
-                assert made.starts[row, 0]
+                assert part.starts[row, 0]
                 continue
-            whole = np.concatenate([made.before[row], made.tokens[row]])
-            inside = np.flatnonzero(np.concatenate([made.before_starts[row], made.starts[row]]))
-            if made.starts[row, 0]:
+            whole = np.concatenate([part.before[row], part.tokens[row]])
+            inside = np.flatnonzero(np.concatenate([part.before_starts[row], part.starts[row]]))
+            if part.starts[row, 0]:
                 continue
             text += 1
-            begin = int(inside[inside < made.before.shape[1]].max(initial=0))
+            begin = int(inside[inside < part.before.shape[1]].max(initial=0))
             stream = data.tokens(0, data.n_tokens)
             places = np.flatnonzero(stream == whole[begin])
             assert any(np.array_equal(stream[p : p + len(whole) - begin], whole[begin:]) for p in places)

@@ -156,9 +156,9 @@ def test_a_corpus_edited_in_the_middle_of_a_run_is_refused(tmp_path, data_settin
     for _ in range(2):  # refused again, and for a finished run too: a study would compare models of two corpora
         capsys.readouterr()
         assert train_main([str(config)]) == 2
-        said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith("error: ")
-        assert f"trained on corpus {before[:16]}, data.corpus is now " in said
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message.startswith("error: ")
+        assert f"trained on corpus {before[:16]}, data.corpus is now " in message
         shutil.rmtree(max(checkpoints.glob("step-*")))  # the last one: from here on the run is unfinished
     text.write_text("\n\n".join(prose))
     assert start_and_wait([str(config)], tmp_path) == 0
@@ -184,7 +184,7 @@ def start_and_wait(arguments, folder):
 
 def test_a_resumed_run_changes_its_encodings_at_the_same_step(tmp_path, data_settings):
     switch = {"switch": {"at": 0.5, "positional": "none"}}
-    found = {}
+    outcomes = {}
     for name, growth in (("whole", []), ("killed", [500, 2200])):
         folder = tmp_path / name
         folder.mkdir()
@@ -195,5 +195,5 @@ def test_a_resumed_run_changes_its_encodings_at_the_same_step(tmp_path, data_set
             )
         else:
             assert train_main([str(config)]) == 0
-        found[name] = outcome(folder)
-    assert found["whole"] == found["killed"]
+        outcomes[name] = outcome(folder)
+    assert outcomes["whole"] == outcomes["killed"]

@@ -69,12 +69,12 @@ def test_schedules_rise_stay_and_fall():
 
 def test_accumulation_equals_the_whole_batch(prepared, data_settings, tmp_path):
     """Text rows only: every part has as many weighted tokens, so the mean of means is the mean."""
-    found = []
+    results = []
     for accumulate in (1, 2):
         config, mixture, model = make(prepared, data_settings, accumulate=accumulate, tokens=32 * 8 * 3)
         module = fit(config, model.double(), mixture, tmp_path / str(accumulate), seed=0, config_yaml="")
-        found.append(({k: v.detach() for k, v in model.named_parameters()}, module.progress))
-    (a, pa), (b, pb) = found
+        results.append(({k: v.detach() for k, v in model.named_parameters()}, module.progress))
+    (a, pa), (b, pb) = results
     assert pa.step == pb.step == 3
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
     assert worst < 2e-4, "equal but for the clipping norm and boundaries of documents"
@@ -199,10 +199,10 @@ def test_compiled_blocks_train_the_same(prepared, data_settings, tmp_path):
 
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    found = []
+    results = []
     for compiled in (False, True):
         config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 3, compile=compiled)
         fit(config, model, mixture, tmp_path / str(compiled), seed=0, config_yaml="")
-        found.append({k: v.detach().clone() for k, v in model.named_parameters()})
-    assert found[0].keys() == found[1].keys(), "names without prefixes: checkpoints are exchangeable"
-    assert max(float((found[0][k] - found[1][k]).abs().max()) for k in found[0]) < 1e-3
+        results.append({k: v.detach().clone() for k, v in model.named_parameters()})
+    assert results[0].keys() == results[1].keys(), "names without prefixes: checkpoints are exchangeable"
+    assert max(float((results[0][k] - results[1][k]).abs().max()) for k in results[0]) < 1e-3

@@ -11,7 +11,7 @@ from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
-from lcprobe.files import owned
+from lcprobe.files import folder_lock
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
@@ -34,7 +34,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     print_grid(session)
     if plan_only:
         return
-    with owned(out / "records"):  # two processes would both finish the same units
+    with folder_lock(out / "records"):  # two processes would both finish the same units
         probed = probe(session)
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))

@@ -20,7 +20,7 @@ from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.training.checkpoint import load_model, load_progress
-from lcprobe.training.module import at_step
+from lcprobe.training.module import set_encodings_at
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def meta_model(target: ProbeTarget) -> LanguageModel:
     """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
         model = LanguageModel(target.config.model)
-        at_step(model, target.config.train, load_progress(target.checkpoint).step)
+        set_encodings_at(model, target.config.train, load_progress(target.checkpoint).step)
     return model
 
 
@@ -124,7 +124,7 @@ def load_variant(
     progress = load_progress(target.checkpoint)
     model = LanguageModel(target.config.model)
     load_model(target.checkpoint, model)
-    at_step(model, target.config.train, progress.step)
+    set_encodings_at(model, target.config.train, progress.step)
     model = model.to(device).eval()
     context = variant.context(None if data is None else training_text(data))
     if variant.extension is not None:

@@ -10,7 +10,7 @@ from lcprobe.files import digest_json
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import plain
 from lcprobe.training.initial_state import initial_state_of
-from lcprobe.training.module import at_step
+from lcprobe.training.module import set_encodings_at
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,7 +57,7 @@ def _checked(config: Config) -> Shapes:
         if train.initial_state is not None:
             initial_state_of(train.initial_state, model)
         if train.switch is not None:
-            at_step(model, train, train.steps)
+            set_encodings_at(model, train, train.steps)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 

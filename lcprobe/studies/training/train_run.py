@@ -13,7 +13,7 @@ from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, DataError, LcprobeError
-from lcprobe.files import digest_file, owned, write_atomic
+from lcprobe.files import digest_file, folder_lock, write_atomic
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
@@ -26,7 +26,7 @@ from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
-from lcprobe.training.ranks import agreed, is_main, join
+from lcprobe.training.ranks import broadcast, is_main, join_processes
 
 log = logging.getLogger(__name__)
 CHANGEABLE_ON_RESUME = {
@@ -42,12 +42,12 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
     DataError when it was trained on other text, and what `fit` raises.
     """
     folder, config = folder or run.folder, run.config
-    join(config.train)
-    with owned(folder) if is_main() else nullcontext():
-        status, start = agreed(_resume_point(folder, config) if is_main() else ({}, None))
+    join_processes(config.train)
+    with folder_lock(folder) if is_main() else nullcontext():
+        status, start = broadcast(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
             prepare(config.data)
-        agreed(None)
+        broadcast(None)
         data = prepare(config.data)
         done = None
         if start is not None:

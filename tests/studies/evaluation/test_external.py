@@ -25,8 +25,8 @@ def run(tmp_path_factory, data_settings):
         )
         == 0
     )
-    (found,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
-    return found
+    (run_folder,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
+    return run_folder
 
 
 def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
@@ -36,17 +36,17 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     for task in OFFLINE:
         label = f"lm-eval {version('lm_eval')} {task}"
         (path,) = (run / "harness").glob(f"{run.name}.{task}-*.json")
-        made = json.loads(path.read_text())
+        document = json.loads(path.read_text())
         assert label in shown
-        assert made["label"] == label
-        (score,) = made["scores"]
+        assert document["label"] == label
+        (score,) = document["scores"]
         assert (score["task"], score["metric"], score["n"]) == (label, "1024", 2)
-        samples = made["samples"][task]
+        samples = document["samples"][task]
         by_hand = [substring_score(s["filtered_resps"][0], s["target"], "all") for s in samples]
         assert score["value"] == pytest.approx(sum(by_hand) / 2)
         assert (score["low"], score["high"]) == pytest.approx([float(b) for b in wilson(sum(by_hand), 2)])
         assert all(len(s["filtered_resps"][0]) > 20 for s in samples), "a prompt of 1024 tokens was continued"
-        assert made["settings"] == {"limit": 2, "max_seq_lengths": [1024], "online": False}
+        assert document["settings"] == {"limit": 2, "max_seq_lengths": [1024], "online": False}
     assert "RULER" not in shown
     capsys.readouterr()
     code = evaluate_main([str(run), *settings, "--harness", "niah_singel_1", "niah_single_2"])
@@ -80,20 +80,23 @@ def test_frozen_files_side_by_side(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     for file, rule, n, tokens in ((vt, "all", 5, 30), (qa, "part", 1, 32)):
         (path,) = (run / "frozen").glob(f"{run.name}.{file.stem}-*.json")
-        made = json.loads(path.read_text())
-        assert (made["settings"], len(made["prompts"])) == ({"rule": rule, "tokens": tokens, "limit": None}, n)
+        document = json.loads(path.read_text())
+        assert (document["settings"], len(document["prompts"])) == (
+            {"rule": rule, "tokens": tokens, "limit": None},
+            n,
+        )
         outputs = ["AB", "CD"] if file == vt else ["o"]
-        for one in made["prompts"]:
+        for one in document["prompts"]:
             assert one["ruler"] == substring_score(one["said"], outputs, rule)
             assert (one["recall"], one["precision"]) == recall_and_precision(one["said"], outputs, rule)
             assert one["log_likelihood"] < 0
             assert "exact" not in one
-        mean = sum(one["ruler"] for one in made["prompts"]) / n
-        assert made["summary"]["RULER"] == pytest.approx(mean)
-        assert made["summary"]["RULER high"] == pytest.approx(float(wilson(mean * n, n)[1]))
-        assert made["summary"]["file"] in shown
-        assert made["summary"]["any exact"] == sum(one["any_exact"] for one in made["prompts"]) / n
-        assert not {"exact", "exact low"} & {*made["summary"]}, "no name that reads like all of the references"
+        mean = sum(one["ruler"] for one in document["prompts"]) / n
+        assert document["summary"]["RULER"] == pytest.approx(mean)
+        assert document["summary"]["RULER high"] == pytest.approx(float(wilson(mean * n, n)[1]))
+        assert document["summary"]["file"] in shown
+        assert document["summary"]["any exact"] == sum(one["any_exact"] for one in document["prompts"]) / n
+        assert not {"exact", "exact low"} & {*document["summary"]}, "no name that reads like all of the references"
     assert "any exact" in shown
     assert "one is enough even where the rule requires all" in " ".join(shown.split())
     lengths = [

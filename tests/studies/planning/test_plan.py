@@ -24,9 +24,9 @@ POSE = {"model": {"positions": {"type": "pose", "max_length": 512}}}
 def plan(grid, **more):
     given = copy.deepcopy(TINY) | {"grid": {}, "match": {"refuse_above": 0.9}}
     given["model"]["d_ff"] = 24
-    found = OmegaConf.to_container(OmegaConf.merge(given, {"grid": grid, **more}))
-    assert isinstance(found, dict)
-    return make_plan(found)
+    mapping = OmegaConf.to_container(OmegaConf.merge(given, {"grid": grid, **more}))
+    assert isinstance(mapping, dict)
+    return make_plan(mapping)
 
 
 def names(grid, **more):
@@ -46,24 +46,24 @@ def names(grid, **more):
     ],
 )
 def test_what_a_model_does_not_have_makes_no_second_run(way):
-    found = plan({"arch": ARCH, "way": way})
-    assert [run.name for run in found.runs] == [*(f"attn-{label}" for label in way), "mamba2"]
-    assert found.notes == (f"mamba2: {', '.join(way)} give the same run",)
+    result = plan({"arch": ARCH, "way": way})
+    assert [run.name for run in result.runs] == [*(f"attn-{label}" for label in way), "mamba2"]
+    assert result.notes == (f"mamba2: {', '.join(way)} give the same run",)
     seeds = plan({"arch": ARCH, "way": way, "seed": [0, 1]})
     assert len(seeds.runs) == 2 * (len(way) + 1)
-    assert seeds.notes == found.notes
+    assert seeds.notes == result.notes
 
 
 def test_only_a_part_of_an_axis_may_be_one_run():
-    found = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
-    assert [run.name for run in found.runs] == [
+    result = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
+    assert [run.name for run in result.runs] == [
         "attn-none",
         "attn-trained",
         "attn-fast",
         "mamba2-trained",
         "mamba2-fast",
     ]
-    assert found.notes == ("mamba2-trained: none, trained give the same run",)
+    assert result.notes == ("mamba2-trained: none, trained give the same run",)
     assert names({"arch": ARCH, "positional": {"rope": ROPE}}) == ["attn-rope", "mamba2"]
     assert names({"arch": ARCH, "way": {"trained": {}, "none": NONE | {"train": {"lr": 0.02}}}}) == [
         "attn-trained", "attn-none", "mamba2-trained"
@@ -98,11 +98,11 @@ def test_an_encoding_says_whether_it_reads_positions(name):
         drawn = model.train().hidden(tokens)[0]
     moved = float((counted - drawn).abs().max()) > 1e-9
     way = {"counted": {}, "pose": POSE}
-    found = names(
+    result = names(
         {"way": way},
         model={"positional": given["positional"] if name != "learned" else {"type": name, "max_length": 512}},
     )
-    assert found == (["counted", "pose"] if moved else ["run"])
+    assert result == (["counted", "pose"] if moved else ["run"])
 
 
 FROM_A, FROM_B = {"train": {"from": "a"}}, {"train": {"from": "b"}}
@@ -113,9 +113,9 @@ FROM_A, FROM_B = {"train": {"from": "a"}}, {"train": {"from": "b"}}
     [{"c": FROM_B, "b": FROM_A, "a": {}}, {"a": {}, "b": FROM_A, "c": FROM_B}, {"b": FROM_A, "c": FROM_B, "a": {}}],
 )
 def test_runs_come_after_those_that_they_start_from(way):
-    found = plan({"way": way, "seed": [0, 1]})
-    assert [run.name for run in found.runs] == [f"{label}-s{seed}" for label in "abc" for seed in (0, 1)]
-    starts = {run.name: run.config.train.from_ for run in found.runs}
+    result = plan({"way": way, "seed": [0, 1]})
+    assert [run.name for run in result.runs] == [f"{label}-s{seed}" for label in "abc" for seed in (0, 1)]
+    starts = {run.name: run.config.train.from_ for run in result.runs}
     assert starts["b-s1"] == "runs/tiny/a-s1"
     assert starts["c-s0"] == "runs/tiny/b-s0"
 
@@ -129,23 +129,23 @@ def test_runs_that_wait_for_each_other_are_refused():
 
 def test_a_start_is_found_under_the_name_that_it_has():
     base, more = {"base": NONE}, {"b": {"train": {"from": "base", "lr": 0.02}}}
-    found = plan({"arch": ARCH, "way": base | more})
-    assert [run.name for run in found.runs] == ["attn-base", "mamba2", "attn-b", "mamba2-b"]
-    assert found.runs[-1].config.train.from_ == "runs/tiny/mamba2"
-    assert found.notes == ("mamba2: base has no effect",)
+    result = plan({"arch": ARCH, "way": base | more})
+    assert [run.name for run in result.runs] == ["attn-base", "mamba2", "attn-b", "mamba2-b"]
+    assert result.runs[-1].config.train.from_ == "runs/tiny/mamba2"
+    assert result.notes == ("mamba2: base has no effect",)
     way = {"base": {}, "other": NONE, **more, "c": {"train": {"from": "other", "lr": 0.02}}}
-    found = plan({"arch": ARCH, "way": way})
-    assert len(found.runs) == 6
-    assert {run.name: run.config.train.from_ for run in found.runs if run.name.startswith("mamba2")} == {
+    result = plan({"arch": ARCH, "way": way})
+    assert len(result.runs) == 6
+    assert {run.name: run.config.train.from_ for run in result.runs if run.name.startswith("mamba2")} == {
         "mamba2-base": None, "mamba2-b": "runs/tiny/mamba2-base"
     }  # fmt: skip
 
 
 def test_what_starts_from_a_run_that_is_left_out_is_left_out():
     way = {"base": NONE | {"train": {"lr": 0.02}}, "b": {"train": {"from": "base"}}, "c": {"train": {"from": "b"}}}
-    found = plan({"arch": ARCH, "way": way})
-    assert [run.name for run in found.runs] == ["attn-base", "attn-b", "attn-c"]
-    assert found.notes == (
+    result = plan({"arch": ARCH, "way": way})
+    assert [run.name for run in result.runs] == ["attn-base", "attn-b", "attn-c"]
+    assert result.notes == (
         "left out, no model with attention: mamba2-base", "left out, no run to start from: mamba2-b, mamba2-c",
     )  # fmt: skip
 

@@ -22,9 +22,9 @@ ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 def without_lr(config):
     """The same config with the rate left to a sweep."""
-    made = yaml.safe_load(config.read_text())
-    del made["train"]["lr"]
-    config.write_text(yaml.safe_dump(made, sort_keys=False))
+    mapping = yaml.safe_load(config.read_text())
+    del mapping["train"]["lr"]
+    config.write_text(yaml.safe_dump(mapping, sort_keys=False))
 
 
 def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settings, capsys):
@@ -33,11 +33,11 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
         tmp_path, data_settings, study={**sweep, "folder": str(tmp_path / "runs")}, train=SHORT, grid=ONE
     )
     assert train_main([str(config)]) == 0
-    found = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
-    scores = {row["lr"]: row["score"] for row in found["rows"]}
+    sweep = read_json(tmp_path / "runs" / "swept" / "lr_sweep.json")
+    scores = {row["lr"]: row["score"] for row in sweep["rows"]}
     best = min(scores, key=scores.get)
     assert best == 0.01
-    assert next(row for row in found["rows"] if row["best"])["lr"] == best
+    assert next(row for row in sweep["rows"] if row["best"])["lr"] == best
     assert "at the edge of the sweep" in capsys.readouterr().err
     run = tmp_path / "runs" / "swept" / "mamba2"
     assert read_json(run / "status.json")["tuned"] == "swept, at the edge of the grid"
@@ -78,17 +78,19 @@ def test_the_resolved_copy_of_a_swept_run_stands_alone(tmp_path, data_settings, 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    for made in (folder, tmp_path / "tuned" / "tiny"):
-        copy = made / "mamba2-s1" / "config.yaml"
-        assert train_main([str(copy), f"study.folder={elsewhere / made.parent.name}"]) == 0
-        again = elsewhere / made.parent.name / "tiny"
+    for original in (folder, tmp_path / "tuned" / "tiny"):
+        copy = original / "mamba2-s1" / "config.yaml"
+        assert train_main([str(copy), f"study.folder={elsewhere / original.parent.name}"]) == 0
+        again = elsewhere / original.parent.name / "tiny"
         assert [p.name for p in again.iterdir()] == ["mamba2-s1"], "one run, and no second sweep"
-        before, after = (read_json(f / "mamba2-s1" / "status.json") for f in (made, again))
+        before, after = (read_json(f / "mamba2-s1" / "status.json") for f in (original, again))
         for key in ("group", "tuned", "data_digest"):
             assert after[key] == before[key], key
         assert after["group"] == "mamba2"
         assert after["tuned"].startswith("swept")
-        weights = [max((f / "mamba2-s1" / "checkpoints").glob("step-*")) / "model.safetensors" for f in (made, again)]
+        weights = [
+            max((f / "mamba2-s1" / "checkpoints").glob("step-*")) / "model.safetensors" for f in (original, again)
+        ]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
     changed = [str(folder / "mamba2-s0" / "config.yaml"), "train.lr=0.001", "study.folder=other"]
