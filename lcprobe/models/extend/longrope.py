@@ -70,9 +70,7 @@ class LongRoPE(Rescaling):
     @staticmethod
     def change(config: LongRoPEConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """See Rescaling: by the long or short factors. Raises ConfigError where no length is declared."""
-        if at.length is None:
-            raise ConfigError("pe.extend", "longrope", "sequences of a declared length")
-        factors = config.long if at.length > at.context_length else config.short
+        factors = config.long if at.declared_length("longrope") > at.context_length else config.short
         if factors is None:
             return theta, 1.0
         scale = math.sqrt(1 + math.log(at.s) / math.log(at.context_length))

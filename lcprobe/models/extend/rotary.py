@@ -42,6 +42,12 @@ class ScalingContext:
     context_length: int
     length: int | None
 
+    def declared_length(self, method: str) -> int:
+        """The declared length. Raises ConfigError, naming the method that needs it, where there is none."""
+        if self.length is None:
+            raise ConfigError("pe.extend", method, "sequences of a declared length")
+        return self.length
+
 
 @dataclass(frozen=True)
 class RescaledFrequencies:
@@ -148,9 +154,7 @@ class DynamicNTK(Rescaling):
     @staticmethod
     def change(config: DynamicNTKConfig, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """NTK with s' >= 1. Raises ConfigError where no length is declared."""
-        if at.length is None:
-            raise ConfigError("pe.extend", "ntk_dynamic", "sequences of a declared length")
-        ratio = max(at.length, at.context_length) / at.context_length
+        ratio = max(at.declared_length("ntk_dynamic"), at.context_length) / at.context_length
         return rebased(theta, ratio if config.variant == "length" else at.s * ratio - (at.s - 1)), 1.0
 
 
