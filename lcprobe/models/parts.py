@@ -1,8 +1,8 @@
 """From a ModelConfig to its parts: mixers, sizes and cost, which matching and LanguageModel share."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, unknown_name
@@ -50,6 +50,13 @@ class ModelParts:
         """Whether a layer has a recurrent state of fixed size."""
         return any(layer.mixer.is_recurrent() for layer in self.layers)
 
+    @cached_property
+    def counted_layers(self) -> list[tuple[LayerParts, int]]:
+        """Each distinct layer, with its number of occurrences."""
+        counts = Counter((layer.name, layer.mlp) for layer in self.layers)
+        first = {(layer.name, layer.mlp): layer for layer in reversed(self.layers)}
+        return [(first[key], count) for key, count in counts.items()]
+
 
 def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
     """The layers with their mixers' settings. Raises ConfigError for unknown names, and for wrong settings even of
@@ -63,7 +70,8 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
         if name not in MIXERS:
             raise unknown_name(f"{key}.layout", name, {*MIXERS, *config.mixers})
         entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
-    parts = [_layer(layer, entries[layer.mixer], config.context_length) for layer in layers]
+    by_layer = {layer: _layer(layer, entries[layer.mixer], config.context_length) for layer in dict.fromkeys(layers)}
+    parts = [by_layer[layer] for layer in layers]
     if config.positional is None:
         return ModelParts(tuple(parts))
     return _encoded(parts, config, config.positional, key)
@@ -170,7 +178,7 @@ def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
     """`model_cost` for parts that are already known, for searches over sizes."""
     d_model, d_ff = config.d_model or 0, config.d_ff or 0
     total = Cost(params=d_model)  # the final norm
-    for layer, count in _counted(parts.layers):
+    for layer, count in parts.counted_layers:
         with inside(f"model.mixers.{layer.entry}"):
             block = layer.mixer.cost(layer.config, d_model, length) + Cost(params=d_model)
         if layer.mlp:
@@ -181,10 +189,3 @@ def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
         total += Cost(params=parts.added.cls.params(parts.added.config, shape))
     rows = padded_vocab(config)
     return ModelCost(rows * d_model * (1 if config.tie_embeddings else 2), total, 2.0 * rows * d_model)
-
-
-def _counted(layers: Sequence[LayerParts]) -> list[tuple[LayerParts, int]]:
-    """Each distinct layer, with its number of occurrences."""
-    counts = Counter((layer.name, layer.mlp) for layer in layers)
-    first = {(layer.name, layer.mlp): layer for layer in reversed(layers)}
-    return [(first[key], count) for key, count in counts.items()]
