@@ -20,7 +20,7 @@ def tokens_of(seed, batch=3):
 
 
 @every_case
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, SEQLEN - 1), max_size=6), seed=st.integers(0, 999), documents=st.booleans())
 def test_any_chunking_equals_the_whole(case, cuts, seed, documents):
     model, tokens = case.model, tokens_of(seed)
