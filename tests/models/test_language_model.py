@@ -1,15 +1,12 @@
-"""LanguageModel: loss without full logits, hidden states, initialisation by name, published sizes, layouts."""
+"""LanguageModel: loss without full logits, hidden states, initialisation by name, layers."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.layout import parse_layout
 from lcprobe.models.parameters import no_decay_names
-from lcprobe.models.parts import model_cost
 from lcprobe.schema import build
 
 SMALL = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 24, "vocab_size": 45,
@@ -59,53 +56,11 @@ def test_initial_values_match_the_published_family():
     assert abs(float(mixer.out_proj.weight.abs().max()) - 128**-0.5 / 2) < 0.002  # / sqrt(4 layers)
 
 
-@pytest.mark.parametrize(
-    ("settings", "params"),
-    [
-        ({"layout": "mamba2 x 64", "d_model": 2560}, 2_702_599_680),
-        ({"layout": "mamba2 x 24", "d_model": 768}, 128_989_632),
-        ({"layout": "mamba2 x 48", "d_model": 1024}, 368_346_624),
-        ({"layout": "mamba2 x 48", "d_model": 2048}, 1_343_757_312),
-        (
-            {
-                "layout": "mamba2 x 64",
-                "d_model": 2560,
-                "attn_layer_idx": [9, 18, 27, 36, 45, 56],
-                "mixers": {"attention": {"head_dim": 128, "n_heads": 30, "d_conv": 4, "positional": {"type": "rope", "fraction": 0.5}}},
-            },
-            2_697_590_880,
-        ),
-        ({"layout": "attention+mlp x 32", "d_model": 2560, "d_ff": 6912, "mixers": {"attention": {"head_dim": 128}}}, 2_666_457_600),
-    ],
-)  # fmt: skip
-def test_parameter_counts_equal_published_ones_exactly(settings, params):
-    config = build(ModelConfig, {"vocab_size": 50277, "vocab_multiple": 16, **settings}, "model")
-    assert model_cost(config, 2048).params == params
-
-
 def test_norms_biases_and_decays_have_no_weight_decay():
     names = no_decay_names(make())
     assert {"blocks.1.mixer.A_log", "blocks.1.mixer.dt_bias", "blocks.1.mixer.D", "blocks.0.norm.weight"} <= names
     assert {"blocks.0.mixer.conv_weight", "blocks.1.mixer.norm_weight", "norm.weight"} <= names
     assert not {"embedding.weight", "blocks.0.mixer.in_proj.weight", "blocks.0.mlp.up_gate.weight"} & names
-
-
-@pytest.mark.parametrize(
-    ("text", "mixers"),
-    [
-        ("mamba2 x 2, attention, mamba2", "mamba2 mamba2 attention mamba2"),
-        ("[local x 2, full] x 2", "local local full local local full"),
-        ("[[a, b] x 2, c+mlp] x 1", "a b a b c"),
-    ],
-)
-def test_layouts(text, mixers):
-    assert " ".join(layer.mixer for layer in parse_layout(text)) == mixers
-
-
-@pytest.mark.parametrize("text", ["", "a,", "a x", "a x 0", "[a", "a]", "a b", "2 x a", "a + mlp2", "a; b"])
-def test_errors_of_layouts_show_where_parsing_stopped(text):
-    with pytest.raises(ConfigError, match=r"^model\.layout: given .*allowed: a pattern such as"):
-        parse_layout(text)
 
 
 def test_n_layers_repeats_and_cuts_the_pattern():
