@@ -107,14 +107,7 @@ class DeciMamba(Mamba2Extension):
             return
         if context.text is None:
             raise ConfigError(f"pe.extend.{self.name}", "no training text", "a run whose training data are available")
-        filters = []
-        for number in numbers:
-            threshold = torch.tensor(float("-inf"))
-            filters.append(
-                wrap_scan(
-                    layers[number], lambda scan, threshold=threshold: FilteredScan(scan, threshold, self.by_token, [])
-                )
-            )
+        filters = [wrap_scan(layers[number], self._collecting) for number in numbers]
         ids = context.text(self.config.n, context.context_length, self.config.seed)
         model.hidden(ids.to(next(model.parameters()).device))
         for filtered in filters:
@@ -122,9 +115,12 @@ class DeciMamba(Mamba2Extension):
             filtered.collected = None
             # a step equal to the quantile is kept, whatever its rounding
             threshold = sizes.quantile(1 - kept, 0) * (1 - 1e-6)
-            filtered.threshold = torch.where(
-                self.is_long_range(filtered.rates, sizes, context), threshold, -torch.inf
-            )
+            long_range = self.is_long_range(filtered.rates, sizes, context)
+            filtered.threshold = torch.where(long_range, threshold, -torch.inf)
+
+    def _collecting(self, scan: Scan) -> FilteredScan:
+        """A wrapper that skips nothing yet and collects step sizes."""
+        return FilteredScan(scan, torch.tensor(float("-inf")), self.by_token, [])
 
     def _kept(self, context: ExtensionContext) -> float:
         if self.config.kept is not None:
