@@ -1,6 +1,6 @@
-"""What every mixer, encoding and temperature promises, for all that is registered and for the toys: any chunking
-through the state equals the whole, forked states and packed documents are independent, the future is invisible, and
-`cost` counts what is built."""
+"""What every mixer, encoding and temperature promises, for all that is registered and for the toys: chunks through
+the state equal the whole, forked states and packed documents are independent, outputs are causal, and `cost` is
+exact."""
 
 import dataclasses
 

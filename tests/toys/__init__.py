@@ -1,7 +1,6 @@
-"""The smallest mixer, encoding, task and source of documents that are worth writing: what a newcomer adds, one file
-each.
+"""The smallest useful mixer, encoding, extension, task and source of documents: what a newcomer adds, one file each.
 
-They are registered by tests alone, and everything else in the house must work for them.
+Only tests register them, and everything else in the house must work for them.
 """
 
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 
 from lcprobe.choices import Registry
 from lcprobe.data.sources import SOURCES
+from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.tasks import TASKS
@@ -17,6 +17,7 @@ TOYS: dict[str, tuple[Registry, str]] = {
     "toy_mixer": (MIXERS, "tests.toys.mixer:MovingAverage"),
     "toy_encoding": (POSITIONAL, "tests.toys.encoding:LogDistance"),
     "toy_task": (TASKS, "tests.toys.task:MarkedWord"),
+    "toy_extension": (EXTENSIONS, "tests.toys.extension:Flattened"),
     "toy_source": (SOURCES, "tests.toys.source:Sentences"),
 }
 

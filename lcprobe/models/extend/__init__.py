@@ -1,11 +1,12 @@
-"""Changes to a trained model at evaluation, by the name used in configs: `evaluate.py RUN pe.extend=yarn
-pe.factor=4`.
+"""Extensions: changes to a trained model at evaluation, by the name used in configs (`evaluate.py RUN
+pe.extend=yarn`).
 
 An extension is a class with `Config` and `apply(model, context)`, which changes a freshly loaded model in place; the
 checkpoint is not changed. Adding one takes a subclass of `contract.Extension` with its Config (a frozen dataclass
 with a docstring under each field, which `--help` prints), in the file of its family here or in a new one, and one
-line in EXTENSIONS below. The contract tests (tests/models/extend/test_contract.py) read this registry. An extension
-also needs its equation in validation/oracles/extensions.py, against which it is tested.
+line in EXTENSIONS below. The contract tests (tests/models/extend/test_contract.py) read this registry;
+tests/toys/extension.py is a complete example. An extension also needs its equation in
+validation/oracles/extensions.py, against which it is tested.
 """
 
 from lcprobe.choices import Registry

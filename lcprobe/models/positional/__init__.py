@@ -4,8 +4,8 @@ Adding an encoding takes one file here, such as positional/myrope.py, with a fro
 docstring under each field, which `--help` prints) and a subclass of `contract.PositionalEncoding` that overrides the
 hooks it needs, and one line in POSITIONAL below. A temperature or a scheme of drawn positions likewise subclasses its
 base (temperature.py, positions.py) and gets a line in TEMPERATURES or POSITIONS. The contract tests
-(tests/models/test_contracts.py) run over these registries. An encoding also needs its equation in
-validation/oracles/encodings.py, against which it is tested.
+(tests/models/test_contracts.py) run over these registries; tests/toys/encoding.py is a complete example. An encoding
+also needs its equation in validation/oracles/encodings.py, against which it is tested.
 """
 
 from lcprobe.choices import Registry

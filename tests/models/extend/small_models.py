@@ -8,6 +8,7 @@ from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
+from tests.toys import registered
 
 L, SEQLEN, VOCAB = 16, 41, 32
 """The training length, the length of the sequences that are read, and the number of tokens."""
@@ -39,7 +40,8 @@ IDS = text(2, SEQLEN, 5)
 
 def method(name, **settings) -> Extension:
     """An extension by its name."""
-    return choose(EXTENSIONS, {"type": name, **settings}, "pe.extend").create()
+    with registered():
+        return choose(EXTENSIONS, {"type": name, **settings}, "pe.extend").create()
 
 
 def changed(name, factor: float | None = 4.0, model: LanguageModel | None = None, **settings) -> LanguageModel:
