@@ -1,4 +1,4 @@
-"""`python -m validation NAME ... [key=value ...]`: prove a part of the instrument, as a table and validation/results/*.json."""
+"""`python -m validation NAME ... [key=value ...]`: validate a part of the instrument; writes a table and validation/results/*.json."""
 
 import sys
 from pathlib import Path
@@ -15,8 +15,10 @@ VALIDATIONS = {
     "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
-DEFAULT = ("oracles",)
-"""What runs without a name; the others take minutes to hours."""
+DEFAULT_VALIDATIONS = ("oracles",)
+"""Run if no name is given; the others take minutes to hours."""
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(lambda: run_measurements(VALIDATIONS, DEFAULT, Path(__file__).parent, sys.argv[1:])))
+    raise SystemExit(
+        run_command(lambda: run_measurements(VALIDATIONS, DEFAULT_VALIDATIONS, Path(__file__).parent, sys.argv[1:]))
+    )

@@ -1,4 +1,4 @@
-"""The cheating battery on every task: what policies that look nothing up score, beside the chance that is stated."""
+"""The leakage check on every task: scores of no-retrieval policies, against the stated chance."""
 
 from typing import Any
 
@@ -10,16 +10,14 @@ from lcprobe.schema import build
 from lcprobe.studies.evaluation.leakage import pivot, run_policies
 from validation.variants import materials_of, variants
 
-TITLE = (
-    "policies that look nothing up: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
-)
+TITLE = "no-retrieval policies: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
 OPTIONS = ("n", "lengths", "tasks")
-LENGTHS = "512,4096"
+DEFAULT_LENGTHS = "512,4096"
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a task, format and length, one column a policy. options: n (400 samples), lengths, tasks."""
-    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", LENGTHS).split(",")]
+    """One row per task, format and length, one column per policy. options: n (400 samples), lengths, tasks."""
+    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", DEFAULT_LENGTHS).split(",")]
     every = variants()
     names = options["tasks"].split(",") if "tasks" in options else list(every)
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())

@@ -1,14 +1,14 @@
-"""Coverage: how often the report's 95 % intervals hold the truth, over shares p from .02 to .98, in per cent.
+"""Coverage: how often the report's 95 % intervals contain the truth, over shares p from .02 to .98, in per cent.
 
-Plain Wilson (cells with one question a sample) is summed exactly over all outcomes; the others are simulated, 10,000 studies a
-cell (standard error 0.2 points) where they are vectorised, fewer for those that resample (`studies` in every row). A sample has
-a success rate of its own, beta-distributed around p with intra-class correlation ICC, and is asked once or several times; the
-other side of a comparison is asked the same samples and finds `factor` times as many.
+Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated, 10,000 studies
+per cell (standard error 0.2 points) where they are vectorised, fewer for those that resample (`studies` in every row). A sample
+has a success rate of its own, beta-distributed around p with intra-class correlation ICC, and one or several questions; the other
+side of a comparison has the same samples and `factor` times their success rates.
 
-Counts are whole numbers, so that coverage jumps with p, and no interval that is not drawn by lot can have 93-97 % everywhere
-at small n: the row "nearest possible" has what the best choice of outcomes at each p by itself would reach (at p = .02 and 25
-samples 91 or 99 %, nothing between). Where fewer than some four changed answers are expected, nearly every study sees none or
-one, which an interval that is ever to hold no difference must hold: it covers more than 97 %.
+Counts are whole numbers, so coverage jumps with p, and no non-randomised interval can have 93-97 % everywhere at small n: the row
+"nearest possible" is the coverage of the best choice of outcomes at each p by itself (at p = .02 and 25 samples 91 or 99 %, nothing
+between). Where fewer than about four changed answers are expected, nearly every study has none or one, which any interval that
+can contain no difference must cover: its coverage exceeds 97 %.
 """
 
 import math
@@ -31,66 +31,77 @@ from lcprobe.tasks.episode import Formats
 TITLE = "coverage of 95 % intervals, in per cent"
 OPTIONS = ("simulations", "resampled")
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-FINE = np.round(np.arange(0.02, 0.9801, 0.0025), 4)
+FINE_SHARES = np.round(np.arange(0.02, 0.9801, 0.0025), 4)
 ICC = 0.3
-ASKED = 5
-"""Questions of a sample, or depths that it is asked at."""
-SAMPLES = (50, 100, 250)
-FACTORS = (1.0, 0.8, 0.5)
-ENDS, MIDDLE = 2, 3
-"""Depths of a contrast of places."""
-SEEDS = ((2, 3, 5), (50, 250, 1000), (0.0, 1.0, 3.0))
-"""Training seeds a group, trials a seed, and how much seeds vary beside: standard deviations of those trials."""
-LOUD = 0.2
-"""Least accuracy at short distances at which the report looks for a fall, with a hundred samples or so."""
-AT_ONCE = 1 << 20
-"""Samples simulated at a time."""
+N_QUESTIONS = 5
+"""Questions per sample, or depths at which it is probed."""
+SAMPLE_SIZES = (50, 100, 250)
+EFFECT_FACTORS = (1.0, 0.8, 0.5)
+N_ENDS, N_MIDDLE = 2, 3
+"""Depths on each side of a contrast of ends and middle."""
+SEEDS_PER_GROUP, TRIALS_PER_SEED, SEED_SPREADS = (2, 3, 5), (50, 250, 1000), (0.0, 1.0, 3.0)
+"""Training seeds. A spread is the variation between seeds, in standard deviations of their trials."""
+MIN_RESOLVED = 0.2
+"""Lowest accuracy at short distances at which the report looks for a fall, with about a hundred samples."""
+MAX_SAMPLES_AT_ONCE = 1 << 20
+"""Samples that are simulated at a time."""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row an interval and n: mean over p, least and most. options: simulations (10000) of each cell, resampled (300) of
+    """One row per interval and n: mean over p, lowest and highest. options: simulations (10000) of each cell, resampled (300) of
     those whose intervals come from resampling.
     """
     studies, few = int(options.get("simulations", 10_000)), int(options.get("resampled", 300))
     rows = []
     for n in (25, 50, 100, 250, 500, 1000, 2000):
         rows.append(
-            _row("share: Wilson, exact", n, 1, None, exact_wilson(n, np.array(SHARES)), exact_wilson(n, FINE))
+            _row("share: Wilson, exact", n, 1, None, exact_wilson(n, np.array(SHARES)), exact_wilson(n, FINE_SHARES))
         )
-    for n in SAMPLES:
+    for n in SAMPLE_SIZES:
         rows.append(
-            _row("share: nearest possible, exact", n, 1, None, nearest(n, np.array(SHARES)), nearest(n, FINE))
+            _row(
+                "share: nearest possible, exact",
+                n,
+                1,
+                None,
+                nearest_coverage(n, np.array(SHARES)),
+                nearest_coverage(n, FINE_SHARES),
+            )
         )
-    for asked in (1, ASKED):
-        for n in SAMPLES:
-            by_kind = _by_kind([dict(paired(n, asked, p, studies)) for p in SHARES])
-            rows += [_row(kind, n, asked, studies, found) for kind, found in by_kind.items()]
-    for n in SAMPLES:
+    for asked in (1, N_QUESTIONS):
+        for n in SAMPLE_SIZES:
+            by_kind = _by_kind([dict(paired_coverage(n, asked, p, studies)) for p in SHARES])
+            rows += [_row(kind, n, asked, studies, coverage) for kind, coverage in by_kind.items()]
+    for n in SAMPLE_SIZES:
         by_kind = _by_kind([dict(places(n, p, studies)) for p in SHARES])
-        rows += [_row(kind, n, ENDS + MIDDLE, studies, found) for kind, found in by_kind.items()]
-    for seeds in SEEDS[0]:
-        for trials in SEEDS[1]:
-            for over in SEEDS[2]:
-                found = np.array([groups(seeds, trials, over, p, studies) for p in SHARES])
+        rows += [_row(kind, n, N_ENDS + N_MIDDLE, studies, coverage) for kind, coverage in by_kind.items()]
+    for seeds in SEEDS_PER_GROUP:
+        for trials in TRIALS_PER_SEED:
+            for over in SEED_SPREADS:
+                coverage = np.array([groups(seeds, trials, over, p, studies) for p in SHARES])
                 rows.append(
                     _row(
-                        f"training seeds: Welch, seeds vary by {over:g} x their trials", trials, seeds, studies, found
+                        f"training seeds: Welch, seeds vary by {over:g} x their trials",
+                        trials,
+                        seeds,
+                        studies,
+                        coverage,
                     )
                 )
     for n in (50, 100):
-        by_kind = _by_kind([dict(resampled_kinds(n, p, few) if p >= LOUD else ()) for p in SHARES])
-        rows += [_row(kind, n, 1, few, found) for kind, found in by_kind.items()]
+        by_kind = _by_kind([dict(resampled_kinds(n, p, few) if p >= MIN_RESOLVED else ()) for p in SHARES])
+        rows += [_row(kind, n, 1, few, coverage) for kind, coverage in by_kind.items()]
     return rows
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What a reader must know, and every place outside 93-97 %, which no better interval is known to mend."""
-    said = [
-        "samples: clusters; of training seeds the trials of one seed. asked: answers of a sample a side; of seeds their number.",
-        "The ratio is held where the interval's test holds it: the same as its bounds, which a test of the repository shows.",
-        "Reach and half-life: of falls at 150 tokens over 14 distances of 10 to 1000 tokens, p at no distance; a study that "
-        "refuses (no fall resolved) is not counted, and no number stands where more than half do. Effective length is no "
-        "interval: counted is how often the length said is not longer than the true one, where 97.5 % are promised.",
+    """Notes for the reader, and every cell outside 93-97 %, for which no better interval is known."""
+    lines = [
+        "samples: clusters; for training seeds the trials of one seed. asked: answers per sample and side; for seeds their number.",
+        "A ratio counts as covered where the interval's test accepts it: equivalent to its bounds, as a test of the repository shows.",
+        "Reach and half-life: of falls at 150 tokens over 14 distances of 10 to 1000 tokens, p at distance 0; a study that "
+        "resolves no fall is not counted, and a cell is empty where more than half resolve none. Effective length is no "
+        "interval: the cell is how often the reported length is not longer than the true one, which is promised in 97.5 %.",
     ]
     for row in rows:
         if row["interval"].startswith("effective"):
@@ -101,10 +112,10 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
             if isinstance(row[f"p {p:g}"], float) and not 93 <= row[f"p {p:g}"] <= 97
         ]
         if outside:
-            said.append(
+            lines.append(
                 f"outside 93-97 %: {row['interval']}, {row['samples']} samples asked {row['asked']}: p {', '.join(outside)}"
             )
-    return said
+    return lines
 
 
 def exact_wilson(n: int, shares: np.ndarray) -> np.ndarray:
@@ -114,49 +125,49 @@ def exact_wilson(n: int, shares: np.ndarray) -> np.ndarray:
     return (_chances(n, shares) * ((low <= p) & (p <= high))).sum(axis=1)
 
 
-def nearest(n: int, shares: np.ndarray) -> np.ndarray:
-    """(n_shares,) probability, of all runs of neighbouring outcomes, that is nearest to .95: no interval can be nearer."""
-    found = []
+def nearest_coverage(n: int, shares: np.ndarray) -> np.ndarray:
+    """(n_shares,) probability, of all runs of neighbouring outcomes, that is closest to .95: no interval can be closer."""
+    best = []
     for chances in _chances(n, shares):
         below = np.concatenate([[0.0], np.cumsum(chances)])
         sums = below[None, :] - below[:, None]
-        found.append(sums.flat[np.abs(sums - 0.95).argmin()])
-    return np.array(found)
+        best.append(sums.flat[np.abs(sums - 0.95).argmin()])
+    return np.array(best)
 
 
-def paired(n: int, asked: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
+def paired_coverage(n: int, asked: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
     """Coverage of a share, and of differences and ratios of two sides, for n samples of `asked` answers a side."""
-    held: dict[str, list[np.ndarray]] = {}
+    covered: dict[str, list[np.ndarray]] = {}
     for generator, rate in _rates("paired", n, p, studies, asked):
         base = generator.binomial(asked, rate)
         if asked > 1:
-            held.setdefault("share: clustered Wilson", []).append(
-                _holds(clustered_wilson(base, np.full(n, asked)), p)
+            covered.setdefault("share: clustered Wilson", []).append(
+                _covers(clustered_wilson(base, np.full(n, asked)), p)
             )
-        for factor in FACTORS:
+        for factor in EFFECT_FACTORS:
             top = generator.binomial(asked, rate * factor)
-            inside = _holds(difference_bounds((base - top) / asked), p * (1 - factor))
-            held.setdefault(f"paired difference: clustered Tango, factor {factor:g}", []).append(inside)
+            inside = _covers(difference_bounds((base - top) / asked), p * (1 - factor))
+            covered.setdefault(f"paired difference: clustered Tango, factor {factor:g}", []).append(inside)
             if p >= 0.05:  # a base that may be zero has no ratio
                 inside = ratio_side(top / asked, base / asked, factor) == 0
-                held.setdefault(f"ratio: Fieller, factor {factor:g}", []).append(inside)
-    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in held.items())
+                covered.setdefault(f"ratio: Fieller, factor {factor:g}", []).append(inside)
+    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in covered.items())
 
 
 def places(n: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
-    """Coverage of ends against middle: two depths against three, whose answers weigh differently."""
-    held: dict[str, list[np.ndarray]] = {}
+    """Coverage of ends against middle: two depths against three, whose answers have different weights."""
+    covered: dict[str, list[np.ndarray]] = {}
     for generator, rate in _rates("places", n, p, studies, 1):
-        ends = generator.binomial(ENDS, rate) / ENDS
+        ends = generator.binomial(N_ENDS, rate) / N_ENDS
         for factor in (1.0, 0.5):
-            middle = generator.binomial(MIDDLE, rate * factor) / MIDDLE
-            inside = _holds(difference_bounds(ends - middle), p * (1 - factor))
-            held.setdefault(f"ends − middle: clustered Tango, factor {factor:g}", []).append(inside)
-    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in held.items())
+            middle = generator.binomial(N_MIDDLE, rate * factor) / N_MIDDLE
+            inside = _covers(difference_bounds(ends - middle), p * (1 - factor))
+            covered.setdefault(f"ends − middle: clustered Tango, factor {factor:g}", []).append(inside)
+    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in covered.items())
 
 
 def groups(seeds: int, trials: int, over: float, p: float, studies: int) -> float:
-    """Coverage of the difference of two groups of training seeds of one true share; nan where no seeds can vary so much."""
+    """Coverage of the difference of two groups of training seeds with one true share; nan where seeds cannot vary so much."""
     generator = np.random.default_rng(seed_of("coverage", "seeds", seeds, trials, over, p))
     rate = np.full((2, studies, seeds), p)
     if over:
@@ -165,17 +176,17 @@ def groups(seeds: int, trials: int, over: float, p: float, studies: int) -> floa
             return math.nan
         rate = generator.beta(p * spread, (1 - p) * spread, rate.shape)
     a, b = generator.binomial(trials, rate) / trials
-    return float(_holds(welch_bounds_of(a, b, trials, trials), 0.0).mean())
+    return float(_covers(welch_bounds_of(a, b, trials, trials), 0.0).mean())
 
 
 def resampled_kinds(n: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
-    """Coverage of reach, half-life and effective length: p is the accuracy at no distance, or at the base."""
+    """Coverage of reach, half-life and effective length: p is the accuracy at distance 0, or at the base length."""
     distance, place = np.unique(np.round(np.geomspace(10, 1000, 14))), 150.0
     gentle, gone = p / (1 + (distance / place) ** 3), p * 2.0 ** (-distance / place)
     halfway = place * (1 + 2 * (distance[0] / place) ** 3) ** (1 / 3)
     trials = np.ones((n, len(distance)))
-    held: dict[str, list[bool]] = {"effective reach: cluster bootstrap": [], "half-life: cluster bootstrap": []}
-    said: list[bool] = []
+    covered: dict[str, list[bool]] = {"effective reach: cluster bootstrap": [], "half-life: cluster bootstrap": []}
+    not_longer: list[bool] = []
     for study in range(studies):
         generator = np.random.default_rng(seed_of("coverage", "resampled", n, p, study))
         level = generator.beta(p * (1 / ICC - 1), (1 - p) * (1 / ICC - 1), (n, 1)) / p
@@ -183,30 +194,30 @@ def resampled_kinds(n: int, p: float, studies: int) -> Iterator[tuple[str, float
             distance, (generator.random(trials.shape) < gentle * level).astype(float), trials, 0.0, distance
         )
         if tokens is not None and low is not None and high is not None:
-            held["effective reach: cluster bootstrap"].append(low <= halfway <= high)
+            covered["effective reach: cluster bootstrap"].append(low <= halfway <= high)
         tokens, low, high, _ = fit_decay(
             distance, (generator.random(trials.shape) < gone * level).astype(float), trials, 0.0
         )
         if math.isfinite(tokens):
-            held["half-life: cluster bootstrap"].append(low <= place <= high)
+            covered["half-life: cluster bootstrap"].append(low <= place <= high)
         effective = _effective(generator, n, level[:, 0] * p)
         if effective is not None:
-            said.append(effective <= 256)
-    for kind, found in [*held.items(), ("effective length: not longer than it is", said)]:
-        yield kind, float(np.mean(found)) if len(found) > studies / 2 else math.nan
+            not_longer.append(effective <= 256)
+    for kind, hits in [*covered.items(), ("effective length: not longer than it is", not_longer)]:
+        yield kind, float(np.mean(hits)) if len(hits) > studies / 2 else math.nan
 
 
 def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int | None:
-    """Effective length of a model that has 0.9 of its base at 256 tokens, and a little less than is asked for at 512."""
+    """Effective length of a model that has 0.9 of its base at 256 tokens, and slightly less than required at 512."""
     shares = {128: 1.0, 256: 0.9, 512: SHARE_OF_BASE - 0.01, 1024: 0.5}
-    hits = {length: generator.binomial(1, rate * share, (ASKED, n)) for length, share in shares.items()}
+    hits = {length: generator.binomial(1, rate * share, (N_QUESTIONS, n)) for length, share in shares.items()}
     data: Any = SimpleNamespace(
         tasks=[SimpleNamespace(name="t")],
         study=SimpleNamespace(runs=[SimpleNamespace(name="m", context_length=128)]),
         formats=lambda _: [Formats("-", "-", "-")],
         lengths=lambda *_: list(shares),
         slice=lambda _, length: Slice(
-            tuple(range(ASKED)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0
+            tuple(range(N_QUESTIONS)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0
         ),
     )
     return extrapolations(data)[0].effective
@@ -215,12 +226,12 @@ def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int 
 def _rates(kind: str, n: int, p: float, studies: int, asked: int) -> Iterator[tuple[np.random.Generator, np.ndarray]]:
     """Generator and (some studies, n) rates of samples, until there are enough studies."""
     generator = np.random.default_rng(seed_of("coverage", kind, n, asked, p))
-    spread, at_once = 1 / ICC - 1, max(1, AT_ONCE // n)
+    spread, at_once = 1 / ICC - 1, max(1, MAX_SAMPLES_AT_ONCE // n)
     for first in range(0, studies, at_once):
         yield generator, generator.beta(p * spread, (1 - p) * spread, (min(at_once, studies - first), n))
 
 
-def _holds(bounds: tuple[np.ndarray, np.ndarray], truth: float) -> np.ndarray:
+def _covers(bounds: tuple[np.ndarray, np.ndarray], truth: float) -> np.ndarray:
     return (bounds[0] <= truth + 1e-9) & (truth - 1e-9 <= bounds[1])
 
 
@@ -231,10 +242,10 @@ def _chances(n: int, shares: np.ndarray) -> np.ndarray:
     return np.exp(logs[n] - logs - logs[::-1] + k * np.log(p) + (n - k) * np.log1p(-p))
 
 
-def _by_kind(found: list[dict[str, float]]) -> dict[str, np.ndarray]:
+def _by_kind(by_share: list[dict[str, float]]) -> dict[str, np.ndarray]:
     """(n_shares,) coverage of every kind; nan where a share has none."""
-    kinds = dict.fromkeys(kind for one in found for kind in one)
-    return {kind: np.array([one.get(kind, math.nan) for one in found]) for kind in kinds}
+    kinds = dict.fromkeys(kind for one in by_share for kind in one)
+    return {kind: np.array([one.get(kind, math.nan) for one in by_share]) for kind in kinds}
 
 
 def _row(

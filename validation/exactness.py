@@ -1,4 +1,4 @@
-"""Exactness: episodes of every task in four tokenizers: of the asked length, and does their whole text encode to the same ids?"""
+"""Exactness: do episodes of every task in four tokenizers have exactly the requested length and survive a round trip?"""
 
 import time
 from typing import Any
@@ -11,14 +11,14 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 from validation.tokenizers import llama_like, numbers_in_threes, unigram
 from validation.variants import materials_of, variants
 
-TITLE = "exactness: episodes of the asked length that survive encode(decode(ids))"
+TITLE = "exactness: episodes of the requested length that survive encode(decode(ids))"
 OPTIONS = ("n",)
-LENGTHS = (512, 768, 1024)
-DEPTHS = [i / 6 for i in range(7)]
+EXACT_LENGTHS = (512, 768, 1024)
+EXACT_DEPTHS = [i / 6 for i in range(7)]
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a task: counts for each tokenizer. options: n (2000 samples a task and tokenizer)."""
+    """One row per task: counts for each tokenizer. options: n (2000 samples per task and tokenizer)."""
     n = int(options.get("n", 2000))
     tokenizers = {
         "shipped": load_tokenizer(),
@@ -26,36 +26,40 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         "unigram": unigram(),
         "threes": numbers_in_threes(),
     }
-    wanted = variants()
+    every = variants()
     sets = {
-        name: TaskSet(build(ProbeConfig, {"tasks": wanted}, "probe"), materials_of(tok))
+        name: TaskSet(build(ProbeConfig, {"tasks": every}, "probe"), materials_of(tok))
         for name, tok in tokenizers.items()
     }
     rows = []
-    for task in wanted:
+    for task in every:
         row: dict[str, Any] = {"task": task, "samples": n}
         begin = time.perf_counter()
         for name, tasks in sets.items():
-            row[name] = _counted(tasks, task, n)
+            row[name] = _counts(tasks, task, n)
         rows.append(row | {"seconds": round(time.perf_counter() - begin, 1)})
         print(row, flush=True)
     return rows
 
 
-def _counted(tasks: TaskSet, task: str, n: int) -> str:
-    """Samples of exact length and samples that survive, of those that were asked."""
+def _counts(tasks: TaskSet, task: str, n: int) -> str:
+    """`exact, surviving of all samples`."""
     depth = tasks.by_name[task].axes.depth
-    grid: dict[str, Any] = {"tasks": [task], "lengths": [x / LENGTHS[0] for x in LENGTHS], "depths": DEPTHS}
-    grid["n"] = -(-n // (len(LENGTHS) * (len(DEPTHS) if depth else 1)))
+    grid: dict[str, Any] = {
+        "tasks": [task],
+        "lengths": [x / EXACT_LENGTHS[0] for x in EXACT_LENGTHS],
+        "depths": EXACT_DEPTHS,
+    }
+    grid["n"] = -(-n // (len(EXACT_LENGTHS) * (len(EXACT_DEPTHS) if depth else 1)))
     try:
-        units = tasks.plan([build(Grid, grid, "grid")], LENGTHS[0]).units
+        units = tasks.plan([build(Grid, grid, "grid")], EXACT_LENGTHS[0]).units
     except EpisodeError as error:
         return str(error)
-    exact = same = asked = 0
+    exact = same = total = 0
     for unit in units:
         for factors in unit.factors():
             episode = tasks.by_name[task].episode(factors)
-            asked += 1
+            total += 1
             exact += len(episode.ids) == unit.length
             same += tasks.materials.tokenizer.same_after_round_trip(episode.ids)
-    return f"{exact}, {same} of {asked}"
+    return f"{exact}, {same} of {total}"

@@ -1,12 +1,12 @@
-"""Planted models: does the report say of oracles with a known defect what was planted, and of sound ones nothing?
+"""Planted models: does the report recover the defect of an oracle, and raise no alarm about sound ones?
 
-Every oracle answers real episodes through the runner and the store; its records are analysed as a study of its own, and the
-recovered size is read from the tables that the report wrote: for seed 0 from its files, for the others from its rows. A sound
-oracle raises an alarm wherever tests, gates or sentences of the report say that something is wrong with it.
+Every oracle answers real episodes through the runner; its records are analysed as a study of its own, and the
+recovered size is read from the report's tables: for seed 0 from its files, for the others from its rows. A sound oracle raises an
+alarm wherever tests, gates or sentences of the report claim that something is wrong with it.
 
-Seeds are different data: seed s is asked samples s * n .. s * n + n - 1 (column `index` of its records) over text s modulo
-TEXTS, so that an oracle without any luck of its own, as a window is, meets other haystacks, needles and places in every seed.
-Only the oracles of one seed share episodes, as the models of a study do.
+Seeds are different data: seed s has samples s * n .. s * n + n - 1 (column `index` of its records) over text s modulo N_TEXTS, so
+that even an oracle without randomness, such as a window, gets other haystacks, needles and places in every seed. Only the oracles
+of one seed share episodes, as the models of a study do.
 """
 
 import csv
@@ -42,7 +42,7 @@ from lcprobe.probing.policies.planted import (
     sees_last,
 )
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
-from lcprobe.probing.store import Store
+from lcprobe.probing.store import MemoryStore, RecordStore, Store
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.haystack import Materials, TokenStream
@@ -51,24 +51,25 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 TITLE = "planted models"
 OPTIONS = ("n", "sound_n", "seeds")
 CONTEXT = 256
-TASKS = {
+PLANTED_TASKS = {
     "single": {"type": "niah", "n_keys": 1, "word_pairs": True},
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True},
 }
-OF_THE_GRID = ("No zero-distance control", "Few samples")
+GRID_WARNINGS = ("No zero-distance control", "Few samples")
+"""Warnings of the summary that are about the grid and not about a model."""
 GRIDS = ("single", "multikey", "formats")
-SEEDS = 20
-"""Of each defect. One interval in twenty misses by design."""
-TEXTS = 10
-"""Haystacks, each of other speeches: a seed has one of them."""
+DEFECT_SEEDS = 20
+"""Seeds of each defect. One interval in twenty misses by design."""
+N_TEXTS = 10
+"""Haystacks of disjoint speeches: a seed has one of them."""
 SOUND: dict[str, HitRate] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
-DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
-LENGTHS = [0.5, 1, 2, 4, 8]
+PLANTED_DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
+PLANTED_LENGTHS = [0.5, 1, 2, 4, 8]
 
 
 @dataclass(frozen=True)
 class Plant:
-    """A defect. size: what the report should say of it as `measure`, read from rows of its table that `where(row)` picks."""
+    """A defect. size: the value of `measure` that the report should have, read from the row of its table that `where` picks."""
 
     name: str
     hit_rate: HitRate
@@ -81,23 +82,23 @@ class Plant:
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """Columns of the interval."""
+        """The columns of the interval."""
         return ("half_life_low", "half_life_high") if self.column == "half_life" else ("low", "high")
 
 
-def plants() -> list[Plant]:
+def all_plants() -> list[Plant]:
     """The defects and their sizes."""
-    found = [Plant(f"sees the last {w} tokens", sees_last(w), task, "effective reach, tokens", "reach", "reach", w) for w, task in
+    plants = [Plant(f"sees the last {w} tokens", sees_last(w), task, "effective reach, tokens", "reach", "reach", w) for w, task in
              ((150, "single"), (600, "single"), (300, "multikey"))]  # fmt: skip
-    found += [Plant(f"forgets half every {h} tokens", forgetting(h), task, "half-life, tokens", "reach", "half_life", h)
+    plants += [Plant(f"forgets half every {h} tokens", forgetting(h), task, "half-life, tokens", "reach", "half_life", h)
               for h, task in ((100, "single"), (400, "single"), (200, "multikey"))]  # fmt: skip
     for p, left in ((0.9, 0.0), (0.9, 0.6)):
         words = f"finds {left:g}, else {p:g},"
-        found.append(Plant(f"{words} in the middle", blind_middle(p, left), "single", "accuracy at the ends - in the middle",
+        plants.append(Plant(f"{words} in the middle", blind_middle(p, left), "single", "accuracy at the ends - in the middle",
                            "contrasts", "difference", p - left, _far_middle))  # fmt: skip
-        found.append(Plant(f"{words} of UUIDs", blind_to_uuids(p, left), "formats", "accuracy on numbers - on UUIDs",
+        plants.append(Plant(f"{words} of UUIDs", blind_to_uuids(p, left), "formats", "accuracy on numbers - on UUIDs",
                            "contrasts", "difference", p - left, _numbers_against_uuids))  # fmt: skip
-    return found
+    return plants
 
 
 def _far_middle(row: dict[str, Any]) -> bool:
@@ -114,35 +115,35 @@ def task_set(stream: TokenStream | None = None, part: int = 0) -> TaskSet:
     if stream is None:
         text = "\n\n".join(text for i, text in enumerate(speeches()) if i % 12 == part)
         stream = TokenStream.from_text("corpus", text, tokenizer)
-    return TaskSet(build(ProbeConfig, {"tasks": TASKS}, "probe"), Materials(tokenizer, stream))
+    return TaskSet(build(ProbeConfig, {"tasks": PLANTED_TASKS}, "probe"), Materials(tokenizer, stream))
 
 
 def grid_of(tasks: TaskSet, task: str, n: int) -> Plan:
     """The grid of a plant: lengths and depths of a task, or two value formats at two lengths."""
-    given: dict[str, Any] = {"tasks": [task], "lengths": LENGTHS, "depths": DEPTHS, "n": n}
+    given: dict[str, Any] = {"tasks": [task], "lengths": PLANTED_LENGTHS, "depths": PLANTED_DEPTHS, "n": n}
     if task == "formats":
         given |= {"tasks": ["single"], "lengths": [1, 2], "value": ["numbers", "uuids"]}
     return tasks.plan([build(Grid, given, "grid")], CONTEXT)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a report says of one seed of an oracle. data: digest of the episodes that it was asked."""
+class SeedResult:
+    """The report's conclusions about one seed of an oracle. data: digest of its episodes."""
 
     data: str
-    said: tuple[float, float, float] = (math.nan, 0.0, math.inf)
-    """Of a defect: its size with the bounds."""
+    size: tuple[float, float, float] = (math.nan, 0.0, math.inf)
+    """Of a defect: the estimate of its size and the bounds."""
     alarms: tuple[str, ...] = ()
-    """Of a sound oracle."""
+    """Of a sound oracle: what the report claims to be wrong."""
 
 
 def of_seed(plan: Plan, n: int, seed: int) -> Plan:
-    """The same cells in n samples that no other seed has."""
+    """The same cells with n samples that no other seed has."""
     return replace(plan, units=[replace(unit, first=seed * n) for unit in plan.units])
 
 
-def records_of(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, store: Store) -> pa.Table:
-    """Every question of a plan answered by an oracle, through the runner."""
+def records_of(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, store: RecordStore) -> pa.Table:
+    """Records of an oracle's answers to every question of a plan, by the runner."""
     scorer = Planted(hit_rate, tasks.materials.tokenizer, seed)
     subject = ProbedCheckpoint("oracle", f"{seed:016x}", 1, 1)
     ids = run_plan(plan, tasks, scorer, subject, store, batch_tokens=1 << 20, scoring="teacher_forced")
@@ -150,7 +151,7 @@ def records_of(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, store: 
 
 
 def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
-    """A study of one oracle."""
+    """The facts of a study of one oracle."""
     run = RunFacts("oracle", "oracle", "none", 0, CONTEXT, 1, 1, 1, None, None, "0" * 32, 0, "0" * 16, "swept")
     facts = []
     for name in dict.fromkeys(unit.task for unit in plan.units):
@@ -161,31 +162,32 @@ def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
     return StudyFacts("planted", [run], facts, [], 0.0, [], {}, "", cells)
 
 
-def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> Asked:
-    """What the report says of one seed of a defect; its files are read for seed 0."""
+def recovered(tasks: TaskSet, plant: Plant, n: int, seed: int, folder: Path) -> SeedResult:
+    """The report's estimate for one seed of a defect; from its files for seed 0."""
     plan = of_seed(grid_of(tasks, plant.task, n), n, seed)
-    study, records = study_of(tasks, plan), records_of(tasks, plan, plant.hit_rate, seed, Store(folder / "records"))
+    study, store = study_of(tasks, plan), MemoryStore() if seed else Store(folder / "records")
+    records = records_of(tasks, plan, plant.hit_rate, seed, store)
     if seed:
-        return Asked(data_of(records), said(plant, all_tables(analyse(study, records))[plant.table]))
+        return SeedResult(data_of(records), reported_size(plant, all_tables(analyse(study, records))[plant.table]))
     write_report(study, records, folder)
     with open(folder / "tables" / f"{plant.table}.csv", newline="", encoding="utf-8") as file:
-        return Asked(data_of(records), said(plant, list(csv.DictReader(file))))
+        return SeedResult(data_of(records), reported_size(plant, list(csv.DictReader(file))))
 
 
-def heard(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int, folder: Path) -> Asked:
-    """Alarms about one seed of an oracle: runner, store, analysis, summary. plan: in the seed's own samples."""
-    records = records_of(tasks, plan, hit_rate, seed, Store(folder))
-    return Asked(data_of(records), alarms=tuple(alarms(analyse(study_of(tasks, plan), records))))
+def alarms_of_seed(tasks: TaskSet, plan: Plan, hit_rate: HitRate, seed: int) -> SeedResult:
+    """Alarms about one seed of an oracle. plan: with the samples of that seed."""
+    records = records_of(tasks, plan, hit_rate, seed, MemoryStore())
+    return SeedResult(data_of(records), alarms=tuple(alarms(analyse(study_of(tasks, plan), records))))
 
 
 def data_of(records: pa.Table) -> str:
-    """Digest of which samples were asked, and of their episodes."""
+    """Digest of the indices and episodes of a seed."""
     rows = zip(records["index"].to_pylist(), records["episode"].to_pylist(), strict=True)
     return digest_json(sorted(set(rows)))
 
 
-def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """The size and its interval in rows of the report's table: infinite where a field is empty."""
+def reported_size(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """The size and its interval in rows of the report's table; infinite where a field is empty."""
     row = next(row for row in rows if plant.where(row))
     value, low, high = (
         math.inf if row[name] in ("", None) else float(row[name]) for name in (plant.column, *plant.bounds)
@@ -195,57 +197,56 @@ def said(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, float, float]
 
 def alarms(results: Results) -> list[str]:
     """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a half-life, an
-    effective length that ends inside the grid, a task or a look-up that is not acquired, and every warning of its summary but
-    those of the grid: that it has no controls and few samples.
+    effective length inside the grid, a task or a look-up that is not acquired, and every warning of its summary but GRID_WARNINGS.
     """
-    found = [f"{c.kind} {c.length}: {c.difference:+.2f}" for c in results.contrasts if c.resolved]
-    found += [f"reach {r}" for r in results.reaches if r.refused is None and r.tokens is not None]
-    found += [f"half-life {h}" for h in results.half_lives if h.tokens is not None]
-    found += [f"effective length {e}" for e in results.extrapolations if e.effective is not None and not e.at_least]
-    found += [f"acquired: {g.acquired}" for g in results.gates if g.acquired == "not acquired"]
-    found += [f"look-up: {g.lookup}" for g in results.gates if g.lookup == "not acquired"]
-    warned = [s.text for s in summary(results) if s.warning and not s.text.startswith(OF_THE_GRID)]
-    return found + [f"warning: {text}" for text in warned]
+    claims = [f"{c.kind} {c.length}: {c.difference:+.2f}" for c in results.contrasts if c.resolved]
+    claims += [f"reach {r}" for r in results.reaches if r.refused is None and r.tokens is not None]
+    claims += [f"half-life {h}" for h in results.half_lives if h.tokens is not None]
+    claims += [f"effective length {e}" for e in results.extrapolations if e.effective is not None and not e.at_least]
+    claims += [f"acquired: {g.acquired}" for g in results.gates if g.acquired == "not acquired"]
+    claims += [f"look-up: {g.lookup}" for g in results.gates if g.lookup == "not acquired"]
+    warned = [s.text for s in summary(results) if s.warning and not s.text.startswith(GRID_WARNINGS)]
+    return claims + [f"warning: {text}" for text in warned]
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a defect, then how many seeds of sound oracles raise no alarm. options: n (100) samples a cell, sound_n (30) those
-    of sound oracles, seeds (200) of each of them.
+    """One row per defect, then the number of seeds of each sound oracle without an alarm. options: n (100) samples per cell, sound_n
+    (30) those of sound oracles, seeds (200) of each of them.
     """
     n, sound_n, seeds = (
         int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200))
     )
-    defects: dict[str, list[Asked]] = {plant.name: [] for plant in plants()}
-    sound: dict[tuple[str, str], list[Asked]] = {(name, task): [] for name in SOUND for task in GRIDS}
-    for text in range(min(TEXTS, max(SEEDS, seeds))):
+    defects: dict[str, list[SeedResult]] = {plant.name: [] for plant in all_plants()}
+    sound: dict[tuple[str, str], list[SeedResult]] = {(name, task): [] for name in SOUND for task in GRIDS}
+    for text in range(min(N_TEXTS, max(DEFECT_SEEDS, seeds))):
         tasks = task_set(part=text)
         plans = {task: grid_of(tasks, task, sound_n) for task in GRIDS}
-        for seed in range(text, max(SEEDS, seeds), TEXTS):
+        for seed in range(text, max(DEFECT_SEEDS, seeds), N_TEXTS):
             with tempfile.TemporaryDirectory() as folder:
-                for number, plant in enumerate(plants() if seed < SEEDS else []):
+                for number, plant in enumerate(all_plants() if seed < DEFECT_SEEDS else []):
                     defects[plant.name].append(recovered(tasks, plant, n, seed, Path(folder) / str(number)))
-                for (name, task), found in sound.items() if seed < seeds else ():
+                for (name, task), results in sound.items() if seed < seeds else ():
                     own = of_seed(plans[task], sound_n, seed)
-                    found.append(heard(tasks, own, SOUND[name], seed, Path(folder) / f"{name}, {task}"))
+                    results.append(alarms_of_seed(tasks, own, SOUND[name], seed))
             tasks.forget()
-    rows = [defect_row(plant, defects[plant.name], n) for plant in plants()]
-    return rows + [quiet_row(*key, found, sound_n) for key, found in sound.items()]
+    rows = [defect_row(plant, defects[plant.name], n) for plant in all_plants()]
+    return rows + [quiet_row(*key, results, sound_n) for key, results in sound.items()]
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What a reader of the rows must know."""
+    """Notes for the reader of the rows."""
     return [
-        "Every seed is asked samples of its own: all seeds of a row are different data; their records say which in `index`.",
+        "Every seed has samples of its own: all seeds of a row are different data; column `index` of their records names the samples.",
         "Tests of a sound oracle err as a family: Holm at 5 % over exact, discrete tests that depend on each other. Of 20,000 "
         "simulated studies of a flat 0.7 (30 samples, 7 depths, 5 lengths: 18 tests) 2.5 % raise an alarm, 1.7 % of 0.925. At "
-        "2.5 % a row of 200 seeds has more than 10 loud ones once in 80 rows.",
+        "2.5 %, one row of 200 seeds in 80 has more than 10 with an alarm.",
     ]
 
 
-def defect_row(plant: Plant, found: list[Asked], n: int) -> dict[str, Any]:
-    """One row: what was planted, what the report says of seed 0, and how many seeds have it in their interval."""
-    value, low, high = found[0].said
-    inside = sum(a.said[1] <= plant.size <= a.said[2] for a in found)
+def defect_row(plant: Plant, results: list[SeedResult], n: int) -> dict[str, Any]:
+    """One row: the planted size, the report's estimate for seed 0, and how many seeds have the true size in their interval."""
+    value, low, high = results[0].size
+    inside = sum(r.size[1] <= plant.size <= r.size[2] for r in results)
     return {
         "planted": plant.name,
         "task": plant.task,
@@ -255,16 +256,16 @@ def defect_row(plant: Plant, found: list[Asked], n: int) -> dict[str, Any]:
         "low": round(low, 3),
         "high": round(high, 3),
         "recovered": "yes" if low <= plant.size <= high else "no",
-        "seeds": f"true size inside in {inside} of {len(found)}",
-        "different data": different(found, n),
+        "seeds": f"true size inside in {inside} of {len(results)}",
+        "different data": distinct_data(results, n),
     }
 
 
-def quiet_row(name: str, task: str, found: list[Asked], n: int) -> dict[str, Any]:
-    """One row: how many seeds have no alarm, and what kinds the others have."""
-    quiet, seeds = sum(not a.alarms for a in found), len(found)
+def quiet_row(name: str, task: str, results: list[SeedResult], n: int) -> dict[str, Any]:
+    """One row: how many seeds have no alarm, and the kinds of alarms of the others."""
+    quiet, seeds = sum(not r.alarms for r in results), len(results)
     low, high = wilson(quiet, seeds)
-    kinds = Counter(re.split(r"[\d:]", alarm)[0].strip() for a in found for alarm in a.alarms)
+    kinds = Counter(re.split(r"[\d:]", alarm)[0].strip() for r in results for alarm in r.alarms)
     loud = f" (alarms: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common(4))})" if kinds else ""
     return {
         "planted": f"nothing: {name}",
@@ -276,10 +277,10 @@ def quiet_row(name: str, task: str, found: list[Asked], n: int) -> dict[str, Any
         "high": round(float(high), 3),
         "recovered": "yes" if quiet >= 0.95 * seeds else "no",
         "seeds": f"no alarm in {quiet} of {seeds}{loud}",
-        "different data": different(found, n),
+        "different data": distinct_data(results, n),
     }
 
 
-def different(found: list[Asked], n: int) -> str:
-    """How many seeds were asked something else, and what."""
-    return f"{len({a.data for a in found})} of {len(found)} seeds: samples s x {n} on, text s mod {TEXTS}"
+def distinct_data(results: list[SeedResult], n: int) -> str:
+    """How many seeds have different data, and which."""
+    return f"{len({r.data for r in results})} of {len(results)} seeds: samples s x {n} on, text s mod {N_TEXTS}"

@@ -15,7 +15,7 @@ def _texts():
 
 @lru_cache
 def llama_like() -> Tokenizer:
-    """BPE over text whose spaces are ▁, with a ▁ before the first word and bytes for what is unknown."""
+    """BPE over text whose spaces are ▁, with a ▁ before the first word and byte fallback."""
     inner = Inner(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     inner.decoder = decoders.Sequence(

@@ -1,4 +1,4 @@
-"""Every task in the settings in which it asks something else: what cheating, exactness and generation look at."""
+"""Every task in each of its variants: the tasks that cheating, exactness and generation measure."""
 
 import json
 from functools import cache
@@ -19,7 +19,7 @@ EVERY = Path(__file__).resolve().parents[1] / "configs" / "probe" / "every.yaml"
 
 @cache
 def variants() -> dict[str, Any]:
-    """RULER's configurations, the tasks of configs/probe/every.yaml, and questions from files that are made up, by name."""
+    """RULER's configurations, the tasks of configs/probe/every.yaml, and questions from synthetic files, by name."""
     tasks = yaml.safe_load(EVERY.read_text(encoding="utf-8"))["probe"]["tasks"]
     files = {
         f"qa_{source}": {"type": "qa", "source": source, "path": str(Path(_folder().name) / f"{source}.json")}

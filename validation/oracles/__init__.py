@@ -1,6 +1,6 @@
-"""Oracles: every positional encoding and change of one beside a peer's code and beside its equation, in float64 and float32.
+"""Oracles: every positional encoding and extension method against a peer's code and against its equation, in float64 and float32.
 
-Both sides read the same numbers. A comparison is a line in COMPARISONS; the tests hold every row of it to its tolerance.
+Both sides get the same inputs. A comparison is a line in COMPARISONS; a test checks every row of it against its tolerance.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ import torch
 
 from lcprobe.errors import unknown_name
 from validation.oracles import equations, peers
-from validation.oracles.cases import Found
+from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
 OPTIONS = ("only",)
-COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Found]]]] = {
+COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Comparison]]]] = {
     "encodings": (None, equations.encodings),
     "methods": (None, equations.methods),
     "frequencies": (None, equations.frequencies),
@@ -28,35 +28,35 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Found]
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }
-"""By name: the peer's package, None for equations, and what is compared in a dtype. Raises ImportError without the package."""
+"""By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without the package."""
 
 
 @torch.no_grad()
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """One row a comparison and dtype. Raises ConfigError for an unknown name, ImportError without the peer."""
+def comparison_rows(name: str) -> list[dict[str, Any]]:
+    """One row per comparison and dtype. Raises ConfigError for an unknown name, ImportError without the peer."""
     if name not in COMPARISONS:
         raise unknown_name("only", name, COMPARISONS)
     package, compare = COMPARISONS[name]
     rows = []
     for dtype in (torch.float64, torch.float32):
-        for found in compare(dtype):
+        for one in compare(dtype):
             oracle = f"{package} {version(package)}" if package else "its equation"
             row = {
-                "encoding or method": found.name,
+                "encoding or method": one.name,
                 "oracle": oracle,
-                "compared": found.what,
+                "compared": one.what,
                 "dtype": str(dtype).split(".")[1],
             }
-            rows.append({**row, "max abs difference": found.difference, "tolerance": found.tolerance})
+            rows.append({**row, "max abs difference": one.difference, "tolerance": one.tolerance})
     return rows
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """All rows; where a peer is missing, one that says so. options: only (a comparison's name)."""
+    """All rows; one with the reason where a peer is missing. options: only (a comparison's name)."""
     rows = []
     for name in [options["only"]] if "only" in options else COMPARISONS:
         try:
-            rows += rows_of(name)
+            rows += comparison_rows(name)
         except ImportError as error:
             rows.append({"encoding or method": "-", "oracle": name, "compared": f"not compared: {error}"})
     return rows

@@ -1,4 +1,4 @@
-"""Both sides' numbers: encodings with parameters that differ from their starts, inputs, and what equations read of them."""
+"""Inputs of both sides: encodings with perturbed parameters, random tensors, and what equations read of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +16,18 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
-from validation.oracles.encodings import Given
+from validation.oracles.encodings import EquationInputs
 
 DOUBLE, SINGLE = 1e-12, 1e-5
 """Tolerances on numbers of the order of 1: everything in float64, and something in float32."""
 SHAPE = HeadShape(4, 2, 16, 12, context_length=64)
 N, CONTEXT, FACTOR = 70, 16, 4.0
-"""Tokens; what models under a method are trained on, and how many times that it extends them to."""
+"""Tokens of the inputs; the training length of models under a method, and the factor by which it extends that."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """One comparison's outcome: of what (an encoding or method), what of it, both sides, and what they may differ by."""
+class Comparison:
+    """The outcome of one comparison. name: of the encoding or method; what: the quantity; tolerance: of their difference."""
 
     name: str
     what: str
@@ -37,22 +37,22 @@ class Found:
 
     @property
     def difference(self) -> float:
-        """The largest."""
+        """The largest absolute difference."""
         return float((self.ours.detach().double() - self.theirs.detach().double()).abs().max())
 
 
-def near(dtype: torch.dtype) -> float:
-    """The tolerance where the other side is float64 too, or as wide as ours."""
+def tolerance_for(dtype: torch.dtype) -> float:
+    """The tolerance where the other side is float64, or has the same dtype as ours."""
     return DOUBLE if dtype == torch.float64 else SINGLE
 
 
 def label(kind: dict[str, Any]) -> str:
-    """`t5 n_buckets=8`, for tables; lists are left out."""
+    """`t5 n_buckets=8`, for tables; lists are omitted."""
     return " ".join([kind["type"], *(f"{k}={v}" for k, v in kind.items() if k != "type" and not isinstance(v, list))])
 
 
-def made(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadShape = SHAPE) -> Any:
-    """An encoding as initialised, plus noise, so that no parameter stands where it makes no difference."""
+def build_encoding(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadShape = SHAPE) -> Any:
+    """An encoding as initialised, plus noise, so that no parameter has a value at which it makes no difference."""
     choice = choose(POSITIONAL, kind, "positional")
     encoding = choice.create(shape).double()
     parameters = dict(encoding.named_parameters())
@@ -65,7 +65,7 @@ def made(kind: dict[str, Any], dtype: torch.dtype = torch.float64, shape: HeadSh
     return encoding.to(dtype).requires_grad_(False)
 
 
-def drawn(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
+def random_inputs(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
     """q, k, v and x: (2, n, heads, head_dim) each, x (2, n, d_model)."""
     g = torch.Generator().manual_seed(0)
     sizes = [(h, SHAPE.head_dim) for h in (SHAPE.n_heads, SHAPE.n_kv_heads, SHAPE.n_kv_heads)] + [(SHAPE.d_model,)]
@@ -73,7 +73,7 @@ def drawn(dtype: torch.dtype = torch.float64, n: int = N) -> list[Tensor]:
 
 
 def outputs(e: PositionalEncoding, inputs: list[Tensor], window: int | None = None) -> Tensor:
-    """What a layer makes of queries, keys, values and x; of absolute encodings, what they make of x."""
+    """A layer's outputs for queries, keys, values and x; for absolute encodings, the embedding of x."""
     q, k, v, x = inputs
     where = TokenContext(torch.arange(x.shape[1]), length=x.shape[1])
     if e.family == "absolute":
@@ -90,24 +90,24 @@ def outputs(e: PositionalEncoding, inputs: list[Tensor], window: int | None = No
     return out
 
 
-def given(
+def equation_inputs(
     e: PositionalEncoding,
     inputs: list[Tensor],
     at: Tensor | None = None,
     window: int | None = None,
     config: Any = None,
     length: int | None = None,
-) -> Given:
-    """What an equation reads of an encoding, in float64."""
+) -> EquationInputs:
+    """The inputs of an encoding's equation, in float64."""
     q, k, v, x = (t.double() for t in inputs)
     group, parameters = q.shape[2] // k.shape[2], {name: p.double() for name, p in e.named_parameters()}
     k, v = (t.repeat_interleave(group, 2) for t in (k, v))
     at = torch.arange(q.shape[1]) if at is None else at
     length = length or e.shape.context_length or len(at)
-    return Given(q, k, v, x, at.double(), parameters, config or e.config, length, group, window)
+    return EquationInputs(q, k, v, x, at.double(), parameters, config or e.config, length, group, window)
 
 
-def under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str = "rope") -> tuple[Any, Any]:
+def mixer_under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str = "rope") -> tuple[Any, Any]:
     """The mixer of a model's first block under a method at FACTOR times CONTEXT, and the method's settings."""
     choice = choose(EXTENSIONS, kind, "pe.extend")
     attention = {
@@ -136,4 +136,4 @@ def under(kind: dict[str, Any], layout: str, dtype: torch.dtype, positional: str
 
 def method_outputs(kind: dict[str, Any], dtype: torch.dtype) -> Tensor:
     """Outputs of RoPE under a method."""
-    return outputs(under(kind, "attention+mlp", dtype)[0].positional, drawn(dtype))
+    return outputs(mixer_under(kind, "attention+mlp", dtype)[0].positional, random_inputs(dtype))

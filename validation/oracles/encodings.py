@@ -1,8 +1,8 @@
-"""Every positional encoding once more: dense, from its paper's equation, in plain PyTorch and without the project's code.
+"""A second implementation of every positional encoding: dense, from its paper's equation, in plain PyTorch, without project code.
 
-What `equations` and the tests hold the encodings against. Nothing is fast, cached or cut into chunks: each score has its
-query and its key, products over tokens are taken token by token, and all is float64 where the inputs are. Papers and numbers of
-equations stand in the encodings' own files.
+`equations` and the tests compare the encodings with it. Nothing is optimised, cached or chunked: each score has its query and its
+key, products over tokens are computed token by token, and everything is float64 where the inputs are. Papers and numbers of
+equations are cited in the encodings' own files.
 """
 
 import math
@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Given:
+class EquationInputs:
     """One layer's inputs. q, k, v: (batch, n, n_heads, head_dim), keys and values repeated for their `group` of query heads;
-    x: (batch, n, d_model); at: (n,) positions; p: parameters by name; c: the settings; length: what the model is trained on;
-    window: keys that a query sees, None for all."""
+    x: (batch, n, d_model); at: (n,) positions; p: parameters by name; c: the settings; length: the training length;
+    window: keys that a query attends to, None for all."""
 
     q: Tensor
     k: Tensor
@@ -38,8 +38,8 @@ class Given:
         return (self.at[:, None] - self.at).to(self.q.dtype)
 
     @property
-    def seen(self) -> Tensor:
-        """(n, n) bool."""
+    def visible(self) -> Tensor:
+        """The causal mask, restricted to the window: (n, n) bool."""
         n = torch.arange(self.q.shape[1])
         back = n[:, None] - n
         return (back >= 0) & (back < (self.window or len(n)))
@@ -50,59 +50,61 @@ class Given:
         return torch.einsum("bihd,bjhd->bhij", self.q, self.k) * self.q.shape[3] ** -0.5
 
     def per_query_head(self, t: Tensor, dim: int) -> Tensor:
-        """What belongs to key heads, repeated for the query heads."""
+        """A tensor of key heads, repeated for their query heads."""
         return t.repeat_interleave(self.group, dim)
 
 
-def softmaxed(g: Given, scores: Tensor, seen: Tensor | None = None) -> Tensor:
-    """(batch, n_heads, n, n) -> outputs (batch, n, n_heads, head_dim)."""
-    weights = scores.masked_fill(~(g.seen if seen is None else seen), -math.inf).softmax(-1)
+def attend(g: EquationInputs, scores: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Softmax attention: scores (batch, n_heads, n, n) -> outputs (batch, n, n_heads, head_dim)."""
+    weights = scores.masked_fill(~(g.visible if visible is None else visible), -math.inf).softmax(-1)
     return torch.einsum("bhij,bjhd->bihd", weights, g.v)
 
 
-def series(base: float, dim: int, step: int = 2) -> Tensor:
+def geometric(base: float, dim: int, step: int = 2) -> Tensor:
     """base^(-m / dim), m = 0, step, 2 step .. < dim."""
     return base ** (-torch.arange(0, dim, step, dtype=torch.float64) / dim)
 
 
-def paired(t: Tensor, pairs: int) -> Tensor:
+def as_complex(t: Tensor, pairs: int) -> Tensor:
     """The first 2 * pairs entries as complex numbers, halves as real and imaginary parts."""
     return torch.complex(t[..., :pairs], t[..., pairs : 2 * pairs])
 
 
-def turned(g: Given, theta: Tensor, weight: Tensor | None = None, distance: Tensor | None = None) -> Tensor:
-    """Scores Re(q_m conj(k_m) exp(i theta_m distance)), times `weight` (n, n, pairs); what has no pair is a plain product."""
+def rotary_scores(
+    g: EquationInputs, theta: Tensor, weight: Tensor | None = None, distance: Tensor | None = None
+) -> Tensor:
+    """Scores Re(q_m conj(k_m) exp(i theta_m distance)), times `weight` (n, n, pairs); entries without a pair give a plain product."""
     pairs, angle = len(theta), (g.distance if distance is None else distance)[..., None] * theta
     turns = torch.polar(torch.ones_like(angle) if weight is None else weight, angle)
-    rotary = torch.einsum("bihm,bjhm,ijm->bhij", paired(g.q, pairs), paired(g.k, pairs).conj(), turns).real
+    rotary = torch.einsum("bihm,bjhm,ijm->bhij", as_complex(g.q, pairs), as_complex(g.k, pairs).conj(), turns).real
     plain = torch.einsum("bihd,bjhd->bhij", g.q[..., 2 * pairs :], g.k[..., 2 * pairs :])
     return (rotary + plain) * g.q.shape[3] ** -0.5
 
 
-def rope(g: Given) -> Tensor:
-    return softmaxed(g, turned(g, series(g.c.base, int(g.q.shape[3] * g.c.fraction))))
+def rope(g: EquationInputs) -> Tensor:
+    return attend(g, rotary_scores(g, geometric(g.c.base, int(g.q.shape[3] * g.c.fraction))))
 
 
-def prope(g: Given) -> Tensor:
-    theta = series(g.c.base, g.q.shape[3])
+def prope(g: EquationInputs) -> Tensor:
+    theta = geometric(g.c.base, g.q.shape[3])
     theta[int(g.c.fraction * len(theta)) :] = 0
-    return softmaxed(g, turned(g, theta))
+    return attend(g, rotary_scores(g, theta))
 
 
-def hope(g: Given) -> Tensor:
-    theta = series(g.c.base, g.q.shape[3])
+def hope(g: EquationInputs) -> Tensor:
+    theta = geometric(g.c.base, g.q.shape[3])
     theta[2 * math.pi / theta > g.length] = 0
-    return softmaxed(g, turned(g, theta))
+    return attend(g, rotary_scores(g, theta))
 
 
-def xpos(g: Given) -> Tensor:
+def xpos(g: EquationInputs) -> Tensor:
     d = g.q.shape[3]
     zeta = (torch.arange(0, d, 2).double() / d + g.c.gamma) / (1 + g.c.gamma)
-    return softmaxed(g, turned(g, series(g.c.base, d), zeta ** (g.distance[..., None] / g.c.scale)))
+    return attend(g, rotary_scores(g, geometric(g.c.base, d), zeta ** (g.distance[..., None] / g.c.scale)))
 
 
-def fope(g: Given) -> Tensor:
-    theta = series(g.c.base, g.q.shape[3])
+def fope(g: EquationInputs) -> Tensor:
+    theta = geometric(g.c.base, g.q.shape[3])
     kept = theta[2 * math.pi / theta <= g.length]
     mixed = (
         torch.zeros(len(g.at), len(theta), dtype=torch.complex128) + 1
@@ -111,54 +113,54 @@ def fope(g: Given) -> Tensor:
         cos, sin = (g.p[name][:, pair] / g.p[name][:, pair].sum() for name in ("cos_mix", "sin_mix"))
         angle = g.at[:, None] * kept
         mixed[:, pair] = torch.complex((angle.cos() * cos).sum(1), (angle.sin() * sin).sum(1))
-    q, k = (paired(t, len(theta)) * mixed[:, None] for t in (g.q, g.k))
-    return softmaxed(g, torch.einsum("bihm,bjhm->bhij", q, k.conj()).real * g.q.shape[3] ** -0.5)
+    q, k = (as_complex(t, len(theta)) * mixed[:, None] for t in (g.q, g.k))
+    return attend(g, torch.einsum("bihm,bjhm->bhij", q, k.conj()).real * g.q.shape[3] ** -0.5)
 
 
-def pope(g: Given) -> Tensor:
+def pope(g: EquationInputs) -> Tensor:
     d = g.q.shape[3]
-    angle = -g.distance[..., None] * series(g.c.base, d, 1)
+    angle = -g.distance[..., None] * geometric(g.c.base, d, 1)
     phase = g.per_query_head(g.p["phase"].clamp(-2 * math.pi, 0), 0)
     cos = (angle + phase[:, None, None]).cos()  # (n_heads, n, n, d)
-    return softmaxed(g, torch.einsum("bihm,bjhm,hijm->bhij", F.softplus(g.q), F.softplus(g.k), cos) * d**-0.5)
+    return attend(g, torch.einsum("bihm,bjhm,hijm->bhij", F.softplus(g.q), F.softplus(g.k), cos) * d**-0.5)
 
 
-def selective_rope(g: Given) -> Tensor:
-    theta = series(g.c.base, g.q.shape[3])
+def selective_rope(g: EquationInputs) -> Tensor:
+    theta = geometric(g.c.base, g.q.shape[3])
     step = theta * (1 + (g.x @ g.p["phases"].T).unflatten(-1, (-1, len(theta))))
     angle = g.per_query_head(step.cumsum(1), 2)
-    q, k = (paired(t, len(theta)) * torch.polar(torch.ones_like(angle), angle) for t in (g.q, g.k))
-    return softmaxed(g, torch.einsum("bihm,bjhm->bhij", q, k.conj()).real * g.q.shape[3] ** -0.5)
+    q, k = (as_complex(t, len(theta)) * torch.polar(torch.ones_like(angle), angle) for t in (g.q, g.k))
+    return attend(g, torch.einsum("bihm,bjhm->bhij", q, k.conj()).real * g.q.shape[3] ** -0.5)
 
 
-def heads(g: Given) -> Tensor:
-    """1 .. n_heads, to stand before two axes of positions."""
+def heads(g: EquationInputs) -> Tensor:
+    """1 .. n_heads, with two trailing axes for positions."""
     return torch.arange(1, g.q.shape[2] + 1, dtype=g.q.dtype)[:, None, None]
 
 
-def alibi_bias(g: Given) -> Tensor:
-    """For powers of two heads; learned slopes where there are."""
+def alibi_bias(g: EquationInputs) -> Tensor:
+    """ALiBi for a power of two of heads; learned slopes where there are any."""
     slope = g.p["log_slopes"].exp()[:, None, None] if "log_slopes" in g.p else 2 ** (-8 * heads(g) / len(heads(g)))
     return -slope * g.distance
 
 
-def t5_bias(g: Given) -> Tensor:
+def t5_bias(g: EquationInputs) -> Tensor:
     half, d = g.c.n_buckets // 2, g.distance.clamp_min(0)
     far = sum((d >= half * (g.c.max_distance / half) ** (m / half)).long() for m in range(1, half))
     return g.p["weight"][:, torch.where(d < half, d.long(), half + far)]
 
 
-def kerple_bias(g: Given, at: str = "", kernel: str = "log") -> Tensor:
+def kerple_bias(g: EquationInputs, at: str = "", kernel: str = "log") -> Tensor:
     raw1, raw2 = (g.p[f"{at}{name}"][:, None, None] for name in ("raw1", "raw2"))
     d = g.distance.clamp_min(0)
     return -raw1.exp() * (torch.log(1 + raw2.exp() * d) if kernel == "log" else d ** (2 / (1 + torch.exp(-raw2))))
 
 
-def sandwich_bias(g: Given, width: int = 128, base: float = 10000.0) -> Tensor:
-    return (g.distance[..., None] * series(base, width)).cos().sum(-1) * len(heads(g)) / (8 * heads(g))
+def sandwich_bias(g: EquationInputs, width: int = 128, base: float = 10000.0) -> Tensor:
+    return (g.distance[..., None] * geometric(base, width)).cos().sum(-1) * len(heads(g)) / (8 * heads(g))
 
 
-def fire_bias(g: Given) -> Tensor:
+def fire_bias(g: EquationInputs) -> Tensor:
     edge = g.length if "threshold_factor" not in g.p else abs(g.p["threshold_factor"] * g.c.initial_threshold)
     d, place = g.distance.clamp_min(0), g.at - g.at[0]
     top, bottom = torch.log(1 + abs(g.p["c"] * d)), torch.log(1 + abs(g.p["c"] * place.clamp_min(edge)))
@@ -166,7 +168,7 @@ def fire_bias(g: Given) -> Tensor:
     return (hidden.relu() @ g.p["out_weight"].T + g.p["out_bias"]).movedim(-1, 0)
 
 
-def gate_bias(g: Given, log_gate: Callable[[Tensor], Tensor]) -> Tensor:
+def gate_bias(g: EquationInputs, log_gate: Callable[[Tensor], Tensor]) -> Tensor:
     """sum of log_gate over the tokens after the key, up to the query: (batch, n_heads, n, n)."""
     each, n = log_gate(g.x @ g.p["gate_weight"].T + g.p["gate_bias"]), len(g.at)
     bias = g.q.new_zeros(len(g.q), each.shape[2], n, n)
@@ -176,17 +178,17 @@ def gate_bias(g: Given, log_gate: Callable[[Tensor], Tensor]) -> Tensor:
     return bias
 
 
-def fox_bias(g: Given) -> Tensor:
+def fox_bias(g: EquationInputs) -> Tensor:
     return gate_bias(g, lambda z: torch.log(1 / (1 + torch.exp(-z))))
 
 
-def cable_bias(g: Given) -> Tensor:
+def cable_bias(g: EquationInputs) -> Tensor:
     return gate_bias(g, lambda z: -torch.log(1 + torch.exp(z)))
 
 
-def cope(g: Given) -> Tensor:
+def cope(g: EquationInputs) -> Tensor:
     last = g.c.max_position - 1
-    gates = g.scores.sigmoid().masked_fill(~g.seen, 0)
+    gates = g.scores.sigmoid().masked_fill(~g.visible, 0)
     extra = torch.zeros_like(gates)
     for i in range(len(g.at)):
         for j in range(i + 1):
@@ -194,15 +196,15 @@ def cope(g: Given) -> Tensor:
             low = count.floor().long()
             ends = [(g.q[:, i] * g.p["embedding"][at]).sum(-1) for at in (low, (low + 1).clamp(max=last))]
             extra[:, :, i, j] = (1 - (count - low)) * ends[0] + (count - low) * ends[1]
-    return softmaxed(g, g.scores + extra)
+    return attend(g, g.scores + extra)
 
 
-def stick_breaking(g: Given) -> Tensor:
+def stick_breaking(g: EquationInputs) -> Tensor:
     share, out = g.scores.sigmoid(), torch.zeros_like(g.v)
     for i in range(len(g.at)):
         left = torch.ones_like(share[:, :, i, 0])
         for j in range(i if g.c.attend_current else i - 1, -1, -1):
-            if g.seen[i, j]:
+            if g.visible[i, j]:
                 out[:, i] += (left * share[:, :, i, j])[..., None] * g.v[:, j]
                 left = left * (1 - share[:, :, i, j])
         if g.c.remainder:
@@ -210,7 +212,7 @@ def stick_breaking(g: Given) -> Tensor:
     return out
 
 
-def directions(g: Given) -> tuple[Tensor, Tensor]:
+def directions(g: EquationInputs) -> tuple[Tensor, Tensor]:
     """w (batch, n, n_kv_heads, head_dim) and beta (batch, n, n_kv_heads) of PaTH."""
     n, taps = len(g.at), g.c.d_conv
     padded = F.pad(g.x @ g.p["down"].T @ g.p["up"].T, (0, 0, taps - 1, 0))
@@ -221,7 +223,7 @@ def directions(g: Given) -> tuple[Tensor, Tensor]:
     )
 
 
-def path(g: Given) -> Tensor:
+def path(g: EquationInputs) -> Tensor:
     w, beta = (g.per_query_head(t, 2) for t in directions(g))
     scores = torch.zeros_like(g.scores)
     for i in range(len(g.at)):
@@ -229,20 +231,20 @@ def path(g: Given) -> Tensor:
         for j in range(i, -1, -1):
             scores[:, :, i, j] = (at * g.k[:, j]).sum(-1) * g.q.shape[3] ** -0.5
             at = at - (beta[:, j] * (at * w[:, j]).sum(-1))[..., None] * w[:, j]
-    return softmaxed(g, scores)
+    return attend(g, scores)
 
 
-def dape(g: Given) -> Tensor:
+def dape(g: EquationInputs) -> Tensor:
     bases = {"alibi": alibi_bias, "kerple": lambda g: kerple_bias(g, "base."), "sandwich": sandwich_bias}
     bias = bases[g.c.base](g).expand_as(g.scores)
     both = torch.cat([g.scores, bias], dim=1).movedim(1, -1)
     hidden = F.leaky_relu(both @ g.p["in_weight"].T + g.p["in_bias"], 0.01)
-    return softmaxed(g, g.scores + bias + (hidden @ g.p["out_weight"].T + g.p["out_bias"]).movedim(-1, 1))
+    return attend(g, g.scores + bias + (hidden @ g.p["out_weight"].T + g.p["out_bias"]).movedim(-1, 1))
 
 
-def tape(g: Given) -> Tensor:
-    """Of two layers with the same inputs: the second reads what the first hands on. (c, s) of a pair are one complex number."""
-    theta, out = series(g.c.base, int(g.q.shape[3] * g.c.fraction)), g.q
+def tape(g: EquationInputs) -> Tensor:
+    """Two layers with the same inputs: the second reads the carry of the first. (c, s) of a pair are one complex number."""
+    theta, out = geometric(g.c.base, int(g.q.shape[3] * g.c.fraction)), g.q
     pairs, angle = len(theta), g.at[:, None] * theta
     e = torch.polar(torch.ones_like(angle), angle)[None, :, None].expand(len(g.q), -1, g.q.shape[2], -1)
     a, plain = e, torch.einsum("bihd,bjhd->bhij", g.q[..., 2 * pairs :], g.k[..., 2 * pairs :])
@@ -250,8 +252,11 @@ def tape(g: Given) -> Tensor:
         e = e + g.p["mix"][:, None] * a
         hidden = torch.einsum("wg,bigm->biwm", g.p["up"].to(e.dtype), e) * F.silu(g.x @ g.p["gate"].T)[..., None]
         e = e + torch.einsum("hw,biwm->bihm", g.p["down"].to(e.dtype), hidden)
-        scores = torch.einsum("bihm,bjhm->bhij", paired(g.q, pairs) * e, (paired(g.k, pairs) * e).conj()).real + plain
-        weights = (scores * g.q.shape[3] ** -0.5).masked_fill(~g.seen, -math.inf).softmax(-1)
+        scores = (
+            torch.einsum("bihm,bjhm->bhij", as_complex(g.q, pairs) * e, (as_complex(g.k, pairs) * e).conj()).real
+            + plain
+        )
+        weights = (scores * g.q.shape[3] ** -0.5).masked_fill(~g.visible, -math.inf).softmax(-1)
         out, a = (
             torch.einsum("bhij,bjhd->bihd", weights, g.v),
             torch.einsum("bhij,bjhm->bihm", weights.to(e.dtype), e),
@@ -259,16 +264,16 @@ def tape(g: Given) -> Tensor:
     return out
 
 
-def learned(g: Given) -> Tensor:
+def learned(g: EquationInputs) -> Tensor:
     return g.x + g.p["rows"][g.at.long()]
 
 
-def sinusoidal(g: Given) -> Tensor:
-    angle = g.at[:, None] * series(g.c.base, g.x.shape[2])
+def sinusoidal(g: EquationInputs) -> Tensor:
+    angle = g.at[:, None] * geometric(g.c.base, g.x.shape[2])
     return g.x + g.p["scale"] * torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-BIASES: dict[str, Callable[[Given], Tensor]] = {
+BIASES: dict[str, Callable[[EquationInputs], Tensor]] = {
     "alibi": alibi_bias,
     "t5": t5_bias,
     "kerple": lambda g: kerple_bias(g, kernel=g.c.kernel),
@@ -277,9 +282,9 @@ BIASES: dict[str, Callable[[Given], Tensor]] = {
     "fox": fox_bias,
     "cable": cable_bias,
 }
-"""What is added to scores: (n_heads, n, n) or (batch, n_heads, n, n)."""
-FORMULAS: dict[str, Callable[[Given], Tensor]] = {
-    "none": lambda g: softmaxed(g, g.scores),
+"""Score biases: (n_heads, n, n) or (batch, n_heads, n, n)."""
+FORMULAS: dict[str, Callable[[EquationInputs], Tensor]] = {
+    "none": lambda g: attend(g, g.scores),
     "learned": learned,
     "sinusoidal": sinusoidal,
     "rope": rope,
@@ -289,11 +294,11 @@ FORMULAS: dict[str, Callable[[Given], Tensor]] = {
     "fope": fope,
     "pope": pope,
     "selective_rope": selective_rope,
-    **{name: lambda g, bias=bias: softmaxed(g, g.scores + bias(g)) for name, bias in BIASES.items()},
+    **{name: lambda g, bias=bias: attend(g, g.scores + bias(g)) for name, bias in BIASES.items()},
     "cope": cope,
     "stick_breaking": stick_breaking,
     "path": path,
     "dape": dape,
     "tape": tape,
 }
-"""Outputs of attention, (batch, n, n_heads, head_dim); of the two absolute ones, the embedding with its positions, as x."""
+"""Outputs of attention, (batch, n, n_heads, head_dim); for the two absolute encodings the embedding with positions, like x."""

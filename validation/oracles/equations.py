@@ -1,4 +1,4 @@
-"""Every encoding and every change of one beside its own equation, which is float64 whatever the dtype of ours."""
+"""Every encoding and extension method against its own equation, which is float64 whatever the dtype of ours."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch
 from lcprobe.choices import choose
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.rotary import RescaledFrequencies
+from lcprobe.models.extend.tokens import FilteredScan
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.token_context import TokenContext
 from validation.oracles.cases import (
@@ -16,28 +17,28 @@ from validation.oracles.cases import (
     DOUBLE,
     FACTOR,
     SHAPE,
-    Found,
+    Comparison,
     N,
-    drawn,
-    given,
+    build_encoding,
+    equation_inputs,
     label,
-    made,
-    near,
+    mixer_under,
     outputs,
-    under,
+    random_inputs,
+    tolerance_for,
 )
 from validation.oracles.encodings import FORMULAS
 from validation.oracles.extensions import (
     FREQUENCIES,
     PAIRS,
     RECURRENT,
-    SHARPER,
-    attention,
+    TEMPERATURES,
+    attention_under,
     on_cos_and_sin,
     recurrence,
 )
 
-KINDS: list[dict[str, Any]] = [
+ENCODINGS: list[dict[str, Any]] = [
     *({"type": name} for name in POSITIONAL if name not in ("learned", "sandwich", "fire")),
     {"type": "learned", "max_length": N},
     {"type": "rope", "fraction": 0.5},
@@ -53,10 +54,10 @@ KINDS: list[dict[str, Any]] = [
     {"type": "dape", "base": "alibi"},
     {"type": "dape", "base": "sandwich"},
 ]
-LONG = [1 + 0.4 * i for i in range(SHAPE.head_dim // 2)]
-METHODS: list[dict[str, Any]] = [
-    *({"type": name} for name in (*FREQUENCIES, *PAIRS, *SHARPER) if name != "longrope"),
-    {"type": "longrope", "long": LONG},
+LONGROPE_FACTORS = [1 + 0.4 * i for i in range(SHAPE.head_dim // 2)]
+ATTENTION_METHODS: list[dict[str, Any]] = [
+    *({"type": name} for name in (*FREQUENCIES, *PAIRS, *TEMPERATURES) if name != "longrope"),
+    {"type": "longrope", "long": LONGROPE_FACTORS},
     {"type": "ntk_dynamic", "variant": "length"},
     {"type": "yarn", "ramp": "rotations"},
     {"type": "self_extend", "window": 5, "group": 3},
@@ -81,46 +82,51 @@ SCANS: list[dict[str, Any]] = [
 ]
 
 
-def encodings(dtype: torch.dtype) -> Iterator[Found]:
-    """Every encoding and its equation."""
-    inputs = drawn(dtype)
-    for kind in KINDS:
-        e = made(kind, dtype)
-        want, what = FORMULAS[kind["type"]](given(e, inputs)), "embedding" if e.family == "absolute" else "outputs"
-        yield Found(label(kind), what, outputs(e, inputs), want, near(dtype))
+def encodings(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Every encoding against its equation."""
+    inputs = random_inputs(dtype)
+    for kind in ENCODINGS:
+        e = build_encoding(kind, dtype)
+        want, what = (
+            FORMULAS[kind["type"]](equation_inputs(e, inputs)),
+            "embedding" if e.family == "absolute" else "outputs",
+        )
+        yield Comparison(label(kind), what, outputs(e, inputs), want, tolerance_for(dtype))
 
 
-def methods(dtype: torch.dtype) -> Iterator[Found]:
-    """Every change of attention at evaluation and its definition."""
-    inputs = drawn(dtype)
-    cases = [(kind, "rope") for kind in METHODS]
-    cases += [(kind, "none") for kind in METHODS if kind["type"] in ("lm_infinite", "streaming")]
+def methods(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Every extension of attention at evaluation against its definition."""
+    inputs = random_inputs(dtype)
+    cases = [(kind, "rope") for kind in ATTENTION_METHODS]
+    cases += [(kind, "none") for kind in ATTENTION_METHODS if kind["type"] in ("lm_infinite", "streaming")]
     for kind, positional in cases:
-        layer, config = under(kind, "attention+mlp", dtype, positional)
-        asked = given(layer.positional, inputs, config=config, length=CONTEXT)
-        want = attention(kind["type"], asked, FACTOR, positional == "rope")
+        layer, config = mixer_under(kind, "attention+mlp", dtype, positional)
+        inputs64 = equation_inputs(layer.positional, inputs, config=config, length=CONTEXT)
+        want = attention_under(kind["type"], inputs64, FACTOR, positional == "rope")
         name = label(kind) if positional == "rope" else f"{label(kind)}, none"
-        yield Found(name, "outputs", outputs(layer.positional, inputs), want, near(dtype))
+        yield Comparison(name, "outputs", outputs(layer.positional, inputs), want, tolerance_for(dtype))
 
 
-def recurrent(dtype: torch.dtype) -> Iterator[Found]:
-    """Every change of Mamba2 at evaluation and its recurrence."""
-    x = drawn(dtype, 30)[3]
+def recurrent(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Every extension of Mamba2 at evaluation against its recurrence."""
+    x = random_inputs(dtype, 30)[3]
     for kind in SCANS:
-        layer, config = under(kind, "mamba2", dtype)
+        layer, config = mixer_under(kind, "mamba2", dtype)
         parameters = {name: p.double() for name, p in layer.named_parameters()}
-        least = getattr(layer.scan, "threshold", torch.zeros(())).double()
+        threshold = layer.scan.threshold.double() if isinstance(layer.scan, FilteredScan) else None
         changes = RECURRENT[kind["type"]](config)
-        want = recurrence(parameters, layer.config, x.double(), **changes, least=least)
-        yield Found(label(kind), "outputs", layer(x, TokenContext(torch.arange(30)))[0], want, near(dtype))
+        want = recurrence(parameters, layer.config, x.double(), **changes, threshold=threshold)
+        yield Comparison(
+            label(kind), "outputs", layer(x, TokenContext(torch.arange(30)))[0], want, tolerance_for(dtype)
+        )
 
 
-def frequencies(dtype: torch.dtype) -> Iterator[Found]:
-    """Radians a token of methods that change them, and the factor on cos and sin, for wide heads and a longer training length."""
-    length, e = 2048, made({"type": "rope"}, shape=replace(SHAPE, head_dim=64))
+def frequencies(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Radians per token of methods that change them, and the factor on cos and sin, at head_dim 64 and a longer training length."""
+    length, e = 2048, build_encoding({"type": "rope"}, shape=replace(SHAPE, head_dim=64))
     n = int(FACTOR * length)
     empty = [torch.zeros(1, n, 1, 64).expand(1, n, 1, 64) for _ in range(3)] + [torch.zeros(1, n, 1)]
-    for kind in METHODS if dtype == torch.float64 else []:
+    for kind in ATTENTION_METHODS if dtype == torch.float64 else []:
         name = kind["type"]
         if name not in FREQUENCIES:
             continue
@@ -129,7 +135,7 @@ def frequencies(dtype: torch.dtype) -> Iterator[Found]:
         theta, scale = RescaledFrequencies(choice.cls, choice.config, length, FACTOR)(
             e.frequencies(torch.device("cpu")), n
         )
-        g = given(e, empty, config=choice.config, length=length)
+        g = equation_inputs(e, empty, config=choice.config, length=length)
         ours, want = (theta, scale), (FREQUENCIES[name](g, FACTOR), on_cos_and_sin(name, g, FACTOR))
         both = [torch.cat([t, torch.tensor([factor], dtype=torch.float64)]) for t, factor in (ours, want)]
-        yield Found(label(kind), "frequencies, factor", both[0], both[1], DOUBLE)
+        yield Comparison(label(kind), "frequencies, factor", both[0], both[1], DOUBLE)

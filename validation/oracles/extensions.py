@@ -1,7 +1,7 @@
-"""Every change to a trained model at evaluation once more, dense and from its definition.
+"""A second implementation of every extension method, dense and from its definition.
 
-Attention: RoPE's scores with other frequencies, at other distances, between other pairs, or times a number. Mamba2: the
-recurrence token by token. Sources stand in lcprobe/models/extend.
+Attention: RoPE's scores with other frequencies, at other distances, between other pairs, or scaled. Mamba2: the
+recurrence token by token. Sources are cited in lcprobe/models/extend.
 """
 
 import math
@@ -12,38 +12,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from validation.oracles.encodings import Given, series, softmaxed, turned
+from validation.oracles.encodings import EquationInputs, attend, geometric, rotary_scores
 
 Pair = tuple[float, bool]
 BASE = 10000.0
 
 
-def turns(g: Given) -> Tensor:
-    """How often each pair turns within the training length."""
-    return g.length * series(BASE, g.q.shape[3]) / (2 * math.pi)
+def turns(g: EquationInputs) -> Tensor:
+    """The number of full rotations of each pair within the training length."""
+    return g.length * geometric(BASE, g.q.shape[3]) / (2 * math.pi)
 
 
-def by_parts(g: Given, s: float, kept: Tensor) -> Tensor:
-    theta = series(BASE, g.q.shape[3])
+def by_parts(g: EquationInputs, s: float, kept: Tensor) -> Tensor:
+    theta = geometric(BASE, g.q.shape[3])
     return kept * theta + (1 - kept) * theta / s
 
 
-def ntk(g: Given, s: float) -> Tensor:
+def ntk(g: EquationInputs, s: float) -> Tensor:
     d = g.q.shape[3]
-    return series(BASE * s ** (d / (d - 2)), d)
+    return geometric(BASE * s ** (d / (d - 2)), d)
 
 
-def ntk_dynamic(g: Given, s: float) -> Tensor:
+def ntk_dynamic(g: EquationInputs, s: float) -> Tensor:
     ratio = max(1.0, len(g.at) / g.length)
     return ntk(g, ratio if g.c.variant == "length" else s * ratio - (s - 1))
 
 
-def parts(g: Given, s: float) -> Tensor:
+def parts(g: EquationInputs, s: float) -> Tensor:
     return by_parts(g, s, ((turns(g) - g.c.a) / (g.c.b - g.c.a)).clamp(0, 1))
 
 
-def yarn(g: Given, s: float) -> Tensor:
-    """The paper's ramp, or the released code's: linear in the number of the pair, as a rule between whole pairs."""
+def yarn(g: EquationInputs, s: float) -> Tensor:
+    """YaRN with the paper's ramp, or with the released code's: linear in the index of the pair, by default between whole pairs."""
     if g.c.ramp == "rotations":
         return parts(g, s)
     d = g.q.shape[3]
@@ -53,47 +53,47 @@ def yarn(g: Given, s: float) -> Tensor:
     return by_parts(g, s, 1 - ((torch.arange(d // 2).double() - low) / (high - low)).clamp(0, 1))
 
 
-def on_cos_and_sin(name: str, g: Given, s: float) -> float:
-    """The factor that a method puts on both."""
+def on_cos_and_sin(name: str, g: EquationInputs, s: float) -> float:
+    """The factor by which a method multiplies both cos and sin."""
     return {"yarn": 0.1 * math.log(s) + 1, "longrope": math.sqrt(1 + math.log(s) / math.log(g.length))}.get(name, 1.0)
 
 
-def resonance(g: Given, s: float) -> Tensor:
-    return 2 * math.pi / (2 * math.pi / series(BASE, g.q.shape[3])).round()
+def resonance(g: EquationInputs, s: float) -> Tensor:
+    return 2 * math.pi / (2 * math.pi / geometric(BASE, g.q.shape[3])).round()
 
 
-FREQUENCIES: dict[str, Callable[[Given, float], Tensor]] = {
-    "pi": lambda g, s: series(BASE, g.q.shape[3]) / s,
+FREQUENCIES: dict[str, Callable[[EquationInputs, float], Tensor]] = {
+    "pi": lambda g, s: geometric(BASE, g.q.shape[3]) / s,
     "ntk": ntk,
     "ntk_dynamic": ntk_dynamic,
     "ntk_by_parts": parts,
     "llama3": parts,
     "yarn": yarn,
-    "longrope": lambda g, s: series(BASE, g.q.shape[3]) / torch.tensor(g.c.long, dtype=torch.float64),
+    "longrope": lambda g, s: geometric(BASE, g.q.shape[3]) / torch.tensor(g.c.long, dtype=torch.float64),
     "resonance": resonance,
-    "drop": lambda g, s: series(BASE, g.q.shape[3]) * 0,
+    "drop": lambda g, s: geometric(BASE, g.q.shape[3]) * 0,
 }
-"""Radians a token of each pair at factor s."""
+"""Radians per token of each pair at factor s."""
 
 
-def self_extend(g: Given, s: float, i: int, j: int) -> Pair:
+def self_extend(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     w = g.c.window or g.length // 4
     last = math.ceil(s * g.length) - 1  # the farthest pair: the last token and the first
     step = g.c.group or next(k for k in range(1, last + 2) if last // k + w - w // k < g.length)
     return (i - j if i - j < w else i // step - j // step + w - w // step), True
 
 
-def rerope(g: Given, s: float, i: int, j: int) -> Pair:
+def rerope(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     return min(i - j, g.c.window or g.length // 2), True
 
 
-def leaky_rerope(g: Given, s: float, i: int, j: int) -> Pair:
+def leaky_rerope(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     w = g.c.window or g.length // 2
     k = g.c.k or (s * g.length - w) / (g.length - w)
     return (i - j if i - j < w else w + (i - j - w) / k), True
 
 
-def dca(g: Given, s: float, i: int, j: int) -> Pair:
+def dca(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     c = g.c.chunk or 3 * g.length // 4
     if i // c == j // c:
         return i - j, True
@@ -102,50 +102,50 @@ def dca(g: Given, s: float, i: int, j: int) -> Pair:
     return g.length - 1 - j % c, True
 
 
-def lm_infinite(g: Given, s: float, i: int, j: int) -> Pair:
+def lm_infinite(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     w = g.c.window or g.length
     return min(i - j, w), i - j < w or j < g.c.sinks
 
 
-def streaming(g: Given, s: float, i: int, j: int) -> Pair:
+def streaming(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     w = g.c.window or g.length - g.c.sinks
-    cache = [t for t in range(i + 1) if t < g.c.sinks or t > i - w]  # what is kept when token i is read, in order
+    cache = [t for t in range(i + 1) if t < g.c.sinks or t > i - w]  # the cache when token i is read, in order
     return (cache.index(i) - cache.index(j), True) if j in cache else (0, False)
 
 
-def window(g: Given, s: float, i: int, j: int) -> Pair:
+def sliding_window(g: EquationInputs, s: float, i: int, j: int) -> Pair:
     return i - j, i - j < (g.c.window or g.length)
 
 
-PAIRS: dict[str, Callable[[Given, float, int, int], Pair]] = {
+PAIRS: dict[str, Callable[[EquationInputs, float, int, int], Pair]] = {
     "self_extend": self_extend,
     "rerope": rerope,
     "leaky_rerope": leaky_rerope,
     "dca": dca,
     "lm_infinite": lm_infinite,
     "streaming": streaming,
-    "window": window,
+    "window": sliding_window,
 }
-"""Distance at which query i reads key j, and whether it does."""
-SHARPER: dict[str, Callable[[Given, float], float | Tensor]] = {
+"""The distance between query i and key j, and whether the query attends to the key."""
+TEMPERATURES: dict[str, Callable[[EquationInputs, float], float | Tensor]] = {
     "temperature": lambda g, s: g.c.value or (0.1 * math.log(s) + 1) ** 2,
     "logn": lambda g, s: ((g.at + 1).log() / math.log(g.c.length or g.length)).clamp_min(1)[:, None],
 }
-"""What multiplies the scores of a query."""
+"""The factor on the scores of a query."""
 
 
-def attention(name: str, g: Given, s: float, rotary: bool = True) -> Tensor:
+def attention_under(name: str, g: EquationInputs, s: float, rotary: bool = True) -> Tensor:
     """Outputs (batch, n, n_heads, head_dim) of a rotary layer, or of one without an encoding, under a method at factor s."""
-    theta = FREQUENCIES[name](g, s) if name in FREQUENCIES else series(BASE, g.q.shape[3]) * rotary
-    scores, seen = turned(g, theta) * on_cos_and_sin(name, g, s) ** 2, g.seen
+    theta = FREQUENCIES[name](g, s) if name in FREQUENCIES else geometric(BASE, g.q.shape[3]) * rotary
+    scores, visible = rotary_scores(g, theta) * on_cos_and_sin(name, g, s) ** 2, g.visible
     if name in PAIRS:
         distance = torch.zeros(len(g.at), len(g.at), dtype=g.q.dtype)
-        seen = seen.clone()
+        visible = visible.clone()
         for i in range(len(g.at)):
             for j in range(i + 1):
-                distance[i, j], seen[i, j] = PAIRS[name](g, s, i, j)
-        scores = turned(g, theta, distance=distance)
-    return softmaxed(g, scores * SHARPER[name](g, s) if name in SHARPER else scores, seen)
+                distance[i, j], visible[i, j] = PAIRS[name](g, s, i, j)
+        scores = rotary_scores(g, theta, distance=distance)
+    return attend(g, scores * TEMPERATURES[name](g, s) if name in TEMPERATURES else scores, visible)
 
 
 RECURRENT: dict[str, Callable[[Any], Mapping[str, Any]]] = {
@@ -153,10 +153,10 @@ RECURRENT: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "a_scale": lambda c: {"power": c.scale} if c.mode == "log" else {"decay": c.scale},
     "stuffed": lambda c: {"decay": c.retention, "gain": c.insertion},
     "state_window": lambda c: {"window": c.window},
-    "decimamba": lambda c: {"kept": lambda dt, least: dt.mean(-1, keepdim=True) >= least},
-    "longmamba": lambda c: {"kept": lambda dt, least: dt >= least},
+    "decimamba": lambda c: {"kept": lambda dt, threshold: dt.mean(-1, keepdim=True) >= threshold},
+    "longmamba": lambda c: {"kept": lambda dt, threshold: dt >= threshold},
 }
-"""What a method changes in `recurrence`."""
+"""The arguments of `recurrence` that a method changes."""
 
 
 def recurrence(
@@ -168,17 +168,17 @@ def recurrence(
     gain: float = 1.0,
     window: int | None = None,
     kept: Callable[[Tensor, Tensor], Tensor] | None = None,
-    least: Tensor | None = None,
+    threshold: Tensor | None = None,
 ) -> Tensor:
     """One Mamba2 layer, x and y (batch, n, d_model): p its parameters, c its settings; decay on A, power on its
-    logarithm, gain on what is written; window: tokens that a state holds; kept(Delta, least): tokens that write and decay."""
+    logarithm, gain on what is written; window: tokens in a state; kept(Delta, threshold): tokens that write and decay."""
     inner, heads = p["norm_weight"].shape[0], p["A_log"].shape[0]
     z, xbc, dt = (x @ p["in_proj.weight"].T).split([inner, inner + 2 * c.d_state, heads], dim=-1)
     padded = F.pad(xbc, (0, 0, c.d_conv - 1, 0))
     taps = [padded[:, t : t + x.shape[1]] * p["conv_weight"][:, t] for t in range(c.d_conv)]
     u, b, read = F.silu(torch.stack(taps).sum(0) + p["conv_bias"]).split([inner, c.d_state, c.d_state], dim=-1)
     u, dt = u.unflatten(-1, (heads, -1)), F.softplus(dt + p["dt_bias"])
-    dt = dt if kept is None or least is None else dt * kept(dt, least)
+    dt = dt if kept is None or threshold is None else dt * kept(dt, threshold)
     fade, rows = (-(power * p["A_log"]).exp() * decay * dt).exp(), []
     for t in range(x.shape[1]):
         h = torch.zeros(())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
-from validation.coverage import FINE, exact_wilson
+from validation.coverage import FINE_SHARES, exact_wilson
 
 
 @given(n=st.integers(1, 3000), share=st.floats(0, 1))
@@ -39,7 +39,7 @@ def test_wilson_covers_95_percent_on_average_over_p_and_never_less_than_91():
 )
 def test_wilson_covers_exactly_what_is_said_at_every_p(n, least, most):
     """Summed over all outcomes, p from .02 to .98 in steps of .0025: within 93-97 % everywhere from 250 trials on."""
-    covered = exact_wilson(n, FINE)
+    covered = exact_wilson(n, FINE_SHARES)
     assert least <= covered.min()
     assert covered.max() <= most
     assert covered.mean() == pytest.approx(0.95, abs=0.003)

@@ -12,7 +12,7 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
 from tests.models.initialised import initialised
-from validation.oracles.cases import given
+from validation.oracles.cases import equation_inputs
 from validation.oracles.encodings import FORMULAS
 
 KINDS = [
@@ -48,7 +48,7 @@ def at_drawn_positions(kind, e, q, k, v):
     """Outputs at positions with gaps, and those of the equation."""
     at = torch.tensor([0, 1, 4, 5, 6, 9, 12, 13, 20, 21, 22, 40])
     got = run(e, q, k, v, positions=at, consecutive=False)[0]
-    return got, FORMULAS[kind["type"]](given(e, [q, k, v, q.flatten(2)], at))
+    return got, FORMULAS[kind["type"]](equation_inputs(e, [q, k, v, q.flatten(2)], at))
 
 
 @pytest.mark.parametrize(

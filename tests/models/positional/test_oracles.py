@@ -8,17 +8,26 @@ import torch
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.positional import POSITIONAL
-from validation.oracles import COMPARISONS, measure, rows_of
-from validation.oracles.cases import CONTEXT, FACTOR, drawn, given, label, made, outputs, under
+from validation.oracles import COMPARISONS, comparison_rows, measure
+from validation.oracles.cases import (
+    CONTEXT,
+    FACTOR,
+    build_encoding,
+    equation_inputs,
+    label,
+    mixer_under,
+    outputs,
+    random_inputs,
+)
 from validation.oracles.encodings import FORMULAS
-from validation.oracles.equations import KINDS, METHODS, SCANS
-from validation.oracles.extensions import attention
+from validation.oracles.equations import ATTENTION_METHODS, ENCODINGS, SCANS
+from validation.oracles.extensions import attention_under
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_differences_are_within_tolerance(name):
     try:
-        rows = rows_of(name)
+        rows = comparison_rows(name)
     except ImportError as error:
         pytest.skip(f"{name}: {error}")
     assert rows
@@ -27,28 +36,32 @@ def test_differences_are_within_tolerance(name):
 
 
 def test_everything_registered_has_its_equation():
-    assert {kind["type"] for kind in KINDS} == set(POSITIONAL)
+    assert {kind["type"] for kind in ENCODINGS} == set(POSITIONAL)
     # chunk_select splits prompts and leaves the model as trained
-    assert {kind["type"] for kind in METHODS + SCANS} == set(EXTENSIONS) - {"chunk_select"}
+    assert {kind["type"] for kind in ATTENTION_METHODS + SCANS} == set(EXTENSIONS) - {"chunk_select"}
 
 
-IN_ATTENTION = [kind for kind in KINDS if made(kind).family != "absolute"]
+IN_ATTENTION = [kind for kind in ENCODINGS if build_encoding(kind).family != "absolute"]
 
 
 @pytest.mark.parametrize("kind", IN_ATTENTION, ids=map(label, IN_ATTENTION))
 def test_windows_hide_keys(kind):
-    e, inputs = made(kind), drawn(n=24)
-    assert (outputs(e, inputs, window=5) - FORMULAS[kind["type"]](given(e, inputs, window=5))).abs().max() < 1e-12
+    e, inputs = build_encoding(kind), random_inputs(n=24)
+    assert (
+        outputs(e, inputs, window=5) - FORMULAS[kind["type"]](equation_inputs(e, inputs, window=5))
+    ).abs().max() < 1e-12
 
 
 def test_equations_of_encodings_and_methods_differ_from_each_other():
     """Otherwise equality with an equation would mean little."""
-    inputs = drawn()
-    by_name = {label(kind): FORMULAS[kind["type"]](given(made(kind), inputs)) for kind in KINDS}
-    for kind in METHODS:
-        layer, config = under(kind, "attention+mlp", torch.float64)
-        by_name[label(kind)] = attention(
-            kind["type"], given(layer.positional, inputs, config=config, length=CONTEXT), FACTOR
+    inputs = random_inputs()
+    by_name = {
+        label(kind): FORMULAS[kind["type"]](equation_inputs(build_encoding(kind), inputs)) for kind in ENCODINGS
+    }
+    for kind in ATTENTION_METHODS:
+        layer, config = mixer_under(kind, "attention+mlp", torch.float64)
+        by_name[label(kind)] = attention_under(
+            kind["type"], equation_inputs(layer.positional, inputs, config=config, length=CONTEXT), FACTOR
         )
     by_name.pop("drop")  # equals none
     for (a, x), (b, y) in itertools.combinations(by_name.items(), 2):

@@ -14,7 +14,7 @@ from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape, Keys
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
-from validation.oracles.cases import given
+from validation.oracles.cases import equation_inputs
 from validation.oracles.encodings import FORMULAS
 
 D_MODEL, D = 6, 4
@@ -54,7 +54,7 @@ def test_path_over_chunks_equals_its_definition(monkeypatch):
     monkeypatch.setattr("lcprobe.models.positional.path.KEYS_PER_CHUNK", 8)
     e, inputs = encoding_of({"type": "path", "rank": 3}, n_heads=2), drawn(45, n_heads=2, batch=1)
     with torch.no_grad():
-        whole = FORMULAS["path"](given(e, inputs))
+        whole = FORMULAS["path"](equation_inputs(e, inputs))
         assert (run(e, *inputs) - whole).abs().max() < 1e-13
         q, k, v, x = inputs
         at = TokenContext(torch.arange(45))
