@@ -1,4 +1,6 @@
-"""`python -m validation NAME ... [key=value ...]`: validate a part of the instrument; writes a table and validation/results/*.json."""
+"""`python -m validation NAME ... [key=value ...]`: validate a part of the instrument; writes a table and
+validation/results/*.json.
+"""
 
 import sys
 from pathlib import Path

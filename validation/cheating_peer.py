@@ -1,10 +1,10 @@
 """No-retrieval policies on lm-eval's RULER: on the six tasks that it builds offline, by its own metric.
 
-Each of our policies has a counterpart of the same name. Where one does not apply, the cell says why (`the task`: the task is to
-find frequent words).
+Each of our policies has a counterpart of the same name. Where one does not apply, the cell says why (`the task`: the
+task is to find frequent words).
 
-lm-eval scores answers by recall over everything that is printed within the task's budget of tokens (128 for needles, 30, 120
-and 50), so policies print as much as fits. Needs the extra `lmeval`; the numbers are lm-eval's, not RULER's.
+lm-eval scores answers by recall over everything that is printed within the task's budget of tokens (128 for needles,
+30, 120 and 50), so policies print as much as fits. Needs the extra `lmeval`; the numbers are lm-eval's, not RULER's.
 """
 
 import json
@@ -45,10 +45,10 @@ COUNTING = ("ruler_cwe", "ruler_fwe")
 
 @dataclass(frozen=True)
 class Document:
-    """The values of one document, in order of appearance with repetitions. wanted: how many the question asks for. answers, ranks,
-    ranks_from_back: of other documents, the most frequent first; a rank is that of a value among the distinct ones. without: values
-    that are no answer. familiar: how many of the other documents have each word; lines: the words of the line of each value's first
-    occurrence; gaps: characters to the nearest other value.
+    """The values of one document, in order of appearance with repetitions. wanted: how many the question asks for.
+    answers, ranks, ranks_from_back: of other documents, the most frequent first; a rank is that of a value among the
+    distinct ones. without: values that are no answer. familiar: how many of the other documents have each word;
+    lines: the words of the line of each value's first occurrence; gaps: characters to the nearest other value.
     """
 
     values: Sequence[str]

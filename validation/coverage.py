@@ -1,14 +1,15 @@
 """Coverage: how often the report's 95 % intervals contain the truth, over shares p from .02 to .98, in per cent.
 
-Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated, 10,000 studies
-per cell (standard error 0.2 points) where they are vectorised, fewer for those that resample (`studies` in every row). A sample
-has a success rate of its own, beta-distributed around p with intra-class correlation ICC, and one or several questions; the other
-side of a comparison has the same samples and `factor` times their success rates.
+Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated,
+10,000 studies per cell (standard error 0.2 points) where they are vectorised, fewer for those that resample
+(`studies` in every row). A sample has a success rate of its own, beta-distributed around p with intra-class
+correlation ICC, and one or several questions; the other side of a comparison has the same samples and `factor` times
+their success rates.
 
-Counts are whole numbers, so coverage jumps with p, and no non-randomised interval can have 93-97 % everywhere at small n: the row
-"nearest possible" is the coverage of the best choice of outcomes at each p by itself (at p = .02 and 25 samples 91 or 99 %, nothing
-between). Where fewer than about four changed answers are expected, nearly every study has none or one, which any interval that
-can contain no difference must cover: its coverage exceeds 97 %.
+Counts are whole numbers, so coverage jumps with p, and no non-randomised interval can have 93-97 % everywhere at
+small n: the row "nearest possible" is the coverage of the best choice of outcomes at each p by itself (at p = .02 and
+25 samples 91 or 99 %, nothing between). Where fewer than about four changed answers are expected, nearly every study
+has none or one, which any interval that can contain no difference must cover: its coverage exceeds 97 %.
 """
 
 import math
@@ -48,8 +49,8 @@ MAX_SAMPLES_AT_ONCE = 1 << 20
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per interval and n: mean over p, lowest and highest. options: simulations (10000) of each cell, resampled (300) of
-    those whose intervals come from resampling.
+    """One row per interval and n: mean over p, lowest and highest. options: simulations (10000) of each cell,
+    resampled (300) of those whose intervals come from resampling.
     """
     studies, few = int(options.get("simulations", 10_000)), int(options.get("resampled", 300))
     rows = []
@@ -126,7 +127,9 @@ def exact_wilson(n: int, shares: np.ndarray) -> np.ndarray:
 
 
 def nearest_coverage(n: int, shares: np.ndarray) -> np.ndarray:
-    """(n_shares,) probability, of all runs of neighbouring outcomes, that is closest to .95: no interval can be closer."""
+    """(n_shares,) probability, of all runs of neighbouring outcomes, that is closest to .95: no interval can be
+    closer.
+    """
     best = []
     for chances in _chances(n, shares):
         below = np.concatenate([[0.0], np.cumsum(chances)])
@@ -167,7 +170,9 @@ def places(n: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
 
 
 def groups(seeds: int, trials: int, over: float, p: float, studies: int) -> float:
-    """Coverage of the difference of two groups of training seeds with one true share; nan where seeds cannot vary so much."""
+    """Coverage of the difference of two groups of training seeds with one true share; nan where seeds cannot vary so
+    much.
+    """
     generator = np.random.default_rng(seed_of("coverage", "seeds", seeds, trials, over, p))
     rate = np.full((2, studies, seeds), p)
     if over:

@@ -1,4 +1,5 @@
-"""Exactness: do episodes of every task in four tokenizers have exactly the requested length and survive a round trip?"""
+"""Exactness: do episodes of every task in four tokenizers have exactly the requested length and survive a round
+trip?"""
 
 import time
 from typing import Any

@@ -1,12 +1,12 @@
 """Planted models: does the report recover the defect of an oracle, and raise no alarm about sound ones?
 
 Every oracle answers real episodes through the runner; its records are analysed as a study of its own, and the
-recovered size is read from the report's tables: for seed 0 from its files, for the others from its rows. A sound oracle raises an
-alarm wherever tests, gates or sentences of the report claim that something is wrong with it.
+recovered size is read from the report's tables: for seed 0 from its files, for the others from its rows. A sound
+oracle raises an alarm wherever tests, gates or sentences of the report claim that something is wrong with it.
 
-Seeds are different data: seed s has samples s * n .. s * n + n - 1 (column `index` of its records) over text s modulo N_TEXTS, so
-that even an oracle without randomness, such as a window, gets other haystacks, needles and places in every seed. Only the oracles
-of one seed share episodes, as the models of a study do.
+Seeds are different data: seed s has samples s * n .. s * n + n - 1 (column `index` of its records) over text s modulo
+N_TEXTS, so that even an oracle without randomness, such as a window, gets other haystacks, needles and places in
+every seed. Only the oracles of one seed share episodes, as the models of a study do.
 """
 
 import csv
@@ -69,7 +69,9 @@ PLANTED_LENGTHS = [0.5, 1, 2, 4, 8]
 
 @dataclass(frozen=True)
 class Plant:
-    """A defect. size: the value of `measure` that the report should have, read from the row of its table that `where` picks."""
+    """A defect. size: the value of `measure` that the report should have, read from the row of its table that `where`
+    picks.
+    """
 
     name: str
     hit_rate: HitRate
@@ -196,8 +198,9 @@ def reported_size(plant: Plant, rows: list[dict[str, Any]]) -> tuple[float, floa
 
 
 def alarms(results: Results) -> list[str]:
-    """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a half-life, an
-    effective length inside the grid, a task or a look-up that is not acquired, and every warning of its summary but GRID_WARNINGS.
+    """What a report claims to be wrong with a model: resolved differences of length, place and format, a reach, a
+    half-life, an effective length inside the grid, a task or a look-up that is not acquired, and every warning of its
+    summary but GRID_WARNINGS.
     """
     claims = [f"{c.kind} {c.length}: {c.difference:+.2f}" for c in results.contrasts if c.resolved]
     claims += [f"reach {r}" for r in results.reaches if r.refused is None and r.tokens is not None]
@@ -210,8 +213,8 @@ def alarms(results: Results) -> list[str]:
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per defect, then the number of seeds of each sound oracle without an alarm. options: n (100) samples per cell, sound_n
-    (30) those of sound oracles, seeds (200) of each of them.
+    """One row per defect, then the number of seeds of each sound oracle without an alarm. options: n (100) samples
+    per cell, sound_n (30) those of sound oracles, seeds (200) of each of them.
     """
     n, sound_n, seeds = (
         int(options.get(name, default)) for name, default in (("n", 100), ("sound_n", 30), ("seeds", 200))
@@ -244,7 +247,9 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def defect_row(plant: Plant, results: list[SeedResult], n: int) -> dict[str, Any]:
-    """One row: the planted size, the report's estimate for seed 0, and how many seeds have the true size in their interval."""
+    """One row: the planted size, the report's estimate for seed 0, and how many seeds have the true size in their
+    interval.
+    """
     value, low, high = results[0].size
     inside = sum(r.size[1] <= plant.size <= r.size[2] for r in results)
     return {

@@ -13,8 +13,9 @@ def sentences(rng: Stream, n: int) -> str:
 
 
 def squad(n: int = 100) -> dict[str, Any]:
-    """n paragraphs about villages (150 at most), two per document. The founder is named once, the river in two paragraphs; two of
-    the five answers are of a kind that a guess can choose from: founder and year."""
+    """n paragraphs about villages (150 at most), two per document. The founder is named once, the river in two
+    paragraphs; two of the five answers are of a kind that a guess can choose from: founder and year.
+    """
     paragraphs: list[dict[str, Any]] = []
     nouns = read_words("nouns")
     for i in range(n):

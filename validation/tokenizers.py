@@ -1,4 +1,6 @@
-"""Tokenizers of other families, trained in a second each: SentencePiece-like BPE, Unigram, byte-level BPE with longer numbers."""
+"""Tokenizers of other families, trained in a second each: SentencePiece-like BPE, Unigram, byte-level BPE with longer
+numbers.
+"""
 
 from functools import lru_cache
 

@@ -1,11 +1,13 @@
-"""Episodes on disk: what was built once is read by the next model, process or machine, and can be compared by digest.
+"""Episodes on disk: built once, then read by the next model, process or machine, and comparable by digest.
 
-    <unit>.safetensors    tokens (n,) uint16 or uint32, sizes (m,) int64: every episode's ids, candidates and own ends, in order
-                          sha256 (32,) uint8, of all the rest; metadata, one JSON text: `facts`, what the unit was made of, and
-                          `episodes`, all other fields, with the digests that records name
+    <unit>.safetensors    tokens (n,) uint16 or uint32, sizes (m,) int64: every episode's ids, candidates and own ends
+                          sha256 (32,) uint8: of everything else
+                          metadata, one JSON text: `facts`, what the unit depends on, and `episodes`, all other fields,
+                          with the digests that records have
 
-The name is a digest of everything that the episodes depend on, the source of the tasks included, so nothing here is ever out of
-date: what changed has another name. A file is whole or absent, and one that is not what its digest says is built anew.
+The name is a digest of everything that the episodes depend on, the source of the tasks included, so no file is ever
+out of date: a change gives another name. Files are written atomically, and one that does not match its digest is
+built again.
 """
 
 import json
@@ -24,19 +26,19 @@ from lcprobe.files import digest_bytes, digest_json, write_atomic
 from lcprobe.tasks.episode import Episode, Query
 
 log = logging.getLogger(__name__)
-ARRAYS = ("ids", "queries", "candidates", "own")
-"""Fields that are not plain numbers and strings; the arrays among them stand in `tokens`."""
+STRUCTURED_FIELDS = ("ids", "queries", "candidates", "own")
+"""Fields that are not plain numbers and strings; the arrays among them are in `tokens`."""
 
 
 @dataclass(frozen=True)
 class EpisodeCache:
-    """A folder of at most `limit` bytes. What was used longest ago goes first."""
+    """A folder of at most `limit` bytes; the least recently used files are deleted first."""
 
     folder: Path
     limit: int
 
     def read(self, facts: dict[str, Any]) -> list[Episode] | None:
-        """The episodes of a unit, or None: there is no such file, or it is damaged, which is logged."""
+        """The episodes of a unit, or None if there is no file, or a damaged one, which is logged."""
         path = self.path(facts)
         try:
             with safe_open(path, framework="numpy") as file:
@@ -49,12 +51,14 @@ class EpisodeCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError) as error:
-            log.warning("episodes are built anew: %s is damaged (%s)", path.name, error)
+            log.warning("episodes are built again: %s is damaged (%s)", path.name, error)
             return None
         return episodes
 
     def write(self, facts: dict[str, Any], episodes: Sequence[Episode]) -> None:
-        """Keep the episodes of a unit, if they are smaller than the limit. A folder that cannot be written to is logged."""
+        """Write the episodes of a unit, if they are smaller than the limit. A folder that cannot be written to is
+        logged.
+        """
         plain, arrays = _packed(episodes)
         tokens, sizes = np.concatenate(arrays), np.array([len(a) for a in arrays], dtype=np.int64)
         tokens = tokens.astype(np.uint16 if tokens.max() < 1 << 16 else np.uint32)
@@ -73,14 +77,14 @@ class EpisodeCache:
             log.warning("episodes are not kept in %s (%s)", self.folder, error)
 
     def path(self, facts: dict[str, Any]) -> Path:
-        """Where a unit's episodes are."""
+        """The file of a unit's episodes."""
         return self.folder / f"{digest_json(facts)[:32]}.safetensors"
 
-    def _shrink(self, most: int) -> None:
-        files = [(path, path.stat()) for path in self.folder.iterdir()]  # what a killed process left behind included
+    def _shrink(self, max_bytes: int) -> None:
+        files = [(path, path.stat()) for path in self.folder.iterdir()]  # including what a killed process left behind
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda f: f[1].st_mtime_ns):
-            if total <= most:
+            if total <= max_bytes:
                 return
             path.unlink(missing_ok=True)
             total -= stat.st_size
@@ -91,7 +95,7 @@ def _digest(text: str, tokens: np.ndarray, sizes: np.ndarray) -> bytes:
 
 
 def _packed(episodes: Sequence[Episode]) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """All plain fields, and all arrays in the order in which `_unpacked` takes them."""
+    """All plain fields, and all arrays in the order in which `_unpacked` reads them."""
     plain, arrays = [], []
     for episode in episodes:
         arrays.append(episode.ids)
@@ -104,7 +108,7 @@ def _packed(episodes: Sequence[Episode]) -> tuple[list[dict[str, Any]], list[np.
 
 
 def _plain(value: Episode | Query) -> dict[str, Any]:
-    return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in ARRAYS}
+    return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in STRUCTURED_FIELDS}
 
 
 def _unpacked(plain: list[dict[str, Any]], tokens: np.ndarray, sizes: np.ndarray) -> list[Episode]:

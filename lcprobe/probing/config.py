@@ -1,4 +1,4 @@
-"""What can be set about probing. Imports no torch."""
+"""The settings of probing. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -17,7 +17,7 @@ class Grid:
     lengths: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
     """Multiples of the training context length."""
     depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
-    """Where the asked needle stands: 0 first .. 1 last."""
+    """Relative depth of the target needle in the haystack: 0 first .. 1 last."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
     """corpus | noise | words | python | json | csv | markdown | logs | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])
@@ -27,12 +27,13 @@ class Grid:
     controls: list[str] = field(default_factory=lambda: ["none"])
     """none, and controls: zero_distance | no_needle | wrong_key | query_only."""
     n: int = 250
-    """Samples a cell; the same ones in every cell and model. From 250 on, 95 % intervals of a cell cover 93 to 97 %."""
+    """Samples per cell; the same ones in every cell and model. From 250 on, 95 % intervals of a cell cover 93 to 97
+    %."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty or unknown levels."""
-        sets = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS, "controls": CONTROLS}
-        for name, allowed in sets.items():
+        levels_of = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS, "controls": CONTROLS}
+        for name, allowed in levels_of.items():
             require_names(f"{at}.{name}", getattr(self, name), allowed)
         for name in ("lengths", "depths"):
             require(f"{at}.{name}", getattr(self, name), len(getattr(self, name)) > 0, "at least one number")
@@ -41,20 +42,22 @@ class Grid:
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
     def tokens(self, context_length: int) -> list[int]:
-        """The lengths in tokens. Raises ConfigError for a multiple that gives no whole number of them."""
+        """The lengths in tokens. Raises ConfigError for a multiple that is no whole number of tokens."""
         return whole_tokens(self.lengths, context_length, "probe.grids.lengths")
 
 
 @dataclass(frozen=True)
 class ContextProbe:
-    """What a model makes of plain held-out text: loss by position, its state, and how far back its predictions depend."""
+    """Measurements on plain held-out text: loss by position, the state, and how far back predictions depend."""
 
     lengths: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
-    """Multiples of the training context length at which remembrance is measured; text is read up to the longest."""
+    """Multiples of the training context length at which remembrance is measured; the longest is the length of a
+    window."""
     n: int = 32
     """Windows of held-out text; the same ones for every model."""
     kept: list[int] = field(default_factory=lambda: [4, 16, 64, 256, 1024, 4096])
-    """Remembrance: how many of the last tokens are read again alone; those below each length are used."""
+    """Remembrance: how many of the last tokens are read again without what precedes them; values below each length
+    are used."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty levels and counts below one."""
@@ -65,12 +68,12 @@ class ContextProbe:
         require(f"{at}.kept", self.kept, all(k >= 1 for k in self.kept), "tokens >= 1")
 
     def tokens(self, context_length: int) -> list[int]:
-        """The lengths in tokens, ascending. Raises ConfigError for a multiple that gives no whole number of them."""
+        """The lengths in tokens, ascending. Raises ConfigError for a multiple that is no whole number of tokens."""
         return sorted(set(whole_tokens(self.lengths, context_length, "probe.context.lengths")))
 
 
 def whole_tokens(multiples: list[float], context_length: int, key: str) -> list[int]:
-    """Multiples of the training length in tokens. Raises ConfigError for one that gives no whole number of them."""
+    """Multiples of the training length in tokens. Raises ConfigError for one that is no whole number of tokens."""
     for multiple in multiples:
         if abs(multiple * context_length - round(multiple * context_length)) > 1e-6:
             raise ConfigError(key, multiple, f"a multiple that gives whole tokens of {context_length}")
@@ -79,33 +82,34 @@ def whole_tokens(multiples: list[float], context_length: int, key: str) -> list[
 
 @dataclass(frozen=True)
 class HarnessConfig:
-    """`evaluate.py --harness`: what lm-eval is asked."""
+    """`evaluate.py --harness`: tasks of lm-eval."""
 
     limit: int | None = None
-    """Documents a task, the first ones; null: all. lm-eval builds all of them in any case."""
+    """Documents per task, the first ones; null: all. lm-eval builds all of them in any case."""
     max_seq_lengths: list[int] = field(default_factory=lambda: [4096])
     """Lengths of lm-eval's RULER tasks, in tokens as lm-eval counts them."""
     online: bool = False
-    """Let lm-eval fetch data sets; without, what is neither built nor cached here is an error at once."""
+    """Let lm-eval download data sets; otherwise data that is neither built nor cached here is an error at once."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for no documents, and for lengths at which lm-eval's generators hang."""
         require(f"{at}.limit", self.limit, self.limit is None or self.limit >= 1, ">= 1 or null")
-        lengths, shortest = self.max_seq_lengths, 1024  # below it some of them hang, others lose what is asked for
+        lengths, shortest = self.max_seq_lengths, 1024  # below it some hang, others lose the answer
         allowed = f"at least one length, each >= {shortest} (lm-eval's generators hang or lose their content below)"
         require(f"{at}.max_seq_lengths", lengths, bool(lengths) and all(n >= shortest for n in lengths), allowed)
 
 
 @dataclass(frozen=True)
 class FrozenConfig:
-    """`evaluate.py --frozen`: prompts from files, as they are."""
+    """`evaluate.py --frozen`: prompts from files, unchanged."""
 
     tokens: int | None = None
-    """Greedy tokens a prompt; null: RULER's number for the task that file or folder is named after, else 128."""
+    """Greedy tokens per prompt; null: RULER's number for the task that file or folder is named after, else 128."""
     rule: Literal["auto", "all", "part"] = "auto"
-    """RULER's substring rule: share of the references found, or any of them; auto: part where the name begins with qa."""
+    """RULER's substring rule: share of the references in the output, or any of them; auto: part where the name begins
+    with qa."""
     limit: int | None = None
-    """Prompts a file, the first ones; null: all."""
+    """Prompts per file, the first ones; null: all."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for counts below one."""
@@ -116,28 +120,28 @@ class FrozenConfig:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Tasks, grids and how they are scored."""
+    """Tasks, grids and scoring."""
 
     tasks: dict[str, Annotated[TaskChoice, TASK]] = field(default_factory=dict)
-    """Tasks by name: `{multikey: {type: niah, n_keys: 4}, s1: ruler/niah_single_1}`; `formats` in one holds it to its levels."""
+    """Tasks by name: `{multikey: {type: niah, n_keys: 4}, s1: ruler/niah_single_1}`; `formats` in one fixes its
+    formats."""
     grids: list[Grid] = field(default_factory=list)
     """Grids; cells that two grids share are run once, with the larger n."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     batch_tokens: int = 32_768
-    """Rows times length that are held together; halved and tried again when memory runs out. What prompts have in common is
-    read once."""
+    """Rows times length of a batch; halved and tried again when memory runs out. Shared prefixes are read once."""
     chunk: int = 1024
     """Tokens of a prefill chunk; the state is carried, so memory does not grow with length for recurrent mixers."""
     cache_gb: float = 2.0
-    """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; what was used
-    longest ago goes. 0: none."""
+    """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; the
+    least recently used are deleted. 0: none."""
     context: ContextProbe | None = None
     """Measurements on plain held-out text beside the grids; null: none."""
     while_training: Grid | None = None
-    """The small grid that is probed during training; null: none."""
+    """A small grid that is probed during training; null: none."""
     policies: list[str] | None = None
-    """Policies of `--cheat` by name; null: all of them."""
+    """No-retrieval policies of `--cheat` by name; null: all of them."""
     harness: HarnessConfig = field(default_factory=HarnessConfig)
     """lm-eval tasks."""
     frozen: FrozenConfig = field(default_factory=FrozenConfig)

@@ -1,10 +1,10 @@
-"""Frozen prompts: RULER's and BABILong's JSONL files, read as they are, and two ways to score what a model says to them.
+"""Frozen prompts: RULER's and BABILong's JSONL files, read unchanged, and two ways to score a model's answers.
 
-RULER (NVIDIA/RULER, arXiv 2404.06654), a line: {index, input, outputs, length, answer_prefix}; the prompt is input and then
-answer_prefix. BABILong (booydar/babilong, arXiv 2406.10149), a line: {input, question, target}; the prompt is its published
-template without instruction and examples. Every byte is kept, and so is a space at the end, which RULER's variable tracking
-has: a byte-pair model seldom saw a lone space before a word, so that column may be low for a reason that is no retrieval.
-In our columns the space belongs to the answer.
+RULER (NVIDIA/RULER, arXiv 2404.06654), a line: {index, input, outputs, length, answer_prefix}; the prompt is input
+and then answer_prefix. BABILong (booydar/babilong, arXiv 2406.10149), a line: {input, question, target}; the prompt
+is its published template without instruction and examples. Every byte is kept, even a space at the end, as in RULER's
+variable tracking: a byte-pair model has rarely seen a space token before a word, so that column may be low for
+reasons other than retrieval. In our columns the space belongs to the answer.
 """
 
 import json
@@ -22,10 +22,12 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 BUDGETS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}
 """RULER's greedy tokens by task."""
-OTHER_BUDGET = 128
+DEFAULT_BUDGET = 128
+"""Greedy tokens for a file of another name."""
 Rule = Literal["all", "part"]
 BABILONG = "<context>\n{input}\n</context>\nQuestion: {question}"
-LINKS = {"and", "or"}
+CONJUNCTIONS = {"and", "or"}
+"""Words that do not count against precision."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class FrozenFile:
-    """A file of prompts. task: a key of BUDGETS, or None where the name tells nothing."""
+    """A file of prompts. task: a key of BUDGETS, or None where the name has none."""
 
     path: Path
     kind: Literal["RULER", "BABILong"]
@@ -48,12 +50,12 @@ class FrozenFile:
 
     @property
     def tokens(self) -> int:
-        """Greedy tokens that the task is published with."""
-        return BUDGETS[self.task] if self.task else OTHER_BUDGET
+        """The number of greedy tokens that is published with the task."""
+        return BUDGETS[self.task] if self.task else DEFAULT_BUDGET
 
     @property
     def rule(self) -> Rule:
-        """RULER's rule for the task."""
+        """The rule that RULER uses for the task."""
         return "part" if self.task == "qa" else "all"
 
 
@@ -69,47 +71,52 @@ def read_frozen(path: Path) -> FrozenFile:
             f"{path}: no prompt; allowed: JSON lines of RULER (input, outputs) or BABILong (input, question, target)"
         )
     babilong = "question" in rows[0][1] and "outputs" not in rows[0][1]
-    made = tuple((_babilong if babilong else _ruler)(row, number, f"{path}:{number}") for number, row in rows)
-    return FrozenFile(path, "BABILong" if babilong else "RULER", _task_of(path), made)
+    parse = _babilong if babilong else _ruler
+    prompts = tuple(parse(row, number, f"{path}:{number}") for number, row in rows)
+    return FrozenFile(path, "BABILong" if babilong else "RULER", _task_of(path), prompts)
 
 
 def substring_score(prediction: str, outputs: Sequence[str], rule: Rule) -> float:
-    """RULER's score of one prediction (scripts/eval/synthetic/constants.py), 0 .. 1: references found anywhere in it, case
-    apart. all: their share (string_match_all); part: 1 if any is (string_match_part)."""
-    said = re.sub(r"[\x00-\x1f]", "\n", prediction.strip()).strip().lower()
-    found = [reference.lower() in said for reference in outputs]
-    return sum(found) / len(found) if rule == "all" else float(any(found))
+    """RULER's score of one prediction (scripts/eval/synthetic/constants.py), 0 .. 1: references that occur anywhere
+    in it, ignoring case. all: their share (string_match_all); part: 1 if any does (string_match_part).
+    """
+    text = re.sub(r"[\x00-\x1f]", "\n", prediction.strip()).strip().lower()
+    hits = [reference.lower() in text for reference in outputs]
+    return sum(hits) / len(hits) if rule == "all" else float(any(hits))
 
 
-TITLES = "".join(
+NO_TITLE_BEFORE = "".join(
     rf"(?<!\b{word})" for word in ("Dr", "Mr", "Mrs", "Ms", "St", "Jr", "Sr", "Lt", "Col", "Gen", "Rev", "No", "vs")
 )
 
 
 def first_answer(prediction: str) -> str:
-    """What is said before the first line break or full stop; numbers of a list, initials and titles do not end a sentence."""
+    """The text before the first line break or full stop; list numbers, initials and titles do not end a sentence."""
     text = re.sub(r"(?:^|(?<=\s))\d{1,2}\.\s+(?=\S)", "", prediction.strip())
-    return re.split(rf"\n|(?<!\b[A-Z]){TITLES}\.(?=\s|$)", text, maxsplit=1)[0].strip()
+    return re.split(rf"\n|(?<!\b[A-Z]){NO_TITLE_BEFORE}\.(?=\s|$)", text, maxsplit=1)[0].strip()
 
 
 def recall_and_precision(prediction: str, outputs: Sequence[str], rule: Rule) -> tuple[float, float]:
-    """Of the first answer, in whole words, case apart: references that it names (all: their share; part: any), and the share
-    of its words that belong to a reference. Naming everything costs precision."""
-    said = _words(first_answer(prediction))
-    wanted = [_words(reference) for reference in outputs]
-    named = [any(said[i : i + len(w)] == w for i in range(len(said) - len(w) + 1)) for w in wanted]
-    known = {word for w in wanted for word in w}
-    counted = [word for word in said if word in known or word not in LINKS]
+    """Recall and precision of the first answer, in whole words, ignoring case: references that it contains (all:
+    their share; part: any), and the share of its words that belong to a reference. Listing everything costs
+    precision.
+    """
+    answer = _words(first_answer(prediction))
+    references = [_words(reference) for reference in outputs]
+    named = [any(answer[i : i + len(r)] == r for i in range(len(answer) - len(r) + 1)) for r in references]
+    known = {word for reference in references for word in reference}
+    counted = [word for word in answer if word in known or word not in CONJUNCTIONS]
     recall = sum(named) / len(named) if rule == "all" else float(any(named))
     return recall, sum(word in known for word in counted) / len(counted) if counted else 0.0
 
 
 @dataclass(frozen=True)
 class FrozenScore:
-    """One prompt. ruler: RULER's substring score, 0 .. 1, of everything said. The rest is ours: any_exact, teacher forced, the
-    answer begins with a reference: with any one of them, as no order is asked for, and so a weaker thing than RULER's where
-    its rule wants all; log_likelihood of the first reference, nats; recall and precision of the first answer; alone: both
-    are 1."""
+    """The scores of one prompt, as written to files. said: the output. ruler: RULER's substring score of the whole
+    output, 0 .. 1. The others are ours. any_exact: teacher forced, the answer begins with any one of the references,
+    as no order is required; weaker than RULER's where its rule is all. log_likelihood: of the first reference, nats.
+    recall and precision: of the first answer. alone: both are 1.
+    """
 
     line: int
     prompt_tokens: int
@@ -126,18 +133,19 @@ class FrozenScore:
 def score_frozen(
     file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, tokens: int, rule: Rule
 ) -> list[FrozenScore]:
-    """Score every prompt of a file, none of them cut. tokens: greedy ones, fewer where the model ends the document.
+    """Score every prompt of a file, none of them truncated. tokens: of the greedy output, fewer where the model ends
+    the document.
 
     Raises EpisodeError past the model's max_length.
     """
     prompts = [with_begin(tokenizer, prompt.text) for prompt in file.prompts]
-    ended = [tokenizer.bos_id]
-    said = continuer.greedy(prompts, [tokens] * len(prompts), lambda _, ids: ids[-1] in ended)
+    end_ids = [tokenizer.bos_id]
+    outputs = continuer.greedy(prompts, [tokens] * len(prompts), lambda _, ids: ids[-1] in end_ids)
     pairs = [_answer(tokenizer, prompt, output) for prompt in file.prompts for output in prompt.outputs]
     forced = iter(continuer.likelihoods(pairs))
     scores = []
-    for prompt, ids, made in zip(file.prompts, prompts, said, strict=True):
-        text = tokenizer.decode(np.array([i for i in made if i not in ended], dtype=np.int64))
+    for prompt, ids, output in zip(file.prompts, prompts, outputs, strict=True):
+        text = tokenizer.decode(np.array([i for i in output if i not in end_ids], dtype=np.int64))
         answers = [next(forced) for _ in prompt.outputs]
         recall, precision = recall_and_precision(text, prompt.outputs, rule)
         scores.append(
@@ -158,13 +166,15 @@ def score_frozen(
 
 
 def with_begin(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a text after the begin token, where there is one; a text that brings its own gets no second."""
+    """Ids of a text after the begin token, if there is one; a text that starts with its own gets no second."""
     ids = tokenizer.encode(text).tolist()
     return ids if tokenizer.bos_id is None or ids[:1] == [tokenizer.bos_id] else [tokenizer.bos_id, *ids]
 
 
 def _answer(tokenizer: Tokenizer, prompt: Prompt, output: str) -> tuple[list[int], list[int]]:
-    """Prompt and answer as one text, parted where their tokens leave the prompt's own: a last space goes to the answer."""
+    """Prompt and answer, encoded as one text and split where the tokens differ from the prompt's: a final space goes
+    to the answer.
+    """
     text, gap = prompt.text, "" if prompt.text[-1].isspace() else " "
     whole, alone = with_begin(tokenizer, text + gap + output), with_begin(tokenizer, text)
     same = next(
@@ -178,11 +188,11 @@ def _words(text: str) -> list[str]:
 
 
 def _task_of(path: Path) -> str | None:
-    """RULER keeps its files as <task>/validation.jsonl; the file's own name goes first."""
+    """The task named by the file, else by its folder: RULER's files are <task>/validation.jsonl."""
     for name in (path.stem, path.parent.name):
-        found = re.match(rf"({'|'.join(BUDGETS)})(?![a-z])", name.lower())
-        if found:
-            return found.group(1)
+        match = re.match(rf"({'|'.join(BUDGETS)})(?![a-z])", name.lower())
+        if match:
+            return match.group(1)
     return None
 
 

@@ -20,8 +20,9 @@ from lcprobe.tasks.text.haystack import Materials
 MAX_MEMORY_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
 MAX_DISK_LENGTH = 1 << 15
-"""Longest episodes kept on disk. Longer ones take several times as long to write as to build, and about as long to read: at 128K
-tokens most of that goes into their digest and into allocating memory (`python -m benchmarks generation`)."""
+"""Longest episodes kept on disk. Longer ones take several times as long to write as to build, and about as long to
+read: at 128K tokens most of that goes into their digest and into allocating memory (`python -m benchmarks
+generation`)."""
 N_FIT_SAMPLES = 24
 """Samples that are tried before a cell is planned; the others are checked when they are built."""
 
@@ -88,7 +89,9 @@ class Plan:
 
 
 class TaskSet:
-    """The tasks of a probe config over one set of materials, by name. Raises ConfigError for a task that cannot be created."""
+    """The tasks of a probe config over one set of materials, by name. Raises ConfigError for a task that cannot be
+    created.
+    """
 
     def __init__(self, config: ProbeConfig, materials: Materials, cache: EpisodeCache | None = None):
         self.config, self.materials, self.cache = config, materials, cache
@@ -136,7 +139,9 @@ class TaskSet:
         }
 
     def digest(self, task: str, haystack: str) -> str:
-        """Digest of what a task's episodes depend on beside their factors: its settings, the tokenizer and the haystack."""
+        """Digest of what a task's episodes depend on beside their factors: its settings, the tokenizer and the
+        haystack.
+        """
         if haystack == NOTHING:
             text = self.by_name[task].text_digest
         else:
@@ -169,7 +174,9 @@ class TaskSet:
         return Plan(sorted(units, key=lambda u: (u.control != "none", u.length, u.label)), notes)
 
     def _crossed(self, grid: Grid, context_length: int, notes: list[str]) -> list[UnitKey]:
-        """Every combination that exists, once. A factor that a task does not have collapses; a level that it lacks is noted."""
+        """Every combination that exists, once. A factor that a task does not have collapses; a level that it lacks is
+        noted.
+        """
         keys: dict[UnitKey, None] = {}
         for task in grid.tasks or list(self.by_name):
             axes: Axes = self.by_name[task].axes

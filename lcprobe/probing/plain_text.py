@@ -1,16 +1,16 @@
-"""Measurements on plain held-out text: how well a model predicts at each position, what its state does, how far back it looks.
+"""Measurements on plain held-out text: loss by position, the size of the state, and how far back predictions depend.
 
-    loss             of every token of a window, averaged inside bins of position with half an octave each; the training length is
-                     an edge, so that what lies past it stands apart
-    state_rms        root mean square of the finite values of the state after so many tokens; not_finite_state counts the others
-    state_bytes      of one sequence
+    loss             of every token of a window, averaged in bins of position of half an octave each; the training length
+                     is an edge, so that no bin mixes positions below and above it
+    state_rms        root mean square of the finite values of the state after so many tokens; not_finite_state counts the
+                     others
+    state_bytes      of the state of one sequence
     remembrance      total-variation distance between the predictions with and without the first t of T tokens:
                      1/2 sum |p(. | x[0:T]) - p(. | x[t:T])|  (Buitrago & Gu 2025, arXiv 2507.02782: EffRem_T(t))
 
-A window is BOS and a piece of the held-out stream, which runs over the ends of documents: the facts of the unit, which stand in
-its file, say so. Most documents are shorter than the longest windows; a rise of loss at an end is spread over all positions.
-Logits are computed for at most
-MAX_LOGIT_ROWS positions at a time.
+A window is BOS and a piece of the held-out stream, which crosses the ends of documents, as the facts in the unit's
+file state. Most documents are shorter than the longest windows; the higher loss after an end is spread over all
+positions. Logits are computed for at most MAX_LOGIT_ROWS positions at a time.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,14 @@ from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.text.haystack import Materials
 
 FIRST_EDGE = 8
-"""The first bin holds the first tokens together: nothing is known there yet."""
+"""The end of the first bin: the first tokens have too little context for bins of their own."""
 
 
 @dataclass(frozen=True)
 class TextWindow:
-    """ids: (length,) int64, BOS included where the vocabulary has one (bos 1, else 0). start: its first token in the stream."""
+    """ids: (length,) int64, BOS included where the vocabulary has one (bos 1, else 0). start: its first token in the
+    stream.
+    """
 
     number: int
     start: int
@@ -50,7 +52,9 @@ class TextWindow:
 
 @dataclass(frozen=True)
 class Points:
-    """Where is measured: edges of the bins of position, lengths and kept tokens of remembrance; all in tokens, ascending."""
+    """What is measured: edges of the bins of position, lengths and kept tokens of remembrance; all in tokens,
+    ascending.
+    """
 
     edges: tuple[int, ...]
     lengths: tuple[int, ...]
@@ -66,15 +70,15 @@ def points_of(probe: ContextProbe, context_length: int) -> Points:
 
 
 def windows_of(materials: Materials, n: int, length: int) -> list[TextWindow]:
-    """n windows, one at a random word of each n-th of the held-out stream: a pure function of its arguments."""
+    """n windows, each at a random word of its n-th of the held-out stream: a pure function of its arguments."""
     stream, bos = materials.stream("corpus"), materials.tokenizer.bos_id
     first = np.array([] if bos is None else [bos], dtype=np.int64)
-    made = []
+    windows = []
     for number, share in enumerate(Stream("context windows", SUITE).uniform(n).tolist()):
         start = stream.window(int((number + share) * len(stream) / n) % len(stream), 0)
         ids = np.concatenate([first, stream.take(start, length - len(first))])
-        made.append(TextWindow(number, start, ids, len(first)))
-    return made
+        windows.append(TextWindow(number, start, ids, len(first)))
+    return windows
 
 
 def run_context(
@@ -89,7 +93,9 @@ def run_context(
     batch_tokens: int,
     device: torch.device | str,
 ) -> str:
-    """Measure what the store lacks; the id of the unit. Raises EpisodeError where there is no held-out text."""
+    """Measure the windows that the store lacks. Returns the id of the unit. Raises EpisodeError without held-out
+    text.
+    """
     points = points_of(probe, context_length)
     facts = {
         "checkpoint": checkpoint.digest,
@@ -109,7 +115,7 @@ def run_context(
     length = points.edges[-1]
     waiting = [w for w in windows_of(materials, probe.n, length) if w.number not in known]
     at_once = max(1, batch_tokens // length)
-    who = {
+    identity = {
         "model": checkpoint.name,
         "checkpoint": checkpoint.digest,
         "step": checkpoint.step,
@@ -117,24 +123,26 @@ def run_context(
     }
     for lo in range(0, len(waiting), at_once):
         batch = waiting[lo : lo + at_once]
-        found, _ = with_oom_backoff(lambda some: measure(model, some, points, chunk, device), batch, length)
-        made = [
-            who | {"window": window.number, "start": window.start} | row
-            for window, rows in zip(batch, found, strict=True)
+        measured, _ = with_oom_backoff(
+            lambda some: measure_windows(model, some, points, chunk, device), batch, length
+        )
+        new = [
+            identity | {"window": window.number, "start": window.start} | row
+            for window, rows in zip(batch, measured, strict=True)
             for row in rows or []  # a window that does not fit into memory is missing
         ]
-        store.append(unit, made)
-        records += made
+        store.append(unit, new)
+        records += new
     order = sorted(records, key=lambda r: (r["window"], r["measure"], r["high"], r["low"]))
     store.finish(unit, order, facts)
     return unit
 
 
 @torch.inference_mode()
-def measure(
+def measure_windows(
     model: ProbedModel, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
 ) -> list[list[dict[str, Any]]]:
-    """Rows of every window (all as long as the last edge): measure, low, high, kept, value, count."""
+    """Rows of every window (all as long as the last edge) with measure, low, high, kept, value and count."""
     ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
     n = len(windows)
     rows: list[list[dict[str, Any]]] = [[] for _ in windows]
@@ -168,7 +176,7 @@ def measure(
     bos = windows[0].bos
     for length in points.lengths:
         for kept in points.kept:
-            dropped = length - kept - bos  # BOS stays: the model has seen no text without it
+            dropped = length - kept - bos  # BOS stays: the model was never trained without it
             if dropped < 1:
                 continue
             short = torch.cat([ids[:, :bos], ids[:, length - kept : length]], dim=1)
@@ -178,7 +186,8 @@ def measure(
 
 
 def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(n,) sums of squares, finite and other values of each row, in float64, and the bytes of all rows."""
+    """(n,) sums of squares in float64, numbers of finite and of other values of each row, and the bytes of all
+    rows."""
     tensors = tensors_of(state)
     squares = torch.zeros(n, dtype=torch.float64)
     values, bad = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64)
@@ -194,7 +203,9 @@ def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
 
 
 def _last(model: ProbedModel, ids: Tensor, chunk: int, length: int) -> Tensor:
-    """(batch, seqlen) -> the hidden vector of the last token. length: declared, the same with and without the first tokens."""
+    """(batch, seqlen) -> the hidden vector of the last token. length: declared, equal with and without the first
+    tokens.
+    """
     state, hidden = initial_state(model, len(ids), length), None
     for lo in range(0, ids.shape[1], chunk):
         hidden, state = model.hidden(ids[:, lo : lo + chunk], state=state)
@@ -204,7 +215,7 @@ def _last(model: ProbedModel, ids: Tensor, chunk: int, length: int) -> Tensor:
 
 def _distance(model: ProbedModel, first: Tensor, second: Tensor) -> list[float]:
     """Total variation between two predictions of each row: 0 equal .. 1 disjoint."""
-    made = []
+    distances = []
     for a, b in zip(first, second, strict=True):  # a row at a time: a vocabulary may be large
-        made.append(float((model.logits(a).softmax(-1) - model.logits(b).softmax(-1)).abs().sum() / 2))
-    return made
+        distances.append(float((model.logits(a).softmax(-1) - model.logits(b).softmax(-1)).abs().sum() / 2))
+    return distances

@@ -26,10 +26,11 @@ from lcprobe.tasks.episode import SUITE, Factors
 
 @dataclass(frozen=True)
 class ProbedCheckpoint:
-    """The identity of a probed model, as records name it. digest: of its weights; step and tokens: how far it was trained.
+    """The identity of a probed model, as records name it. digest: of its weights; step and tokens: how far it was
+    trained.
 
-    extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its factor at a
-    length.
+    extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its
+    factor at a length.
     """
 
     name: str
@@ -63,7 +64,8 @@ def run_plan(
 ) -> list[str]:
     """Score every unit of a plan that the store lacks. Returns the ids of all its units, for `store.read`.
 
-    scoring: how the scorer scores, a column of the records. Raises EpisodeError when a sample of a unit cannot be built.
+    scoring: how the scorer scores, a column of the records. Raises EpisodeError when a sample of a unit cannot be
+    built.
     """
     facts = [_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
     total, done, ids = plan.tokens, 0, [unit_id(f) for f in facts]
@@ -84,7 +86,9 @@ def run_plan(
 
 
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
-    """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are missing."""
+    """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are
+    missing.
+    """
     items = _items(unit.label, unit, tasks)
     return [
         (one.factors, one.item, score)
@@ -122,7 +126,8 @@ def _run_items(
     batch_tokens: int,
     scoring: str,
 ) -> list[Record]:
-    """Records of the items of one or several units, each with its unit's id as `unit`. Batches in the journal are not repeated.
+    """Records of the items of one or several units, each with its unit's id as `unit`. Batches in the journal are not
+    repeated.
 
     A batch may contain questions of several units: they share prompts.
     """

@@ -1,8 +1,9 @@
 """Scoring a model's answer to each question, by teacher forcing or by greedy decoding.
 
-Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones before
-it; greedy decoding follows the answer until its first miss, so the two agree on every sample. Shared prefixes of prompts are read
-once (inference/prefix_sharing.py), and every answer continues from a copy of the state after its prompt.
+Teacher forced exact match holds iff the argmax at every answer position is the answer's token, given the right ones
+before it; greedy decoding follows the answer until its first miss, so the two agree on every sample. Shared prefixes
+of prompts are read once (inference/prefix_sharing.py), and every answer continues from a copy of the state after its
+prompt.
 """
 
 from collections.abc import Sequence
@@ -89,8 +90,8 @@ class ModelScorer:
 
     @torch.inference_mode()
     def score(self, items: list[Item]) -> list[Score]:
-        """items: questions with prompts of any lengths. Memory: one chunk's activations, and the states of batch_tokens / length
-        rows and of a few waiting prefixes.
+        """items: questions with prompts of any lengths. Memory: one chunk's activations, and the states of
+        batch_tokens / length rows and of a few waiting prefixes.
         """
         rooms = [len(item.answer) for item in items]
         whole = [item.prompt for item in items]
@@ -181,7 +182,9 @@ def score_answer(
 
 
 def scored_text(item: Item, text: str, tokenizer: Tokenizer) -> Score:
-    """The scores of printing `text` as the answer, with CONFIDENCE in each of its tokens. An empty text prints nothing."""
+    """The scores of printing `text` as the answer, with CONFIDENCE in each of its tokens. An empty text prints
+    nothing.
+    """
     known = {tokenizer.decode(c).strip(): c for c in item.query.candidates}
     if text in known:
         ids = known[text]

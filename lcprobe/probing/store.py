@@ -1,11 +1,11 @@
 """The records store: a folder of Parquet files, one per finished unit of work, each written atomically and once.
 
     <unit-id>.parquet    finished: the unit is done if the file exists
-    <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its checksum; a rerun
-                         resumes from the valid prefix
+    <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its checksum;
+                         a rerun resumes from the valid prefix
 
-The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written twice
-has one name.
+The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written
+twice has one name.
 """
 
 import io

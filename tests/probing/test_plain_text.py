@@ -12,7 +12,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.engines.contract import ProbedModel
-from lcprobe.probing.plain_text import Points, measure, points_of, run_context, windows_of
+from lcprobe.probing.plain_text import Points, measure_windows, points_of, run_context, windows_of
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
@@ -33,7 +33,7 @@ def chosen(rows, name):
 
 @pytest.mark.parametrize("chunk", [1, 5, 1024])
 def test_loss_by_position_equals_plain_cross_entropy(untrained, windows, chunk):
-    found = measure(untrained, windows, POINTS, chunk, "cpu")
+    found = measure_windows(untrained, windows, POINTS, chunk, "cpu")
     for window, rows in zip(windows, found, strict=True):
         ids = torch.from_numpy(window.ids)
         with torch.no_grad():
@@ -50,7 +50,7 @@ def test_loss_by_position_equals_plain_cross_entropy(untrained, windows, chunk):
 
 
 def test_remembrance_equals_brute_force(untrained, windows):
-    found = measure(untrained, windows, POINTS, 7, "cpu")
+    found = measure_windows(untrained, windows, POINTS, 7, "cpu")
     for window, rows in zip(windows, found, strict=True):
         ids = torch.from_numpy(window.ids)
         own = chosen(rows, "remembrance")
@@ -71,7 +71,7 @@ def test_remembrance_equals_brute_force(untrained, windows):
 
 
 def test_the_state_is_measured_row_by_row(untrained, windows):
-    found = measure(untrained, windows, POINTS, 1024, "cpu")
+    found = measure_windows(untrained, windows, POINTS, 1024, "cpu")
     for window, rows in zip(windows, found, strict=True):
         ids = torch.from_numpy(window.ids)[None]
         for norm, size in zip(chosen(rows, "state_rms"), chosen(rows, "state_bytes"), strict=True):
@@ -112,7 +112,7 @@ class Exploding(ProbedModel):
 def test_a_planted_blow_up_is_counted(windows):
     windows = [dataclasses.replace(w, ids=w.ids % 9) for w in windows]
     points = dataclasses.replace(POINTS, lengths=(16,))
-    for rows in measure(Exploding(), windows, points, 1024, "cpu"):
+    for rows in measure_windows(Exploding(), windows, points, 1024, "cpu"):
         assert [r["value"] for r in chosen(rows, "not_finite_state")] == [0, 0, 6, 6, 6]
         assert [r["value"] for r in chosen(rows, "state_rms")] == pytest.approx([2.0**8, 2.0**11, 0, 0, 0], rel=1e-12)
         assert [r["value"] for r in chosen(rows, "not_finite_predictions")] == [0, 0, 0, 0, 23]

@@ -1,6 +1,8 @@
-"""Oracles: every positional encoding and extension method against a peer's code and against its equation, in float64 and float32.
+"""Oracles: every positional encoding and extension method against a peer's code and against its equation, in float64
+and float32.
 
-Both sides get the same inputs. A comparison is a line in COMPARISONS; a test checks every row of it against its tolerance.
+Both sides get the same inputs. A comparison is a line in COMPARISONS; a test checks every row of it against its
+tolerance.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +30,8 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }
-"""By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without the package."""
+"""By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
+the package."""
 
 
 @torch.no_grad()

@@ -27,7 +27,9 @@ N, CONTEXT, FACTOR = 70, 16, 4.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of one comparison. name: of the encoding or method; what: the quantity; tolerance: of their difference."""
+    """The outcome of one comparison. name: of the encoding or method; what: the quantity; tolerance: of their
+    difference.
+    """
 
     name: str
     what: str

@@ -1,8 +1,9 @@
-"""A second implementation of every positional encoding: dense, from its paper's equation, in plain PyTorch, without project code.
+"""A second implementation of every positional encoding: dense, from its paper's equation, in plain PyTorch, without
+project code.
 
-`equations` and the tests compare the encodings with it. Nothing is optimised, cached or chunked: each score has its query and its
-key, products over tokens are computed token by token, and everything is float64 where the inputs are. Papers and numbers of
-equations are cited in the encodings' own files.
+`equations` and the tests compare the encodings with it. Nothing is optimised, cached or chunked: each score has its
+query and its key, products over tokens are computed token by token, and everything is float64 where the inputs are.
+Papers and numbers of equations are cited in the encodings' own files.
 """
 
 import math
@@ -17,9 +18,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class EquationInputs:
-    """One layer's inputs. q, k, v: (batch, n, n_heads, head_dim), keys and values repeated for their `group` of query heads;
-    x: (batch, n, d_model); at: (n,) positions; p: parameters by name; c: the settings; length: the training length;
-    window: keys that a query attends to, None for all."""
+    """One layer's inputs. q, k, v: (batch, n, n_heads, head_dim), keys and values repeated for their `group` of query
+    heads; x: (batch, n, d_model); at: (n,) positions; p: parameters by name; c: the settings; length: the training
+    length; window: keys that a query attends to, None for all.
+    """
 
     q: Tensor
     k: Tensor
@@ -73,7 +75,9 @@ def as_complex(t: Tensor, pairs: int) -> Tensor:
 def rotary_scores(
     g: EquationInputs, theta: Tensor, weight: Tensor | None = None, distance: Tensor | None = None
 ) -> Tensor:
-    """Scores Re(q_m conj(k_m) exp(i theta_m distance)), times `weight` (n, n, pairs); entries without a pair give a plain product."""
+    """Scores Re(q_m conj(k_m) exp(i theta_m distance)), times `weight` (n, n, pairs); entries without a pair give a
+    plain product.
+    """
     pairs, angle = len(theta), (g.distance if distance is None else distance)[..., None] * theta
     turns = torch.polar(torch.ones_like(angle) if weight is None else weight, angle)
     rotary = torch.einsum("bihm,bjhm,ijm->bhij", as_complex(g.q, pairs), as_complex(g.k, pairs).conj(), turns).real
@@ -243,7 +247,9 @@ def dape(g: EquationInputs) -> Tensor:
 
 
 def tape(g: EquationInputs) -> Tensor:
-    """Two layers with the same inputs: the second reads the carry of the first. (c, s) of a pair are one complex number."""
+    """Two layers with the same inputs: the second reads the carry of the first. (c, s) of a pair are one complex
+    number.
+    """
     theta, out = geometric(g.c.base, int(g.q.shape[3] * g.c.fraction)), g.q
     pairs, angle = len(theta), g.at[:, None] * theta
     e = torch.polar(torch.ones_like(angle), angle)[None, :, None].expand(len(g.q), -1, g.q.shape[2], -1)
@@ -301,4 +307,5 @@ FORMULAS: dict[str, Callable[[EquationInputs], Tensor]] = {
     "dape": dape,
     "tape": tape,
 }
-"""Outputs of attention, (batch, n, n_heads, head_dim); for the two absolute encodings the embedding with positions, like x."""
+"""Outputs of attention, (batch, n, n_heads, head_dim); for the two absolute encodings the embedding with positions,
+like x."""

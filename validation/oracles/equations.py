@@ -122,7 +122,9 @@ def recurrent(dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def frequencies(dtype: torch.dtype) -> Iterator[Comparison]:
-    """Radians per token of methods that change them, and the factor on cos and sin, at head_dim 64 and a longer training length."""
+    """Radians per token of methods that change them, and the factor on cos and sin, at head_dim 64 and a longer
+    training length.
+    """
     length, e = 2048, build_encoding({"type": "rope"}, shape=replace(SHAPE, head_dim=64))
     n = int(FACTOR * length)
     empty = [torch.zeros(1, n, 1, 64).expand(1, n, 1, 64) for _ in range(3)] + [torch.zeros(1, n, 1)]

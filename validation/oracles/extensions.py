@@ -43,7 +43,9 @@ def parts(g: EquationInputs, s: float) -> Tensor:
 
 
 def yarn(g: EquationInputs, s: float) -> Tensor:
-    """YaRN with the paper's ramp, or with the released code's: linear in the index of the pair, by default between whole pairs."""
+    """YaRN with the paper's ramp, or with the released code's: linear in the index of the pair, by default between
+    whole pairs.
+    """
     if g.c.ramp == "rotations":
         return parts(g, s)
     d = g.q.shape[3]
@@ -135,7 +137,9 @@ TEMPERATURES: dict[str, Callable[[EquationInputs, float], float | Tensor]] = {
 
 
 def attention_under(name: str, g: EquationInputs, s: float, rotary: bool = True) -> Tensor:
-    """Outputs (batch, n, n_heads, head_dim) of a rotary layer, or of one without an encoding, under a method at factor s."""
+    """Outputs (batch, n, n_heads, head_dim) of a rotary layer, or of one without an encoding, under a method at
+    factor s.
+    """
     theta = FREQUENCIES[name](g, s) if name in FREQUENCIES else geometric(BASE, g.q.shape[3]) * rotary
     scores, visible = rotary_scores(g, theta) * on_cos_and_sin(name, g, s) ** 2, g.visible
     if name in PAIRS:
@@ -171,7 +175,9 @@ def recurrence(
     threshold: Tensor | None = None,
 ) -> Tensor:
     """One Mamba2 layer, x and y (batch, n, d_model): p its parameters, c its settings; decay on A, power on its
-    logarithm, gain on what is written; window: tokens in a state; kept(Delta, threshold): tokens that write and decay."""
+    logarithm, gain on what is written; window: tokens in a state; kept(Delta, threshold): tokens that write and
+    decay.
+    """
     inner, heads = p["norm_weight"].shape[0], p["A_log"].shape[0]
     z, xbc, dt = (x @ p["in_proj.weight"].T).split([inner, inner + 2 * c.d_state, heads], dim=-1)
     padded = F.pad(xbc, (0, 0, c.d_conv - 1, 0))

@@ -1,7 +1,7 @@
 """Every encoding and extension method that a package implements, against that package.
 
-The peer's code computes the outputs of attention where it can; PyTorch's attention continues where it stops at queries and keys.
-Peers keep tables in float32 in any dtype, so many of their float64 rows are no closer.
+The peer's code computes the outputs of attention where it can; PyTorch's attention continues where it stops at
+queries and keys. Peers keep tables in float32 in any dtype, so many of their float64 rows are no closer.
 """
 
 import math
@@ -243,7 +243,9 @@ def _llama_config(kind: str, length: int, head_dim: int, base: float = 10000.0, 
 
 
 def transformers_frequencies(dtype: torch.dtype) -> Iterator[Comparison]:
-    """Radians per token and the factor on cos and sin, at three factors, two bases and three lengths; theirs are float32."""
+    """Radians per token and the factor on cos and sin, at three factors, two bases and three lengths; theirs are
+    float32.
+    """
     utils, context, shape = import_module("transformers.modeling_rope_utils"), 2048, replace(SHAPE, head_dim=64)
     for kind, name, more in ropes(shape.head_dim // 2) if dtype == torch.float64 else []:
         ours, theirs = [], []

@@ -1,7 +1,7 @@
 """What can be probed: the contract between a model and everything that reads prompts with it.
 
-`lcprobe.models.language_model.LanguageModel` satisfies it as it is. A model of your own subclasses it and writes `new_state`,
-`hidden` and `logits`; everything else has a default, which a property or a class attribute replaces.
+`lcprobe.models.language_model.LanguageModel` satisfies it as it is. A model of your own subclasses it and writes
+`new_state`, `hidden` and `logits`; everything else has a default, which a property or a class attribute replaces.
 """
 
 from abc import abstractmethod
@@ -17,21 +17,28 @@ class ProbedState(Protocol):
 
     @abstractmethod
     def rows(self, index: Tensor) -> Self:
-        """The rows of the batch at `index`, (n,) int64: picked, reordered or repeated, so that shared prefixes are read once."""
+        """The rows of the batch at `index`, (n,) int64: picked, reordered or repeated, so that shared prefixes are
+        read once.
+        """
         ...
 
 
 class ProbedModel(Protocol):
-    """A causal model over token ids with an explicit state. Any chunking of a sequence gives the same hidden vectors."""
+    """A causal model over token ids with an explicit state. Any chunking of a sequence gives the same hidden
+    vectors."""
 
     @abstractmethod
     def new_state(self, batch: int, length: int | None = None) -> ProbedState:
-        """The state of `batch` rows before the first token. length: of the whole sequences; None unless `needs_length`."""
+        """The state of `batch` rows before the first token. length: of the whole sequences; None unless
+        `needs_length`.
+        """
         ...
 
     @abstractmethod
     def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:
-        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model), and the state after them; `state` itself is unchanged."""
+        """tokens: (batch, seqlen) int64 -> (batch, seqlen, d_model), and the state after them; `state` itself is
+        unchanged.
+        """
         ...
 
     @abstractmethod
@@ -41,7 +48,8 @@ class ProbedModel(Protocol):
 
     @property
     def needs_length(self) -> bool:
-        """Whether `new_state` must be given the length of the whole sequence, prompt and answer: tokens depend on it."""
+        """Whether `new_state` must be given the length of the whole sequence, prompt and answer: tokens depend on
+        it."""
         return False
 
     @property

@@ -1,8 +1,8 @@
-"""lm-eval tasks on our models: an adapter to lm-eval's TemplateLM, and tasks that are made once for all models.
+"""lm-eval tasks on our models: an adapter to lm-eval's TemplateLM, and tasks that are built once for all models.
 
-lm-eval is an extra (`lcprobe[lmeval]`) and is imported inside functions only. Its numbers carry its version and are never
-called RULER's: its RULER tasks differ from RULER in prompts, scoring and lengths. Prompts are never cut; lm-eval's own model
-classes would drop the left end of a long one.
+lm-eval is an extra (`lcprobe[lmeval]`) and is imported inside functions only. Its numbers are labelled with its
+version and never as RULER's: its RULER tasks differ from RULER in prompts, scoring and lengths. Prompts are never
+truncated; lm-eval's own model classes would drop the left end of a long one.
 """
 
 import io
@@ -28,13 +28,13 @@ from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 MAX_GEN_TOKS = 256
-"""lm-eval's own default for tasks that name no number."""
+"""lm-eval's own default for tasks without a number."""
 SEED = 1234
 
 
 @dataclass(frozen=True)
 class HarnessScore:
-    """One metric of one task. n: documents that have it. hits: their values where each is 0 .. 1, else None."""
+    """One metric of one task. n: documents that have it. hits: their values if each is in 0 .. 1, else None."""
 
     task: str
     metric: str
@@ -46,7 +46,7 @@ class HarnessScore:
 
 @dataclass(frozen=True)
 class HarnessTasks:
-    """lm-eval's tasks by the name that was asked for, and the manager that made them."""
+    """lm-eval's tasks by requested name, and the manager that built them."""
 
     manager: Any
     by_name: dict[str, Any]
@@ -54,7 +54,7 @@ class HarnessTasks:
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """What lm-eval says of one asked name. samples: document, what was said, target and metrics, without the prompts."""
+    """lm-eval's result for one requested name. samples: document, output, target and metrics, without the prompts."""
 
     scores: tuple[HarnessScore, ...]
     versions: dict[str, Any]
@@ -62,27 +62,28 @@ class HarnessResult:
 
 
 def harness_label(task: str) -> str:
-    """`lm-eval 0.4.13 niah_single_1`: how its numbers are called."""
+    """`lm-eval 0.4.13 niah_single_1`: the label of its numbers."""
     return f"lm-eval {version('lm_eval')} {task}"
 
 
 def require_harness() -> None:
-    """Raises ConfigError where lm-eval or what its RULER tasks import is not installed. Imports nothing."""
+    """Raises ConfigError where lm-eval or a dependency of its RULER tasks is not installed. Imports nothing."""
     missing = [name for name in ("lm_eval", "wonderwords", "nltk") if find_spec(name) is None]
     if missing:
         raise ConfigError("--harness", f"no package {', '.join(missing)}", "after: pip install 'lcprobe[lmeval]'")
 
 
 def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str) -> HarnessTasks:
-    """lm-eval's tasks by asked name (a task, group or tag), each made after the same seed, whatever else is asked.
+    """lm-eval's tasks by requested name (a task, group or tag), each built from the same seed, whatever else is
+    requested.
 
-    Raises ConfigError for an unknown name, and for a task whose data cannot be made or found here.
+    Raises ConfigError for an unknown name, and for a task whose data can neither be generated nor found here.
     """
     require_harness()
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         stack.enter_context(_hub(config.online))
-        stack.enter_context(_held())
+        stack.enter_context(_buffered_output())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
@@ -94,11 +95,11 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
             if name not in manager.all_tasks:
                 allowed = f"a task, group or tag of lm-eval {version('lm_eval')} ({len(manager.all_tasks):,} names)"
                 raise ConfigError("--harness", name, allowed, nearest_name(name, manager.all_tasks))
-        return HarnessTasks(manager, {name: _made(manager, name, config.online) for name in names})
+        return HarnessTasks(manager, {name: _load(manager, name, config.online) for name in names})
 
 
 def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) -> HarnessResult:
-    """lm-eval's evaluation of one asked name with a model of `harness_model`.
+    """lm-eval's evaluation of one requested name with a model of `harness_model`.
 
     Raises ConfigError for a task that samples instead of decoding greedily.
     """
@@ -112,23 +113,23 @@ def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) 
         ):
             raise ConfigError("--harness", f"{task.task_name}, which samples", "tasks that decode greedily")
     with _quiet(), _hub(config.online):
-        made = evaluate(
+        result = evaluate(
             model=model,
             tasks=list((loaded["groups"] or loaded["tasks"]).values()),
-            task_manager=tasks.manager,  # another one would read thousands of files once more
+            task_manager=tasks.manager,  # another one would read thousands of files again
             limit=config.limit,
-            bootstrap_iters=1000,  # for metrics that are no mean; a mean's error has a formula
+            bootstrap_iters=1000,  # for metrics other than means; a mean's error has a formula
             random_seed=SEED,
         )
-    assert made is not None, "lm-eval returns nothing to all but the first process"
-    found = made["samples"]
-    scores = [score for task, row in made["results"].items() for score in _scores(task, row, found.get(task, []))]
+    assert result is not None, "lm-eval returns a result in the first process only"
+    rows_of = result["samples"]
+    scores = [score for task, row in result["results"].items() for score in _scores(task, row, rows_of.get(task, []))]
     kept = ("doc_id", "target", "filter", "filtered_resps", "doc_hash", "prompt_hash")
     samples = {
         task: [{k: row[k] for k in kept} | {m: row[m] for m in row["metrics"]} for row in rows]
-        for task, rows in found.items()
+        for task, rows in rows_of.items()
     }
-    return HarnessResult(tuple(scores), dict(made["versions"]), samples)
+    return HarnessResult(tuple(scores), dict(result["versions"]), samples)
 
 
 def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
@@ -138,7 +139,7 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
     class LcprobeLM(TemplateLM):
         @property
         def eot_token_id(self) -> int:
-            if tokenizer.bos_id is None:  # documents are parted by the begin token, so it is the end token, too
+            if tokenizer.bos_id is None:  # the begin token separates documents, so it also ends them
                 raise ConfigError("data.bos", None, "a tokenizer with a begin token, for tasks with empty contexts")
             return tokenizer.bos_id
 
@@ -146,48 +147,46 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
             return tokenizer.encode(string).tolist() if add_special_tokens is False else with_begin(tokenizer, string)
 
         def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-            made = continuer.likelihoods([(context, continuation) for _, context, continuation in requests])
-            return [(float(likelihood.sum()), bool(right.all())) for likelihood, right in made]
+            scored = continuer.likelihoods([(context, continuation) for _, context, continuation in requests])
+            return [(float(likelihood.sum()), bool(right.all())) for likelihood, right in scored]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
             texts = [self.tok_encode(request.args[0], add_special_tokens=False) for request in requests]
-            made = continuer.likelihoods([([self.eot_token_id], ids) for ids in texts])
-            return [float(likelihood.sum()) for likelihood, _ in made]
+            scored = continuer.likelihoods([([self.eot_token_id], ids) for ids in texts])
+            return [float(likelihood.sum()) for likelihood, _ in scored]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
             prompts = [self.tok_encode(request.args[0]) for request in requests]
             settings = [request.args[1] for request in requests]
-            stops = [_stops(given.get("until")) for given in settings]
-            steps = [int(given.get("max_gen_toks", MAX_GEN_TOKS)) for given in settings]
+            stops = [_stops(own.get("until")) for own in settings]
+            steps = [int(own.get("max_gen_toks", MAX_GEN_TOKS)) for own in settings]
 
             def text_of(ids: list[int]) -> str:
                 return tokenizer.decode(np.array([i for i in ids if i != tokenizer.bos_id], dtype=np.int64))
 
             def done(row: int, ids: list[int]) -> bool:
                 return ids[-1] == tokenizer.bos_id or (
-                    bool(stops[row]) and _cut(text_of(ids), stops[row]) is not None
+                    bool(stops[row]) and _before_stop(text_of(ids), stops[row]) is not None
                 )
 
-            said = continuer.greedy(prompts, steps, done)
-            texts = [text_of(ids) for ids in said]
-            return [
-                text if (cut := _cut(text, stop)) is None else cut for text, stop in zip(texts, stops, strict=True)
-            ]
+            texts = [text_of(ids) for ids in continuer.greedy(prompts, steps, done)]
+            before = [_before_stop(text, stop) for text, stop in zip(texts, stops, strict=True)]
+            return [text if cut is None else cut for text, cut in zip(texts, before, strict=True)]
 
     return LcprobeLM()
 
 
-def _made(manager: Any, name: str, online: bool) -> Any:
+def _load(manager: Any, name: str, online: bool) -> Any:
     random.seed(SEED)  # lm-eval's generators draw from the global streams
     np.random.seed(SEED)
     try:
         return manager.load([name])
-    except Exception as error:  # whatever a task, datasets or the hub raise
-        why = " ".join(str(error).split())[:160] or type(error).__name__
-        allowed = "a task whose data can be made here" + (
-            "" if online else ", or probe.harness.online=true with a connection"
-        )
-        raise ConfigError("--harness", name, f"{allowed} ({type(error).__name__}: {why})") from None
+    except Exception as error:  # anything that a task, datasets or the hub raises
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        allowed = "a task whose data can be generated here"
+        if not online:
+            allowed += ", or probe.harness.online=true with a connection"
+        raise ConfigError("--harness", name, f"{allowed} ({type(error).__name__}: {reason})") from None
 
 
 def _scores(task: str, row: dict[str, Any], samples: list[dict[str, Any]]) -> Iterator[HarnessScore]:
@@ -195,31 +194,33 @@ def _scores(task: str, row: dict[str, Any], samples: list[dict[str, Any]]) -> It
         metric, comma, kind = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        if metric.isdigit() and value == -1:  # a length that was not asked for
+        if metric.isdigit() and value == -1:  # a length that was not requested
             continue
         stderr = row.get(f"{metric}_stderr,{kind}")
         values = [s[metric] for s in samples if s["filter"] == kind and metric in s]
         values = [float(v) for v in values if isinstance(v, int | float) and not (metric.isdigit() and v == -1)]
-        shares = bool(values) and all(0 <= v <= 1 for v in values) and abs(sum(values) / len(values) - value) < 1e-9
+        are_shares = (
+            bool(values) and all(0 <= v <= 1 for v in values) and abs(sum(values) / len(values) - value) < 1e-9
+        )
         label = metric if kind == "none" else f"{metric} ({kind})"
         n = len(values) or int(row.get("sample_len", row.get("sample_count", 0)) or 0)
         known = float(stderr) if isinstance(stderr, int | float) else None
-        yield HarnessScore(task, label, float(value), known, n, tuple(values) if shares else None)
+        yield HarnessScore(task, label, float(value), known, n, tuple(values) if are_shares else None)
 
 
 def _stops(until: Any) -> list[str]:
     return [s for s in ([until] if isinstance(until, str) else until or []) if s]
 
 
-def _cut(text: str, stops: list[str]) -> str | None:
-    """The text before the first stop, or None where there is none."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    return text[: min(found)] if found else None
+def _before_stop(text: str, stops: list[str]) -> str | None:
+    """The text before the first stop string, or None if there is none."""
+    places = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    return text[: min(places)] if places else None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Progress of lm-eval's generators goes to stderr, its warnings about missing aggregations nowhere."""
+    """Sends progress of lm-eval's generators to stderr, and drops its warnings about missing aggregations."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -231,27 +232,27 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _held() -> Iterator[None]:
-    """What is printed waits: it goes to stderr in the end, or nowhere where a ConfigError says in one line what went wrong.
+def _buffered_output() -> Iterator[None]:
+    """Buffers output, which goes to stderr at the end; a ConfigError, whose message is one line, drops it.
 
-    Of a progress bar its last state is left.
+    Of a progress bar only the last state is kept.
     """
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             yield
     except ConfigError:
-        said = io.StringIO()
+        output = io.StringIO()
         raise
     finally:
-        for line in filter(None, said.getvalue().split("\n")):
+        for line in filter(None, output.getvalue().split("\n")):
             print(line.rpartition("\r")[2], file=sys.stderr)
 
 
 @contextmanager
 def _hub(online: bool) -> Iterator[None]:
-    """Unless online: the hub's libraries answer from their caches or fail at once, instead of retrying for half a minute, and
-    nltk fetches nothing.
+    """Unless online, the hub's libraries use their caches or fail at once, instead of retrying for half a minute, and
+    nltk downloads nothing.
     """
     import datasets.config
     import huggingface_hub.constants

@@ -21,8 +21,8 @@ def select_chunks(
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The piece that is read in place of each prompt, and (n,) tokens that were read to choose it.
 
-    It is the piece after which the entropy of the next token is lowest, the first of equal ones. rooms: tokens that follow each
-    prompt. For a model without `selection` it is the whole prompt.
+    It is the piece after which the entropy of the next token is lowest, the first of equal ones. rooms: tokens that
+    follow each prompt. For a model without `selection` it is the whole prompt.
     """
     selection = model.selection
     if selection is None:

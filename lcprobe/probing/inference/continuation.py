@@ -1,9 +1,9 @@
 """Continuations of prompts of any lengths: log-likelihoods and greedy text, for prompts from elsewhere.
 
-Nothing is padded on the left, where a recurrent state would see it, and nothing is truncated. Prompts of similar length go through
-the model together; a row leaves the batch where its prompt ends, and rows that end together are continued together. For a model
-that needs the length of the whole sequence, the length of prompt and continuation is declared, and prompts of one length go
-together. A batch that does not fit into memory is split in halves.
+Nothing is padded on the left, where a recurrent state would see it, and nothing is truncated. Prompts of similar
+length go through the model together; a row leaves the batch where its prompt ends, and rows that end together are
+continued together. For a model that needs the length of the whole sequence, the length of prompt and continuation is
+declared, and prompts of one length go together. A batch that does not fit into memory is split in halves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +27,9 @@ Ids = Sequence[int] | np.ndarray
 class Continuer:
     """Continues prompts with a model.
 
-    chunk: tokens of a prefill step. batch_tokens: tokens of the prompts in one batch. Prompts past the model's `max_length` are
-    refused. A model that `needs_length` gets `new_state(batch, length)`: prompt and the longest continuation requested of it.
+    chunk: tokens of a prefill step. batch_tokens: tokens of the prompts in one batch. Prompts past the model's
+    `max_length` are refused. A model that `needs_length` gets `new_state(batch, length)`: prompt and the longest
+    continuation requested of it.
     """
 
     def __init__(self, model: ProbedModel, device: torch.device | str, chunk: int, batch_tokens: int):
@@ -39,8 +40,8 @@ class Continuer:
     def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(context, continuation) -> log-likelihood (n,) float32 and argmax hit (n,) bool of each continuation token.
 
-        A context that several pairs share is read once. Raises EpisodeError for an empty context or continuation, and past
-        the model's max_length.
+        A context that several pairs share is read once. Raises EpisodeError for an empty context or continuation, and
+        past the model's max_length.
         """
         shared: dict[tuple[int, ...], list[int]] = {}  # context -> the pairs that have it
         pairs = self._with_selected_contexts(pairs)
@@ -132,7 +133,8 @@ class Continuer:
     def _in_batches(
         self, work: Callable[[list[int]], list[bool]], prompts: Sequence[Ids], more: Sequence[int]
     ) -> None:
-        """Call `work` on all prompts, by number: longest batches first, shortest prompts first within one, in halves on OOM.
+        """Call `work` on all prompts, by number: longest batches first, shortest prompts first within one, in halves
+        on OOM.
 
         more: tokens that may follow each prompt; where the length is declared, prompts of one length go together.
         Raises EpisodeError for a prompt that does not fit alone.

@@ -15,7 +15,8 @@ R = TypeVar("R")
 def with_oom_backoff(
     work: Callable[[list[T]], Sequence[R]], items: list[T], tokens: int
 ) -> tuple[list[R | None], int]:
-    """Results of `work` in the order of the items, None for a single one that does not fit, and the smallest batch that was used.
+    """Results of `work` in the order of the items, None for a single one that does not fit, and the smallest batch
+    that was used.
 
     tokens: of the longest item, for messages.
     """

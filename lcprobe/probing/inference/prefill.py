@@ -18,8 +18,8 @@ def prefill(
     device: torch.device,
     length: int | None = None,
 ) -> Iterator[tuple[list[int], ProbedState, Tensor]]:
-    """Execute a program. Yields prompts that are read to their end, the state after them, and their last hidden vectors
-    (n, d_model).
+    """Execute a program. Yields prompts that are read to their end, the state after them, and their last hidden
+    vectors (n, d_model).
 
     length: declared to the model for the whole sequence, answers included.
     """

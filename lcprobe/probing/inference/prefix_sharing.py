@@ -1,18 +1,19 @@
 """Prefix sharing: which prompts have common prefixes, and a program that reads every common prefix once.
 
-The prompts of a unit form a trie over token ids: depths of one sample share the haystack up to the earlier needle, questions over
-one context share the context. All rows of a batch are at the same position and advance in lockstep; where prompts branch, the
-state's row is copied. A call takes time whatever it reads, so prompts branch at multiples of a grain only, slightly before
-they differ; the grain minimises the total cost of tokens and calls. If calls cost nothing it is 1, and exactly the tokens of the
-trie are read.
+The prompts of a unit form a trie over token ids: depths of one sample share the haystack up to the earlier needle,
+questions over one context share the context. All rows of a batch are at the same position and advance in lockstep;
+where prompts branch, the state's row is copied. A call takes time whatever it reads, so prompts branch at multiples
+of a grain only, slightly before they differ; the grain minimises the total cost of tokens and calls. If calls cost
+nothing it is 1, and exactly the tokens of the trie are read.
 
-The saving in a sweep of D depths is bounded: a prompt shares no more than its haystack up to its own needle with deeper ones, and
-the deepest is read whole. So the share of the haystack's tokens that is saved is at most the sum of all depths but the deepest,
-divided by D. For depths 0 .. 1 that is (D - 2) / 2D, 45 % at 20 depths; for 1/D .. 1 it is (D - 1) / 2D, 47.5 %. Needle and
-question are not shared (`python -m benchmarks sharing`: 44.3 and 46.9 % of prompts of 1024 tokens).
+The saving in a sweep of D depths is bounded: a prompt shares no more than its haystack up to its own needle with
+deeper ones, and the deepest is read whole. So the share of the haystack's tokens that is saved is at most the sum of
+all depths but the deepest, divided by D. For depths 0 .. 1 that is (D - 2) / 2D, 45 % at 20 depths; for 1/D .. 1 it
+is (D - 1) / 2D, 47.5 %. Needle and question are not shared (`python -m benchmarks sharing`: 44.3 and 46.9 % of
+prompts of 1024 tokens).
 
-Memory: at most `rows` rows are read together. Where more are active, those with few prompts below them are finished first and
-the others wait as a state; a waiting state is dropped once the last of its rows continues.
+Memory: at most `rows` rows are read together. Where more are active, those with few prompts below them are finished
+first and the others wait as a state; a waiting state is dropped once the last of its rows continues.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,9 @@ Group = tuple[int, int, int]
 class Step:
     """Reads tokens [lo, hi) of `prompts` (n,), one row each, continuing from the state after step `before`.
 
-    before: None for a new state. source: (n,) rows of that state, None for all of them in order. last: no later step continues
-    from `before`. kept: a later step continues from this one. ends: (row, prompt) of the prompts that are read to their end.
+    before: None for a new state. source: (n,) rows of that state, None for all of them in order. last: no later step
+    continues from `before`. kept: a later step continues from this one. ends: (row, prompt) of the prompts that are
+    read to their end.
     """
 
     before: int | None
@@ -52,7 +54,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps in order of execution. new: (n_prompts,) tokens that are read for each prompt and not for one before it."""
+    """Steps in order of execution. new: (n_prompts,) tokens that are read for each prompt and not for one before
+    it."""
 
     steps: tuple[Step, ...]
     new: np.ndarray
@@ -65,7 +68,9 @@ class Program:
 
 
 def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL_TOKENS) -> Program:
-    """The program for prompts of at least one token each, at most `rows` of them read together: a pure function of both."""
+    """The program for prompts of at least one token each, at most `rows` of them read together: a pure function of
+    both.
+    """
     order, common = _sorted(prompts)
     unique: list[list[int]] = []  # prompts that are equal, in sorted order
     lcps: list[int] = []
@@ -104,7 +109,9 @@ def prefix_batches(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
 
 
 class _Walk:
-    """From sorted prompts to steps. ends: (n,) lengths; branches: (n - 1,) where neighbours branch, in multiples of the grain."""
+    """From sorted prompts to steps. ends: (n,) lengths; branches: (n - 1,) where neighbours branch, in multiples of
+    the grain.
+    """
 
     def __init__(self, unique: list[list[int]], ends: np.ndarray, branches: np.ndarray, grain: int, rows: int):
         self._unique, self._ends, self._branches = unique, ends, branches
@@ -149,8 +156,9 @@ class _Walk:
         return list(zip(edges, edges[1:], strict=False))
 
     def _batches(self, groups: list[Group], at: int) -> list[list[Group]]:
-        """Groups that are read together, in the order of reading: last pieces by length, then those with fewer prompts first,
-        so that few states wait at a time."""
+        """Groups that are read together, in the order of reading: last pieces by length, then those with fewer
+        prompts first, so that few states wait at a time.
+        """
         short: dict[int, list[Group]] = {}
         for group in groups:
             ending = group[2] == group[1] + 1 and self._ends[group[1]] // self._grain * self._grain <= at
@@ -189,13 +197,17 @@ def common(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _new(ends: np.ndarray, lcp: np.ndarray, grain: int) -> np.ndarray:
-    """(n,) tokens of each sorted prompt that are not read for the one before it; the last, short piece is never shared."""
+    """(n,) tokens of each sorted prompt that are not read for the one before it; the last, short piece is never
+    shared.
+    """
     shared = np.concatenate([[0], lcp // grain * grain])
     return ends - shared
 
 
 def _cost(ends: np.ndarray, lcp: np.ndarray, grain: int, call: int) -> tuple[int, int]:
-    """The cost of tokens and calls, in tokens, and the grain, so that the finer one of two that cost the same is chosen."""
+    """The cost of tokens and calls, in tokens, and the grain, so that the finer one of two that cost the same is
+    chosen.
+    """
     short = ends // grain * grain
     stops = len({0, *(lcp // grain * grain).tolist(), *short.tolist()}) - 1
     tails = len({int(end) for end, at in zip(ends, short, strict=True) if end > at})

@@ -10,7 +10,9 @@ MAX_LOGIT_ROWS = 4096
 
 
 def score_tokens(model: ProbedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target, and whether it is the argmax."""
+    """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target, and whether it is
+    the argmax.
+    """
     flat, ids = hidden.flatten(0, 1), targets.flatten()
     likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
     right = torch.empty(len(flat), dtype=torch.bool, device=flat.device)

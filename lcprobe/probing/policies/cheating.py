@@ -1,12 +1,13 @@
-"""No-retrieval (shortcut) baselines: policies that answer without looking up the target key. What they score is leakage.
+"""No-retrieval (shortcut) baselines: policies that answer without looking up the target key. What they score is
+leakage.
 
-Each policy answers every question of a unit through the runner that models go through, and none may score above the chance that
-the task states (Hsieh et al. 2024, RULER, arXiv 2404.06654: printing every seven-digit number scores 100 in three of its needle
-tasks, copying the last ten words 100 in frequent words).
+Each policy answers every question of a unit through the runner that models go through, and none may score above the
+chance that the task states (Hsieh et al. 2024, RULER, arXiv 2404.06654: printing every seven-digit number scores 100
+in three of its needle tasks, copying the last ten words 100 in frequent words).
 
-The first answer counts, as for models: printing all values is printing the first, unless the answer is a list. The target
-needle's depth differs between samples, evenly spread from 0 to 1: at depth 0 the target value comes first by definition, and
-"the first value" is right in that cell whatever the question.
+The first answer counts, as for models: printing all values is printing the first, unless the answer is a list. The
+target needle's depth differs between samples, evenly spread from 0 to 1: at depth 0 the target value comes first by
+definition, and "the first value" is right in that cell whatever the question.
 """
 
 from collections import Counter
@@ -29,7 +30,8 @@ from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 STATISTICS_OFFSET = 1 << 20
-"""Statistics are collected from samples with indices that are larger by this much than those of the scored samples."""
+"""Statistics are collected from samples with indices that are larger by this much than those of the scored
+samples."""
 DEPTH_STEP = 0.6180339887498949
 """Inverse of the golden ratio: its multiples, mod 1, fill 0 .. 1 as evenly as possible."""
 RECENT_PLACES = 32
@@ -200,7 +202,8 @@ class PolicyScorer:
 class SpreadUnit(Unit):
     """A unit with a depth per sample, evenly spread, instead of one for all.
 
-    Every unit has samples of its own, whereas models get the same ones in every unit: chance in one unit is not repeated in all.
+    Every unit has samples of its own, whereas models get the same ones in every unit: chance in one unit is not
+    repeated in all.
 
     cells: the depth of all samples where the needle does not move, and the number of samples.
     """
@@ -241,7 +244,9 @@ def _gaps(obs: Observation) -> dict[ObservedValue, int]:
 
 
 def nearest_others(places: Sequence[tuple[int, V]], alone: int) -> dict[V, int]:
-    """The least distance from each value to a different neighbour. places: ascending; alone: for a value without another."""
+    """The least distance from each value to a different neighbour. places: ascending; alone: for a value without
+    another.
+    """
     gaps = dict.fromkeys((value for _, value in places), alone)
     for (at, one), (then, other) in zip(places, places[1:], strict=False):
         if one != other:

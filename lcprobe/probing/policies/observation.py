@@ -1,8 +1,8 @@
 """What a no-retrieval policy observes of a question: the values in the text, in order, and nothing else.
 
-Which strings are values is given: the candidates of the question, as a set, in an order decided by a digest of the text. Where a
-question has more values than a record keeps candidates, or the answer is the only candidate, values are recognised by their
-surroundings (the characters around them) and their pattern of letters and digits.
+Which strings are values is given: the candidates of the question, as a set, in an order decided by a digest of the
+text. Where a question has more values than a record keeps candidates, or the answer is the only candidate, values are
+recognised by their surroundings (the characters around them) and their pattern of letters and digits.
 """
 
 import re
@@ -24,7 +24,8 @@ WORD = re.compile(r"[\w-]+")
 LINE_ENDS, MAX_LINE_CHARS = (".", ";", "?", "\n"), 120
 """What ends a line, and the most characters of a line that are read before its value."""
 WORDING_SHARE = 0.08
-"""A word of a question is wording if at least this share of other questions has it at that place; else it is masked."""
+"""A word of a question is wording if at least this share of other questions has it at that place; else it is
+masked."""
 QUESTION_WORDS, MAX_MASKED_RUN = 24, 3
 """Words read of a question, from its end, and masked words in a row that end it: a name has fewer."""
 CHARS_BEFORE, CHARS_AFTER = 2, 1
@@ -33,7 +34,9 @@ CHARS_BEFORE, CHARS_AFTER = 2, 1
 
 @dataclass(frozen=True)
 class ObservedValue:
-    """A value in the text. places: the characters where it occurs; line: the words of the line of its first occurrence."""
+    """A value in the text. places: the characters where it occurs; line: the words of the line of its first
+    occurrence.
+    """
 
     text: str
     places: tuple[int, ...]
@@ -57,9 +60,10 @@ class ObservedValue:
 
 @dataclass(frozen=True)
 class Observation:
-    """values: those in the text, in order of first appearance. items: the same with lists split into their items. pool: everything
-    that may be the answer, in no order. number: which question of the episode. key: a digest of the text and the number.
-    question: its wording; the words that few other samples have in theirs, such as the target key, are masked.
+    """values: those in the text, in order of first appearance. items: the same with lists split into their items.
+    pool: everything that may be the answer, in no order. number: which question of the episode. key: a digest of the
+    text and the number. question: its wording; the words that few other samples have in theirs, such as the target
+    key, are masked.
     """
 
     values: tuple[ObservedValue, ...]
@@ -72,10 +76,10 @@ class Observation:
 
 @dataclass
 class TaskStatistics:
-    """Statistics of other samples of a task, by the number of the question: their answers, and the ranks of these among the
-    values, counted from the front and from the back. items: how many an answer has. patterns: of answers. words: how many other
-    contexts have each word; question_words: how many other questions have it at that place from their end, n_questions: of how
-    many. By number and masked question: ranks and answers.
+    """Statistics of other samples of a task, by the number of the question: their answers, and the ranks of these
+    among the values, counted from the front and from the back. items: how many an answer has. patterns: of answers.
+    words: how many other contexts have each word; question_words: how many other questions have it at that place from
+    their end, n_questions: of how many. By number and masked question: ranks and answers.
     """
 
     answers: dict[int, Counter[str]] = field(default_factory=dict)
@@ -148,7 +152,9 @@ def observe(item: Item, tokenizer: Tokenizer, stats: TaskStatistics, without_nee
 
 
 def pattern_of(text: str) -> str:
-    """The pattern of a string: `9999` for a number of four digits, `x-x` for hex or words with a hyphen, `x` for the rest."""
+    """The pattern of a string: `9999` for a number of four digits, `x-x` for hex or words with a hyphen, `x` for the
+    rest.
+    """
     return "9" * len(text) if text.isdigit() else re.sub(r"[0-9A-Za-z]+", "x", text)
 
 
@@ -167,7 +173,8 @@ def _by_appearance(values: dict[str, ObservedValue]) -> tuple[ObservedValue, ...
 
 
 def _find(name: str, text: str) -> ObservedValue | None:
-    """Where a value occurs as words of its own; a list that does not occur in one piece is where its first item is."""
+    """Where a value occurs as words of its own; a list that does not occur in one piece is where its first item
+    is."""
     places, parts = _places(name, text), ITEM_SEPARATOR.split(name)
     if not places and len(parts) > 1:
         places = _places(parts[0], text)
@@ -213,7 +220,8 @@ def _last_words(text: str) -> list[tuple[int, str]]:
 
 
 def _masked_question(text: str, stats: TaskStatistics) -> str:
-    """The question at the end of a text: read backwards until some words in a row are rare in other samples' endings."""
+    """The question at the end of a text: read backwards until some words in a row are rare in other samples'
+    endings."""
     words: list[str] = []
     for place in _last_words(text):
         words.append(place[1] if stats.question_words[place] > WORDING_SHARE * stats.n_questions else "_")

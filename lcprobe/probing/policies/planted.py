@@ -1,8 +1,8 @@
 """Planted models: oracles with one known defect, scored as models are.
 
-What the report should conclude about them is known beforehand, so that they test everything between a score and a sentence. An
-oracle finds the target value with a probability that depends on its defect alone; otherwise it guesses among the candidates of the
-question, or prints nothing where the answer is the only candidate.
+What the report should conclude about them is known beforehand, so that they test everything between a score and a
+sentence. An oracle finds the target value with a probability that depends on its defect alone; otherwise it guesses
+among the candidates of the question, or prints nothing where the answer is the only candidate.
 """
 
 import re
@@ -20,7 +20,9 @@ HitRate = Callable[[Item], float]
 
 @dataclass(frozen=True)
 class Planted:
-    """An oracle. Random numbers depend on seed, episode and question: equal on every machine, and independent across samples."""
+    """An oracle. Random numbers depend on seed, episode and question: equal on every machine, and independent across
+    samples.
+    """
 
     hit_rate: HitRate
     tokenizer: Tokenizer

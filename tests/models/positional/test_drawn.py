@@ -14,7 +14,7 @@ from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONS
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.plain_text import Points, TextWindow, measure
+from lcprobe.probing.plain_text import Points, TextWindow, measure_windows
 from lcprobe.schema import build
 from tests.models.contract_cases import ENCODINGS, table_size
 from tests.toys import registered
@@ -182,7 +182,7 @@ def test_continuations_are_scored_at_the_positions_of_prompt_and_continuation():
 @torch.no_grad()
 def test_plain_text_is_measured_at_the_positions_of_the_longest_window():
     model = model_of()
-    rows = measure(model, [TextWindow(0, 0, IDS[0].numpy(), 0)], Points((8, L, N), (N,), (8,)), 7, "cpu")[0]
+    rows = measure_windows(model, [TextWindow(0, 0, IDS[0].numpy(), 0)], Points((8, L, N), (N,), (8,)), 7, "cpu")[0]
     logits = model.logits(model.hidden(IDS[:1])[0])
     loss = torch.nn.functional.cross_entropy(logits[0, :-1], IDS[0, 1:], reduction="none")
     for low, high in ((1, 7), (8, L - 1), (L, N - 1)):

@@ -151,7 +151,7 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
 @pytest.mark.parametrize("error", [None, ConfigError("a", 1, "b"), OSError("disk")])
 def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why_it_failed(capsys, error):
     try:
-        with bridge._held():
+        with bridge._buffered_output():
             print("making\nbar:  0 %\rbar: 99 %")
             print("nltk", file=sys.stderr)
             assert capsys.readouterr() == ("", ""), "it waits"

@@ -56,7 +56,7 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     assert evaluate_main([str(run), *settings, "--harness", "niah_single_2"]) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith(
-        "error: --harness: given 'niah_single_2'; allowed: a task whose data can be made here"
+        "error: --harness: given 'niah_single_2'; allowed: a task whose data can be generated here"
     )
     assert (shown.err.count("\n"), shown.out) == (1, ""), "nothing of what lm-eval and nltk print before it fails"
     first = {path: path.read_bytes() for path in (run / "harness").iterdir()}
