@@ -48,76 +48,83 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         if is_main():
             prepare(config.data)
         broadcast(None)
-        data = prepare(config.data)
-        done = None
+        data, done = prepare(config.data), None
         if start is not None:
             check_same_corpus(start, data.manifest)
             done = load_progress(start)
         if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
             log.info("%s: already done (%s tokens)", run.name, f"{done.tokens:,}")
             return status
-        text = to_yaml(config)
-        mixture = make_mixture(run, data)
-        trackers: list[Tracker] = []
+        return _train(run, folder, data, 0 if done is None else done.tokens)
+
+
+def _train(run: Run, folder: Path, data: Prepared, tokens_done: int) -> dict[str, Any]:
+    """Train in a locked folder and return the status, which is written before, after, and when training stops early."""
+    config, text = run.config, to_yaml(run.config)
+    mixture = make_mixture(run, data)
+    if is_main():
+        write_atomic(folder / "config.yaml", text)
+    tracker, facts = _tracker(run, folder, data, tokens_done), _facts(run, data)
+    if is_main():
+        write_status(folder, {"status": "training", **facts})
+    callbacks = []
+    if config.probe.while_training is not None and config.train.probe_every != 0:
+        grid = config.probe.while_training
+        callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
+    model, source = LanguageModel(config.model), initial_checkpoint(config)
+    if source is not None:
+        facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+    try:
+        module = fit(
+            config.train,
+            model,
+            mixture,
+            folder,
+            seed=config.seed,
+            config_yaml=text,
+            source=source,
+            tracker=tracker,
+            callbacks=callbacks,
+        )
+    except (LcprobeError, KeyboardInterrupt, OSError) as error:
         if is_main():
-            write_atomic(folder / "config.yaml", text)
-            trackers.append(CsvTracker(folder / "metrics.csv", done.tokens if done else 0))
-            if config.track.wandb != "off":
-                trackers.append(_wandb(run, folder, data))
-        tracker = Trackers(trackers)
-        facts = {
-            "run": run.name,
-            "group": run.group,
-            "params": run.matched.cost.params,
-            "embedding_params": run.matched.cost.embedding,
-            "tuned": config.study.tuned.how,
-            "corpus_digest": data.manifest["corpus_digest"],
-            "versions": versions(),
-        }
-        if is_main():
-            write_status(folder, {"status": "training", **facts})
-        callbacks = []
-        if config.probe.while_training is not None and config.train.probe_every != 0:
-            grid = config.probe.while_training
-            callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
-        model = LanguageModel(config.model)
-        source = initial_checkpoint(config)
-        if source is not None:
-            facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
-        try:
-            module = fit(
-                config.train,
-                model,
-                mixture,
-                folder,
-                seed=config.seed,
-                config_yaml=text,
-                source=source,
-                tracker=tracker,
-                callbacks=callbacks,
-            )
-        except (LcprobeError, KeyboardInterrupt, OSError) as error:
-            if is_main():
-                write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
-            tracker.finish()
-            raise
-        p = module.progress
-        facts |= {
-            "step": p.step,
-            "tokens": p.tokens,
-            "data_digest": p.digest,
-            "skipped": p.skipped,
-            "seconds": p.seconds,
-        }
-        if is_main():
-            write_status(folder, {"status": "done", **facts})
-            tracker.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
-            final = latest(folder / "checkpoints") if config.track.checkpoints else None
-            if final is not None:
-                files = [path for path in final.iterdir() if path.name != "optimizer.safetensors"]
-                tracker.artifact(f"{config.study.name}-{run.name}", "checkpoint", files)
+            write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
         tracker.finish()
-        return {"status": "done", **facts}
+        raise
+    p = module.progress
+    facts |= {"step": p.step, "tokens": p.tokens, "data_digest": p.digest, "skipped": p.skipped, "seconds": p.seconds}
+    if is_main():
+        write_status(folder, {"status": "done", **facts})
+        tracker.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
+        final = latest(folder / "checkpoints") if config.track.checkpoints else None
+        if final is not None:
+            files = [path for path in final.iterdir() if path.name != "optimizer.safetensors"]
+            tracker.artifact(f"{config.study.name}-{run.name}", "checkpoint", files)
+    tracker.finish()
+    return {"status": "done", **facts}
+
+
+def _tracker(run: Run, folder: Path, data: Prepared, tokens_done: int) -> Tracker:
+    """The trackers of the main process as one; none in the others."""
+    trackers: list[Tracker] = []
+    if is_main():
+        trackers.append(CsvTracker(folder / "metrics.csv", tokens_done))
+        if run.config.track.wandb != "off":
+            trackers.append(_wandb(run, folder, data))
+    return Trackers(trackers)
+
+
+def _facts(run: Run, data: Prepared) -> dict[str, Any]:
+    """What status.json has from the start."""
+    return {
+        "run": run.name,
+        "group": run.group,
+        "params": run.matched.cost.params,
+        "embedding_params": run.matched.cost.embedding,
+        "tuned": run.config.study.tuned.how,
+        "corpus_digest": data.manifest["corpus_digest"],
+        "versions": versions(),
+    }
 
 
 def _resume_point(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
