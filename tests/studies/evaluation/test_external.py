@@ -1,5 +1,6 @@
-"""Other people's prompts from the command line: the six RULER tasks that lm-eval builds without a network, and frozen files."""
+"""External prompts from the command line: the six RULER tasks that lm-eval builds without a network, and frozen files."""
 
+import copy
 import json
 from importlib.metadata import version
 
@@ -13,18 +14,32 @@ from tests.tiny import write_config
 OFFLINE = ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_index():
+    """Every command has lm-eval read thousands of YAML files for its index of tasks: here they are read once."""
+    from lm_eval.tasks._index import TaskIndex
+
+    build, known = TaskIndex.build, {}
+
+    def cached(paths):
+        key = tuple(map(str, paths))
+        if key not in known:
+            known[key] = build(paths)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskIndex, "build", staticmethod(cached))
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, data_settings):
-    folder = tmp_path_factory.mktemp("bridges")
+    folder = tmp_path_factory.mktemp("external")
     config = write_config(
         folder, data_settings, train={"tokens": 64 * 4 * 2, "context_length": 64, "batch_tokens": 256}
     )
-    assert (
-        train_main(
-            [str(config), "grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"]
-        )
-        == 0
-    )
+    one_run = ["grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"]
+    assert train_main([str(config), *one_run]) == 0
     (run_folder,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
     return run_folder
 
