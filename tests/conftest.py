@@ -46,7 +46,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory) -> Path:
-    """A few of the embedded speeches as one JSONL file: quick to prepare, real prose."""
+    """A few of the embedded speeches as one JSONL file: quick to prepare, and real prose."""
     import json
 
     from lcprobe.data.sources.sotu import speeches

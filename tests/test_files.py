@@ -1,4 +1,4 @@
-"""Files are whole or absent; published folders are what their manifest says; a folder has one owner."""
+"""Files are written atomically; published folders match their manifest; a folder is locked by one process."""
 
 import json
 import multiprocessing
@@ -34,7 +34,7 @@ def test_a_published_folder_verifies(tmp_path):
     st.integers(0, 2047),
     st.integers(0, 7),
 )
-def test_every_sabotage_is_found(tmp_path_factory, kind, at, bit):
+def test_every_kind_of_damage_is_detected(tmp_path_factory, kind, at, bit):
     folder = make_folder(tmp_path_factory.mktemp("f"))
     data = bytearray((folder / "a.bin").read_bytes())
     if kind == "flip":
@@ -66,7 +66,7 @@ def hold(folder, ready, release):
         release.wait(20)
 
 
-def test_two_processes_never_own_one_folder_and_a_dead_owner_is_replaced(tmp_path):
+def test_two_processes_never_lock_one_folder_and_a_dead_processs_lock_is_taken_over(tmp_path):
     context = multiprocessing.get_context("fork")
     ready, release = context.Event(), context.Event()
     other = context.Process(target=hold, args=(tmp_path, ready, release))

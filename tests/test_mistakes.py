@@ -160,7 +160,7 @@ def test_a_wrong_file(tmp_path, capsys, name):
     one_line(train_main([str(tmp_path / name), "--plan"]), capsys, key)
 
 
-def test_bytes_that_are_no_text(tmp_path, capsys):
+def test_bytes_that_are_not_text(tmp_path, capsys):
     (tmp_path / "x.yaml").write_bytes(b"seed: \xff\xfe")
     one_line(train_main([str(tmp_path / "x.yaml")]), capsys, "x.yaml", "UTF-8")
 
@@ -229,7 +229,7 @@ def test_no_environment_in_configs(tmp_path, capsys, monkeypatch):
         ("model.mixers.mamba2.dt_limit=[0, .inf]", "model.mixers.mamba2.dt_limit[1]"),
     ],
 )
-def test_what_is_not_finite_is_no_number(tmp_path, capsys, override, key):
+def test_non_finite_numbers_are_refused(tmp_path, capsys, override, key):
     arguments = ["configs/quickstart.yaml", f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
     one_line(train_main([*arguments, override, "--plan"]), capsys, key, "number")
 
@@ -271,7 +271,7 @@ def test_a_tokenizer_of_single_characters_is_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "cheat"])
-def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_written(
+def test_a_tokenizer_or_length_that_cannot_work_is_refused_before_anything_is_written(
     tmp_path, capsys, command, without_digits
 ):
     arguments = [
@@ -296,7 +296,7 @@ def test_a_tokenizer_or_length_that_cannot_work_is_found_before_anything_is_writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_questions_with_nothing_to_train_on_is_found_before_anything_is_written(tmp_path, capsys):
+def test_a_file_of_questions_with_nothing_to_train_on_is_refused_before_anything_is_written(tmp_path, capsys):
     texts = [
         f"{name} was the founder of village {i} and lived there long."
         for i, name in enumerate(("Anna", "Bert", "Carla"))

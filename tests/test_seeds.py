@@ -1,4 +1,4 @@
-"""Randomness as a function of names: fixed values for ever, bijections, independence of streams."""
+"""Random numbers as a function of names: values that never change, bijections, independence of streams."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ def test_permuted_is_a_bijection_at_any_size(n, key):
     assert sorted(permuted(i, n, "test", key) for i in range(n)) == list(range(n))
 
 
-def test_permuted_moves_things_and_depends_on_the_key():
+def test_permuted_moves_items_and_depends_on_the_key():
     a = [permuted(i, 1000, "k", 0) for i in range(1000)]
     b = [permuted(i, 1000, "k", 1) for i in range(1000)]
     assert sum(x == y for x, y in zip(a, b, strict=True)) < 20
@@ -33,7 +33,7 @@ def test_drawing_more_of_one_name_moves_no_other():
     assert draw("b").integers(10**6, 5).tolist() == again("b").integers(10**6, 5).tolist()
 
 
-def test_uniform_and_integers_are_even():
+def test_uniform_and_integers_are_uniform():
     stream = Stream("even")
     values = stream.uniform(20_000)
     assert abs(values.mean() - 0.5) < 0.01
@@ -50,11 +50,11 @@ def test_rounds_of_integers_are_integers_one_by_one():
     assert [next(rounds) for _ in range(50)] == [[alone.integer(high) for high in highs] for _ in range(50)]
 
 
-def test_permutation_is_one():
+def test_a_permutation_has_every_item_once():
     assert sorted(Stream("p").permutation(50).tolist()) == list(range(50))
 
 
-def test_small_integers_are_even_and_a_longer_draw_begins_with_a_shorter_one():
+def test_small_integers_are_uniform_and_a_shorter_draw_is_a_prefix():
     for high in (2, 7, 64, 120):
         drawn = Stream("small", high).small(high, 70_000)
         expected = 70_000 / high
@@ -74,7 +74,7 @@ def test_distinct_integers_are_distinct(high, data):
     assert all(0 <= i < high for i in drawn)
 
 
-def test_distinct_integers_are_even_in_every_place():
+def test_distinct_integers_are_uniform_at_every_position():
     counts = np.zeros((3, 5))
     for i in range(5000):
         for place, value in enumerate(Stream("even", i).distinct(5, 3)):
@@ -82,7 +82,7 @@ def test_distinct_integers_are_even_in_every_place():
     assert ((counts - 1000) ** 2 / 1000).sum() < 12 + 5 * 24**0.5  # chi-square
 
 
-def test_a_shuffle_of_things_in_random_order_favours_no_place():
+def test_a_shuffle_of_items_in_random_order_favours_no_position():
     n, at_first, at_last = 9, np.zeros(9), np.zeros(9)
     for i in range(4000):
         order = Stream("shuffle", i).shuffle(n)

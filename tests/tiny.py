@@ -69,7 +69,7 @@ def _child(main: str, arguments: list[str], log: str) -> None:
 
 
 def start(main: str, arguments: list[str], log: Path) -> multiprocessing.Process:
-    """A command in a process of its own."""
+    """Start a command in a separate process."""
     process = CONTEXT.Process(target=_child, args=(main, arguments, str(log)))
     process.start()
     return process

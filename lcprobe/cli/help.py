@@ -16,7 +16,7 @@ from lcprobe.schema import describe_fields
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 
-WIDTH = 112
+HELP_WIDTH = 112
 """Columns of the list of settings."""
 OVERVIEW = """\
 lcprobe: train matched sequence models at a fixed context length, then probe what they retrieve from context.
@@ -138,17 +138,17 @@ def help_of(command: str, section: str | None) -> str:
     section."""
     if command not in WITH_SETTINGS:
         return _introduction(command)
-    if section is not None and section not in sections():
-        raise unknown_name("--help", section, sections())
+    if section is not None and section not in config_sections():
+        raise unknown_name("--help", section, config_sections())
     lines = [_introduction(command)] if section is None else []
     return "\n".join([*lines, *_settings(section)])
 
 
 def _introduction(command: str) -> str:
-    return INTRODUCTIONS[command].format(sections=" ".join(sections()))
+    return INTRODUCTIONS[command].format(sections=" ".join(config_sections()))
 
 
-def sections() -> list[str]:
+def config_sections() -> list[str]:
     """Top-level keys of the config."""
     return [f.name for f in fields(Config)]
 
@@ -178,10 +178,13 @@ def _settings(section: str | None) -> list[str]:
 
 
 def _names(title: str, names: Iterable[str]) -> list[str]:
-    return textwrap.wrap(f"{title}: {' | '.join(names)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.wrap(f"{title}: {' | '.join(names)}", HELP_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _entry(key: str, kind: str, default: str, doc: str) -> list[str]:
     shortened = default if len(default) <= 60 else default[:57] + "..."
     head, indent = f"  {key}: {kind}, {shortened or repr(shortened)}", " " * 6
-    return [head, *textwrap.wrap(doc, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)]
+    return [
+        head,
+        *textwrap.wrap(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False),
+    ]

@@ -15,7 +15,7 @@ from lcprobe.config import load
 from lcprobe.data.sources.sotu import speeches
 from lcprobe.files import digest_bytes, digest_file, digest_json, write_json
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
-from lcprobe.studies.evaluation.session import Session, open_session, probe
+from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 
 CONTEXT, STEPS = 64, 40
 GRID = {"lengths": [17], "depths": [0.5], "n": 2}  # 1,088 tokens: the least at which every task exists is 1,049
@@ -67,7 +67,7 @@ def measured(folder: Path) -> dict[str, Any]:
     targets, settings, out = resolve_targets([folder / "baseline"], {"probe": probe_settings})
     session = open_session(targets, settings, out)
     assert not session.plan.notes, session.plan.notes
-    probe(session)
+    probe_session(session)
     return {"episodes": _episodes(session), "weights": _weights(out), "records": _records(out)}
 
 

@@ -1,4 +1,4 @@
-"""Batches: a pure function of (seed, step, part), the same however a step is divided, with the configured shares."""
+"""Batches: a pure function of (seed, step, part), the same however a step is split, with the configured shares."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def make(prepared, data_settings, *, parts=1, seed=0, steps=100, rows=8, length=
     return Mixture(config, prepared, context_length=length, rows=rows, steps=steps, parts=parts, seed=seed)
 
 
-def test_a_step_is_the_same_however_it_is_divided(prepared, data_settings):
+def test_a_step_is_the_same_however_it_is_split(prepared, data_settings):
     whole = make(prepared, data_settings)
     for parts in (2, 4, 8):
         divided = make(prepared, data_settings, parts=parts)
@@ -95,7 +95,7 @@ def test_document_boundaries_reach_the_batch(prepared, data_settings):
     assert n_starts >= 1
 
 
-def test_the_rolling_digest_tells_order_and_content():
+def test_the_rolling_digest_depends_on_order_and_content():
     a = roll_digest(roll_digest("", ["x"]), ["y"])
     assert a == roll_digest(roll_digest("", ["x"]), ["y"])
     others = [

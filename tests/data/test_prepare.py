@@ -1,4 +1,4 @@
-"""Preparation: every source, documents apart, held-out text never trained on, damage found, digests that mean something."""
+"""Preparation: every source, borders of documents, held-out text that is never trained on, damage, and digests."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_every_source_gives_the_same_documents(tmp_path, kind):
         assert (text in trained) != (text[40:200] in held), "each document is on exactly one side"
 
 
-def test_shards_join_without_a_seam(tmp_path, monkeypatch):
+def test_shards_are_read_as_one_sequence(tmp_path, monkeypatch):
     (tmp_path / "src").mkdir()
     source = write(tmp_path / "src", "jsonl")
     whole = prepare(settings(tmp_path / "one", [source], text_field="body"))
@@ -65,7 +65,7 @@ def test_shards_join_without_a_seam(tmp_path, monkeypatch):
         assert np.array_equal(cut.tokens(start, 777), want[start : start + 777])
 
 
-def test_prepared_once_and_made_anew_when_the_text_changes(tmp_path):
+def test_prepared_once_and_again_when_the_text_changes(tmp_path):
     source = tmp_path / "a.jsonl"
     source.write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
     first = prepare(settings(tmp_path / "out", [source]))

@@ -1,4 +1,4 @@
-"""A study from end to end: plan, train, probe, report; sweep; the same numbers on a second look; W&B read back."""
+"""A study from end to end: plan, train, probe, report; the same numbers when repeated; W&B runs read back."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def study(tmp_path_factory, data_settings):
     return folder / "runs" / "tiny"
 
 
-def test_every_run_leaves_what_is_needed_to_make_it_again(study):
+def test_every_run_folder_suffices_to_reproduce_the_run(study):
     digests = set()
     for name in ("mamba2", "hybrid"):
         run = study / name
@@ -67,7 +67,7 @@ def test_report_and_tables_are_there_and_count_every_question(study):
     assert len(list((study / "figures").glob("*.png"))) >= 6
 
 
-def test_a_second_look_changes_nothing_and_trains_nothing(study, capsys):
+def test_repeating_the_commands_changes_nothing_and_trains_nothing(study, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()}
     cells = (study / "tables" / "cells.csv").read_text()
     assert train_main([str(study / "study.yaml")]) == 0
@@ -90,7 +90,7 @@ def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
     assert (out / "report.html").is_file()
 
 
-def test_a_probe_plan_says_what_the_grid_can_see_and_writes_nothing(study, capsys):
+def test_a_probe_plan_prints_detectable_differences_and_writes_nothing(study, capsys):
     before = sorted(p.name for p in study.rglob("*"))
     assert evaluate_main([str(study), "--plan", "probe.grids=[{tasks: [multikey], lengths: [0.25, 1], n: 400}]"]) == 0
     out = capsys.readouterr().out
@@ -106,7 +106,7 @@ EXTENDED = [
 ]  # fmt: skip
 
 
-def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_read(study, capsys, tmp_path):
+def test_methods_are_variants_on_the_same_episodes_and_change_no_checkpoint(study, capsys, tmp_path):
     name = ["study.name=extended", f"study.folder={tmp_path}"]
     folders = [str(study / "mamba2"), str(study / "hybrid")]
     before = {p: digest_file(p) for p in study.rglob("*.safetensors")}
@@ -149,7 +149,7 @@ def test_methods_are_columns_on_the_same_episodes_and_the_checkpoint_is_only_rea
     assert len(list((tmp_path / "extended" / "records").glob("*.parquet"))) == n + 4  # pi and window at two lengths
 
 
-def test_a_method_that_fits_nothing_here_is_refused_before_anything_is_written(study, capsys, tmp_path):
+def test_a_method_that_applies_to_no_model_is_refused_before_anything_is_written(study, capsys, tmp_path):
     before = sorted(study.rglob("*"))
     for given, key, words in (
         ("yarn", "pe.extend", "it has no rotary layer"),
@@ -217,7 +217,7 @@ SHORT = {"context_length": 64, "tokens": 64 * 4 * 6, "batch_tokens": 256, "threa
 ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 
-def test_the_matching_table_says_what_the_issue_of_matching_is_about(data_settings, tmp_path):
+def test_the_table_of_matched_models_has_sizes_costs_and_estimates(data_settings, tmp_path):
     plan = make_plan(load([str(write_config(tmp_path, data_settings))], []))
     rows = matching_table(plan)
     assert [row["model"] for row in rows] == ["mamba2", "hybrid"]

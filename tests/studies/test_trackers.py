@@ -1,4 +1,5 @@
-"""Trackers: every implementation has the whole contract, several are as one, and metrics.csv survives what runs survive."""
+"""Trackers: every implementation has the whole contract, several act as one, and metrics.csv survives
+interruptions."""
 
 import inspect
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_every_tracker_has_the_whole_contract_with_its_signatures(cls):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_several_trackers_are_as_one(name):
+def test_several_trackers_act_as_one(name):
     first, second = Log(), Log()
     getattr(Trackers([first, second]), name)(*CALLS[name])
     assert first.calls == second.calls == [(name, *CALLS[name])]

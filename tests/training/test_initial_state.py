@@ -1,4 +1,4 @@
-"""States before a sequence: what they hold, what they reach, and that a study can start from one of its own runs."""
+"""Initial states: their values and their effect, and studies whose runs start from one another."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
     assert state.layers[0].k.shape[1] == 0, "attention begins empty"
 
 
-def test_what_precedes_a_row_changes_its_loss_as_reading_it_does():
+def test_preceding_text_changes_the_loss_as_reading_it_does():
     net, given = model("mamba2 x 2"), batch(before=7)
     state = initial_state_of(choose(INITIAL_STATES, "preceding", "train.initial_state"), net)(net, given)
     weights = torch.ones(4, 12)
@@ -81,7 +81,7 @@ def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
         assert abs(float(fitted[:, head].mean() - real[:, head].mean())) < 0.1 * float(real[:, head].std())
 
 
-def test_a_share_of_the_rows_begins_empty():
+def test_a_share_of_the_rows_starts_with_zeros():
     net, given = model(), batch(rows=200)
     torch.manual_seed(0)
     state = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "share": 0.3}, "train.initial_state"), net)(
@@ -102,7 +102,7 @@ def test_wrong_choices_are_one_line():
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])
-def test_no_row_begins_with_a_state_that_has_read_it(rows):
+def test_no_row_starts_from_a_state_that_has_read_it(rows):
     net = model("mamba2 x 2")
     for chain in range(1, 2 * rows):
         passed = initial_state_of(
@@ -133,7 +133,7 @@ def test_no_row_begins_with_a_state_that_has_read_it(rows):
             assert not torch.equal(before.layers[1].ssm, after.layers[1].ssm), "others have read it"
 
 
-def test_text_comes_with_what_precedes_it_in_its_document(prepared_mixture):
+def test_text_comes_with_the_text_before_it_in_its_document(prepared_mixture):
     mixture, data = prepared_mixture
     text = episodes = 0
     for step in range(6):
@@ -172,7 +172,7 @@ def prepared_mixture(data_settings, tmp_path):
 
 
 def test_a_study_can_start_from_one_of_its_own_runs(tmp_path, data_settings, capsys):
-    """And every way of filling the state trains, resumes nothing it should not, and is probed."""
+    """Every initial state trains, resumes only unfinished runs, and is probed."""
     after = {
         name: {"train": {"from": "base", "tokens": 1024, "initial_state": {"type": name}}}
         for name in ("passed", "preceding", "noise", "fitted")

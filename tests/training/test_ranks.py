@@ -1,4 +1,4 @@
-"""Two processes and one process with two-fold accumulation see the same data and end with the same weights."""
+"""Two processes and one process with two-fold accumulation train on the same data and end with the same weights."""
 
 import subprocess
 import sys

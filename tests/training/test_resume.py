@@ -1,4 +1,4 @@
-"""Resume: after kill -9, signals and sabotaged checkpoints a run ends with the bits of an uninterrupted one."""
+"""Resuming: after kill -9, signals and damaged checkpoints a run ends bit-identical to an uninterrupted one."""
 
 import os
 import random
@@ -20,7 +20,7 @@ TIMES = ("train/tokens_per_second",)
 
 
 def outcome(folder):
-    """Final weights, what was seen, and every metric but the times."""
+    """Final weights, the digest of the data, and every metric except times."""
     run = folder / "runs" / RUN
     status = read_json(run / "status.json")
     metrics = [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(run / "metrics.csv")]
@@ -65,7 +65,9 @@ def test_another_checkpoint_interval_changes_nothing(tmp_path, data_settings, un
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_the_step_and_the_same_command_goes_on(tmp_path, data_settings, uninterrupted, number):
+def test_a_signal_saves_at_the_end_of_the_step_and_the_same_command_resumes(
+    tmp_path, data_settings, uninterrupted, number
+):
     config = fresh(tmp_path, data_settings)
     process = start("train_main", [str(config), "train.checkpoint_every=1000000"], tmp_path / "log")
     metrics = tmp_path / "runs" / RUN / "metrics.csv"
@@ -95,7 +97,7 @@ def sabotage(checkpoint, kind):
 
 
 @pytest.mark.parametrize("kind", ["bit", "truncated", "missing", "no manifest"])
-def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(
+def test_a_damaged_newest_checkpoint_is_renamed_and_the_previous_one_used(
     tmp_path, data_settings, uninterrupted, kind
 ):
     config = fresh(tmp_path, data_settings)
@@ -110,7 +112,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(
     assert f"{newest.name} is damaged" in (tmp_path / "log").read_text()
 
 
-def test_all_checkpoints_bad_is_exit_5_and_never_a_new_start(tmp_path, data_settings, capsys):
+def test_damaged_checkpoints_alone_are_exit_5_and_never_a_restart(tmp_path, data_settings, capsys):
     config = fresh(tmp_path, data_settings)
     assert train_main([str(config)]) == 0
     folder = tmp_path / "runs" / RUN / "checkpoints"
@@ -164,7 +166,7 @@ def test_a_corpus_edited_in_the_middle_of_a_run_is_refused(tmp_path, data_settin
     assert start_and_wait([str(config)], tmp_path) == 0
 
 
-def test_the_resolved_copy_makes_the_run_again(tmp_path, data_settings, uninterrupted):
+def test_the_resolved_config_reproduces_the_run(tmp_path, data_settings, uninterrupted):
     config = fresh(tmp_path, data_settings)
     assert start_and_wait([str(config)], tmp_path) == 0
     copy = tmp_path / "copy.yaml"

@@ -1,4 +1,4 @@
-"""Schedule, guard on the numbers, accumulation, checkpoints that cannot lie."""
+"""Schedules, the guard against non-finite gradients, accumulation, and verified checkpoints."""
 
 import logging
 
@@ -52,7 +52,7 @@ class Rows(NoTracker):
         self.rows.append(dict(values))
 
 
-def test_schedules_rise_stay_and_fall():
+def test_schedules_warm_up_stay_and_decay():
     wsd = train_config(schedule="wsd", warmup=0.2, decay=0.3, tokens=32 * 8 * 100)
     rates = [lr_at(wsd, s) / wsd.lr for s in range(100)]
     assert rates[0] == pytest.approx(1 / 20)
@@ -115,7 +115,7 @@ def test_a_non_finite_step_is_skipped_and_counted(prepared, data_settings, tmp_p
     assert "the step is skipped" in caplog.text
 
 
-def test_numbers_that_stay_non_finite_stop_the_run_with_finite_checkpoints(prepared, data_settings, tmp_path):
+def test_gradients_that_stay_non_finite_stop_the_run_with_finite_checkpoints(prepared, data_settings, tmp_path):
     config, mixture, model = make(prepared, data_settings, tokens=32 * 8 * 40, checkpoint_every=32 * 8)
     plain = model.loss
     model.loss = lambda *a, **k: (plain(*a, **k)[0] * float("inf"), *plain(*a, **k)[1:])
@@ -127,7 +127,7 @@ def test_numbers_that_stay_non_finite_stop_the_run_with_finite_checkpoints(prepa
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_weights_and_moments_come_back(tmp_path):
+def test_weights_and_moments_are_restored(tmp_path):
     config, model = train_config(), LanguageModel(build(ModelConfig, SIZES, "model")).initialise(3)
     optimizer = make_optimizer(config, model)
     model.loss(torch.randint(0, 4096, (2, 9)), torch.ones(2, 9))[0].backward()

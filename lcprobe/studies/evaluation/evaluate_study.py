@@ -15,7 +15,7 @@ from lcprobe.files import folder_lock
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
-from lcprobe.studies.evaluation.session import Session, open_session, probe
+from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
@@ -35,7 +35,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     if plan_only:
         return
     with folder_lock(out / "records"):  # two processes would both finish the same units
-        probed = probe(session)
+        probed = probe_session(session)
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)

@@ -143,7 +143,7 @@ def text_store(out: Path) -> Store:
     return Store(out / "context", CONTEXT_SCHEMA)
 
 
-def probe(session: Session, progress: Callable[[str], Any] = ProbeProgressLines) -> Probed:
+def probe_session(session: Session, progress: Callable[[str], Any] = ProbeProgressLines) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lcprobe.config import Config
 from lcprobe.models.parts import ModelCost
-from lcprobe.studies.planning.plan import Run, StudyPlan
+from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
 """Peak FLOP/s of dense bfloat16 products, from the data sheets."""
@@ -37,7 +37,7 @@ def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
     """One row per model: the table that `--plan` prints."""
     machine = plan.config.study.plan_for
     peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
-    models: dict[str, Run] = {}
+    models: dict[str, PlannedRun] = {}
     for run in plan.runs:
         models.setdefault(run.group, run)
     rows = []
@@ -85,7 +85,7 @@ def memory_notes(plan: StudyPlan) -> list[str]:
     ]
 
 
-def _hours(run: Run, peak: float) -> float:
+def _hours(run: PlannedRun, peak: float) -> float:
     """Training time, at the utilisation measured for models of this width."""
     train, width = run.config.train, run.matched.config.d_model or 1
     utilisation = min(
@@ -94,7 +94,7 @@ def _hours(run: Run, peak: float) -> float:
     return 3 * run.matched.cost.flops * train.tokens / (peak * utilisation * train.devices) / 3600
 
 
-def _memory(run: Run, accumulate: int) -> tuple[float, float]:
+def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
     """Estimated bytes per device: of weights, gradients and moments, and of the activations of a forward pass."""
     cost, train, width = run.matched.cost, run.config.train, run.matched.config.d_model or 1
     sublayers = max(1, (cost.blocks.params // (4 * width * width)))

@@ -34,7 +34,7 @@ from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run: its name, its model's name (`group`), its resolved config, and its sizes and cost at the training
     length."""
 
@@ -56,7 +56,7 @@ class StudyPlan:
     """All runs of a study, with matched models."""
 
     config: Config
-    runs: list[Run]
+    runs: list[PlannedRun]
     mismatch: float
     notes: tuple[str, ...] = ()
     """One line for each duplicate and each run that was left out, with the reason."""
@@ -125,7 +125,7 @@ def _draft(
         )
 
 
-def _check_runs(runs: list[Run], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
+def _check_runs(runs: list[PlannedRun], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
     """Check every run's model, and the weights that it starts from. starts: by run, the run of the study that it
     starts from."""
     models, shapes = MetaModels(), {}
@@ -185,7 +185,7 @@ def _check_shared(runs: list[tuple[str, Config]]) -> None:
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 
 
-def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str | None) -> Run:
+def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str | None) -> PlannedRun:
     """A run whose config reproduces it on its own, from anywhere; `tune` adds what a learning-rate sweep finds.
 
     start: the run of the study that it starts from.
@@ -198,4 +198,4 @@ def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str 
         match=replace(config.match, budget=None),
         grid={},
     )
-    return Run(name, group, resolved, matched, draft.sets_lr)
+    return PlannedRun(name, group, resolved, matched, draft.sets_lr)

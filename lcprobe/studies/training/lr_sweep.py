@@ -15,7 +15,7 @@ from lcprobe.config import Config, TunedConfig
 from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
 from lcprobe.schema import plain
-from lcprobe.studies.planning.plan import Run, StudyPlan
+from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
@@ -28,7 +28,7 @@ TRAINING = ("context_length", "batch_tokens", "warmup", "schedule", "decay", "fi
 """Settings of training that the best rate depends on."""
 
 
-def tune(plan: StudyPlan) -> tuple[dict[str, Run], list[dict[str, Any]]]:
+def tune(plan: StudyPlan) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
     """The runs at their best rates, each with how its rate was chosen (study.tuned), and the rows of the sweep.
 
     With study.lr_sweep: runs the trials that are missing. With study.tuned_by: uses an earlier sweep's rates, and
@@ -105,7 +105,7 @@ def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
 
 def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
     sweep = plan.config.study.lr_sweep
-    groups: dict[str, Run] = {}
+    groups: dict[str, PlannedRun] = {}
     for run in plan.runs:
         groups.setdefault(run.group, run)
     rows = []
@@ -139,7 +139,7 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_trial(trial: Run, folder: Path) -> float:
+def _run_trial(trial: PlannedRun, folder: Path) -> float:
     """A trial's score; NaN where it diverged, which is a result for its rate and does not stop the sweep."""
     try:
         train_run(trial, folder)
@@ -149,7 +149,7 @@ def _run_trial(trial: Run, folder: Path) -> float:
     return _score(folder)
 
 
-def _trial(run: Run, lr: float, seed: int, tokens: int) -> Run:
+def _trial(run: PlannedRun, lr: float, seed: int, tokens: int) -> PlannedRun:
     config = _with_lr(run, lr, "trial").config
     train = replace(config.train, tokens=tokens, probe_every=0, checkpoint_every=tokens)
     track = replace(config.track, wandb="off")
@@ -165,14 +165,14 @@ def _score(folder: Path) -> float:
     return sum(values) / len(values)
 
 
-def _with_lr(run: Run, lr: float, how: str) -> Run:
+def _with_lr(run: PlannedRun, lr: float, how: str) -> PlannedRun:
     """The run at another rate, with how the rate was chosen."""
     config = replace(run.config, train=replace(run.config.train, lr=lr))
     tuned = TunedConfig(how, _identity_of_tuned(config))
     return replace(run, config=replace(config, study=replace(config.study, tuned=tuned)))
 
 
-def _without_stale_tuning(run: Run) -> Run:
+def _without_stale_tuning(run: PlannedRun) -> PlannedRun:
     """The run, without the note on an earlier sweep where its settings are no longer those of the sweep."""
     study = run.config.study
     if study.tuned.identity == _identity_of_tuned(run.config):

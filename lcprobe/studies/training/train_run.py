@@ -18,7 +18,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
-from lcprobe.studies.planning.plan import Run
+from lcprobe.studies.planning.plan import PlannedRun
 from lcprobe.studies.status import read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
@@ -35,7 +35,7 @@ CHANGEABLE_ON_RESUME = {
 """Settings that may change when a run is resumed."""
 
 
-def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
+def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
     """Train one run to the end of its budget, and return its status. A finished run is left as it is.
 
     Raises LockedError when another process trains it, ConfigError when the folder has another configuration,
@@ -58,8 +58,9 @@ def train_run(run: Run, folder: Path | None = None) -> dict[str, Any]:
         return _train(run, folder, data, 0 if done is None else done.tokens)
 
 
-def _train(run: Run, folder: Path, data: Prepared, tokens_done: int) -> dict[str, Any]:
-    """Train in a locked folder and return the status, which is written before, after, and when training stops early."""
+def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> dict[str, Any]:
+    """Train in a locked folder and return the status, which is written before, after, and when training stops
+    early."""
     config, text = run.config, to_yaml(run.config)
     mixture = make_mixture(run, data)
     if is_main():
@@ -104,7 +105,7 @@ def _train(run: Run, folder: Path, data: Prepared, tokens_done: int) -> dict[str
     return {"status": "done", **facts}
 
 
-def _tracker(run: Run, folder: Path, data: Prepared, tokens_done: int) -> Tracker:
+def _tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> Tracker:
     """The trackers of the main process as one; none in the others."""
     trackers: list[Tracker] = []
     if is_main():
@@ -114,7 +115,7 @@ def _tracker(run: Run, folder: Path, data: Prepared, tokens_done: int) -> Tracke
     return Trackers(trackers)
 
 
-def _facts(run: Run, data: Prepared) -> dict[str, Any]:
+def _facts(run: PlannedRun, data: Prepared) -> dict[str, Any]:
     """What status.json has from the start."""
     return {
         "run": run.name,
@@ -133,7 +134,7 @@ def _resume_point(folder: Path, config: Config) -> tuple[dict[str, Any], Path | 
     return read_status(folder), latest(folder / "checkpoints")
 
 
-def make_mixture(run: Run, data: Prepared) -> Mixture:
+def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
     """The run's training batches, checked. Raises ConfigError for a vocabulary that is larger than the model's."""
     config = run.config
     if (config.model.vocab_size or 0) < data.tokenizer.vocab_size:
@@ -196,7 +197,7 @@ def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]
     return [] if new == old else [(key, new, old)]
 
 
-def _wandb(run: Run, folder: Path, data: Prepared) -> WandbTracker:
+def _wandb(run: PlannedRun, folder: Path, data: Prepared) -> WandbTracker:
     config, cost = run.config, run.matched.cost
     train = config.train
     facts = {

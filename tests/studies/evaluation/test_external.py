@@ -1,4 +1,5 @@
-"""External prompts from the command line: the six RULER tasks that lm-eval builds without a network, and frozen files."""
+"""External prompts from the command line: the six RULER tasks that lm-eval builds without a network, and frozen
+files."""
 
 import copy
 import json

@@ -1,4 +1,5 @@
-"""Columns of a report: methods meet a model as it is at its checkpoint, and what a model cannot read is left out of its column."""
+"""Variants: methods apply to a model as it is at its checkpoint, and lengths that a model cannot read are left
+out."""
 
 import csv
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from tests.tiny import write_config
 
 
 def target(folder, before, after, step):
-    """A checkpoint of which only the step is there."""
+    """A checkpoint with its step alone."""
     write_json(folder / "state.json", asdict(Progress(step=step)))
     config = parse({
         "model": {"d_model": 16, "d_ff": 16, "vocab_size": 64, "mixers": {"attention": {"head_dim": 8}}, "positional": before},
@@ -27,7 +28,7 @@ def target(folder, before, after, step):
 
 @pytest.mark.parametrize(("before", "after"), [("rope", "none"), ("none", "rope")])
 @pytest.mark.parametrize("step", [7, 8, 16])
-def test_methods_meet_the_encodings_of_the_checkpoints_step(tmp_path, before, after, step):
+def test_methods_apply_to_the_encodings_of_the_checkpoints_step(tmp_path, before, after, step):
     pe, given = parse({"pe": {"extend": "yarn", "factor": 2}}).pe, [target(tmp_path, before, after, step)]
     if (before if step < 8 else after) == "rope":
         assert [column.name for column in variants_of(given, pe)[0]] == ["run", "run+yarn"]
@@ -36,8 +37,9 @@ def test_methods_meet_the_encodings_of_the_checkpoints_step(tmp_path, before, af
             variants_of(given, pe)
 
 
-def test_a_table_of_positions_ends_its_own_column_and_no_other(tmp_path, data_settings, capsys):
-    """Probed to twice a learned table's length: the other model's cells are all there, and the report says what is missing."""
+def test_a_table_of_positions_limits_its_own_variant_only(tmp_path, data_settings, capsys):
+    """Probed to twice a learned table's length: the other model has all its cells, and the report names what is
+    missing."""
     config = write_config(
         tmp_path, data_settings,
         model={"layout": "attention+mlp", "d_ff": 16}, match={"budget": None, "refuse_above": 0.9},

@@ -1,4 +1,5 @@
-"""Grids into runs: what does not apply, what is one run, what starts from what, and what no run can be."""
+"""From grids to runs: settings that do not apply, duplicates, runs that start from others, and runs that are
+refused."""
 
 import copy
 
@@ -45,7 +46,7 @@ def names(grid, **more):
         {"narrow": {"model": {"d_ff": 16}}, "wide": {"model": {"d_ff": 32}}},
     ],
 )
-def test_what_a_model_does_not_have_makes_no_second_run(way):
+def test_settings_that_do_not_apply_give_no_second_run(way):
     result = plan({"arch": ARCH, "way": way})
     assert [run.name for run in result.runs] == [*(f"attn-{label}" for label in way), "mamba2"]
     assert result.notes == (f"mamba2: {', '.join(way)} give the same run",)
@@ -54,7 +55,7 @@ def test_what_a_model_does_not_have_makes_no_second_run(way):
     assert seeds.notes == result.notes
 
 
-def test_only_a_part_of_an_axis_may_be_one_run():
+def test_part_of_an_axis_may_be_duplicates():
     result = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
     assert [run.name for run in result.runs] == [
         "attn-none",
@@ -70,7 +71,7 @@ def test_only_a_part_of_an_axis_may_be_one_run():
     ]  # fmt: skip
 
 
-def test_one_model_written_twice_is_one_run_and_two_models_are_two():
+def test_one_model_written_in_two_ways_is_one_run():
     written = {"model": {"mixers": {"attention": {"positional": {"type": "rope", "base": 10000}}}}}
     assert names({"way": {"a": ROPE, "b": written}}) == ["run"]
     assert names({"way": {"a": ROPE, "b": {"model": {"positional": {"type": "rope", "base": 20000}}}}}) == ["a", "b"]
@@ -81,8 +82,8 @@ def test_one_model_written_twice_is_one_run_and_two_models_are_two():
 
 
 @pytest.mark.parametrize("name", sorted(POSITIONAL))
-def test_an_encoding_says_whether_it_reads_positions(name):
-    """Drawn positions change the outputs of those that do, and make no second run of the others."""
+def test_an_encoding_declares_whether_it_reads_positions(name):
+    """Drawn positions change the outputs of encodings that read positions, and give duplicate runs of the others."""
     given = {"layout": "attention+mlp x 2", "d_model": 16, "d_ff": 16, "vocab_size": 40, "context_length": 24}
     given |= {"mixers": {"attention": {"head_dim": 8}}, "positions": {"type": "pose", "max_length": 200}}
     given["positional"] = {"type": name, "max_length": 200} if name == "learned" else name
@@ -120,14 +121,14 @@ def test_runs_come_after_those_that_they_start_from(way):
     assert starts["c-s0"] == "runs/tiny/b-s0"
 
 
-def test_runs_that_wait_for_each_other_are_refused():
+def test_runs_that_start_from_each_other_are_refused():
     with pytest.raises(ConfigError, match=r"^grid \(a\): train.from: given 'a from c from b from a'"):
         plan({"way": {"a": {"train": {"from": "c"}}, "b": FROM_A, "c": FROM_B}})
     long = {("0",): None} | {(str(i),): (str(i - 1),) for i in range(1, 5000)}
     assert topological_order(dict(reversed(long.items()))) == list(long)
 
 
-def test_a_start_is_found_under_the_name_that_it_has():
+def test_a_source_run_is_referred_to_by_its_final_name():
     base, more = {"base": NONE}, {"b": {"train": {"from": "base", "lr": 0.02}}}
     result = plan({"arch": ARCH, "way": base | more})
     assert [run.name for run in result.runs] == ["attn-base", "mamba2", "attn-b", "mamba2-b"]
@@ -141,7 +142,7 @@ def test_a_start_is_found_under_the_name_that_it_has():
     }  # fmt: skip
 
 
-def test_what_starts_from_a_run_that_is_left_out_is_left_out():
+def test_runs_that_start_from_one_that_is_left_out_are_left_out():
     way = {"base": NONE | {"train": {"lr": 0.02}}, "b": {"train": {"from": "base"}}, "c": {"train": {"from": "b"}}}
     result = plan({"arch": ARCH, "way": way})
     assert [run.name for run in result.runs] == ["attn-base", "attn-b", "attn-c"]
@@ -150,7 +151,7 @@ def test_what_starts_from_a_run_that_is_left_out_is_left_out():
     )  # fmt: skip
 
 
-def test_a_start_has_the_same_parameters():
+def test_a_source_run_has_the_same_parameters():
     way = {"a": ROPE, "b": {"model": {"positional": "t5"}} | FROM_A}
     with pytest.raises(
         ConfigError, match=r"^grid \(b\): train.from: given 'a, without blocks.0.mixer.positional.weight'"
@@ -185,7 +186,7 @@ def test_what_cannot_be_trained_is_refused_in_the_plan_and_named(given, words):
     parse(TINY | {"grid": {}})  # nothing is wrong with the rest
 
 
-def test_a_probe_while_training_stays_inside_a_table_of_positions():
+def test_probing_while_training_stays_within_the_models_maximum_length():
     grid = {"tasks": ["single"], "lengths": [1, 2], "depths": [0.5], "n": 4}
     with pytest.raises(
         ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"

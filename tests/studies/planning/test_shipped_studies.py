@@ -1,4 +1,5 @@
-"""The studies of encodings, extensions, hybrids and length fixes, at their own size and at 2.7 B: each can be planned and compared."""
+"""The shipped studies of encodings, extensions, hybrids and length fixes can be planned, at their own size and at 2.7
+B."""
 
 from collections import Counter
 
@@ -35,7 +36,7 @@ def test_the_same_runs_at_both_sizes(name):
         assert all(count == {"attention": 16, "mamba2": 32} for count in layers.values())
 
 
-def test_models_that_a_device_cannot_hold_are_named_with_what_would_help():
+def test_models_that_do_not_fit_into_memory_are_named_with_a_remedy():
     overlay = "configs/study/at-2.7b.yaml"
     (note,) = memory_notes(planned("extension", overlay, overrides=["study.plan_for=h100"]))
     assert "too large for H100 (80 GB per device): run, about 123 GB" in note

@@ -1,4 +1,5 @@
-"""The sweep: the best rate and how it is labelled, rates that diverge, rates of one's own, copies that stand alone."""
+"""The sweep: the best rate and its label, rates that diverge, rates set in the config, and resolved configs on their
+own."""
 
 import yaml
 
@@ -21,7 +22,7 @@ ONE = {"arch": {"mamba2": {"model": {"layout": "mamba2 x 2"}}}}
 
 
 def without_lr(config):
-    """The same config with the rate left to a sweep."""
+    """The same config without train.lr."""
     mapping = yaml.safe_load(config.read_text())
     del mapping["train"]["lr"]
     config.write_text(yaml.safe_dump(mapping, sort_keys=False))
@@ -63,7 +64,7 @@ def test_a_sweep_finds_the_best_rate_and_warns_at_the_edge(tmp_path, data_settin
         assert status["tuned"] == tuned
 
 
-def test_the_resolved_copy_of_a_swept_run_stands_alone(tmp_path, data_settings, monkeypatch):
+def test_the_resolved_config_of_a_swept_run_is_self_contained(tmp_path, data_settings, monkeypatch):
     folder = tmp_path / "runs" / "tiny"
     sweep = {"lrs": [1e-5, 0.01, 0.02], "tokens": 64 * 4 * 10}
     study = {"folder": str(tmp_path / "runs"), "lr_sweep": sweep}
@@ -112,7 +113,7 @@ def test_the_quickstarts_rates_were_swept_for_what_it_trains(tmp_path):
     }
 
 
-def test_a_rate_that_diverges_is_a_row_of_the_sweep_and_not_its_end(tmp_path, data_settings, capsys):
+def test_a_diverging_rate_is_a_row_of_the_sweep_and_does_not_stop_it(tmp_path, data_settings, capsys):
     sweep = {"lrs": [0.001, 0.01, 1e12], "tokens": 64 * 4 * 20, "seeds": [0, 1]}
     study = {"name": "steep", "lr_sweep": sweep, "folder": str(tmp_path / "runs")}
     config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
@@ -129,14 +130,14 @@ def test_a_rate_that_diverges_is_a_row_of_the_sweep_and_not_its_end(tmp_path, da
     assert "diverged_seeds" in (tmp_path / "runs" / "steep" / "report.html").read_text()
 
 
-def test_a_sweep_in_which_every_rate_diverges_says_so(tmp_path, data_settings, capsys):
+def test_a_sweep_in_which_every_rate_diverges_is_one_line(tmp_path, data_settings, capsys):
     study = {"lr_sweep": {"lrs": [1e12, 1e13], "tokens": 64 * 4 * 20}, "folder": str(tmp_path / "runs")}
     config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
     assert train_main([str(config)]) == 2
     assert "study.lr_sweep.lrs: given [1000000000000.0" in capsys.readouterr().err
 
 
-def test_a_rate_of_ones_own_takes_the_place_of_an_earlier_sweep(tmp_path, capsys):
+def test_a_configured_rate_replaces_an_earlier_sweep(tmp_path, capsys):
     folders = [f"study.folder={tmp_path}/runs", f"data.folder={tmp_path}/data"]
     own = ["train.lr=0.5", "study.tuned_by=null"]
     assert train_main(["configs/quickstart.yaml", *folders, *own, "--plan"]) == 0
