@@ -64,25 +64,26 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     for note in left_out:
         Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
     for variant in variants:
-        model, subject = load_variant(variant, device())
+        model, checkpoint = load_variant(variant, device())
         facts = {
-            "model": subject.name,
-            "checkpoint": subject.digest,
-            "tokens_trained": subject.tokens,
+            "model": checkpoint.name,
+            "checkpoint": checkpoint.digest,
+            "tokens_trained": checkpoint.tokens,
             "versions": versions(),
         }
-        facts |= {"extension": subject.extension}
+        facts |= {"extension": checkpoint.extension}
         continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
         if harness:
             for name in harness.by_name:
                 rows, document = _harness(harness, name, continuer, tokenizer, config)
                 write_json(
-                    out / "harness" / _file_name(variant, name, document["settings"], subject), {**document, **facts}
+                    out / "harness" / _file_name(variant, name, document["settings"], checkpoint),
+                    {**document, **facts},
                 )
                 table["harness"] += [{"model": variant.name, **row} for row in rows]
         for file in frozen:
             row, document = _frozen(file, continuer, tokenizer, config)
-            path = out / "frozen" / _file_name(variant, document["name"], document["settings"], subject)
+            path = out / "frozen" / _file_name(variant, document["name"], document["settings"], checkpoint)
             write_json(path, {**document, **facts})
             table["frozen"].append({"model": variant.name, **row})
     for kind, rows in table.items():
@@ -146,7 +147,7 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _file_name(variant: Variant, name: str, settings: Row, subject: ProbedCheckpoint) -> str:
+def _file_name(variant: Variant, name: str, settings: Row, checkpoint: ProbedCheckpoint) -> str:
     """`mamba2.niah_single_1-0f3a9c21.json`: the digest covers all else that the numbers depend on."""
-    depends = {"settings": settings, "checkpoint": subject.digest, "changes": subject.changes}
+    depends = {"settings": settings, "checkpoint": checkpoint.digest, "changes": checkpoint.changes}
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{variant.name}.{name}-{digest_json(depends)[:8]}.json")

@@ -147,7 +147,7 @@ def probe_session(session: Session, progress: Callable[[str], Any] = ProbeProgre
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:
-        model, subject = load_variant(variant, device(), session.data)
+        model, checkpoint = load_variant(variant, device(), session.data)
         plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
         biases[variant.name] = bias_curves(model, longest)
@@ -158,7 +158,7 @@ def probe_session(session: Session, progress: Callable[[str], Any] = ProbeProgre
             plan,
             session.tasks,
             scorer,
-            subject,
+            checkpoint,
             session.store,
             batch_tokens=batch_tokens,
             scoring=session.config.probe.scoring,
@@ -172,7 +172,7 @@ def probe_session(session: Session, progress: Callable[[str], Any] = ProbeProgre
                 variant.target.config.train.context_length,
                 session.tasks.materials,
                 model,
-                subject,
+                checkpoint,
                 texts,
                 chunk=chunk,
                 batch_tokens=batch_tokens,
