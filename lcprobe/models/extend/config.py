@@ -30,7 +30,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Entry:
+class WrittenMethod:
     """One entry of `pe.extend` as written. factor: its own; None: `pe.factor`."""
 
     label: str
@@ -41,7 +41,7 @@ class Entry:
 class MethodList(Written):
     """`pe.extend`: extensions in order, without `none`."""
 
-    def __init__(self, written: Any, entries: tuple[Entry, ...]):
+    def __init__(self, written: Any, entries: tuple[WrittenMethod, ...]):
         self._written, self.entries = written, entries
 
     @property
@@ -76,7 +76,7 @@ class _MethodListConverter(Converter):
         return "a method, a mapping with `type`, or a list of them"
 
 
-METHODS = _MethodListConverter()
+METHOD_LIST = _MethodListConverter()
 """Converter of `pe.extend`."""
 
 
@@ -85,7 +85,9 @@ class ExtendConfig:
     """Extensions of trained models at evaluation, without training; each is a column of the report, on the same
     episodes."""
 
-    extend: Annotated[MethodList, METHODS] = field(default_factory=lambda: METHODS.convert(AS_TRAINED, "pe.extend"))
+    extend: Annotated[MethodList, METHOD_LIST] = field(
+        default_factory=lambda: METHOD_LIST.convert(AS_TRAINED, "pe.extend")
+    )
     """A method, `yarn` or `{type: yarn, ramp: rotations}`, or a list of methods, each with an optional `factor` and
     `label`. The model as trained (`none`) is always included."""
     factor: float | Literal["auto"] = "auto"
@@ -105,7 +107,7 @@ class ExtendConfig:
         return methods
 
 
-def _entry(given: Any, key: str) -> Entry | None:
+def _entry(given: Any, key: str) -> WrittenMethod | None:
     """One entry; None: as trained."""
     mapping = {"type": given} if isinstance(given, str) else given
     if not isinstance(mapping, Mapping):
@@ -120,7 +122,7 @@ def _entry(given: Any, key: str) -> Entry | None:
     label = mapping.get("label", _label(mapping))
     valid = isinstance(label, str) and re.fullmatch(r"[\w.,=()+:-]+", label) and len(label) <= MAX_LABEL_LENGTH
     require(f"{key}.label", label, bool(valid), f"letters, digits and .,=()+:- ({MAX_LABEL_LENGTH} at most)")
-    return Entry(str(label), EXTENSIONS.convert(own, key), factor)
+    return WrittenMethod(str(label), EXTENSIONS.convert(own, key), factor)
 
 
 def _factor(value: object, key: str) -> float | Literal["auto"]:
