@@ -12,7 +12,7 @@ from lcprobe.version import VERSION as __version__
 if TYPE_CHECKING:
     from lcprobe.api.models import Model, load_checkpoint
     from lcprobe.api.probes import ProbeResult, probe
-    from lcprobe.api.studies import Run, Study, load_run, load_study
+    from lcprobe.api.studies import Study, TrainedRun, load_run, load_study
     from lcprobe.errors import LcprobeError
     from lcprobe.studies.status import versions
 
@@ -20,8 +20,8 @@ __all__ = [
     "LcprobeError",
     "Model",
     "ProbeResult",
-    "Run",
     "Study",
+    "TrainedRun",
     "__version__",
     "load_checkpoint",
     "load_run",
@@ -33,7 +33,7 @@ EXPORTS = {
     "LcprobeError": "lcprobe.errors",
     "Model": "lcprobe.api.models",
     "ProbeResult": "lcprobe.api.probes",
-    "Run": "lcprobe.api.studies",
+    "TrainedRun": "lcprobe.api.studies",
     "Study": "lcprobe.api.studies",
     "load_checkpoint": "lcprobe.api.models",
     "load_run": "lcprobe.api.studies",

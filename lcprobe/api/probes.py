@@ -24,7 +24,7 @@ from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     import pandas as pd
 
-FACTORS = ("task", "haystack", "key_format", "value_format", "control", "length", "depth", "query")
+GROUPS = ("task", "haystack", "key_format", "value_format", "control", "length", "depth", "query")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class ProbeResult:
         import pandas as pd
 
         for name in by:
-            if name not in FACTORS:
-                raise unknown_name("by", name, FACTORS)
+            if name not in GROUPS:
+                raise unknown_name("by", name, GROUPS)
         table = self.records.to_pandas()
         table = table[table["status"] == "ok"]
         rows = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """One trained run. name: within its study; folder: where it is; config: everything resolved."""
 
     name: str
@@ -61,7 +61,7 @@ class Study:
     """A study's folder: its runs by name, and what `evaluate.py` reported about them; a comparison of folders has no runs of its own."""
 
     folder: Path
-    runs: Mapping[str, Run]
+    runs: Mapping[str, TrainedRun]
 
     @cached_property
     def _inputs(self) -> ReportInputs:
@@ -112,7 +112,7 @@ def load_study(folder: str | Path) -> Study:
     return Study(folder, {run.name: run for run in runs})
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path) -> TrainedRun:
     """Open a run's folder, such as `runs/quickstart/mamba2`. Raises ConfigError for anything else, CheckpointError without checkpoint."""
     folder = Path(folder)
     if not (folder / "checkpoints").is_dir():
@@ -120,6 +120,6 @@ def load_run(folder: str | Path) -> Run:
     return _run(find_targets([folder])[0])
 
 
-def _run(target: ProbeTarget) -> Run:
+def _run(target: ProbeTarget) -> TrainedRun:
     assert target.run_folder is not None, "found in a study's or a run's folder"
-    return Run(target.name, target.run_folder, target)
+    return TrainedRun(target.name, target.run_folder, target)
