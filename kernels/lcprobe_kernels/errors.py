@@ -1,4 +1,4 @@
-"""One line per wrong argument: what was given, what is allowed."""
+"""Checks of arguments: one line per error, with what was given and what is allowed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What ops compute with; float8 is for storage."""
+"""The dtypes that ops compute with; float8 is for storage."""
 FLOATING = "float16, bfloat16, float32 or float64"
 
 
 class ArgumentError(ValueError):
-    """An op was called with a shape, dtype or value that it does not take."""
+    """An op was called with a shape, dtype or value that it does not accept."""
 
     def __init__(self, argument: str, given: object, allowed: str):
         super().__init__(f"{argument}: given {given}; allowed: {allowed}")
@@ -33,11 +33,8 @@ def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...]) -> N
 
 
 def check_first(op: str, name: str, tensor: Tensor, dims: Sequence[str]) -> None:
-    """Raise ArgumentError unless a tensor, from which the others' shapes follow, is floating and has these
-    dimensions.
-
-    Only the first, the batch, may be 0: nothing in, nothing out.
-    """
+    """Raise ArgumentError unless the tensor that sets the shapes of the others is floating and has these dimensions.
+    Only the first one, the batch, may be 0: an empty input gives an empty output."""
     check_tensor(op, name, tensor)
     if tensor.dim() != len(dims) or tensor.dtype not in FLOATS or 0 in tensor.shape[1:]:
         allowed = f"{FLOATING} ({', '.join([dims[0], *(f'{d} >= 1' for d in dims[1:])])})"
@@ -52,8 +49,8 @@ def check_like(
     like: tuple[str, Tensor],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like`,
-    named."""
+    """Raise ArgumentError unless `tensor` has `shape`, a floating dtype (or `dtype`), and the device of `like` (name,
+    tensor)."""
     check_shape(op, name, tensor, shape)
     if tensor.dtype not in FLOATS if dtype is None else tensor.dtype != dtype:
         raise ArgumentError(f"{op}: {name}", tensor.dtype, str(dtype) if dtype is not None else FLOATING)
@@ -71,28 +68,25 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
     """Raise ArgumentError for anything but a finite number >= 0 (or > 0), or None where that is allowed."""
     if or_none and value is None:
         return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (0 <= value < float("inf"))
-        or (above_zero and value == 0)
-    ):
-        raise ArgumentError(
-            f"{op}: {name}", repr(value), f"a number {'>' if above_zero else '>='} 0{', or None' * or_none}"
-        )
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf") or (above_zero and value == 0):
+        allowed = "a number > 0" if above_zero else "a number >= 0"
+        raise ArgumentError(f"{op}: {name}", repr(value), f"{allowed}, or None" if or_none else allowed)
 
 
 def check_no_tangent(op: str, *tensors: Tensor | None) -> None:
-    """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors): an op without a rule for it would return
+    """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors), where an op without a rule would return
     zeros."""
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise ArgumentError(op, "a forward-mode tangent (jvp)", f"reverse mode, or {op}.reference, which knows both")
+        raise ArgumentError(
+            op, "a forward-mode tangent (jvp)", f"reverse mode, or {op}.reference, which supports both"
+        )
 
 
 def refuse_second_derivative(op: str) -> None:
-    """Let the op's backward say in one line that it has no derivative itself."""
+    """Register a one-line error as the derivative of the op's backward pass."""
 
     def refuse(ctx: Any, *gradients: Tensor | None) -> None:
-        raise ArgumentError(op, "a second derivative", f"one derivative, or {op}.reference, which knows both")
+        raise ArgumentError(op, "a second derivative", f"one derivative, or {op}.reference, which supports both")
 
     torch.library.register_autograd(f"lcprobe::{op}_bwd", refuse)

@@ -1,6 +1,8 @@
-"""Packed documents: where they begin, and how far a token reaches. Inside ops that is `starts` (batch, seqlen), True
-at a document's first token; callers may give the cumulative lengths that kernels elsewhere take (`cu_seqlens`)
-instead."""
+"""Packed documents: where they start, and which tokens a token can affect.
+
+Ops use `starts` (batch, seqlen), True at a document's first token; callers may pass `cu_seqlens`, the cumulative
+lengths of other libraries' kernels, instead.
+"""
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from lcprobe_kernels.errors import ArgumentError, check_tensor
 def resolve_starts(
     op: str, x: Tensor, starts: Tensor | None, cu_seqlens: Tensor | None, initial_state: Tensor | None
 ) -> Tensor | None:
-    """The starts of an op that was given either form, or none, for x (batch, seqlen, ...).
+    """The document starts of an op that was called with either form, or neither, for x (batch, seqlen, ...).
 
     Raises ArgumentError for both forms at once, for cu_seqlens with an initial state (which no document would see:
     `starts` can leave a row's first token in the document before it), and as `starts_of` does. starts, and x, are the
@@ -23,7 +25,9 @@ def resolve_starts(
         raise ArgumentError(f"{op}: starts, cu_seqlens", "both", "one of them, or none")
     if initial_state is not None:
         raise ArgumentError(
-            f"{op}: cu_seqlens", "beside an initial state", "without: every document begins anew; or starts"
+            f"{op}: cu_seqlens",
+            "with an initial state",
+            "no initial state (every document starts from zeros), or starts",
         )
     if not isinstance(x, Tensor) or x.dim() < 2:
         return None
@@ -49,7 +53,7 @@ def starts_of(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
 
 @torch.library.custom_op("lcprobe::starts_of", mutates_args=())
 def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
-    """An op, so that torch.compile does not look at values."""
+    """A custom op, so that torch.compile does not trace the values."""
     total = batch * seqlen
     ends = (int(cu_seqlens[0]), int(cu_seqlens[-1]))
     if ends != (0, total):
@@ -59,15 +63,15 @@ def _starts(cu_seqlens: Tensor, batch: int, seqlen: int) -> Tensor:
     falls = (cu_seqlens.diff() < 1).nonzero()[:, 0]
     if len(falls):
         pair = cu_seqlens[int(falls[0]) : int(falls[0]) + 2].tolist()
-        raise ArgumentError("cu_seqlens", f"{pair[1]} after {pair[0]}", "lengths that rise")
+        raise ArgumentError("cu_seqlens", f"{pair[1]} after {pair[0]}", "increasing lengths")
     starts = torch.zeros(total, dtype=torch.bool, device=cu_seqlens.device)
     starts[cu_seqlens[:-1].long()] = True
     starts = starts.view(batch, seqlen)
     crossed = (~starts[:, 0]).nonzero()[:, 0]
     if len(crossed):
         border = int(crossed[0]) * seqlen
-        place = int(torch.searchsorted(cu_seqlens, border))
-        low, high = cu_seqlens[place - 1 : place + 1].tolist()
+        index = int(torch.searchsorted(cu_seqlens, border))
+        low, high = cu_seqlens[index - 1 : index + 1].tolist()
         raise ArgumentError(
             "cu_seqlens", f"a document from {low} to {high}", f"documents inside one row; a row ends at {border}"
         )
@@ -80,7 +84,7 @@ def _(cu_seqlens, batch, seqlen):
 
 
 def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None) -> Tensor:
-    """The tokens that come at or after a marked one of their document, like `marked` (batch, seqlen, ...) bool.
+    """The tokens at or after a marked token of their document, with the shape of `marked` (batch, seqlen, ...) bool.
 
     starts: the first dimensions of `marked`, True where a document begins. before: `marked` without seqlen, what
     stands ahead of the first token and counts until a document begins.

@@ -1,5 +1,4 @@
-"""Peers' Triton code, loaded also where their CUDA extensions were not built: those packages import everything at
-once."""
+"""Peers' Triton code, importable even without their compiled CUDA extensions, which their packages import eagerly."""
 
 import sys
 from importlib import import_module
@@ -9,10 +8,10 @@ from typing import Any
 
 
 def triton_code(module: str) -> Any:
-    """`mamba_ssm.ops.triton.ssd_combined`, say. Raises ImportError where it cannot be had.
+    """Import a peer's module, such as `mamba_ssm.ops.triton.ssd_combined`. Raises ImportError if that is impossible.
 
-    When the package itself does not import (a missing extension), an empty package of its name takes its place, from
-    which modules that need no extension do.
+    If the package itself fails to import (a missing extension), an empty package of its name replaces it, from which
+    modules without extensions import.
     """
     package = module.split(".")[0]
     try:

@@ -1,6 +1,6 @@
-"""What Triton kernels here share: autotuning and products that are right in the interpreter too, and dense operands.
+"""Shared by the Triton kernels: autotuning and products that also work in the interpreter, and dense operands.
 
-Import only where Triton is wanted. Kernels use plain pointers with 64-bit row offsets: block pointers left the
+Import it only where Triton is used. Kernels use plain pointers with 64-bit row offsets: block pointers left the
 language, and batch x length x heads may pass 2^31 elements.
 """
 
@@ -15,20 +15,18 @@ from lcprobe_kernels.backends import interpreting
 
 
 def autotune(configs: Sequence[Any], key: Sequence[str]) -> Callable[[Any], Any]:
-    """triton.autotune, or its first configuration alone in the interpreter (which has no clock to tune by)."""
+    """triton.autotune, or only its first configuration in the interpreter, which cannot measure time."""
     return triton.autotune(configs=list(configs)[:1] if interpreting() else list(configs), key=list(key))
 
 
 def last_dim_dense(t: Tensor) -> Tensor:
-    """The tensor with its last dimension dense; other strides stay, so that slices of one projection are not
-    copied."""
+    """The tensor with a dense last dimension; other strides stay, so that slices of one projection are not copied."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
 @triton.jit
 def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
-    """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so there operands are widened
-    first.
+    """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so it converts operands to float32.
 
     EXACT: float32 operands keep all their bits instead of TF32's ten.
     """

@@ -72,7 +72,7 @@ def test_one_form_at_a_time_and_no_state_that_nobody_would_see(name):
     meta = f"on meta; allowed: on {state.device}, as the input is"
     for given_too, line in (
         ({"starts": starts_of(ends, 2, 12)}, "starts, cu_seqlens: given both; allowed: one of them, or none"),
-        ({"initial_state": state}, "cu_seqlens: given beside an initial state; allowed: without: every document begins anew; or starts"),
+        ({"initial_state": state}, "cu_seqlens: given with an initial state; allowed: no initial state (every document starts from zeros), or starts"),
         ({"cu_seqlens": ENDS}, "cu_seqlens: given a list; allowed: a tensor"),
         ({"cu_seqlens": ends.to("meta")}, f"cu_seqlens: given {meta}"),
     ):  # fmt: skip
@@ -90,8 +90,8 @@ def test_one_form_at_a_time_and_no_state_that_nobody_would_see(name):
         (torch.tensor([], dtype=torch.int64), "cu_seqlens: given torch.int64 of shape (0,); allowed: int32 or int64 (n_documents + 1,)"),
         (torch.tensor([1, 4, 8]), "cu_seqlens: given lengths from 1 to 8; allowed: from 0 to 8, 2 rows of 4"),
         (torch.tensor([0, 4, 7]), "cu_seqlens: given lengths from 0 to 7; allowed: from 0 to 8, 2 rows of 4"),
-        (torch.tensor([0, 6, 4, 8]), "cu_seqlens: given 4 after 6; allowed: lengths that rise"),
-        (torch.tensor([0, 4, 4, 8]), "cu_seqlens: given 4 after 4; allowed: lengths that rise"),
+        (torch.tensor([0, 6, 4, 8]), "cu_seqlens: given 4 after 6; allowed: increasing lengths"),
+        (torch.tensor([0, 4, 4, 8]), "cu_seqlens: given 4 after 4; allowed: increasing lengths"),
         (torch.tensor([0, 3, 6, 8]), "cu_seqlens: given a document from 3 to 6; allowed: documents inside one row; a row ends at 4"),
     ],
 )  # fmt: skip

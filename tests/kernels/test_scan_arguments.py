@@ -47,7 +47,7 @@ WRONG_SSD = [
 ]  # fmt: skip
 if DEVICE.type == "cpu":  # a GPU would have to be waited for
     WRONG_SSD.append(
-        ({"A": lambda t: -t}, "A: given a positive number, under which states grow; allowed: numbers <= 0")
+        ({"A": lambda t: -t}, "A: given a positive number, which makes states grow; allowed: numbers <= 0")
     )
 
 

@@ -4,17 +4,17 @@
     o_i = sum_j softmax_j(s_ij) v_j                      lse_i = log sum_j exp(s_ij)
 
 T is a table over distances: ALiBi, T5, KERPLE, Sandwich and FIRE are tables built outside by ordinary operations,
-which also carry the table's gradient on to their parameters. F is a cumulative sum a token: FoX (arXiv 2503.02130),
-CABLE. What acts on queries and keys (RoPE and its kin, temperatures) is applied before. Methods that read keys at two
-kinds of distances (Self-Extend, dual chunk attention) are several calls over disjoint keys, joined by `merge`: exact,
-by lse.
+which also carry the table's gradient on to their parameters. F is a cumulative sum per token: FoX (arXiv 2503.02130),
+CABLE. What acts on queries and keys (RoPE and its variants, temperatures) is applied before. Methods that read keys
+at two kinds of distances (Self-Extend, dual chunk attention) are several calls over disjoint keys, joined by `merge`:
+exact, by lse.
 
 Backward, with P the softmax and delta_i = o_i . do_i - dlse_i (Dao 2023, arXiv 2307.08691):
 
     dS = P (dO V^T - delta)    dT[h, d] = sum of dS over a diagonal    dF_i = row sum of dS, dF_j = - column sum
 
-No atomics: gradients repeat bit by bit. Without terms, and where only causality masks, this is PyTorch's own
-attention, unless `kernels.backend` names triton or flex: these are then taken for every call, or refuse it.
+No atomics: gradients are reproducible bit by bit. Without terms, and where only causality masks, this is PyTorch's
+own attention, unless `kernels.backend` names triton or flex: these then serve every call, or refuse it.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from lcprobe_kernels.errors import (
 __all__ = ["Mask", "attention", "blockwise", "merge", "reference"]
 NAME = "attention"
 MAX_DENSE_SCORES = 1 << 18
-"""Scores a head up to which a whole mask for PyTorch's own attention costs less than blocks do."""
+"""Scores per head up to which a full mask for PyTorch's own attention is cheaper than blocks."""
 
 
 def attention(
@@ -58,14 +58,14 @@ def attention(
     """A block of queries against the keys up to them; scores and sums in float32 (float64 for float64 inputs).
 
     q: (batch, seqlen, n_heads, d_qk). k: (batch, n_keys, n_kv_heads, d_qk), v: (batch, n_keys, n_kv_heads, d_v);
-    n_kv_heads divides n_heads. table: (n_heads, n_distances) over every distance that is seen. cumulative: F of
+    n_kv_heads divides n_heads. table: (n_heads, n_distances) over every visible distance. cumulative: F of
     queries (batch, seqlen, n_heads) and of keys (batch, n_keys, n_heads). documents: numbers (batch, seqlen) and
     (batch, n_keys) int64, a key is seen where they are equal. mask: null: queries are the last seqlen of the keys,
     causal. scale: d_qk^-0.5 unless given.
 
     Returns o (batch, seqlen, n_heads, d_v) in q's dtype, and with `return_lse` lse (batch, seqlen, n_heads), both
     with gradients. A query that sees no key has o = 0 and lse = -inf. A NaN or Inf reaches every query that sees it;
-    keys that a query does not see may hand it NaN too, never a finite wrong number. Not twice differentiable. Raises
+    keys that a query does not see may also give it NaN, never a finite wrong number. Not twice differentiable. Raises
     ArgumentError for other shapes, dtypes and devices.
     """
     seqlen, n_keys = _check(q, k, v, table, cumulative, documents)
@@ -100,7 +100,7 @@ def attention(
 
 
 def _finite(*tensors: Tensor) -> bool:
-    """False where a CPU's scaled_dot_product_attention would hide a NaN or an infinity: short rows of them give it
+    """False where a CPU's scaled_dot_product_attention would hide a NaN or an infinity: for short rows it returns
     0."""
     if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
         return True
@@ -108,7 +108,7 @@ def _finite(*tensors: Tensor) -> bool:
 
 
 def _plain(q: Tensor, mask: Mask, documents: tuple[Tensor, Tensor] | None, n_keys: int) -> tuple[bool, Tensor | None]:
-    """Whether PyTorch's own attention does the same here as fast, and the mask that it needs beside causality."""
+    """Whether PyTorch's own attention computes the same as fast, and the mask that it needs besides causality."""
     seqlen = q.shape[1]
     if named(NAME, q.device, q.dtype) or mask.low > 0 or mask.chunk or mask.offset != n_keys - seqlen:
         return False, None
@@ -207,7 +207,7 @@ def _check(q: Any, k: Any, v: Any, table: Any, cumulative: Any, documents: Any) 
                 if isinstance(tensor, Tensor)
                 else type(tensor).__name__
             )
-            raise ArgumentError(f"{NAME}: {name}", given, "floating (batch, tokens, heads, width), none of them 0")
+            raise ArgumentError(f"{NAME}: {name}", given, "floating (batch, tokens, heads, width), no dimension 0")
     batch, seqlen, n_heads, d_qk = q.shape
     n_keys, n_kv_heads = k.shape[1:3]
     if n_heads % n_kv_heads:

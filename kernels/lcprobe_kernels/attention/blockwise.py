@@ -1,8 +1,8 @@
 """Attention whose scores are any function of a block of queries and all keys: for encodings outside the closed
 algebra.
 
-Blocks of queries are computed one after the other and, where a gradient is wanted, once more on the way back (Chen et
-al. 2016, arXiv 1604.06174): memory of one block, whatever the length.
+Blocks of queries are computed one after the other and, if gradients are needed, again in the backward pass (Chen et
+al. 2016, arXiv 1604.06174): the memory is that of one block, at any length.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""attention in blocks of queries: any device, any float dtype, made for a CPU. No score matrix beyond a block is ever
-held.
+"""attention in blocks of queries: any device, any float dtype, tuned for CPUs. At most one block of scores is in
+memory.
 
-A block's rows are taken last first: then a table over distances, laid out backwards, *is* the block of biases when
-both its strides are 1 (row i', key j at place i' + j), so bias and band mask are added from a view of a vector,
+A block's rows are processed last first: then a table over distances, laid out backwards, *is* the block of biases
+when both its strides are 1 (row i', key j at index i' + j), so bias and band mask are added from a view of a vector,
 without a gather. The same holds backwards: a block of score gradients whose rows are one longer than they are, read
 with rows of that length, has its distances as columns, and the table's gradient is a sum over rows.
 """
@@ -94,7 +94,7 @@ def _blocks(rule: Mask, heads: int, seqlen: int, n_keys: int) -> Iterator[_Block
             low = max(low, ((first + rule.offset) // rule.chunk - rule.chunk_high + 1) * rule.chunk)
             high = min(high, ((last + rule.offset) // rule.chunk - rule.chunk_low + 1) * rule.chunk)
         low = min(max(low, 0), n_keys - 1)
-        high = max(min(high, n_keys), low + 1)  # a row that sees nothing still has its place
+        high = max(min(high, n_keys), low + 1)  # a row that sees nothing still needs a key
         yield _Block(slice(first, last + 1), slice(low, high), last + rule.offset - low)
 
 
@@ -104,7 +104,7 @@ def _rows(t: Tensor, block: _Block, acc_dtype: torch.dtype) -> Tensor:
 
 
 def _grouped(scores: Tensor, n_kv_heads: int) -> Tensor:
-    """Heads that share keys put one under the other: products need no repeated keys."""
+    """Heads that share keys, stacked along the rows, so that products need no repeated keys."""
     return scores.view(scores.shape[0], n_kv_heads, -1, scores.shape[3])
 
 
@@ -119,7 +119,7 @@ def _scores(block, rows, keys, table, f_q, f_k, docs_q, docs_k, scale, rule) -> 
     if f_q is not None:
         scores.add_(_rows(f_q[..., None], block, scores.dtype))
         scores.sub_(f_k[:, block.keys].transpose(1, 2)[:, :, None].to(scores.dtype))
-    distance = block.distance - torch.arange(n_rows + n_keys - 1, device=device)  # by place i' + j
+    distance = block.distance - torch.arange(n_rows + n_keys - 1, device=device)  # by index i' + j
     seen = distance >= max(rule.low, 0)
     banded = rule.high >= 0 and not rule.sinks
     if banded:

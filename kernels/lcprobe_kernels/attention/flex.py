@@ -1,8 +1,8 @@
-"""attention through PyTorch's FlexAttention, where `kernels.backend=flex` asks for it: an independent path to compare
+"""attention through PyTorch's FlexAttention, for `kernels.backend=flex`: an independent implementation to compare
 with.
 
-Not the base of the op: on a CPU it has no gradients, and on a GPU those of a table are summed by atomics, in any
-order. There it is compiled, which costs seconds a kind of call.
+It is not the default: on a CPU it has no gradients, and on a GPU those of a table are summed by atomics, in any
+order. There it is compiled, which costs seconds per kind of call.
 """
 
 from functools import lru_cache

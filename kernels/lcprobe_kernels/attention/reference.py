@@ -1,4 +1,4 @@
-"""attention as its definition says: every score at once, in any float dtype, on any device. Imports no triton."""
+"""attention by its definition: every score at once, in any float dtype, on any device. Imports no triton."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys a query sees; query i stands at `offset` + i among the keys, at distance d = offset + i - j from key
-    j.
+    """Which keys a query sees; query i is at position `offset` + i of the keys, at distance d = offset + i - j from
+    key j.
 
-    Visible where d >= low, and d < high or j < sinks, and the key's chunk lies chunk_low .. chunk_high - 1 chunks
+    Visible where d >= low, and d < high or j < sinks, and the key's chunk is chunk_low .. chunk_high - 1 chunks
     before the query's. high -1: no upper end. chunk 0: no chunks.
     """
 
@@ -26,7 +26,7 @@ class Mask:
 
     @property
     def numbers(self) -> list[int]:
-        """As the registered op takes it."""
+        """The numbers in the order of the registered op's argument."""
         return list(astuple(self))
 
     def visible(self, rows: Tensor, keys: Tensor) -> Tensor:

@@ -4,12 +4,12 @@
 
     dq_i = scale sum_j dS_ij k_j    dk_j = scale sum_i dS_ij q_i    dv_j = sum_i P_ij do_i    df_k[j] = -sum_i dS_ij
 
-df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel forms P
-and dS anew. dT[d] is the sum of dS over a diagonal. In a tile at a fixed distance from the diagonal an element's
-distance depends on its place in the tile alone. So the table's kernel adds whole tiles of dS along a tile-diagonal,
-in registers, and only once, at its end, shifts rows (tl.gather) so that diagonals become columns, and sums these.
-Shifted pointers into scratch would do the same without tl.gather, for a tile of float32 a program: 1.3 GB at 64 K
-tokens and 40 heads.
+df_q needs no kernel: f_q[i] moves lse_i by as much and leaves o_i where it is, so df_q = dlse. Every kernel
+recomputes P and dS. dT[d] is the sum of dS over a diagonal. In a tile at a fixed distance from the diagonal an
+element's distance depends on its place in the tile alone. So the table's kernel adds whole tiles of dS along a
+tile-diagonal, in registers, and only once, at its end, shifts rows (tl.gather) so that diagonals become columns, and
+sums these. Shifted pointers into scratch would do the same without tl.gather, for a tile of float32 a program: 1.3 GB
+at 64 K tokens and 40 heads.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 

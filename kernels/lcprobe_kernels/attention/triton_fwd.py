@@ -4,10 +4,10 @@ be seen.
     s_ij = scale q_i . k_j + T[h, d] + f_q[i] - f_k[j]      d = i + offset - j      o_i = softmax_j(s_ij) v_j
 
 A program holds some rows of one head and walks the keys between the bounds that causality, band, chunks and documents
-leave, sinks first. Only tiles that a bound cuts are masked element by element. Scores are in units of log 2. What the
-terms leave out costs nothing: table, gates, documents and chunks are switches at compile time. Lengths, offsets and
-bounds are not, so that decoding and other lengths compile nothing anew. Offsets that a row, a head or a tile
-multiplies are 64-bit.
+leave, sinks first. Only tiles that a bound cuts are masked element by element. Scores are in units of log 2. Absent
+terms cost nothing: table, gates, documents and chunks are switches at compile time. Lengths, offsets and bounds are
+not, so that decoding and other lengths need no recompilation. Offsets that a row, a head or a tile multiplies are
+64-bit.
 
 NaN in a query or a key reaches what sees it and nothing else. NaN in a value also reaches the rows that do not see it
 but share a tile of rows with one that does, since 0 NaN = NaN in a product.
@@ -42,7 +42,7 @@ UNSPECIALIZED = [
     "chunk_low",
     "chunk_high",
 ]
-"""Arguments that kernels are not compiled anew for."""
+"""Arguments whose values do not trigger a recompilation."""
 _E: tl.constexpr = tl.constexpr(LOG2E)
 
 

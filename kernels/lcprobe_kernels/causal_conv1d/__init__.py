@@ -1,9 +1,9 @@
-"""causal_conv1d: a depthwise convolution over the last `width` tokens, then SiLU if asked.
+"""causal_conv1d: a depthwise convolution over the last `width` tokens, optionally followed by SiLU.
 
     z_t = bias + sum_k w_k x_{t - width + 1 + k}        y_t = z_t or z_t sigmoid(z_t)
 
-As in Mamba2 (Dao & Gu 2024, arXiv 2405.21060, sec. 7). Documents do not see each other: a tap that would reach across
-a document's start reads zero. `reference` is this sum token by token. Sums are float32 (float64 for float64 inputs),
+As in Mamba2 (Dao & Gu 2024, arXiv 2405.21060, sec. 7). Documents do not see each other: a tap that would cross a
+document's start reads zero. `reference` is this sum token by token. Sums are float32 (float64 for float64 inputs),
 whatever the inputs. The state is the last width - 1 inputs of the document that the sequence ends in.
 """
 

@@ -1,7 +1,7 @@
-"""causal_conv1d as shifted multiply-adds in place: any device, any float dtype, any width, made for a CPU.
+"""causal_conv1d as shifted multiply-adds in place: any device, any float dtype, any width, tuned for CPUs.
 
-Every row is taken as one document after zeros. The few tokens whose window leaves that picture, because a document
-starts inside it or a state comes before it, are then done again from gathered windows: boundaries cost by their
+Every row is treated as one document after zeros. The few tokens whose window contains a document's start or the
+initial state are then recomputed from gathered windows, so that the cost of boundaries is proportional to their
 number.
 """
 
@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Edges:
-    """Tokens that are done again: where they stand, and their windows' taps (n, width)."""
+    """Tokens that are recomputed: their positions, and the taps of their windows (n, width)."""
 
     rows: Tensor
     tokens: Tensor
     at: Tensor
-    """Token that each tap reads; below 0 in the state."""
+    """The token that each tap reads; negative in the state."""
     seen: Tensor
-    """Whether it reads anything."""
+    """Whether the tap reads a token of the same document."""
 
 
 def forward(x, weight, bias, initial, starts, silu):
@@ -75,7 +75,7 @@ def backward(dy, x, weight, bias, initial, starts, kept, silu):
 
 
 def _edges(x: Tensor, width: int, initial: Tensor | None, starts: Tensor | None) -> Edges | None:
-    """None where every row is one document after zeros."""
+    """The tokens to recompute, or None if every row is one document after zeros."""
     if initial is None and starts is None:
         return None
     batch, seqlen = x.shape[:2]
@@ -99,7 +99,8 @@ def _edges(x: Tensor, width: int, initial: Tensor | None, starts: Tensor | None)
 
 
 def _windows(edges: Edges, xs: Tensor, initial: Tensor | None) -> Tensor:
-    """What the taps of `edges` read: (n, width, channels). Chosen, not multiplied: NaN stays in its document."""
+    """The values that the taps of `edges` read (n, width, channels). Selected, not multiplied: NaN stays in its
+    document."""
     rows = edges.rows[:, None]
     read = xs[rows, edges.at.clamp_min(0)]
     if initial is not None:

@@ -1,9 +1,9 @@
 """causal_conv1d backward in one Triton kernel: a walk over a segment's tokens with the window in registers.
 
-Each token is read once: z is formed again from the window, dz follows from dy, and dx of a token is complete width -
-1 tokens later. A segment begins with the window before it and walks width - 1 tokens past its end. Gradients of
-weight and bias are summed in registers, one partial sum a segment, so nothing is added atomically and runs repeat to
-the bit. Block sizes follow from the shapes and are not tuned, or another process might add up in another order.
+Each token is read once: z is recomputed from the window, dz follows from dy, and dx of a token is complete width - 1
+tokens later. A segment begins with the window before it and walks width - 1 tokens past its end. Gradients of weight
+and bias are summed in registers, one partial sum a segment, so there are no atomics and runs are reproducible to the
+bit. Block sizes follow from the shapes and are not tuned, or another process might add up in another order.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 

@@ -11,9 +11,9 @@ Special cases:
                                         2412.06464, with g for each head; Kimi Delta Attention for each channel): argument `beta`
     a = b = 0, o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)          RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
 
-`reference` is this token by token, `cpu` the same in matrix products, `fla` an adapter to flash-linear-attention's
-kernels. There is no Triton kernel of ours: on a GPU half precision goes to fla where it is installed, everything else
-to matrix products.
+`reference` computes this token by token, `cpu` in matrix products, `fla` an adapter to flash-linear-attention's
+kernels. This package has no Triton kernel for it: on a GPU half precision goes to fla where it is installed,
+everything else to matrix products.
 """
 
 from typing import Any
@@ -60,10 +60,10 @@ def gated_linear_attention(
 
     q, k: (batch, seqlen, n_heads, d_k). v: (batch, seqlen, n_heads, d_v). All three of one dtype. log_decay: (batch,
     seqlen, n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta:
-    (batch, seqlen, n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: of q,
-    d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a token
-    begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size: a
-    power of two.
+    (batch, seqlen, n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: factor of
+    q, d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a
+    token begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
+    chunk_size: a power of two.
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Raises ArgumentError for
     other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second derivative, which
@@ -78,7 +78,7 @@ def gated_linear_attention(
     _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
-    with torch.autocast(q.device.type, enabled=False):  # decays and states stay wide
+    with torch.autocast(q.device.type, enabled=False):  # decays and states stay in float32 or wider
         if q.shape[1] == 1:
             o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
         elif q.shape[0] and path_of(NAME, q.device, q.dtype) == "fla":
@@ -139,7 +139,7 @@ def gated_linear_attention_step(
 
 
 def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
-    """Decoding: plain products, without chunks to set up."""
+    """One token of decoding: plain products, without chunks."""
     acc_dtype = torch.promote_types(v.dtype, torch.float32)
     if initial_state is None:
         initial_state = v.new_zeros(q.shape[0], *q.shape[2:], v.shape[3])
@@ -191,7 +191,7 @@ def gated_linear_attention_fwd(
     chunk_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t (a_t^T S_{t-1}), b = k where only a is given; q reads S_t, or S_{t-1}
-    unless `inclusive`. Returns o, the final state, and the states that the backward pass begins its segments with."""
+    unless `inclusive`. Returns o, the final state, and the state that enters each segment, for the backward pass."""
     if q.shape[0] == 0:
         return _shapes(q, k, v, w, a, b, initial, inclusive, chunk_size)
     return cpu.forward(cpu.Inputs(q, k, v, w, a, b), initial, inclusive, chunk_size)

@@ -1,6 +1,6 @@
 """gated_linear_attention in matrix products, forward and backward, on any device.
 
-The recurrence that is left when the public function has folded its special cases (w = exp(log_decay), 0 where a
+The recurrence to which the public function reduces its special cases (w = exp(log_decay), 0 where a
 document begins; S: (d_k, d_v)):
 
     z_t = a_t^T S_{t-1}        S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t z_t^T        o_t = q_t^T S_t, or q_t^T S_{t-1}
@@ -12,16 +12,16 @@ y_j (k_j; b_j) as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = 
     O = A_qk V + A_qb Z + (q D(., start)) S_0         S' = diag(W) S_0 + (k D(end, .))^T V + (b D(end, .))^T Z
 
 With b = k (the delta rule; `b` is None) V + Z is one unknown Y: (1 - A_ak) Y = V + (a D) S_0, and half of the
-products go.
+products are saved.
 
-D is never a quotient of running products, which overflows, nor a difference of running sums, which forgets what is
+D is never a quotient of running products, which overflows, nor a difference of running sums, which loses what is
 small beside a strong decay. `_halve` doubles blocks instead: rows of a right half times columns of its left half,
 decayed to the border between them, give the block's lower left corner; then rows move to the block's begin and
-columns to its end. Every factor is at most 1, w = 0 is exact, and no exponential is taken. Rows q and a lie
+columns to its end. Every factor is at most 1, w = 0 is exact, and no exponential is taken. Rows q and a are
 interleaved token by token, as do k and b: one product makes all four matrices, and the layout passes to bmm as a
 view.
 
-Dimensions: p = batch x heads x chunks, s tokens a half, r rows and c columns a token (1, or 2 with a and b).
+Dimensions: p = batch x heads x chunks, s tokens per half, r rows and c columns per token (1, or 2 with a and b).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from torch import Tensor
 from lcprobe_kernels.packed import reached
 
 ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
-"""A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not starved
+"""A segment holds about this many elements of one input: a CPU's cache keeps what it works on, a GPU is not limited
 by launches, and memory does not grow with length."""
 
 
@@ -48,17 +48,17 @@ class Inputs(NamedTuple):
     b: Tensor | None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
-        """Every tensor changed alike."""
+        """The inputs with `change` applied to every tensor."""
         a, b = None if self.a is None else change(self.a), None if self.b is None else change(self.b)
         return Inputs(change(self.q), change(self.k), change(self.v), change(self.w), a, b)
 
     def cut(self, part: slice) -> "Inputs":
-        """Some of the tokens."""
+        """The inputs of some of the tokens."""
         return self.each(lambda x: x[:, part])
 
 
 class Chunk(NamedTuple):
-    """What one segment's forward pass leaves for its backward pass; see the module's equations."""
+    """Results of one segment's forward pass that its backward pass needs; see the module's equations."""
 
     rows: Tensor  # (p, Q, r, d_k), decayed to the chunk's begin
     cols: Tensor  # (p, Q, c, d_k), decayed to the chunk's end
@@ -77,7 +77,7 @@ class Chunk(NamedTuple):
 
 
 def segment(q: Tensor, v: Tensor, chunk_size: int) -> int:
-    """Tokens of a segment: whole chunks."""
+    """Tokens of a segment, a multiple of the chunk size."""
     batch, _, n_heads, d_k = q.shape
     elements = ELEMENTS.get(q.device.type, ELEMENTS["cpu"])
     return max(1, elements // max(1, batch * n_heads * max(d_k, v.shape[3]) * chunk_size)) * chunk_size
@@ -92,18 +92,17 @@ def _parts(x: Inputs, chunk_size: int) -> tuple[int, list[slice]]:
 def forward(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """o (batch, seqlen, n_heads, d_v), the final state, and those entering each segment (segments, batch, n_heads,
     d_k, d_v)."""
-    made = _forward(x, initial, inclusive, chunk_size)
-    # every NaN and infinity of the inputs shows in o or the state; a sum finds it. On a GPU looking would wait for the device
-    if x.q.device.type != "cpu" or (made[0].sum() + made[1].sum()).isfinite():
-        return made
+    results = _forward(x, initial, inclusive, chunk_size)
+    # every NaN and infinity of the inputs appears in o or the state, so a sum detects it; a GPU would synchronise
+    if x.q.device.type != "cpu" or (results[0].sum() + results[1].sum()).isfinite():
+        return results
     return _confined(x, initial, inclusive, chunk_size)
 
 
 def _confined(x: Inputs, initial: Tensor | None, inclusive: bool, chunk_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
+    """The forward pass for inputs with NaN or infinity, which masks made of products (0 * NaN) do not stop.
 
-    All is done without them; then what a head's outputs and states hold from such a token to its document's end
-    becomes NaN.
+    It runs without them; then a head's outputs and states from such a token to its document's end become NaN.
     """
     bad = x.each(lambda t: ~t.isfinite().all(-1))  # (batch, seqlen, n_heads)
     written = bad.k | bad.v | bad.w

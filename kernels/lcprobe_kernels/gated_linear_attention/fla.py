@@ -1,7 +1,7 @@
 """gated_linear_attention by flash-linear-attention's kernels (fla-core 0.6.0;
 github.com/fla-org/flash-linear-attention).
 
-fla has one function for each special case, under its own names, and takes packed documents as one row with
+fla has one function for each special case, under its own names, and expects packed documents as one row with
 cu_seqlens.
 """
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class PeerCall(NamedTuple):
-    """What to call. `last` finds the final states again."""
+    """A call of one of fla's functions. `last` selects the final states."""
 
     module: str
     name: str
@@ -64,7 +64,9 @@ def call_of(
         beta, a, b = (None if x is None else x.flatten(0, 1)[None] for x in (beta, a, b))
     head = log_decay.shape[3] == 1
     decay = (log_decay[..., 0] if head else log_decay).float()
-    wide = decay[..., None].expand(q.shape).contiguous() if head else decay  # for functions that want every channel's
+    wide = (
+        decay[..., None].expand(q.shape).contiguous() if head else decay
+    )  # for functions that expect one decay per channel
     common: dict[str, Any] = {"k": k, "v": v, "scale": scale, "initial_state": initial, "output_final_state": True}
     common["cu_seqlens"] = cu_seqlens
     if bonus is not None:

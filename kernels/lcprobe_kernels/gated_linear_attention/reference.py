@@ -1,4 +1,4 @@
-"""The recurrence of gated_linear_attention token by token: the oracle of every test, and the decoding step."""
+"""The recurrence of gated_linear_attention token by token: the reference of every test, and the decoding step."""
 
 import torch
 from torch import Tensor
@@ -16,15 +16,15 @@ def step(
     a: Tensor | None = None,
     b: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One token, each form written as its paper has it. q, k, a, b: (batch, n_heads, d_k), q scaled. v: (batch,
+    """One token, each form as in its paper. q, k, a, b: (batch, n_heads, d_k), q scaled. v: (batch,
     n_heads, d_v). beta: (batch, n_heads). Returns o like v and the new state (batch, n_heads, d_k, d_v)."""
     decayed = log_decay.exp()[..., None] * state
     if bonus is not None:
         written = k[..., None] * v[..., None, :]
         return read(q, state + bonus[..., None] * written), decayed + written
     if beta is not None:
-        missing = v - read(k, decayed)  # what the decayed state does not yet answer for this key
-        state = decayed + (beta[..., None] * k)[..., None] * missing[..., None, :]
+        error = v - read(k, decayed)  # the delta rule's prediction error for this key
+        state = decayed + (beta[..., None] * k)[..., None] * error[..., None, :]
     elif a is not None and b is not None:
         state = decayed + b[..., None] * read(a, state)[..., None, :] + k[..., None] * v[..., None, :]
     else:

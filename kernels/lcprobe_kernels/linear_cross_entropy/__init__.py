@@ -1,13 +1,13 @@
-"""linear_cross_entropy: a language model's head and loss without holding (n, vocab) logits.
+"""linear_cross_entropy: a language model's head and loss without materialising (n, vocab) logits.
 
     z_i = h_i W^T, or c tanh(h_i W^T / c) with a soft cap c (Gemma 2, arXiv 2408.00118)          lse_i = log sum_j exp z_ij
     loss_i = lse_i - z_i,target          total = sum_i w_i (loss_i + z_loss lse_i^2)      (z-loss: PaLM, arXiv 2204.02311, sec. 5)
     dz_i = w_i ((1 + 2 z_loss lse_i) softmax(z_i) - onehot(target_i)) (1 - (z_i / c)^2)
 
 Chunks of rows go through head, softmax and both gradients at once, in the forward pass (the idea of Liger-Kernel's
-fused linear cross-entropy, arXiv 2410.10989), so a backward pass needs no product with the vocabulary: it scales what
-is there. `reference` holds all logits, `cpu` is the chunked form in PyTorch, `triton_loss` has softmax and gradient
-in one kernel.
+fused linear cross-entropy, arXiv 2410.10989), so the backward pass needs no product with the vocabulary: it scales
+the stored gradients. `reference` materialises all logits, `cpu` is the chunked form in PyTorch, `triton_loss` has
+softmax and gradient in one kernel.
 """
 
 from typing import Any, Optional
@@ -46,9 +46,9 @@ def linear_cross_entropy(
     (float64 for float64).
 
     Returns the weighted sum, z-loss included (scalar, differentiable in hidden and weight), and the plain loss of
-    each row (n,), detached. A row with ignore_index adds nothing, has loss 0, and may hold NaN. Where no gradient is
-    wanted, none is computed. Raises ArgumentError for other shapes, dtypes and values; on a GPU a target out of range
-    makes its loss NaN instead.
+    each row (n,), detached. A row with ignore_index adds nothing, has loss 0, and may hold NaN. Gradients that are
+    not needed are not computed. Raises ArgumentError for other shapes, dtypes and values; on a GPU a target out of
+    range makes its loss NaN instead.
     """
     _check(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap)
     if weights is None:
@@ -73,7 +73,7 @@ def _forward(
     wants_hidden: bool,
     wants_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Total, loss of each row, and the total's gradients by hidden and weight (empty unless wanted)."""
+    """Total, loss of each row, and the total's gradients by hidden and weight (empty unless requested)."""
     module = implementation(NAME, hidden, "triton_loss")
     return module.forward(
         hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight

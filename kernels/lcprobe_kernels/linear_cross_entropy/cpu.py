@@ -1,6 +1,6 @@
-"""linear_cross_entropy in chunks of rows: any device, any float dtype, made for a CPU.
+"""linear_cross_entropy in chunks of rows: any device, any float dtype, tuned for CPUs.
 
-A chunk's logits live in one buffer that becomes, in place, probabilities and then the gradient of logits. Both
+A chunk's logits are in one buffer that becomes, in place, probabilities and then the gradient of logits. Both
 products with that gradient follow at once, so the backward pass does none: 6 n d vocab FLOPs in all, where
 recomputing logits would take 8.
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 from lcprobe_kernels.errors import ArgumentError
 
 CHUNK_LOGITS = 1 << 25
-"""Logits of a chunk at most: 128 MB in float32."""
+"""The most logits of a chunk: 128 MB in float32."""
 CHUNK_ROWS = 512
-"""Rows of a chunk at most: products gain nothing from more, and smaller logits are nearer."""
+"""The most rows of a chunk: products gain nothing from more, and a smaller buffer of logits stays in cache."""
 
 
 def forward(hidden, weight, targets, weights, ignore_index, z_loss, soft_cap, wants_hidden, wants_weight):
@@ -70,7 +70,7 @@ def _run(hidden, weight, targets, weights, z_loss, soft_cap, wants_hidden, wants
 
 
 def add_product(total: Tensor | None, gradient: Tensor, h: Tensor, in_one: bool) -> Tensor:
-    """total + gradient^T h, into `total` where there is one: (vocab, d). Summed in float32 or wider, or in the
+    """total + gradient^T h, added to `total` if there is one: (vocab, d). Summed in float32 or wider, or in the
     operands' dtype where one product is all."""
     dtype = torch.promote_types(h.dtype, torch.float32)
     if in_one or gradient.dtype == dtype:
@@ -84,14 +84,14 @@ def add_product(total: Tensor | None, gradient: Tensor, h: Tensor, in_one: bool)
 
 
 def finished(d_weight: Tensor | None, weight: Tensor, wanted: bool) -> Tensor:
-    """The gradient as it goes out: of weight's dtype, zeros where no row asked for any, empty where nobody did."""
+    """The gradient in weight's dtype: zeros if no row contributed, empty if it was not requested."""
     if d_weight is None:
         return torch.zeros(weight.shape if wanted else (0,), dtype=weight.dtype, device=weight.device)
     return d_weight.to(weight.dtype)
 
 
 def check_targets(targets: Tensor, vocab: int, ignore_index: int) -> None:
-    """Raise ArgumentError for a target that is no row of the head."""
+    """Raise ArgumentError for a target outside the vocabulary."""
     wrong = targets[((targets < 0) | (targets >= vocab)) & (targets != ignore_index)]
     if len(wrong):
         allowed = f"0 to {vocab - 1}, or ignore_index {ignore_index}"

@@ -1,4 +1,4 @@
-"""linear_cross_entropy with all logits at once: the oracle of every test."""
+"""linear_cross_entropy with all logits at once: the reference of every test."""
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def of_logits(
     z_loss: float,
     soft_cap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """The same from the head's products on: (n, vocab) before any soft cap."""
+    """`reference` from the logits (n, vocab), before any soft cap."""
     if soft_cap is not None:
         logits = soft_cap * torch.tanh(logits / soft_cap)
     ignored = targets == ignore_index

@@ -1,7 +1,7 @@
 """linear_cross_entropy on a GPU: products of chunks, and between them one Triton kernel that turns logits into their
 gradient.
 
-The kernel has a row a program: one pass over the row finds its maximum and sum of exponentials together, a second
+The kernel has one program per row: one pass over the row finds its maximum and sum of exponentials together, a second
 writes the gradient over the logits while they are still in the L2 cache. Logits keep the inputs' dtype, sums are
 float32. A chunk has a fixed number of logits, not of rows: memory does not grow with the vocabulary.
 """
@@ -14,10 +14,10 @@ import triton.language as tl
 from lcprobe_kernels.linear_cross_entropy.cpu import add_product, finished
 
 CHUNK_BYTES = 1 << 31
-"""Of a chunk's logits at most: 21,248 rows of 50,288 in bf16, or 4,096 of 256,000. Fewer would cost time: the
-gradient of weight is read and written once a chunk."""
+"""The most bytes of a chunk's logits: 21,248 rows of 50,288 in bf16, or 4,096 of 256,000. Fewer would cost time: the
+gradient of weight is read and written once per chunk."""
 VOCAB_BLOCK = 4096
-"""Logits that a program holds at a time."""
+"""Logits that a program processes at a time."""
 
 
 @triton.jit

@@ -1,13 +1,13 @@
 """linear_recurrence: h_t = a_t h_{t-1} + b_t, elementwise, a = exp(log_a): RG-LRU (arXiv 2402.19427, eq. 4) and
-friends.
+others.
 
 Backward is the same recurrence run backwards in time (Martin & Cundy 2018, arXiv 1709.04057), g_t = dL/dh_t in total:
 
     g_t = dh_t + a_{t+1} g_{t+1}      db_t = g_t      dlog_a_t = g_t a_t h_{t-1}      dh_0 = a_1 g_1
 
-`reference` is the definition. The fast forms (`cpu`, and Triton in `triton_scan`) walk pieces of the sequence from a
-zero state, keeping the product of each piece's decays, and then bring to every token what entered its piece. Decays
-are multiplied and never divided, so with log_a <= 0 nothing overflows, and a = 0 (log_a = -inf) is exact.
+`reference` is the definition. The fast forms (`cpu`, and Triton in `triton_scan`) scan pieces of the sequence from a
+zero state, keep the product of each piece's decays, and then add the state that entered the piece to every token.
+Decays are multiplied and never divided, so with log_a <= 0 nothing overflows, and a = 0 (log_a = -inf) is exact.
 """
 
 from typing import Any, Optional
@@ -43,7 +43,7 @@ def linear_recurrence(
     """A sequence of any length; accumulation and state in float32 (float64 for float64 b).
 
     log_a, b: (batch, seqlen, d), log_a <= 0, -inf where everything before is forgotten. initial_state: (batch, d).
-    starts: (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is not looked at; or
+    starts: (batch, seqlen) bool, True where a token begins a document: there h = b, and log_a is ignored; or
     cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
 
     Returns h like b, and with `return_state` the final state (batch, d). The gradient of log_a takes h as it was
@@ -54,7 +54,7 @@ def linear_recurrence(
     _check(log_a, b, initial_state, starts, return_state)
     acc_dtype = torch.promote_types(b.dtype, torch.float32)
     initial_state = None if initial_state is None else initial_state.to(acc_dtype)
-    with torch.autocast(b.device.type, enabled=False):  # decays and states stay wide
+    with torch.autocast(b.device.type, enabled=False):  # decays and states stay in float32 or wider
         if b.shape[1] == 1:
             h = _one(log_a[:, 0].to(acc_dtype), b[:, 0].to(acc_dtype), initial_state, starts)
             return h[:, None].to(b.dtype), h if return_state else None
@@ -88,7 +88,7 @@ def _forward(
     starts: Optional[Tensor],  # noqa: UP045
     return_state: bool,
 ) -> tuple[Tensor, Tensor]:
-    """h, and the final state (empty unless asked for)."""
+    """h, and the final state (empty unless requested)."""
     return implementation(NAME, b, "triton_scan").forward(log_a, b, initial_state, starts, return_state)
 
 

@@ -1,4 +1,4 @@
-"""linear_recurrence in whole-tensor operations: any device, any float dtype, made for a CPU.
+"""linear_recurrence in whole-tensor operations: any device, any float dtype, tuned for CPUs.
 
 A segment of the sequence that fits the cache is cut into about as many chunks as a chunk has tokens. All chunks are
 walked abreast, one token of each at a time, together with the products of their decays; a walk over the chunks then
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 SEGMENT_ELEMENTS = 1 << 19
-"""Numbers of a segment: decays and states of it, 2 MB each in float32, stay in cache."""
+"""Elements of a segment: its decays and states, 2 MB each in float32, stay in cache."""
 
 
 def forward(log_a, b, initial, starts, return_state):
@@ -38,9 +38,7 @@ def backward(dh, dfinal, log_a, h, initial, starts):
     acc_dtype = torch.promote_types(h.dtype, torch.float32)
     dlog_a, db = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (log_a, h))
     state = h.new_zeros(batch, d, dtype=acc_dtype) if dfinal is None else dfinal.to(acc_dtype)
-    later = h.new_ones(
-        batch, 1, d, dtype=acc_dtype
-    )  # the decay after the segment; after the sequence the gradient passes whole
+    later = h.new_ones(batch, 1, d, dtype=acc_dtype)  # decay after the segment
     for lo, hi, size in reversed(_segments(batch, seqlen, d)):
         a = log_a[:, lo:hi].to(acc_dtype).exp()
         decay, g = _room(h, size, hi - lo, acc_dtype)

@@ -1,4 +1,4 @@
-"""linear_recurrence, token by token: the oracle of every test, and the decoding step."""
+"""linear_recurrence, token by token: the reference of every test, and the decoding step."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """rms_norm in Triton: one kernel each way, every element read and written once; a row's group stays in registers.
 
-A program holds ROWS rows of one group. Backward walks a strip of rows and sums dweight on the way: one row of partial
-sums a program, added in a fixed order, so that there are no atomics. Rows are addressed with 64 bits.
+A program processes ROWS rows of one group. The backward pass walks a strip of rows and accumulates dweight: one row
+of partial sums per program, added in a fixed order, so that there are no atomics. Rows are addressed with 64 bits.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 

@@ -1,6 +1,6 @@
 """ssd: the state-space dual form of Mamba2 (Dao & Gu 2024, arXiv 2405.21060, eq. 6 and sec. 6).
 
-    dt_t = clamp(softplus(dt_t + dt_bias), dt_limit)        a_t = exp(dt_t A),  A < 0 one scalar a head
+    dt_t = clamp(softplus(dt_t + dt_bias), dt_limit)        a_t = exp(dt_t A),  A < 0 one scalar per head
     h_t  = a_t h_{t-1} + dt_t x_t B_t^T                      h: (head_dim, d_state), zero at a document's first token
     y_t  = h_t C_t + D x_t
 
@@ -10,8 +10,7 @@ document, X = dt x:
 
     Y = (S * E) X + exp(l) * (C H) + D x        H' = exp(l_q) H + B^T (exp(l_q - l) * X)
 
-H enters the chunk, H' leaves it. Between forward and backward are kept: step sizes, l, and every chunk's H in
-float32.
+H enters the chunk, H' leaves it. Saved for the backward pass: step sizes, l, and every chunk's H in float32.
 """
 
 from typing import Any, Optional
@@ -35,9 +34,9 @@ from lcprobe_kernels.ssd.reference import reference, step, step_size
 __all__ = ["reference", "ssd", "ssd_step"]
 NAME = "ssd"
 DEFAULT_CHUNK_SIZE = {"torch": 64, "triton": 128}
-"""Tokens a chunk where the caller leaves the choice: on a CPU exp costs q a token, on a GPU state traffic 1/q."""
+"""Tokens per chunk by default: on a CPU exp costs q per token, on a GPU state traffic costs 1/q."""
 MAX_TRITON_CHUNK = 128
-"""Triton holds a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of
+"""Triton keeps a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of
 two."""
 
 
@@ -60,7 +59,7 @@ def ssd(
     """Scan a sequence of any length; accumulation and state in float32 (float64 for float64 inputs).
 
     x: (batch, seqlen, n_heads, head_dim). dt: (batch, seqlen, n_heads), before bias and softplus. A, D, dt_bias:
-    (n_heads,), A <= 0 (looked at on a CPU alone). B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads.
+    (n_heads,), A <= 0 (checked on a CPU only). B, C: (batch, seqlen, n_groups, d_state), n_groups divides n_heads.
     initial_state: (batch, n_heads, head_dim, d_state). starts: (batch, seqlen) bool, True where a token begins a
     document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`. chunk_size changes speed
     and rounding, nothing else.
@@ -82,7 +81,7 @@ def ssd(
     A, initial_state = A.to(acc_dtype), None if initial_state is None else initial_state.to(acc_dtype)
     D, dt_bias = None if D is None else D.to(acc_dtype), None if dt_bias is None else dt_bias.to(acc_dtype)
     B, C = B.to(x.dtype), C.to(x.dtype)
-    with torch.autocast(x.device.type, enabled=False):  # decays and states stay wide
+    with torch.autocast(x.device.type, enabled=False):  # decays and states stay in float32 or wider
         if x.shape[1] == 1:
             state = (
                 x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=acc_dtype)
@@ -159,7 +158,7 @@ def _forward(
     chunk_size: int,
     return_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, final state (empty unless asked for), and for backward: step sizes, l (batch, chunks, q, n_heads), and the
+    """y, final state (empty unless requested), and for backward: step sizes, l (batch, chunks, q, n_heads), and the
     states that enter the chunks (batch, chunks, n_groups, d_state, heads of a group x head_dim)."""
     q = _chunk(x, chunk_size)
     if x.shape[0] == 0:
@@ -256,9 +255,9 @@ def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_si
         raise ArgumentError(f"{NAME}: B", f"shape {tuple(B.shape)}", allowed)
     check_like(NAME, "dt", dt, (batch, seqlen, n_heads), ("x", x))
     check_like(NAME, "A", A, (n_heads,), ("x", x))
-    looked_at = A.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to be waited for
-    if looked_at and bool(((A.detach() > 0) & A.detach().isfinite()).any()):
-        raise ArgumentError(f"{NAME}: A", "a positive number, under which states grow", "numbers <= 0")
+    checked = A.device.type == "cpu" and not torch.compiler.is_compiling()  # on a GPU the check would synchronise
+    if checked and bool(((A.detach() > 0) & A.detach().isfinite()).any()):
+        raise ArgumentError(f"{NAME}: A", "a positive number, which makes states grow", "numbers <= 0")
     check_like(NAME, "B", B, (batch, seqlen, *B.shape[2:]), ("x", x))
     check_like(NAME, "C", C, tuple(B.shape), ("x", x))
     state = (batch, n_heads, head_dim, B.shape[3])

@@ -1,6 +1,6 @@
-"""ssd in matrix products: any device, any float dtype, made for a CPU. Only the pass over chunk states is a loop.
+"""ssd in matrix products: any device, any float dtype, tuned for CPUs. Only the pass over chunk states is a loop.
 
-Dimensions: b batch, c chunks, q tokens a chunk, g groups, r heads a group, h = g r heads, p head_dim, n d_state.
+Dimensions: b batch, c chunks, q tokens per chunk, g groups, r heads per group, h = g r heads, p head_dim, n d_state.
 """
 
 import torch
@@ -20,9 +20,9 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
 
 
 def _confined(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
-    """The forward pass where inputs hold NaN or infinity, which masks made of products (0 * NaN) do not stop.
+    """The forward pass for inputs with NaN or infinity, which masks made of products (0 * NaN) do not stop.
 
-    All is done without them; then what they reach becomes NaN: outputs from their token to the end of its document,
+    It runs without them; then what they reach becomes NaN: outputs from their token to the end of its document,
     in every head_dim of a head for dt, of a group for B, and what backward reads of them.
     """
     h, g, acc_dtype = x.shape[2], B.shape[2], A.dtype
@@ -233,6 +233,6 @@ def _inner_state(state: Tensor, g: int) -> Tensor:
 
 
 def _outer_state(state: Tensor, h: int, p: int) -> Tensor:
-    """(b, g, n, r * p) -> (b, h, p, n), contiguous so that it holds nothing else alive."""
+    """(b, g, n, r * p) -> (b, h, p, n), contiguous, so that it keeps no other memory alive."""
     b, _, n, _ = state.shape
     return state.transpose(-1, -2).reshape(b, h, p, n).contiguous()

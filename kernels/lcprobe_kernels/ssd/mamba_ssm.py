@@ -1,7 +1,6 @@
-"""ssd through mamba-ssm's own Triton kernels (state-spaces/mamba, ops/triton/ssd_combined.py), to compare with and
-distrust ours.
+"""ssd through mamba-ssm's own Triton kernels (state-spaces/mamba, ops/triton/ssd_combined.py), to compare ours with.
 
-Differs from ours in rounding: states between chunks are kept in x's dtype. Its backward adds up with atomics.
+Differs from ours in rounding: states between chunks are kept in x's dtype. Its backward accumulates with atomics.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""ssd, token by token: the oracle of every test, and the decoding step."""
+"""ssd, token by token: the reference of every test, and the decoding step."""
 
 import torch
 from torch import Tensor

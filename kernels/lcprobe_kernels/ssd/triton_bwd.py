@@ -1,6 +1,6 @@
 """ssd backward in Triton: a walk in reverse that carries the state's gradient, dx with ddt, d(C B^T), then dB and dC.
 
-Nothing is added atomically: sums over rows, chunks and heads go through buffers, so that runs repeat to the bit.
+No atomics: sums over rows, chunks and heads go through buffers, so that runs are reproducible to the bit.
 x is read three times and dy four times in five launches; mamba-ssm's fourteen read each five times.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false

@@ -1,12 +1,12 @@
 """ssd forward in two Triton kernels: a walk over chunks that carries the state, then all chunks' outputs at once.
 
-mamba-ssm takes five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every
+mamba-ssm launches five (cumsum, C B^T, chunk state, state passing, scan): it writes C B^T out and passes over every
 chunk's state three times. Here the walk keeps the state in registers and writes what enters each chunk, once; each
 program of the scan forms its own C B^T on chip.
 
 No offset passes 2^31 in 32 bits: row, head, group and a chunk's first token are 64-bit before a stride multiplies
-them. What stays 32-bit is a place inside one chunk, i * stride with i < 128, for which `within_32_bits` keeps strides
-below 2^24, and a place inside one group's state or (q, q) product.
+them. What stays 32-bit is an offset inside one chunk, i * stride with i < 128, for which `within_32_bits` keeps
+strides below 2^24, and a place inside one group's state or (q, q) product.
 """
 # pyright: reportIndexIssue=false, reportArgumentType=false
 
