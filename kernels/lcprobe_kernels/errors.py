@@ -68,8 +68,8 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
     """Raise ArgumentError for anything but a finite number >= 0 (or > 0), or None where that is allowed."""
     if or_none and value is None:
         return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf") or (above_zero and value == 0):
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+    if not 0 <= number < float("inf") or (above_zero and number == 0):
         allowed = "a number > 0" if above_zero else "a number >= 0"
         raise ArgumentError(f"{op}: {name}", repr(value), f"{allowed}, or None" if or_none else allowed)
 
