@@ -56,8 +56,8 @@ class RunFacts:
     base: str = ""
     """Name of the same model as trained; empty: its own name."""
     not_causal: NotCausal = ""
-    """Why a token's output depends on the length of the whole sequence: the extension `method`, the `positions` (drawn for
-    that length) or a `factor` that follows it; empty: it does not."""
+    """Why a token's output depends on the length of the whole sequence: the extension `method`, the `positions`
+    (drawn for that length) or a `factor` that follows it; empty: it does not."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class StudyFacts:
     config_yaml: str
     """The resolved configuration."""
     expected_cells: Sequence[Mapping[str, Any]]
-    """The planned grid: rows of task, haystack, key_format, value_format, control, length, depth, and n samples per model; a
-    mean is taken only over slices that are complete."""
+    """The planned grid: rows of task, haystack, key_format, value_format, control, length, depth, and n samples per
+    model; a mean is taken only over slices that are complete."""
     notes: Sequence[str] = field(default_factory=list)
     """Cells that could not be built, and why; printed unchanged."""

@@ -1,9 +1,9 @@
-"""Leakage check: no-retrieval (shortcut) policies, which never look up the queried key, must not score above stated chance.
+"""Leakage check: no-retrieval (shortcut) policies must not score above stated chance.
 
-For each policy, task, format and length: the range around the stated chance that has 95 % of the outcomes of guessing (binomial,
-at the effective sample size where a sample has several questions), and the exact one-sided p of a score as high as the observed
-one. p-values are adjusted by Holm over the whole table: of a thousand honest cells some fifty are outside their range, but at
-most one honest table in twenty has a cell that is reported to exceed chance.
+For each policy, task, format and length: the range around the stated chance that has 95 % of the outcomes of guessing
+(binomial, at the effective sample size where a sample has several questions), and the exact one-sided p of a score as
+high as the observed one. p-values are adjusted by Holm over the whole table: of a thousand honest cells some fifty
+are outside their range, but at most one honest table in twenty has a cell that is reported to exceed chance.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,12 @@ class PolicyScores:
 
 @dataclass(frozen=True)
 class LeakageCell:
-    """One cell of the table. low, high: the 95 % range around chance. p: one-sided, of a score as high; p_holm: over the table.
+    """One cell of the table.
 
-    verdict: `below` its range (a policy worse than guessing); `above its range` (as 2.5 % of honest cells are); `EXCEEDS` after
-    Holm too; `the task`: the policy solves the task as intended, and is not among the tests. detectable: the accuracy that is
-    reported to exceed chance in 80 % of tables.
+    low, high: the 95 % range around chance. p: one-sided, of a score as high; p_holm: adjusted over the table.
+    verdict: `below` its range (a policy worse than guessing); `above its range` (as 2.5 % of honest cells are);
+    `EXCEEDS` after Holm too; `the task`: the policy solves the task as intended, and is not among the tests.
+    detectable: the accuracy that is reported to exceed chance in 80 % of tables.
     """
 
     policy: str

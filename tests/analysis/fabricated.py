@@ -1,4 +1,4 @@
-"""Studies that never ran: records with planted behaviour, for the tests of the analysis and for looking at its report.
+"""Fabricated studies: records with planted behaviour, for tests of the analysis and previews of its report.
 
 `python tests/analysis/fabricated.py FOLDER` writes the report of three models, two tasks and six formats.
 """
@@ -186,7 +186,7 @@ def text_records(
 
 
 def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple[StudyFacts, pa.Table]:
-    """A transformer that stops at its training length, a recurrence with a reach, a hybrid with a dip in the middle."""
+    """A transformer that fails past its training length, a recurrence with a reach, a hybrid lost in the middle."""
 
     def guess(c: dict[str, np.ndarray]) -> np.ndarray:
         return np.where(np.char.startswith(c["task"].astype(str), "multi"), 0.25, 0.0)

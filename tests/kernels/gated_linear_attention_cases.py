@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from tests.kernels.judge import DEVICE, outputs_and_gradients
 
+FORMS = ["plain", "bonus", "beta", "ab"]
+
 
 def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=True):
     """Float64 inputs by name. mixed: decays that keep all, lose nearly all, and lose everything, token by token."""
@@ -19,24 +21,27 @@ def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=
     if decay == "mixed":
         kinds = torch.tensor([-1e-6, -0.3, -25.0, -90.0], dtype=torch.float64)
         g = kinds[torch.randint(0, 4, g.shape, generator=gen)]
-    made = {
+    tensors = {
         "q": r(batch, seqlen, h, d_k),
         "k": r(batch, seqlen, h, d_k),
         "v": r(batch, seqlen, h, d_v),
         "log_decay": g * (0.05 if decay == "weak" else 1.0),
     }
     if form == "bonus":
-        made["bonus"] = r(h, d_k)
+        tensors["bonus"] = r(h, d_k)
     if form == "beta":  # unit keys and beta < 2: the state neither explodes nor only shrinks
-        made["k"] = F.normalize(made["k"], dim=-1)
-        made["beta"] = torch.rand(batch, seqlen, h, generator=gen, dtype=torch.float64) * 2
+        tensors["k"] = F.normalize(tensors["k"], dim=-1)
+        tensors["beta"] = torch.rand(batch, seqlen, h, generator=gen, dtype=torch.float64) * 2
     if form == "ab":  # as in RWKV-7: take away along a unit vector, put back a share along another scale of it
         kappa = F.normalize(r(batch, seqlen, h, d_k), dim=-1)
-        made["a"], made["b"] = -kappa, kappa * torch.rand(batch, seqlen, h, d_k, generator=gen, dtype=torch.float64)
+        tensors["a"], tensors["b"] = (
+            -kappa,
+            kappa * torch.rand(batch, seqlen, h, d_k, generator=gen, dtype=torch.float64),
+        )
     if with_state:
-        made["initial_state"] = r(batch, h, d_k, d_v)
+        tensors["initial_state"] = r(batch, h, d_k, d_v)
     starts = torch.rand(batch, seqlen, generator=gen) < 0.25
-    return {k: v.to(DEVICE) for k, v in made.items()}, starts.to(DEVICE)
+    return {k: v.to(DEVICE) for k, v in tensors.items()}, starts.to(DEVICE)
 
 
 def judged(run, inputs, seed):

@@ -1,4 +1,4 @@
-"""How ops are judged: on every path that works here, against float64, by one rule for low precision."""
+"""How the ops are tested: on every path that works here, against float64, with one rule for low precision."""
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
@@ -15,8 +15,7 @@ PATHS = [
 ]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 UNITS = {torch.float32: 3, torch.float16: 1, torch.bfloat16: 1}
-"""Units in the last place that an output may be off by whatever the yardstick's luck: its own rounding is half of
-one."""
+"""Units in the last place that an output may always be off by; rounding it costs half of one."""
 
 Run = Callable[[Mapping[str, Tensor]], Iterable[Tensor | None]]
 
@@ -35,11 +34,11 @@ def outputs_and_gradients(
             weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).mul_(16).round_().div_(16)
             weight = weight.to(
                 out.device, out.dtype
-            )  # exact in every dtype: no path is charged for rounding what it is given
+            )  # exact in every dtype, so that no path pays for rounding its input
             total = total + (out * weight).sum().double()
     total.backward()
-    made = {f"out{i}": out.detach() for i, out in enumerate(outputs)}
-    return made | {f"d{k}": v.grad for k, v in leaves.items() if v.grad is not None}
+    results = {f"out{i}": out.detach() for i, out in enumerate(outputs)}
+    return results | {f"d{k}": v.grad for k, v in leaves.items() if v.grad is not None}
 
 
 def draw_starts(documents: str, batch: int, seqlen: int, seed: int) -> Tensor | None:
@@ -52,8 +51,7 @@ def draw_starts(documents: str, batch: int, seqlen: int, seed: int) -> Tensor | 
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:
-    """Largest error over the largest value. Both may be of any dtype and device; infinite when they are not alike in
-    NaN."""
+    """Largest error over the largest value, for any dtypes and devices; infinite if their non-finite elements differ."""
     got, want = got.double().cpu(), want.double().cpu()
     if not want.numel():
         return 0.0
@@ -72,7 +70,7 @@ def same(got: Mapping[str, Tensor], want: Mapping[str, Tensor], bound: float) ->
 
 
 def widened(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the yardstick runs on: the same numbers in float32, so that sums and states are."""
+    """The inputs in float32, for the baseline whose sums and states are in float32."""
     return {k: v.float() for k, v in inputs.items()}
 
 
@@ -85,7 +83,7 @@ def at_most_twice(
     """Assert that our error is at most twice that of the plain path with sums and states in float32, rounded as ours
     is.
 
-    All against float64. slack: what is allowed beyond that, for all or by name; say why.
+    All against float64. slack: allowed beyond that, for all values or by name; give the reason.
     """
     assert ours.keys() == plain.keys() == exact.keys()
     for name, value in exact.items():

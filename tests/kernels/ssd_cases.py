@@ -21,7 +21,7 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
     def r(*size):
         return torch.randn(*size, generator=gen, dtype=torch.float64)
 
-    made = {
+    tensors = {
         "x": r(batch, seqlen, h, p) * scale,
         "dt": r(batch, seqlen, h) * scale,
         "A": -torch.rand(h, generator=gen, dtype=torch.float64) * 8 - 0.01,
@@ -32,7 +32,7 @@ def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
         "initial_state": r(batch, h, p, n),
     }
     acc_dtype = torch.promote_types(dtype, torch.float32)
-    return {k: v.to(acc_dtype if k in SMALL else dtype).to(DEVICE) for k, v in made.items()}
+    return {k: v.to(acc_dtype if k in SMALL else dtype).to(DEVICE) for k, v in tensors.items()}
 
 
 def runner(op, case, **options):

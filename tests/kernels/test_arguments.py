@@ -121,8 +121,8 @@ RENAMED = {"add_rms_norm": "rms_norm", ("causal_conv1d_step", "initial_state"): 
 def test_a_wrong_argument_is_one_line_that_names_it(name, change, line):
     with pytest.raises(ArgumentError) as caught:
         call(name, change)
-    said = RENAMED.get((name, line.split(":")[0]), RENAMED.get(name, name))
-    assert str(caught.value) == f"{said}: {line}"
+    op_name = RENAMED.get((name, line.split(":")[0]), RENAMED.get(name, name))
+    assert str(caught.value) == f"{op_name}: {line}"
 
 
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="on a GPU a target out of range is a loss of NaN")
@@ -142,8 +142,8 @@ def test_an_empty_batch_is_an_empty_result_with_gradients(path, name):
     if "targets" in rest:
         rest = {"targets": zeros(0, dtype=torch.int64)}
     with backends.using(path):
-        made = op(**leaves, **rest)
-        outputs = [t for t in (made if isinstance(made, tuple) else (made,)) if t is not None]
+        result = op(**leaves, **rest)
+        outputs = [t for t in (result if isinstance(result, tuple) else (result,)) if t is not None]
         grads = torch.autograd.grad(sum(t.sum() for t in outputs), list(leaves.values()), allow_unused=True)
     assert all(t.numel() == 0 or (name == "linear_cross_entropy" and not t.any()) for t in outputs)
     assert not any(g.any() for g in grads if g is not None)
@@ -160,15 +160,15 @@ def test_forward_mode_is_refused_and_not_zero(name):
     op, shapes, rest = GOOD[name]
     given = {k: torch.ones(shape, dtype=torch.float64, device=DEVICE) for k, shape in shapes.items()}
     rest = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in rest.items()}
-    said = RENAMED.get(name, name)
+    op_name = RENAMED.get(name, name)
     for tangent in given:
 
         def run(t, tangent=tangent):
-            made = op(**given | {tangent: t}, **rest)
-            return made if isinstance(made, torch.Tensor) else made[0]
+            result = op(**given | {tangent: t}, **rest)
+            return result if isinstance(result, torch.Tensor) else result[0]
 
         with pytest.raises(
-            ArgumentError, match=rf"^{said}: given a forward-mode tangent \(jvp\); allowed: reverse mode"
+            ArgumentError, match=rf"^{op_name}: given a forward-mode tangent \(jvp\); allowed: reverse mode"
         ):
             torch.func.jvp(run, (given[tangent],), (given[tangent],))
 
@@ -180,9 +180,9 @@ def test_a_second_derivative_is_refused_and_not_zero(name):
         k: torch.ones(shape, dtype=torch.float64, device=DEVICE).requires_grad_() for k, shape in shapes.items()
     }
     rest = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in rest.items()}
-    made = op(**leaves, **rest)
-    made = made if isinstance(made, torch.Tensor) else made[0]
-    once = torch.autograd.grad(made.square().sum(), list(leaves.values()), create_graph=True)
+    result = op(**leaves, **rest)
+    result = result if isinstance(result, torch.Tensor) else result[0]
+    once = torch.autograd.grad(result.square().sum(), list(leaves.values()), create_graph=True)
     for gradient in once:
         with pytest.raises(
             ArgumentError, match=rf"^{RENAMED.get(name, name)}: given a second derivative; allowed: one"

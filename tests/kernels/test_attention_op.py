@@ -31,10 +31,10 @@ def inputs(seed, seqlen, past, kv=2, group=2, d_qk=8, d_v=6, batch=2, documents=
     g = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(shape, generator=g, dtype=torch.float64).to(DEVICE)  # noqa: E731
     n, heads = seqlen + past, kv * group
-    made = {"q": draw(batch, seqlen, heads, d_qk), "k": draw(batch, n, kv, d_qk), "v": draw(batch, n, kv, d_v)}
-    made |= {"table": draw(heads, n), "f_q": draw(batch, seqlen, heads), "f_k": draw(batch, n, heads)}
+    tensors = {"q": draw(batch, seqlen, heads, d_qk), "k": draw(batch, n, kv, d_qk), "v": draw(batch, n, kv, d_v)}
+    tensors |= {"table": draw(heads, n), "f_q": draw(batch, seqlen, heads), "f_k": draw(batch, n, heads)}
     numbers = torch.randint(0, 2, (batch, n), generator=g).cumsum(1).to(DEVICE) // 3
-    return made | ({"docs_q": numbers[:, past:], "docs_k": numbers} if documents else {})
+    return tensors | ({"docs_q": numbers[:, past:], "docs_k": numbers} if documents else {})
 
 
 def run(op, mask, scale=0.4, **changes):
@@ -174,7 +174,7 @@ def test_compiles_whole_and_passes_opcheck():
 )
 def test_wrong_arguments_are_one_line(change, named):
     x = inputs(9, 10, 0)
-    x |= {name: made(x) for name, made in change.items()}
+    x |= {name: build(x) for name, build in change.items()}
     with pytest.raises(ArgumentError, match=named) as caught:
         run(attention, Mask())(x)
     assert "\n" not in str(caught.value)

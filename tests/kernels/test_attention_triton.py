@@ -75,15 +75,15 @@ def inputs(case, dtype=torch.float64):
         return torch.randn(shape, generator=g, dtype=torch.float64).to(DEVICE, dtype)
 
     acc_dtype = torch.promote_types(dtype, torch.float32)
-    made = {"q": draw(batch, seqlen, heads, d_qk), "k": draw(batch, n, kv, d_qk), "v": draw(batch, n, kv, d_v)}
+    tensors = {"q": draw(batch, seqlen, heads, d_qk), "k": draw(batch, n, kv, d_qk), "v": draw(batch, n, kv, d_v)}
     if "table" in case["terms"]:
-        made["table"] = draw(heads, n, dtype=acc_dtype)
+        tensors["table"] = draw(heads, n, dtype=acc_dtype)
     if "f" in case["terms"]:
-        made |= {"f_q": draw(batch, seqlen, heads, dtype=acc_dtype), "f_k": draw(batch, n, heads, dtype=acc_dtype)}
+        tensors |= {"f_q": draw(batch, seqlen, heads, dtype=acc_dtype), "f_k": draw(batch, n, heads, dtype=acc_dtype)}
     if "docs" in case["terms"]:
         numbers = (torch.rand(batch, n, generator=g) < 0.1 / SCALE).cumsum(1).to(DEVICE)
-        made |= {"docs_q": numbers[:, past:] - 1, "docs_k": numbers - 1}
-    return made
+        tensors |= {"docs_q": numbers[:, past:] - 1, "docs_k": numbers - 1}
+    return tensors
 
 
 def run(op, mask, **changes):
@@ -190,10 +190,10 @@ def test_a_row_that_sees_nothing_has_no_output_and_no_gradient(name):
     x["docs_q"][:, 25:] = 1  # rows whose document has no key, so that `only sinks` has some that see nothing too
     seen = mask.visible(torch.arange(x["q"].shape[1]), torch.arange(x["k"].shape[1])).any(1).to(DEVICE)
     seen[25:] = False
-    made = judged(attention, case, x, mask)
-    assert not any(value.isnan().any() for value in made.values())
+    results = judged(attention, case, x, mask)
+    assert not any(value.isnan().any() for value in results.values())
     for key in ("out0", "dq", "df_q"):
-        assert not made[key][:, ~seen].any()
+        assert not results[key][:, ~seen].any()
     with backends.using("triton"):
         _, lse = attention(x["q"], x["k"], x["v"], documents=(x["docs_q"], x["docs_k"]), mask=mask, return_lse=True)
     assert lse is not None
@@ -231,10 +231,10 @@ def test_nan_reaches_what_sees_it_and_nothing_else(name):
     assert lse is not None
     rows = torch.arange(o.shape[1], device=DEVICE)
     reached = rows == 20 if name == "q" else (rows >= 20) & (rows < 29)
-    for made in (o, lse[..., None]):
-        assert torch.equal(made[0].isnan().all((1, 2)), reached)
-        assert torch.equal(made[0].isnan().any(2).any(1), reached)
-        assert torch.isfinite(made[1]).all()
+    for results in (o, lse[..., None]):
+        assert torch.equal(results[0].isnan().all((1, 2)), reached)
+        assert torch.equal(results[0].isnan().any(2).any(1), reached)
+        assert torch.isfinite(results[1]).all()
 
 
 @pytest.mark.filterwarnings("ignore:overflow")  # of scores that are hidden after

@@ -30,9 +30,9 @@ def test_the_report_says_why_a_backend_does_not_work(capsys):
     assert f"torch {torch.__version__}" in out
     rows = columns(out, "backend")
     assert list(rows) == list(backends.BACKENDS)
-    for name, (said,) in rows.items():
+    for name, (text,) in rows.items():
         why = backends.missing(name)
-        assert said == f"no: {why}" if why is not None else said.startswith("yes"), name
+        assert text == f"no: {why}" if why is not None else text.startswith("yes"), name
 
 
 def test_the_report_covers_every_op_and_follows_the_choice(capsys):
@@ -45,9 +45,9 @@ def test_the_report_covers_every_op_and_follows_the_choice(capsys):
 @pytest.mark.parametrize("name", ["cuda", "Triton", ""])
 def test_a_wrong_name_is_one_line_and_exit_2(name, capsys):
     assert main(["--backend", name]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == f"kernels.backend: given {name!r}; allowed: {' | '.join(backends.BACKENDS)}\n"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"kernels.backend: given {name!r}; allowed: {' | '.join(backends.BACKENDS)}\n"
 
 
 def test_a_backend_that_cannot_work_here_is_one_line_and_exit_2(capsys, monkeypatch):

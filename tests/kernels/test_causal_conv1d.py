@@ -57,9 +57,9 @@ def draw_inputs(case, dtype=torch.float64):
     batch, seqlen, channels, width = case["shape"]
     gen = torch.Generator().manual_seed(case["seed"])
     sizes = [(batch, seqlen, channels), (channels, width), (channels,), (batch, width - 1, channels)]
-    made = dict(zip(NAMES, (torch.randn(*s, generator=gen, dtype=torch.float64) for s in sizes), strict=True))
-    made["x"] *= case["scale"]
-    return {k: v.to(dtype).to(DEVICE) for k, v in made.items()}
+    tensors = dict(zip(NAMES, (torch.randn(*s, generator=gen, dtype=torch.float64) for s in sizes), strict=True))
+    tensors["x"] *= case["scale"]
+    return {k: v.to(dtype).to(DEVICE) for k, v in tensors.items()}
 
 
 def judged(op, case, inputs, **options):

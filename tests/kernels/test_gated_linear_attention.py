@@ -10,10 +10,9 @@ from lcprobe_kernels.gated_linear_attention import cpu, gated_linear_attention_s
 from lcprobe_kernels.ssd import ssd
 from torch.nn import functional as F
 
-from tests.kernels.gated_linear_attention_cases import draw_inputs, judged, ours
+from tests.kernels.gated_linear_attention_cases import FORMS, draw_inputs, judged, ours
 from tests.kernels.judge import DEVICE, DTYPES, at_most_twice, relative_error, same
 
-FORMS = ["plain", "bonus", "beta", "ab"]
 DECAYS = ["weak", "middling", "mixed"]
 shapes = st.tuples(
     st.integers(1, 2),  # batch
@@ -257,7 +256,7 @@ def test_the_comparison_sees_every_step_of_the_matrix_form(name, monkeypatch):
         monkeypatch.setattr(torch.linalg, "solve_triangular", lambda A, B, **_: B.clone())
     else:
         real_halve = cpu._halve
-        monkeypatch.setattr(cpu, "_halve", lambda *a: (torch.ones_like((made := real_halve(*a))[0]), made[1]))
+        monkeypatch.setattr(cpu, "_halve", lambda *a: (torch.ones_like((halved := real_halve(*a))[0]), halved[1]))
     with pytest.raises(AssertionError):
         same(judged(ours(starts, 8), inputs, 0), want, 1e-2)
 

@@ -47,11 +47,11 @@ def _small_pieces():
 def draw_inputs(shape, seed, dtype=torch.float64, scale=1.0):
     n, vocab, d = shape
     gen = torch.Generator().manual_seed(seed)
-    made = {
+    tensors = {
         "hidden": torch.randn(n, d, generator=gen, dtype=torch.float64) * scale,
         "weight": torch.randn(vocab, d, generator=gen, dtype=torch.float64),
     }
-    return {k: v.to(DEVICE, dtype) for k, v in made.items()}
+    return {k: v.to(DEVICE, dtype) for k, v in tensors.items()}
 
 
 def draw_targets(case):
@@ -204,13 +204,13 @@ def test_non_finite_in_is_non_finite_out(path, value):
         inputs["hidden"].abs_()
         inputs[name][at, 1] = value
         with backends.using(path):
-            made = judged(linear_cross_entropy, case, inputs)
-        assert not torch.isfinite(made["dweight" if name == "hidden" else "dhidden"]).all()
+            results = judged(linear_cross_entropy, case, inputs)
+        assert not torch.isfinite(results["dweight" if name == "hidden" else "dhidden"]).all()
         if name == "hidden":
-            assert not torch.isfinite(made["out0"])
-            assert torch.isfinite(made["out1"]).tolist() == [i != at for i in range(5)]
+            assert not torch.isfinite(results["out0"])
+            assert torch.isfinite(results["out1"]).tolist() == [i != at for i in range(5)]
         elif value != -math.inf:  # a logit of -inf has probability 0
-            assert not torch.isfinite(made["out1"]).any()
+            assert not torch.isfinite(results["out1"]).any()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -222,12 +222,12 @@ def test_what_is_ignored_may_be_nan(path):
         leaves = [v.clone().requires_grad_() for v in inputs.values()]
         with backends.using(path):
             total, rows = linear_cross_entropy(*leaves, targets, z_loss=0.1)
-            made = [total, rows, *torch.autograd.grad(total, leaves)]
+            results = [total, rows, *torch.autograd.grad(total, leaves)]
         if value == 0.0:
-            want = made
-        assert all(torch.equal(a, b) for a, b in zip(made, want, strict=True))
+            want = results
+        assert all(torch.equal(a, b) for a, b in zip(results, want, strict=True))
     assert rows[1] == 0
-    assert not made[2][1].any()
+    assert not results[2][1].any()
 
 
 @pytest.mark.parametrize("path", PATHS)

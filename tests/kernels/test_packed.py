@@ -44,8 +44,8 @@ ENDS = [0, 1, 5, 12, 23, 24]
 
 def draw_inputs(name) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
-    made = {k: torch.randn(shape, generator=generator) for k, shape in SHAPES[name].items()}
-    return {k: (-v.abs() if k in ("A", "log_a", "log_decay") else v).to(DEVICE) for k, v in made.items()}
+    tensors = {k: torch.randn(shape, generator=generator) for k, shape in SHAPES[name].items()}
+    return {k: (-v.abs() if k in ("A", "log_a", "log_decay") else v).to(DEVICE) for k, v in tensors.items()}
 
 
 @pytest.mark.parametrize("path", PATHS)

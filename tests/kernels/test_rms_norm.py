@@ -40,11 +40,13 @@ CASE = {"rows": 9, "shape": (64, 2), "kind": "gate", "zero_centred": True, "scal
 def draw_inputs(case, dtype=torch.float64):
     gen = torch.Generator().manual_seed(case["seed"])
     d = case["shape"][0]
-    made = {k: torch.randn(2, case["rows"], d, generator=gen, dtype=torch.float64) for k in ("x", "gate", "residual")}
-    made["x"] *= case["scale"]
-    made["weight"] = torch.randn(d, generator=gen, dtype=torch.float64)
+    tensors = {
+        k: torch.randn(2, case["rows"], d, generator=gen, dtype=torch.float64) for k in ("x", "gate", "residual")
+    }
+    tensors["x"] *= case["scale"]
+    tensors["weight"] = torch.randn(d, generator=gen, dtype=torch.float64)
     acc_dtype = torch.promote_types(dtype, torch.float32)
-    return {k: v.to(acc_dtype if k in ("residual", "weight") else dtype).to(DEVICE) for k, v in made.items()}
+    return {k: v.to(acc_dtype if k in ("residual", "weight") else dtype).to(DEVICE) for k, v in tensors.items()}
 
 
 def judged(op, case, inputs):
@@ -139,13 +141,13 @@ def test_non_finite_in_is_non_finite_out(path, value, kind):
     i["x" if kind == "plain" else kind][0, 3, 5] = value
     clean = draw_inputs({**CASE, "kind": kind}, torch.float32)
     with backends.using(path):
-        made, want = (judged(rms_norm, {**CASE, "kind": kind}, inputs) for inputs in (i, clean))
-    assert not torch.isfinite(made["out0"][0, 3, 5])
-    assert not torch.isfinite(made["dx"][0, 3]).all()
+        results, want = (judged(rms_norm, {**CASE, "kind": kind}, inputs) for inputs in (i, clean))
+    assert not torch.isfinite(results["out0"][0, 3, 5])
+    assert not torch.isfinite(results["dx"][0, 3]).all()
     for name in want.keys() - {"dweight"}:  # every other row is as it was, to the bit
-        others = torch.ones(made[name].shape[:-1], dtype=torch.bool)
+        others = torch.ones(results[name].shape[:-1], dtype=torch.bool)
         others[0, 3] = False
-        assert torch.equal(made[name][others], want[name][others]), name
+        assert torch.equal(results[name][others], want[name][others]), name
 
 
 @pytest.mark.parametrize("path", PATHS)

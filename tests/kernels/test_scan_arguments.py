@@ -6,13 +6,13 @@ from lcprobe_kernels import ArgumentError, backends
 from lcprobe_kernels.gated_linear_attention import gated_linear_attention, gated_linear_attention_step
 from lcprobe_kernels.ssd import ssd, ssd_step
 
+from tests.kernels.gated_linear_attention_cases import FORMS, ours
+from tests.kernels.gated_linear_attention_cases import draw_inputs as of_gla
+from tests.kernels.gated_linear_attention_cases import judged as judged_gla
 from tests.kernels.judge import DEVICE, PATHS
-from tests.kernels.test_gated_linear_attention import FORMS, ours
-from tests.kernels.test_gated_linear_attention import draw_inputs as of_gla
-from tests.kernels.test_gated_linear_attention import judged as judged_gla
-from tests.kernels.test_ssd import NAMES
-from tests.kernels.test_ssd import draw_inputs as of_ssd
-from tests.kernels.test_ssd import judged as judged_ssd
+from tests.kernels.ssd_cases import NAMES
+from tests.kernels.ssd_cases import draw_inputs as of_ssd
+from tests.kernels.ssd_cases import judged as judged_ssd
 
 FLOATING = "float16, bfloat16, float32 or float64"
 WRONG_SSD = [
@@ -95,9 +95,9 @@ def test_ssd_of_an_empty_batch_gives_empty_outputs(path, seqlen):
         "limit": (0.0, float("inf")),
     }
     with backends.using(path):
-        made = judged_ssd(ssd, case, inputs, chunk_size=16, return_state=True)
-    assert {k: tuple(made[k].shape) for k in ("out0", "out1")} == {"out0": (0, seqlen, 2, 4), "out1": (0, 2, 4, 3)}
-    assert all(torch.equal(made[f"d{k}"], torch.zeros_like(inputs[k])) for k in NAMES)
+        results = judged_ssd(ssd, case, inputs, chunk_size=16, return_state=True)
+    assert {k: tuple(results[k].shape) for k in ("out0", "out1")} == {"out0": (0, seqlen, 2, 4), "out1": (0, 2, 4, 3)}
+    assert all(torch.equal(results[f"d{k}"], torch.zeros_like(inputs[k])) for k in NAMES)
 
 
 def test_ssd_refuses_forward_mode_and_a_second_derivative():
@@ -148,9 +148,9 @@ def test_a_wrong_argument_of_gated_linear_attention_is_one_line_that_names_it(ch
 @pytest.mark.parametrize("seqlen", [1, 9])
 def test_gated_linear_attention_of_an_empty_batch_gives_empty_outputs(form, seqlen):
     inputs, starts = of_gla(form, (0, seqlen, 2, (3, 4)), 0)
-    made = judged_gla(ours(starts, 4), inputs, 1)
-    assert {k: tuple(made[k].shape) for k in ("out0", "out1")} == {"out0": (0, seqlen, 2, 4), "out1": (0, 2, 3, 4)}
-    assert all(torch.equal(made[f"d{k}"], torch.zeros_like(v)) for k, v in inputs.items())
+    results = judged_gla(ours(starts, 4), inputs, 1)
+    assert {k: tuple(results[k].shape) for k in ("out0", "out1")} == {"out0": (0, seqlen, 2, 4), "out1": (0, 2, 3, 4)}
+    assert all(torch.equal(results[f"d{k}"], torch.zeros_like(v)) for k, v in inputs.items())
 
 
 def test_gated_linear_attention_refuses_forward_mode_and_a_second_derivative():

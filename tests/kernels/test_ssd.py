@@ -241,11 +241,11 @@ def test_the_step_size_counts_in_the_gradient_of_b(path):
     inputs = draw_inputs((1, 24, (1, 1), (3, 4)), seed=9, dtype=torch.float32)
     case = CASE | {"shape": (1, 24), "seed": 4, "with_state": False, "plain": True}
     with backends.using(path):
-        found = judged(ssd, case, inputs, chunk_size=16, return_state=True)["dB"]
+        got = judged(ssd, case, inputs, chunk_size=16, return_state=True)["dB"]
     want = judged(reference, case, inputs)["dB"]
     steps = torch.nn.functional.softplus(inputs["dt"])[..., None]
-    assert relative_error(found, want) < 5e-6
-    assert relative_error(found, want / steps) > 1e-2
+    assert relative_error(got, want) < 5e-6
+    assert relative_error(got, want / steps) > 1e-2
 
 
 @pytest.mark.gpu

@@ -67,11 +67,11 @@ def test_a_limit_lets_a_step_size_that_is_nan_through(path):
     inputs["dt"][0, 20, 0] = float("nan")
     case = CASE | {"shape": (1, 40), "seed": 4, "limit": (0.01, 0.5)}
     with backends.using(path):
-        made = judged(ssd, case, inputs, chunk_size=16, return_state=True)
-    assert torch.isnan(made["out0"][0, 20:, 0]).all()
-    assert torch.isnan(made["out1"][0, 0]).all()
-    assert torch.isnan(made["ddt"][0, 20, 0])
-    assert torch.isfinite(made["out0"][0, :, 1]).all()
+        results = judged(ssd, case, inputs, chunk_size=16, return_state=True)
+    assert torch.isnan(results["out0"][0, 20:, 0]).all()
+    assert torch.isnan(results["out1"][0, 0]).all()
+    assert torch.isnan(results["ddt"][0, 20, 0])
+    assert torch.isfinite(results["out0"][0, :, 1]).all()
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,9 +1,9 @@
 """From records to cells, and to slices, which exist only when they are complete.
 
-A panel is everything one model did on one task, format and control, as (lengths, depths, samples) arrays. A slice is a
-panel's samples at one length over the planned depths. A mean is taken over a slice only when every planned cell of it has all
-of its planned samples: depths and formats differ in difficulty, so that a mean over some of them compares nothing (in arXiv
-2407.08112 five of eight models average three formats at some depths and one format at others).
+A panel is everything one model did on one task, format and control, as (lengths, depths, samples) arrays. A slice is
+a panel's samples at one length over the planned depths. A mean is taken over a slice only when every planned cell of
+it has all of its planned samples: depths and formats differ in difficulty, so that a mean over some of them compares
+nothing (in arXiv 2407.08112 five of eight models average three formats at some depths and one format at others).
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,9 @@ class Unavailable:
 class Slice:
     """Complete planned cells of a panel at one length.
 
-    hits, trials: (n_depths, n_samples) int64, summed over queries; trials are equal for all samples of a depth. index: (n_samples,)
-    sample numbers. chance: mean expected score of choosing one of the values without using the key.
+    hits, trials: (n_depths, n_samples) int64, summed over queries; trials are equal for all samples of a depth.
+    index: (n_samples,) sample numbers. chance: mean expected score of choosing one of the values without using the
+    key.
     """
 
     depths: tuple[float, ...]
@@ -79,7 +80,8 @@ class Slice:
 class NeedleTrials(NamedTuple):
     """Every trial of a panel whose context has the target needle, as (n_trials,) arrays.
 
-    distance: tokens from value to answer. sample: place in the panel's `index`. cell: flat place in (lengths, depths).
+    distance: tokens from value to answer. sample: place in the panel's `index`. cell: flat place in (lengths,
+    depths).
     """
 
     distance: np.ndarray
@@ -90,7 +92,9 @@ class NeedleTrials(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """Arrays of one model, task, format and control: (n_lengths, n_depths, n_samples) sums over the queries of a sample.
+    """Arrays of one model, task, format and control.
+
+    hits, trials, failed: (n_lengths, n_depths, n_samples) sums over the queries of a sample.
 
     scores: sums of the columns of SCORES over trials, (n_lengths, n_depths), and the count of each.
     """
@@ -108,7 +112,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table. low, high: Wilson's interval, at the effective sample size where a sample has several questions."""
+    """One cell of the table. low, high: Wilson's interval at the effective sample size."""
 
     where: PanelKey
     length: int
@@ -148,8 +152,8 @@ class Cell:
 class Measured:
     """Panels of a study, its plan, and notes on the records that were left out.
 
-    planned: samples by (task, format, control), length and depth. records: the rows that count, failed ones included, sorted
-    by their factors.
+    planned: samples by (task, format, control), length and depth. records: the rows that count, failed ones included,
+    sorted by their factors.
     """
 
     study: StudyFacts

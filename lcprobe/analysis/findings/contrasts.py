@@ -1,17 +1,18 @@
-"""Declared comparisons, each paired by sample: length, depth, format, model against model, extension against as trained.
+"""Declared comparisons, paired by sample: of lengths, depths, formats, models, and extensions with as trained.
 
-Exact tests: signs of each sample's difference (McNemar's where a sample is one trial) where the two sides differ in one factor
-only; for depths, where a start of one depth is compared with a middle of three, every assignment of a sample's answers to its
-depths. Each has an interval of the mean difference over samples. Holm's correction inside families that are fixed in advance:
+Exact tests: signs of each sample's difference (McNemar's where a sample is one trial) where the two sides differ in
+one factor only; for depths, where a start of one depth is compared with a middle of three, every assignment of a
+sample's answers to its depths. Each has an interval of the mean difference over samples. Holm's correction inside
+families that are fixed in advance:
 
     M on T              lengths past the base against the base; ends - middle, start - middle, end - middle at every length;
-                        formats that differ in one factor, at every length: one false claim about M on T in twenty such pairs
+                        formats that differ in one factor, at every length: the one family of M and T
     models on T         groups of runs against each other over all depths, at every format and length
     cells of models, T  the same cell by cell
-    extensions on T     every method that changes trained runs against the same runs as trained, at every format and length
+    extensions on T     every extended run against the same run as trained, at every format and length
 
-Lost in the middle = mean of the ends minus the middle third, with primacy (start - middle) and recency (end - middle) beside it,
-and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
+Lost in the middle = mean of the ends minus the middle third, with primacy (start - middle) and recency (end - middle)
+beside it, and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +62,7 @@ class Contrast:
 
     @property
     def resolved(self) -> bool:
-        """Whether the difference is significant after Holm's correction and, where there are several, over training seeds."""
+        """Whether the difference is significant after Holm's correction, and over training seeds if there are several."""
         over_seeds = self.seeds is None or self.seeds[0] > 0 or self.seeds[1] < 0
         return self.p_holm is not None and self.p_holm < ALPHA and over_seeds
 
@@ -203,7 +204,8 @@ def _compared(
 ) -> Contrast:
     """Two slices over the depths that both have.
 
-    Refused with guard `base` where the second is at the floor, with `both` where both are at the floor or both at the ceiling.
+    Refused with guard `base` where the second is at the floor, with `both` where both are at the floor or both at the
+    ceiling.
     """
     if isinstance(second, Unavailable):
         return replace(blank, refused=second.reason)

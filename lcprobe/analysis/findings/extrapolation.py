@@ -1,9 +1,9 @@
 """Past the training length: accuracy relative to the base, and the effective length.
 
-Base: accuracy at the training length; where that was not probed, at the nearest tested length below it, which the note reports.
-Effective length: the longest tested length whose lower bound exceeds 0.85 x the model's own base (the rule of NoLiMa, arXiv
-2502.05167; RULER's constant of 85.6 % is one model's score and out of reach for small ones). It is a limit only where the upper
-bound of a longer length is below that; otherwise it is reported as "at least".
+Base: accuracy at the training length; where that was not probed, at the nearest tested length below it, which the
+note reports. Effective length: the longest tested length whose lower bound exceeds 0.85 x the model's own base (the
+rule of NoLiMa, arXiv 2502.05167; RULER's constant of 85.6 % is one model's score and out of reach for small ones). It
+is a limit only where the upper bound of a longer length is below that; otherwise it is reported as "at least".
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ FLOOR, CEILING = 0.05, 0.95
 class Extrapolation:
     """One model, task and format over lengths.
 
-    by_length: length, accuracy, and its ratio to the base. effective: effective length, None where `note` has the reason.
-    at_least: whether the true one may be longer, since no longer length is below the rule by its upper bound.
+    by_length: length, accuracy, and its ratio to the base. effective: effective length, None where `note` has the
+    reason. at_least: whether the true one may be longer, since no longer length is below the rule by its upper bound.
     """
 
     where: PanelKey
@@ -59,8 +59,8 @@ def base_length(lengths: Sequence[int], context_length: int) -> int:
 def floor_or_ceiling(part: Slice) -> str | None:
     """Why differences inside a slice cannot be tested, or None.
 
-    At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by its Wilson bound
-    (each depth by itself, as a model that retrieves the last needle alone has a mean near chance).
+    At the floor: the mean is below 0.05, or, for tasks with a chance level below 1, no depth is above chance by its
+    Wilson bound (each depth by itself, as a model that retrieves the last needle alone has a mean near chance).
     """
     if part.value > CEILING:
         return "not testable (ceiling)"

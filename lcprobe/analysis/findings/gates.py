@@ -1,13 +1,13 @@
-"""Gates before any statement about context: is the task acquired, is the key used, and what is scored without retrieval.
+"""Gates before any statement about context: is the task acquired, and is the key used?
 
-Task acquired: the zero-distance control (needle directly before the question) at the base length. Its lower bound must exceed
-the middle between the score without retrieval and 1; for a task that fails ("not acquired"), results at longer distances are not
-interpretable. Score without retrieval: the larger of the no-needle control, where it was run, and stated chance, where the
-task needs look-up.
+Task acquired: the zero-distance control (needle directly before the question) at the base length. Its lower bound
+must exceed the middle between the score without retrieval and 1; for a task that fails ("not acquired"), results at
+longer distances are not interpretable. Score without retrieval: the larger of the no-needle control, where it was
+run, and stated chance, where the task needs look-up.
 
-Key look-up, from the skill (acc - chance) / (1 - chance) at the base length: acquired when its lower bound exceeds 0.5, partly
-when accuracy is above chance, else not acquired. Tasks with one value in the context need none; there, a model that still
-prints the value when an absent key is queried (wrong_key) copies the needle without using the key.
+Key look-up, from the skill (acc - chance) / (1 - chance) at the base length: acquired when its lower bound exceeds
+0.5, partly when accuracy is above chance, else not acquired. Tasks with one value in the context need none; there, a
+model that still prints the value when an absent key is queried (wrong_key) copies the needle without using the key.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,10 @@ GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 class Gate:
     """Gates of one model on one task and format at `length`, its base.
 
-    controls: estimates by name at the same length, absent where not planned. zero_far: the zero-distance control at the longest
-    length where it was run. lookup: acquired | partly | not acquired | the reason why it cannot be tested; None where the task
-    needs no look-up. copies: whether the needle is copied whatever key is queried, None where unknown.
+    controls: estimates by name at the same length, absent where not planned. zero_far: the zero-distance control at
+    the longest length where it was run. lookup: acquired | partly | not acquired | the reason why it cannot be
+    tested; None where the task needs no look-up. copies: whether the needle is copied whatever key is queried, None
+    where unknown.
     """
 
     where: PanelKey
@@ -115,7 +116,7 @@ def _lookup(accuracy: Proportion | Unavailable, chance: float | None) -> str:
 
 
 def _copies(data: Measured, where: PanelKey, length: int, part: Slice | Unavailable) -> bool | None:
-    """Whether wrong_key's lower bound exceeds 0.85 of the accuracy at the same depths; None below an accuracy of 0.05."""
+    """Whether wrong_key's lower bound exceeds 0.85 of the accuracy at the same depths; None at the floor."""
     wrong_key = data.slice(where._replace(control="wrong_key"), length)
     if isinstance(part, Unavailable) or isinstance(wrong_key, Unavailable):
         return None

@@ -1,8 +1,9 @@
 """Half-life: how fast accuracy above the floor decays with the distance in tokens.
 
-The fit is stats.exponential_fit. The floor is that of the reach: chance for look-up tasks, else zero. A half-life is given only
-where there is a reach, within the distances tested, and where an exponential describes the curve: a window that ends sharply, or
-accuracy that stays up and then falls, has none, by the misfit (chi-square over the bins of distance).
+The fit is stats.exponential_fit. The floor is that of the reach: chance for look-up tasks, else zero. A half-life is
+given only where there is a reach, within the distances tested, and where an exponential describes the curve: a window
+that ends sharply, or accuracy that stays up and then falls, has none, by the misfit (chi-square over the bins of
+distance).
 """
 
 import math

@@ -17,8 +17,9 @@ PANEL_COLUMNS = ("model", "task", "haystack", "key_format", "value_format", "con
 
 
 def load_records(study: StudyFacts, records: pa.Table) -> Measured:
-    """Panels of the records, with the plan. Raises DataError for missing columns, a mixture of suites, and duplicate rows.
+    """Panels of the records, with the plan.
 
+    Raises DataError for missing columns, a mixture of suites, and duplicate rows.
     Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
     `teacher_forced` takes precedence over `generate` (exact match agrees by construction); omitted rows are noted.
     """
@@ -111,7 +112,7 @@ def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarray]:
-    """Every query once, sorted by its factors so that sums do not depend on the order of files, and a code per panel."""
+    """Every query once, sorted by its factors so that the order of files has no effect, and a code per panel."""
     panel = _combined([_codes(table, name) for name in PANEL_COLUMNS])
     factors = [np.round(numbers(table, name), 6) for name in ("length", "depth", "index", "query")]
     key = _combined([np.unique(values, return_inverse=True) for values in factors], panel)

@@ -1,10 +1,11 @@
 """Accuracy against the distance in tokens from value to answer, over all lengths and depths, and the effective reach.
 
-Where reach is what limits a model, depth curves at several lengths collapse onto this one: RecurrentGemma's published curve
-is that of its 2048-token window (51.6 / 25.4 / 12.6 % at 4K / 8K / 16K), not of its recurrence. The reach is where accuracy has
-fallen half-way from its value at the shortest tested distance to the floor, the chance level of look-up tasks, else zero; the fit
-is stats.fall_fit. No reach is given where distance is not what matters: where needles within reach are lost at lengths past the
-base (a model that breaks beyond its training length), or retrieved again beyond it (a model that is lost in the middle).
+Where reach is what limits a model, depth curves at several lengths collapse onto this one: RecurrentGemma's published
+curve is that of its 2048-token window (51.6 / 25.4 / 12.6 % at 4K / 8K / 16K), not of its recurrence. The reach is
+where accuracy has fallen half-way from its value at the shortest tested distance to the floor, the chance level of
+look-up tasks, else zero; the fit is stats.fall_fit. No reach is given where distance is not what matters: where
+needles within reach are lost at lengths past the base (a model that breaks beyond its training length), or retrieved
+again beyond it (a model that is lost in the middle).
 """
 
 from dataclasses import dataclass, replace
@@ -20,16 +21,17 @@ from lcprobe.analysis.stats.fall_fit import FALL_STEPS_PER_OCTAVE, Curve, fit_fa
 from lcprobe.analysis.stats.intervals import wilson
 
 MIN_LEVEL = 0.1
-"""A fall is fitted only where accuracy at the shortest distances is by its lower bound a tenth of the way from the floor to 1."""
+"""A fall is fitted only where accuracy at the shortest distances is by its lower bound a tenth of the way from the
+floor to 1."""
 
 
 @dataclass(frozen=True)
 class Reach:
     """Effective reach of one model, task and format, in tokens.
 
-    tokens, high: None for beyond the longest distance tested (`longest`), where the samples are compatible with no fall at all;
-    low: then its 95 % lower bound, None where that is beyond, too. between: the distances of the neighbouring cells on both
-    sides of the fall. refused: why there is no reach.
+    tokens, high: None for beyond the longest distance tested (`longest`), where the samples are compatible with no
+    fall at all; low: then its 95 % lower bound, None where that is beyond, too. between: the distances of the
+    neighbouring cells on both sides of the fall. refused: why there is no reach.
     """
 
     where: PanelKey
@@ -74,7 +76,7 @@ def distance_sums(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def floor_of(data: Measured, where: PanelKey) -> float:
-    """The accuracy to which a model falls: chance where it is below 1, else zero (one value in the context, copied or not)."""
+    """The accuracy to which a model falls: chance where it is below 1, else zero (one value in the context)."""
     parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
     chances = [part.chance for part in parts if isinstance(part, Slice)]
     return float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
@@ -101,7 +103,7 @@ def _reach(data: Measured, where: PanelKey, context_length: int) -> Reach:
 
 
 def _limited_by_length(reach: Reach, panel: Panel, is_past_base: np.ndarray) -> str | None:
-    """Evidence that length, not distance, is the limit: near needles are retrieved less than half as often past the base."""
+    """Evidence that length is the limit: past the base, near needles are retrieved less than half as often."""
     if reach.tokens is None:
         return None
     distance, sample, hit, _ = panel.needle_trials

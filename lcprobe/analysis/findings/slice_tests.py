@@ -45,7 +45,7 @@ def paired_test(first: Sequence[tuple[Fraction, Slice]], second: Slice) -> Paire
     low, high = difference_bounds(difference)
     return PairedTest(
         samples=len(shared),
-        first=joined([part for _, part in first]).estimate,
+        first=concatenated([part for _, part in first]).estimate,
         second=second.estimate,
         difference=float(difference.mean()),
         low=float(low),
@@ -57,7 +57,8 @@ def paired_test(first: Sequence[tuple[Fraction, Slice]], second: Slice) -> Paire
 def depth_permutation_p(whole: Slice, ends: Sequence[Sequence[float]], middle: Sequence[float]) -> float:
     """p that a sample's answers do not depend on depth, for the contrast mean of ends - middle.
 
-    Ends and middle differ in size, so that the signs of differences are not equally likely and a sign-flip test does not do.
+    Ends and middle differ in size, so that the signs of differences are not equally likely and a sign-flip test does
+    not do.
     """
     groups = [*ends, middle]
     sides = [next((i for i, group in enumerate(groups) if depth in group), None) for depth in whole.depths]
@@ -76,7 +77,7 @@ def shared_samples(parts: Sequence[Slice]) -> np.ndarray:
     return shared
 
 
-def joined(parts: Sequence[Slice]) -> Slice:
+def concatenated(parts: Sequence[Slice]) -> Slice:
     """Slices as one, over the samples that all have, their depths concatenated."""
     shared = shared_samples(parts)
     keep = [np.isin(part.index, shared, assume_unique=True) for part in parts]
@@ -89,7 +90,7 @@ def joined(parts: Sequence[Slice]) -> Slice:
 def pooled(parts: Sequence[Slice | Unavailable]) -> Slice | Unavailable:
     """The runs of a group as one slice; unavailable where one run is incomplete."""
     unavailable = [part for part in parts if isinstance(part, Unavailable)]
-    return unavailable[0] if unavailable else joined([part for part in parts if isinstance(part, Slice)])
+    return unavailable[0] if unavailable else concatenated([part for part in parts if isinstance(part, Slice)])
 
 
 def seed_bounds(sides: Sequence[Sequence[Slice | Unavailable]]) -> tuple[float, float] | None:

@@ -1,8 +1,9 @@
 """Plain held-out text: loss by position, the size of the state, and remembrance, with intervals over windows of text.
 
-A window is a cluster: every mean is over windows, every difference is paired inside a window, every interval resamples windows.
-Loss past the training length is compared with the model's own last bin inside it. It rises where that difference is above zero in
-a bin and in every longer one, each by its 95 % lower bound: one bin that is above alone is no rise.
+A window is a cluster: every mean is over windows, every difference is paired inside a window, every interval
+resamples windows. Loss past the training length is compared with the model's own last bin inside it. It rises where
+that difference is above zero in a bin and in every longer one, each by its 95 % lower bound: one bin that is above
+alone is no rise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from lcprobe.records import CONTEXT_SCHEMA
 
 @dataclass(frozen=True)
 class LossBin:
-    """Mean loss, nats per token, of predictions after low .. high tokens, and its difference from the base, paired by window."""
+    """Mean loss after low .. high tokens, nats per token, and its difference from the base, paired by window."""
 
     low: int
     high: int
@@ -33,9 +34,9 @@ class LossBin:
 class TextCurves:
     """Curves of one model on plain text.
 
-    base: the bin that ends where training did, None where no bin does. rises: tokens read at the first bin from which on the
-    loss stays above the base; None without one. state_rms, state_bytes: by the number of tokens read. remembrance: by (length,
-    tokens kept). not_finite: predictions and values of the state that were not finite.
+    base: the bin that ends where training did, None where no bin does. rises: tokens read at the first bin from which
+    on the loss stays above the base; None without one. state_rms, state_bytes: by the number of tokens read.
+    remembrance: by (length, tokens kept). not_finite: predictions and values of the state that were not finite.
     """
 
     model: str
@@ -61,7 +62,10 @@ class TextCurves:
 
 
 def text_curves(study: StudyFacts, records: pa.Table | None) -> list[TextCurves]:
-    """Curves of every model of the study that was measured. Raises DataError for a table that lacks columns of CONTEXT_SCHEMA."""
+    """Curves of every model of the study that was measured.
+
+    Raises DataError for a table that lacks columns of CONTEXT_SCHEMA.
+    """
     if records is None or not len(records):
         return []
     missing = [name for name in CONTEXT_SCHEMA.names if name not in records.column_names]

@@ -8,6 +8,6 @@
     blocks           tables and sections as the template expects them
 
 To add a chart, see `charts`. To add a CSV file, write a function `(results: Results) -> Rows` and register it in
-`tables.TABLES`. To add sentences, write a function `(results: Results) -> Iterator[Sentence]` and register it under its topic in
-`summary.TOPIC_SENTENCES`. To add a table or chapter to the page, list it in `page.sections`.
+`tables.TABLES`. To add sentences, write a function `(results: Results) -> Iterator[Sentence]` and register it under
+its topic in `summary.TOPIC_SENTENCES`. To add a table or chapter to the page, list it in `page.sections`.
 """

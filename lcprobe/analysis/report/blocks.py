@@ -1,4 +1,4 @@
-"""Blocks of the report's page, tables and sections of plain strings, which the template escapes; and values as text."""
+"""Tables and sections of the report's page as plain strings, which the template escapes; and values as text."""
 
 import re
 from collections.abc import Sequence

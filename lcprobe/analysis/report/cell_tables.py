@@ -30,7 +30,9 @@ def overview(results: Results) -> Table:
             by_length = [values.get(length, "") for length in lengths]
             rows.append([e.where.task, e.where.model, decimal_text(chance), *by_length])
     names = [f"{length:,}{' (trained)' if length in trained else ''}" for length in lengths]
-    caption = "Exact match by length in tokens, mean over all depths, first format of each task; n/a: not all cells are complete."
+    caption = (
+        "Exact match by length in tokens, mean over all depths, first format of each task; n/a: incomplete cells."
+    )
     return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
 
 
@@ -46,8 +48,8 @@ def cell_table(results: Results) -> Table:
         "log-lik. per token",
         "mean rank",
     ]
-    caption = "k of n queries answered exactly; failed queries do not count as trials. Chance: stated, of choosing without the key. "
-    caption += "Skill: (accuracy − chance) / (1 − chance). Rank: of the correct value among those of the context."
+    caption = "k of n queries answered exactly; failed queries do not count as trials. "
+    caption += "Chance: stated, of choosing without the key. Skill: (accuracy − chance) / (1 − chance). Rank: of the correct value among those of the context."
     caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
     return Table("All cells", caption, columns, [_cell_row(c) for c in results.cells])
 

@@ -1,7 +1,7 @@
-"""Every figure of a report, as matplotlib objects: what the report's files are written from, and what a notebook may show.
+"""Every figure of a report as matplotlib objects, for the report's files and for notebooks.
 
-`all_figures(results)` gives them by file name; `draw(results)` gives them one at a time with their captions, so that a
-report of hundreds of figures never has more than one in memory.
+`all_figures(results)` gives them by file name; `draw(results)` gives them one at a time with their captions, so that
+a report of hundreds of figures never has more than one in memory.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.accuracy import accuracy_by_length, format_matrix, skill_bars
-from lcprobe.analysis.report.charts.biases import bias_curves
+from lcprobe.analysis.report.charts.biases import bias_charts
 from lcprobe.analysis.report.charts.depth import depth_profiles, length_by_depth
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
 from lcprobe.analysis.report.charts.picture import Chart, Picture
@@ -28,7 +28,7 @@ CHARTS: dict[str, Chart] = {
     "formats": format_matrix,
     "training": training_curves,
     "context": text_charts,
-    "bias": bias_curves,
+    "bias": bias_charts,
 }
 """Charts by name; a new one is a function in `charts` and one line here."""
 
@@ -36,9 +36,10 @@ CHARTS: dict[str, Chart] = {
 def all_figures(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "dict[str, Figure]":
     """Figures of some charts, or of all, by the name of their file (without `.png`).
 
-    results: `findings.results.analyse(study, records, context)`. charts: keys of CHARTS; `("context",)` has the curves of plain
-    text and `("bias",)` those of attention biases. Charts without data draw nothing. Raises KeyError for an unknown chart.
-    The figures have an Agg canvas and need no pyplot: show them in a notebook, or save them with `figure.savefig(path)`.
+    results: `findings.results.analyse(study, records, context)`. charts: keys of CHARTS; `("context",)` has the
+    curves of plain text and `("bias",)` those of attention biases. Charts without data draw nothing. Raises KeyError
+    for an unknown chart. The figures have an Agg canvas and need no pyplot: show them in a notebook, or save them
+    with `figure.savefig(path)`.
     """
     return {picture.name: figure for picture, figure in draw(results, charts)}
 

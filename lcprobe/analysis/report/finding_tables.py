@@ -28,7 +28,8 @@ def ratio_table(results: Results) -> Table:
             rows.append([*row, "" if ratio is None else str(ratio), *difference])
     columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base"]
     columns += ["difference", "interval", "p (Holm)", "verdict"]
-    caption = "Differences from the base, paired by sample; p after Holm over all lengths, positions and formats of a model and task."
+    caption = "Differences from the base, paired by sample; "
+    caption += "p after Holm over all lengths, positions and formats of a model and task."
     return Table("Extrapolation", caption, columns, rows)
 
 
@@ -116,7 +117,8 @@ def text_tables(results: Results) -> list[Table]:
 
 def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:
     columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (Holm)", "verdict"]
-    caption = "First − second; proportions with k/n and 95 % interval. All contrasts, with the n of each test, are in contrasts.csv."
+    caption = "First − second; proportions with k/n and 95 % interval. "
+    caption += "All contrasts, with the n of each test, are in contrasts.csv."
     return Table(title, caption, columns, rows)
 
 

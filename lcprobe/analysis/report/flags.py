@@ -46,9 +46,10 @@ def _matching(results: Results) -> Iterator[Sentence]:
         )
     if len(runs) > 1:
         counts = [run.params for run in runs]
-        text = f"Parameters are matched within {study.mismatch:.1%} ({min(counts):,} to {max(counts):,})."
+        span = f"({min(counts):,} to {max(counts):,})"
+        text = f"Parameters are matched within {study.mismatch:.1%} {span}."
         if study.mismatch > MATCHED_WITHIN:
-            text = f"Parameters are NOT matched: they differ by {study.mismatch:.1%} ({min(counts):,} to {max(counts):,})."
+            text = f"Parameters are NOT matched: they differ by {study.mismatch:.1%} {span}."
         yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 
@@ -75,8 +76,10 @@ def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, text, True)
     elif len(groups) > 1:
         counted = listed(f"{group} {n}" for group, n in groups.items())
-        text = f"Training seeds per model: {counted}. A difference between models counts only if it also holds over seeds."
-        yield Sentence(READ_FIRST, text)
+        text = f"Training seeds per model: {counted}."
+        yield Sentence(
+            READ_FIRST, f"{text} A difference between models counts only if it is also resolved over seeds."
+        )
 
 
 def _tuning(runs: Sequence[RunFacts]) -> Sentence:

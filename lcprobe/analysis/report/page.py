@@ -54,7 +54,7 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
             "place", "Position in the context", prose.POSITION_TEXT, ["heatmap", "depth"], [position_table(results)]
         ),
         section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, ["distance"], [reach_table(results)]),
-        section("context", "Plain text by position", prose.PLAIN_TEXT, ["context"], text_tables(results)),
+        section("context", "Plain text by position", prose.CONTEXT_TEXT, ["context"], text_tables(results)),
         section("formats", "Formats", prose.FORMAT_TEXT, ["formats"], [format_table(results)]),
         section("models-compared", "Model comparisons", prose.MODEL_TEXT, tables=[model_pair_table(results)]),
         section("extensions", "Extensions", extension_text, tables=[extension_table(results)]),
@@ -87,7 +87,8 @@ def _section(
 def _undrawn_formats(results: Results) -> list[str]:
     counts = {task.name: len(results.data.formats(task.name)) for task in results.data.tasks}
     return [
-        f"Figures of {task} are drawn for the first {MAX_FORMATS} of its {n} formats; the format matrix and the tables have all."
+        f"Figures of {task} are drawn for the first {MAX_FORMATS} of its {n} formats; "
+        "the format matrix and the tables have all."
         for task, n in counts.items()
         if n > MAX_FORMATS
     ]

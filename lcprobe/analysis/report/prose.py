@@ -12,66 +12,69 @@ POSITION_TEXT = (
     "recency (end − middle) are tested separately, because recency alone also raises the mean of the ends.",
 )
 DISTANCE_TEXT = (
-    "The same answers against the number of tokens between the target value and its query. Where reach is what limits a model, "
-    "depth curves at all lengths collapse onto this one. Effective reach: the distance at which accuracy has fallen half-way "
-    "from its short-distance level to the floor.",
+    "The same answers against the number of tokens between the target value and its query. Where reach is what "
+    "limits a model, depth curves at all lengths collapse onto this one. Effective reach: the distance at which "
+    "accuracy has fallen half-way from its short-distance level to the floor.",
 )
-PLAIN_TEXT = (
-    "Plain held-out text, read once from the first token to the longest length: the loss of every token, and the recurrent or "
-    "cached state. A window of text is a cluster; differences are paired inside it. Windows cross document boundaries, at every "
-    "position alike.",
-    "Remembrance is the total-variation distance between the predictions with and without the first tokens of a text "
-    "(Buitrago & Gu 2025). It shows that early tokens still affect a prediction, not that they are used well: retrieval is "
-    "what the tasks measure.",
+CONTEXT_TEXT = (
+    "Plain held-out text, read once from the first token to the longest length: the loss of every token, and the "
+    "recurrent or cached state. A window of text is a cluster; differences are paired inside it. Windows cross "
+    "document boundaries, at every position alike.",
+    "Remembrance is the total-variation distance between the predictions with and without the first tokens of a "
+    "text (Buitrago & Gu 2025). It shows that early tokens still affect a prediction, not that they are used well: "
+    "retrieval is what the tasks measure.",
 )
 FORMAT_TEXT = (
-    "Formats differ in the number of tokens per answer, so that exact match falls with answer length even where every "
-    "token is equally likely: the table of all cells also has token accuracy and log-likelihood.",
+    "Formats differ in the number of tokens per answer, so that exact match falls with answer length even where "
+    "every token is equally likely: the table of all cells also has token accuracy and log-likelihood.",
 )
 MODEL_TEXT = (
     "Paired by sample: every model is given the same questions about the same text. Differences of single cells "
     "(McNemar) are in contrasts.csv.",
 )
 EXTENSION_TEXT = (
-    "Trained models changed at evaluation, without further training, against the same weights as trained: the same questions "
-    "about the same text, paired by sample. At factor 1 a method is the model as trained, bit for bit.",
+    "Trained models changed at evaluation, without further training, against the same weights as trained: the same "
+    "questions about the same text, paired by sample. At factor 1 a method is the model as trained, bit for bit.",
 )
 BIAS_TEXT = (
-    "Encodings that add to every score a bias that depends on distance alone (ALiBi, T5, KERPLE, Sandwich, FIRE up to its "
-    "threshold), as trained: where a curve is far below 0, a head hardly attends to that distance, whatever the content.",
+    "Encodings that add to every score a bias that depends on distance alone (ALiBi, T5, KERPLE, Sandwich, FIRE up "
+    "to its threshold), as trained: where a curve is far below 0, a head hardly attends to that distance, whatever "
+    "the content.",
 )
 TRAINING_TEXT = ("Each batch is new, so that the training loss is a held-out loss.",)
 WRONG_ANSWERS_TEXT = ("A random sample of the wrong answers; the same records give the same sample.",)
 CELLS_TEXT = (
-    "All measurements, controls included; the same as cells.csv. Bounds are 95 % Wilson intervals, at the effective sample size "
-    "(n_eff) where one sample has several questions.",
+    "All measurements, controls included; the same as cells.csv. Bounds are 95 % Wilson intervals, at the effective "
+    "sample size (n_eff) where one sample has several questions.",
 )
 METHODS_TEXT = (
-    "A trial is one query with status ok. Exact match: every token of the answer is the model's top-1 prediction given "
-    "the correct tokens before it, which is equivalent to greedy decoding.",
+    "A trial is one query with status ok. Exact match: every token of the answer is the model's top-1 prediction "
+    "given the correct tokens before it, which is equivalent to greedy decoding.",
     "Samples are common random numbers: sample i has the same key, value, haystack and question in every cell and "
     "model. They are the clusters of every interval and the pairs of every test.",
-    "Proportions: Wilson intervals; where a sample is queried several times (a mean over cells, several questions), at the "
-    "effective sample size (n_eff) of its clusters. Differences: Tango's score interval (1998) at the effective sample size. "
-    "Ratios: every value that the test of the difference does not reject (Fieller). Training seeds: Welch's interval, with seeds "
-    "varying at least as much as the trials of one seed do by themselves. Reach and half-life: cluster bootstrap over samples, "
-    f"{FIT_RESAMPLES} resamples, expanded percentiles (Hesterberg 2015). All intervals are 95 %. In simulated studies with "
-    "proportions from .02 to .98 their coverage is: proportions, differences and ratios of 250 samples or more 94 to 98 %, "
-    "of fewer 91 to 100 %, the extremes near 0 and 1; training seeds 95 to 100 %, the more the less seeds vary beyond "
-    "their trials; reach and half-life 92 to 100 % (python -m validation coverage).",
-    "Tests of differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where a sample is "
-    "one trial; for positions in the context an exact permutation test over the depths of each sample. "
-    "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a "
-    "model and task; models on a task over depths; models on a task cell by cell; extensions "
-    "of the models on a task. Resolved means p < 0.05 after Holm.",
+    "Proportions: Wilson intervals; where a sample is queried several times (a mean over cells, several questions), "
+    "at the effective sample size (n_eff) of its clusters. Differences: Tango's score interval (1998) at the "
+    "effective sample size. Ratios: every value that the test of the difference does not reject (Fieller). Training "
+    "seeds: Welch's interval, with seeds varying at least as much as the trials of one seed do by themselves. Reach "
+    f"and half-life: cluster bootstrap over samples, {FIT_RESAMPLES} resamples, expanded percentiles (Hesterberg "
+    "2015). All intervals are 95 %. In simulated studies with proportions from .02 to .98 their coverage is: "
+    "proportions, differences and ratios of 250 samples or more 94 to 98 %, of fewer 91 to 100 %, the extremes near "
+    "0 and 1; training seeds 95 to 100 %, the more the less seeds vary beyond their trials; reach and half-life 92 "
+    "to 100 % (python -m validation coverage).",
+    "Tests of differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where "
+    "a sample is one trial; for positions in the context an exact permutation test over the depths of each sample. "
+    "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a model and "
+    "task; models on a task over depths; models on a task cell by cell; extensions of the models on a task. "
+    "Resolved means p < 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
-    'training length (or the nearest tested length below); "at least" where no longer length is below that by its upper '
-    "bound. Floor: a mean below 0.05 or, where there is a chance level, no depth above chance. Ceiling: a mean above 0.95.",
-    "Task acquired: with the needle directly before the question the lower bound exceeds the middle between the score "
-    "without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
+    'training length (or the nearest tested length below); "at least" where no longer length is below that by its '
+    "upper bound. Floor: a mean below 0.05 or, where there is a chance level, no depth above chance. Ceiling: a "
+    "mean above 0.95.",
+    "Task acquired: with the needle directly before the question the lower bound exceeds the middle between the "
+    "score without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
     "above chance.",
     "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "
     "bootstrap, and never narrower than the gap between the neighbouring cells of the grid.",
-    "Half-life: least-squares fit of floor + a x 2 ** (-d / h) with the same bootstrap; given only where there is a reach and "
-    "an exponential describes the curve (chi-square over bins of distance, p > 0.001).",
+    "Half-life: least-squares fit of floor + a x 2 ** (-d / h) with the same bootstrap; given only where there is a "
+    "reach and an exponential describes the curve (chi-square over bins of distance, p > 0.001).",
 )

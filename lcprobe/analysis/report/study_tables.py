@@ -94,4 +94,5 @@ def _prefill_notes(results: Results) -> Iterator[str]:
     known = ~np.isnan(read)
     if known.any():
         total, part = prompts[known].sum(), read[known].sum()
-        yield f"Prompts of {total:,.0f} tokens were read as {part:,.0f}: {1 - part / total:.0%} are shared by several questions"
+        shared = f"{1 - part / total:.0%} are shared by several questions"
+        yield f"Prompts of {total:,.0f} tokens were read as {part:,.0f}: {shared}"

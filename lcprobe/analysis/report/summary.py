@@ -1,7 +1,7 @@
-"""The summary in sentences, each with the numbers of the test or fact that it is written from; what was not tested is not mentioned.
+"""The summary in sentences, each with the numbers of its test; what was not tested is not mentioned.
 
-Limits come first (matched data, parameters, tuning, seeds, tasks not acquired, incomplete cells), then findings. Where a task has
-several formats a sentence is about the first one planned and counts the others.
+Limits come first (matched data, parameters, tuning, seeds, tasks not acquired, incomplete cells), then findings.
+Where a task has several formats a sentence is about the first one planned and counts the others.
 """
 
 from collections import Counter
@@ -95,7 +95,8 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         subject = panel_subject(results.data, e.where)
         text = f"{subject}: effective length {e}"
         if isinstance(e.base, Proportion):
-            text += f" (the longest whose lower bound exceeds {SHARE_OF_BASE:g} x its own {e.base} at {e.base_length} tokens)"
+            rule = f"the longest whose lower bound exceeds {SHARE_OF_BASE:g} x its own {e.base} at {e.base_length} tokens"
+            text += f" ({rule})"
         text += "." if not others else f"; {_spread(others)}."
         tests = [c for c in results.of("length") if _is(c, e.where)]
         if tests:
@@ -222,8 +223,8 @@ def _models(results: Results) -> Iterator[Sentence]:
         text += f"not testable in {len(own) - sum(counts.values())} of {len(own)}."
         yield Sentence(MODELS, text, subject=f"{subject} on {task}")
     for task, n in unresolved.items():
-        text = f"{task}: in {n} other pairs of models no difference is resolved at any length; the table of contrasts lists them."
-        yield Sentence(MODELS, text, subject=task)
+        text = f"{task}: in {n} other pairs of models no difference is resolved at any length"
+        yield Sentence(MODELS, f"{text}; the table of contrasts lists them.", subject=task)
 
 
 def _seed_text(contrast: Contrast) -> str:

@@ -1,6 +1,7 @@
-"""Results as CSV files and as rows for a tracker. Text that a spreadsheet would run as a formula is quoted with an apostrophe.
+"""Results as CSV files and as rows for a tracker.
 
-Numbers are written in full; what was not measured is an empty field, never a number. See OWASP, "CSV injection".
+Text that a spreadsheet would run as a formula is quoted with an apostrophe. Numbers are written in full; what was not
+measured is an empty field, never a number. See OWASP, "CSV injection".
 """
 
 import csv

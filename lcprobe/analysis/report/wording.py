@@ -9,7 +9,7 @@ from lcprobe.analysis.findings.contrasts import Contrast
 
 @dataclass(frozen=True)
 class Sentence:
-    """One statement. warning: whether it limits what the study can show. subject: its first words, if they are set in bold."""
+    """One statement. warning: whether it limits the study. subject: its first words, if they are set in bold."""
 
     topic: str
     text: str

@@ -1,7 +1,7 @@
 """Writes the report: report.html (one file, no network), figures/*.png, tables/*.csv, and the same for a tracker.
 
-The page opens anywhere and runs nothing: figures are inlined, there is no script, and a content security policy forbids both
-scripts and the network. Everything that comes from data passes jinja2's autoescape.
+The page opens anywhere and runs nothing: figures are inlined, there is no script, and a content security policy
+forbids both scripts and the network. Everything that comes from data passes jinja2's autoescape.
 """
 
 import base64
@@ -27,7 +27,7 @@ from lcprobe.tracking import NoTracker, Tracker
 
 @dataclass(frozen=True)
 class Report:
-    """Files of a written report. summary: plain sentences. figures: PNG files by name. cells: rows of the table of cells."""
+    """A written report. summary: plain sentences. figures: PNG files by name. cells: rows of cells.csv."""
 
     html: Path
     summary: list[str]

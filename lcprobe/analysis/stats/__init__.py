@@ -14,6 +14,6 @@
     exponential_fit     how fast accuracy decays with distance: the fit behind the half-life
     power               smallest differences that a grid can detect
 
-To add a statistic, write a function of arrays in a module here, with its source and a test against an outside oracle, and call
-it from a finding; see `lcprobe.analysis.findings` for how its result reaches the report.
+To add a statistic, write a function of arrays in a module here, with its source and a test against an outside oracle,
+and call it from a finding; see `lcprobe.analysis.findings` for how its result reaches the report.
 """

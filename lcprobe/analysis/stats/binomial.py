@@ -1,4 +1,4 @@
-"""The binomial distribution, exactly: tail probabilities, the range of likely outcomes, and the power of a one-sided test."""
+"""The exact binomial distribution: tails, the range of likely outcomes, and the power of a one-sided test."""
 
 import math
 from functools import lru_cache
@@ -22,7 +22,10 @@ def binomial_range(n: int, p: float) -> Bounds:
 
 @lru_cache(maxsize=4096)
 def detectable_accuracy(n: int, chance: float, level: float, power: float = 0.8) -> float:
-    """Smallest accuracy that a one-sided test of n trials at `level` tells from chance with that power; 1 if there is none."""
+    """Smallest accuracy that a one-sided test of n trials distinguishes from chance; 1 if there is none.
+
+    level: of the test. power: probability with which that accuracy is found significant.
+    """
     low_count, high_count = 0, n + 1  # bisection for the smallest significant count
     while low_count < high_count:
         count = (low_count + high_count) // 2

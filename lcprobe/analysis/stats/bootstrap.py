@@ -1,6 +1,7 @@
-"""Cluster bootstrap: clusters are drawn with replacement, with the same draws for everything that has equally many clusters.
+"""Cluster bootstrap: clusters are drawn with replacement, with the same draws for equally many clusters.
 
-Source: Hesterberg 2015, arXiv 1411.5279 (expanded percentile interval). There is no generator state: equal names give equal draws.
+Source: Hesterberg 2015, arXiv 1411.5279 (expanded percentile interval). There is no generator state: equal names give
+equal draws.
 """
 
 import math
@@ -18,7 +19,7 @@ DEFAULT_RESAMPLES = 2000
 
 @lru_cache(maxsize=8)
 def resample_weights(n: int, resamples: int = DEFAULT_RESAMPLES) -> np.ndarray:
-    """(resamples, n) float32 counts of how often each of n clusters is drawn. Equal n share their draws, so pairs stay paired."""
+    """(resamples, n) float32 counts of how often each of n clusters is drawn; equal n share their draws."""
     drawn = Stream("lcprobe", "cluster bootstrap", n).integers(n, resamples * n)
     flat = np.repeat(np.arange(resamples), n) * n + drawn
     weights = np.bincount(flat, minlength=resamples * n).reshape(resamples, n).astype(np.float32)
@@ -29,7 +30,8 @@ def resample_weights(n: int, resamples: int = DEFAULT_RESAMPLES) -> np.ndarray:
 def resampled_sums(values: np.ndarray, resamples: int = DEFAULT_RESAMPLES) -> np.ndarray:
     """(resamples, ...) float64 sums of (n, ...) values over resampled clusters.
 
-    The product is in single precision: counts below 2^24 are exact in it, and a mixed one would copy all weights each time.
+    The product is in single precision: counts below 2^24 are exact in it, and a mixed one would copy all weights each
+    time.
     """
     return (resample_weights(len(values), resamples) @ values.astype(np.float32)).astype(np.float64)
 
@@ -37,8 +39,8 @@ def resampled_sums(values: np.ndarray, resamples: int = DEFAULT_RESAMPLES) -> np
 def percentile_bounds(replicates: np.ndarray, n: int) -> Bounds:
     """95 % bounds from (resamples,) replicates of a statistic over n clusters.
 
-    Percentiles are widened for small n (Hesterberg 2015, eq. 12: t instead of z and n/(n-1)), without which 20 clusters
-    cover 92 % instead of 95 %. Infinite replicates are allowed and give infinite bounds.
+    Percentiles are widened for small n (Hesterberg 2015, eq. 12: t instead of z and n/(n-1)), without which 20
+    clusters cover 92 % instead of 95 %. Infinite replicates are allowed and give infinite bounds.
     """
     if n < 2:
         return -math.inf, math.inf

@@ -1,16 +1,18 @@
 """Intervals of differences and ratios of proportions of the same samples.
 
-Differences are Tango's score interval (1998) extended to clusters. n clusters with differences x_i in -1 .. 1 carry the same
-information as a trinomial experiment of N trials, of which a proportion (E|x| + mean) / 2 went up and (E|x| - mean) / 2 down:
+Differences are Tango's score interval (1998) extended to clusters. n clusters with differences x_i in -1 .. 1 carry
+the same information as a trinomial experiment of N trials, of which a proportion (E|x| + mean) / 2 went up and (E|x|
+- mean) / 2 down:
 
     N = (E|x| - mean^2) / variance of the mean
 
-the effective sample size of Korn & Graubard 1998, as for Wilson's interval, and as there with Student's t for z. The score
-interval uses the variance that a hypothesis implies, not the observed one: near 0 and 1, where few samples change, the observed
-one is too small by chance. Ratios are Fieller's set (1954) under the same test. validation/coverage.py measures all.
+the effective sample size of Korn & Graubard 1998, as for Wilson's interval, and as there with Student's t for z. The
+score interval uses the variance that a hypothesis implies, not the observed one: near 0 and 1, where few samples
+change, the observed one is too small by chance. Ratios are Fieller's set (1954) under the same test.
+validation/coverage.py measures all.
 
-Sources: Tango 1998, Statistics in Medicine 17, 891-908; Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33, 2850-2875
-(compares paired intervals).
+Sources: Tango 1998, Statistics in Medicine 17, 891-908; Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33,
+2850-2875 (compares paired intervals).
 """
 
 import math
@@ -31,8 +33,8 @@ BISECTION_STEPS = 28
 def difference_bounds(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % bounds of mean differences of proportions; difference: (..., n_clusters) in -1 .. 1 -> two arrays (...,).
 
-    Where all clusters agree they count once each, so that the bounds of a change that never occurs are Wilson's. One cluster
-    gives -1 .. 1.
+    Where all clusters agree they count once each, so that the bounds of a change that never occurs are Wilson's. One
+    cluster gives -1 .. 1.
     """
     up, down, n = _effective_counts(difference)
     # the lower bound is the upper one of the opposite difference, with its sign changed
@@ -50,8 +52,8 @@ def difference_bounds(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def tango_score(up: np.ndarray, down: np.ndarray, n: np.ndarray, difference: np.ndarray) -> np.ndarray:
     """Tango's statistic of a hypothetical difference in -1 .. 1: standard normal under that hypothesis.
 
-    up, down, n: counts of trials, whole or not. The proportion that goes down under the hypothesis is its constrained maximum
-    likelihood estimate, the larger root of 2 n q^2 + b q + c.
+    up, down, n: counts of trials, whole or not. The proportion that goes down under the hypothesis is its constrained
+    maximum likelihood estimate, the larger root of 2 n q^2 + b q + c.
     """
     b = (2 * n - up + down) * difference - up - down
     c = -down * difference * (1 - difference)
@@ -63,8 +65,9 @@ def tango_score(up: np.ndarray, down: np.ndarray, n: np.ndarray, difference: np.
 def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
     """95 % bounds of mean(top) / mean(bottom); both (n_clusters,) proportions.
 
-    Fieller's set: every r for which top - r x bottom may have mean zero. So it contains 1 if and only if the interval of the
-    difference contains 0, and the two never contradict each other. Unbounded above when the bottom may be zero.
+    Fieller's set: every r for which top - r x bottom may have mean zero. So it contains 1 if and only if the interval
+    of the difference contains 0, and the two never contradict each other. Unbounded above when the bottom may be
+    zero.
     """
     if not bottom.any():
         return 0.0, math.inf
@@ -81,9 +84,9 @@ def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
 
 
 def ratio_side(top: np.ndarray, bottom: np.ndarray, r: float) -> np.ndarray:
-    """(...,) -1 where r is too small to be mean(top) / mean(bottom), 1 where it is too large, 0 where it is in the interval.
+    """Side of the interval of mean(top) / mean(bottom) on which r is: -1 below, 0 inside, 1 above.
 
-    top, bottom: (..., n_clusters).
+    top, bottom: (..., n_clusters) -> (...,).
     """
     up, down, n = _effective_counts((top - r * bottom) / max(1.0, r))
     z = tango_score(up, down, n, np.zeros_like(up))
@@ -93,8 +96,8 @@ def ratio_side(top: np.ndarray, bottom: np.ndarray, r: float) -> np.ndarray:
 def _effective_counts(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Effective numbers of trials that go up, that go down, and of all. (..., n_clusters) -> three arrays (...,).
 
-    Student's t has the clusters' degrees of freedom where changes go both ways, and those of the variance, as a proportion has,
-    where all go one way: then no hypothesis of no change implies how large the variance should be.
+    Student's t has the clusters' degrees of freedom where changes go both ways, and those of the variance, as a
+    proportion has, where all go one way: then no hypothesis of no change implies how large the variance should be.
     """
     n = difference.shape[-1]
     mean, size = difference.mean(axis=-1), np.abs(difference).mean(axis=-1)

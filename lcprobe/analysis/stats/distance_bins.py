@@ -48,7 +48,7 @@ def proportion_of_rows(sample: np.ndarray, hit: np.ndarray, n_samples: int) -> P
 
 
 def misfit(bins: Sequence[DistanceBin], distance: np.ndarray, trials: np.ndarray, expected: np.ndarray) -> float:
-    """Misfit of a curve with two fitted parameters: the normal score of its chi-square over bins (Wilson & Hilferty 1931).
+    """Misfit of a two-parameter curve: the normal score of its chi-square over bins (Wilson & Hilferty 1931).
 
     distance, trials, expected: (n_distances,) with the number of trials and the fitted probability at each.
     """

@@ -1,7 +1,7 @@
 """Exact tests of paired samples, and Holm's correction for many of them.
 
-No resampling and no normal approximation: the distribution of the statistic is the inverse of its characteristic function by one
-FFT. Sources: Fisher 1935 (randomisation); McNemar 1947; Holm 1979.
+No resampling and no normal approximation: the distribution of the statistic is the inverse of its characteristic
+function by one FFT. Sources: Fisher 1935 (randomisation); McNemar 1947; Holm 1979.
 """
 
 import math
@@ -16,8 +16,8 @@ ALPHA = 0.05
 def sign_flip(difference: np.ndarray) -> float:
     """Exact two-sided p that paired integer differences (n,) have mean zero: each sign equally likely either way.
 
-    The sum has the characteristic function prod cos(|d_i| t). With differences of -1, 0, 1 it is McNemar's exact test. Raises
-    ValueError for fractions.
+    The sum has the characteristic function prod cos(|d_i| t). With differences of -1, 0, 1 it is McNemar's exact
+    test. Raises ValueError for fractions.
     """
     whole = np.rint(difference).astype(np.int64)
     if not np.allclose(whole, difference, atol=1e-6):
@@ -39,13 +39,13 @@ def sign_flip(difference: np.ndarray) -> float:
 
 
 def permutation_test(values: np.ndarray, groups: Sequence[int], weights: Sequence[int]) -> float:
-    """Exact two-sided p of a contrast between conditions, if a sample's values were exchangeable between its conditions.
+    """Exact two-sided p of a contrast, if a sample's values are exchangeable between its conditions.
 
-    values: (n, m) whole numbers of n samples in m conditions. groups: (m,) the group of each condition, 0 .. len(weights) - 1.
-    weights: weight of a value in each group; over all conditions they sum to zero. The statistic is the sum of weight x value,
-    compared with every assignment of a sample's m values to its conditions, samples independent. A sign-flip test does not do
-    where groups differ in size: one condition against the mean of three is skewed near 0 and 1, and its false-positive rate is
-    twice its level.
+    values: (n, m) whole numbers of n samples in m conditions. groups: (m,) the group of each condition, 0 ..
+    len(weights) - 1. weights: weight of a value in each group; over all conditions they sum to zero. The statistic is
+    the sum of weight x value, compared with every assignment of a sample's m values to its conditions, samples
+    independent. A sign-flip test does not do where groups differ in size: one condition against the mean of three is
+    skewed near 0 and 1, and its false-positive rate is twice its level.
     """
     assigned = np.array([weights[group] for group in groups], np.int64)
     whole = np.rint(values).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How fast accuracy decays with distance: a least-squares fit with a cluster bootstrap, the numbers behind the half-life.
+"""Fit of an exponential decay of accuracy with distance, by least squares with a cluster bootstrap.
 
 p(d) = floor + a * 2 ** (-d / h),   0 < a <= 1 - floor,   h on a log grid
 """
@@ -15,7 +15,7 @@ DECAY_STEPS_PER_OCTAVE = 32
 
 
 class Decay(NamedTuple):
-    """Half-life with its 95 % bounds, infinite beyond twice the longest distance, and the amplitude a at distance zero."""
+    """Half-life with its 95 % bounds, infinite beyond twice the longest distance, and the amplitude a."""
 
     half_life: float
     low: float

@@ -1,10 +1,10 @@
-"""Where accuracy falls with distance: a least-squares fit with a cluster bootstrap, the numbers behind the effective reach.
+"""Fit of a fall of accuracy with distance, by least squares with a cluster bootstrap.
 
     p(d) = b + c / (1 + (d / r) ** s),  c > 0,  r on a log grid, s from gentle to a step, b and c by least squares
 
-The fall is where p is half-way from its value at the shortest distance down to the floor. A step is the change-point fit, so that
-a hard window is recovered as exactly as the tested distances allow; distances between two neighbouring cells cannot be
-distinguished, and the interval never claims so.
+The fall is where p is half-way from its value at the shortest distance down to the floor. A step is the change-point
+fit, so that a hard window is recovered as exactly as the tested distances allow; distances between two neighbouring
+cells cannot be distinguished, and the interval never claims so.
 """
 
 import math
@@ -19,7 +19,8 @@ FALL_STEPS_PER_OCTAVE = 16
 FIT_RESAMPLES = 1000
 """Bootstrap replicates of a fit over distance."""
 NEAREST_TRIALS = 0.05
-"""The fall is beyond this proportion of the trials: a handful at the very shortest distance is no level to fall from."""
+"""The fall is beyond this proportion of the trials: a handful at the very shortest distance is no level to fall
+from."""
 REPLICATES_AT_ONCE = 64
 """Replicates fitted at a time, so that their arrays fit into a cache."""
 Curve = tuple[tuple[float, float], ...]
@@ -29,8 +30,8 @@ Curve = tuple[tuple[float, float], ...]
 class Fall(NamedTuple):
     """The distance of a fall with its 95 % bounds and the fitted curve.
 
-    distance, high: None for beyond the longest distance. low: None where the lower bound is beyond it, too. between: the
-    distances of the neighbouring cells on both sides.
+    distance, high: None for beyond the longest distance. low: None where the lower bound is beyond it, too. between:
+    the distances of the neighbouring cells on both sides.
     """
 
     distance: float | None
@@ -43,7 +44,8 @@ class Fall(NamedTuple):
 def fit_fall(distance: np.ndarray, hits: np.ndarray, trials: np.ndarray, floor: float, cells: np.ndarray) -> Fall:
     """Fit a fall to the accuracy of samples over distances, and resample the samples for its interval.
 
-    distance: (n_distances,) ascending, > 0. hits, trials: (n_samples, n_distances). cells: typical distances of the grid.
+    distance: (n_distances,) ascending, > 0. hits, trials: (n_samples, n_distances). cells: typical distances of the
+    grid.
     """
     n = len(hits)
     k, m = (np.concatenate([x.sum(axis=0, keepdims=True), resampled_sums(x, FIT_RESAMPLES)]) for x in (hits, trials))
@@ -84,7 +86,10 @@ def falls_of(
 
 
 def _best_shapes(hits: np.ndarray, trials: np.ndarray, g: np.ndarray, r: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """(4, n_replicates) b, c, r, s of the best shapes; c is 0 where none falls. g: (n_distances, n_shapes); r, s: (n_shapes,)."""
+    """(4, n_replicates) b, c, r, s of the best shapes; c is 0 where none falls.
+
+    g: (n_distances, n_shapes); r, s: (n_shapes,).
+    """
     t0, k0 = trials.sum(axis=1, keepdims=True), hits.sum(axis=1, keepdims=True)
     t1, t2, k1 = trials @ g, trials @ (g * g), hits @ g
     spread, c = t2 - t1 * t1 / t0, k1 - k0 * t1 / t0

@@ -1,7 +1,7 @@
 """Wilson's interval for proportions, of independent trials and of trials in clusters.
 
-Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 standard errors); Korn & Graubard 1998 (clusters).
-Differences and ratios have their own intervals in `differences`.
+Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 standard errors); Korn & Graubard 1998
+(clusters). Differences and ratios have their own intervals in `differences`.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ Bounds = tuple[float, float]
 
 
 def wilson(k: ArrayLike, n: ArrayLike, z: float = Z95) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bound for k successes in n trials, arrays or numbers; n may be a fractional effective sample size.
+    """Lower and upper bound for k successes in n trials, arrays or numbers; n may be an n_eff.
 
     0 of n has a lower bound of exactly 0, n of n an upper bound of exactly 1, 0 of 0 gives 0 .. 1.
     """

@@ -1,7 +1,8 @@
 """Smallest differences that a probe grid detects with 80 % power at alpha .05, two-sided: known before it is run.
 
-Normal approximations (Miller 2024, arXiv 2411.00640, sec. 5; Connor 1987 for paired proportions). At 250 samples per cell:
-12.4 points between two cells with different samples, 7.9 with the same samples in both and one answer in five changing.
+Normal approximations (Miller 2024, arXiv 2411.00640, sec. 5; Connor 1987 for paired proportions). At 250 samples per
+cell: 12.4 points between two cells with different samples, 7.9 with the same samples in both and one answer in five
+changing.
 """
 
 import math
@@ -18,8 +19,8 @@ DISCORDANT = 0.2
 def detectable_differences(n_per_cell: int, depths: int) -> dict[str, float]:
     """Smallest detectable differences of proportions, by comparison; `depths` evenly spaced from 0 to 1.
 
-    "At best": as if the depths of one sample were independent. The last entry is absent for grids without a depth in the
-    middle third. Raises ConfigError for counts below one.
+    "At best": as if the depths of one sample were independent. The last entry is absent for grids without a depth in
+    the middle third. Raises ConfigError for counts below one.
     """
     require("n", n_per_cell, n_per_cell >= 1, ">= 1")
     require("depths", depths, depths >= 1, ">= 1")
@@ -47,7 +48,7 @@ def unpaired_difference(n: int) -> float:
 
 
 def paired_difference(n: int, discordant: float = DISCORDANT) -> float:
-    """Smallest detectable difference on the same n samples, a proportion `discordant` of which changes its outcome (McNemar)."""
+    """Smallest detectable difference on the same n samples (McNemar); discordant: proportion that changes."""
 
     def needed(d: float) -> float:
         q = max(discordant, d)  # a difference of d needs at least d discordant
@@ -57,9 +58,9 @@ def paired_difference(n: int, discordant: float = DISCORDANT) -> float:
 
 
 def ends_against_middle(n: int, middle: int) -> float:
-    """Smallest detectable difference between the mean of the first and last depth and that of `middle` depths between them.
+    """Smallest detectable difference between the ends and `middle` depths between them.
 
-    All proportions near 0.5, unpaired.
+    Mean of the first and last depth against the mean of the middle; all proportions near 0.5, unpaired.
     """
     return min(1.0, (Z95 + Z_POWER) * math.sqrt(0.25 / n * (1 / 2 + 1 / middle)))
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: of a two-sided 95 % interval."""
 MAX_DF = 400
-"""Degrees of freedom from which Student's t is replaced by the normal distribution: they agree within half a per cent."""
+"""Degrees of freedom from which Student's t is replaced by the normal distribution: they agree within half a per
+cent."""
 
 
 def t975(df: ArrayLike) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Interval of the difference between two groups of training seeds.
 
-Welch 1947, with one prior fact: seeds vary at least as much as the trials of one seed do by themselves. Equal results of few seeds
-are luck, not a variance of zero. A known variance costs no degrees of freedom, so that Satterthwaite's number (1946) counts the
-observed variance alone.
+Welch 1947, with one prior fact: seeds vary at least as much as the trials of one seed do by themselves. Equal results
+of few seeds are luck, not a variance of zero. A known variance costs no degrees of freedom, so that Satterthwaite's
+number (1946) counts the observed variance alone.
 """
 
 from collections.abc import Sequence

@@ -31,8 +31,10 @@ def states(made: list[Contrast]) -> dict[int, str]:
 
 @pytest.mark.parametrize("correlated", [False, True])
 def test_a_flat_oracle_raises_no_alarm(correlated):
-    """200 studies of a model that is right with p = .6 (or a rate of the sample's own) at every length and depth: at most
-    16 of them, 5 % + two standard errors, hold any contrast of length or position that Holm lets through."""
+    """At most 16 of 200 studies, 5 % + two standard errors, have a contrast that is significant after Holm.
+
+    The model is right with p = .6 (or a rate per sample) at every length and depth.
+    """
     data = load_records(STUDY, records({"m": flat(0.6)}, CELLS))
     nothing = {name: (np.zeros((6, 5)), np.zeros((6, 5))) for name in SCORES}
     where, alarms, tests = PanelKey("m", "single", Formats(*FORMAT)), 0, 0
@@ -50,8 +52,10 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
 
 
 def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
-    """250 studies of what planted models are asked: 30 samples, 7 depths with 3 in the middle, 5 lengths, a flat .7 (values
-    guessed among four where .6 are found). Holm over 18 exact tests: 2.5 % of 20,000 such studies raise an alarm."""
+    """250 studies of a flat .7: 30 samples, 7 depths with 3 in the middle, 5 lengths.
+
+    Holm over 18 exact tests: 2.5 % of 20,000 such studies have a false positive.
+    """
     lengths, depths = (64, 128, 256, 512, 1024), (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
     cells = plan(["single"], lengths=lengths, depths=depths, n=30)
     data = load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.7)}, cells))
@@ -148,7 +152,7 @@ def test_cells_of_two_models_are_compared_by_mcnemar():
 
 
 def test_a_method_is_held_against_the_same_runs_as_trained_and_against_nothing_else():
-    """Two seeds of one model, as trained and with two methods; and another model, which is compared as trained alone."""
+    """Two seeds of one model, as trained and with two methods, and another model that is only compared as trained."""
     rates = {"a1": 0.4, "a2": 0.4, "b": 0.6, "a1+yarn": 0.7, "a2+yarn": 0.7, "a1+window": 0.4, "a2+window": 0.4}
     runs = []
     for name in rates:

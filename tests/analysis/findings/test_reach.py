@@ -1,4 +1,4 @@
-"""Effective reach: planted windows are found, a flat model has none, and what is not about distance is not called reach."""
+"""Effective reach: planted windows are recovered, and a flat model or a limit of length has none."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def reach(behaviour, tasks=("single", 1), seed=0) -> Reach:
 
 @pytest.mark.parametrize("w", [45, 100, 300, 480, 700])
 def test_a_window_of_w_tokens_is_reported_with_reach_w(w):
-    """Nothing is known between neighbouring cells: w lies in the interval, and the interval is no wider than that gap and jitter."""
+    """w is in the interval, which is no wider than the gap between neighbouring cells and the jitter."""
     r = reach(window(w))
     assert r.refused is None
     assert r.tokens is not None

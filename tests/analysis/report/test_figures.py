@@ -1,4 +1,4 @@
-"""Figures as matplotlib objects: the same ones that the report writes, chosen by chart, each with a caption of its own."""
+"""Figures as matplotlib objects: the same ones that the report writes, chosen by chart, with captions."""
 
 import pytest
 from matplotlib.figure import Figure

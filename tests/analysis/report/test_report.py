@@ -1,4 +1,4 @@
-"""The report as files: its numbers are those of the records, nothing in it can run, and it needs nothing but itself."""
+"""The report as files: its numbers are those of the records, it runs no code, and it is self-contained."""
 
 import csv
 import json

@@ -114,7 +114,7 @@ def test_ratios_are_covered(p, factor):
     asked=st.sampled_from([1, 5]),
 )
 def test_a_ratio_never_contradicts_its_difference(seed, p, factor, asked):
-    """Among them a perfect base, where Wilson's bound of the base once let the ratio hold 1 though the difference did not."""
+    """Includes a perfect base, where bounds from Wilson's interval of the base would contradict the difference."""
     generator = np.random.default_rng(seed)
     rate = np.full(100, p) if p == 1 else generator.beta(p * 2.33, (1 - p) * 2.33, 100)
     top, bottom = generator.binomial(asked, rate * factor) / asked, generator.binomial(asked, rate) / asked

@@ -25,7 +25,7 @@ def test_wilson_at_the_ends_is_closed_there_and_open_on_the_other_side():
 
 
 def test_wilson_covers_95_percent_on_average_over_p_and_never_less_than_91():
-    """Simulated: 4000 draws at n = 100 for each p in .02, .04, .. .98; the mean over p within 93-97 %, each p above 91 %."""
+    """4000 draws at n = 100 for each p in .02, .04, .. .98: the mean over p within 93-97 %, each p above 91 %."""
     generator = np.random.default_rng(1)
     ps = np.arange(0.02, 0.99, 0.02)
     low, high = wilson(generator.binomial(100, ps, (4000, len(ps))), 100)
@@ -54,7 +54,7 @@ def test_wilson_covers_exactly_what_is_said_at_every_p(n, least, most):
 
 @pytest.mark.parametrize("correlation", [0.001, 0.3])
 def test_clustered_wilson_covers_at_every_p(correlation):
-    """100 samples asked 5 times, 500 studies a share. The least is that of 92 % true coverage, two standard errors below."""
+    """500 studies per p, 100 samples with 5 questions. The minimum allows two standard errors below 95 %."""
     generator = np.random.default_rng(7)
     for p in (0.02, 0.05, 0.2, 0.5, 0.8, 0.95, 0.98):
         spread = 1 / correlation - 1

@@ -1,4 +1,4 @@
-"""Intervals of groups of training seeds: scipy's Welch interval, the variance of the trials, and simulated coverage."""
+"""Intervals of groups of training seeds: scipy's Welch interval, and simulated coverage."""
 
 import math
 
@@ -32,8 +32,11 @@ def test_equal_seeds_have_the_variance_of_their_trials():
 @pytest.mark.parametrize("over", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize(("n", "p"), [(50, 0.98), (50, 0.5), (250, 0.98), (250, 0.9)])
 def test_groups_of_seeds_are_covered(seeds, over, n, p):
-    """4000 studies. over: how much seeds vary, in standard deviations of their trials. Without what is known beforehand a
-    tenth of the studies at .98 of 50 trials exclude the truth, those with equal seeds."""
+    """4000 studies. over: how much seeds vary, in standard deviations of their trials.
+
+    Without the known variance of the trials a tenth of the studies at .98 of 50 trials exclude the truth: those with
+    equal seeds.
+    """
     generator = np.random.default_rng(seeds)
     rate = np.full((2, 4000, seeds), p)
     if over:

@@ -1,4 +1,4 @@
-"""What attention adds to scores by distance alone: one figure per model whose encoding is a bias, one line per head."""
+"""Biases that attention adds to scores by distance alone: one figure per model, one line per head."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_HEADS = 12
 
 
-def bias_curves(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+def bias_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     """One figure per model that has any bias."""
     for run in results.study.runs:
         if run.biases:

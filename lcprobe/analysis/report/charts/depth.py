@@ -60,8 +60,8 @@ def _heatmap(results: Results, run: RunFacts, task: str, format: Formats) -> "tu
     text = (
         f"{run.name}: exact match by length and depth of the needle, {task}, {format}. {counts_text(counts, 'cell')} "
     )
-    text += f"Right of the dashed line: past the training length ({run.context_length:,}). Hatched: not planned or incomplete. "
-    text += "Intervals are in the table of all cells."
+    text += f"Right of the dashed line: past the training length ({run.context_length:,}). "
+    text += "Hatched: not planned or incomplete. Intervals are in the table of all cells."
     text += f" {AT_THE_ENDS}" if any(at_an_end(cell) for row in cells for cell in row if cell is not None) else ""
     name = file_name("heatmap", task, format, run.name)
     return Picture(name, "heatmap", task, str(format), title, text), figure

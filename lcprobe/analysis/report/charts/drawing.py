@@ -1,8 +1,8 @@
-"""The style of the figures: one panel per figure, so that a page can place them side by side or, on a phone, in one column.
+"""The style of the figures: one panel per figure, so that a page can place them in one column or in several.
 
-Colours are those of Okabe & Ito (2008), which colour-blind readers can distinguish, each with a marker of its own; accuracy is
-always drawn from 0 to 1, heatmaps in cividis. matplotlib is used through its objects with the Agg canvas: no pyplot, no global
-state, and imported only when a figure is drawn.
+Colours are those of Okabe & Ito (2008), which colour-blind readers can distinguish, each with a marker of its own;
+accuracy is always drawn from 0 to 1, heatmaps in cividis. matplotlib is used through its objects with the Agg canvas:
+no pyplot, no global state, and imported only when a figure is drawn.
 """
 
 import io
@@ -151,7 +151,7 @@ def heatmap(
 
 
 def save(figure: "Figure", path: Path) -> tuple[int, int]:
-    """Write a PNG and return its size in CSS pixels (half of its own, so that it is sharp on high-density screens)."""
+    """Write a PNG and return its size in CSS pixels: half of its own, so that it is sharp on high-density screens."""
     from PIL import Image
 
     canvas = figure.canvas
