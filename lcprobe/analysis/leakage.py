@@ -111,8 +111,8 @@ def leakage_summary(table: Sequence[LeakageCell]) -> str:
     repeats = sum(bool(c.same_as) for c in tested)
     excess = [c.detectable - c.chance for c in tested] or [float("nan")]
     text = (
-        f"{len(tested)} cells, {repeats} of them repeat another policy's answers: {above} above their own 95 % range, "
-        f"{below} below ({0.025 * len(tested):.0f} expected of each at most); "
+        f"{len(tested)} cells, {repeats} of them repeat another policy's answers: {above} above their own 95 % range"
+        f", {below} below ({0.025 * len(tested):.0f} expected of each at most); "
         f"tested one-sided, exact binomial, Holm over the whole table at {ALPHA:g}; with 80 % power an excess of "
         f"{np.median(excess):.2f} over chance is detected (median cell; {max(excess):.2f} in the least sensitive)"
     )

@@ -6,7 +6,7 @@ the plan shows all three.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lcprobe.errors import ConfigError, unknown_name
@@ -43,7 +43,7 @@ def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) ->
             config = _solve(name, config, rules, budget)
         cost = model_cost(config, length)
         matched[name] = Matched(config, cost, None if budget is None else cost.params / budget - 1)
-    spread = mismatch_of(matched)
+    spread = mismatch_of([m.cost.params for m in matched.values()])
     if spread > rules.refuse_above and not rules.allow_mismatch:
         counts = ", ".join(f"{name} {m.cost.params:,}" for name, m in matched.items())
         raise ConfigError(
@@ -54,10 +54,9 @@ def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) ->
     return matched
 
 
-def mismatch_of(matched: Mapping[str, Matched]) -> float:
-    """Largest relative difference between the parameters of two models."""
-    counts = [m.cost.params for m in matched.values()]
-    return max(counts) / min(counts) - 1 if counts else 0.0
+def mismatch_of(params: Sequence[int]) -> float:
+    """Largest relative difference between the parameter counts of two models."""
+    return max(params) / min(params) - 1 if params else 0.0
 
 
 def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> int | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.models.matching import mismatch_of
 from lcprobe.records import CONTEXT_SCHEMA, SCHEMA, table_of
 from lcprobe.seeds import Stream
 
@@ -60,7 +61,7 @@ def study(
 ) -> StudyFacts:
     facts = StudyFacts(
         name="fabricated", runs=list(runs), tasks=list(tasks), matching=[{"model": r.name, "parameters": r.params} for r in runs],
-        mismatch=max(r.params for r in runs) / min(r.params for r in runs) - 1, sweep=[], versions={"lcprobe": "0.1.0"},
+        mismatch=mismatch_of([r.params for r in runs]), sweep=[], versions={"lcprobe": "0.1.0"},
         config_yaml="study:\n  name: fabricated\n", expected_cells=cells, notes=[],
     )  # fmt: skip
     return replace(facts, **changes)

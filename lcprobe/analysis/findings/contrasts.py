@@ -5,12 +5,13 @@ one factor only; for depths, where a start of one depth is compared with a middl
 sample's answers to its depths. Each has an interval of the mean difference over samples. Holm's correction inside
 families that are fixed in advance:
 
-    M on T              lengths past the base against the base; ends - middle, start - middle, end - middle at every length;
-                        formats that differ in one factor, at every length: the one family of M and T
+    M on T              lengths past the base against the base; ends, start and end - middle at every length;
+                        formats that differ in one factor, at every length
     models on T         groups of runs against each other over all depths, at every format and length
     cells of models, T  the same cell by cell
     extensions on T     every extended run against the same run as trained, at every format and length
 
+At most one family in twenty has a false positive.
 Lost in the middle = mean of the ends minus the middle third, with primacy (start - middle) and recency (end - middle)
 beside it, and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
 """
@@ -62,7 +63,7 @@ class Contrast:
 
     @property
     def resolved(self) -> bool:
-        """Whether the difference is significant after Holm's correction, and over training seeds if there are several."""
+        """Whether the difference is significant after Holm's correction, and over seeds if there are several."""
         over_seeds = self.seeds is None or self.seeds[0] > 0 or self.seeds[1] < 0
         return self.p_holm is not None and self.p_holm < ALPHA and over_seeds
 

@@ -1,7 +1,7 @@
 """Gates before any statement about context: is the task acquired, and is the key used?
 
 Task acquired: the zero-distance control (needle directly before the question) at the base length. Its lower bound
-must exceed the middle between the score without retrieval and 1; for a task that fails ("not acquired"), results at
+must exceed the midpoint between the score without retrieval and 1; for a task that fails ("not acquired"), results at
 longer distances are not interpretable. Score without retrieval: the larger of the no-needle control, where it was
 run, and stated chance, where the task needs look-up.
 

@@ -120,7 +120,7 @@ def _one_scoring(table: pa.Table, notes: list[str]) -> tuple[pa.Table, np.ndarra
     superseded = generated & np.isin(key, key[~generated])
     if superseded.any():
         notes.append(
-            f"{int(superseded.sum())} generated answers are left out where the same query was scored by teacher forcing"
+            f"{int(superseded.sum())} generated answers are left out where teacher forcing scored the same query"
         )
     key = key[~superseded]
     repeated = len(key) - len(np.unique(key))

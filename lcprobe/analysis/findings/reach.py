@@ -114,8 +114,8 @@ def _limited_by_length(reach: Reach, panel: Panel, is_past_base: np.ndarray) -> 
     if not all(side.n for side in sides) or sides[1].high >= sides[0].low / 2:
         return None
     return (
-        f"length and not distance is the limit: needles within {reach.tokens:.0f} tokens of the answer are retrieved in "
-        f"{sides[0]} at lengths up to the base and {sides[1]} past it"
+        f"length and not distance is the limit: needles within {reach.tokens:.0f} tokens of the answer are retrieved "
+        f"in {sides[0]} at lengths up to the base and {sides[1]} past it"
     )
 
 

@@ -2,7 +2,7 @@
 
     write            writes report.html, figures/*.png and tables/*.csv
     summary, flags   sentences of the summary; wording has their phrases
-    page             chapters of the page, from study_tables, finding_tables, cell_tables and the fixed paragraphs of prose
+    page             chapters of the page, from study_tables, finding_tables, cell_tables and prose
     figures          every figure by name, drawn by the modules of charts
     tables           every CSV file by name
     blocks           tables and sections as the template expects them

@@ -49,7 +49,8 @@ def cell_table(results: Results) -> Table:
         "mean rank",
     ]
     caption = "k of n queries answered exactly; failed queries do not count as trials. "
-    caption += "Chance: stated, of choosing without the key. Skill: (accuracy − chance) / (1 − chance). Rank: of the correct value among those of the context."
+    caption += "Chance: stated, of choosing without the key. Skill: (accuracy − chance) / (1 − chance). "
+    caption += "Rank: of the correct value among those of the context."
     caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
     return Table("All cells", caption, columns, [_cell_row(c) for c in results.cells])
 

@@ -120,10 +120,11 @@ def _few_samples(results: Results) -> Iterator[Sentence]:
     few = [n for n in planned if n < SAMPLES_FOR_NOMINAL_COVERAGE]
     if few:
         counts = f"{min(few)}" if min(few) == max(few) else f"{min(few)} to {max(few)}"
-        text = f"Few samples: {len(few)} of {len(planned)} planned cells have {counts}. Below {SAMPLES_FOR_NOMINAL_COVERAGE} the"
-        text += (
-            " interval of a single cell covers the true proportion in 91 to 99 % of cases, not always in 93 to 97 %."
+        limit = SAMPLES_FOR_NOMINAL_COVERAGE
+        text = (
+            f"Few samples: {len(few)} of {len(planned)} planned cells have {counts}. Below {limit} the interval of a "
         )
+        text += "single cell covers the true proportion in 91 to 99 % of cases, not always in 93 to 97 %."
         yield Sentence(READ_FIRST, text, True)
 
 

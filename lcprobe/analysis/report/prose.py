@@ -70,7 +70,7 @@ METHODS_TEXT = (
     'training length (or the nearest tested length below); "at least" where no longer length is below that by its '
     "upper bound. Floor: a mean below 0.05 or, where there is a chance level, no depth above chance. Ceiling: a "
     "mean above 0.95.",
-    "Task acquired: with the needle directly before the question the lower bound exceeds the middle between the "
+    "Task acquired: with the needle directly before the question the lower bound exceeds the midpoint between the "
     "score without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
     "above chance.",
     "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "

@@ -95,8 +95,8 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         subject = panel_subject(results.data, e.where)
         text = f"{subject}: effective length {e}"
         if isinstance(e.base, Proportion):
-            rule = f"the longest whose lower bound exceeds {SHARE_OF_BASE:g} x its own {e.base} at {e.base_length} tokens"
-            text += f" ({rule})"
+            base = f"its own {e.base} at {e.base_length} tokens"
+            text += f" (the longest whose lower bound exceeds {SHARE_OF_BASE:g} x {base})"
         text += "." if not others else f"; {_spread(others)}."
         tests = [c for c in results.of("length") if _is(c, e.where)]
         if tests:

@@ -68,8 +68,8 @@ def panel_subject(data: Measured, where: PanelKey) -> str:
 
 
 AT_THE_ENDS = (
-    "At depth 0 the target needle is the first, at depth 1 the last: printing the first or the last value scores 1 there without "
-    "using the key, whatever the stated chance."
+    "At depth 0 the target needle is the first, at depth 1 the last: printing the first or the last value scores 1 "
+    "there without using the key, whatever the stated chance."
 )
 
 

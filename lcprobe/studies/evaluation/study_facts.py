@@ -8,6 +8,7 @@ from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.config import to_yaml
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
+from lcprobe.models.matching import mismatch_of
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, settings_text
 from lcprobe.schema import plain
@@ -25,7 +26,6 @@ from lcprobe.training.checkpoint import load_progress
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """Everything that the report prints beside the records."""
     runs = [replace(_run_facts(variant), biases=biases.get(variant.name, [])) for variant in session.variants]
-    counts = [run.params for run in runs]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
@@ -38,7 +38,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         runs=runs,
         tasks=[_task_facts(session, name) for name in session.tasks.by_name],
         matching=[_matching_row(target) for target in session.targets],
-        mismatch=max(counts) / min(counts) - 1,
+        mismatch=mismatch_of([run.params for run in runs]),
         sweep=sweep,
         versions=versions() | {"corpus": session.data.manifest["corpus_digest"][:16]},
         config_yaml=to_yaml(replace(session.config, grid={})),

@@ -94,7 +94,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
     notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
-    return StudyPlan(base, runs, mismatch_of(matched), tuple(dict.fromkeys(notes)))
+    mismatch = mismatch_of([m.cost.params for m in matched.values()])
+    return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
 
 
 def _draft(

@@ -42,8 +42,8 @@ def accuracy_by_distance(results: Results) -> "Iterator[tuple[Picture, Figure]]"
         set_titles(axes, figure_text(f"{task}, {format}"), "distance from value to answer (tokens)", "exact match")
         legend(figure, axes)
         counts = counts_text([b.estimate.n for r in curves for b in r.bins], "bin")
-        text = f"Exact match against token distance, all lengths and depths of {task}, {format}, in half octaves. {counts} "
-        text += "Bands: 95 % Wilson intervals. Dash-dotted: effective reach, where there is one."
+        text = f"Exact match against token distance, all lengths and depths of {task}, {format}, in half octaves. "
+        text += f"{counts} Bands: 95 % Wilson intervals. Dash-dotted: effective reach, where there is one."
         name = file_name("distance", task, format)
         yield Picture(name, "distance", task, str(format), f"{task}, {format}", text), figure
 

@@ -46,8 +46,8 @@ def text_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     for length in _shown_lengths(curves):
         points = [(t, {float(k): mean for (at, k), mean in t.remembrance.items() if at == length}) for t in curves]
         if any(distances for _, distances in points):
-            text = f"Total-variation distance between the predictions after {length:,} tokens and after the last of them "
-            text += f"alone: 0 where earlier tokens have no effect left. {_counts(curves)} {BANDS}"
+            text = f"Total-variation distance between the predictions after {length:,} tokens and after the last of "
+            text += f"them alone: 0 where earlier tokens have no effect left. {_counts(curves)} {BANDS}"
             title, x = f"Remembrance at {length:,} tokens", "last tokens kept"
             yield _drawn(points, styles, f"remembrance_{length}", title, x, "total variation", text, share=True)
 
