@@ -120,7 +120,7 @@ def _of_model(
         "rank": np.where(exact, 1, keys),
         "distractor_hit": ~exact & (keys > 1),
         "answer": np.char.add(" ", (within * 37 % 90 + 10).astype(str)),
-        "prediction": np.where(exact, "as asked", " 11"),
+        "prediction": np.where(exact, "correct", " 11"),
         "scoring": np.full(rows, "teacher_forced"),
         "status": np.full(rows, "ok"),
         "batch": np.full(rows, 64),
@@ -140,7 +140,7 @@ def flat(p: float) -> Behaviour:
 
 
 def window(w: float) -> Behaviour:
-    """Finds a needle iff it lies within the last w tokens."""
+    """Retrieves a needle iff it is within the last w tokens."""
     return lambda c: (c["distance"] <= w).astype(float)
 
 
@@ -157,7 +157,7 @@ def text_records(
     """Windows with a level of their own; rise: nats added to the bin that ends after so many tokens."""
     dice, rows = np.random.default_rng([seed, sum(model.encode())]), []
     for window in range(n):
-        who: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "model": model,
             "checkpoint": "a",
             "step": 5,
@@ -167,9 +167,9 @@ def text_records(
         }
         level = 5 + dice.normal(0, 1)
 
-        def row(measure, low, high, value, kept=None, count=10, who=who):
+        def row(measure, low, high, value, kept=None, count=10, columns=columns):
             rows.append(
-                who | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count}
+                columns | {"measure": measure, "low": low, "high": high, "kept": kept, "value": value, "count": count}
             )
 
         for low, edge in zip((1, *TEXT_EDGES), TEXT_EDGES, strict=False):
@@ -261,11 +261,11 @@ def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple
 if __name__ == "__main__":
     from lcprobe.analysis.report.write import write_report
 
-    facts, asked = three_models()
+    facts, table = three_models()
     text = [
         row
         for i, r in enumerate(facts.runs)
         for row in text_records(r.name, lambda high, i=i: i * max(0, high - 128) / 600)
     ]
-    report = write_report(facts, asked, Path(sys.argv[1]), context=table_of(text, CONTEXT_SCHEMA))
+    report = write_report(facts, table, Path(sys.argv[1]), context=table_of(text, CONTEXT_SCHEMA))
     print("\n".join(report.summary))

@@ -1,4 +1,4 @@
-"""Verdicts about stated chance: exact binomial against scipy, few false alarms, and a leak is called one."""
+"""Verdicts about stated chance: few false positives, a leak is detected, repeated answers are no evidence."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ def cell(hits, chance, queries=1, policy="p"):
 
 
 @pytest.mark.parametrize("queries", [1, 4])
-def test_honest_tables_raise_a_false_alarm_in_less_than_one_of_twenty(queries):
-    """300 tables of 40 cells at their stated chance; with four questions a sample, its answers hang together."""
+def test_honest_tables_have_a_false_positive_in_less_than_one_of_twenty(queries):
+    """300 tables of 40 cells at their stated chance; with four questions per sample, its answers are correlated."""
     generator, alarms, outside = np.random.default_rng(queries), 0, 0
     for _ in range(300):
         cells = []
@@ -42,13 +42,13 @@ def test_verdicts_by_size():
     assert "none exceeds" in leakage_summary(table[:1])
 
 
-def test_repeated_questions_are_not_more_evidence():
-    alike = np.repeat([0, 4], [75, 25])
-    (one,), (four,) = leakage_table([cell(alike // 4, 0.2)]), leakage_table([cell(alike, 0.2, 4)])
+def test_repeated_questions_are_no_more_evidence():
+    hits = np.repeat([0, 4], [75, 25])
+    (one,), (four,) = leakage_table([cell(hits // 4, 0.2)]), leakage_table([cell(hits, 0.2, 4)])
     assert four.p == pytest.approx(one.p, rel=0.2)
 
 
-def test_what_is_the_task_is_shown_and_not_leakage_table():
+def test_policies_that_solve_the_task_are_shown_but_not_tested():
     ones = np.arange(200)
     solves = PolicyScores("counts", "t", "f", 128, ones < 200, np.ones(200), 0.25, is_the_task=True)
     again = PolicyScores("again", "t", "f", 128, ones < 50, np.ones(200), 0.25, same_as="first")
@@ -56,9 +56,9 @@ def test_what_is_the_task_is_shown_and_not_leakage_table():
     table = leakage_table([solves, again, low])
     assert [c.verdict for c in table] == ["the task", "at chance", "below"]
     assert table[1].p_holm == leakage_table([again, low])[0].p_holm, "one test less"
-    said = leakage_summary(table)
-    assert said.startswith(
+    summary = leakage_summary(table)
+    assert summary.startswith(
         "2 cells, 1 of them repeat another policy's answers: 0 above their own 95 % range, 1 below"
     )
-    assert "one-sided" in said
-    assert "with 80 % power an excess of 0.09 over chance" in said
+    assert "one-sided" in summary
+    assert "with 80 % power an excess of 0.09 over chance" in summary

@@ -1,4 +1,4 @@
-"""From records to cells and slices: what counts as a trial, and when a mean is refused."""
+"""From records to cells and slices: what counts as a trial, and when a mean is unavailable."""
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ CELLS = plan(["single"], lengths=[32, 64], depths=[0.0, 0.5, 1.0], n=40)
 STUDY = study([run("m")], [task("single")], CELLS)
 
 
-def test_cells_are_counted_as_a_person_would():
+def test_cells_are_counted_as_by_hand():
     table = records({"m": flat(0.6)}, CELLS)
     exact = table.to_pandas()
     for cell in load_records(STUDY, table).cells():
@@ -54,7 +54,7 @@ def test_a_missing_cell_and_a_missing_sample_both_refuse_the_mean():
     assert load_records(STUDY, table).slice(WHERE, 128) == Unavailable("not planned")
 
 
-def test_failed_rows_are_counted_and_are_no_trials():
+def test_failed_rows_are_counted_but_not_as_trials():
     table = records({"m": flat(1.0)}, CELLS)
     failed = (np.array(table["length"]) == 64) & (np.array(table["index"]) < 3)
     table = with_column(table, "status", np.where(failed, "oom", "ok"))
@@ -67,26 +67,24 @@ def test_failed_rows_are_counted_and_are_no_trials():
 
 def test_slices_average_over_cells_of_unequal_plan_by_their_shared_samples():
     cells = [cell | {"n": 60 if cell["depth"] == 0.5 else 40} for cell in CELLS]
-    found = load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.5)}, cells)).slice(
-        WHERE, 32
-    )
-    assert isinstance(found, Slice)
-    assert found.trials.shape == (3, 40)
+    part = load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.5)}, cells)).slice(WHERE, 32)
+    assert isinstance(part, Slice)
+    assert part.trials.shape == (3, 40)
 
 
 def test_questions_of_one_episode_are_one_cluster():
     cells = plan(["single"], lengths=[32], depths=[0.5], n=50)
-    whole = records({"m": lambda c: (c["index"] % 2).astype(float)}, cells, queries=4)
-    (cell,) = load_records(study([run("m")], [task("single")], cells), whole).cells()
+    table = records({"m": lambda c: (c["index"] % 2).astype(float)}, cells, queries=4)
+    (cell,) = load_records(study([run("m")], [task("single")], cells), table).cells()
     assert (cell.k, cell.n, cell.samples) == (100, 200, 50)
     assert cell.low is not None
     assert 0.5 - cell.low > 0.12  # as for 50 trials, not for 200 (0.07)
 
 
-def test_last_step_counts_and_strangers_do_not():
+def test_the_last_step_counts_and_unknown_models_do_not():
     early = with_column(records({"m": flat(0.0)}, CELLS), "step", np.full(240, 10))
-    late, stranger = records({"m": flat(1.0)}, CELLS), records({"other": flat(1.0)}, CELLS)
-    data = load_records(STUDY, pa.concat_tables([early, late, stranger]))
+    late, unknown = records({"m": flat(1.0)}, CELLS), records({"other": flat(1.0)}, CELLS)
+    data = load_records(STUDY, pa.concat_tables([early, late, unknown]))
     assert {cell.k for cell in data.cells()} == {40}
     assert any("earlier checkpoints" in note for note in data.notes)
     assert any("outside the study" in note for note in data.notes)

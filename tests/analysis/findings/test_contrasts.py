@@ -1,4 +1,4 @@
-"""Planted behaviour is found, and nothing is found where nothing was planted."""
+"""Planted behaviour is detected, and nothing is detected where nothing was planted."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,14 +19,14 @@ CELLS = plan(["single"])
 STUDY = study([run("m")], [task("single")], CELLS)
 
 
-def found(behaviour, tasks=("single", 1), cells=CELLS) -> list[Contrast]:
+def contrasts_of(behaviour, tasks=("single", 1), cells=CELLS) -> list[Contrast]:
     facts = study([run("m")], [task(*tasks)], cells)
     return contrasts(load_records(facts, records({"m": behaviour}, cells)))
 
 
-def states(made: list[Contrast]) -> dict[int, str]:
+def states(tested: list[Contrast]) -> dict[int, str]:
     kinds = ("lost in the middle", "primacy", "recency")
-    return {n: position_state(c for c in made if c.length == n and c.kind in kinds) for n in LENGTHS}
+    return {n: position_state(c for c in tested if c.length == n and c.kind in kinds) for n in LENGTHS}
 
 
 @pytest.mark.parametrize("correlated", [False, True])
@@ -44,14 +44,14 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
         hits = (generator.random((6, 5, 100)) < p).astype(np.int64)
         nothing_near = NeedleTrials(*[np.zeros(0)] * 4)
         panel = Panel(where, LENGTHS, DEPTHS, np.arange(100), hits, hits * 0 + 1, hits * 0, nothing, nothing_near)
-        made = contrasts(replace(data, panels={where: panel}))
-        alarms += any(c.resolved for c in made)
-        tests += sum(c.p_holm is not None for c in made)
-    assert tests == 200 * 21  # 3 lengths past the base, 3 contrasts at each of 6 lengths: nobody was excused
+        tested = contrasts(replace(data, panels={where: panel}))
+        alarms += any(c.resolved for c in tested)
+        tests += sum(c.p_holm is not None for c in tested)
+    assert tests == 200 * 21  # 3 lengths past the base, 3 contrasts at each of 6 lengths: none was refused
     assert alarms <= 16
 
 
-def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
+def test_the_family_of_a_model_on_a_task_keeps_its_error_rate():
     """250 studies of a flat .7: 30 samples, 7 depths with 3 in the middle, 5 lengths.
 
     Holm over 18 exact tests: 2.5 % of 20,000 such studies have a false positive.
@@ -79,65 +79,69 @@ def test_the_family_of_a_model_on_a_task_errs_less_often_than_it_says():
             nothing,
             NeedleTrials(*[np.zeros(0)] * 4),
         )
-        made = contrasts(replace(data, panels={where: panel}))
-        alarms += any(c.resolved for c in made)
-        small.update(c.kind for c in made if c.p is not None and c.p <= 0.05)
+        tested = contrasts(replace(data, panels={where: panel}))
+        alarms += any(c.resolved for c in tested)
+        small.update(c.kind for c in tested if c.p is not None and c.p <= 0.05)
     assert alarms <= 12
     for kind, tests in (("length", 750), ("lost in the middle", 1250), ("primacy", 1250), ("recency", 1250)):
         assert small[kind] <= 0.05 * tests + 2 * (0.05 * 0.95 * tests) ** 0.5
 
 
-def test_lost_in_the_middle_is_said_only_of_a_dip_below_both_ends():
-    dip = found(lambda c: np.where(np.isin(c["depth"], (0, 1)), 0.85, 0.35))
+def test_lost_in_the_middle_needs_a_dip_below_both_ends():
+    dip = contrasts_of(lambda c: np.where(np.isin(c["depth"], (0, 1)), 0.85, 0.35))
     assert set(states(dip).values()) == {"middle below both ends"}
     (contrast,) = [c for c in dip if c.kind == "lost in the middle" and c.length == 128]
     assert contrast.low is not None
     assert contrast.high is not None
     assert contrast.low < 0.5 < contrast.high
-    assert set(states(found(lambda c: np.where(c["depth"] == 1, 0.95, 0.35))).values()) == {"recency alone"}
-    assert set(states(found(lambda c: np.where(c["depth"] == 0, 0.95, 0.35))).values()) == {"primacy alone"}
-    assert set(states(found(lambda c: 0.1 + 0.8 * (1 - c["depth"]))).values()) == {
+    assert set(states(contrasts_of(lambda c: np.where(c["depth"] == 1, 0.95, 0.35))).values()) == {"recency alone"}
+    assert set(states(contrasts_of(lambda c: np.where(c["depth"] == 0, 0.95, 0.35))).values()) == {"primacy alone"}
+    assert set(states(contrasts_of(lambda c: 0.1 + 0.8 * (1 - c["depth"]))).values()) == {
         "start above and end below the middle"
     }
 
 
 def test_ceiling_and_floor_are_not_testable():
-    assert set(states(found(flat(1.0))).values()) == {"not testable (ceiling)"}
-    assert set(states(found(flat(0.02))).values()) == {"not testable (floor)"}
+    assert set(states(contrasts_of(flat(1.0))).values()) == {"not testable (ceiling)"}
+    assert set(states(contrasts_of(flat(0.02))).values()) == {"not testable (floor)"}
     cells = plan(["multikey"])
-    made = found(lambda c: np.where(c["index"] % 5 == 0, 1.0, 0.0), ("multikey", 4), cells)  # .20, chance .25
-    assert set(states(made).values()) == {"not testable (floor: no depth above chance)"}
-    last = found(lambda c: np.where(c["depth"] == 1, 0.9, 0.1), ("multikey", 4), cells)  # mean .26, yet not chance
+    tested = contrasts_of(
+        lambda c: np.where(c["index"] % 5 == 0, 1.0, 0.0), ("multikey", 4), cells
+    )  # .20, chance .25
+    assert set(states(tested).values()) == {"not testable (floor: no depth above chance)"}
+    last = contrasts_of(
+        lambda c: np.where(c["depth"] == 1, 0.9, 0.1), ("multikey", 4), cells
+    )  # mean .26, yet not chance
     assert set(states(last).values()) == {"recency alone"}
 
 
 def test_a_grid_without_ends_is_not_tested():
     cells = plan(["single"], depths=[0.25, 0.5, 0.75])
-    made = [c for c in found(flat(0.6), cells=cells) if c.kind != "length"]
-    assert {c.refused for c in made} == {"not testable (the grid has no start, middle or end)"}
+    tested = [c for c in contrasts_of(flat(0.6), cells=cells) if c.kind != "length"]
+    assert {c.refused for c in tested} == {"not testable (the grid has no start, middle or end)"}
 
 
 def test_length_differences_are_against_the_training_length():
-    made = found(lambda c: np.where(c["length"] > 128, 0.5, 0.8))
-    assert [(c.length, c.what) for c in made if c.kind == "length"] == [
+    tested = contrasts_of(lambda c: np.where(c["length"] > 128, 0.5, 0.8))
+    assert [(c.length, c.what) for c in tested if c.kind == "length"] == [
         (256, "256 − 128 tokens"), (512, "512 − 128 tokens"), (1024, "1024 − 128 tokens")
     ]  # fmt: skip
-    for c in made:
+    for c in tested:
         if c.kind == "length":
             assert c.verdict == "lower"
             assert c.low is not None
             assert c.high is not None
             assert c.low < -0.3 < c.high
-    nothing = [c for c in found(flat(0.02)) if c.kind == "length"]
+    nothing = [c for c in contrasts_of(flat(0.02)) if c.kind == "length"]
     assert {c.refused for c in nothing} == {"not testable (base at floor)"}
 
 
 def test_cells_of_two_models_are_compared_by_mcnemar():
     models = {"a": flat(0.7), "b": flat(0.4)}
     table = records(models, CELLS)
-    made = contrasts(load_records(study([run("a"), run("b")], [task("single")], CELLS), table))
+    tested = contrasts(load_records(study([run("a"), run("b")], [task("single")], CELLS), table))
     frame = table.to_pandas()
-    for c in [c for c in made if c.kind == "model cell"][:5]:
+    for c in [c for c in tested if c.kind == "model cell"][:5]:
         depth = float(c.what.split()[-1])
         cell = frame[(frame.length == c.length) & (frame.depth == depth)].pivot(
             index="index", columns="model", values="exact"
@@ -145,13 +149,13 @@ def test_cells_of_two_models_are_compared_by_mcnemar():
         only_a, only_b = (cell.a & ~cell.b).sum(), (cell.b & ~cell.a).sum()
         assert c.p == pytest.approx(stats.binomtest(int(only_a), int(only_a + only_b)).pvalue, rel=1e-6)
         assert c.difference == pytest.approx((only_a - only_b) / 100)
-    whole = [c for c in made if c.kind == "model"]
+    whole = [c for c in tested if c.kind == "model"]
     assert len(whole) == 6
     assert {c.verdict for c in whole} == {"higher"}
     assert sum(c.low < 0.3 < c.high for c in whole if c.low is not None and c.high is not None) >= 5
 
 
-def test_a_method_is_held_against_the_same_runs_as_trained_and_against_nothing_else():
+def test_a_method_is_compared_with_the_same_runs_as_trained_and_nothing_else():
     """Two seeds of one model, as trained and with two methods, and another model that is only compared as trained."""
     rates = {"a1": 0.4, "a2": 0.4, "b": 0.6, "a1+yarn": 0.7, "a2+yarn": 0.7, "a1+window": 0.4, "a2+window": 0.4}
     runs = []
@@ -161,27 +165,27 @@ def test_a_method_is_held_against_the_same_runs_as_trained_and_against_nothing_e
             run(name, group=base[0], base=base, extension=label or "none", not_causal="factor" if label else "")
         )
     table = records({name: flat(p) for name, p in rates.items()}, CELLS)
-    made = contrasts(load_records(study(runs, [task("single")], CELLS), table))
-    found = [c for c in made if c.kind == "extension"]
-    assert [(c.subject, c.what, c.length) for c in found] == [
+    tested = contrasts(load_records(study(runs, [task("single")], CELLS), table))
+    gained = [c for c in tested if c.kind == "extension"]
+    assert [(c.subject, c.what, c.length) for c in gained] == [
         ("a", f"{label} − as trained", length)
         for label in ("yarn", "window")
         for length in sorted({c["length"] for c in CELLS})
     ]
-    assert {c.family for c in found} == {"extensions on single"}
-    gains = {label: [c for c in found if c.what.startswith(label)] for label in ("yarn", "window")}
+    assert {c.family for c in gained} == {"extensions on single"}
+    gains = {label: [c for c in gained if c.what.startswith(label)] for label in ("yarn", "window")}
     assert all(c.low is not None and c.low > 0.15 for c in gains["yarn"])
     assert sum(c.low is not None and c.high is not None and c.low <= 0 <= c.high for c in gains["window"]) >= 5
     frame = table.to_pandas()
-    mean = frame[frame.length == found[0].length].groupby("model").exact.mean()
+    mean = frame[frame.length == gained[0].length].groupby("model").exact.mean()
     expected = (mean["a1+yarn"] + mean["a2+yarn"] - mean["a1"] - mean["a2"]) / 2
-    assert found[0].difference == pytest.approx(expected)
-    assert found[0].seeds is not None
-    assert {c.what for c in made if c.kind == "model"} == {"a − b"}
+    assert gained[0].difference == pytest.approx(expected)
+    assert gained[0].seeds is not None
+    assert {c.what for c in tested if c.kind == "model"} == {"a − b"}
 
 
-def test_pairing_sees_what_unpaired_intervals_hide():
-    """Two models right on nearly the same half of the samples: cell intervals overlap, the paired test is sure."""
+def test_pairing_resolves_what_unpaired_intervals_do_not():
+    """Two models right on nearly the same half of the samples: cell intervals overlap, the paired test resolves them."""
 
     def better(c):
         return (c["index"] < 58).astype(float)
@@ -189,10 +193,10 @@ def test_pairing_sees_what_unpaired_intervals_hide():
     def worse(c):
         return (c["index"] < 47).astype(float)
 
-    made = contrasts(
+    tested = contrasts(
         load_records(study([run("a"), run("b")], [task("single")], CELLS), records({"a": better, "b": worse}, CELLS))
     )
-    whole = next(c for c in made if c.kind == "model")
+    whole = next(c for c in tested if c.kind == "model")
     assert whole.first is not None
     assert whole.second is not None
     assert whole.first.low < whole.second.high
@@ -201,50 +205,52 @@ def test_pairing_sees_what_unpaired_intervals_hide():
 
 
 def test_a_difference_between_groups_must_hold_over_training_seeds():
-    def made(rates: dict[str, float]) -> Contrast:
+    def model_contrast(rates: dict[str, float]) -> Contrast:
         runs = [run(name, group=name[0]) for name in rates]
         table = records({name: flat(p) for name, p in rates.items()}, CELLS)
         return next(
             c for c in contrasts(load_records(study(runs, [task("single")], CELLS), table)) if c.kind == "model"
         )
 
-    noisy = made({"a1": 0.9, "a2": 0.5, "b1": 0.7, "b2": 0.3})
+    noisy = model_contrast({"a1": 0.9, "a2": 0.5, "b1": 0.7, "b2": 0.3})
     assert noisy.p_holm is not None
-    assert noisy.p_holm < 0.001  # sure over samples
+    assert noisy.p_holm < 0.001  # significant over samples
     assert noisy.verdict == "no difference resolved"  # but not over seeds
-    assert made({"a1": 0.8, "a2": 0.81, "a3": 0.79, "b1": 0.5, "b2": 0.51, "b3": 0.49}).verdict == "higher"
-    assert made({"a1": 0.8, "b1": 0.5}).seeds is None
-    alike = study([run(name, group=name[0]) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS)
+    assert model_contrast({"a1": 0.8, "a2": 0.81, "a3": 0.79, "b1": 0.5, "b2": 0.51, "b3": 0.49}).verdict == "higher"
+    assert model_contrast({"a1": 0.8, "b1": 0.5}).seeds is None
+    equal_seeds = study([run(name, group=name[0]) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS)
     table = records({name: lambda c: c["index"] < 90 for name in ("b1", "b2")}, CELLS)
     table = pa.concat_tables([table, records({name: lambda c: c["index"] < 87 for name in ("a1", "a2")}, CELLS)])
-    whole = [c for c in contrasts(load_records(alike, table)) if c.kind == "model"]
+    whole = [c for c in contrasts(load_records(equal_seeds, table)) if c.kind == "model"]
     assert len(whole) == len(LENGTHS)
     for equal in whole:
         assert equal.difference == pytest.approx(-0.03)
         assert equal.seeds is not None
-        assert equal.seeds[0] < -0.03 < equal.seeds[1], "two seeds a side that agree to the last sample are no proof"
+        assert equal.seeds[0] < -0.03 < equal.seeds[1], "two seeds a side that agree to the last sample prove nothing"
         assert equal.seeds[0] < 0 < equal.seeds[1]
 
 
 def test_only_formats_that_differ_in_one_factor_are_compared():
     formats = [("corpus", "words", "numbers"), ("corpus", "words", "uuids"), ("words", "words", "uuids")]
     cells = plan(["single"], formats)
-    made = [
+    tested = [
         c
-        for c in found(lambda c: np.where(c["value_format"] == "uuids", 0.4, 0.8), cells=cells)
+        for c in contrasts_of(lambda c: np.where(c["value_format"] == "uuids", 0.4, 0.8), cells=cells)
         if c.kind == "format"
     ]
-    assert {c.what for c in made} == {
+    assert {c.what for c in tested} == {
         "corpus/words/numbers − corpus/words/uuids", "corpus/words/uuids − words/words/uuids"
     }  # fmt: skip
-    assert {c.verdict for c in made if "numbers" in c.what} == {"higher"}
-    assert {c.verdict for c in made if "numbers" not in c.what} == {"no difference resolved"}
+    assert {c.verdict for c in tested if "numbers" in c.what} == {"higher"}
+    assert {c.verdict for c in tested if "numbers" not in c.what} == {"no difference resolved"}
 
 
 def test_formats_with_other_depths_are_compared_where_they_meet():
     formats = [("corpus", "words", "numbers"), ("corpus", "words", "uuids")]
     cells = plan(["single"], formats[:1], [128]) + plan(["single"], formats[1:], [128], [0.0, 0.5])
-    (c,) = [c for c in found(lambda c: np.where(c["depth"] <= 0.5, 0.5, 1.0), cells=cells) if c.kind == "format"]
+    (c,) = [
+        c for c in contrasts_of(lambda c: np.where(c["depth"] <= 0.5, 0.5, 1.0), cells=cells) if c.kind == "format"
+    ]
     assert c.what.endswith("(2 shared depths)")
     assert c.first is not None
     assert c.first.n == 200
@@ -252,18 +258,16 @@ def test_formats_with_other_depths_are_compared_where_they_meet():
 
 
 def test_holm_runs_over_the_family_and_not_over_the_study():
-    made = found(flat(0.6))
-    family = [c for c in made if c.p is not None]
+    tested = contrasts_of(flat(0.6))
+    family = [c for c in tested if c.p is not None]
     assert {c.family for c in family} == {"m on single"}
     smallest = min(family, key=lambda c: c.p or 0)
     assert smallest.p_holm == pytest.approx(min(1, len(family) * (smallest.p or 0)))
 
 
 def test_an_incomplete_slice_is_compared_with_nothing():
-    import pyarrow as pa
-
     table = records({"m": flat(0.6)}, CELLS)
     hole = (np.array(table["length"]) == 128) & (np.array(table["depth"]) == 0.25)
-    made = contrasts(load_records(STUDY, table.filter(pa.array(~hole))))
-    assert {c.refused for c in made if c.kind == "length"} == {"incomplete (4 of 5 cells)"}
-    assert {c.refused for c in made if c.length == 128} == {"incomplete (4 of 5 cells)"}
+    tested = contrasts(load_records(STUDY, table.filter(pa.array(~hole))))
+    assert {c.refused for c in tested if c.kind == "length"} == {"incomplete (4 of 5 cells)"}
+    assert {c.refused for c in tested if c.length == 128} == {"incomplete (4 of 5 cells)"}

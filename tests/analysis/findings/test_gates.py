@@ -34,12 +34,12 @@ def by_control(none: float, zero: float, without: float, wrong: float):
     return behaviour
 
 
-def test_the_zero_distance_control_opens_or_shuts_the_gate():
+def test_the_zero_distance_control_decides_the_gate():
     assert gate(by_control(0.9, 0.95, 0.0, 0.1)).acquired == "acquired"
-    shut = gate(
+    failed = gate(
         lambda c: (c["control"] == "zero_distance") & (c["index"] < 56)
-    )  # .56 is above the middle, but not surely
-    assert (shut.acquired, shut.acquired_above) == ("not acquired", 0.5)
+    )  # .56 is above the middle, but not by its lower bound
+    assert (failed.acquired, failed.acquired_above) == ("not acquired", 0.5)
     assert gate(by_control(0.9, 0.7, 0.6, 0.1)).acquired == "not acquired"  # .6 is scored without any needle
     cells = plan(["single"], lengths=LENGTHS)
     bare = gates(load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.9)}, cells)))[0]
@@ -48,13 +48,13 @@ def test_the_zero_distance_control_opens_or_shuts_the_gate():
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.9, "acquired"), (0.45, "partly"), (0.22, "not acquired")])
 def test_key_lookup_is_judged_by_skill_above_chance(accuracy, verdict):
-    found = gate(by_control(accuracy, 0.95, 0.0, 0.2), ("multikey", 4))
-    assert (found.lookup, found.chance, found.copies) == (verdict, 0.25, None)
-    assert found.skill is not None
-    assert found.skill[0] == pytest.approx((accuracy - 0.25) / 0.75, abs=0.08)
+    result = gate(by_control(accuracy, 0.95, 0.0, 0.2), ("multikey", 4))
+    assert (result.lookup, result.chance, result.copies) == (verdict, 0.25, None)
+    assert result.skill is not None
+    assert result.skill[0] == pytest.approx((accuracy - 0.25) / 0.75, abs=0.08)
 
 
-def test_a_model_that_prints_the_value_whatever_is_asked_is_said_to_copy():
+def test_a_model_that_prints_the_value_for_any_key_copies():
     assert gate(by_control(0.95, 0.95, 0.0, 0.94)).copies is True
     assert gate(by_control(0.95, 0.95, 0.0, 0.5)).copies is False
     assert gate(by_control(0.95, 0.95, 0.0, 0.94)).lookup is None  # nothing to look up among one
@@ -64,21 +64,27 @@ def test_effective_length_is_the_longest_whose_lower_bound_holds():
     step = extrapolation(lambda c: np.where(c["length"] <= 256, 0.9, 0.5))
     assert (step.base_length, step.effective, step.multiple, step.at_least) == (128, 256, 2.0, False)
     assert str(step) == "256 tokens = 2 x the training length"
-    whole = extrapolation(flat(0.9))
-    assert str(whole) == ">= 512 tokens = >= 4 x the training length"
-    barely = extrapolation(
+    flat_model = extrapolation(flat(0.9))
+    assert str(flat_model) == ">= 512 tokens = >= 4 x the training length"
+    slightly_below = extrapolation(
         lambda c: np.where(c["length"] == 256, 0.785, 0.9)
     )  # .87 of the base: the bound is not above .85
-    assert barely.effective == 512
-    assert barely.note == "but 256 does not pass"
+    assert slightly_below.effective == 512
+    assert slightly_below.note == "but 256 does not pass"
 
 
-def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_surely_below():
+def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_resolved_below():
     cells = plan(["single"], lengths=LENGTHS, n=20)
-    barely = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731  .87 of the base, with too few samples to say so
-    few = extrapolations(load_records(study([run("m")], [task("single")], cells), records({"m": barely}, cells)))[0]
-    assert (few.effective, few.at_least, few.note) == (256, True, "512 not resolved: too few samples")
-    assert str(few) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
+    slightly_below = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731
+    unresolved = extrapolations(
+        load_records(study([run("m")], [task("single")], cells), records({"m": slightly_below}, cells))
+    )[0]
+    assert (unresolved.effective, unresolved.at_least, unresolved.note) == (
+        256,
+        True,
+        "512 not resolved: too few samples",
+    )
+    assert str(unresolved) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
 
 
 def test_the_base_is_the_training_length_or_the_nearest_below():
@@ -88,30 +94,30 @@ def test_the_base_is_the_training_length_or_the_nearest_below():
     assert extrapolation(flat(0.9), context_length=32).base_length == 64
 
 
-def test_ratio_to_the_base_has_an_interval_that_holds_the_truth():
-    found = {
+def test_ratio_to_the_base_has_an_interval_with_the_truth():
+    result = {
         length: ratio
         for length, _, ratio in extrapolation(lambda c: np.where(c["length"] == 512, 0.4, 0.8)).by_length
     }
-    assert found[512] is not None
-    assert found[512].low < 0.5 < found[512].high
-    assert found[512].high - found[512].low < 0.2
+    assert result[512] is not None
+    assert result[512].low < 0.5 < result[512].high
+    assert result[512].high - result[512].low < 0.2
 
 
 def test_no_effective_length_from_the_floor_or_from_too_few_samples():
     assert extrapolation(flat(0.02)).note == "not testable (floor)"
     cells = plan(["single"], lengths=LENGTHS, n=8)
-    few = extrapolations(load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.6)}, cells)))[
-        0
-    ]
-    assert few.effective is None
-    assert few.note.startswith("not resolved")
+    unresolved = extrapolations(
+        load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.6)}, cells))
+    )[0]
+    assert unresolved.effective is None
+    assert unresolved.note.startswith("not resolved")
 
 
-def test_an_incomplete_base_is_named():
+def test_an_incomplete_base_is_reported():
     cells = plan(["single"], lengths=LENGTHS, depths=DEPTHS)
     table = records({"m": flat(0.9)}, cells)
     failed = (np.array(table["length"]) == 128) & (np.array(table["index"]) == 0)
     table = with_column(table, "status", np.where(failed, "oom", "ok"))
-    found = extrapolations(load_records(study([run("m")], [task("single")], cells), table))[0]
-    assert (found.effective, found.note) == (None, "base at 128 tokens: incomplete (0 of 5 cells)")
+    result = extrapolations(load_records(study([run("m")], [task("single")], cells), table))[0]
+    assert (result.effective, result.note) == (None, "base at 128 tokens: incomplete (0 of 5 cells)")

@@ -1,4 +1,4 @@
-"""Half-life: planted ones lie in their interval as often as they should, and what is no exponential has none."""
+"""Half-life: planted ones are in their interval, and a curve that is not exponential has none."""
 
 import pytest
 
@@ -16,25 +16,25 @@ def half_life(behaviour, tasks=("single", 1), seed=0) -> HalfLife:
 
 @pytest.mark.parametrize("h", [60, 150, 400])
 @pytest.mark.parametrize("top", [1.0, 0.7])
-def test_a_planted_half_life_is_found(h, top):
-    found = half_life(lambda c: top * 2.0 ** (-c["distance"] / h))
-    assert found.refused is None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= h <= found.high
-    assert found.high / found.low < 1.6
-    assert found.top == pytest.approx(top, abs=0.1)
+def test_a_planted_half_life_is_recovered(h, top):
+    estimate = half_life(lambda c: top * 2.0 ** (-c["distance"] / h))
+    assert estimate.refused is None
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.low <= h <= estimate.high
+    assert estimate.high / estimate.low < 1.6
+    assert estimate.top == pytest.approx(top, abs=0.1)
 
 
 def test_a_look_up_task_falls_to_chance():
-    found = half_life(lambda c: 0.25 + 0.75 * 2.0 ** (-c["distance"] / 150), ("multikey", 4))
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= 150 <= found.high
+    estimate = half_life(lambda c: 0.25 + 0.75 * 2.0 ** (-c["distance"] / 150), ("multikey", 4))
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.low <= 150 <= estimate.high
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_no_exponential_has_no_half_life(seed):
+def test_a_fall_that_is_not_exponential_has_no_half_life(seed):
     assert half_life(window(300), seed=seed).refused == "none: the fall is not exponential"
     assert (
         half_life(lambda c: 0.95 / (1 + (c["distance"] / 200) ** 6), seed=seed).refused

@@ -32,7 +32,7 @@ def test_a_window_of_w_tokens_is_reported_with_reach_w(w):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_gentle_fall_is_found_at_its_half_way_point_above_chance(seed):
+def test_a_gentle_fall_has_its_reach_half_way_above_chance(seed):
     soft = reach(lambda c: 0.96 / (1 + (c["distance"] / 200) ** 3), seed=seed)
     above = reach(lambda c: 0.25 + 0.7 / (1 + (c["distance"] / 200) ** 3), ("multikey", 4), seed=seed)
     for r in (soft, above):
@@ -67,13 +67,13 @@ def test_floor_and_gaps_are_refused():
     assert (
         reach(flat(0.25), ("multikey", 4)).refused == "not testable (at the floor already at the shortest distance)"
     )
-    whole = records({"m": window(300)}, CELLS)
-    part = whole.slice(0, len(whole) - 100)
+    table = records({"m": window(300)}, CELLS)
+    part = table.slice(0, len(table) - 100)
     (r,) = reaches(load_records(study([run("m")], [task("single")], CELLS), part))
     assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
 
 
-def test_bins_hold_every_trial_once():
+def test_every_trial_is_in_one_bin():
     r = reach(window(300))
     assert sum(b.estimate.n for b in r.bins) == 6 * 5 * 100
     assert all(a.high < b.low for a, b in zip(r.bins, r.bins[1:], strict=False))

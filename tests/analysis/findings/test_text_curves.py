@@ -1,4 +1,4 @@
-"""Plain text in the report: a planted rise, blow-up and memory are found with their size; noise alone is no rise."""
+"""Plain text in the report: a planted rise, blow-up and memory are recovered with their size; noise alone is no rise."""
 
 import csv
 
@@ -20,13 +20,13 @@ def curves(*models, **given):
     return text_curves(facts, table_of(rows, CONTEXT_SCHEMA))
 
 
-def test_a_planted_rise_is_found_where_it_begins_and_with_its_size():
-    (found,) = curves("a", rise=lambda edge: 0.8 if edge > 256 else 0.0)
-    assert found.rises == 256
-    assert (found.base.low, found.base.high) == (64, 127)
-    last = found.bins[-1].difference
+def test_a_planted_rise_is_recovered_with_its_start_and_size():
+    (result,) = curves("a", rise=lambda edge: 0.8 if edge > 256 else 0.0)
+    assert result.rises == 256
+    assert (result.base.low, result.base.high) == (64, 127)
+    last = result.bins[-1].difference
     assert last.low < 0.8 + 3 / 512 - 3 / 64 < last.high
-    assert last.n == found.windows == 20
+    assert last.n == result.windows == 20
 
 
 def test_noise_and_one_bad_bin_are_no_rise():
@@ -36,14 +36,14 @@ def test_noise_and_one_bad_bin_are_no_rise():
     assert bump.rises is None
 
 
-def test_bands_are_over_windows_and_hold_the_mean():
-    (found,) = curves("a", noise=0.0)
+def test_intervals_are_over_windows_and_include_the_mean():
+    (result,) = curves("a", noise=0.0)
     levels = [row["value"] - 3 / row["low"] for row in text_records("a", noise=0.0) if row["measure"] == "loss"]
-    for one in found.bins:
-        assert one.loss.value == pytest.approx(np.mean(levels) + 3 / one.low)
+    for bin in result.bins:
+        assert bin.loss.value == pytest.approx(np.mean(levels) + 3 / bin.low)
         half = 2.09 * np.std(levels, ddof=1) / np.sqrt(20)
-        assert one.loss.high - one.loss.low == pytest.approx(2 * half, rel=0.2)
-        assert one.difference is None or one.difference.high - one.difference.low < 1e-5
+        assert bin.loss.high - bin.loss.low == pytest.approx(2 * half, rel=0.2)
+        assert bin.difference is None or bin.difference.high - bin.difference.low < 1e-5
 
 
 def test_missing_columns_are_named():
@@ -52,7 +52,7 @@ def test_missing_columns_are_named():
         text_curves(study([run("a")], [task("single")], plan(["single"])), table)
 
 
-def test_the_report_shows_what_was_measured_and_only_where_it_was(tmp_path):
+def test_the_report_shows_plain_text_only_where_it_was_measured(tmp_path):
     cells = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
     facts = study([run("a"), run("b"), run("c")], [task("single")], cells)
     table = records({name: flat(0.5) for name in "abc"}, cells)
@@ -61,20 +61,20 @@ def test_the_report_shows_what_was_measured_and_only_where_it_was(tmp_path):
     assert {"context_loss", "context_state", "context_remembrance_128", "context_remembrance_1024"} <= set(
         report.figures
     )
-    said = [s for s in report.summary if "plain text" in s or "root mean square" in s or "total variation" in s]
-    assert any(s.startswith("a: loss of plain text rises from 128 tokens on: +0.9") for s in said)
-    assert any(s.startswith("b: loss of plain text shows no lasting rise") for s in said)
-    assert "b: on plain text of 1024 tokens 0 values of the state and 140 predictions were not finite." in said
-    assert any(s.startswith("a: the state grows: root mean square 1.1") for s in said)
-    assert any(s.startswith("b: no change resolved in the state") for s in said)
+    sentences = [s for s in report.summary if "plain text" in s or "root mean square" in s or "total variation" in s]
+    assert any(s.startswith("a: loss of plain text rises from 128 tokens on: +0.9") for s in sentences)
+    assert any(s.startswith("b: loss of plain text shows no lasting rise") for s in sentences)
+    assert "b: on plain text of 1024 tokens 0 values of the state and 140 predictions were not finite." in sentences
+    assert any(s.startswith("a: the state grows: root mean square 1.1") for s in sentences)
+    assert any(s.startswith("b: no change resolved in the state") for s in sentences)
     assert (
         "a: after 128 tokens, reading the last 64 alone changes the prediction by a total variation of 0.118 (0.118–0.118)."
-        in said
+        in sentences
     )
-    assert not any(s.startswith("c") for s in said)
+    assert not any(s.startswith("c") for s in sentences)
     with open(tmp_path / "tables" / "context.csv", newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
-    own = [r for r in found if r["model"] == "a" and r["measure"] == "loss" and r["to"] == "1023"]
+        result = list(csv.DictReader(file))
+    own = [r for r in result if r["model"] == "a" and r["measure"] == "loss" and r["to"] == "1023"]
     mean = np.mean([r["value"] for r in rows if r["model"] == "a" and r["measure"] == "loss" and r["high"] == 1023])
     assert float(own[0]["value"]) == pytest.approx(mean)
     page = report.html.read_text()

@@ -60,7 +60,7 @@ class Spy(NoTracker):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def written(tmp_path_factory):
     formats = [("corpus", "words", "numbers"), ("words", "words", "numbers")]
     cells = plan(["single"], formats, LENGTHS, DEPTHS, 50)
     cells += plan(["single"], formats, [128], [0.5], 50, "zero_distance")
@@ -76,8 +76,8 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_every_cell_of_the_csv_and_the_page_is_recounted_from_the_records(made):
-    _, table, folder, report, _ = made
+def test_every_cell_of_the_csv_and_the_page_is_recounted_from_the_records(written):
+    _, table, folder, report, _ = written
     frame, page = table.to_pandas(), Page(report.html.read_text())
     rows = read(folder / "tables" / "cells.csv")
     shown = {tuple(row[:7]) for row in page.rows if len(row) == 17}
@@ -95,32 +95,32 @@ def test_every_cell_of_the_csv_and_the_page_is_recounted_from_the_records(made):
     assert report.cells == [row for row in report.cells if row["n"] == 50]
 
 
-def test_means_and_differences_on_the_page_are_those_of_the_records(made):
-    _, table, folder, report, _ = made
+def test_means_and_differences_on_the_page_are_those_of_the_records(written):
+    _, table, folder, report, _ = written
     frame = table.to_pandas()
     frame = frame[(frame.control == "none") & (frame.haystack == "corpus")]
-    share = frame.groupby(["model", "length"]).exact.agg(["sum", "size", "mean"])
+    accuracy = frame.groupby(["model", "length"]).exact.agg(["sum", "size", "mean"])
     page = Page(report.html.read_text()).text
     for row in read(folder / "tables" / "extrapolation.csv"):
         if row["haystack"] == "corpus":
-            own, base = share.loc[row["model"], int(row["length"])], share.loc[row["model"], 128]
+            own, base = accuracy.loc[row["model"], int(row["length"])], accuracy.loc[row["model"], 128]
             assert float(row["accuracy"]) == pytest.approx(own["mean"])
             assert float(row["ratio"]) == pytest.approx(own["mean"] / base["mean"])
             assert f"{own['mean']:.2f} ({own['sum']:.0f}/{own['size']:.0f}, " in page
-    gap = share.loc["b", 256]["mean"] - share.loc["b", 128]["mean"]
+    gap = accuracy.loc["b", 256]["mean"] - accuracy.loc["b", 128]["mean"]
     lines = [s for s in report.summary if s.startswith("b, single (corpus/words/numbers): effective length")]
     assert f"difference −{abs(gap):.2f} (" in lines[0]
 
 
-def test_a_planted_window_is_what_the_report_says(made):
-    _, _, folder, report, _ = made
+def test_a_planted_window_is_recovered_by_the_report(written):
+    _, _, folder, report, _ = written
     row = next(r for r in read(folder / "tables" / "reach.csv") if r["model"] == "b")
     assert float(row["low"]) <= 100 <= float(row["high"])
     assert any(s.startswith("b, single (corpus/words/numbers): effective reach") for s in report.summary)
 
 
-def test_figures_are_sharp_pngs_that_stand_in_the_page(made):
-    _, _, folder, report, spy = made
+def test_figures_are_high_density_pngs_inlined_in_the_page(written):
+    _, _, folder, report, spy = written
     kinds = {name.split("_")[0] for name in report.figures}
     assert kinds == {"skill", "length", "heatmap", "depth", "distance", "formats", "training"}
     images = [a for tag, a in Page(report.html.read_text()).tags if tag == "img"]
@@ -130,8 +130,8 @@ def test_figures_are_sharp_pngs_that_stand_in_the_page(made):
     assert all(len(a["alt"]) > 40 and re.search(r"n = \d|runs", a["alt"]) for a in images)
 
 
-def test_nothing_on_the_page_leaves_it(made):
-    page = Page(made[3].html.read_text())
+def test_the_page_loads_nothing_from_outside(written):
+    page = Page(written[3].html.read_text())
     policy = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     targets = [v for _, a in page.tags for name, v in a.items() if name in ("src", "href", "action", "srcset")]
@@ -142,8 +142,8 @@ def test_nothing_on_the_page_leaves_it(made):
     assert anchors <= {a.get("id") for _, a in page.tags}
 
 
-def test_the_tracker_gets_every_table_with_equal_keys(made):
-    _, _, folder, _, spy = made
+def test_the_tracker_gets_every_table_with_equal_keys(written):
+    _, _, folder, _, spy = written
     assert {name.removeprefix("report/") for name in spy.tables} == {
         p.stem for p in (folder / "tables").glob("*.csv")
     }
@@ -152,8 +152,8 @@ def test_the_tracker_gets_every_table_with_equal_keys(made):
         json.dumps(rows, default=lambda v: (_ for _ in ()).throw(TypeError(type(v))))  # plain Python values only
 
 
-def test_the_same_inputs_give_the_same_bytes(made, tmp_path):
-    facts, table, folder, report, _ = made
+def test_the_same_inputs_give_the_same_bytes(written, tmp_path):
+    facts, table, folder, report, _ = written
     order = np.random.default_rng(0).permutation(len(table))  # nor does the order of the rows matter
     again = write_report(facts, table.take(pa.array(order)), tmp_path)
     assert again.summary == report.summary
@@ -208,7 +208,7 @@ def test_safe_fields():
     ]
 
 
-def test_no_records_at_all_still_give_a_report_that_says_so(tmp_path):
+def test_no_records_at_all_still_give_a_report_with_a_warning(tmp_path):
     cells = plan(["single"], lengths=LENGTHS, n=10)
     table = records({"a": flat(0.5)}, cells).slice(0, 0)
     report = write_report(study([run("a")], [task("single")], cells), table, tmp_path)
@@ -216,7 +216,7 @@ def test_no_records_at_all_still_give_a_report_that_says_so(tmp_path):
     assert {row["accuracy"] for row in report.cells} == {None}
 
 
-def test_importing_the_room_draws_nothing():
+def test_importing_the_report_loads_no_drawing_library():
     """matplotlib reads files and the environment when imported: only drawing may do it."""
     names = "write, figures, page, summary, tables"
     code = f"import sys; from lcprobe.analysis.report import {names}; from lcprobe.analysis.stats import power; print([m for m in ('matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
@@ -236,9 +236,9 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     head = page.rows.index(["task", "model", "chance", "64", "128 (trained)", "256"])
     assert page.rows[head + 1] == ["single", "a", "", "1.00", "1.00", "1.00"]
     assert [row[:2] for row in page.rows[head + 1 : head + 5]] == [[t, m] for t in tasks for m in ("a", BAD)]
-    assert "<script" not in text, "names are escaped there, too"
+    assert "<script" not in text, "names are escaped in the overview, too"
     marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
-    assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where one value stands alone"
+    assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where there is a single value"
     assert text.count("At depth 0 the target needle is the first") == 1 + 2 * 2, (
         "the table of all cells, and the maps of multikey"
     )
@@ -247,9 +247,9 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
 def test_few_samples_are_a_warning_with_their_counts(tmp_path):
     cells = plan(["single"], lengths=[128], n=250) + plan(["single"], lengths=[256], n=100)
     facts = study([run("a")], [task("single")], cells)
-    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "few").summary
-    assert any(s.startswith("Few samples: 5 of 10 planned cells have 100. Below 250") for s in said)
+    sentences = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "few").summary
+    assert any(s.startswith("Few samples: 5 of 10 planned cells have 100. Below 250") for s in sentences)
     cells = plan(["single"], lengths=[128], n=250)
     facts = study([run("a")], [task("single")], cells)
-    said = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "enough").summary
-    assert not any("Few samples" in s for s in said)
+    sentences = write_report(facts, records({"a": flat(0.9)}, cells), tmp_path / "enough").summary
+    assert not any("Few samples" in s for s in sentences)

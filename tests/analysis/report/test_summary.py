@@ -1,4 +1,4 @@
-"""The words of the report: what limits a study is said first, and what was not tested is not said."""
+"""Sentences of the report: the limits of a study come first, and what was not tested is not mentioned."""
 
 import re
 
@@ -15,20 +15,20 @@ from tests.analysis.fabricated import flat, plan, records, run, study, task, tex
 CELLS = plan(["single"], lengths=[64, 128, 256], n=40)
 
 
-def said(runs, behaviour=None, cells=CELLS, change=None, **changes) -> list[Sentence]:
+def summary_of(runs, behaviour=None, cells=CELLS, change=None, **changes) -> list[Sentence]:
     table = records({r.name: behaviour or flat(0.8) for r in runs}, cells)
     facts = study(runs, [task("single"), task("multikey", 4)], cells, **changes)
     return summary(analyse(facts, change(table) if change else table))
 
 
 def first(sentences: list[Sentence], word: str) -> Sentence:
-    found = [s for s in sentences if word in s.text]
-    assert found, [s.text for s in sentences]
-    return found[0]
+    matching = [s for s in sentences if word in s.text]
+    assert matching, [s.text for s in sentences]
+    return matching[0]
 
 
-def test_a_clean_study_of_two_models_is_called_clean():
-    sentences = said([run("a"), run("b")])
+def test_a_clean_study_of_two_models_has_no_warning():
+    sentences = summary_of([run("a"), run("b")])
     assert first(sentences, "same tokens in the same order").warning is False
     assert first(sentences, "matched within 0.0%").warning is False
     assert first(sentences, "swept for every model").warning is False
@@ -38,10 +38,10 @@ def test_each_training_seed_has_its_own_order():
     """Two seeds of two models: data differ between seeds, and are matched within each."""
     runs = [run("a", seed=0, data_digest="11"), run("b", seed=0, data_digest="11")]
     runs += [run("a2", seed=1, data_digest="22"), run("b2", seed=1, data_digest="22")]
-    sentence = first(said(runs), "same tokens in the same order of its seed")
+    sentence = first(summary_of(runs), "same tokens in the same order of its seed")
     assert sentence.warning is False
     runs[-1] = run("b2", seed=1, data_digest="33")
-    assert "22: a2; 33: b2" in first(said(runs), "NOT matched: the digests").text
+    assert "22: a2; 33: b2" in first(summary_of(runs), "NOT matched: the digests").text
 
 
 @pytest.mark.parametrize(
@@ -57,30 +57,30 @@ def test_each_training_seed_has_its_own_order():
     ],
 )
 def test_what_limits_a_comparison_is_a_warning_at_the_top(changes, words):
-    sentence = first(said([run("a"), run("b", **changes)]), words)
+    sentence = first(summary_of([run("a"), run("b", **changes)]), words)
     assert (sentence.topic, sentence.warning) == (READ_FIRST, True)
 
 
 def test_seeds_are_no_warning_once_there_are_several():
     runs = [run("a1", group="a"), run("a2", group="a"), run("b1", group="b"), run("b2", group="b")]
-    sentences = said(runs)
+    sentences = summary_of(runs)
     assert not any("seed noise" in s.text for s in sentences)
     assert first(sentences, "Training seeds per model: a 2, b 2").warning is False
 
 
-def test_gaps_failures_and_gates_are_said():
+def test_gaps_failures_and_gates_are_reported():
     def broken(table: pa.Table) -> pa.Table:
         failed = (np.array(table["length"]) == 64) & (np.array(table["index"]) == 0)
         return with_column(table, "status", np.where(failed, "oom", "ok"))
 
-    sentences = said([run("a")], change=broken)
+    sentences = summary_of([run("a")], change=broken)
     assert first(sentences, "5 of 15 planned cells are incomplete").warning
     assert first(sentences, "5 of 600 queries failed").warning
     assert first(sentences, "No zero-distance control").warning
     cells = CELLS + plan(["single"], lengths=[128], depths=[0.5], n=40, control="zero_distance")
-    shut = said([run("a")], flat(0.2), cells)
-    assert first(shut, "task not acquired").warning
-    assert not any(s.topic in (TOPICS[2], TOPICS[3], TOPICS[4]) for s in shut)  # nothing is said about a shut gate
+    failed = summary_of([run("a")], flat(0.2), cells)
+    assert first(failed, "task not acquired").warning
+    assert not any(s.topic in (TOPICS[2], TOPICS[3], TOPICS[4]) for s in failed)  # no sentence about a failed gate
 
 
 def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
@@ -92,7 +92,7 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
     assert all(re.search(r"\d", s.text) for s in sentences)
     assert not any(
         re.search(r"\d ?%", s.text) for s in sentences if s.topic != READ_FIRST
-    )  # shares come with k/n, not as bare percentages
+    )  # proportions come with k/n, not as bare percentages
     assert (
         first(sentences, "mamba2, multikey (corpus/words/words): key look-up partly acquired").text.count(
             "chance 0.25"
@@ -105,7 +105,7 @@ def test_sentences_come_in_the_order_of_the_topics_and_carry_numbers():
 
 
 def test_control_characters_never_reach_a_terminal():
-    sentences = said([run("a\x1b[31m\nb")])
+    sentences = summary_of([run("a\x1b[31m\nb")])
     assert not any("\x1b" in s.text or "\n" in s.text for s in sentences)
 
 

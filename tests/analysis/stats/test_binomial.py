@@ -15,7 +15,7 @@ def test_binomial_tail_equals_scipy(n, p, k):
 
 
 @given(n=st.integers(1, 800), p=st.floats(0.001, 0.999))
-def test_the_range_holds_at_least_95_percent_and_no_end_can_be_spared(n, p):
+def test_the_range_has_at_least_95_percent_and_cannot_be_narrower(n, p):
     low, high = (round(x * n) for x in binomial_range(n, p))
     assert stats.binom.cdf(low - 1, n, p) <= 0.025 + 1e-9
     assert stats.binom.sf(high, n, p) <= 0.025 + 1e-9
@@ -30,10 +30,10 @@ def test_certain_levels():
     assert binomial_tail(50, 50, 1.0) == 1.0
 
 
-def test_what_can_be_found_is_found_in_four_of_five_and_less_is_not():
+def test_the_detectable_accuracy_has_a_power_of_80_percent():
     for n, chance, level in ((400, 0.25, 0.05 / 200), (400, 0.008, 0.05 / 200), (80, 0.5, 0.05)):
-        least = detectable_accuracy(n, chance, level)
-        few = int(stats.binom.isf(level, n, chance)) + 1  # the least count whose tail is below the level
-        assert stats.binom.sf(few - 1, n, chance) < level
-        assert stats.binom.sf(few - 1, n, least) == pytest.approx(0.8, abs=1e-4)
+        accuracy = detectable_accuracy(n, chance, level)
+        count = int(stats.binom.isf(level, n, chance)) + 1  # the smallest count whose tail is below the level
+        assert stats.binom.sf(count - 1, n, chance) < level
+        assert stats.binom.sf(count - 1, n, accuracy) == pytest.approx(0.8, abs=1e-4)
     assert detectable_accuracy(1, 0.5, 1e-3) == 1.0

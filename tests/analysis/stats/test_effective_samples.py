@@ -7,13 +7,13 @@ from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 
 
-def test_clustered_trials_are_worth_less_than_independent_ones():
+def test_clustered_trials_count_less_than_independent_ones():
     generator = np.random.default_rng(3)
     single = generator.binomial(1, 0.6, 100)
     assert list(map(float, clustered_wilson(single, np.ones(100)))) == pytest.approx(
         [float(x) for x in wilson(single.sum(), 100)]
     )
-    copied = single * 4  # four questions a sample, all answered alike: still 100 trials
+    copied = single * 4  # four questions per sample with equal outcomes: still 100 trials
     assert effective_sample_size(copied, np.full(100, 4)) == pytest.approx(100, rel=0.02)
     independent = generator.binomial(4, 0.6, 100)
     assert 250 < effective_sample_size(independent, np.full(100, 4)) <= 400

@@ -23,8 +23,8 @@ def test_sign_flip_on_single_trials_is_mcnemars_exact_test(b, c, ties):
 def test_sign_flip_equals_the_enumeration_of_all_signs(values):
     d = np.array(values)
     signs = np.array(np.meshgrid(*[[-1, 1]] * len(d))).reshape(len(d), -1)
-    share = (np.abs(signs.T @ d) >= abs(d.sum())).mean()
-    assert sign_flip(d) == pytest.approx(share, abs=1e-12)
+    tail = (np.abs(signs.T @ d) >= abs(d.sum())).mean()
+    assert sign_flip(d) == pytest.approx(tail, abs=1e-12)
 
 
 def test_sign_flip_refuses_fractions():
@@ -39,8 +39,10 @@ def test_permutation_test_equals_the_enumeration_of_all_orders(rows):
     totals = [0]
     for row in rows:
         totals = [t + int(np.dot(weights, order)) for t in totals for order in itertools.permutations(row)]
-    seen = abs(int((values @ weights).sum()))
-    assert permutation_test(values, [0, 1, 1, 1], [3, -1]) == pytest.approx(np.mean(np.abs(totals) >= seen), abs=1e-9)
+    observed = abs(int((values @ weights).sum()))
+    assert permutation_test(values, [0, 1, 1, 1], [3, -1]) == pytest.approx(
+        np.mean(np.abs(totals) >= observed), abs=1e-9
+    )
 
 
 @given(b=st.integers(0, 30), c=st.integers(0, 30))
@@ -51,8 +53,8 @@ def test_permutation_test_on_two_conditions_is_mcnemars_test(b, c):
     )
 
 
-def test_one_condition_against_three_holds_its_level_near_the_ceiling_where_signs_do_not():
-    """30 samples of a flat .9, 1500 studies at .01: what a Holm family asks of its smallest p."""
+def test_one_condition_against_three_keeps_its_level_near_the_ceiling_where_signs_do_not():
+    """30 samples of a flat .9, 1500 studies at .01, the level of the smallest p in a Holm family."""
     generator = np.random.default_rng(4)
     studies = (generator.uniform(size=(1500, 30, 4)) < 0.9).astype(int)
     orders = np.mean([permutation_test(x, [0, 1, 1, 1], [3, -1]) < 0.01 for x in studies])

@@ -1,4 +1,4 @@
-"""Intervals and exact tests against scipy, against hand examples, and by simulated coverage."""
+"""Wilson's interval against scipy, by exact coverage and by simulated coverage of clusters."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 from validation.coverage import FINE_SHARES, exact_wilson
 
 
-@given(n=st.integers(1, 3000), share=st.floats(0, 1))
-def test_wilson_equals_scipy(n, share):
-    k = round(share * n)
+@given(n=st.integers(1, 3000), proportion=st.floats(0, 1))
+def test_wilson_equals_scipy(n, proportion):
+    k = round(proportion * n)
     low, high = wilson(k, n)
     exact = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
     assert (float(low), float(high)) == pytest.approx((exact.low, exact.high), abs=1e-12)
@@ -35,13 +35,13 @@ def test_wilson_covers_95_percent_on_average_over_p_and_never_less_than_91():
 
 
 @pytest.mark.parametrize(
-    ("n", "least", "most"), [(50, 0.92, 0.98), (100, 0.927, 0.976), (250, 0.94, 0.967), (1000, 0.94, 0.96)]
+    ("n", "lowest", "highest"), [(50, 0.92, 0.98), (100, 0.927, 0.976), (250, 0.94, 0.967), (1000, 0.94, 0.96)]
 )
-def test_wilson_covers_exactly_what_is_said_at_every_p(n, least, most):
+def test_wilson_has_the_stated_coverage_at_every_p(n, lowest, highest):
     """Summed over all outcomes, p from .02 to .98 in steps of .0025: within 93-97 % everywhere from 250 trials on."""
     covered = exact_wilson(n, FINE_SHARES)
-    assert least <= covered.min()
-    assert covered.max() <= most
+    assert lowest <= covered.min()
+    assert covered.max() <= highest
     assert covered.mean() == pytest.approx(0.95, abs=0.003)
     k = stats.binom.ppf([1e-9, 1 - 1e-9], n, 0.3)
     own = sum(
@@ -65,19 +65,19 @@ def test_clustered_wilson_covers_at_every_p(correlation):
 
 
 def test_clustered_wilson_counts_clusters_where_every_trial_is_right():
-    found = list(map(float, clustered_wilson(np.full(100, 5), np.full(100, 5))))
-    assert found == pytest.approx([0.9630, 1], abs=1e-4)
+    bounds = list(map(float, clustered_wilson(np.full(100, 5), np.full(100, 5))))
+    assert bounds == pytest.approx([0.9630, 1], abs=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 500), correlation=st.sampled_from([0.01, 0.3, 0.9]))
-def test_many_studies_at_once_are_each_by_itself(seed, correlation):
-    """Ragged ones too: clusters without a trial are no clusters."""
+def test_a_batch_of_studies_equals_each_by_itself(seed, correlation):
+    """Ragged ones too: clusters without a trial do not count."""
     generator, spread = np.random.default_rng(seed), 1 / correlation - 1
     trials = generator.integers(0, 6, (7, 12))
     hits = generator.binomial(trials, generator.beta(0.7 * spread, 0.3 * spread, (7, 12)))
     low, high = clustered_wilson(hits, trials)
     for i in range(7):
-        asked = trials[i] > 0
-        own = clustered_wilson(hits[i][asked], trials[i][asked])
+        has_trials = trials[i] > 0
+        own = clustered_wilson(hits[i][has_trials], trials[i][has_trials])
         assert [low[i], high[i]] == pytest.approx(list(map(float, own)), abs=1e-12)

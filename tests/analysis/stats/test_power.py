@@ -1,4 +1,4 @@
-"""What a grid can see: the table of reference values, and a simulation of the power that is claimed."""
+"""Detectable differences: published reference values, and a simulation of the stated power."""
 
 import numpy as np
 import pytest
@@ -17,11 +17,11 @@ from lcprobe.errors import ConfigError
     ("n", "apart", "same", "middle"), [(250, 12.4, 7.9, 10.8), (1000, 6.2, 4.0, 5.4), (2000, 4.4, 2.8, 3.8)]
 )
 def test_reference_values_in_points(n, apart, same, middle):
-    found = 100 * unpaired_difference(n), 100 * paired_difference(n), 100 * ends_against_middle(n, 1)
-    assert found == pytest.approx((apart, same, middle), abs=0.06)
+    detectable = 100 * unpaired_difference(n), 100 * paired_difference(n), 100 * ends_against_middle(n, 1)
+    assert detectable == pytest.approx((apart, same, middle), abs=0.06)
 
 
-def test_the_claimed_difference_is_found_in_about_four_of_five_studies():
+def test_the_power_is_about_80_percent():
     n, generator = 400, np.random.default_rng(0)
     d = paired_difference(n)
     draws = generator.choice([1, -1, 0], (400, n), p=[(0.2 + d) / 2, (0.2 - d) / 2, 0.8])

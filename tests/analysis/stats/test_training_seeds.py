@@ -10,7 +10,7 @@ from lcprobe.analysis.stats.student_t import Z95
 from lcprobe.analysis.stats.training_seeds import welch_bounds, welch_bounds_of
 
 
-def test_welch_bounds_equal_scipy_where_values_are_no_shares():
+def test_welch_bounds_equal_scipy_where_values_are_no_proportions():
     a, b = [0.5, 0.62, 0.58], [0.4, 0.41, 0.47, 0.3]
     exact = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert welch_bounds(a, b, math.inf, math.inf) == pytest.approx((exact.low, exact.high))
@@ -18,7 +18,7 @@ def test_welch_bounds_equal_scipy_where_values_are_no_shares():
 
 
 def test_equal_seeds_have_the_variance_of_their_trials():
-    """Two seeds of 50 trials, all right, against two with one miss each: once a point, 0.02 to 0.02."""
+    """Two seeds of 50 trials, all right, against two with one miss each: without the prior, a point, 0.02 to 0.02."""
     low, high = welch_bounds([1, 1], [0.98, 0.98], 50, 50)
     assert low < 0 < 0.02 < high
     p, q = (100 + Z95**2 / 2) / (100 + Z95**2), (98 + Z95**2 / 2) / (100 + Z95**2)
