@@ -52,7 +52,7 @@ class TextCurves:
 
     @property
     def longest(self) -> int:
-        """Tokens of a window."""
+        """Number of tokens per window."""
         return max(self.state_rms, default=0)
 
     @property

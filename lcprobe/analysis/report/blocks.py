@@ -16,7 +16,7 @@ OPEN_ROWS = 40
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text."""
+    """A table of strings."""
 
     title: str
     caption: str

@@ -33,7 +33,7 @@ def _matching(results: Results) -> Iterator[Sentence]:
     if len(runs) < 2:
         yield Sentence(READ_FIRST, f"One model only ({runs[0].name}; data digest {first}): nothing is compared.")
     elif all(len(of_seed) == 1 for of_seed in digests.values()):
-        within = "" if len(digests) == 1 else " of its seed"
+        within = "" if len(digests) == 1 else " within each seed"
         text = (
             f"All {len(runs)} models were trained on the same tokens in the same order{within} (data digest {first})."
         )

@@ -38,7 +38,7 @@ def test_each_training_seed_has_its_own_order():
     """Two seeds of two models: data differ between seeds, and are matched within each."""
     runs = [run("a", seed=0, data_digest="11"), run("b", seed=0, data_digest="11")]
     runs += [run("a2", seed=1, data_digest="22"), run("b2", seed=1, data_digest="22")]
-    sentence = first(summary_of(runs), "same tokens in the same order of its seed")
+    sentence = first(summary_of(runs), "same tokens in the same order within each seed")
     assert sentence.warning is False
     runs[-1] = run("b2", seed=1, data_digest="33")
     assert "22: a2; 33: b2" in first(summary_of(runs), "NOT matched: the digests").text
