@@ -148,14 +148,14 @@ def _run_items(
 
 def _group_units(units: list[Unit]) -> list[list[int]]:
     """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
-    found: dict[tuple[str, int, str], list[list[int]]] = {}
+    by_haystack: dict[tuple[str, int, str], list[list[int]]] = {}
     for number, unit in enumerate(units):
-        groups = found.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
+        groups = by_haystack.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
         tokens = sum(unit.length * n for i in (*groups[-1], number) for _, n in units[i].cells)
         if groups[-1] and tokens > MAX_MEMORY_TOKENS:
             groups.append([])
         groups[-1].append(number)
-    return sorted(group for groups in found.values() for group in groups)
+    return sorted(group for groups in by_haystack.values() for group in groups)
 
 
 def _items(name: str, unit: Unit, tasks: TaskSet) -> list[UnitItem]:

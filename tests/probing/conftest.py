@@ -1,4 +1,4 @@
-"""A model that has learned a little, one that has not, and tasks to ask them."""
+"""A model with a little training, one without, and tasks to probe them on."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def untrained():
 
 @pytest.fixture(scope="session")
 def trained(prepared, data_settings, tmp_path_factory):
-    """Some seconds of training on lines: knows some answers, misses others."""
+    """A model after some seconds of training on lines: some of its answers are right, others wrong."""
     recipes = {"lines": {"task": {**LINE, "n_keys": 3, "n_queries": 3}, "haystack": ["words"]}}
     data = build(
         DataConfig, {**data_settings, "recipes": recipes, "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}]}, "data"
@@ -57,6 +57,12 @@ def trained(prepared, data_settings, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tasks(materials):
     return TaskSet(build(ProbeConfig, {"tasks": TASKS}, "probe"), materials)
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection(monkeypatch):
+    """Every out-of-memory error collects garbage, which takes long in a process with many objects."""
+    monkeypatch.setattr("lcprobe.probing.inference.oom.gc.collect", lambda: 0)
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ def test_in_memory_the_second_time(materials, cache):
     assert tasks.episodes(UNIT) is first
 
 
-def test_what_takes_longer_to_write_than_to_build_is_not_kept(materials, cache):
+def test_episodes_that_take_longer_to_write_than_to_build_are_not_kept(materials, cache):
     tasks = task_set(materials, cache)
     for length, kept in ((grid_module.MAX_DISK_LENGTH, True), (grid_module.MAX_DISK_LENGTH + 1, False)):
         unit = replace(UNIT, length=length, cells=((0.5, 1),))
@@ -120,7 +120,7 @@ def test_a_damaged_file_is_built_anew(materials, cache, never_built, caplog, how
     assert all_same(again.episodes(UNIT), first)
 
 
-def test_what_is_asked_otherwise_is_another_file(materials, cache, monkeypatch):
+def test_other_settings_are_another_file(materials, cache, monkeypatch):
     def path(materials=materials, unit=UNIT, **changed):
         tasks = task_set(materials, None, **changed)
         return cache.path(tasks.facts(unit))

@@ -50,7 +50,7 @@ def run(tasks, store, scorer, grids=None, batch_tokens=500):
 
 
 def close(a, b):
-    """Whether two tables hold the same answers, whatever was scored together and shared."""
+    """Whether two tables have the same answers, whatever the batches and shared prefixes."""
     floats = ["log_likelihood"]
     rest = [name for name in a.column_names if name not in ("batch", "read_tokens", *floats)]
     near = all(np.allclose(a[name], b[name], atol=1e-4) for name in floats)
@@ -70,8 +70,8 @@ def test_every_planned_question_is_one_row(tasks, tmp_path):
     assert plan.tokens == sum(u.length * n for u in plan.units for _, n in u.cells)
 
 
-def test_records_in_memory_are_those_on_disk(tasks, trained, tmp_path):
-    scorer, few = ModelScorer(trained, tasks.materials.tokenizer, "cpu", 1024), [grid(lengths=[1], n=3)]
+def test_records_in_memory_are_those_on_disk(tasks, untrained, tmp_path):
+    scorer, few = ModelScorer(untrained, tasks.materials.tokenizer, "cpu", 1024), [grid(lengths=[1], n=3)]
     memory = MemoryStore()
     _, table = run(tasks, memory, scorer, few)
     _, same_table = run(tasks, Store(tmp_path), scorer, few)
@@ -106,16 +106,18 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
     config = build(
         ProbeConfig, {"tasks": {"vt": {"type": "vt", "hops": 2}, "single": {"type": "niah", "n_keys": 1}}}, "probe"
     )
-    asked = TaskSet(config, materials)
-    plan = asked.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
+    probed = TaskSet(config, materials)
+    plan = probed.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
     scorer = Planted(perfect, materials.tokenizer)
     store = Store(tmp_path)
-    ids = run_plan(plan, asked, scorer, SUBJECT, store, batch_tokens=500)
+    ids = run_plan(plan, probed, scorer, SUBJECT, store, batch_tokens=500)
     table = store.read(ids)
     assert len(table) == 12
     for row in table.to_pylist():
         unit = next(u for u in plan.units if u.task == row["task"])
-        episode = asked.by_name[row["task"]].episode(Factors(unit.formats, row["length"], row["depth"], row["index"]))
+        episode = probed.by_name[row["task"]].episode(
+            Factors(unit.formats, row["length"], row["depth"], row["index"])
+        )
         assert row["rounds"] == episode.rounds
         if row["task"] == "single":
             assert (row["hops"], row["via_distance"]) == (0, None)
@@ -200,7 +202,7 @@ def test_a_damaged_journal_keeps_its_whole_lines_only(tasks, tmp_path, damage):
     assert store.resume("u") == [*kept, [{"a": 3}]]
 
 
-def test_a_damaged_result_file_is_found_and_redone(tasks, tmp_path):
+def test_a_damaged_result_file_is_detected_and_redone(tasks, tmp_path):
     store = Store(tmp_path)
     _, table = run(tasks, store, ByPlace())
     dice = random.Random(0)
@@ -262,7 +264,7 @@ def test_a_real_model_gives_equal_records_at_any_batch_size(tasks, trained, tmp_
     assert np.abs(np.array(a["log_likelihood"]) - np.array(b["log_likelihood"])).max() < 1e-3
 
 
-class Moody(ModelScorer):
+class FailingScorer(ModelScorer):
     """Runs out of memory above `most` questions, and is interrupted after `calls` calls."""
 
     most, calls = 10**9, 10**9
@@ -276,26 +278,26 @@ class Moody(ModelScorer):
         return super().score(items)
 
 
-def moody(untrained, tasks, **moods):
-    scorer = Moody(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=1500)
-    for name, value in moods.items():
+def failing(untrained, tasks, **limits):
+    scorer = FailingScorer(untrained, tasks.materials.tokenizer, "cpu", 1024, batch_tokens=1500)
+    for name, value in limits.items():
         setattr(scorer, name, value)
     return scorer
 
 
 def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(tasks, untrained, tmp_path):
     sweep = [grid(tasks=["single", "twice"], lengths=[2], depths=[0, 0.25, 0.5, 0.75, 1], n=4)]
-    _, whole = run(tasks, Store(tmp_path / "whole"), moody(untrained, tasks), sweep, 1500)
+    _, whole = run(tasks, Store(tmp_path / "whole"), failing(untrained, tasks), sweep, 1500)
     prompts, read = (np.array(whole[name]).sum() for name in ("prompt_tokens", "read_tokens"))
     assert read < 0.85 * prompts
-    _, halved = run(tasks, Store(tmp_path / "halved"), moody(untrained, tasks, most=3), sweep, 1500)
+    _, halved = run(tasks, Store(tmp_path / "halved"), failing(untrained, tasks, most=3), sweep, 1500)
     assert close(halved, whole)
     store = Store(tmp_path / "cut")
     with pytest.raises(KeyboardInterrupt):
-        run(tasks, store, moody(untrained, tasks, calls=3), sweep, 1500)
-    begun = sum(len(batch) for path in store.folder.glob("*.journal") for batch in store.resume(path.stem))
-    assert begun
-    _, resumed = run(tasks, store, moody(untrained, tasks), sweep, 4000)
+        run(tasks, store, failing(untrained, tasks, calls=3), sweep, 1500)
+    in_journal = sum(len(batch) for path in store.folder.glob("*.journal") for batch in store.resume(path.stem))
+    assert in_journal
+    _, resumed = run(tasks, store, failing(untrained, tasks), sweep, 4000)
     assert close(resumed, whole)
 
 

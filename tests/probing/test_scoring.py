@@ -23,7 +23,7 @@ def score(model, tasks, items, chunk=1024, generate=False):
 
 
 def greedy_by_hand(model, prompt, n):
-    """One row at a time, the whole sequence anew for every token."""
+    """One row at a time, the whole sequence again for every token."""
     ids = torch.from_numpy(prompt.astype(np.int64))[None]
     with torch.no_grad():
         for _ in range(n):

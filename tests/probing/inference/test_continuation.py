@@ -56,7 +56,7 @@ def test_greedy_equals_decoding_by_hand_and_stops_early(untrained, chunk, batch_
 
 
 @pytest.mark.parametrize(("chunk", "batch_tokens"), [(1024, 10**6), (7, 200), (64, 90)])
-def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, chunk, batch_tokens):
+def test_a_model_that_needs_the_length_gets_each_prompts_own(untrained, chunk, batch_tokens):
     """yarn with an open factor: prompt and longest continuation are declared, whatever else is in the batch."""
     model = copy.deepcopy(untrained)
     choice = choose(EXTENSIONS, {"type": "yarn"}, "pe.extend")
@@ -87,7 +87,7 @@ def test_a_model_that_depends_on_the_length_is_told_each_prompts_own(untrained, 
 
 
 def test_out_of_memory_halves_the_batch_and_one_that_never_fits_is_named(untrained):
-    """The same back-off as the runner's; what was half said is not said twice."""
+    """The same back-off as the runner's; tokens of an interrupted batch are not repeated."""
 
     class Small(ProbedModel):
         new_state, logits = untrained.new_state, untrained.logits
