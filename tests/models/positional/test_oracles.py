@@ -8,10 +8,12 @@ import torch
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.positional import POSITIONAL
+from tests.toys import registered
 from validation.oracles import COMPARISONS, comparison_rows, measure
 from validation.oracles.cases import (
     CONTEXT,
     FACTOR,
+    SINGLE,
     build_encoding,
     equation_inputs,
     label,
@@ -19,7 +21,7 @@ from validation.oracles.cases import (
     outputs,
     random_inputs,
 )
-from validation.oracles.encodings import FORMULAS
+from validation.oracles.encodings import FORMULAS, attend
 from validation.oracles.equations import ATTENTION_METHODS, ENCODINGS, SCANS
 from validation.oracles.extensions import attention_under
 
@@ -66,6 +68,16 @@ def test_equations_of_encodings_and_methods_differ_from_each_other():
     by_name.pop("drop")  # equals none
     for (a, x), (b, y) in itertools.combinations(by_name.items(), 2):
         assert x.shape != y.shape or (x - y).abs().max() > 1e-3, f"{a}, {b}"
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_toy_encoding_equals_its_equation(window):
+    """What a newcomer's encoding needs: the file, and one formula."""
+    with registered("toy_encoding"):
+        e, inputs = build_encoding({"type": "toy_encoding", "strength": 0.5}), random_inputs(n=24)
+    g = equation_inputs(e, inputs, window=window)
+    expected = attend(g, g.scores - g.c.strength * torch.log1p(g.distance.clamp_min(0)))
+    assert (outputs(e, inputs, window=window) - expected).abs().max() < SINGLE
 
 
 def test_a_missing_peer_is_a_row_and_a_wrong_name_a_line(monkeypatch):
