@@ -12,12 +12,12 @@ from validation.variants import materials_of, variants
 
 TITLE = "no-retrieval policies: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
 OPTIONS = ("n", "lengths", "tasks")
-DEFAULT_LENGTHS = "512,4096"
+LEAKAGE_LENGTHS = "512,4096"
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per task, format and length, one column per policy. options: n (400 samples), lengths, tasks."""
-    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", DEFAULT_LENGTHS).split(",")]
+    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", LEAKAGE_LENGTHS).split(",")]
     every = variants()
     names = options["tasks"].split(",") if "tasks" in options else list(every)
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())

@@ -127,7 +127,7 @@ class TaskSet:
         self._tokens_in_memory = 0
 
     def facts(self, unit: Unit) -> dict[str, Any]:
-        """Everything that the episodes of a unit depend on. The task's name is not among it: its settings are."""
+        """Everything that the episodes of a unit depend on: the task's settings, but not its name."""
         return {
             "task": self._choices[unit.task].settings,
             "suite": SUITE,

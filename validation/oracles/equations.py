@@ -32,7 +32,7 @@ from validation.oracles.extensions import (
     FREQUENCIES,
     PAIRS,
     RECURRENT,
-    TEMPERATURES,
+    SCORE_FACTORS,
     attention_under,
     on_cos_and_sin,
     recurrence,
@@ -56,7 +56,7 @@ ENCODINGS: list[dict[str, Any]] = [
 ]
 LONGROPE_FACTORS = [1 + 0.4 * i for i in range(SHAPE.head_dim // 2)]
 ATTENTION_METHODS: list[dict[str, Any]] = [
-    *({"type": name} for name in (*FREQUENCIES, *PAIRS, *TEMPERATURES) if name != "longrope"),
+    *({"type": name} for name in (*FREQUENCIES, *PAIRS, *SCORE_FACTORS) if name != "longrope"),
     {"type": "longrope", "long": LONGROPE_FACTORS},
     {"type": "ntk_dynamic", "variant": "length"},
     {"type": "yarn", "ramp": "rotations"},

@@ -129,7 +129,7 @@ PAIRS: dict[str, Callable[[EquationInputs, float, int, int], Pair]] = {
     "window": sliding_window,
 }
 """The distance between query i and key j, and whether the query attends to the key."""
-TEMPERATURES: dict[str, Callable[[EquationInputs, float], float | Tensor]] = {
+SCORE_FACTORS: dict[str, Callable[[EquationInputs, float], float | Tensor]] = {
     "temperature": lambda g, s: g.c.value or (0.1 * math.log(s) + 1) ** 2,
     "logn": lambda g, s: ((g.at + 1).log() / math.log(g.c.length or g.length)).clamp_min(1)[:, None],
 }
@@ -149,7 +149,7 @@ def attention_under(name: str, g: EquationInputs, s: float, rotary: bool = True)
             for j in range(i + 1):
                 distance[i, j], visible[i, j] = PAIRS[name](g, s, i, j)
         scores = rotary_scores(g, theta, distance=distance)
-    return attend(g, scores * TEMPERATURES[name](g, s) if name in TEMPERATURES else scores, visible)
+    return attend(g, scores * SCORE_FACTORS[name](g, s) if name in SCORE_FACTORS else scores, visible)
 
 
 RECURRENT: dict[str, Callable[[Any], Mapping[str, Any]]] = {
