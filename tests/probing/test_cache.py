@@ -1,4 +1,4 @@
-"""Episodes on disk: what is read is what was built, whatever is asked otherwise has another file, and damage is mended."""
+"""Episodes on disk: what is read is what was built, other settings have another file, and damaged files are built again."""
 
 from dataclasses import fields, replace
 
@@ -107,7 +107,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "head", "metadata", "tokens"])
-def test_a_damaged_file_is_built_anew(materials, cache, never_built, caplog, how):
+def test_a_damaged_file_is_built_again(materials, cache, never_built, caplog, how):
     tasks = task_set(materials, cache)
     first, path = tasks.episodes(UNIT), cache.path(tasks.facts(UNIT))
     whole = path.read_bytes()

@@ -18,7 +18,7 @@ WORDS = st.lists(
 
 
 @pytest.mark.parametrize(
-    ("said", "outputs", "share", "any_of"),
+    ("prediction", "outputs", "share", "any_of"),
     [  # worked by hand from the two formulas in RULER's scripts/eval/synthetic/constants.py
         ("I do not know", ["no"], 1.0, 1.0),
         ("The Office.", ["office"], 1.0, 1.0),
@@ -28,19 +28,19 @@ WORDS = st.lists(
         ("the women", ["men", "omen", "man"], 2 / 3, 1.0),
     ],
 )
-def test_rulers_rule_by_hand(said, outputs, share, any_of):
-    assert substring_score(said, outputs, "all") == share
-    assert substring_score(said, outputs, "part") == any_of
+def test_rulers_rule_by_hand(prediction, outputs, share, any_of):
+    assert substring_score(prediction, outputs, "all") == share
+    assert substring_score(prediction, outputs, "part") == any_of
 
 
 @given(WORDS, st.lists(st.sampled_from(["no", "men", "12", "abcde"]), min_size=1, max_size=4))
-def test_rulers_rule_beside_a_port(said, outputs):
-    cleaned = port.postprocess_pred([said])
-    assert substring_score(said, outputs, "all") == pytest.approx(port.string_match_all(cleaned, [outputs]))
+def test_rulers_rule_beside_a_port(prediction, outputs):
+    cleaned = port.postprocess_pred([prediction])
+    assert substring_score(prediction, outputs, "all") == pytest.approx(port.string_match_all(cleaned, [outputs]))
     best = max(
         port.string_match_all(cleaned, [[one]]) for one in outputs
     )  # the port's own `part` averages paraphrases
-    assert substring_score(said, outputs, "part") == best
+    assert substring_score(prediction, outputs, "part") == best
 
 
 def test_saying_everything_is_right_by_their_rule_and_wrong_by_ours():
@@ -55,7 +55,7 @@ def test_saying_everything_is_right_by_their_rule_and_wrong_by_ours():
 
 
 @pytest.mark.parametrize(
-    ("said", "outputs", "rule", "recall", "precision"),
+    ("prediction", "outputs", "rule", "recall", "precision"),
     [
         ("I do not know", ["no"], "part", 0, 0),
         (" no.", ["no"], "part", 1, 1),
@@ -70,8 +70,8 @@ def test_saying_everything_is_right_by_their_rule_and_wrong_by_ours():
         ("", ["x"], "all", 0, 0),
     ],
 )
-def test_our_rule_reads_the_first_answer_in_whole_words(said, outputs, rule, recall, precision):
-    assert recall_and_precision(said, outputs, rule) == pytest.approx((recall, precision))
+def test_our_rule_reads_the_first_answer_in_whole_words(prediction, outputs, rule, recall, precision):
+    assert recall_and_precision(prediction, outputs, rule) == pytest.approx((recall, precision))
 
 
 def test_the_first_answer_ends_at_a_line_or_a_full_stop():

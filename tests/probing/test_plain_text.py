@@ -33,8 +33,8 @@ def chosen(rows, name):
 
 @pytest.mark.parametrize("chunk", [1, 5, 1024])
 def test_loss_by_position_equals_plain_cross_entropy(untrained, windows, chunk):
-    found = measure_windows(untrained, windows, POINTS, chunk, "cpu")
-    for window, rows in zip(windows, found, strict=True):
+    measured = measure_windows(untrained, windows, POINTS, chunk, "cpu")
+    for window, rows in zip(windows, measured, strict=True):
         ids = torch.from_numpy(window.ids)
         with torch.no_grad():
             hidden, _ = untrained.hidden(ids[None])
@@ -50,8 +50,8 @@ def test_loss_by_position_equals_plain_cross_entropy(untrained, windows, chunk):
 
 
 def test_remembrance_equals_brute_force(untrained, windows):
-    found = measure_windows(untrained, windows, POINTS, 7, "cpu")
-    for window, rows in zip(windows, found, strict=True):
+    measured = measure_windows(untrained, windows, POINTS, 7, "cpu")
+    for window, rows in zip(windows, measured, strict=True):
         ids = torch.from_numpy(window.ids)
         own = chosen(rows, "remembrance")
         assert [(r["high"], r["kept"], r["low"]) for r in own] == [
@@ -71,8 +71,8 @@ def test_remembrance_equals_brute_force(untrained, windows):
 
 
 def test_the_state_is_measured_row_by_row(untrained, windows):
-    found = measure_windows(untrained, windows, POINTS, 1024, "cpu")
-    for window, rows in zip(windows, found, strict=True):
+    measured = measure_windows(untrained, windows, POINTS, 1024, "cpu")
+    for window, rows in zip(windows, measured, strict=True):
         ids = torch.from_numpy(window.ids)[None]
         for norm, size in zip(chosen(rows, "state_rms"), chosen(rows, "state_bytes"), strict=True):
             with torch.no_grad():
@@ -126,10 +126,10 @@ def test_bins_have_the_training_length_as_an_edge_and_reach_the_longest():
 
 
 def test_windows_are_whole_words_apart_and_the_same_every_time(materials):
-    made = windows_of(materials, 9, 50)
+    text_windows = windows_of(materials, 9, 50)
     stream = materials.stream("corpus")
-    assert [w.start for w in made] == sorted(w.start for w in made)
-    for window, again in zip(made, windows_of(materials, 9, 50), strict=True):
+    assert [w.start for w in text_windows] == sorted(w.start for w in text_windows)
+    for window, again in zip(text_windows, windows_of(materials, 9, 50), strict=True):
         assert stream.cuts[window.start]
         assert np.array_equal(window.ids, again.ids)
         assert window.ids.shape == (50,)
@@ -164,7 +164,7 @@ class Stops(ProbedModel):
         return self.model.logits(hidden)
 
 
-def test_a_unit_is_made_once_and_goes_on_after_an_interruption(untrained, materials, tmp_path):
+def test_a_unit_is_measured_once_and_resumed_after_an_interruption(untrained, materials, tmp_path):
     probe = build(ContextProbe, {"lengths": [1, 2], "n": 7, "kept": [8]}, "probe.context")
     store = Store(tmp_path / "a", CONTEXT_SCHEMA)
     whole = run(untrained, materials, store, probe)

@@ -10,12 +10,12 @@ from lcprobe.tasks.episode import Factors, Formats
 
 
 def items_of(tasks, task, n, length=100, value="numbers", **more):
-    made = []
+    items = []
     for index in range(n):
         f = Factors(Formats("corpus", "words", value), length, (index % 5) / 4, index, **more)
         episode = tasks.by_name[task].episode(f)
-        made += [Item(episode, query) for query in episode.queries]
-    return made
+        items += [Item(episode, query) for query in episode.queries]
+    return items
 
 
 def score(model, tasks, items, chunk=1024, generate=False):

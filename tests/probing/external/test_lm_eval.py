@@ -42,8 +42,8 @@ def test_likelihoods_of_texts(lm, untrained, tokenizer):
         ("The people of the United States", " have a government", " have a government"),
         ("", "Fellow citizens", "Fellow citizens"),
     ]
-    found = lm.loglikelihood(requests(*((c, t) for c, t, _ in cases)), disable_tqdm=True)
-    for (context, _, scored), (value, greedy) in zip(cases, found, strict=True):
+    scores = lm.loglikelihood(requests(*((c, t) for c, t, _ in cases)), disable_tqdm=True)
+    for (context, _, scored), (value, greedy) in zip(cases, scores, strict=True):
         ids = [bos, *tokenizer.encode(context.rstrip() + scored).tolist()]
         n = len(ids) - 1 - len(tokenizer.encode(context.rstrip()))
         assert value == pytest.approx(total(untrained, ids, n), abs=1e-3)
@@ -64,8 +64,8 @@ def test_generation_stops_where_it_should(lm, untrained, tokenizer):
     prompts = ["The people", "Congress shall make no law", "In the year of"]
     plain = lm.generate_until(requests(*((p, {"until": [], "max_gen_toks": 12}) for p in prompts)))
     encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt).tolist()] for prompt in prompts]
-    said = Continuer(untrained, "cpu", 16, 400).greedy(encoded, [12] * 3, lambda *_: False)
-    assert plain == [tokenizer.decode(np.array(ids)) for ids in said]
+    decoded = Continuer(untrained, "cpu", 16, 400).greedy(encoded, [12] * 3, lambda *_: False)
+    assert plain == [tokenizer.decode(np.array(ids)) for ids in decoded]
     stop = plain[0][4:7]
     cut = lm.generate_until(requests(*((p, {"until": [stop], "max_gen_toks": 12}) for p in prompts)))
     assert cut == [text.split(stop)[0] for text in plain]
@@ -75,7 +75,7 @@ def test_generation_stops_where_it_should(lm, untrained, tokenizer):
     )
 
 
-def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
+def test_generation_stops_where_the_model_ends_the_document(tokenizer):
     class Ends(ProbedModel):
         calls = 0
 
@@ -99,10 +99,10 @@ def test_a_model_that_ends_the_document_is_not_asked_further(tokenizer):
             return State(self.tensor[at])
 
     model = Ends()
-    made = harness_model(Continuer(model, "cpu", 64, 400), tokenizer).generate_until(
+    texts = harness_model(Continuer(model, "cpu", 64, 400), tokenizer).generate_until(
         requests(("a", {"max_gen_toks": 50}))
     )
-    assert made == [""]
+    assert texts == [""]
     assert model.calls == 1
 
 
@@ -123,7 +123,7 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": str(tmp_path / "rows.json"), "cache_dir": str(tmp_path)},
     }
-    asked = {
+    template = {
         "doc_to_text": "{{q}}",
         "doc_to_choice": "{{choices}}",
         "doc_to_target": "{{gold}}",
@@ -131,10 +131,10 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
     }
     metric = {"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}
     manager = TaskManager(include_defaults=False)
-    loaded = manager.load([{"task": "ours", "output_type": "multiple_choice", **sources, **asked, **metric}])
+    loaded = manager.load([{"task": "ours", "output_type": "multiple_choice", **sources, **template, **metric}])
     tasks = bridge.HarnessTasks(manager, {"ours": loaded})
     result = run_task(tasks, "ours", lm, HarnessConfig(limit=5))
-    assert run_task(tasks, "ours", lm, HarnessConfig(limit=5)) == result, "tasks are made once for all models"
+    assert run_task(tasks, "ours", lm, HarnessConfig(limit=5)) == result, "tasks are built once for all models"
     hits = []
     for row in rows[:5]:
         context = [tokenizer.bos_id, *tokenizer.encode(row["q"]).tolist()]
@@ -149,7 +149,7 @@ def test_a_multiple_choice_task_is_scored_as_by_hand(lm, untrained, tokenizer, t
 
 
 @pytest.mark.parametrize("error", [None, ConfigError("a", 1, "b"), OSError("disk")])
-def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why_it_failed(capsys, error):
+def test_output_while_tasks_are_built_is_dropped_if_a_config_error_explains_the_failure(capsys, error):
     try:
         with bridge._buffered_output():
             print("making\nbar:  0 %\rbar: 99 %")
@@ -164,7 +164,7 @@ def test_what_is_printed_while_tasks_are_made_is_dropped_where_one_line_says_why
     assert shown.err == ("" if isinstance(error, ConfigError) else "making\nbar: 99 %\nnltk\n")
 
 
-def test_without_lm_eval_one_line_says_how_to_get_it(monkeypatch):
+def test_without_lm_eval_one_line_names_the_extra(monkeypatch):
     monkeypatch.setattr(
         bridge, "find_spec", lambda name: None if name == "lm_eval" else importlib.util.find_spec(name)
     )

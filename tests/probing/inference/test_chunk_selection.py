@@ -62,13 +62,13 @@ def items(materials):
         build(ProbeConfig, {"tasks": {"multi": {"type": "niah", "template": "line", "digits": 2}}}, "probe"),
         materials,
     )
-    made = []
+    items = []
     for length in (64, 96, 300):
         factors = [
             Factors(Formats("corpus", "words", "numbers"), length, d, i) for i in range(3) for d in (0.0, 0.5, 1.0)
         ]
-        made += [Item(episode, episode.queries[0]) for episode in map(tasks.by_name["multi"].episode, factors)]
-    return made
+        items += [Item(episode, episode.queries[0]) for episode in map(tasks.by_name["multi"].episode, factors)]
+    return items
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +114,17 @@ def test_continuations_follow_the_surest_piece_the_same_one_for_all_choices(mode
     cut = in_pieces(model, **SETTINGS)
     prompts = [item.prompt for item in items[-4:]]
     pairs = [(p, list(range(10, 10 + n))) for p in prompts for n in (1, 5)]
-    made = Continuer(cut, "cpu", 64, 10**4).likelihoods(pairs)
+    scores = Continuer(cut, "cpu", 64, 10**4).likelihoods(pairs)
     read = select_chunks(cut, prompts, [5] * len(prompts), 64, torch.device("cpu"), 10**4)[0]
     assert {len(p) for p in read} == {CONTEXT - 5}
     expected = Continuer(model, "cpu", 64, 10**4).likelihoods(
         [(p, c) for p, (_, c) in zip(np.repeat(read, 2, 0), pairs, strict=True)]
     )
-    for (a, b), (c, d) in zip(made, expected, strict=True):
+    for (a, b), (c, d) in zip(scores, expected, strict=True):
         np.testing.assert_allclose(a, c, atol=1e-6)
         assert b.tolist() == d.tolist()
-    said = Continuer(cut, "cpu", 64, 10**4).greedy(prompts, [5] * len(prompts), lambda *_: False)
-    assert said == Continuer(model, "cpu", 64, 10**4).greedy(read, [5] * len(read), lambda *_: False)
+    decoded = Continuer(cut, "cpu", 64, 10**4).greedy(prompts, [5] * len(prompts), lambda *_: False)
+    assert decoded == Continuer(model, "cpu", 64, 10**4).greedy(read, [5] * len(read), lambda *_: False)
 
 
 def test_what_cannot_be_cut_is_one_line(model, items):

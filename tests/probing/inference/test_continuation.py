@@ -30,8 +30,8 @@ def forward(model, ids):
 def test_likelihoods_equal_a_plain_forward_pass(untrained, chunk, batch_tokens):
     pairs = [(draw(n, i), draw(1 + i % 5, 100 + i)) for i, n in enumerate(LENGTHS)]
     pairs += [(pairs[3][0], draw(6, 7)), (pairs[3][0], draw(1, 8)), (pairs[3][0], draw(30, 9))]  # shared contexts
-    made = Continuer(untrained, "cpu", chunk, batch_tokens).likelihoods(pairs)
-    for (context, continuation), (likelihood, right) in zip(pairs, made, strict=True):
+    scores = Continuer(untrained, "cpu", chunk, batch_tokens).likelihoods(pairs)
+    for (context, continuation), (likelihood, right) in zip(pairs, scores, strict=True):
         logs = forward(untrained, context + continuation)[len(context) - 1 : -1]
         expected = logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].numpy()
         np.testing.assert_allclose(likelihood, expected, atol=2e-4)
@@ -67,9 +67,9 @@ def test_a_model_that_needs_the_length_gets_each_prompts_own(untrained, chunk, b
         (pairs[3][0], draw(1, 8)),
     ]  # a shared context: one length for all that follows it
     longest = [max(len(c) for same, c in pairs if same == context) for context, _ in pairs]
-    made = Continuer(model, "cpu", chunk, batch_tokens).likelihoods(pairs)
+    scores = Continuer(model, "cpu", chunk, batch_tokens).likelihoods(pairs)
     differs = 0.0
-    for (context, continuation), n, (likelihood, _) in zip(pairs, longest, made, strict=True):
+    for (context, continuation), n, (likelihood, _) in zip(pairs, longest, scores, strict=True):
         hidden, _ = model.hidden(torch.tensor([context + continuation]), length=len(context) + n)
         logs = model.logits(hidden[0]).log_softmax(-1)[len(context) - 1 : -1]
         expected = logs.gather(-1, torch.tensor(continuation)[:, None])[:, 0].detach().numpy()
@@ -104,8 +104,8 @@ def test_out_of_memory_halves_the_batch_and_one_that_never_fits_is_named(untrain
     pairs = [(draw(20, i), draw(1 + i % 3, 50 + i)) for i in range(7)]
     prompts, steps = [context for context, _ in pairs], [3] * 7
     small = Small(2)
-    made = Continuer(small, "cpu", 64, 10**6).likelihoods(pairs)
-    for (a, b), (c, d) in zip(made, Continuer(untrained, "cpu", 64, 10**6).likelihoods(pairs), strict=True):
+    scores = Continuer(small, "cpu", 64, 10**6).likelihoods(pairs)
+    for (a, b), (c, d) in zip(scores, Continuer(untrained, "cpu", 64, 10**6).likelihoods(pairs), strict=True):
         np.testing.assert_allclose(a, c, atol=2e-4)
         assert b.tolist() == d.tolist()
     assert small.failed

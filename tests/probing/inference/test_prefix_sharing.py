@@ -1,4 +1,4 @@
-"""Shared prompts: every token of the trie is read once, every prompt to its end, and the scores are those of prompts read alone."""
+"""Prefix sharing: every token of the trie is read once, every prompt to its end, and the scores are those of separate prompts."""
 
 import numpy as np
 import pytest
@@ -21,15 +21,15 @@ SINGLE, MANY = {**LINE, "n_keys": 1}, {**LINE, "n_keys": 16, "n_queries": 16}
 
 @st.composite
 def tries(draw, n=12, length=30):
-    """Prompts that part from a trunk, or from one another, anywhere; some equal, some the beginning of another."""
+    """Prompts that branch from a trunk, or from one another, anywhere; some equal, some prefixes of others."""
     dice = np.random.default_rng(draw(st.integers(0, 10_000)))
-    made = [dice.integers(0, 3, dice.integers(1, length))]
+    prompts = [dice.integers(0, 3, dice.integers(1, length))]
     for _ in range(draw(st.integers(0, n - 1))):
-        parent = made[dice.integers(len(made))]
+        parent = prompts[dice.integers(len(prompts))]
         own = dice.integers(0, 3, dice.integers(0, length // 2))
         grown = np.concatenate([parent[: dice.integers(0, len(parent) + 1)], own])
-        made.append(grown if len(grown) else parent)
-    return [m.astype(np.int32) for m in made]
+        prompts.append(grown if len(grown) else parent)
+    return [prompt.astype(np.int32) for prompt in prompts]
 
 
 def trie_tokens(prompts):
@@ -63,12 +63,12 @@ def test_the_program_reads_every_prompt_in_few_rows_and_drops_what_it_kept(promp
 
 @settings(max_examples=100, deadline=None)
 @given(prompts=tries(n=20), rows=st.integers(1, 30))
-def test_families_divide_the_prompts_and_keep_kin_together(prompts, rows):
+def test_batches_partition_the_prompts_and_keep_shared_prefixes_together(prompts, rows):
     batches = prefix_batches(prompts, rows)
     assert sorted(i for batch in batches for i in batch) == list(range(len(prompts)))
     assert batches == prefix_batches(prompts, rows)
     whole = {frozenset(i for i in batch) for batch in batches if len(batch) > rows}
-    for batch in whole:  # larger than asked for only where all have a common beginning
+    for batch in whole:  # larger than `rows` only where all have a common prefix
         assert len({int(prompts[i][0]) for i in batch}) == 1
 
 
@@ -90,15 +90,15 @@ def test_few_states_wait_in_a_long_sweep():
 
 def ends_of(model, prompts, rows, call, chunk):
     """The last hidden vector of every prompt, by a program."""
-    found = {}
+    logits_of = {}
     with torch.inference_mode():
         for ended, state, last in prefill(
             model, plan_prefill(prompts, rows, call), prompts, chunk, torch.device("cpu")
         ):
             assert len({len(prompts[i]) for i in ended}) == 1
             assert state.position == len(prompts[ended[0]])
-            found |= dict(zip(ended, model.logits(last), strict=True))
-    return found
+            logits_of |= dict(zip(ended, model.logits(last), strict=True))
+    return logits_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -108,12 +108,12 @@ def ends_of(model, prompts, rows, call, chunk):
 )
 def test_shared_logits_equal_those_of_each_prompt_alone(case, prompts, rows, call, chunk):
     model = case.build().float()
-    found = ends_of(model, prompts, rows, call, chunk)
-    assert sorted(found) == list(range(len(prompts)))
+    logits_of = ends_of(model, prompts, rows, call, chunk)
+    assert sorted(logits_of) == list(range(len(prompts)))
     for i, prompt in enumerate(prompts):
         with torch.no_grad():
             hidden, _ = model.hidden(torch.from_numpy(prompt.astype(np.int64))[None])
-            assert (found[i] - model.logits(hidden[0, -1])).abs().max() <= 1e-4
+            assert (logits_of[i] - model.logits(hidden[0, -1])).abs().max() <= 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +123,14 @@ def sets(materials):
 
 
 def items_of(sets, task, length, depths, n):
-    made = []
+    items = []
     for index in range(n):
         for depth in depths:
             episode = sets.by_name[task].episode(
                 Factors(Formats("corpus", "words", "numbers"), length, float(depth), index)
             )
-            made += [Item(episode, query) for query in episode.queries]
-    return made
+            items += [Item(episode, query) for query in episode.queries]
+    return items
 
 
 @pytest.mark.parametrize(

@@ -239,8 +239,8 @@ def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch)
     assert {c.policy for c in run_policies(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
 
 
-def formats_of(made):
-    axes = made.axes
+def formats_of(task):
+    axes = task.axes
     wanted = {"haystack": "corpus", "key": "words", "value": "numbers"}
     return Formats(*(level if level in axes.levels(f) else axes.levels(f)[0] for f, level in wanted.items()))
 
@@ -248,14 +248,14 @@ def formats_of(made):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     tasks = task_set(materials, it=SHIPPED[name])
-    made = tasks.by_name["it"]
-    formats = formats_of(made)
-    least = max(made.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
+    task = tasks.by_name["it"]
+    formats = formats_of(task)
+    least = max(task.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
     lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
     table, notes = run_policies(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
     assert not notes
     assert len(table) == 2 * len(POLICIES)
-    assert {c.policy for c in table if c.verdict == "the task"} == set(made.solved_by)
+    assert {c.policy for c in table if c.verdict == "the task"} == set(task.solved_by)
     assert {c.samples for c in table} == {80}
     # one alarm in twenty holds for one table: here are many
     assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED) and c.verdict != "the task"]
