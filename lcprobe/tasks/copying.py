@@ -31,7 +31,7 @@ from lcprobe.seeds import LazyPermutation, Stream
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.names import NOTHING, RUNNING
 from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample, TooShort
-from lcprobe.tasks.parts.placement import FEWER, MAX_JOINTS, Needle, UniqueStrings, joined
+from lcprobe.tasks.parts.placement import FEWER, MAX_JOINTS, Needle, UniqueStrings, gather_units
 from lcprobe.tasks.text.formats import StringFormat, candidates, token_count
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -157,7 +157,7 @@ class Copying(Task[CopyingConfig]):
             rest = order.permutation(n)
             rest = rest[: int(np.searchsorted(np.cumsum(sizes[rest]), left, side="right"))]
             numbers = np.concatenate([np.tile(np.arange(n), rounds)[order.shuffle(n * rounds)], rest])
-        string = joined(units, numbers)
+        string = gather_units(units, numbers)
         text = " ".join(np.array(words, dtype=object)[numbers])
         return CopyTarget(string, CUE.strip(), EMPTY, text, string, (0, len(string)), [])
 
@@ -189,9 +189,9 @@ class Copying(Task[CopyingConfig]):
         target = draw("place").integer(n_places)
         units = tok.pieces([" " + word for word in words])
         return CopyTarget(
-            string=joined(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
+            string=gather_units(units, np.concatenate([grams, follow[:, None]], axis=1).ravel()),
             key=" ".join(words[i] for i in grams[target]),
-            ask=joined(units, grams[target]),
+            ask=gather_units(units, grams[target]),
             text=words[follow[target]],
             answer=units[follow[target]],
             span=((target + 1) * place - size, size),

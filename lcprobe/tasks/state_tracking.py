@@ -28,7 +28,7 @@ from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.parts.layout import Context, HaystackWindow, Layout, Question, Sample
-from lcprobe.tasks.parts.placement import MAX_JOINTS, Cut, Needle, in_text, joined
+from lcprobe.tasks.parts.placement import MAX_JOINTS, Cut, Needle, gather_units, in_text
 from lcprobe.tasks.text.haystack import Materials
 
 PLACES = {"parity": 2, "s3": 3, "s5": 5}
@@ -97,7 +97,7 @@ class StateTracking(Task[StateTrackingConfig]):
         # the last symbol is any of those that lead to the answer: all words with this answer stay equally likely
         leads = np.flatnonzero(self.elements[self.product[self._composed(codes)], start] == end)
         codes = np.append(codes, leads[draw("last").integer(len(leads))])
-        symbols = joined(self._units, codes)
+        symbols = gather_units(self._units, codes)
         signal = np.concatenate([opening, symbols, close])
         every = max(16, len(signal) // MAX_JOINTS)
         cuts = [Cut(0, 1.0, Needle(signal, opening, symbols, "", tuple(range(every, len(signal), every))))]

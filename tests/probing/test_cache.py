@@ -11,7 +11,7 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Episode, Formats
-from tests.tasks.sound import of_tokenizer
+from tests.tasks.checks import materials_for
 
 TASKS = {
     "queries": {"type": "niah", "n_keys": 4, "n_queries": 3},
@@ -60,7 +60,7 @@ def all_same(a: list[Episode], b: list[Episode]) -> bool:
 
 @pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
 def test_every_field_comes_back(materials, cache, never_built, which):
-    materials = of_tokenizer(materials, which)
+    materials = materials_for(materials, which)
     grid = build(
         Grid, {"lengths": [1], "depths": [0, 0.7], "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid"
     )
@@ -126,8 +126,8 @@ def test_other_settings_are_another_file(materials, cache, monkeypatch):
         return cache.path(tasks.facts(unit))
 
     changed = [
-        path(of_tokenizer(materials, "llama")),
-        path(of_tokenizer(materials, "unigram")),
+        path(materials_for(materials, "llama")),
+        path(materials_for(materials, "unigram")),
         path(queries={"type": "niah", "n_keys": 5, "n_queries": 3}),
         path(unit=replace(UNIT, length=601)),
         path(unit=replace(UNIT, control="no_needle")),

@@ -4,9 +4,10 @@ size."""
 import pytest
 
 from lcprobe.tasks.names import DOCUMENTS
+from lcprobe.tasks.parts import distractor_lines
 from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, document_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
-from tests.tasks.sound import TOKENIZERS, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, materials_for
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def small_documents() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def all_materials(materials) -> dict[str, Materials]:
     """Materials by tokenizer; the corpus alone is given."""
-    return {which: of_tokenizer(materials, which) for which in TOKENIZERS}
+    return {which: materials_for(materials, which) for which in TOKENIZERS}
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +28,22 @@ def all_haystacks(materials, small_documents) -> dict[str, Materials]:
     """Materials of two tokenizers with every haystack."""
     built = {}
     for which in TOKENIZERS[:2]:
-        tok = of_tokenizer(materials, which).tokenizer
+        tok = materials_for(materials, which).tokenizer
         built[which] = Materials(tok, TokenStream.from_text("corpus", materials.stream("corpus").text, tok))
         for name, text in small_documents.items():
             built[which]._streams[name] = TokenStream.from_text(name, text, tok)
     return built
+
+
+@pytest.fixture(scope="module")
+def small_pools():
+    """Pools of a few strings: drawing all of a format's is most of what short tests of tasks would take."""
+    caches = distractor_lines.line_bank, distractor_lines._pool
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distractor_lines, "STRING_POOL", 1 << 11)
+        patch.setattr(distractor_lines, "UUID_POOL", 1 << 10)
+        for cache in caches:
+            cache.cache_clear()
+        yield
+    for cache in caches:
+        cache.cache_clear()

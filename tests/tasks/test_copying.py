@@ -12,15 +12,15 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.copying import Copying
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import NOTHING
-from tests.tasks.sound import (
+from tests.tasks.checks import (
     TOKENIZERS,
+    build_task,
     check_chance,
     check_no_giveaway,
     check_not_better,
     check_shortest,
     check_sound,
-    made,
-    of_tokenizer,
+    materials_for,
 )
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,8 +49,8 @@ CONFIGS = [
     control=st.sampled_from(Copying.axes.controls),
 )
 def test_sound(materials, which, config, haystack, value, length, depth, index, control):
-    m = of_tokenizer(materials, which)
-    task = made(Copying, m, **config)
+    m = materials_for(materials, which)
+    task = build_task(Copying, m, **config)
     factors = Factors(Formats(haystack, NOTHING, value), length, depth, index, control)
     e = check_sound(task, m.tokenizer, factors)
     text, q = m.tokenizer.decode(e.ids), e.queries[0]
@@ -63,11 +63,11 @@ def test_sound(materials, which, config, haystack, value, length, depth, index, 
         *gram, answer = asked.split()
         n, size = len(gram), len(m.tokenizer.piece(" " + q.answer))
         places = [i for i in range(len(string) - n + 1) if string[i : i + n] == gram]
-        assert len(places) == 1, "the gram stands once"
+        assert len(places) == 1, "the gram occurs once"
         assert string[places[0] + n] == answer == q.answer
         follow, grams = string[n :: n + 1], [tuple(string[i : i + n]) for i in range(0, len(string), n + 1)]
         assert len(set(grams)) == len(grams) == len(follow), "as does any"
-        assert len(set(Counter(follow).values())) == 1, "words that can be answers stand equally often"
+        assert len(set(Counter(follow).values())) == 1, "words that can be answers occur equally often"
         assert not set(follow) & {word for g in grams for word in g}
         assert {len(m.tokenizer.piece(" " + word)) for word in follow} == {size}, (
             "the length left does not tell the answer"
@@ -82,19 +82,19 @@ def test_sound(materials, which, config, haystack, value, length, depth, index, 
 def test_share_is_kept_at_every_length_and_the_answer_where_the_number_is_set(materials, ask):
     f = Factors(PLAIN, 1, 0.5, 4)
     shared, fixed = (
-        made(Copying, materials, ask=ask, share=0.4, vocabulary=8, gram=4),
-        made(Copying, materials, ask=ask),
+        build_task(Copying, materials, ask=ask, share=0.4, vocabulary=8, gram=4),
+        build_task(Copying, materials, ask=ask),
     )
     for length in (400, 1000, 4000, 16_000):
         e = shared.episode(replace(f, length=length))
         signal = length - e.haystack_tokens
         assert abs(signal - 0.4 * length) < 120, "up to a round of the vocabulary"
-    made_ones = [fixed.episode(replace(f, length=length)).queries[0] for length in (400, 1000, 4000, 16_000)]
-    assert len({(q.key, q.answer) for q in made_ones}) == 1
+    episodes = [fixed.episode(replace(f, length=length)).queries[0] for length in (400, 1000, 4000, 16_000)]
+    assert len({(q.key, q.answer) for q in episodes}) == 1
 
 
-def test_the_string_stands_where_it_should(materials):
-    task = made(Copying, materials, words=10)
+def test_the_string_is_at_its_depth(materials):
+    task = build_task(Copying, materials, words=10)
     for depth in (0.0, 0.4, 1.0):
         for index in range(20):
             e = task.episode(Factors(PLAIN, 600, depth, index))
@@ -113,7 +113,7 @@ def test_the_string_stands_where_it_should(materials):
 )
 def test_what_passes_the_check_can_be_built(materials, words, vocabulary, gram, kind, index):
     try:
-        task = made(Copying, materials, ask="gram", words=words, vocabulary=vocabulary, gram=gram)
+        task = build_task(Copying, materials, ask="gram", words=words, vocabulary=vocabulary, gram=gram)
     except ConfigError as error:
         assert error.key in ("task.words", "task.vocabulary", "task.gram")
         assert min(words, vocabulary) < 2 or gram < 1 or words > vocabulary**gram
@@ -149,7 +149,11 @@ GUESSES = {
     ],
 )
 def test_who_knows_the_words_but_does_not_look_them_up_scores_chance(materials, config):
-    task, tok, draw = made(Copying, materials, ask="gram", **config), materials.tokenizer, np.random.default_rng(0)
+    task, tok, draw = (
+        build_task(Copying, materials, ask="gram", **config),
+        materials.tokenizer,
+        np.random.default_rng(0),
+    )
     samples = [(e, e.queries[0]) for i in range(900) for e in [task.episode(Factors(PLAIN, 250, (i * 0.618) % 1, i))]]
     texts = {id(q): tok.decode(e.ids[: q.start]).rsplit(" Words: ", 1)[1].split(" Again: ") for e, q in samples}
     for what, guess in GUESSES.items():
@@ -163,7 +167,7 @@ def test_who_knows_the_words_but_does_not_look_them_up_scores_chance(materials, 
 
 @pytest.mark.parametrize("config", [{"words": 12}, {"words": 24, "vocabulary": 8}])
 def test_blind_guesses_score_the_stated_chance(materials, config):
-    task = made(Copying, materials, ask="gram", **config)
+    task = build_task(Copying, materials, ask="gram", **config)
     samples = [(e, e.queries[0]) for i in range(600) for e in [task.episode(Factors(PLAIN, 250, (i % 5) / 4, i))]]
     check_no_giveaway(samples, materials.tokenizer)
 
@@ -181,19 +185,19 @@ def test_blind_guesses_score_the_stated_chance(materials, config):
 def test_the_shortest_length_works_and_one_less_does_not(materials):
     for which in TOKENIZERS:
         for config in CONFIGS:
-            check_shortest(made(Copying, of_tokenizer(materials, which), **config), Factors(PLAIN, 1, 0.5, 5))
+            check_shortest(build_task(Copying, materials_for(materials, which), **config), Factors(PLAIN, 1, 0.5, 5))
 
 
 def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.words: given 1; allowed: >= 2$"):
-        made(Copying, materials, words=1)
+        build_task(Copying, materials, words=1)
     with pytest.raises(ConfigError, match=r"^formats\.key: given 'words'; allowed: -"):
-        made(Copying, materials).episode(Factors(Formats("corpus", "words", "words"), 400, 0.5, 0))
+        build_task(Copying, materials).episode(Factors(Formats("corpus", "words", "words"), 400, 0.5, 0))
     with pytest.raises(
         ConfigError, match=r"^task\.words: given 60; allowed: at most 6 with a gram of 1 and a vocabulary of 6"
     ):
-        made(Copying, materials, ask="gram", gram=1, words=60, vocabulary=6)
-    long = made(Copying, materials, ask="gram", gram=1, share=0.5, vocabulary=20)
+        build_task(Copying, materials, ask="gram", gram=1, words=60, vocabulary=6)
+    long = build_task(Copying, materials, ask="gram", gram=1, share=0.5, vocabulary=20)
     with pytest.raises(
         EpisodeError, match=r"^length: given 2000; allowed: <= \d+ tokens for a share of 0\.5, or a longer gram"
     ) as caught:

@@ -14,6 +14,7 @@ from lcprobe.tasks.names import CONTROLS
 from lcprobe.tasks.niah import NIAH, TEMPLATES, NIAHConfig
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 
+pytestmark = pytest.mark.usefixtures("small_pools")
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 formats = st.builds(
     Formats,
@@ -89,7 +90,7 @@ def test_exact_length_exact_text_and_honest_spans(all_materials, which, config, 
     depth=depths,
     index=st.integers(0, 500),
 )
-def test_keys_and_values_stand_once_in_the_context(all_materials, which, f, length, depth, index):
+def test_keys_and_values_occur_once_in_the_context(all_materials, which, f, length, depth, index):
     materials = all_materials[which]
     e = built(task(materials, n_keys=3, word_pairs=True), Factors(f, length, depth, index))
     query = e.queries[0]
@@ -110,9 +111,9 @@ def test_keys_and_values_stand_once_in_the_context(all_materials, which, f, leng
 )
 def test_length_depth_and_model_change_nothing_else(materials, f, depth, index, lengths):
     niah = task(materials, n_keys=2, word_pairs=True)
-    made = [built(niah, Factors(f, length, d, index)) for length in lengths for d in (depth, 0.5)]
-    assert len({(e.queries[0].key, e.queries[0].answer) for e in made}) == 1
-    starts = [e.haystack_start for e in made]
+    episodes = [built(niah, Factors(f, length, d, index)) for length in lengths for d in (depth, 0.5)]
+    assert len({(e.queries[0].key, e.queries[0].answer) for e in episodes}) == 1
+    starts = [e.haystack_start for e in episodes]
     stream = len(materials.stream("words" if f.haystack == "needles" else f.haystack))
     assert all(min((s - starts[0]) % stream, (starts[0] - s) % stream) <= 64 for s in starts), (
         "the offset, but for a few words"
@@ -135,7 +136,7 @@ def test_one_format_changes_nothing_of_the_others(materials, index, value, hayst
 
 
 @pytest.mark.parametrize("n_keys", [1, 4])
-def test_the_asked_needle_stands_where_it_should(materials, n_keys):
+def test_the_target_needle_is_at_its_depth(materials, n_keys):
     niah = task(materials, n_keys=n_keys, digits=4)
     for length in (200, 1000, 4000):
         for depth in (0.0, 0.3, 0.5, 0.8, 1.0):
@@ -150,7 +151,7 @@ def test_the_asked_needle_stands_where_it_should(materials, n_keys):
                         assert e.realised_depth == 0.0
 
 
-def test_zero_distance_stands_directly_before_the_question(materials):
+def test_zero_distance_is_directly_before_the_question(materials):
     niah = task(materials, n_keys=4)
     for index in range(30):
         f = Factors(Formats("corpus", "words", "numbers"), 300, 0.5, index, "zero_distance")
@@ -223,13 +224,13 @@ def test_hex_has_as_many_tokens_as_numbers_and_tokens_can_be_forced(all_material
 
 def test_samples_differ_in_everything_random(materials):
     niah, f = task(materials, n_keys=4), Formats("corpus", "words", "numbers")
-    made = [niah.episode(Factors(f, 400, 0.5, i)) for i in range(200)]
-    assert len({e.digest for e in made}) == 200
-    assert len({e.haystack_start for e in made}) > 190
-    order = {tuple(np.argsort([n[0] for n in e.needles])) for e in made}
+    episodes = [niah.episode(Factors(f, 400, 0.5, i)) for i in range(200)]
+    assert len({e.digest for e in episodes}) == 200
+    assert len({e.haystack_start for e in episodes}) > 190
+    order = {tuple(np.argsort([n[0] for n in e.needles])) for e in episodes}
     assert order == {(0, 1, 2, 3)}
-    others = [e.needles for e in made]
-    assert len({n for n in others}) > 150, "the other needles stand elsewhere in every sample"
+    others = [e.needles for e in episodes]
+    assert len({n for n in others}) > 150, "the other needles are elsewhere in every sample"
 
 
 @pytest.mark.parametrize(

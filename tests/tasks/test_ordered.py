@@ -15,7 +15,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import CONTROLS, KINDS
 from lcprobe.tasks.ordered import ORDINALS, Ordered
-from tests.tasks.sound import TOKENIZERS, check_chance, check_shortest, check_sound, made, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, build_task, check_chance, check_shortest, check_sound, materials_for
 
 QUIET = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN = Formats("corpus", "words", "numbers")
@@ -38,8 +38,8 @@ def values_of(text: str, key: str) -> list[str]:
     control=st.sampled_from(CONTROLS),
 )
 def test_sound_and_the_nth_value_of_its_key(materials, which, config, f, length, index, control):
-    m = of_tokenizer(materials, which)
-    task = made(Ordered, m, **config)
+    m = materials_for(materials, which)
+    task = build_task(Ordered, m, **config)
     e = check_sound(task, m.tokenizer, Factors(f, length, 0.5, index, control))
     (q,) = e.queries
     nth, key = q.key.split(" ", 1)
@@ -56,25 +56,25 @@ def test_sound_and_the_nth_value_of_its_key(materials, which, config, f, length,
         assert text.count(q.answer) == (control == "wrong_key")
 
 
-def test_every_number_is_asked_equally_often_and_at_every_length_the_same(materials):
-    task = made(Ordered, materials, repeats=5)
-    made_ones = [task.episode(Factors(PLAIN, 700, 0.5, i)).queries[0] for i in range(100)]
-    assert set(Counter(q.key.split()[0] for q in made_ones).values()) == {20}
+def test_every_number_is_queried_equally_often_and_at_every_length_the_same(materials):
+    task = build_task(Ordered, materials, repeats=5)
+    episodes = [task.episode(Factors(PLAIN, 700, 0.5, i)).queries[0] for i in range(100)]
+    assert set(Counter(q.key.split()[0] for q in episodes).values()) == {20}
     for i in range(0, 100, 7):
         q = task.episode(Factors(PLAIN, 5000, 0.5, i)).queries[0]
-        assert (q.key, q.answer) == (made_ones[i].key, made_ones[i].answer)
+        assert (q.key, q.answer) == (episodes[i].key, episodes[i].answer)
 
 
-def test_zero_distance_stands_directly_before_the_question(materials):
+def test_zero_distance_is_directly_before_the_question(materials):
     for index in range(20):
-        e = made(Ordered, materials).episode(Factors(PLAIN, 600, 0.5, index, "zero_distance"))
+        e = build_task(Ordered, materials).episode(Factors(PLAIN, 600, 0.5, index, "zero_distance"))
         assert e.needles[-1][1] > e.queries[0].start - 20
         assert e.queries[0].distance < 100
 
 
 @pytest.mark.parametrize("config", [{}, {"n_keys": 2, "repeats": 3}, {"repeats": 8}])
 def test_the_kth_value_of_any_key_scores_the_stated_chance(materials, config):
-    task = made(Ordered, materials, **config)
+    task = build_task(Ordered, materials, **config)
     samples = [(e, e.queries[0]) for i in range(800) for e in [task.episode(Factors(PLAIN, 1200, 0.5, i))]]
     rng = np.random.default_rng(0)
 
@@ -88,7 +88,7 @@ def test_the_kth_value_of_any_key_scores_the_stated_chance(materials, config):
 
 @pytest.mark.parametrize("config", [{"n_keys": 2}, {"n_keys": 2, "repeats": 3}])
 def test_blind_guesses_score_the_stated_chance(materials, config):
-    task = made(Ordered, materials, **config)
+    task = build_task(Ordered, materials, **config)
     samples = [(e, e.queries[0]) for i in range(600) for e in [task.episode(Factors(PLAIN, 500, 0.5, i))]]
     # finding the key without counting is right once in `repeats`
     keyed = [(e, replace(q, chance=1 / task.config.repeats)) for e, q in samples]
@@ -101,12 +101,12 @@ def test_blind_guesses_score_the_stated_chance(materials, config):
 
 def test_the_shortest_length_works_and_one_less_does_not(materials):
     for which in TOKENIZERS:
-        check_shortest(made(Ordered, of_tokenizer(materials, which)), Factors(PLAIN, 1, 0.5, 5))
-    assert made(Ordered, materials, n_keys=2, repeats=3).shortest(Factors(PLAIN, 1, 0.5, 0)) < 150
+        check_shortest(build_task(Ordered, materials_for(materials, which)), Factors(PLAIN, 1, 0.5, 5))
+    assert build_task(Ordered, materials, n_keys=2, repeats=3).shortest(Factors(PLAIN, 1, 0.5, 0)) < 150
 
 
 def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.repeats: given 1; allowed: 2 \.\. 10$"):
-        made(Ordered, materials, repeats=1)
+        build_task(Ordered, materials, repeats=1)
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'; allowed: corpus"):
-        made(Ordered, materials).episode(Factors(replace(PLAIN, haystack="needles"), 900, 0.5, 0))
+        build_task(Ordered, materials).episode(Factors(replace(PLAIN, haystack="needles"), 900, 0.5, 0))

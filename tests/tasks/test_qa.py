@@ -109,14 +109,14 @@ def test_length_depth_and_control_change_nothing_else(materials):
         qa = task(materials, hops=hops)
         for haystack in HAYSTACKS:
             for index in range(5):
-                made = [qa.episode(factors(haystack, n, d, index)) for n in (250, 900, 4000) for d in (0.0, 0.7)]
-                assert len({(e.queries[0].key, e.queries[0].answer) for e in made}) == 1
-                assert {tuple(map(tuple, e.queries[0].candidates)) for e in made} == {
-                    tuple(map(tuple, made[0].queries[0].candidates))
+                episodes = [qa.episode(factors(haystack, n, d, index)) for n in (250, 900, 4000) for d in (0.0, 0.7)]
+                assert len({(e.queries[0].key, e.queries[0].answer) for e in episodes}) == 1
+                assert {tuple(map(tuple, e.queries[0].candidates)) for e in episodes} == {
+                    tuple(map(tuple, episodes[0].queries[0].candidates))
                 }
 
 
-def test_the_asked_fact_stands_where_it_should_and_the_first_hop_anywhere(materials):
+def test_the_target_fact_is_at_its_depth_and_the_first_hop_anywhere(materials):
     qa, ranks = task(materials, hops=2), []
     for index in range(80):
         for depth in (0.0, 0.5, 1.0):

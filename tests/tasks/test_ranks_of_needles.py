@@ -1,4 +1,4 @@
-"""Where needles stand gives nothing away: every rank is equally likely, and the others stay when the asked one
+"""The places of needles give nothing away: every rank is equally likely, and the others stay when the target
 moves."""
 
 import numpy as np
@@ -17,8 +17,8 @@ from lcprobe.tasks.text.formats import StringFormat, draw_strings
 NEEDLE = Needle(np.arange(9), np.arange(4), np.arange(4), "value")
 
 
-def cuts(asked, others):
-    return [Cut(i, depth, NEEDLE) for i, depth in enumerate([asked, *others])]
+def cuts(target, others):
+    return [Cut(i, depth, NEEDLE) for i, depth in enumerate([target, *others])]
 
 
 def rank_among_all(placed, index):
@@ -41,7 +41,7 @@ def test_every_rank_among_lines_is_equally_likely(n_lines):
 @given(
     depth=st.floats(0, 1), others=st.lists(st.floats(0, 0.999), min_size=1, max_size=5), n_lines=st.integers(0, 30)
 )
-def test_the_others_stay_among_the_lines_wherever_the_asked_one_is(depth, others, n_lines):
+def test_the_others_stay_among_the_lines_wherever_the_target_is(depth, others, n_lines):
     at = {c.index: lines for lines, c in among_lines(cuts(depth, others), 0, n_lines)}
     start = {c.index: lines for lines, c in among_lines(cuts(0.0, others), 0, n_lines)}
     assert {i: n for i, n in at.items() if i} == {i: n for i, n in start.items() if i}
@@ -64,19 +64,19 @@ def test_every_rank_in_a_text_is_equally_likely_even_where_needles_fill_it(mater
         assert stats.chisquare(np.bincount(ranks, minlength=4)).pvalue > 1e-4
 
 
-def test_the_string_that_is_asked_for_is_as_free_as_the_others(tokenizer):
-    """The first string is the asked one: it must not be the one that the haystack holds least often."""
+def test_the_target_string_is_as_free_as_the_others(tokenizer):
+    """The first string is the target: it must not be the one that is rarest in the haystack."""
     firsts = []
     for i in range(400):
         run = {str(n): n * 10 for n in range(10, 100)}  # the larger, the freer
-        made = draw_strings(
+        strings = draw_strings(
             StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 0, 5000, "value"
         )
-        firsts.append(sorted(made).index(made[0]))
+        firsts.append(sorted(strings).index(strings[0]))
     assert stats.chisquare(np.bincount(firsts, minlength=3)).pvalue > 1e-4
 
 
-def test_needles_with_nothing_between_them_are_no_likelier_asked(materials):
+def test_needles_with_nothing_between_them_are_no_likelier_targets(materials):
     niah = NIAH(build(NIAHConfig, {"n_keys": 4, "digits": 4}, "task"), materials)
     for length in (96, 160):
         touching, hits = 0, 0.0

@@ -15,7 +15,7 @@ from lcprobe.tasks.names import CONTROLS, NOTHING
 from lcprobe.tasks.semantic import MAX_NEEDLES, Semantic, relations
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import read_words
-from tests.tasks.sound import TOKENIZERS, check_no_giveaway, check_shortest, check_sound, made, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, build_task, check_no_giveaway, check_shortest, check_sound, materials_for
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN = Formats("corpus", NOTHING, NOTHING)
@@ -47,7 +47,7 @@ def fact_in(needle: str) -> tuple[str, str, str]:
     raise AssertionError(needle)
 
 
-def test_there_are_enough_facts_and_each_is_asked_by_one_word():
+def test_there_are_enough_facts_and_each_is_queried_by_one_word():
     assert len(relations()) >= 6
     assert sum(len(r.facts) for r in relations()) >= 60
     for r in relations():
@@ -68,7 +68,7 @@ def runs(text: str, n: int) -> set[str]:
     return {word[i : i + n] for word in content(text) for i in range(len(word) - n + 1)}
 
 
-def test_a_fact_and_what_it_is_asked_by_look_nothing_alike():
+def test_a_fact_and_its_query_look_nothing_alike():
     """Tehran and Iran begin differently and still give each other away: tokens inside words count too."""
     assert runs("Tehran", 3) & runs("Iran", 3)
     for r in relations():
@@ -98,9 +98,9 @@ def test_names_are_apart_from_each_other_and_from_all_wording():
     control=st.sampled_from(CONTROLS),
 )
 def test_sound_and_one_answer(materials, which, n, haystack, length, depth, index, control):
-    m = of_tokenizer(materials, which)
+    m = materials_for(materials, which)
     f = Factors(Formats(haystack, NOTHING, NOTHING), length, depth, index, control)
-    e = check_sound(made(Semantic, m, n_needles=n), m.tokenizer, f)
+    e = check_sound(build_task(Semantic, m, n_needles=n), m.tokenizer, f)
     (q,) = e.queries
     decode = m.tokenizer.decode
     text = decode(e.ids[: q.start])
@@ -123,16 +123,16 @@ def test_sound_and_one_answer(materials, which, n, haystack, length, depth, inde
     assert q.chance == 1 / max(1, len(needles) + (control == "no_needle"))
 
 
-def test_length_and_depth_change_nothing_else_and_the_needle_stands_where_it_should(materials):
-    task = made(Semantic, materials)
+def test_length_and_depth_change_nothing_else_and_the_needle_is_at_its_depth(materials):
+    task = build_task(Semantic, materials)
     for index in range(20):
-        made_ones = [
+        episodes = [
             task.episode(Factors(PLAIN, length, depth, index))
             for length in (200, 1000, 5000)
             for depth in (0.0, 0.5, 1.0)
         ]
-        assert len({(e.queries[0].key, e.queries[0].answer) for e in made_ones}) == 1
-        for e, depth in zip(made_ones, [0.0, 0.5, 1.0] * 3, strict=True):
+        assert len({(e.queries[0].key, e.queries[0].answer) for e in episodes}) == 1
+        for e, depth in zip(episodes, [0.0, 0.5, 1.0] * 3, strict=True):
             needles = sum(stop - start for start, stop in e.needles)
             assert abs(e.realised_depth - depth) * len(e.ids) <= 8 + needles * max(depth, 1 - depth)
     e = task.episode(Factors(PLAIN, 500, 0.1, 3, "zero_distance"))
@@ -140,15 +140,15 @@ def test_length_and_depth_change_nothing_else_and_the_needle_stands_where_it_sho
 
 
 def test_all_relations_and_names_are_used(materials):
-    task = made(Semantic, materials)
-    made_ones = [task.episode(Factors(PLAIN, 300, 0.5, i)) for i in range(400)]
-    first = [fact_in(materials.tokenizer.decode(e.ids[slice(*e.needles[0])]))[0] for e in made_ones]
+    task = build_task(Semantic, materials)
+    episodes = [task.episode(Factors(PLAIN, 300, 0.5, i)) for i in range(400)]
+    first = [fact_in(materials.tokenizer.decode(e.ids[slice(*e.needles[0])]))[0] for e in episodes]
     assert set(first) == {r.name for r in relations()}
-    assert len({e.queries[0].answer for e in made_ones}) > 60
+    assert len({e.queries[0].answer for e in episodes}) > 60
 
 
 def test_blind_guesses_score_the_stated_chance(materials):
-    task = made(Semantic, materials)
+    task = build_task(Semantic, materials)
     # a depth each, evenly: at depth 0 the first name is the answer by definition
     episodes = [task.episode(Factors(PLAIN, 300, (i * 0.6180339887498949) % 1, i)) for i in range(600)]
     check_no_giveaway([(e, e.queries[0]) for e in episodes], materials.tokenizer)
@@ -156,14 +156,14 @@ def test_blind_guesses_score_the_stated_chance(materials):
 
 def test_the_shortest_length_works_and_one_less_does_not(materials):
     for which in TOKENIZERS:
-        assert check_shortest(made(Semantic, of_tokenizer(materials, which)), Factors(PLAIN, 1, 0.5, 5)) < 150
+        assert check_shortest(build_task(Semantic, materials_for(materials, which)), Factors(PLAIN, 1, 0.5, 5)) < 150
 
 
 def test_what_cannot_be_built_is_one_clear_line(materials, tokenizer):
     with pytest.raises(ConfigError, match=r"^task\.n_needles: given 9; allowed: 1 \.\. 8$"):
-        made(Semantic, materials, n_needles=9)
+        build_task(Semantic, materials, n_needles=9)
     with pytest.raises(ConfigError, match=r"^formats\.value: given 'words'; allowed: -"):
-        made(Semantic, materials).episode(Factors(replace(PLAIN, value="words"), 400, 0.5, 0))
+        build_task(Semantic, materials).episode(Factors(replace(PLAIN, value="words"), 400, 0.5, 0))
     crowded = TokenStream.from_text("corpus", " and ".join(["", *read_words("names"), "so on"]) * 3, tokenizer)
     with pytest.raises(
         EpisodeError, match=r"^formats\.haystack: given '4 of \d+ names'; allowed: fewer needles or another"

@@ -15,7 +15,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.state_tracking import PLACES, StateTracking
-from tests.tasks.sound import TOKENIZERS, check_chance, check_shortest, check_sound, made, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, build_task, check_chance, check_shortest, check_sound, materials_for
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAIN = Formats(NOTHING, NOTHING, NOTHING)
@@ -42,8 +42,10 @@ def stepped(text: str) -> tuple[list[str], str]:
     index=st.integers(0, 500),
 )
 def test_sound_and_the_answer_of_stepping_through(materials, which, group, steps, length, index):
-    m = of_tokenizer(materials, which)
-    e = check_sound(made(StateTracking, m, group=group, steps=steps), m.tokenizer, Factors(PLAIN, length, 0.5, index))
+    m = materials_for(materials, which)
+    e = check_sound(
+        build_task(StateTracking, m, group=group, steps=steps), m.tokenizer, Factors(PLAIN, length, 0.5, index)
+    )
     (q,) = e.queries
     symbols, answer = stepped(m.tokenizer.decode(e.ids[: q.start]))
     assert answer == q.answer
@@ -55,7 +57,7 @@ def test_sound_and_the_answer_of_stepping_through(materials, which, group, steps
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_answers_are_balanced_exactly_and_the_same_at_every_length(materials, group):
-    task, k = made(StateTracking, materials, group=group), PLACES[group]
+    task, k = build_task(StateTracking, materials, group=group), PLACES[group]
     short = [task.episode(Factors(PLAIN, 200, 0.5, i)).queries[0] for i in range(20 * k)]
     assert set(Counter(q.answer for q in short).values()) == {20}
     assert len({tuple(q.answer for q in short[i : i + k]) for i in range(0, 20 * k, k)}) > 1, "in an order of its own"
@@ -66,7 +68,7 @@ def test_answers_are_balanced_exactly_and_the_same_at_every_length(materials, gr
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_longer_word_begins_with_a_shorter_one_and_symbols_are_uniform(materials, group):
-    task, decode = made(StateTracking, materials, group=group), materials.tokenizer.decode
+    task, decode = build_task(StateTracking, materials, group=group), materials.tokenizer.decode
     short, long = (stepped(decode(task.episode(Factors(PLAIN, n, 0.5, 1)).ids[:-1]))[0] for n in (300, 20_000))
     assert long[: len(short) - 1] == short[:-1]
     counts = np.array(list(Counter(long).values()))
@@ -79,7 +81,7 @@ def test_a_longer_word_begins_with_a_shorter_one_and_symbols_are_uniform(materia
 @pytest.mark.parametrize("group", GROUPS)
 def test_parts_of_the_word_tell_nothing(materials, group):
     """The state after all but the first, all but the last, and the middle third; the first and the last symbol."""
-    task, decode = made(StateTracking, materials, group=group), materials.tokenizer.decode
+    task, decode = build_task(StateTracking, materials, group=group), materials.tokenizer.decode
     samples = []
     for i in range(500):
         e = task.episode(Factors(PLAIN, 160, 0.5, i))
@@ -109,7 +111,7 @@ def test_parts_of_the_word_tell_nothing(materials, group):
 
 def test_it_is_no_retrieval(materials):
     for group in GROUPS:
-        task = made(StateTracking, materials, group=group)
+        task = build_task(StateTracking, materials, group=group)
         assert not task.needs_lookup
         assert task.axes.fitted(Formats("corpus", "words", "numbers")) == PLAIN
         assert all(q.needle is None for q in task.episode(Factors(PLAIN, 200, 0.5, 0)).queries)
@@ -119,14 +121,14 @@ def test_the_shortest_length_works_and_one_less_does_not(materials):
     for which in TOKENIZERS:
         for group in GROUPS:
             for steps in (None, 9):
-                task = made(StateTracking, of_tokenizer(materials, which), group=group, steps=steps)
+                task = build_task(StateTracking, materials_for(materials, which), group=group, steps=steps)
                 assert check_shortest(task, Factors(PLAIN, 1, 0.5, 5)) < 100
 
 
 def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.steps: given 0; allowed: >= 1 or null$"):
-        made(StateTracking, materials, steps=0)
+        build_task(StateTracking, materials, steps=0)
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'corpus'; allowed: -"):
-        made(StateTracking, materials).episode(
+        build_task(StateTracking, materials).episode(
             replace(Factors(PLAIN, 300, 0.5, 0), formats=Formats("corpus", "-", "-"))
         )

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.vt import VT
-from tests.tasks.sound import (
+from tests.tasks.checks import (
     TOKENIZERS,
+    build_task,
     check_chance,
     check_no_giveaway,
     check_shortest,
     check_sound,
-    made,
-    of_tokenizer,
+    materials_for,
 )
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -57,8 +57,8 @@ def solved(found, name):
 def test_sound_and_solved_by_following_the_chain(
     materials, which, config, haystack, key, value, length, depth, index, control
 ):
-    m = of_tokenizer(materials, which)
-    task = made(VT, m, **config)
+    m = materials_for(materials, which)
+    task = build_task(VT, m, **config)
     try:
         e = check_sound(task, m.tokenizer, Factors(Formats(haystack, key, value), length, depth, index, control))
     except EpisodeError as error:
@@ -81,8 +81,8 @@ def test_sound_and_solved_by_following_the_chain(
     assert (query.needle is not None) == (control in whole)
 
 
-def test_a_chain_stands_in_the_order_of_its_hops_from_the_depth_asked_for_on(materials):
-    task, tok = made(VT, materials, hops=3), materials.tokenizer
+def test_a_chain_is_in_the_order_of_its_hops_from_its_depth_on(materials):
+    task, tok = build_task(VT, materials, hops=3), materials.tokenizer
     for length in (600, 3000):
         for depth in (0.0, 0.2, 0.5, 0.8):
             for index in range(15):
@@ -99,12 +99,12 @@ def test_a_chain_stands_in_the_order_of_its_hops_from_the_depth_asked_for_on(mat
                 assert e.needles[0][0] >= 1
     last = task.episode(Factors(PLAIN, 600, 1.0, 0))
     names = [name for name, _, _ in statements(tok, last)]
-    assert names[-1] == last.queries[0].key, "at depth 1 the asked chain is all that follows"
+    assert names[-1] == last.queries[0].key, "at depth 1 the target chain is all that follows"
     assert last.queries[0].distance < 60
 
 
-def test_zero_distance_is_the_asked_chain_alone_before_the_question(materials):
-    task, tok = made(VT, materials), materials.tokenizer
+def test_zero_distance_is_the_target_chain_alone_before_the_question(materials):
+    task, tok = build_task(VT, materials), materials.tokenizer
     for index in range(20):
         e = task.episode(Factors(PLAIN, 500, 0.4, index, "zero_distance"))
         assert solved(statements(tok, e)[-3:], e.queries[0].key) == (e.queries[0].answer, 2)
@@ -114,7 +114,7 @@ def test_zero_distance_is_the_asked_chain_alone_before_the_question(materials):
 @QUIET
 @given(index=st.integers(0, 300), depth=st.sampled_from([0.0, 0.5, 1.0]), value=st.sampled_from(["numbers", "uuids"]))
 def test_length_depth_and_value_format_change_nothing_else(materials, index, depth, value):
-    task, tok = made(VT, materials), materials.tokenizer
+    task, tok = build_task(VT, materials), materials.tokenizer
     base = task.episode(Factors(PLAIN, 400, 0.3, index))
     links = [(a, b) for a, is_link, b in statements(tok, base) if is_link]
     for length in (700, 5000):
@@ -126,19 +126,21 @@ def test_length_depth_and_value_format_change_nothing_else(materials, index, dep
 
 
 def test_places_give_nothing_away(materials):
-    task, tok = made(VT, materials, chains=3, hops=2), materials.tokenizer
+    task, tok = build_task(VT, materials, chains=3, hops=2), materials.tokenizer
     depths = np.random.default_rng(0).uniform(size=1200)
-    made_ = [task.episode(Factors(PLAIN, 400, d, i)) for i, d in enumerate(depths)]
-    samples = [(e, e.queries[0]) for e in made_]
+    episodes = [task.episode(Factors(PLAIN, 400, d, i)) for i, d in enumerate(depths)]
+    samples = [(e, e.queries[0]) for e in episodes]
     check_no_giveaway(samples, tok)
-    firsts = {id(e): [r for _, is_link, r in statements(tok, e) if not is_link] for e in made_}
+    firsts = {id(e): [r for _, is_link, r in statements(tok, e) if not is_link] for e in episodes}
     check_chance(lambda e, q: firsts[id(e)][len(e.ids) % 3], samples, "any value")
-    assert len({e.digest for e in made_}) == 1200
+    assert len({e.digest for e in episodes}) == 1200
 
 
 def test_the_shortest_length_exists_and_one_less_does_not(materials):
     for which in TOKENIZERS:
-        least = check_shortest(made(VT, of_tokenizer(materials, which), chains=2, hops=2), Factors(PLAIN, 1, 0.5, 3))
+        least = check_shortest(
+            build_task(VT, materials_for(materials, which), chains=2, hops=2), Factors(PLAIN, 1, 0.5, 3)
+        )
         assert least < 150
 
 
@@ -152,6 +154,6 @@ def test_the_shortest_length_exists_and_one_less_does_not(materials):
 )
 def test_settings_that_cannot_be_are_one_clear_line(materials, config, message):
     with pytest.raises(ConfigError, match=message):
-        made(VT, materials, **config)
+        build_task(VT, materials, **config)
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'; allowed: corpus"):
-        made(VT, materials).episode(Factors(Formats("needles", "words", "numbers"), 400, 0.5, 0))
+        build_task(VT, materials).episode(Factors(Formats("needles", "words", "numbers"), 400, 0.5, 0))

@@ -113,7 +113,7 @@ def make_needles(tokenizer: Tokenizer, asks: Sequence[str], values: Sequence[str
     return [Needle(np.concatenate((ask, value, end)), ask, value, text) for ask, value, text in each]
 
 
-def joined(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
+def gather_units(units: list[np.ndarray], order: np.ndarray) -> np.ndarray:
     """Token ids of units in the order of their numbers; vectorised, for hundreds of thousands of units."""
     sizes = np.array([len(unit) for unit in units])
     if sizes.min() == sizes.max():

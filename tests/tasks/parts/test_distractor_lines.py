@@ -18,7 +18,7 @@ from lcprobe.tasks.parts.distractor_lines import LineBank
 from lcprobe.tasks.parts.placement import UniqueStrings
 from lcprobe.tasks.phonebook import PhoneBook
 from lcprobe.tasks.text.formats import StringFormat
-from tests.tasks.sound import TOKENIZERS, made, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, build_task, materials_for
 
 LINES = Formats("needles", "words", "numbers")
 WORDS, NUMBERS, HEX = StringFormat("words"), StringFormat("numbers", 4), StringFormat("hex", 4)
@@ -28,7 +28,7 @@ def bank_of(materials, key=WORDS, value=NUMBERS):
     return LineBank(materials.tokenizer, key, value, " {key}:", ";", " find", "test")
 
 
-def hand_of(bank, materials, index=0):
+def sample_of(bank, materials, index=0):
     return bank.sample(Draws("lines", index)), UniqueStrings(
         materials.tokenizer, materials.stream("noise"), 0, 100, " find"
     )
@@ -39,7 +39,7 @@ def read(materials, filled):
 
 
 @pytest.mark.parametrize("n", [1, 5, 90, 4096, 4097, 9000, 1 << 15])
-def test_a_deal_is_a_permutation_and_all_its_places_are_alike(n):
+def test_a_lazy_permutation_is_one_and_all_its_places_are_alike(n):
     assert np.array_equal(np.sort(LazyPermutation(Stream("d", 0), n)(np.arange(n))), np.arange(n))
     if n < 2:
         return
@@ -55,30 +55,30 @@ def test_a_deal_is_a_permutation_and_all_its_places_are_alike(n):
 
 @pytest.mark.parametrize("which", TOKENIZERS)
 @pytest.mark.parametrize(("key", "value"), [(WORDS, NUMBERS), (NUMBERS, NUMBERS), (NUMBERS, HEX), (WORDS, WORDS)])
-def test_lines_are_distinct_and_hold_nothing_of_the_needles(materials, which, key, value):
-    m = of_tokenizer(materials, which)
+def test_lines_are_distinct_and_contain_nothing_of_the_needles(materials, which, key, value):
+    m = materials_for(materials, which)
     bank = bank_of(m, key, value)
     for index in range(8):
-        hand, unused = hand_of(bank, m, index)
-        asked = hand.keys(3, unused) + hand.values(2, unused)
-        filled = hand.some(hand.keys(40, unused), hand.values(40, unused))
+        drawn, unique = sample_of(bank, m, index)
+        needles = drawn.keys(3, unique) + drawn.values(2, unique)
+        filled = drawn.some(drawn.keys(40, unique), drawn.values(40, unique))
         lines = read(m, filled)
         assert len(lines) == len(filled) == 40
         assert m.tokenizer.same_after_round_trip(filled.ids)
         for strings in ([k for k, _ in lines], [v for _, v in lines]):
             assert len(set(strings)) == 40
-            assert not any(a in s or s in a for a in asked for s in strings)
+            assert not any(a in s or s in a for a in needles for s in strings)
         if key == value:
             assert not {k for k, _ in lines} & {v for _, v in lines}
         assert [m.tokenizer.decode(v).strip() for v in filled.values] == [v for _, v in lines][:32]
 
 
 def test_more_lines_begin_with_fewer_and_fill_what_they_can(materials):
-    hand, unused = hand_of(bank_of(materials), materials)
-    hand.keys(2, unused)
-    long = hand.run(1000)
+    lines, unique = sample_of(bank_of(materials), materials)
+    lines.keys(2, unique)
+    long = lines.run(1000)
     for tokens in (0, 5, 60, 333, 899):
-        short = hand.run(tokens)
+        short = lines.run(tokens)
         assert np.array_equal(short.ids, long.ids[: len(short.ids)])
         assert len(short.ids) <= tokens < long.ends[len(short) + 1]
 
@@ -87,7 +87,7 @@ def test_more_lines_begin_with_fewer_and_fill_what_they_can(materials):
 @pytest.mark.parametrize("ask", [" {key}:", " The secret value for {key} is"])
 def test_a_line_is_its_pieces(materials, which, ask):
     """Whatever is kept of a pool, a line has the ids of the key as worded, of the value and of the tail."""
-    m = of_tokenizer(materials, which)
+    m = materials_for(materials, which)
     bank = LineBank(
         m.tokenizer, StringFormat("words", pairs=True), StringFormat("uuids"), ask, ";", " find", "test", ask
     )
@@ -110,10 +110,10 @@ def test_pools_are_drawn_once_for_all_wordings(materials):
 
 
 def test_too_many_lines_is_one_clear_line(materials):
-    hand, unused = hand_of(bank_of(materials), materials)
-    hand.keys(2, unused)
+    lines, unique = sample_of(bank_of(materials), materials)
+    lines.keys(2, unique)
     with pytest.raises(EpisodeError, match=r"^formats: given 'a haystack of more than 27\d needle-like lines'"):
-        hand.run(9000)
+        lines.run(9000)
 
 
 def shown(task, formats, length, n):
@@ -137,11 +137,11 @@ def shown(task, formats, length, n):
         (MQAR, {"share": 0.8, "n_queries": 1}, Formats("noise", "words", "numbers")),
     ],
 )
-def test_the_asked_line_is_as_familiar_as_the_others(materials, cls, config, formats, what):
+def test_the_target_line_is_as_familiar_as_the_others(materials, cls, config, formats, what):
     """Its rank among the lines of its context, by how often other contexts hold its key (value, or what follows its
     key).
     """
-    samples = shown(made(cls, materials, **config), formats, 900, 240)
+    samples = shown(build_task(cls, materials, **config), formats, 900, 240)
     views = []
     for lines, asked in samples:
         after = dict(zip(lines, [*lines[1:], ("", "")], strict=True))
@@ -158,7 +158,7 @@ def test_the_asked_line_is_as_familiar_as_the_others(materials, cls, config, for
 
 
 def test_a_key_has_another_value_in_every_sample(materials):
-    samples = shown(made(NIAH, materials, n_keys=2, template="line", digits=3), LINES, 900, 60)
+    samples = shown(build_task(NIAH, materials, n_keys=2, template="line", digits=3), LINES, 900, 60)
     values: dict[str, set[str]] = {}
     for lines, _ in samples:
         for key, value in lines:
@@ -167,21 +167,21 @@ def test_a_key_has_another_value_in_every_sample(materials):
 
 
 def test_needles_are_the_same_in_lines_and_in_a_text(materials):
-    niah = made(NIAH, materials, n_keys=2, word_pairs=True)
+    niah = build_task(NIAH, materials, n_keys=2, word_pairs=True)
     for i in range(20):
-        made_of = [
+        queries = [
             niah.episode(Factors(Formats(haystack, "words", value), length, 0.5, i)).queries[0]
             for haystack in ("needles", "noise", "corpus")
             for length in (300, 2000)
             for value in ("numbers", "uuids", "words")
         ]
-        assert len({q.key for q in made_of}) == 1
-        assert len({q.answer for q in made_of}) == 3
+        assert len({q.key for q in queries}) == 1
+        assert len({q.answer for q in queries}) == 3
 
 
-def test_what_stands_around_the_lines_does_not_tell_which_is_a_needle(materials):
-    """The words that make up the length stand before all lines, wherever the needles are."""
-    niah = made(NIAH, materials, n_keys=2, template="line", digits=3)
+def test_the_text_around_the_lines_does_not_reveal_which_is_a_needle(materials):
+    """The words that fill the rest of the length are before all lines, wherever the needles are."""
+    niah = build_task(NIAH, materials, n_keys=2, template="line", digits=3)
     for i in range(60):
         e = niah.episode(Factors(LINES, 200 + i, (0.0, 0.5, 1.0)[i % 3], i))
         text = materials.tokenizer.decode(e.ids[: e.queries[0].start])

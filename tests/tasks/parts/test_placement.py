@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.parts.placement import UniqueStrings, joined
+from lcprobe.tasks.parts.placement import UniqueStrings, gather_units
 from lcprobe.tasks.text.formats import StringFormat
 from lcprobe.tasks.text.haystack import MAX_SHIFT
 from lcprobe.tasks.text.tokenizer import read_words
-from tests.tasks.sound import TOKENIZERS, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, materials_for
 
 QUIET = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -24,7 +24,7 @@ QUIET = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCh
 def test_joined_is_concatenation(units, n, seed):
     arrays = [np.array(unit, dtype=np.int32) for unit in units]
     order = np.random.default_rng(seed).integers(0, len(units), n)
-    assert joined(arrays, order).tolist() == [i for number in order for i in units[number]]
+    assert gather_units(arrays, order).tolist() == [i for number in order for i in units[number]]
 
 
 @QUIET
@@ -37,9 +37,9 @@ def test_joined_is_concatenation(units, n, seed):
 def test_unused_strings_are_not_in_the_haystack_the_wording_or_each_other(materials, index, length, n, kind):
     stream, tok = materials.stream("corpus"), materials.tokenizer
     offset = index % len(stream)
-    unused = UniqueStrings(tok, stream, offset, length, " the falcon and the tulip of 1234567")
-    keys = unused.draw(StringFormat(kind), n, Stream("k", index), "formats.key")
-    values = unused.draw(StringFormat(kind), n, Stream("v", index), "formats.value")
+    unique = UniqueStrings(tok, stream, offset, length, " the falcon and the tulip of 1234567")
+    keys = unique.draw(StringFormat(kind), n, Stream("k", index), "formats.key")
+    values = unique.draw(StringFormat(kind), n, Stream("v", index), "formats.value")
     strings = keys + values
     text = tok.decode(stream.take(offset, length + MAX_SHIFT))
     assert len(set(strings)) == 2 * n
@@ -75,17 +75,17 @@ def test_a_cut_is_the_nearest_word_boundary_and_a_window_the_first_that_fits(mat
 
 
 def test_a_closed_set_that_is_used_up_is_one_clear_line(materials):
-    unused = UniqueStrings(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
-    assert sorted(unused.choose(["owl", "fox", "gnu", "sun"], 3, Stream("c"), "names")) == ["fox", "gnu", "owl"]
+    unique = UniqueStrings(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
+    assert sorted(unique.choose(["owl", "fox", "gnu", "sun"], 3, Stream("c"), "names")) == ["fox", "gnu", "owl"]
     with pytest.raises(EpisodeError, match=r"^names: given '1 of 4 names'; allowed: fewer needles"):
-        unused.choose(["owl", "fox", "gnu", "sun"], 1, Stream("c"), "names")
+        unique.choose(["owl", "fox", "gnu", "sun"], 1, Stream("c"), "names")
 
 
 def test_a_mark_after_a_word_is_kept_apart_from_it(materials):
     """A vocabulary with `s.` in it merges the end of `compass.`: such words are no values there."""
     apart = {}
     for which in TOKENIZERS:
-        tok = of_tokenizer(materials, which).tokenizer
+        tok = materials_for(materials, which).tokenizer
         for mark in (".", ";"):
             for word in read_words("nouns"):
                 apart[which, mark, word] = tok.keeps_apart(word, mark)

@@ -20,7 +20,7 @@ from lcprobe.tasks.parts.qa_files import Entry, _hub_entries, read_entries
 from lcprobe.tasks.parts.question_pool import MAX_ANSWER, divided
 from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.text.haystack import Materials
-from tests.tasks.sound import check_chance, check_not_better
+from tests.tasks.checks import check_chance, check_not_better
 from validation.questions import hotpot, squad
 from validation.tokenizers import llama_like, unigram
 
@@ -35,7 +35,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def made(tokenizer, source, folder):
+def build_qa(tokenizer, source, folder):
     return QA(
         build(QAConfig, {"source": source, "path": str(folder / f"{source}.json")}, "task"), Materials(tokenizer)
     )
@@ -45,7 +45,7 @@ def made(tokenizer, source, folder):
 @pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
 def test_exact_and_whole(tokenizer, files, source, which):
     tok = {"shipped": lambda: tokenizer, "llama": llama_like, "unigram": unigram}[which]()
-    qa = made(tok, source, files)
+    qa = build_qa(tok, source, files)
     gold = {entry.question: entry for entry in read_entries(source, str(files / f"{source}.json"))[0]}
     keys = set()
     for index in range(20):
@@ -112,7 +112,7 @@ def samples(qa, content, n, length, first=0, split="probe"):
 
 @pytest.mark.parametrize(("source", "length"), [("squad", 420), ("hotpot", 600)])
 def test_no_guess_without_the_question_beats_the_stated_chance(tokenizer, files, source, length):
-    qa, content = made(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
+    qa, content = build_qa(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
     of, size = asked_about(content), lambda text: len(tokenizer.piece(" " + text))
     home = {answer: text for text, answers in of.items() for answer in answers}
     seen, asked, beside, together = Counter(), Counter(), Counter(), Counter()
@@ -163,7 +163,7 @@ def test_no_guess_without_the_question_beats_the_stated_chance(tokenizer, files,
 
 @pytest.mark.parametrize("source", ["squad", "hotpot"])
 def test_training_and_probing_share_no_paragraph(tokenizer, files, source):
-    qa, content = made(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
+    qa, content = build_qa(tokenizer, source, files), json.loads((files / f"{source}.json").read_text())
     halves = {}
     for split in ("train", "probe"):
         shown = {t for _, _, there, _ in samples(qa, content, 60, 700, split=split) for t in there}
@@ -222,7 +222,7 @@ def test_a_file_of_one_document_is_for_probing_alone(tmp_path, tokenizer):
         {"title": "all", "paragraphs": [p for article in content["data"] for p in article["paragraphs"]]}
     ]
     (tmp_path / "squad.json").write_text(json.dumps(content))
-    qa = made(tokenizer, "squad", tmp_path)
+    qa = build_qa(tokenizer, "squad", tmp_path)
     assert len(qa.episode(Factors(NOTHING, 400, 0.5, 0)).ids) == 400
     with pytest.raises(
         ConfigError, match=r"^path: given .*; allowed: a squad file with train questions about two paragraphs"
@@ -232,7 +232,7 @@ def test_a_file_of_one_document_is_for_probing_alone(tmp_path, tokenizer):
 
 def test_controls_do_what_they_say(tokenizer, files):
     for source in ("squad", "hotpot"):
-        qa = made(tokenizer, source, files)
+        qa = build_qa(tokenizer, source, files)
         for index in range(8):
             base = Factors(NOTHING, 1200, 0.5, index)
             plain, near, gone, wrong, bare = (
@@ -249,7 +249,7 @@ def test_controls_do_what_they_say(tokenizer, files):
 
 
 def test_one_episode_for_every_length_or_a_clear_line(tokenizer, files):
-    qa = made(tokenizer, "squad", files)
+    qa = build_qa(tokenizer, "squad", files)
     least = qa.shortest(Factors(NOTHING, 1, 0.5, 3))
     assert len(qa.episode(Factors(NOTHING, least, 0.5, 3)).ids) == least
     with pytest.raises(EpisodeError, match=f">= {least} tokens for question 3 of"):
@@ -258,7 +258,7 @@ def test_one_episode_for_every_length_or_a_clear_line(tokenizer, files):
         EpisodeError, match="^length: given '9+.* tokens of other paragraphs.*; allowed: about as many as the"
     ):
         qa.episode(Factors(NOTHING, 1_000_000, 0.5, 3))
-    assert qa.text_digest != made(tokenizer, "hotpot", files).text_digest
+    assert qa.text_digest != build_qa(tokenizer, "hotpot", files).text_digest
     for length in range(least, least + 40):
         assert len(qa.episode(Factors(NOTHING, length, 0.5, 3)).ids) == length
 

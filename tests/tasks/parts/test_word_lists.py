@@ -13,7 +13,7 @@ from lcprobe.tasks.cwe import CWE
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.fwe import FWE
 from lcprobe.tasks.names import KINDS
-from tests.tasks.sound import TOKENIZERS, check_chance, check_shortest, check_sound, made, of_tokenizer
+from tests.tasks.checks import TOKENIZERS, build_task, check_chance, check_shortest, check_sound, materials_for
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COMMON, FREQUENT = Formats("-", "words", "-"), Formats("-", "-", "words")
@@ -39,8 +39,8 @@ def listed(tok, e):
 def test_common_words_occur_ratio_times_as_often_at_every_length(
     materials, which, config, key, length, index, control
 ):
-    m = of_tokenizer(materials, which)
-    task = made(CWE, m, **config)
+    m = materials_for(materials, which)
+    task = build_task(CWE, m, **config)
     f = Factors(Formats("-", key, "-"), length, 0.5, index, control)
     least = task.shortest(f)
     if length < least:
@@ -72,8 +72,8 @@ def test_common_words_occur_ratio_times_as_often_at_every_length(
     control=st.sampled_from(FWE.axes.controls),
 )
 def test_frequent_words_follow_the_ladder_at_every_length(materials, which, config, value, length, index, control):
-    m = of_tokenizer(materials, which)
-    task = made(FWE, m, **config)
+    m = materials_for(materials, which)
+    task = build_task(FWE, m, **config)
     f = Factors(Formats("-", "-", value), length, 0.5, index, control)
     least = task.shortest(f)
     if length < least:
@@ -94,16 +94,16 @@ def test_frequent_words_follow_the_ladder_at_every_length(materials, which, conf
 
 def test_words_and_labels_are_the_same_at_every_length_and_the_list_ends_are_as_well_as_full(materials):
     for cls, f in ((CWE, COMMON), (FWE, FREQUENT)):
-        task = made(cls, materials)
+        task = build_task(cls, materials)
         for index in range(20):
             episodes = [task.episode(Factors(f, length, 0.5, index)) for length in (200, 777, 5000)]
             assert len({tuple((q.key, q.answer, q.chance) for q in e.queries) for e in episodes}) == 1
             per_pass = {CWE: 40, FWE: 34}[cls] * 3
-            assert all(e.haystack_tokens < per_pass for e in episodes), "what is no whole pass stands before the list"
+            assert all(e.haystack_tokens < per_pass for e in episodes), "what is no whole pass is before the list"
 
 
 def test_labels_are_fair_coins_that_nothing_foretells(materials):
-    task = made(CWE, materials)
+    task = build_task(CWE, materials)
     episodes = [task.episode(Factors(COMMON, 200, 0.5, index)) for index in range(400)]
     samples = [(e, q) for e in episodes for q in e.queries]
     check_chance(lambda e, q: "common", samples, "one label")
@@ -114,7 +114,7 @@ def test_labels_are_fair_coins_that_nothing_foretells(materials):
 
 
 def test_any_place_of_the_list_names_a_frequent_word_by_its_share(materials):
-    task, tok = made(FWE, materials), materials.tokenizer
+    task, tok = build_task(FWE, materials), materials.tokenizer
     for length in (140, 1200):
         episodes = [task.episode(Factors(FREQUENT, length, 0.5, index)) for index in range(700)]
         lists = {id(e): listed(tok, e) for e in episodes}
@@ -131,7 +131,7 @@ def test_any_place_of_the_list_names_a_frequent_word_by_its_share(materials):
 
 def test_every_sample_has_a_layout_of_its_own(materials):
     for cls, f in ((CWE, COMMON), (FWE, FREQUENT)):
-        task, layouts = made(cls, materials), []
+        task, layouts = build_task(cls, materials), []
         for index in range(60):
             words = listed(materials.tokenizer, task.episode(Factors(f, 500, 0.5, index)))
             rank = {word: i for i, (word, _) in enumerate(Counter(words).most_common())}
@@ -143,7 +143,7 @@ def test_every_sample_has_a_layout_of_its_own(materials):
 
 
 def test_neighbours_are_as_likely_as_their_shares_say(materials):
-    task, pairs, singles = made(FWE, materials, top=1, ratio=4, others=4), Counter(), Counter()
+    task, pairs, singles = build_task(FWE, materials, top=1, ratio=4, others=4), Counter(), Counter()
     for index in range(60):
         words = listed(materials.tokenizer, task.episode(Factors(FREQUENT, 3000, 0.5, index)))
         most = Counter(words).most_common(1)[0][0]
@@ -157,7 +157,7 @@ def test_neighbours_are_as_likely_as_their_shares_say(materials):
 def test_the_shortest_length_exists_and_one_less_does_not(materials):
     for which in TOKENIZERS:
         for cls, f in ((CWE, COMMON), (FWE, FREQUENT)):
-            assert check_shortest(made(cls, of_tokenizer(materials, which)), Factors(f, 1, 0.5, 3)) < 260
+            assert check_shortest(build_task(cls, materials_for(materials, which)), Factors(f, 1, 0.5, 3)) < 260
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_the_shortest_length_exists_and_one_less_does_not(materials):
 )
 def test_settings_that_cannot_be_are_one_clear_line(materials, cls, config, message):
     with pytest.raises(ConfigError, match=message):
-        made(cls, materials, **config)
+        build_task(cls, materials, **config)
 
 
 def test_more_words_than_there_are_and_factors_that_do_not_apply_are_one_clear_line(materials):
     with pytest.raises(
         EpisodeError, match=r"^formats\.value: given '903 different words of 3 tokens'; allowed: at most \d+"
     ):
-        made(FWE, materials, others=900).episode(Factors(FREQUENT, 9000, 0.5, 0))
+        build_task(FWE, materials, others=900).episode(Factors(FREQUENT, 9000, 0.5, 0))
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'corpus'; allowed: -$"):
-        made(CWE, materials).episode(Factors(replace(COMMON, haystack="corpus"), 500, 0.5, 0))
+        build_task(CWE, materials).episode(Factors(replace(COMMON, haystack="corpus"), 500, 0.5, 0))

@@ -18,6 +18,7 @@ from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import read_words
 from validation.tokenizers import unigram
 
+pytestmark = pytest.mark.usefixtures("small_pools")
 GENERATED = [name for name in DOCUMENTS if name != "python"]
 
 
@@ -29,7 +30,7 @@ def test_the_text_is_the_same_each_time_and_large(name):
     assert text.isascii()
 
 
-def test_generated_text_is_what_it_says_and_holds_no_key():
+def test_generated_text_is_of_its_kind_and_contains_no_key():
     nouns = read_words("nouns")
     texts = {name: document_text(name) for name in GENERATED}
     for name, text in texts.items():
@@ -48,7 +49,7 @@ def test_python_source_is_code_and_does_not_name_this_machine():
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_length_and_format_is_exact_and_strings_stand_once(all_haystacks, name):
+def test_every_length_and_format_is_exact_and_strings_occur_once(all_haystacks, name):
     for materials in all_haystacks.values():
         tok = materials.tokenizer
         niah = NIAH(build(NIAHConfig, {"n_keys": 3, "template": "line"}, "task"), materials)

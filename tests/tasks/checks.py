@@ -20,7 +20,7 @@ TOKENIZERS = ("shipped", "llama", "unigram")
 
 
 @lru_cache
-def of_tokenizer(materials: Materials, which: str) -> Materials:
+def materials_for(materials: Materials, which: str) -> Materials:
     """The same corpus under another tokenizer."""
     if which == "shipped":
         return materials
@@ -28,13 +28,13 @@ def of_tokenizer(materials: Materials, which: str) -> Materials:
     return Materials(tok, TokenStream.from_text("corpus", materials.stream("corpus").text, tok))
 
 
-def made(cls, materials: Materials, **config) -> Task:
-    """A task from plain settings, checked; the same one for the same settings, with the lines it has tokenised."""
-    return _made(cls, materials, tuple(config.items()))
+def build_task(cls, materials: Materials, **config) -> Task:
+    """A task from plain settings, checked; cached by settings."""
+    return _build_task(cls, materials, tuple(config.items()))
 
 
 @lru_cache
-def _made(cls, materials: Materials, config: tuple) -> Task:
+def _build_task(cls, materials: Materials, config: tuple) -> Task:
     return cls(build(cls.Config, dict(config), "task"), materials)
 
 
@@ -114,9 +114,9 @@ def check_no_giveaway(samples: list[tuple[Episode, Query]], tok: Tokenizer) -> N
 
     ranked = {id(q): places(e, q) for e, q in samples}
     half = len(samples) // 2
-    learnt, asked = samples[:half], samples[half:]
+    first_half, second_half = samples[:half], samples[half:]
     usual: dict[int, int] = {}
-    for _, q in learnt:
+    for _, q in first_half:
         if q.answer in ranked[id(q)]:
             place = ranked[id(q)].index(q.answer)
             usual[place] = usual.get(place, 0) + 1
@@ -124,4 +124,4 @@ def check_no_giveaway(samples: list[tuple[Episode, Query]], tok: Tokenizer) -> N
     check_chance(lambda e, q: ranked[id(q)][0], samples, "first")
     check_chance(lambda e, q: ranked[id(q)][-1], samples, "last")
     check_chance(lambda e, q: ranked[id(q)][len(ranked[id(q)]) // 2], samples, "middle")
-    check_chance(lambda e, q: ranked[id(q)][min(best, len(ranked[id(q)]) - 1)], asked, "usual place")
+    check_chance(lambda e, q: ranked[id(q)][min(best, len(ranked[id(q)]) - 1)], second_half, "usual place")
