@@ -165,11 +165,15 @@ def _config(words: list[str]) -> int:
     arguments = read_arguments(words)
     no_folders(arguments, "a .yaml file or key=value")
     from lcprobe.config import load, parse, to_yaml
-    from lcprobe.schema import resolve
+    from lcprobe.schema import plain, resolve
 
-    config = parse(load(arguments.files, arguments.overrides))
+    mapping = load(arguments.files, arguments.overrides)
+    config = parse(mapping)
     resolve(config)
-    print(to_yaml(config), end="")
+    printed = plain(config)
+    if config.study.tuned_by is not None and "lr" not in mapping.get("train", {}):
+        del printed["train"]["lr"]  # the sweep sets it: a rate that is written out beside study.tuned_by is refused
+    print(to_yaml(printed), end="")
     return 0
 
 

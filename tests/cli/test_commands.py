@@ -78,6 +78,14 @@ def test_config_prints_what_parses_to_the_same_configuration(capsys, tmp_path):
     assert "weight_decay" in text, "defaults are written too"
 
 
+def test_what_config_prints_can_be_planned(capsys, tmp_path):
+    """A default rate beside study.tuned_by would be taken for one that the user wrote, and refused."""
+    assert main(["config", "configs/quickstart.yaml"]) == 0
+    path = tmp_path / "resolved.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert main(["train", str(path), "--plan"]) == 0, capsys.readouterr().err
+
+
 def test_kernels_reports_as_the_package_does(capsys):
     from lcprobe_kernels.__main__ import main as package
 
