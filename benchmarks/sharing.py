@@ -65,7 +65,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     tokens."""
     depths = {name: sorted(depths) for name, _, depths in SWEEPS if len(depths) > 1}
     return [
-        f"{row['case']}: {sum(depths[row['case']][:-1]) / len(depths[row['case']]):.1%} of the haystack's tokens can be shared, "
+        f"{row['case']}: {sum(depths[row['case']][:-1]) / len(depths[row['case']]):.1%} of the haystack's tokens can "
+        "be shared, "
         f"whatever reads them; {row['saved at most']} of whole prompts, whose needles and questions are their own; "
         f"{row['saved']} are"
         for row in rows

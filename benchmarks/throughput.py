@@ -105,7 +105,8 @@ def _peers(case: dict[str, Any], d_ff: int) -> dict[str, Any]:
 
     d, n, hd = case["d_model"], case["layers"], case["head_dim"]
     mamba2 = transformers.Mamba2Config(
-        hidden_size=d, num_hidden_layers=n, num_heads=2 * d // hd, head_dim=hd, state_size=case["d_state"], n_groups=1,
+        hidden_size=d, num_hidden_layers=n, num_heads=2 * d // hd, head_dim=hd, state_size=case["d_state"],
+        n_groups=1,
         expand=2, conv_kernel=4, chunk_size=64, vocab_size=VOCAB, tie_word_embeddings=True,
     )  # fmt: skip
     llama = transformers.LlamaConfig(

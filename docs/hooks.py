@@ -1,4 +1,5 @@
-"""Pages that are made from the code when the site is built: config keys, the command line, registered parts, record columns."""
+"""Pages that are made from the code when the site is built: config keys, the command line, registered parts, record
+columns."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,8 @@ def config_page() -> Iterator[str]:
     yield "# Configuration\n"
     yield (
         "Files merge from left to right, then `key=value`. `${train.lr}` is another key's value, "
-        "`${times:300,${train.batch_tokens}}` a product. Settings of mixers, encodings, tasks and other registered parts "
+        "`${times:300,${train.batch_tokens}}` a product. Settings of mixers, encodings, tasks and other registered "
+        "parts "
         "are on [their own page](registries.md). No code runs from a config.\n"
     )
     rooms: dict[str, list[tuple[str, str, str, str]]] = {}
@@ -98,8 +100,10 @@ def records_page() -> Iterator[str]:
 
     yield "# Records\n"
     yield (
-        "`<study>/records/*.parquet` has one row per query, `<study>/context/*.parquet` one row per measurement on plain text. "
-        "pyarrow, pandas, polars and DuckDB read the folder as one table; from Python: `lcprobe.load_study(folder).records()`.\n"
+        "`<study>/records/*.parquet` has one row per query, `<study>/context/*.parquet` one row per measurement on "
+        "plain text. "
+        "pyarrow, pandas, polars and DuckDB read the folder as one table; from Python: "
+        "`lcprobe.load_study(folder).records()`.\n"
     )
     for title, columns in (
         ("One row per query", COLUMNS),

@@ -52,7 +52,8 @@ def _case(form: str, batch: int, length: int, heads: int, d: int, dtype: torch.d
     inputs = sum(x.nbytes for x in given.values())
     # the forward pass writes and reads S, and with corrections computes a^T S and b z^T
     flops = 3 * numbers * d * (4 if form in ("gla", "rwkv6") else 8)
-    # both passes read all inputs and the backward pass writes their gradients; o is written and do read, with one to spare
+    # both passes read all inputs and the backward pass writes their gradients; o is written and do read, with one to
+    # spare
     moved = 3 * inputs + 3 * do.nbytes
     name = f"{form}: {batch} x {length} x {heads} x {d}"
     return Case(

@@ -62,7 +62,8 @@ def _case(kind: str, rows: int, d: int, dtype: torch.dtype, device: str) -> Case
     def step(op: Norm) -> Callable[[], None]:
         return forward_backward(tuple_of(op), leaves, gradients)
 
-    # gate: x, z in, y out; x, z, dy in, dx, dz out. residual: x, r in, y, sum out; sum, dy, dsum in, dx, dr out (one sum)
+    # gate: x, z in, y out; x, z, dy in, dx, dz out. residual: x, r in, y, sum out; sum, dy, dsum in, dx, dr out (one
+    # sum)
     moved = 8 * x.nbytes if kind == "gate" else 4 * x.nbytes + 5 * beside.nbytes
     return Case(
         f"rms_norm, {kind}", f"{rows} x {d}", dtype_name(dtype), step(ours),

@@ -92,7 +92,8 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
     peers: dict[str, Any] = {}
     for chunk in (256, 64):  # transformers' own default, and the size that is faster on a CPU
         config = transformers.Mamba2Config(
-            hidden_size=d_model, num_heads=2 * d_model // 64, head_dim=64, state_size=128, n_groups=1, expand=2, conv_kernel=4,
+            hidden_size=d_model, num_heads=2 * d_model // 64, head_dim=64, state_size=128, n_groups=1, expand=2,
+            conv_kernel=4,
             chunk_size=chunk, num_hidden_layers=1,
         )  # fmt: skip
         peers[f"transformers, chunk {chunk}"] = Mamba2Mixer(config, layer_idx=0)
@@ -120,7 +121,8 @@ def _mixer(batch: int, length: int, d_model: int) -> Case:
     flops = 3 * tokens * ours.cost(ours.config, d_model, length).flops
     return Case(
         "mamba2 mixer", f"{batch} x {length} x {d_model}", "float32",
-        lambda: torch.autograd.backward(ours(x, where)[0], dy), {k: _backward(peer, x, dy) for k, peer in peers.items()},
+        lambda: torch.autograd.backward(ours(x, where)[0], dy),
+        {k: _backward(peer, x, dy) for k, peer in peers.items()},
         check, flops, 4.0 * tokens * d_model * 40,
     )  # fmt: skip
 

@@ -7,14 +7,14 @@ which ones work here. The package depends on torch and, for the GPU paths, on tr
 
 To add an op `name`, write these files (`tests/kernels/test_ops.py` checks that none is missing):
 
-    lcprobe_kernels/__init__.py            one line in `OPS`
-    lcprobe_kernels/name/__init__.py       the equation, the public function `name`, the registered `name_fwd`, `name_bwd`
-    lcprobe_kernels/name/reference.py      `reference`: the equation token by token in any dtype, without triton
-    lcprobe_kernels/name/cpu.py            the fast form in PyTorch operations, for any device
-    lcprobe_kernels/name/triton_*.py       Triton kernels, if any; `name/<peer>.py` adapts the kernels of a peer
-    tests/kernels/test_name.py             equality with the reference in float64 on every path, forward and backward
-    benchmarks/ops/name.py                 `cases`: sizes, peers and costs
-    benchmarks/notes/name.md               what is read, written and computed, and what speed follows from it
+    lcprobe_kernels/__init__.py          one line in `OPS`
+    lcprobe_kernels/name/__init__.py     the equation, public function `name`, registered `name_fwd`, `name_bwd`
+    lcprobe_kernels/name/reference.py    `reference`: the equation token by token in any dtype, without triton
+    lcprobe_kernels/name/cpu.py          the fast form in PyTorch operations, for any device
+    lcprobe_kernels/name/triton_*.py     Triton kernels, if any; `name/<peer>.py` adapts the kernels of a peer
+    tests/kernels/test_name.py           equality with the reference in float64 on every path, forward and backward
+    benchmarks/ops/name.py               `cases`: sizes, peers and costs
+    benchmarks/notes/name.md             what is read, written and computed, and what speed follows from it
 """
 
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def missing(backend: str) -> str | None:
             return "triton is not installed: pip install triton"
         return None if gpu or interpreting() else "triton needs a GPU; TRITON_INTERPRET=1 runs it slowly on a CPU"
     if backend == "flash_attn":
-        return "no op has it as a counterpart: attention takes its kernels through PyTorch's scaled_dot_product_attention"
+        return "no op has it as a peer: attention takes its kernels through PyTorch's scaled_dot_product_attention"
     module = {"mamba_ssm": "mamba_ssm", "fla": "fla"}[backend]
     if find_spec(module) is None:
         return f"{module} is not installed: pip install 'lcprobe[cuda]'"

@@ -28,8 +28,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 class Model:
     """A checkpoint, loaded for evaluation.
 
-    name: of its run, and the label of an extension: `mamba2`, `rope+yarn`. module: the LanguageModel. checkpoint: what records say
-    about it (digest of the weights, steps and tokens trained on). config: of its run.
+    name: of its run, and the label of an extension: `mamba2`, `rope+yarn`. module: the LanguageModel. checkpoint:
+    what records say about it (digest of the weights, steps and tokens trained on). config: of its run.
     """
 
     name: str
@@ -50,7 +50,8 @@ class Model:
 
     @cached_property
     def materials(self) -> Materials:
-        """Tokenizer and held-out text of its corpus, which is prepared where it is not there yet. Raises DataError, ConfigError."""
+        """Tokenizer and held-out text of its corpus, which is prepared where it is not there yet. Raises DataError,
+        ConfigError."""
         return prepare(self.config.data).materials("probe")
 
     @overload
@@ -62,8 +63,8 @@ class Model:
     ) -> str | list[str]:
         """Greedy continuations, in the order of the prompts; one string for one string.
 
-        stop: a string that ends a continuation, and is not part of it. Raises ConfigError for an empty prompt under a tokenizer without BOS,
-        and for more tokens than the model has positions for.
+        stop: a string that ends a continuation, and is not part of it. Raises ConfigError for an empty prompt under a
+        tokenizer without BOS, and for more tokens than the model has positions for.
         """
         require("max_tokens", max_tokens, max_tokens >= 1, ">= 1")
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -82,7 +83,8 @@ class Model:
 
     @torch.inference_mode()
     def hidden_states(self, text: str | Sequence[int]) -> Tensor:
-        """(n_layers + 1, seqlen, d_model) float32 on the CPU: the residual stream after the embedding and after each block.
+        """(n_layers + 1, seqlen, d_model) float32 on the CPU: the residual stream after the embedding and after each
+        block.
 
         text: a string, encoded with BOS, or token ids. The last entry is before the final norm.
         """
@@ -108,9 +110,10 @@ def load_checkpoint(
 ) -> Model:
     """Load a checkpoint folder, or the newest checkpoint of a run's folder.
 
-    extend: a method of `pe.extend` and its settings, `"yarn"` or `{"type": "yarn", "ramp": "rotations"}`, applied at evaluation.
-    factor: times the training length that it reaches for; None: what each length needs. device: `auto` is cuda where there is one.
-    Raises ConfigError for another folder and for a method that does not apply, CheckpointError for a damaged checkpoint.
+    extend: a method of `pe.extend` and its settings, `"yarn"` or `{"type": "yarn", "ramp": "rotations"}`, applied at
+    evaluation. factor: times the training length that it reaches for; None: what each length needs. device: `auto` is
+    cuda where there is one. Raises ConfigError for another folder and for a method that does not apply,
+    CheckpointError for a damaged checkpoint.
     """
     targets = find_targets([Path(folder)])
     if len(targets) > 1:

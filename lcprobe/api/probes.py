@@ -1,4 +1,5 @@
-"""Probe a model with a task, in memory: `lcprobe.probe(model, "ruler/niah_multikey_1", lengths=[512, 1024]).accuracy()`."""
+"""Probe a model with a task, in memory: `lcprobe.probe(model, "ruler/niah_multikey_1", lengths=[512,
+1024]).accuracy()`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ GROUPS = ("task", "haystack", "key_format", "value_format", "control", "length",
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """records: one row per query, columns as in the records of `evaluate.py`. notes: cells that were left out, and why."""
+    """records: one row per query, columns as in the records of `evaluate.py`. notes: cells that were left out, and
+    why."""
 
     records: pa.Table
     notes: list[str]
@@ -37,9 +39,9 @@ class ProbeResult:
     def accuracy(self, by: Sequence[str] = ("length", "depth")) -> "pd.DataFrame":
         """Exact match per group: columns of `by`, then accuracy, low, high, chance, n, samples.
 
-        low, high: Wilson's 95 % interval at the effective sample size (samples are clusters). chance: mean score of choosing a value of the
-        context without looking at the key. n: queries; those that ran out of memory are not counted. Raises ConfigError for a
-        column that is no factor.
+        low, high: Wilson's 95 % interval at the effective sample size (samples are clusters). chance: mean score of
+        choosing a value of the context without looking at the key. n: queries; those that ran out of memory are not
+        counted. Raises ConfigError for a column that is no factor.
         """
         import pandas as pd
 
@@ -78,9 +80,10 @@ def probe(
 ) -> ProbeResult:
     """Ask a model n samples of a task at every length (in tokens), depth and format; nothing is written.
 
-    model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or what `data.tokenizer`
-    takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping with `type`. haystack: None is held-out text of the
-    model's corpus where it has one, else `noise`. key, value, haystack, controls: one level or several, which are crossed.
+    model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or
+    what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping
+    with `type`. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key, value,
+    haystack, controls: one level or several, which are crossed.
 
     Raises ConfigError for settings that cannot work, EpisodeError where no cell fits the lengths.
     """

@@ -44,7 +44,8 @@ class TrainedRun:
         return read_status(self.folder)
 
     def metrics(self) -> "pd.DataFrame":
-        """metrics.csv: one row per logged step, `tokens` first; columns as in the CSV, NaN where a row has no value."""
+        """metrics.csv: one row per logged step, `tokens` first; columns as in the CSV, NaN where a row has no
+        value."""
         import pandas as pd
 
         return pd.DataFrame(read_metrics(self.folder / "metrics.csv"))
@@ -58,7 +59,8 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A study's folder: its runs by name, and what `evaluate.py` reported about them; a comparison of folders has no runs of its own."""
+    """A study's folder: its runs by name, and what `evaluate.py` reported about them; a comparison of folders has no
+    runs of its own."""
 
     folder: Path
     runs: Mapping[str, TrainedRun]
@@ -69,14 +71,16 @@ class Study:
 
     @cached_property
     def results(self) -> Results:
-        """Everything that the report computes, before it is worded: cells, contrasts, extrapolation, reach, gates, text curves.
+        """Everything that the report computes, before it is worded: cells, contrasts, extrapolation, reach, gates,
+        text curves.
 
         Raises DataError where the study has no report yet.
         """
         return analyse(self._inputs.study, self.records(), self.context())
 
     def records(self) -> pa.Table:
-        """One row per query, those that the report is about; `.to_pandas()` makes a data frame. Raises DataError as `results`."""
+        """One row per query, those that the report is about; `.to_pandas()` makes a data frame. Raises DataError as
+        `results`."""
         return self._inputs.records(self.folder)
 
     def context(self) -> pa.Table | None:
@@ -113,7 +117,8 @@ def load_study(folder: str | Path) -> Study:
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Open a run's folder, such as `runs/quickstart/mamba2`. Raises ConfigError for anything else, CheckpointError without checkpoint."""
+    """Open a run's folder, such as `runs/quickstart/mamba2`. Raises ConfigError for anything else, CheckpointError
+    without checkpoint."""
     folder = Path(folder)
     if not (folder / "checkpoints").is_dir():
         raise ConfigError("folder", str(folder), "a run's folder, with checkpoints/ in it (train.py makes one)")

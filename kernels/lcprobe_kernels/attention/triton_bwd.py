@@ -93,7 +93,8 @@ def _dq_kernel(
         docs_k += row * n_keys
         spans += (row * tl.num_programs(0) + tile) * 2
     sink, n_sink, band, n_band = key_tiles(
-        first + offset, tl.minimum(first + BM, seqlen) - 1 + offset, spans, n_keys, low, high, sinks, chunk, chunk_low,
+        first + offset, tl.minimum(first + BM, seqlen) - 1 + offset, spans, n_keys, low, high, sinks, chunk,
+        chunk_low,
         chunk_high, BN, HAS_CHUNK, HAS_DOCS,
     )  # fmt: skip
     out = tl.zeros([BM, BK], tl.float32)
@@ -117,7 +118,8 @@ def _dq_kernel(
             if HAS_DOCS:
                 dock = tl.load(docs_k + j, mask=j < n_keys, other=0)[None, :]
             see = seen(
-                p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low, chunk_high,
+                p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low,
+                chunk_high,
                 HAS_CHUNK, HAS_DOCS,
             )  # fmt: skip
             ds = tl.where(see, ds, 0.0)
@@ -179,7 +181,8 @@ def _dkv_kernel(
             weights = tl.exp2(s - norm)
             ds = weights * (dot(vs, tl.trans(dos), INTERPRET, EXACT) - less)
             full = all_seen(
-                first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
+                first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK,
+                HAS_DOCS
             )  # fmt: skip
             if not full:
                 docq = 0
@@ -234,7 +237,8 @@ def _dtable_kernel(
             docq = tl.load(docs_q + row * seqlen + i, mask=i < seqlen, other=0)[:, None]
             dock = tl.load(docs_k + row * n_keys + j, mask=inside, other=0)[None, :]
         see = seen(
-            p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low, chunk_high,
+            p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low,
+            chunk_high,
             HAS_CHUNK, HAS_DOCS,
         )  # fmt: skip
         if HAS_DOCS or HAS_CHUNK:
@@ -278,7 +282,8 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     sizes, flags = attention_tiles(q, k, v, DQ_TILES, seqlen)
     grid = (triton.cdiv(seqlen, sizes["BM"]), h, batch)
     _delta_kernel[grid](
-        o.contiguous(), do, lse.contiguous(), lse if dlse is None else dlse.float().contiguous(), delta, lse2, seqlen, h,
+        o.contiguous(), do, lse.contiguous(), lse if dlse is None else dlse.float().contiguous(), delta, lse2, seqlen,
+        h,
         *do.stride()[:3], HAS_DLSE=dlse is not None, DV=d_v, BV=sizes["BV"], BM=sizes["BM"],
     )  # fmt: skip
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))

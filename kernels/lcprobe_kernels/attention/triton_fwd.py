@@ -155,7 +155,8 @@ def _forward_kernel(
         docs_k += row * n_keys
         spans += (row * tl.num_programs(0) + tile) * 2
     sink, n_sink, band, n_band = key_tiles(
-        first + offset, tl.minimum(first + BM, seqlen) - 1 + offset, spans, n_keys, low, high, sinks, chunk, chunk_low,
+        first + offset, tl.minimum(first + BM, seqlen) - 1 + offset, spans, n_keys, low, high, sinks, chunk,
+        chunk_low,
         chunk_high, BN, HAS_CHUNK, HAS_DOCS,
     )  # fmt: skip
     best, total = tl.full([BM], float("-inf"), tl.float32), tl.zeros([BM], tl.float32)
@@ -178,7 +179,8 @@ def _forward_kernel(
             if HAS_DOCS:
                 dock = tl.load(docs_k + j, mask=j < n_keys, other=0)[None, :]
             see = seen(
-                p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low, chunk_high,
+                p[:, None], j[None, :], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low,
+                chunk_high,
                 HAS_CHUNK, HAS_DOCS,
             )  # fmt: skip
             s = tl.where(see, s, float("-inf"))

@@ -37,7 +37,8 @@ def _earlier(
 @triton.jit
 def _backward_kernel(
     dy, x, taps, bias, initial, documents, dx, dinitial, sums, seqlen, C, segments, x_b, x_l, dy_b, dy_l,
-    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_STARTS: tl.constexpr,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
     STEPS: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     segment, part, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -49,7 +50,8 @@ def _backward_kernel(
     b = zero
     if HAS_BIAS:
         b = tl.load(bias + c, mask=there, other=0.0)
-    # w, x, d: weight, input and document of the token that many back; a: its dx so far; g: sum for its weight's gradient
+    # w, x, d: weight, input and document of the token that many back; a: its dx so far; g: sum for its weight's
+    # gradient
     w0 = tl.load(taps + (WIDTH - 1) * C + c, mask=there, other=0.0)
     w1 = tl.load(taps + (WIDTH - 2) * C + c, mask=there, other=0.0)
     x1, d1 = _earlier(
@@ -134,9 +136,11 @@ def backward(dy, x, weight, bias, initial, starts, silu):
     dinitial = torch.empty(0 if initial is None else initial.shape, dtype=x.dtype, device=x.device)
     sums = torch.empty(batch * segments, width + 1, channels, dtype=torch.float32, device=x.device)
     _backward_kernel[(segments, parts, batch)](
-        dy, x, taps, taps if bias is None else bias.contiguous(), x if initial is None else initial.contiguous(), documents,
+        dy, x, taps, taps if bias is None else bias.contiguous(), x if initial is None else initial.contiguous(),
+        documents,
         dx, dinitial, sums, seqlen, channels, segments, *x.stride()[:2], *dy.stride()[:2],
-        WIDTH=width, SILU=silu, HAS_BIAS=bias is not None, HAS_INITIAL=initial is not None, HAS_STARTS=starts is not None,
+        WIDTH=width, SILU=silu, HAS_BIAS=bias is not None, HAS_INITIAL=initial is not None,
+        HAS_STARTS=starts is not None,
         STEPS=steps, BC=bc, num_warps=1,
     )  # fmt: skip
     total = sums.sum(0)

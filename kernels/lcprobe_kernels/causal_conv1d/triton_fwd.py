@@ -14,7 +14,8 @@ from lcprobe_kernels.triton_tools import last_dim_dense
 @triton.jit
 def _forward_kernel(
     x, taps, bias, initial, documents, y, seqlen, C, x_b, x_l,
-    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, HAS_STARTS: tl.constexpr,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
     BL: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     chunk, part, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -59,7 +60,8 @@ def forward(x, weight, bias, initial, starts, silu):
     bl = 16 if interpreting() else 64  # there, so that short sequences cross a border
     bc = min(64, triton.next_power_of_2(channels))
     _forward_kernel[(triton.cdiv(seqlen, bl), triton.cdiv(channels, bc), batch)](
-        x, taps, taps if bias is None else bias.contiguous(), x if initial is None else initial.contiguous(), documents, y,
+        x, taps, taps if bias is None else bias.contiguous(), x if initial is None else initial.contiguous(),
+        documents, y,
         seqlen, channels, *x.stride()[:2], WIDTH=weight.shape[1], SILU=silu, HAS_BIAS=bias is not None,
         HAS_INITIAL=initial is not None, HAS_STARTS=starts is not None, BL=bl, BC=bc, num_warps=4,
     )  # fmt: skip

@@ -1,15 +1,17 @@
 """gated_linear_attention: linear attention with a decaying state, and the corrections that newer models add to it.
 
-    S_t = diag(exp(g_t)) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T         S: (d_k, d_v), zero at a document's first token
-    o_t = scale q_t^T S_t                                                  g <= 0, for each channel or each head
+    S_t = diag(exp(g_t)) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T     S: (d_k, d_v), zero at a document's first token
+    o_t = scale q_t^T S_t                                              g <= 0, for each channel or each head
 
 This is RWKV-7's recurrence (arXiv 2503.14456), transposed: theirs is S (diag(w) + a^T b) + v^T k with row vectors.
 Special cases:
 
-    a = b = 0                           gated linear attention (GLA, arXiv 2312.06635); g for each head: RetNet, Mamba2's SSD
-    a = -beta exp(g) k, b = k, beta v   gated delta rule: S = (I - beta k k^T) diag(exp(g)) S + beta k v^T (Gated DeltaNet, arXiv
-                                        2412.06464, with g for each head; Kimi Delta Attention for each channel): argument `beta`
-    a = b = 0, o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)          RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
+    a = b = 0                          gated linear attention (GLA, arXiv 2312.06635);
+                                       g for each head: RetNet, Mamba2's SSD
+    a = -beta exp(g) k, b = k, beta v  delta rule: S = (I - beta k k^T) diag(exp(g)) S + beta k v^T, argument `beta`
+                                       (g for each head: Gated DeltaNet, 2412.06464; channel: Kimi Delta Attention)
+    a = b = 0, and o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)
+                                       RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
 
 `reference` computes this token by token, `cpu` in matrix products, `fla` an adapter to flash-linear-attention's
 kernels. This package has no Triton kernel for it: on a GPU half precision goes to fla where it is installed,

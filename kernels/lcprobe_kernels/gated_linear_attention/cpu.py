@@ -3,7 +3,7 @@
 The recurrence to which the public function reduces its special cases (w = exp(log_decay), 0 where a
 document begins; S: (d_k, d_v)):
 
-    z_t = a_t^T S_{t-1}        S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t z_t^T        o_t = q_t^T S_t, or q_t^T S_{t-1}
+    z_t = a_t^T S_{t-1}      S_t = diag(w_t) S_{t-1} + k_t v_t^T + b_t z_t^T      o_t = q_t^T S_t, or q_t^T S_{t-1}
 
 Inside a chunk, with S_0 entering and D(i, j) = prod_{j < m < i} w_m, a row x_i (w_i q_i, or q_i; a_i) meets a column
 y_j (k_j; b_j) as  A_xy[i, j] = sum_d x_i D(i, j) y_j, j < i  (and A_q.[i, i] = q_i . y_i where o_t reads S_t). Then

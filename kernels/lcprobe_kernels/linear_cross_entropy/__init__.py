@@ -1,7 +1,8 @@
 """linear_cross_entropy: a language model's head and loss without materialising (n, vocab) logits.
 
-    z_i = h_i W^T, or c tanh(h_i W^T / c) with a soft cap c (Gemma 2, arXiv 2408.00118)          lse_i = log sum_j exp z_ij
-    loss_i = lse_i - z_i,target          total = sum_i w_i (loss_i + z_loss lse_i^2)      (z-loss: PaLM, arXiv 2204.02311, sec. 5)
+    z_i = h_i W^T, or c tanh(h_i W^T / c) with a soft cap c (Gemma 2, arXiv 2408.00118)
+    lse_i = log sum_j exp z_ij           loss_i = lse_i - z_i,target
+    total = sum_i w_i (loss_i + z_loss lse_i^2)      (z-loss: PaLM, arXiv 2204.02311, sec. 5)
     dz_i = w_i ((1 + 2 z_loss lse_i) softmax(z_i) - onehot(target_i)) (1 - (z_i / c)^2)
 
 Chunks of rows go through head, softmax and both gradients at once, in the forward pass (the idea of Liger-Kernel's

@@ -177,7 +177,8 @@ def forward(log_a, b, initial, starts, return_state):
         _ends_kernel[grid](log_a, b, starts, products, ends, *sizes, *strides, REVERSE=False, **flags, **tiles)
     h, final = torch.empty(b.shape, dtype=b.dtype, device=b.device), torch.empty_like(products[:, 0])
     _forward_kernel[grid](
-        log_a, b, starts, products, ends, final if initial is None else initial.contiguous(), h, final, *sizes, *strides,
+        log_a, b, starts, products, ends, final if initial is None else initial.contiguous(), h, final, *sizes,
+        *strides,
         HAS_INITIAL=initial is not None, **flags, **tiles,
     )  # fmt: skip
     return h, final if return_state else b.new_empty(0, dtype=torch.float32)

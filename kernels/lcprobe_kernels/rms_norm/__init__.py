@@ -3,7 +3,7 @@ residual.
 
     u = x                        plain (Zhang & Sennrich 2019, arXiv 1910.07467)
     u = x * silu(gate)           Mamba2's gate before the norm (norm_before_gate = False)
-    u = residual + x             `add_rms_norm`: the residual stream and its norm in one pass; the sum is kept in float32
+    u = residual + x             `add_rms_norm`: residual stream and norm in one pass; the sum is kept in float32
     weight -> 1 + weight         zero-centred weights (Gemma)
 
 `reference` is this definition; `cpu` uses whole-tensor operations; `triton_norm` reads and writes every element once.

@@ -16,7 +16,8 @@ from lcprobe_kernels.triton_tools import last_dim_dense
 @triton.jit
 def _forward_kernel(
     x, residual, weight, gate, y, total, scales, rows, d, groups, x_r, res_r, gate_r, eps,
-    HAS_RESIDUAL: tl.constexpr, HAS_GATE: tl.constexpr, ZERO_CENTRED: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_GATE: tl.constexpr, ZERO_CENTRED: tl.constexpr, ROWS: tl.constexpr,
+    BD: tl.constexpr,
 ):  # fmt: skip
     r, c, group = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BD), tl.program_id(1)
     at, inside = group * d + c, (r < rows)[:, None] & (c < d)[None, :]
@@ -39,7 +40,8 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     dy, dtotal, total, weight, gate, scales, dx, dgate, sums, rows, d, groups, strip, dy_r, dt_r, t_r, gate_r,
-    HAS_RESIDUAL: tl.constexpr, HAS_GATE: tl.constexpr, ZERO_CENTRED: tl.constexpr, ROWS: tl.constexpr, BD: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_GATE: tl.constexpr, ZERO_CENTRED: tl.constexpr, ROWS: tl.constexpr,
+    BD: tl.constexpr,
 ):  # fmt: skip
     c, group = tl.arange(0, BD), tl.program_id(1)
     at = group * d + c

@@ -32,7 +32,8 @@ def run(
     bias = torch.zeros_like(A) if dt_bias is None else dt_bias
     documents = None if starts is None else starts.cumsum(1, dtype=torch.int32)
     results = scan(
-        x, dt, A, B, C, chunk_size or MAMBA_SSM_CHUNK_SIZE, D=D, dt_bias=bias, initial_states=initial_state, seq_idx=documents,
+        x, dt, A, B, C, chunk_size or MAMBA_SSM_CHUNK_SIZE, D=D, dt_bias=bias, initial_states=initial_state,
+        seq_idx=documents,
         dt_softplus=True, dt_limit=dt_limit, return_final_states=return_state,
     )  # fmt: skip
     return results if return_state else (results, None)

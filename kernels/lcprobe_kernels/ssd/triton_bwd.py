@@ -247,7 +247,8 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     halves = tiles | {"BN": min(64, tiles["BN"]), "num_stages": 2}
     dlast = _inner_state(dfinal.float(), g).contiguous() if dfinal is not None else dfirst
     _dstates_kernel[(triton.cdiv(n, halves["BN"]), h, batch)](
-        dy, C, documents, log, dlast, leaving, dfirst, *sizes, *sdy, *sC, HAS_FINAL=dfinal is not None, **flag, **halves
+        dy, C, documents, log, dlast, leaving, dfirst, *sizes, *sdy, *sC, HAS_FINAL=dfinal is not None, **flag,
+        **halves
     )  # fmt: skip
 
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, dt))

@@ -128,7 +128,8 @@ def _scan_kernel(
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
-    # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where it is seen
+    # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where
+    # it is seen
     finite = tl.abs(xs.to(tl.float32)) < float("inf")
     xs = tl.where(finite, xs, 0.0).to(xs.dtype)
     factor = tl.where(tl.min(finite.to(tl.int32), 1) == 1, s, float("nan"))
@@ -176,7 +177,8 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
         x, dt, A, B, dt_bias if dt_bias is not None else A, documents,
         _inner_state(initial, g).contiguous() if initial is not None else last, entering, last, steps, log,
         seqlen, c, h, p, n, r, dt_min, min(dt_max, 3e38), *x.stride()[:3], *dt.stride(), *B.stride()[:3],
-        HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")), HAS_STARTS=starts is not None,
+        HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")),
+        HAS_STARTS=starts is not None,
         HAS_INITIAL=initial is not None, WANT_STATE=want_state, **halves,
     )  # fmt: skip
     if not want_state:

@@ -37,7 +37,8 @@ Row = dict[str, Any]
 TABLE_TITLES = {"harness": "lm-eval", "frozen": "frozen prompts: RULER's substring rule and exact match"}
 TABLE_NOTES = {
     "harness": "low, high: 95 % interval, where a document scores 0 to 1",
-    "frozen": "rule: string_match_all or string_match_part; any exact: the continuation begins with one of the references, "
+    "frozen": "rule: string_match_all or string_match_part; any exact: the continuation begins with one of the "
+    "references, "
     "token by token (one is enough even where the rule requires all); alone: the first answer has all references and "
     "nothing else; recall, precision: of the first answer; low, high: 95 % interval",
 }

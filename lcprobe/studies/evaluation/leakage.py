@@ -28,7 +28,8 @@ from lcprobe.tasks.episode import SUITE
 
 ABOUT = (
     "Shortcut policies without retrieval against the stated chance, over uniform depths (at depth 0 the target value "
-    "comes first by definition). + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the whole "
+    "comes first by definition). + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the "
+    "whole "
     "table), * the policy solves the task and is not tested. distinct: policies whose answers differ."
 )
 

@@ -23,8 +23,10 @@ from lcprobe.training.ranks import is_main
 log = logging.getLogger(__name__)
 NEAR_BEST = 1.1
 """A rate is near the best when its score is within this factor of the best score."""
-TRAINING = ("context_length", "batch_tokens", "warmup", "schedule", "decay", "final_lr", "weight_decay", "betas", "eps", "clip",
-            "precision")  # fmt: skip
+TRAINING = (
+    "context_length", "batch_tokens", "warmup", "schedule", "decay", "final_lr", "weight_decay", "betas", "eps",
+    "clip", "precision",
+)  # fmt: skip
 """Settings of training that the best rate depends on."""
 
 
