@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.inference.token_scores import score_tokens
@@ -185,7 +185,7 @@ def measure_windows(
     return rows
 
 
-def _state(state: Any, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
+def _state(state: ProbedState, n: int) -> tuple[Tensor, Tensor, Tensor, int]:
     """(n,) sums of squares in float64, numbers of finite and of other values of each row, and the bytes of all
     rows."""
     tensors = tensors_of(state)

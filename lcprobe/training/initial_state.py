@@ -10,8 +10,9 @@ run is bit-identical. Attention layers always start empty; only recurrent layers
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,15 +22,17 @@ from lcprobe.errors import ConfigError, require
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
 from lcprobe.models.state import State
 
+ConfigT = TypeVar("ConfigT")
 
-class InitialState(ABC):
+
+class InitialState(ABC, Generic[ConfigT]):
     """Base class of all initial states."""
 
     Config: ClassVar[type]
     preceding: int = 0
     """Text before a row that the batch must include, in lengths of a row."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: ConfigT):
         self.config = config
 
     def check_rows(self, rows: int, key: str) -> None:
@@ -63,7 +66,7 @@ class PassedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Passed(InitialState):
+class Passed(InitialState[PassedConfig]):
     """State passing: each row starts with the state after the `chain` rows before it in the micro-batch,
     cyclically."""
 
@@ -100,7 +103,7 @@ class PrecedingConfig:
         require(f"{at}.chunks", self.chunks, self.chunks >= 1, ">= 1")
 
 
-class Preceding(InitialState):
+class Preceding(InitialState[PrecedingConfig]):
     """Rows of text continue the text before them in the document; episodes and a document's first row start with
     zeros."""
 
@@ -131,7 +134,7 @@ class NoiseConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Noise(InitialState):
+class Noise(InitialState[NoiseConfig]):
     """Random normal states."""
 
     Config = NoiseConfig
@@ -156,7 +159,7 @@ class FittedConfig:
         require(f"{at}.share", self.share, 0 < self.share <= 1, "0 < share <= 1")
 
 
-class Fitted(InitialState):
+class Fitted(InitialState[FittedConfig]):
     """Random normal states with the mean and deviation, per head, of the final states of this batch."""
 
     Config = FittedConfig
@@ -190,7 +193,7 @@ def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
     return replace(state, layers=tuple(layers))
 
 
-def _map_recurrent(layer: State, function: Any) -> State:
+def _map_recurrent(layer: State, function: Callable[[Tensor], Tensor]) -> State:
     """A layer's state with a function applied to its recurrent tensors."""
     return replace(layer, **{name: function(getattr(layer, name)) for name in layer.recurrent})
 

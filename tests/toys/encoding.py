@@ -16,7 +16,7 @@ class LogDistanceConfig:
     """Factor on log(1 + distance)."""
 
 
-class LogDistance(PositionalEncoding):
+class LogDistance(PositionalEncoding[LogDistanceConfig]):
     """A fixed logarithmic penalty on distance."""
 
     Config = LogDistanceConfig

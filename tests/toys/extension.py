@@ -36,7 +36,7 @@ class FlatScores(EncodingOverride):
         return self.inner.attend(q, keys.scaled_by(scale), op, return_lse)
 
 
-class Flattened(Extension):
+class Flattened(Extension[FlattenedConfig]):
     """A flatter softmax in longer sequences."""
 
     Config = FlattenedConfig

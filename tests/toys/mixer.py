@@ -38,7 +38,7 @@ class MovingAverageState(State):
     h: Tensor
 
 
-class MovingAverage(Mixer):
+class MovingAverage(Mixer[MovingAverageConfig, MovingAverageState]):
     """An exponential moving average."""
 
     Config = MovingAverageConfig

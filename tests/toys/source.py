@@ -14,7 +14,7 @@ class SentencesConfig:
     """Documents of forty sentences each."""
 
 
-class Sentences(Source):
+class Sentences(Source[SentencesConfig]):
     """The source."""
 
     Config = SentencesConfig

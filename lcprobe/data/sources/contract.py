@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
+
+ConfigT = TypeVar("ConfigT")
 
 
-class Source(ABC):
+class Source(ABC, Generic[ConfigT]):
     """Documents from one place, always in the same order."""
 
     Config: ClassVar[type]
 
-    def __init__(self, config: Any):
+    def __init__(self, config: ConfigT):
         self.config = config
 
     @abstractmethod

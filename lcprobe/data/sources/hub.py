@@ -17,7 +17,7 @@ class HubConfig:
     """Configuration of the data set; null: its default one."""
 
 
-class HubDataset(Source):
+class HubDataset(Source[HubConfig]):
     """A hub data set, one document per row."""
 
     Config = HubConfig

@@ -19,7 +19,7 @@ class FilesConfig:
     """Path of a file that ends in .txt .md .jsonl .json .parquet, or of a folder that is searched for such files."""
 
 
-class Files(Source):
+class Files(Source[FilesConfig]):
     """A file, or the files of a folder in order of their paths."""
 
     Config = FilesConfig

@@ -17,7 +17,7 @@ class SpeechesConfig:
     """The embedded speeches have no settings."""
 
 
-class Speeches(Source):
+class Speeches(Source[SpeechesConfig]):
     """English prose that every installation has: annual messages to the US Congress up to 1928."""
 
     Config = SpeechesConfig

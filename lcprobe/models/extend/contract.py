@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.language_model import LanguageModel
+
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class ExtensionContext:
         return max(1.0, length / self.context_length)
 
 
-class Extension(ABC):
+class Extension(ABC, Generic[ConfigT]):
     """Base of all extensions."""
 
     Config: ClassVar[type]
@@ -43,7 +45,7 @@ class Extension(ABC):
     acts_on: ClassVar[str] = "model"
     """rotary | attention | mamba2 | model: the part of a model that the extension changes."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: ConfigT):
         self.config = config
 
     @abstractmethod

@@ -60,7 +60,7 @@ class LongRoPEConfig:
         require(f"{at}.attention_factor", scale, scale is None or scale > 0, "> 0 or null")
 
 
-class LongRoPE(Rescaling):
+class LongRoPE(Rescaling[LongRoPEConfig]):
     """One interpolation factor per pair."""
 
     Config = LongRoPEConfig

@@ -10,7 +10,7 @@ Each wraps the mixer's scan, so that prefill and decoding change alike; the chec
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.calibrate import CalibrationConfig, calibrate, values_per_layer
-from lcprobe.models.extend.contract import Extension, ExtensionContext
+from lcprobe.models.extend.contract import ConfigT, Extension, ExtensionContext
 from lcprobe.models.extend.layers import scan_layers
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.contract import Mixer, Scan
@@ -48,8 +48,8 @@ class ScaledScan:
     gain: float = 1.0
 
     def __call__(
-        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any, **options: Any
-    ) -> tuple[Tensor, Any]:
+        self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: object, **options: object
+    ) -> tuple[Tensor, Tensor | State | None]:
         """See `lcprobe_kernels.ssd.ssd`."""
         if self.log_a != 1.0:
             A = -((-A).log() * self.log_a).exp()
@@ -83,7 +83,7 @@ class AScaleConfig(ScaleConfig):
     """linear: A times s; log: the logarithm of -A times s."""
 
 
-class Mamba2Extension(Extension):
+class Mamba2Extension(Extension[ConfigT]):
     """Base of extensions of Mamba2 layers, which change a model for all lengths at once and need a fixed factor."""
 
     acts_on: ClassVar[str] = "mamba2"
@@ -98,7 +98,7 @@ class Mamba2Extension(Extension):
         return reason
 
 
-class DtScale(Mamba2Extension):
+class DtScale(Mamba2Extension[ScaleConfig]):
     """dt times s after softplus and clamping, which scales both A dt and B dt."""
 
     Config = ScaleConfig
@@ -134,6 +134,7 @@ class AScale(DtScale):
     """Scales A only: decay changes, inputs do not."""
 
     Config = AScaleConfig
+    config: AScaleConfig
     name = "a_scale"
 
     def set_scale(self, scan: ScaledScan, value: float) -> None:
@@ -159,7 +160,7 @@ class StuffedConfig:
         require(f"{at}.insertion", self.insertion, self.insertion > 0, "> 0")
 
 
-class Stuffed(Mamba2Extension):
+class Stuffed(Mamba2Extension[StuffedConfig]):
     """Faster decay and smaller inputs, against states that exceed those seen in training ("stuffed Mamba")."""
 
     Config = StuffedConfig
@@ -189,14 +190,14 @@ class WindowState(State):
     """whole: the state of all tokens; late: of those that have left the window; x, dt, b: inputs of the last `window`
     tokens."""
 
-    whole: Tensor
-    late: Tensor
+    whole: Tensor | State
+    late: Tensor | State
     x: Tensor
     dt: Tensor
     b: Tensor
 
 
-class StateWindow(Mamba2Extension):
+class StateWindow(Mamba2Extension[StateWindowConfig]):
     """y_t = C_t (h_t - product of decays over the window * h_{t-w}): exactly the contribution of the last w
     tokens."""
 
@@ -221,8 +222,8 @@ class WindowScan:
     def __call__(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
         D: Tensor | None = None, dt_bias: Tensor | None = None, *, dt_limit: tuple[float, float],
-        initial_state: Any, starts: Tensor | None, return_state: bool, **options: Any,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
+        initial_state: Tensor | State | None, starts: Tensor | None, return_state: bool, **options: object,
+    ) -> tuple[Tensor, Tensor | State | None]:  # fmt: skip
         """See `lcprobe_kernels.ssd.ssd`. Raises ConfigError for packed documents, whose boundaries a window would
         cross."""
         if starts is not None:
@@ -231,6 +232,7 @@ class WindowScan:
         if isinstance(initial_state, WindowState):
             before = initial_state
         else:
+            assert not isinstance(initial_state, State), "the state of another extension's scan"
             zero = initial_state if initial_state is not None else x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3])
             pads = [t.new_zeros(t.shape[0], w, *t.shape[2:]) for t in (x, dt, B)]
             before = WindowState(zero, torch.zeros_like(zero), pads[0], pads[1].fill_(float("-inf")), pads[2])
@@ -241,6 +243,8 @@ class WindowScan:
         late, late_state = self.scan(
             all_x[:, :n], all_dt[:, :n], A, all_b[:, :n], C, None, dt_bias, initial_state=before.late, **common
         )
+        assert whole is not None, "return_state"
+        assert late_state is not None, "return_state"
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
         steps = all_dt.to(acc_dtype) if dt_bias is None else all_dt.to(acc_dtype) + dt_bias.to(acc_dtype)
         logs = (F.softplus(steps).clamp(*dt_limit).double() * A.double()).cumsum(1)

@@ -15,13 +15,13 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.contract import Extension, ExtensionContext
+from lcprobe.models.extend.contract import ConfigT, Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, rotary_layers
 from lcprobe.models.extend.override import RereadEncoding, rereadable
 from lcprobe.models.language_model import LanguageModel
@@ -41,10 +41,22 @@ class NearConfig:
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
 
 
-class NearAndFar(RereadEncoding):
+class HasWindow(Protocol):
+    """Settings with the window within which keys are read as trained."""
+
+    @property
+    def window(self) -> int | None:
+        """In tokens; null: a default of the method."""
+        ...
+
+
+WindowT = TypeVar("WindowT", bound=HasWindow)
+
+
+class NearAndFar(RereadEncoding, Generic[WindowT]):
     """Two calls: keys within the window as trained, the others at the positions of `far_positions`."""
 
-    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: Any, fraction: float = 0.5):
+    def __init__(self, inner: PositionalEncoding, context: ExtensionContext, config: WindowT, fraction: float = 0.5):
         """fraction: default window as a fraction of the training length."""
         super().__init__(inner, context)
         self.method = config
@@ -90,7 +102,7 @@ class SelfExtendConfig(NearConfig):
         require(f"{at}.group", self.group, self.group is None or self.group >= 1, ">= 1 or null")
 
 
-class GroupedFar(NearAndFar):
+class GroupedFar(NearAndFar[SelfExtendConfig]):
     """Self-Extend: far positions are shared by groups of tokens."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
@@ -99,7 +111,7 @@ class GroupedFar(NearAndFar):
         return at // g + self.width - self.width // g, at // g
 
 
-class ConstantFar(NearAndFar):
+class ConstantFar(NearAndFar[WindowT]):
     """ReRoPE: all far keys are at the distance of the window."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
@@ -121,7 +133,7 @@ class LeakyConfig(NearConfig):
         require(f"{at}.k", self.k, self.k is None or self.k >= 1, ">= 1 or null")
 
 
-class LeakyFar(NearAndFar):
+class LeakyFar(NearAndFar[LeakyConfig]):
     """Leaky ReRoPE: beyond the window, distances grow in steps of 1 / k."""
 
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
@@ -187,7 +199,7 @@ def stretch(s: float, context_length: int, window: int) -> float:
     return max(1.0, (s * context_length - window) / max(1, context_length - window))
 
 
-class RereadExtension(Extension):
+class RereadExtension(Extension[ConfigT]):
     """Base of extensions that wrap the encodings of layers which see beyond the training length."""
 
     acts_on: ClassVar[str] = "rotary"
@@ -209,10 +221,9 @@ class RereadExtension(Extension):
         self.check(context.context_length)
         return None
 
+    @abstractmethod
     def check(self, context_length: int) -> None:
         """Raises ConfigError for sizes that do not fit the training length."""
-        window = self.config.window
-        require("pe.extend.window", window, window is None or window <= context_length, f"<= {context_length}")
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
         """The layers to change."""
@@ -228,7 +239,16 @@ class RereadExtension(Extension):
         """The trained encoding, wrapped."""
 
 
-class SelfExtend(RereadExtension):
+class NearExtension(RereadExtension[WindowT]):
+    """Base of those that read keys within a window as trained."""
+
+    def check(self, context_length: int) -> None:
+        """Raises ConfigError for a window beyond the training length."""
+        window = self.config.window
+        require("pe.extend.window", window, window is None or window <= context_length, f"<= {context_length}")
+
+
+class SelfExtend(NearExtension[SelfExtendConfig]):
     """Self-Extend."""
 
     Config = SelfExtendConfig
@@ -238,7 +258,7 @@ class SelfExtend(RereadExtension):
         return GroupedFar(inner, context, self.config, 0.25)
 
 
-class ReRoPE(RereadExtension):
+class ReRoPE(NearExtension[NearConfig]):
     """ReRoPE."""
 
     Config = NearConfig
@@ -248,7 +268,7 @@ class ReRoPE(RereadExtension):
         return ConstantFar(inner, context, self.config)
 
 
-class LeakyReRoPE(RereadExtension):
+class LeakyReRoPE(NearExtension[LeakyConfig]):
     """Leaky ReRoPE."""
 
     Config = LeakyConfig
@@ -258,7 +278,7 @@ class LeakyReRoPE(RereadExtension):
         return LeakyFar(inner, context, self.config)
 
 
-class DualChunk(RereadExtension):
+class DualChunk(RereadExtension[DualChunkConfig]):
     """Dual chunk attention."""
 
     Config = DualChunkConfig

@@ -20,7 +20,7 @@ L is the training length, s the factor; at s = 1 frequencies are unchanged. All 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from torch import Tensor
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.extend.contract import Extension, ExtensionContext
+from lcprobe.models.extend.contract import ConfigT, Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, attention_layers, rotary_layers
 from lcprobe.models.language_model import LanguageModel
 
@@ -54,7 +54,7 @@ class RescaledFrequencies:
     """A method and its settings as the `Scaling` of a rotary encoding."""
 
     method: type["Rescaling"]
-    config: Any
+    config: object
     context_length: int
     factor: float | None
 
@@ -71,7 +71,7 @@ class RescaledFrequencies:
         return self.method.change(self.config, frequencies, ScalingContext(s, self.context_length, length))
 
 
-class Rescaling(Extension):
+class Rescaling(Extension[ConfigT]):
     """Base of extensions that set `Rotary.scaling`."""
 
     acts_on: ClassVar[str] = "rotary"
@@ -80,7 +80,7 @@ class Rescaling(Extension):
 
     @staticmethod
     @abstractmethod
-    def change(config: Any, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
+    def change(config: ConfigT, theta: Tensor, at: ScalingContext) -> tuple[Tensor, float]:
         """theta: (pairs,) float64 -> new frequencies, and a factor on cos and sin."""
 
     def layers(self, model: LanguageModel, context: ExtensionContext) -> list[EncodedLayer]:
@@ -112,7 +112,7 @@ class NoSettings:
     """The method has no settings other than the factor."""
 
 
-class PI(Rescaling):
+class PI(Rescaling[NoSettings]):
     """Position interpolation."""
 
     Config = NoSettings
@@ -123,7 +123,7 @@ class PI(Rescaling):
         return theta / at.s, 1.0
 
 
-class NTK(Rescaling):
+class NTK(Rescaling[NoSettings]):
     """A larger base: the lowest frequency is divided by s, the highest is unchanged."""
 
     Config = NoSettings
@@ -144,7 +144,7 @@ class DynamicNTKConfig:
     which ignores the factor."""
 
 
-class DynamicNTK(Rescaling):
+class DynamicNTK(Rescaling[DynamicNTKConfig]):
     """NTK with a factor that depends on the length of the sequence."""
 
     Config = DynamicNTKConfig
@@ -172,7 +172,7 @@ class ByPartsConfig:
         require(f"{at}.a", self.a, 0 <= self.a < self.b, f"0 <= a < b ({self.b:g})")
 
 
-class ByParts(Rescaling):
+class ByParts(Rescaling[ByPartsConfig]):
     """Interpolates low frequencies only."""
 
     Config = ByPartsConfig
@@ -216,7 +216,7 @@ class YaRNConfig(ByPartsConfig):
         require(f"{at}.attention_factor", scale, scale is None or scale > 0, "> 0 or null")
 
 
-class YaRN(Rescaling):
+class YaRN(Rescaling[YaRNConfig]):
     """NTK by parts with a temperature."""
 
     Config = YaRNConfig
@@ -249,7 +249,7 @@ class ResonanceConfig:
                 raise ConfigError(f"{at}.scaling", self.scaling.name, "pi | ntk | ntk_by_parts | llama3 | yarn")
 
 
-class Resonance(Rescaling):
+class Resonance(Rescaling[ResonanceConfig]):
     """Integer wavelengths: a pair returns to exactly the angles seen in training."""
 
     Config = ResonanceConfig
@@ -273,7 +273,7 @@ class DropConfig:
     """Numbers of the blocks, counted from 0; null: all rotary layers."""
 
 
-class Drop(Rescaling):
+class Drop(Rescaling[DropConfig]):
     """No rotation, as at the start of the paper's recalibration."""
 
     Config = DropConfig

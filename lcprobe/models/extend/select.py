@@ -63,7 +63,7 @@ class PromptChunks:
         return [np.concatenate([head, middle[start : start + body], tail]) for start in starts]
 
 
-class ChunkSelect(Extension):
+class ChunkSelect(Extension[ChunkSelectConfig]):
     """Answer from one piece of the prompt."""
 
     Config = ChunkSelectConfig

@@ -9,6 +9,7 @@ an encoding; 1 is as trained.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import require
-from lcprobe.models.extend.contract import Extension, ExtensionContext
+from lcprobe.models.extend.contract import ConfigT, Extension, ExtensionContext
 from lcprobe.models.extend.layers import attention_layers
 from lcprobe.models.extend.override import EncodingOverride
 from lcprobe.models.language_model import LanguageModel
@@ -67,10 +68,9 @@ class LogNScores(EncodingOverride):
         return self.inner.attend(q, keys.scaled_by(factor), op, return_lse)
 
 
-class PostHocTemperature(Extension):
-    """A constant factor on q . k in every attention layer."""
+class PostHocFactor(Extension[ConfigT]):
+    """Base of extensions that multiply q . k in every attention layer."""
 
-    Config = TemperatureConfig
     acts_on: ClassVar[str] = "attention"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
@@ -87,16 +87,26 @@ class PostHocTemperature(Extension):
         for layer in attention_layers(model):
             layer.mixer.set_encoding(self.override(layer.encoding, context))
 
+    @abstractmethod
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
         """The trained encoding, wrapped."""
+
+
+class PostHocTemperature(PostHocFactor[TemperatureConfig]):
+    """A constant factor."""
+
+    Config = TemperatureConfig
+
+    def override(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
+        """See PostHocFactor."""
         return ScaledScores(inner, context, self.config.value)
 
 
-class PostHocLogN(PostHocTemperature):
+class PostHocLogN(PostHocFactor[LogNConfig]):
     """log-n scaling of a model that was trained without it."""
 
     Config = LogNConfig
 
     def override(self, inner: PositionalEncoding, context: ExtensionContext) -> EncodingOverride:
-        """See PostHocTemperature."""
+        """See PostHocFactor."""
         return LogNScores(inner, context, self.config)

@@ -10,7 +10,7 @@ here they are kept.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from lcprobe.models.extend.layers import scan_layers
 from lcprobe.models.extend.recurrent import Mamba2Extension, wrap_scan
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.contract import Scan
+from lcprobe.models.state import State
 
 
 @dataclass
@@ -40,8 +41,8 @@ class FilteredScan:
 
     def __call__(
         self, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor,
-        D: Tensor | None = None, dt_bias: Tensor | None = None, *, dt_limit: tuple[float, float], **options: Any,
-    ) -> tuple[Tensor, Any]:  # fmt: skip
+        D: Tensor | None = None, dt_bias: Tensor | None = None, *, dt_limit: tuple[float, float], **options: object,
+    ) -> tuple[Tensor, Tensor | State | None]:  # fmt: skip
         """See `lcprobe_kernels.ssd.ssd`."""
         acc_dtype = torch.promote_types(dt.dtype, torch.float32)
         sizes = F.softplus(dt.to(acc_dtype) if dt_bias is None else dt.to(acc_dtype) + dt_bias.to(acc_dtype)).clamp(
@@ -80,7 +81,7 @@ class FilterConfig:
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
 
-class DeciMamba(Mamba2Extension):
+class DeciMamba(Mamba2Extension[FilterConfig]):
     """Tokens are skipped by all heads of a layer together."""
 
     Config = FilterConfig
@@ -151,6 +152,7 @@ class LongMamba(DeciMamba):
     """Each long-range head skips the tokens that are unimportant to it."""
 
     Config = LongMambaConfig
+    config: LongMambaConfig
     name = "longmamba"
     by_token = False
 

@@ -17,7 +17,7 @@ from lcprobe.errors import require
 from lcprobe.models.extend.contract import Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, attention_layers, far_layers
 from lcprobe.models.extend.override import EncodingOverride, RereadEncoding
-from lcprobe.models.extend.reread import ConstantFar, NearAndFar, RereadExtension
+from lcprobe.models.extend.reread import ConstantFar, NearAndFar, NearExtension
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional.contract import Attend, AttentionCall, Keys, PositionalEncoding
 
@@ -49,7 +49,7 @@ class WindowedEncoding(EncodingOverride):
         return self.inner.attend(q, replace(keys, window=width), op, return_lse)
 
 
-class Window(Extension):
+class Window(Extension[WindowConfig]):
     """A sliding window on every attention layer that sees further."""
 
     Config = WindowConfig
@@ -94,7 +94,7 @@ class StreamingConfig(LMInfiniteConfig):
     """Number of first tokens that every query sees in addition to its window."""
 
 
-class NearAndSinks(NearAndFar):
+class NearAndSinks(NearAndFar[LMInfiniteConfig]):
     """Keys within the window as trained, and the first tokens at the positions of `far_positions`."""
 
     def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:
@@ -104,7 +104,7 @@ class NearAndSinks(NearAndFar):
         return [near, replace(far, mask=mask)] if self.method.sinks else [near]
 
 
-class ClippedSinks(NearAndSinks, ConstantFar):
+class ClippedSinks(NearAndSinks, ConstantFar[LMInfiniteConfig]):
     """LM-Infinite: sinks are at the distance of the window, as in ReRoPE."""
 
 
@@ -116,7 +116,7 @@ class CachedSinks(NearAndSinks):
         return at.clamp_max(self.method.sinks + self.width - 1), at
 
 
-class LMInfinite(RereadExtension):
+class LMInfinite(NearExtension[LMInfiniteConfig]):
     """LM-Infinite, on rotary layers and on layers without an encoding."""
 
     Config = LMInfiniteConfig

@@ -8,7 +8,7 @@ state keeps the convolution's inputs, so that decoding equals the full forward p
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
@@ -92,7 +92,7 @@ class AttentionConfig(MixerConfig):
         """See MixerConfig; encodings and temperatures may depend on it."""
         return replace(self, context_length=context_length) if self.context_length is None else self
 
-    def with_encoding(self, changes: Mapping[str, Any]) -> Self:
+    def with_encoding(self, changes: Mapping[str, object]) -> Self:
         """See MixerConfig. changes: fields of this config."""
         return replace(self, **changes)
 
@@ -127,7 +127,7 @@ class AttentionState(State):
     conv: Tensor | None
 
 
-class Attention(Mixer):
+class Attention(Mixer[AttentionConfig, AttentionState]):
     """softmax(q k^T / sqrt(head_dim)) v over the visible tokens."""
 
     Config = AttentionConfig

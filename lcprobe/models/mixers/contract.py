@@ -12,7 +12,7 @@ token. The contract tests run over every registered mixer (tests/models/test_con
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from lcprobe.models.positional.contract import PositionalEncoding
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
-Scan = Callable[..., tuple[Tensor, Any]]
+Scan = Callable[..., tuple[Tensor, Tensor | State | None]]
 """A selective scan with the arguments of `lcprobe_kernels.ssd.ssd`; extensions that wrap it may return another
 state."""
 
@@ -39,14 +39,18 @@ class MixerConfig:
         """The same settings for a model trained at this length, where they depend on it."""
         return self
 
-    def with_encoding(self, changes: Mapping[str, Any]) -> Self:
+    def with_encoding(self, changes: Mapping[str, object]) -> Self:
         """The same settings with a layer's part of `model.positional`; called for mixers that carry an encoding
         only."""
         raise NotImplementedError(f"{type(self).__name__}.with_encoding")
 
 
-class Mixer(Parametrised, ABC):
-    """A causal token mixer."""
+ConfigT = TypeVar("ConfigT", bound=MixerConfig)
+StateT = TypeVar("StateT", bound=State)
+
+
+class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
+    """A causal token mixer with its config and its state."""
 
     Config: ClassVar[type[MixerConfig]]
     state_type: ClassVar[type[State]]
@@ -62,22 +66,22 @@ class Mixer(Parametrised, ABC):
     """The selective scan, which extensions may wrap; None: the mixer has none."""
 
     @abstractmethod
-    def __init__(self, config: Any, d_model: int):
+    def __init__(self, config: ConfigT, d_model: int):
         """config: an instance of `Config`. Raises ConfigError, with a key relative to the mixer's, where widths do
         not divide."""
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor, where: TokenContext, state: Any = None) -> tuple[Tensor, State | None]:
+    def forward(self, x: Tensor, where: TokenContext, state: StateT | None = None) -> tuple[Tensor, StateT | None]:
         """x: (batch, seqlen, d_model) -> y of the same shape and dtype, and the next state if one was passed in."""
 
     @abstractmethod
-    def new_state(self, batch: int) -> State:
+    def new_state(self, batch: int) -> StateT:
         """The state before a sequence's first token, for `batch` rows."""
 
     @staticmethod
     @abstractmethod
-    def cost(config: Any, d_model: int, length: int) -> Cost:
+    def cost(config: ConfigT, d_model: int, length: int) -> Cost:
         """Parameters, forward FLOPs per token (mean over the positions of a sequence of `length`) and bytes of one
         layer."""
 
@@ -95,7 +99,7 @@ class Mixer(Parametrised, ABC):
         """Replace `encoding`, as extensions do in a trained model."""
         raise NotImplementedError(f"{type(self).__name__} carries no encoding")
 
-    def reconfigure_encoding(self, config: Any) -> None:
+    def reconfigure_encoding(self, config: ConfigT) -> None:
         """Adopt the encoding, temperature, window and sinks of another config, in place. Raises ConfigError where
         that would add or remove parameters."""
 
@@ -106,8 +110,8 @@ class Mixer(Parametrised, ABC):
         return None
 
     def forward_with_carry(
-        self, x: Tensor, where: TokenContext, state: Any, carry: Tensor | None
-    ) -> tuple[Tensor, State | None, Tensor | None]:
+        self, x: Tensor, where: TokenContext, state: StateT | None, carry: Tensor | None
+    ) -> tuple[Tensor, StateT | None, Tensor | None]:
         """`forward`, and the carry for the next layer with the same `carry_name`. carry: (batch, seqlen, any width)
         from the previous one, None in the first."""
         return *self.forward(x, where, state), carry

@@ -92,7 +92,7 @@ class Mamba2State(State):
     conv: Tensor
 
 
-class Mamba2(Mixer):
+class Mamba2(Mixer[Mamba2Config, Mamba2State]):
     """The Mamba2 mixer."""
 
     Config = Mamba2Config

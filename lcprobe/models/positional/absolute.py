@@ -8,7 +8,6 @@ t counts from the first token of a document, so that outputs do not depend on wh
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class LearnedConfig:
         require(f"{at}.max_length", self.max_length, self.max_length is None or self.max_length >= 1, ">= 1 or null")
 
 
-class Learned(PositionalEncoding):
+class Learned(PositionalEncoding[LearnedConfig]):
     """A learned table of positions. Rows beyond the training length, with a larger max_length, stay untrained."""
 
     Config = LearnedConfig
@@ -44,7 +43,7 @@ class Learned(PositionalEncoding):
         self.rows = nn.Parameter(torch.empty(self.max_length, shape.d_model))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: LearnedConfig, shape: HeadShape) -> int:
         """Numbers in the table."""
         return _rows(config, shape) * shape.d_model
 
@@ -73,7 +72,7 @@ class SinusoidalConfig:
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
-class Sinusoidal(PositionalEncoding):
+class Sinusoidal(PositionalEncoding[SinusoidalConfig]):
     """Fixed sinusoids with one learned amplitude."""
 
     Config = SinusoidalConfig
@@ -86,7 +85,7 @@ class Sinusoidal(PositionalEncoding):
         self.scale = nn.Parameter(torch.empty(()))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: SinusoidalConfig, shape: HeadShape) -> int:
         """1: the amplitude."""
         return 1
 

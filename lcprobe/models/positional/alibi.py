@@ -8,7 +8,6 @@ positive.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ class ALiBiConfig:
     """Learn the slopes, one per head."""
 
 
-class ALiBi(PositionalEncoding):
+class ALiBi(PositionalEncoding[ALiBiConfig]):
     """Attention with linear biases."""
 
     Config = ALiBiConfig
@@ -36,7 +35,7 @@ class ALiBi(PositionalEncoding):
             self.log_slopes = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: ALiBiConfig, shape: HeadShape) -> int:
         """One slope per head where they are learned, else 0."""
         return shape.n_heads if config.learned else 0
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcprobe.models.positional.fox import FoX
+from lcprobe.models.positional.fox import CumulativeGates
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CABLEConfig:
     """CABLE has no settings."""
 
 
-class CABLE(FoX):
+class CABLE(CumulativeGates[CABLEConfig]):
     """Context-aware biases."""
 
     Config = CABLEConfig

@@ -18,7 +18,7 @@ have no weight decay; angles and sums are float32 or wider whatever the model's 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from lcprobe_kernels.attention import Mask, attention, blockwise, merge
@@ -29,6 +29,7 @@ from lcprobe.errors import ConfigError, require
 from lcprobe.models.parameters import Parametrised
 from lcprobe.models.token_context import TokenContext
 
+ConfigT = TypeVar("ConfigT")
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Weigh = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -131,7 +132,7 @@ class AttentionCall:
     scale: float | None = None
 
 
-class PositionalEncoding(Parametrised):
+class PositionalEncoding(Parametrised, Generic[ConfigT]):
     """Base of all encodings. Its defaults are NoPE: every hook does nothing."""
 
     Config: ClassVar[type]
@@ -160,7 +161,7 @@ class PositionalEncoding(Parametrised):
     max_length: int | None = None
     """Positions must be below this: the size of the encoding's table; None: no limit."""
 
-    def __init__(self, config: Any, shape: HeadShape):
+    def __init__(self, config: ConfigT, shape: HeadShape):
         super().__init__()
         self.config, self.shape = config, shape
 
@@ -170,12 +171,12 @@ class PositionalEncoding(Parametrised):
         return [name for name, _ in self.named_parameters(recurse=False)]
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: ConfigT, shape: HeadShape) -> int:
         """Number of trainable parameters of one layer's encoding; a test compares it with the built module."""
         return 0
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: ConfigT, shape: HeadShape, visible: float, length: int) -> float:
         """Forward FLOPs per token of one layer in addition to those of attention without an encoding: own
         projections, wider products, functions of each query-key pair. Rotations and one addition to scores are not
         counted, like the softmax. visible: number of keys that a query sees, mean over a sequence of `length`
@@ -183,7 +184,7 @@ class PositionalEncoding(Parametrised):
         return 0.0
 
     @staticmethod
-    def term_width(config: Any, shape: HeadShape) -> int:
+    def term_width(config: ConfigT, shape: HeadShape) -> int:
         """Width of `token_terms`: numbers per token."""
         return 0
 
@@ -251,7 +252,7 @@ class PositionalEncoding(Parametrised):
         if not keys.consecutive and self.bias(keys.positions[:1]) is not None:
             return self.attend_at_gaps(q, keys)
         calls = self.calls(q, keys)
-        options: dict[str, Any] = {"return_lse": return_lse or len(calls) > 1} if op is attention else {}
+        options: dict[str, bool] = {"return_lse": return_lse or len(calls) > 1} if op is attention else {}
         parts = []
         for c in calls:
             terms = {"table": c.table, "cumulative": c.cumulative, "documents": c.documents, "mask": c.mask}

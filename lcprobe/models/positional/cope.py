@@ -11,7 +11,6 @@ device.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lcprobe_kernels.attention import attention
@@ -33,7 +32,7 @@ class CoPEConfig:
         require(f"{at}.max_position", self.max_position, self.max_position >= 2, ">= 2")
 
 
-class CoPE(PositionalEncoding):
+class CoPE(PositionalEncoding[CoPEConfig]):
     """Contextual position encoding."""
 
     Config = CoPEConfig
@@ -46,12 +45,12 @@ class CoPE(PositionalEncoding):
         self.embedding = nn.Parameter(torch.empty(config.max_position, shape.head_dim))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: CoPEConfig, shape: HeadShape) -> int:
         """One vector per integer position."""
         return config.max_position * shape.head_dim
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: CoPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """Products of queries and position embeddings; a gate, a running sum and an interpolation per key."""
         return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
 

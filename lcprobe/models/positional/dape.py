@@ -9,7 +9,7 @@ DAPE takes no temperature.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lcprobe_kernels.attention import attention
@@ -22,7 +22,7 @@ from lcprobe.models.positional.contract import Attend, HeadShape, Keys, Position
 from lcprobe.models.positional.kerple import KERPLE, KERPLEConfig
 from lcprobe.models.positional.sandwich import Sandwich, SandwichConfig
 
-BASES: dict[str, tuple[type[PositionalEncoding], Any]] = {
+BASES: dict[str, tuple[type[PositionalEncoding], object]] = {
     "alibi": (ALiBi, ALiBiConfig()),
     "kerple": (KERPLE, KERPLEConfig()),
     "sandwich": (Sandwich, SandwichConfig()),
@@ -43,7 +43,7 @@ class DAPEConfig:
         require(f"{at}.width", self.width, self.width >= 1, ">= 1")
 
 
-class DAPE(PositionalEncoding):
+class DAPE(PositionalEncoding[DAPEConfig]):
     """Data-adaptive positional encoding."""
 
     Config = DAPEConfig
@@ -60,13 +60,13 @@ class DAPE(PositionalEncoding):
         self.out_bias = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: DAPEConfig, shape: HeadShape) -> int:
         """Parameters of the adapted bias and of the MLP."""
         base, settings = BASES[config.base]
         return base.params(settings, shape) + config.width * (3 * shape.n_heads + 1) + shape.n_heads
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: DAPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The MLP at every query-key pair."""
         return 6 * config.width * shape.n_heads * visible
 

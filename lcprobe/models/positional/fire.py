@@ -13,7 +13,7 @@ c starts at 0.1; 1e-6 is added to the denominator, as in public code.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lcprobe_kernels.attention import attention
@@ -45,7 +45,7 @@ class FIREConfig:
         require(f"{at}.width", self.width, self.width >= 1, ">= 1")
 
 
-class FIRE(PositionalEncoding):
+class FIRE(PositionalEncoding[FIREConfig]):
     """Functional interpolation for relative positions; every layer has its own MLP."""
 
     Config = FIREConfig
@@ -65,13 +65,13 @@ class FIRE(PositionalEncoding):
         self.out_bias = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: FIREConfig, shape: HeadShape) -> int:
         """c, the MLP, and the factor of a learned threshold."""
         mlp = 2 * config.width + shape.n_heads * (config.width + 1)
         return mlp + (2 if config.threshold == "learned" else 1)
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: FIREConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The MLP at every query-key pair for sequences longer than the initial L; up to it, a table serves all
         queries."""
         reach = config.initial_threshold if config.threshold == "learned" else shape.context_length or length

@@ -12,7 +12,6 @@ positions and not only on their differences; positions count from the first toke
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class FoPEConfig:
         require(f"{at}.gain", self.gain, self.gain >= 0, ">= 0")
 
 
-class FoPE(PositionalEncoding):
+class FoPE(PositionalEncoding[FoPEConfig]):
     """Fourier position embedding."""
 
     Config = FoPEConfig
@@ -56,12 +55,12 @@ class FoPE(PositionalEncoding):
         self.sin_mix = nn.Parameter(torch.empty(self.pairs, self.pairs))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: FoPEConfig, shape: HeadShape) -> int:
         """Two square matrices over the frequencies that are kept."""
         return 2 * _pairs(config, shape) ** 2
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: FoPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """Two products of tables and mixtures at each position."""
         return 4 * _pairs(config, shape) ** 2
 

@@ -8,13 +8,12 @@ every token then halves the weight of all earlier ones; a larger `initial_bias` 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.contract import ConfigT, HeadShape, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
 
 
@@ -27,45 +26,37 @@ class FoXConfig:
     it."""
 
 
-class FoX(PositionalEncoding):
-    """Cumulative log forget gates, one per head."""
+class CumulativeGates(PositionalEncoding[ConfigT]):
+    """Base of encodings whose gates add to F, one sum per head: a linear map to a logit, and `log_gate` of it."""
 
-    Config = FoXConfig
     family = "gate"
     reads_positions = False
     caches_all_terms = True
     term_bytes = 8
 
-    def __init__(self, config: Any, shape: HeadShape):
+    def __init__(self, config: ConfigT, shape: HeadShape):
         super().__init__(config, shape)
         self.gate_weight = nn.Parameter(torch.empty(shape.n_heads, shape.d_model))
         self.gate_bias = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: ConfigT, shape: HeadShape) -> int:
         """A linear map to one logit per head."""
         return shape.n_heads * (shape.d_model + 1)
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: ConfigT, shape: HeadShape, visible: float, length: int) -> float:
         """The map to the gates' logits."""
         return 2 * shape.n_heads * shape.d_model
 
     @staticmethod
-    def term_width(config: Any, shape: HeadShape) -> int:
+    def term_width(config: ConfigT, shape: HeadShape) -> int:
         """One sum per head."""
         return shape.n_heads
 
-    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Weights normal with standard deviation 0.02, the bias `initial_bias`."""
-        if name == "gate_weight":
-            value.normal_(0, 0.02, generator=generator)
-        else:
-            value.fill_(self.config.initial_bias)
-
     def log_gate(self, logits: Tensor) -> Tensor:
-        """What one token adds to F: log sigmoid(logits), <= 0."""
-        return F.logsigmoid(logits)
+        """What one token adds to F, <= 0."""
+        raise NotImplementedError
 
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """F of each token: (batch, seqlen, n_heads) float64."""
@@ -78,3 +69,20 @@ class FoX(PositionalEncoding):
     def gates(self, terms: Tensor) -> Tensor:
         """F: the token terms themselves."""
         return terms
+
+
+class FoX(CumulativeGates[FoXConfig]):
+    """Cumulative log forget gates, one per head."""
+
+    Config = FoXConfig
+
+    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
+        """Weights normal with standard deviation 0.02, the bias `initial_bias`."""
+        if name == "gate_weight":
+            value.normal_(0, 0.02, generator=generator)
+        else:
+            value.fill_(self.config.initial_bias)
+
+    def log_gate(self, logits: Tensor) -> Tensor:
+        """log sigmoid(logits)."""
+        return F.logsigmoid(logits)

@@ -9,7 +9,7 @@ power kernel.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class KERPLEConfig:
     """log: a penalty that grows with the logarithm of distance; power: with a learned power of it."""
 
 
-class KERPLE(PositionalEncoding):
+class KERPLE(PositionalEncoding[KERPLEConfig]):
     """Kernelised relative position bias, two parameters per head."""
 
     Config = KERPLEConfig
@@ -40,7 +40,7 @@ class KERPLE(PositionalEncoding):
         self.raw2 = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: KERPLEConfig, shape: HeadShape) -> int:
         """Two per head."""
         return 2 * shape.n_heads
 

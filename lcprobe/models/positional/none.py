@@ -11,7 +11,7 @@ class NoPEConfig:
     """NoPE has no settings."""
 
 
-class NoPE(PositionalEncoding):
+class NoPE(PositionalEncoding[NoPEConfig]):
     """Leaves queries, keys and scores unchanged."""
 
     Config = NoPEConfig

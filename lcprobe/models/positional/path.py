@@ -16,9 +16,10 @@ With `backend: fla`, whole 16-bit sequences on a GPU without window, documents o
 kernels; all else uses the form above, so that a model trained with them can be probed on any machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lcprobe_kernels.attention import attention, blockwise
@@ -51,7 +52,7 @@ class PaTHConfig:
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
 
 
-class PaTH(PositionalEncoding):
+class PaTH(PositionalEncoding[PaTHConfig]):
     """Accumulated data-dependent Householder transformations."""
 
     Config = PaTHConfig
@@ -73,13 +74,13 @@ class PaTH(PositionalEncoding):
         self.beta_bias = nn.Parameter(torch.empty(shape.n_kv_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: PaTHConfig, shape: HeadShape) -> int:
         """The low-rank map, the convolution, and beta."""
         width = shape.n_kv_heads * shape.head_dim
         return config.rank * (shape.d_model + width) + width * config.d_conv + shape.n_kv_heads * (shape.d_model + 1)
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: PaTHConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The maps to w and beta; within a chunk, products with w and the solve; across chunks, queries times each
         product."""
         c, d, width = KEYS_PER_CHUNK, shape.head_dim, shape.n_kv_heads * shape.head_dim
@@ -92,7 +93,7 @@ class PaTH(PositionalEncoding):
         return maps + shape.n_kv_heads * of_keys + shape.n_heads * of_queries
 
     @staticmethod
-    def term_width(config: Any, shape: HeadShape) -> int:
+    def term_width(config: PaTHConfig, shape: HeadShape) -> int:
         """w and beta of each key head, and the convolution's inputs that the next token needs."""
         return shape.n_kv_heads * (shape.head_dim + 1) + (config.d_conv - 1) * config.rank
 
@@ -199,7 +200,7 @@ def _chunks(t: Tensor, lead: int, end: int) -> Tensor:
     return F.pad(t, (0, 0, 0, 0, lead, end)).transpose(1, 2).unflatten(2, (-1, KEYS_PER_CHUNK))
 
 
-def _peer() -> Any:
+def _peer() -> Callable[..., tuple[Tensor, object]]:
     """flash-linear-attention's kernel. Raises ConfigError where it is not installed."""
     try:
         return import_module("fla.ops.path_attn.parallel").parallel_path_attn

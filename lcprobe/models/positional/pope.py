@@ -9,7 +9,6 @@ unrotated.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class PoPEConfig:
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
-class PoPE(PositionalEncoding):
+class PoPE(PositionalEncoding[PoPEConfig]):
     """Polar coordinate position embedding."""
 
     Config = PoPEConfig
@@ -44,12 +43,12 @@ class PoPE(PositionalEncoding):
         self.phase = nn.Parameter(torch.empty(shape.n_kv_heads, shape.head_dim))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: PoPEConfig, shape: HeadShape) -> int:
         """One phase per entry of a key head."""
         return shape.n_kv_heads * shape.head_dim
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: PoPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The additional half of q . k, which is twice as wide."""
         return 2 * visible * shape.n_heads * shape.head_dim
 

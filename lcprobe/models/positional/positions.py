@@ -12,21 +12,22 @@ the same positions.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Generic, Literal
 
 import torch
 from torch import Tensor
 
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.positional.contract import ConfigT
 from lcprobe.seeds import seed_of
 
 
-class DrawnPositions(ABC):
+class DrawnPositions(ABC, Generic[ConfigT]):
     """Base of position schemes: drawn in training, counted at evaluation."""
 
     Config: ClassVar[type]
 
-    def __init__(self, config: Any):
+    def __init__(self, config: ConfigT):
         self.config = config
 
     @property
@@ -61,7 +62,7 @@ class RandomizedConfig:
         require(f"{at}.max_length", self.max_length, self.max_length >= 2, ">= 2")
 
 
-class Randomized(DrawnPositions):
+class Randomized(DrawnPositions[RandomizedConfig]):
     """A sorted random subset of all positions."""
 
     Config = RandomizedConfig
@@ -102,7 +103,7 @@ class PoSEConfig:
         require(f"{at}.chunks", self.chunks, self.chunks >= 2, ">= 2")
 
 
-class PoSE(DrawnPositions):
+class PoSE(DrawnPositions[PoSEConfig]):
     """Positional skip-wise training: u_0 = 0; u_i, uniform in u_{i-1} .. max_length - seqlen, is added to the
     positions of chunk i.
 

@@ -33,7 +33,7 @@ class PRoPEConfig:
         require(f"{at}.fraction", self.fraction, 0 <= self.fraction <= 1, "0 .. 1")
 
 
-class PRoPE(Rotary):
+class PRoPE(Rotary[PRoPEConfig]):
     """Rotates the int(fraction * head_dim / 2) pairs with the highest frequencies."""
 
     Config = PRoPEConfig
@@ -70,7 +70,7 @@ class HoPEConfig:
         require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
 
 
-class HoPE(Rotary):
+class HoPE(Rotary[HoPEConfig]):
     """Rotates the pairs that complete a full turn within the training length."""
 
     Config = HoPEConfig

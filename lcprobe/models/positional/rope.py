@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import ConfigError, require
-from lcprobe.models.positional.contract import HeadShape, PositionalEncoding
+from lcprobe.models.positional.contract import ConfigT, HeadShape, PositionalEncoding
 from lcprobe.models.token_context import TokenContext
 
 
@@ -51,7 +51,7 @@ class Scaling(Protocol):
     def __hash__(self) -> int: ...
 
 
-class Rotary(PositionalEncoding):
+class Rotary(PositionalEncoding[ConfigT]):
     """Base of encodings that rotate pairs at fixed frequencies, which a subclass gives."""
 
     family = "rotary"
@@ -102,7 +102,7 @@ class Rotary(PositionalEncoding):
         return (angles.cos() * factor).to(acc_dtype)[:, None], (angles.sin() * factor).to(acc_dtype)[:, None]
 
 
-class RoPE(Rotary):
+class RoPE(Rotary[RoPEConfig]):
     """Rotary position embedding."""
 
     Config = RoPEConfig

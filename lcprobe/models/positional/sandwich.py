@@ -33,7 +33,7 @@ class SandwichConfig:
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
-class Sandwich(PositionalEncoding):
+class Sandwich(PositionalEncoding[SandwichConfig]):
     """The inner product of two position vectors, scaled per head."""
 
     Config = SandwichConfig

@@ -30,8 +30,15 @@ class LayerEncoding:
     sets; key: config key of the encoding's own settings."""
 
     text: str
-    changes: Mapping[str, Any]
+    changes: Mapping[str, object]
     key: str
+
+    @property
+    def positional(self) -> Choice:
+        """The encoding itself."""
+        choice = self.changes["positional"]
+        assert isinstance(choice, Choice)
+        return choice
 
 
 class EncodingPattern(Written):
@@ -63,7 +70,7 @@ class EncodingPattern(Written):
 
         Raises ConfigError for an absolute encoding among others, since it acts once, on the embedding.
         """
-        choices: list[Choice] = [layer.changes["positional"] for layer in self.layers(encodings)]
+        choices = [layer.positional for layer in self.layers(encodings)]
         absolute = next((choice for choice in choices if choice.cls.family == "absolute"), None)
         if absolute is not None and len(choices) > 1:
             allowed = f"`{absolute.name}` alone: it acts once, on the embedding"
@@ -100,7 +107,7 @@ def _layer(item: PatternItem, encodings: Mapping[str, Choice], key: str) -> Laye
     else:
         raise unknown_name(key, item.name, {*POSITIONAL, *encodings})
     choice.resolve()
-    changes: dict[str, Any] = {"positional": choice}
+    changes: dict[str, object] = {"positional": choice}
     for word in item.joined:
         before = len(changes)
         number = re.fullmatch(r"(window|sinks)([0-9]+)", word)

@@ -8,7 +8,6 @@ float64, and only the last one is carried in the state, since keys are cached ro
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class SelectiveRoPEConfig:
         require(f"{at}.base", self.base, self.base > 1, "> 1")
 
 
-class SelectiveRoPE(PositionalEncoding):
+class SelectiveRoPE(PositionalEncoding[SelectiveRoPEConfig]):
     """Input-dependent rotation."""
 
     Config = SelectiveRoPEConfig
@@ -50,17 +49,17 @@ class SelectiveRoPE(PositionalEncoding):
         return []
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: SelectiveRoPEConfig, shape: HeadShape) -> int:
         """A projection to the pairs of the key heads."""
         return shape.n_kv_heads * shape.head_dim // 2 * shape.d_model
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: SelectiveRoPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The projection to phases."""
         return shape.n_kv_heads * shape.head_dim * shape.d_model
 
     @staticmethod
-    def term_width(config: Any, shape: HeadShape) -> int:
+    def term_width(config: SelectiveRoPEConfig, shape: HeadShape) -> int:
         """One angle per pair of the key heads."""
         return shape.n_kv_heads * shape.head_dim // 2
 

@@ -9,7 +9,6 @@ over keys, so scores are computed in blocks of queries. The query's own key take
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lcprobe_kernels.attention import attention
@@ -29,7 +28,7 @@ class StickBreakingConfig:
     """The weight that no key takes goes to the query's own value; false: to no value."""
 
 
-class StickBreaking(PositionalEncoding):
+class StickBreaking(PositionalEncoding[StickBreakingConfig]):
     """Stick-breaking weights in place of the softmax."""
 
     Config = StickBreakingConfig
@@ -39,7 +38,7 @@ class StickBreaking(PositionalEncoding):
     linear = False
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: StickBreakingConfig, shape: HeadShape, visible: float, length: int) -> float:
         """Two logarithms, a running sum and an addition per query-key pair, in place of the softmax."""
         return 4 * shape.n_heads * visible
 

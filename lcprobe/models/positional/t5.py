@@ -10,7 +10,6 @@ layer has a table of its own.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class T5Config:
         require(f"{at}.max_distance", self.max_distance, self.max_distance > half, f"> n_buckets / 2 ({half})")
 
 
-class T5(PositionalEncoding):
+class T5(PositionalEncoding[T5Config]):
     """Bucketed relative position bias."""
 
     Config = T5Config
@@ -48,7 +47,7 @@ class T5(PositionalEncoding):
         self.weight = nn.Parameter(torch.empty(shape.n_heads, config.n_buckets))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: T5Config, shape: HeadShape) -> int:
         """One per head and bucket."""
         return shape.n_heads * config.n_buckets
 

@@ -29,7 +29,6 @@ Scores are computed in blocks of queries, with e appended to v: correct on any d
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from lcprobe_kernels.attention import attention
@@ -55,7 +54,7 @@ class TAPEConfig(RoPEConfig):
         require(f"{at}.width", self.width, self.width is None or self.width >= 1, ">= 1 or null")
 
 
-class TAPE(PositionalEncoding):
+class TAPE(PositionalEncoding[TAPEConfig]):
     """Contextualized equivariant position encoding."""
 
     Config = TAPEConfig
@@ -78,19 +77,19 @@ class TAPE(PositionalEncoding):
         return "tape", self.config.base, self.rope.rotary_dim, self.shape.n_heads
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: TAPEConfig, shape: HeadShape) -> int:
         """Parameters in mix, G, W1 and W2."""
         return shape.n_heads + _width(config, shape) * (shape.d_model + 2 * shape.n_heads)
 
     @staticmethod
-    def flops(config: Any, shape: HeadShape, visible: float, length: int) -> float:
+    def flops(config: TAPEConfig, shape: HeadShape, visible: float, length: int) -> float:
         """The products of attention weights and e; the gate, and the update as a map between heads."""
         rotated, width = int(shape.head_dim * config.fraction), _width(config, shape)
         update = 2 * width * shape.d_model + 2 * shape.n_heads**2 * (width + rotated)
         return 2 * visible * shape.n_heads * rotated + update
 
     @staticmethod
-    def term_width(config: Any, shape: HeadShape) -> int:
+    def term_width(config: TAPEConfig, shape: HeadShape) -> int:
         """e of every head: two numbers per pair."""
         return shape.n_heads * int(shape.head_dim * config.fraction)
 
@@ -138,7 +137,7 @@ class TAPE(PositionalEncoding):
         return o.to(keys.v.dtype), torch.cat([keys.terms[:, -o.shape[1] :].to(a.dtype), a.flatten(2)], dim=-1)
 
 
-def _width(config: Any, shape: HeadShape) -> int:
+def _width(config: TAPEConfig, shape: HeadShape) -> int:
     return 4 * shape.n_heads if config.width is None else config.width
 
 

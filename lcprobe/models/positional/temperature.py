@@ -15,14 +15,14 @@ training context length.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.parameters import Parametrised
-from lcprobe.models.positional.contract import HeadShape
+from lcprobe.models.positional.contract import ConfigT, HeadShape
 from lcprobe.models.token_context import TokenContext
 
 
@@ -33,18 +33,18 @@ def visible_keys(where: TokenContext, window: int | None) -> Tensor:
     return n if window is None else n.clamp_max(window)
 
 
-class Temperature(Parametrised, ABC):
+class Temperature(Parametrised, ABC, Generic[ConfigT]):
     """Base of all temperatures: a factor on q . k."""
 
     Config: ClassVar[type]
 
     @abstractmethod
-    def __init__(self, config: Any, shape: HeadShape):
+    def __init__(self, config: ConfigT, shape: HeadShape):
         """Raises ConfigError for settings that do not fit the layer."""
         super().__init__()
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: ConfigT, shape: HeadShape) -> int:
         """Number of trainable parameters of one layer; a test compares it with the built module."""
         return 0
 
@@ -66,7 +66,7 @@ class LogNConfig:
         require(f"{at}.length", self.length, self.length is None or self.length >= 2, ">= 2 or null")
 
 
-class LogN(Temperature):
+class LogN(Temperature[LogNConfig]):
     """a_i = max(1, log n_i / log L)."""
 
     Config = LogNConfig
@@ -94,7 +94,7 @@ class SSMaxConfig:
         require(f"{at}.initial", self.initial, self.initial > 0, "> 0")
 
 
-class SSMax(Temperature):
+class SSMax(Temperature[SSMaxConfig]):
     """a_i = s_h log n_i; the first query sees only itself, so that its factor log 1 = 0 changes nothing."""
 
     Config = SSMaxConfig
@@ -106,7 +106,7 @@ class SSMax(Temperature):
         self.s = nn.Parameter(torch.empty(shape.n_heads))
 
     @staticmethod
-    def params(config: Any, shape: HeadShape) -> int:
+    def params(config: SSMaxConfig, shape: HeadShape) -> int:
         """One per head."""
         return shape.n_heads
 

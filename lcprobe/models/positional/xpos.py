@@ -43,7 +43,7 @@ class XPosConfig:
         require(f"{at}.scale", self.scale, self.scale >= 1, ">= 1")
 
 
-class XPos(Rotary):
+class XPos(Rotary[XPosConfig]):
     """Rotation, then a decay factor per pair and token."""
 
     Config = XPosConfig
