@@ -98,11 +98,16 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes for the reader, and every cell outside 93-97 %, for which no better interval is known."""
     lines = [
-        "samples: clusters; for training seeds the trials of one seed. asked: answers per sample and side; for seeds their number.",
-        "A ratio counts as covered where the interval's test accepts it: equivalent to its bounds, as a test of the repository shows.",
-        "Reach and half-life: of falls at 150 tokens over 14 distances of 10 to 1000 tokens, p at distance 0; a study that "
-        "resolves no fall is not counted, and a cell is empty where more than half resolve none. Effective length is no "
-        "interval: the cell is how often the reported length is not longer than the true one, which is promised in 97.5 %.",
+        "samples: clusters; for training seeds the trials of one seed. asked: answers per sample and side; for seeds "
+        "their number.",
+        "A ratio counts as covered where the interval's test accepts it: equivalent to its bounds, as a test of the "
+        "repository shows.",
+        "Reach and half-life: of falls at 150 tokens over 14 distances of 10 to 1000 tokens, p at distance 0; a "
+        "study that "
+        "resolves no fall is not counted, and a cell is empty where more than half resolve none. Effective length is "
+        "no "
+        "interval: the cell is how often the reported length is not longer than the true one, which is promised in "
+        "97.5 %.",
     ]
     for row in rows:
         if row["interval"].startswith("effective"):
@@ -114,7 +119,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         ]
         if outside:
             lines.append(
-                f"outside 93-97 %: {row['interval']}, {row['samples']} samples asked {row['asked']}: p {', '.join(outside)}"
+                f"outside 93-97 %: {row['interval']}, {row['samples']} samples asked {row['asked']}: p "
+                f"{', '.join(outside)}"
             )
     return lines
 

@@ -21,7 +21,8 @@ def squad(n: int = 100) -> dict[str, Any]:
     for i in range(n):
         rng = Stream("squad", i)
         founder, year, river = f"{nouns[i]} Founder".title(), str(1400 + 7 * i), f"River {nouns[200 + i // 2]}"
-        context = f"{sentences(rng, 2)} It was founded by {founder} in  {year}.\n{sentences(rng, 1 + i % 4)} It lies at the {river}."
+        context = f"{sentences(rng, 2)} It was founded by {founder} in  {year}.\n"
+        context += f"{sentences(rng, 1 + i % 4)} It lies at the {river}."
         questions = [
             ("Who founded village", founder),
             ("When was it founded, village", year),

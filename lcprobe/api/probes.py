@@ -14,7 +14,7 @@ from lcprobe.api.models import Model
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
-from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import MemoryStore
@@ -108,6 +108,7 @@ def probe(
     config = {"tasks": {name: task}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
     tasks = TaskSet(build(ProbeConfig, config, "probe"), materials)
     plan = tasks.plan([build(Grid, settings, "grid")], 1)  # lengths are multiples of one token
+    plan = _readable(plan, module.max_length)
     if not plan.units:
         raise EpisodeError("lengths", list(lengths), f"lengths at which a cell fits ({'; '.join(plan.notes)})")
     scorer = ModelScorer(
@@ -116,6 +117,15 @@ def probe(
     store = MemoryStore()
     units = run_plan(plan, tasks, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring)
     return ProbeResult(store.read(units), plan.notes)
+
+
+def _readable(plan: Plan, max_length: int | None) -> Plan:
+    """Leave out, with a note, the cells beyond the longest sequence that a model can read."""
+    units = [unit for unit in plan.units if max_length is None or unit.length <= max_length]
+    beyond = sorted({unit.length for unit in plan.units} - {unit.length for unit in units})
+    lengths = ", ".join(map(str, beyond))
+    notes = [f"{lengths} tokens are left out: the model's positions end at {max_length}"] if beyond else []
+    return Plan(units, [*plan.notes, *notes])
 
 
 def _levels(given: str | Sequence[str]) -> list[str]:

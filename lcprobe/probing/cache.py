@@ -2,7 +2,8 @@
 
     <unit>.safetensors    tokens (n,) uint16 or uint32, sizes (m,) int64: every episode's ids, candidates and own ends
                           sha256 (32,) uint8: of everything else
-                          metadata, one JSON text: `facts`, what the unit depends on, and `episodes`, all other fields,
+                          metadata, one JSON text: `facts`, what the unit depends on, and `episodes`,
+                          all other fields,
                           with the digests that records have
 
 The name is a digest of everything that the episodes depend on, the source of the tasks included, so no file is ever

@@ -1,9 +1,9 @@
 """Measurements on plain held-out text: loss by position, the size of the state, and how far back predictions depend.
 
-    loss             of every token of a window, averaged in bins of position of half an octave each; the training length
-                     is an edge, so that no bin mixes positions below and above it
-    state_rms        root mean square of the finite values of the state after so many tokens; not_finite_state counts the
-                     others
+    loss             of every token of a window, averaged in bins of position of half an octave each; the training
+                     length is an edge, so that no bin mixes positions below and above it
+    state_rms        root mean square of the finite values of the state after so many tokens; not_finite_state counts
+                     the others
     state_bytes      of the state of one sequence
     remembrance      total-variation distance between the predictions with and without the first t of T tokens:
                      1/2 sum |p(. | x[0:T]) - p(. | x[t:T])|  (Buitrago & Gu 2025, arXiv 2507.02782: EffRem_T(t))

@@ -1,8 +1,8 @@
 """The records store: a folder of Parquet files, one per finished unit of work, each written atomically and once.
 
     <unit-id>.parquet    finished: the unit is done if the file exists
-    <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its checksum;
-                         a rerun resumes from the valid prefix
+    <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its
+                         checksum; a rerun resumes from the valid prefix
 
 The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written
 twice has one name.
@@ -124,7 +124,8 @@ class Store:
                 path.replace(aside)
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"{path}: damaged ({reason}), set aside as {aside.name}; allowed: the same command again, which redoes it"
+                f"{path}: damaged ({reason}), set aside as {aside.name}; allowed: the same command again, which "
+                "redoes it"
             ) from None
 
     def journal(self, name: str) -> Path:

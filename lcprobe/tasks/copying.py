@@ -69,7 +69,8 @@ class CopyingConfig:
         require(f"{at}.vocabulary", self.vocabulary, self.vocabulary >= 2, ">= 2")
         require(f"{at}.gram", self.gram, 1 <= self.gram <= MAX_GRAM, f"1 .. {MAX_GRAM}")
         if self.ask == "gram" and self.share is None:
-            allowed = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: no two grams alike"
+            allowed = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: "
+            allowed += "no two grams alike"
             require(f"{at}.words", self.words, self.words <= self.grams, allowed)
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
@@ -174,7 +175,8 @@ class Copying(Task[CopyingConfig]):
             rounds = (self._room(sample, (n + 1) * place) - place) // (n * place)  # the target place occurs twice
             if n * rounds > cfg.grams:
                 most = int((cfg.grams + 1) * place / cfg.share)
-                allowed = f"<= {most} tokens for a share of {cfg.share:g}, or a longer gram: {cfg.vocabulary} words make {cfg.grams}"
+                allowed = f"<= {most} tokens for a share of {cfg.share:g}, or a longer gram: "
+                allowed += f"{cfg.vocabulary} words make {cfg.grams}"
                 raise EpisodeError("length", sample.factors.length, allowed)
         n_places = n * rounds
         n_gram_words = next(few for few in range(2, n_places + 2) if few**cfg.gram >= n_places)

@@ -3,7 +3,9 @@ without shortcuts.
 
 A preset is used wherever a task is configured, as it is or with settings on top:
 
-    probe.tasks: {s1: ruler/niah_single_1, hard: {type: ruler/niah_multikey_1, n_keys: 16, formats: {haystack: words}}}
+    probe.tasks:
+      s1: ruler/niah_single_1
+      hard: {type: ruler/niah_multikey_1, n_keys: 16, formats: {haystack: words}}
 
 A preset is a mapping that could be written out. `formats` (haystack, key, value: one level each) may be in any task's
 mapping: the task then has these formats whatever a grid lists.
@@ -13,24 +15,26 @@ answer, the target needle at a given depth, another haystack window and layout f
 counts and not any substring of 128 tokens, and no task is solved by printing every value. "essay" is our `corpus`,
 held-out documents.
 
-    name             RULER's own                                  here
-    niah_single_1    noise, words -> numbers, one needle          and a second needle with another key: chance 1/2, not 1
-    niah_single_2    essay, words -> numbers, one needle          the same
-    niah_single_3    essay, words -> uuids, one needle            the same
-    niah_multikey_1  essay, 4 needles, one queried; listing all   chance 1/4: the first answer counts
-                     four numbers scores 100
-    niah_multikey_2  haystack of needles, words -> numbers        the same; chance 1 / lines
-    niah_multikey_3  haystack of needles, uuids -> uuids          the same; chance 1 / lines
-    niah_multivalue  essay, one key with 4 values, any order      all four in order of appearance, beside a second key with 4
-    niah_multiquery  essay, 4 keys, all queried, any order        4 of 8 keys, one after the other: 4 values are never queried
-    vt               noise, one chain of 4 hops, all variables    4 chains of 4 hops, the value of the last variable; chance 1/4
-                     with its value
-    cwe              10 common words x 30, rare ones x 3 (x 6     10 common x 3n, 20 rare x n at every length; is a word common
-                     and x 1 below 4K); name the ten; one example  or rare: chance 1/2; no example
-    fwe              zeta (2.0) draws, vocabulary grows; name     8n : 4n : 2n : n at every length; the first three in order;
-                     ranks 2 to 4, any order                      chance is the word's share of the list
-    qa_1             SQuAD paragraphs, any alias as a substring   generated facts, a closed set of answers; no files needed
-    qa_2             HotpotQA paragraphs                          generated facts, two needed for an answer
+    name             RULER's own                               here
+    niah_single_1    noise, words -> numbers, one needle       a second needle with another key: chance 1/2, not 1
+    niah_single_2    essay, words -> numbers, one needle       the same
+    niah_single_3    essay, words -> uuids, one needle         the same
+    niah_multikey_1  essay, 4 needles, one queried; listing    chance 1/4: the first answer counts
+                     all four numbers scores 100
+    niah_multikey_2  haystack of needles, words -> numbers     the same; chance 1 / lines
+    niah_multikey_3  haystack of needles, uuids -> uuids       the same; chance 1 / lines
+    niah_multivalue  essay, one key with 4 values, any order   all four in order, beside a second key with 4
+    niah_multiquery  essay, 4 keys, all queried, any order     4 of 8 keys in turn: 4 values are never queried
+    vt               noise, one chain of 4 hops, all           4 chains of 4 hops, the value of the last variable;
+                     variables with its value                  chance 1/4
+    cwe              10 common words x 30, rare ones x 3       10 common x 3n, 20 rare x n at every length; is a word
+                     (x 6 and x 1 below 4K); name the ten;     common or rare: chance 1/2; no example
+                     one example
+    fwe              zeta (2.0) draws, vocabulary grows;       8n : 4n : 2n : n at every length; the first three in
+                     name ranks 2 to 4, any order              order; chance is the word's share of the list
+    qa_1             SQuAD paragraphs, any alias as a          generated facts, a closed set of answers; no files
+                     substring                                 needed
+    qa_2             HotpotQA paragraphs                       generated facts, two needed for an answer
 """
 
 from collections.abc import Mapping
@@ -64,7 +68,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ruler/niah_multivalue": _niah("corpus", "words", "numbers", n_keys=2, n_values=4),
     "ruler/niah_multiquery": _niah("corpus", "words", "numbers", n_keys=8, n_queries=4),
     "ruler/vt": {
-        "type": "vt", "chains": 4, "hops": 4, "digits": 5, "formats": {"haystack": "noise", "key": "words", "value": "numbers"},
+        "type": "vt", "chains": 4, "hops": 4, "digits": 5,
+        "formats": {"haystack": "noise", "key": "words", "value": "numbers"},
     },
     "ruler/cwe": {"type": "cwe", "common": 10, "rare": 20, "ratio": 3, "questions": 10, "formats": {"key": "words"}},
     "ruler/fwe": {"type": "fwe", "top": 3, "ratio": 2, "others": 20, "formats": {"value": "words"}},

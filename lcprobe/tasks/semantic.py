@@ -4,7 +4,8 @@ Source: Modarressi et al. 2025, NoLiMa, arXiv 2502.05167. Differs from it: nine 
 of a few hand-made needle groups, distractors of the same relation, a closed set of names as answers, exact match
 without an instruction. RULER's questions repeat the needle's words, so that literal match is enough.
 
-    ... Dagmar rented a flat in Lisbon. ... Tobias rented a flat in Oslo. ...   The resident of Portugal is     -> " Dagmar"
+    ... Dagmar rented a flat in Lisbon. ... Tobias rented a flat in Oslo. ...
+    The resident of Portugal is   -> " Dagmar"
 
 The facts are `assets/relations.txt`: one fact per line (city and country, tool and trade, ...), and no country is
 queried while two of its cities are in the context. Guessing among the names scores 1 / n_needles. A model that scores

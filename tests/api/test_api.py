@@ -158,6 +158,17 @@ def test_a_model_of_ones_own_needs_three_methods():
     assert result.accuracy()["chance"].item() == 0.5
 
 
+class Short(LastValue):
+    max_length = 100
+
+
+def test_lengths_that_a_model_cannot_read_are_left_out_and_named():
+    task = {"type": "niah", "n_keys": 2, "template": "line", "digits": 2}
+    result = lcprobe.probe(Short(4096), task, tokenizer="shipped", lengths=[96, 128], depths=[0.5], n=2)
+    assert set(result.records["length"].to_pylist()) == {96}
+    assert result.notes == ["128 tokens are left out: the model's positions end at 100"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

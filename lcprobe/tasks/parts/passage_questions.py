@@ -1,6 +1,7 @@
 """Questions from a file over its own paragraphs: the gold one at its depth among others, cut to an exact length.
 
-    ... Other paragraph. Gold paragraph with the answer. Other paragraph. ... Question: Who built it? Answer:   -> " Hugo Ashwick"
+    ... Other paragraph. Gold paragraph with the answer. Other paragraph. ... Question: Who built it? Answer:
+    -> " Hugo Ashwick"
 
 Two hops (HotpotQA): the gold paragraph without the answer has an independent place, and so do both of every other
 question.
@@ -61,7 +62,8 @@ class Passages:
         if split not in self._halves:
             half = QuestionPool(self._entries[split], self._tokenizer)
             if len(half.units) < 2:
-                allowed = f"a {self._source} file with {split} questions about two paragraphs that alone contain the answers"
+                allowed = f"a {self._source} file with {split} questions about two paragraphs "
+                allowed += "that alone contain the answers"
                 if split != SPLITS[0]:
                     allowed += "; training takes other documents than probing"
                 raise ConfigError("path", self._path, allowed)

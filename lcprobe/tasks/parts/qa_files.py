@@ -1,8 +1,10 @@
 """Questions from files: SQuAD (v1.1, v2) and HotpotQA (distractor) JSON, or the same data sets from the hub when
 online.
 
-    squad    {"data": [{"paragraphs": [{"context": ..., "qas": [{"question": ..., "answers": [{"text", "answer_start"}]}]}]}]}
-    hotpot   [{"question": ..., "answer": ..., "supporting_facts": [[title, n], ...], "context": [[title, [sentence, ...]], ...]}]
+    squad    {"data": [{"paragraphs": [{"context": ..., "qas": [{"question": ..., "answers": [...]}]}]}]},
+             an answer: {"text": ..., "answer_start": ...}
+    hotpot   [{"question": ..., "answer": ..., "supporting_facts": [[title, n], ...],
+               "context": [[title, [sentence, ...]], ...]}]
 
 Rajpurkar et al. 2016, 2018 (arXiv 1606.05250, 1806.03822); Yang et al. 2018 (arXiv 1809.09600).
 """

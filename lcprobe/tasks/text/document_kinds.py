@@ -153,7 +153,8 @@ def _csv(n: _Numbers, words: list[str]) -> str:
 
 def _markdown(n: _Numbers, words: list[str]) -> str:
     rows = "".join(
-        f"| {10_000 + n.below(90_000)} | {n.pick(GOODS)} | {n.pick(DEPOTS)} | {n.below(60)} | {n.below(20_000) / 100:.2f} |\n"
+        f"| {10_000 + n.below(90_000)} | {n.pick(GOODS)} | {n.pick(DEPOTS)} | {n.below(60)} "
+        f"| {n.below(20_000) / 100:.2f} |\n"
         for _ in range(4 + n.below(12))
     )
     lead = f"## Stock of the {n.pick(DEPOTS)} on {_date(n)}\n\nCounted by {_name(n)}: {_phrase(n, words)}.\n\n"
@@ -163,7 +164,8 @@ def _markdown(n: _Numbers, words: list[str]) -> str:
 def _logs(n: _Numbers, words: list[str]) -> str:
     event = n.pick(LOG_EVENTS).format(1 + n.below(9999), n.below(900), 100 + n.below(500), n.below(9999))
     source = f"10.{n.below(256)}.{n.below(256)}.{n.below(256)}"
-    return f"{_date(n)} {_clock(n)}.{n.below(1000):03d} {n.pick(LOG_LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
+    time = f"{_date(n)} {_clock(n)}.{n.below(1000):03d}"
+    return f"{time} {n.pick(LOG_LEVELS)} [worker-{n.below(16)}] {event} for {source}\n"
 
 
 def _date(n: _Numbers) -> str:

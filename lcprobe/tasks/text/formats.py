@@ -3,7 +3,7 @@ count.
 
     words     falcon, or amber-falcon where many are needed      numbers   4071932
     uuids     3f2c9a71-5b0e-4c1d-9e47-0a6b8d2f7c11               hex       as many tokens as a number has
-    persons   Clara Thornby                                      places    greenhouse (both for questions about a small world)
+    persons   Clara Thornby                                      places    greenhouse (questions about a small world)
 
 With one token per digit a number has 7 tokens and a UUID 36, so that "format" would be confounded with answer length:
 hex is matched to numbers, and `tokens` forces any count.

@@ -55,7 +55,8 @@ class TokenStream:
         self._ends = self.cuts | (tokenizer.leaves_word[self.ids] & tokenizer.ends_word[np.roll(self.ids, 1)])
         self._offsets = offsets[lo : hi + 1] - offsets[lo]
         self.text = text[int(offsets[lo]) : int(offsets[hi])]
-        # bytes, since scalar look-ups in them take a fraction of numpy's time; twice, so that no search has to wrap around
+        # bytes, since scalar look-ups in them take a fraction of numpy's time; twice, so that no search has to wrap
+        # around
         self._cut_marks, self._end_marks = self.cuts.tobytes() * 2, self._ends.tobytes()
         self._known: dict[str, list[int]] = {}
 
