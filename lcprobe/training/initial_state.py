@@ -12,7 +12,7 @@ run is bit-identical. Attention layers always start empty; only recurrent layers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
 from lcprobe.models.state import State
+from lcprobe.training.micro_batch import MicroBatch
 
 ConfigT = TypeVar("ConfigT")
 
@@ -40,7 +41,7 @@ class InitialState(ABC, Generic[ConfigT]):
         return
 
     @abstractmethod
-    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
         """The state before each row of a batch, by keys of the batch such as tokens and starts."""
 
 
@@ -80,7 +81,7 @@ class Passed(InitialState[PassedConfig]):
         require(f"{key}.chain", self.config.chain, self.config.chain < rows, allowed)
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
         """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError as `check_rows` does."""
         tokens, starts = batch["tokens"], batch["starts"]
         self.check_rows(len(tokens), "train.initial_state")
@@ -114,9 +115,11 @@ class Preceding(InitialState[PrecedingConfig]):
         self.preceding = config.chunks
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
         """batch: before (rows, n) and before_starts beside tokens and starts."""
-        return after(model, batch["before"], batch["before_starts"], model.new_state(len(batch["before"])))
+        before = batch["before"]
+        assert before is not None, "the loader adds `preceding` rows of text"
+        return after(model, before, batch["before_starts"], model.new_state(len(before)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Noise(InitialState[NoiseConfig]):
     Config = NoiseConfig
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
         """batch: tokens (rows, seqlen)."""
         state = model.new_state(len(batch["tokens"]))
         layers = (_map_recurrent(layer, lambda t: torch.randn_like(t) * self.config.scale) for layer in state.layers)
@@ -165,7 +168,7 @@ class Fitted(InitialState[FittedConfig]):
     Config = FittedConfig
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: dict[str, Any]) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
         """batch: tokens (rows, seqlen), starts (rows, seqlen) or None."""
         state = after(model, batch["tokens"], batch["starts"], model.new_state(len(batch["tokens"])))
         layers = (_map_recurrent(_recurrent_only(layer), _normal_like) for layer in state.layers)

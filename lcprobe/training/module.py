@@ -24,6 +24,7 @@ from lcprobe.tracking import Tracker
 from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.micro_batch import MicroBatch
 from lcprobe.training.optim import lr_at, make_optimizer
 from lcprobe.training.ranks import gather_digests
 
@@ -53,7 +54,7 @@ class _Batches(Dataset):
     def __len__(self) -> int:
         return (self._mixture.steps - self._first) * self._per_step
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> MicroBatch:
         step, turn = divmod(index, self._per_step)
         step, part = step + self._first, turn * self._world + self._rank
         batch = self._mixture.batch(step, part)
@@ -69,7 +70,7 @@ class _Batches(Dataset):
             "before_starts": None if batch.before_starts is None else torch.from_numpy(batch.before_starts),
         }
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         return (self[i] for i in range(len(self)))
 
 
@@ -108,7 +109,7 @@ class Training(pl.LightningModule):
         """AdamW; its learning rate is set before each step."""
         return make_optimizer(self.config, self.model)
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+    def training_step(self, batch: MicroBatch, index: int) -> Tensor:
         """Weighted next-token loss of one micro-batch."""
         step = batch["step"]
         if not self._switched:

@@ -1,0 +1,19 @@
+"""MicroBatch: what the loader passes to a training step."""
+
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class MicroBatch(TypedDict):
+    """A `data.mixture.Batch` as tensors, with its place in the run: micro-batch `part` of optimizer step `step`."""
+
+    step: int
+    part: int
+    digest: str
+    tokens: Tensor
+    weights: Tensor
+    starts: Tensor | None
+    text_rows: Tensor
+    before: Tensor | None
+    before_starts: Tensor | None
