@@ -15,7 +15,6 @@ positions. Logits are computed for at most MAX_LOGIT_ROWS positions at a time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -141,11 +140,11 @@ def run_context(
 @torch.inference_mode()
 def measure_windows(
     model: ProbedModel, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
-) -> list[list[dict[str, Any]]]:
+) -> list[list[dict[str, object]]]:
     """Rows of every window (all as long as the last edge) with measure, low, high, kept, value and count."""
     ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
     n = len(windows)
-    rows: list[list[dict[str, Any]]] = [[] for _ in windows]
+    rows: list[list[dict[str, object]]] = [[] for _ in windows]
 
     def note(
         name: str, low: int, high: int, values: Sequence[float], counts: Sequence[int], kept: int | None = None

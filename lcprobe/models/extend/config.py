@@ -107,7 +107,7 @@ class ExtendConfig:
         return methods
 
 
-def _entry(given: Any, key: str) -> WrittenMethod | None:
+def _entry(given: object, key: str) -> WrittenMethod | None:
     """One entry; None: as trained."""
     mapping = {"type": given} if isinstance(given, str) else given
     if not isinstance(mapping, Mapping):
@@ -134,7 +134,7 @@ def _factor(value: object, key: str) -> float | Literal["auto"]:
     raise ConfigError(key, value, ALLOWED_FACTORS)
 
 
-def _label(mapping: Mapping[str, Any]) -> str:
+def _label(mapping: Mapping[str, object]) -> str:
     """A default label: `yarn`, `yarn(ramp=rotations,factor=8)`, or with a digest of long settings."""
     settings = {k: v for k, v in mapping.items() if k != "type"}
     name = str(mapping["type"])
