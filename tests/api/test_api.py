@@ -123,7 +123,7 @@ def test_an_extension_is_a_variant_of_the_checkpoint(folder):
     model = lcprobe.load_checkpoint(folder / "hybrid", extend="yarn", factor=2, device="cpu")
     assert model.name == "hybrid+yarn"
     assert model.checkpoint.extension == "yarn"
-    with pytest.raises(ConfigError, match="a method that fits a model given here"):
+    with pytest.raises(ConfigError, match="a method that applies to a model given here"):
         lcprobe.load_checkpoint(folder / "mamba2", extend="yarn")
 
 
