@@ -24,7 +24,7 @@ def test_every_cell_runs(tmp_path):
         for o in cell.outputs
         if o.output_type == "stream"
     ]
-    assert any("transformerpp+yarn" in text for text in texts)
+    assert any("transformerpp+yarn" in text for text in texts), texts
 
 
 def test_what_is_committed_was_executed():
