@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lcprobe.analysis.report.blocks import value_text
+
 
 def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """Print rows with equal keys as a table."""
@@ -12,15 +14,5 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     for name in rows[0]:
         table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(_cell, row.values()))
+        table.add_row(*(value_text(value, digits=4) for value in row.values()))
     Console(width=None if Console().is_terminal else 200).print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -67,15 +67,15 @@ def decimal_text(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def value_text(value: object) -> str:
-    """A value of a table; whole numbers with separators, empty for None."""
+def value_text(value: object, digits: int = 6) -> str:
+    """A value of a table: whole numbers with separators, others with so many significant digits, empty for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _kind(values: list[str]) -> str:
