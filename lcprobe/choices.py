@@ -52,12 +52,6 @@ class Choice(Written):
         """`cls(config, *arguments)`."""
         return self.cls(self.config, *arguments)
 
-    def with_config(self, config: Any) -> "Choice":
-        """The same name with other settings, already checked."""
-        choice = Choice(self.registry, self.name, plain(config), self.key, {"type": self.name, **plain(config)})
-        choice.config = config
-        return choice
-
 
 class Registry(dict[str, str], Converter):
     """The lazy "module:attribute" string of each name used in configs.
