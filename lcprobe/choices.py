@@ -13,7 +13,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.schema import Converter, Written, build, key_of, plain, resolve
@@ -68,6 +68,7 @@ class Registry(dict[str, str], Converter):
         cls, contract = _imported(self[name]), _imported(self.contract)
         if not (isinstance(cls, type) and issubclass(cls, contract)):
             raise TypeError(f"{self[name]}, registered as {name!r}, is not a subclass of {self.contract}")
+        _check_class_attributes(cls, contract, self[name])
         if not dataclasses.is_dataclass(cls.Config):
             raise TypeError(f"{self[name]}: Config is not a dataclass")
         return cls
@@ -146,6 +147,23 @@ def choices_in(value: Any) -> Iterator[Choice]:
         choice = getattr(value, field.name)
         if isinstance(choice, Choice):
             yield choice
+
+
+def _check_class_attributes(cls: type, contract: type, target: str) -> None:
+    """Raise TypeError where a class attribute that the contract declares (`name: ClassVar[...]`) is missing, is not
+    among its Literal values, or is not a subclass of the declared class."""
+    hints = {name: hint for base in contract.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()}
+    for name, hint in hints.items():
+        if get_origin(hint) is not ClassVar:
+            continue
+        if name not in dir(cls):
+            raise TypeError(f"{target}: no class attribute {name}, which {contract.__name__} requires")
+        declared, value = get_args(hint)[0], getattr(cls, name)
+        if get_origin(declared) is Literal and value not in get_args(declared):
+            raise TypeError(f"{target}: {name} is {value!r}; allowed: {' | '.join(map(str, get_args(declared)))}")
+        bound = get_args(declared)[0] if get_origin(declared) is type and get_args(declared) else object
+        if isinstance(bound, type) and isinstance(value, type) and not issubclass(value, bound):
+            raise TypeError(f"{target}: {name} is not a subclass of {bound.__name__}")
 
 
 def _imported(target: str) -> Any:

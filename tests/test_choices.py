@@ -3,16 +3,22 @@
 import sys
 from abc import ABC
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import pytest
 
 from lcprobe.choices import ByName, Choice, Registry, canonical, choices_in, choose
 from lcprobe.errors import ConfigError, require
+from lcprobe.models.mixers.contract import Mixer
+from lcprobe.models.state import State
 from lcprobe.schema import plain, resolve
 
 
-class Shape(ABC):  # noqa: B024
+class Shape(ABC):
     """The contract of this file's registry."""
+
+    Config: ClassVar[type]
+    corners: ClassVar[Literal[3, 4]] = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,19 @@ class WithoutSettings(Shape):
     Config = dict
 
 
+class Unfinished(Shape):
+    pass
+
+
+class Pentagon(Square):
+    corners = 5
+
+
+class NotYetAMixer(Mixer):
+    Config = SquareConfig
+    state_type = State
+
+
 HERE = __name__
 SHAPES = Registry(
     f"{HERE}:Shape",
@@ -46,6 +65,8 @@ SHAPES = Registry(
         "square": f"{HERE}:Square",
         "stranger": f"{HERE}:Stranger",
         "bare": f"{HERE}:WithoutSettings",
+        "unfinished": f"{HERE}:Unfinished",
+        "pentagon": f"{HERE}:Pentagon",
         "absent": "a_module_that_is_not_there:Thing",
     },
 )
@@ -95,6 +116,16 @@ def test_what_breaks_the_contract_is_a_defect():
         SHAPES.load("stranger")
     with pytest.raises(TypeError, match="dataclass"):
         SHAPES.load("bare")
+    with pytest.raises(TypeError, match="no class attribute Config, which Shape requires"):
+        SHAPES.load("unfinished")
+    with pytest.raises(TypeError, match=r"corners is 5; allowed: 3 \| 4"):
+        SHAPES.load("pentagon")
+
+
+def test_a_mixer_whose_settings_are_no_mixer_config_is_refused():
+    mixers = Registry("lcprobe.models.mixers.contract:Mixer", {"square": f"{HERE}:NotYetAMixer"})
+    with pytest.raises(TypeError, match="Config is not a subclass of MixerConfig"):
+        mixers.load("square")
 
 
 def test_a_choice_remembers_how_it_was_written_and_equals_by_meaning():

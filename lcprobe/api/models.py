@@ -67,6 +67,7 @@ class Model:
         tokenizer without BOS, and for more tokens than the model has positions for.
         """
         require("max_tokens", max_tokens, max_tokens >= 1, ">= 1")
+        require("stop", stop, stop != "", "a string that is not empty, or None")
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         ids = [self.encode(text) for text in texts]
         probe = self.config.probe
@@ -115,17 +116,33 @@ def load_checkpoint(
     cuda where there is one. Raises ConfigError for another folder and for a method that does not apply,
     CheckpointError for a damaged checkpoint.
     """
-    targets = find_targets([Path(folder)])
+    path = Path(folder)
+    known = (
+        (path / "model.safetensors").is_file() or (path / "checkpoints").is_dir() or (path / "study.yaml").is_file()
+    )
+    require("folder", str(folder), known, "a checkpoint's folder, or a run's folder (train.py makes one)")
+    targets = find_targets([path])
     if len(targets) > 1:
         raise ConfigError("folder", str(folder), f"one run: {' | '.join(target.name for target in targets)}")
     return load_target(targets[0], extend, factor, device)
+
+
+def checked_device(name: str) -> str:
+    """A device of this machine; `auto` is cuda where there is one. Raises ConfigError for another name."""
+    works = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if name == "auto":
+        return works[-1]
+    require("device", name, name.partition(":")[0] in works, f"auto | {' | '.join(works)} here")
+    return name
 
 
 def load_target(
     target: ProbeTarget, extend: str | Mapping[str, Any] | None, factor: float | None, device: str
 ) -> Model:
     """The model of a target, see `load_checkpoint`."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    require("extend", extend, extend is None or isinstance(extend, str | Mapping), "one method: a name, or a mapping")
+    require("factor", factor, factor is None or extend is not None, "None without `extend`")
+    device = checked_device(device)
     settings = {"extend": AS_TRAINED if extend is None else extend, "factor": "auto" if factor is None else factor}
     pe = build(ExtendConfig, settings, "pe")
     variant = variants_of([target], pe)[0][-1]

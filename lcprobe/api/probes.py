@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from lcprobe.analysis.stats.intervals import clustered_wilson
-from lcprobe.api.models import Model
-from lcprobe.errors import ConfigError, EpisodeError, unknown_name
+from lcprobe.api.models import Model, checked_device
+from lcprobe.errors import ConfigError, EpisodeError, require, unknown_name
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.grid import Plan, TaskSet
@@ -19,6 +19,7 @@ from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import MemoryStore
 from lcprobe.schema import build
+from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -36,7 +37,7 @@ class ProbeResult:
     records: pa.Table
     notes: list[str]
 
-    def accuracy(self, by: Sequence[str] = ("length", "depth")) -> "pd.DataFrame":
+    def accuracy(self, by: str | Sequence[str] = ("length", "depth")) -> "pd.DataFrame":
         """Exact match per group: columns of `by`, then accuracy, low, high, chance, n, samples.
 
         low, high: Wilson's 95 % interval at the effective sample size (samples are clusters). chance: mean score of
@@ -45,6 +46,8 @@ class ProbeResult:
         """
         import pandas as pd
 
+        by = [by] if isinstance(by, str) else list(by)
+        require("by", by, len(by) > 0, f"at least one of {' | '.join(GROUPS)}")
         for name in by:
             if name not in GROUPS:
                 raise unknown_name("by", name, GROUPS)
@@ -65,7 +68,7 @@ def probe(
     model: Model | ProbedModel,
     task: str | Mapping[str, Any],
     *,
-    lengths: Sequence[int],
+    lengths: int | Sequence[int],
     depths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     n: int = 50,
     haystack: str | Sequence[str] | None = None,
@@ -76,7 +79,7 @@ def probe(
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced",
     batch_tokens: int = 32_768,
     chunk: int = 1024,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> ProbeResult:
     """Ask a model n samples of a task at every length (in tokens), depth and format; nothing is written.
 
@@ -90,27 +93,31 @@ def probe(
     if isinstance(model, Model):
         if tokenizer is not None:
             raise ConfigError("tokenizer", tokenizer, "none: a checkpoint has its own")
+        require("device", device, device is None, "None: a checkpoint is on the device that it was loaded to")
         module, materials, device, checkpoint = model.module, None, model.device, model.checkpoint
     else:
         if tokenizer is None:
             raise ConfigError("tokenizer", tokenizer, "the tokenizer that the model was trained with")
         loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        module, materials, checkpoint = model, Materials(loaded), ProbedCheckpoint(type(model).__name__, "none", 0, 0)
+        module, materials, device = model, Materials(loaded), checked_device(device or "cpu")
+        checkpoint = ProbedCheckpoint(type(model).__name__, "none", 0, 0)
     haystacks = _levels(haystack) if haystack is not None else ["corpus" if isinstance(model, Model) else "noise"]
     if materials is None:
         assert isinstance(model, Model)
         materials = model.materials if "corpus" in haystacks else Materials(model.tokenizer)
-    name = task if isinstance(task, str) else str(task.get("type"))
+    choice = choose_task(task, "task")
+    tokens = [lengths] if isinstance(lengths, int) else list(lengths)
+    require("lengths", lengths, all(isinstance(n, int) and n >= 1 for n in tokens), "whole numbers of tokens >= 1")
     settings = {
-        "lengths": [float(length) for length in lengths], "depths": list(depths), "n": n, "haystack": haystacks,
+        "lengths": [float(length) for length in tokens], "depths": list(depths), "n": n, "haystack": haystacks,
         "key": _levels(key), "value": _levels(value), "controls": _levels(controls),
     }  # fmt: skip
-    config = {"tasks": {name: task}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
+    config = {"tasks": {choice.choice.name: choice}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
     tasks = TaskSet(build(ProbeConfig, config, "probe"), materials)
     plan = tasks.plan([build(Grid, settings, "grid")], 1)  # lengths are multiples of one token
     plan = _readable(plan, module.max_length)
     if not plan.units:
-        raise EpisodeError("lengths", list(lengths), f"lengths at which a cell fits ({'; '.join(plan.notes)})")
+        raise EpisodeError("lengths", tokens, f"lengths at which a cell fits ({'; '.join(plan.notes)})")
     scorer = ModelScorer(
         module, materials.tokenizer, torch.device(device), chunk, scoring == "generate", batch_tokens
     )

@@ -14,7 +14,7 @@ class State:
     None, tuples of states, or plain numbers shared by the whole batch."""
 
     recurrent: ClassVar[tuple[str, ...]] = ()
-    """Names of recurrent fields of fixed size, (batch, n_heads, ...), which can be carried over to unrelated text."""
+    """Names of recurrent fields of fixed size, (batch, ...), which can be carried over to unrelated text."""
 
     def fork(self, n: int) -> Self:
         """Repeat each row n times, (a, b) -> (a, a, b, b), for several questions over one context."""
@@ -27,10 +27,6 @@ class State:
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device."""
         return self._map(lambda t: t.to(device))
-
-    def detach(self) -> Self:
-        """The same state outside the autograd graph, for truncated backpropagation through time."""
-        return self._map(lambda t: t.detach())
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Progress of probing, as lines on stderr."""
+"""ProbeProgress of probing, as lines on stderr."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-Progress = Callable[[int, int, str], None]
+ProbeProgress = Callable[[int, int, str], None]
 """Called with (tokens done, tokens in total, what comes next)."""
 
 

@@ -17,7 +17,7 @@ from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet, Unit
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
-from lcprobe.probing.progress import Progress, no_progress
+from lcprobe.probing.progress import ProbeProgress, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.store import RecordStore, unit_id
 from lcprobe.records import NAMES, Record
@@ -60,7 +60,7 @@ def run_plan(
     *,
     batch_tokens: int = ProbeConfig.batch_tokens,
     scoring: str = "teacher_forced",
-    progress: Progress = no_progress,
+    progress: ProbeProgress = no_progress,
 ) -> list[str]:
     """Score every unit of a plan that the store lacks. Returns the ids of all its units, for `store.read`.
 

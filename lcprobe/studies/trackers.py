@@ -9,7 +9,7 @@ import io
 import logging
 import netrc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ class WandbTracker(Tracker):
         self._try(lambda run: run.finish())
         self._run = None
 
-    def _try(self, action: Any) -> None:
+    def _try(self, action: Callable[[Any], object]) -> None:
         if self._run is None:
             return
         try:

@@ -91,7 +91,9 @@ def test_probing_gives_the_records_of_evaluate(study, model):
     accuracy = result.accuracy()
     assert accuracy["n"].tolist() == [6] * 4
     assert ((accuracy["low"] <= accuracy["accuracy"]) & (accuracy["accuracy"] <= accuracy["high"])).all()
-    whole = result.accuracy(by=["task"])
+    with pytest.raises(ConfigError, match="by: .* at least one of task"):
+        result.accuracy(by=[])
+    whole = result.accuracy(by="task")
     assert whole["accuracy"].item() == pytest.approx(mine["exact"].mean())
 
 
@@ -178,6 +180,17 @@ def test_lengths_that_a_model_cannot_read_are_left_out_and_named():
         (lambda f: lcprobe.probe(LastValue(10), "niah", lengths=[64]), "tokenizer: given None"),
         (lambda f: lcprobe.probe(LastValue(10), "nia", tokenizer="shipped", lengths=[64]), "did you mean 'niah'"),
         (lambda f: lcprobe.probe(LastValue(10), "niah", tokenizer="shipped", lengths=[8]), "lengths: .* too few"),
+        (lambda f: lcprobe.probe(LastValue(10), "niah", tokenizer="shipped", lengths=[128.5]), "lengths: .* whole"),
+        (lambda f: lcprobe.probe(LastValue(10), {}, tokenizer="shipped", lengths=64), r"^task\.type: "),
+        (lambda f: lcprobe.load_checkpoint(f / "hybrid", extend=["yarn", "pi"]), "extend: .* one method"),
+        (lambda f: lcprobe.load_checkpoint(f / "hybrid", factor=4), "factor: given 4"),
+        (lambda f: lcprobe.load_checkpoint(f / "hybrid", device="gpu"), "device: given 'gpu'"),
+        (lambda f: lcprobe.load_checkpoint(f / "hybrid" / "none"), "folder: .* a checkpoint's folder"),
+        (lambda f: lcprobe.load_checkpoint(f / "hybrid").generate("a", stop=""), "stop: given ''"),
+        (
+            lambda f: lcprobe.probe(lcprobe.load_run(f / "hybrid").model(), "niah", lengths=64, device="cpu"),
+            "^device: ",
+        ),
     ],
 )
 def test_mistakes_are_one_line(folder, call, message):

@@ -1,7 +1,6 @@
 """A toy extension: content scores of all attention layers are divided by a power of the factor."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ class Flattened(Extension[FlattenedConfig]):
     """A flatter softmax in longer sequences."""
 
     Config = FlattenedConfig
-    acts_on: ClassVar[str] = "attention"
+    acts_on = "attention"
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """See Extension."""

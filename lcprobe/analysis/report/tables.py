@@ -17,8 +17,8 @@ from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.files import write_atomic
 
-Row = dict[str, Value]
-Rows = list[Row]
+TableRow = dict[str, Value]
+TableRows = list[TableRow]
 
 
 def safe(value: object) -> object:
@@ -39,19 +39,19 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_atomic(path, text.getvalue())
 
 
-def all_tables(results: Results) -> dict[str, Rows]:
+def all_tables(results: Results) -> dict[str, TableRows]:
     """Every table by name; rows of one table have equal keys."""
     return {name: rows(results) for name, rows in TABLES.items()}
 
 
-def model_rows(results: Results) -> Rows:
+def model_rows(results: Results) -> TableRows:
     """Runs, one per trained model."""
     names = ("group", "layout", "seed", "context_length", "params", "embedding_params", "tokens", "lr", "tuned")
     names += ("seconds", "skipped_steps", "data_digest", "checkpoint")
     return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
 
 
-def cell_rows(results: Results) -> Rows:
+def cell_rows(results: Results) -> TableRows:
     """Every cell, controls included; `accuracy` is k / n, bounds are Wilson's."""
     context_lengths = {run.name: run.context_length for run in results.study.runs}
     return [
@@ -77,7 +77,7 @@ def cell_rows(results: Results) -> Rows:
     ]
 
 
-def extrapolation_rows(results: Results) -> Rows:
+def extrapolation_rows(results: Results) -> TableRows:
     """Accuracy and ratio to the base by length, with the effective length of the model repeated in each row."""
     return [
         {
@@ -98,7 +98,7 @@ def extrapolation_rows(results: Results) -> Rows:
     ]
 
 
-def contrast_rows(results: Results) -> Rows:
+def contrast_rows(results: Results) -> TableRows:
     """Every declared contrast, tested or not."""
     names = ("kind", "family", "subject", "task", "format", "length", "what", "samples")
     return [
@@ -112,7 +112,7 @@ def contrast_rows(results: Results) -> Rows:
     ]
 
 
-def reach_rows(results: Results) -> Rows:
+def reach_rows(results: Results) -> TableRows:
     """Effective reach and half-life in tokens; empty tokens or bounds mean beyond the longest distance tested."""
     return [
         {
@@ -133,7 +133,7 @@ def reach_rows(results: Results) -> Rows:
     ]
 
 
-def distance_rows(results: Results) -> Rows:
+def distance_rows(results: Results) -> TableRows:
     """Accuracy in bins of distance, to which the reach is fitted."""
     return [
         {**_panel(r.where), "from": one.low, "to": one.high, "median": one.distance, **_estimate("", one.estimate)}
@@ -142,7 +142,7 @@ def distance_rows(results: Results) -> Rows:
     ]
 
 
-def gate_rows(results: Results) -> Rows:
+def gate_rows(results: Results) -> TableRows:
     """Gates, with the scores of the controls."""
     rows = []
     for gate in results.gates:
@@ -156,25 +156,25 @@ def gate_rows(results: Results) -> Rows:
     return rows
 
 
-def context_rows(results: Results) -> Rows:
+def context_rows(results: Results) -> TableRows:
     """Plain text: every mean with its interval over windows; state_bytes is a size and not_finite a count."""
     rows = [row for curves in results.text for row in _curve_rows(curves)]
     return [row for row in rows if row["value"] is not None]
 
 
-def bias_rows(results: Results) -> Rows:
+def bias_rows(results: Results) -> TableRows:
     """Biases that attention adds to scores by distance alone."""
     names = ("layer", "head", "encoding", "distance", "bias")
     return [{"model": run.name, **{n: row[n] for n in names}} for run in results.study.runs for row in run.biases]
 
 
-def learning_rate_rows(results: Results) -> Rows:
+def learning_rate_rows(results: Results) -> TableRows:
     """Learning-rate sweep of the study."""
     return [dict(row) for row in results.study.sweep]
 
 
-def _curve_rows(t: TextCurves) -> Iterable[Row]:
-    def row(measure: str, low: int, high: int, kept: int | None, mean: Estimate | None) -> Row:
+def _curve_rows(t: TextCurves) -> Iterable[TableRow]:
+    def row(measure: str, low: int, high: int, kept: int | None, mean: Estimate | None) -> TableRow:
         values = (None,) * 4 if mean is None else (mean.value, mean.low, mean.high, mean.n)
         own = dict(zip(("value", "low", "high", "windows"), values, strict=True))
         return {"model": t.model, "measure": measure, "from": low, "to": high, "kept": kept, **own}
@@ -191,7 +191,7 @@ def _curve_rows(t: TextCurves) -> Iterable[Row]:
         yield row(f"not finite: {name}", 0, t.longest, None, None) | {"value": count}
 
 
-def _panel(where: PanelKey) -> Row:
+def _panel(where: PanelKey) -> TableRow:
     return {
         "model": where.model,
         "task": where.task,
@@ -202,7 +202,7 @@ def _panel(where: PanelKey) -> Row:
     }
 
 
-def _estimate(prefix: str, estimate: Proportion | Unavailable | None) -> Row:
+def _estimate(prefix: str, estimate: Proportion | Unavailable | None) -> TableRow:
     values = (None,) * 5
     if isinstance(estimate, Proportion):
         values = (estimate.k, estimate.n, estimate.value, estimate.low, estimate.high)
@@ -210,7 +210,7 @@ def _estimate(prefix: str, estimate: Proportion | Unavailable | None) -> Row:
     return {f"{prefix}{name}": value for name, value in zip(names, values, strict=True)}
 
 
-TABLES: dict[str, Callable[[Results], Rows]] = {
+TABLES: dict[str, Callable[[Results], TableRows]] = {
     "models": model_rows,
     "cells": cell_rows,
     "extrapolation": extrapolation_rows,

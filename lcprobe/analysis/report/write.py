@@ -19,7 +19,7 @@ from lcprobe.analysis.report.charts.drawing import save
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import sections
 from lcprobe.analysis.report.summary import TOPICS, summary
-from lcprobe.analysis.report.tables import Rows, all_tables, write_csv
+from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -32,7 +32,7 @@ class Report:
     html: Path
     summary: list[str]
     figures: dict[str, Path]
-    cells: Rows
+    cells: TableRows
 
 
 def write_report(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -35,6 +35,9 @@ class ExtensionContext:
         return max(1.0, length / self.context_length)
 
 
+Part = Literal["rotary", "attention", "mamba2", "model"]
+
+
 class Extension(ABC, Generic[ConfigT]):
     """Base of all extensions."""
 
@@ -42,8 +45,8 @@ class Extension(ABC, Generic[ConfigT]):
     causal: ClassVar[bool] = True
     """False: outputs depend on the declared length of the whole sequence even at a given factor; the report notes
     it."""
-    acts_on: ClassVar[str] = "model"
-    """rotary | attention | mamba2 | model: the part of a model that the extension changes."""
+    acts_on: ClassVar[Part] = "model"
+    """The part of a model that the extension changes: without it, the extension is not applicable."""
 
     def __init__(self, config: ConfigT):
         self.config = config

@@ -86,7 +86,7 @@ class AScaleConfig(ScaleConfig):
 class Mamba2Extension(Extension[ConfigT]):
     """Base of extensions of Mamba2 layers, which change a model for all lengths at once and need a fixed factor."""
 
-    acts_on: ClassVar[str] = "mamba2"
+    acts_on = "mamba2"
     name: ClassVar[str]
     """Name in EXTENSIONS, for errors."""
 

@@ -15,7 +15,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -202,7 +202,7 @@ def stretch(s: float, context_length: int, window: int) -> float:
 class RereadExtension(Extension[ConfigT]):
     """Base of extensions that wrap the encodings of layers which see beyond the training length."""
 
-    acts_on: ClassVar[str] = "rotary"
+    acts_on = "rotary"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also for layers whose keys cannot be read at other positions."""

@@ -74,7 +74,7 @@ class RescaledFrequencies:
 class Rescaling(Extension[ConfigT]):
     """Base of extensions that set `Rotary.scaling`."""
 
-    acts_on: ClassVar[str] = "rotary"
+    acts_on = "rotary"
     fewest_pairs: ClassVar[int] = 1
     """Smallest number of rotated pairs for which the method is defined."""
 

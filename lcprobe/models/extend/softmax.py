@@ -11,7 +11,6 @@ an encoding; 1 is as trained.
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -71,7 +70,7 @@ class LogNScores(EncodingOverride):
 class PostHocFactor(Extension[ConfigT]):
     """Base of extensions that multiply q . k in every attention layer."""
 
-    acts_on: ClassVar[str] = "attention"
+    acts_on = "attention"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also for layers whose weights are not a softmax of q . k plus a bias."""

@@ -9,7 +9,6 @@ claim to.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -53,7 +52,7 @@ class Window(Extension[WindowConfig]):
     """A sliding window on every attention layer that sees further."""
 
     Config = WindowConfig
-    acts_on: ClassVar[str] = "attention"
+    acts_on = "attention"
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also where all layers have windows that are no wider."""
@@ -120,7 +119,7 @@ class LMInfinite(NearExtension[LMInfiniteConfig]):
     """LM-Infinite, on rotary layers and on layers without an encoding."""
 
     Config = LMInfiniteConfig
-    acts_on: ClassVar[str] = "attention"
+    acts_on = "attention"
 
     def check(self, context_length: int) -> None:
         """Raises ConfigError for a window, or a number of sinks, beyond the training length."""

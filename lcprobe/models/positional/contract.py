@@ -18,7 +18,7 @@ have no weight decay; angles and sums are float32 or wider whatever the model's 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from lcprobe_kernels.attention import Mask, attention, blockwise, merge
@@ -132,12 +132,15 @@ class AttentionCall:
     scale: float | None = None
 
 
+Family = Literal["none", "rotary", "fourier", "polar", "bias", "gate", "absolute", "path"]
+
+
 class PositionalEncoding(Parametrised, Generic[ConfigT]):
     """Base of all encodings. Its defaults are NoPE: every hook does nothing."""
 
     Config: ClassVar[type]
-    family: ClassVar[str] = "none"
-    """none | rotary | fourier | polar | bias | gate | absolute | path: the kind, which extensions depend on."""
+    family: ClassVar[Family] = "none"
+    """The kind of encoding, which extensions depend on."""
     relative: ClassVar[bool] = True
     """Outputs depend on differences of positions only: shifting all positions changes nothing."""
     reads_positions: ClassVar[bool] = True

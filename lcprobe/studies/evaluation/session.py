@@ -16,7 +16,7 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.plain_text import run_context
-from lcprobe.probing.progress import ProbeProgressLines, print_shared_tokens
+from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
 from lcprobe.probing.runner import run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
@@ -143,7 +143,7 @@ def text_store(out: Path) -> Store:
     return Store(out / "context", CONTEXT_SCHEMA)
 
 
-def probe_session(session: Session, progress: Callable[[str], Any] = ProbeProgressLines) -> Probed:
+def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = ProbeProgressLines) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.config import Config, TunedConfig
+from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
+from lcprobe.models.config import ModelConfig
 from lcprobe.schema import plain
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.train_run import train_run
+from lcprobe.training.config import TrainConfig
 from lcprobe.training.ranks import is_main
 
 log = logging.getLogger(__name__)
@@ -197,7 +200,7 @@ def _identity(config: Config) -> str:
     return digest_json([model, data, {k: train[k] for k in TRAINING}, _changed(config.train).get("switch")])[:16]
 
 
-def _changed(config: Any) -> dict[str, Any]:
+def _changed(config: DataConfig | ModelConfig | TrainConfig) -> dict[str, Any]:
     """Fields that differ from their defaults, so that a setting added later does not change the digest of configs
     without it."""
     defaults = plain(type(config)())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Points = Mapping[float, Estimate]
+CurvePoints = Mapping[float, Estimate]
 BANDS = "Bands: 95 % bootstrap over windows of text."
 DASHED = " Dashed: training length."
 
@@ -59,7 +59,7 @@ def _shown_lengths(curves: list[TextCurves]) -> list[int]:
 
 
 def _drawn(
-    lines: Sequence[tuple[TextCurves, Points]],
+    lines: Sequence[tuple[TextCurves, CurvePoints]],
     styles: Mapping[str, Style],
     name: str,
     title: str,
@@ -88,7 +88,7 @@ def _drawn(
     return Picture(file_name("context", name), "context", "", "", title, caption), figure
 
 
-def _line(axes: "Axes", points: Points, style: Style, label: str) -> None:
+def _line(axes: "Axes", points: CurvePoints, style: Style, label: str) -> None:
     if not points:
         return
     at, means = np.log2(list(points)), list(points.values())
