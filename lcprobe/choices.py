@@ -1,12 +1,12 @@
 """Registries: a name in a config selects a class.
 
 A registry is a dict from the name used in configs to a lazy "module:attribute" string. The attribute is a subclass of
-the registry's contract with a `Config` dataclass, which the other keys of the mapping, beside `type`, are checked
+the registry's contract with a `Config` dataclass, which the other keys of the mapping, except `type`, are checked
 against.
 
 A config field declares its registry, `positions: Annotated[Choice | None, POSITIONS]`, and its value is a `Choice`.
-Parsing checks names only, so that it imports nothing heavy; `resolve` imports the classes and checks their settings,
-once.
+Parsing checks names and imports no model; `resolve` imports the class and checks its settings, once. Tasks, which need no
+torch, are resolved while parsing.
 """
 
 import dataclasses

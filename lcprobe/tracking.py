@@ -39,19 +39,19 @@ class NoTracker(Tracker):
     """Tracks nothing: the default of every function that takes a Tracker."""
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Discard."""
+        """Do nothing."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Discard."""
+        """Do nothing."""
 
     def figure(self, name: str, png: Path) -> None:
-        """Discard."""
+        """Do nothing."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Discard."""
+        """Do nothing."""
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Discard."""
+        """Do nothing."""
 
     def finish(self) -> None:
-        """Discard."""
+        """Do nothing."""

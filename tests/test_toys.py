@@ -60,13 +60,14 @@ def test_the_plan_knows_what_applies_to_each_model(study, toys, capsys):
 def test_they_are_trained_probed_and_reported(study, toys):
     config, folder = study
     assert train_main([str(config)]) == 0
-    assert evaluate_main([str(folder)]) == 0
+    assert evaluate_main([str(folder), "pe.extend=toy_extension", "pe.factor=2"]) == 0
     runs = {json.loads(path.read_text())["run"] for path in folder.glob("*/status.json")}
     assert len(runs) == 8
     with open(folder / "tables" / "cells.csv", newline="") as file:
         cells = list(csv.DictReader(file))
+    variants = runs | {f"{run}+toy_extension" for run in runs if not run.startswith("toy-")}  # it acts on attention
     assert {(cell["model"], cell["task"]) for cell in cells} == {
-        (run, task) for run in runs for task in STUDY["probe"]["tasks"]
+        (model, task) for model in variants for task in STUDY["probe"]["tasks"]
     }
     assert (folder / "report.html").is_file()
 

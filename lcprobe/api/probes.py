@@ -81,7 +81,7 @@ def probe(
     chunk: int = 1024,
     device: str | None = None,
 ) -> ProbeResult:
-    """Ask a model n samples of a task at every length (in tokens), depth and format; nothing is written.
+    """Probe a model with n samples of a task at every length (in tokens), depth and format; nothing is written.
 
     model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or
     what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping

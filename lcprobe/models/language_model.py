@@ -51,7 +51,7 @@ class RMSNorm(Parametrised):
         self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """1."""
+        """See Parametrised: weights start at 1."""
         value.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -182,32 +182,32 @@ class Trackers(Tracker):
         self._all = list(trackers)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.metrics(values)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.table(name, rows)
 
     def figure(self, name: str, png: Path) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.figure(name, png)
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.summary(values)
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.artifact(name, kind, paths)
 
     def finish(self) -> None:
-        """To all."""
+        """Forward to every tracker."""
         for tracker in self._all:
             tracker.finish()
 

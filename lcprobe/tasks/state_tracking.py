@@ -65,7 +65,7 @@ class StateTracking(Task[StateTrackingConfig]):
 
     @property
     def needs_lookup(self) -> bool:
-        """Never."""
+        """See Task: False, nothing is looked up."""
         return False
 
     @property

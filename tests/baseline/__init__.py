@@ -1,7 +1,7 @@
 """What a tiny study gives, to the bit: weights, episodes and records, kept in baseline.json.
 
 A change that is meant to leave results alone leaves `tests/test_baseline.py` green. One that is meant to change them (a new
-suite, another initial value) writes the file anew and says which digests changed, and why:
+suite, another initial value) writes the file again and says which digests changed, and why:
 
     python -m tests.baseline
 

@@ -1,4 +1,4 @@
-"""Ordered near-duplicates: sound, the asked value is the n-th of its key, numbers asked equally often, nothing given
+"""Ordered near-duplicates: sound, the target value is the n-th of its key, numbers are queried equally often, nothing is given
 away.
 """
 

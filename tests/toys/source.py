@@ -8,25 +8,25 @@ from lcprobe.data.sources.contract import Source
 
 @dataclass(frozen=True)
 class SentencesConfig:
-    """How much there is."""
+    """Settings of the toy source."""
 
     documents: int = 40
     """Documents of forty sentences each."""
 
 
 class Sentences(Source[SentencesConfig]):
-    """The source."""
+    """Sentences about rain and sun, in documents of forty."""
 
     Config = SentencesConfig
 
     def check(self) -> None:
-        """It is always there."""
+        """See Source: the sentences are generated, so that they always exist."""
 
     def fingerprint(self) -> list[list[str | int]]:
-        """How many documents."""
+        """See Source: the number of documents decides everything."""
         return [["sentences", self.config.documents]]
 
     def documents(self, field: str) -> Iterator[str]:
-        """One after the other."""
+        """See Source."""
         for i in range(self.config.documents):
             yield " ".join(f"Day {i} had {j} hours of rain and {i + j} hours of sun." for j in range(40))

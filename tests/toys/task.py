@@ -17,7 +17,7 @@ ASK, TAIL = " The {colour} word is", "."
 
 @dataclass(frozen=True)
 class MarkedWordConfig:
-    """How many words are marked."""
+    """Settings of the toy task."""
 
     n_words: int = 2
     """Marked words in the context."""
@@ -28,7 +28,7 @@ class MarkedWordConfig:
 
 
 class MarkedWord(Task[MarkedWordConfig]):
-    """The generator. The first needle is the target."""
+    """Marked words in a text; the first needle is the target."""
 
     Config = MarkedWordConfig
     name = "marked_word"

@@ -55,7 +55,7 @@ class CoPE(PositionalEncoding[CoPEConfig]):
         return shape.n_heads * (2 * config.max_position * shape.head_dim + 9 * visible)
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """Zero."""
+        """See Parametrised: the table starts at zero."""
         value.zero_()
 
     def attend(

@@ -53,7 +53,7 @@ class PoPE(PositionalEncoding[PoPEConfig]):
         return 2 * visible * shape.n_heads * shape.head_dim
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """0."""
+        """See Parametrised: biases start at 0."""
         value.zero_()
 
     def calls(self, q: Tensor, keys: Keys) -> list[AttentionCall]:

@@ -1,4 +1,4 @@
-"""Lines dealt from a pool: as many as asked for, nothing taken, longer ones begin with shorter ones, and none known
+"""Lines sampled from a pool: as many as requested, none excluded, longer samples extend shorter ones, and none known
 by its novelty.
 """
 
