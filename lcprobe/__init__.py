@@ -1,7 +1,8 @@
 """lcprobe: train matched sequence models at a fixed context length, then probe what they retrieve from context.
 
 In Python: `lcprobe.load_study`, `load_run` and `load_checkpoint` open what `train.py` and `evaluate.py` wrote;
-`lcprobe.probe` runs a task on a model. Importing the package imports nothing heavy: each name is imported on first use.
+`lcprobe.probe` runs a task on a model. Importing the package imports nothing heavy: each name is imported on first
+use.
 """
 
 from importlib import import_module

@@ -5,8 +5,8 @@ the registry's contract with a `Config` dataclass, which the other keys of the m
 against.
 
 A config field declares its registry, `positions: Annotated[Choice | None, POSITIONS]`, and its value is a `Choice`.
-Parsing checks names and imports no model; `resolve` imports the class and checks its settings, once. Tasks, which need no
-torch, are resolved while parsing.
+Parsing checks names and imports no model; `resolve` imports the class and checks its settings, once. Tasks, which
+need no torch, are resolved while parsing.
 """
 
 import dataclasses

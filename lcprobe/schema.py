@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
+import yaml
+
 from lcprobe.errors import ConfigError, nearest_name
 
 T = TypeVar("T")
@@ -180,6 +182,8 @@ def type_in_words(hint: Any) -> str:
         inner = args if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis) else args[:1]
         if len(inner) == 1 and inner[0] in (int, float, str):
             return f"a list of {PLURALS[inner[0]]}"
+        if len(set(inner)) == 1 and inner[0] in PLURALS:
+            return f"a list of {len(inner)} {PLURALS[inner[0]]}"
         return "a list of " + ", ".join(type_in_words(a) for a in inner)
     if origin is dict:
         return f"a mapping of names to {type_in_words(args[1])}"
@@ -239,8 +243,13 @@ def describe_fields(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
         default: Any = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        text = "required" if default is dataclasses.MISSING else str(plain(default))
-        yield name, type_in_words(hint), "null" if default is None else text, docs.get(field.name, "")
+        text = "required" if default is dataclasses.MISSING else _as_yaml(plain(default))
+        yield name, type_in_words(hint), text, docs.get(field.name, "")
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as one writes it in a config, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").rstrip()
 
 
 def _join(key: str, name: object) -> str:

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         with backends.using(chosen):
             print("\n".join(report(chosen)))
     except ArgumentError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -47,14 +47,14 @@ def test_a_wrong_name_is_one_line_and_exit_2(name, capsys):
     assert main(["--backend", name]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"kernels.backend: given {name!r}; allowed: {' | '.join(backends.BACKENDS)}\n"
+    assert captured.err == f"error: kernels.backend: given {name!r}; allowed: {' | '.join(backends.BACKENDS)}\n"
 
 
 def test_a_backend_that_cannot_work_here_is_one_line_and_exit_2(capsys, monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
     assert main(["--backend", "fla"]) == 2
     assert capsys.readouterr().err == (
-        "kernels.backend: given 'fla'; allowed: one that works here (fla is not installed: pip install 'lcprobe[cuda]')\n"
+        "error: kernels.backend: given 'fla'; allowed: one that works here (fla is not installed: pip install 'lcprobe[cuda]')\n"
     )
 
 
