@@ -19,7 +19,7 @@ CHECKED = 200
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per tokenizer. options: n (10000), length (8192), tokenizers (paths, comma-separated, beside the
+    """One row per tokenizer. options: n (10000), length (8192), tokenizers (paths, comma-separated, besides the
     shipped)."""
     n, length = int(options.get("n", 10_000)), int(options.get("length", 8192))
     tokenizers: dict[str, Tokenizer] = {"shipped": load_tokenizer()}

@@ -80,7 +80,7 @@ def cli_page() -> Iterator[str]:
 def registries_page() -> Iterator[str]:
     """Every registered name: what it is, and its settings."""
     yield "# Registered parts\n"
-    yield "A name stands for `{type: name}`; settings are keys beside `type`.\n"
+    yield "A name stands for `{type: name}`; settings are the other keys.\n"
     for title, (where, registry) in REGISTRIES.items():
         yield f"## {title}\n\nIn {where}.\n"
         for name in registry:

@@ -24,7 +24,7 @@ class Choice(Written):
     once."""
 
     def __init__(self, registry: "Registry", name: str, settings: Mapping[str, Any], key: str, written: Any):
-        """settings: all keys beside `type`. key: where it is in the config, for errors. written: as the user wrote
+        """settings: all keys besides `type`. key: where it is in the config, for errors. written: as the user wrote
         it."""
         self.registry, self.name, self.settings, self.key, self._written = registry, name, settings, key, written
 

@@ -1,4 +1,4 @@
-"""Inputs of the analysis beside the records: facts about the runs, the tasks and the study, as plain values."""
+"""Inputs of the analysis besides the records: facts about the runs, the tasks and the study, as plain values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

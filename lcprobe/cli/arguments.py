@@ -24,7 +24,7 @@ class Arguments:
 
 
 def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: tuple[str, ...] = ()) -> Arguments:
-    """flags, list_options: those that the command has beside COMMON_OPTIONS. Raises ConfigError for a word that is
+    """flags, list_options: those that the command has besides COMMON_OPTIONS. Raises ConfigError for a word that is
     none of these."""
     rest, lists = _take_lists(words, list_options)
     arguments = Arguments(lists=lists)

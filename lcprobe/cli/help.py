@@ -81,7 +81,7 @@ examples
   lcprobe evaluate runs/quickstart
   lcprobe evaluate runs/quickstart/mamba2 runs/other/mamba2 study.name=both
   lcprobe evaluate runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
-  lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4    (beside the model as trained)
+  lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4    (besides the model as trained)
   lcprobe evaluate runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai
   lcprobe evaluate runs/quickstart/mamba2 --frozen data/vt/validation.jsonl data/qa_1/validation.jsonl
   lcprobe evaluate configs/quickstart.yaml --cheat      (needs no trained run)

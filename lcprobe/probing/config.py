@@ -137,7 +137,7 @@ class ProbeConfig:
     """Gigabytes of built episodes, up to 32K tokens each, that `evaluate.py` keeps beside the prepared data; the
     least recently used are deleted. 0: none."""
     context: ContextProbe | None = None
-    """Measurements on plain held-out text beside the grids; null: none."""
+    """Measurements on plain held-out text besides the grids; null: none."""
     while_training: Grid | None = None
     """A small grid that is probed during training; null: none."""
     policies: list[str] | None = None

@@ -139,7 +139,7 @@ class TaskSet:
         }
 
     def digest(self, task: str, haystack: str) -> str:
-        """Digest of what a task's episodes depend on beside their factors: its settings, the tokenizer and the
+        """Digest of what a task's episodes depend on besides their factors: its settings, the tokenizer and the
         haystack.
         """
         if haystack == NOTHING:

@@ -116,7 +116,7 @@ class Preceding(InitialState[PrecedingConfig]):
 
     @torch.no_grad()
     def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
-        """batch: before (rows, n) and before_starts beside tokens and starts."""
+        """batch: before (rows, n) and before_starts besides tokens and starts."""
         before = batch["before"]
         assert before is not None, "the loader adds `preceding` rows of text"
         return after(model, before, batch["before_starts"], model.new_state(len(before)))

@@ -1,4 +1,4 @@
-"""Facts for the report beside the records: the runs, how they were matched and tuned, and an example of each task."""
+"""Facts for the report besides the records: the runs, how they were matched and tuned, an example of each task."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +24,7 @@ from lcprobe.training.checkpoint import load_progress
 
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
-    """Everything that the report prints beside the records."""
+    """Everything that the report prints besides the records."""
     runs = [replace(_run_facts(variant), biases=biases.get(variant.name, [])) for variant in session.variants]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None

@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
     key, text: the queried key and the answer, as strings. evidence: (needle, first token of the target value in it,
     tokens of the value), None when no single needle has the answer. others: the values that a guess would choose from
-    beside the answer. chance: score of choosing one of them without reading the key. via: needles that lead to the
+    besides the answer. chance: score of choosing one of them without reading the key. via: needles that lead to the
     one with the answer, where several facts are needed.
     """
 
@@ -90,7 +90,7 @@ class Layout:
     opening: np.ndarray = field(default_factory=lambda: EMPTY)
     """Tokens before the context."""
     reserved: int = 0
-    """Tokens of the context, beside its needles, that `fill` always adds."""
+    """Tokens of the context, besides its needles, that `fill` always adds."""
     target: int = 0
     """The needle whose place gives the realised depth."""
     separate: bool = False

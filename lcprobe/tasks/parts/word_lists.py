@@ -33,7 +33,7 @@ MAX_STRINGS = 1001
 CHECKED_TOKENS = 1 << 16
 """Tokens of strings in random order that are checked, once, not to merge with their neighbours."""
 WINDOWS = 4
-"""Places of a list that are certified in every sample, beside its ends."""
+"""Places of a list that are checked in every sample, besides its ends."""
 
 
 class Words:

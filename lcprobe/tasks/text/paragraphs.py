@@ -42,7 +42,7 @@ class Paragraphs:
         return self.ends[lines + 1] - self.ends[lines]
 
     def pieces(self, lines: np.ndarray) -> list[np.ndarray]:
-        """The ids of each: neighbours differ in every sample, and every joint is certified."""
+        """The ids of each: neighbours differ in every sample, and every joint is checked."""
         return [self.whole(line) for line in lines.tolist()]
 
     def cut(self, lines: Iterable[int], n: int) -> tuple[np.ndarray, int] | None:

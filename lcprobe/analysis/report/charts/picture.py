@@ -1,4 +1,4 @@
-"""What every chart yields beside its figure: a file name, a caption, and the task and format that it shows."""
+"""What every chart yields besides its figure: a file name, a caption, and the task and format that it shows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
