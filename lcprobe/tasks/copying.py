@@ -72,7 +72,7 @@ class CopyingConfig:
             allowed = f"at most {self.grams} with a gram of {self.gram} and a vocabulary of {self.vocabulary}: "
             allowed += "no two grams alike"
             require(f"{at}.words", self.words, self.words <= self.grams, allowed)
-        require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
+        require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "> 0 and <= 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
 
     @property

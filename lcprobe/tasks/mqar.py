@@ -53,7 +53,7 @@ class MQARConfig:
         """Raises ConfigError for counts that do not fit together."""
         require(f"{at}.n_queries", self.n_queries, self.n_queries >= 1, ">= 1")
         require(f"{at}.pairs", self.pairs, self.pairs >= self.n_queries, f">= n_queries ({self.n_queries})")
-        require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "more than 0 .. 1, or null")
+        require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "> 0 and <= 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
         if self.share is None:
             return

@@ -105,7 +105,7 @@ def test_the_shortest_length_works_and_one_less_does_not(materials):
 def test_what_cannot_be_built_is_one_clear_line(materials):
     with pytest.raises(ConfigError, match=r"^task\.pairs: given 2; allowed: >= n_queries \(4\)$"):
         build_task(MQAR, materials, pairs=2)
-    with pytest.raises(ConfigError, match=r"^task\.share: given 1\.5; allowed: more than 0"):
+    with pytest.raises(ConfigError, match=r"^task\.share: given 1\.5; allowed: > 0"):
         build_task(MQAR, materials, share=1.5)
     with pytest.raises(ConfigError, match=r"^control: given 'wrong_key'; allowed: none \| zero_distance"):
         build_task(MQAR, materials).episode(Factors(PLAIN, 400, 0.5, 0, "wrong_key"))

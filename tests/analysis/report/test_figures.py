@@ -53,3 +53,16 @@ def test_charts_without_data_draw_nothing():
 def test_an_unknown_chart_is_refused(results):
     with pytest.raises(KeyError, match="pie"):
         all_figures(results, ["pie"])
+
+
+@pytest.mark.parametrize("chart", ["length", "distance", "context", "bias"])
+def test_axes_in_tokens_have_the_data_where_their_ticks_are(results, chart):
+    """Ticks such as 128 are at log2(128): data on the raw scale would be far to the right of all of them."""
+    for name, figure in all_figures(results, [chart]).items():
+        axes = figure.get_axes()[0]
+        ticks = dict(zip(axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()], strict=True))
+        assert all(2**at == int(text.replace(",", "")) for at, text in ticks.items()), name
+        right = max(
+            max(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) > 2 or chart == "bias"
+        )
+        assert right <= max(ticks) + 1.5, name

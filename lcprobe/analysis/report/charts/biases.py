@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.drawing import (
@@ -36,10 +38,10 @@ def _curves(run: RunFacts) -> "tuple[Picture, Figure]":
         heads.setdefault(f"layer {row['layer']}, head {row['head']}", []).append((row["distance"], row["bias"]))
     figure, axes = panel()
     for name, style in styles_of(list(heads)[:MAX_HEADS]).items():
-        distances, biases = [d + 1 for d, _ in heads[name]], [bias for _, bias in heads[name]]
-        axes.plot(distances, biases, style.line, color=style.colour, label=name, lw=1.3)
-    axes.axvline(run.context_length, color=INK, lw=0.8, ls="--")
-    distance_axis(axes, 1, max(row["distance"] for row in run.biases) + 1)
+        distances, biases = zip(*heads[name], strict=True)
+        axes.plot(np.log2(np.array(distances) + 1), biases, style.line, color=style.colour, label=name, lw=1.3)
+    axes.axvline(np.log2(run.context_length), color=INK, lw=0.8, ls="--")
+    distance_axis(axes, 1, max(run.context_length, *(row["distance"] + 1 for row in run.biases)))
     encodings = ", ".join(dict.fromkeys(str(row["encoding"]) for row in run.biases))
     set_titles(axes, figure_text(f"{run.name}: {encodings}"), "distance + 1 (tokens)", "added to scores")
     legend(figure, axes)
