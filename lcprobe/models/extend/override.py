@@ -3,6 +3,7 @@
 All keys are cached, also those that an extension hides, since another call may make them visible again.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from lcprobe.models.positional.rope import Rotary
 from lcprobe.models.token_context import TokenContext
 
 
-class EncodingOverride(PositionalEncoding):
+class EncodingOverride(PositionalEncoding, ABC):
     """Base of wrapped encodings: forwards everything to the trained encoding. Subclasses implement
     `attend_extended`."""
 
@@ -26,8 +27,8 @@ class EncodingOverride(PositionalEncoding):
         nn.Module.__init__(self)
         self.config, self.shape = inner.config, inner.shape
         # share the trained encoding's own tables: names in state_dict, dtypes and devices stay the same
-        self.__dict__.update({name: inner.__dict__[name] for name in ("_parameters", "_buffers", "_modules")})
-        self.__dict__["inner"] = inner
+        vars(self).update({name: inner.__dict__[name] for name in ("_parameters", "_buffers", "_modules")})
+        vars(self)["inner"] = inner
         self.context = context
         self.needs_length = inner.needs_length or context.factor is None
         self.caches_raw_keys, self.max_length = inner.caches_raw_keys, inner.max_length
@@ -72,11 +73,11 @@ class EncodingOverride(PositionalEncoding):
             return self.inner.attend(q, keys, op, return_lse)
         return self.attend_extended(q, keys, s, op, return_lse)
 
+    @abstractmethod
     def attend_extended(
         self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
     ) -> tuple[Tensor, Tensor | None]:
         """`attend` at factor s > 1."""
-        raise NotImplementedError
 
 
 class RereadEncoding(EncodingOverride):
@@ -94,11 +95,17 @@ class RereadEncoding(EncodingOverride):
         s = self.context.factor_at(keys.where.length)
         if s == 1 or keys.k.shape[1] <= self.near(s):
             return self.inner.attend(*self.at_own_positions(q, keys), op, return_lse)
+        return self.attend_extended(q, keys, s, op, return_lse)
+
+    def attend_extended(
+        self, q: Tensor, keys: Keys, s: float, op: Attend, return_lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See EncodingOverride: the attention calls of this encoding, merged."""
         return PositionalEncoding.attend(self, q, keys, op, return_lse)
 
+    @abstractmethod
     def near(self, s: float) -> int:
         """Sequence length up to which tokens are read as trained."""
-        raise NotImplementedError
 
     def at_own_positions(self, q: Tensor, keys: Keys) -> tuple[Tensor, Keys]:
         """Queries and keys, rotated by their own positions."""

@@ -83,9 +83,9 @@ class NearAndFar(RereadEncoding, Generic[WindowT]):
         name = f"{type(self).__name__} {self.width} {self.method}"
         return self.rotated(q, to_q[-q.shape[1] :], keys, f"{name} q"), self.rotated(keys.k, to_k, keys, f"{name} k")
 
+    @abstractmethod
     def far_positions(self, at: Tensor, s: float) -> tuple[Tensor, Tensor]:
         """at: positions (n,) int64 -> positions of the same tokens as queries and as keys of the far call."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
