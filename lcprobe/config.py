@@ -77,6 +77,9 @@ class StudyConfig:
     plan_for: Literal["here", "a100", "h100", "h200"] = "here"
     """Machine that --plan estimates hours and memory for: this one (measured), or train.devices GPUs of the given
     kind."""
+    architecture: str | None = None
+    """Name of the only run's model, without seed and training length; written by lcprobe into a run's resolved
+    config."""
     lr_sweep: SweepConfig = field(default_factory=SweepConfig)
     """Learning rates tried before training; each architecture is trained at its best one."""
     tuned_by: str | None = None
@@ -96,8 +99,9 @@ class StudyConfig:
         )
         if self.run is not None:
             check_name(f"{at}.run", self.run)
-        if self.group is not None:
-            check_name(f"{at}.group", self.group)
+        for name in ("group", "architecture"):
+            if getattr(self, name) is not None:
+                check_name(f"{at}.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)

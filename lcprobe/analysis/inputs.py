@@ -58,6 +58,8 @@ class RunFacts:
     not_causal: NotCausal = ""
     """Why a token's output depends on the length of the whole sequence: the extension `method`, the `positions`
     (drawn for that length) or a `factor` that follows it; empty: it does not."""
+    architecture: str = ""
+    """Models that differ in their training length and seed alone share it; empty: the group."""
 
 
 @dataclass(frozen=True)

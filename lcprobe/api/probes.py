@@ -12,6 +12,7 @@ import torch
 from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.api.models import Model, checked_device
 from lcprobe.errors import ConfigError, EpisodeError, require, unknown_name
+from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.grid import Plan, TaskSet
@@ -109,12 +110,12 @@ def probe(
     tokens = [lengths] if isinstance(lengths, int) else list(lengths)
     require("lengths", lengths, all(isinstance(n, int) and n >= 1 for n in tokens), "whole numbers of tokens >= 1")
     settings = {
-        "lengths": [float(length) for length in tokens], "depths": list(depths), "n": n, "haystack": haystacks,
+        "lengths": in_tokens(*tokens), "depths": list(depths), "n": n, "haystack": haystacks,
         "key": _levels(key), "value": _levels(value), "controls": _levels(controls),
     }  # fmt: skip
     config = {"tasks": {choice.choice.name: choice}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
     tasks = TaskSet(build(ProbeConfig, config, "probe"), materials)
-    plan = tasks.plan([build(Grid, settings, "grid")], 1)  # lengths are multiples of one token
+    plan = tasks.plan([build(Grid, settings, "grid")])
     plan = _readable(plan, module.max_length)
     if not plan.units:
         raise EpisodeError("lengths", tokens, f"lengths at which a cell fits ({'; '.join(plan.notes)})")

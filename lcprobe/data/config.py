@@ -5,7 +5,8 @@ from typing import Annotated
 
 from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
-from lcprobe.errors import require, require_names, unknown_name
+from lcprobe.errors import ConfigError, require, require_names, unknown_name
+from lcprobe.lengths import LENGTH, Length, multiples
 from lcprobe.tasks.names import HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
@@ -21,8 +22,19 @@ class Stage:
     """Share of rows that are corpus text; the rest are episodes."""
     episodes: dict[str, float] = field(default_factory=dict)
     """Relative weight of each recipe among the episodes, by the recipe's name."""
-    lengths: list[float] = field(default_factory=lambda: [1.0])
-    """Sequence lengths as fractions of context_length, one per step in turn: 0.5 splits every row in two."""
+    lengths: list[Annotated[Length, LENGTH]] = field(default_factory=lambda: multiples(1))
+    """Sequence lengths, one per step in turn: fractions of context_length (0.5 splits every row in two) or tokens
+    (64t), each a divisor of context_length."""
+
+    def seqlens(self, context_length: int, at: str) -> list[int]:
+        """Tokens per sequence, one per step in turn. Raises ConfigError naming `at`.lengths where rows cannot be
+        split into such sequences."""
+        tokens = [length.tokens(context_length, f"{at}.lengths") for length in self.lengths]
+        for length, n in zip(self.lengths, tokens, strict=True):
+            if n > context_length or context_length % n:
+                allowed = f"a divisor of context_length ({context_length})"
+                raise ConfigError(f"{at}.lengths", length.written, allowed)
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,11 @@ class DataConfig:
                 if name not in self.recipes:
                     raise unknown_name(f"{here}.episodes", name, self.recipes)
                 require(f"{here}.episodes.{name}", weight, weight > 0, "> 0")
-            require(f"{here}.lengths", stage.lengths, len(stage.lengths) > 0, "at least one fraction")
-            for fraction in stage.lengths:
-                ok = 0 < fraction <= 1 and abs(1 / fraction - round(1 / fraction)) < 1e-9
-                require(f"{here}.lengths", fraction, ok, "1, 0.5, 0.25, ... (1 / a whole number)")
+            require(f"{here}.lengths", [], len(stage.lengths) > 0, "at least one length")
+            allowed = "1, 0.5, 0.25, ... (1 / a whole number), or tokens (64t)"
+            for length in stage.lengths:
+                parts = 1.0 if length.in_tokens else 1 / length.number
+                whole = parts > 0.5 and abs(parts - round(parts)) < 1e-9
+                require(f"{here}.lengths", length.written, whole, allowed)
             before = stage.until
         require(f"{at}.mixture", self.mixture[-1].until, self.mixture[-1].until == 1, "a last stage with until: 1")

@@ -67,12 +67,7 @@ class Mixture:
         """
         if rows % parts:
             raise ConfigError("train.batch_tokens", rows * context_length, f"a multiple of {parts} x context_length")
-        for i, stage in enumerate(config.mixture):
-            for fraction in stage.lengths:
-                if context_length % round(1 / fraction):
-                    raise ConfigError(
-                        f"data.mixture[{i}].lengths", fraction, f"a divisor of context_length ({context_length})"
-                    )
+        self._seqlens = [s.seqlens(context_length, f"data.mixture[{i}]") for i, s in enumerate(config.mixture)]
         self.config, self.data, self.seed, self.steps = config, data, seed, steps
         self.context_length, self.rows, self.parts, self.preceding = context_length, rows, parts, preceding
         self.n_rows = data.n_tokens // context_length
@@ -87,8 +82,8 @@ class Mixture:
 
     def seqlen(self, step: int) -> int:
         """Tokens per sequence in this step."""
-        stage = self._stage(step)
-        return self.context_length // round(1 / stage.lengths[step % len(stage.lengths)])
+        seqlens = self._seqlens[self._stage_number(step)]
+        return seqlens[step % len(seqlens)]
 
     def batch(self, step: int, part: int) -> Batch:
         """One part of one step. Raises EpisodeError where a recipe does not fit the step's length."""
@@ -119,20 +114,22 @@ class Mixture:
         """Build a few episodes of every recipe at every length that it is used at. Raises ConfigError naming the
         recipe."""
         for i, stage in enumerate(self.config.mixture):
-            for fraction in stage.lengths:
+            for seqlen in self._seqlens[i]:
                 for name in stage.episodes:
                     try:
                         for index in range(4):
-                            self._episode(name, index, self.context_length // round(1 / fraction))
+                            self._episode(name, index, seqlen)
                     except EpisodeError as error:
                         where = f"data.mixture[{i}].episodes.{name}"
-                        raise ConfigError(
-                            where, f"{fraction} x context_length", f"{error.key} {error.allowed}"
-                        ) from None
+                        raise ConfigError(where, f"{seqlen} tokens", f"{error.key} {error.allowed}") from None
+
+    def _stage_number(self, step: int) -> int:
+        progress = (step + 0.5) / self.steps
+        ends = [stage.until for stage in self.config.mixture[:-1]]
+        return next((i for i, until in enumerate(ends) if progress <= until), len(ends))
 
     def _stage(self, step: int) -> Stage:
-        progress = (step + 0.5) / self.steps
-        return next(s for s in self.config.mixture if progress <= s.until or s is self.config.mixture[-1])
+        return self.config.mixture[self._stage_number(step)]
 
     def _kind(self, stage: Stage, slot: int) -> str | None:
         """Name of a slot's recipe; None for corpus text."""

@@ -1,9 +1,11 @@
 """The settings of probing. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from lcprobe.errors import ConfigError, require, require_names, unknown_name
+from lcprobe.errors import require, require_names, unknown_name
+from lcprobe.lengths import LENGTH, Length, check_lengths, multiples, tokens_of
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
@@ -14,8 +16,9 @@ class Grid:
 
     tasks: list[str] = field(default_factory=list)
     """Names from probe.tasks; empty: all of them."""
-    lengths: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
-    """Multiples of the training context length."""
+    lengths: list[Annotated[Length, LENGTH]] = field(default_factory=lambda: multiples(0.25, 0.5, 1, 2, 4, 8))
+    """Multiples of the training length, or tokens: [64t, 1Kt]. Models of several training lengths are all probed at
+    every length that any of them reaches by its multiples."""
     depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Relative depth of the target needle in the haystack: 0 first .. 1 last."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
@@ -35,24 +38,24 @@ class Grid:
         levels_of = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS, "controls": CONTROLS}
         for name, allowed in levels_of.items():
             require_names(f"{at}.{name}", getattr(self, name), allowed)
-        for name in ("lengths", "depths"):
-            require(f"{at}.{name}", getattr(self, name), len(getattr(self, name)) > 0, "at least one number")
-        require(f"{at}.lengths", self.lengths, all(x > 0 for x in self.lengths), "multiples > 0")
+        check_lengths(self.lengths, f"{at}.lengths")
+        require(f"{at}.depths", self.depths, len(self.depths) > 0, "at least one number")
         require(f"{at}.depths", self.depths, all(0 <= d <= 1 for d in self.depths), "0 .. 1")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
-    def tokens(self, context_length: int) -> list[int]:
-        """The lengths in tokens. Raises ConfigError for a multiple that is no whole number of tokens."""
-        return whole_tokens(self.lengths, context_length, "probe.grids.lengths")
+    def tokens(self, context_lengths: Sequence[int]) -> list[int]:
+        """The lengths in tokens for models of these training lengths, ascending. Raises ConfigError for a multiple
+        that is no whole number of tokens at one of them."""
+        return tokens_of(self.lengths, context_lengths, "probe.grids.lengths")
 
 
 @dataclass(frozen=True)
 class ContextProbe:
     """Measurements on plain held-out text: loss by position, the state, and how far back predictions depend."""
 
-    lengths: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
-    """Multiples of the training context length at which remembrance is measured; the longest is the length of a
-    window."""
+    lengths: list[Annotated[Length, LENGTH]] = field(default_factory=lambda: multiples(0.5, 1, 2, 4, 8))
+    """Lengths at which remembrance is measured, multiples of the training length or tokens; the longest is the length
+    of a window."""
     n: int = 32
     """Windows of held-out text; the same ones for every model."""
     kept: list[int] = field(default_factory=lambda: [4, 16, 64, 256, 1024, 4096])
@@ -61,23 +64,13 @@ class ContextProbe:
 
     def check(self, at: str) -> None:
         """Raises ConfigError for empty levels and counts below one."""
-        require(
-            f"{at}.lengths", self.lengths, bool(self.lengths) and all(x > 0 for x in self.lengths), "multiples > 0"
-        )
+        check_lengths(self.lengths, f"{at}.lengths")
         require(f"{at}.n", self.n, self.n >= 2, ">= 2")
         require(f"{at}.kept", self.kept, all(k >= 1 for k in self.kept), "tokens >= 1")
 
-    def tokens(self, context_length: int) -> list[int]:
+    def tokens(self, context_lengths: Sequence[int]) -> list[int]:
         """The lengths in tokens, ascending. Raises ConfigError for a multiple that is no whole number of tokens."""
-        return sorted(set(whole_tokens(self.lengths, context_length, "probe.context.lengths")))
-
-
-def whole_tokens(multiples: list[float], context_length: int, key: str) -> list[int]:
-    """Multiples of the training length in tokens. Raises ConfigError for one that is no whole number of tokens."""
-    for multiple in multiples:
-        if abs(multiple * context_length - round(multiple * context_length)) > 1e-6:
-            raise ConfigError(key, multiple, f"a multiple that gives whole tokens of {context_length}")
-    return [round(multiple * context_length) for multiple in multiples]
+        return tokens_of(self.lengths, context_lengths, "probe.context.lengths")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From grids to units of work: which cells exist, which samples each has, and which lengths are too short."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -148,15 +148,16 @@ class TaskSet:
             text = self.materials.stream("words" if haystack == "needles" else haystack).digest
         return digest_json([SUITE, self._choices[task].settings, self.materials.tokenizer.digest, text])
 
-    def plan(self, grids: list[Grid], context_length: int) -> Plan:
-        """Merge grids into units, leaving out lengths that are too short for a task (noted).
+    def plan(self, grids: list[Grid], *context_lengths: int) -> Plan:
+        """Merge grids into units, leaving out lengths that are too short for a task (noted). context_lengths: the
+        training lengths of the models that are probed with it.
 
         Raises EpisodeError for formats that cannot be built at any length.
         """
         cells_of: dict[UnitKey, dict[float, int]] = {}
         units, notes = [], []
         for grid in grids:
-            for key in self._crossed(grid, context_length, notes):
+            for key in self._crossed(grid, context_lengths, notes):
                 moves = self.by_name[key.task].axes.depth and key.control in ("none", "wrong_key")
                 cells = cells_of.setdefault(key, {})
                 for depth in grid.depths if moves else [0.5]:
@@ -173,7 +174,7 @@ class TaskSet:
             units.append(Unit(*key, cells=tuple(sorted(cells.items()))))
         return Plan(sorted(units, key=lambda u: (u.control != "none", u.length, u.label)), notes)
 
-    def _crossed(self, grid: Grid, context_length: int, notes: list[str]) -> list[UnitKey]:
+    def _crossed(self, grid: Grid, context_lengths: Sequence[int], notes: list[str]) -> list[UnitKey]:
         """Every combination that exists, once. A factor that a task does not have collapses; a level that it lacks is
         noted.
         """
@@ -193,7 +194,7 @@ class TaskSet:
                 if lacking:
                     notes.append(f"{task}: {factor} {lacking} (it has {' | '.join(allowed)})")
             for haystack, key, value, control in itertools.product(*levels):
-                for length in grid.tokens(context_length):
+                for length in grid.tokens(context_lengths):
                     keys[UnitKey(task, Formats(haystack, key, value), length, control)] = None
         return list(keys)
 

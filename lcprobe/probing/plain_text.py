@@ -62,7 +62,7 @@ class Points:
 
 def points_of(probe: ContextProbe, context_length: int) -> Points:
     """Half octaves around the training length up to the longest length, and every length."""
-    lengths = probe.tokens(context_length)
+    lengths = probe.tokens([context_length])
     octaves = [round(context_length * 2 ** (k / 2)) for k in range(-64, 65)]
     edges = {*(e for e in octaves if FIRST_EDGE <= e <= lengths[-1]), *lengths}
     return Points(tuple(sorted(edges)), tuple(lengths), tuple(sorted(set(probe.kept))))

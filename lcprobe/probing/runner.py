@@ -3,7 +3,7 @@
 In memory, for one model and one task:
 
     tasks = TaskSet(build(ProbeConfig, {"tasks": {"niah": {"type": "niah"}}}, "probe"), materials)
-    plan = tasks.plan([Grid(lengths=[512.0, 1024.0], haystack=["words"], n=50)], context_length=1)
+    plan = tasks.plan([Grid(lengths=in_tokens(512, 1024), haystack=["words"], n=50)])
     scorer, store = ModelScorer(model, materials.tokenizer, "cpu", chunk=1024), MemoryStore()
     records = store.read(run_plan(plan, tasks, scorer, ProbedCheckpoint("mine", "none", 0, 0), store))
 """

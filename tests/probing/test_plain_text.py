@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError
+from lcprobe.lengths import multiples
 from lcprobe.models.state import State
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.engines.contract import ProbedModel
@@ -120,7 +121,7 @@ def test_a_planted_blow_up_is_counted(windows):
 
 
 def test_bins_have_the_training_length_as_an_edge_and_reach_the_longest():
-    points = points_of(ContextProbe(lengths=[0.5, 1, 3]), 128)
+    points = points_of(ContextProbe(lengths=multiples(0.5, 1, 3)), 128)
     assert points.edges == (8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 384)
     assert points.lengths == (64, 128, 384)
 
@@ -186,4 +187,4 @@ def test_mistakes_are_one_line(given, key):
     with pytest.raises(ConfigError, match=f"probe.context.{key}: given"):
         build(ContextProbe, given, "probe.context")
     with pytest.raises(ConfigError, match="whole tokens of 100"):
-        ContextProbe(lengths=[0.333]).tokens(100)
+        ContextProbe(lengths=multiples(0.333)).tokens([100])

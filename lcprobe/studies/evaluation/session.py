@@ -11,6 +11,7 @@ import torch
 from lcprobe.config import Config
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.lengths import in_tokens
 from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
@@ -48,13 +49,17 @@ class Session:
         text = self.config.probe.context
         if text is None:
             return None
-        context_length = variant.target.config.train.context_length
-        lengths = [x for x in text.lengths if _reads(variant, round(x * context_length))]
-        return replace(text, lengths=lengths) if lengths else None
+        lengths = [n for n in text.tokens(context_lengths(self.targets)) if _reads(variant, n)]
+        return replace(text, lengths=in_tokens(*lengths)) if lengths else None
+
+
+def context_lengths(targets: list[ProbeTarget]) -> list[int]:
+    """The training lengths of the targets, ascending, each once."""
+    return sorted({target.config.train.context_length for target in targets})
 
 
 def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Session:
-    """Tasks and units of work for these targets. Raises ConfigError for targets of different training lengths or
+    """Tasks and units of work for these targets, the same for all. Raises ConfigError for targets of different
     tokenizers, and what `variants_of` raises."""
     first = targets[0].config
     for target in targets[1:]:
@@ -63,12 +68,6 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
                 given, wanted = (getattr(c.data, key) for c in (target.config, first))
                 allowed = f"{wanted!r} as {targets[0].name}, or a report of its own"
                 raise ConfigError(f"data.{key}", f"{target.name} has {given!r}", allowed)
-        lengths = target.config.train.context_length, first.train.context_length
-        if lengths[0] != lengths[1]:
-            given = f"{target.name} was trained at {lengths[0]}"
-            raise ConfigError(
-                "train.context_length", given, f"{lengths[1]} as {targets[0].name}, or a report of its own"
-            )
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, left_out = variants_of(targets, config.pe)
@@ -77,7 +76,7 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
         check_same_corpus(target.checkpoint, data.manifest)
     cache = EpisodeCache(Path(first.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
-    plan = tasks.plan(config.probe.grids, first.train.context_length)
+    plan = tasks.plan(config.probe.grids, *context_lengths(targets))
     if not plan.units:
         raise EpisodeError(
             "probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits"
@@ -101,13 +100,12 @@ def _reads(variant: Variant, length: int) -> bool:
 def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
     """A note for each variant whose model cannot read all lengths of the grid or of the plain text."""
     notes = []
+    contexts = sorted({variant.target.config.train.context_length for variant in variants})
     for variant in variants:
         cells = [row for unit in plan.units for row in unit.rows()]
         beyond = sum(not _reads(variant, row["length"]) for row in cells)
         text = config.probe.context
-        longer = text is not None and any(
-            not _reads(variant, n) for n in text.tokens(variant.target.config.train.context_length)
-        )
+        longer = text is not None and any(not _reads(variant, n) for n in text.tokens(contexts))
         parts = []
         if beyond:
             parts.append(f"{beyond} of {len(cells)} cells")

@@ -72,6 +72,7 @@ def _run_facts(variant: Variant) -> RunFacts:
         extension=variant.label,
         base=target.name,
         not_causal=variant.not_causal,
+        architecture=target.config.study.architecture or status.get("group", target.name),
     )
 
 

@@ -27,6 +27,11 @@ class Axis:
     levels: dict[str, dict[str, Any]]
     written: bool
 
+    @property
+    def sets_training_length(self) -> bool:
+        """Whether its levels give train.context_length."""
+        return any("context_length" in (patch.get("train") or {}) for patch in self.levels.values())
+
 
 def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
     """The axes in the order of the config. Raises ConfigError for a malformed axis and for too many runs."""

@@ -47,7 +47,7 @@ def _checked(config: Config) -> Shapes:
             require("model.positions.max_length", drawn, drawn >= length, f">= train.context_length ({length})")
         grid = config.probe.while_training
         if grid is not None and train.probe_every != 0 and limit is not None:
-            longest = max(grid.tokens(length))
+            longest = max(grid.tokens([length]))
             require(
                 "probe.while_training.lengths",
                 longest,

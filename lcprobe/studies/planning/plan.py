@@ -79,6 +79,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in groups_of_runs]
     _check_shared([(name, run.draft.config) for run, name in named])
     groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
+    architectures = {name: _architecture(run, axes) or base.study.architecture or groups[name] for run, name in named}
     # seeds do not affect sizes: match one run of each group
     models = {groups[name]: run.draft.config.model for run, name in named}
     rules = base.match
@@ -90,7 +91,10 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     matched = match(models, rules, named[0][0].draft.config.train.context_length)
     name_of = {labels: name for run, name in named for labels in run.members}
     starts = {name: name_of[run.draft.source] for run, name in named if run.draft.source is not None}
-    runs = [_resolved(run.draft, name, groups[name], matched[groups[name]], starts.get(name)) for run, name in named]
+    runs = [
+        _resolved(run.draft, name, groups[name], architectures[name], matched[groups[name]], starts.get(name))
+        for run, name in named
+    ]
     _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
     notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
@@ -160,15 +164,23 @@ def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
     return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and axis.name != "seed")
 
 
+def _architecture(run: RunGroup, axes: Sequence[Axis]) -> str:
+    """The model's name without its training length: the labels of the other axes."""
+    kept = (axis.name != "seed" and not axis.sets_training_length for axis in axes)
+    return "-".join(label for label, keep in zip(run.labels, kept, strict=True) if label and keep)
+
+
 def _check_choices(config: Config) -> None:
     """Checks that need the chosen classes or the disk: settings of mixers and tasks, and whether the corpus
     exists."""
     resolve(config)
     check_corpus(config.data.corpus)
+    for i, stage in enumerate(config.data.mixture):
+        stage.seqlens(config.train.context_length, f"data.mixture[{i}]")
     for grid in config.probe.grids:
-        grid.tokens(config.train.context_length)
+        grid.tokens([config.train.context_length])
     if config.probe.context is not None:
-        config.probe.context.tokens(config.train.context_length)
+        config.probe.context.tokens([config.train.context_length])
 
 
 def _check_shared(runs: list[tuple[str, Config]]) -> None:
@@ -186,7 +198,9 @@ def _check_shared(runs: list[tuple[str, Config]]) -> None:
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 
 
-def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str | None) -> PlannedRun:
+def _resolved(
+    draft: Draft, name: str, group: str, architecture: str, matched: Matched, start: str | None
+) -> PlannedRun:
     """A run whose config reproduces it on its own, from anywhere; `tune` adds what a learning-rate sweep finds.
 
     start: the run of the study that it starts from.
@@ -195,7 +209,9 @@ def _resolved(draft: Draft, name: str, group: str, matched: Matched, start: str 
     resolved = replace(
         config,
         model=matched.config,
-        study=replace(config.study, run=name, group=group, lr_sweep=SweepConfig(), tuned_by=None),
+        study=replace(
+            config.study, run=name, group=group, architecture=architecture, lr_sweep=SweepConfig(), tuned_by=None
+        ),
         match=replace(config.match, budget=None),
         grid={},
     )

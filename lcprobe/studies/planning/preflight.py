@@ -40,10 +40,10 @@ def _check_recipes(config: Config, materials: Materials) -> None:
         for name in stage.episodes:
             if name not in shortest:
                 shortest[name] = _shortest(config, name, materials)
-            for fraction in stage.lengths:
-                if fraction * config.train.context_length < shortest[name]:
+            for seqlen in stage.seqlens(config.train.context_length, f"data.mixture[{i}]"):
+                if seqlen < shortest[name]:
                     where = f"data.mixture[{i}].episodes.{name}"
-                    raise ConfigError(where, f"{fraction} x context_length", f"at least {shortest[name]} tokens")
+                    raise ConfigError(where, f"{seqlen} tokens", f"at least {shortest[name]} tokens")
 
 
 def _shortest(config: Config, name: str, materials: Materials) -> int:

@@ -1,0 +1,88 @@
+"""Lengths in configs: multiples of the training length (`0.5`, `2`) or tokens (`64t`, `1Kt`; K is 1,024)."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lcprobe.errors import ConfigError, require
+from lcprobe.schema import Converter, Written
+
+ALLOWED = "a multiple of the training length > 0 (0.5), or tokens (64t, 1Kt)"
+TOKENS = re.compile(r"([1-9]\d*)(K?)t")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Length(Written):
+    """A multiple of the training length, or a number of tokens."""
+
+    number: float
+    in_tokens: bool = False
+
+    @property
+    def written(self) -> float | str:
+        """`0.5` or `64t`, and `1Kt` where the tokens are a multiple of 1,024."""
+        if not self.in_tokens:
+            return self.number
+        whole, rest = divmod(int(self.number), 1024)
+        return f"{int(self.number)}t" if rest else f"{whole}Kt"
+
+    def resolve(self) -> None:
+        """Nothing to import."""
+
+    def tokens(self, context_length: int, key: str) -> int:
+        """The length in tokens for a training length. Raises ConfigError for a multiple that is no whole number of
+        tokens."""
+        if self.in_tokens:
+            return int(self.number)
+        exact = self.number * context_length
+        if abs(exact - round(exact)) > 1e-6 or round(exact) < 1:
+            raise ConfigError(key, self.number, f"a multiple that gives whole tokens of {context_length}")
+        return round(exact)
+
+
+class LengthConverter(Converter):
+    """Reads a Length; see `Annotated` in lcprobe.schema."""
+
+    def convert(self, value: object, key: str) -> Length:
+        """Raises ConfigError for anything that is neither a multiple nor tokens."""
+        if isinstance(value, Length):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+            return Length(float(value))
+        found = TOKENS.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise ConfigError(key, value, ALLOWED)
+        return Length(int(found[1]) * (1024 if found[2] else 1), True)
+
+    def allowed(self) -> str:
+        """What may be written."""
+        return ALLOWED
+
+
+LENGTH = LengthConverter()
+
+
+def multiples(*numbers: float) -> list[Length]:
+    """Multiples of the training length."""
+    return [Length(float(number)) for number in numbers]
+
+
+def in_tokens(*tokens: int) -> list[Length]:
+    """Lengths in tokens."""
+    return [Length(number, True) for number in tokens]
+
+
+def check_lengths(lengths: Sequence[Length], key: str) -> None:
+    """Raises ConfigError for no length at all, and for multiples and tokens in one list."""
+    require(key, [], len(lengths) > 0, "at least one length")
+    kinds = {length.in_tokens: length for length in reversed(lengths)}
+    if len(kinds) > 1:
+        given = f"{kinds[False]} and {kinds[True]}"
+        raise ConfigError(key, given, "multiples of the training length or tokens (64t), not both in one list")
+
+
+def tokens_of(lengths: Sequence[Length], context_lengths: Sequence[int], key: str) -> list[int]:
+    """The lengths in tokens for all of the training lengths, ascending, each once. Raises ConfigError as
+    `Length.tokens`."""
+    return sorted({length.tokens(context, key) for length in lengths for context in context_lengths})
