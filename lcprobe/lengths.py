@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lcprobe.errors import ConfigError, require
 from lcprobe.schema import Converter, Written
 
-ALLOWED = "a multiple of the training length > 0 (0.5), or tokens (64t, 1Kt)"
+ALLOWED = "a number > 0, times the training length (0.5), or tokens (64t, 1Kt)"
 TOKENS = re.compile(r"([1-9]\d*)(K?)t")
 
 
@@ -85,4 +85,6 @@ def check_lengths(lengths: Sequence[Length], key: str) -> None:
 def tokens_of(lengths: Sequence[Length], context_lengths: Sequence[int], key: str) -> list[int]:
     """The lengths in tokens for all of the training lengths, ascending, each once. Raises ConfigError as
     `Length.tokens`."""
-    return sorted({length.tokens(context, key) for length in lengths for context in context_lengths})
+    absolute = {int(length.number) for length in lengths if length.in_tokens}
+    multiplied = (length for length in lengths if not length.in_tokens)
+    return sorted(absolute | {length.tokens(context, key) for length in multiplied for context in context_lengths})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"version", "errors", "files", "seeds", "schema", "choices", "tracking", "records"}
+GROUND = {"version", "errors", "files", "lengths", "seeds", "schema", "choices", "tracking", "records"}
 FLOORS = {
     "models": set(),
     "tasks": set(),
