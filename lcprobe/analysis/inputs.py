@@ -20,6 +20,25 @@ class BiasRow(TypedDict):
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """What a run was asked and could see in training, as distributions. Quantiles are 0, 5, ..., 100 %, 21 values in
+    tokens."""
+
+    needle_distances: tuple[float, ...] = ()
+    """Quantiles of the distance from a question's target needle to its answer over training questions; empty: the
+    mixture has no episodes."""
+    visible: tuple[float, ...] = ()
+    """Quantiles over the tokens of text of the length of the piece of a document that the token is in, within its
+    sequence (an unbroken sequence: its length); empty: no text."""
+    visible_before: tuple[float, ...] = ()
+    """Quantiles over the tokens of text of the number of tokens before it that it can see; empty: no text."""
+    text_share: float = 1.0
+    """Share of the training tokens that are text; the rest are episodes."""
+    distance: str = ""
+    """The recipes' `distance`, such as `uniform`, or `uniform, log` where they differ; empty: no episodes."""
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """One trained (or published) model."""
 
@@ -60,6 +79,10 @@ class RunFacts:
     (drawn for that length) or a `factor` that follows it; empty: it does not."""
     architecture: str = ""
     """Models that differ in their training length and seed alone share it; empty: the group."""
+    training_data: TrainingData | None = None
+    """What the run was asked and could see in training; None: not recorded."""
+    length_schedule: str = ""
+    """Context lengths over the budget, such as `64 until 0.5, then 128`; empty: one length."""
 
 
 @dataclass(frozen=True)

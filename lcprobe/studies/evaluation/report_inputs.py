@@ -6,10 +6,11 @@ other grids.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts, TrainingData
 from lcprobe.errors import DataError
 from lcprobe.files import read_json, write_json
 from lcprobe.probing.store import Store
@@ -48,7 +49,16 @@ def load_inputs(folder: Path) -> ReportInputs:
         raise DataError(f"{folder}: no {REPORT_INPUTS}; allowed: a folder that evaluate.py has written a report to")
     written = read_json(path)
     facts = written["study"]
-    runs, tasks = [RunFacts(**run) for run in facts["runs"]], [TaskFacts(**task) for task in facts["tasks"]]
+    runs, tasks = [_run_facts(run) for run in facts["runs"]], [TaskFacts(**task) for task in facts["tasks"]]
     return ReportInputs(
         StudyFacts(**{**facts, "runs": runs, "tasks": tasks}), written["record_units"], written["text_units"]
     )
+
+
+def _run_facts(written: dict[str, Any]) -> RunFacts:
+    """RunFacts from its JSON, in which tuples are lists and dataclasses are mappings."""
+    data: dict[str, Any] | None = written.get("training_data")
+    if data is None:
+        return RunFacts(**written)
+    plain_values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return RunFacts(**{**written, "training_data": TrainingData(**plain_values)})
