@@ -83,6 +83,11 @@ class RunFacts:
     """What the run was asked and could see in training; None: not recorded."""
     length_schedule: str = ""
     """Context lengths over the budget, such as `64 until 0.5, then 128`; empty: one length."""
+    started_from: str = ""
+    """Run or folder whose weights training started from; empty: random weights. `tokens` count from there."""
+    trained_extension: str = ""
+    """Method that extends the positional encodings, with its factor, where the model was trained with one:
+    `yarn(factor=4.0)`; empty: none. It is part of the model as trained."""
 
 
 @dataclass(frozen=True)
