@@ -258,6 +258,34 @@ def three_models(values: Sequence[str] = ("words", "numbers", "uuids")) -> tuple
     return facts, records({"transformerpp": transformer, "mamba2": recurrent, "hybrid": hybrid}, cells)
 
 
+def several_training_lengths(
+    reach: Callable[[str, int], float],
+    context_lengths: Sequence[int] = (64, 128, 256),
+    names: Sequence[str] = ("transformerpp", "mamba2"),
+    seeds: Sequence[int] = (0, 1),
+    tasks: Sequence[str] = ("single",),
+    multiples: Sequence[float] = (0.5, 1, 2, 4),
+    depths: Sequence[float] = (0.0, 0.5, 1.0),
+    n: int = 20,
+    **changes: Any,
+) -> tuple[StudyFacts, pa.Table]:
+    """Architectures x training lengths x seeds, all probed at every length that any multiple reaches.
+
+    reach(architecture, training length): tokens within which a needle is retrieved. changes: of every run.
+    """
+    runs, behaviours = [], {}
+    for context, name, seed in product(context_lengths, names, seeds):
+        own, w = f"L{context}-{name}-s{seed}", reach(name, context)
+        more = {"group": f"L{context}-{name}", "architecture": name, "context_length": context, "seed": seed}
+        runs.append(run(own, **more, **changes))
+        behaviours[own] = lambda c, w=w: 0.05 + 0.9 / (1 + (c["distance"] / w) ** 4)
+    lengths = sorted({int(m * context) for m in multiples for context in context_lengths})
+    formats = (FORMAT,)
+    cells = plan(tasks, formats, lengths, depths, n)
+    cells += plan(tasks, formats, context_lengths, [0.5], n, "zero_distance")
+    return study(runs, [task(t, 4 if t.startswith("multi") else 1) for t in tasks], cells), records(behaviours, cells)
+
+
 if __name__ == "__main__":
     from lcprobe.analysis.report.write import write_report
 

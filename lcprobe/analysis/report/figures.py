@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.accuracy import accuracy_by_length, format_matrix, skill_bars
 from lcprobe.analysis.report.charts.biases import bias_charts
+from lcprobe.analysis.report.charts.by_length import accuracy_by_multiple
 from lcprobe.analysis.report.charts.depth import depth_profiles, length_by_depth
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
 from lcprobe.analysis.report.charts.picture import Chart, Picture
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 CHARTS: dict[str, Chart] = {
     "skill": skill_bars,
     "length": accuracy_by_length,
+    "multiple": accuracy_by_multiple,
     "heatmap": length_by_depth,
     "depth": depth_profiles,
     "distance": accuracy_by_distance,

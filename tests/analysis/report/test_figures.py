@@ -7,7 +7,16 @@ from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.report.figures import CHARTS, all_figures, draw
 from lcprobe.analysis.report.write import write_report
 from lcprobe.records import CONTEXT_SCHEMA, table_of
-from tests.analysis.fabricated import flat, plan, records, run, study, task, text_records
+from tests.analysis.fabricated import (
+    flat,
+    plan,
+    records,
+    run,
+    several_training_lengths,
+    study,
+    task,
+    text_records,
+)
 
 CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
 FORMATS = plan(["single"], [("words", "words", "numbers")], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
@@ -36,9 +45,14 @@ def test_all_figures_are_those_of_the_report(inputs, results, tmp_path):
     assert all(isinstance(figure, Figure) and figure.get_axes() for figure in figures.values())
 
 
+@pytest.fixture(scope="module")
+def several() -> Results:
+    return analyse(*several_training_lengths(lambda name, context: context, n=10))
+
+
 @pytest.mark.parametrize("chart", CHARTS)
-def test_each_chart_is_drawn_under_its_own_name_with_a_caption(results, chart):
-    pictures = [picture for picture, _ in draw(results, [chart])]
+def test_each_chart_is_drawn_under_its_own_name_with_a_caption(results, several, chart):
+    pictures = [picture for data in (results, several) for picture, _ in draw(data, [chart])]
     assert pictures
     assert {picture.chart for picture in pictures} == {chart}
     assert all(picture.caption.endswith(".") for picture in pictures)

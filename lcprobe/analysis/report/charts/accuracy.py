@@ -8,6 +8,7 @@ import numpy as np
 from lcprobe.analysis.findings.cells import PanelKey, Slice
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.by_length import chance_of, panels_by_length
 from lcprobe.analysis.report.charts.drawing import (
     GREY,
     INK,
@@ -23,6 +24,7 @@ from lcprobe.analysis.report.charts.drawing import (
     share_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.analysis.report.charts.seed_groups import has_several_lengths
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.tasks.episode import Formats
 
@@ -31,7 +33,13 @@ if TYPE_CHECKING:
 
 
 def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure per task and format: one line per model with its band, the training length and chance."""
+    """One figure per task and format: one line per model with its band, the training length and chance.
+
+    With several training lengths: a panel per architecture and one line per group of seeds.
+    """
+    if has_several_lengths(results):
+        yield from panels_by_length(results, "length")
+        return
     styles = model_styles(results)
     for task, format in drawn_formats(results):
         figure, axes = panel()
@@ -53,10 +61,9 @@ def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
             axes.axvline(
                 np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}"
             )
-        chances = [c for c in (_chance(results, task, format, length) for length in lengths) if c is not None]
-        if chances:
-            label = f"chance {np.mean(chances):.2f}"
-            axes.axhline(float(np.mean(chances)), color=GREY, linestyle=":", linewidth=1.4, label=label)
+        chance = chance_of(results, task, format)
+        if chance is not None:
+            axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.4, label=f"chance {chance:.2f}")
         length_axis(axes, lengths)
         share_axis(axes)
         set_titles(axes, figure_text(f"{task}, {format}"), "length (tokens)", "exact match")
@@ -65,7 +72,7 @@ def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
         text += "Bands: 95 % intervals over samples. Dashed: training length."
         text += (
             " Dotted: chance level, the score of picking one of the values without reading the key."
-            if chances
+            if chance is not None
             else ""
         )
         text += f" Not drawn: {'; '.join(missing)}." if missing else ""
@@ -130,10 +137,3 @@ def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     text += f"context has one value only, so that no chance level is defined. {counts_text(counts, 'bar')} "
     text += "Lines: 95 % intervals over samples."
     yield Picture("skill", "skill", "", "", "At the training length", text), figure
-
-
-def _chance(results: Results, task: str, format: Formats, length: int) -> float | None:
-    facts = next(t for t in results.data.tasks if t.name == task)
-    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in results.study.runs]
-    known = [part.chance for part in parts if isinstance(part, Slice) and part.chance < 1]
-    return known[0] if facts.needs_lookup and known else None

@@ -1,0 +1,92 @@
+"""Runs of a study with several training lengths, by architecture and group: figures of it have a panel per
+architecture, a colour per training length, and the runs of a group that differ in their seed in one line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import PanelKey, Unavailable
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.slice_tests import pooled
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.drawing import MARKERS, Style
+from lcprobe.analysis.stats.estimates import Estimate
+from lcprobe.analysis.stats.training_seeds import mean_bounds
+from lcprobe.models.extend.config import AS_TRAINED
+from lcprobe.tasks.episode import Formats
+
+LIGHTEST, DARKEST = 0.8, 0.05
+"""Part of viridis from the shortest training length to the longest: its yellow end is hard to see on white."""
+SEEDS = "Thick: mean over training seeds; thin: each seed."
+BANDS = "Bands: 95 % intervals over training seeds (Student's t), never narrower than over samples."
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Runs that differ in their seed alone. name: their group, with its extension at evaluation, if any."""
+
+    name: str
+    context_length: int
+    runs: tuple[RunFacts, ...]
+
+
+def has_several_lengths(results: Results) -> bool:
+    """Whether some architecture was trained at more than one length."""
+    return any(len({group.context_length for group in groups}) > 1 for groups in architectures(results).values())
+
+
+def architectures(results: Results) -> dict[str, list[SeedGroup]]:
+    """Groups by architecture, in the order of the study; the groups of one by their training length."""
+    found: dict[str, dict[str, list[RunFacts]]] = {}
+    for run in results.study.runs:
+        extension = "" if run.extension == AS_TRAINED else f" {run.extension}"
+        groups = found.setdefault(f"{run.architecture or run.group}{extension}", {})
+        groups.setdefault(f"{run.group}{extension}", []).append(run)
+    return {
+        architecture: sorted(
+            (SeedGroup(name, runs[0].context_length, tuple(runs)) for name, runs in groups.items()),
+            key=lambda group: group.context_length,
+        )
+        for architecture, groups in found.items()
+    }
+
+
+def length_styles(results: Results) -> dict[int, Style]:
+    """A style per training length, the same in every figure: the longer, the darker."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    lengths = training_lengths(results)
+    shades = np.linspace(LIGHTEST, DARKEST, len(lengths))
+    return {
+        length: Style(to_hex(colormaps["viridis"](float(shade))), MARKERS[i % len(MARKERS)], "-")
+        for i, (length, shade) in enumerate(zip(lengths, shades, strict=True))
+    }
+
+
+def training_lengths(results: Results) -> list[int]:
+    """Training lengths of the study in tokens, ascending."""
+    return sorted({run.context_length for run in results.study.runs})
+
+
+def group_mean(
+    results: Results, group: SeedGroup, task: str, format: Formats, length: int, depths: Sequence[float] = ()
+) -> Estimate | Unavailable:
+    """Exact match of a group at a length, over all depths or some of them: the mean over its seeds.
+
+    n: answers of all seeds.
+    """
+    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in group.runs]
+    whole = pooled(parts)
+    if isinstance(whole, Unavailable):
+        return whole
+    if depths:
+        parts = [part if isinstance(part, Unavailable) else part.at_depths(depths) for part in parts]
+        whole = pooled(parts)
+        assert not isinstance(whole, Unavailable)
+    values = [part.value for part in parts if not isinstance(part, Unavailable)]
+    samples = whole.estimate
+    low, high = mean_bounds(values, samples.low, samples.high)
+    return Estimate(float(np.mean(values)), low, high, samples.n, ".2f")
