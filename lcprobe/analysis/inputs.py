@@ -88,6 +88,10 @@ class RunFacts:
     trained_extension: str = ""
     """Method that extends the positional encodings, with its factor, where the model was trained with one:
     `yarn(factor=4.0)`; empty: none. It is part of the model as trained."""
+    batch_tokens: int = 0
+    """Training tokens per optimiser step; 0: unknown."""
+    flops: float = 0.0
+    """Training FLOPs, forward and backward, at the training length; 0: unknown."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,8 @@ class StudyFacts:
     model; a mean is taken only over slices that are complete."""
     notes: Sequence[str] = field(default_factory=list)
     """Cells that could not be built, and why; printed unchanged."""
+    held_equal: str = "tokens"
+    """What runs of one architecture were to have in common at all training lengths: tokens, steps or flops; empty
+    where the runs come from studies that differ in it."""
+    batch_in: str = "tokens"
+    """What a step was to have in common at all training lengths: tokens or rows; empty as above."""

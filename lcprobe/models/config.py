@@ -69,7 +69,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """How the models of a study are matched in their number of parameters."""
+    """How the runs of a study are matched: models in their number of parameters, training lengths in their budget."""
 
     budget: int | str | None = None
     """Parameters of every model, embedding included (1e6), or the name of the model that sets them; null: sizes are
@@ -87,6 +87,12 @@ class MatchConfig:
     aspect: float = 40.0
     """Preferred ratio of d_model to the number of mixer and MLP layers (2560 / 64 at 2.7 B), where sizes are
     solved."""
+    training: Literal["tokens", "steps", "flops"] = "tokens"
+    """What runs of one architecture have in common at all training lengths of a study: their training tokens, their
+    optimiser steps, or their training FLOPs. train.tokens is the budget at the shortest length."""
+    batch: Literal["tokens", "rows"] = "tokens"
+    """What a step has in common at all training lengths: train.batch_tokens, or the rows that it gives at the shortest
+    length."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for an impossible budget or tolerance."""

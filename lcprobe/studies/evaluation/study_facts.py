@@ -1,5 +1,6 @@
 """Facts for the report besides the records: the runs, how they were matched and tuned, an example of each task."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
-from lcprobe.studies.planning.costs import size_row
+from lcprobe.studies.planning.costs import size_row, training_flops
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
@@ -44,7 +45,15 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         config_yaml=to_yaml(replace(session.config, grid={})),
         expected_cells=rows,
         notes=notes,
+        held_equal=_in_common(target.config.match.training for target in session.targets),
+        batch_in=_in_common(target.config.match.batch for target in session.targets),
     )
+
+
+def _in_common(values: Iterable[str]) -> str:
+    """The value that all have; "" where they differ."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else ""
 
 
 def _run_facts(variant: Variant) -> RunFacts:
@@ -73,6 +82,8 @@ def _run_facts(variant: Variant) -> RunFacts:
         base=target.name,
         not_causal=variant.not_causal,
         architecture=target.config.study.architecture or status.get("group", target.name),
+        batch_tokens=target.config.train.batch_tokens,
+        flops=training_flops(cost, progress.tokens),
     )
 
 

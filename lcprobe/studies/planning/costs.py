@@ -33,6 +33,11 @@ def size_row(name: str, config: Config, cost: ModelCost, tokens: int) -> dict[st
     }
 
 
+def training_flops(cost: ModelCost, tokens: int) -> float:
+    """FLOPs of training, forward and backward. cost: at the training length."""
+    return 3 * cost.flops * tokens
+
+
 def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
     """One row per model: the table that `--plan` prints."""
     machine = plan.config.study.plan_for
@@ -91,7 +96,7 @@ def _hours(run: PlannedRun, peak: float) -> float:
     utilisation = min(
         0.4, 0.2 + width / 4000
     )  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    return 3 * run.matched.cost.flops * train.tokens / (peak * utilisation * train.devices) / 3600
+    return training_flops(run.matched.cost, train.tokens) / (peak * utilisation * train.devices) / 3600
 
 
 def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
