@@ -91,8 +91,8 @@ class MatchConfig:
     """What runs of one architecture have in common at all training lengths of a study: their training tokens, their
     optimiser steps, or their training FLOPs. train.tokens is the budget at the shortest length."""
     batch: Literal["tokens", "rows"] = "tokens"
-    """What a step has in common at all training lengths: train.batch_tokens, or the rows that it gives at the shortest
-    length."""
+    """What a step has in common at all training lengths: train.batch_tokens, or the rows that it gives at the
+    shortest length."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for an impossible budget or tolerance."""
