@@ -7,7 +7,7 @@ from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
 from lcprobe.errors import ConfigError, require, require_names, unknown_name
 from lcprobe.lengths import LENGTH, Length, multiples
-from lcprobe.tasks.names import HAYSTACKS, KINDS
+from lcprobe.tasks.names import HAYSTACKS, KINDS, Distance
 from lcprobe.tasks.presets import TASK, TaskChoice
 
 
@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training episodes of one task, with formats drawn from lists and uniform depth."""
+    """Training episodes of one task, with formats drawn from lists and depths from a distribution."""
 
     task: Annotated[TaskChoice, TASK] = field(default_factory=lambda: TASK.convert({"type": "niah"}, "task"))
     """The task with its settings, such as `{type: niah, n_keys: 4, template: line}`, or a preset such as ruler/vt."""
@@ -50,9 +50,17 @@ class Recipe:
     value: list[str] = field(default_factory=lambda: ["numbers"])
     """Value formats to draw from: words | numbers | uuids | hex."""
 
+    distance: Distance = "uniform"
+    """How far back needles are: uniform (anywhere), recent (in the last quarter of the haystack, so that nothing is
+    asked farther back), or log (distance from the haystack's end log-uniform between one token and all of it)."""
+
     def check(self, at: str) -> None:
-        """Raises ConfigError for a wrong task and for unknown formats."""
+        """Raises ConfigError for a wrong task, for unknown formats, and for a distance that the task has no use
+        for."""
         self.task.resolve()
+        name = self.task.choice.name
+        fits = self.distance == "uniform" or self.task.choice.cls.axes.distance
+        require(f"{at}.distance", self.distance, fits, f"uniform for {name}, which places no needles at drawn depths")
         for name, allowed in (("haystack", HAYSTACKS), ("key", KINDS), ("value", KINDS)):
             require_names(f"{at}.{name}", getattr(self, name), allowed)
 

@@ -16,6 +16,7 @@ from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Episode, Factors, Formats
+from lcprobe.tasks.parts.placement import depths_of
 
 GOLDEN_RATIO_64 = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
@@ -98,7 +99,7 @@ class Mixture:
                 rows += self._text(slot, seqlen, per_slot)
                 firsts += [self._first(slot) + i * seqlen for i in range(per_slot)]
             else:
-                rows += [self._episode(name, (slot * per_slot + i), seqlen) for i in range(per_slot)]
+                rows += [self._episode_row(name, slot * per_slot + i, seqlen) for i in range(per_slot)]
                 firsts += [None] * per_slot
         starts = np.stack([r[2] for r in rows])
         tokens, weights = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
@@ -175,7 +176,16 @@ class Mixture:
         starts[len(tokens) - n] = True  # the filling before it is not of the corpus
         return True
 
-    def _episode(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _episode_row(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        episode = self._episode(name, index, seqlen)
+        weights = np.full(seqlen, self.config.context_weight, dtype=np.float32)
+        weights[0] = 0
+        for query in episode.queries:
+            if query.own is None:
+                weights[query.start : query.stop] = self.config.answer_weight
+        return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
+
+    def _episode(self, name: str, index: int, seqlen: int) -> Episode:
         recipe, task = self.config.recipes[name], self._tasks[name]
         last: EpisodeError | None = None
         for attempt in range(RETRIES):
@@ -183,18 +193,11 @@ class Mixture:
             formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
             formats = task.axes.fitted(replace(formats, **self._fixed_formats[name]))
             number = (self.seed << 48) + (index << 8) + attempt
-            depth = float(draw("depth").uniform(1)[0])
+            depth = float(depths_of(recipe.distance, draw("depth").uniform(1), seqlen)[0])
             try:
-                episode: Episode = task.episode(Factors(formats, seqlen, depth, number, split="train"))
+                return task.episode(Factors(formats, seqlen, depth, number, split="train", distance=recipe.distance))
             except EpisodeError as error:
                 last = error
-                continue
-            weights = np.full(seqlen, self.config.context_weight, dtype=np.float32)
-            weights[0] = 0
-            for query in episode.queries:
-                if query.own is None:
-                    weights[query.start : query.stop] = self.config.answer_weight
-            return episode.ids.astype(np.int64), weights, np.zeros(seqlen, dtype=bool)
         assert last is not None
         raise last
 

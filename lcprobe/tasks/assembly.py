@@ -32,7 +32,8 @@ class Axes:
     """Levels of the grid's factors that a task supports. A factor with one level does not vary: the grid collapses to
     it.
 
-    depth: whether there is a target needle with a place of its own.
+    depth: whether there is a target needle with a place of its own. distance: whether needles are at drawn depths, so
+    that training may draw them by another rule.
     """
 
     haystack: tuple[str, ...] = HAYSTACKS
@@ -40,6 +41,7 @@ class Axes:
     value: tuple[str, ...] = KINDS
     controls: tuple[str, ...] = CONTROLS
     depth: bool = True
+    distance: bool = True
 
     def check(self, factors: Factors) -> None:
         """Raise ConfigError for a factor outside its set: a mistake, where an EpisodeError is one sample that does

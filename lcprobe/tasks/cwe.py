@@ -54,7 +54,7 @@ class CWE(Task[CWEConfig]):
 
     Config = CWEConfig
     name = "cwe"
-    axes = Axes(haystack=(NOTHING,), value=(NOTHING,), controls=LIST_CONTROLS, depth=False)
+    axes = Axes(haystack=(NOTHING,), value=(NOTHING,), controls=LIST_CONTROLS, depth=False, distance=False)
 
     def layout(self, sample: Sample) -> Layout:
         """See Task. Raises EpisodeError for formats with too few strings."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lcprobe.files import digest_bytes
+from lcprobe.tasks.names import Distance
 
 SUITE = "4"
 """Version of the suite: part of the key of every draw, so that results of different versions never mix."""
@@ -30,7 +31,7 @@ class Factors:
 
     depth: 0 the target needle comes first .. 1 last. index: sample number; equal index means the same key, value,
     haystack offset and question at every depth, length, format and model. split: "probe", or "train" for training
-    episodes.
+    episodes. distance: how the depths of the other needles are drawn; probing draws them uniformly.
     """
 
     formats: Formats
@@ -39,6 +40,7 @@ class Factors:
     index: int
     control: str = "none"
     split: str = "probe"
+    distance: Distance = "uniform"
 
 
 @dataclass(frozen=True)

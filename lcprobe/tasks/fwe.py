@@ -59,7 +59,7 @@ class FWE(Task[FWEConfig]):
 
     Config = FWEConfig
     name = "fwe"
-    axes = Axes(haystack=(NOTHING,), key=(NOTHING,), controls=LIST_CONTROLS, depth=False)
+    axes = Axes(haystack=(NOTHING,), key=(NOTHING,), controls=LIST_CONTROLS, depth=False, distance=False)
     solved_by = ("most_frequent", "most_frequent_of_last_n")
 
     def layout(self, sample: Sample) -> Layout:

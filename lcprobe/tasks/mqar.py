@@ -72,7 +72,7 @@ class MQAR(Task[MQARConfig]):
 
     Config = MQARConfig
     name = "mqar"
-    axes = Axes(haystack=RUNNING, controls=("none", "zero_distance", "no_needle"), depth=False)
+    axes = Axes(haystack=RUNNING, controls=("none", "zero_distance", "no_needle"), depth=False, distance=False)
 
     @property
     def needs_lookup(self) -> bool:

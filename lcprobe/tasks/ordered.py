@@ -74,7 +74,7 @@ class Ordered(Task[OrderedConfig]):
         values = unique.draw(value_form, n, draw("value", formats.value), "formats.value", TAIL)
         asks = [NEEDLE.format(key=key) for key in keys[:-1] for _ in range(cfg.repeats)]
         needles = make_needles(sample.tokenizer, asks, values, TAIL)
-        depths = draw("depth").uniform(n).tolist()
+        depths = sample.drawn_depths(n).tolist()
         in_order = np.argsort(depths[: cfg.repeats], kind="stable").tolist()
         cuts = sample.cuts(needles, depths, in_order)
         number = sample.balanced(cfg.repeats)

@@ -53,7 +53,9 @@ class StateTracking(Task[StateTrackingConfig]):
 
     Config = StateTrackingConfig
     name = "state_tracking"
-    axes = Axes(haystack=(NOTHING,), key=(NOTHING,), value=(NOTHING,), controls=("none",), depth=False)
+    axes = Axes(
+        haystack=(NOTHING,), key=(NOTHING,), value=(NOTHING,), controls=("none",), depth=False, distance=False
+    )
 
     def __init__(self, config: StateTrackingConfig, materials: Materials):
         super().__init__(config, materials)

@@ -28,7 +28,7 @@ from lcprobe.errors import require
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.names import RUNNING
 from lcprobe.tasks.parts.layout import Layout, Question, Sample
-from lcprobe.tasks.parts.placement import Needle, make_needles
+from lcprobe.tasks.parts.placement import Needle, depths_of, make_needles
 from lcprobe.tasks.text.formats import StringFormat
 
 ASSIGN, LINK, TAIL, ASK_VALUE = " VAR {name} is", "VAR {name}", ";", " VAR {name} has the value"
@@ -99,11 +99,11 @@ class VT(Task[VTConfig]):
         return make_needles(sample.tokenizer, asks, assigned, TAIL)
 
     def _depths(self, sample: Sample) -> list[float]:
-        """Depths of the statements: a chain's first anywhere (the target's at the sample's depth), the others spread
+        """Depths of the statements: a chain's first as drawn (the target's at the sample's depth), the others spread
         after it.
         """
-        n_chains, size = self.config.chains, self.config.hops + 1
-        drawn = sample.draw("depth").uniform(n_chains * size).reshape(n_chains, -1)
-        first, rest = drawn[:, :1].copy(), np.sort(drawn[:, 1:], axis=1)
-        first[0] = sample.factors.depth
+        cfg, factors = self.config, sample.factors
+        drawn = sample.draw("depth").uniform(cfg.chains * (cfg.hops + 1)).reshape(cfg.chains, -1)
+        first, rest = depths_of(factors.distance, drawn[:, :1].copy(), factors.length), np.sort(drawn[:, 1:], axis=1)
+        first[0] = factors.depth
         return np.concatenate([first, first + (1 - first) * rest], axis=1).ravel().tolist()

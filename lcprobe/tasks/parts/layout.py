@@ -18,7 +18,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.names import NOTHING
-from lcprobe.tasks.parts.placement import Cut, Filled, Needle, Part, UniqueStrings, in_lines, in_text
+from lcprobe.tasks.parts.placement import Cut, Filled, Needle, Part, UniqueStrings, depths_of, in_lines, in_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 
 EMPTY = np.array([], dtype=np.int32)
@@ -141,8 +141,12 @@ class Sample:
         return UniqueStrings(self.tokenizer, self.stream, self.offset, self.factors.length, wording)
 
     def depths(self, n: int) -> list[float]:
-        """Depths of n needles: the sample's for the first, uniform draws for the others."""
-        return [self.factors.depth, *self.draw("depth").uniform(n)[1:].tolist()]
+        """Depths of n needles: the sample's for the first, draws for the others."""
+        return [self.factors.depth, *self.drawn_depths(n)[1:].tolist()]
+
+    def drawn_depths(self, n: int) -> np.ndarray:
+        """(n,) depths, drawn as the factor `distance` says."""
+        return depths_of(self.factors.distance, self.draw("depth").uniform(n), self.factors.length)
 
     def balanced(self, n: int) -> int:
         """A number below n: every block of n samples has each number once."""

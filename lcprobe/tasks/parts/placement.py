@@ -10,6 +10,7 @@ import numpy as np
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
+from lcprobe.tasks.names import Distance
 from lcprobe.tasks.text.formats import StringFormat, draw_strings, freest
 from lcprobe.tasks.text.haystack import MAX_SHIFT, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
@@ -19,7 +20,8 @@ MAX_JOINTS = 8
 """Places inside one piece that are checked: the cost must not grow with length."""
 MAX_GUARD = 1 << 17
 """Tokens of haystack in which strings do not occur if possible, so that they are the same at every shorter length."""
-
+RECENT = 0.25
+"""Share of the haystack, at its end, in which `recent` places needles."""
 
 Part = tuple[np.ndarray, int | None]
 """A piece of the context, and which needle it is (None: haystack)."""
@@ -102,6 +104,18 @@ class UniqueStrings:
         if string in self._wording or any(string in t or t in string for t in self.taken):
             return -1
         return self._stream.free_run(string.split()[-1], self._offset)
+
+
+def depths_of(distance: Distance, uniform: np.ndarray, length: int) -> np.ndarray:
+    """Depths of needles from uniform draws in [0, 1), all by the same rule, so that no place tells the target.
+
+    log: distances from the end are log-uniform between 1 / length and 1, with `length` in tokens.
+    """
+    if distance == "recent":
+        return 1 - RECENT * (1 - uniform)
+    if distance == "log":
+        return 1 - float(length) ** (uniform - 1)
+    return uniform
 
 
 def make_needles(tokenizer: Tokenizer, asks: Sequence[str], values: Sequence[str], tail: str) -> list[Needle]:
