@@ -33,10 +33,24 @@ COLUMNS = (
     Column("key_format", "string", "Format of the keys."),
     Column("value_format", "string", "Format of the values."),
     Column("control", "string", "Control condition: none, zero_distance, no_needle, wrong_key or query_only."),
-    Column("length", "int32", "Tokens of the episode, BOS and answer included."),
+    Column(
+        "length",
+        "int32",
+        "Tokens of the episode, BOS and answer included; of the reference tokenizer where equal_length is text.",
+    ),
     Column("depth", "double", "Relative depth of the target needle as configured, 0 at the start and 1 at the end."),
     Column("index", "int32", "Sample: same key, value, haystack offset and question in every cell and model."),
     Column("query", "int16", "Number of the question within the episode, from 0."),
+    # the tokens of the episode
+    Column("tokenizer", "string", "Digest of the tokenizer whose tokens the model reads, 16 hexadecimal digits."),
+    Column(
+        "equal_length",
+        "string",
+        "Which lengths are equal: tokens (of each model's own tokenizer) or text (the same characters).",
+    ),
+    Column("episode_tokens", "int32", "Tokens of the episode under the model's own tokenizer."),
+    Column("characters", "int32", "Characters of the episode, prompt and answers; BOS has none."),
+    Column("text", "string", "Digest of these characters: equal for all models where equal_length is text."),
     # what follows from the factors
     Column("realised_depth", "double", "Relative depth at which the target needle is placed; 0 without a needle."),
     Column("distance", "int32", "Tokens from the end of the target value to the answer; null without a needle."),

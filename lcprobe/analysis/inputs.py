@@ -72,6 +72,8 @@ class RunFacts:
     """Biases by layer, head and distance, where attention adds a number to scores that depends on distance alone."""
     extension: str = "none"
     """Label of the method that changes the trained model at evaluation; none: as trained."""
+    tokenizer: str = ""
+    """Digest of its tokenizer, 16 hexadecimal digits, as in the records; empty: unknown, and taken to be the same."""
     base: str = ""
     """Name of the same model as trained; empty: its own name."""
     not_causal: NotCausal = ""
@@ -129,6 +131,8 @@ class StudyFacts:
     expected_cells: Sequence[Mapping[str, Any]]
     """The planned grid: rows of task, haystack, key_format, value_format, control, length, depth, and n samples per
     model; a mean is taken only over slices that are complete."""
+    equal_length: Literal["tokens", "text"] = "tokens"
+    """What models of several tokenizers have in common at one length: tokens, each its own, or the text."""
     notes: Sequence[str] = field(default_factory=list)
     """Cells that could not be built, and why; printed unchanged."""
     held_equal: str = "tokens"

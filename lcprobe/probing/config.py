@@ -120,6 +120,9 @@ class ProbeConfig:
     formats."""
     grids: list[Grid] = field(default_factory=list)
     """Grids; cells that two grids share are run once, with the larger n."""
+    equal_length: Literal["tokens", "text"] = "tokens"
+    """What models of several tokenizers have in common at one length: tokens (each reads episodes of as many of its
+    own) or text (all read the same characters, as many tokens of the first model's tokenizer)."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     batch_tokens: int = 32_768

@@ -15,7 +15,9 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.parts.episode_text import EpisodeText, episode_text
 from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
 MAX_MEMORY_TOKENS = 1 << 26
 """Tokens of episodes kept in memory for the next model: a quarter of a gigabyte."""
@@ -102,6 +104,7 @@ class TaskSet:
                 if level not in task.axes.levels(factor):
                     raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
         self._in_memory: dict[Unit, list[Episode]] = {}
+        self._texts: dict[str, EpisodeText] = {}
         self._tokens_in_memory = 0
 
     def episodes(self, unit: Unit) -> list[Episode]:
@@ -121,9 +124,22 @@ class TaskSet:
             self._tokens_in_memory += tokens
         return episodes
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the episodes."""
+        return self.materials.tokenizer
+
+    def text_of(self, episode: Episode) -> EpisodeText:
+        """The characters of an episode; decoded once for all models."""
+        digest = episode.digest
+        if digest not in self._texts:
+            self._texts[digest] = episode_text(episode, self.tokenizer)
+        return self._texts[digest]
+
     def forget(self) -> None:
         """Drop the episodes in memory, where no other model will need them."""
         self._in_memory.clear()
+        self._texts.clear()
         self._tokens_in_memory = 0
 
     def facts(self, unit: Unit) -> dict[str, Any]:

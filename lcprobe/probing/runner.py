@@ -76,7 +76,7 @@ def run_plan(
             progress(done, total, plan.units[missing[0]].label + more)
             journal = unit_id({"units": [ids[i] for i in group]})
             items = [item for i in missing for item in _items(ids[i], plan.units[i], tasks)]
-            records = _run_items(items, scorer, checkpoint, store, journal, batch_tokens, scoring)
+            records = _run_items(items, tasks, scorer, checkpoint, store, journal, batch_tokens, scoring)
             for i in missing:
                 store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
             store.discard(journal)
@@ -119,6 +119,7 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
 
 def _run_items(
     items: list[UnitItem],
+    tasks: TaskSet,
     scorer: Scorer,
     checkpoint: ProbedCheckpoint,
     store: RecordStore,
@@ -140,7 +141,9 @@ def _run_items(
         if not batch:
             continue
         scores, size = _score(scorer, batch)
-        new = [_record(one, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)]
+        new = [
+            _record(one, tasks, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)
+        ]
         store.append(journal, new)
         records += new
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
@@ -179,9 +182,12 @@ def _score(scorer: Scorer, batch: list[UnitItem]) -> tuple[list[Score | None], i
     return with_oom_backoff(scorer.score, items, max(item.query.stop for item in items))
 
 
-def _record(one: UnitItem, score: Score | None, checkpoint: ProbedCheckpoint, scoring: str, batch: int) -> Record:
+def _record(
+    one: UnitItem, tasks: TaskSet, score: Score | None, checkpoint: ProbedCheckpoint, scoring: str, batch: int
+) -> Record:
     unit, factors, item = one.unit, one.factors, one.item
     query, episode = item.query, item.episode
+    text = tasks.text_of(episode)
     empty: dict[str, Any] = dict.fromkeys(f.name for f in fields(Score))
     via = [stop for start, stop in episode.needles if start in query.via]
     return {
@@ -201,6 +207,11 @@ def _record(one: UnitItem, score: Score | None, checkpoint: ProbedCheckpoint, sc
         "depth": factors.depth,
         "index": factors.index,
         "query": item.number,
+        "tokenizer": tasks.tokenizer.digest[:16],
+        "equal_length": tasks.config.equal_length,
+        "episode_tokens": len(episode.ids),
+        "characters": text.characters,
+        "text": text.digest,
         "realised_depth": episode.realised_depth,
         "distance": query.distance,
         "hops": len(query.via),

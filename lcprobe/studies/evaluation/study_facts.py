@@ -26,7 +26,8 @@ from lcprobe.training.checkpoint import load_progress
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """Everything that the report prints besides the records."""
-    runs = [replace(_run_facts(variant), biases=biases.get(variant.name, [])) for variant in session.variants]
+    digest = session.tasks.tokenizer.digest[:16]
+    runs = [replace(_run_facts(variant, digest), biases=biases.get(variant.name, [])) for variant in session.variants]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
@@ -44,6 +45,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         versions=versions() | {"corpus": session.data.manifest["corpus_digest"][:16]},
         config_yaml=to_yaml(replace(session.config, grid={})),
         expected_cells=rows,
+        equal_length=session.config.probe.equal_length,
         notes=notes,
         held_equal=_in_common(target.config.match.training for target in session.targets),
         batch_in=_in_common(target.config.match.batch for target in session.targets),
@@ -56,7 +58,7 @@ def _in_common(values: Iterable[str]) -> str:
     return distinct.pop() if len(distinct) == 1 else ""
 
 
-def _run_facts(variant: Variant) -> RunFacts:
+def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
     target = variant.target
     status = read_status(target.run_folder) if target.run_folder else {}
     progress = load_progress(target.checkpoint)
@@ -66,6 +68,7 @@ def _run_facts(variant: Variant) -> RunFacts:
         name=variant.name,
         group=status.get("group", target.name),
         layout=target.config.model.layout,
+        tokenizer=tokenizer,
         seed=target.config.seed,
         context_length=target.config.train.context_length,
         params=cost.params,

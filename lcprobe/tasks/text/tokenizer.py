@@ -106,6 +106,12 @@ class Tokenizer:
         """(n,) -> text, special tokens included as written."""
         return self._inner.decode(ids.tolist(), skip_special_tokens=False)
 
+    def text_of(self, ids: np.ndarray) -> str:
+        """(n,) -> text as in the middle of a longer text: a space at its start is kept, which `decode` of some
+        tokenizers drops."""
+        whole = self._inner.decode([*self._anchor, *ids.tolist()], skip_special_tokens=False)
+        return whole[len(ANCHOR) :]
+
     def piece(self, text: str) -> np.ndarray:
         """Ids of `text` after a word, as in the middle of a longer text. Cached.
 
