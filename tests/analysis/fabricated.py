@@ -272,6 +272,7 @@ def several_training_lengths(
     multiples: Sequence[float] = (0.5, 1, 2, 4),
     depths: Sequence[float] = (0.0, 0.5, 1.0),
     n: int = 20,
+    formats: Sequence[tuple[str, str, str]] = (FORMAT,),
     **changes: Any,
 ) -> tuple[StudyFacts, pa.Table]:
     """Architectures x training lengths x seeds, all probed at every length that any multiple reaches.
@@ -285,7 +286,6 @@ def several_training_lengths(
         runs.append(run(own, **more, **changes))
         behaviours[own] = lambda c, w=w: 0.05 + 0.9 / (1 + (c["distance"] / w) ** 4)
     lengths = sorted({int(m * context) for m in multiples for context in context_lengths})
-    formats = (FORMAT,)
     cells = plan(tasks, formats, lengths, depths, n)
     cells += plan(tasks, formats, context_lengths, [0.5], n, "zero_distance")
     return study(runs, [task(t, 4 if t.startswith("multi") else 1) for t in tasks], cells), records(behaviours, cells)

@@ -1,19 +1,45 @@
 """Figures of a study with several training lengths: panels by architecture, colours by training length, seeds together."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.results import Results, analyse
+from lcprobe.analysis.report.charts.distance import _pooled_bins
 from lcprobe.analysis.report.charts.seed_groups import architectures, has_several_lengths, length_styles
 from lcprobe.analysis.report.figures import all_figures, draw
-from tests.analysis.fabricated import flat, plan, records, run, several_training_lengths, study, task
+from lcprobe.records import CONTEXT_SCHEMA, table_of
+from lcprobe.tasks.episode import Formats
+from tests.analysis.fabricated import (
+    FORMAT,
+    flat,
+    plan,
+    records,
+    run,
+    several_training_lengths,
+    study,
+    task,
+    text_records,
+)
 
 CONTEXTS = (64, 128, 256)
 
 
+FORMATS = (FORMAT, ("words", "words", "numbers"))
+
+
+def planted(seeds=(0, 1), contexts=CONTEXTS, n=20, **changes):
+    return several_training_lengths(
+        lambda name, context: context if name == "mamba2" else 90.0, contexts, seeds=seeds, n=n, **changes
+    )
+
+
 @pytest.fixture(scope="module")
 def inputs():
-    return several_training_lengths(lambda name, context: context if name == "mamba2" else 90.0, CONTEXTS, n=20)
+    return planted()
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +114,65 @@ def test_captions_say_what_is_drawn(results):
     for picture, _ in draw(results, ["length", "multiple"]):
         assert "mean over training seeds" in picture.caption
         assert picture.caption.endswith(".")
+
+
+def test_the_number_of_figures_does_not_grow_with_the_seeds():
+    metrics = [{"tokens": 1000.0 * i, "train/loss": 4 - i / 100, "probe/single@64": i / 100} for i in range(9)]
+    biases = [{"layer": 0, "head": 0, "encoding": "ALiBi", "distance": d, "bias": -d} for d in (0, 9)]
+    names = []
+    for seeds in ((0,), (0, 1)):
+        few = {"multiples": [1, 2], "depths": [0.0, 0.5], "formats": FORMATS}
+        facts, table = planted(seeds, CONTEXTS[:2], 10, **few, metrics=metrics, biases=biases)
+        text = [row for r in facts.runs for row in text_records(r.name, n=5)]
+        names.append(list(all_figures(analyse(facts, table, table_of(text, CONTEXT_SCHEMA)))))
+    assert names[0] == names[1]
+    per_chart = Counter(name.split("_")[0] for name in names[0])
+    assert per_chart["heatmap"] == 2 * 2  # architectures, formats
+    assert per_chart["formats"] == 2
+    assert per_chart["bias"] == 2 * 2  # architectures, training lengths
+
+
+def test_heatmaps_are_means_over_seeds_and_marked_at_each_training_length(inputs, results):
+    frame = inputs[1].to_pandas()
+    frame = frame[(frame.control == "none") & frame.model.str.contains("mamba2")]
+    figure = all_figures(results, ["heatmap"])["heatmap_single_corpus-words-numbers_mamba2"]
+    for axes, context in zip(figure.get_axes(), CONTEXTS, strict=False):
+        own = frame[frame.model.str.startswith(f"L{context}-")]
+        expected = own.pivot_table(values="exact", index="depth", columns="length").to_numpy()
+        assert axes.get_title(loc="left") == f"trained at {context}"
+        shown = np.array([float(text.get_text()) for text in axes.texts]).reshape(expected.shape)
+        assert shown == pytest.approx(expected, abs=0.0051)
+        edge = next(line for line in axes.get_lines() if line.get_linestyle() == "--").get_xdata()[0]
+        assert edge == sum(length <= context for length in own.length.unique())
+
+
+def test_profiles_are_at_each_training_length_and_at_the_longest(inputs, results):
+    frame = inputs[1].to_pandas()
+    frame = frame[(frame.control == "none") & frame.model.str.contains("mamba2")]
+    figures = all_figures(results, ["depth"])
+    for suffix, length_at in (("own", {c: c for c in CONTEXTS}), ("256", dict.fromkeys(CONTEXTS, 256))):
+        axes = figures[f"depth_single_corpus-words-numbers_{suffix}"].get_axes()[1]
+        for context in CONTEXTS:
+            own = frame[frame.model.str.startswith(f"L{context}-") & (frame.length == length_at[context])]
+            line = next(line for line in axes.get_lines() if line.get_label() == f"trained at {context}")
+            assert line.get_ydata() == pytest.approx(own.groupby("depth").exact.mean().to_numpy())
+
+
+def test_bins_of_distance_hold_every_trial_of_all_seeds(inputs, results):
+    frame = inputs[1].to_pandas()
+    group = architectures(results)["mamba2"][0]
+    bins = _pooled_bins(results, [PanelKey(r.name, "single", Formats(*FORMAT)) for r in group.runs])
+    own = frame[(frame.control == "none") & frame.model.isin([r.name for r in group.runs])]
+    assert sum(b.estimate.n for b in bins) == len(own)
+    assert sum(b.estimate.k for b in bins) == own.exact.sum()
+    near = own[own.distance.between(bins[0].low, bins[0].high)]
+    assert bins[0].estimate.value == pytest.approx(near.exact.mean())
+    assert bins[0].estimate.samples == near["index"].nunique()
+
+
+def test_continued_training_has_a_line_of_its_own():
+    facts, table = planted((0,))
+    runs = [replace(r, started_from="L64") if r.context_length == 256 else r for r in facts.runs]
+    (figure,) = all_figures(analyse(replace(facts, runs=runs), table), ["length"]).values()
+    lines = {line.get_label(): line.get_linestyle() for line in figure.get_axes()[0].get_lines()}
+    assert (lines["trained at 128"], lines["continued at 256"]) == ("-", "--")

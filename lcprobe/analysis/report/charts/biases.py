@@ -18,6 +18,7 @@ from lcprobe.analysis.report.charts.drawing import (
     styles_of,
 )
 from lcprobe.analysis.report.charts.picture import Picture
+from lcprobe.analysis.report.charts.seed_groups import architectures, has_several_lengths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +27,16 @@ MAX_HEADS = 12
 
 
 def bias_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure per model that has any bias."""
-    for run in results.study.runs:
-        if run.biases:
-            yield _curves(run)
+    """One figure per model that has any bias; with several training lengths, of the first seed of each group."""
+    if not has_several_lengths(results):
+        yield from (_curves(run) for run in results.study.runs if run.biases)
+        return
+    for group in (group for groups in architectures(results).values() for group in groups):
+        if group.runs[0].biases:
+            yield _curves(group.runs[0], f" The first of {len(group.runs)} training seeds.")
 
 
-def _curves(run: RunFacts) -> "tuple[Picture, Figure]":
+def _curves(run: RunFacts, which: str = "") -> "tuple[Picture, Figure]":
     heads: dict[str, list[tuple[int, float]]] = {}
     for row in run.biases:
         heads.setdefault(f"layer {row['layer']}, head {row['head']}", []).append((row["distance"], row["bias"]))
@@ -48,5 +52,5 @@ def _curves(run: RunFacts) -> "tuple[Picture, Figure]":
     text = (
         f"Bias added to a score by distance, before the softmax; {min(len(heads), MAX_HEADS)} of {len(heads)} heads. "
     )
-    text += "Dashed: training length."
+    text += f"Dashed: training length.{which}"
     return Picture(file_name("bias", run.name), "bias", run.name, "", f"Bias by distance, {run.name}", text), figure

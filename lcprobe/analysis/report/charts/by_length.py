@@ -73,7 +73,7 @@ def _panels(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     missing: list[str] = []
     for one, groups in zip(axes, families.values(), strict=True):
         for group in groups:
-            found = _curve(one, results, group, task, format, unit, styles[group.context_length])
+            found = _curve(one, results, group, task, format, unit, group.style(styles))
             counts += found[0]
             missing += found[1]
         if unit == "length":
@@ -117,10 +117,8 @@ def _curve(
     if points:
         at = np.log2([length / zero for length, _ in points])
         band(axes, at, [mean.low for _, mean in points], [mean.high for _, mean in points], style)
-        label = f"trained at {group.context_length:,}"
-        axes.plot(
-            at, [mean.value for _, mean in points], color=style.colour, marker=style.marker, ms=4.5, label=label
-        )
+        values = [mean.value for _, mean in points]
+        axes.plot(at, values, style.line, color=style.colour, marker=style.marker, ms=4.5, label=group.label)
     return [mean.n for _, mean in points], missing
 
 

@@ -9,11 +9,13 @@ from lcprobe.analysis.findings.cells import Cell, PanelKey
 from lcprobe.analysis.findings.extrapolation import base_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.depth_by_length import profiles_by_training_length
 from lcprobe.analysis.report.charts.drawing import (
     Style,
     figure_text,
     file_name,
     heatmap,
+    heatmaps,
     legend,
     model_styles,
     panel,
@@ -21,6 +23,7 @@ from lcprobe.analysis.report.charts.drawing import (
     share_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.analysis.report.charts.seed_groups import SeedGroup, architectures, has_several_lengths
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
 from lcprobe.tasks.episode import Formats
 
@@ -30,14 +33,27 @@ if TYPE_CHECKING:
 
 
 def length_by_depth(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One heatmap per task, format and model."""
+    """One heatmap per task, format and model.
+
+    With several training lengths: one figure per task, format and architecture, a heatmap per group of seeds.
+    """
     for task, format in drawn_formats(results):
+        if has_several_lengths(results):
+            for name, groups in architectures(results).items():
+                yield _heatmaps(results, name, groups, task, format)
+            continue
         for run in results.study.runs:
             yield _heatmap(results, run, task, format)
 
 
 def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """Two figures per task and format: at the base length of the first model, and at the next longer length."""
+    """Two figures per task and format: at the base length of the first model, and at the next longer length.
+
+    With several training lengths: of each group of seeds at its own, and of all at the longest, in panels.
+    """
+    if has_several_lengths(results):
+        yield from profiles_by_training_length(results)
+        return
     styles = model_styles(results)
     for task, format in drawn_formats(results):
         lengths = results.data.lengths(task, format)
@@ -65,6 +81,32 @@ def _heatmap(results: Results, run: RunFacts, task: str, format: Formats) -> "tu
     text += f" {AT_THE_ENDS}" if any(at_an_end(cell) for row in cells for cell in row if cell is not None) else ""
     name = file_name("heatmap", task, format, run.name)
     return Picture(name, "heatmap", task, str(format), title, text), figure
+
+
+def _heatmaps(
+    results: Results, name: str, groups: list[SeedGroup], task: str, format: Formats
+) -> "tuple[Picture, Figure]":
+    plan = results.data.planned[task, format, "none"]
+    lengths, depths = sorted(plan), sorted({depth for cells in plan.values() for depth in cells})
+    counts: list[int] = []
+    heats: dict[str, tuple[np.ndarray, float]] = {}
+    any_at_an_end = False
+    for group in groups:
+        keys = [PanelKey(run.name, task, format) for run in group.runs]
+        cells = [[[results.cell_at.get((key, x, depth)) for key in keys] for x in lengths] for depth in depths]
+        values = np.array([[np.mean([*map(_complete_accuracy, seeds)]) for seeds in row] for row in cells])
+        known = [[cell for cell in seeds if cell is not None] for row in cells for seeds in row]
+        counts += [n for n in (sum(cell.n for cell in seeds) for seeds in known) if n]
+        any_at_an_end |= any(at_an_end(cell) for seeds in known for cell in seeds)
+        heats[group.label] = values, sum(length <= group.context_length for length in lengths)
+    title = f"{name}: {task}, {format}"
+    rows, columns = [f"{depth:g}" for depth in depths], [f"{x:,}" for x in lengths]
+    figure = heatmaps(heats, rows, columns, title, "length (tokens)", "depth (0 first, 1 last)")
+    text = f"{name}: exact match by length and depth of the needle, {task}, {format}, mean over training seeds. "
+    text += f"{counts_text(counts, 'cell')} Right of the dashed line: past the training length. "
+    text += "Hatched: not planned or incomplete. Intervals are in the table of all cells."
+    text += f" {AT_THE_ENDS}" if any_at_an_end else ""
+    return Picture(file_name("heatmap", task, format, name), "heatmap", task, str(format), title, text), figure
 
 
 def _profile(

@@ -90,7 +90,7 @@ def panels(
         _clean(one)
         one.tick_params(labelsize=9, labelbottom=i + columns >= len(titles))
         one.set_title(figure_text(name), loc="left", fontsize=10, color=INK)
-    figure.suptitle(figure_text(title), x=0.02, ha="left", fontsize=11, color=INK, fontweight="bold")
+    figure.suptitle(figure_text(title, 58), x=0.02, ha="left", fontsize=11, color=INK, fontweight="bold")
     return figure, axes[: len(titles)]
 
 
@@ -162,6 +162,8 @@ def legend(figure: "Figure", *axes: "Axes", columns: int = 3) -> None:
     for one in axes:
         for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    if len(axes) > 1 and len(handles) == 4:
+        columns = 2
     if handles:
         place = "outside lower center"
         figure.legend([*handles.values()], [*handles], loc=place, ncols=columns, fontsize=9, frameon=False)

@@ -2,8 +2,8 @@
 architecture, a colour per training length, and the runs of a group that differ in their seed in one line.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lcprobe.tasks.episode import Formats
 
 LIGHTEST, DARKEST = 0.8, 0.05
 """Part of viridis from the shortest training length to the longest: its yellow end is hard to see on white."""
+LINES = {"trained at": "-", "continued at": "--", "schedule up to": "-."}
 SEEDS = "Thick: mean over training seeds; thin: each seed."
 BANDS = "Bands: 95 % intervals over training seeds (Student's t), never narrower than over samples."
 
@@ -30,6 +31,20 @@ class SeedGroup:
     name: str
     context_length: int
     runs: tuple[RunFacts, ...]
+
+    @property
+    def label(self) -> str:
+        """How the group was trained, for a legend."""
+        return f"{self._kind} {self.context_length:,}"
+
+    def style(self, styles: Mapping[int, Style]) -> Style:
+        """That of its training length, with a line of its own unless it was trained at one length from the start."""
+        return replace(styles[self.context_length], line=LINES[self._kind])
+
+    @property
+    def _kind(self) -> str:
+        first = self.runs[0]
+        return "continued at" if first.started_from else "schedule up to" if first.length_schedule else "trained at"
 
 
 def has_several_lengths(results: Results) -> bool:
