@@ -1,5 +1,5 @@
-"""status.json in the folder of each run: what it is, how far it got, how it ended. Read by `evaluate.py` and by
-people."""
+"""What the folder of each run says about it: status.json (what it is, how far it got, how it ended), read by
+`evaluate.py` and by people, and its config.yaml."""
 
 import platform
 import sys
@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from lcprobe.errors import DataError
 from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
 from lcprobe.version import VERSION
@@ -57,3 +60,15 @@ def read_status(folder: Path) -> dict[str, Any]:
     """The facts of status.json; empty where there is none yet."""
     path = folder / "status.json"
     return read_json(path) if path.is_file() else {}
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """The config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
+    path = folder / "config.yaml"
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
+    return mapping

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.errors import require
+from lcprobe.models.extend.config import TRAINED_EXTENSION, TrainedExtension
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
 from lcprobe.training import INITIAL_STATES
 
@@ -62,6 +63,11 @@ class TrainConfig:
     batches differs from that of a run without `from`."""
     initial_state: Annotated[Choice | None, INITIAL_STATES] = None
     """State of recurrent layers before each training sequence: passed, preceding, noise or fitted; null: zeros."""
+    extend: Annotated[TrainedExtension | None, TRAINED_EXTENSION] = None
+    """Extension of the positional encodings that the model is trained with, where it continues from a run that was
+    trained at a shorter length: `yarn`, or `{type: yarn, ramp: rotations, factor: 4}`, a method of pe.extend that
+    needs no calibration. It extends the training length of the run in `from` (of the first one, where that run was
+    extended itself, whose extension it replaces) by `factor`, by default context_length / that length. null: none."""
     switch: SwitchConfig | None = None
     """Change of positional encodings during training; null: none."""
     clip: float = 1.0

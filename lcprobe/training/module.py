@@ -21,6 +21,7 @@ from lcprobe.errors import NumericsError
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
+from lcprobe.training.build import set_encodings_at
 from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
@@ -33,15 +34,6 @@ MAX_IN_A_ROW = 10
 MAX_OF_1000 = 10
 """Skipped steps among the last 1000 that training tolerates."""
 log = logging.getLogger(__name__)
-
-
-def set_encodings_at(model: LanguageModel, config: TrainConfig, step: int) -> bool:
-    """Give the model its positional encodings at a step, in place. Returns whether they are those after
-    `train.switch`."""
-    if config.switch is None or config.switch_step is None or step < config.switch_step:
-        return False
-    model.set_positional(config.switch.positional, "train.switch")
-    return True
 
 
 class _Batches(Dataset):

@@ -40,6 +40,7 @@ class Flattened(Extension[FlattenedConfig]):
 
     Config = FlattenedConfig
     acts_on = "attention"
+    trainable = True
 
     def apply(self, model: LanguageModel, context: ExtensionContext) -> None:
         """See Extension."""

@@ -1,9 +1,10 @@
-"""Settings of extensions at evaluation: `pe.extend` and `pe.factor`. Without torch."""
+"""Settings of extensions, at evaluation (`pe.extend` and `pe.factor`) and in training (`train.extend`). Without
+torch."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require, unknown_name
@@ -107,6 +108,85 @@ class ExtendConfig:
         return methods
 
 
+class TrainedExtension(Written):
+    """`train.extend`: a method that is part of the model from the first step on.
+
+    original_length: the training length that it extends, that of the run in train.from before any extension. factor:
+    ratio of the extended length to it. Both may be None before the run is planned, see `planned`.
+    """
+
+    def __init__(self, choice: Choice, factor: float | None, original_length: int | None):
+        self.choice, self.factor, self.original_length = choice, factor, original_length
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """`{type: yarn, factor: 4.0, original_length: 512}` and the method's settings."""
+        own = {"type": self.choice.name, **self.choice.settings}
+        known = {"factor": self.factor, "original_length": self.original_length}
+        return own | {name: value for name, value in known.items() if value is not None}
+
+    @property
+    def label(self) -> str:
+        """Its name in reports: `yarn(factor=4)`, with its settings."""
+        factor = {} if self.factor is None else {"factor": f"{self.factor:g}"}
+        return _label({"type": self.choice.name, **self.choice.settings, **factor})
+
+    def resolve(self) -> None:
+        """See Written. Raises ConfigError for a method that a model cannot be trained with."""
+        self.choice.resolve()
+        if not self.choice.cls.trainable:
+            trainable = " | ".join(name for name in sorted(EXTENSIONS) if EXTENSIONS.load(name).trainable)
+            allowed = f"{trainable} (the others calibrate, select tokens, or depend on the length of the sequence)"
+            raise ConfigError(self.choice.key, self.choice.name, allowed)
+
+    def planned(self, original_length: int, context_length: int) -> "TrainedExtension":
+        """With its factor, by default context_length / original_length. Raises ConfigError for a factor of at most 1
+        and for another original length than was given."""
+        key, given = self.choice.key, self.original_length
+        allowed = f"{original_length}, the training length of the run in train.from"
+        require(f"{key}.original_length", given, given in (None, original_length), allowed)
+        factor = context_length / original_length if self.factor is None else self.factor
+        allowed = f"> {original_length}, the training length that {key} extends (or its own `factor` > 1)"
+        require("train.context_length", context_length, factor > 1, allowed)
+        return TrainedExtension(self.choice, factor, original_length)
+
+
+class _TrainedExtensionConverter(Converter):
+    def convert(self, value: Any, key: str) -> TrainedExtension | None:
+        """Parse a method with an optional factor; None for `none`. Raises ConfigError for unknown names and numbers
+        out of range."""
+        if value == AS_TRAINED:
+            return None
+        if isinstance(value, TrainedExtension):
+            return value
+        mapping = {"type": value} if isinstance(value, str) else value
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(key, value, self.allowed())
+        numbers = {name: mapping[name] for name in ("factor", "original_length") if mapping.get(name) is not None}
+        factor, length = numbers.get("factor"), numbers.get("original_length")
+        in_range = factor is None or (_is_number(factor) and 1 < factor <= MAX_FACTOR)
+        require(f"{key}.factor", factor, in_range, f"> 1 and <= {MAX_FACTOR}")
+        whole = length is None or (_is_number(length) and length >= 1 and length == int(length))
+        require(f"{key}.original_length", length, whole, "a whole number >= 1")
+        own = {name: setting for name, setting in mapping.items() if name not in ("factor", "original_length")}
+        choice = EXTENSIONS.convert(own, key)
+        return TrainedExtension(
+            choice, None if factor is None else float(factor), None if length is None else int(length)
+        )
+
+    def allowed(self) -> str:
+        """See Converter."""
+        return "a method's name, or a mapping with `type`"
+
+
+TRAINED_EXTENSION = _TrainedExtensionConverter()
+"""Converter of `train.extend`."""
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _entry(given: object, key: str) -> WrittenMethod | None:
     """One entry; None: as trained."""
     mapping = {"type": given} if isinstance(given, str) else given
@@ -129,7 +209,7 @@ def _factor(value: object, key: str) -> float | Literal["auto"]:
     """Raises ConfigError for what is neither auto nor a number in range."""
     if value == "auto":
         return "auto"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= MAX_FACTOR:
+    if _is_number(value) and 1 <= value <= MAX_FACTOR:
         return float(value)
     raise ConfigError(key, value, ALLOWED_FACTORS)
 

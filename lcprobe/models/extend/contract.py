@@ -45,6 +45,9 @@ class Extension(ABC, Generic[ConfigT]):
     causal: ClassVar[bool] = True
     """False: outputs depend on the declared length of the whole sequence even at a given factor; the report notes
     it."""
+    trainable: ClassVar[bool]
+    """Whether a model can be trained with it (`train.extend`): it changes the encodings of attention layers without
+    calibration, is differentiable, and depends on no declared length at a given factor."""
     acts_on: ClassVar[Part] = "model"
     """The part of a model that the extension changes: without it, the extension is not applicable."""
 

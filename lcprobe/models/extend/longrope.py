@@ -65,6 +65,7 @@ class LongRoPE(Rescaling[LongRoPEConfig]):
 
     Config = LongRoPEConfig
     causal = False
+    trainable = False
     fewest_pairs = 2
 
     @staticmethod

@@ -87,6 +87,7 @@ class Mamba2Extension(Extension[ConfigT]):
     """Base of extensions of Mamba2 layers, which change a model for all lengths at once and need a fixed factor."""
 
     acts_on = "mamba2"
+    trainable = False
     name: ClassVar[str]
     """Name in EXTENSIONS, for errors."""
 

@@ -203,6 +203,7 @@ class RereadExtension(Extension[ConfigT]):
     """Base of extensions that wrap the encodings of layers which see beyond the training length."""
 
     acts_on = "rotary"
+    trainable = False
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also for layers whose keys cannot be read at other positions."""

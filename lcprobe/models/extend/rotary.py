@@ -75,6 +75,7 @@ class Rescaling(Extension[ConfigT]):
     """Base of extensions that set `Rotary.scaling`."""
 
     acts_on = "rotary"
+    trainable = True
     fewest_pairs: ClassVar[int] = 1
     """Smallest number of rotated pairs for which the method is defined."""
 
@@ -149,6 +150,7 @@ class DynamicNTK(Rescaling[DynamicNTKConfig]):
 
     Config = DynamicNTKConfig
     causal = False
+    trainable = False
     fewest_pairs = 2
 
     @staticmethod

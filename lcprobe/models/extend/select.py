@@ -67,6 +67,7 @@ class ChunkSelect(Extension[ChunkSelectConfig]):
     """Answer from one piece of the prompt."""
 
     Config = ChunkSelectConfig
+    trainable = False
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; applicable to every model. Raises ConfigError for parts that exceed the training length."""

@@ -71,6 +71,7 @@ class PostHocFactor(Extension[ConfigT]):
     """Base of extensions that multiply q . k in every attention layer."""
 
     acts_on = "attention"
+    trainable = True
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also for layers whose weights are not a softmax of q . k plus a bias."""

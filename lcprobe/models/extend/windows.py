@@ -53,6 +53,7 @@ class Window(Extension[WindowConfig]):
 
     Config = WindowConfig
     acts_on = "attention"
+    trainable = True
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; also where all layers have windows that are no wider."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from lcprobe.config import Config, parse
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.files import MANIFEST, verify_folder
-from lcprobe.studies.training.train_run import read_run_config
+from lcprobe.studies.status import read_run_config
 from lcprobe.training.checkpoint import latest
 
 

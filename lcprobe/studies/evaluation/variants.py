@@ -19,8 +19,8 @@ from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.training.checkpoint import load_model, load_progress
-from lcprobe.training.module import set_encodings_at
+from lcprobe.training.build import build_model, load_trained
+from lcprobe.training.checkpoint import load_progress
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ class Variant:
         """What the method is given: training length, factor, and training text for methods that calibrate."""
         factor = 1.0 if self.method is None else self.method.factor
         return ExtensionContext(self.target.config.train.context_length, factor, text)
+
+    def not_applicable(self, model: LanguageModel) -> str | None:
+        """Why the method does not apply to the target's model; None if it does. A method for encodings does not apply
+        to those that were trained with an extension: two of them are one that nobody has published."""
+        assert self.extension is not None, "as trained, nothing has to apply"
+        trained = self.target.config.train.extend
+        if trained is not None and self.extension.acts_on in ("rotary", "attention"):
+            return f"it was trained with {trained.label}"
+        return self.extension.not_applicable(model, self.context())
 
     @property
     def not_causal(self) -> NotCausal:
@@ -79,7 +88,7 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
         extension, reasons = method.choice.create(), []
         for target, model in zip(targets, models, strict=True):
             variant = Variant(target, model.max_length, method, extension)
-            reason = extension.not_applicable(model, variant.context())
+            reason = variant.not_applicable(model)
             if reason is None:
                 by_target[target.name].append(variant)
             else:
@@ -95,9 +104,7 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
 def meta_model(target: ProbeTarget) -> LanguageModel:
     """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
     with torch.device("meta"):
-        model = LanguageModel(target.config.model)
-        set_encodings_at(model, target.config.train, load_progress(target.checkpoint).step)
-    return model
+        return build_model(target.config.model, target.config.train, load_progress(target.checkpoint).step)
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
@@ -121,10 +128,7 @@ def load_variant(
     """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
     calibrate."""
     target = variant.target
-    progress = load_progress(target.checkpoint)
-    model = LanguageModel(target.config.model)
-    load_model(target.checkpoint, model)
-    set_encodings_at(model, target.config.train, progress.step)
+    model, progress = load_trained(target.checkpoint, target.config.model, target.config.train)
     model = model.to(device).eval()
     context = variant.context(None if data is None else training_text(data))
     if variant.extension is not None:

@@ -8,10 +8,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lcprobe.models.config import ModelConfig
+from lcprobe.models.extend.config import TRAINED_EXTENSION
 from lcprobe.models.parts import parts_of
 from lcprobe.schema import build
 
-ENCODING_KEYS = ("model.positional", "model.encodings", "model.positions", "train.switch")
+EXTEND_KEY = "train.extend"
+ENCODING_KEYS = ("model.positional", "model.encodings", "model.positions", "train.switch", EXTEND_KEY)
 STATE_KEYS = ("train.initial_state",)
 
 
@@ -19,12 +21,14 @@ STATE_KEYS = ("train.initial_state",)
 class Applied:
     """The patches of a run without the settings that do not apply to its model. ignored_axes: axes of which nothing
     is left; partial_axes: axes whose level sets other things too, so that its label promises what this model cannot
-    have; reason: what the model lacks."""
+    have; reason: what the model lacks; not_extended: whether train.extend was removed, which leaves a run that
+    continues at another length."""
 
     patches: list[dict[str, Any]]
     ignored_axes: tuple[int, ...] = ()
     partial_axes: tuple[int, ...] = ()
     reason: str = ""
+    not_extended: bool = False
 
 
 def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> Applied:
@@ -35,11 +39,17 @@ def applicable(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> App
     attention, recurrent = _has(mapping, patches)
     inapplicable = {*(() if attention else ENCODING_KEYS), *(() if recurrent else STATE_KEYS)}
     removed = [inapplicable & keys for keys in removable]
+    given = [patch["train"]["extend"] for patch, keys in zip(patches, removed, strict=True) if EXTEND_KEY in keys]
+    converted = [TRAINED_EXTENSION.convert(one, EXTEND_KEY) for one in given if one is not None]
+    extensions = [one for one in converted if one is not None]
+    for extension in extensions:  # what is removed is checked like the rest
+        extension.resolve()
     kept = [_without(patch, keys) for patch, keys in zip(patches, removed, strict=True)]
     ignored = tuple(i for i, keys in enumerate(removed) if keys and not kept[i])
-    partial = tuple(i for i, keys in enumerate(removed) if keys and kept[i])
+    partial = tuple(i for i, keys in enumerate(removed) if keys - {EXTEND_KEY} and kept[i])
     lacks = "attention" if any(removed[i] & set(ENCODING_KEYS) for i in partial) else "a recurrent layer"
-    return Applied(kept, ignored, partial, f"no model with {lacks}" if partial else "")
+    reason = f"no model with {lacks}" if partial else ""
+    return Applied(kept, ignored, partial, reason, not_extended=bool(extensions))
 
 
 def _removable(patch: Mapping[str, Any]) -> set[str]:

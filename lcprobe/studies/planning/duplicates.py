@@ -21,8 +21,8 @@ from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 @dataclass(frozen=True)
 class Draft:
     """One run of the product: its label on each axis and its config before matching. settings: the digest by
-    `settings_of`; ignored_axes, partial_axes, reason: see `Applied`; source: labels of the run of the study that it
-    starts from; sets_lr: whether the config sets train.lr."""
+    `settings_of`; ignored_axes, partial_axes, reason, not_extended: see `Applied`; source: labels of the run of the
+    study that it starts from; sets_lr: whether the config sets train.lr."""
 
     labels: Labels
     config: Config
@@ -32,6 +32,7 @@ class Draft:
     reason: str = ""
     source: Labels | None = None
     sets_lr: bool = False
+    not_extended: bool = False
 
 
 @dataclass(frozen=True)

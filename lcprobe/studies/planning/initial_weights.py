@@ -12,8 +12,8 @@ import torch
 
 from lcprobe.config import Config
 from lcprobe.errors import CheckpointError, ConfigError
-from lcprobe.models.language_model import LanguageModel
 from lcprobe.studies.planning.axes import Axis, Labels
+from lcprobe.training.build import build_model
 from lcprobe.training.checkpoint import check_weights, latest
 
 START_LEFT_OUT = "no run to start from"
@@ -29,7 +29,7 @@ def initial_checkpoint(config: Config) -> Path | None:
     if checkpoint is None:
         raise ConfigError("train.from", config.train.from_, "a run folder with a checkpoint, or a checkpoint folder")
     with torch.device("meta"):
-        model = LanguageModel(config.model)
+        model = build_model(config.model, config.train)
     try:
         check_weights(checkpoint, model)
     except CheckpointError as error:

@@ -7,10 +7,9 @@ import torch
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import digest_json
-from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import plain
+from lcprobe.training.build import build_model, set_encodings_at
 from lcprobe.training.initial_state import initial_state_of
-from lcprobe.training.module import set_encodings_at
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -24,7 +23,8 @@ class MetaModels:
     def shapes(self, config: Config) -> Shapes:
         """Shapes of the parameters of a run's model. Raises ConfigError for a model that cannot be trained as
         configured."""
-        settings = [getattr(config.train, k) for k in ("context_length", "initial_state", "switch", "probe_every")]
+        names = ("context_length", "initial_state", "extend", "switch", "probe_every")
+        settings = [getattr(config.train, name) for name in names]
         key = digest_json(plain([config.model, config.probe.while_training, *settings]))
         if key not in self._known:
             self._known[key] = _checked(config)
@@ -34,7 +34,7 @@ class MetaModels:
 def _checked(config: Config) -> Shapes:
     train = config.train
     with torch.device("meta"):
-        model = LanguageModel(config.model)
+        model = build_model(config.model, train)
         length, limit = train.context_length, model.max_length
         require(
             "train.context_length",

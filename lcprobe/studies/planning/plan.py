@@ -27,6 +27,7 @@ from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import applicable
 from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
+from lcprobe.studies.planning.continued import with_extension
 from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
@@ -75,6 +76,11 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     axes = axes_of(base.grid)
     drafts = {labels: _draft(mapping, labels, patches, axes, vocab_size) for labels, patches in product(axes)}
     order = topological_order({labels: draft.source for labels, draft in drafts.items()})
+    for labels in order:
+        draft = drafts[labels]
+        with _of(labels):
+            source = None if draft.source is None else drafts[draft.source].config
+            drafts[labels] = replace(draft, config=with_extension(draft.config, source))
     groups_of_runs, left_out = deduplicate([drafts[labels] for labels in order], axes)
     named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in groups_of_runs]
     _check_shared([(name, run.draft.config) for run, name in named])
@@ -97,6 +103,9 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     ]
     _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
+    notes += [
+        f"{groups[name]}: train.extend does not apply: no attention" for run, name in named if run.draft.not_extended
+    ]
     notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
     mismatch = mismatch_of([m.cost.params for m in matched.values()])
     return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
@@ -118,15 +127,24 @@ def _draft(
         model = config.model
         if model.vocab_size is not None and model.vocab_size < vocab_size:
             raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
+        extends = config.train.extend is not None  # then encodings are built for the length that is extended
         known = {
             "vocab_size": model.vocab_size or vocab_size,
-            "context_length": model.context_length or config.train.context_length,
+            "context_length": model.context_length or (None if extends else config.train.context_length),
         }
         config = replace(config, model=replace(model, **known))
         source, sets_lr = source_run(config, labels, axes), "lr" in plain_mapping.get("train", {})
         settings = settings_of(config, source is not None)
         return Draft(
-            labels, config, settings, applied.ignored_axes, applied.partial_axes, applied.reason, source, sets_lr
+            labels,
+            config,
+            settings,
+            applied.ignored_axes,
+            applied.partial_axes,
+            applied.reason,
+            source,
+            sets_lr,
+            applied.not_extended,
         )
 
 

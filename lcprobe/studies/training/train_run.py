@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
-from lcprobe.errors import ConfigError, DataError, LcprobeError
+from lcprobe.errors import ConfigError, LcprobeError
 from lcprobe.files import digest_file, folder_lock, write_atomic
-from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import PlannedRun
-from lcprobe.studies.status import read_status, versions, write_status
+from lcprobe.studies.status import read_run_config, read_status, versions, write_status
 from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
 from lcprobe.tracking import Tracker
+from lcprobe.training.build import build_model
 from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
@@ -72,7 +71,7 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     if config.probe.while_training is not None and config.train.probe_every != 0:
         grid = config.probe.while_training
         callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
-    model, source = LanguageModel(config.model), initial_checkpoint(config)
+    model, source = build_model(config.model, config.train), initial_checkpoint(config)
     if source is not None:
         facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
     try:
@@ -144,7 +143,7 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
     initial, preceding = config.train.initial_state, 0
     if initial is not None:
         with torch.device("meta"):
-            preceding = initial_state_of(initial, LanguageModel(config.model)).preceding
+            preceding = initial_state_of(initial, build_model(config.model, config.train)).preceding
     mixture = Mixture(
         config.data,
         data,
@@ -157,18 +156,6 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
     )
     mixture.check()
     return mixture
-
-
-def read_run_config(folder: Path) -> dict[str, Any]:
-    """The config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
-    path = folder / "config.yaml"
-    try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        mapping = None
-    if not isinstance(mapping, dict):
-        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
-    return mapping
 
 
 def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
