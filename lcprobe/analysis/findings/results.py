@@ -13,12 +13,16 @@ from lcprobe.analysis.findings.half_life import HalfLife, half_lives
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import Reach, reaches
 from lcprobe.analysis.findings.text_curves import TextCurves, text_curves
+from lcprobe.analysis.findings.training_length.collapses import Collapse, collapses
+from lcprobe.analysis.findings.training_length.depth_effects import DepthEffect, depth_effects
+from lcprobe.analysis.findings.training_length.length_fits import LengthFit, length_fits
 from lcprobe.analysis.inputs import StudyFacts
 
 
 @dataclass(frozen=True)
 class Results:
-    """Findings of a study. The lists are in the order task, format, model; half_lives has one entry per reach."""
+    """Findings of a study. The lists are in the order task, format, model; half_lives has one entry per reach;
+    length_fits, collapses and depth_effects are empty without an architecture at several training lengths."""
 
     data: Measured
     cells: list[Cell]
@@ -28,6 +32,9 @@ class Results:
     half_lives: list[HalfLife]
     gates: list[Gate]
     text: list[TextCurves]
+    length_fits: list[LengthFit]
+    collapses: list[Collapse]
+    depth_effects: list[DepthEffect]
 
     @property
     def study(self) -> StudyFacts:
@@ -59,7 +66,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
     Raises DataError for records that cannot be counted (see `load_records`).
     """
     data = load_records(study, records)
-    reach_of_each = reaches(data)
+    reach_of_each, gate_of_each = reaches(data), gates(data)
     return Results(
         data=data,
         cells=data.cells(),
@@ -67,6 +74,9 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
         extrapolations=extrapolations(data),
         reaches=reach_of_each,
         half_lives=half_lives(data, reach_of_each),
-        gates=gates(data),
+        gates=gate_of_each,
         text=text_curves(study, context),
+        length_fits=length_fits(data, gate_of_each),
+        collapses=collapses(data),
+        depth_effects=depth_effects(data),
     )

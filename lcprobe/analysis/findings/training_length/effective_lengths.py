@@ -1,0 +1,146 @@
+"""Effective length of one run on a continuous scale, which a slope over training lengths needs.
+
+The level is that of the effective length (`findings.extrapolation`): 0.85 x the way from the floor to the base, the
+base being the best accuracy at any tested length up to the training length. The effective length is where accuracy
+over log2 length crosses it for good, interpolated linearly between the two tested lengths around the last one that
+reaches the level. Where tested lengths differ by a factor of two, a model that fails at once rather than gradually is
+placed only to within that factor.
+
+Bounds are a cluster bootstrap over samples, with the same draws for all runs, which answer the same samples. A run of
+which more than 2.5 % of the draws never fall below the level is censored: its effective length is "at least" so long.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, floor_or_ceiling
+from lcprobe.analysis.findings.gates import Gate
+from lcprobe.analysis.findings.reach import floor_of
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.stats.bootstrap import percentile_bounds, resampled_sums
+
+RESAMPLES = 1000
+MIN_BASE = 0.1
+"""The lower bound of the base is at least this part of the way from the floor to 1: the best of several lengths of a
+model that guesses is above chance by luck."""
+
+
+@dataclass(frozen=True)
+class EffectiveLength:
+    """Effective length of one run on one task and format, in tokens.
+
+    tokens: None where `refused` has the reason. at_least: censored: the true one is not resolved to be less than any
+    length; then tokens is the longest tested length, or the lower bound where the curve falls without being resolved.
+    low, high: 95 % bounds over samples; high is None where at_least. reaches: whether accuracy at the longest tested
+    length is still at the level. base_length: where the base was measured. level: accuracy needed.
+    """
+
+    where: PanelKey
+    context_length: int
+    seed: int
+    longest: int
+    base_length: int
+    base: float | None = None
+    level: float | None = None
+    tokens: float | None = None
+    low: float | None = None
+    high: float | None = None
+    at_least: bool = False
+    reaches: bool = False
+    refused: str | None = None
+
+    @property
+    def multiple(self) -> float | None:
+        """Effective length over training length."""
+        return None if self.tokens is None else self.tokens / self.context_length
+
+    def __str__(self) -> str:
+        if self.tokens is None:
+            return self.refused or ""
+        if self.at_least or self.low is None or self.high is None:
+            return f">= {self.tokens:.0f} tokens"
+        return f"{self.tokens:.0f} tokens ({self.low:.0f}–{self.high:.0f})"
+
+
+def effective_length(
+    data: Measured, where: PanelKey, run: RunFacts, gate: Gate
+) -> tuple[EffectiveLength, np.ndarray | None]:
+    """Effective length of a run, and (RESAMPLES,) replicates of its log2, infinite where nothing falls.
+
+    gate: of the same panel. None for the replicates where there is no effective length.
+    """
+    lengths = data.lengths(where.task, where.format)
+    parts = [data.slice(where, length) for length in lengths]
+    blank = EffectiveLength(where, run.context_length, run.seed, max(lengths), min(lengths))
+    for length, part in zip(lengths, parts, strict=True):
+        if isinstance(part, Unavailable):
+            return _refused(blank, f"{part} at {length} tokens"), None
+    slices = [part for part in parts if isinstance(part, Slice)]
+    values = np.array([part.value for part in slices])
+    inside = [i for i, length in enumerate(lengths) if length <= run.context_length] or [0]
+    best, floor = max(inside, key=lambda i: (values[i], -i)), floor_of(data, where)
+    base = float(values[best])
+    level = floor + SHARE_OF_BASE * (base - floor)
+    blank = EffectiveLength(where, run.context_length, run.seed, max(lengths), lengths[best], base, level)
+    if gate.acquired == "not acquired":
+        return _refused(blank, "task not acquired"), None
+    low_base = slices[best].estimate.low
+    if "floor" in (floor_or_ceiling(slices[best]) or "") or low_base <= floor + MIN_BASE * (1 - floor):
+        return _refused(blank, "task not acquired (base at the floor)"), None
+    replicates = resampled_accuracy(slices)
+    levels = floor + SHARE_OF_BASE * (replicates[:, inside].max(axis=1) - floor)
+    octaves = np.log2(lengths)
+    point, drawn = float(crossings(octaves, values, np.array(level))), crossings(octaves, replicates, levels)
+    low, high = percentile_bounds(drawn, len(slices[best].index))
+    at_least = math.isinf(point) or math.isinf(high)
+    place = max(lengths) if math.isinf(point) else 2.0 ** (low if at_least else point)
+    return EffectiveLength(
+        where,
+        run.context_length,
+        run.seed,
+        max(lengths),
+        lengths[best],
+        base,
+        level,
+        tokens=float(place),
+        low=min(float(place), 2.0**low) if math.isfinite(low) else float(max(lengths)),
+        high=None if at_least else 2.0**high,
+        at_least=at_least,
+        reaches=bool(values[-1] >= level),
+    ), drawn
+
+
+def crossings(octaves: np.ndarray, accuracy: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Where curves fall below their level for good: (n_lengths,) log2 lengths, (..., n_lengths), (...,) -> (...,).
+
+    Infinite where the last length reaches the level, minus infinite where none does.
+    """
+    reaches = accuracy >= level[..., None]
+    last = len(octaves) - 1 - np.argmax(reaches[..., ::-1], axis=-1)
+    after = np.minimum(last + 1, len(octaves) - 1)
+    top, bottom = (np.take_along_axis(accuracy, at[..., None], -1)[..., 0] for at in (last, after))
+    share = (top - level) / np.where(top > bottom, top - bottom, 1.0)
+    place = octaves[last] + share * (octaves[after] - octaves[last])
+    return np.where(reaches.any(axis=-1), np.where(reaches[..., -1], np.inf, place), -np.inf)
+
+
+def resampled_accuracy(slices: Sequence[Slice]) -> np.ndarray:
+    """(RESAMPLES, n_lengths) accuracies of resampled samples; all lengths of a run have the same draws."""
+    index = np.unique(np.concatenate([part.index for part in slices]))
+    sums = np.zeros((len(index), 2 * len(slices)))
+    for i, part in enumerate(slices):
+        at = np.searchsorted(index, part.index)
+        sums[at, i], sums[at, len(slices) + i] = part.hits.sum(axis=0), part.trials.sum(axis=0)
+    drawn = resampled_sums(sums, RESAMPLES)
+    return drawn[:, : len(slices)] / np.maximum(drawn[:, len(slices) :], 1)
+
+
+def _refused(blank: EffectiveLength, reason: str) -> EffectiveLength:
+    return EffectiveLength(
+        blank.where, blank.context_length, blank.seed, blank.longest, blank.base_length, blank.base, blank.level,
+        refused=reason,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""Effective length against training length: is the training length the ceiling?
+
+    log2(effective length) = level + slope x (log2(training length) - its mean)   over the runs of an architecture
+
+Slope 1: the effective length is a fixed multiple of the training length, which is the ceiling, in proportion; the
+level is that multiple. Slope 0: a reach in tokens that training at longer lengths does not extend. Training runs are
+the unit, seeds are replicates, and runs that never fall are censored (`stats.censored_line`). The variance over
+samples is added, from resampling all runs jointly, as they share their samples.
+
+The verdict is one of equivalence: not that a slope of 1 is not rejected, but that the whole interval is near 1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Unavailable
+from lcprobe.analysis.findings.gates import Gate
+from lcprobe.analysis.findings.slice_tests import pooled
+from lcprobe.analysis.findings.training_length.architectures import by_training_length
+from lcprobe.analysis.findings.training_length.effective_lengths import EffectiveLength, effective_length
+from lcprobe.analysis.stats.censored_line import Bounded, censored_line
+from lcprobe.analysis.stats.student_t import Z95
+from lcprobe.tasks.episode import Formats
+
+MARGIN = 0.25
+"""Largest distance of the whole interval of the slope from 1 or 0 for a verdict. At 0.25, over training lengths a
+factor of 8 apart, an effective length in proportion is told from one that grows 1.7 times too slowly or too fast."""
+LEAST_SD = 0.1
+"""Least standard deviation of a run's log2 effective length around the line: tested lengths are an octave apart, and
+runs that agree within a tenth of it are not known to agree better."""
+Verdict = Literal["ceiling", "fixed reach", "no ceiling", "not resolved", "not tested"]
+
+
+@dataclass(frozen=True)
+class LengthFit:
+    """The line of one architecture on one task and format.
+
+    runs: the effective length of every run as trained, ascending in training length; those with `refused` are not in
+    the fit. slope: of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite.
+    multiple: effective length over training length at `centre`, the geometric mean of the training lengths. longest:
+    longest tested length. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
+    """
+
+    architecture: str
+    task: str
+    format: Formats
+    runs: tuple[EffectiveLength, ...]
+    longest: int
+    verdict: Verdict
+    centre: float | None = None
+    slope: Bounded | None = None
+    multiple: Bounded | None = None
+    note: str = ""
+
+    @property
+    def fitted(self) -> list[EffectiveLength]:
+        """Runs in the fit."""
+        return [run for run in self.runs if run.tokens is not None]
+
+    @property
+    def grows_less(self) -> bool:
+        """Whether the interval of the slope excludes both 0 and 1 and is between them."""
+        return self.slope is not None and self.slope.low > 0 and self.slope.high < 1
+
+    def at(self, context_length: float) -> float | None:
+        """Effective length in tokens on the line; None without a finite slope."""
+        if self.slope is None or self.multiple is None or self.centre is None:
+            return None
+        if not math.isfinite(self.slope.value) or not math.isfinite(self.multiple.value):
+            return None
+        return self.multiple.value * self.centre * (context_length / self.centre) ** self.slope.value
+
+
+def length_fits(data: Measured, gates: list[Gate]) -> list[LengthFit]:
+    """One fit per task, format and architecture with several training lengths. gates: of the same data."""
+    gate_of = {gate.where: gate for gate in gates}
+    fits = []
+    for task in data.tasks:
+        for format in data.formats(task.name):
+            for architecture, by_length in by_training_length(data.study.runs).items():
+                own = [
+                    effective_length(data, where, run, gate_of[where])
+                    for runs in by_length.values()
+                    for run in runs
+                    for where in [PanelKey(run.name, task.name, format)]
+                ]
+                fits.append(_fit(data, architecture, task.name, format, own))
+    return fits
+
+
+def _fit(
+    data: Measured,
+    architecture: str,
+    task: str,
+    format: Formats,
+    own: list[tuple[EffectiveLength, np.ndarray | None]],
+) -> LengthFit:
+    runs, longest = tuple(run for run, _ in own), own[0][0].longest
+    known = [(run, drawn) for run, drawn in own if drawn is not None and run.tokens is not None]
+    if len({run.context_length for run, _ in known}) < 2:
+        reasons = "; ".join(dict.fromkeys(run.refused for run in runs if run.refused))
+        note = f"fewer than two training lengths with an effective length ({reasons})"
+        return LengthFit(architecture, task, format, runs, longest, "not tested", note=note)
+    x = np.log2([run.context_length for run, _ in known])
+    y = np.log2([run.tokens or 1 for run, _ in known])
+    censored = np.array([run.at_least for run, _ in known])
+    centre = float(2.0 ** x.mean())
+    line = censored_line(x.tolist(), y.tolist(), censored.tolist(), LEAST_SD)
+    slope = multiple = None
+    if line is not None:
+        drawn = np.array([np.clip(d, 0, math.log2(longest)) for _, d in known])
+        slope = _widened(line.slope, _sample_sd(x, drawn, censored, slope=True))
+        level = _widened(line.level, _sample_sd(x, drawn, censored, slope=False))
+        multiple = Bounded(*(2.0 ** min(v - x.mean(), 64) for v in level))
+    verdict: Verdict = "no ceiling" if _nothing_falls(data, [run for run, _ in known]) else _verdict(slope)
+    return LengthFit(architecture, task, format, runs, longest, verdict, centre, slope, multiple)
+
+
+def _nothing_falls(data: Measured, runs: list[EffectiveLength]) -> bool:
+    """Whether every run reaches its level at the longest length, and the seeds of every training length together do
+    by their lower bound."""
+    by_length: dict[int, list[EffectiveLength]] = {}
+    for run in runs:
+        by_length.setdefault(run.context_length, []).append(run)
+    for seeds in by_length.values():
+        together = pooled([data.slice(run.where, run.longest) for run in seeds])
+        level = float(np.mean([run.level for run in seeds]))
+        if isinstance(together, Unavailable) or together.estimate.low <= level:
+            return False
+    return all(run.reaches for run in runs)
+
+
+def _verdict(slope: Bounded | None) -> Verdict:
+    expected: list[tuple[float, Verdict]] = [(1.0, "ceiling"), (0.0, "fixed reach")]
+    for value, verdict in expected:
+        if slope is not None and value - MARGIN <= slope.low and slope.high <= value + MARGIN:
+            return verdict
+    return "not resolved"
+
+
+def _sample_sd(x: np.ndarray, drawn: np.ndarray, censored: np.ndarray, slope: bool) -> float:
+    """Standard deviation over resampled samples of the slope or level of the runs that are not censored.
+
+    x: (n_runs,). drawn: (n_runs, n_resamples) log2 effective lengths.
+    """
+    x, drawn = x[~censored], drawn[~censored]
+    centred = x - x.mean()
+    if not slope:
+        return float(drawn.mean(axis=0).std(ddof=1))
+    spread = float(centred @ centred)
+    return float((centred @ drawn / spread).std(ddof=1)) if spread > 0 else 0.0
+
+
+def _widened(bounds: Bounded, sd: float) -> Bounded:
+    """Bounds over runs with the variance over samples added on each side."""
+    value, low, high = bounds
+    if not math.isfinite(value):
+        return bounds
+    return Bounded(value, value - math.hypot(value - low, Z95 * sd), value + math.hypot(high - value, Z95 * sd))

@@ -1,0 +1,92 @@
+"""Effective length against training length: planted relations are recovered, and none is invented."""
+
+import numpy as np
+import pytest
+
+from lcprobe.analysis.findings.gates import gates
+from lcprobe.analysis.findings.load_records import load_records
+from lcprobe.analysis.findings.training_length.collapses import collapses
+from lcprobe.analysis.findings.training_length.length_fits import LengthFit, length_fits
+from tests.analysis.fabricated import flat, plan, records, run, study, task
+
+TRAINED = (64, 128, 256, 512)
+LENGTHS = tuple(32 * 2**i for i in range(8))
+
+
+def measured(behaviour, seeds=3, n=40, trained=TRAINED, tasks=("single", 1), lengths=LENGTHS):
+    """Models of one architecture; behaviour: of a training length."""
+    cells = plan([tasks[0]], lengths=lengths, depths=(0.0, 0.5, 1.0), n=n)
+    runs = [
+        run(f"L{t}-m-s{s}", group=f"L{t}-m", architecture="m", context_length=t, seed=s)
+        for t in trained
+        for s in range(seeds)
+    ]
+    facts = study(runs, [task(*tasks)], cells)
+    return load_records(facts, records({r.name: behaviour(r.context_length, r.seed) for r in runs}, cells))
+
+
+def fit(behaviour, **changes) -> LengthFit:
+    data = measured(behaviour, **changes)
+    (only,) = length_fits(data, gates(data))
+    return only
+
+
+def in_proportion(t, seed):
+    return lambda c: 0.95 / (1 + (c["length"] / (2 * t * 2 ** (0.1 * (seed - 1)))) ** 4)
+
+
+def fixed(t, seed):
+    return lambda c: (c["distance"] <= 100 * 2 ** (0.1 * (seed - 1))).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "verdict", "slope"), [(in_proportion, "ceiling", 1.0), (fixed, "fixed reach", 0.0)]
+)
+def test_planted_relations_are_recovered(behaviour, verdict, slope):
+    result = fit(behaviour)
+    assert (result.verdict, len(result.fitted)) == (verdict, 12)
+    assert result.slope is not None
+    assert result.slope.low < slope < result.slope.high
+
+
+def test_the_base_is_the_best_accuracy_up_to_the_training_length():
+    """A fixed reach of 100 tokens has 0.2 at 512: a base there would make the effective length grow in proportion."""
+    result = fit(fixed)
+    assert {r.base for r in result.runs} == {1.0}
+    assert all(r.base_length < 100 for r in result.runs)
+
+
+@pytest.mark.parametrize("p", [1.0, 0.9])
+def test_models_that_never_fall_have_no_ceiling(p):
+    result = fit(lambda t, s: flat(p), n=100)
+    assert (result.verdict, result.longest, result.slope) == ("no ceiling", 4096, None)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_slope_of_one_half_is_neither(seeds):
+    result = fit(lambda t, s: lambda c: 0.95 / (1 + (c["length"] / (12 * t**0.5 * 2 ** (0.1 * s))) ** 4), seeds=seeds)
+    assert result.verdict == "not resolved"
+    assert seeds == 1 or result.grows_less
+
+
+def test_chance_is_not_an_effective_length():
+    result = fit(lambda t, s: flat(0.25), tasks=("multikey", 4))
+    assert result.verdict == "not tested"
+    assert "not acquired" in result.note
+
+
+def test_one_training_length_has_no_fit():
+    data = measured(in_proportion, trained=(128,))
+    assert length_fits(data, gates(data)) == collapses(data) == []
+
+
+@pytest.mark.parametrize(("behaviour", "verdict"), [(in_proportion, "over multiples"), (fixed, "over tokens")])
+def test_curves_collapse(behaviour, verdict):
+    (only,) = collapses(measured(behaviour))
+    assert only.verdict == verdict
+
+
+def test_flat_curves_collapse_over_both():
+    (only,) = collapses(measured(lambda t, s: flat(0.9)))
+    assert only.verdict == "over both"
+    assert np.isclose(only.over_tokens.value, 0, atol=0.05)
