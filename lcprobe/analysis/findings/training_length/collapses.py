@@ -78,15 +78,17 @@ def _collapse(data: Measured, architecture: str, task: str, format: Formats, by_
             multiples += [first[:, i] - second[:, j] for j in same]
     if not multiples:
         return Collapse(architecture, task, format, "not tested", note="no multiple is shared")
-    by_multiple, by_token = (
-        np.sqrt(np.mean(np.square(multiples), axis=0)),
-        np.sqrt(np.mean(np.square(tokens), axis=0)),
-    )
-    over = [
-        Estimate(float(r[0]), *percentile_bounds(r[1:], samples), samples, ".2f") for r in (by_multiple, by_token)
-    ]
-    verdict = _verdict(*over, percentile_bounds((by_token - by_multiple)[1:], samples))
-    return Collapse(architecture, task, format, verdict, *over, len(multiples), len(tokens))
+    by_multiple = np.asarray(np.sqrt(np.mean(np.square(multiples), axis=0)))
+    by_token = np.asarray(np.sqrt(np.mean(np.square(tokens), axis=0)))
+    first, second = _estimate(by_multiple, samples), _estimate(by_token, samples)
+    verdict = _verdict(first, second, percentile_bounds((by_token - by_multiple)[1:], samples))
+    return Collapse(architecture, task, format, verdict, first, second, len(multiples), len(tokens))
+
+
+def _estimate(replicates: np.ndarray, samples: int) -> Estimate:
+    """replicates: (1 + n_resamples,), the samples as they are first."""
+    low, high = percentile_bounds(replicates[1:], samples)
+    return Estimate(float(replicates[0]), low, high, samples, ".2f")
 
 
 def _verdict(multiples: Estimate, tokens: Estimate, larger: tuple[float, float]) -> CollapseVerdict:

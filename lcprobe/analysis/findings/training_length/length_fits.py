@@ -127,7 +127,7 @@ def _nothing_falls(data: Measured, runs: list[EffectiveLength]) -> bool:
         by_length.setdefault(run.context_length, []).append(run)
     for seeds in by_length.values():
         together = pooled([data.slice(run.where, run.longest) for run in seeds])
-        level = float(np.mean([run.level for run in seeds]))
+        level = float(np.mean([run.level or 0.0 for run in seeds]))
         if isinstance(together, Unavailable) or together.estimate.low <= level:
             return False
     return all(run.reaches for run in runs)
