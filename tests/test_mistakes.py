@@ -68,7 +68,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
         "did you mean 'ruler/vt'",
     ),
     ("probe.grids[0].tasks=[singel]", "probe.grids[0].tasks", "did you mean 'single'"),
-    ("probe.grids[0].lengths=[0.3]", "probe.grids.lengths", "whole tokens of 128"),
+    ("probe.grids[0].lengths=[0.3]", "probe.grids[0].lengths", "whole tokens of 128"),
     ("probe.grids[0].depths=[2]", "probe.grids[0].depths", "0 .. 1"),
     ("probe.grids[0].value=[emoji]", "probe.grids[0].value", "words | numbers"),
     ("probe.grids[0].n=0", "probe.grids[0].n", ">= 1"),

@@ -30,18 +30,18 @@ class Matched:
     mismatch: float | None
 
 
-def match(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> dict[str, Matched]:
-    """Solve the sizes of every model. length: sequence length at which costs are reported.
+def match(models: Mapping[str, ModelConfig], rules: MatchConfig, lengths: Mapping[str, int]) -> dict[str, Matched]:
+    """Solve the sizes of every model. lengths: by model, the sequence length at which its cost is reported.
 
     Raises ConfigError where a size is free and there is no budget, where no sizes fit, and where two models differ by
     more than `refuse_above` without `allow_mismatch`.
     """
-    budget = _budget(models, rules, length)
+    budget = _budget(models, rules)
     matched = {}
     for name, config in models.items():
         if budget is not None and _is_free(config):
             config = _solve(name, config, rules, budget)
-        cost = model_cost(config, length)
+        cost = model_cost(config, lengths[name])
         matched[name] = Matched(config, cost, None if budget is None else cost.params / budget - 1)
     spread = mismatch_of([m.cost.params for m in matched.values()])
     if spread > rules.refuse_above and not rules.allow_mismatch:
@@ -59,7 +59,7 @@ def mismatch_of(params: Sequence[int]) -> float:
     return max(params) / min(params) - 1 if params else 0.0
 
 
-def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) -> int | None:
+def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig) -> int | None:
     if rules.budget is None or isinstance(rules.budget, int):
         return rules.budget
     if rules.budget not in models:
@@ -67,7 +67,7 @@ def _budget(models: Mapping[str, ModelConfig], rules: MatchConfig, length: int) 
     anchor = models[rules.budget]
     if _is_free(anchor):
         raise ConfigError("match.budget", rules.budget, "a number, or a model with all its sizes pinned")
-    return model_cost(anchor, length).params
+    return model_cost(anchor, 1).params
 
 
 def _is_free(config: ModelConfig) -> bool:

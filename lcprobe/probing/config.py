@@ -43,10 +43,10 @@ class Grid:
         require(f"{at}.depths", self.depths, all(0 <= d <= 1 for d in self.depths), "0 .. 1")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
-    def tokens(self, context_lengths: Sequence[int]) -> list[int]:
-        """The lengths in tokens for models of these training lengths, ascending. Raises ConfigError for a multiple
-        that is no whole number of tokens at one of them."""
-        return tokens_of(self.lengths, context_lengths, "probe.grids.lengths")
+    def tokens(self, context_lengths: Sequence[int], key: str = "probe.grids.lengths") -> list[int]:
+        """The lengths in tokens for models of these training lengths, ascending. Raises ConfigError naming `key` for
+        a multiple that is no whole number of tokens at one of them."""
+        return tokens_of(self.lengths, context_lengths, key)
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,14 @@ class ProbeConfig:
     """lm-eval tasks."""
     frozen: FrozenConfig = field(default_factory=FrozenConfig)
     """Prompts from files."""
+
+    def check_lengths(self, context_lengths: Sequence[int]) -> None:
+        """Raises ConfigError for a multiple of the grids or of the plain text that is no whole number of tokens at
+        one of these training lengths."""
+        for i, grid in enumerate(self.grids):
+            grid.tokens(context_lengths, f"probe.grids[{i}].lengths")
+        if self.context is not None:
+            self.context.tokens(context_lengths)
 
     def check(self, at: str) -> None:
         """Raises ConfigError for unknown tasks and sizes below one."""

@@ -22,6 +22,11 @@ def model(**given):
     return build(ModelConfig, {"vocab_size": 4096, "mixers": MIXERS, **given}, "model")
 
 
+def matched_at(models, rules, length):
+    """The matched models, with costs at one length."""
+    return match(models, rules, dict.fromkeys(models, length))
+
+
 def rules(**given):
     return build(MatchConfig, given, "match")
 
@@ -32,7 +37,7 @@ def test_quickstarts_three_models_are_within_one_percent():
         "mamba2": model(layout="mamba2 x 2", d_model=64),
         "hybrid": model(layout="attention+mlp, mamba2", d_model=64),
     }
-    matched = match(models, rules(budget="mamba2"), 128)
+    matched = matched_at(models, rules(budget="mamba2"), 128)
     assert spread_of(matched) < 0.01
     for m in matched.values():
         built = LanguageModel(m.config)
@@ -47,7 +52,7 @@ def test_any_budget_is_met_with_free_sizes(budget):
         "transformerpp": model(layout="attention+mlp", n_layers="solve"),
         "hybrid": model(layout="mamba2+mlp x 3, attention+mlp", n_layers="solve"),
     }
-    matched = match(models, rules(budget=budget), 512)
+    matched = matched_at(models, rules(budget=budget), 512)
     assert all(abs(m.mismatch) <= 0.01 for m in matched.values())
     steps = 8 if budget < 20_000_000 else 128
     assert all(m.config.d_model % steps == 0 for m in matched.values())
@@ -59,7 +64,7 @@ def test_published_scale_solves_to_the_known_width():
         "mamba2": model(layout="mamba2 x 64", d_model=2560, **{**big, "mixers": {}}),
         "transformerpp": model(layout="attention+mlp x 32", d_model=2560, **big),
     }
-    matched = match(models, rules(budget="mamba2"), 2048)
+    matched = matched_at(models, rules(budget="mamba2"), 2048)
     assert matched["transformerpp"].config.d_ff == 7040
     assert spread_of(matched) < 0.002
 
@@ -67,8 +72,8 @@ def test_published_scale_solves_to_the_known_width():
 def test_mismatched_models_are_refused_unless_allowed():
     models = {"a": model(layout="mamba2", d_model=64), "b": model(layout="mamba2", d_model=128)}
     with pytest.raises(ConfigError, match=r"^match: given 'models .* apart .*allowed: <= 2%"):
-        match(models, rules(), 128)
-    assert spread_of(match(models, rules(allow_mismatch=True), 128)) > 0.5
+        matched_at(models, rules(), 128)
+    assert spread_of(matched_at(models, rules(allow_mismatch=True), 128)) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -86,13 +91,13 @@ def test_mismatched_models_are_refused_unless_allowed():
 )
 def test_unsolvable_sizes_give_the_key(models, budget, key):
     with pytest.raises(ConfigError) as caught:
-        match({name: model(**given) for name, given in models.items()}, rules(budget=budget), 128)
+        matched_at({name: model(**given) for name, given in models.items()}, rules(budget=budget), 128)
     assert caught.value.key == key
 
 
 def test_flops_of_attention_grow_with_length_and_those_of_mamba2_do_not():
     models = {"a": model(layout="attention+mlp x 2", d_model=64), "m": model(layout="mamba2 x 2", d_model=64)}
-    short, long = (match(models, rules(budget="m"), n) for n in (128, 8192))
+    short, long = (matched_at(models, rules(budget="m"), n) for n in (128, 8192))
     assert long["a"].cost.flops > 3 * short["a"].cost.flops
     assert long["m"].cost.flops == short["m"].cost.flops
     assert torch.tensor([long["a"].cost.blocks.kv_bytes]) == 64 * short["a"].cost.blocks.kv_bytes

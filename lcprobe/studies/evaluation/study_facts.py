@@ -16,7 +16,7 @@ from lcprobe.schema import plain
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
-from lcprobe.studies.planning.costs import size_row, training_flops
+from lcprobe.studies.planning.costs import Sized, size_rows, training_flops
 from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
@@ -39,7 +39,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         name=session.config.study.name,
         runs=runs,
         tasks=[_task_facts(session, name) for name in session.tasks.by_name],
-        matching=[_matching_row(target) for target in session.targets],
+        matching=size_rows([_sized(target) for target in session.targets]),
         mismatch=mismatch_of([run.params for run in runs]),
         sweep=sweep,
         versions=versions() | {"corpus": session.data.manifest["corpus_digest"][:16]},
@@ -90,9 +90,9 @@ def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
     )
 
 
-def _matching_row(target: ProbeTarget) -> dict[str, Any]:
+def _sized(target: ProbeTarget) -> Sized:
     cost = model_cost(target.config.model, target.config.train.context_length)
-    return size_row(target.name, target.config, cost, load_progress(target.checkpoint).tokens)
+    return Sized(target.name, target.config, cost, load_progress(target.checkpoint).tokens)
 
 
 def _task_facts(session: Session, name: str) -> TaskFacts:

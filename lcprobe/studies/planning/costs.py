@@ -3,10 +3,13 @@ memory."""
 
 import os
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
 from lcprobe.models.parts import ModelCost
+from lcprobe.studies.planning.equal_budgets import in_words
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
@@ -15,22 +18,45 @@ GPU_MEMORY = {"a100": 80e9, "h100": 80e9, "h200": 141e9}
 """Memory in bytes."""
 
 
-def size_row(name: str, config: Config, cost: ModelCost, tokens: int) -> dict[str, Any]:
-    """Sizes of a model as the plan and the report print them. cost: at train.context_length; tokens: trained on."""
-    model, length = config.model, config.train.context_length
-    return {
-        "model": name,
-        "layout": model.layout + (f" (n_layers {model.n_layers})" if model.n_layers else ""),
-        "d_model": model.d_model,
-        "d_ff": model.d_ff,
-        "parameters": cost.params,
-        "embedding": cost.embedding,
-        f"state bytes @{length}": cost.blocks.state_bytes,
-        f"KV bytes @{length}": cost.blocks.kv_bytes,
-        f"FLOPs/token @{length}": round(cost.flops),
-        "tokens": tokens,
-        "lr": config.train.lr,
-    }
+@dataclass(frozen=True)
+class Sized:
+    """A model of a table of sizes. cost: at its training length; tokens: trained on."""
+
+    name: str
+    config: Config
+    cost: ModelCost
+    tokens: int
+
+
+def size_rows(models: Sequence[Sized]) -> list[dict[str, Value]]:
+    """Sizes of models as the plan and the report print them, at each model's training length: a column of its own
+    where they differ, and then also the training FLOPs, and steps and batches that differ."""
+    lengths = {model.config.train.context_length for model in models}
+    batches = {model.config.train.batch_tokens for model in models}
+    steps = {model.config.train.steps for model in models}
+    several = len(lengths) > 1
+    at = "" if several else f" @{min(lengths)}"
+    rows = []
+    for model in models:
+        sizes, train = model.config.model, model.config.train
+        row: dict[str, Value] = {"model": model.name}
+        row |= {"training length": train.context_length} if several else {}
+        row |= {
+            "layout": sizes.layout + (f" (n_layers {sizes.n_layers})" if sizes.n_layers else ""),
+            "d_model": sizes.d_model,
+            "d_ff": sizes.d_ff,
+            "parameters": model.cost.params,
+            "embedding": model.cost.embedding,
+            f"state bytes{at}": model.cost.blocks.state_bytes,
+            f"KV bytes{at}": model.cost.blocks.kv_bytes,
+            f"FLOPs/token{at}": round(model.cost.flops),
+            "tokens": model.tokens,
+        }
+        row |= {"batch tokens": train.batch_tokens} if several and len(batches) > 1 else {}
+        row |= {"steps": train.steps} if several and len(steps) > 1 else {}
+        row |= {"training FLOPs": training_flops(model.cost, model.tokens)} if several else {}
+        rows.append({**row, "lr": train.lr})
+    return rows
 
 
 def training_flops(cost: ModelCost, tokens: int) -> float:
@@ -38,26 +64,34 @@ def training_flops(cost: ModelCost, tokens: int) -> float:
     return 3 * cost.flops * tokens
 
 
-def matching_table(plan: StudyPlan) -> list[dict[str, Any]]:
+def matching_table(plan: StudyPlan) -> list[dict[str, Value]]:
     """One row per model: the table that `--plan` prints."""
     machine = plan.config.study.plan_for
     peak = measured_peak() if machine == "here" else GPU_PEAK[machine]
     models: dict[str, PlannedRun] = {}
     for run in plan.runs:
         models.setdefault(run.group, run)
+    sized = [Sized(name, run.config, run.matched.cost, run.config.train.tokens) for name, run in models.items()]
     rows = []
-    for group, run in models.items():
-        train, mismatch = run.config.train, run.matched.mismatch
-        hours, gigabytes = _hours(run, peak), sum(_memory(run, train.accumulate)) / 1e9
+    for row, run in zip(size_rows(sized), models.values(), strict=True):
+        mismatch = run.matched.mismatch
+        hours, gigabytes = _hours(run, peak), sum(_memory(run, run.config.train.accumulate)) / 1e9
         rows.append(
             {
-                **size_row(group, run.config, run.matched.cost, train.tokens),
+                **row,
                 "off budget": "" if mismatch is None else f"{mismatch:+.2%}",
                 f"hours, {machine} (est.)": round(hours, 4) if hours < 0.1 else round(hours, 2),
                 "memory GB (est.)": round(gigabytes, 2),
             }
         )
     return rows
+
+
+def held_equal_note(plan: StudyPlan) -> list[str]:
+    """A line on what is held equal across training lengths; none where there is one length."""
+    if len({run.config.train.context_length for run in plan.runs}) < 2:
+        return []
+    return [f"held equal across training lengths: {in_words(plan.config.match)}"]
 
 
 def memory_notes(plan: StudyPlan) -> list[str]:

@@ -22,7 +22,8 @@ from lcprobe.studies.planning.initial_weights import START_LEFT_OUT
 class Draft:
     """One run of the product: its label on each axis and its config before matching. settings: the digest by
     `settings_of`; ignored_axes, partial_axes, reason, not_extended: see `Applied`; source: labels of the run of the
-    study that it starts from; sets_lr: whether the config sets train.lr."""
+    study that it starts from; sets_lr: whether the config sets train.lr; reference: labels of the run whose budget it
+    has in common; kept: settings of the budget that the grid sets."""
 
     labels: Labels
     config: Config
@@ -33,6 +34,8 @@ class Draft:
     source: Labels | None = None
     sets_lr: bool = False
     not_extended: bool = False
+    reference: Labels = ()
+    kept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,18 @@ from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
-from lcprobe.studies.planning.applicable import applicable
+from lcprobe.studies.planning.applicable import Applied, applicable
 from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
 from lcprobe.studies.planning.continued import with_extension
 from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
+from lcprobe.studies.planning.equal_budgets import (
+    budget,
+    budget_notes,
+    kept_keys,
+    references,
+    training_length,
+    with_equal_flops,
+)
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
 from lcprobe.tasks.text.tokenizer import load_tokenizer
@@ -71,10 +79,9 @@ class StudyPlan:
 def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """Expand the grid, match the models, check every run. Raises ConfigError at the first mistake."""
     base = parse(mapping)
-    vocab_size = load_tokenizer(base.data.tokenizer, base.data.bos).vocab_size
-    _check_choices(base)
     axes = axes_of(base.grid)
-    drafts = {labels: _draft(mapping, labels, patches, axes, vocab_size) for labels, patches in product(axes)}
+    _check_choices(base, lengths=not any(axis.sets_training_length for axis in axes))
+    drafts = _drafts(mapping, axes)
     order = topological_order({labels: draft.source for labels, draft in drafts.items()})
     for labels in order:
         draft = drafts[labels]
@@ -94,58 +101,107 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
             groups[name] for run, name in named if any(rules.budget in _parts(m, axes) for m in run.members)
         ]
         rules = replace(rules, budget=models_of_label[0] if models_of_label else rules.budget)
-    matched = match(models, rules, named[0][0].draft.config.train.context_length)
+    lengths = {groups[name]: run.draft.config.train.context_length for run, name in named}
+    matched = match(models, rules, lengths)
     name_of = {labels: name for run, name in named for labels in run.members}
     starts = {name: name_of[run.draft.source] for run, name in named if run.draft.source is not None}
     runs = [
         _resolved(run.draft, name, groups[name], architectures[name], matched[groups[name]], starts.get(name))
         for run, name in named
     ]
-    _check_runs(runs, starts, {name: run.draft.labels for run, name in named})
+    labels_of = {name: run.draft.labels for run, name in named}
+    if rules.training == "flops":
+        runs = _with_equal_flops(runs, {name: run.draft for run, name in named}, name_of)
+    _check_runs(runs, starts, labels_of)
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
     notes += [
         f"{groups[name]}: train.extend does not apply: no attention" for run, name in named if run.draft.not_extended
     ]
     notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
+    notes += budget_notes({name: run.draft for run, name in named})
     mismatch = mismatch_of([m.cost.params for m in matched.values()])
     return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
 
 
+def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis]) -> dict[Labels, Draft]:
+    """All runs of the grid before matching, each with the budget of its training length."""
+    applied: dict[Labels, tuple[Applied, dict[str, Any]]] = {}
+    for labels, patches in product(axes):
+        with _of(labels):
+            applied[labels] = _merged(mapping, patches)
+    source = references({labels: training_length(merged) for labels, (_, merged) in applied.items()}, axes)
+    drafts: dict[Labels, Draft] = {}
+    for labels in sorted(applied, key=lambda labels: source[labels] != labels):  # references first
+        reference = None if source[labels] == labels else drafts[source[labels]]
+        with _of(labels):
+            drafts[labels] = _draft(*applied[labels], labels, axes, reference)
+    return {labels: drafts[labels] for labels in applied}
+
+
+def _merged(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[Applied, dict[str, Any]]:
+    """The settings of a run's levels that apply to it, and its whole config as a mapping."""
+    applied = applicable(mapping, patches)
+    merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
+    for patch in applied.patches:
+        merged = OmegaConf.merge(merged, OmegaConf.create(patch))
+    plain_mapping: Any = OmegaConf.to_container(merged)
+    return applied, plain_mapping
+
+
 def _draft(
-    mapping: Mapping[str, Any], labels: Labels, patches: list[dict[str, Any]], axes: Sequence[Axis], vocab_size: int
+    applied: Applied, mapping: dict[str, Any], labels: Labels, axes: Sequence[Axis], reference: Draft | None
 ) -> Draft:
-    """One run of the grid, before matching."""
-    with _of(labels):
-        applied = applicable(mapping, patches)
-        merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
-        for patch in applied.patches:
-            merged = OmegaConf.merge(merged, OmegaConf.create(patch))
-        plain_mapping = OmegaConf.to_container(merged)
-        assert isinstance(plain_mapping, dict)
-        config = parse(plain_mapping)  # type: ignore[arg-type]
-        _check_choices(config)
-        model = config.model
-        if model.vocab_size is not None and model.vocab_size < vocab_size:
-            raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
-        extends = config.train.extend is not None  # then encodings are built for the length that is extended
-        known = {
-            "vocab_size": model.vocab_size or vocab_size,
-            "context_length": model.context_length or (None if extends else config.train.context_length),
-        }
-        config = replace(config, model=replace(model, **known))
-        source, sets_lr = source_run(config, labels, axes), "lr" in plain_mapping.get("train", {})
-        settings = settings_of(config, source is not None)
-        return Draft(
-            labels,
-            config,
-            settings,
-            applied.ignored_axes,
-            applied.partial_axes,
-            applied.reason,
-            source,
-            sets_lr,
-            applied.not_extended,
-        )
+    """One run of the grid, before matching. reference: the run at the shortest training length, if it is another."""
+    kept = kept_keys(applied.patches)
+    given = mapping.get("train", {})
+    if reference is not None:
+        own = {key: given[key] for key in kept}
+        train = budget(reference.config.train, training_length(mapping), reference.config.match, own)
+        mapping = {**mapping, "train": {**given, **train}}
+    config = parse(mapping)
+    _check_choices(config)
+    model = config.model
+    vocab_size = load_tokenizer(config.data.tokenizer, config.data.bos).vocab_size
+    if model.vocab_size is not None and model.vocab_size < vocab_size:
+        raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
+    extends = config.train.extend is not None  # then encodings are built for the length that is extended
+    known = {
+        "vocab_size": model.vocab_size or vocab_size,
+        "context_length": model.context_length or (None if extends else config.train.context_length),
+    }
+    config = replace(config, model=replace(model, **known))
+    source = source_run(config, labels, axes)
+    return Draft(
+        labels,
+        config,
+        settings_of(config, source is not None),
+        applied.ignored_axes,
+        applied.partial_axes,
+        applied.reason,
+        source,
+        sets_lr="lr" in given,
+        not_extended=applied.not_extended,
+        reference=labels if reference is None else reference.labels,
+        kept=kept,
+    )
+
+
+def _with_equal_flops(
+    runs: list[PlannedRun], drafts: Mapping[str, Draft], name_of: Mapping[Labels, str]
+) -> list[PlannedRun]:
+    """The runs with budgets of as many FLOPs as that of their reference. drafts: by the runs' names."""
+    by_name = {run.name: run for run in runs}
+    changed = []
+    for run in runs:
+        draft = drafts[run.name]
+        source = by_name.get(name_of.get(draft.reference, ""))
+        if source is None or source is run or "tokens" in draft.kept:
+            changed.append(run)
+            continue
+        with _of(draft.labels):
+            train = with_equal_flops(run.config.train, run.matched, source.config.train, source.matched)
+        changed.append(replace(run, config=replace(run.config, train=train)))
+    return changed
 
 
 def _check_runs(runs: list[PlannedRun], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
@@ -188,17 +244,19 @@ def _architecture(run: RunGroup, axes: Sequence[Axis]) -> str:
     return "-".join(label for label, keep in zip(run.labels, kept, strict=True) if label and keep)
 
 
-def _check_choices(config: Config) -> None:
-    """Checks that need the chosen classes or the disk: settings of mixers and tasks, and whether the corpus
-    exists."""
+def _check_choices(config: Config, lengths: bool = True) -> None:
+    """Checks that need the chosen classes or the disk: settings of mixers and tasks, whether the corpus exists, and
+    (lengths) whether every multiple of the training length is whole tokens."""
     resolve(config)
     check_corpus(config.data.corpus)
+    if not lengths:
+        return
+    context = config.train.context_length
     for i, stage in enumerate(config.data.mixture):
-        stage.seqlens(config.train.context_length, f"data.mixture[{i}]")
-    for grid in config.probe.grids:
-        grid.tokens([config.train.context_length])
-    if config.probe.context is not None:
-        config.probe.context.tokens([config.train.context_length])
+        stage.seqlens(context, f"data.mixture[{i}]")
+    config.probe.check_lengths([context])
+    if config.probe.while_training is not None:
+        config.probe.while_training.tokens([context], "probe.while_training.lengths")
 
 
 def _check_shared(runs: list[tuple[str, Config]]) -> None:
