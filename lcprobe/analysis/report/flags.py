@@ -1,14 +1,18 @@
 """Limits of a study, reported before any finding: data, parameters, tuning, seeds, gaps, tasks not acquired."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.wording import Sentence, listed
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 
 READ_FIRST = "Read this first"
+MAX_DIGESTS = 6
+"""Data digests that a sentence shows, at most."""
+EQUAL_WITHIN = 0.01
+"""Largest relative difference in a quantity of training that counts as equal: budgets are whole steps."""
 MATCHED_WITHIN = 0.02
 """Largest relative difference in parameters between models that are called matched."""
 
@@ -17,6 +21,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     """Sentences about the study as a whole; those that limit it are warnings."""
     yield from _matching(results)
     yield _tuning(results.study.runs)
+    yield from _held_equal(results.study)
     yield from _differences(results.study.runs)
     yield from _seeds(results.study.runs)
     yield from _gaps(results)
@@ -26,23 +31,32 @@ def flags(results: Results) -> Iterator[Sentence]:
 
 def _matching(results: Results) -> Iterator[Sentence]:
     study, runs = results.study, results.study.runs
-    digests: dict[int, dict[str, list[str]]] = {}  # each training seed has its own order
+    # each training seed has its own order, and rows of different lengths are different batches
+    digests: dict[tuple[int, int], dict[str, list[str]]] = {}
     for run in runs:
-        digests.setdefault(run.seed, {}).setdefault(run.data_digest, []).append(run.name)
-    first = ", ".join(digest[:12] for seed in sorted(digests) for digest in digests[seed])
+        digests.setdefault((run.context_length, run.seed), {}).setdefault(run.data_digest, []).append(run.name)
+    several = [len({place[i] for place in digests}) > 1 for i in (0, 1)]
+    words = " and ".join(name for name, many in zip(("training length", "seed"), several, strict=True) if many)
+    within = f" within each {words}" if words else ""
+    shown = [digest[:12] for place in sorted(digests) for digest in digests[place]]
+    first = listed(
+        [*shown[:MAX_DIGESTS], *([f"{len(shown) - MAX_DIGESTS} more"] if len(shown) > MAX_DIGESTS else [])]
+    )
     if len(runs) < 2:
         yield Sentence(READ_FIRST, f"One model only ({runs[0].name}; data digest {first}): nothing is compared.")
-    elif all(len(of_seed) == 1 for of_seed in digests.values()):
-        within = "" if len(digests) == 1 else " within each seed"
+    elif several[0] and len(digests) == len(runs):
+        text = f"No two models have the same {words}: whether they were trained on the same data cannot be compared."
+        yield Sentence(READ_FIRST, text, True)
+    elif all(len(group) == 1 for group in digests.values()):
         text = (
             f"All {len(runs)} models were trained on the same tokens in the same order{within} (data digest {first})."
         )
         yield Sentence(READ_FIRST, text)
     else:
-        groups = [(digest, names) for seed in digests.values() if len(seed) > 1 for digest, names in seed.items()]
+        groups = [(digest, names) for group in digests.values() if len(group) > 1 for digest, names in group.items()]
         sides = "; ".join(f"{digest[:12]}: {', '.join(names)}" for digest, names in groups)
         yield Sentence(
-            READ_FIRST, f"Data are NOT matched: the digests of the training batches differ ({sides}).", True
+            READ_FIRST, f"Data are NOT matched: the digests of the training batches differ{within} ({sides}).", True
         )
     if len(runs) > 1:
         counts = [run.params for run in runs]
@@ -53,13 +67,66 @@ def _matching(results: Results) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 
+def _held_equal(study: StudyFacts) -> Iterator[Sentence]:
+    """What runs of different training lengths have in common, and what therefore differs: a limit of any comparison
+    between them."""
+    lengths = sorted({run.context_length for run in study.runs})
+    if len(lengths) < 2:
+        return
+    ratios = _ratios(study.runs)
+    wanted = {"flops": "FLOPs", "": ""}.get(study.held_equal, study.held_equal)
+    text = f"Training lengths differ ({listed(f'{n:,}' for n in lengths)} tokens). "
+    if not wanted:
+        text += "The runs come from studies with different rules on what is equal at all training lengths."
+    elif broken := {name: r for name, r in ratios.get(wanted, {}).items() if abs(r - 1) > EQUAL_WITHIN}:
+        text += f"Training {wanted} are NOT equal: {_times(broken)}, longest against shortest length."
+    else:
+        text += f"Equal at all of them: training {wanted}, with the batch in {study.batch_in or 'tokens or in rows'}."
+    differ = {
+        q: by for q, by in ratios.items() if q != wanted and any(abs(r - 1) > EQUAL_WITHIN for r in by.values())
+    }
+    if differ:
+        sides = "; ".join(f"{quantity} {_times(by)}" for quantity, by in differ.items())
+        text += f" What therefore differs, longest against shortest length: {sides}."
+    yield Sentence(READ_FIRST, text, True)
+
+
+def _ratios(runs: Sequence[RunFacts]) -> dict[str, dict[str, float]]:
+    """Quantities of training at an architecture's longest training length, relative to its shortest: by quantity and
+    architecture. Those that are not known of both are left out."""
+    ratios: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(run.architecture or run.group for run in runs):
+        own = sorted((r for r in runs if (r.architecture or r.group) == name), key=lambda r: r.context_length)
+        short, long = _amounts(own[0]), _amounts(own[-1])
+        if own[0].context_length < own[-1].context_length:
+            for quantity in short:
+                if short[quantity] > 0 and long[quantity] > 0:
+                    ratios.setdefault(quantity, {})[name] = long[quantity] / short[quantity]
+    return ratios
+
+
+def _amounts(run: RunFacts) -> dict[str, float]:
+    batch = run.batch_tokens
+    steps, rows = (run.tokens / batch if batch else 0.0), batch / run.context_length
+    return {"tokens": run.tokens, "steps": steps, "FLOPs": run.flops, "rows per step": rows}
+
+
+def _times(ratios: Mapping[str, float]) -> str:
+    """`x0.25`, or `x1.2 (a), x1 (b)` where architectures differ."""
+    texts = {name: f"x{ratio:.3g}" for name, ratio in ratios.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return listed(f"{text} ({name})" for name, text in texts.items())
+
+
 def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
-    if len({run.tokens for run in runs}) > 1:
-        yield Sentence(READ_FIRST, f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in runs)}.", True)
-    if len({run.context_length for run in runs}) > 1:
-        yield Sentence(
-            READ_FIRST, f"Training lengths differ: {listed(f'{r.name} {r.context_length:,}' for r in runs)}.", True
-        )
+    tokens = {
+        length: {r.tokens for r in runs if r.context_length == length}
+        for length in {run.context_length for run in runs}
+    }
+    if differ := [r for r in runs if len(tokens[r.context_length]) > 1]:
+        text = f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in differ)}."
+        yield Sentence(READ_FIRST, text, True)
     if skipped := [f"{r.name} {r.skipped_steps}" for r in runs if r.skipped_steps]:
         yield Sentence(
             READ_FIRST,

@@ -1,6 +1,7 @@
 """Sentences of the report: the limits of a study come first, and what was not tested is not mentioned."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,46 @@ def test_each_training_seed_has_its_own_order():
     assert sentence.warning is False
     runs[-1] = run("b2", seed=1, data_digest="33")
     assert "22: a2; 33: b2" in first(summary_of(runs), "NOT matched: the digests").text
+
+
+def of_lengths(**changes):
+    """Two architectures at 64 and 128 tokens, batches of 1,024 tokens, FLOPs per token that grow in one of them."""
+    runs = []
+    for length, digest in ((64, "11"), (128, "22")):
+        for name, slope in (("a", 1.0), ("m", 0.0)):
+            facts = {"context_length": length, "data_digest": digest, "batch_tokens": 1024, "architecture": name}
+            runs.append(run(f"L{length}-{name}", **facts, flops=2e6 * 6e5 * (1 + slope * length / 128), **changes))
+    return runs
+
+
+def test_digests_are_compared_within_a_training_length():
+    runs = of_lengths()
+    sentence = first(summary_of(runs), "same tokens in the same order within each training length")
+    assert sentence.warning is False
+    assert "(data digest 11, 22)" in sentence.text
+    runs[-1] = replace(runs[-1], data_digest="33")
+    sentence = first(summary_of(runs), "NOT matched: the digests")
+    assert "within each training length (22: L128-a; 33: L128-m)" in sentence.text
+    assert "L64" not in sentence.text
+    assert first(summary_of(runs[1::2]), "No two models have the same training length:").warning
+
+
+def test_what_is_equal_at_all_training_lengths_is_stated_with_what_differs():
+    sentence = first(summary_of(of_lengths()), "Training lengths differ")
+    assert (sentence.topic, sentence.warning) == (READ_FIRST, True)
+    assert "(64, 128 tokens). Equal at all of them: training tokens, with the batch in tokens." in sentence.text
+    assert sentence.text.endswith("FLOPs x1.33 (a), x1 (m); rows per step x0.5.")
+    assert not any("Training lengths differ" in s.text for s in summary_of(of_lengths()[:2]))
+    doubled = [replace(r, tokens=r.tokens * r.context_length // 64) for r in of_lengths()]
+    assert "Training tokens are NOT equal: x2," in first(summary_of(doubled), "Training lengths differ").text
+    rows = [replace(r, batch_tokens=16 * r.context_length) for r in doubled]
+    text = first(summary_of(rows, held_equal="steps", batch_in="rows"), "Training lengths differ").text
+    assert "Equal at all of them: training steps, with the batch in rows." in text
+    assert "shortest length: tokens x2; FLOPs x1.33 (a), x1 (m)." in text
+    assert "different rules" in first(summary_of(of_lengths(), held_equal=""), "Training lengths differ").text
+    old = [replace(r, batch_tokens=0, flops=0.0) for r in of_lengths()]
+    text = first(summary_of(old), "Training lengths differ").text
+    assert text.endswith("Equal at all of them: training tokens, with the batch in tokens.")
 
 
 @pytest.mark.parametrize(
