@@ -50,7 +50,8 @@ def _case(case: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
         name: build(ModelConfig, {"layout": layout, "d_model": d, "vocab_size": VOCAB, "mixers": mixers}, "model")
         for name, layout in layouts.items()
     }
-    matched = match(models, build(MatchConfig, {"budget": "mamba2"}, "match"), dict.fromkeys(models, case["seqlen"]))
+    seqlen: int = case["seqlen"]
+    matched = match(models, build(MatchConfig, {"budget": "mamba2"}, "match"), dict.fromkeys(models, seqlen))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, VOCAB, (case["batch"], case["seqlen"]), generator=generator)
     steps: dict[str, tuple[Callable[[], Tensor], torch.nn.Module]] = {}

@@ -77,12 +77,25 @@ class UnitKey(NamedTuple):
     control: str
 
 
+class TooFewTokens(NamedTuple):
+    """A planned unit that is left out: task and formats, its length, and the least one."""
+
+    what: str
+    length: int
+    least: int
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.length} tokens are too few (at least {self.least})"
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Units that can be built, and notes about those that cannot."""
+    """Units that can be built, and notes about those that cannot. too_short: those that are left out for their
+    length."""
 
     units: list[Unit]
     notes: list[str]
+    too_short: tuple[TooFewTokens, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -103,6 +116,7 @@ class TaskSet:
             for factor, level in self._choices[name].formats.items():
                 if level not in task.axes.levels(factor):
                     raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
+        self._least: dict[tuple[str, Formats, str], int] = {}
         self._in_memory: dict[Unit, list[Episode]] = {}
         self._texts: dict[str, EpisodeText] = {}
         self._tokens_in_memory = 0
@@ -171,24 +185,23 @@ class TaskSet:
         Raises EpisodeError for formats that cannot be built at any length.
         """
         cells_of: dict[UnitKey, dict[float, int]] = {}
-        units, notes = [], []
+        units, notes, too_short = [], [], []
         for grid in grids:
             for key in self._crossed(grid, context_lengths, notes):
                 moves = self.by_name[key.task].axes.depth and key.control in ("none", "wrong_key")
                 cells = cells_of.setdefault(key, {})
                 for depth in grid.depths if moves else [0.5]:
                     cells[depth] = max(cells.get(depth, 0), grid.n)
-        shortest: dict[tuple[str, Formats, str], int] = {}
         for key, cells in cells_of.items():
-            base = key.task, key.formats, key.control
-            if base not in shortest:
-                shortest[base] = self._shortest(key)
-            if key.length < shortest[base]:
+            least = self._shortest(key)
+            if key.length < least:
                 label = f"{key.task} {key.formats.haystack}/{key.formats.key}/{key.formats.value}"
-                notes.append(f"{label}: {key.length} tokens are too few (at least {shortest[base]})")
+                too_short.append(TooFewTokens(label, key.length, least))
+                notes.append(str(too_short[-1]))
                 continue
             units.append(Unit(*key, cells=tuple(sorted(cells.items()))))
-        return Plan(sorted(units, key=lambda u: (u.control != "none", u.length, u.label)), notes)
+        units.sort(key=lambda u: (u.control != "none", u.length, u.label))
+        return Plan(units, notes, tuple(too_short))
 
     def _crossed(self, grid: Grid, context_lengths: Sequence[int], notes: list[str]) -> list[UnitKey]:
         """Every combination that exists, once. A factor that a task does not have collapses; a level that it lacks is
@@ -216,11 +229,12 @@ class TaskSet:
 
     def _shortest(self, key: UnitKey) -> int:
         """The least length at which some samples of a unit exist."""
-        task = self.by_name[key.task]
-        lengths = [
-            task.shortest(Factors(key.formats, key.length, 0.5, index, key.control)) for index in range(N_FIT_SAMPLES)
-        ]
-        return 1 if key.control == "query_only" else max(lengths)
+        base = key.task, key.formats, key.control
+        if base not in self._least:
+            task, samples = self.by_name[key.task], range(N_FIT_SAMPLES)
+            lengths = [task.shortest(Factors(key.formats, key.length, 0.5, i, key.control)) for i in samples]
+            self._least[base] = 1 if key.control == "query_only" else max(lengths)
+        return self._least[base]
 
 
 @lru_cache

@@ -51,7 +51,7 @@ def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
             raise unknown_name("probe.policies", policy, POLICIES)
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    check_tasks_fit(config, training=False)
+    check_tasks_fit([config], training=False)
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
     grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
     plan = tasks.plan(grids, config.train.context_length)

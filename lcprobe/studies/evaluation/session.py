@@ -24,6 +24,7 @@ from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
+from lcprobe.studies.planning.preflight import check_probes_fit
 from lcprobe.training.checkpoint import check_same_corpus
 
 
@@ -71,26 +72,37 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, left_out = variants_of(targets, config.pe)
+    _readers(variants, check_probes_fit(config.probe, first.data.tokenizer, first.data.bos, context_lengths(targets)))
     data = prepare(first.data)
     for target in targets:
         check_same_corpus(target.checkpoint, data.manifest)
     cache = EpisodeCache(Path(first.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
     plan = tasks.plan(config.probe.grids, *context_lengths(targets))
+    readers = _readers(variants, plan)
+    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(variants, plan, config)])
+    kept = [target for target in targets if any(variant.target is target for variant in readers)]
+    return Session(kept, readers, config, out, Store(out / "records"), tasks, plan, data)
+
+
+def _readers(variants: list[Variant], plan: Plan) -> list[Variant]:
+    """The variants whose models can read a cell of the grid. Raises ConfigError for a model that cannot read its own
+    training length, EpisodeError where there is no cell, and where none can read any."""
+    for variant in variants:
+        length = variant.target.config.train.context_length
+        if not _reads(variant, length):
+            given = f"{variant.name} was trained at {length} tokens"
+            raise ConfigError("model.context_length", given, f"<= {variant.max_length}, the model's maximum length")
     if not plan.units:
-        raise EpisodeError(
-            "probe.grids", plan.notes[0] if plan.notes else "no cell", "a grid with at least one cell that fits"
-        )
+        given = plan.notes[0] if plan.notes else "no cell"
+        raise EpisodeError("probe.grids", given, "a grid with at least one cell that fits")
     shortest = min(unit.length for unit in plan.units)
     readers = [variant for variant in variants if _reads(variant, shortest)]
     if not readers:
         limit = max(variant.max_length or 0 for variant in variants)
-        raise EpisodeError(
-            "probe.grids", f"cells of {shortest} tokens or more", f"<= {limit}, the models' maximum length"
-        )
-    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(variants, plan, config)])
-    kept = [target for target in targets if any(variant.target is target for variant in readers)]
-    return Session(kept, readers, config, out, Store(out / "records"), tasks, plan, data)
+        given = f"cells of {shortest} tokens or more"
+        raise EpisodeError("probe.grids", given, f"<= {limit}, the models' maximum length")
+    return readers
 
 
 def _reads(variant: Variant, length: int) -> bool:

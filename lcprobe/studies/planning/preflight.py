@@ -1,10 +1,17 @@
-"""Checks that a config's tasks fit its tokenizer and lengths, before anything is written."""
+"""Checks that a study's tasks fit its tokenizers and lengths, before anything is printed or written."""
 
 import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from lcprobe.config import Config
+from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError, EpisodeError
-from lcprobe.probing.grid import TaskSet
+from lcprobe.lengths import in_tokens
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.schema import plain
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer
@@ -13,41 +20,92 @@ SAMPLES_PER_FORMAT = 4
 """Samples per combination of formats; a length must fit the shortest."""
 
 
-def check_tasks_fit(config: Config, training: bool) -> None:
-    """Build episodes of the probe's grids and, for training, of the mixture's recipes, over common words instead of
-    the corpus.
+def check_tasks_fit(configs: Sequence[Config], training: bool) -> None:
+    """Build episodes of the probe's grids and, for training, of what is probed while training and of the mixture's
+    recipes, over common words instead of the corpus. configs: of a study's runs.
 
-    Raises ConfigError for a tokenizer or task that cannot be created and for a length of the mixture that is too
-    short for all samples of a recipe, EpisodeError for formats that the tokenizer cannot represent.
+    Raises ConfigError for a task that cannot be created, for a multiple of a training length that is no whole number
+    of tokens and for a length of the mixture that is too short for all samples of a recipe; EpisodeError as
+    `check_grids_fit`.
     """
-    tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
+    lengths = sorted({config.train.context_length for config in configs})
+    for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
+        check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
+        if training and config.probe.while_training is not None:
+            with _naming(config.data.tokenizer):
+                tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
+                _check_grid(tasks, config.probe.while_training, lengths, "probe.while_training.lengths")
+    for config in _distinct(configs, lambda c: c.data) if training else ():
+        own = {c.train.context_length for c in configs if c.data == config.data}
+        with _naming(config.data.tokenizer):
+            _check_recipes(config.data, sorted(own))
+
+
+def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:
+    """The first config of each distinct value."""
+    return list({repr(plain(of(config))): config for config in reversed(configs)}.values())[::-1]
+
+
+def check_probes_fit(probe: ProbeConfig, tokenizer: str, bos: str | None, context_lengths: Sequence[int]) -> Plan:
+    """The plan of the probe's grids for models of these training lengths with this tokenizer, over common words
+    instead of the corpus. tokenizer, bos: as in `data`.
+
+    Raises ConfigError for a multiple of a training length that is no whole number of tokens, EpisodeError as
+    `check_grids_fit`, naming the tokenizer.
+    """
+    probe.check_lengths(context_lengths)
+    with _naming(tokenizer):
+        return check_grids_fit(TaskSet(probe, over_words(tokenizer, bos)), context_lengths)
+
+
+def check_grids_fit(tasks: TaskSet, context_lengths: Sequence[int]) -> Plan:
+    """The plan of the grids that the tasks belong to. Raises EpisodeError for formats that the tokenizer cannot
+    represent, and for a length in tokens that is below the least length of a task."""
+    for i, grid in enumerate(tasks.config.grids):
+        _check_grid(tasks, grid, context_lengths, f"probe.grids[{i}].lengths")
+    return tasks.plan(tasks.config.grids, *context_lengths)
+
+
+def over_words(tokenizer: str, bos: str | None) -> Materials:
+    """Materials with common words in place of the corpus."""
+    loaded = load_tokenizer(tokenizer, bos)
+    return Materials(loaded, TokenStream.from_text("corpus", Materials(loaded).stream("words").text, loaded))
+
+
+def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key: str) -> None:
+    """Raises EpisodeError naming `key` for a length in tokens that is below the least length of a task: it is a
+    mistake, where a multiple may be too short at one training length of several."""
+    for short in tasks.plan([grid], *context_lengths).too_short:
+        if any(length.in_tokens for length in grid.lengths):
+            given = f"{in_tokens(short.length)[0]} for {short.what}"
+            raise EpisodeError(key, given, f"at least {in_tokens(short.least)[0]}")
+
+
+@contextmanager
+def _naming(tokenizer: str) -> Iterator[None]:
+    """Errors about episodes name the tokenizer."""
     try:
-        materials = Materials(
-            tokenizer, TokenStream.from_text("corpus", Materials(tokenizer).stream("words").text, tokenizer)
-        )
-        if config.probe.tasks:
-            TaskSet(config.probe, materials).plan(config.probe.grids, config.train.context_length)
-        if training:
-            _check_recipes(config, materials)
+        yield
     except EpisodeError as error:
-        allowed = f"{error.allowed} (data.tokenizer is {config.data.tokenizer})"
+        allowed = f"{error.allowed} (data.tokenizer is {tokenizer})"
         raise EpisodeError(error.key, error.given, allowed, error.near) from None
 
 
-def _check_recipes(config: Config, materials: Materials) -> None:
-    shortest: dict[str, int] = {}
-    for i, stage in enumerate(config.data.mixture):
+def _check_recipes(data: DataConfig, context_lengths: Sequence[int]) -> None:
+    materials, shortest = over_words(data.tokenizer, data.bos), {}
+    for (i, stage), context_length in itertools.product(enumerate(data.mixture), context_lengths):
         for name in stage.episodes:
             if name not in shortest:
-                shortest[name] = _shortest(config, name, materials)
-            for seqlen in stage.seqlens(config.train.context_length, f"data.mixture[{i}]"):
+                shortest[name] = _shortest(data, name, materials)
+            for seqlen in stage.seqlens(context_length, f"data.mixture[{i}]"):
                 if seqlen < shortest[name]:
                     where = f"data.mixture[{i}].episodes.{name}"
-                    raise ConfigError(where, f"{seqlen} tokens", f"at least {shortest[name]} tokens")
+                    given = f"sequences of {seqlen} tokens at training length {context_length}"
+                    raise ConfigError(where, given, f"at least {shortest[name]} tokens")
 
 
-def _shortest(config: Config, name: str, materials: Materials) -> int:
-    recipe, at = config.data.recipes[name], f"data.recipes.{name}.task"
+def _shortest(data: DataConfig, name: str, materials: Materials) -> int:
+    recipe, at = data.recipes[name], f"data.recipes.{name}.task"
     task, lengths = recipe.task.create(materials), []
     for haystack, key, value in itertools.product(recipe.haystack, recipe.key, recipe.value):
         formats = task.axes.fitted(
@@ -55,9 +113,7 @@ def _shortest(config: Config, name: str, materials: Materials) -> int:
         )
         for index in range(SAMPLES_PER_FORMAT):
             try:
-                lengths.append(
-                    task.shortest(Factors(formats, config.train.context_length, 0.5, index, split="train"))
-                )
+                lengths.append(task.shortest(Factors(formats, 1, 0.5, index, split="train")))
             except EpisodeError:
                 raise
             except ConfigError as error:  # such as a file with enough questions for probing and too few for training

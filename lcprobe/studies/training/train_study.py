@@ -20,10 +20,17 @@ from lcprobe.training.ranks import is_main
 log = logging.getLogger(__name__)
 
 
-def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
-    """Print the matched models and what the study costs."""
+def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
+    """The plan of a study whose tasks fit its tokenizers and lengths. Raises ConfigError where one does not."""
     plan = make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
+    check_tasks_fit([run.config for run in plan.runs], training=True)
+    return plan
+
+
+def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
+    """Print the matched models and what the study costs, once everything that can be checked is."""
+    plan = checked_plan(mapping)
     rates = planned_rates(plan)
     print_rows([{**row, "lr": rates[str(row["model"])]} for row in matching_table(plan)], "matched models")
     spread = f"parameters within {plan.mismatch:.2%} of each other"
@@ -39,11 +46,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     """Run the learning-rate sweep where there is one, then train every run; finished runs are left as they are."""
     set_up_logging()
     keep_memory()
-    plan = print_plan(mapping) if is_main() else make_plan(mapping)
-    use_kernels(plan.config.kernels.backend)
-    distinct = {repr((c.data, c.probe, c.train.context_length)): c for c in (run.config for run in plan.runs)}
-    for config in distinct.values():
-        check_tasks_fit(config, training=True)
+    plan = print_plan(mapping) if is_main() else checked_plan(mapping)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
     runs, sweep = tune(plan)

@@ -1,0 +1,103 @@
+"""What a study's tasks, lengths and tables of positions cannot do is one line, before anything is printed or
+written."""
+
+import copy
+
+import pytest
+
+from lcprobe.cli.commands import train_main
+from lcprobe.config import parse
+from lcprobe.errors import ConfigError, EpisodeError
+from lcprobe.lengths import in_tokens, multiples
+from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.schema import build
+from lcprobe.studies.planning.preflight import check_probes_fit, check_tasks_fit
+from tests.tiny import TINY, write_config
+
+LENGTHS = {"L64": {"train": {"context_length": 64}}, "L80": {"train": {"context_length": 80}}}
+ARCH = {"attn": {"model": {"layout": "attention+mlp"}}, "mamba2": {"model": {"layout": "mamba2"}}}
+GRID = {"length": LENGTHS, "arch": ARCH}
+SINGLE = {"type": "niah", "n_keys": 1, "template": "line", "digits": 2}
+
+MISTAKES = [  # (key=value, the key that the message must name, words of the message)
+    ("probe.grids=[{lengths: [0.5, 0.25, 0.0125]}]", "(L64, attn): probe.grids[0].lengths", "whole tokens of 64"),
+    ("probe.grids=[{lengths: [1]}, {lengths: [0.015625]}]", "(L80, attn): probe.grids[1].lengths", "tokens of 80"),
+    ("probe.context.lengths=[1, 1.125, 1.0125]", "probe.context.lengths", "whole tokens of 64"),
+    ("probe.while_training.lengths=[0.828125]", "(L80, attn): probe.while_training.lengths", "whole tokens of 80"),
+    ("data.mixture=[{lm: 1, lengths: [0.0625, 0.03125]}]", "(L80, attn): data.mixture[0].lengths", "tokens of 80"),
+    ("data.mixture=[{lm: 1, lengths: [64t]}]", "(L80, attn): data.mixture[0].lengths: given '64t'", "divisor"),
+    ("data.mixture=[{lm: 0.5, episodes: {lines: 1}, lengths: [16t]}]", "data.mixture[0].episodes.lines", "training length 64"),
+    ("probe.grids=[{lengths: [64t, 8t]}]", "probe.grids[0].lengths: given '8t for single", "at least"),
+    ("probe.while_training.lengths=[8t]", "probe.while_training.lengths: given '8t for single", "at least"),
+    ("probe.grids=[{lengths: [64t, 1]}]", "probe.grids[0].lengths", "not both in one list"),
+    ("probe.context.lengths=[1Kt, 1]", "probe.context.lengths", "not both in one list"),
+    ("grid.arch.attn.model.positional={type: learned, max_length: 64}", "(L80, attn): model.positional.max_length", "80"),
+    ("probe.tasks.single.formats={haystack: noses}", "probe.tasks.single.formats.haystack", "noise"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Two architectures at 64 and 80 tokens, with everything under one folder."""
+    train = {"tokens": 640, "batch_tokens": 320, "context_length": 64, "threads": 1}
+    model = {"d_ff": 16, "mixers": {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 8}}}
+    match = {"budget": None, "refuse_above": 0.9}
+    path = write_config(
+        tmp_path, {"folder": str(tmp_path / "data")}, grid=GRID, train=train, model=model, match=match
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "words", "plan"),
+    [*((*mistake, ["--plan"]) for mistake in MISTAKES), *((*mistake, []) for mistake in MISTAKES[6:8])],
+)
+def test_a_mistake_is_one_line_before_anything_is_printed_or_written(
+    config, tmp_path, capsys, override, key, words, plan
+):
+    assert train_main([str(config), override, *plan]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert key in captured.err, captured.err
+    assert words in captured.err, captured.err
+    assert [*tmp_path.iterdir()] == [config]
+
+
+def probe(*grids: Grid) -> ProbeConfig:
+    return ProbeConfig(tasks=build(ProbeConfig, {"tasks": {"single": SINGLE}}).tasks, grids=list(grids))
+
+
+def test_a_multiple_that_is_too_short_is_left_out_and_a_length_in_tokens_is_refused():
+    """The least length is the same in both messages, and a length that is not below it is planned."""
+    plan = check_probes_fit(probe(Grid(lengths=multiples(0.125, 1))), "shipped", None, [64, 128])
+    (short, shorter) = sorted(plan.too_short, key=lambda s: -s.length)
+    assert {unit.length for unit in plan.units} == {64, 128}
+    assert (short.length, shorter.length) == (16, 8)
+    with pytest.raises(EpisodeError, match=f"^probe.grids.1..lengths: given '16t for .*at least {short.least}t"):
+        check_probes_fit(probe(Grid(), Grid(lengths=in_tokens(16, 64))), "shipped", None, [64])
+    enough = check_probes_fit(probe(Grid(lengths=in_tokens(short.least))), "shipped", None, [64])
+    assert [unit.length for unit in enough.units] == [short.least]
+    with pytest.raises(EpisodeError, match=f"at least {short.least}t .*data.tokenizer is shipped"):
+        check_probes_fit(probe(Grid(lengths=in_tokens(short.least - 1))), "shipped", None, [64])
+
+
+def test_each_training_length_is_checked():
+    fits = probe(Grid(lengths=multiples(0.0125)))
+    assert check_probes_fit(fits, "shipped", None, [80, 160]).units == []
+    with pytest.raises(ConfigError, match="whole tokens of 64"):
+        check_probes_fit(fits, "shipped", None, [64, 80, 160])
+
+
+def test_each_runs_own_data_are_checked():
+    """A recipe that fits at the second run's length and not at the first's."""
+    given = copy.deepcopy(TINY) | {"grid": {}}
+    given["data"]["mixture"] = [{"lm": 0.5, "episodes": {"lines": 1}, "lengths": [0.5]}]
+    runs = []
+    for length in (256, 32):
+        given["train"] |= {"context_length": length, "batch_tokens": 256}
+        runs.append(parse(given))
+    check_tasks_fit(runs[:1], training=True)
+    with pytest.raises(ConfigError, match="given 'sequences of 16 tokens at training length 32'"):
+        check_tasks_fit(runs, training=True)
