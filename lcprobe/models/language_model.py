@@ -16,6 +16,7 @@ from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
 from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
@@ -158,6 +159,8 @@ class LanguageModel(Parametrised):
         self.positions: DrawnPositions | None = None if config.positions is None else config.positions.create()
         self.selection: Selection | None = None
         """How prompts are split, where an extension sets it."""
+        self.recompute = False
+        """Whether a backward pass computes each block again from its input, instead of keeping its activations."""
         self.blocks = nn.ModuleList(Block(config, layer, d_model, d_ff) for layer in parts.layers)
         self._check_positions()
         self.norm = RMSNorm(d_model, config.norm_eps)
@@ -245,7 +248,11 @@ class LanguageModel(Parametrised):
             stream.append(x)
         for i, block in enumerate(self.blocks):
             before = None if state is None else state.layers[i]
-            x, residual, after, carries = block(x, residual, where, before, compute, carries)
+            if self.recompute and torch.is_grad_enabled():
+                args = (x, residual, where, before, compute, carries)
+                x, residual, after, carries = checkpoint(block, *args, use_reentrant=False)
+            else:
+                x, residual, after, carries = block(x, residual, where, before, compute, carries)
             if after is not None:
                 states.append(after)
             if stream is not None:

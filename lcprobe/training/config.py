@@ -76,6 +76,9 @@ class TrainConfig:
     """Precision of training: 32 is float32, bf16 is bfloat16 autocast with float32 weights (for GPUs)."""
     compile: bool = False
     """Apply torch.compile to the blocks: it pays off on long runs only."""
+    recompute: bool = False
+    """Keep only the input of each block for the backward pass, which computes the block again: a third more compute,
+    several times less memory, the same results."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Kind of device to train on; auto: a GPU where there is one."""
     devices: int = 1

@@ -59,6 +59,7 @@ def fit(
     module = Training(config, model, seed, progress, tracker or NoTracker())
     if progress.step >= config.steps:
         return module
+    model.recompute = config.recompute
     if config.compile:
         for block in model.blocks:
             block.compile()

@@ -4,11 +4,11 @@ memory."""
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
-from lcprobe.models.parts import ModelCost
+from lcprobe.models.parts import ModelCost, parts_of
 from lcprobe.studies.planning.equal_budgets import in_words
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 
@@ -111,6 +111,8 @@ def memory_notes(plan: StudyPlan) -> list[str]:
     fits = [a for a in range(train.accumulate + 1, parts + 1) if parts % a == 0 and sum(_memory(run, a)) <= available]
     if fits:
         remedy = f"train.accumulate={fits[0]} would fit (activations of one forward pass take the rest)"
+    elif sum(_memory(_recomputing(run), train.accumulate)) <= available:
+        remedy = "train.recompute=true would fit (a third more compute)"
     elif fixed > available:
         remedy = (
             "every device has a full copy: use a larger device, or sharding (FSDP), which training does not support"
@@ -130,14 +132,23 @@ def _hours(run: PlannedRun, peak: float) -> float:
     utilisation = min(
         0.4, 0.2 + width / 4000
     )  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    return training_flops(run.matched.cost, train.tokens) / (peak * utilisation * train.devices) / 3600
+    flops = training_flops(run.matched.cost, train.tokens) * (4 / 3 if train.recompute else 1)
+    return flops / (peak * utilisation * train.devices) / 3600
 
 
 def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
     """Estimated bytes per device: of weights, gradients and moments, and of the activations of a forward pass."""
     cost, train, width = run.matched.cost, run.config.train, run.matched.config.d_model or 1
     sublayers = max(1, (cost.blocks.params // (4 * width * width)))
-    return 16.0 * cost.params, train.batch_tokens / accumulate / train.devices * width * 4 * 10 * sublayers
+    floats, tokens = 10 * sublayers, train.batch_tokens / accumulate / train.devices
+    if train.recompute:  # input and residual of every block, and all of one block
+        blocks = len(parts_of(run.matched.config).layers)
+        floats = 2 * blocks + floats / blocks
+    return 16.0 * cost.params, tokens * width * 4 * floats
+
+
+def _recomputing(run: PlannedRun) -> PlannedRun:
+    return replace(run, config=replace(run.config, train=replace(run.config.train, recompute=True)))
 
 
 def _memory_here() -> float | None:

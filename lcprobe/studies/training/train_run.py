@@ -29,7 +29,7 @@ from lcprobe.training.ranks import broadcast, is_main, join_processes
 
 log = logging.getLogger(__name__)
 CHANGEABLE_ON_RESUME = {
-    ("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile")
+    ("train", k) for k in ("log_every", "keep", "checkpoint_every", "probe_every", "threads", "compile", "recompute")
 }
 """Settings that may change when a run is resumed."""
 

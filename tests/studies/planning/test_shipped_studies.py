@@ -2,6 +2,7 @@
 B."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,36 @@ def test_models_that_do_not_fit_into_memory_are_named_with_a_remedy():
     assert memory_notes(fitted) == []
     assert matching_table(fitted)[0]["memory GB (est.)"] < 80
     (note,) = memory_notes(planned("extension", overlay, overrides=["model.n_layers=80"]))
+    assert "train.recompute=true would fit" in note
+    (note,) = memory_notes(
+        planned("extension", overlay, overrides=["model.n_layers=106", "train.recompute=true", "train.accumulate=64"])
+    )
     assert "a larger device" in note
     (note,) = memory_notes(planned("extension", overlay, overrides=["model.n_layers=120"]))
     assert "sharding (FSDP)" in note
+
+
+def test_training_lengths_at_2_7b():
+    """The same architectures as on two cores, with equal tokens; hours and memory at each training length."""
+    small, large = planned("training_length"), planned("training_length-2.7b")
+    architectures = {run.config.study.architecture for run in small.runs}
+    rows = {row["model"]: row for row in matching_table(large)}
+    assert set(rows) == {f"L{n}K-{name}" for n in (2, 4, 8, 16) for name in architectures}
+    assert {row["tokens"] for row in rows.values()} == {54_000_000_000}
+    assert {run.config.train.batch_tokens for run in large.runs} == {1_048_576}
+    assert all(2.5e9 < row["parameters"] < 2.7e9 for row in rows.values())
+    for name in architectures:
+        own = [rows[f"L{n}K-{name}"] for n in (2, 4, 8, 16)]
+        assert [row["training length"] for row in own] == [2048, 4096, 8192, 16384]
+        hours = [row["hours, h100 (est.)"] for row in own]
+        assert hours == sorted(hours)
+        assert (hours[-1] > 1.05 * hours[0]) == (name != "mamba2")
+        assert [row["KV bytes"] // own[0]["KV bytes"] for row in own if own[0]["KV bytes"]] in ([1, 2, 4, 8], [])
+        assert all(row["memory GB (est.)"] < 80 for row in own)
+    assert memory_notes(large) == []
+    kept = [
+        replace(run, config=replace(run.config, train=replace(run.config.train, recompute=False)))
+        for run in large.runs
+    ]
+    (note,) = memory_notes(replace(large, runs=kept))
+    assert "train.recompute=true would fit" in note
