@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.corpus import check_corpus
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, require
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
@@ -112,7 +112,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     labels_of = {name: run.draft.labels for run, name in named}
     if rules.training == "flops":
         runs = _with_equal_flops(runs, {name: run.draft for run, name in named}, name_of)
-    _check_runs(runs, starts, labels_of)
+    _check_runs(runs, starts, labels_of, base.study.lr_sweep)
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
     notes += [
         f"{groups[name]}: train.extend does not apply: no attention" for run, name in named if run.draft.not_extended
@@ -204,12 +204,19 @@ def _with_equal_flops(
     return changed
 
 
-def _check_runs(runs: list[PlannedRun], starts: Mapping[str, str], labels: Mapping[str, Labels]) -> None:
-    """Check every run's model, and the weights that it starts from. starts: by run, the run of the study that it
-    starts from."""
+def _check_runs(
+    runs: list[PlannedRun], starts: Mapping[str, str], labels: Mapping[str, Labels], sweep: SweepConfig
+) -> None:
+    """Check every run's model, the weights that it starts from, and that a sweep has a step for it. starts: by run,
+    the run of the study that it starts from."""
     models, shapes = MetaModels(), {}
     for run in runs:
         with _of(labels[run.name]):
+            if sweep.lrs:
+                batch = run.config.train.batch_tokens
+                require(
+                    "study.lr_sweep.tokens", sweep.tokens, sweep.tokens >= batch, f">= train.batch_tokens ({batch})"
+                )
             shapes[run.name] = models.shapes(run.config)
             if run.name in starts:
                 check_start(starts[run.name], shapes[starts[run.name]], shapes[run.name])

@@ -108,6 +108,15 @@ def test_a_budget_of_less_than_a_step_is_refused():
         plan(train={"tokens": 128}, match={"batch": "rows"})
 
 
+def test_a_sweep_has_a_step_at_every_training_length():
+    sweep = {"study": {"lr_sweep": {"lrs": [0.1, 0.2], "tokens": 256}}}
+    assert plan(match={"batch": "tokens"}, **sweep).runs
+    with pytest.raises(
+        ConfigError, match=r"study.lr_sweep.tokens: given 256; allowed: >= train.batch_tokens \(512\)"
+    ):
+        plan(match={"batch": "rows"}, **sweep)
+
+
 def test_the_plan_shows_each_training_length():
     result = plan(match={"training": "steps", "batch": "rows"})
     assert held_equal_note(result) == ["held equal across training lengths: steps (batch in rows)"]
