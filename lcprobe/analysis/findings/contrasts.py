@@ -5,7 +5,7 @@ one factor only; for depths, where a start of one depth is compared with a middl
 sample's answers to its depths. Each has an interval of the mean difference over samples. Holm's correction inside
 families that are fixed in advance:
 
-    M on T              lengths past the base against the base; ends, start and end - middle at every length;
+    M on T              lengths past the reference length against it; ends, start and end - middle at every length;
                         formats that differ in one factor, at every length
     models on T         groups of runs against each other over all depths, at every format and length
     cells of models, T  the same cell by cell
@@ -23,7 +23,7 @@ from itertools import combinations
 from typing import Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import base_length, floor_or_ceiling
+from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.slice_tests import depth_permutation_p, paired_test, pooled, seed_bounds
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
@@ -108,11 +108,11 @@ def middle_third(depths: Iterable[float]) -> list[float]:
 
 def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> Iterator[Contrast]:
     where, lengths = PanelKey(run.name, task.name, format), data.lengths(task.name, format)
-    base = base_length(lengths, run.context_length)
-    reference = data.slice(where, base)
-    for length in (x for x in lengths if x > base):
-        blank = _blank("length", f"{run.name} on {task.name}", where, length, f"{length} − {base} tokens")
-        yield _compared(blank, data.slice(where, length), reference, guard="base")
+    trained = reference_length(lengths, run.context_length)
+    reference = data.slice(where, trained)
+    for length in (x for x in lengths if x > trained):
+        blank = _blank("length", f"{run.name} on {task.name}", where, length, f"{length} − {trained} tokens")
+        yield _compared(blank, data.slice(where, length), reference, guard="second")
 
 
 def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> Iterator[Contrast]:
@@ -201,12 +201,12 @@ def _groups(blank: Contrast, sides: list[list[Slice | Unavailable]]) -> Contrast
 
 
 def _compared(
-    blank: Contrast, first: Slice | Unavailable, second: Slice | Unavailable, guard: Literal["base", "both"]
+    blank: Contrast, first: Slice | Unavailable, second: Slice | Unavailable, guard: Literal["second", "both"]
 ) -> Contrast:
     """Two slices over the depths that both have.
 
-    Refused with guard `base` where the second is at the floor, with `both` where both are at the floor or both at the
-    ceiling.
+    Refused with guard `second` where the second is at the floor, with `both` where both are at the floor or both at
+    the ceiling.
     """
     if isinstance(second, Unavailable):
         return replace(blank, refused=second.reason)
@@ -219,8 +219,8 @@ def _compared(
         blank = replace(blank, what=f"{blank.what} ({len({*shared})} shared depths)")
         first, second = first.at_depths(shared), second.at_depths(shared)
     states = [floor_or_ceiling(part) or "" for part in (first, second)]
-    if guard == "base" and "floor" in states[1]:
-        return replace(blank, refused="not testable (base at floor)")
+    if guard == "second" and "floor" in states[1]:
+        return replace(blank, refused="not testable (reference length at the floor)")
     for limit in ("floor", "ceiling"):
         if guard == "both" and all(limit in state for state in states):
             return replace(blank, refused=f"not testable (both at {limit})")

@@ -1,11 +1,11 @@
 """Gates before any statement about context: is the task acquired, and is the key used?
 
-Task acquired: the zero-distance control (needle directly before the question) at the base length. Its lower bound
-must exceed the midpoint between the score without retrieval and 1; for a task that fails ("not acquired"), results at
-longer distances are not interpretable. Score without retrieval: the larger of the no-needle control, where it was
-run, and stated chance, where the task needs look-up.
+Task acquired: the zero-distance control (needle directly before the question) at the reference length (the training
+length or the nearest below). Its lower bound must exceed the midpoint between the score without retrieval and 1; for
+a task that fails ("not acquired"), results at longer distances are not interpretable. Score without retrieval: the
+larger of the no-needle control, where it was run, and stated chance, where the task needs look-up.
 
-Key look-up, from the skill (acc - chance) / (1 - chance) at the base length: acquired when its lower bound exceeds
+Key look-up, from the skill (acc - chance) / (1 - chance) at the same length: acquired when its lower bound exceeds
 0.5, partly when accuracy is above chance, else not acquired. Tasks with one value in the context need none; there, a
 model that still prints the value when an absent key is queried (wrong_key) copies the needle without using the key.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import FLOOR, SHARE_OF_BASE, base_length
+from lcprobe.analysis.findings.extrapolation import FLOOR, SHARE_OF_BASE, reference_length
 from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
 
@@ -23,7 +23,7 @@ GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 
 @dataclass(frozen=True)
 class Gate:
-    """Gates of one model on one task and format at `length`, its base.
+    """Gates of one model on one task and format at `length`, its reference length.
 
     controls: estimates by name at the same length, absent where not planned. zero_far: the zero-distance control at
     the longest length where it was run. lookup: acquired | partly | not acquired | the reason why it cannot be
@@ -63,7 +63,7 @@ def gates(data: Measured) -> list[Gate]:
 
 
 def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int) -> Gate:
-    length = base_length(data.lengths(where.task, where.format), context_length)
+    length = reference_length(data.lengths(where.task, where.format), context_length)
     part = data.slice(where, length)
     accuracy = _estimate(part)
     controls = {

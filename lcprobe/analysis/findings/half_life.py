@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey
-from lcprobe.analysis.findings.reach import Reach, distance_sums, floor_of
+from lcprobe.analysis.findings.extrapolation import floor_of
+from lcprobe.analysis.findings.reach import Reach, distance_sums
 from lcprobe.analysis.stats.distance_bins import misfit
 from lcprobe.analysis.stats.exponential_fit import fit_decay
 

@@ -4,7 +4,7 @@ Where reach is what limits a model, depth curves at several lengths collapse ont
 curve is that of its 2048-token window (51.6 / 25.4 / 12.6 % at 4K / 8K / 16K), not of its recurrence. The reach is
 where accuracy has fallen half-way from its value at the shortest tested distance to the floor, the chance level of
 look-up tasks, else zero; the fit is stats.fall_fit. No reach is given where distance is not what matters: where
-needles within reach are lost at lengths past the base (a model that breaks beyond its training length), or retrieved
+needles within reach are lost past the reference length (a model that breaks beyond its training length), or retrieved
 again beyond it (a model that is lost in the middle).
 """
 
@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Measured, Panel, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import base_length
+from lcprobe.analysis.findings.cells import Measured, Panel, PanelKey, Unavailable
+from lcprobe.analysis.findings.extrapolation import floor_of, reference_length
 from lcprobe.analysis.stats.distance_bins import DistanceBin, distance_bins, proportion_of_rows
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.fall_fit import FALL_STEPS_PER_OCTAVE, Curve, fit_fall
@@ -75,13 +75,6 @@ def distance_sums(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.bincount(code, np.maximum(distance, 1)) / np.bincount(code), hits, trials
 
 
-def floor_of(data: Measured, where: PanelKey) -> float:
-    """The accuracy to which a model falls: chance where it is below 1, else zero (one value in the context)."""
-    parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
-    chances = [part.chance for part in parts if isinstance(part, Slice)]
-    return float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
-
-
 def _reach(data: Measured, where: PanelKey, context_length: int) -> Reach:
     panel = data.panels.get(where)
     lengths = data.lengths(where.task, where.format)
@@ -98,24 +91,24 @@ def _reach(data: Measured, where: PanelKey, context_length: int) -> Reach:
         return Reach(where, bins, longest, refused="not testable (at the floor already at the shortest distance)")
     cells = np.unique([np.median(distance[cell == c]) for c in np.unique(cell)])
     reach = Reach(where, bins, longest, *fit_fall(*distance_sums(panel), floor, cells))
-    is_past_base = np.array(panel.lengths)[cell // len(panel.depths)] > base_length(lengths, context_length)
-    return replace(reach, refused=_limited_by_length(reach, panel, is_past_base) or _recovers(reach, panel, floor))
+    is_longer = np.array(panel.lengths)[cell // len(panel.depths)] > reference_length(lengths, context_length)
+    return replace(reach, refused=_limited_by_length(reach, panel, is_longer) or _recovers(reach, panel, floor))
 
 
-def _limited_by_length(reach: Reach, panel: Panel, is_past_base: np.ndarray) -> str | None:
-    """Evidence that length is the limit: past the base, near needles are retrieved less than half as often."""
+def _limited_by_length(reach: Reach, panel: Panel, is_longer: np.ndarray) -> str | None:
+    """Evidence that length is the limit: near needles are retrieved less than half as often past that length."""
     if reach.tokens is None:
         return None
     distance, sample, hit, _ = panel.needle_trials
     sides = []
-    for side in (~is_past_base, is_past_base):
+    for side in (~is_longer, is_longer):
         near = (distance <= reach.tokens) & side
         sides.append(proportion_of_rows(sample[near], hit[near], len(panel.index)))
     if not all(side.n for side in sides) or sides[1].high >= sides[0].low / 2:
         return None
     return (
         f"length and not distance is the limit: needles within {reach.tokens:.0f} tokens of the answer are retrieved "
-        f"in {sides[0]} at lengths up to the base and {sides[1]} past it"
+        f"in {sides[0]} at lengths up to the reference length and {sides[1]} past it"
     )
 
 

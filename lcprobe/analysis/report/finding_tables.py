@@ -10,25 +10,33 @@ from lcprobe.analysis.report.wording import p_text, signed, span_text
 
 def effective_table(results: Results) -> Table:
     """Base and effective length of every model, task and format."""
-    rows = [[*panel_columns(e.where), str(e.base), value_text(e.base_length), str(e)] for e in results.extrapolations]
+    rows = [
+        [*panel_columns(e.where), str(e.base), "" if e.base_length is None else value_text(e.base_length), str(e)]
+        for e in results.extrapolations
+    ]
     columns = ["model", "task", "format", "base", "base length", "effective length"]
-    return Table("Effective length", "Base: proportion (k/n, 95 % interval).", columns, rows)
+    return Table(
+        "Effective length",
+        "Base: best accuracy up to the training length, as a proportion (k/n, 95 % interval).",
+        columns,
+        rows,
+    )
 
 
 def ratio_table(results: Results) -> Table:
-    """Accuracy by length, its ratio to the base and the test of the difference."""
+    """Accuracy by length, its ratio to that at the reference length and the test of the difference."""
     tests = {(c.subject, c.task, c.format, c.length): c for c in results.of("length")}
     rows = []
     for e in results.extrapolations:
         for length, estimate, ratio in e.by_length:
             test = tests.get((e.where.model, e.where.task, str(e.where.format), length))
-            is_base = "base" if length == e.base_length else ""
-            difference = ["", "", "", is_base] if test is None else _test_columns(test)[2:]
+            is_reference = "reference" if length == e.reference_length else ""
+            difference = ["", "", "", is_reference] if test is None else _test_columns(test)[2:]
             row = [*panel_columns(e.where), value_text(length), f"{length / e.context_length:g}", str(estimate)]
             rows.append([*row, "" if ratio is None else str(ratio), *difference])
-    columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to base"]
+    columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to reference"]
     columns += ["difference", "interval", "p (Holm)", "verdict"]
-    caption = "Differences from the base, paired by sample; "
+    caption = "Differences from the reference length (the training length or the nearest below), paired by sample; "
     caption += "p after Holm over all lengths, positions and formats of a model and task."
     return Table("Extrapolation", caption, columns, rows)
 
@@ -43,14 +51,14 @@ def position_table(results: Results) -> Table:
 
 
 def format_table(results: Results) -> Table:
-    """Pairs of formats at the base length."""
-    bases = {(e.where.model, e.where.task): e.base_length for e in results.extrapolations}
+    """Pairs of formats at the reference length."""
+    lengths = {(e.where.model, e.where.task): e.reference_length for e in results.extrapolations}
     rows = [
         [c.subject, c.task, c.what, value_text(c.length), *_test_columns(c)]
         for c in results.of("format")
-        if c.length == bases[c.subject, c.task]
+        if c.length == lengths[c.subject, c.task]
     ]
-    return _contrast_table("Pairs of formats at the base length", rows, ["length"], "formats")
+    return _contrast_table("Pairs of formats at the reference length", rows, ["length"], "formats")
 
 
 def model_pair_table(results: Results) -> Table:

@@ -214,5 +214,5 @@ def _not_acquired(results: Results) -> Iterator[Sentence]:
         )
     untested = {f"{g.where.task} {g.where.format}" for g in results.gates if g.acquired == "not tested"}
     if untested:
-        text = f"No zero-distance control at the base length for {listed(sorted(untested))}"
+        text = f"No zero-distance control at the reference length for {listed(sorted(untested))}"
         yield Sentence(READ_FIRST, f"{text}: failures there may be due to the task itself.", True)

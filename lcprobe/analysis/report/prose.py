@@ -66,10 +66,11 @@ METHODS_TEXT = (
     "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a model and "
     "task; models on a task over depths; models on a task cell by cell; extensions of the models on a task. "
     "Resolved means p < 0.05 after Holm.",
-    "Effective length: the longest length whose lower bound exceeds 0.85 x the model's own base, the base being the "
-    'training length (or the nearest tested length below); "at least" where no longer length is below that by its '
-    "upper bound. Floor: a mean below 0.05 or, where there is a chance level, no depth above chance. Ceiling: a "
-    "mean above 0.95.",
+    "Effective length: the longest length whose lower bound exceeds floor + 0.85 x (base - floor), the base being "
+    "the model's own best accuracy at any tested length up to its training length, and the floor chance for look-up "
+    'tasks, else zero; "at least" where no longer length is below that by its upper bound. Reference length: the '
+    "training length, or the nearest tested length below. Floor: a mean below 0.05 or, where there is a chance "
+    "level, no depth above chance. Ceiling: a mean above 0.95.",
     "Task acquired: with the needle directly before the question the lower bound exceeds the midpoint between the "
     "score without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
     "above chance.",

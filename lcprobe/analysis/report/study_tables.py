@@ -65,9 +65,8 @@ def task_tables(results: Results) -> list[Table]:
         ]
         for g in results.gates
     ]
-    caption = (
-        "At the base length: proportion (k/n, 95 % interval). The controls measure what is scored without retrieval."
-    )
+    caption = "At the reference length: proportion (k/n, 95 % interval). "
+    caption += "The controls measure what is scored without retrieval."
     return [tasks, Table("Gates and controls", caption, columns, rows)]
 
 

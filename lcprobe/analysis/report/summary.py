@@ -95,15 +95,22 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         subject = panel_subject(results.data, e.where)
         text = f"{subject}: effective length {e}"
         if isinstance(e.base, Proportion):
-            base = f"its own {e.base} at {e.base_length} tokens"
-            text += f" (the longest whose lower bound exceeds {SHARE_OF_BASE:g} x {base})"
+            base = f"the base, its best up to the training length: {e.base} at {e.base_length} tokens"
+            text += f" (the longest whose lower bound exceeds {_level_text(e)} {base})"
         text += "." if not others else f"; {_spread(others)}."
         tests = [c for c in results.of("length") if _is(c, e.where)]
         if tests:
             ratio = next(r for length, _, r in e.by_length if length == tests[-1].length)
-            share = f"{ratio} of the base; difference " if ratio is not None else ""
+            share = f"{ratio} of that at {e.reference_length}; difference " if ratio is not None else ""
             text += f" At {tests[-1].length} tokens: {share}{difference_text(tests[-1])}."
         yield Sentence(LENGTH, text, subject=subject)
+
+
+def _level_text(e: Extrapolation) -> str:
+    """`0.85 x`, or where the floor is chance, `0.74, which is 0.85 of the way from chance to`."""
+    if not isinstance(e.base, Proportion) or e.level is None or abs(e.level - SHARE_OF_BASE * e.base.value) < 1e-9:
+        return f"{SHARE_OF_BASE:g} x"
+    return f"{e.level:.2f}, which is {SHARE_OF_BASE:g} of the way from chance to"
 
 
 def _spread(others: Sequence[Extrapolation]) -> str:
@@ -186,13 +193,13 @@ def _formats(results: Results) -> Iterator[Sentence]:
         own = [
             c
             for c in tests
-            if (c.subject, c.task) == e.where[:2] and c.length == e.base_length and c.p_holm is not None
+            if (c.subject, c.task) == e.where[:2] and c.length == e.reference_length and c.p_holm is not None
         ]
         if not own or _failed_gate(results, e.where):
             continue
         resolved = [c for c in own if c.resolved]
         subject = f"{e.where.model} on {e.where.task}"
-        text = f"{subject} at {e.base_length} tokens: of {len(own)} testable pairs of formats"
+        text = f"{subject} at {e.reference_length} tokens: of {len(own)} testable pairs of formats"
         text += f" that differ in one factor, {len(resolved)} differ after Holm"
         if resolved:
             largest = max(resolved, key=lambda c: abs(c.difference or 0))

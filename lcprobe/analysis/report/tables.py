@@ -78,13 +78,15 @@ def cell_rows(results: Results) -> TableRows:
 
 
 def extrapolation_rows(results: Results) -> TableRows:
-    """Accuracy and ratio to the base by length, with the effective length of the model repeated in each row."""
+    """Accuracy by length, its ratio to that at the reference length, and in each row the effective length."""
     return [
         {
             **_panel(e.where),
             "length": length,
             "multiple": length / e.context_length,
+            "reference_length": e.reference_length,
             "base_length": e.base_length,
+            "level": e.level,
             **_estimate("", estimate),
             "ratio": None if ratio is None else ratio.value,
             "ratio_low": None if ratio is None else ratio.low,

@@ -62,7 +62,7 @@ def test_a_model_that_prints_the_value_for_any_key_copies():
 
 def test_effective_length_is_the_longest_whose_lower_bound_holds():
     step = extrapolation(lambda c: np.where(c["length"] <= 256, 0.9, 0.5))
-    assert (step.base_length, step.effective, step.multiple, step.at_least) == (128, 256, 2.0, False)
+    assert (step.reference_length, step.effective, step.multiple, step.at_least) == (128, 256, 2.0, False)
     assert str(step) == "256 tokens = 2 x the training length"
     flat_model = extrapolation(flat(0.9))
     assert str(flat_model) == ">= 512 tokens = >= 4 x the training length"
@@ -87,14 +87,28 @@ def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_resolved_b
     assert str(unresolved) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
 
 
-def test_the_base_is_the_training_length_or_the_nearest_below():
-    near = extrapolation(flat(0.9), context_length=200)
-    assert near.base_length == 128
-    assert near.note == "base: 128 tokens, the training length was not probed"
-    assert extrapolation(flat(0.9), context_length=32).base_length == 64
+def test_the_base_is_the_best_accuracy_up_to_the_training_length():
+    fixed = lambda c: np.where(c["length"] <= 128, 0.9, 0.3)  # noqa: E731
+    trained_longer = extrapolation(fixed, context_length=512)
+    assert (trained_longer.reference_length, trained_longer.base_length) in {(512, 64), (512, 128)}
+    assert (trained_longer.effective, trained_longer.at_least) == (128, False)  # 512 would be 0.85 of itself
+    assert extrapolation(flat(0.9), context_length=200).reference_length == 128
+    short = extrapolation(flat(0.9), context_length=32)
+    assert (short.base_length, short.reference_length) == (64, 64)
+    assert short.note == "base: 64 tokens, no length up to the training length"
 
 
-def test_ratio_to_the_base_has_an_interval_with_the_truth():
+def test_the_level_is_on_the_way_from_chance_to_the_base():
+    """0.9 at chance 0.25: 0.8 of the way is below 0.85 of it, though 0.77 is above 0.85 x 0.9."""
+    cells = plan(["multikey"], lengths=LENGTHS, n=400)
+    facts = study([run("m")], [task("multikey", 4)], cells)
+    behaviour = lambda c: np.where(c["length"] <= 256, 0.9, 0.77)  # noqa: E731
+    (result,) = extrapolations(load_records(facts, records({"m": behaviour}, cells)))
+    assert (result.effective, result.at_least) == (256, False)
+    assert result.level == pytest.approx(0.25 + 0.85 * 0.65, abs=0.02)
+
+
+def test_ratio_to_the_reference_length_has_an_interval_with_the_truth():
     result = {
         length: ratio
         for length, _, ratio in extrapolation(lambda c: np.where(c["length"] == 512, 0.4, 0.8)).by_length

@@ -1,10 +1,9 @@
 """Effective length of one run on a continuous scale, which a slope over training lengths needs.
 
-The level is that of the effective length (`findings.extrapolation`): 0.85 x the way from the floor to the base, the
-base being the best accuracy at any tested length up to the training length. The effective length is where accuracy
-over log2 length crosses it for good, interpolated linearly between the two tested lengths around the last one that
-reaches the level. Where tested lengths differ by a factor of two, a model that fails at once rather than gradually is
-placed only to within that factor.
+The level is that of `findings.extrapolation`. The effective length is where accuracy over log2 length crosses it for
+good, interpolated linearly between the two tested lengths around the last one that reaches the level. Where tested
+lengths differ by a factor of two, a model that fails at once rather than gradually is placed only to within that
+factor.
 
 Bounds are a cluster bootstrap over samples, with the same draws for all runs, which answer the same samples. A run of
 which more than 2.5 % of the draws never fall below the level is censored: its effective length is "at least" so long.
@@ -12,14 +11,13 @@ which more than 2.5 % of the draws never fall below the level is censored: its e
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, floor_or_ceiling
+from lcprobe.analysis.findings.extrapolation import base_of, floor_or_ceiling, lengths_inside, level_above
 from lcprobe.analysis.findings.gates import Gate
-from lcprobe.analysis.findings.reach import floor_of
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.stats.bootstrap import percentile_bounds, resampled_sums
 
@@ -43,7 +41,7 @@ class EffectiveLength:
     context_length: int
     seed: int
     longest: int
-    base_length: int
+    base_length: int | None = None
     base: float | None = None
     level: float | None = None
     tokens: float | None = None
@@ -75,37 +73,31 @@ def effective_length(
     """
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
-    blank = EffectiveLength(where, run.context_length, run.seed, max(lengths), min(lengths))
+    blank = EffectiveLength(where, run.context_length, run.seed, max(lengths))
+    base = base_of(data, where, run.context_length)
+    if isinstance(base, Unavailable):
+        return replace(blank, refused=str(base)), None
     for length, part in zip(lengths, parts, strict=True):
         if isinstance(part, Unavailable):
-            return _refused(blank, f"{part} at {length} tokens"), None
+            return replace(blank, refused=f"{part} at {length} tokens"), None
     slices = [part for part in parts if isinstance(part, Slice)]
-    values = np.array([part.value for part in slices])
-    inside = [i for i, length in enumerate(lengths) if length <= run.context_length] or [0]
-    best, floor = max(inside, key=lambda i: (values[i], -i)), floor_of(data, where)
-    base = float(values[best])
-    level = floor + SHARE_OF_BASE * (base - floor)
-    blank = EffectiveLength(where, run.context_length, run.seed, max(lengths), lengths[best], base, level)
+    values, level = np.array([part.value for part in slices]), base.level
+    blank = replace(blank, base_length=base.length, base=base.part.value, level=level)
     if gate.acquired == "not acquired":
-        return _refused(blank, "task not acquired"), None
-    low_base = slices[best].estimate.low
-    if "floor" in (floor_or_ceiling(slices[best]) or "") or low_base <= floor + MIN_BASE * (1 - floor):
-        return _refused(blank, "task not acquired (base at the floor)"), None
+        return replace(blank, refused="task not acquired"), None
+    at_floor = "floor" in (floor_or_ceiling(base.part) or "")
+    if at_floor or base.part.estimate.low <= base.floor + MIN_BASE * (1 - base.floor):
+        return replace(blank, refused="task not acquired (base at the floor)"), None
     replicates = resampled_accuracy(slices)
-    levels = floor + SHARE_OF_BASE * (replicates[:, inside].max(axis=1) - floor)
+    inside = [lengths.index(length) for length in lengths_inside(lengths, run.context_length)]
+    levels = level_above(base.floor, replicates[:, inside].max(axis=1))
     octaves = np.log2(lengths)
     point, drawn = float(crossings(octaves, values, np.array(level))), crossings(octaves, replicates, levels)
-    low, high = percentile_bounds(drawn, len(slices[best].index))
+    low, high = percentile_bounds(drawn, len(base.part.index))
     at_least = math.isinf(point) or math.isinf(high)
     place = max(lengths) if math.isinf(point) else 2.0 ** (low if at_least else point)
-    return EffectiveLength(
-        where,
-        run.context_length,
-        run.seed,
-        max(lengths),
-        lengths[best],
-        base,
-        level,
+    return replace(
+        blank,
         tokens=float(place),
         low=min(float(place), 2.0**low) if math.isfinite(low) else float(max(lengths)),
         high=None if at_least else 2.0**high,
@@ -137,10 +129,3 @@ def resampled_accuracy(slices: Sequence[Slice]) -> np.ndarray:
         sums[at, i], sums[at, len(slices) + i] = part.hits.sum(axis=0), part.trials.sum(axis=0)
     drawn = resampled_sums(sums, RESAMPLES)
     return drawn[:, : len(slices)] / np.maximum(drawn[:, len(slices) :], 1)
-
-
-def _refused(blank: EffectiveLength, reason: str) -> EffectiveLength:
-    return EffectiveLength(
-        blank.where, blank.context_length, blank.seed, blank.longest, blank.base_length, blank.base, blank.level,
-        refused=reason,
-    )  # fmt: skip

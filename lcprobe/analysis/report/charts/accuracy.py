@@ -142,7 +142,7 @@ def _format_matrices(
 
 
 def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure: bars at the base length, skill where there is a chance level, else exact match.
+    """One figure: bars at the reference length, skill where there is a chance level, else exact match.
 
     With several training lengths: skill against training length, a panel per task and format.
     """
@@ -174,7 +174,7 @@ def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     set_titles(axes, "At the training length", "skill or exact match", "")
     legend(figure, axes)
-    text = "Skill = (accuracy - chance) / (1 - chance) at the base length, mean over depths; exact match where the "
+    text = "Skill = (accuracy - chance) / (1 - chance) at the reference length, mean over depths; exact match where the "
     text += f"context has one value only, so that no chance level is defined. {counts_text(counts, 'bar')} "
     text += "Lines: 95 % intervals over samples."
     yield Picture("skill", "skill", "", "", "At the training length", text), figure

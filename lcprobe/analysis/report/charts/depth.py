@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Cell, PanelKey
-from lcprobe.analysis.findings.extrapolation import base_length
+from lcprobe.analysis.findings.extrapolation import reference_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.depth_by_length import profiles_by_training_length
@@ -47,7 +47,7 @@ def length_by_depth(results: Results) -> "Iterator[tuple[Picture, Figure]]":
 
 
 def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """Two figures per task and format: at the base length of the first model, and at the next longer length.
+    """Two figures per task and format: at the reference length of the first model, and at the next longer length.
 
     With several training lengths: of each group of seeds at its own, and of all at the longest, in panels.
     """
@@ -57,8 +57,8 @@ def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     styles = model_styles(results)
     for task, format in drawn_formats(results):
         lengths = results.data.lengths(task, format)
-        base = base_length(lengths, results.study.runs[0].context_length)
-        for length in [base, *[x for x in lengths if x > base][:1]]:
+        first = reference_length(lengths, results.study.runs[0].context_length)
+        for length in [first, *[x for x in lengths if x > first][:1]]:
             yield _profile(results, task, format, length, styles)
 
 

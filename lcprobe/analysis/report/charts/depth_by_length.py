@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.cells import Unavailable
-from lcprobe.analysis.findings.extrapolation import base_length
+from lcprobe.analysis.findings.extrapolation import reference_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.drawing import file_name, legend, outer_titles, panels, share_axis
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
@@ -24,8 +24,8 @@ def profiles_by_training_length(results: Results) -> "Iterator[tuple[Picture, Fi
     """Two figures per task and format: each group at its own training length, and all at the longest of them."""
     for task, format in drawn_formats(results):
         lengths, trained = results.data.lengths(task, format), training_lengths(results)
-        own = {context: base_length(lengths, context) for context in trained}
-        longest = base_length(lengths, trained[-1])
+        own = {context: reference_length(lengths, context) for context in trained}
+        longest = reference_length(lengths, trained[-1])
         yield _profiles(results, task, format, own, "at the training length", "own")
         yield _profiles(results, task, format, dict.fromkeys(trained, longest), f"at {longest:,} tokens", longest)
 
