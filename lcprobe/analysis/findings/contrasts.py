@@ -7,7 +7,9 @@ families that are fixed in advance:
 
     M on T              lengths past the reference length against it; ends, start and end - middle at every length;
                         formats that differ in one factor, at every length
-    models on T         groups of runs against each other over all depths, at every format and length
+    models on T         groups of runs against each other over all depths, at every format and length; groups of
+                        one training length only, where an architecture has several
+    training lengths on T   groups of one architecture and several training lengths, at every format and length
     cells of models, T  the same cell by cell
     extensions on T     every extended run against the same run as trained, at every format and length
 
@@ -25,13 +27,15 @@ from typing import Literal
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.slice_tests import depth_permutation_p, paired_test, pooled, seed_bounds
+from lcprobe.analysis.findings.training_length.architectures import architecture_of, by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.exact_tests import ALPHA, holm
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
-Kind = Literal["length", "lost in the middle", "primacy", "recency", "format", "model", "model cell", "extension"]
+Position = Literal["lost in the middle", "primacy", "recency"]
+Kind = Literal["length", Position, "format", "model", "model cell", "training length", "extension"]
 EDGE = 0.1
 """Depths up to this far from either end count as start and end."""
 
@@ -87,6 +91,7 @@ def contrasts(data: Measured) -> list[Contrast]:
                 declared += _position(data, run, task, format)
             declared += _formats(data, run, task)
         declared += _models(data, task)
+        declared += _training_lengths(data, task)
         declared += _extensions(data, task)
     return holm_adjusted(declared)
 
@@ -155,26 +160,59 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> Iterator[Contras
 
 
 def _models(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
-    groups: dict[str, list[str]] = {}
+    several = bool(by_training_length(data.study.runs))
+    for (a, runs_a), (b, runs_b) in combinations(_as_trained(data).items(), 2):
+        if several and runs_a[0].context_length != runs_b[0].context_length:
+            continue
+        for blank, sides in _pairs(data, task, f"models on {task.name}", "model", (a, runs_a), (b, runs_b)):
+            yield _groups(blank, sides)
+            first, second = map(pooled, sides)
+            if isinstance(first, Unavailable) or isinstance(second, Unavailable):
+                continue
+            for depth in dict.fromkeys(first.depths):
+                what, family = f"{blank.what} at depth {depth:g}", f"cells of models, {task.name}"
+                cell = replace(blank, kind="model cell", family=family, what=what)
+                yield _tested(cell, [(Fraction(1), first.at_depths([depth]))], second.at_depths([depth]))
+
+
+def _training_lengths(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
+    """Groups of one architecture: the longer training length minus the shorter, at equal tokens."""
+    groups = sorted(_as_trained(data).items(), key=lambda item: -item[1][0].context_length)
+    for longer, shorter in combinations(groups, 2):
+        a, b = longer[1][0], shorter[1][0]
+        if architecture_of(a) == architecture_of(b) and a.context_length != b.context_length:
+            for blank, sides in _pairs(
+                data, task, f"training lengths on {task.name}", "training length", longer, shorter
+            ):
+                yield _groups(blank, sides)
+
+
+def _as_trained(data: Measured) -> dict[str, list[RunFacts]]:
+    """Runs as trained by group: they differ in their seed alone."""
+    groups: dict[str, list[RunFacts]] = {}
     for run in data.study.runs:
         if run.extension == AS_TRAINED:
-            groups.setdefault(run.group, []).append(run.name)
-    for (a, runs_a), (b, runs_b) in combinations(groups.items(), 2):
-        what = f"{a} − {b}"
-        for format in data.formats(task.name):
-            where = PanelKey(what, task.name, format)
-            for length in data.lengths(task.name, format):
-                sides = [
-                    [data.slice(PanelKey(r, task.name, format), length) for r in runs] for runs in (runs_a, runs_b)
-                ]
-                yield _groups(_blank("model", f"models on {task.name}", where, length, what), sides)
-                first, second = map(pooled, sides)
-                if isinstance(first, Unavailable) or isinstance(second, Unavailable):
-                    continue
-                for depth in dict.fromkeys(first.depths):
-                    at_depth, family = f"{what} at depth {depth:g}", f"cells of models, {task.name}"
-                    blank = _blank("model cell", family, where, length, at_depth)
-                    yield _tested(blank, [(Fraction(1), first.at_depths([depth]))], second.at_depths([depth]))
+            groups.setdefault(run.group, []).append(run)
+    return groups
+
+
+def _pairs(
+    data: Measured,
+    task: TaskFacts,
+    family: str,
+    kind: Kind,
+    first: tuple[str, list[RunFacts]],
+    second: tuple[str, list[RunFacts]],
+) -> Iterator[tuple[Contrast, list[list[Slice | Unavailable]]]]:
+    """Two groups at every format and length: an empty contrast, and the slices of both."""
+    what = f"{first[0]} − {second[0]}"
+    for format in data.formats(task.name):
+        for length in data.lengths(task.name, format):
+            sides = [
+                [data.slice(PanelKey(run.name, task.name, format), length) for run in runs]
+                for runs in (first[1], second[1])
+            ]
+            yield _blank(kind, family, PanelKey(what, task.name, format), length, what), sides
 
 
 def _extensions(data: Measured, task: TaskFacts) -> Iterator[Contrast]:

@@ -16,6 +16,7 @@ from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.report.flags import READ_FIRST, flags
+from lcprobe.analysis.report.training_length import TRAINING_LENGTH, training_length_sentences
 from lcprobe.analysis.report.wording import (
     Sentence,
     difference_text,
@@ -262,6 +263,7 @@ def _is(contrast: Contrast, where: PanelKey) -> bool:
 TOPIC_SENTENCES: dict[str, Callable[[Results], Iterator[Sentence]]] = {
     READ_FIRST: flags,
     ACQUIRED: _acquired,
+    TRAINING_LENGTH: training_length_sentences,
     LENGTH: _lengths,
     POSITION: _positions,
     DISTANCE: _distances,

@@ -14,6 +14,7 @@ from lcprobe.analysis.findings.gates import GATE_CONTROLS
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.inputs import Value
+from lcprobe.analysis.report import training_length
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.files import write_atomic
 
@@ -217,6 +218,10 @@ TABLES: dict[str, Callable[[Results], TableRows]] = {
     "cells": cell_rows,
     "extrapolation": extrapolation_rows,
     "contrasts": contrast_rows,
+    "training_length": training_length.fit_rows,
+    "effective_length": training_length.effective_length_rows,
+    "collapse": training_length.collapse_rows,
+    "depth_effects": training_length.depth_effect_rows,
     "reach": reach_rows,
     "distance": distance_rows,
     "gates": gate_rows,

@@ -133,7 +133,7 @@ def test_length_differences_are_against_the_training_length():
             assert c.high is not None
             assert c.low < -0.3 < c.high
     nothing = [c for c in contrasts_of(flat(0.02)) if c.kind == "length"]
-    assert {c.refused for c in nothing} == {"not testable (base at floor)"}
+    assert {c.refused for c in nothing} == {"not testable (reference length at the floor)"}
 
 
 def test_cells_of_two_models_are_compared_by_mcnemar():

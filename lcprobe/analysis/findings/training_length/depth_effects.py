@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.contrasts import EDGE, middle_third
+from lcprobe.analysis.findings.contrasts import EDGE, Position, middle_third
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
 from lcprobe.analysis.findings.slice_tests import pooled, shared_samples
 from lcprobe.analysis.findings.training_length.architectures import by_training_length
@@ -26,7 +26,6 @@ from lcprobe.analysis.stats.exact_tests import ALPHA, holm, sign_flip
 from lcprobe.analysis.stats.training_seeds import welch_bounds
 from lcprobe.tasks.episode import Formats
 
-Effect = Literal["lost in the middle", "primacy", "recency"]
 Notion = Literal["tokens", "multiple"]
 Side = tuple[list[RunFacts], int]
 """The runs of one training length, and the length in tokens at which they are read."""
@@ -41,7 +40,7 @@ class DepthEffect:
     there is no test; then the numbers are None.
     """
 
-    effect: Effect
+    effect: Position
     family: str
     architecture: str
     task: str
@@ -115,7 +114,7 @@ def _effects(data: Measured, blank: DepthEffect, longer: Side, shorter: Side) ->
         for runs, length in (longer, shorter)
     ]
     wholes = [pooled(side) for side in sides]
-    kinds: list[tuple[Effect, int | None]] = [("lost in the middle", None), ("primacy", 0), ("recency", 1)]
+    kinds: list[tuple[Position, int | None]] = [("lost in the middle", None), ("primacy", 0), ("recency", 1)]
     for kind, end in kinds:
         row = replace(blank, effect=kind)
         reason = next((r for whole in wholes if (r := _refusal(whole))), None)

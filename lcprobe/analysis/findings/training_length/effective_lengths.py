@@ -64,13 +64,12 @@ class EffectiveLength:
         return f"{self.tokens:.0f} tokens ({self.low:.0f}–{self.high:.0f})"
 
 
-def effective_length(
-    data: Measured, where: PanelKey, run: RunFacts, gate: Gate
-) -> tuple[EffectiveLength, np.ndarray | None]:
-    """Effective length of a run, and (RESAMPLES,) replicates of its log2, infinite where nothing falls.
+def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[EffectiveLength, np.ndarray | None]:
+    """Effective length of a run on the task and format of a gate, and (RESAMPLES,) replicates of its log2.
 
-    gate: of the same panel. None for the replicates where there is no effective length.
+    Replicates are infinite where nothing falls; None where there is no effective length.
     """
+    where = gate.where
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
     blank = EffectiveLength(where, run.context_length, run.seed, max(lengths))

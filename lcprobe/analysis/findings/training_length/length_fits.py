@@ -11,7 +11,7 @@ The verdict is one of equivalence: not that a slope of 1 is not rejected, but th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Unavailable
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.slice_tests import pooled
-from lcprobe.analysis.findings.training_length.architectures import by_training_length
+from lcprobe.analysis.findings.training_length.architectures import by_training_length, continued
 from lcprobe.analysis.findings.training_length.effective_lengths import EffectiveLength, effective_length
 from lcprobe.analysis.stats.censored_line import Bounded, censored_line
 from lcprobe.analysis.stats.student_t import Z95
@@ -39,9 +39,10 @@ class LengthFit:
     """The line of one architecture on one task and format.
 
     runs: the effective length of every run as trained, ascending in training length; those with `refused` are not in
-    the fit. slope: of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite.
-    multiple: effective length over training length at `centre`, the geometric mean of the training lengths. longest:
-    longest tested length. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
+    the fit. continued: of the runs that started from another run's weights, which are not in the fit either. slope:
+    of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite. multiple:
+    effective length over training length at `centre`, the geometric mean of the training lengths. longest: longest
+    tested length. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
     """
 
     architecture: str
@@ -54,6 +55,7 @@ class LengthFit:
     slope: Bounded | None = None
     multiple: Bounded | None = None
     note: str = ""
+    continued: tuple[EffectiveLength, ...] = ()
 
     @property
     def fitted(self) -> list[EffectiveLength]:
@@ -81,13 +83,13 @@ def length_fits(data: Measured, gates: list[Gate]) -> list[LengthFit]:
     for task in data.tasks:
         for format in data.formats(task.name):
             for architecture, by_length in by_training_length(data.study.runs).items():
-                own = [
-                    effective_length(data, where, run, gate_of[where])
-                    for runs in by_length.values()
-                    for run in runs
-                    for where in [PanelKey(run.name, task.name, format)]
-                ]
-                fits.append(_fit(data, architecture, task.name, format, own))
+                after = continued(data.study.runs, architecture)
+                own, later = (
+                    [effective_length(data, run, gate_of[PanelKey(run.name, task.name, format)]) for run in runs]
+                    for runs in ([run for runs in by_length.values() for run in runs], after)
+                )
+                fit = _fit(data, architecture, task.name, format, own)
+                fits.append(replace(fit, continued=tuple(run for run, _ in later)))
     return fits
 
 

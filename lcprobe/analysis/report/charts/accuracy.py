@@ -174,7 +174,9 @@ def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     set_titles(axes, "At the training length", "skill or exact match", "")
     legend(figure, axes)
-    text = "Skill = (accuracy - chance) / (1 - chance) at the reference length, mean over depths; exact match where the "
+    text = (
+        "Skill = (accuracy - chance) / (1 - chance) at the reference length, mean over depths; exact match where the "
+    )
     text += f"context has one value only, so that no chance level is defined. {counts_text(counts, 'bar')} "
     text += "Lines: 95 % intervals over samples."
     yield Picture("skill", "skill", "", "", "At the training length", text), figure
