@@ -16,6 +16,7 @@ from lcprobe.analysis.report.charts.distance import accuracy_by_distance
 from lcprobe.analysis.report.charts.picture import Chart, Picture
 from lcprobe.analysis.report.charts.plain_text import text_charts
 from lcprobe.analysis.report.charts.training import training_curves
+from lcprobe.analysis.report.charts.training_data import training_data_charts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ CHARTS: dict[str, Chart] = {
     "distance": accuracy_by_distance,
     "formats": format_matrix,
     "training": training_curves,
+    "training_data": training_data_charts,
     "context": text_charts,
     "bias": bias_charts,
 }

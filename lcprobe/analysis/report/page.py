@@ -59,7 +59,7 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
         section("models-compared", "Model comparisons", prose.MODEL_TEXT, tables=[model_pair_table(results)]),
         section("extensions", "Extensions", extension_text, tables=[extension_table(results)]),
         section("bias", "Bias by distance", prose.BIAS_TEXT, ["bias"]),
-        section("training", "Training", prose.TRAINING_TEXT, ["training"]),
+        section("training", "Training", prose.TRAINING_TEXT, ["training", "training_data"]),
         Section("wrong", "Wrong answers", prose.WRONG_ANSWERS_TEXT, tables=[wrong_answers(results)]),
         Section("cells", "All cells", prose.CELLS_TEXT, tables=[cell_table(results)]),
         Section("methods", "Methods", prose.METHODS_TEXT),

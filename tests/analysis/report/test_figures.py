@@ -4,6 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lcprobe.analysis.findings.results import Results, analyse
+from lcprobe.analysis.inputs import TrainingData
 from lcprobe.analysis.report.figures import CHARTS, all_figures, draw
 from lcprobe.analysis.report.write import write_report
 from lcprobe.records import CONTEXT_SCHEMA, table_of
@@ -47,7 +48,8 @@ def test_all_figures_are_those_of_the_report(inputs, results, tmp_path):
 
 @pytest.fixture(scope="module")
 def several() -> Results:
-    return analyse(*several_training_lengths(lambda name, context: context, n=10))
+    data = TrainingData(tuple(range(21)), tuple(range(1, 22)), tuple(range(21)))
+    return analyse(*several_training_lengths(lambda name, context: context, n=10, training_data=data))
 
 
 @pytest.mark.parametrize("chart", CHARTS)

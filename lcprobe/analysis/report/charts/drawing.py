@@ -144,10 +144,10 @@ def multiple_axis(axes: "Axes", low: float, high: float) -> None:
     axes.set_xticks([*powers], [f"{2**p}x" if p >= 0 else f"1/{2**-p}x" for p in powers])
 
 
-def distance_axis(axes: "Axes", low: float, high: float) -> None:
-    """Label the x axis, which is in log2 of tokens, at powers of two."""
+def distance_axis(axes: "Axes", low: float, high: float, ticks: int = 8) -> None:
+    """Label the x axis, which is in log2 of tokens, at powers of two, at about so many of them."""
     powers = range(int(np.ceil(np.log2(max(low, 1)))), int(np.log2(max(high, 2))) + 1)
-    step = max(1, len(powers) // 8)
+    step = max(1, len(powers) // ticks)
     axes.set_xticks(list(powers)[::step], [f"{2**p:,}" for p in list(powers)[::step]])
 
 
