@@ -12,7 +12,9 @@ from lcprobe.analysis.report.charts.accuracy import accuracy_by_length, format_m
 from lcprobe.analysis.report.charts.biases import bias_charts
 from lcprobe.analysis.report.charts.by_length import accuracy_by_multiple
 from lcprobe.analysis.report.charts.depth import depth_profiles, length_by_depth
+from lcprobe.analysis.report.charts.depth_by_length import depth_effect_charts
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
+from lcprobe.analysis.report.charts.effective_length import effective_length_charts
 from lcprobe.analysis.report.charts.picture import Chart, Picture
 from lcprobe.analysis.report.charts.plain_text import text_charts
 from lcprobe.analysis.report.charts.training import training_curves
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
 CHARTS: dict[str, Chart] = {
     "skill": skill_bars,
     "length": accuracy_by_length,
+    "effective_length": effective_length_charts,
     "multiple": accuracy_by_multiple,
     "heatmap": length_by_depth,
     "depth": depth_profiles,
+    "depth_by_length": depth_effect_charts,
     "distance": accuracy_by_distance,
     "formats": format_matrix,
     "training": training_curves,

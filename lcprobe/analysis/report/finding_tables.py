@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lcprobe.analysis.findings.contrasts import Contrast
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.blocks import Table, panel_columns, value_text
+from lcprobe.analysis.report.training_length import bounds_text
 from lcprobe.analysis.report.wording import p_text, signed, span_text
 
 
@@ -48,6 +49,62 @@ def position_table(results: Results) -> Table:
         for c in results.of("lost in the middle", "primacy", "recency")
     ]
     return _contrast_table("Contrasts of position", rows, ["length", "contrast"])
+
+
+def length_fit_table(results: Results) -> Table:
+    """Effective length against training length: slope, level and verdict of every architecture."""
+    curves = {(c.architecture, c.task, c.format): c for c in results.collapses}
+    rows = []
+    for fit in results.length_fits:
+        curve = curves[fit.architecture, fit.task, fit.format]
+        sides = ["" if x is None else str(x) for x in (curve.over_multiples, curve.over_tokens)]
+        numbers = ["" if x is None else bounds_text(x) for x in (fit.slope, fit.multiple)]
+        runs = f"{len(fit.fitted)} of {len(fit.runs)}"
+        verdict = fit.note if fit.verdict == "not tested" else fit.verdict
+        row = [fit.architecture, fit.task, str(fit.format), runs, str(sum(run.at_least for run in fit.fitted))]
+        rows.append([*row, *numbers, verdict, *sides, curve.verdict])
+    columns = ["architecture", "task", "format", "runs in the fit", "not seen to fall", "slope", "x training length"]
+    columns += ["verdict", "difference at equal multiples", "difference at equal tokens", "curves collapse"]
+    caption = (
+        "Slope of log2 effective length over log2 training length, and effective length / training length in the "
+    )
+    caption += (
+        "middle of the training lengths (95 % interval). Differences: root mean square between the curves of two "
+    )
+    caption += "training lengths. The effective length of every run is in effective_length.csv."
+    return Table("Effective length against training length", caption, columns, rows)
+
+
+def training_length_table(results: Results) -> Table:
+    """Pairs of training lengths at equal lengths."""
+    tests = results.of("training length")
+    rows = [[c.subject, c.task, c.format, value_text(c.length), *_test_columns(c)] for c in tests]
+    seeds = ["one seed" if c.seeds is None else span_text(*c.seeds) for c in tests]
+    return _with_column(_contrast_table("Pairs of training lengths", rows, ["length"]), "over seeds", seeds)
+
+
+def depth_effect_table(results: Results) -> Table:
+    """Effects of depth that differ between two training lengths; all of them are in depth_effects.csv."""
+    found = [e for e in results.depth_effects if e.resolved]
+    rows = [
+        [
+            *(e.architecture, e.task, str(e.format), e.effect, f"{e.longer:,} − {e.shorter:,}"),
+            f"{e.place:,g} tokens" if e.at == "tokens" else f"{e.place:g} x",
+            *map(signed, (e.first, e.second, e.difference)),
+            span_text(e.low, e.high),
+            "" if e.p_holm is None else p_text(e.p_holm).removeprefix("p = ").removeprefix("p "),
+            e.verdict,
+        ]
+        for e in found
+    ]
+    columns = ["architecture", "task", "format", "effect", "training lengths", "at", "first", "second", "difference"]
+    columns += ["interval", "p (Holm)", "verdict"]
+    n_tested = sum(e.refused is None for e in results.depth_effects)
+    caption = (
+        f"The {len(found)} of {n_tested} tested differences that are resolved; depth_effects.csv has all. Lost in "
+    )
+    caption += "the middle: ends − middle; primacy: start − middle; recency: end − middle."
+    return Table("Effects of depth between training lengths", caption, columns, rows)
 
 
 def format_table(results: Results) -> Table:

@@ -21,7 +21,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     """Sentences about the study as a whole; those that limit it are warnings."""
     yield from _matching(results)
     yield _tuning(results.study.runs)
-    yield from _held_equal(results.study)
+    yield from held_equal(results.study)
     yield from _differences(results.study.runs)
     yield from _seeds(results.study.runs)
     yield from _gaps(results)
@@ -67,7 +67,7 @@ def _matching(results: Results) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 
-def _held_equal(study: StudyFacts) -> Iterator[Sentence]:
+def held_equal(study: StudyFacts) -> Iterator[Sentence]:
     """What runs of different training lengths have in common, and what therefore differs: a limit of any comparison
     between them."""
     lengths = sorted({run.context_length for run in study.runs})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.analysis.report import prose
@@ -9,16 +10,22 @@ from lcprobe.analysis.report.blocks import InlinedFigure, Section, Table
 from lcprobe.analysis.report.cell_tables import cell_table, wrong_answers
 from lcprobe.analysis.report.charts.picture import MAX_FORMATS
 from lcprobe.analysis.report.finding_tables import (
+    depth_effect_table,
     effective_table,
     extension_table,
     format_table,
+    length_fit_table,
     model_pair_table,
     position_table,
     ratio_table,
     reach_table,
     text_tables,
+    training_length_table,
 )
+from lcprobe.analysis.report.flags import held_equal
 from lcprobe.analysis.report.study_tables import model_tables, task_tables, version_tables
+from lcprobe.analysis.report.training_length import verdict_text
+from lcprobe.analysis.report.wording import one_line, panel_subject
 
 NOT_CAUSAL: dict[NotCausal, str] = {
     "positions": "Not causal by design: positions are drawn for the length of the whole sequence (model.positions)",
@@ -40,18 +47,30 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
     length_text = [*prose.LENGTH_TEXT, *_undrawn_formats(results), *_not_causal(results, "positions")]
     extension_text = [*prose.EXTENSION_TEXT, *_not_causal(results, "method", "factor")]
     versions, config = version_tables(results), [("Resolved configuration", results.study.config_yaml)]
+    several = bool(results.length_fits)  # then the curves by length are in the chapter about training length
     chapters = [
+        section(
+            "training-length",
+            "Training length",
+            _training_length(results),
+            ["effective_length", "length", "multiple"] if several else [],
+            [length_fit_table(results), training_length_table(results)],
+        ),
         Section("models", "Models and matching", tables=model_tables(results)),
         Section("tasks", "Tasks, chance and controls", figures=skill, tables=task_tables(results), blocks=examples),
         section(
             "length",
             "Accuracy against length",
             length_text,
-            ["length"],
+            [] if several else ["length"],
             [effective_table(results), ratio_table(results)],
         ),
         section(
-            "place", "Position in the context", prose.POSITION_TEXT, ["heatmap", "depth"], [position_table(results)]
+            "place",
+            "Position in the context",
+            prose.POSITION_TEXT,
+            ["heatmap", "depth", "depth_by_length"],
+            [position_table(results), depth_effect_table(results)],
         ),
         section("distance", "Accuracy against distance", prose.DISTANCE_TEXT, ["distance"], [reach_table(results)]),
         section("context", "Plain text by position", prose.CONTEXT_TEXT, ["context"], text_tables(results)),
@@ -82,6 +101,16 @@ def _section(
             folds.setdefault(f.picture.task, []).append(f)
     folded = [(f"{task}: other formats ({len(others)} figures)", others) for task, others in folds.items()]
     return Section(id, title, text, shown, folded, [t for t in tables if t.rows])
+
+
+def _training_length(results: Results) -> list[str]:
+    """What was held equal, what the fits support, and how to read the figures."""
+    found = [s.text for s in held_equal(results.study)] if results.length_fits else []
+    for fit in results.length_fits:
+        if fit.format == results.data.formats(fit.task)[0]:
+            found.append(f"{panel_subject(results.data, PanelKey(fit.architecture, fit.task, fit.format))}: ")
+            found[-1] += f"{verdict_text(fit)}."
+    return [*prose.TRAINING_LENGTH_TEXT, *map(one_line, found)]
 
 
 def _undrawn_formats(results: Results) -> list[str]:

@@ -2,6 +2,13 @@
 
 from lcprobe.analysis.stats.fall_fit import FIT_RESAMPLES
 
+TRAINING_LENGTH_TEXT = (
+    "Models of one architecture that were trained at several lengths, probed on the same samples at every length. "
+    "Effective length against training length on log2 scales: a slope of 1 says that the training length is the "
+    "ceiling, in proportion; a slope of 0 that reach is fixed in tokens. A verdict needs the whole interval of the "
+    "slope near 1 or 0. The curves over length / training length collapse onto one where the training length is the "
+    "ceiling, those over length where reach is fixed.",
+)
 LENGTH_TEXT = (
     "Exact match over all depths at each length. A mean is given only where every planned cell of the slice has all "
     "of its samples. Accuracy is not corrected for chance; the chance level is drawn where a task has one.",

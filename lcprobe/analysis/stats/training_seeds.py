@@ -40,7 +40,7 @@ def welch_bounds_of(a: np.ndarray, b: np.ndarray, n_eff_a: float, n_eff_b: float
 
 
 def mean_bounds(values: Sequence[float], low: float, high: float) -> Bounds:
-    """95 % bounds of a mean proportion over training seeds, one value per seed.
+    """95 % bounds of a mean over training seeds, one value per seed.
 
     low, high: bounds over the samples, which all seeds share. Student's interval over the seeds is made no narrower,
     and with one seed nothing else is known.
@@ -50,4 +50,4 @@ def mean_bounds(values: Sequence[float], low: float, high: float) -> Bounds:
     x = np.asarray(values, float)
     half = float(t975(len(x) - 1)) * float(x.std(ddof=1)) / np.sqrt(len(x))
     mean = float(x.mean())
-    return max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half))
+    return min(low, mean - half), max(high, mean + half)

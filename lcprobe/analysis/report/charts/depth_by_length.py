@@ -1,19 +1,37 @@
-"""Depth of the needle in a study with several training lengths: profiles of every group of seeds."""
+"""Depth of the needle in a study with several training lengths: profiles, and ends - middle, of groups of seeds."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lcprobe.analysis.findings.cells import Unavailable
-from lcprobe.analysis.findings.extrapolation import reference_length
+import numpy as np
+
+from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.contrasts import EDGE, middle_third
+from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.charts.drawing import file_name, legend, outer_titles, panels, share_axis
+from lcprobe.analysis.findings.slice_tests import pooled
+from lcprobe.analysis.report.charts.drawing import (
+    INK,
+    distance_axis,
+    file_name,
+    legend,
+    multiple_axis,
+    outer_titles,
+    panels,
+    share_axis,
+)
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import (
+    SeedGroup,
     architectures,
     group_mean,
+    has_several_lengths,
     length_styles,
     training_lengths,
 )
+from lcprobe.analysis.stats.differences import difference_bounds
+from lcprobe.analysis.stats.estimates import Estimate
+from lcprobe.analysis.stats.training_seeds import mean_bounds
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
@@ -57,3 +75,85 @@ def _profiles(
     text += "Bars: 95 % intervals over training seeds (Student's t), never narrower than over samples."
     name = file_name("depth", task, format, suffix)
     return Picture(name, "depth", task, str(format), f"{task}, {format}", text), figure
+
+
+def depth_effect_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+    """One figure per task and format: ends - middle at equal length and at equal multiple, a row per architecture.
+
+    Nothing for a study of one training length, or without depths at the start, the middle and the end.
+    """
+    if not has_several_lengths(results):
+        return
+    for task, format in drawn_formats(results):
+        families = architectures(results)
+        found = {
+            group.name: [
+                (length, effect)
+                for length in results.data.lengths(task, format)
+                if (effect := ends_minus_middle(results, group, task, format, length)) is not None
+            ]
+            for groups in families.values()
+            for group in groups
+        }
+        if any(found.values()):
+            yield _effects(results, task, format, found)
+
+
+def _effects(
+    results: Results, task: str, format: Formats, found: dict[str, list[tuple[int, Estimate]]]
+) -> "tuple[Picture, Figure]":
+    families, styles = architectures(results), length_styles(results)
+    titles = [f"{name}: {where}" for name in families for where in ("equal length", "equal multiple")]
+    figure, axes = panels(titles, f"{task}, {format}: ends − middle", 2, height=1.9, share_x=False)
+    lengths = [length for points in found.values() for length, _ in points]
+    ratios = []
+    for row, groups in enumerate(families.values()):
+        for column, one in enumerate(axes[2 * row : 2 * row + 2]):
+            one.axhline(0, color=INK, lw=1.0)
+            for i, group in enumerate(groups):
+                points, style = found[group.name], group.style(styles)
+                zero = group.context_length if column else 1
+                ratios += [length / zero for length, _ in points] if column else []
+                at = np.log2([length / zero for length, _ in points]) + 0.08 * (i - (len(groups) - 1) / 2)
+                low, high = [e.low for _, e in points], [e.high for _, e in points]
+                one.vlines(at, low, high, color=style.colour, lw=1.0, alpha=0.7)
+                values = [e.value for _, e in points]
+                one.plot(at, values, style.line, marker=style.marker, ms=4, color=style.colour, label=group.label)
+    distance_axis(axes[0], min(lengths), max(lengths), 4)
+    multiple_axis(axes[1], min(ratios), max(ratios), 4)
+    for one, x in zip(axes[-2:], ("length (tokens)", "length / training length"), strict=True):
+        one.set_xlabel(x, fontsize=10, color=INK)
+    figure.supylabel("exact match, ends − middle", fontsize=10, color=INK)
+    legend(figure, *axes)
+    effects = [e for e in results.depth_effects if (e.task, e.format) == (task, format)]
+    effects = [e for e in effects if e.effect == "lost in the middle" and e.refused is None]
+    counts = counts_text([e.n for points in found.values() for _, e in points])
+    text = f"Mean of start and end minus the middle third of depths, {task}, {format}, against length (left) and "
+    text += f"length / training length (right), mean over training seeds. {counts} Bars: 95 % intervals over seeds "
+    text += "(Student's t), never narrower than over samples. Not drawn where all depths are at the floor or the "
+    text += f"ceiling. Of {len(effects)} tested differences between two training lengths "
+    text += f"{sum(e.resolved for e in effects)} are resolved."
+    name = file_name("depth_by_length", task, format)
+    return Picture(name, "depth_by_length", task, str(format), f"{task}, {format}", text), figure
+
+
+def ends_minus_middle(results: Results, group: SeedGroup, task: str, format: Formats, length: int) -> Estimate | None:
+    """Mean of start and end minus the middle third, as the declared contrast, with seeds together; None where it is
+    not testable. n: answers of all seeds."""
+    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in group.runs]
+    whole = pooled(parts)
+    if isinstance(whole, Unavailable) or floor_or_ceiling(whole) is not None:
+        return None
+    start, end = [d for d in whole.depths if d <= EDGE + 1e-6], [d for d in whole.depths if d >= 1 - EDGE - 1e-6]
+    middle = middle_third(whole.depths)
+    if not all((start, end, middle)):
+        return None
+
+    def by_sample(part: Slice) -> np.ndarray:
+        shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(part.at_depths, (start, end, middle))]
+        return (shares[0] + shares[1]) / 2 - shares[2]
+
+    low, high = map(float, difference_bounds(by_sample(whole)))
+    values = [float(by_sample(part).mean()) for part in parts if isinstance(part, Slice)]
+    low, high = mean_bounds(values, low, high)
+    return Estimate(float(np.mean(values)), max(-1.0, low), min(1.0, high), int(whole.trials.sum()), ".2f")

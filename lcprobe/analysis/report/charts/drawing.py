@@ -138,10 +138,12 @@ def length_axis(axes: "Axes", lengths: Sequence[int]) -> None:
     axes.set_xticks([float(np.log2(length)) for length in lengths], [f"{length:,}" for length in lengths])
 
 
-def multiple_axis(axes: "Axes", low: float, high: float) -> None:
-    """Label the x axis, which is in log2 of length / training length, at powers of two: `1/2x`, `1x`, `2x`."""
+def multiple_axis(axes: "Axes", low: float, high: float, ticks: int = 12) -> None:
+    """Label the x axis, which is in log2 of length / training length, at powers of two, at about so many of them:
+    `1/2x`, `1x`, `2x`."""
     powers = range(int(np.floor(np.log2(low) + 1e-6)), int(np.ceil(np.log2(high) - 1e-6)) + 1)
-    axes.set_xticks([*powers], [f"{2**p}x" if p >= 0 else f"1/{2**-p}x" for p in powers])
+    shown = [p for p in powers if p % -(-len(powers) // ticks) == 0]
+    axes.set_xticks(shown, [f"{2**p}x" if p >= 0 else f"1/{2**-p}x" for p in shown])
 
 
 def distance_axis(axes: "Axes", low: float, high: float, ticks: int = 8) -> None:

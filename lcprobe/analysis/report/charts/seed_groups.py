@@ -104,4 +104,4 @@ def group_mean(
     values = [part.value for part in parts if not isinstance(part, Unavailable)]
     samples = whole.estimate
     low, high = mean_bounds(values, samples.low, samples.high)
-    return Estimate(float(np.mean(values)), low, high, samples.n, ".2f")
+    return Estimate(float(np.mean(values)), max(0.0, low), min(1.0, high), samples.n, ".2f")
