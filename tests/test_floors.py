@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"version", "errors", "files", "lengths", "seeds", "schema", "choices", "tracking", "records"}
+GROUND = {
+    "version",
+    "errors",
+    "files",
+    "lengths",
+    "seeds",
+    "schema",
+    "choices",
+    "tracking",
+    "records",
+    "training_data",
+}
 FLOORS = {
     "models": set(),
     "tasks": set(),

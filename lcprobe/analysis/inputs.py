@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from lcprobe.training_data import TrainingData
+
 Value = str | int | float | bool | None
 """A value of a table row."""
 NotCausal = Literal["", "method", "positions", "factor"]
@@ -17,25 +19,6 @@ class BiasRow(TypedDict):
     encoding: str
     distance: int
     bias: float
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run was asked and could see in training, as distributions. Quantiles are 0, 5, ..., 100 %, 21 values in
-    tokens."""
-
-    needle_distances: tuple[float, ...] = ()
-    """Quantiles of the distance from a question's target needle to its answer over training questions; empty: the
-    mixture has no episodes."""
-    visible: tuple[float, ...] = ()
-    """Quantiles over the tokens of text of the length of the piece of a document that the token is in, within its
-    sequence (an unbroken sequence: its length); empty: no text."""
-    visible_before: tuple[float, ...] = ()
-    """Quantiles over the tokens of text of the number of tokens before it that it can see; empty: no text."""
-    text_share: float = 1.0
-    """Share of the training tokens that are text; the rest are episodes."""
-    distance: str = ""
-    """The recipes' `distance`, such as `uniform`, or `uniform, log` where they differ; empty: no episodes."""
 
 
 @dataclass(frozen=True)

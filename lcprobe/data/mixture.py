@@ -93,13 +93,13 @@ class Mixture:
         rows, text_rows, firsts = [], [], []
         for number in range(part * per_part, (part + 1) * per_part):
             slot = step * self.rows + number
-            name = self._kind(self._stage(step), slot)
+            name = self.kind(slot)
             text_rows += [name is None] * per_slot
             if name is None:
                 rows += self._text(slot, seqlen, per_slot)
                 firsts += [self._first(slot) + i * seqlen for i in range(per_slot)]
             else:
-                rows += [self._episode_row(name, slot * per_slot + i, seqlen) for i in range(per_slot)]
+                rows += [self._episode_row(slot, i) for i in range(per_slot)]
                 firsts += [None] * per_slot
         starts = np.stack([r[2] for r in rows])
         tokens, weights = np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
@@ -110,6 +110,54 @@ class Mixture:
         for row, first in enumerate(firsts):
             starts[row, 0] = not self._before(first, before[row], before_starts[row])
         return Batch(tokens, weights, starts, np.array(text_rows), before, before_starts)
+
+    @property
+    def text_share(self) -> float:
+        """Share of the rows of the whole budget that are corpus text."""
+        shares = np.array([stage.lm if stage.episodes else 1.0 for stage in self.config.mixture])
+        ends = [stage.until for stage in self.config.mixture[:-1]]
+        return float(shares[np.searchsorted(ends, (np.arange(self.steps) + 0.5) / self.steps)].mean())
+
+    @property
+    def distances(self) -> list[str]:
+        """How far back the recipes in use ask, one each: their `distance`, or `as the task` where it has no say."""
+        return [
+            self.config.recipes[name].distance if task.axes.distance else "as the task"
+            for name, task in self._tasks.items()
+        ]
+
+    def kind(self, slot: int) -> str | None:
+        """Name of a slot's recipe; None for corpus text."""
+        stage = self._stage(slot // self.rows)
+        u = (slot * GOLDEN_RATIO_64 & (2**64 - 1)) / 2**64
+        if u < stage.lm or not stage.episodes:
+            return None
+        total = sum(stage.episodes.values())
+        at = (u - stage.lm) / (1 - stage.lm) * total
+        for name, weight in stage.episodes.items():
+            at -= weight
+            if at < 0:
+                return name
+        return next(reversed(stage.episodes))
+
+    def episode(self, slot: int, which: int) -> Episode:
+        """Sequence number `which` of a slot of episodes. Raises EpisodeError where it does not fit."""
+        name, seqlen = self.kind(slot), self.seqlen(slot // self.rows)
+        assert name is not None, "a slot of text"
+        return self._episode(name, slot * (self.context_length // seqlen) + which, seqlen)
+
+    def starts_in(self, slot: int) -> np.ndarray:
+        """(n,) tokens of a slot of text at which documents start."""
+        first, documents = self._first(slot), self.data.starts
+        low, high = np.searchsorted(documents, [first, first + self.context_length])
+        return documents[low:high] - first
+
+    def seen_before(self, slot: int, at: int) -> int:
+        """Tokens of its document that precede the sequence at token `at` of a slot of text, as far as the batch
+        includes them."""
+        first, documents = self._first(slot) + at, self.data.starts
+        start = int(documents[np.searchsorted(documents, first, side="right") - 1])
+        return min(self.preceding * self.seqlen(slot // self.rows), first - start)
 
     def check(self) -> None:
         """Build a few episodes of every recipe at every length that it is used at. Raises ConfigError naming the
@@ -132,27 +180,12 @@ class Mixture:
     def _stage(self, step: int) -> Stage:
         return self.config.mixture[self._stage_number(step)]
 
-    def _kind(self, stage: Stage, slot: int) -> str | None:
-        """Name of a slot's recipe; None for corpus text."""
-        u = (slot * GOLDEN_RATIO_64 & (2**64 - 1)) / 2**64
-        if u < stage.lm or not stage.episodes:
-            return None
-        total = sum(stage.episodes.values())
-        at = (u - stage.lm) / (1 - stage.lm) * total
-        for name, weight in stage.episodes.items():
-            at -= weight
-            if at < 0:
-                return name
-        return next(reversed(stage.episodes))
-
     def _text(self, slot: int, seqlen: int, per_slot: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         first = self._first(slot)
         tokens = self.data.tokens(first, self.context_length)
         weights = np.ones(self.context_length, dtype=np.float32)
         starts = np.zeros(self.context_length, dtype=bool)
-        documents = self.data.starts
-        low, high = np.searchsorted(documents, [first, first + self.context_length])
-        starts[documents[low:high] - first] = True
+        starts[self.starts_in(slot)] = True
         weights[starts] = 0  # nothing before a document predicts its first token
         starts[::seqlen] = False  # nothing comes before a row's first token
         weights[::seqlen] = 0
@@ -176,8 +209,9 @@ class Mixture:
         starts[len(tokens) - n] = True  # the filling before it is not of the corpus
         return True
 
-    def _episode_row(self, name: str, index: int, seqlen: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        episode = self._episode(name, index, seqlen)
+    def _episode_row(self, slot: int, which: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        episode = self.episode(slot, which)
+        seqlen = len(episode.ids)
         weights = np.full(seqlen, self.config.context_weight, dtype=np.float32)
         weights[0] = 0
         for query in episode.queries:

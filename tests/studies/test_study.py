@@ -77,6 +77,20 @@ def test_repeating_the_commands_changes_nothing_and_trains_nothing(study, capsys
     assert "already done" in capsys.readouterr().err
 
 
+def test_a_run_records_what_it_was_asked_and_could_see_and_on_a_later_visit_where_that_is_missing(study):
+    with open(study / "tables" / "training_data.csv", newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"mamba2", "hybrid"}
+    path = study / "mamba2" / "training_data.json"
+    written = path.read_bytes()
+    assert [float(rows["mamba2"][f"visible_{5 * i}"]) for i in range(21)] == read_json(path)["visible"]
+    assert max(read_json(path)["visible"]) == 64
+    assert 30 < max(read_json(path)["needle_distances"]) < 64
+    path.unlink()
+    assert train_main([str(study / "study.yaml")]) == 0
+    assert path.read_bytes() == written, "the same without training"
+
+
 def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
     grid = "probe.grids=[{tasks: [single], lengths: [1], depths: [0.5], n: 3}]"
     for folder in (study / "mamba2", max((study / "mamba2" / "checkpoints").glob("step-*"))):

@@ -15,9 +15,10 @@ from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, Extrapolation
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
-from lcprobe.analysis.report.flags import READ_FIRST, flags
+from lcprobe.analysis.report.flags import flags
 from lcprobe.analysis.report.training_length import TRAINING_LENGTH, training_length_sentences
 from lcprobe.analysis.report.wording import (
+    READ_FIRST,
     Sentence,
     difference_text,
     listed,

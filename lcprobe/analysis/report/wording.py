@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
 
+READ_FIRST = "Read this first"
+"""Topic of what limits a study, before any finding."""
+
 
 @dataclass(frozen=True)
 class Sentence:

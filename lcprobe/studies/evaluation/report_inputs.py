@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts, TrainingData
+from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.errors import DataError
 from lcprobe.files import read_json, write_json
 from lcprobe.probing.store import Store
 from lcprobe.studies.evaluation.session import text_store
+from lcprobe.training_data import training_data_from
 
 REPORT_INPUTS = "report.json"
 
@@ -60,5 +61,4 @@ def _run_facts(written: dict[str, Any]) -> RunFacts:
     data: dict[str, Any] | None = written.get("training_data")
     if data is None:
         return RunFacts(**written)
-    plain_values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    return RunFacts(**{**written, "training_data": TrainingData(**plain_values)})
+    return RunFacts(**{**written, "training_data": training_data_from(data)})

@@ -22,6 +22,7 @@ from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.training.checkpoint import load_progress
+from lcprobe.training_data import read_training_data
 
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
@@ -84,6 +85,7 @@ def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
         extension=variant.label,
         base=target.name,
         not_causal=variant.not_causal,
+        training_data=read_training_data(target.run_folder) if target.run_folder else None,
         architecture=target.config.study.architecture or status.get("group", target.name),
         batch_tokens=target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),

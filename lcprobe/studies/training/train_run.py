@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lcprobe.config import Config, parse, to_yaml
+from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, LcprobeError
@@ -26,6 +27,7 @@ from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.ranks import broadcast, is_main, join_processes
+from lcprobe.training_data import TRAINING_DATA, write_training_data
 
 log = logging.getLogger(__name__)
 CHANGEABLE_ON_RESUME = {
@@ -53,6 +55,8 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
             done = load_progress(start)
         if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
             log.info("%s: already done (%s tokens)", run.name, f"{done.tokens:,}")
+            if is_main() and not (folder / TRAINING_DATA).is_file():  # a run of a version that wrote none
+                _record_data(run, folder, make_mixture(run, data))
             return status
         return _train(run, folder, data, 0 if done is None else done.tokens)
 
@@ -67,6 +71,7 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     tracker, facts = _tracker(run, folder, data, tokens_done), _facts(run, data)
     if is_main():
         write_status(folder, {"status": "training", **facts})
+        _record_data(run, folder, mixture)
     callbacks = []
     if config.probe.while_training is not None and config.train.probe_every != 0:
         grid = config.probe.while_training
@@ -102,6 +107,12 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
             tracker.artifact(f"{config.study.name}-{run.name}", "checkpoint", files)
     tracker.finish()
     return {"status": "done", **facts}
+
+
+def _record_data(run: PlannedRun, folder: Path, mixture: Mixture) -> None:
+    """Write how far back training asks and how far its tokens can see."""
+    initial = run.config.train.initial_state
+    write_training_data(folder, training_data_of(mixture, "" if initial is None else initial.name))
 
 
 def _tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> Tracker:

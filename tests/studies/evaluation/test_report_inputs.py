@@ -1,8 +1,8 @@
 """report.json gives back the facts that it was written from, and reads files that older versions wrote."""
 
-from lcprobe.analysis.inputs import TrainingData
 from lcprobe.files import read_json, write_json
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs, save_inputs
+from lcprobe.training_data import TrainingData
 from tests.analysis.fabricated import plan, run, study, task
 
 QUANTILES = tuple(float(5 * i) for i in range(21))
