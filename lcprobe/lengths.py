@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from lcprobe.errors import ConfigError, require
 from lcprobe.schema import Converter, Written
@@ -61,6 +62,32 @@ class LengthConverter(Converter):
 
 
 LENGTH = LengthConverter()
+
+
+@dataclass(frozen=True)
+class LengthStage:
+    """A stretch of training with its own context length."""
+
+    until: float = 1.0
+    """Share of the token budget at which it ends; the last one ends at 1."""
+    length: Annotated[Length, LENGTH] = field(default_factory=lambda: Length(1.0))
+    """Tokens that a sequence has until then: a fraction of train.context_length (0.5) or tokens (64t), a divisor of
+    it."""
+
+    def tokens(self, context_length: int, at: str) -> int:
+        """The length in tokens. Raises ConfigError naming `at`.length where rows of context_length tokens cannot be
+        split into such sequences."""
+        tokens = self.length.tokens(context_length, f"{at}.length")
+        whole = tokens <= context_length and context_length % tokens == 0
+        require(f"{at}.length", self.length.written, whole, f"a divisor of context_length ({context_length})")
+        return tokens
+
+
+def schedule_text(schedule: Sequence[LengthStage], context_length: int) -> str:
+    """`64 until 0.5, then 128`; empty without a schedule."""
+    tokens = [stage.tokens(context_length, "train.length_schedule") for stage in schedule]
+    parts = [f"{n:,} until {stage.until:g}" for n, stage in zip(tokens[:-1], schedule, strict=False)]
+    return f"{', '.join(parts)}, then {tokens[-1]:,}" if parts else ""
 
 
 def multiples(*numbers: float) -> list[Length]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
-from lcprobe.errors import ConfigError, require, require_names, unknown_name
+from lcprobe.errors import require, require_names, unknown_name
 from lcprobe.lengths import LENGTH, Length, multiples
 from lcprobe.tasks.names import HAYSTACKS, KINDS, Distance
 from lcprobe.tasks.presets import TASK, TaskChoice
@@ -24,17 +24,22 @@ class Stage:
     """Relative weight of each recipe among the episodes, by the recipe's name."""
     lengths: list[Annotated[Length, LENGTH]] = field(default_factory=lambda: multiples(1))
     """Sequence lengths, one per step in turn: fractions of context_length (0.5 splits every row in two) or tokens
-    (64t), each a divisor of context_length."""
+    (64t), each a divisor of context_length. Where train.length_schedule is at a shorter length, fractions are of that
+    length, and no sequence is longer than it."""
 
-    def seqlens(self, context_length: int, at: str) -> list[int]:
-        """Tokens per sequence, one per step in turn. Raises ConfigError naming `at`.lengths where rows cannot be
-        split into such sequences."""
-        tokens = [length.tokens(context_length, f"{at}.lengths") for length in self.lengths]
-        for length, n in zip(self.lengths, tokens, strict=True):
-            if n > context_length or context_length % n:
-                allowed = f"a divisor of context_length ({context_length})"
-                raise ConfigError(f"{at}.lengths", length.written, allowed)
-        return tokens
+    def seqlens(self, context_length: int, at: str, scheduled: int | None = None) -> list[int]:
+        """Tokens per sequence, one per step in turn. scheduled: tokens by train.length_schedule, if it has fewer.
+        Raises ConfigError naming `at`.lengths where sequences cannot be split into such ones."""
+        found, scheduled = [], scheduled or context_length
+        for length in self.lengths:
+            n = length.tokens(scheduled, f"{at}.lengths")
+            fits = n <= context_length and scheduled % min(n, scheduled) == 0
+            what = f"context_length ({context_length})"
+            if scheduled < context_length:
+                what = f"{scheduled}, a length of train.length_schedule, or at least that and at most {what}"
+            require(f"{at}.lengths", length.written, fits, f"a divisor of {what}")
+            found.append(min(n, scheduled))
+        return found
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 slot     one row of context_length tokens; slot number g = step x rows + index within the step
 kind     corpus text or an episode recipe, by a low-discrepancy sequence over g, so that shares hold early
 text     row permuted(g) of the corpus: an epoch has each row at most once, and there is no state to save
-length   the step's fraction of context_length: every row is split into sequences of that length
+length   the step's part of context_length: every row is split into sequences of that length
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lcprobe.data.config import DataConfig, Stage
+from lcprobe.data.phases import Phase, number_at, phases
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.files import digest_bytes
+from lcprobe.lengths import LengthStage
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Episode, Factors, Formats
 from lcprobe.tasks.parts.placement import depths_of
@@ -60,15 +63,16 @@ class Mixture:
         parts: int,
         seed: int,
         preceding: int = 0,
+        schedule: Sequence[LengthStage] = (),
     ):
-        """rows: of context_length tokens per step, over all parts. preceding: text before each row, in lengths of a
-        row.
+        """rows: of context_length tokens per step, over all parts. preceding: text before each sequence, in lengths
+        of a sequence. schedule: train.length_schedule.
 
         Raises ConfigError for sizes that do not divide each other, DataError for a corpus shorter than a row.
         """
         if rows % parts:
             raise ConfigError("train.batch_tokens", rows * context_length, f"a multiple of {parts} x context_length")
-        self._seqlens = [s.seqlens(context_length, f"data.mixture[{i}]") for i, s in enumerate(config.mixture)]
+        self._phases = phases(config.mixture, context_length, schedule)
         self.config, self.data, self.seed, self.steps = config, data, seed, steps
         self.context_length, self.rows, self.parts, self.preceding = context_length, rows, parts, preceding
         self.n_rows = data.n_tokens // context_length
@@ -83,7 +87,7 @@ class Mixture:
 
     def seqlen(self, step: int) -> int:
         """Tokens per sequence in this step."""
-        seqlens = self._seqlens[self._stage_number(step)]
+        seqlens = self._phase(step).seqlens
         return seqlens[step % len(seqlens)]
 
     def batch(self, step: int, part: int) -> Batch:
@@ -114,8 +118,9 @@ class Mixture:
     @property
     def text_share(self) -> float:
         """Share of the rows of the whole budget that are corpus text."""
-        shares = np.array([stage.lm if stage.episodes else 1.0 for stage in self.config.mixture])
-        ends = [stage.until for stage in self.config.mixture[:-1]]
+        stages = (self.config.mixture[phase.stage] for phase in self._phases)
+        shares = np.array([stage.lm if stage.episodes else 1.0 for stage in stages])
+        ends = [phase.until for phase in self._phases[:-1]]
         return float(shares[np.searchsorted(ends, (np.arange(self.steps) + 0.5) / self.steps)].mean())
 
     @property
@@ -162,23 +167,20 @@ class Mixture:
     def check(self) -> None:
         """Build a few episodes of every recipe at every length that it is used at. Raises ConfigError naming the
         recipe."""
-        for i, stage in enumerate(self.config.mixture):
-            for seqlen in self._seqlens[i]:
-                for name in stage.episodes:
-                    try:
-                        for index in range(4):
-                            self._episode(name, index, seqlen)
-                    except EpisodeError as error:
-                        where = f"data.mixture[{i}].episodes.{name}"
-                        raise ConfigError(where, f"{seqlen} tokens", f"{error.key} {error.allowed}") from None
+        for stage, seqlen in sorted({(phase.stage, n) for phase in self._phases for n in phase.seqlens}):
+            for name in self.config.mixture[stage].episodes:
+                try:
+                    for index in range(4):
+                        self._episode(name, index, seqlen)
+                except EpisodeError as error:
+                    where = f"data.mixture[{stage}].episodes.{name}"
+                    raise ConfigError(where, f"{seqlen} tokens", f"{error.key} {error.allowed}") from None
 
-    def _stage_number(self, step: int) -> int:
-        progress = (step + 0.5) / self.steps
-        ends = [stage.until for stage in self.config.mixture[:-1]]
-        return next((i for i, until in enumerate(ends) if progress <= until), len(ends))
+    def _phase(self, step: int) -> Phase:
+        return self._phases[number_at(self._phases, (step + 0.5) / self.steps)]
 
     def _stage(self, step: int) -> Stage:
-        return self.config.mixture[self._stage_number(step)]
+        return self.config.mixture[self._phase(step).stage]
 
     def _text(self, slot: int, seqlen: int, per_slot: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         first = self._first(slot)

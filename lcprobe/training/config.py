@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.errors import require
+from lcprobe.lengths import LengthStage, schedule_text
 from lcprobe.models.extend.config import TRAINED_EXTENSION, TrainedExtension
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
 from lcprobe.training import INITIAL_STATES
@@ -34,6 +35,10 @@ class TrainConfig:
 
     context_length: int = 512
     """Tokens per training sequence; the report calls this length 1x."""
+    length_schedule: list[LengthStage] = field(default_factory=list)
+    """A curriculum of context lengths, such as [{until: 0.5, length: 0.25}, {length: 1}]; empty: context_length
+    throughout. The batch in tokens is constant: a shorter sequence means more of them. context_length is the longest
+    of the schedule."""
     tokens: int = 50_000_000
     """Training budget in tokens of every run."""
     batch_tokens: int = 16_384
@@ -110,6 +115,7 @@ class TrainConfig:
         require(
             f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})"
         )
+        self._check_schedule(f"{at}.length_schedule")
         require(f"{at}.lr", self.lr, self.lr > 0, "> 0")
         require(f"{at}.warmup", self.warmup, 0 <= self.warmup < 1, "0 <= warmup < 1")
         require(f"{at}.decay", self.decay, 0 <= self.decay <= 1 - self.warmup, f"0 .. {1 - self.warmup} (1 - warmup)")
@@ -125,6 +131,21 @@ class TrainConfig:
         require(f"{at}.checkpoint_every", every, every is None or every >= 1, ">= 1 or null")
         every = self.probe_every
         require(f"{at}.probe_every", every, every is None or every >= 0, ">= 0 or null")
+
+    def _check_schedule(self, at: str) -> None:
+        """Raises ConfigError for shares that do not ascend to 1, for lengths that do not divide context_length, and
+        for a schedule that never reaches it."""
+        before, reached = 0.0, not self.length_schedule
+        for i, stage in enumerate(self.length_schedule):
+            require(f"{at}[{i}].until", stage.until, before < stage.until <= 1, f"{before:g} < until <= 1")
+            tokens = stage.tokens(self.context_length, f"{at}[{i}]")
+            # a step belongs to the stage that its middle is in
+            steps = int(stage.until * self.steps + 0.5) - int(before * self.steps + 0.5)
+            reached, before = reached or (tokens == self.context_length and steps > 0), stage.until
+        if self.length_schedule:
+            require(at, f"until {before:g}", before == 1, "a last stage with until: 1")
+            given = schedule_text(self.length_schedule, self.context_length) or self.length_schedule[0].length.written
+            require(at, given, reached, f"a schedule that reaches context_length ({self.context_length})")
 
     @property
     def switch_step(self) -> int | None:

@@ -184,13 +184,24 @@ def start_and_wait(arguments, folder):
     return process.exitcode
 
 
-def test_a_resumed_run_changes_its_encodings_at_the_same_step(tmp_path, data_settings):
-    switch = {"switch": {"at": 0.5, "positional": "none"}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"switch": {"at": 0.5, "positional": "none"}}, id="switch"),
+        pytest.param(
+            {"length_schedule": [{"until": 0.6, "length": "32t"}, {"length": 1}]},
+            id="lengths",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_resumed_run_changes_its_encodings_and_lengths_at_the_same_step(tmp_path, data_settings, change):
+    data = {**data_settings, "mixture": [{"lm": 0.25, "episodes": {"lines": 1}}]}
     outcomes = {}
     for name, growth in (("whole", []), ("killed", [500, 2200])):
         folder = tmp_path / name
         folder.mkdir()
-        config = write_config(folder, data_settings, grid=GRID, match={"budget": None}, model=MODEL, train=switch)
+        config = write_config(folder, data, grid=GRID, match={"budget": None}, model=MODEL, train=change)
         if growth:
             assert killed_until_done(
                 "train_main", [str(config)], folder / "log", folder / "runs" / RUN / "metrics.csv", growth

@@ -48,7 +48,18 @@ def all_tables(results: Results) -> dict[str, TableRows]:
 
 def model_rows(results: Results) -> TableRows:
     """Runs, one per trained model."""
-    names = ("group", "layout", "seed", "context_length", "params", "embedding_params", "tokens", "lr", "tuned")
+    names = (
+        "group",
+        "layout",
+        "seed",
+        "context_length",
+        "length_schedule",
+        "params",
+        "embedding_params",
+        "tokens",
+        "lr",
+        "tuned",
+    )
     names += ("seconds", "skipped_steps", "data_digest", "checkpoint")
     return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
 

@@ -45,9 +45,22 @@ def training_data_rows(results: Results) -> list[dict[str, Value]]:
 def training_data_flags(results: Results) -> Iterator[Sentence]:
     """Warnings about runs whose training could not use, or did not ask for, its nominal length. Runs of one group
     share a sentence."""
-    runs = [run for run in results.study.runs if run.extension == "none" and run.training_data is not None]
-    yield from _cut_short(runs)
-    yield from _asked_near(results, runs)
+    runs = [run for run in results.study.runs if run.extension == "none"]
+    yield from _schedules(runs)
+    known = [run for run in runs if run.training_data is not None]
+    yield from _cut_short(known)
+    yield from _asked_near(results, known)
+
+
+def _schedules(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
+    groups: dict[str, list[RunFacts]] = {}
+    for run in runs:
+        if run.length_schedule:
+            groups.setdefault(run.length_schedule, []).append(run)
+    if groups:
+        each = "; ".join(f"{_named(found)}: {schedule}" for schedule, found in groups.items())
+        text = f"Context lengths changed over the training budget ({each}). The training length is the longest, and "
+        yield Sentence(READ_FIRST, f"{text}FLOPs are estimated at it throughout.")
 
 
 def _cut_short(runs: Sequence[RunFacts]) -> Iterator[Sentence]:

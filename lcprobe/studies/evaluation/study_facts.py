@@ -9,6 +9,7 @@ from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.config import to_yaml
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
+from lcprobe.lengths import schedule_text
 from lcprobe.models.matching import mismatch_of
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, settings_text
@@ -85,6 +86,7 @@ def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
         extension=variant.label,
         base=target.name,
         not_causal=variant.not_causal,
+        length_schedule=schedule_text(target.config.train.length_schedule, target.config.train.context_length),
         training_data=read_training_data(target.run_folder) if target.run_folder else None,
         architecture=target.config.study.architecture or status.get("group", target.name),
         batch_tokens=target.config.train.batch_tokens,

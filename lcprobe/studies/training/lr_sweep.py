@@ -197,7 +197,9 @@ def _identity(config: Config) -> str:
     model, train = _changed(config.model), plain(config.train)
     if config.model.context_length == config.train.context_length:
         model.pop("context_length", None)
-    return digest_json([model, data, {k: train[k] for k in TRAINING}, _changed(config.train).get("switch")])[:16]
+    changed = _changed(config.train)
+    train = {k: train[k] for k in TRAINING} | {k: changed[k] for k in ("length_schedule",) if k in changed}
+    return digest_json([model, data, train, changed.get("switch")])[:16]
 
 
 def _changed(config: DataConfig | ModelConfig | TrainConfig) -> dict[str, Any]:

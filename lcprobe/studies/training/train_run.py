@@ -164,6 +164,7 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
         parts=config.train.accumulate * config.train.devices,
         seed=config.seed if config.train.from_ is None else seed_of("after", config.seed) % 2**15,
         preceding=preceding,
+        schedule=config.train.length_schedule,
     )
     mixture.check()
     return mixture

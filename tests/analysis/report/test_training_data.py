@@ -81,6 +81,16 @@ def test_variants_of_a_flagged_run_are_not_flagged_again():
     assert "yarn" not in text
 
 
+def test_a_length_schedule_is_stated_once_for_the_seeds_of_a_group():
+    schedule = "64 until 0.5, then 128"
+    runs = [run(f"a-s{seed}", group="a", seed=seed, length_schedule=schedule) for seed in (0, 1)]
+    found = [s for s in summary(results(*runs, run("b"))) if s.text.startswith("Context lengths changed")]
+    (sentence,) = found
+    assert f"(a: {schedule}). The training length is the longest, and FLOPs are" in sentence.text
+    assert not sentence.warning
+    assert not [s for s in summary(results(run("b"))) if s.text.startswith("Context lengths changed")]
+
+
 def test_the_table_has_one_row_per_run_with_all_quantiles():
     rows = all_tables(results(run("a", training_data=FULL, length_schedule="64 until 0.5, then 128"), run("b")))[
         "training_data"
