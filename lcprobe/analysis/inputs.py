@@ -70,6 +70,8 @@ class RunFacts:
     """Context lengths over the budget, such as `64 until 0.5, then 128`; empty: one length."""
     started_from: str = ""
     """Run or folder whose weights training started from; empty: random weights. `tokens` count from there."""
+    tokens_before: int = 0
+    """Training tokens of what it started from, that run's own start included; 0: none, or not recorded."""
     trained_extension: str = ""
     """Method that extends the positional encodings, with its factor, where the model was trained with one:
     `yarn(factor=4.0)`; empty: none. It is part of the model as trained."""

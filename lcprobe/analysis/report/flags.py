@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts, StudyFacts
+from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
 from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
@@ -24,6 +25,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     yield from held_equal(results.study)
     yield from _differences(results.study.runs)
     yield from training_data_flags(results)
+    yield from continued(results.study.runs)
     yield from _seeds(results.study.runs)
     yield from _gaps(results)
     yield from _few_samples(results)

@@ -30,7 +30,12 @@ def model_tables(results: Results) -> list[Table]:
         ]
         for r in study.runs
     ]
-    tables.append(Table("Runs", "One row per trained model.", [*columns, "seconds"], rows))
+    columns = [*columns, "seconds"]
+    if any(r.started_from for r in study.runs):
+        columns += ["started from", "trained extension", "tokens before"]
+        more = [[r.started_from, r.trained_extension, value_text(r.tokens_before or None)] for r in study.runs]
+        rows = [[*row, *own] for row, own in zip(rows, more, strict=True)]
+    tables.append(Table("Runs", "One row per trained model.", columns, rows))
     equal = "equal" if len({r.data_digest for r in study.runs}) == 1 else "NOT equal"
     caption = f"The data digest covers every training batch in order; the digests are {equal}."
     digests = [[r.name, r.data_digest, r.checkpoint] for r in study.runs]

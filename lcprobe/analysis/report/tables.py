@@ -60,7 +60,8 @@ def model_rows(results: Results) -> TableRows:
         "lr",
         "tuned",
     )
-    names += ("seconds", "skipped_steps", "data_digest", "checkpoint")
+    names += ("seconds", "skipped_steps", "data_digest", "checkpoint", "started_from", "trained_extension")
+    names += ("tokens_before",)
     return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
 
 

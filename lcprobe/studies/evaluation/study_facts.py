@@ -1,8 +1,9 @@
 """Facts for the report besides the records: the runs, how they were matched and tuned, an example of each task."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
@@ -29,7 +30,11 @@ from lcprobe.training_data import read_training_data
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """Everything that the report prints besides the records."""
     digest = session.tasks.tokenizer.digest[:16]
-    runs = [replace(_run_facts(variant, digest), biases=biases.get(variant.name, [])) for variant in session.variants]
+    targets = session.targets
+    runs = [
+        replace(_run_facts(variant, digest, targets), biases=biases.get(variant.name, []))
+        for variant in session.variants
+    ]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
@@ -60,11 +65,12 @@ def _in_common(values: Iterable[str]) -> str:
     return distinct.pop() if len(distinct) == 1 else ""
 
 
-def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
+def _run_facts(variant: Variant, tokenizer: str, targets: Sequence[ProbeTarget]) -> RunFacts:
     target = variant.target
     status = read_status(target.run_folder) if target.run_folder else {}
     progress = load_progress(target.checkpoint)
     cost = model_cost(target.config.model, target.config.train.context_length)
+    extension = target.config.train.extend
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
         name=variant.name,
@@ -88,10 +94,26 @@ def _run_facts(variant: Variant, tokenizer: str) -> RunFacts:
         not_causal=variant.not_causal,
         length_schedule=schedule_text(target.config.train.length_schedule, target.config.train.context_length),
         training_data=read_training_data(target.run_folder) if target.run_folder else None,
+        started_from=_started_from(target, targets),
+        tokens_before=status.get("from_tokens", 0),
+        trained_extension="" if extension is None else extension.label,
         architecture=target.config.study.architecture or status.get("group", target.name),
         batch_tokens=target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),
     )
+
+
+def _started_from(target: ProbeTarget, targets: Sequence[ProbeTarget]) -> str:
+    """What a run started from: its name where it is probed too, or is of the same study; else its folder."""
+    start = target.config.train.from_
+    if start is None:
+        return ""
+    folder = Path(start)
+    for other in targets:
+        if other.run_folder is not None and other.run_folder.resolve() == folder.resolve():
+            return other.name
+    study = Path(target.config.study.folder) / target.config.study.name
+    return folder.name if folder.parent == study else start
 
 
 def _sized(target: ProbeTarget) -> Sized:

@@ -93,6 +93,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     _check_shared([(name, run.draft.config) for run, name in named])
     groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
     architectures = {name: _architecture(run, axes) or base.study.architecture or groups[name] for run, name in named}
+    architectures = _set_apart({name: run.draft.config for run, name in named}, architectures, groups)
     # seeds do not affect sizes: match one run of each group
     models = {groups[name]: run.draft.config.model for run, name in named}
     rules = base.match
@@ -249,6 +250,17 @@ def _architecture(run: RunGroup, axes: Sequence[Axis]) -> str:
     """The model's name without its training length: the labels of the other axes."""
     kept = (axis.name != "seed" and not axis.sets_training_length for axis in axes)
     return "-".join(label for label, keep in zip(run.labels, kept, strict=True) if label and keep)
+
+
+def _set_apart(
+    configs: Mapping[str, Config], architectures: Mapping[str, str], groups: Mapping[str, str]
+) -> dict[str, str]:
+    """Architectures by run, where continued runs that share one with another run of equal length and seed (one from
+    random weights, or with another extension) are called by their group."""
+    keys = {name: (architectures[name], c.train.context_length, c.seed) for name, c in configs.items()}
+    count = Counter(keys.values())
+    apart = {name for name, c in configs.items() if c.train.from_ is not None and count[keys[name]] > 1}
+    return {name: groups[name] if name in apart else one for name, one in architectures.items()}
 
 
 def _check_choices(config: Config, lengths: bool = True) -> None:

@@ -79,6 +79,7 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     model, source = build_model(config.model, config.train), initial_checkpoint(config)
     if source is not None:
         facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+        facts["from_tokens"] = load_progress(source).tokens + read_status(source.parent.parent).get("from_tokens", 0)
     try:
         module = fit(
             config.train,

@@ -5,14 +5,18 @@ import csv
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import write_json
+from lcprobe.models.extend.contract import ExtensionContext, extended
+from lcprobe.models.extend.rotary import YaRN, YaRNConfig
+from lcprobe.models.language_model import LanguageModel
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.studies.evaluation.variants import variants_of
-from lcprobe.training.checkpoint import Progress
+from lcprobe.studies.evaluation.variants import load_variant, variants_of
+from lcprobe.training.checkpoint import Progress, save_checkpoint
 from tests.tiny import write_config
 
 
@@ -35,6 +39,33 @@ def test_methods_apply_to_the_encodings_of_the_checkpoints_step(tmp_path, before
     else:
         with pytest.raises(ConfigError, match="it has no rotary layer"):
             variants_of(given, pe)
+
+
+def test_a_model_trained_with_an_extension_has_it_as_trained(tmp_path):
+    """Loaded without any method it is the extended model to the bit; methods for encodings do not apply to it, others
+    do."""
+    sizes = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64}
+    sizes["mixers"] = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8, "d_state": 8}}
+    train = {"tokens": 8192, "batch_tokens": 512, "context_length": 256, "from": "source"}
+    train["extend"] = {"type": "yarn", "factor": 4, "original_length": 64}
+    config = parse({"model": sizes, "train": train})
+    model = LanguageModel(config.model).initialise(0)
+    checkpoint = save_checkpoint(tmp_path, Progress(step=3), model, torch.optim.AdamW(model.parameters()), "", 1)
+    given = [ProbeTarget("continued", checkpoint, config, None)]
+    loaded, facts = load_variant(variants_of(given, parse({}).pe)[0][0], "cpu")
+    ids = torch.randint(0, 64, (2, 200), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        weights_alone = model.eval().hidden(ids)[0]
+        oracle = extended(model, YaRN(YaRNConfig()), ExtensionContext(64, 4.0)).hidden(ids)[0]
+        assert torch.equal(loaded.hidden(ids)[0], oracle)
+    assert not torch.equal(oracle, weights_alone)
+    assert (facts.name, facts.extension, facts.step) == ("continued", "none", 3)
+    methods = parse({"pe": {"extend": ["stuffed", "yarn", "window"], "factor": 2}}).pe
+    variants, notes = variants_of([*given, target(tmp_path / "plain", "rope", "rope", 1)], methods)
+    assert [variant.name for variant in variants if variant.target is given[0]] == ["continued", "continued+stuffed"]
+    assert [note for note in notes if "trained" in note] == [
+        f"{name} on continued: it was trained with yarn(factor=4)" for name in ("yarn", "window")
+    ]
 
 
 def test_a_table_of_positions_limits_its_own_variant_only(tmp_path, data_settings, capsys):
