@@ -1,5 +1,5 @@
 """Extensions: changes to a trained model at evaluation, by the name used in configs (`evaluate.py RUN
-pe.extend=yarn`).
+pe.extend=yarn`); those that are `trainable` can also be part of a model in training (`train.extend`).
 
 An extension is a class with `Config` and `apply(model, context)`, which changes a freshly loaded model in place; the
 checkpoint is not changed. Adding one takes a subclass of `contract.Extension` with its Config (a frozen dataclass
