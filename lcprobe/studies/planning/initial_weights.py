@@ -24,8 +24,7 @@ def initial_checkpoint(config: Config) -> Path | None:
     model."""
     if config.train.from_ is None:
         return None
-    folder = Path(config.train.from_)
-    checkpoint = folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
+    checkpoint = initial_checkpoint_of(Path(config.train.from_))
     if checkpoint is None:
         raise ConfigError("train.from", config.train.from_, "a run folder with a checkpoint, or a checkpoint folder")
     with torch.device("meta"):
@@ -35,6 +34,11 @@ def initial_checkpoint(config: Config) -> Path | None:
     except CheckpointError as error:
         raise ConfigError("train.from", str(error), "a checkpoint of a model with the same parameters") from None
     return checkpoint
+
+
+def initial_checkpoint_of(folder: Path) -> Path | None:
+    """A checkpoint's folder itself, or the newest checkpoint of a run's folder; None where there is none."""
+    return folder if (folder / "model.safetensors").is_file() else latest(folder / "checkpoints")
 
 
 def source_run(config: Config, labels: Labels, axes: Sequence[Axis]) -> Labels | None:

@@ -17,6 +17,7 @@ from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
 from lcprobe.models.config import ModelConfig
 from lcprobe.schema import plain
+from lcprobe.studies.planning.initial_weights import initial_checkpoint_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.train_run import train_run
@@ -73,10 +74,21 @@ def planned_rates(plan: StudyPlan) -> dict[str, float | str]:
     study = plan.config.study
     rates: dict[str, float | str] = {run.group: run.config.train.lr for run in plan.runs}
     if study.lr_sweep.lrs:
+        for run in plan.runs:
+            _check_start_exists(run)
         return dict.fromkeys(rates, "swept first")
     if study.tuned_by is not None:
         rates |= {row["group"]: row["lr"] for row in _earlier_sweep(plan, study.tuned_by)["rows"] if row["best"]}
     return rates
+
+
+def _check_start_exists(run: PlannedRun) -> None:
+    """Raises ConfigError for a run that starts from one of the study that is not trained yet: trials come first."""
+    start = run.config.train.from_
+    if start is not None and initial_checkpoint_of(Path(start)) is None:
+        given = f"trials of {run.name}, which starts from {Path(start).name}"
+        allowed = "a sweep of the runs from random weights, then their rates by study.tuned_by (or train.lr)"
+        raise ConfigError("study.lr_sweep.lrs", given, allowed)
 
 
 def _earlier_sweep(plan: StudyPlan, tuned_by: str) -> dict[str, Any]:
@@ -198,7 +210,7 @@ def _identity(config: Config) -> str:
     if config.model.context_length == config.train.context_length:
         model.pop("context_length", None)
     changed = _changed(config.train)
-    train = {k: train[k] for k in TRAINING} | {k: changed[k] for k in ("length_schedule",) if k in changed}
+    train = {k: train[k] for k in TRAINING} | {k: changed[k] for k in ("extend", "length_schedule") if k in changed}
     return digest_json([model, data, train, changed.get("switch")])[:16]
 
 

@@ -146,3 +146,16 @@ def test_a_configured_rate_replaces_an_earlier_sweep(tmp_path, capsys):
     assert train_main(["configs/quickstart.yaml", *folders, new, "--plan"]) == 0
     words = capsys.readouterr().out.split()
     assert [words.count(rate) for rate in ("0.01", "0.005", "0.25")] == [2, 1, 1]
+
+
+def test_trials_of_a_run_that_starts_from_an_untrained_one_are_refused(tmp_path, data_settings, capsys):
+    """In one line of the plan, not after the trials of the runs before it."""
+    length = {"a": {"train": {"context_length": 64}}, "b": {"train": {"context_length": 128, "from": "a"}}}
+    study = {"name": "swept", "folder": str(tmp_path / "runs"), "lr_sweep": {"lrs": [0.001, 0.01]}}
+    changes = {"study": study, "train": SHORT, "grid": ONE | {"length": length}, "match": {"budget": None}}
+    config = write_config(tmp_path, data_settings, model={"d_model": 16}, **changes)
+    without_lr(config)
+    assert train_main([str(config), "--plan"]) == 2
+    error = capsys.readouterr().err
+    assert "study.lr_sweep.lrs: given 'trials of mamba2-b, which starts from mamba2-a'" in error
+    assert not (tmp_path / "runs").exists()
