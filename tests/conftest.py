@@ -78,3 +78,20 @@ def pytest_runtest_setup(item):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def without_digits(tmp_path_factory) -> Path:
+    """A tokenizer of bytes that lacks those of the digits."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("tokenizer") / "letters.json"
+    letters = [c for c in sorted(pre_tokenizers.ByteLevel.alphabet()) if not c.isdigit()]
+    words = [f"Ġ{c}" for c in letters if c.isascii() and c.isalpha()]
+    vocab = {c: i for i, c in enumerate([*letters, *words])}
+    inner = tokenizers.Tokenizer(models.BPE(vocab, [("Ġ", word[1]) for word in words]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.save(str(path))
+    return path

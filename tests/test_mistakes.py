@@ -241,20 +241,6 @@ def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsy
     )
 
 
-@pytest.fixture(scope="module")
-def without_digits(tmp_path_factory):
-    """A tokenizer of bytes that lacks those of the digits."""
-    path = tmp_path_factory.mktemp("tokenizer") / "letters.json"
-    letters = [c for c in sorted(pre_tokenizers.ByteLevel.alphabet()) if not c.isdigit()]
-    words = [f"Ġ{c}" for c in letters if c.isascii() and c.isalpha()]
-    vocab = {c: i for i, c in enumerate([*letters, *words])}
-    inner = tokenizers.Tokenizer(models.BPE(vocab, [("Ġ", word[1]) for word in words]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.save(str(path))
-    return path
-
-
 def test_a_tokenizer_of_single_characters_is_named(tmp_path, capsys):
     inner = tokenizers.Tokenizer(
         models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])

@@ -2,16 +2,19 @@
 written."""
 
 import copy
+import json
 
 import pytest
 
 from lcprobe.cli.commands import train_main
-from lcprobe.config import parse
+from lcprobe.config import load, parse
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens, multiples
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.schema import build
+from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.planning.preflight import check_probes_fit, check_tasks_fit
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 from tests.tiny import TINY, write_config
 
 LENGTHS = {"L64": {"train": {"context_length": 64}}, "L80": {"train": {"context_length": 80}}}
@@ -101,3 +104,21 @@ def test_each_runs_own_data_are_checked():
     check_tasks_fit(runs[:1], training=True)
     with pytest.raises(ConfigError, match="given 'sequences of 16 tokens at training length 32'"):
         check_tasks_fit(runs, training=True)
+
+
+def test_each_runs_own_tokenizer_is_checked(config, tmp_path, capsys, without_digits):
+    """The vocabulary of each run's model is its tokenizer's, and what a tokenizer cannot represent is named."""
+    tokenizers = {
+        "shipped": {"data": {"tokenizer": "shipped"}},
+        "letters": {"data": {"tokenizer": str(without_digits)}},
+    }
+    arguments = [str(config), f"grid={json.dumps({'tokenizer': tokenizers, **GRID})}", "match.allow_mismatch=true"]
+    runs = make_plan(load(arguments[:1], arguments[1:])).runs
+    sizes = {run.config.data.tokenizer: run.config.model.vocab_size for run in runs}
+    assert sizes == {"shipped": 4096, str(without_digits): load_tokenizer(str(without_digits)).vocab_size}
+    assert train_main([*arguments, "--plan"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: formats.value")
+    assert "letters.json" in captured.err
+    assert [*tmp_path.iterdir()] == [config]
