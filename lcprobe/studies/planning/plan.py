@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.corpus import check_corpus
+from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import check_name
 from lcprobe.models.matching import Matched, match, mismatch_of
@@ -271,8 +272,7 @@ def _check_choices(config: Config, lengths: bool = True) -> None:
     if not lengths:
         return
     context = config.train.context_length
-    for i, stage in enumerate(config.data.mixture):
-        stage.seqlens(context, f"data.mixture[{i}]")
+    phases(config.data.mixture, context, config.train.length_schedule)
     config.probe.check_lengths([context])
     if config.probe.while_training is not None:
         config.probe.while_training.tokens([context], "probe.while_training.lengths")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
+from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, ProbeConfig
@@ -35,10 +36,11 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> None:
             with _naming(config.data.tokenizer):
                 tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
                 _check_grid(tasks, config.probe.while_training, lengths, "probe.while_training.lengths")
-    for config in _distinct(configs, lambda c: c.data) if training else ():
-        own = {c.train.context_length for c in configs if c.data == config.data}
+    least: dict[str, dict[str, int]] = {}
+    trained = _distinct(configs, lambda c: [c.data, c.train.context_length, c.train.length_schedule])
+    for config in trained if training else ():
         with _naming(config.data.tokenizer):
-            _check_recipes(config.data, sorted(own))
+            _check_recipes(config, least.setdefault(repr(plain(config.data)), {}))
 
 
 def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:
@@ -91,16 +93,18 @@ def _naming(tokenizer: str) -> Iterator[None]:
         raise EpisodeError(error.key, error.given, allowed, error.near) from None
 
 
-def _check_recipes(data: DataConfig, context_lengths: Sequence[int]) -> None:
-    materials, shortest = over_words(data.tokenizer, data.bos), {}
-    for (i, stage), context_length in itertools.product(enumerate(data.mixture), context_lengths):
-        for name in stage.episodes:
+def _check_recipes(config: Config, shortest: dict[str, int]) -> None:
+    """shortest: least length of each recipe of the same data that is known so far."""
+    data, context_length = config.data, config.train.context_length
+    materials = over_words(data.tokenizer, data.bos)
+    for phase in phases(data.mixture, context_length, config.train.length_schedule):
+        for name in data.mixture[phase.stage].episodes:
             if name not in shortest:
                 shortest[name] = _shortest(data, name, materials)
-            for seqlen in stage.seqlens(context_length, f"data.mixture[{i}]"):
+            for seqlen in phase.seqlens:
                 if seqlen < shortest[name]:
-                    where = f"data.mixture[{i}].episodes.{name}"
-                    given = f"sequences of {seqlen} tokens at training length {context_length}"
+                    where = f"data.mixture[{phase.stage}].episodes.{name}"
+                    given = f"sequences of {seqlen} tokens at training length {phase.context_length}"
                     raise ConfigError(where, given, f"at least {shortest[name]} tokens")
 
 

@@ -30,6 +30,8 @@ MISTAKES = [  # (key=value, the key that the message must name, words of the mes
     ("data.mixture=[{lm: 1, lengths: [0.0625, 0.03125]}]", "(L80, attn): data.mixture[0].lengths", "tokens of 80"),
     ("data.mixture=[{lm: 1, lengths: [64t]}]", "(L80, attn): data.mixture[0].lengths: given '64t'", "divisor"),
     ("data.mixture=[{lm: 0.5, episodes: {lines: 1}, lengths: [16t]}]", "data.mixture[0].episodes.lines", "training length 64"),
+    ("train.length_schedule=[{until: 0.5, length: 16t}, {length: 1}]", "data.mixture[0].episodes.lines", "length 16"),
+    ("train.length_schedule=[{until: 0.5, length: 0.3}, {length: 1}]", "train.length_schedule[0].length", "whole tokens of 64"),
     ("probe.grids=[{lengths: [64t, 8t]}]", "probe.grids[0].lengths: given '8t for single", "at least"),
     ("probe.while_training.lengths=[8t]", "probe.while_training.lengths: given '8t for single", "at least"),
     ("probe.grids=[{lengths: [64t, 1]}]", "probe.grids[0].lengths", "not both in one list"),
@@ -53,7 +55,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "key", "words", "plan"),
-    [*((*mistake, ["--plan"]) for mistake in MISTAKES), *((*mistake, []) for mistake in MISTAKES[6:8])],
+    [*((*mistake, ["--plan"]) for mistake in MISTAKES), *((*mistake, []) for mistake in MISTAKES[6:10:3])],
 )
 def test_a_mistake_is_one_line_before_anything_is_printed_or_written(
     config, tmp_path, capsys, override, key, words, plan
