@@ -7,23 +7,30 @@ from lcprobe.analysis.findings.cells import Cell
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, value_text
+from lcprobe.analysis.report.charts.by_length import chance_of
+from lcprobe.analysis.report.charts.picture import drawn_formats
+from lcprobe.analysis.report.charts.seed_groups import architectures, group_mean, has_several_lengths
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
-from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
+from lcprobe.tasks.episode import Formats
 
 WRONG_ANSWERS = 20
 
 
 def overview(results: Results) -> Table:
-    """Exact match by length, model and task, in the first format of each task: the first table of the page."""
+    """Exact match by length, model and task, in the first format of each task: the first table of the page.
+
+    With several training lengths: a row per group of seeds.
+    """
     lengths = sorted({length for e in results.extrapolations for length, _, _ in e.by_length})
     trained = {run.context_length for run in results.study.runs}
     first_formats = {
         (task.name, format) for task in results.data.tasks for format in results.data.formats(task.name)[:1]
     }
-    rows = []
-    for e in results.extrapolations:
+    rows = _group_rows(results, first_formats, lengths) if has_several_lengths(results) else []
+    for e in results.extrapolations if not rows else ():
         if (e.where.task, e.where.format) in first_formats:
             values = {x: f"{y.value:.2f}" if isinstance(y, Proportion) else "n/a" for x, y, _ in e.by_length}
             chance = next((g.chance for g in results.gates if g.where == e.where), None)
@@ -33,7 +40,25 @@ def overview(results: Results) -> Table:
     caption = (
         "Exact match by length in tokens, mean over all depths, first format of each task; n/a: incomplete cells."
     )
+    if has_several_lengths(results):
+        caption += " Means over training seeds; in brackets: at the training length of the row."
     return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
+
+
+def _group_rows(results: Results, formats: set[tuple[str, Formats]], lengths: list[int]) -> list[list[str]]:
+    rows = []
+    for task, format in drawn_formats(results):
+        if (task, format) not in formats:
+            continue
+        chance = chance_of(results, task, format)
+        planned = results.data.lengths(task, format)
+        for group in (group for groups in architectures(results).values() for group in groups):
+            means = {length: group_mean(results, group, task, format, length) for length in planned}
+            shown = {x: f"{mean.value:.2f}" if isinstance(mean, Estimate) else "n/a" for x, mean in means.items()}
+            if group.context_length in shown:
+                shown[group.context_length] = f"[{shown[group.context_length]}]"
+            rows.append([task, group.name, decimal_text(chance), *(shown.get(length, "") for length in lengths)])
+    return rows
 
 
 def cell_table(results: Results) -> Table:

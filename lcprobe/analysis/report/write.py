@@ -24,6 +24,11 @@ from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
 
+OPEN_SENTENCES = 24
+"""Statements of a topic that are not folded at first."""
+NAMED_MODELS = 12
+"""Number of models up to which the head of the page names each."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -74,9 +79,20 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
     return environment.from_string(source).render(
         study=results.study,
+        models=_models_text(results),
+        open_sentences=OPEN_SENTENCES,
         topics=[(topic, own) for topic, own in topics if own],
         overview=overview(results),
         sections=sections(results, figures),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
     )
+
+
+def _models_text(results: Results) -> str:
+    """Names of the models; of many, their number and architectures."""
+    runs = results.study.runs
+    if len(runs) <= NAMED_MODELS:
+        return ", ".join(run.name for run in runs)
+    names = dict.fromkeys(run.architecture or run.group for run in runs)
+    return f"{len(runs)} models ({', '.join(names)})"

@@ -1,5 +1,7 @@
 """The chapter about training length: effective length with its line, ends - middle, and what was held equal."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def results(inputs) -> Results:
     return analyse(*inputs)
 
 
-def panels(results: Results, chart: str) -> dict[str, object]:
+def panels(results: Results, chart: str) -> dict[str, Any]:
     (figure,) = all_figures(results, [chart]).values()
     return {axes.get_title(loc="left").split("\n")[0]: axes for axes in figure.get_axes() if axes.get_visible()}
 
