@@ -57,6 +57,8 @@ class RunFacts:
     """Label of the method that changes the trained model at evaluation; none: as trained."""
     tokenizer: str = ""
     """Digest of its tokenizer, 16 hexadecimal digits, as in the records; empty: unknown, and taken to be the same."""
+    own_context_length: int = 0
+    """Training length in its own tokens, where `context_length` counts tokens of another tokenizer; 0: its own."""
     base: str = ""
     """Name of the same model as trained; empty: its own name."""
     not_causal: NotCausal = ""

@@ -12,6 +12,7 @@ from lcprobe.errors import unknown_name
 from lcprobe.files import digest_bytes, digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.same_text import SameText
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.names import NOTHING
@@ -25,6 +26,10 @@ MAX_DISK_LENGTH = 1 << 15
 """Longest episodes kept on disk. Longer ones take several times as long to write as to build, and about as long to
 read: at 128K tokens most of that goes into their digest and into allocating memory (`python -m benchmarks
 generation`)."""
+N_SAME_TEXT_SAMPLES = 4
+"""Samples that are encoded for every tokenizer before a cell of the same text is planned."""
+LENGTH_TO_TELL = 256
+"""Tokens in which a haystack shows most of its characters."""
 N_FIT_SAMPLES = 24
 """Samples that are tried before a cell is planned; the others are checked when they are built."""
 
@@ -108,10 +113,20 @@ class TaskSet:
     created.
     """
 
-    def __init__(self, config: ProbeConfig, materials: Materials, cache: EpisodeCache | None = None):
-        self.config, self.materials, self.cache = config, materials, cache
+    def __init__(
+        self,
+        config: ProbeConfig,
+        materials: Materials,
+        cache: EpisodeCache | None = None,
+        same_text: SameText | None = None,
+    ):
+        """materials: of the models that are probed. same_text: tokenizers that all read the same text, made of the
+        materials of the first; see `task_sets`."""
+        self.config, self.materials, self.cache, self.same_text = config, materials, cache, same_text
+        self.siblings: Sequence[TaskSet] = [self]
+        made_of = materials if same_text is None else same_text.reference
         self._choices = config.tasks
-        self.by_name: dict[str, Task] = {name: choice.create(materials) for name, choice in config.tasks.items()}
+        self.by_name: dict[str, Task] = {name: choice.create(made_of) for name, choice in config.tasks.items()}
         for name, task in self.by_name.items():
             for factor, level in self._choices[name].formats.items():
                 if level not in task.axes.levels(factor):
@@ -126,17 +141,31 @@ class TaskSet:
         episodes = self._in_memory.get(unit)
         if episodes is not None:
             return episodes
-        cache, facts = self.cache if unit.length <= MAX_DISK_LENGTH else None, self.facts(unit)
-        episodes = None if cache is None else cache.read(facts)
-        if episodes is None:
-            episodes = [self.by_name[unit.task].episode(factors) for factors in unit.factors()]
+        cache = self.cache if unit.length <= MAX_DISK_LENGTH else None
+        episodes = None if cache is None else cache.read(self.facts(unit))
+        if episodes is not None:
+            self._keep(unit, episodes)
+            return episodes
+        built = self._build(unit)
+        for sibling, own in built:  # each text is built once for all tokenizers
             if cache is not None:
-                cache.write(facts, episodes)
+                cache.write(sibling.facts(unit), own)
+            sibling._keep(unit, own)
+        return next(own for sibling, own in built if sibling is self)
+
+    def _build(self, unit: Unit) -> list[tuple["TaskSet", list[Episode]]]:
+        """The episodes of a unit, for every set of tasks that has the same text."""
+        task = self.by_name[unit.task]
+        if self.same_text is None:
+            return [(self, [task.episode(factors) for factors in unit.factors()])]
+        samples = [self.same_text.episodes(task, factors) for factors in unit.factors()]
+        return [(sibling, [sample[i] for sample in samples]) for i, sibling in enumerate(self.siblings)]
+
+    def _keep(self, unit: Unit, episodes: list[Episode]) -> None:
         tokens = sum(len(episode.ids) for episode in episodes)
-        if self._tokens_in_memory + tokens <= MAX_MEMORY_TOKENS:
+        if unit not in self._in_memory and self._tokens_in_memory + tokens <= MAX_MEMORY_TOKENS:
             self._in_memory[unit] = episodes
             self._tokens_in_memory += tokens
-        return episodes
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -158,12 +187,13 @@ class TaskSet:
 
     def facts(self, unit: Unit) -> dict[str, Any]:
         """Everything that the episodes of a unit depend on: the task's settings, but not its name."""
-        return {
+        same_text = {} if self.same_text is None else {"same_text": self.same_text.facts}
+        return same_text | {
             "task": self._choices[unit.task].settings,
             "suite": SUITE,
             "source": _source_digest(),
             "made_of": self.digest(unit.task, unit.formats.haystack),
-            "bos": self.materials.tokenizer.bos_id,
+            "bos": self.tokenizer.bos_id,
             "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
             "samples": digest_json([[f.depth, f.index] for f in unit.factors()]),  # a unit may have depths of its own
         }
@@ -175,8 +205,10 @@ class TaskSet:
         if haystack == NOTHING:
             text = self.by_name[task].text_digest
         else:
-            text = self.materials.stream("words" if haystack == "needles" else haystack).digest
-        return digest_json([SUITE, self._choices[task].settings, self.materials.tokenizer.digest, text])
+            made_of = self.materials if self.same_text is None else self.same_text.reference
+            text = made_of.stream("words" if haystack == "needles" else haystack).digest
+        parts = [SUITE, self._choices[task].settings, self.tokenizer.digest, text]
+        return digest_json(parts if self.same_text is None else [*parts, self.same_text.facts])
 
     def plan(self, grids: list[Grid], *context_lengths: int) -> Plan:
         """Merge grids into units, leaving out lengths that are too short for a task (noted). context_lengths: the
@@ -200,6 +232,7 @@ class TaskSet:
                 notes.append(str(too_short[-1]))
                 continue
             units.append(Unit(*key, cells=tuple(sorted(cells.items()))))
+        self._check_same_text(units)
         units.sort(key=lambda u: (u.control != "none", u.length, u.label))
         return Plan(units, notes, tuple(too_short))
 
@@ -235,6 +268,34 @@ class TaskSet:
             lengths = [task.shortest(Factors(key.formats, key.length, 0.5, i, key.control)) for i in samples]
             self._least[base] = 1 if key.control == "query_only" else max(lengths)
         return self._least[base]
+
+    def _check_same_text(self, units: Sequence[Unit]) -> None:
+        """Raises EpisodeError for formats whose texts one of the tokenizers cannot represent, at the first of the
+        lengths that is long enough to tell."""
+        if self.same_text is None:
+            return
+        tried: dict[tuple[str, Formats, str], Unit] = {}
+        for unit in sorted(units, key=lambda u: (u.length < LENGTH_TO_TELL, abs(u.length - LENGTH_TO_TELL))):
+            tried.setdefault((unit.task, unit.formats, unit.control), unit)
+        for unit in tried.values():
+            for index in range(N_SAME_TEXT_SAMPLES):
+                factors = Factors(unit.formats, unit.length, 0.5, index, unit.control)
+                self.same_text.episodes(self.by_name[unit.task], factors)
+
+
+def task_sets(
+    config: ProbeConfig, materials: Sequence[Materials], names: Sequence[str], cache: EpisodeCache | None = None
+) -> list[TaskSet]:
+    """One set of tasks for each tokenizer: each with episodes of its own, or all with the same text as
+    config.equal_length says; the first is the reference. names: of the tokenizers, for messages."""
+    same_text = None
+    if config.equal_length == "text" and len(materials) > 1:
+        same_text = SameText(materials[0], tuple(own.tokenizer for own in materials), tuple(names))
+    sets = [TaskSet(config, own, cache, same_text) for own in materials]
+    if same_text is not None:
+        for one in sets:
+            one.siblings = sets
+    return sets
 
 
 @lru_cache

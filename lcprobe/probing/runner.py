@@ -114,6 +114,8 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
     }
     if unit.first:
         facts["first"] = unit.first
+    if tasks.config.equal_length != "tokens":
+        facts["equal_length"] = tasks.config.equal_length
     return facts
 
 
@@ -196,7 +198,7 @@ def _record(
         "step": checkpoint.step,
         "tokens": checkpoint.tokens,
         "extension": checkpoint.extension,
-        "factor": checkpoint.factor_at(unit.length),
+        "factor": checkpoint.factor_at(unit.length if tasks.same_text is None else len(episode.ids)),
         "suite": SUITE,
         "task": unit.task,
         "haystack": unit.formats.haystack,

@@ -93,13 +93,17 @@ class ModelScorer:
         """items: questions with prompts of any lengths. Memory: one chunk's activations, and the states of
         batch_tokens / length rows and of a few waiting prefixes.
         """
+        lengths = [len(item.episode.ids) for item in items]
+        if self.model.needs_length and len({*lengths}) > 1:  # the length that is declared is that of each sequence
+            by_length = [[i for i, n in enumerate(lengths) if n == length] for length in sorted({*lengths})]
+            parts = [zip(some, self.score([items[i] for i in some]), strict=True) for some in by_length]
+            return [score for _, score in sorted((pair for part in parts for pair in part), key=lambda p: p[0])]
         rooms = [len(item.answer) for item in items]
         whole = [item.prompt for item in items]
         prompts, extra_tokens = select_chunks(self.model, whole, rooms, self.chunk, self.device, self.batch_tokens)
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
-        length = max(len(item.episode.ids) for item in items)  # of a unit, all are of one length
-        for ended, state, last in prefill(self.model, program, prompts, self.chunk, self.device, length):
+        for ended, state, last in prefill(self.model, program, prompts, self.chunk, self.device, max(lengths)):
             for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
                 scores[number] = replace(score, read_tokens=int(program.new[number] + extra_tokens[number]))
         return [scores[i] for i in range(len(items))]

@@ -7,6 +7,7 @@ laid out again at another place of the haystack. A new task is a subclass of `Ta
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -111,13 +112,19 @@ class Task(ABC, Generic[ConfigT]):
         Raises ConfigError for factors outside `axes`, EpisodeError for a length that is too short (naming the least),
         or formats that the tokenizer cannot join exactly. Nothing is ever cut to make it fit.
         """
+        for episode in self.attempts(factors, ATTEMPTS):
+            return episode
+        raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
+
+    def attempts(self, factors: Factors, n: int) -> Iterator[Episode]:
+        """The episodes of a sample at n places of the haystack, those that pass the round-trip check. Raises as
+        `episode`."""
         self.axes.check(factors)
-        for attempt in range(ATTEMPTS):
+        for attempt in range(n):
             episode, joints = self._build(factors, attempt)
             # training episodes are not checked: only what is measured is, one by one
             if factors.split == "train" or _all_round_trip(episode, joints, self.materials.tokenizer):
-                return episode
-        raise EpisodeError("data.tokenizer", "a tokenizer that merges across word boundaries", "one that does not")
+                yield episode
 
     def shortest(self, factors: Factors) -> int:
         """The least length at which this sample exists. Raises EpisodeError for impossible formats."""

@@ -66,7 +66,7 @@ def measured(folder: Path) -> dict[str, Any]:
     probe_settings = {"tasks": load(["configs/probe/every.yaml"], [])["probe"]["tasks"], "grids": [GRID]}
     targets, settings, out = resolve_targets([folder / "baseline"], {"probe": probe_settings})
     session = open_session(targets, settings, out)
-    assert not session.plan.notes, session.plan.notes
+    assert not session.notes, session.notes
     probe_session(session)
     return {"episodes": _episodes(session), "weights": _weights(out), "records": _records(out)}
 

@@ -13,12 +13,23 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lcprobe.analysis.findings.tokenizers import NO_TOKENIZERS, Tokenizers
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.estimates import Proportion, proportion_of
 from lcprobe.tasks.episode import Formats
 
-SCORES = ("first_token", "token_accuracy", "log_likelihood_per_token", "rank", "distractor_hit", "chance", "distance")
+SCORES = (
+    "first_token",
+    "token_accuracy",
+    "log_likelihood_per_token",
+    "rank",
+    "distractor_hit",
+    "chance",
+    "distance",
+    "episode_tokens",
+    "characters",
+)
 """Scores and factors with a mean per cell."""
 
 
@@ -162,6 +173,7 @@ class Measured:
     notes: tuple[str, ...]
     records: pa.Table
     n_failed: int
+    tokenizers: Tokenizers = NO_TOKENIZERS
 
     @property
     def tasks(self) -> list[TaskFacts]:

@@ -27,6 +27,7 @@ from typing import Literal
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.slice_tests import depth_permutation_p, paired_test, pooled, seed_bounds
+from lcprobe.analysis.findings.tokenizers import not_paired
 from lcprobe.analysis.findings.training_length.architectures import architecture_of, by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
@@ -162,12 +163,12 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> Iterator[Contras
 def _models(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
     several = bool(by_training_length(data.study.runs))
     for (a, runs_a), (b, runs_b) in combinations(_as_trained(data).items(), 2):
-        if several and runs_a[0].context_length != runs_b[0].context_length:
+        if several and _trained_at(runs_a[0]) != _trained_at(runs_b[0]):
             continue
         for blank, sides in _pairs(data, task, f"models on {task.name}", "model", (a, runs_a), (b, runs_b)):
             yield _groups(blank, sides)
             first, second = map(pooled, sides)
-            if isinstance(first, Unavailable) or isinstance(second, Unavailable):
+            if blank.refused is not None or isinstance(first, Unavailable) or isinstance(second, Unavailable):
                 continue
             for depth in dict.fromkeys(first.depths):
                 what, family = f"{blank.what} at depth {depth:g}", f"cells of models, {task.name}"
@@ -187,6 +188,11 @@ def _training_lengths(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
                 yield _groups(blank, sides)
 
 
+def _trained_at(run: RunFacts) -> int:
+    """Its training length in its own tokens."""
+    return run.own_context_length or run.context_length
+
+
 def _as_trained(data: Measured) -> dict[str, list[RunFacts]]:
     """Runs as trained by group: they differ in their seed alone."""
     groups: dict[str, list[RunFacts]] = {}
@@ -204,15 +210,18 @@ def _pairs(
     first: tuple[str, list[RunFacts]],
     second: tuple[str, list[RunFacts]],
 ) -> Iterator[tuple[Contrast, list[list[Slice | Unavailable]]]]:
-    """Two groups at every format and length: an empty contrast, and the slices of both."""
+    """Two groups at every format and length: an empty contrast, refused where their samples are no pairs, and the
+    slices of both."""
     what = f"{first[0]} − {second[0]}"
+    reason = not_paired(data.study, [run.name for run in (*first[1], *second[1])])
     for format in data.formats(task.name):
         for length in data.lengths(task.name, format):
             sides = [
                 [data.slice(PanelKey(run.name, task.name, format), length) for run in runs]
                 for runs in (first[1], second[1])
             ]
-            yield _blank(kind, family, PanelKey(what, task.name, format), length, what), sides
+            blank = _blank(kind, family, PanelKey(what, task.name, format), length, what)
+            yield replace(blank, refused=reason), sides
 
 
 def _extensions(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
@@ -233,6 +242,8 @@ def _extensions(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
 
 def _groups(blank: Contrast, sides: list[list[Slice | Unavailable]]) -> Contrast:
     """One group of runs against another, over samples and over training seeds."""
+    if blank.refused is not None:
+        return blank
     first, second = map(pooled, sides)
     compared = _compared(blank, first, second, guard="both")
     return compared if compared.p is None else replace(compared, seeds=seed_bounds(sides))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lcprobe.analysis.findings.cells import SCORES, Measured, NeedleTrials, Panel, PanelKey
+from lcprobe.analysis.findings.tokenizers import in_tokens_of_reference, tokenizers_of
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.errors import DataError, shown
 from lcprobe.records import NAMES
@@ -19,7 +20,7 @@ PANEL_COLUMNS = ("model", "task", "haystack", "key_format", "value_format", "con
 def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     """Panels of the records, with the plan.
 
-    Raises DataError for missing columns, a mixture of suites, and duplicate rows.
+    Raises DataError for missing columns, a mixture of suites, duplicate rows, and what `tokenizers_of` raises.
     Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
     `teacher_forced` takes precedence over `generate` (exact match agrees by construction); omitted rows are noted.
     """
@@ -36,6 +37,8 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     suites = sorted(set(texts(table, "suite").tolist()))
     if len(suites) > 1:
         raise DataError(f"records: given suites {', '.join(suites)}; allowed: one suite (their samples differ)")
+    tokenizers = tokenizers_of(study, table)
+    study = in_tokens_of_reference(study, table)
     table, panel_code = _one_scoring(table, notes)
     failed = int((texts(table, "status") != "ok").sum())
     panels = {}
@@ -45,7 +48,7 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
         model, task, haystack, key_format, value_format, control = (part[name][0].as_py() for name in PANEL_COLUMNS)
         where = PanelKey(model, task, Formats(haystack, key_format, value_format), control)
         panels[where] = _panel(where, part)
-    return Measured(study, panels, _planned(study), tuple(notes), table, failed)
+    return Measured(study, panels, _planned(study), tuple(notes), table, failed, tokenizers)
 
 
 def _planned(study: StudyFacts) -> dict[tuple[str, Formats, str], dict[int, dict[float, int]]]:

@@ -46,6 +46,19 @@ class Results:
         """Cells by panel, length and depth."""
         return {(cell.where, cell.length, cell.depth): cell for cell in self.cells}
 
+    def own_tokens(self, where: PanelKey, length: int | None) -> float | None:
+        """Mean tokens of a panel's episodes at a length, under the model's own tokenizer; None without any."""
+        known = [] if length is None else self._own_tokens.get((where, length), [])
+        return sum(known) / len(known) if known else None
+
+    @cached_property
+    def _own_tokens(self) -> dict[tuple[PanelKey, int], list[float]]:
+        found: dict[tuple[PanelKey, int], list[float]] = {}
+        for cell in self.cells:
+            if (tokens := cell.means["episode_tokens"]) is not None:
+                found.setdefault((cell.where, cell.length), []).append(tokens)
+        return found
+
     @property
     def incomplete(self) -> list[Cell]:
         """Planned cells that lack some of their samples."""

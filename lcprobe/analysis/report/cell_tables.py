@@ -6,6 +6,7 @@ import pyarrow as pa
 from lcprobe.analysis.findings.cells import Cell
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.tokenizers import several_tokenizers
 from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, value_text
 from lcprobe.analysis.report.charts.by_length import chance_of
 from lcprobe.analysis.report.charts.picture import drawn_formats
@@ -16,6 +17,7 @@ from lcprobe.errors import shown
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import Formats
 
+AT_A_GLANCE = "At a glance"
 WRONG_ANSWERS = 20
 
 
@@ -42,7 +44,7 @@ def overview(results: Results) -> Table:
     )
     if has_several_lengths(results):
         caption += " Means over training seeds; in brackets: at the training length of the row."
-    return Table("At a glance", caption, ["task", "model", "chance", *names], rows)
+    return Table(AT_A_GLANCE, caption, ["task", "model", "chance", *names], rows)
 
 
 def _group_rows(results: Results, formats: set[tuple[str, Formats]], lengths: list[int]) -> list[list[str]]:
@@ -77,7 +79,12 @@ def cell_table(results: Results) -> Table:
     caption += "Chance: stated, of choosing without the key. Skill: (accuracy − chance) / (1 − chance). "
     caption += "Rank: of the correct value among those of the context."
     caption += f" * {AT_THE_ENDS}" if any(at_an_end(c) for c in results.cells) else ""
-    return Table("All cells", caption, columns, [_cell_row(c) for c in results.cells])
+    rows = [_cell_row(c) for c in results.cells]
+    if several_tokenizers(results.study):
+        columns += ["own tokens", "characters"]
+        counted = [(c.means["episode_tokens"], c.means["characters"]) for c in results.cells]
+        rows = [[*row, *(value_text(x, 5) for x in own)] for row, own in zip(rows, counted, strict=True)]
+    return Table("All cells", caption, columns, rows)
 
 
 def wrong_answers(results: Results) -> Table:

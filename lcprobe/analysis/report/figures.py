@@ -5,9 +5,11 @@ a report of hundreds of figures never has more than one in memory.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
 from lcprobe.analysis.report.charts.accuracy import accuracy_by_length, format_matrix, skill_bars
 from lcprobe.analysis.report.charts.biases import bias_charts
 from lcprobe.analysis.report.charts.by_length import accuracy_by_multiple
@@ -40,6 +42,9 @@ CHARTS: dict[str, Chart] = {
 }
 """Charts by name; a new one is a function in `charts` and one line here."""
 
+IN_OWN_TOKENS = ("distance", "context", "bias")
+"""Charts of tokens that a model itself reads, whatever a length counts."""
+
 
 def all_figures(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "dict[str, Figure]":
     """Figures of some charts, or of all, by the name of their file (without `.png`).
@@ -55,4 +60,7 @@ def all_figures(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "dic
 def draw(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "Iterator[tuple[Picture, Figure]]":
     """The same figures one at a time, each with its name and caption, chart by chart."""
     for name in charts:
-        yield from CHARTS[name](results)
+        note = own_tokens_note(results.study) if name in IN_OWN_TOKENS else length_note(results.study)
+        note = "" if name == "training" else note
+        for picture, figure in CHARTS[name](results):
+            yield replace(picture, caption=f"{picture.caption} {note}".strip()), figure

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.tokenizers import tokenizer_texts
 from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
@@ -21,6 +22,7 @@ MATCHED_WITHIN = 0.02
 def flags(results: Results) -> Iterator[Sentence]:
     """Sentences about the study as a whole; those that limit it are warnings."""
     yield from _matching(results)
+    yield from _tokenizers(results)
     yield _tuning(results.study.runs)
     yield from held_equal(results.study)
     yield from _differences(results.study.runs)
@@ -37,7 +39,7 @@ def _matching(results: Results) -> Iterator[Sentence]:
     # each training seed has its own order, and rows of different lengths are different batches
     digests: dict[tuple[int, int], dict[str, list[str]]] = {}
     for run in runs:
-        digests.setdefault((run.context_length, run.seed), {}).setdefault(run.data_digest, []).append(run.name)
+        digests.setdefault((_training_length(run), run.seed), {}).setdefault(run.data_digest, []).append(run.name)
     several = [len({place[i] for place in digests}) > 1 for i in (0, 1)]
     words = " and ".join(name for name, many in zip(("training length", "seed"), several, strict=True) if many)
     within = f" within each {words}" if words else ""
@@ -70,10 +72,16 @@ def _matching(results: Results) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 
+def _tokenizers(results: Results) -> Iterator[Sentence]:
+    """Which tokenizers there are, what their lengths have in common, and what follows for comparisons."""
+    for text, is_warning in tokenizer_texts(results.study, results.data.tokenizers):
+        yield Sentence(READ_FIRST, text, is_warning)
+
+
 def held_equal(study: StudyFacts) -> Iterator[Sentence]:
     """What runs of different training lengths have in common, and what therefore differs: a limit of any comparison
     between them."""
-    lengths = sorted({run.context_length for run in study.runs})
+    lengths = sorted({_training_length(run) for run in study.runs})
     if len(lengths) < 2:
         return
     ratios = _ratios(study.runs)
@@ -94,14 +102,19 @@ def held_equal(study: StudyFacts) -> Iterator[Sentence]:
     yield Sentence(READ_FIRST, text, True)
 
 
+def _training_length(run: RunFacts) -> int:
+    """Training length in the run's own tokens."""
+    return run.own_context_length or run.context_length
+
+
 def _ratios(runs: Sequence[RunFacts]) -> dict[str, dict[str, float]]:
     """Quantities of training at an architecture's longest training length, relative to its shortest: by quantity and
     architecture. Those that are not known of both are left out."""
     ratios: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(run.architecture or run.group for run in runs):
-        own = sorted((r for r in runs if (r.architecture or r.group) == name), key=lambda r: r.context_length)
+        own = sorted((r for r in runs if (r.architecture or r.group) == name), key=_training_length)
         short, long = _amounts(own[0]), _amounts(own[-1])
-        if own[0].context_length < own[-1].context_length:
+        if _training_length(own[0]) < _training_length(own[-1]):
             for quantity in short:
                 if short[quantity] > 0 and long[quantity] > 0:
                     ratios.setdefault(quantity, {})[name] = long[quantity] / short[quantity]
@@ -110,7 +123,7 @@ def _ratios(runs: Sequence[RunFacts]) -> dict[str, dict[str, float]]:
 
 def _amounts(run: RunFacts) -> dict[str, float]:
     batch = run.batch_tokens
-    steps, rows = (run.tokens / batch if batch else 0.0), batch / run.context_length
+    steps, rows = (run.tokens / batch if batch else 0.0), batch / _training_length(run)
     return {"tokens": run.tokens, "steps": steps, "FLOPs": run.flops, "rows per step": rows}
 
 
@@ -123,11 +136,10 @@ def _times(ratios: Mapping[str, float]) -> str:
 
 
 def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
-    tokens = {
-        length: {r.tokens for r in runs if r.context_length == length}
-        for length in {run.context_length for run in runs}
-    }
-    if differ := [r for r in runs if len(tokens[r.context_length]) > 1]:
+    tokens: dict[int, set[int]] = {}
+    for run in runs:
+        tokens.setdefault(_training_length(run), set()).add(run.tokens)
+    if differ := [r for r in runs if len(tokens[_training_length(r)]) > 1]:
         text = f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in differ)}."
         yield Sentence(READ_FIRST, text, True)
     if skipped := [f"{r.name} {r.skipped_steps}" for r in runs if r.skipped_steps]:

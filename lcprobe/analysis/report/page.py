@@ -1,13 +1,15 @@
 """Chapters of the report's page, as plain strings: the template only lays them out and escapes them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.analysis.report import prose
 from lcprobe.analysis.report.blocks import InlinedFigure, Section, Table
-from lcprobe.analysis.report.cell_tables import cell_table, wrong_answers
+from lcprobe.analysis.report.cell_tables import AT_A_GLANCE, cell_table, wrong_answers
 from lcprobe.analysis.report.charts.picture import MAX_FORMATS
 from lcprobe.analysis.report.finding_tables import (
     depth_effect_table,
@@ -84,7 +86,18 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
         Section("methods", "Methods", prose.METHODS_TEXT),
         Section("versions", "Versions and configuration", tables=versions, blocks=config),
     ]
-    return [s for s in chapters if s.tables or s.figures or s.folded or s.blocks or s.id == "methods"]
+    kept = [s for s in chapters if s.tables or s.figures or s.folded or s.blocks or s.id == "methods"]
+    return [replace(s, tables=[with_notion(table, results) for table in s.tables]) for s in kept]
+
+
+def with_notion(table: Table, results: Results) -> Table:
+    """A table whose caption says what its lengths and tokens count, where models have several tokenizers."""
+    columns, note = {*table.columns}, ""
+    if columns & {"tokens", "effective reach", "training length"}:
+        note = own_tokens_note(results.study)
+    elif table.title == AT_A_GLANCE or any("length" in name for name in columns):
+        note = length_note(results.study)
+    return replace(table, caption=f"{table.caption} {note}".strip())
 
 
 def _section(

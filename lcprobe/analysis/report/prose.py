@@ -37,7 +37,8 @@ FORMAT_TEXT = (
 )
 MODEL_TEXT = (
     "Paired by sample: every model is given the same questions about the same text. Differences of single cells "
-    "(McNemar) are in contrasts.csv.",
+    "(McNemar) are in contrasts.csv. Models with different tokenizers are paired only where probe.equal_length is "
+    "text.",
 )
 EXTENSION_TEXT = (
     "Trained models changed at evaluation, without further training, against the same weights as trained: the same "

@@ -23,7 +23,7 @@ def model_tables(results: Results) -> list[Table]:
         [
             r.name,
             r.group,
-            *map(value_text, (r.seed, r.context_length, r.tokens, r.lr)),
+            *map(value_text, (r.seed, r.own_context_length or r.context_length, r.tokens, r.lr)),
             r.tuned,
             value_text(r.skipped_steps),
             "" if r.seconds is None else f"{r.seconds:.0f}",

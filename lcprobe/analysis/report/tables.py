@@ -62,7 +62,12 @@ def model_rows(results: Results) -> TableRows:
     )
     names += ("seconds", "skipped_steps", "data_digest", "checkpoint", "started_from", "trained_extension")
     names += ("tokens_before",)
-    return [{"model": run.name} | {name: getattr(run, name) for name in names} for run in results.study.runs]
+    return [
+        {"model": run.name}
+        | {name: getattr(run, name) for name in names}
+        | {"context_length": run.own_context_length or run.context_length, "tokenizer": run.tokenizer}
+        for run in results.study.runs
+    ]
 
 
 def cell_rows(results: Results) -> TableRows:
@@ -71,6 +76,7 @@ def cell_rows(results: Results) -> TableRows:
     return [
         {
             **_panel(cell.where),
+            "equal_length": results.study.equal_length,
             "length": cell.length,
             "multiple": cell.length / context_lengths[cell.where.model],
             "depth": cell.depth,
@@ -96,6 +102,7 @@ def extrapolation_rows(results: Results) -> TableRows:
     return [
         {
             **_panel(e.where),
+            "equal_length": results.study.equal_length,
             "length": length,
             "multiple": length / e.context_length,
             "reference_length": e.reference_length,
@@ -106,6 +113,7 @@ def extrapolation_rows(results: Results) -> TableRows:
             "ratio_low": None if ratio is None else ratio.low,
             "ratio_high": None if ratio is None else ratio.high,
             "effective_length": e.effective,
+            "effective_own_tokens": results.own_tokens(e.where, e.effective),
             "effective_is_at_least": e.at_least,
             "effective_note": e.note,
         }
@@ -119,6 +127,7 @@ def contrast_rows(results: Results) -> TableRows:
     names = ("kind", "family", "subject", "task", "format", "length", "what", "samples")
     return [
         {name: getattr(c, name) for name in names}
+        | {"equal_length": results.study.equal_length}
         | _estimate("first_", c.first)
         | _estimate("second_", c.second)
         | {"difference": c.difference, "low": c.low, "high": c.high, "p": c.p, "p_holm": c.p_holm}

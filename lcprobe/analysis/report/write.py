@@ -17,7 +17,7 @@ from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.drawing import save
 from lcprobe.analysis.report.figures import draw
-from lcprobe.analysis.report.page import sections
+from lcprobe.analysis.report.page import sections, with_notion
 from lcprobe.analysis.report.summary import TOPICS, summary
 from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
 from lcprobe.analysis.report.wording import Sentence
@@ -82,7 +82,7 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
         models=_models_text(results),
         open_sentences=OPEN_SENTENCES,
         topics=[(topic, own) for topic, own in topics if own],
-        overview=overview(results),
+        overview=with_notion(overview(results), results),
         sections=sections(results, figures),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,

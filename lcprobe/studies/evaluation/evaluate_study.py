@@ -119,7 +119,7 @@ def print_grid(session: Session) -> None:
             console.print(
                 f"  variant: {variant.name} ({variant.label}{factor})", markup=False, highlight=False, soft_wrap=True
             )
-    for note in plan.notes:
+    for note in session.notes:
         console.print(f"  left out: {note}", markup=False, soft_wrap=True)
 
 

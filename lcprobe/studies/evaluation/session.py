@@ -9,48 +9,71 @@ import pyarrow as pa
 import torch
 
 from lcprobe.config import Config
-from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.models.bias_curves import bias_curves
-from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import Plan, TaskSet, Unit
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
 from lcprobe.probing.runner import run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
+from lcprobe.studies.evaluation.readers import Reader, TokenizerKey, check_readers_fit, open_readers, tokenizer_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
-from lcprobe.studies.planning.preflight import check_probes_fit
-from lcprobe.training.checkpoint import check_same_corpus
 
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that one run of `evaluate.py` works with."""
+    """Everything that one run of `evaluate.py` works with. readers: by tokenizer, that of the first target first."""
 
     targets: list[ProbeTarget]
     variants: list[Variant]
     config: Config
     out: Path
     store: Store
-    tasks: TaskSet
-    plan: Plan
-    data: Prepared
+    readers: dict[TokenizerKey, Reader]
+    notes: list[str]
+    """Cells, methods and lengths that are left out, and why."""
+
+    @property
+    def reference(self) -> Reader:
+        """The reader of the first target: its tokens are those of `length` where the text is equal."""
+        return next(iter(self.readers.values()))
+
+    @property
+    def tasks(self) -> TaskSet:
+        """Tasks under the reference tokenizer."""
+        return self.reference.tasks
+
+    @property
+    def plan(self) -> Plan:
+        """The units of work, the same for all tokenizers."""
+        return self.reference.plan
+
+    @property
+    def data(self) -> Prepared:
+        """The corpus in tokens of the reference."""
+        return self.reference.data
+
+    def reader_of(self, target: ProbeTarget) -> Reader:
+        """What a target reads."""
+        return self.readers[tokenizer_key(target)]
 
     def plan_of(self, variant: Variant) -> Plan:
         """The units of work whose length a variant's model can read."""
-        return replace(self.plan, units=[unit for unit in self.plan.units if _reads(variant, unit.length)])
+        reader = self.reader_of(variant.target)
+        return replace(reader.plan, units=[unit for unit in reader.plan.units if _reads(variant, reader, unit)])
 
     def text_of(self, variant: Variant) -> ContextProbe | None:
         """The lengths of plain text that a variant's model can read; None where there are none."""
-        text = self.config.probe.context
+        text, limit = self.config.probe.context, variant.max_length
         if text is None:
             return None
-        lengths = [n for n in text.tokens(context_lengths(self.targets)) if _reads(variant, n)]
+        lengths = [n for n in text.tokens(context_lengths(self.targets)) if limit is None or n <= limit]
         return replace(text, lengths=in_tokens(*lengths)) if lengths else None
 
 
@@ -60,73 +83,64 @@ def context_lengths(targets: list[ProbeTarget]) -> list[int]:
 
 
 def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Session:
-    """Tasks and units of work for these targets, the same for all. Raises ConfigError for targets of different
-    tokenizers, and what `variants_of` raises."""
-    first = targets[0].config
-    for target in targets[1:]:
-        for key in ("tokenizer", "bos"):
-            if getattr(target.config.data, key) != getattr(first.data, key):
-                given, wanted = (getattr(c.data, key) for c in (target.config, first))
-                allowed = f"{wanted!r} as {targets[0].name}, or a report of its own"
-                raise ConfigError(f"data.{key}", f"{target.name} has {given!r}", allowed)
+    """Tasks and units of work for these targets, the same units for all. Raises ConfigError where there is nothing to
+    probe, and what `variants_of` and `open_readers` raise."""
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, left_out = variants_of(targets, config.pe)
-    _readers(variants, check_probes_fit(config.probe, first.data.tokenizer, first.data.bos, context_lengths(targets)))
-    data = prepare(first.data)
-    for target in targets:
-        check_same_corpus(target.checkpoint, data.manifest)
-    cache = EpisodeCache(Path(first.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
-    tasks = TaskSet(config.probe, data.materials("probe"), cache if cache.limit else None)
-    plan = tasks.plan(config.probe.grids, *context_lengths(targets))
-    readers = _readers(variants, plan)
-    plan = replace(plan, notes=[*plan.notes, *left_out, *_unread(variants, plan, config)])
-    kept = [target for target in targets if any(variant.target is target for variant in readers)]
-    return Session(kept, readers, config, out, Store(out / "records"), tasks, plan, data)
+    contexts = context_lengths(targets)
+    planned = check_readers_fit(targets, config, contexts)
+    if planned is not None:
+        _able(
+            variants, planned, lambda variant, unit: variant.max_length is None or unit.length <= variant.max_length
+        )
+    readers = open_readers(targets, config, contexts)
+    plan = next(iter(readers.values())).plan
+    able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[tokenizer_key(variant.target)], unit))
+    kept = [target for target in targets if any(variant.target is target for variant in able)]
+    session = Session(kept, able, config, out, Store(out / "records"), readers, [*plan.notes, *left_out])
+    return replace(session, notes=[*session.notes, *_unread(variants, session, contexts)])
 
 
-def _readers(variants: list[Variant], plan: Plan) -> list[Variant]:
+def _able(variants: list[Variant], plan: Plan, reads: Callable[[Variant, Unit], bool]) -> list[Variant]:
     """The variants whose models can read a cell of the grid. Raises ConfigError for a model that cannot read its own
     training length, EpisodeError where there is no cell, and where none can read any."""
     for variant in variants:
-        length = variant.target.config.train.context_length
-        if not _reads(variant, length):
+        length, limit = variant.target.config.train.context_length, variant.max_length
+        if limit is not None and length > limit:
             given = f"{variant.name} was trained at {length} tokens"
-            raise ConfigError("model.context_length", given, f"<= {variant.max_length}, the model's maximum length")
+            raise ConfigError("model.context_length", given, f"<= {limit}, the model's maximum length")
     if not plan.units:
         given = plan.notes[0] if plan.notes else "no cell"
         raise EpisodeError("probe.grids", given, "a grid with at least one cell that fits")
-    shortest = min(unit.length for unit in plan.units)
-    readers = [variant for variant in variants if _reads(variant, shortest)]
-    if not readers:
-        limit = max(variant.max_length or 0 for variant in variants)
+    able = [variant for variant in variants if any(reads(variant, unit) for unit in plan.units)]
+    if not able:
+        limit, shortest = max(variant.max_length or 0 for variant in variants), min(u.length for u in plan.units)
         given = f"cells of {shortest} tokens or more"
         raise EpisodeError("probe.grids", given, f"<= {limit}, the models' maximum length")
-    return readers
+    return able
 
 
-def _reads(variant: Variant, length: int) -> bool:
-    return variant.max_length is None or length <= variant.max_length
+def _reads(variant: Variant, reader: Reader, unit: Unit) -> bool:
+    return variant.max_length is None or reader.longest(unit) <= variant.max_length
 
 
-def _unread(variants: list[Variant], plan: Plan, config: Config) -> list[str]:
+def _unread(variants: list[Variant], session: Session, contexts: list[int]) -> list[str]:
     """A note for each variant whose model cannot read all lengths of the grid or of the plain text."""
     notes = []
-    contexts = sorted({variant.target.config.train.context_length for variant in variants})
+    cells = sum(len(unit.cells) for unit in session.plan.units)
     for variant in variants:
-        cells = [row for unit in plan.units for row in unit.rows()]
-        beyond = sum(not _reads(variant, row["length"]) for row in cells)
-        text = config.probe.context
-        longer = text is not None and any(not _reads(variant, n) for n in text.tokens(contexts))
-        parts = []
+        text, limit = session.config.probe.context, variant.max_length
+        if limit is None:
+            continue
+        reader, parts = session.reader_of(variant.target), []
+        beyond = sum(len(unit.cells) for unit in session.plan.units if not _reads(variant, reader, unit))
         if beyond:
-            parts.append(f"{beyond} of {len(cells)} cells")
-        if longer:
+            parts.append(f"{beyond} of {cells} cells")
+        if text is not None and any(n > limit for n in text.tokens(contexts)):
             parts.append("the longer texts")
         if parts:
-            notes.append(
-                f"{variant.name}: {' and '.join(parts)}: the model reads at most {variant.max_length} tokens"
-            )
+            notes.append(f"{variant.name}: {' and '.join(parts)}: the model reads at most {limit} tokens")
     return notes
 
 
@@ -157,16 +171,17 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
     for variant in session.variants:
-        model, checkpoint = load_variant(variant, device(), session.data)
+        reader = session.reader_of(variant.target)
+        model, checkpoint = load_variant(variant, device(), reader.data)
         plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
         biases[variant.name] = bias_curves(model, longest)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
-        scorer = ModelScorer(model, session.data.tokenizer, device(), chunk, generate, batch_tokens)
+        scorer = ModelScorer(model, reader.data.tokenizer, device(), chunk, generate, batch_tokens)
         ids = run_plan(
             plan,
-            session.tasks,
+            reader.tasks,
             scorer,
             checkpoint,
             session.store,
@@ -180,7 +195,7 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
             unit = run_context(
                 text,
                 variant.target.config.train.context_length,
-                session.tasks.materials,
+                reader.tasks.materials,
                 model,
                 checkpoint,
                 texts,

@@ -15,6 +15,7 @@ from lcprobe.models.matching import mismatch_of
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, settings_text
 from lcprobe.schema import plain
+from lcprobe.studies.evaluation.groups import GroupNames, group_names
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
@@ -29,17 +30,21 @@ from lcprobe.training_data import read_training_data
 
 def facts_of(session: Session, biases: Biases) -> StudyFacts:
     """Everything that the report prints besides the records."""
-    digest = session.tasks.tokenizer.digest[:16]
     targets = session.targets
+    names = {target.name: own for target, own in zip(targets, group_names(targets), strict=True)}
     runs = [
-        replace(_run_facts(variant, digest, targets), biases=biases.get(variant.name, []))
+        replace(
+            _run_facts(variant, names[variant.target.name], targets),
+            tokenizer=session.reader_of(variant.target).tasks.tokenizer.digest[:16],
+            biases=biases.get(variant.name, []),
+        )
         for variant in session.variants
     ]
     folder = session.targets[0].run_folder
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
     groups = list(dict.fromkeys(row["group"] for row in sweep))
-    notes = list(session.plan.notes)
+    notes = list(session.notes)
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
     return StudyFacts(
@@ -65,7 +70,7 @@ def _in_common(values: Iterable[str]) -> str:
     return distinct.pop() if len(distinct) == 1 else ""
 
 
-def _run_facts(variant: Variant, tokenizer: str, targets: Sequence[ProbeTarget]) -> RunFacts:
+def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarget]) -> RunFacts:
     target = variant.target
     status = read_status(target.run_folder) if target.run_folder else {}
     progress = load_progress(target.checkpoint)
@@ -74,9 +79,8 @@ def _run_facts(variant: Variant, tokenizer: str, targets: Sequence[ProbeTarget])
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
         name=variant.name,
-        group=status.get("group", target.name),
+        group=names.group,
         layout=target.config.model.layout,
-        tokenizer=tokenizer,
         seed=target.config.seed,
         context_length=target.config.train.context_length,
         params=cost.params,
@@ -97,7 +101,7 @@ def _run_facts(variant: Variant, tokenizer: str, targets: Sequence[ProbeTarget])
         started_from=_started_from(target, targets),
         tokens_before=status.get("from_tokens", 0),
         trained_extension="" if extension is None else extension.label,
-        architecture=target.config.study.architecture or status.get("group", target.name),
+        architecture=names.architecture,
         batch_tokens=target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),
     )

@@ -33,13 +33,13 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> None:
     for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
         check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
         if training and config.probe.while_training is not None:
-            with _naming(config.data.tokenizer):
+            with naming(config.data.tokenizer):
                 tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
                 _check_grid(tasks, config.probe.while_training, lengths, "probe.while_training.lengths")
     least: dict[str, dict[str, int]] = {}
     trained = _distinct(configs, lambda c: [c.data, c.train.context_length, c.train.length_schedule])
     for config in trained if training else ():
-        with _naming(config.data.tokenizer):
+        with naming(config.data.tokenizer):
             _check_recipes(config, least.setdefault(repr(plain(config.data)), {}))
 
 
@@ -56,7 +56,7 @@ def check_probes_fit(probe: ProbeConfig, tokenizer: str, bos: str | None, contex
     `check_grids_fit`, naming the tokenizer.
     """
     probe.check_lengths(context_lengths)
-    with _naming(tokenizer):
+    with naming(tokenizer):
         return check_grids_fit(TaskSet(probe, over_words(tokenizer, bos)), context_lengths)
 
 
@@ -84,11 +84,13 @@ def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key:
 
 
 @contextmanager
-def _naming(tokenizer: str) -> Iterator[None]:
+def naming(tokenizer: str) -> Iterator[None]:
     """Errors about episodes name the tokenizer."""
     try:
         yield
     except EpisodeError as error:
+        if error.key == "probe.equal_length":  # says which of several it is about
+            raise
         allowed = f"{error.allowed} (data.tokenizer is {tokenizer})"
         raise EpisodeError(error.key, error.given, allowed, error.near) from None
 

@@ -44,8 +44,10 @@ def _curves(run: RunFacts, which: str = "") -> "tuple[Picture, Figure]":
     for name, style in styles_of(list(heads)[:MAX_HEADS]).items():
         distances, biases = zip(*heads[name], strict=True)
         axes.plot(np.log2(np.array(distances) + 1), biases, style.line, color=style.colour, label=name, lw=1.3)
-    axes.axvline(np.log2(run.context_length), color=INK, lw=0.8, ls="--")
-    distance_axis(axes, 1, max(run.context_length, *(row["distance"] + 1 for row in run.biases)))
+    axes.axvline(np.log2(run.own_context_length or run.context_length), color=INK, lw=0.8, ls="--")
+    distance_axis(
+        axes, 1, max(run.own_context_length or run.context_length, *(row["distance"] + 1 for row in run.biases))
+    )
     encodings = ", ".join(dict.fromkeys(str(row["encoding"]) for row in run.biases))
     set_titles(axes, figure_text(f"{run.name}: {encodings}"), "distance + 1 (tokens)", "added to scores")
     legend(figure, axes)
