@@ -7,7 +7,7 @@ import pytest
 from lcprobe.config import parse
 from lcprobe.errors import LcprobeError
 from lcprobe.files import write_json
-from lcprobe.studies.evaluation import session
+from lcprobe.studies.evaluation import readers
 from lcprobe.studies.evaluation.session import open_session
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.training.checkpoint import Progress
@@ -47,7 +47,7 @@ def test_a_grid_that_does_not_fit_is_refused_before_anything_is_prepared(tmp_pat
     def prepare(data):
         raise Prepared
 
-    monkeypatch.setattr(session, "prepare", prepare)
+    monkeypatch.setattr(readers, "prepare", prepare)
     lengths = (80,) if grids == [{"lengths": [0.05]}] else (64, 80)
     targets = [target(tmp_path, length, grids) for length in lengths]
     with pytest.raises(LcprobeError if start else Prepared) as caught:
