@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
-from validation import cheating, cheating_peer, coverage, exactness, oracles, planted
+from validation import cheating, cheating_peer, coverage, exactness, oracles, planted, training_length
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
@@ -15,6 +15,9 @@ VALIDATIONS = {
     "cheating": Measurement(cheating.TITLE, cheating.OPTIONS, cheating.measure),
     "cheating_peer": Measurement(cheating_peer.TITLE, cheating_peer.OPTIONS, cheating_peer.measure),
     "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
+    "training_length": Measurement(
+        training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
+    ),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from lcprobe.analysis.findings.cells import PanelKey
+from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.training_length.collapses import Collapse
 from lcprobe.analysis.findings.training_length.depth_effects import DepthEffect
@@ -15,6 +16,7 @@ from lcprobe.analysis.stats.censored_line import Bounded
 from lcprobe.analysis.stats.estimates import Estimate
 
 TRAINING_LENGTH = "Training length"
+UNRESOLVED = "ceiling, fixed reach and no ceiling: none of them is resolved"
 Rows = list[dict[str, Value]]
 
 
@@ -39,22 +41,23 @@ def verdict_text(fit: LengthFit) -> str:
     lengths = [run.context_length for run in fit.runs]
     runs = f"{len(fit.fitted)} runs trained at {min(lengths)} to {max(lengths)} tokens"
     if fit.verdict == "no ceiling":
-        text = f"no ceiling up to {fit.longest} tokens, the longest tested: {runs} all stay at the level of their"
-        return f"{text} effective length there{_excluded(fit)}"
-    slope = "" if fit.slope is None else f" by a slope of {bounds_text(fit.slope)}"
-    multiple = "" if fit.multiple is None else f" and {bounds_text(fit.multiple)} x the training length in the middle"
-    details = f" (log2 against log2, {runs}{_censored(fit)}{_excluded(fit)})"
-    if fit.verdict == "ceiling":
-        text = "the training length is the ceiling: effective length grows in proportion to it"
-        return f"{text},{slope}{multiple}{details}"
-    if fit.verdict == "fixed reach":
-        return f"a fixed reach: effective length does not grow with the training length,{slope}{multiple}{details}"
-    text = "neither a ceiling in proportion, nor a fixed reach, nor the absence of a ceiling is resolved"
+        text = f"no ceiling up to {fit.longest} tokens, the longest tested, for any training length"
+        return f"{text}: {runs} all reach {SHARE_OF_BASE:g} of their base there{_excluded(fit)}"
+    resolution = f"tested lengths are up to a factor of {fit.step:g} apart"
+    details = f"{runs}{_censored(fit)}; {resolution}{_excluded(fit)}"
     if fit.slope is None:
-        return f"{text}: no slope can be estimated{details}"
-    less = "; it grows with the training length, less than in proportion" if fit.grows_less else ""
-    wide = f"; for either its interval would have to be within {MARGIN:g} of 1 or 0" if not less else ""
-    return f"{text}: effective length grows{slope}{multiple}{details}{less}{wide}"
+        return f"{UNRESOLVED}: no slope can be estimated ({details})"
+    multiple = ""
+    if fit.multiple is not None:
+        multiple = f", {bounds_text(fit.multiple)} x the training length at {fit.centre:.0f}"
+    numbers = f"(slope {bounds_text(fit.slope)} of log2 on log2{multiple}; {details})"
+    if fit.verdict == "ceiling":
+        return f"the training length is the ceiling: effective length grows in proportion to it {numbers}"
+    if fit.verdict == "fixed reach":
+        return f"a fixed reach: effective length does not grow with the training length {numbers}"
+    if fit.grows_less:
+        return f"{UNRESOLVED}: effective length grows with the training length, less than in proportion {numbers}"
+    return f"{UNRESOLVED}: the interval of the slope is not within {MARGIN:g} of 1 or of 0 {numbers}"
 
 
 def collapse_text(collapse: Collapse) -> str:
@@ -125,6 +128,7 @@ def fit_rows(results: Results) -> Rows:
             "centre": fit.centre,
             **_bounded("multiple", fit.multiple),
             "longest_length": fit.longest,
+            "step": fit.step,
             "verdict": fit.verdict,
             "words": verdict_text(fit),
         }

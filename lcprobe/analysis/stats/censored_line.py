@@ -19,7 +19,7 @@ from lcprobe.analysis.stats.student_t import t975
 MAX_SLOPE = 16.0
 """Slopes and levels (from the mean) beyond this are reported as unbounded."""
 NEWTON_STEPS = 60
-BISECTIONS = 26
+GOLDEN, TOLERANCE = (math.sqrt(5) - 1) / 2, 1e-4
 
 
 class Bounded(NamedTuple):
@@ -53,7 +53,8 @@ def censored_line(x: Sequence[float], y: Sequence[float], censored: Sequence[boo
     data = ys - ys[~cut].mean(), cut, 1 / least_sd
     slope = _profiled(lambda v: _largest(data[0] - v * xs, one, *data[1:]), int((~cut).sum()))
     level = _profiled(lambda v: _largest(data[0] - v * one, xs, *data[1:]), int((~cut).sum()))
-    return Line(Bounded(*(value + ys[~cut].mean() for value in level)), slope)
+    centre = float(ys[~cut].mean())
+    return Line(Bounded(*(value + centre for value in level)), slope)
 
 
 def _least_squares(x: np.ndarray, y: np.ndarray, least_sd: float) -> Line:
@@ -71,24 +72,51 @@ def _least_squares(x: np.ndarray, y: np.ndarray, least_sd: float) -> Line:
 
 def _profiled(profile: Callable[[float], float], m: int) -> Bounded:
     """The maximum of a profile log-likelihood, and where it falls below the cut-off: it has a single peak."""
-    low, high = -MAX_SLOPE, MAX_SLOPE
-    for _ in range(BISECTIONS):  # golden section would save a third of the calls
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (a, high) if profile(a) < profile(b) else (low, b)
-    peak = (low + high) / 2
+    peak, highest = _peak(profile)
     value = peak if abs(peak) < MAX_SLOPE - 1e-2 else math.copysign(math.inf, peak)
     if m < 3:
         return Bounded(value, -math.inf, math.inf)
-    lowest = profile(peak) - m / 2 * math.log1p(float(t975(m - 2)) ** 2 / (m - 2))
-    return Bounded(value, _crossing(profile, lowest, peak, -MAX_SLOPE), _crossing(profile, lowest, peak, MAX_SLOPE))
+    lowest = highest - m / 2 * math.log1p(float(t975(m - 2)) ** 2 / (m - 2))
+    low, high = (_crossing(lambda v: profile(v) - lowest, peak, highest - lowest, end) for end in (-1, 1))
+    return Bounded(value, low, high)
 
 
-def _crossing(profile: Callable[[float], float], lowest: float, inside: float, outside: float) -> float:
-    if profile(outside) >= lowest:
-        return math.copysign(math.inf, outside)
-    for _ in range(BISECTIONS):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if profile(middle) >= lowest else (inside, middle)
+def _peak(profile: Callable[[float], float]) -> tuple[float, float]:
+    """Golden section over -MAX_SLOPE .. MAX_SLOPE."""
+    low, high = -MAX_SLOPE, MAX_SLOPE
+    a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_a, at_b = profile(a), profile(b)
+    while high - low > TOLERANCE:
+        if at_a < at_b:
+            low, a, at_a, b = a, b, at_b, b + GOLDEN * (high - b)
+            at_b = profile(b)
+        else:
+            high, b, at_b, a = b, a, at_a, a - GOLDEN * (a - low)
+            at_a = profile(a)
+    return (a, at_a) if at_a > at_b else (b, at_b)
+
+
+def _crossing(above: Callable[[float], float], inside: float, at_inside: float, sign: int) -> float:
+    """Where a function that is positive inside becomes negative: steps outwards, then regula falsi (Illinois)."""
+    step, outside = 0.125, inside
+    while True:
+        outside += sign * step
+        if abs(outside) > 2 * MAX_SLOPE:
+            return sign * math.inf
+        if (at_outside := above(outside)) < 0:
+            break
+        inside, at_inside, step = outside, at_outside, 2 * step
+    while abs(outside - inside) > TOLERANCE:
+        middle = inside + (outside - inside) * at_inside / (at_inside - at_outside)
+        if not min(inside, outside) < middle < max(inside, outside):
+            middle = (inside + outside) / 2
+        at_middle = above(middle)
+        if abs(at_middle) < 1e-6:
+            return middle
+        if at_middle > 0:
+            inside, at_inside, at_outside = middle, at_middle, at_outside / 2
+        else:
+            outside, at_outside, at_inside = middle, at_middle, at_inside / 2
     return (inside + outside) / 2
 
 

@@ -12,6 +12,7 @@ The verdict is one of equivalence: not that a slope of 1 is not rejected, but th
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ class LengthFit:
     the fit. continued: of the runs that started from another run's weights, which are not in the fit either. slope:
     of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite. multiple:
     effective length over training length at `centre`, the geometric mean of the training lengths. longest: longest
-    tested length. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
+    tested length. step: largest factor between neighbouring tested lengths, the resolution where accuracy falls at
+    once. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
     """
 
     architecture: str
@@ -50,6 +52,7 @@ class LengthFit:
     format: Formats
     runs: tuple[EffectiveLength, ...]
     longest: int
+    step: float
     verdict: Verdict
     centre: float | None = None
     slope: Bounded | None = None
@@ -101,11 +104,12 @@ def _fit(
     own: list[tuple[EffectiveLength, np.ndarray | None]],
 ) -> LengthFit:
     runs, longest = tuple(run for run, _ in own), own[0][0].longest
+    step = max((b / a for a, b in pairwise(data.lengths(task, format))), default=1.0)
     known = [(run, drawn) for run, drawn in own if drawn is not None and run.tokens is not None]
     if len({run.context_length for run, _ in known}) < 2:
         reasons = "; ".join(dict.fromkeys(run.refused for run in runs if run.refused))
         note = f"fewer than two training lengths with an effective length ({reasons})"
-        return LengthFit(architecture, task, format, runs, longest, "not tested", note=note)
+        return LengthFit(architecture, task, format, runs, longest, step, "not tested", note=note)
     x = np.log2([run.context_length for run, _ in known])
     y = np.log2([run.tokens or 1 for run, _ in known])
     censored = np.array([run.at_least for run, _ in known])
@@ -116,9 +120,9 @@ def _fit(
         drawn = np.array([np.clip(d, 0, math.log2(longest)) for _, d in known])
         slope = _widened(line.slope, _sample_sd(x, drawn, censored, slope=True))
         level = _widened(line.level, _sample_sd(x, drawn, censored, slope=False))
-        multiple = Bounded(*(2.0 ** min(v - x.mean(), 64) for v in level))
+        multiple = Bounded(*(2.0 ** min(float(v - x.mean()), 64.0) for v in level))
     verdict: Verdict = "no ceiling" if _nothing_falls(data, [run for run, _ in known]) else _verdict(slope)
-    return LengthFit(architecture, task, format, runs, longest, verdict, centre, slope, multiple)
+    return LengthFit(architecture, task, format, runs, longest, step, verdict, centre, slope, multiple)
 
 
 def _nothing_falls(data: Measured, runs: list[EffectiveLength]) -> bool:
