@@ -27,10 +27,10 @@ class Stage:
     (64t), each a divisor of context_length. Where train.length_schedule is at a shorter length, fractions are of that
     length, and no sequence is longer than it."""
 
-    def seqlens(self, context_length: int, at: str, scheduled: int | None = None) -> list[int]:
-        """Tokens per sequence, one per step in turn. scheduled: tokens by train.length_schedule, if it has fewer.
+    def seqlens(self, context_length: int, at: str, scheduled: int) -> list[int]:
+        """Tokens per sequence, one per step in turn. scheduled: tokens by train.length_schedule, or context_length.
         Raises ConfigError naming `at`.lengths where sequences cannot be split into such ones."""
-        found, scheduled = [], scheduled or context_length
+        found = []
         for length in self.lengths:
             n = length.tokens(scheduled, f"{at}.lengths")
             fits = n <= context_length and scheduled % min(n, scheduled) == 0

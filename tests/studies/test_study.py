@@ -91,6 +91,30 @@ def test_a_run_records_what_it_was_asked_and_could_see_and_on_a_later_visit_wher
     assert path.read_bytes() == written, "the same without training"
 
 
+@pytest.mark.slow
+def test_a_run_on_short_documents_that_was_asked_near_by_with_a_schedule_is_reported_as_that(tmp_path, data_settings):
+    text = tmp_path / "pages"
+    text.mkdir()
+    for i in range(400):
+        (text / f"{i}.txt").write_text(f"The {i}th river runs to the sea past mill and meadow {i}.")
+    data = {**data_settings, "corpus": [str(text)], "folder": str(tmp_path / "data")}
+    task = {"type": "niah", "n_keys": 1, "template": "line", "digits": 4}
+    data |= {"recipes": {"near": {"task": task, "distance": "recent"}}}
+    data |= {"mixture": [{"lm": 0.5, "episodes": {"near": 1}}]}
+    train = {"length_schedule": [{"until": 0.5, "length": "32t"}, {"length": 1}]}
+    config = write_config(tmp_path, data, train=train, model={"layout": "mamba2"}, match={"budget": None}, grid={})
+    assert train_main([str(config)]) == 0
+    assert evaluate_main([str(tmp_path / "runs" / "tiny")]) == 0
+    report = read_json(tmp_path / "runs" / "tiny" / "report.json")
+    (facts,) = report["study"]["runs"]
+    assert facts["length_schedule"] == "32 until 0.5, then 64"
+    assert facts["training_data"]["visible"][10] < 32
+    assert facts["training_data"]["needle_distances"][19] < 32
+    page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
+    for words in ("Short pieces of text: half of", "Never asked far back: 95", "32 until 0.5, then 64"):
+        assert words in page
+
+
 def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
     grid = "probe.grids=[{tasks: [single], lengths: [1], depths: [0.5], n: 3}]"
     for folder in (study / "mamba2", max((study / "mamba2" / "checkpoints").glob("step-*"))):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
+from lcprobe.lengths import schedule_text
 from lcprobe.models.parts import ModelCost, parts_of
 from lcprobe.studies.planning.equal_budgets import in_words
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
@@ -92,6 +93,17 @@ def held_equal_note(plan: StudyPlan) -> list[str]:
     if len({run.config.train.context_length for run in plan.runs}) < 2:
         return []
     return [f"held equal across training lengths: {in_words(plan.config.match)}"]
+
+
+def schedule_notes(plan: StudyPlan) -> list[str]:
+    """A line on each curriculum of context lengths, with the models that have it."""
+    groups: dict[str, list[str]] = {}
+    for run in plan.runs:
+        schedule = schedule_text(run.config.train.length_schedule, run.config.train.context_length)
+        if schedule and run.group not in groups.setdefault(schedule, []):
+            groups[schedule].append(run.group)
+    costs = "FLOPs, hours and memory are those of the training length"
+    return [f"context length {schedule} ({costs}): {', '.join(names)}" for schedule, names in groups.items()]
 
 
 def memory_notes(plan: StudyPlan) -> list[str]:

@@ -106,7 +106,9 @@ def _check_recipes(config: Config, shortest: dict[str, int]) -> None:
             for seqlen in phase.seqlens:
                 if seqlen < shortest[name]:
                     where = f"data.mixture[{phase.stage}].episodes.{name}"
-                    given = f"sequences of {seqlen} tokens at training length {phase.context_length}"
+                    given = f"sequences of {seqlen} tokens at training length {context_length}"
+                    if phase.context_length < context_length:
+                        given += f", {phase.context_length} by train.length_schedule"
                     raise ConfigError(where, given, f"at least {shortest[name]} tokens")
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lcprobe.errors import ConfigError
 from lcprobe.models.parts import model_cost
 from lcprobe.schema import plain
-from lcprobe.studies.planning.costs import held_equal_note, matching_table
+from lcprobe.studies.planning.costs import held_equal_note, matching_table, schedule_notes
 from lcprobe.studies.planning.plan import PlannedRun, make_plan
 from tests.tiny import TINY
 
@@ -131,5 +131,13 @@ def test_the_plan_shows_each_training_length():
         assert "steps" not in row  # equal in all
     assert {"steps", "training FLOPs"} <= set(matching_table(plan(match={"batch": "rows"}))[0])
     one = plan({"L64": LENGTHS["L64"]})
-    assert held_equal_note(one) == []
+    assert held_equal_note(one) == schedule_notes(one) == []
     assert "FLOPs/token @64" in matching_table(one)[0]
+
+
+def test_the_plan_names_a_curriculum_of_lengths_once_for_the_models_that_have_it():
+    stages = [{"until": 0.5, "length": 0.5}, {"length": 1}]
+    lengths = {**LENGTHS, "L64": {"train": {"context_length": 64, "length_schedule": stages}}}
+    (note,) = schedule_notes(plan(lengths, data={"mixture": [{"lm": 1.0}]}))
+    assert note.startswith("context length 32 until 0.5, then 64 (FLOPs, hours and memory are those of the training")
+    assert note.endswith(": L64-attn, L64-mamba2")

@@ -30,13 +30,15 @@ MISTAKES = [  # (key=value, the key that the message must name, words of the mes
     ("data.mixture=[{lm: 1, lengths: [0.0625, 0.03125]}]", "(L80, attn): data.mixture[0].lengths", "tokens of 80"),
     ("data.mixture=[{lm: 1, lengths: [64t]}]", "(L80, attn): data.mixture[0].lengths: given '64t'", "divisor"),
     ("data.mixture=[{lm: 0.5, episodes: {lines: 1}, lengths: [16t]}]", "data.mixture[0].episodes.lines", "training length 64"),
-    ("train.length_schedule=[{until: 0.5, length: 16t}, {length: 1}]", "data.mixture[0].episodes.lines", "length 16"),
+    ("train.length_schedule=[{until: 0.5, length: 16t}, {length: 1}]", "data.mixture[0].episodes.lines", "16 by train.length_schedule"),
     ("train.length_schedule=[{until: 0.5, length: 0.3}, {length: 1}]", "train.length_schedule[0].length", "whole tokens of 64"),
     ("probe.grids=[{lengths: [64t, 8t]}]", "probe.grids[0].lengths: given '8t for single", "at least"),
     ("probe.while_training.lengths=[8t]", "probe.while_training.lengths: given '8t for single", "at least"),
     ("probe.grids=[{lengths: [64t, 1]}]", "probe.grids[0].lengths", "not both in one list"),
     ("probe.context.lengths=[1Kt, 1]", "probe.context.lengths", "not both in one list"),
     ("grid.arch.attn.model.positional={type: learned, max_length: 64}", "(L80, attn): model.positional.max_length", "80"),
+    ("train.length_schedule=[{until: 0.5, length: 32t}, {}]", "(L80, attn): train.length_schedule[0].length", "divisor"),
+    ("train.length_schedule=[{length: 0.5}]", "train.length_schedule: given 0.5", "reaches context_length (64)"),
     ("probe.tasks.single.formats={haystack: noses}", "probe.tasks.single.formats.haystack", "noise"),
 ]  # fmt: skip
 
