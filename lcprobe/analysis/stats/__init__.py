@@ -9,6 +9,7 @@
     exact_tests         sign-flip and permutation tests, Holm's correction
     differences         intervals of paired differences (Tango) and of ratios (Fieller)
     training_seeds      interval of a difference between groups of training seeds (Welch)
+    censored_line       a line through values of which some are only known to be larger: slope over training lengths
     distance_bins       accuracy in half octaves of distance
     fall_fit            where accuracy falls with distance: the fit behind the effective reach
     exponential_fit     how fast accuracy decays with distance: the fit behind the half-life
