@@ -12,7 +12,7 @@ from lcprobe.analysis.report.charts.by_length import chance_of
 from lcprobe.analysis.report.charts.picture import drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import architectures, group_mean, has_several_lengths
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
-from lcprobe.analysis.stats.estimates import Estimate, Proportion
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import Formats
@@ -56,7 +56,7 @@ def _group_rows(results: Results, formats: set[tuple[str, Formats]], lengths: li
         planned = results.data.lengths(task, format)
         for group in (group for groups in architectures(results).values() for group in groups):
             means = {length: group_mean(results, group, task, format, length) for length in planned}
-            shown = {x: f"{mean.value:.2f}" if isinstance(mean, Estimate) else "n/a" for x, mean in means.items()}
+            shown = {x: f"{mean.value:.2f}" if isinstance(mean, Proportion) else "n/a" for x, mean in means.items()}
             if group.context_length in shown:
                 shown[group.context_length] = f"[{shown[group.context_length]}]"
             rows.append([task, group.name, decimal_text(chance), *(shown.get(length, "") for length in lengths)])

@@ -1,4 +1,4 @@
-"""Intervals over training seeds: of the difference between two groups, and of the mean of one.
+"""Interval of the difference between two groups of training seeds.
 
 Welch 1947, with one prior fact: seeds vary at least as much as the trials of one seed do by themselves. Equal results
 of few seeds are luck, not a variance of zero. A known variance costs no degrees of freedom, so that Satterthwaite's
@@ -37,17 +37,3 @@ def welch_bounds_of(a: np.ndarray, b: np.ndarray, n_eff_a: float, n_eff_b: float
         half = np.where(total > 0, t975(total**2 / uncertainty) * np.sqrt(total), 0.0)
     mean = a.mean(axis=-1) - b.mean(axis=-1)
     return mean - half, mean + half
-
-
-def mean_bounds(values: Sequence[float], low: float, high: float) -> Bounds:
-    """95 % bounds of a mean over training seeds, one value per seed.
-
-    low, high: bounds over the samples, which all seeds share. Student's interval over the seeds is made no narrower,
-    and with one seed nothing else is known.
-    """
-    if len(values) < 2:
-        return low, high
-    x = np.asarray(values, float)
-    half = float(t975(len(x) - 1)) * float(x.std(ddof=1)) / np.sqrt(len(x))
-    mean = float(x.mean())
-    return min(low, mean - half), max(high, mean + half)

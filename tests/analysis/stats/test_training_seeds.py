@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lcprobe.analysis.stats.student_t import Z95
-from lcprobe.analysis.stats.training_seeds import mean_bounds, welch_bounds, welch_bounds_of
+from lcprobe.analysis.stats.training_seeds import welch_bounds, welch_bounds_of
 
 
 def test_welch_bounds_equal_scipy_where_values_are_no_proportions():
@@ -48,12 +48,3 @@ def test_groups_of_seeds_are_covered(seeds, over, n, p):
     assert 0.93 <= covered
     assert covered <= 0.99 or p == 0.98
     assert (high > low).all()
-
-
-def test_bounds_of_a_mean_are_students_and_never_narrower_than_those_over_samples():
-    values = [0.5, 0.6, 0.7]
-    half = float(stats.t.ppf(0.975, 2)) * 0.1 / math.sqrt(3)
-    assert mean_bounds(values, 0.55, 0.65) == pytest.approx((0.6 - half, 0.6 + half))
-    assert mean_bounds(values, 0.3, 0.95) == (0.3, 0.95)
-    assert mean_bounds([0.6, 0.6], 0.55, 0.65) == (0.55, 0.65)
-    assert mean_bounds([0.6], 0.55, 0.65) == (0.55, 0.65)

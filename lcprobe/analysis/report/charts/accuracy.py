@@ -35,7 +35,7 @@ from lcprobe.analysis.report.charts.seed_groups import (
     has_several_lengths,
     training_lengths,
 )
-from lcprobe.analysis.stats.estimates import Estimate, Proportion
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def _format_matrices(
     heats: dict[str, tuple[np.ndarray, float]] = {}
     for group in groups:
         means = [[group_mean(results, group, task, format, length) for length in lengths] for format in formats]
-        values = np.array([[m.value if isinstance(m, Estimate) else np.nan for m in row] for row in means])
-        counts += [m.n for row in means for m in row if isinstance(m, Estimate)]
+        values = np.array([[m.value if isinstance(m, Proportion) else np.nan for m in row] for row in means])
+        counts += [m.n for row in means for m in row if isinstance(m, Proportion)]
         heats[group.label] = values, sum(length <= group.context_length for length in lengths)
     title, rows = f"{name}: {task} by format", [figure_text(format, 28) for format in formats]
     figure = heatmaps(heats, rows, [f"{x:,}" for x in lengths], title, "length (tokens)", "haystack/key/value")
@@ -193,7 +193,7 @@ def _skill_by_training_length(results: Results) -> "Iterator[tuple[Picture, Figu
     }
     has_chance = {(g.where.task, g.where.format) for g in results.gates if g.chance is not None}
     titles = [f"{t}, {f}: {'skill' if (t, f) in has_chance else 'exact match'}" for t, f in pairs]
-    figure, axes = panels(titles, "At the training length")
+    figure, axes = panels(titles, "At the training length", height=2.0 if len(titles) > 1 else 2.8)
     counts: list[int] = []
     for one, (task, format) in zip(axes, pairs, strict=True):
         for i, (style, groups) in enumerate(zip(styles_of([*families]).values(), families.values(), strict=True)):

@@ -22,7 +22,7 @@ from lcprobe.analysis.report.charts.drawing import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import (
-    BANDS,
+    OVER_SAMPLES,
     SEEDS,
     SeedGroup,
     architectures,
@@ -95,7 +95,7 @@ def _panels(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     outer_titles(figure, axes, x, "exact match")
     legend(figure, *axes)
     text = f"{start} for {task}, {format}, mean over all depths, by architecture. {SEEDS} {counts_text(counts)} "
-    text += f"{BANDS} {lines}"
+    text += f"Bands: {OVER_SAMPLES} {lines}"
     text += " Dotted: chance level." if chance is not None else ""
     text += f" Not drawn: {'; '.join(missing)}." if missing else ""
     name = file_name(unit, task, format)

@@ -1,15 +1,17 @@
 """Depth of the needle in a study with several training lengths: profiles, and ends - middle, of groups of seeds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.cells import PanelKey, Unavailable
 from lcprobe.analysis.findings.contrasts import EDGE, middle_third
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.slice_tests import pooled
+from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.drawing import (
     INK,
     distance_axis,
@@ -22,7 +24,7 @@ from lcprobe.analysis.report.charts.drawing import (
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import (
-    SeedGroup,
+    OVER_SAMPLES,
     architectures,
     group_mean,
     has_several_lengths,
@@ -31,7 +33,6 @@ from lcprobe.analysis.report.charts.seed_groups import (
 )
 from lcprobe.analysis.stats.differences import difference_bounds
 from lcprobe.analysis.stats.estimates import Estimate
-from lcprobe.analysis.stats.training_seeds import mean_bounds
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
@@ -66,13 +67,22 @@ def _profiles(
             one.plot(at, values, style.line, marker=style.marker, ms=4.5, color=style.colour, label=group.label)
             low, high = [mean.low for _, mean in points], [mean.high for _, mean in points]
             one.vlines(at, low, high, color=style.colour, lw=1.2, alpha=0.7)
+            for run in group.runs[: len(group.runs) if len(group.runs) > 1 else 0]:
+                alone = replace(group, runs=(run,))
+                own = [group_mean(results, alone, task, format, length, [depth]) for depth in depths]
+                seeds = [
+                    (depth + shift, mean.value)
+                    for depth, mean in zip(depths, own, strict=True)
+                    if not isinstance(mean, Unavailable)
+                ]
+                one.plot([x for x, _ in seeds], [y for _, y in seeds], ".", ms=3, color=style.colour, alpha=0.6)
             counts += [mean.n for _, mean in points]
     share_axis(axes[0])
     axes[0].set_xticks([0, 0.25, 0.5, 0.75, 1])
     outer_titles(figure, axes, "depth of the needle (0 first, 1 last)", "exact match")
     legend(figure, *axes)
     text = f"Depth profiles {where}, {task}, {format}, mean over training seeds. {counts_text(counts)} "
-    text += "Bars: 95 % intervals over training seeds (Student's t), never narrower than over samples."
+    text += f"Small points: each seed. Bars: {OVER_SAMPLES}"
     name = file_name("depth", task, format, suffix)
     return Picture(name, "depth", task, str(format), f"{task}, {format}", text), figure
 
@@ -90,7 +100,7 @@ def depth_effect_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
             group.name: [
                 (length, effect)
                 for length in results.data.lengths(task, format)
-                if (effect := ends_minus_middle(results, group, task, format, length)) is not None
+                if (effect := ends_minus_middle(results, group.runs, task, format, length)) is not None
             ]
             for groups in families.values()
             for group in groups
@@ -119,6 +129,10 @@ def _effects(
                 one.vlines(at, low, high, color=style.colour, lw=1.0, alpha=0.7)
                 values = [e.value for _, e in points]
                 one.plot(at, values, style.line, marker=style.marker, ms=4, color=style.colour, label=group.label)
+                for run in group.runs[: len(group.runs) if len(group.runs) > 1 else 0]:
+                    alone = [ends_minus_middle(results, [run], task, format, length) for length, _ in points]
+                    own = [(x, e.value) for x, e in zip(at, alone, strict=True) if e is not None]
+                    one.plot([x for x, _ in own], [y for _, y in own], ".", ms=3, color=style.colour, alpha=0.6)
     distance_axis(axes[0], min(lengths), max(lengths), 4)
     multiple_axis(axes[1], min(ratios), max(ratios), 4)
     for one, x in zip(axes[-2:], ("length (tokens)", "length / training length"), strict=True):
@@ -129,31 +143,27 @@ def _effects(
     effects = [e for e in effects if e.effect == "lost in the middle" and e.refused is None]
     counts = counts_text([e.n for points in found.values() for _, e in points])
     text = f"Mean of start and end minus the middle third of depths, {task}, {format}, against length (left) and "
-    text += f"length / training length (right), mean over training seeds. {counts} Bars: 95 % intervals over seeds "
-    text += "(Student's t), never narrower than over samples. Not drawn where all depths are at the floor or the "
+    text += f"length / training length (right), mean over training seeds. {counts} Small points: "
+    text += f"each seed. Bars: {OVER_SAMPLES} Not drawn where all depths are at the floor or the "
     text += f"ceiling. Of {len(effects)} tested differences between two training lengths "
     text += f"{sum(e.resolved for e in effects)} are resolved."
     name = file_name("depth_by_length", task, format)
     return Picture(name, "depth_by_length", task, str(format), f"{task}, {format}", text), figure
 
 
-def ends_minus_middle(results: Results, group: SeedGroup, task: str, format: Formats, length: int) -> Estimate | None:
-    """Mean of start and end minus the middle third, as the declared contrast, with seeds together; None where it is
-    not testable. n: answers of all seeds."""
-    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in group.runs]
-    whole = pooled(parts)
+def ends_minus_middle(
+    results: Results, runs: Sequence[RunFacts], task: str, format: Formats, length: int
+) -> Estimate | None:
+    """Mean of start and end minus the middle third, as the declared contrast, with runs together and samples as
+    clusters; None where it is not testable. n: answers of all runs."""
+    whole = pooled([results.data.slice(PanelKey(run.name, task, format), length) for run in runs])
     if isinstance(whole, Unavailable) or floor_or_ceiling(whole) is not None:
         return None
     start, end = [d for d in whole.depths if d <= EDGE + 1e-6], [d for d in whole.depths if d >= 1 - EDGE - 1e-6]
     middle = middle_third(whole.depths)
     if not all((start, end, middle)):
         return None
-
-    def by_sample(part: Slice) -> np.ndarray:
-        shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(part.at_depths, (start, end, middle))]
-        return (shares[0] + shares[1]) / 2 - shares[2]
-
-    low, high = map(float, difference_bounds(by_sample(whole)))
-    values = [float(by_sample(part).mean()) for part in parts if isinstance(part, Slice)]
-    low, high = mean_bounds(values, low, high)
-    return Estimate(float(np.mean(values)), max(-1.0, low), min(1.0, high), int(whole.trials.sum()), ".2f")
+    shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(whole.at_depths, (start, end, middle))]
+    effect = (shares[0] + shares[1]) / 2 - shares[2]
+    low, high = map(float, difference_bounds(effect))
+    return Estimate(float(effect.mean()), low, high, int(whole.trials.sum()), ".2f")

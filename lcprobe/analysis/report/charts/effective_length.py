@@ -53,7 +53,7 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
     left, right = math.log2(trained[0]) - MARGIN_X, math.log2(trained[-1]) + MARGIN_X
     for one, fit in zip(axes, fits, strict=True):
         name, slope = figure_text(fit.architecture, 34), "no slope" if fit.slope is None else bounds_text(fit.slope)
-        slope = slope if fit.slope is None else f"slope {slope}"
+        slope = slope if fit.slope is None else f"slope {slope.replace('unbounded to unbounded', 'unbounded')}"
         verdict = "grows, less than in proportion" if fit.grows_less else fit.verdict
         one.set_title(f"{name}\n{slope}\n{verdict}", loc="left", fontsize=9.5, color=INK)
         one.plot([left, right], [left, right], color=GREY, ls="--", lw=1.2, label="1 x the training length")
@@ -72,8 +72,8 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
     refused = [run for fit in fits for run in fit.runs if run.refused]
     text = f"Effective length against training length for {task}, {format}, both on log2 scales: a point per run, "
     text += f"with its 95 % interval over samples; n = {len(shown)} runs. Arrows: not seen to fall, so that the "
-    text += "effective length is at least so long. Line: fit with its 95 % band. Slope 1: the training "
-    text += "length is the ceiling, in proportion; slope 0: a fixed reach, dash-dotted at the level of the fit."
+    text += "effective length is at least so long. Line: fit with its 95 % band, where it is bounded. Slope 1: "
+    text += "the training length is the ceiling, in proportion; slope 0: a fixed reach, dash-dotted at the level of the fit."
     if any(fit.continued for fit in fits):
         text += " Squares: runs that continued from others, not in the fit."
     text += f" {len(refused)} runs without an effective length are not drawn." if refused else ""
@@ -82,21 +82,22 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
 
 
 def _line(axes: "Axes", fit: LengthFit, left: float, right: float) -> None:
-    """The fit, its band where the bounds are finite, and the same level with slope 0."""
+    """The fit with its band, and the same level with slope 0; nothing where the slope or the level is not bounded."""
     x = np.linspace(left, right, 41)
     points = [fit.at(float(2.0**at)) for at in x]
     if fit.slope is None or fit.multiple is None or fit.centre is None or any(p is None for p in points):
+        return
+    if not np.isfinite([*fit.slope, *fit.multiple]).all() or fit.multiple.low <= 0:
         return
     y = np.log2([p for p in points if p])
     axes.plot(x, y, color=LINE, lw=1.6, label="fit, with its 95 % band")
     middle = math.log2(fit.multiple.value * fit.centre)
     axes.axhline(middle, color=LINE, ls="-.", lw=0.9, alpha=0.8, label="slope 0: a fixed reach")
-    if np.isfinite([*fit.slope, *fit.multiple]).all() and fit.multiple.low > 0:
-        from_centre = x - math.log2(fit.centre)
-        level, low, high = np.log2(fit.multiple)
-        down = _half(level - low, fit.slope.value - fit.slope.low, fit.slope.high - fit.slope.value, from_centre)
-        up = _half(high - level, fit.slope.high - fit.slope.value, fit.slope.value - fit.slope.low, from_centre)
-        axes.fill_between(x, y - down, y + up, color=LINE, alpha=0.15, lw=0)
+    from_centre = x - math.log2(fit.centre)
+    level, low, high = np.log2(fit.multiple)
+    down = _half(level - low, fit.slope.value - fit.slope.low, fit.slope.high - fit.slope.value, from_centre)
+    up = _half(high - level, fit.slope.high - fit.slope.value, fit.slope.value - fit.slope.low, from_centre)
+    axes.fill_between(x, y - down, y + up, color=LINE, alpha=0.15, lw=0)
 
 
 def _half(level: float, right: float, left: float, from_centre: np.ndarray) -> np.ndarray:

@@ -12,8 +12,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.slice_tests import pooled
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.drawing import MARKERS, Style
-from lcprobe.analysis.stats.estimates import Estimate
-from lcprobe.analysis.stats.training_seeds import mean_bounds
+from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
@@ -21,7 +20,7 @@ LIGHTEST, DARKEST = 0.8, 0.05
 """Part of viridis from the shortest training length to the longest: its yellow end is hard to see on white."""
 LINES = {"trained at": "-", "continued at": "--", "schedule up to": "-."}
 SEEDS = "Thick: mean over training seeds; thin: each seed."
-BANDS = "Bands: 95 % intervals over training seeds (Student's t), never narrower than over samples."
+OVER_SAMPLES = "95 % intervals over samples, of these seeds: how far seeds differ is seen in each of them."
 
 
 @dataclass(frozen=True)
@@ -88,20 +87,9 @@ def training_lengths(results: Results) -> list[int]:
 
 def group_mean(
     results: Results, group: SeedGroup, task: str, format: Formats, length: int, depths: Sequence[float] = ()
-) -> Estimate | Unavailable:
-    """Exact match of a group at a length, over all depths or some of them: the mean over its seeds.
-
-    n: answers of all seeds.
-    """
-    parts = [results.data.slice(PanelKey(run.name, task, format), length) for run in group.runs]
-    whole = pooled(parts)
+) -> Proportion | Unavailable:
+    """Exact match of a group at a length, over all or some depths: its seeds together, samples as clusters."""
+    whole = pooled([results.data.slice(PanelKey(run.name, task, format), length) for run in group.runs])
     if isinstance(whole, Unavailable):
         return whole
-    if depths:
-        parts = [part if isinstance(part, Unavailable) else part.at_depths(depths) for part in parts]
-        whole = pooled(parts)
-        assert not isinstance(whole, Unavailable)
-    values = [part.value for part in parts if not isinstance(part, Unavailable)]
-    samples = whole.estimate
-    low, high = mean_bounds(values, samples.low, samples.high)
-    return Estimate(float(np.mean(values)), max(0.0, low), min(1.0, high), samples.n, ".2f")
+    return (whole.at_depths(depths) if depths else whole).estimate
