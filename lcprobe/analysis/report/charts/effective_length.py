@@ -73,7 +73,7 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
     text = f"Effective length against training length for {task}, {format}, both on log2 scales: a point per run, "
     text += f"with its 95 % interval over samples; n = {len(shown)} runs. Arrows: not seen to fall, so that the "
     text += "effective length is at least so long. Line: fit with its 95 % band, where it is bounded. Slope 1: "
-    text += "the training length is the ceiling, in proportion; slope 0: a fixed reach, dash-dotted at the level of the fit."
+    text += "the training length is the ceiling, in proportion; slope 0: a fixed reach, dash-dotted."
     if any(fit.continued for fit in fits):
         text += " Squares: runs that continued from others, not in the fit."
     text += f" {len(refused)} runs without an effective length are not drawn." if refused else ""
