@@ -2,6 +2,8 @@
 training lengths are counted in the same tokens.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -124,3 +126,12 @@ def test_one_tokenizer_is_not_mentioned():
     assert length_note(facts) == ""
     assert not any("tokenizer" in sentence.text for sentence in summary(results))
     assert {c.refused for c in results.of("model")} == {None}
+
+
+@pytest.mark.parametrize(("equal_length", "refused"), [("tokens", {NOT_PAIRED}), ("text", {None})])
+def test_training_lengths_of_two_tokenizers_are_contrasted_over_the_same_text_alone(equal_length, refused):
+    facts, table = two(equal_length)
+    runs = [replace(r, architecture="one", context_length=n) for r, n in zip(facts.runs, (64, 256), strict=True)]
+    found = analyse(replace(facts, runs=runs), table).of("training length")
+    assert len(found) == len(LENGTHS)
+    assert {c.refused for c in found} == refused
