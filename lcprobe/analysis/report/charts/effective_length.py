@@ -52,8 +52,10 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
     trained = sorted({run.context_length for fit in fits for run in _all_runs(fit)})
     left, right = math.log2(trained[0]) - MARGIN_X, math.log2(trained[-1]) + MARGIN_X
     for one, fit in zip(axes, fits, strict=True):
-        name, slope = figure_text(fit.architecture, 34), "no slope" if fit.slope is None else bounds_text(fit.slope)
-        slope = slope if fit.slope is None else f"slope {slope.replace('unbounded to unbounded', 'unbounded')}"
+        name, slope = figure_text(fit.architecture, 34), "no slope"
+        if fit.slope is not None:
+            is_bounded = math.isfinite(fit.slope.low) or math.isfinite(fit.slope.high)
+            slope = f"slope {bounds_text(fit.slope)}" if is_bounded else "slope not bounded"
         verdict = "grows, less than in proportion" if fit.grows_less else fit.verdict
         one.set_title(f"{name}\n{slope}\n{verdict}", loc="left", fontsize=9.5, color=INK)
         one.plot([left, right], [left, right], color=GREY, ls="--", lw=1.2, label="1 x the training length")
