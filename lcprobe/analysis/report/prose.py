@@ -72,7 +72,8 @@ METHODS_TEXT = (
     "Tests of differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where "
     "a sample is one trial; for positions in the context an exact permutation test over the depths of each sample. "
     "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a model and "
-    "task; models on a task over depths; models on a task cell by cell; extensions of the models on a task. "
+    "task; models on a task over depths; models on a task cell by cell; training lengths on a task; effects of depth "
+    "between training lengths at equal tokens, and at equal multiples; extensions of the models on a task. "
     "Resolved means p < 0.05 after Holm.",
     "Effective length: the longest length whose lower bound exceeds floor + 0.85 x (base - floor), the base being "
     "the model's own best accuracy at any tested length up to its training length, and the floor chance for look-up "

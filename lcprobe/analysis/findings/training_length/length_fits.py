@@ -40,7 +40,7 @@ class LengthFit:
     """The line of one architecture on one task and format.
 
     runs: the effective length of every run as trained, ascending in training length; those with `refused` are not in
-    the fit. continued: of the runs that started from another run's weights, which are not in the fit either. slope:
+    the fit. continued: of the runs that saw several lengths in training, which are not in the fit either. slope:
     of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite. multiple:
     effective length over training length at `centre`, the geometric mean of the training lengths. longest: longest
     tested length. step: largest factor between neighbouring tested lengths, the resolution where accuracy falls at

@@ -90,3 +90,13 @@ def test_a_continued_run_is_shown_and_not_fitted():
     assert [run.where.model for run in fit.continued] == ["256-m-0"]
     alone = replace(data, study=replace(data.study, runs=[data.study.runs[0], data.study.runs[2]]))
     assert length_fits(alone, gates(alone)) == []  # one training length from random weights
+
+
+def test_runs_with_a_length_schedule_are_fitted_only_by_themselves():
+    names = ("64-m-0", "128-m-0", "128-m-1")
+    data = data_of({name: flat(0.9) for name in names}, **{"128_m_1": {"length_schedule": "64 until 0.5, then 128"}})
+    (fit,) = length_fits(data, gates(data))
+    assert [run.where.model for run in fit.continued] == ["128-m-1"]
+    scheduled = [replace(run, length_schedule="32 until 0.5") for run in data.study.runs]
+    everything = replace(data, study=replace(data.study, runs=scheduled))
+    assert len(length_fits(everything, gates(everything))[0].runs) == 3
