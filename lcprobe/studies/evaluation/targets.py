@@ -1,5 +1,6 @@
 """From the folders that a command is given to the checkpoints that it probes."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def find_targets(folders: list[Path]) -> list[ProbeTarget]:
                 raise CheckpointError(f"{folder}: no checkpoint yet; allowed: a run that was trained")
             targets.append(_target(checkpoint, folder))
         elif (folder / "study.yaml").is_file():
-            runs = sorted(p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
+            found = (p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
+            runs = sorted(found, key=_natural)
             if not runs:
                 raise CheckpointError(
                     f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
@@ -63,3 +65,8 @@ def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:
         raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
     config = parse(read_run_config(checkpoint))
     return ProbeTarget(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    """Sorts L64 before L128: the parts of a name, numbers by their value."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", folder.name)]
