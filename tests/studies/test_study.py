@@ -111,7 +111,7 @@ def test_a_run_on_short_documents_that_was_asked_near_by_with_a_schedule_is_repo
     assert facts["training_data"]["visible"][10] < 32
     assert facts["training_data"]["needle_distances"][19] < 32
     page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
-    for words in ("Short pieces of text: half of", "Never asked far back: 95", "32 until 0.5, then 64"):
+    for words in ("Short pieces of text: half of", "Rarely asked far back: 95", "32 until 0.5, then 64"):
         assert words in page
 
 

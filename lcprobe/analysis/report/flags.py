@@ -15,6 +15,8 @@ MAX_DIGESTS = 6
 """Data digests that a sentence shows, at most."""
 EQUAL_WITHIN = 0.01
 """Largest relative difference in a quantity of training that counts as equal: budgets are whole steps."""
+MANY = 6
+"""Runs above which a value that all have in common is printed once."""
 MATCHED_WITHIN = 0.02
 """Largest relative difference in parameters between models that are called matched."""
 
@@ -166,16 +168,24 @@ def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 def _tuning(runs: Sequence[RunFacts]) -> Sentence:
     untuned = [run for run in runs if run.tuned != "swept"]
-    rates = listed(f"{run.name} {run.lr:g}" for run in runs if run.lr is not None)
+    rates = _each({run.name: f"{run.lr:g}" for run in runs if run.lr is not None}, "{} {}")
     if not untuned:
         return Sentence(READ_FIRST, f"Learning rates were swept for every model ({rates}).")
-    chosen = listed(f"{run.name}: {run.tuned}" for run in untuned)
+    chosen = _each({run.name: run.tuned for run in untuned}, "{}: {}")
     how = "This comparison is untuned" if len(untuned) == len(runs) else "This comparison is partly untuned"
     return Sentence(
         READ_FIRST,
         f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone.",
         True,
     )
+
+
+def _each(value_of: Mapping[str, str], form: str) -> str:
+    """The value of each run by name, or the one that many runs have in common."""
+    values = set(value_of.values())
+    if len(values) == 1 and len(value_of) > MANY:
+        return f"{values.pop()} in all {len(value_of)} runs"
+    return listed(form.format(name, value) for name, value in value_of.items())
 
 
 def _gaps(results: Results) -> Iterator[Sentence]:

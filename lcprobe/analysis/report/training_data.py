@@ -89,13 +89,13 @@ def _asked_near(results: Results, runs: Sequence[RunFacts]) -> Iterator[Sentence
     for (length, distance), found in near.items():
         farthest = [tokens for _, tokens in found]
         text = (
-            f"Never asked far back: 95 % of the training questions of {_named([run for run, _ in found])} are about "
+            f"Rarely asked far back: 95 % of the training questions of {_named([run for run, _ in found])} are about "
         )
         text += (
             f"a needle at most {_span(farthest)} tokens back, {_parts(farthest, length)} of the training length of "
         )
         text += f"{length:,} (distance: {distance}). {_probed(results, {run.name for run, _ in found})}"
-        text += "A model that was never asked farther back has not been trained on its length."
+        text += "A model that is not asked farther back is not trained on its length."
         yield Sentence(READ_FIRST, text, True)
 
 

@@ -16,7 +16,7 @@ from lcprobe.analysis.stats.censored_line import Bounded
 from lcprobe.analysis.stats.estimates import Estimate
 
 TRAINING_LENGTH = "Training length"
-UNRESOLVED = "ceiling, fixed reach and no ceiling: none of them is resolved"
+UNRESOLVED = "none of ceiling, fixed reach and no ceiling is resolved"
 Rows = list[dict[str, Value]]
 
 
@@ -46,7 +46,7 @@ def verdict_text(fit: LengthFit) -> str:
     resolution = f"tested lengths are up to a factor of {fit.step:g} apart"
     details = f"{runs}{_censored(fit)}; {resolution}{_excluded(fit)}"
     if fit.slope is None:
-        return f"{UNRESOLVED}: no slope can be estimated ({details})"
+        return f"{UNRESOLVED}; no slope can be estimated ({details})"
     multiple = ""
     if fit.multiple is not None:
         multiple = f", {bounds_text(fit.multiple)} x the training length at {fit.centre:.0f}"
@@ -56,8 +56,8 @@ def verdict_text(fit: LengthFit) -> str:
     if fit.verdict == "fixed reach":
         return f"a fixed reach: effective length does not grow with the training length {numbers}"
     if fit.grows_less:
-        return f"{UNRESOLVED}: effective length grows with the training length, less than in proportion {numbers}"
-    return f"{UNRESOLVED}: the interval of the slope is not within {MARGIN:g} of 1 or of 0 {numbers}"
+        return f"{UNRESOLVED}; effective length grows with the training length, less than in proportion {numbers}"
+    return f"{UNRESOLVED}; the interval of the slope is not within {MARGIN:g} of 1 or of 0 {numbers}"
 
 
 def collapse_text(collapse: Collapse) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.config import Config, TunedConfig
-from lcprobe.data.config import DataConfig
+from lcprobe.data.config import DataConfig, Recipe
 from lcprobe.errors import ConfigError, NumericsError
 from lcprobe.files import digest_json, read_json, write_json
 from lcprobe.models.config import ModelConfig
@@ -206,6 +206,9 @@ def _how(row: dict[str, Any], tokens: int) -> str:
 def _identity(config: Config) -> str:
     """Digest of what the best rate depends on: model, data and training settings, without rate and budget."""
     data = {k: v for k, v in _changed(config.data).items() if k != "folder"}
+    for recipe in data.get("recipes", {}).values():
+        if recipe["distance"] == Recipe().distance:  # as in sweeps of before recipes had this setting
+            del recipe["distance"]
     model, train = _changed(config.model), plain(config.train)
     if config.model.context_length == config.train.context_length:
         model.pop("context_length", None)

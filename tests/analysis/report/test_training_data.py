@@ -33,7 +33,7 @@ def flagged(found, words):
 def test_training_over_its_whole_length_is_not_flagged():
     found = results(run("a", training_data=FULL), run("b"))
     assert flagged(found, "Short pieces") == []
-    assert flagged(found, "Never asked") == []
+    assert flagged(found, "Rarely asked") == []
 
 
 def test_short_documents_are_flagged_with_the_numbers():
@@ -44,21 +44,21 @@ def test_short_documents_are_flagged_with_the_numbers():
     assert "at most 30 tokens, 0.23 of the training length of 128" in text
     assert "Text is 25 % of".replace(" %", "%") in text
     assert "training at 30 tokens" in text
-    assert flagged(found, "Never asked") == []
+    assert flagged(found, "Rarely asked") == []
 
 
 @pytest.mark.parametrize(("median", "n"), [(63.0, 1), (64.0, 0)])
 def test_half_of_the_training_length_is_the_limit(median, n):
     data = replace(FULL, visible=(*[10.0] * 10, *[median] * 11), needle_distances=(*[10.0] * 19, median, 128.0))
     found = results(run("a", training_data=data))
-    assert len(flagged(found, "Short pieces")) == len(flagged(found, "Never asked")) == n
+    assert len(flagged(found, "Short pieces")) == len(flagged(found, "Rarely asked")) == n
 
 
 def test_questions_about_near_needles_are_flagged_beside_the_probes_distances():
     near = replace(FULL, needle_distances=evenly(33), distance="recent")
     runs = [run(f"a-s{seed}", group="a", seed=seed, training_data=near) for seed in (0, 1)]
     found = results(*runs, run("b", training_data=FULL))
-    (text,) = flagged(found, "Never asked")
+    (text,) = flagged(found, "Rarely asked")
     assert "questions of a are about a needle at most 31 tokens back, 0.24 of the training length of 128" in text
     assert "(distance: recent)" in text
     frame = found.data.records.to_pandas()
@@ -71,13 +71,13 @@ def test_runs_without_text_or_episodes_or_the_file_are_not_flagged():
     text_only = TrainingData((), (128.0,) * 21, evenly(127), 1.0, "")
     episodes_only = TrainingData(evenly(120), (), (), 0.0, "log")
     found = results(run("a", training_data=text_only), run("b", training_data=episodes_only), run("c"))
-    assert flagged(found, "Short pieces") == flagged(found, "Never asked") == []
+    assert flagged(found, "Short pieces") == flagged(found, "Rarely asked") == []
 
 
 def test_variants_of_a_flagged_run_are_not_flagged_again():
     near = replace(FULL, needle_distances=evenly(33), distance="recent")
     variant = run("a+yarn", group="a+yarn", training_data=near, extension="yarn", base="a")
-    (text,) = flagged(results(run("a", training_data=near), variant), "Never asked")
+    (text,) = flagged(results(run("a", training_data=near), variant), "Rarely asked")
     assert "yarn" not in text
 
 
