@@ -57,6 +57,9 @@ def verdict_text(fit: LengthFit) -> str:
         return f"a fixed reach: effective length does not grow with the training length {numbers}"
     if fit.grows_less:
         return f"{UNRESOLVED}; effective length grows with the training length, less than in proportion {numbers}"
+    if fit.slope.low > 0:
+        grows = "effective length grows with the training length, whether in proportion is open"
+        return f"{UNRESOLVED}; {grows} {numbers}"
     return f"{UNRESOLVED}; the interval of the slope is not within {MARGIN:g} of 1 or of 0 {numbers}"
 
 
@@ -107,7 +110,8 @@ def _excluded(fit: LengthFit) -> str:
     if not left_out:
         return ""
     reasons = listed(dict.fromkeys(run.refused or "" for run in left_out))
-    return f"; {len(left_out)} other runs have no effective length: {reasons}"
+    runs = "1 other run has" if len(left_out) == 1 else f"{len(left_out)} other runs have"
+    return f"; {runs} no effective length: {reasons}"
 
 
 def bounds_text(value: Bounded) -> str:
