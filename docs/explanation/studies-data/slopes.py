@@ -1,4 +1,4 @@
-"""Effective length against training length, from the records alone: `python slopes.py runs/training_length multikey`."""
+"""Effective length against training length, from the records alone: `slopes.py runs/training_length multikey`."""
 
 import sys
 
