@@ -184,12 +184,30 @@ def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
-    """A checked Config from a plain mapping. Raises ConfigError at the first mistake."""
+    """A checked Config from a plain mapping; a grid over training lengths gives it its first one where
+    train.context_length is not set. Raises ConfigError at the first mistake."""
     names = {f.name for f in fields(Config)}
     for key in mapping:
         if key not in names:
             raise ConfigError(key, "an unknown key", " | ".join(sorted(names)), nearest_name(key, names))
+    train, first = mapping.get("train", {}), _first_training_length(mapping.get("grid"))
+    if first is not None and isinstance(train, Mapping) and "context_length" not in train:
+        mapping = {**mapping, "train": {**train, "context_length": first}}
     return build(Config, mapping)
+
+
+def _first_training_length(grid: Any) -> Any:
+    """The train.context_length of a grid's first run; None where no axis sets it."""
+    for name, levels in grid.items() if isinstance(grid, Mapping) else ():
+        if name == "train.context_length" and isinstance(levels, list) and levels:
+            return levels[0]
+        if name == "train" and isinstance(levels, Mapping) and isinstance(levels.get("context_length"), list):
+            return next(iter(levels["context_length"]), None)
+        level = next(iter(levels.values()), None) if isinstance(levels, Mapping) else None
+        train = level.get("train") if isinstance(level, Mapping) else None
+        if isinstance(train, Mapping) and "context_length" in train:
+            return train["context_length"]
+    return None
 
 
 def to_yaml(config: Config | Mapping[str, Any]) -> str:

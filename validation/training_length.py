@@ -210,10 +210,10 @@ def seeds_of(n: int, seeds: int) -> Iterator[tuple[int, dict[str, Answers]]]:
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per relation. options: n (30) samples per cell, seeds (200), summaries (10) seeds of which the whole
+    """One row per relation. options: n (60) samples per cell, seeds (200), summaries (10) seeds of which the whole
     summary is written, simulations (200) of each line.
     """
-    defaults = {"n": 30, "seeds": 200, "summaries": 10, "simulations": 200}
+    defaults = {"n": 60, "seeds": 200, "summaries": 10, "simulations": 200}
     n, seeds, summaries, simulations = (int(options.get(name, default)) for name, default in defaults.items())
     results: dict[str, list[SeedResult]] = {relation.name: [] for relation in RELATIONS}
     for seed, by_task in seeds_of(n, seeds):

@@ -126,7 +126,7 @@ def _with_encoding(config: MixerConfig, own: LayerEncoding, mixer: str, key: str
 def layers_in(config: ModelConfig, key: str = "model") -> list[Layer]:
     """The layers of a config whose n_layers is known. Raises ConfigError where it is not solved yet."""
     if config.n_layers == "solve":
-        raise ConfigError(f"{key}.n_layers", "solve", "a number by now: set match.budget")
+        raise ConfigError(f"{key}.n_layers", "solve", "a number, or match.budget to solve it")
     return layers_of(config.layout, config.n_layers, config.attn_layer_idx, key)
 
 
@@ -143,9 +143,9 @@ def resolved_sizes(config: ModelConfig) -> tuple[int, int, int]:
     has_mlp = any(layer.mlp for layer in layers)
     if config.d_model is None or config.vocab_size is None:
         name = "d_model" if config.d_model is None else "vocab_size"
-        raise ConfigError(f"model.{name}", None, "a number by now: pinned in the config or solved by matching")
+        raise ConfigError(f"model.{name}", None, "a number, or match.budget to solve it")
     if has_mlp and config.d_ff is None:
-        raise ConfigError("model.d_ff", None, "a number by now: pinned in the config or solved by matching")
+        raise ConfigError("model.d_ff", None, "a number, or match.budget to solve it")
     return config.d_model, config.d_ff or 0, config.vocab_size
 
 

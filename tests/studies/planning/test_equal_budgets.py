@@ -141,3 +141,18 @@ def test_the_plan_names_a_curriculum_of_lengths_once_for_the_models_that_have_it
     (note,) = schedule_notes(plan(lengths, data={"mixture": [{"lm": 1.0}]}))
     assert note.startswith("context length 32 until 0.5, then 64 (FLOPs, hours and memory are those of the training")
     assert note.endswith(": L64-attn, L64-mamba2")
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"train.context_length": [48, 96]},
+        {"train": {"context_length": [48, 96]}},
+        {"length": {"L48": {"train": {"context_length": 48}}, "L96": {"train": {"context_length": 96}}}},
+    ],
+)
+def test_a_batch_need_not_fit_a_training_length_that_no_run_has(grid):
+    """The default of train.context_length, 512, is no multiple of this batch, and no run is trained at it."""
+    model = {"d_model": 32, "layout": "attention+mlp x 1", "d_ff": 64, "mixers": {"attention": {"head_dim": 16}}}
+    plan = make_plan({"model": model, "grid": grid, "train": {"batch_tokens": 960, "tokens": 9600}})
+    assert [run.config.train.context_length for run in plan.runs] == [48, 96]
