@@ -47,7 +47,7 @@ from validation.planted import N_TEXTS, data_of, of_seed, study_of, task_set
 TITLE = "planted relations of effective length to training length"
 OPTIONS = ("n", "seeds", "summaries", "simulations")
 TRAINED, TRAINING_SEEDS = (64, 128, 256, 512), 3
-MULTIPLES = [0.5, 1, 2, 4, 8]
+MULTIPLES = [0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8]
 DEPTHS = [0.0, 0.5, 1.0]
 SPREAD = 0.1
 """Standard deviation of log2 reach over training seeds, where seeds vary."""
@@ -93,6 +93,14 @@ RELATIONS = (
     Relation("needle within 170", "single", lambda c, t, f: within(c, "distance", 170 * f), FIXED, 0.0, True),
     Relation("needle within 200", "multikey", lambda c, t, f: within(c, "distance", 200 * f, 0.9), FIXED, 0.0, True),
     Relation("length <= 256", "single", lambda c, t, f: within(c, "length", 256), FIXED, 0.0),
+    Relation(
+        "length <= 123 x (trained / 64)^0.7", "single",
+        lambda c, t, f: within(c, "length", 123 * (t / 64) ** 0.7 * f), ("not resolved",), 0.7, True,
+    ),
+    Relation(
+        "length <= 134 x (trained / 64)^0.3", "single",
+        lambda c, t, f: within(c, "length", 134 * (t / 64) ** 0.3 * f), ("not resolved",), 0.3, True,
+    ),
     Relation(
         "gradual, half at 16 x sqrt(trained)", "single", lambda c, t, f: gradual(c, 16 * t**0.5 * f),
         ("not resolved",), 0.5, True,
@@ -191,7 +199,8 @@ def concluded(answers: Answers, relation: Relation, seed: int, whole: bool) -> S
     records = records_of(answers, relation, seed)
     if not whole:
         data = load_records(answers.study, records)
-        return SeedResult(answers.data, length_fits(data, gates(data))[0], collapses(data)[0], None)
+        fits = length_fits(data, gates(data))
+        return SeedResult(answers.data, fits[0], collapses(data, fits)[0], None)
     results = analyse(answers.study, records)
     sentences = [s.text for s in summary(results) if s.topic == TRAINING_LENGTH]
     fit = results.length_fits[0]

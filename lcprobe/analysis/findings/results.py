@@ -80,6 +80,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
     """
     data = load_records(study, records)
     reach_of_each, gate_of_each = reaches(data), gates(data)
+    fits = length_fits(data, gate_of_each)
     return Results(
         data=data,
         cells=data.cells(),
@@ -89,7 +90,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
         half_lives=half_lives(data, reach_of_each),
         gates=gate_of_each,
         text=text_curves(study, context),
-        length_fits=length_fits(data, gate_of_each),
-        collapses=collapses(data),
+        length_fits=fits,
+        collapses=collapses(data, fits),
         depth_effects=depth_effects(data),
     )

@@ -47,8 +47,10 @@ def verdict_text(fit: LengthFit) -> str:
     details = f"{runs}{_censored(fit)}; {resolution}{_excluded(fit)}"
     if fit.slope is None:
         return f"{UNRESOLVED}; no slope can be estimated ({details})"
+    if not all(map(math.isfinite, fit.slope)):
+        return f"{UNRESOLVED}; so few runs that fall set no bounds to the slope ({details})"
     multiple = ""
-    if fit.multiple is not None:
+    if fit.multiple is not None and all(map(math.isfinite, fit.multiple)):
         multiple = f", {bounds_text(fit.multiple)} x the training length at {fit.centre:.0f}"
     numbers = f"(slope {bounds_text(fit.slope)} of log2 on log2{multiple}; {details})"
     if fit.verdict == "ceiling":

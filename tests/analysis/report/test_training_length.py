@@ -7,7 +7,7 @@ from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.tables import all_tables
 from tests.analysis.fabricated import flat, plan, records, run, study, task
 
-LENGTHS = (32, 64, 128, 256, 512, 1024)
+LENGTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def results_of(behaviour, trained=(64, 128, 256), seeds=2):
@@ -24,8 +24,8 @@ def results_of(behaviour, trained=(64, 128, 256), seeds=2):
 @pytest.mark.parametrize(
     ("behaviour", "words", "verdict"),
     [
-        (lambda t: lambda c: c["length"] <= 2 * t, "the training length is the ceiling", "ceiling"),
-        (lambda t: lambda c: c["length"] <= 64, "a fixed reach", "fixed reach"),
+        (lambda t: lambda c: 1 / (1 + (c["length"] / (2 * t)) ** 4), "the training length is the ceiling", "ceiling"),
+        (lambda t: lambda c: c["distance"] <= 50, "a fixed reach", "fixed reach"),
         (lambda t: flat(1.0), "no ceiling up to 1024 tokens", "no ceiling"),
         (lambda t: flat(0.0), "was not tested", "not tested"),
     ],

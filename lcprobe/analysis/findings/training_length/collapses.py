@@ -2,7 +2,8 @@
 
 A fit of effective lengths reads one point of each curve; this compares the curves. Mean accuracy over training seeds,
 for every pair of training lengths: the root mean square of its differences at equal multiples of the training length,
-and at equal numbers of tokens, at the lengths that were tested for both. Bounds are a cluster bootstrap over samples.
+and at equal numbers of tokens, at the lengths that were tested for both. Runs that did not acquire the task have no
+part in it, as in the fit. Bounds are a cluster bootstrap over samples.
 Noise is part of a root mean square, so that small values are over-estimated: a collapse is never claimed because of
 it. Flat curves collapse over both.
 """
@@ -13,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.training_length.architectures import ByLength, by_training_length
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice
 from lcprobe.analysis.findings.training_length.effective_lengths import resampled_accuracy
+from lcprobe.analysis.findings.training_length.length_fits import LengthFit
 from lcprobe.analysis.stats.bootstrap import percentile_bounds
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.tasks.episode import Formats
@@ -44,29 +45,25 @@ class Collapse:
     note: str = ""
 
 
-def collapses(data: Measured) -> list[Collapse]:
-    """One per task, format and architecture with several training lengths."""
-    return [
-        _collapse(data, architecture, task.name, format, by_length)
-        for task in data.tasks
-        for format in data.formats(task.name)
-        for architecture, by_length in by_training_length(data.study.runs).items()
-    ]
+def collapses(data: Measured, fits: list[LengthFit]) -> list[Collapse]:
+    """One per fit of the same data, over the same runs."""
+    return [_collapse(data, fit) for fit in fits]
 
 
-def _collapse(data: Measured, architecture: str, task: str, format: Formats, by_length: ByLength) -> Collapse:
+def _collapse(data: Measured, fit: LengthFit) -> Collapse:
+    architecture, task, format = fit.architecture, fit.task, fit.format
+    by_length: dict[int, list[PanelKey]] = {}
+    for run in fit.fitted:
+        by_length.setdefault(run.context_length, []).append(run.where)
+    if len(by_length) < 2:
+        return Collapse(architecture, task, format, "not tested", note=fit.note)
     lengths = data.lengths(task, format)
     curves: dict[int, np.ndarray] = {}  # (1 + n_resamples, n_lengths): the samples as they are come first
     samples = 0
-    for context_length, runs in by_length.items():
+    for context_length, panels in by_length.items():
         total = []
-        for run in runs:
-            parts = [data.slice(PanelKey(run.name, task, format), length) for length in lengths]
-            for length, part in zip(lengths, parts, strict=True):
-                if isinstance(part, Unavailable):
-                    note = f"{run.name} at {length} tokens: {part}"
-                    return Collapse(architecture, task, format, "not tested", note=note)
-            slices = [part for part in parts if isinstance(part, Slice)]
+        for where in panels:  # a run in the fit has every length
+            slices = [part for part in (data.slice(where, length) for length in lengths) if isinstance(part, Slice)]
             samples = len(slices[0].index)
             total.append(np.vstack([[part.value for part in slices], resampled_accuracy(slices)]))
         curves[context_length] = np.mean(total, axis=0)

@@ -1,9 +1,8 @@
 """Effective length of one run on a continuous scale, which a slope over training lengths needs.
 
 The level is that of `findings.extrapolation`. The effective length is where accuracy over log2 length crosses it for
-good, interpolated linearly between the two tested lengths around the last one that reaches the level. Where tested
-lengths differ by a factor of two, a model that fails at once rather than gradually is placed only to within that
-factor.
+good, interpolated linearly between the two tested lengths around the last one that reaches the level. A model that
+fails at once rather than gradually is placed only to within the factor between these two: `grid_sd`.
 
 Bounds are a cluster bootstrap over samples, with the same draws for all runs, which answer the same samples. A run of
 which more than 2.5 % of the draws never fall below the level is censored: its effective length is "at least" so long.
@@ -34,7 +33,9 @@ class EffectiveLength:
     tokens: None where `refused` has the reason. at_least: censored: the true one is not resolved to be less than any
     length; then tokens is the longest tested length, or the lower bound where the curve falls without being resolved.
     low, high: 95 % bounds over samples; high is None where at_least. reaches: whether accuracy at the longest tested
-    length is still at the level. base_length: where the base was measured. level: accuracy needed.
+    length is still at the level. base_length: where the base was measured. level: accuracy needed. grid_sd: standard
+    deviation of its log2 due to the place of the tested lengths: that of a uniform place between the two around it,
+    times the share of the whole fall, from base to floor, that is between them.
     """
 
     where: PanelKey
@@ -49,6 +50,7 @@ class EffectiveLength:
     high: float | None = None
     at_least: bool = False
     reaches: bool = False
+    grid_sd: float = 0.0
     refused: str | None = None
 
     @property
@@ -73,6 +75,8 @@ def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[Effecti
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
     blank = EffectiveLength(where, run.context_length, run.seed, max(lengths))
+    if min(lengths) > run.context_length:
+        return replace(blank, refused=f"no tested length up to its training length of {run.context_length}"), None
     base = base_of(data, where, run.context_length)
     if isinstance(base, Unavailable):
         return replace(blank, refused=str(base)), None
@@ -102,7 +106,17 @@ def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[Effecti
         high=None if at_least else 2.0**high,
         at_least=at_least,
         reaches=bool(values[-1] >= level),
+        grid_sd=0.0 if at_least else _grid_sd(octaves, values, point, base.part.value - base.floor),
     ), drawn
+
+
+def _grid_sd(octaves: np.ndarray, accuracy: np.ndarray, crossing: float, whole: float) -> float:
+    """See EffectiveLength. whole: the fall from base to floor."""
+    if not math.isfinite(crossing) or whole <= 0:
+        return 0.0
+    after = min(int(np.searchsorted(octaves, crossing, side="right")), len(octaves) - 1)
+    share = float(np.clip((accuracy[after - 1] - accuracy[after]) / whole, 0, 1))
+    return float(octaves[after] - octaves[after - 1]) / math.sqrt(12) * share
 
 
 def crossings(octaves: np.ndarray, accuracy: np.ndarray, level: np.ndarray) -> np.ndarray:

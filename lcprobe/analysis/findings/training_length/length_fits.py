@@ -5,7 +5,9 @@
 Slope 1: the effective length is a fixed multiple of the training length, which is the ceiling, in proportion; the
 level is that multiple. Slope 0: a reach in tokens that training at longer lengths does not extend. Training runs are
 the unit, seeds are replicates, and runs that never fall are censored (`stats.censored_line`). The variance over
-samples is added, from resampling all runs jointly, as they share their samples.
+samples is added, from resampling all runs jointly, as they share their samples; and the variance due to the grid of
+tested lengths, which the seeds of a training length share: where accuracy falls at once, lengths an octave apart do
+not tell a slope of 0.7 from one of 1.
 
 The verdict is one of equivalence: not that a slope of 1 is not rejected, but that the whole interval is near 1.
 """
@@ -118,9 +120,14 @@ def _fit(
     slope = multiple = None
     if line is not None:
         drawn = np.array([np.clip(d, 0, math.log2(longest)) for _, d in known])
-        slope = _widened(line.slope, _sample_sd(x, drawn, censored, slope=True))
-        level = _widened(line.level, _sample_sd(x, drawn, censored, slope=False))
-        multiple = Bounded(*(2.0 ** min(float(v - x.mean()), 64.0) for v in level))
+        grid = np.array([run.grid_sd for run, _ in known])
+        slope, level = (
+            _widened(
+                bounds, math.hypot(_sample_sd(x, drawn, censored, of_slope), _grid_sd(x, grid, censored, of_slope))
+            )
+            for bounds, of_slope in ((line.slope, True), (line.level, False))
+        )
+        multiple = Bounded(*(2.0 ** (v - x.mean()) if math.isfinite(v) else v for v in level))
     verdict: Verdict = "no ceiling" if _nothing_falls(data, [run for run, _ in known]) else _verdict(slope)
     return LengthFit(architecture, task, format, runs, longest, step, verdict, centre, slope, multiple)
 
@@ -160,8 +167,22 @@ def _sample_sd(x: np.ndarray, drawn: np.ndarray, censored: np.ndarray, slope: bo
     return float((centred @ drawn / spread).std(ddof=1)) if spread > 0 else 0.0
 
 
+def _grid_sd(x: np.ndarray, sd: np.ndarray, censored: np.ndarray, slope: bool) -> float:
+    """Standard deviation of the slope or level due to the grid of tested lengths, one error per training length.
+
+    x, sd: (n_runs,) log2 training lengths and `EffectiveLength.grid_sd`.
+    """
+    x, sd = x[~censored], sd[~censored]
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    if slope and spread == 0:
+        return 0.0
+    weights = centred / spread if slope else np.full(len(x), 1 / len(x))
+    return math.sqrt(sum(float(weights[x == one] @ sd[x == one]) ** 2 for one in np.unique(x)))
+
+
 def _widened(bounds: Bounded, sd: float) -> Bounded:
-    """Bounds over runs with the variance over samples added on each side."""
+    """Bounds over runs with the variance over samples and that of the grid added on each side."""
     value, low, high = bounds
     if not math.isfinite(value):
         return bounds

@@ -31,6 +31,10 @@ def fit(behaviour, **changes) -> LengthFit:
     return only
 
 
+def collapses_of(data):
+    return collapses(data, length_fits(data, gates(data)))
+
+
 def in_proportion(t, seed):
     return lambda c: 0.95 / (1 + (c["length"] / (2 * t * 2 ** (0.1 * (seed - 1)))) ** 4)
 
@@ -69,6 +73,53 @@ def test_a_slope_of_one_half_is_neither(seeds):
     assert seeds == 1 or result.grows_less
 
 
+OCTAVES, HALF_OCTAVES = LENGTHS, tuple(sorted({*LENGTHS, *(48 * 2**i for i in range(8))}))
+
+
+@pytest.mark.parametrize(("reach", "power"), [(123, 0.7), (134, 0.3)])
+@pytest.mark.parametrize("lengths", [OCTAVES, HALF_OCTAVES])
+def test_a_fall_at_once_is_not_placed_better_than_the_tested_lengths(reach, power, lengths):
+    """Over octaves, 123 x (t / 64)^0.7 falls between the same multiples of every training length, as 2 x t does."""
+    result = fit(lambda t, s: lambda c: (c["length"] <= reach * (t / 64) ** power).astype(float), lengths=lengths)
+    assert result.verdict == "not resolved"
+    assert result.slope is not None
+    assert result.slope.low - 0.1 < power < result.slope.high + 0.1
+
+
+@pytest.mark.parametrize(("lengths", "verdict"), [(OCTAVES, "not resolved"), (HALF_OCTAVES, "ceiling")])
+def test_a_fall_at_once_needs_tested_lengths_close_to_each_other(lengths, verdict):
+    assert fit(lambda t, s: lambda c: (c["length"] <= 2 * t).astype(float), lengths=lengths).verdict == verdict
+
+
+def test_a_run_without_a_length_up_to_its_own_has_no_base():
+    """Read at twice its training length or more, a base is already after the fall."""
+    result = fit(in_proportion, lengths=tuple(256 * 2**i for i in range(5)))
+    refused = {run.context_length: run.refused for run in result.runs}
+    assert "no tested length up to its training length of 64" in (refused[64] or "")
+    assert refused[512] is None
+
+
+def test_two_runs_set_no_bounds():
+    """One seed at two training lengths: a slope, and neither bounds nor a number for what has none."""
+    result = fit(in_proportion, seeds=1, trained=(64, 128))
+    assert result.slope is not None
+    assert result.multiple is not None
+    assert not np.isfinite([result.slope.low, result.slope.high, result.multiple.low, result.multiple.high]).any()
+
+
+def test_runs_that_did_not_acquire_the_task_have_no_part_in_the_collapse():
+    def with_a_failed_seed(t, seed):
+        return flat(0.02) if (t, seed) == (256, 1) else in_proportion(t, seed)
+
+    (only,) = collapses_of(measured(with_a_failed_seed))
+    assert only.verdict == "over multiples"
+
+
+def test_models_that_learned_nothing_do_not_collapse():
+    (only,) = collapses_of(measured(lambda t, s: flat(0.25), tasks=("multikey", 4)))
+    assert only.verdict == "not tested"
+
+
 def test_chance_is_not_an_effective_length():
     result = fit(lambda t, s: flat(0.25), tasks=("multikey", 4))
     assert result.verdict == "not tested"
@@ -77,16 +128,16 @@ def test_chance_is_not_an_effective_length():
 
 def test_one_training_length_has_no_fit():
     data = measured(in_proportion, trained=(128,))
-    assert length_fits(data, gates(data)) == collapses(data) == []
+    assert length_fits(data, gates(data)) == []
 
 
 @pytest.mark.parametrize(("behaviour", "verdict"), [(in_proportion, "over multiples"), (fixed, "over tokens")])
 def test_curves_collapse(behaviour, verdict):
-    (only,) = collapses(measured(behaviour))
+    (only,) = collapses_of(measured(behaviour))
     assert only.verdict == verdict
 
 
 def test_flat_curves_collapse_over_both():
-    (only,) = collapses(measured(lambda t, s: flat(0.9)))
+    (only,) = collapses_of(measured(lambda t, s: flat(0.9)))
     assert only.verdict == "over both"
     assert np.isclose(only.over_tokens.value, 0, atol=0.05)
