@@ -31,6 +31,9 @@ class Length(Written):
     def resolve(self) -> None:
         """Nothing to import."""
 
+    def __str__(self) -> str:
+        return str(self.written) if self.in_tokens else f"{self.number:g}"
+
     def tokens(self, context_length: int, key: str) -> int:
         """The length in tokens for a training length. Raises ConfigError for a multiple that is no whole number of
         tokens."""

@@ -36,8 +36,8 @@ def test_what_is_no_length(value: object) -> None:
 
 def test_two_units_in_one_list() -> None:
     """Refused, naming one of each."""
-    with pytest.raises(ConfigError, match=r"^k: given '0.5 and 64t'"):
-        check_lengths([*multiples(0.5), *in_tokens(64)], "k")
+    with pytest.raises(ConfigError, match=r"^k: given '2 and 64t'"):
+        check_lengths([*multiples(2), *in_tokens(64)], "k")
 
 
 def test_multiple_of_one_training_length_only() -> None:

@@ -32,6 +32,11 @@ class Axis:
         """Whether its levels give train.context_length."""
         return any("context_length" in (patch.get("train") or {}) for patch in self.levels.values())
 
+    @property
+    def mixes_model_and_training_length(self) -> bool:
+        """Whether its levels give both, so that no runs differ in their training length alone."""
+        return self.sets_training_length and any("layout" in (p.get("model") or {}) for p in self.levels.values())
+
 
 def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
     """The axes in the order of the config. Raises ConfigError for a malformed axis and for too many runs."""

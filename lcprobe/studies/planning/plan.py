@@ -121,6 +121,11 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     ]
     notes += [f"left out, {reason}: {', '.join(map('-'.join, labels))}" for reason, labels in left_out.items()]
     notes += budget_notes({name: run.draft for run, name in named})
+    mixed = [axis.name for axis in axes if axis.mixes_model_and_training_length]
+    notes += [
+        f"grid.{name} sets layouts and training lengths: lengths are compared over an axis of their own"
+        for name in mixed
+    ]
     mismatch = mismatch_of([m.cost.params for m in matched.values()])
     return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
 

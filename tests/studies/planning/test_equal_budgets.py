@@ -156,3 +156,14 @@ def test_a_batch_need_not_fit_a_training_length_that_no_run_has(grid):
     model = {"d_model": 32, "layout": "attention+mlp x 1", "d_ff": 64, "mixers": {"attention": {"head_dim": 16}}}
     plan = make_plan({"model": model, "grid": grid, "train": {"batch_tokens": 960, "tokens": 9600}})
     assert [run.config.train.context_length for run in plan.runs] == [48, 96]
+
+
+def test_layouts_and_training_lengths_in_one_axis_are_pointed_out():
+    """Runs then have no architecture in common, and training lengths are not compared."""
+    grid = {
+        f"{kind}{n}": {"model": {"layout": layout}, "train": {"context_length": n}}
+        for kind, layout in (("att", "attention+mlp x 1"), ("ssm", "mamba2 x 1"))
+        for n in (32, 64)
+    }
+    plan = make_plan({**TINY, "match": {**TINY["match"], "budget": "ssm32"}, "grid": {"kind": grid}})
+    assert any("an axis of their own" in note for note in plan.notes)
