@@ -56,7 +56,7 @@ class RunFacts:
     extension: str = "none"
     """Label of the method that changes the trained model at evaluation; none: as trained."""
     tokenizer: str = ""
-    """Digest of its tokenizer, 16 hexadecimal digits, as in the records; empty: unknown, and taken to be the same."""
+    """Digest of its tokenizer and BOS, 16 hexadecimal digits, as in the records; empty: unknown, assumed the same."""
     own_context_length: int = 0
     """Training length in its own tokens, where `context_length` counts tokens of another tokenizer; 0: its own."""
     base: str = ""
@@ -122,6 +122,8 @@ class StudyFacts:
     """What models of several tokenizers have in common at one length: tokens, each its own, or the text."""
     notes: Sequence[str] = field(default_factory=list)
     """Cells that could not be built, and why; printed unchanged."""
+    unread: Sequence[str] = field(default_factory=list)
+    """Models whose positions end before some lengths: what is left out; each is a warning of the report."""
     held_equal: str = "tokens"
     """What runs of one architecture were to have in common at all training lengths: tokens, steps or flops; empty
     where the runs come from studies that differ in it."""

@@ -207,7 +207,7 @@ class TaskSet:
         else:
             made_of = self.materials if self.same_text is None else self.same_text.reference
             text = made_of.stream("words" if haystack == "needles" else haystack).digest
-        parts = [SUITE, self._choices[task].settings, self.tokenizer.digest, text]
+        parts = [SUITE, self._choices[task].settings, self.tokenizer.identity, text]
         return digest_json(parts if self.same_text is None else [*parts, self.same_text.facts])
 
     def plan(self, grids: list[Grid], *context_lengths: int) -> Plan:

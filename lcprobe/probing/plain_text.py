@@ -104,7 +104,7 @@ def run_context(
         "context": plain(probe),
         "windows": "of the held-out stream, over the ends of documents",
         "context_length": context_length,
-        "made_of": [materials.tokenizer.digest, materials.stream("corpus").digest],
+        "made_of": [materials.tokenizer.identity, materials.stream("corpus").digest],
     }
     unit = unit_id(facts)
     if store.has(unit):

@@ -209,7 +209,7 @@ def _record(
         "depth": factors.depth,
         "index": factors.index,
         "query": item.number,
-        "tokenizer": tasks.tokenizer.digest[:16],
+        "tokenizer": tasks.tokenizer.identity[:16],
         "equal_length": tasks.config.equal_length,
         "episode_tokens": len(episode.ids),
         "characters": text.characters,

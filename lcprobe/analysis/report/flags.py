@@ -31,6 +31,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     yield from training_data_flags(results)
     yield from continued(results.study.runs)
     yield from _seeds(results.study.runs)
+    yield from (Sentence(READ_FIRST, f"{text}.", True) for text in results.study.unread)
     yield from _gaps(results)
     yield from _few_samples(results)
     yield from _not_acquired(results)

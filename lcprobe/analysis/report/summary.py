@@ -222,7 +222,10 @@ def _models(results: Results) -> Iterator[Sentence]:
         contexts = {run.context_length for run in results.study.runs}
         quoted = [c for c in first if c.length in contexts] or first[:1]
         quoted += [c for c in first[-1:] if c not in quoted]
-        parts = [f"{difference_text(c)}{_seed_text(c)} at {c.length} tokens" for c in quoted]
+        at: dict[str, list[int]] = {}  # a reason for no test may be that of several lengths
+        for c in quoted:
+            at.setdefault(f"{difference_text(c)}{_seed_text(c)}", []).append(c.length)
+        parts = [f"{words} at {listed(map(str, lengths))} tokens" for words, lengths in at.items()]
         counts = {v: sum(c.verdict == v for c in own) for v in ("higher", "lower", "no difference resolved")}
         format = f", {own[0].format}" if len(results.data.formats(task)) > 1 else ""
         text = f"{subject} on {task}{format}: {'; '.join(parts)}. Over all formats and lengths: higher in "

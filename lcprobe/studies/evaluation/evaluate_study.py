@@ -121,6 +121,8 @@ def print_grid(session: Session) -> None:
             )
     for note in session.notes:
         console.print(f"  left out: {note}", markup=False, soft_wrap=True)
+    for statement in session.unread:
+        console.print(f"  {statement}", markup=False, soft_wrap=True)
 
 
 def _refuse_training(mapping: Mapping[str, Any]) -> None:

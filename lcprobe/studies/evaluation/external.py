@@ -56,7 +56,7 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     frozen = [read_frozen(path) for path in files]
     targets, config, out = resolve_targets(folders, mapping)
     tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
-    if len({t.digest for t in tokenizers}) > 1:
+    if len({t.identity for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
     variants, left_out = variants_of(targets, config.pe)

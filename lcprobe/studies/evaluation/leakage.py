@@ -65,7 +65,7 @@ def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
         raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
     facts = {
         "suite": SUITE,
-        "tokenizer": tasks.materials.tokenizer.digest,
+        "tokenizer": tasks.materials.tokenizer.identity,
         "policies": _policy_docs(),
         "about": ABOUT,
     }

@@ -14,9 +14,6 @@ from lcprobe.studies.planning.preflight import check_grids_fit, naming, over_wor
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import check_same_corpus
 
-TokenizerKey = tuple[str, int | None]
-"""Digest of a tokenizer, and its BOS token."""
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -35,10 +32,9 @@ class Reader:
         return max(len(episode.ids) for episode in self.tasks.episodes(unit))
 
 
-def tokenizer_key(target: ProbeTarget) -> TokenizerKey:
-    """What tells the tokenizers of targets apart."""
-    tokenizer = load_tokenizer(target.config.data.tokenizer, target.config.data.bos)
-    return tokenizer.digest, tokenizer.bos_id
+def tokenizer_of(target: ProbeTarget) -> str:
+    """The identity of a target's tokenizer."""
+    return load_tokenizer(target.config.data.tokenizer, target.config.data.bos).identity
 
 
 def check_readers_fit(targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]) -> Plan | None:
@@ -59,16 +55,14 @@ def check_readers_fit(targets: Sequence[ProbeTarget], config: Config, context_le
     return plans[0] if len(plans) == len(sets) else None
 
 
-def open_readers(
-    targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]
-) -> dict[TokenizerKey, Reader]:
+def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]) -> dict[str, Reader]:
     """A reader for each tokenizer of the targets, the first one's first. Raises EpisodeError where a task does not
     fit a tokenizer, DataError where a target was trained on another corpus."""
     settings = _settings(targets)
     names = _names(list(settings.values()))
     prepared = {key: prepare(own) for key, own in settings.items()}
     for target in targets:
-        check_same_corpus(target.checkpoint, prepared[tokenizer_key(target)].manifest)
+        check_same_corpus(target.checkpoint, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     materials = [data.materials("probe") for data in prepared.values()]
     sets = task_sets(config.probe, materials, names, cache if cache.limit else None)
@@ -77,12 +71,12 @@ def open_readers(
     return dict(zip(settings, readers, strict=True))
 
 
-def _settings(targets: Sequence[ProbeTarget]) -> dict[TokenizerKey, DataConfig]:
+def _settings(targets: Sequence[ProbeTarget]) -> dict[str, DataConfig]:
     """The data of the first target under each tokenizer: the corpus is one, which checkpoints are compared with."""
     first, made = targets[0].config.data, {}
     for target in targets:
         own = target.config.data
-        made.setdefault(tokenizer_key(target), replace(first, tokenizer=own.tokenizer, bos=own.bos))
+        made.setdefault(tokenizer_of(target), replace(first, tokenizer=own.tokenizer, bos=own.bos))
     return made
 
 

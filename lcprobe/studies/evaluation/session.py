@@ -1,7 +1,7 @@
 """One session of probing: checkpoints, as trained and with methods, over one grid."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lcprobe.probing.runner import run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
-from lcprobe.studies.evaluation.readers import Reader, TokenizerKey, check_readers_fit, open_readers, tokenizer_key
+from lcprobe.studies.evaluation.readers import Reader, check_readers_fit, open_readers, tokenizer_of
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 
@@ -35,9 +35,11 @@ class Session:
     config: Config
     out: Path
     store: Store
-    readers: dict[TokenizerKey, Reader]
+    readers: dict[str, Reader]
     notes: list[str]
-    """Cells, methods and lengths that are left out, and why."""
+    """Cells and methods that are left out, and why."""
+    unread: list[str] = field(default_factory=list)
+    """Models that cannot read all lengths, also those that are left out altogether: what is missing, and why."""
 
     @property
     def reference(self) -> Reader:
@@ -61,7 +63,7 @@ class Session:
 
     def reader_of(self, target: ProbeTarget) -> Reader:
         """What a target reads."""
-        return self.readers[tokenizer_key(target)]
+        return self.readers[tokenizer_of(target)]
 
     def plan_of(self, variant: Variant) -> Plan:
         """The units of work whose length a variant's model can read."""
@@ -96,10 +98,10 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
         )
     readers = open_readers(targets, config, contexts)
     plan = next(iter(readers.values())).plan
-    able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[tokenizer_key(variant.target)], unit))
+    able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[tokenizer_of(variant.target)], unit))
     kept = [target for target in targets if any(variant.target is target for variant in able)]
     session = Session(kept, able, config, out, Store(out / "records"), readers, [*plan.notes, *left_out])
-    return replace(session, notes=[*session.notes, *_unread(variants, session, contexts)])
+    return replace(session, unread=_unread(variants, session, contexts))
 
 
 def _able(variants: list[Variant], plan: Plan, reads: Callable[[Variant, Unit], bool]) -> list[Variant]:
@@ -126,8 +128,8 @@ def _reads(variant: Variant, reader: Reader, unit: Unit) -> bool:
 
 
 def _unread(variants: list[Variant], session: Session, contexts: list[int]) -> list[str]:
-    """A note for each variant whose model cannot read all lengths of the grid or of the plain text."""
-    notes = []
+    """A statement for each variant whose model cannot read all lengths of the grid or of the plain text."""
+    notes: list[str] = []
     cells = sum(len(unit.cells) for unit in session.plan.units)
     for variant in variants:
         text, limit = session.config.probe.context, variant.max_length
@@ -135,12 +137,15 @@ def _unread(variants: list[Variant], session: Session, contexts: list[int]) -> l
             continue
         reader, parts = session.reader_of(variant.target), []
         beyond = sum(len(unit.cells) for unit in session.plan.units if not _reads(variant, reader, unit))
-        if beyond:
+        if beyond == cells:
+            parts.append("the whole model, as no cell is that short")
+        elif beyond:
             parts.append(f"{beyond} of {cells} cells")
-        if text is not None and any(n > limit for n in text.tokens(contexts)):
+        if beyond < cells and text is not None and any(n > limit for n in text.tokens(contexts)):
             parts.append("the longer texts")
         if parts:
-            notes.append(f"{variant.name}: {' and '.join(parts)}: the model reads at most {limit} tokens")
+            ends = f"{variant.name} reads at most {limit} tokens, where its positions end"
+            notes.append(f"{ends}; left out: {' and '.join(parts)}")
     return notes
 
 

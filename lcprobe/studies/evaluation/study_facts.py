@@ -35,7 +35,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     runs = [
         replace(
             _run_facts(variant, names[variant.target.name], targets),
-            tokenizer=session.reader_of(variant.target).tasks.tokenizer.digest[:16],
+            tokenizer=session.reader_of(variant.target).tasks.tokenizer.identity[:16],
             biases=biases.get(variant.name, []),
         )
         for variant in session.variants
@@ -59,6 +59,7 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         expected_cells=rows,
         equal_length=session.config.probe.equal_length,
         notes=notes,
+        unread=session.unread,
         held_equal=_in_common(target.config.match.training for target in session.targets),
         batch_in=_in_common(target.config.match.batch for target in session.targets),
     )

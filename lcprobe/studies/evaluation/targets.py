@@ -1,12 +1,17 @@
 """From the folders that a command is given to the checkpoints that it probes."""
 
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from lcprobe.config import Config, parse
-from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.errors import CheckpointError, ConfigError, DataError
 from lcprobe.files import MANIFEST, verify_folder
+from lcprobe.studies.planning.axes import axes_of
 from lcprobe.studies.status import read_run_config
 from lcprobe.training.checkpoint import latest
 
@@ -22,8 +27,10 @@ class ProbeTarget:
 
 
 def find_targets(folders: list[Path]) -> list[ProbeTarget]:
-    """Targets of study, run and checkpoint folders. Raises ConfigError for another folder, CheckpointError for a
-    damaged one."""
+    """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid.
+
+    Raises ConfigError for another folder, CheckpointError for a damaged one, DataError for a damaged study.yaml.
+    """
     targets: list[ProbeTarget] = []
     for folder in folders:
         if (folder / "model.safetensors").is_file():
@@ -36,7 +43,7 @@ def find_targets(folders: list[Path]) -> list[ProbeTarget]:
             targets.append(_target(checkpoint, folder))
         elif (folder / "study.yaml").is_file():
             found = (p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
-            runs = sorted(found, key=_natural)
+            runs = in_order_of_grid(folder / "study.yaml", found)
             if not runs:
                 raise CheckpointError(
                     f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
@@ -65,6 +72,28 @@ def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:
         raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
     config = parse(read_run_config(checkpoint))
     return ProbeTarget(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
+
+
+def in_order_of_grid(study: Path, runs: Iterable[Path]) -> list[Path]:
+    """Run folders in the order in which a study's file writes its grid; those that the grid does not have come last,
+    in the order of their names.
+
+    Raises DataError for a file that is no study, ConfigError for a malformed grid.
+    """
+    try:
+        written = yaml.safe_load(study.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError):
+        written = None
+    if not isinstance(written, dict):
+        raise DataError(f"{study}: not readable; allowed: a study.yaml as train.py wrote it")
+    places: dict[str, tuple[int, tuple[int, ...]]] = {}
+    levels = [[*enumerate(axis.levels), (0, "")] for axis in axes_of(written.get("grid") or {})]
+    for combo in itertools.product(*levels):  # a name leaves out the labels of axes that have no effect on the run
+        labels = [label for _, label in combo if label]
+        place = len(combo) - len(labels), tuple(i for i, _ in combo)
+        name = "-".join(labels)
+        places[name] = min(place, places.get(name, place))
+    return sorted(runs, key=lambda run: (run.name not in places, places.get(run.name, (0, ()))[1], _natural(run)))
 
 
 def _natural(folder: Path) -> list[tuple[int, str]]:

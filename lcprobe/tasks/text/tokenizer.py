@@ -67,6 +67,10 @@ class Tokenizer:
         if bos is not None and ids[0] is None:
             raise ConfigError("data.bos", bos, "a token of this tokenizer")
         self.bos_id: int | None = next((i for i in ids if i is not None), None)
+        usual = (self._inner.token_to_id(name) for name in BOS_NAMES)
+        own_bos = self.bos_id != next((i for i in usual if i is not None), None)
+        self.identity = digest_bytes(self.digest.encode(), str(self.bos_id).encode()) if own_bos else self.digest
+        """What tells two tokenizers apart: the digest of the file, and of its BOS where that is not the usual one."""
         self._anchor = self._ids(ANCHOR)
         self._pieces: dict[str, np.ndarray] = {}
         self._fused: dict[str, bool] = {}

@@ -117,6 +117,9 @@ def test_the_summary_says_which_tokenizers_and_what_is_equal(by_notion):
     assert "0.500 tokens per character" in said["text"]
     assert "digests equal" not in said["tokens"]
     assert "not compared by paired tests" in said["tokens"]
+    pairs = [s.text for s in summary(by_notion["tokens"]) if NOT_PAIRED in s.text]
+    assert [text.count(NOT_PAIRED) for text in pairs] == [1]
+    assert f"{NOT_PAIRED} at 128, 256 tokens" in pairs[0]
 
 
 def test_one_tokenizer_is_not_mentioned():

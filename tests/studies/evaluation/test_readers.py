@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from lcprobe import load_study
+from lcprobe.analysis.findings.tokenizers import NOT_PAIRED, several_tokenizers
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import parse
 from lcprobe.data.make_tokenizer import train_tokenizer
@@ -141,3 +143,21 @@ def test_a_length_that_does_not_fit_one_tokenizer_is_refused_before_anything_is_
     assert "probe.grids[0].lengths: given '40t for " in error
     assert "small.json)" in error
     assert sorted(two_tokenizers.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_one_vocabulary_with_two_bos_tokens_is_two_tokenizers(tmp_path, data_settings):
+    """In the records and in the report: their episodes of equal length are not the same, and are not paired."""
+    grid = {"tok": {"usual": {}, "own": {"data": {"bos": "!"}}}}
+    config = write_config(
+        tmp_path, data_settings, grid=grid, model={"layout": "mamba2 x 2"}, match={"budget": "usual"}
+    )
+    assert train_main([str(config)]) == 0
+    study = tmp_path / "runs" / "tiny"
+    records = evaluated(study)
+    assert [len({*values.values()}) for values in by_model(records, "tokenizer").values()] == [1, 1]
+    facts = load_inputs(study).study
+    assert [run.name for run in facts.runs] == ["usual", "own"]
+    assert {run.tokenizer for run in facts.runs} == {*records["tokenizer"].to_pylist()}
+    assert several_tokenizers(facts)
+    assert {c.refused for c in load_study(study).results.of("model", "model cell")} == {NOT_PAIRED}

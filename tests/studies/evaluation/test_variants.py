@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from lcprobe import load_study
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import parse
 from lcprobe.errors import ConfigError
@@ -80,15 +81,17 @@ def test_a_table_of_positions_limits_its_own_variant_only(tmp_path, data_setting
     assert train_main([str(config)]) == 0
     runs = tmp_path / "runs" / "tiny"
     capsys.readouterr()
-    note = "learned: 6 of 28 cells and the longer texts: the model reads at most 64 tokens"
+    ends = "learned reads at most 64 tokens, where its positions end; left out: "
+    note = ends + "6 of 28 cells and the longer texts"
     assert evaluate_main([str(runs), "--plan"]) == 0
-    assert f"left out: {note}" in capsys.readouterr().out
+    assert note in capsys.readouterr().out
     assert evaluate_main([str(runs)]) == 0
-    assert note in (runs / "report.html").read_text()
+    assert f"{note}." in load_study(runs).summary()
     with open(runs / "tables" / "cells.csv", newline="") as file:
         cells = {(c["model"], int(c["length"])) for c in csv.DictReader(file) if int(c["n"])}
     assert cells == {("alibi", 64), ("alibi", 128), ("learned", 64)}
     far = "probe.grids=[{tasks: [single], lengths: [2], depths: [0.5], n: 2}]"
     assert evaluate_main([str(runs), far, "probe.context=null"]) == 0, "a model that can read nothing is left out"
+    assert f"{ends}the whole model, as no cell is that short." in load_study(runs).summary()
     assert evaluate_main([str(runs / "learned"), far]) == 2
     assert "the models' maximum length" in capsys.readouterr().err

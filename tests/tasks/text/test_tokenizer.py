@@ -34,6 +34,14 @@ def test_shape_of_the_shipped_vocabulary(tokenizer):
     assert all(3 <= len(w) for w in read_words("nouns"))
 
 
+def test_a_bos_of_its_own_makes_another_tokenizer(tokenizer):
+    """The digest of the file stands for the tokenizer with its usual BOS, named or not."""
+    own = load_tokenizer("shipped", "!")
+    assert (own.digest, own.bos_id) == (tokenizer.digest, tokenizer.encode("!")[0])
+    assert tokenizer.identity == load_tokenizer("shipped", "<|bos|>").identity == tokenizer.digest
+    assert len({tokenizer.identity, own.identity, load_tokenizer("shipped", ")").identity}) == 3
+
+
 def test_offsets_say_where_tokens_start(tokenizer):
     text = "Fellow-Citizens of the Senate:\n\nThe year 1848 is gone; naïve — yes."
     ids, starts = tokenizer.encode_with_offsets(text)
