@@ -42,7 +42,7 @@ COLUMNS = (
     Column("index", "int32", "Sample: same key, value, haystack offset and question in every cell and model."),
     Column("query", "int16", "Number of the question within the episode, from 0."),
     # the tokens of the episode
-    Column("tokenizer", "string", "Digest of the tokenizer whose tokens the model reads, with a BOS of its own."),
+    Column("tokenizer", "string", "Digest of the tokenizer and BOS that the model reads, 16 hexadecimal digits."),
     Column(
         "equal_length",
         "string",
