@@ -176,7 +176,7 @@ def test_lengths_that_a_model_cannot_read_are_left_out_and_named():
     [
         (lambda f: lcprobe.load_study(f / "hybrid" / "checkpoints"), "folder: .* allowed: a study's folder"),
         (lambda f: lcprobe.load_run(f), "folder: .* allowed: a run's folder"),
-        (lambda f: lcprobe.load_checkpoint(f), r"folder: .* allowed: one run: hybrid \| mamba2"),
+        (lambda f: lcprobe.load_checkpoint(f), r"folder: .* allowed: one run: mamba2 \| hybrid"),
         (lambda f: lcprobe.probe(LastValue(10), "niah", lengths=[64]), "tokenizer: given None"),
         (lambda f: lcprobe.probe(LastValue(10), "nia", tokenizer="shipped", lengths=[64]), "did you mean 'niah'"),
         (lambda f: lcprobe.probe(LastValue(10), "niah", tokenizer="shipped", lengths=[8]), "lengths: .* too few"),
