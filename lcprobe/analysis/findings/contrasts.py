@@ -18,7 +18,7 @@ Lost in the middle = mean of the ends minus the middle third, with primacy (star
 beside it, and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import combinations
@@ -26,12 +26,12 @@ from typing import Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
+from lcprobe.analysis.findings.families import holm_adjusted, is_resolved
 from lcprobe.analysis.findings.slice_tests import depth_permutation_p, paired_test, pooled, seed_bounds
 from lcprobe.analysis.findings.tokenizers import not_paired
 from lcprobe.analysis.findings.training_length.architectures import architecture_of, by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
-from lcprobe.analysis.stats.exact_tests import ALPHA, holm
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
@@ -69,8 +69,7 @@ class Contrast:
     @property
     def resolved(self) -> bool:
         """Whether the difference is significant after Holm's correction, and over seeds if there are several."""
-        over_seeds = self.seeds is None or self.seeds[0] > 0 or self.seeds[1] < 0
-        return self.p_holm is not None and self.p_holm < ALPHA and over_seeds
+        return is_resolved(self.p_holm, self.seeds)
 
     @property
     def verdict(self) -> str:
@@ -95,16 +94,6 @@ def contrasts(data: Measured) -> list[Contrast]:
         declared += _training_lengths(data, task)
         declared += _extensions(data, task)
     return holm_adjusted(declared)
-
-
-def holm_adjusted(declared: Sequence[Contrast]) -> list[Contrast]:
-    """Contrasts with p_holm; those without a test are not members of their family."""
-    adjusted = list(declared)
-    for family in dict.fromkeys(c.family for c in declared):
-        members = [(i, c.p) for i, c in enumerate(declared) if c.family == family and c.p is not None]
-        for (i, _), p_holm in zip(members, holm([p for _, p in members]), strict=True):
-            adjusted[i] = replace(declared[i], p_holm=p_holm)
-    return adjusted
 
 
 def middle_third(depths: Iterable[float]) -> list[float]:

@@ -18,11 +18,12 @@ import numpy as np
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.contrasts import EDGE, Position, middle_third
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
+from lcprobe.analysis.findings.families import holm_adjusted, is_resolved
 from lcprobe.analysis.findings.slice_tests import pooled, shared_samples
 from lcprobe.analysis.findings.training_length.architectures import by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import difference_bounds
-from lcprobe.analysis.stats.exact_tests import ALPHA, holm, sign_flip
+from lcprobe.analysis.stats.exact_tests import sign_flip
 from lcprobe.analysis.stats.training_seeds import welch_bounds
 from lcprobe.tasks.episode import Formats
 
@@ -63,8 +64,7 @@ class DepthEffect:
     @property
     def resolved(self) -> bool:
         """Whether the difference is significant after Holm's correction, and over seeds if there are several."""
-        over_seeds = self.seeds is None or self.seeds[0] > 0 or self.seeds[1] < 0
-        return self.p_holm is not None and self.p_holm < ALPHA and over_seeds
+        return is_resolved(self.p_holm, self.seeds)
 
     @property
     def verdict(self) -> str:
@@ -78,12 +78,7 @@ class DepthEffect:
 
 def depth_effects(data: Measured) -> list[DepthEffect]:
     """All pairs of training lengths of every architecture, with Holm's correction inside each family."""
-    rows = [row for task in data.tasks for row in _of_task(data, task)]
-    for family in dict.fromkeys(row.family for row in rows):
-        tested = [(i, row.p) for i, row in enumerate(rows) if row.family == family and row.p is not None]
-        for (i, _), p_holm in zip(tested, holm([p for _, p in tested]), strict=True):
-            rows[i] = replace(rows[i], p_holm=p_holm)
-    return rows
+    return holm_adjusted([row for task in data.tasks for row in _of_task(data, task)])
 
 
 def _of_task(data: Measured, task: TaskFacts) -> Iterator[DepthEffect]:
