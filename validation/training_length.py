@@ -47,7 +47,7 @@ from validation.planted import N_TEXTS, data_of, of_seed, study_of, task_set
 TITLE = "planted relations of effective length to training length"
 OPTIONS = ("n", "seeds", "summaries", "simulations")
 TRAINED, TRAINING_SEEDS = (64, 128, 256, 512), 3
-MULTIPLES = [0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8]
+MULTIPLES = [0.5, 1, 1.5, 2, 3, 4, 6, 8]
 DEPTHS = [0.0, 0.5, 1.0]
 SPREAD = 0.1
 """Standard deviation of log2 reach over training seeds, where seeds vary."""
