@@ -23,8 +23,9 @@ from lcprobe.tasks.parts.placement import depths_of
 
 GOLDEN_RATIO_64 = 11400714819323198485
 """2^64 / golden ratio: multiples of it, mod 2^64, fill the circle as evenly as possible (Knuth 6.4)."""
-RETRIES = 16
-"""Samples tried for one training episode: a long key may not fit where most do."""
+RETRIES = 256
+"""Samples tried for one training episode: few may fit at the least length of its formats. 8 bits of a sample's
+number."""
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,12 @@ class Mixture:
     def _episode(self, name: str, index: int, seqlen: int) -> Episode:
         recipe, task = self.config.recipes[name], self._tasks[name]
         last: EpisodeError | None = None
+        # kept over attempts: where formats were drawn again, those with short samples would be more frequent
+        draw = Draws("train", self.seed, name, index, 0)
+        formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
+        formats = task.axes.fitted(replace(formats, **self._fixed_formats[name]))
         for attempt in range(RETRIES):
             draw = Draws("train", self.seed, name, index, attempt)
-            formats = Formats(*(draw("format", f).pick(getattr(recipe, f)) for f in ("haystack", "key", "value")))
-            formats = task.axes.fitted(replace(formats, **self._fixed_formats[name]))
             number = (self.seed << 48) + (index << 8) + attempt
             depth = float(depths_of(recipe.distance, draw("depth").uniform(1), seqlen)[0])
             try:

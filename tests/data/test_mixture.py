@@ -7,6 +7,7 @@ from lcprobe.data.config import DataConfig
 from lcprobe.data.mixture import Mixture, roll_digest
 from lcprobe.errors import ConfigError
 from lcprobe.schema import build
+from lcprobe.tasks.episode import Factors, Formats
 
 RECIPES = {
     "lines": {"task": {"type": "niah", "n_keys": 2, "n_queries": 2, "template": "line", "digits": 2}},
@@ -55,6 +56,27 @@ def test_shares_lengths_and_weights_are_as_configured(prepared, data_settings):
         assert set(np.unique(batch.weights[batch.text_rows])) <= {0.0, 1.0}
     assert abs(text[0] / rows[0] - 0.25) < 0.01
     assert abs(text[1] / rows[1] - 0.5) < 0.01
+
+
+def test_formats_are_drawn_alike_at_every_length(prepared, data_settings):
+    """At a length at which one sample of 20 with a long key and value fits, no format is rarer than elsewhere, and
+    every episode is found."""
+    task = {"type": "niah", "n_keys": 1, "template": "line", "digits": 2}
+    more = {
+        "recipes": {"lines": {"task": task, "key": ["words", "uuids"], "value": ["numbers", "uuids"]}},
+        "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}],
+    }
+    long = make(prepared, data_settings, **more, length=512)
+    least = long._tasks["lines"].shortest
+    uuids = [least(Factors(Formats("corpus", "uuids", "uuids"), 1, 0.5, i, split="train")) for i in range(200)]
+    tight = int(np.quantile(uuids, 0.05))
+    assert min(uuids) < tight < max(uuids)
+    formats = []
+    for m in (long, make(prepared, data_settings, **more, length=tight)):
+        queries = [m.episode(slot, 0).queries[0] for slot in range(120)]
+        formats.append([("-" in query.key, "-" in query.answer) for query in queries])
+    assert formats[0] == formats[1]
+    assert len(set(formats[0])) == 4
 
 
 def test_weighted_tokens_of_an_episode_are_its_answers(prepared, data_settings):

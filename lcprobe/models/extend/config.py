@@ -141,13 +141,16 @@ class TrainedExtension(Written):
 
     def planned(self, original_length: int, context_length: int) -> "TrainedExtension":
         """With its factor, by default context_length / original_length. Raises ConfigError for a factor of at most 1
-        and for another original length than was given."""
+        or below that ratio, and for another original length than was given."""
         key, given = self.choice.key, self.original_length
         allowed = f"{original_length}, the training length of the run in train.from"
         require(f"{key}.original_length", given, given in (None, original_length), allowed)
         factor = context_length / original_length if self.factor is None else self.factor
         allowed = f"> {original_length}, the training length that {key} extends (or its own `factor` > 1)"
         require("train.context_length", context_length, factor > 1, allowed)
+        ratio = f"{context_length / original_length:g} (train.context_length {context_length} / {original_length})"
+        reaches = round(factor * original_length) >= context_length  # 1.3333 is near enough to 4 / 3
+        require(f"{key}.factor", self.factor, reaches, f">= {ratio}, or null for that")
         return TrainedExtension(self.choice, factor, original_length)
 
 

@@ -4,10 +4,12 @@ The reference of a run is the run with the same labels at the shortest training 
 train.batch_tokens are as configured; those of the others follow from it. What a level of the grid sets itself stays.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lcprobe.errors import require
 from lcprobe.models.config import MatchConfig
 from lcprobe.models.matching import Matched
 from lcprobe.studies.planning.axes import Axis, Labels
@@ -44,25 +46,39 @@ def kept_keys(patches: Iterable[Mapping[str, Any]]) -> frozenset[str]:
 
 def budget(reference: TrainConfig, length: int, rules: MatchConfig, kept: Mapping[str, Any]) -> dict[str, Any]:
     """train.batch_tokens and train.tokens at another training length, before costs are known: with `match.training`
-    flops as with tokens. kept: the keys that the grid sets, as written."""
+    flops as with tokens. kept: the keys that the grid sets, as written. Raises ConfigError where as many tokens as
+    the reference's are less than one step."""
     batch = kept.get("batch_tokens", reference.batch_tokens)
     if rules.batch == "rows" and "batch_tokens" not in kept:
         exact = reference.batch_tokens * length / reference.context_length
         batch = int(exact) if exact == int(exact) else exact  # checked as what a user writes
     if "tokens" in kept or not isinstance(batch, int) or batch < 1:
         return {"batch_tokens": batch, "tokens": kept.get("tokens", reference.tokens)}
+    if rules.training == "tokens":
+        _check_one_step(reference, length, batch)
     steps = reference.steps * (1 if rules.training == "steps" else reference.batch_tokens / batch)
-    return {"batch_tokens": batch, "tokens": _tokens(round(steps), batch, reference)}
+    return {"batch_tokens": batch, "tokens": _tokens(max(round(steps), 1), batch, reference)}
 
 
 def with_equal_flops(train: TrainConfig, own: Matched, reference: TrainConfig, matched: Matched) -> TrainConfig:
     """The budget that takes as many FLOPs as the reference's, in whole steps. own, matched: the run's and the
     reference's model, each with its cost at its training length. Raises ConfigError for less than one step."""
+    _check_one_step(reference, train.context_length, train.batch_tokens, own.cost.flops / matched.cost.flops)
     tokens = reference.steps * reference.batch_tokens * matched.cost.flops / own.cost.flops
     steps = round(tokens / train.batch_tokens)
     changed = replace(train, tokens=_tokens(steps, train.batch_tokens, reference))
     changed.check("train")
     return changed
+
+
+def _check_one_step(reference: TrainConfig, length: int, batch: int, cost: float = 1.0) -> None:
+    """Raises ConfigError where the reference's whole steps buy less than one of `batch` tokens at another length.
+    cost: FLOPs of such a token over those of the reference."""
+    least = math.ceil(batch * cost / reference.batch_tokens) * reference.batch_tokens
+    enough = reference.steps * reference.batch_tokens >= least
+    flops = "" if cost == 1 else f", each {cost:.3g} times the FLOPs"
+    allowed = f">= {least}, for one step at training length {length} ({batch} tokens{flops})"
+    require("train.tokens", reference.tokens, enough, allowed)
 
 
 def _tokens(steps: int, batch: int, reference: TrainConfig) -> int:

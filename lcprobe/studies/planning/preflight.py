@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
@@ -14,21 +14,23 @@ from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.schema import plain
 from lcprobe.tasks.episode import Factors, Formats
+from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 SAMPLES_PER_FORMAT = 4
-"""Samples per combination of formats; a length must fit the shortest."""
+"""Samples per combination of formats; a length must fit the shortest of each combination."""
 
 
-def check_tasks_fit(configs: Sequence[Config], training: bool) -> None:
+def check_tasks_fit(configs: Sequence[Config], training: bool) -> list[str]:
     """Build episodes of the probe's grids and, for training, of what is probed while training and of the mixture's
     recipes, over common words instead of the corpus. configs: of a study's runs.
 
-    Raises ConfigError for a task that cannot be created, for a multiple of a training length that is no whole number
-    of tokens and for a length of the mixture that is too short for all samples of a recipe; EpisodeError as
-    `check_grids_fit`.
+    Returns notes on what is too short to be probed while training. Raises ConfigError for a task that cannot be
+    created, for a multiple of a training length that is no whole number of tokens and for a length of the mixture
+    that is too short for all samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
     """
+    notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
     for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
         check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
@@ -36,11 +38,13 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> None:
             with naming(config.data.tokenizer):
                 tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
                 _check_grid(tasks, config.probe.while_training, lengths, "probe.while_training.lengths")
-    least: dict[str, dict[str, int]] = {}
+            notes += _left_out_while_training(tasks, config, configs)
+    least: dict[str, dict[str, Least]] = {}
     trained = _distinct(configs, lambda c: [c.data, c.train.context_length, c.train.length_schedule])
     for config in trained if training else ():
         with naming(config.data.tokenizer):
             _check_recipes(config, least.setdefault(repr(plain(config.data)), {}))
+    return list(dict.fromkeys(notes))
 
 
 def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:
@@ -83,6 +87,25 @@ def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key:
             raise EpisodeError(key, given, f"at least {in_tokens(short.least)[0]}")
 
 
+def _left_out_while_training(tasks: TaskSet, config: Config, configs: Sequence[Config]) -> list[str]:
+    """A note for each training length at which some of `probe.while_training` is too short, or all of it is left
+    out. config: whose tokenizer and probe the tasks have; configs: of all runs."""
+    grid, notes = config.probe.while_training, []
+    assert grid is not None
+    of = f" ({config.data.tokenizer})" if len({_read_by(c) for c in configs}) > 1 else ""
+    probed = [c for c in configs if c.train.probe_every != 0 and _read_by(c) == _read_by(config)]
+    for length in sorted({c.train.context_length for c in probed}):
+        plan = tasks.plan([grid], length)
+        why = [str(short) for short in plan.too_short] if plan.units else [*plan.notes, "nothing is probed"]
+        if why:
+            notes.append(f"probe.while_training at training length {length}{of}: {'; '.join(why)}")
+    return notes
+
+
+def _read_by(config: Config) -> tuple[str, str | None]:
+    return config.data.tokenizer, config.data.bos
+
+
 @contextmanager
 def naming(tokenizer: str) -> Iterator[None]:
     """Errors about episodes name the tokenizer."""
@@ -95,7 +118,18 @@ def naming(tokenizer: str) -> Iterator[None]:
         raise EpisodeError(error.key, error.given, allowed, error.near) from None
 
 
-def _check_recipes(config: Config, shortest: dict[str, int]) -> None:
+class Least(NamedTuple):
+    """The least length of a recipe, and the formats that need it."""
+
+    tokens: int
+    formats: Formats
+
+    def __str__(self) -> str:
+        names = (f"{name} {level}" for name, level in plain(self.formats).items() if level != NOTHING)
+        return f"at least {self.tokens} tokens for {', '.join(names)}"
+
+
+def _check_recipes(config: Config, shortest: dict[str, Least]) -> None:
     """shortest: least length of each recipe of the same data that is known so far."""
     data, context_length = config.data, config.train.context_length
     materials = over_words(data.tokenizer, data.bos)
@@ -104,26 +138,31 @@ def _check_recipes(config: Config, shortest: dict[str, int]) -> None:
             if name not in shortest:
                 shortest[name] = _shortest(data, name, materials)
             for seqlen in phase.seqlens:
-                if seqlen < shortest[name]:
+                if seqlen < shortest[name].tokens:
                     where = f"data.mixture[{phase.stage}].episodes.{name}"
                     given = f"sequences of {seqlen} tokens at training length {context_length}"
                     if phase.context_length < context_length:
                         given += f", {phase.context_length} by train.length_schedule"
-                    raise ConfigError(where, given, f"at least {shortest[name]} tokens")
+                    raise ConfigError(where, given, str(shortest[name]))
 
 
-def _shortest(data: DataConfig, name: str, materials: Materials) -> int:
+def _shortest(data: DataConfig, name: str, materials: Materials) -> Least:
+    """Of a recipe: every combination of its formats must fit, or training would fail at the first episode of one that
+    does not. Raises ConfigError and EpisodeError for samples that cannot be built at any length."""
     recipe, at = data.recipes[name], f"data.recipes.{name}.task"
-    task, lengths = recipe.task.create(materials), []
+    task, least = recipe.task.create(materials), {}
     for haystack, key, value in itertools.product(recipe.haystack, recipe.key, recipe.value):
         formats = task.axes.fitted(
             Formats(**{"haystack": haystack, "key": key, "value": value, **recipe.task.formats})
         )
-        for index in range(SAMPLES_PER_FORMAT):
-            try:
-                lengths.append(task.shortest(Factors(formats, 1, 0.5, index, split="train")))
-            except EpisodeError:
-                raise
-            except ConfigError as error:  # such as a file with enough questions for probing and too few for training
-                raise ConfigError(f"{at}.{error.key}", error.given, error.allowed, error.near) from None
-    return min(lengths)
+        if formats in least:
+            continue
+        try:
+            samples = [Factors(formats, 1, 0.5, index, split="train") for index in range(SAMPLES_PER_FORMAT)]
+            least[formats] = min(map(task.shortest, samples))
+        except EpisodeError:
+            raise
+        except ConfigError as error:  # such as a file with enough questions for probing and too few for training
+            raise ConfigError(f"{at}.{error.key}", error.given, error.allowed, error.near) from None
+    longest = max(least, key=least.__getitem__)
+    return Least(least[longest], longest)

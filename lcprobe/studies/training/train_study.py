@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -21,11 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
-    """The plan of a study whose tasks fit its tokenizers and lengths. Raises ConfigError where one does not."""
+    """The plan of a study whose tasks fit its tokenizers and lengths, with notes on what does not. Raises ConfigError
+    where training or a probe cannot do without it."""
     plan = make_plan(mapping)
     use_kernels(plan.config.kernels.backend)
-    check_tasks_fit([run.config for run in plan.runs], training=True)
-    return plan
+    notes = check_tasks_fit([run.config for run in plan.runs], training=True)
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
 def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:

@@ -71,6 +71,16 @@ def test_a_chain_counts_from_the_length_of_its_first_run():
         plan({"length": BASE | {"b": level(128, "L64", "yarn"), "c": level(256, "b")}, "arch": ATTENTION})
 
 
+def test_a_factor_of_its_own_reaches_the_training_length():
+    """It counts from the first run's length, may be larger, and a ratio that has no end may be cut short."""
+    for length, factor in ((256, 4), (256, 8), (64, 2), (100, 1.5625), (86, 1.3437)):
+        runs = plan({"length": BASE | {"b": level(length, "L64", {"type": "yarn", "factor": factor}, batch_tokens=length)}, "arch": ATTENTION}).runs  # fmt: skip
+        assert extension(runs[-1]) == {"type": "yarn", "factor": factor, "original_length": 64}
+    chain = BASE | {"b": level(128, "L64", "yarn"), "c": level(256, "b", {"type": "yarn", "factor": 2})}
+    with pytest.raises(ConfigError, match=r"^grid \(c, attn\): train.extend.factor: given 2.0; allowed: >= 4 "):
+        plan({"length": chain, "arch": ATTENTION})
+
+
 def test_the_source_may_be_a_folder(tmp_path):
     source = plan({"length": BASE | {"b": level(128, "L64", "ntk")}, "arch": ATTENTION}).runs
     config = plan({"length": BASE, "arch": ATTENTION}).runs[0].config
@@ -111,6 +121,10 @@ def test_equal_runs_without_attention_are_one_and_others_are_set_apart():
         (level(64, "L64", "yarn"), "train.context_length: given 64; allowed: > 64, the training length"),
         (level(32, "L64", "yarn"), "train.context_length: given 32; allowed: > 64"),
         (level(256, "L64", {"type": "yarn", "factor": 1}), "train.extend.factor: given 1; allowed: > 1"),
+        (
+            level(256, "L64", {"type": "yarn", "factor": 3.9}),
+            "train.extend.factor: given 3.9; allowed: >= 4 (train.context_length 256 / 64)",
+        ),
         (level(256, "L64", {"type": "yarn", "factor": "auto"}), "train.extend.factor: given 'auto'"),
         (level(256, "L64", {"type": "yarn", "ramps": 1}), "train.extend.ramps: given 'an unknown key'"),
         (level(256, "L64", {"type": "yarn", "original_length": 32}), "train.extend.original_length: given 32"),

@@ -103,9 +103,29 @@ def test_rows_of_a_batch_that_is_no_multiple_of_the_longest_length():
     assert {run.config.train.rows for run in runs} == {2}
 
 
-def test_a_budget_of_less_than_a_step_is_refused():
-    with pytest.raises(ConfigError, match=r"^grid \(L128, attn\): train.tokens: given 0; allowed: >= batch_tokens"):
-        plan(train={"tokens": 128}, match={"batch": "rows"})
+@pytest.mark.parametrize(
+    ("training", "tokens", "wanted"),
+    [
+        (
+            "tokens",
+            128,
+            r"attn\): train.tokens: given 128; allowed: >= 512, for one step .* length 128 \(512 tokens\)",
+        ),
+        ("tokens", 500, r"attn\): train.tokens: given 500; allowed: >= 512, for one step"),  # 384 in whole steps
+        (
+            "flops",
+            512,
+            r"attn\): train.tokens: given 512; allowed: >= 640, for .*512 tokens, each 1.* times the FLOPs",
+        ),
+    ],
+)
+def test_a_budget_of_less_than_a_step_is_refused(training, tokens, wanted):
+    """In the words of the budget that was written, and what is allowed is enough."""
+    match = {"training": training, "batch": "rows"}
+    with pytest.raises(ConfigError, match=r"^grid \(L128, " + wanted) as caught:
+        plan(train={"tokens": tokens}, match=match)
+    enough = int(str(caught.value).split(">= ")[1].split(",")[0])
+    assert {run.config.train.steps for run in plan(train={"tokens": enough}, match=match).runs[:2]} == {1}
 
 
 def test_a_sweep_has_a_step_at_every_training_length():

@@ -40,6 +40,7 @@ MISTAKES = [  # (key=value, the key that the message must name, words of the mes
     ("train.length_schedule=[{until: 0.5, length: 32t}, {}]", "(L80, attn): train.length_schedule[0].length", "divisor"),
     ("train.length_schedule=[{length: 0.5}]", "train.length_schedule: given 0.5", "reaches context_length (64)"),
     ("probe.tasks.single.formats={haystack: noses}", "probe.tasks.single.formats.haystack", "noise"),
+    ("data={recipes: {lines: {value: [numbers, uuids]}}, mixture: [{episodes: {lines: 1}}]}", "data.mixture[0].episodes.lines", "tokens for haystack corpus, key words, value uuids"),
 ]  # fmt: skip
 
 
@@ -108,6 +109,46 @@ def test_each_runs_own_data_are_checked():
     check_tasks_fit(runs[:1], training=True)
     with pytest.raises(ConfigError, match="given 'sequences of 16 tokens at training length 32'"):
         check_tasks_fit(runs, training=True)
+
+
+def test_every_combination_of_a_recipes_formats_fits():
+    """The least length that is named is enough for all, and one token less is not, wherever it is in the list."""
+    given = copy.deepcopy(TINY) | {"grid": {}}
+    recipe: dict = {"task": {"type": "niah", "n_keys": 1, "template": "line", "digits": 2}, "key": ["uuids", "words"]}
+
+    def check(length: int, *values: str) -> None:
+        given["data"] |= {"recipes": {"lines": recipe | {"value": list(values)}}}
+        given["data"]["mixture"] = [{"lm": 0.5, "episodes": {"lines": 1}}]
+        given["train"] |= {"context_length": length, "batch_tokens": length}
+        check_tasks_fit([parse(given)], training=True)
+
+    for values in (["numbers", "uuids"], ["uuids", "numbers"]):
+        with pytest.raises(ConfigError, match=r"for haystack corpus, key uuids, value uuids") as caught:
+            check(32, *values)
+        least = int(str(caught.value).split("at least ")[1].split()[0])
+        check(least, *values)
+        with pytest.raises(ConfigError, match=f"at least {least} tokens"):
+            check(least - 1, *values)
+        check(least - 1, "numbers")
+
+
+@pytest.mark.parametrize("probe_every", [None, 0])
+def test_what_is_too_short_to_be_probed_while_training_is_noted(config, capsys, probe_every):
+    def printed(lengths: list[float]) -> str:
+        changed = ["probe.while_training.lengths=" + json.dumps(lengths)]
+        changed += [] if probe_every is None else [f"train.probe_every={probe_every}"]
+        assert train_main([str(config), *changed, "--plan"]) == 0
+        return capsys.readouterr().out
+
+    assert "while_training" not in printed([1])
+    (short, shorter) = printed([0.125, 1]), printed([0.125])
+    assert len(shorter.splitlines()) == len(short.splitlines())
+    for length in (64, 80):
+        note = f"probe.while_training at training length {length}: single corpus/words/numbers: {length // 8} tokens are too few (at least "
+        for out, nothing in ((short, False), (shorter, True)):
+            lines = [line for line in out.splitlines() if line.startswith(note)]
+            assert len(lines) == (probe_every is None), out
+            assert all(line.endswith("nothing is probed") == nothing for line in lines)
 
 
 def test_each_runs_own_tokenizer_is_checked(config, tmp_path, capsys, without_digits):
