@@ -99,8 +99,8 @@ class FrozenConfig:
     tokens: int | None = None
     """Greedy tokens per prompt; null: RULER's number for the task that file or folder is named after, else 128."""
     rule: Literal["auto", "all", "part"] = "auto"
-    """RULER's substring rule: share of the references in the output, or any of them; auto: part where the name begins
-    with qa."""
+    """RULER's substring rule: share of the references in the output, or any of them; auto: part where file or folder
+    is named after qa (qa_1, ruler_qa_1)."""
     limit: int | None = None
     """Prompts per file, the first ones; null: all."""
 

@@ -188,9 +188,10 @@ def _words(text: str) -> list[str]:
 
 
 def _task_of(path: Path) -> str | None:
-    """The task named by the file, else by its folder: RULER's files are <task>/validation.jsonl."""
+    """The task that is a word of the file's name, else of its folder's: RULER's files are <task>/validation.jsonl, and
+    harnesses call the folder ruler_qa_1 or ruler-qa_1_4096. Of several words the first counts."""
     for name in (path.stem, path.parent.name):
-        match = re.match(rf"({'|'.join(BUDGETS)})(?![a-z])", name.lower())
+        match = re.search(rf"(?<![a-z0-9])({'|'.join(BUDGETS)})(?![a-z])", name.lower())
         if match:
             return match.group(1)
     return None

@@ -121,6 +121,12 @@ def test_babilongs_file(tmp_path):
         ("niah_single_1", "niah"),
         ("cwe_4096", "cwe"),
         ("qa_1", "qa"),
+        ("ruler_qa_1", "qa"),
+        ("ruler-qa_2_4096", "qa"),
+        ("RULER niah_multikey_3", "niah"),
+        ("ruler_vt", "vt"),
+        ("squad_aqa_1", None),
+        ("3qa", None),
         ("vtx", None),
         ("my_prompts", None),
         ("FWE", "fwe"),
@@ -128,8 +134,9 @@ def test_babilongs_file(tmp_path):
 )
 def test_the_task_is_read_from_the_name(tmp_path, name, task):
     row = {"input": "x", "outputs": ["y"]}
-    assert read_frozen(write(tmp_path / "a" / f"{name}.jsonl", row)).task == task
-    assert read_frozen(write(tmp_path / name / "validation.jsonl", row)).task == task
+    files = [write(tmp_path / "a" / f"{name}.jsonl", row), write(tmp_path / name / "validation.jsonl", row)]
+    for file in map(read_frozen, files):
+        assert (file.task, file.rule) == (task, "part" if task == "qa" else "all")
 
 
 GOOD = {"input": "x", "outputs": ["y"]}
