@@ -29,6 +29,7 @@ COLUMNS = (
     # the factors of the episode
     Column("suite", "string", "Version of the tasks: records of two versions are not comparable."),
     Column("task", "string", "Name of the task in probe.tasks."),
+    Column("task_code", "string", "Digest of the code that made the episode, comments aside; 16 hexadecimal digits."),
     Column("haystack", "string", "Kind of text that fills the context."),
     Column("key_format", "string", "Format of the keys."),
     Column("value_format", "string", "Format of the values."),

@@ -96,6 +96,8 @@ class TaskFacts:
     """Whether the answer has to be looked up by its key."""
     example: str
     """A rendered prompt with its answer."""
+    code: str = ""
+    """Digest of the code that makes its episodes, as in the records; empty: not recorded."""
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,8 @@ def _words(text: str) -> list[str]:
 
 
 def _task_of(path: Path) -> str | None:
-    """The task that is a word of the file's name, else of its folder's: RULER's files are <task>/validation.jsonl, and
-    harnesses call the folder ruler_qa_1 or ruler-qa_1_4096. Of several words the first counts."""
+    """The task that is a word of the file's name, else of its folder's: RULER's files are <task>/validation.jsonl,
+    and harnesses call the folder ruler_qa_1 or ruler-qa_1_4096. Of several words the first counts."""
     for name in (path.stem, path.parent.name):
         match = re.search(rf"(?<![a-z0-9])({'|'.join(BUDGETS)})(?![a-z])", name.lower())
         if match:

@@ -3,16 +3,14 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcprobe import seeds, tasks
 from lcprobe.errors import unknown_name
-from lcprobe.files import digest_bytes, digest_json
+from lcprobe.files import digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.same_text import SameText
+from lcprobe.probing.task_code import task_code
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.names import NOTHING
@@ -191,12 +189,16 @@ class TaskSet:
         return same_text | {
             "task": self._choices[unit.task].settings,
             "suite": SUITE,
-            "source": _source_digest(),
+            "code": self.code(unit.task),
             "made_of": self.digest(unit.task, unit.formats.haystack),
             "bos": self.tokenizer.bos_id,
             "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
             "samples": digest_json([[f.depth, f.index] for f in unit.factors()]),  # a unit may have depths of its own
         }
+
+    def code(self, task: str) -> str:
+        """Digest of the code that makes a task's episodes, 16 hexadecimal digits as in the records."""
+        return task_code(type(self.by_name[task]))[:16]
 
     def digest(self, task: str, haystack: str) -> str:
         """Digest of what a task's episodes depend on besides their factors: its settings, the tokenizer and the
@@ -296,14 +298,6 @@ def task_sets(
         for one in sets:
             one.siblings = sets
     return sets
-
-
-@lru_cache
-def _source_digest() -> str:
-    """Digest of the code and the word lists that episodes are built from."""
-    folder = Path(tasks.__file__).parent
-    files = [Path(seeds.__file__), *sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".txt"))]
-    return digest_bytes(*(path.read_bytes() for path in files))
 
 
 def settings_text(config: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ In memory, for one model and one task:
     records = store.read(run_plan(plan, tasks, scorer, ProbedCheckpoint("mine", "none", 0, 0), store))
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -85,6 +86,21 @@ def run_plan(
     return ids
 
 
+def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[str]:
+    """A note for each task of a plan of which the store has units that another version of its code made: no record of
+    theirs is read."""
+    old: Counter[tuple[str, str, str]] = Counter()
+    for facts in store.facts():
+        old[facts["task"], facts.get("code", "not recorded"), facts["suite"]] += 1
+    current = {unit.task: (tasks.code(unit.task), SUITE) for unit in plan.units}
+    return [
+        f"{task}: {count} finished units were made by other code of the task ({code}, suite {suite}; now "
+        f"{current[task][0]}, suite {SUITE}) and are left out"
+        for (task, code, suite), count in sorted(old.items())
+        if task in current and (code, suite) != current[task]
+    ]
+
+
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
     """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are
     missing.
@@ -105,6 +121,7 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
         "suite": SUITE,
         "columns": digest_json(NAMES),
         "task": unit.task,
+        "code": tasks.code(unit.task),
         "made_of": tasks.digest(unit.task, unit.formats.haystack),
         "cells": unit.rows(),
         "scoring": scoring,
@@ -201,6 +218,7 @@ def _record(
         "factor": checkpoint.factor_at(unit.length if tasks.same_text is None else len(episode.ids)),
         "suite": SUITE,
         "task": unit.task,
+        "task_code": tasks.code(unit.task),
         "haystack": unit.formats.haystack,
         "key_format": unit.formats.key,
         "value_format": unit.formats.value,

@@ -14,6 +14,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,10 @@ class RecordStore(Protocol):
         """The records of finished units as one table, in the order of `units`."""
         ...
 
+    def facts(self) -> list[dict[str, Any]]:
+        """What the records of each finished unit depend on."""
+        ...
+
     def resume(self, journal: str) -> list[list[Record]]:
         """The batches that a journal has."""
         ...
@@ -66,6 +71,7 @@ class MemoryStore:
     def __init__(self, schema: pa.Schema = SCHEMA):
         self.schema = schema
         self._tables: dict[str, pa.Table] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
 
     def has(self, unit: str) -> bool:
         """Whether a unit is finished."""
@@ -73,11 +79,15 @@ class MemoryStore:
 
     def finish(self, unit: str, records: list[Record], facts: dict[str, Any]) -> None:
         """Keep a unit."""
-        self._tables[unit] = table_of(records, self.schema)
+        self._tables[unit], self._facts[unit] = table_of(records, self.schema), facts
 
     def read(self, units: Iterable[str]) -> pa.Table:
         """The records of finished units as one table."""
         return _joined([self._tables[unit] for unit in units], self.schema)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What the records of each unit depend on."""
+        return list(self._facts.values())
 
     def resume(self, journal: str) -> list[list[Record]]:
         """No batch: a process that is killed leaves nothing behind."""
@@ -111,6 +121,15 @@ class Store:
     def read(self, units: Iterable[str]) -> pa.Table:
         """The records of finished units as one table. Raises DataError naming a damaged file, which is set aside."""
         return _joined([self._read(self._path(unit)) for unit in units], self.schema)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What the records of each finished unit depend on; without damaged files, which `read` names."""
+        found = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            with suppress(OSError, pa.ArrowException, ValueError):
+                written = (pq.read_schema(path).metadata or {}).get(b"lcprobe")
+                found += [] if written is None else [json.loads(written)]
+        return found
 
     def _read(self, path: Path) -> pa.Table:
         try:

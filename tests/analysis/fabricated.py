@@ -103,6 +103,7 @@ def _of_model(
         "extension": np.full(rows, "none"),
         "factor": np.full(rows, 1.0),
         "suite": np.full(rows, "1"),
+        "task_code": np.full(rows, "c0de" * 4),
         "distance": pa.array(c["distance"], mask=no_value),
         "realised_depth": c["depth"],
         "tokenizer": np.full(rows, "7a5b" * 4),

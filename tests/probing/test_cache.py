@@ -144,7 +144,7 @@ def test_other_settings_are_another_file(materials, cache, monkeypatch):
     monkeypatch.setattr(grid_module, "SUITE", "another")
     changed.append(path())
     monkeypatch.undo()
-    monkeypatch.setattr(grid_module, "_source_digest", lambda: "another")
+    monkeypatch.setattr(grid_module, "task_code", lambda cls: "another" * 3)
     changed.append(path())
     assert len({base, *changed}) == len(changed) + 1
 

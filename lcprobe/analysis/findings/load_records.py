@@ -1,5 +1,6 @@
 """Records of the store, checked and turned into panels: this module alone decides what counts as a trial."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -20,9 +21,11 @@ PANEL_COLUMNS = ("model", "task", "haystack", "key_format", "value_format", "con
 def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     """Panels of the records, with the plan.
 
-    Raises DataError for missing columns, a mixture of suites, duplicate rows, and what `tokenizers_of` raises.
-    Only rows with status `ok` are trials; the others are counted. Of several steps of a model the last counts, and
-    `teacher_forced` takes precedence over `generate` (exact match agrees by construction); omitted rows are noted.
+    Raises DataError for missing columns, a mixture of suites, or of versions of one task's code where the study names
+    none, duplicate rows, and what `tokenizers_of` raises. Rows of another version of a task's code than the study's
+    are left out and noted. Only rows with status `ok` are trials; the others are counted. Of several steps of a model
+    the last counts, and `teacher_forced` takes precedence over `generate` (exact match agrees by construction);
+    omitted rows are noted.
     """
     missing = [name for name in NAMES if name not in records.column_names]
     if missing:
@@ -33,6 +36,7 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     if len(table) < len(records):
         unknown = sorted(set(texts(records, "model").tolist()) - set(runs))
         notes.append(f"{len(records) - len(table)} rows of models outside the study are ignored ({shown(unknown)})")
+    table = _of_current_code(study, table, notes)
     table = _last_step(table, notes)
     suites = sorted(set(texts(table, "suite").tolist()))
     if len(suites) > 1:
@@ -100,6 +104,25 @@ def _panel(where: PanelKey, part: pa.Table) -> Panel:
         scores=scores,
         needle_trials=NeedleTrials(*(x[has_needle] for x in (columns["distance"], c, hit, cell))),
     )
+
+
+def _of_current_code(study: StudyFacts, table: pa.Table, notes: list[str]) -> pa.Table:
+    """The rows whose episodes were made by the version of their task that the study names."""
+    of_task = {task.name: task.code for task in study.tasks if task.code}
+    task, code = texts(table, "task"), texts(table, "task_code")
+    rows = Counter(zip(task.tolist(), code.tolist(), strict=True))
+    old = {key: n for key, n in sorted(rows.items()) if key[1] != of_task.get(key[0], key[1])}
+    for (name, version), n in old.items():
+        notes.append(f"{name}: {n} rows of other code of the task ({version}; now {of_task[name]}) are left out")
+    kept = [key for key in rows if key not in old]
+    mixed = sorted({name for name, _ in kept if sum(name == other for other, _ in kept) > 1})
+    if mixed:
+        raise DataError(
+            f"records: given several versions of the code of {', '.join(mixed)}; allowed: one of each task"
+        )
+    if not old:
+        return table
+    return table.filter(pa.array([(a, b) not in old for a, b in zip(task.tolist(), code.tolist(), strict=True)]))
 
 
 def _last_step(table: pa.Table, notes: list[str]) -> pa.Table:

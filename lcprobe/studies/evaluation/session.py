@@ -17,7 +17,7 @@ from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.grid import Plan, TaskSet, Unit
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
-from lcprobe.probing.runner import run_plan
+from lcprobe.probing.runner import run_plan, units_of_other_code
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
@@ -100,7 +100,9 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     plan = next(iter(readers.values())).plan
     able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[tokenizer_of(variant.target)], unit))
     kept = [target for target in targets if any(variant.target is target for variant in able)]
-    session = Session(kept, able, config, out, Store(out / "records"), readers, [*plan.notes, *left_out])
+    store = Store(out / "records")
+    old = dict.fromkeys(note for r in readers.values() for note in units_of_other_code(r.plan, r.tasks, store))
+    session = Session(kept, able, config, out, store, readers, [*plan.notes, *left_out, *old])
     return replace(session, unread=_unread(variants, session, contexts))
 
 

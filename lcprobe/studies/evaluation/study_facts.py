@@ -141,7 +141,8 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
             with suppress(EpisodeError):  # one sample that does not fit leaves the others
                 chances |= {q.chance for q in task.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example)
+    code = session.tasks.code(name)
+    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example, code)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """From records to cells and slices: what counts as a trial, and when a mean is unavailable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -104,3 +106,17 @@ def test_records_that_cannot_be_counted_are_refused_in_one_line():
         load_records(STUDY, table.drop_columns(["exact"]))
     with pytest.raises(DataError, match="suites 1, 2"):
         load_records(STUDY, pa.concat_tables([table, with_column(table, "suite", np.full(240, "2"))]))
+
+
+def test_records_of_other_code_of_a_task_are_left_out_and_named():
+    """An edited wording keeps its task's name; its records must not be paired with those of the old one."""
+    old = records({"m": flat(0.0)}, CELLS)
+    new = with_column(records({"m": flat(1.0)}, CELLS), "task_code", np.full(240, "0ddc0de"))
+    both = pa.concat_tables([old, new])
+    (own,) = STUDY.tasks
+    data = load_records(replace(STUDY, tasks=[replace(own, code="0ddc0de")]), both)
+    assert {cell.k for cell in data.cells()} == {cell.n for cell in data.cells()} == {40}
+    assert f"{own.name}: 240 rows of other code of the task ({'c0de' * 4}; now 0ddc0de) are left out" in data.notes
+    assert not load_records(replace(STUDY, tasks=[replace(own, code="c0de" * 4)]), old).notes
+    with pytest.raises(DataError, match=f"^records: given several versions of the code of {own.name}; allowed: one"):
+        load_records(STUDY, both)
