@@ -59,8 +59,11 @@ def _counts(tasks: TaskSet, task: str, n: int) -> str:
     exact = same = total = 0
     for unit in units:
         for factors in unit.factors():
-            episode = tasks.by_name[task].episode(factors)
             total += 1
+            try:
+                episode = tasks.by_name[task].episode(factors)
+            except EpisodeError:  # counted as neither
+                continue
             exact += len(episode.ids) == unit.length
             same += tasks.materials.tokenizer.same_after_round_trip(episode.ids)
     return f"{exact}, {same} of {total}"

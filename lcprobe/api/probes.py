@@ -124,7 +124,10 @@ def probe(
     )
     store = MemoryStore()
     units = run_plan(plan, tasks, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring)
-    return ProbeResult(store.read(units), plan.notes)
+    notes = [*plan.notes, *map(str, tasks.not_made.values())]
+    if not units:
+        raise EpisodeError("lengths", tokens, f"lengths at which a cell can be made ({'; '.join(notes)})")
+    return ProbeResult(store.read(units), notes)
 
 
 def _readable(plan: Plan, max_length: int | None) -> Plan:

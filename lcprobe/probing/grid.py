@@ -11,6 +11,7 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.same_text import SameText
 from lcprobe.probing.task_code import task_code
+from lcprobe.probing.unmade import NotMade, first_made, made_all
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
 from lcprobe.tasks.names import NOTHING
@@ -130,12 +131,17 @@ class TaskSet:
                 if level not in task.axes.levels(factor):
                     raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
         self._least: dict[tuple[str, Formats, str], int] = {}
+        self.not_made: dict[Unit, NotMade] = {}
+        """Units that were asked for and cannot be made."""
         self._in_memory: dict[Unit, list[Episode]] = {}
         self._texts: dict[str, EpisodeText] = {}
         self._tokens_in_memory = 0
 
     def episodes(self, unit: Unit) -> list[Episode]:
-        """The episodes of `unit.factors()`: from memory, from disk, or built. Every model gets the same ones."""
+        """The episodes of `unit.factors()`: from memory, from disk, or built. Every model gets the same ones. Raises
+        NotMade where one of them cannot be made."""
+        if unit in self.not_made:
+            raise self.not_made[unit]
         episodes = self._in_memory.get(unit)
         if episodes is not None:
             return episodes
@@ -144,7 +150,12 @@ class TaskSet:
         if episodes is not None:
             self._keep(unit, episodes)
             return episodes
-        built = self._build(unit)
+        try:
+            built = self._build(unit)
+        except NotMade as error:
+            for sibling in self.siblings:
+                sibling.not_made[unit] = error
+            raise
         for sibling, own in built:  # each text is built once for all tokenizers
             if cache is not None:
                 cache.write(sibling.facts(unit), own)
@@ -153,11 +164,19 @@ class TaskSet:
 
     def _build(self, unit: Unit) -> list[tuple["TaskSet", list[Episode]]]:
         """The episodes of a unit, for every set of tasks that has the same text."""
-        task = self.by_name[unit.task]
-        if self.same_text is None:
-            return [(self, [task.episode(factors) for factors in unit.factors()])]
-        samples = [self.same_text.episodes(task, factors) for factors in unit.factors()]
+        task, same_text, name = self.by_name[unit.task], self.same_text, self.tokenizer.name
+        if same_text is None:
+            return [(self, made_all(task.episode, unit.factors(), unit.label, name))]
+        samples = made_all(lambda factors: same_text.episodes(task, factors), unit.factors(), unit.label, name)
         return [(sibling, [sample[i] for sample in samples]) for i, sibling in enumerate(self.siblings)]
+
+    def can_make(self, unit: Unit) -> bool:
+        """Whether every sample of a unit can be made; else `not_made` has the reason."""
+        try:
+            self.episodes(unit)
+        except NotMade:
+            return False
+        return True
 
     def _keep(self, unit: Unit, episodes: list[Episode]) -> None:
         tokens = sum(len(episode.ids) for episode in episodes)
@@ -266,8 +285,10 @@ class TaskSet:
         """The least length at which some samples of a unit exist."""
         base = key.task, key.formats, key.control
         if base not in self._least:
-            task, samples = self.by_name[key.task], range(N_FIT_SAMPLES)
-            lengths = [task.shortest(Factors(key.formats, key.length, 0.5, i, key.control)) for i in samples]
+            task = self.by_name[key.task]
+            lengths = first_made(
+                lambda i: task.shortest(Factors(key.formats, key.length, 0.5, i, key.control)), N_FIT_SAMPLES
+            )
             self._least[base] = 1 if key.control == "query_only" else max(lengths)
         return self._least[base]
 

@@ -62,16 +62,16 @@ def run_plan(
     batch_tokens: int = ProbeConfig.batch_tokens,
     scoring: str = "teacher_forced",
     progress: ProbeProgress = no_progress,
-) -> list[str]:
-    """Score every unit of a plan that the store lacks. Returns the ids of all its units, for `store.read`.
+) -> dict[str, Unit]:
+    """Score every unit of a plan that the store lacks. Returns its units by id, for `store.read`, without those that
+    cannot be made (`tasks.not_made`).
 
-    scoring: how the scorer scores, a column of the records. Raises EpisodeError when a sample of a unit cannot be
-    built.
+    scoring: how the scorer scores, a column of the records.
     """
     facts = [_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
     total, done, ids = plan.tokens, 0, [unit_id(f) for f in facts]
     for group in _group_units(plan.units):
-        missing = [i for i in group if not store.has(ids[i])]
+        missing = [i for i in group if not store.has(ids[i]) and tasks.can_make(plan.units[i])]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             progress(done, total, plan.units[missing[0]].label + more)
@@ -83,7 +83,7 @@ def run_plan(
             store.discard(journal)
         done += sum(plan.units[i].length * n for i in group for _, n in plan.units[i].cells)
     progress(total, total, "")
-    return ids
+    return {name: unit for name, unit in zip(ids, plan.units, strict=True) if unit not in tasks.not_made}
 
 
 def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[str]:
@@ -103,7 +103,7 @@ def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[
 
 def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
     """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are
-    missing.
+    missing. Raises NotMade where a sample of the unit cannot be made.
     """
     items = _items(unit.label, unit, tasks)
     return [

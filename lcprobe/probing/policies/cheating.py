@@ -25,6 +25,7 @@ from lcprobe.probing.policies.observation import (
 )
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
+from lcprobe.probing.unmade import made_all
 from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.tokenizer import Tokenizer
@@ -222,12 +223,13 @@ def score_policies(
 ) -> dict[str, list[tuple[Factors, Item, Score]]]:
     """Scores of policies on n samples of a unit's task, formats and length, with the statistics of n others.
 
-    Raises EpisodeError when a sample cannot be built.
+    Raises NotMade where a sample cannot be made.
     """
     task, tokenizer = tasks.by_name[unit.task], tasks.materials.tokenizer
     first = seed_of("cheating", unit.label) % STATISTICS_OFFSET
     spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), first, task.axes.depth)
-    others = map(task.episode, replace(spread, first=first + STATISTICS_OFFSET).factors())
+    samples = replace(spread, first=first + STATISTICS_OFFSET).factors()
+    others = made_all(task.episode, samples, unit.label, tokenizer.name)
     stats = collect_statistics((Item(episode, query) for episode in others for query in episode.queries), tokenizer)
     observations: dict[tuple[str, int, bool], Observation] = {}
     batch_tokens = max(unit.length, BATCH_TOKENS)

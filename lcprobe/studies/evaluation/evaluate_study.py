@@ -36,6 +36,9 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
         return
     with folder_lock(out / "records"):  # two processes would both finish the same units
         probed = probe_session(session)
+    for note in probed.left_out.values():
+        Console().print(f"  left out: {note}", markup=False, soft_wrap=True)
+    session = session.without(probed.left_out)
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)

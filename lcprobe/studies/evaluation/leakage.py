@@ -21,6 +21,7 @@ from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet, Unit
 from lcprobe.probing.policies.cheating import POLICIES, score_policies
+from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.preflight import check_tasks_fit
@@ -99,8 +100,8 @@ def run_policies(
         log.info("leakage check: %s", unit.label)
         try:
             answers = score_policies(unit, tasks, max(min_samples, *(n for _, n in unit.cells)), policies)
-        except EpisodeError as error:  # the plan tries a few samples, this many
-            notes.append(f"{unit.label}: {error}")
+        except NotMade as error:  # the plan tries a few samples, this many
+            notes.append(str(error))
             continue
         formats, first_of = str(unit.formats), {}
         for policy, scored in answers.items():

@@ -26,8 +26,8 @@ class Reader:
 
     def longest(self, unit: Unit) -> int:
         """Tokens of the longest episode of a unit, which are more or fewer than its length where the text is equal;
-        builds them there."""
-        if self.tasks.same_text is None or self.tasks is self.tasks.siblings[0]:
+        builds them there, if they can be made."""
+        if self.tasks.same_text is None or self.tasks is self.tasks.siblings[0] or not self.tasks.can_make(unit):
             return unit.length
         return max(len(episode.ids) for episode in self.tasks.episodes(unit))
 

@@ -1,6 +1,6 @@
 """One session of probing: checkpoints, as trained and with methods, over one grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_sh
 from lcprobe.probing.runner import run_plan, units_of_other_code
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
+from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.readers import Reader, check_readers_fit, open_readers, tokenizer_of
 from lcprobe.studies.evaluation.targets import ProbeTarget
@@ -69,6 +70,16 @@ class Session:
         """The units of work whose length a variant's model can read."""
         reader = self.reader_of(variant.target)
         return replace(reader.plan, units=[unit for unit in reader.plan.units if _reads(variant, reader, unit)])
+
+    def without(self, left_out: Mapping[Unit, NotMade]) -> "Session":
+        """The session without units that cannot be made, which are noted. Raises EpisodeError where none is left."""
+        readers = {
+            key: replace(reader, plan=replace(reader.plan, units=[u for u in reader.plan.units if u not in left_out]))
+            for key, reader in self.readers.items()
+        }
+        if not all(reader.plan.units for reader in readers.values()):
+            raise next(iter(left_out.values()))
+        return replace(self, readers=readers, notes=[*self.notes, *map(str, left_out.values())])
 
     def text_of(self, variant: Variant) -> ContextProbe | None:
         """The lengths of plain text that a variant's model can read; None where there are none."""
@@ -159,7 +170,8 @@ Biases = dict[str, list[dict[str, Any]]]
 class Probed:
     """Results of probing: records of the grid, records of plain text where it was measured, and the variants' biases.
 
-    record_units, text_units: ids of the finished units of work that have the records.
+    record_units, text_units: ids of the finished units of work that have the records. left_out: units of which some
+    sample cannot be made with some tokenizer, left out for every model.
     """
 
     records: pa.Table
@@ -167,6 +179,7 @@ class Probed:
     biases: Biases
     record_units: list[str]
     text_units: list[str]
+    left_out: dict[Unit, NotMade]
 
 
 def text_store(out: Path) -> Store:
@@ -176,7 +189,8 @@ def text_store(out: Path) -> Store:
 
 def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = ProbeProgressLines) -> Probed:
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
-    record_units, text_units, biases, texts = [], [], {}, text_store(session.out)
+    made: list[tuple[str, Unit]] = []
+    text_units, biases, texts = [], {}, text_store(session.out)
     for variant in session.variants:
         reader = session.reader_of(variant.target)
         model, checkpoint = load_variant(variant, device(), reader.data)
@@ -196,7 +210,7 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
             scoring=session.config.probe.scoring,
             progress=progress(variant.name),
         )
-        record_units += ids
+        made += ids.items()
         print_shared_tokens(variant.name, session.store.read(ids))
         if text is not None and model.selection is None:  # plain text has no question to select chunks by
             unit = run_context(
@@ -212,7 +226,9 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
             )
             text_units.append(unit)
     context = texts.read(text_units) if text_units else None
-    return Probed(session.store.read(record_units), context, biases, record_units, text_units)
+    left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}
+    record_units = [name for name, unit in made if unit not in left_out]
+    return Probed(session.store.read(record_units), context, biases, record_units, text_units, left_out)
 
 
 def device() -> str:

@@ -1,19 +1,18 @@
 """Facts for the report besides the records: the runs, how they were matched and tuned, an example of each task."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
 from lcprobe.config import to_yaml
-from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_file, read_json
 from lcprobe.lengths import schedule_text
 from lcprobe.models.matching import mismatch_of
 from lcprobe.models.parts import model_cost
 from lcprobe.probing.grid import Unit, settings_text
+from lcprobe.probing.unmade import first_made
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.groups import GroupNames, group_names
 from lcprobe.studies.evaluation.session import Biases, Session
@@ -131,15 +130,13 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
     unit: Unit | None = next((u for u in session.plan.units if u.task == name and u.control == "none"), None)
     example, chance = "", None
     if unit is not None:
-        episode = task.episode(Factors(unit.formats, unit.length, 0.5, 0))
-        query = episode.queries[0]
+        formats, length = unit.formats, unit.length
+        episodes = first_made(lambda index: task.episode(Factors(formats, length, 0.5, index)), 8)
+        query = episodes[0].queries[0]
         decode = session.data.tokenizer.decode
-        ids = episode.sequence(query)
+        ids = episodes[0].sequence(query)
         example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
-        chances = {q.chance for q in episode.queries}
-        for index in range(1, 8):
-            with suppress(EpisodeError):  # one sample that does not fit leaves the others
-                chances |= {q.chance for q in task.episode(Factors(unit.formats, unit.length, 0.5, index)).queries}
+        chances = {q.chance for episode in episodes for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
     code = session.tasks.code(name)
     return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example, code)

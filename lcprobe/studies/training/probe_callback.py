@@ -1,5 +1,6 @@
 """Probing while training: a small fixed subset of the grid, at intervals, on the model in training."""
 
+import logging
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,8 @@ from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tracking import Tracker
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import Training
+
+log = logging.getLogger(__name__)
 
 
 class ProbeWhileTraining(pl.Callback):
@@ -40,7 +43,11 @@ class ProbeWhileTraining(pl.Callback):
         tokenizer, chunk = self._tasks.materials.tokenizer, self._probe.chunk
         scorer = ModelScorer(model, tokenizer, pl_module.device, chunk, batch_tokens=self._probe.batch_tokens)
         values: dict[str, float | int] = {"tokens": pl_module.progress.tokens}
-        for unit in self._units:
+        for unit in list(self._units):
+            if not self._tasks.can_make(unit):
+                log.warning("left out of the probe while training: %s", self._tasks.not_made[unit])
+                self._units.remove(unit)
+                continue
             hits: dict[float, list[bool]] = {}
             for factors, _, score in score_unit(unit, self._tasks, scorer, self._probe.batch_tokens):
                 hits.setdefault(factors.depth, []).append(score.exact)

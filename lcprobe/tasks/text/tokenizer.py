@@ -47,9 +47,9 @@ BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", 
 class Tokenizer:
     """Text to ids and back. Adds no special tokens; `bos_id` is None where the vocabulary has no such token."""
 
-    def __init__(self, json_text: str, bos: str | None = None):
+    def __init__(self, json_text: str, bos: str | None = None, name: str = ""):
         """json_text: the content of a tokenizer.json. bos: the name of its BOS token; null: the first of the usual
-        ones.
+        ones. name: for messages; empty: the first digits of its digest.
 
         Raises ConfigError for text that is no tokenizer and for a `bos` that it does not have.
         """
@@ -61,6 +61,7 @@ class Tokenizer:
         self._inner.no_padding()
         self.json_text = json_text
         self.digest = digest_bytes(json_text.encode())
+        self.name = name or self.digest[:12]
         self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
         names = [bos] if bos is not None else list(BOS_NAMES)
         ids = [self._inner.token_to_id(name) for name in names]
@@ -267,15 +268,15 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
     """
     if source == "shipped":
         return Tokenizer(
-            (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos
+            (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos, source
         )
     path = Path(source)
     path = path / "tokenizer.json" if path.is_dir() else path
     if path.is_file():
-        return Tokenizer(path.read_text(encoding="utf-8"), bos)
+        return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
     if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):
         try:
-            return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos)
+            return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos, source)
         except Exception:  # offline, unknown, private: the library raises bare Exception for all of them
             pass
     raise ConfigError(
