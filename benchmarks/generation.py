@@ -25,7 +25,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.units import Unit
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Episode, Formats
 from lcprobe.tasks.presets import PRESETS, choose_task
@@ -35,7 +36,7 @@ from validation.variants import materials_of, variants
 TITLE = "RULER's 13 tasks: milliseconds to build an episode, keep it and read it again; lm-eval's generators"
 OPTIONS = ("n", "lengths", "tasks", "peer")
 DEFAULT_LENGTHS = "4096,8192,16384,32768,65536,131072"
-PRESET_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+PRESET_STRATA = 5
 IMPORT = "import time; t = time.perf_counter(); from lcprobe.tasks.presets import *; "
 IMPORT += "[choose_task(name, '') for name in PRESETS]; print(time.perf_counter() - t)"
 RULER_SAMPLES = 500
@@ -130,9 +131,8 @@ def _unit(tasks: TaskSet, name: str, length: int, n: int) -> Unit:
         variants()[name], "tasks"
     ).formats
     axes = tasks.by_name[name].axes
-    depths = PRESET_DEPTHS[: max(1, min(n, len(PRESET_DEPTHS)))] if axes.depth else (0.5,)
-    cells = tuple((depth, n // len(depths) + (i < n % len(depths))) for i, depth in enumerate(depths))
-    return Unit(name, axes.fitted(Formats(**formats)), length, "none", cells)
+    strata = min(n, PRESET_STRATA) if axes.depth else 1
+    return Unit(name, axes.fitted(Formats(**formats)), length, "none", strata, -(-n // strata))
 
 
 def _built(tasks: TaskSet, unit: Unit) -> tuple[np.ndarray, list[Episode]]:

@@ -39,7 +39,9 @@ COLUMNS = (
         "int32",
         "Tokens of the episode, BOS and answer included; of the reference tokenizer where equal_length is text.",
     ),
-    Column("depth", "double", "Relative depth of the target needle as configured, 0 at the start and 1 at the end."),
+    Column("depth", "double", "Centre of the cell's stratum of depth, 0 at the start and 1 at the end."),
+    Column("strata", "int16", "Strata of equal width that depth is divided into; 1: anywhere."),
+    Column("drawn_depth", "double", "Relative depth of the target needle that was drawn in the stratum."),
     Column("index", "int32", "Sample: same key, value, haystack offset and question in every cell and model."),
     Column("query", "int16", "Number of the question within the episode, from 0."),
     # the tokens of the episode

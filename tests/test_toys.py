@@ -25,7 +25,7 @@ STUDY = {
     "train": {"context_length": 64, "tokens": 512, "batch_tokens": 256, "threads": 1},
     "probe": {
         "tasks": {"needle": TASK, "marked": {"type": "toy_task"}},
-        "grids": [{"lengths": [1, 2], "depths": [0, 1], "n": 4}],
+        "grids": [{"lengths": [1, 2], "depths": 2, "n": 4}],
         "while_training": {"lengths": [1], "n": 2},
     },
 }  # fmt: skip

@@ -37,11 +37,11 @@ TINY = {
             "multikey": {"type": "niah", "n_keys": 3, "template": "line", "digits": 2},
         },
         "grids": [
-            {"lengths": [1, 2], "depths": [0, 0.5, 1], "n": 8},
+            {"lengths": [1, 2], "depths": 3, "n": 8},
             {"lengths": [1], "controls": ["zero_distance", "no_needle", "wrong_key", "query_only"], "n": 8},
         ],
         "context": {"lengths": [1, 2], "n": 4, "kept": [8]},
-        "while_training": {"tasks": ["single"], "lengths": [1], "depths": [0.5], "n": 4},
+        "while_training": {"tasks": ["single"], "lengths": [1], "depths": 1, "n": 4},
         "batch_tokens": 512,
     },
     "track": {"wandb": "off"},

@@ -11,19 +11,21 @@ from lcprobe.studies.evaluation.leakage import pivot, run_policies
 from validation.variants import materials_of, variants
 
 TITLE = "no-retrieval policies: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
-OPTIONS = ("n", "lengths", "tasks")
+OPTIONS = ("n", "strata", "lengths", "tasks")
 LEAKAGE_LENGTHS = "512,4096"
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per task, format and length, one column per policy. options: n (400 samples), lengths, tasks."""
-    n, lengths = int(options.get("n", 400)), [int(x) for x in options.get("lengths", LEAKAGE_LENGTHS).split(",")]
+    """One row per task, format and length, one column per policy. options: n (400) samples of a task without a
+    depth; of others as many answers, over their strata (5); lengths, tasks."""
+    n, strata = int(options.get("n", 400)), int(options.get("strata", 5))
+    lengths = [int(x) for x in options.get("lengths", LEAKAGE_LENGTHS).split(",")]
     every = variants()
     names = options["tasks"].split(",") if "tasks" in options else list(every)
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())
     units, notes = [], []
     for name in names:
-        grid = {"tasks": [name], "lengths": [x / lengths[0] for x in lengths], "depths": [0.5], "n": n}
+        grid = {"tasks": [name], "lengths": [x / lengths[0] for x in lengths], "depths": strata, "n": -(-n // strata)}
         try:
             plan = tasks.plan([build(Grid, grid, "grid")], lengths[0])
         except EpisodeError as error:

@@ -15,7 +15,7 @@ from validation.variants import materials_of, variants
 TITLE = "exactness: episodes of the requested length that survive encode(decode(ids))"
 OPTIONS = ("n",)
 EXACT_LENGTHS = (512, 768, 1024)
-EXACT_DEPTHS = [i / 6 for i in range(7)]
+EXACT_STRATA = 7
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
@@ -49,9 +49,9 @@ def _counts(tasks: TaskSet, task: str, n: int) -> str:
     grid: dict[str, Any] = {
         "tasks": [task],
         "lengths": [x / EXACT_LENGTHS[0] for x in EXACT_LENGTHS],
-        "depths": EXACT_DEPTHS,
+        "depths": EXACT_STRATA,
     }
-    grid["n"] = -(-n // (len(EXACT_LENGTHS) * (len(EXACT_DEPTHS) if depth else 1)))
+    grid["n"] = -(-n // (len(EXACT_LENGTHS) * (EXACT_STRATA if depth else 1)))
     try:
         units = tasks.plan([build(Grid, grid, "grid")], EXACT_LENGTHS[0]).units
     except EpisodeError as error:

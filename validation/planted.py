@@ -63,7 +63,8 @@ DEFECT_SEEDS = 20
 N_TEXTS = 10
 """Haystacks of disjoint speeches: a seed has one of them."""
 SOUND: dict[str, HitRate] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
-PLANTED_DEPTHS = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
+PLANTED_STRATA = 9
+"""Of depth: three of them make up the middle third, in which `blind_middle` is blind, exactly."""
 PLANTED_LENGTHS = [0.5, 1, 2, 4, 8]
 
 
@@ -125,8 +126,8 @@ def task_set(stream: TokenStream | None = None, part: int = 0) -> TaskSet:
 
 
 def grid_of(tasks: TaskSet, task: str, n: int) -> Plan:
-    """The grid of a plant: lengths and depths of a task, or two value formats at two lengths."""
-    given: dict[str, Any] = {"tasks": [task], "lengths": PLANTED_LENGTHS, "depths": PLANTED_DEPTHS, "n": n}
+    """The grid of a plant: lengths and strata of a task, or two value formats at two lengths."""
+    given: dict[str, Any] = {"tasks": [task], "lengths": PLANTED_LENGTHS, "depths": PLANTED_STRATA, "n": n}
     if task == "formats":
         given |= {"tasks": ["single"], "lengths": [1, 2], "value": ["numbers", "uuids"]}
     return tasks.plan([build(Grid, given, "grid")], CONTEXT)

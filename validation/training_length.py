@@ -48,7 +48,7 @@ TITLE = "planted relations of effective length to training length"
 OPTIONS = ("n", "seeds", "summaries", "simulations")
 TRAINED, TRAINING_SEEDS = (64, 128, 256, 512), 3
 MULTIPLES = [0.5, 1, 1.5, 2, 3, 4, 6, 8]
-DEPTHS = [0.0, 0.5, 1.0]
+STRATA = 3
 SPREAD = 0.1
 """Standard deviation of log2 reach over training seeds, where seeds vary."""
 CENSORED, RUN_SD = (0.0, 0.25, 0.5), 0.2
@@ -143,7 +143,7 @@ class Answers:
 
 def plan_of(tasks: TaskSet, task: str, n: int) -> Plan:
     """The plan of a study of all training lengths."""
-    given = {"tasks": [task], "lengths": MULTIPLES, "depths": DEPTHS, "n": n}
+    given = {"tasks": [task], "lengths": MULTIPLES, "depths": STRATA, "n": n}
     return tasks.plan([build(Grid, given, "grid")], *TRAINED)
 
 
@@ -290,7 +290,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes for the reader of the rows."""
     return [
         f"Training lengths {', '.join(map(str, TRAINED))}, {TRAINING_SEEDS} training seeds each, probed at the union "
-        f"of the multiples {', '.join(f'{m:g}' for m in MULTIPLES)} and at depths {', '.join(map(str, DEPTHS))}. "
+        f"of the multiples {', '.join(f'{m:g}' for m in MULTIPLES)} and in {STRATA} strata of depth. "
         f"Where training seeds vary, log2 of their reach has a standard deviation of {SPREAD:g}.",
         "A relation that fails at once (length <= ...) is placed between two tested lengths, a factor of two apart.",
     ]

@@ -70,7 +70,7 @@ def probe(
     task: str | Mapping[str, Any],
     *,
     lengths: int | Sequence[int],
-    depths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    depths: int = Grid.depths,
     n: int = 50,
     haystack: str | Sequence[str] | None = None,
     key: str | Sequence[str] = "words",
@@ -82,11 +82,13 @@ def probe(
     chunk: int = 1024,
     device: str | None = None,
 ) -> ProbeResult:
-    """Probe a model with n samples of a task at every length (in tokens), depth and format; nothing is written.
+    """Probe a model with n samples of a task at every length (in tokens), stratum of depth and format; nothing is
+    written.
 
     model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or
     what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping
-    with `type`. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key, value,
+    with `type`. depths: strata of equal width, in each of which every sample's target needle has a drawn place; 1:
+    anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key, value,
     haystack, controls: one level or several, which are crossed.
 
     Raises ConfigError for settings that cannot work, EpisodeError where no cell fits the lengths.
@@ -110,7 +112,7 @@ def probe(
     tokens = [lengths] if isinstance(lengths, int) else list(lengths)
     require("lengths", lengths, all(isinstance(n, int) and n >= 1 for n in tokens), "whole numbers of tokens >= 1")
     settings = {
-        "lengths": in_tokens(*tokens), "depths": list(depths), "n": n, "haystack": haystacks,
+        "lengths": in_tokens(*tokens), "depths": depths, "n": n, "haystack": haystacks,
         "key": _levels(key), "value": _levels(value), "controls": _levels(controls),
     }  # fmt: skip
     config = {"tasks": {choice.choice.name: choice}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}

@@ -4,23 +4,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from lcprobe.errors import require, require_names, unknown_name
+from lcprobe.errors import ConfigError, require, require_names, unknown_name
 from lcprobe.lengths import LENGTH, Length, check_lengths, multiples, tokens_of
+from lcprobe.schema import Converter
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
 
+class StrataConverter(Converter):
+    """Reads a number of strata; see `Annotated` in lcprobe.schema."""
+
+    def convert(self, value: object, key: str) -> int:
+        """Raises ConfigError for anything but a whole number from 1 on, such as a list of depths."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == value // 1:
+            return int(value)
+        raise ConfigError(key, value, self.allowed())
+
+    def allowed(self) -> str:
+        """What may be written."""
+        return "a number of strata, such as 3"
+
+
+STRATA = StrataConverter()
+
+
 @dataclass(frozen=True)
 class Grid:
-    """A fully crossed grid: every task x length x depth x haystack x key x value."""
+    """A fully crossed grid: every task x length x stratum of depth x haystack x key x value."""
 
     tasks: list[str] = field(default_factory=list)
     """Names from probe.tasks; empty: all of them."""
     lengths: list[Annotated[Length, LENGTH]] = field(default_factory=lambda: multiples(0.25, 0.5, 1, 2, 4, 8))
     """Multiples of the training length, or tokens: [64t, 1Kt]. Models of several training lengths are all probed at
     every length that any of them reaches by its multiples."""
-    depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
-    """Relative depth of the target needle in the haystack: 0 first .. 1 last."""
+    depths: Annotated[int, STRATA] = 5
+    """Strata of equal width in which the target needle's depth is drawn, a place in each for every sample. 1:
+    anywhere."""
     haystack: list[str] = field(default_factory=lambda: ["corpus"])
     """corpus | noise | words | python | json | csv | markdown | logs | needles."""
     key: list[str] = field(default_factory=lambda: ["words"])
@@ -39,8 +58,6 @@ class Grid:
         for name, allowed in levels_of.items():
             require_names(f"{at}.{name}", getattr(self, name), allowed)
         check_lengths(self.lengths, f"{at}.lengths")
-        require(f"{at}.depths", self.depths, len(self.depths) > 0, "at least one number")
-        require(f"{at}.depths", self.depths, all(0 <= d <= 1 for d in self.depths), "0 .. 1")
         require(f"{at}.n", self.n, self.n >= 1, ">= 1")
 
     def tokens(self, context_lengths: Sequence[int], key: str = "probe.grids.lengths") -> list[int]:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lcprobe.errors import unknown_name
+from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.files import digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.same_text import SameText
 from lcprobe.probing.task_code import task_code
+from lcprobe.probing.units import Unit, UnitKey
 from lcprobe.probing.unmade import NotMade, first_made, made_all
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
@@ -31,54 +32,6 @@ LENGTH_TO_TELL = 256
 """Tokens in which a haystack shows most of its characters."""
 N_FIT_SAMPLES = 24
 """Samples that are tried before a cell is planned; the others are checked when they are built."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Cells that differ only in depth: scored together, stored in one file. cells: (depth, samples), ascending depth.
-
-    first: index of the first sample; studies that must not share a sample start at different ones.
-    """
-
-    task: str
-    formats: Formats
-    length: int
-    control: str
-    cells: tuple[tuple[float, int], ...]
-    first: int = 0
-
-    @property
-    def label(self) -> str:
-        """`multikey corpus/words/numbers @512`, for progress and messages."""
-        f = self.formats
-        control = "" if self.control == "none" else f" {self.control}"
-        return f"{self.task} {f.haystack}/{f.key}/{f.value} @{self.length}{control}"
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The planned cells as rows, which the analysis compares with the records."""
-        f = self.formats
-        names = {"haystack": f.haystack, "key_format": f.key, "value_format": f.value, "control": self.control}
-        return [
-            {"task": self.task, **names, "length": self.length, "depth": depth, "n": n} for depth, n in self.cells
-        ]
-
-    def factors(self) -> list[Factors]:
-        """Every sample of every cell, in the order of scoring."""
-        indices = range(self.first, self.first + max(n for _, n in self.cells))
-        return [
-            Factors(self.formats, self.length, depth, index, self.control)
-            for depth, n in self.cells
-            for index in indices[:n]
-        ]
-
-
-class UnitKey(NamedTuple):
-    """The factors that the cells of a unit have in common."""
-
-    task: str
-    formats: Formats
-    length: int
-    control: str
 
 
 class TooFewTokens(NamedTuple):
@@ -212,7 +165,7 @@ class TaskSet:
             "made_of": self.digest(unit.task, unit.formats.haystack),
             "bos": self.tokenizer.bos_id,
             "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
-            "samples": digest_json([[f.depth, f.index] for f in unit.factors()]),  # a unit may have depths of its own
+            "samples": digest_json([[f.depth, f.index] for f in unit.factors()]),
         }
 
     def code(self, task: str) -> str:
@@ -235,27 +188,35 @@ class TaskSet:
         """Merge grids into units, leaving out lengths that are too short for a task (noted). context_lengths: the
         training lengths of the models that are probed with it.
 
-        Raises EpisodeError for formats that cannot be built at any length.
+        Raises ConfigError for a unit that two grids divide into different strata, EpisodeError for formats that
+        cannot be built at any length.
         """
-        cells_of: dict[UnitKey, dict[float, int]] = {}
+        wanted: dict[UnitKey, tuple[int, int]] = {}
+        decided: dict[UnitKey, int] = {}  # the first grid that has a unit
         units, notes, too_short = [], [], []
-        for grid in grids:
+        for number, grid in enumerate(grids):
             for key in self._crossed(grid, context_lengths, notes):
-                moves = self.by_name[key.task].axes.depth and key.control in ("none", "wrong_key")
-                cells = cells_of.setdefault(key, {})
-                for depth in grid.depths if moves else [0.5]:
-                    cells[depth] = max(cells.get(depth, 0), grid.n)
-        for key, cells in cells_of.items():
+                strata = grid.depths if self._moves(key) else 1
+                known, n = wanted.get(key, (strata, 0))
+                if strata != known:
+                    also = f"{known}, as in probe.grids[{decided[key]}], for both have {key.label}"
+                    raise ConfigError(f"probe.grids[{number}].depths", strata, also)
+                decided.setdefault(key, number)
+                wanted[key] = strata, max(n, grid.n)
+        for key, (strata, n) in wanted.items():
             least = self._shortest(key)
             if key.length < least:
-                label = f"{key.task} {key.formats.haystack}/{key.formats.key}/{key.formats.value}"
-                too_short.append(TooFewTokens(label, key.length, least))
+                too_short.append(TooFewTokens(f"{key.task} {key.formats}", key.length, least))
                 notes.append(str(too_short[-1]))
                 continue
-            units.append(Unit(*key, cells=tuple(sorted(cells.items()))))
+            units.append(Unit(*key, strata, n))
         self._check_same_text(units)
         units.sort(key=lambda u: (u.control != "none", u.length, u.label))
         return Plan(units, notes, tuple(too_short))
+
+    def _moves(self, key: UnitKey) -> bool:
+        """Whether a unit has a target needle with a place of its own."""
+        return self.by_name[key.task].axes.depth and key.control in ("none", "wrong_key")
 
     def _crossed(self, grid: Grid, context_lengths: Sequence[int], notes: list[str]) -> list[UnitKey]:
         """Every combination that exists, once. A factor that a task does not have collapses; a level that it lacks is

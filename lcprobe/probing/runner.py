@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet, Unit
+from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
 from lcprobe.probing.progress import ProbeProgress, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.store import RecordStore, unit_id
+from lcprobe.probing.units import Unit
 from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors
 
@@ -44,10 +45,11 @@ class ProbedCheckpoint:
 
 
 class UnitItem(NamedTuple):
-    """A question of a unit. name: the unit's id, unique within a plan."""
+    """A question of a unit. name: the unit's id, unique within a plan. depth: of its cell."""
 
     name: str
     unit: Unit
+    depth: float
     factors: Factors
     item: Item
 
@@ -101,13 +103,13 @@ def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[
     ]
 
 
-def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[Factors, Item, Score]]:
+def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) -> list[tuple[UnitItem, Score]]:
     """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are
     missing. Raises NotMade where a sample of the unit cannot be made.
     """
     items = _items(unit.label, unit, tasks)
     return [
-        (one.factors, one.item, score)
+        (one, score)
         for batch in _batches(items, batch_tokens)
         for one, score in zip(batch, _score(scorer, batch)[0], strict=True)
         if score is not None
@@ -154,9 +156,7 @@ def _run_items(
     records = [record for batch in store.resume(journal) for record in batch]
     known = {(r["unit"], r["depth"], r["index"], r["query"]) for r in records}
     for whole in _batches(items, batch_tokens):
-        batch = [
-            one for one in whole if (one.name, one.factors.depth, one.factors.index, one.item.number) not in known
-        ]
+        batch = [one for one in whole if (one.name, one.depth, one.factors.index, one.item.number) not in known]
         if not batch:
             continue
         scores, size = _score(scorer, batch)
@@ -182,8 +182,8 @@ def _group_units(units: list[Unit]) -> list[list[int]]:
 
 def _items(name: str, unit: Unit, tasks: TaskSet) -> list[UnitItem]:
     return [
-        UnitItem(name, unit, factors, Item(episode, query))
-        for factors, episode in zip(unit.factors(), tasks.episodes(unit), strict=True)
+        UnitItem(name, unit, depth, factors, Item(episode, query))
+        for (depth, factors), episode in zip(unit.samples(), tasks.episodes(unit), strict=True)
         for query in episode.queries
     ]
 
@@ -224,7 +224,9 @@ def _record(
         "value_format": unit.formats.value,
         "control": unit.control,
         "length": unit.length,
-        "depth": factors.depth,
+        "depth": one.depth,
+        "strata": unit.strata,
+        "drawn_depth": factors.depth,
         "index": factors.index,
         "query": item.number,
         "tokenizer": tasks.tokenizer.identity[:16],

@@ -52,7 +52,7 @@ def plan(
     rows = []
     for name, (haystack, key, value), length, depth in product(tasks, formats, lengths, depths):
         factors = {"task": name, "haystack": haystack, "key_format": key, "value_format": value, "control": control}
-        rows.append(factors | {"length": length, "depth": depth, "n": n})
+        rows.append(factors | {"length": length, "depth": depth, "strata": len(depths), "n": n})
     return rows
 
 
@@ -105,6 +105,7 @@ def _of_model(
         "suite": np.full(rows, "1"),
         "task_code": np.full(rows, "c0de" * 4),
         "distance": pa.array(c["distance"], mask=no_value),
+        "drawn_depth": c["depth"],
         "realised_depth": c["depth"],
         "tokenizer": np.full(rows, "7a5b" * 4),
         "equal_length": np.full(rows, "tokens"),

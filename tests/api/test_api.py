@@ -15,7 +15,7 @@ from lcprobe.errors import ConfigError, DataError
 from lcprobe.probing.engines.contract import ProbedModel
 from tests.tiny import write_config
 
-GRID = {"lengths": [1, 2], "depths": [0, 1], "n": 6}
+GRID = {"lengths": [1, 2], "depths": 2, "n": 6}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_tables_and_figures_are_those_of_the_report(study, folder):
 def test_probing_gives_the_records_of_evaluate(study, model):
     """Same samples, same scores: an episode depends on its factors, not on who asks."""
     task = study.runs["hybrid"].config.probe.tasks["multikey"].written
-    result = lcprobe.probe(model, task, lengths=[64, 128], depths=[0, 1], n=6)
+    result = lcprobe.probe(model, task, lengths=[64, 128], depths=2, n=6)
     mine = result.records.to_pandas().set_index(["length", "depth", "index"])
     theirs = study.records().to_pandas()
     theirs = theirs[(theirs["model"] == "hybrid") & (theirs["task"] == "multikey")]
@@ -155,7 +155,7 @@ class Rows:
 
 def test_a_model_of_ones_own_needs_three_methods():
     task = {"type": "niah", "n_keys": 2, "template": "line", "digits": 2}
-    result = lcprobe.probe(LastValue(4096), task, tokenizer="shipped", lengths=[96], depths=[0.5], n=4)
+    result = lcprobe.probe(LastValue(4096), task, tokenizer="shipped", lengths=[96], depths=1, n=4)
     assert result.records["haystack"].to_pylist() == ["noise"] * 4
     assert result.accuracy()["chance"].item() == 0.5
 
@@ -166,7 +166,7 @@ class Short(LastValue):
 
 def test_lengths_that_a_model_cannot_read_are_left_out_and_named():
     task = {"type": "niah", "n_keys": 2, "template": "line", "digits": 2}
-    result = lcprobe.probe(Short(4096), task, tokenizer="shipped", lengths=[96, 128], depths=[0.5], n=2)
+    result = lcprobe.probe(Short(4096), task, tokenizer="shipped", lengths=[96, 128], depths=1, n=2)
     assert set(result.records["length"].to_pylist()) == {96}
     assert result.notes == ["128 tokens are left out: the model's positions end at 100"]
 

@@ -18,7 +18,7 @@ from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 
 CONTEXT, STEPS = 64, 40
-GRID = {"lengths": [17], "depths": [0.5], "n": 2}  # 1,088 tokens: the least at which every task exists is 1,049
+GRID = {"lengths": [17], "depths": 1, "n": 2}  # 1,088 tokens: the least at which every task exists is 1,049
 STUDY = {
     "study": {"name": "baseline"},
     "model": {

@@ -8,7 +8,8 @@ import pytest
 from lcprobe.probing import grid as grid_module
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.units import Unit
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Episode, Formats
 from tests.tasks.checks import materials_for
@@ -20,7 +21,7 @@ TASKS = {
     "counted": "ruler/cwe",
     "qa": {"type": "qa", "hops": 2},
 }
-UNIT = Unit("queries", Formats("corpus", "words", "numbers"), 600, "none", ((0.0, 3), (1.0, 2)))
+UNIT = Unit("queries", Formats("corpus", "words", "numbers"), 600, "none", 2, 3)
 
 
 def task_set(materials, cache, **changed) -> TaskSet:
@@ -61,9 +62,7 @@ def all_same(a: list[Episode], b: list[Episode]) -> bool:
 @pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
 def test_every_field_comes_back(materials, cache, never_built, which):
     materials = materials_for(materials, which)
-    grid = build(
-        Grid, {"lengths": [1], "depths": [0, 0.7], "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid"
-    )
+    grid = build(Grid, {"lengths": [1], "depths": 2, "n": 3, "controls": ["none", "query_only", "no_needle"]}, "grid")
     built, read = task_set(materials, cache), task_set(materials, cache)
     units = built.plan([grid], 900).units
     assert {u.task for u in units} == set(TASKS)
@@ -89,7 +88,7 @@ def test_in_memory_the_second_time(materials, cache):
 def test_episodes_that_take_longer_to_write_than_to_build_are_not_kept(materials, cache):
     tasks = task_set(materials, cache)
     for length, kept in ((grid_module.MAX_DISK_LENGTH, True), (grid_module.MAX_DISK_LENGTH + 1, False)):
-        unit = replace(UNIT, length=length, cells=((0.5, 1),))
+        unit = replace(UNIT, length=length, strata=1, n=1)
         assert len(tasks.episodes(unit)[0].ids) == length
         assert cache.path(tasks.facts(unit)).is_file() == kept
 
@@ -133,8 +132,9 @@ def test_other_settings_are_another_file(materials, cache, monkeypatch):
         path(unit=replace(UNIT, control="no_needle")),
         path(unit=replace(UNIT, formats=Formats("noise", "words", "numbers"))),
         path(unit=replace(UNIT, formats=Formats("corpus", "words", "hex"))),
-        path(unit=replace(UNIT, cells=((0.0, 3), (1.0, 3)))),
-        path(unit=replace(UNIT, cells=((0.0, 3), (0.5, 2)))),
+        path(unit=replace(UNIT, strata=3)),
+        path(unit=replace(UNIT, n=2)),
+        path(unit=replace(UNIT, first=3)),
     ]
     base = path()
     assert path(renamed=TASKS["queries"], unit=replace(UNIT, task="renamed")) == base

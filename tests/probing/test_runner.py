@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lcprobe.cli.commands import evaluate_main, train_main
-from lcprobe.errors import DataError
+from lcprobe.errors import ConfigError, DataError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
@@ -24,9 +24,7 @@ SUBJECT = ProbedCheckpoint("m", "0" * 16, 1, 2)
 
 
 def grid(**given):
-    return build(
-        Grid, {"tasks": ["single", "multikey"], "lengths": [1, 2], "depths": [0, 0.5, 1], "n": 9, **given}, "grid"
-    )
+    return build(Grid, {"tasks": ["single", "multikey"], "lengths": [1, 2], "depths": 3, "n": 9, **given}, "grid")
 
 
 class ByPlace:
@@ -97,9 +95,36 @@ def test_a_rerun_does_nothing_and_a_larger_grid_only_what_is_missing(tasks, tmp_
 
 def test_cells_shared_by_two_grids_are_run_once_with_the_larger_n(tasks, tmp_path):
     scorer = ByPlace()
-    plan, table = run(tasks, Store(tmp_path), scorer, [grid(n=4), grid(depths=[0.5, 0.75], n=11)])
-    assert scorer.items == table.num_rows == 2 * 2 * (4 + 11 + 11 + 4)
-    assert {d: n for u in plan.units for d, n in u.cells} == {0: 4, 0.5: 11, 0.75: 11, 1: 4}
+    plan, table = run(tasks, Store(tmp_path), scorer, [grid(n=4), grid(lengths=[2, 4], n=11)])
+    assert scorer.items == table.num_rows == 2 * 3 * (4 + 11 + 11)
+    assert [(u.length, u.n) for u in plan.units if u.task == "single"] == [(64, 4), (128, 11), (256, 11)]
+    assert {d for u in plan.units for d, _ in u.cells} == {0.5 / 3, 0.5, 2.5 / 3}
+
+
+def test_two_grids_that_divide_a_unit_into_different_strata_are_refused(tasks):
+    with pytest.raises(ConfigError) as error:
+        tasks.plan([grid(lengths=[1]), grid(lengths=[2]), grid(tasks=["multikey"], depths=5)], 64)
+    assert str(error.value) == (
+        "probe.grids[2].depths: given 5; allowed: 3, as in probe.grids[0], for both have "
+        "multikey corpus/words/numbers @64"
+    )
+    grids = [grid(controls=["none", "no_needle"]), grid(controls=["no_needle"], depths=5)]
+    assert {u.strata for u in tasks.plan(grids, 64).units} == {1, 3}, "a needle without a place has no strata"
+
+
+def test_records_have_the_stratum_and_the_drawn_depth_the_same_place_in_all(tasks, tmp_path):
+    wide = [grid(controls=["none", "wrong_key", "no_needle"], n=40)]
+    _, table = run(tasks, Store(tmp_path), ByPlace(), wide)
+    places = {}
+    for r in table.to_pylist():
+        assert r["strata"] == (1 if r["control"] == "no_needle" else 3)
+        k = round(r["depth"] * r["strata"] - 0.5)
+        assert r["depth"] == (k + 0.5) / r["strata"]
+        places.setdefault(r["index"], set()).add(round(r["drawn_depth"] * r["strata"] - k, 9))
+    assert {len(place) for place in places.values()} == {1}, "in every stratum, length, control and task"
+    drawn = np.concatenate([[*place] for place in places.values()])
+    assert np.all((drawn >= 0) & (drawn < 1))
+    assert len({*drawn}) == 40
 
 
 def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
@@ -107,7 +132,7 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
         ProbeConfig, {"tasks": {"vt": {"type": "vt", "hops": 2}, "single": {"type": "niah", "n_keys": 1}}}, "probe"
     )
     probed = TaskSet(config, materials)
-    plan = probed.plan([build(Grid, {"lengths": [3], "depths": [0.0, 0.5], "n": 3}, "grid")], 128)
+    plan = probed.plan([build(Grid, {"lengths": [3], "depths": 2, "n": 3}, "grid")], 128)
     scorer = Planted(perfect, materials.tokenizer)
     store = Store(tmp_path)
     ids = run_plan(plan, probed, scorer, SUBJECT, store, batch_tokens=500)
@@ -116,7 +141,7 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
     for row in table.to_pylist():
         unit = next(u for u in plan.units if u.task == row["task"])
         episode = probed.by_name[row["task"]].episode(
-            Factors(unit.formats, row["length"], row["depth"], row["index"])
+            Factors(unit.formats, row["length"], row["drawn_depth"], row["index"])
         )
         assert row["rounds"] == episode.rounds
         if row["task"] == "single":
@@ -245,14 +270,13 @@ def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
 
 
 def test_a_window_of_w_tokens_shows_in_the_records(tasks, tmp_path):
-    _, table = run(
-        tasks, Store(tmp_path), ByPlace(), [grid(lengths=[1, 2, 4, 8], depths=[0, 0.25, 0.5, 0.75, 1], n=20)]
-    )
+    _, table = run(tasks, Store(tmp_path), ByPlace(), [grid(lengths=[1, 2, 4, 8], depths=5, n=20)])
     rows = table.to_pylist()
     right = [r["distance"] for r in rows if r["exact"]]
     wrong = [r["distance"] for r in rows if not r["exact"]]
     assert max(right) < 60 <= min(wrong)
-    assert np.ptp([r["distance"] for r in rows if r["depth"] == 1]) < 40, "depth 1 is near at every length"
+    for r in rows:
+        assert abs(r["distance"] - (1 - r["drawn_depth"]) * r["length"]) < 40, "a needle is at its depth"
 
 
 def test_a_real_model_gives_equal_records_at_any_batch_size(tasks, trained, tmp_path):
@@ -286,7 +310,7 @@ def failing(untrained, tasks, **limits):
 
 
 def test_sharing_outlives_a_small_memory_an_interruption_and_another_batch_size(tasks, untrained, tmp_path):
-    sweep = [grid(tasks=["single", "twice"], lengths=[2], depths=[0, 0.25, 0.5, 0.75, 1], n=4)]
+    sweep = [grid(tasks=["single", "twice"], lengths=[2], depths=5, n=4)]
     _, whole = run(tasks, Store(tmp_path / "whole"), failing(untrained, tasks), sweep, 1500)
     prompts, read = (np.array(whole[name]).sum() for name in ("prompt_tokens", "read_tokens"))
     assert read < 0.85 * prompts
@@ -306,7 +330,7 @@ def test_units_of_other_values_and_controls_share_their_haystack(tasks, untraine
         grid(
             tasks=["single"],
             lengths=[8],
-            depths=[0.5, 1],
+            depths=2,
             value=["numbers", "hex"],
             controls=["none", "wrong_key"],
             n=2,

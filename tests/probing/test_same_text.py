@@ -12,7 +12,8 @@ from lcprobe.lengths import in_tokens
 from lcprobe.probing import same_text as same_text_module
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.probing.grid import TaskSet, Unit, task_sets
+from lcprobe.probing.grid import TaskSet, task_sets
+from lcprobe.probing.units import Unit
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.parts.same_text import NotSameText, in_tokens_of
@@ -24,7 +25,7 @@ TASKS = {
     "multikey": {"type": "niah", "n_keys": 3},
     "separate": {"type": "niah", "n_keys": 3, "n_queries": 2, "separate": True},
 }
-UNIT = Unit("multikey", Formats("corpus", "words", "numbers"), 300, "none", ((0.0, 3), (1.0, 2)))
+UNIT = Unit("multikey", Formats("corpus", "words", "numbers"), 300, "none", 2, 3)
 NAMES = ("shipped", "llama", "unigram")
 
 

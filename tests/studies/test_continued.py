@@ -39,7 +39,7 @@ def config_of(folder, data_settings, arch):
         model={"d_ff": 16, "vocab_size": None},
         train={"context_length": 64, "tokens": 256 * 6, "batch_tokens": 256, "checkpoint_every": 512, "keep": 3},
         probe={"tasks": TASKS, "context": None, "while_training": None,
-               "grids": [{"lengths": ["64t", "256t"], "depths": [0.5], "n": 3}]},
+               "grids": [{"lengths": ["64t", "256t"], "depths": 1, "n": 3}]},
     )  # fmt: skip
 
 

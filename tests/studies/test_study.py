@@ -116,7 +116,7 @@ def test_a_run_on_short_documents_that_was_asked_near_by_with_a_schedule_is_repo
 
 
 def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
-    grid = "probe.grids=[{tasks: [single], lengths: [1], depths: [0.5], n: 3}]"
+    grid = "probe.grids=[{tasks: [single], lengths: [1], depths: 1, n: 3}]"
     for folder in (study / "mamba2", max((study / "mamba2" / "checkpoints").glob("step-*"))):
         assert evaluate_main([str(folder), grid, "track.wandb=off"]) == 0
         assert str(study / "mamba2" / "report.html") in capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_a_probe_plan_prints_detectable_differences_and_writes_nothing(study, ca
 
 
 EXTENDED = [
-    "probe.grids=[{tasks: [single], lengths: [1, 2], depths: [0.5], n: 3}]", "probe.context={lengths: [1, 2], n: 2, kept: [8]}",
+    "probe.grids=[{tasks: [single], lengths: [1, 2], depths: 1, n: 3}]", "probe.context={lengths: [1, 2], n: 2, kept: [8]}",
     "pe.extend=[pi, {type: yarn, ramp: rotations, factor: 4}, window]", "track.wandb=off",
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
     tasks = tasks_of(materials, it=name)
     grid = build(
         Grid,
-        {"lengths": [1, 4], "depths": [0.5], "n": 3, "haystack": ["words", "corpus"], "value": ["hex", "uuids"]},
+        {"lengths": [1, 4], "depths": 1, "n": 3, "haystack": ["words", "corpus"], "value": ["hex", "uuids"]},
         "grid",
     )
     plan = tasks.plan([grid], 512)

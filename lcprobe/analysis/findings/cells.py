@@ -27,10 +27,13 @@ SCORES = (
     "distractor_hit",
     "chance",
     "distance",
+    "realised_depth",
     "episode_tokens",
     "characters",
 )
 """Scores and factors with a mean per cell."""
+EDGE = 0.1
+"""Of many strata, those with their centre up to this far from either end are start and end."""
 
 
 class PanelKey(NamedTuple):
@@ -54,7 +57,7 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Slice:
-    """Complete planned cells of a panel at one length.
+    """Complete planned cells of a panel at one length. depths: centres of their strata.
 
     hits, trials: (n_depths, n_samples) int64, summed over queries; trials are equal for all samples of a depth.
     index: (n_samples,) sample numbers. chance: mean expected score of choosing one of the values without using the
@@ -87,6 +90,17 @@ class Slice:
         keep = [i for i, depth in enumerate(self.depths) if depth in depths]
         return Slice(tuple(self.depths[i] for i in keep), self.index, self.hits[keep], self.trials[keep], self.chance)
 
+    @property
+    def ends_and_middle(self) -> tuple[list[float], list[float], list[float]]:
+        """Depths of the start, the end and the middle: the first and the last stratum, and those with their centre in
+        the middle third. A part that the grid does not have is empty."""
+        once = sorted({*self.depths})
+        edge = max(EDGE, 0.5 / len(once)) + 1e-6
+        if len(once) < 2:
+            return [], [], []
+        middle = [depth for depth in once if 1 / 3 - 1e-6 <= depth <= 2 / 3 + 1e-6]
+        return [d for d in once if d <= edge], [d for d in once if d >= 1 - edge], middle
+
 
 class NeedleTrials(NamedTuple):
     """Every trial of a panel whose context has the target needle, as (n_trials,) arrays.
@@ -103,7 +117,7 @@ class NeedleTrials(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """Arrays of one model, task, format and control.
+    """Arrays of one model, task, format and control. depths: centres of strata; strata: of depth, at each length.
 
     hits, trials, failed: (n_lengths, n_depths, n_samples) sums over the queries of a sample.
 
@@ -113,6 +127,7 @@ class Panel:
     where: PanelKey
     lengths: tuple[int, ...]
     depths: tuple[float, ...]
+    strata: tuple[int, ...]
     index: np.ndarray
     hits: np.ndarray
     trials: np.ndarray
@@ -123,11 +138,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the table. low, high: Wilson's interval at the effective sample size."""
+    """One cell of the table. depth: centre of its stratum, one of `strata`. low, high: Wilson's interval at the
+    effective sample size."""
 
     where: PanelKey
     length: int
     depth: float
+    strata: int
     planned: int | None
     samples: int
     k: int
@@ -224,22 +241,23 @@ class Measured:
             if panel is not None:
                 i, j = np.nonzero((panel.trials + panel.failed).sum(axis=2))
                 places |= {(panel.lengths[a], panel.depths[b]) for a, b in zip(i, j, strict=True)}
-            cells += [
-                _cell(where, panel, *place, planned.get(place[0], {}).get(place[1])) for place in sorted(places)
-            ]
+            cells += [_cell(where, panel, *place, planned.get(place[0], {})) for place in sorted(places)]
         return cells
 
 
-def _cell(where: PanelKey, panel: Panel | None, length: int, depth: float, planned: int | None) -> Cell:
+def _cell(where: PanelKey, panel: Panel | None, length: int, depth: float, row: Mapping[float, int]) -> Cell:
+    """row: planned samples at the length, by depth."""
+    planned = row.get(depth)
     if panel is None or length not in panel.lengths or depth not in panel.depths:
-        return Cell(where, length, depth, planned, 0, 0, 0, 0, None, None, dict.fromkeys(SCORES))
+        return Cell(where, length, depth, len(row), planned, 0, 0, 0, 0, None, None, dict.fromkeys(SCORES))
     i, j = panel.lengths.index(length), panel.depths.index(depth)
+    strata = panel.strata[i]
     means = {name: float(t[i, j] / c[i, j]) if c[i, j] else None for name, (t, c) in panel.scores.items()}
     failed = int(panel.failed[i, j].sum())
     if not panel.trials[i, j].any():
-        return Cell(where, length, depth, planned, 0, 0, 0, failed, None, None, means)
+        return Cell(where, length, depth, strata, planned, 0, 0, 0, failed, None, None, means)
     x = proportion_of(panel.hits[i, j], panel.trials[i, j])
-    return Cell(where, length, depth, planned, x.samples, x.k, x.n, failed, x.low, x.high, means)
+    return Cell(where, length, depth, strata, planned, x.samples, x.k, x.n, failed, x.low, x.high, means)
 
 
 def _complete_samples(panel: Panel, i: int, j: int) -> int:

@@ -18,7 +18,7 @@ Lost in the middle = mean of the ends minus the middle third, with primacy (star
 beside it, and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import combinations
@@ -37,8 +37,6 @@ from lcprobe.tasks.episode import Formats
 
 Position = Literal["lost in the middle", "primacy", "recency"]
 Kind = Literal["length", Position, "format", "model", "model cell", "training length", "extension"]
-EDGE = 0.1
-"""Depths up to this far from either end count as start and end."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +94,6 @@ def contrasts(data: Measured) -> list[Contrast]:
     return holm_adjusted(declared)
 
 
-def middle_third(depths: Iterable[float]) -> list[float]:
-    """Depths in 1/3 .. 2/3."""
-    return [depth for depth in depths if 1 / 3 - 1e-6 <= depth <= 2 / 3 + 1e-6]
-
-
 def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> Iterator[Contrast]:
     where, lengths = PanelKey(run.name, task.name, format), data.lengths(task.name, format)
     trained = reference_length(lengths, run.context_length)
@@ -114,9 +107,7 @@ def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -
     where = PanelKey(run.name, task.name, format)
     for length in data.lengths(task.name, format):
         whole = data.slice(where, length)
-        depths = [] if isinstance(whole, Unavailable) else whole.depths
-        start, end = [d for d in depths if d <= EDGE + 1e-6], [d for d in depths if d >= 1 - EDGE - 1e-6]
-        middle = middle_third(depths)
+        start, end, middle = ([], [], []) if isinstance(whole, Unavailable) else whole.ends_and_middle
         kinds: list[tuple[Kind, str, list[list[float]]]] = [
             ("lost in the middle", "ends − middle", [start, end]),
             ("primacy", "start − middle", [start]),

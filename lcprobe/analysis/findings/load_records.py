@@ -22,10 +22,10 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     """Panels of the records, with the plan.
 
     Raises DataError for missing columns, a mixture of suites, or of versions of one task's code where the study names
-    none, duplicate rows, and what `tokenizers_of` raises. Rows of another version of a task's code than the study's
-    are left out and noted. Only rows with status `ok` are trials; the others are counted. Of several steps of a model
-    the last counts, and `teacher_forced` takes precedence over `generate` (exact match agrees by construction);
-    omitted rows are noted.
+    none, duplicate rows, one length in several numbers of strata, and what `tokenizers_of` raises. Rows of another
+    version of a task's code than the study's are left out and noted. Only rows with status `ok` are trials; the
+    others are counted. Of several steps of a model the last counts, and `teacher_forced` takes precedence over
+    `generate` (exact match agrees by construction); omitted rows are noted.
     """
     missing = [name for name in NAMES if name not in records.column_names]
     if missing:
@@ -65,8 +65,14 @@ def _planned(study: StudyFacts) -> dict[tuple[str, Formats, str], dict[int, dict
 
 
 def _panel(where: PanelKey, part: pa.Table) -> Panel:
-    length, depth, index = (part[name].to_numpy() for name in ("length", "depth", "index"))
+    length, depth, index, divided = (part[name].to_numpy() for name in ("length", "depth", "index", "strata"))
     lengths, i = np.unique(length, return_inverse=True)
+    strata = np.zeros(len(lengths), np.int64)
+    strata[i] = divided
+    if np.any(strata[i] != divided):
+        raise DataError(
+            f"records: one length in several numbers of strata ({where.model}, {where.task}); allowed: one"
+        )
     depths, j = np.unique(np.round(depth, 6), return_inverse=True)
     samples, c = np.unique(index, return_inverse=True)
     ok = texts(part, "status") == "ok"
@@ -97,6 +103,7 @@ def _panel(where: PanelKey, part: pa.Table) -> Panel:
         where=where,
         lengths=tuple(lengths.tolist()),
         depths=tuple(depths.tolist()),
+        strata=tuple(strata.tolist()),
         index=samples,
         hits=summed(hit),
         trials=summed(ok.astype(float)),

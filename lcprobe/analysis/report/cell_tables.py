@@ -11,7 +11,7 @@ from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, v
 from lcprobe.analysis.report.charts.by_length import chance_of
 from lcprobe.analysis.report.charts.picture import drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import architectures, group_mean, has_several_lengths
-from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end
+from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, stratum_text
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.errors import shown
 from lcprobe.seeds import Stream
@@ -100,7 +100,7 @@ def wrong_answers(results: Results) -> Table:
             r["task"],
             f"{r['haystack']}/{r['key_format']}/{r['value_format']}",
             value_text(r["length"]),
-            f"{r['depth']:g}",
+            stratum_text(r["depth"], r["strata"]),
             shown(r["answer"]),
             shown(r["prediction"]),
         ]
@@ -114,7 +114,12 @@ def _cell_row(cell: Cell) -> list[str]:
     accuracy = ["n/a", "", ""]
     if cell.accuracy is not None and cell.low is not None and cell.high is not None:
         accuracy = [f"{cell.k}/{cell.n}", f"{cell.accuracy:.2f}", f"{cell.low:.2f}–{cell.high:.2f}"]
-    place = [*panel_columns(cell.where), cell.where.control, value_text(cell.length), f"{cell.depth:g}"]
+    place = [
+        *panel_columns(cell.where),
+        cell.where.control,
+        value_text(cell.length),
+        stratum_text(cell.depth, cell.strata),
+    ]
     chance = decimal_text(cell.means["chance"])
     chance = f"{chance} *" if at_an_end(cell) else chance
     low, high = cell.skill_bounds

@@ -8,7 +8,7 @@ from lcprobe.analysis.findings.tokenizers import tokenizer_texts
 from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
-from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed
+from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 
 MAX_DIGESTS = 6
@@ -194,7 +194,8 @@ def _gaps(results: Results) -> Iterator[Sentence]:
     planned = sum(cell.planned is not None for cell in results.cells)
     if missing:
         places = [
-            f"{c.where.model} {c.where.task} {c.where.format} at {c.length}, depth {c.depth:g}" for c in missing[:3]
+            f"{c.where.model} {c.where.task} {c.where.format} at {c.length}, depth {stratum_text(c.depth, c.strata)}"
+            for c in missing[:3]
         ]
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         text = f"{len(missing)} of {planned} planned cells are incomplete ({'; '.join(places)}{rest})"

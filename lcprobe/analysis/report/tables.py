@@ -80,6 +80,7 @@ def cell_rows(results: Results) -> TableRows:
             "length": cell.length,
             "multiple": cell.length / context_lengths[cell.where.model],
             "depth": cell.depth,
+            "strata": cell.strata,
             "planned_samples": cell.planned,
             "samples": cell.samples,
             "k": cell.k,

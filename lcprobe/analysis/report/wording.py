@@ -71,17 +71,27 @@ def panel_subject(data: Measured, where: PanelKey) -> str:
 
 
 AT_THE_ENDS = (
-    "At depth 0 the target needle is the first, at depth 1 the last: printing the first or the last value scores 1 "
-    "there without using the key, whatever the stated chance."
+    "In the first stratum of depth the target needle is often the first, in the last the last: printing the first or "
+    "the last value scores more there than the stated chance, which is a mean over all strata."
 )
 
 
 def at_an_end(cell: Cell) -> bool:
-    """Whether AT_THE_ENDS applies to a cell: its stated chance is an average over all depths."""
-    chance = cell.means["chance"]
-    return (
-        cell.where.control in ("none", "wrong_key") and cell.depth in (0.0, 1.0) and chance is not None and chance < 1
-    )
+    """Whether AT_THE_ENDS applies to a cell."""
+    chance, last = cell.means["chance"], cell.strata - 1
+    ends = last > 0 and stratum_of(cell.depth, cell.strata) in (0, last)
+    return cell.where.control in ("none", "wrong_key") and ends and chance is not None and chance < 1
+
+
+def stratum_of(depth: float, strata: int) -> int:
+    """The number of a stratum, from 0, of which `depth` is the centre."""
+    return min(int(depth * strata), strata - 1)
+
+
+def stratum_text(depth: float, strata: int) -> str:
+    """`0-20 %` for the first of five strata."""
+    k = stratum_of(depth, strata)
+    return f"{100 * k / strata:.0f}-{100 * (k + 1) / strata:.0f} %"
 
 
 def listed(items: Iterable[str]) -> str:

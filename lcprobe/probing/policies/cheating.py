@@ -5,17 +5,17 @@ Each policy answers every question of a unit through the runner that models go t
 chance that the task states (Hsieh et al. 2024, RULER, arXiv 2404.06654: printing every seven-digit number scores 100
 in three of its needle tasks, copying the last ten words 100 in frequent words).
 
-The first answer counts, as for models: printing all values is printing the first, unless the answer is a list. The
-target needle's depth differs between samples, evenly spread from 0 to 1: at depth 0 the target value comes first by
-definition, and "the first value" is right in that cell whatever the question.
+The first answer counts, as for models: printing all values is printing the first, unless the answer is a list. They
+answer the units that models answer, in all strata of depth: in the first stratum the target value often comes first,
+and "the first value" is right there whatever the question; over all strata it is right as often as any other.
 """
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
-from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.observation import (
     Observation,
     ObservedValue,
@@ -23,18 +23,16 @@ from lcprobe.probing.policies.observation import (
     collect_statistics,
     observe,
 )
-from lcprobe.probing.runner import score_unit
+from lcprobe.probing.runner import UnitItem, score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
+from lcprobe.probing.units import Unit, stratum_centres
 from lcprobe.probing.unmade import made_all
 from lcprobe.seeds import Stream, seed_of
-from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 STATISTICS_OFFSET = 1 << 20
 """Statistics are collected from samples with indices that are larger by this much than those of the scored
 samples."""
-DEPTH_STEP = 0.6180339887498949
-"""Inverse of the golden ratio: its multiples, mod 1, fill 0 .. 1 as evenly as possible."""
 RECENT_PLACES = 32
 """Occurrences of values at a text's end that `most_frequent_of_last_n` counts."""
 N_LAST_VALUES = 3
@@ -145,6 +143,19 @@ def lone(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
     return _lowest(obs, stats, rng, lambda v: -gaps[v])
 
 
+def nearest_to_a_depth(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
+    """The value nearest to the centre or an edge of a stratum of depth."""
+    step = obs.characters / (2 * stats.strata)
+    away = {v: min(abs(at - step * round(at / step)) for at in v.places) for v in obs.values}
+    return _lowest(obs, stats, rng, lambda v: away[v])
+
+
+def at_line_depth(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
+    """The value whose rank among all is the centre of a stratum, any of them: depth times lines."""
+    centre = rng.pick(stratum_centres(stats.strata))
+    return obs.values[int(centre * len(obs.values))].text if obs.values else random_value(obs, stats, rng)
+
+
 POLICIES: Mapping[str, Policy] = {
     policy.__name__: policy
     for policy in (
@@ -166,6 +177,8 @@ POLICIES: Mapping[str, Policy] = {
         same_question,
         crowded,
         lone,
+        nearest_to_a_depth,
+        at_line_depth,
     )
 }
 
@@ -199,42 +212,24 @@ class PolicyScorer:
         return self._observations[key]
 
 
-@dataclass(frozen=True)
-class SpreadUnit(Unit):
-    """A unit with a depth per sample, evenly spread, instead of one for all.
+def score_policies(
+    unit: Unit, tasks: TaskSet, policies: Iterable[str] = tuple(POLICIES)
+) -> dict[str, list[tuple[UnitItem, Score]]]:
+    """Scores of policies on a unit, in all of its strata, with the statistics of as many other samples of it.
 
     Every unit has samples of its own, whereas models get the same ones in every unit: chance in one unit is not
-    repeated in all.
-
-    cells: the depth of all samples where the needle does not move, and the number of samples.
-    """
-
-    moves: bool = True
-
-    def factors(self) -> list[Factors]:
-        """Every sample, each at its own depth."""
-        ((middle, n),) = self.cells
-        depths = [((i + 1) * DEPTH_STEP) % 1 if self.moves else middle for i in range(n)]
-        return [Factors(self.formats, self.length, depths[i], self.first + i, self.control) for i in range(n)]
-
-
-def score_policies(
-    unit: Unit, tasks: TaskSet, n: int, policies: Iterable[str] = tuple(POLICIES)
-) -> dict[str, list[tuple[Factors, Item, Score]]]:
-    """Scores of policies on n samples of a unit's task, formats and length, with the statistics of n others.
-
-    Raises NotMade where a sample cannot be made.
+    repeated in all. Raises NotMade where a sample cannot be made.
     """
     task, tokenizer = tasks.by_name[unit.task], tasks.materials.tokenizer
     first = seed_of("cheating", unit.label) % STATISTICS_OFFSET
-    spread = SpreadUnit(unit.task, unit.formats, unit.length, "none", ((0.5, n),), first, task.axes.depth)
-    samples = replace(spread, first=first + STATISTICS_OFFSET).factors()
-    others = made_all(task.episode, samples, unit.label, tokenizer.name)
-    stats = collect_statistics((Item(episode, query) for episode in others for query in episode.queries), tokenizer)
+    own, other = (replace(unit, first=first + offset) for offset in (0, STATISTICS_OFFSET))
+    episodes = made_all(task.episode, other.factors(), unit.label, tokenizer.name)
+    known = (Item(episode, query) for episode in episodes for query in episode.queries)
+    stats = collect_statistics(known, tokenizer, unit.strata)
     observations: dict[tuple[str, int, bool], Observation] = {}
     batch_tokens = max(unit.length, BATCH_TOKENS)
     return {
-        name: score_unit(spread, tasks, PolicyScorer(name, tokenizer, stats, observations), batch_tokens)
+        name: score_unit(own, tasks, PolicyScorer(name, tokenizer, stats, observations), batch_tokens)
         for name in policies
     }
 
@@ -260,7 +255,7 @@ def _listed(items: tuple[ObservedValue, ...]) -> str:
     return " and ".join(item.text for item in items)
 
 
-def _lowest(obs: Observation, stats: TaskStatistics, rng: Stream, key: Callable[[ObservedValue], int]) -> str:
+def _lowest(obs: Observation, stats: TaskStatistics, rng: Stream, key: Callable[[ObservedValue], float]) -> str:
     """A value of the lowest key, equal ones at random."""
     keys = [key(value) for value in obs.values]
     lowest = min(keys, default=0)

@@ -63,7 +63,7 @@ class Observation:
     """values: those in the text, in order of first appearance. items: the same with lists split into their items.
     pool: everything that may be the answer, in no order. number: which question of the episode. key: a digest of the
     text and the number. question: its wording; the words that few other samples have in theirs, such as the target
-    key, are masked.
+    key, are masked. characters: of the text.
     """
 
     values: tuple[ObservedValue, ...]
@@ -72,6 +72,7 @@ class Observation:
     number: int
     key: str
     question: str = ""
+    characters: int = 0
 
 
 @dataclass
@@ -79,7 +80,8 @@ class TaskStatistics:
     """Statistics of other samples of a task, by the number of the question: their answers, and the ranks of these
     among the values, counted from the front and from the back. items: how many an answer has. patterns: of answers.
     words: how many other contexts have each word; question_words: how many other questions have it at that place from
-    their end, n_questions: of how many. By number and masked question: ranks and answers.
+    their end, n_questions: of how many. By number and masked question: ranks and answers. strata: of depth, over
+    which the questions are spread.
     """
 
     answers: dict[int, Counter[str]] = field(default_factory=dict)
@@ -92,11 +94,12 @@ class TaskStatistics:
     n_questions: int = 0
     ranks_by_question: dict[tuple[int, str], Counter[int]] = field(default_factory=dict)
     answers_by_question: dict[tuple[int, str], Counter[str]] = field(default_factory=dict)
+    strata: int = 1
 
 
-def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer) -> TaskStatistics:
+def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer, strata: int = 1) -> TaskStatistics:
     """Statistics of questions whose answers are known."""
-    stats, known = TaskStatistics(), list(items)
+    stats, known = TaskStatistics(strata=strata), list(items)
     for item in known:
         answer = item.query.answer
         stats.answers.setdefault(item.number, Counter())[answer] += 1
@@ -148,6 +151,7 @@ def observe(item: Item, tokenizer: Tokenizer, stats: TaskStatistics, without_nee
         number=number,
         key=key,
         question=_masked_question(text, stats),
+        characters=len(text),
     )
 
 

@@ -55,7 +55,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
 
 
 def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    """Rows for W&B's charts: accuracy against length over all probed depths, one series per model, task and format.
+    """Rows for W&B's charts: accuracy against length over all strata of depth, one series per model, task and format.
 
     Controls are separate series.
     """
@@ -113,8 +113,7 @@ def print_grid(session: Session) -> None:
     console.print(f"{n_models} models x {len(cells)} cells, {cost}")
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
-    depths = len({row["depth"] for row in main})
-    for name, value in detectable_differences(n, depths).items():
+    for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
         console.print(f"  smallest detectable difference, {name}: {value:.1%}")
     if n_models > len(session.targets):
         for variant in session.variants:

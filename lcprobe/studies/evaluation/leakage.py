@@ -19,8 +19,9 @@ from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
-from lcprobe.probing.grid import TaskSet, Unit
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.cheating import POLICIES, score_policies
+from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
@@ -28,14 +29,15 @@ from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
 
 ABOUT = (
-    "Shortcut policies without retrieval against the stated chance, over uniform depths (at depth 0 the target value "
-    "comes first by definition). + above its own 95 % range, - below it, ! exceeds chance (one-sided, Holm over the "
-    "whole "
-    "table), * the policy solves the task and is not tested. distinct: policies whose answers differ."
+    "Shortcut policies without retrieval against the stated chance, on the cells of the grids, over all strata of "
+    "depth (in the first stratum the target value often comes first). + above its own 95 % range, - below it, ! "
+    "exceeds chance (one-sided, Holm over the whole table), * the policy solves the task and is not tested. "
+    "distinct: policies whose answers differ."
 )
 
-LEAKAGE_SAMPLES = 400
-"""Least samples per cell: policies are cheap, and with fewer samples a leak of a few points would go undetected."""
+LEAKAGE_ANSWERS = 800
+"""Least answers of a policy to a task at a length and format: policies are cheap, and with fewer a leak of a few
+points would go undetected."""
 MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,13 @@ def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     check_tasks_fit([config], training=False)
     tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
-    grids = [replace(grid, controls=["none"]) for grid in config.probe.grids if "none" in grid.controls]
-    plan = tasks.plan(grids, config.train.context_length)
-    table, notes = run_policies(tasks, plan.units, LEAKAGE_SAMPLES, chosen)
-    fewest = min((n for unit in plan.units for _, n in unit.cells), default=LEAKAGE_SAMPLES)
-    if fewest < LEAKAGE_SAMPLES:
+    plan = tasks.plan(config.probe.grids, config.train.context_length)
+    units = [unit for unit in plan.units if unit.control == "none"]
+    table, notes = run_policies(tasks, units, LEAKAGE_ANSWERS, chosen)
+    fewest = min((unit.strata * unit.n for unit in units), default=LEAKAGE_ANSWERS)
+    if fewest < LEAKAGE_ANSWERS:
         reason = "with fewer, a leak of a few points would go undetected"
-        notes.append(f"n: {LEAKAGE_SAMPLES} samples where a grid has fewer ({fewest}): {reason}")
+        notes.append(f"n: {LEAKAGE_ANSWERS} answers where a grid has fewer ({fewest}): {reason}")
     notes = [*plan.notes, *notes]
     if not table:
         raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
@@ -89,9 +91,9 @@ def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
 
 
 def run_policies(
-    tasks: TaskSet, units: Iterable[Unit], min_samples: int, policies: Iterable[str] = tuple(POLICIES)
+    tasks: TaskSet, units: Iterable[Unit], least: int = 1, policies: Iterable[str] = tuple(POLICIES)
 ) -> tuple[list[LeakageCell], list[str]]:
-    """Run policies on the task, formats and length of each unit, on `min_samples` samples or more.
+    """Run policies on units in all their strata, with more samples where these are fewer than `least` answers.
 
     Returns the table, and a note for each unit that was left out.
     """
@@ -99,16 +101,16 @@ def run_policies(
     for unit in units:
         log.info("leakage check: %s", unit.label)
         try:
-            answers = score_policies(unit, tasks, max(min_samples, *(n for _, n in unit.cells)), policies)
+            answers = score_policies(replace(unit, n=max(unit.n, -(-least // unit.strata))), tasks, policies)
         except NotMade as error:  # the plan tries a few samples, this many
             notes.append(str(error))
             continue
         formats, first_of = str(unit.formats), {}
         for policy, scored in answers.items():
-            index = np.unique([factors.index for factors, _, _ in scored], return_inverse=True)[1]
-            hits = np.bincount(index, [score.exact for _, _, score in scored])
-            chance = float(np.mean([item.query.chance for _, item, _ in scored]))
-            same_as = first_of.setdefault(tuple(score.prediction for _, _, score in scored), policy)
+            index = np.unique([one.factors.index for one, _ in scored], return_inverse=True)[1]
+            hits = np.bincount(index, [score.exact for _, score in scored])
+            chance = float(np.mean([one.item.query.chance for one, _ in scored]))
+            same_as = first_of.setdefault(tuple(score.prediction for _, score in scored), policy)
             is_the_task = policy in tasks.by_name[unit.task].solved_by
             repeats = "" if same_as == policy else same_as
             cells.append(

@@ -14,12 +14,13 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.grid import Plan, TaskSet, Unit
+from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
 from lcprobe.probing.runner import run_plan, units_of_other_code
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
+from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.readers import Reader, check_readers_fit, open_readers, tokenizer_of

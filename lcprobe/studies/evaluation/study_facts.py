@@ -11,7 +11,8 @@ from lcprobe.files import digest_file, read_json
 from lcprobe.lengths import schedule_text
 from lcprobe.models.matching import mismatch_of
 from lcprobe.models.parts import model_cost
-from lcprobe.probing.grid import Unit, settings_text
+from lcprobe.probing.grid import settings_text
+from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import first_made
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.groups import GroupNames, group_names

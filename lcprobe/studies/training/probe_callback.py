@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class ProbeWhileTraining(pl.Callback):
-    """Logs accuracy by task, length and depth against tokens. The time it takes does not count as training time."""
+    """Logs accuracy by task, length and stratum of depth against tokens. The time that it takes is no training
+    time."""
 
     def __init__(self, train: TrainConfig, probe: ProbeConfig, grid: Grid, materials: Materials, tracker: Tracker):
         self._tasks, self._probe, self._tracker = TaskSet(probe, materials), probe, tracker
@@ -49,13 +50,13 @@ class ProbeWhileTraining(pl.Callback):
                 self._units.remove(unit)
                 continue
             hits: dict[float, list[bool]] = {}
-            for factors, _, score in score_unit(unit, self._tasks, scorer, self._probe.batch_tokens):
-                hits.setdefault(factors.depth, []).append(score.exact)
+            for one, score in score_unit(unit, self._tasks, scorer, self._probe.batch_tokens):
+                hits.setdefault(one.depth, []).append(score.exact)
             every = [hit for depth in hits.values() for hit in depth]
             name = f"probe/{unit.task}@{unit.length}"
             if every:
                 values[name] = sum(every) / len(every)
-            values |= {f"{name}/depth{depth:g}": sum(h) / len(h) for depth, h in hits.items()}
+            values |= {f"{name}/depth{depth:.3g}": sum(h) / len(h) for depth, h in hits.items()}
         self._tracker.metrics(values)
         model.train()
         pl_module.resume_clock()

@@ -43,7 +43,9 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
         p = generator.beta(1.2, 0.8, 100) if correlated else 0.6
         hits = (generator.random((6, 5, 100)) < p).astype(np.int64)
         nothing_near = NeedleTrials(*[np.zeros(0)] * 4)
-        panel = Panel(where, LENGTHS, DEPTHS, np.arange(100), hits, hits * 0 + 1, hits * 0, nothing, nothing_near)
+        panel = Panel(
+            where, LENGTHS, DEPTHS, (5,) * 6, np.arange(100), hits, hits * 0 + 1, hits * 0, nothing, nothing_near
+        )
         tested = contrasts(replace(data, panels={where: panel}))
         alarms += any(c.resolved for c in tested)
         tests += sum(c.p_holm is not None for c in tested)
@@ -72,6 +74,7 @@ def test_the_family_of_a_model_on_a_task_keeps_its_error_rate():
             where,
             lengths,
             depths,
+            (7,) * 5,
             np.arange(30),
             hits,
             hits * 0 + 1,

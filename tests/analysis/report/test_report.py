@@ -89,7 +89,8 @@ def test_every_cell_of_the_csv_and_the_page_is_recounted_from_the_records(writte
         assert (int(row["k"]), int(row["n"])) == (own.exact.sum(), len(own))
         assert float(row["accuracy"]) == pytest.approx(own.exact.mean())
         name = f"{row['haystack']}/{row['key_format']}/{row['value_format']}"
-        depth = f"{float(row['depth']):g}"
+        place = {"0.0": "0-33 %", "0.5": "33-67 %", "1.0": "67-100 %"}[row["depth"]]
+        depth = "0-100 %" if row["control"] == "zero_distance" else place
         cell = (row["model"], row["task"], name, row["control"], row["length"], depth, f"{row['k']}/{row['n']}")
         assert cell in shown
     assert report.cells == [row for row in report.cells if row["n"] == 50]
@@ -238,8 +239,10 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     assert [row[:2] for row in page.rows[head + 1 : head + 5]] == [[t, m] for t in tasks for m in ("a", BAD)]
     assert "<script" not in text, "names are escaped in the overview, too"
     marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
-    assert marked == {("multikey", "0"), ("multikey", "1")}, "not the middle, and not where there is a single value"
-    assert text.count("At depth 0 the target needle is the first") == 1 + 2 * 2, (
+    assert marked == {("multikey", "0-33 %"), ("multikey", "67-100 %")}, (
+        "not the middle, and not where there is a single value"
+    )
+    assert text.count("In the first stratum of depth the target needle is often the first") == 1 + 2 * 2, (
         "the table of all cells, and the maps of multikey"
     )
 

@@ -12,10 +12,11 @@ from lcprobe.analysis.stats.exact_tests import ALPHA
 from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.probing.grid import TaskSet, Unit
-from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, SpreadUnit, score_policies
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.policies.cheating import POLICIES, PolicyScorer, score_policies
 from lcprobe.probing.policies.observation import TaskStatistics, collect_statistics, observe, pattern_of
 from lcprobe.probing.scoring import Item, scored_text
+from lcprobe.probing.units import Unit
 from lcprobe.schema import build
 from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import pivot, run_policies
@@ -142,12 +143,40 @@ def test_scores_of_a_printed_text(tasks):
     assert scored_text(item, f"{item.query.answer} and more", tok).exact, "the first answer counts"
 
 
-def test_depth_is_even_over_the_samples_of_a_unit():
-    unit = SpreadUnit("t", PROSE, 100, "none", ((0.5, 200),), 7)
-    depths = sorted(f.depth for f in unit.factors())
-    assert np.abs(np.array(depths) - (np.arange(200) + 0.5) / 200).max() < 0.02
-    assert [f.index for f in unit.factors()] == list(range(7, 207))
-    assert {f.depth for f in replace(unit, moves=False).factors()} == {0.5}
+class AtCentres(Unit):
+    """The same cells with the needle at the centre of each stratum, as in a grid of fixed depths."""
+
+    def samples(self):
+        return [(centre, replace(factors, depth=centre)) for centre, factors in super().samples()]
+
+
+@pytest.mark.parametrize(
+    ("task", "formats", "found"),
+    [
+        ({"type": "niah", "n_keys": 4, "word_pairs": True}, PROSE, {"nearest_to_a_depth"}),
+        ({"type": "phonebook"}, Formats("needles", "words", "numbers"), {"at_line_depth"}),
+    ],
+)
+def test_targets_at_fixed_depths_are_found_and_those_at_drawn_ones_are_not(materials, task, formats, found):
+    for kind in (AtCentres, Unit):
+        tasks = task_set(materials, it=task)
+        table, _ = run_policies(tasks, [kind("it", formats, 900, "none", 5, 30)], 1, sorted(found))
+        assert {c.policy for c in table if c.verdict == "EXCEEDS"} == (found if kind is AtCentres else set())
+
+
+POLICIES_OF_ORDER = ("first_distinct", "last_distinct", "most_recent")
+
+
+@pytest.mark.parametrize("strata", [1, 3, 5])
+def test_the_first_and_the_last_value_are_at_chance_over_the_strata(materials, strata):
+    """They scored 0.36 of 0.25 over the fixed depths 0, 0.5 and 1."""
+    tasks = task_set(materials, it={"type": "niah", "n_keys": 4, "template": "line", "digits": 2})
+    answers = score_policies(Unit("it", PROSE, 200, "none", strata, 600 // strata), tasks, POLICIES_OF_ORDER)
+    for scored in answers.values():
+        hits = np.bincount([one.factors.index for one, _ in scored], [score.exact for _, score in scored]) / strata
+        per_sample = hits[min(one.factors.index for one, _ in scored) :]
+        error = per_sample.std() / len(per_sample) ** 0.5
+        assert abs(per_sample.mean() - 0.25) < 3.3 * error
 
 
 class TargetComesFirst:
@@ -172,7 +201,7 @@ class FewAnswers(TargetComesFirst):
 def test_a_planted_leak_is_detected(materials, broken, policy):
     tasks = task_set(materials, leaks={"type": "niah", "n_keys": 4, "word_pairs": True})
     tasks.by_name["leaks"] = broken(tasks.by_name["leaks"])
-    table, _ = run_policies(tasks, [Unit("leaks", PROSE, 200, "none", ((0.5, 80),))], 80)
+    table, _ = run_policies(tasks, [Unit("leaks", PROSE, 200, "none", 5, 60)])
     assert policy in {cell.policy for cell in table if cell.verdict == "EXCEEDS"}
 
 
@@ -187,10 +216,10 @@ class AnyIsAsLikely(TargetComesFirst):
 def test_lines_that_are_the_same_in_every_sample_are_detected(materials, monkeypatch):
     """Distractor lines in one order for all samples, while needles have strings of their own."""
     tasks = task_set(materials, book={"type": "phonebook"})
-    unit = Unit("book", Formats("needles", "words", "numbers"), 500, "none", ((0.5, 120),))
+    unit = Unit("book", Formats("needles", "words", "numbers"), 500, "none", 5, 24)
 
     def verdict():
-        return next(c for c in run_policies(tasks, [unit], 120)[0] if c.policy == "least_familiar")
+        return next(c for c in run_policies(tasks, [unit])[0] if c.policy == "least_familiar")
 
     assert verdict().verdict != "EXCEEDS"
     tasks = task_set(materials, book={"type": "phonebook", "digits": 8})
@@ -202,10 +231,10 @@ def test_lines_that_are_the_same_in_every_sample_are_detected(materials, monkeyp
 
 def test_a_question_that_reveals_the_place_is_detected(materials):
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})
-    unit = Unit("it", PROSE, 300, "none", ((0.5, 200),))
+    unit = Unit("it", PROSE, 300, "none", 1, 200)
 
     def exceeding():
-        return {c.policy for c in run_policies(tasks, [unit], 200)[0] if c.verdict == "EXCEEDS"}
+        return {c.policy for c in run_policies(tasks, [unit])[0] if c.verdict == "EXCEEDS"}
 
     assert not exceeding()
     tasks = task_set(materials, it={"type": "ordered", "n_keys": 2, "repeats": 2})  # without the cached episodes
@@ -226,8 +255,8 @@ def test_a_question_is_masked_where_its_words_vary(materials):
 
 def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch):
     tasks = task_set(materials, it={"type": "fwe"})
-    unit = Unit("it", Formats("-", "-", "words"), 600, "none", ((0.5, 120),))
-    table, _ = run_policies(tasks, [unit], 120)
+    unit = Unit("it", Formats("-", "-", "words"), 600, "none", 1, 120)
+    table, _ = run_policies(tasks, [unit])
     marked = {c.policy: c for c in table if c.verdict == "the task"}
     assert set(marked) == {"most_frequent", "most_frequent_of_last_n"}
     assert marked["most_frequent_of_last_n"].accuracy > marked["most_frequent_of_last_n"].chance + 0.2
@@ -236,7 +265,7 @@ def test_the_end_of_a_list_of_frequent_words_is_the_task(materials, monkeypatch)
     assert "*" not in row["random value"]
     assert row["distinct"] < len(POLICIES)
     monkeypatch.setattr(type(tasks.by_name["it"]), "solved_by", ())
-    assert {c.policy for c in run_policies(tasks, [unit], 120)[0] if c.verdict == "EXCEEDS"} >= set(marked)
+    assert {c.policy for c in run_policies(tasks, [unit])[0] if c.verdict == "EXCEEDS"} >= set(marked)
 
 
 def formats_of(task):
@@ -252,11 +281,13 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
     formats = formats_of(task)
     least = max(task.shortest(Factors(formats, 1, 0.5, index)) for index in range(24))
     lengths = [max(128, least + least // 4 + 16), max(256, 2 * least + 64)]
-    table, notes = run_policies(tasks, [Unit("it", formats, length, "none", ((0.5, 80),)) for length in lengths], 80)
+    strata = 5 if task.axes.depth else 1
+    units = [Unit("it", formats, length, "none", strata, 80 // strata) for length in lengths]
+    table, notes = run_policies(tasks, units)
     assert not notes
     assert len(table) == 2 * len(POLICIES)
     assert {c.policy for c in table if c.verdict == "the task"} == set(task.solved_by)
-    assert {c.samples for c in table} == {80}
+    assert {c.samples for c in table} == {80 // strata}
     # one alarm in twenty holds for one table: here are many
     assert not [c for c in table if c.p_holm < ALPHA / len(SHIPPED) and c.verdict != "the task"]
 
@@ -265,8 +296,8 @@ def test_no_policy_exceeds_the_stated_chance_of_a_shipped_task(materials, name):
 @pytest.mark.parametrize("value", ["words", "hex", "uuids"])
 def test_nor_in_any_format_of_needles(materials, haystack, value):
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True})
-    unit = Unit("it", Formats(haystack, "words", value), 420, "none", ((0.5, 60),))
-    table, _ = run_policies(tasks, [unit], 60)
+    unit = Unit("it", Formats(haystack, "words", value), 420, "none", 5, 12)
+    table, _ = run_policies(tasks, [unit])
     assert not [c for c in table if c.p_holm < ALPHA / 9]
 
 
@@ -276,11 +307,11 @@ def test_needles_at_a_thousand_samples(materials, task):
     """Enough to resolve three points: ranks of the target needle, and answers that occur in the haystack too often or too rarely."""
     tasks = task_set(materials, it={"type": "niah", "word_pairs": True, **task})
     units = [
-        Unit("it", Formats(h, "words", "numbers"), L, "none", ((0.5, 1000),))
+        Unit("it", Formats(h, "words", "numbers"), L, "none", 5, 200)
         for h in ("corpus", "needles")
         for L in (260, 600)
     ]
-    table, _ = run_policies(tasks, units, 1000)
+    table, _ = run_policies(tasks, units)
     assert len(table) == 4 * len(POLICIES)
     assert not [c for c in table if c.p_holm < ALPHA / 4]
     for c in table:
@@ -291,14 +322,14 @@ def test_needles_at_a_thousand_samples(materials, task):
 
 
 def test_every_policy_answers_every_question_once(tasks):
-    answers = score_policies(Unit("twice", PROSE, 128, "none", ((0.5, 9),)), tasks, 9)
+    answers = score_policies(Unit("twice", PROSE, 128, "none", 3, 3), tasks)
     assert list(answers) == list(POLICIES)
     for scored in answers.values():
-        assert len({(f.index, item.query.start) for f, item, _ in scored}) == len(scored) == 18
+        assert len({(one.factors, one.item.number) for one, _ in scored}) == len(scored) == 18
 
 
 def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, capsys, monkeypatch):
-    monkeypatch.setattr("lcprobe.studies.evaluation.leakage.LEAKAGE_SAMPLES", 12)
+    monkeypatch.setattr("lcprobe.studies.evaluation.leakage.LEAKAGE_ANSWERS", 36)
     config = write_config(tmp_path, data_settings)
     assert evaluate_main([str(config), "--cheat"]) == 0
     out = tmp_path / "runs" / "tiny" / "cheating"
@@ -309,7 +340,7 @@ def test_the_command_needs_no_run_and_writes_the_table(tmp_path, data_settings, 
     assert len(rows) == 1 + 2 * 2 * len(POLICIES)
     output = capsys.readouterr().out
     assert "none exceeds chance" in output
-    assert "note: n: 12 samples where a grid has fewer" in output
+    assert "note: n: 36 answers where a grid has fewer" in output
     assert len(read_json(out / "cheating.json")["rows"]) == len(rows) - 1
 
 

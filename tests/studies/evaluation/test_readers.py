@@ -35,7 +35,7 @@ def small_json() -> str:
 def check(files, equal_length="tokens", **grid):
     """Check a grid of one task against models of these tokenizers, trained at 64 tokens."""
     task = {"type": "niah", "n_keys": 3, "template": "line", "digits": 2}
-    grid = {"depths": [0.5], "n": 2, **grid}
+    grid = {"depths": 1, "n": 2, **grid}
     config = parse({"probe": {"tasks": {"line": task}, "grids": [grid], "equal_length": equal_length}})
     settings = [parse({"data": {"tokenizer": str(file)}, "train": {"context_length": 64}}) for file in files]
     targets = [ProbeTarget(f"run{i}", Path("none"), own, None) for i, own in enumerate(settings)]
@@ -136,7 +136,7 @@ def test_with_tokens_every_model_reads_as_many_of_its_own(two_tokenizers):
 def test_a_length_that_does_not_fit_one_tokenizer_is_refused_before_anything_is_prepared(two_tokenizers, capsys):
     before = sorted(two_tokenizers.rglob("*"))
     capsys.readouterr()
-    grids = "probe.grids=[{lengths: [40t], depths: [0.5], n: 2}]"
+    grids = "probe.grids=[{lengths: [40t], depths: 1, n: 2}]"
     assert evaluate_main([str(two_tokenizers), grids]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -187,7 +187,7 @@ def test_what_cannot_be_trained_is_refused_in_the_plan_and_named(given, words):
 
 
 def test_probing_while_training_stays_within_the_models_maximum_length():
-    grid = {"tasks": ["single"], "lengths": [1, 2], "depths": [0.5], "n": 4}
+    grid = {"tasks": ["single"], "lengths": [1, 2], "depths": 1, "n": 4}
     with pytest.raises(
         ConfigError, match=r"^grid \(learned\): probe.while_training.lengths: given 128; allowed: <= 64 tokens"
     ):

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.contrasts import EDGE, Position, middle_third
+from lcprobe.analysis.findings.contrasts import Position
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
 from lcprobe.analysis.findings.families import holm_adjusted, is_resolved
 from lcprobe.analysis.findings.slice_tests import pooled, shared_samples
@@ -122,15 +122,9 @@ def _effects(data: Measured, blank: DepthEffect, longer: Side, shorter: Side) ->
 def _refusal(whole: Slice | Unavailable) -> str | None:
     if isinstance(whole, Unavailable):
         return whole.reason
-    if not all(_thirds(whole.depths)):
+    if not all(whole.ends_and_middle):
         return "not testable (the grid has no start, middle or end)"
     return floor_or_ceiling(whole)
-
-
-def _thirds(depths: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
-    """Start, end and middle depths."""
-    once = list(dict.fromkeys(depths))
-    return [d for d in once if d <= EDGE + 1e-6], [d for d in once if d >= 1 - EDGE - 1e-6], middle_third(once)
 
 
 def _tested(row: DepthEffect, sides: list[list[Slice]], end: int | None) -> DepthEffect:
@@ -160,7 +154,7 @@ def _tested(row: DepthEffect, sides: list[list[Slice]], end: int | None) -> Dept
 
 def _by_sample(part: Slice, shared: np.ndarray, end: int | None) -> tuple[np.ndarray, int]:
     """Effect of depth of every shared sample as whole numbers, and the number that they are to be divided by."""
-    start, finish, middle = _thirds(part.depths)
+    start, finish, middle = part.ends_and_middle
     ends = [start, finish] if end is None else [[start, finish][end]]
     weight = {d: Fraction(1, len(ends) * len(group)) for group in ends for d in group}
     weight |= {d: Fraction(-1, len(middle)) for d in middle}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcprobe.analysis.findings.cells import PanelKey, Unavailable
-from lcprobe.analysis.findings.contrasts import EDGE, middle_third
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.slice_tests import pooled
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.depth_axis import AT_REALISED_DEPTHS, realised_depth, strata_ticks
 from lcprobe.analysis.report.charts.drawing import (
     INK,
     distance_axis,
@@ -60,10 +60,11 @@ def _profiles(
         for i, group in enumerate(groups):
             length, style = length_at[group.context_length], group.style(styles)
             depths = results.data.planned[task, format, "none"][length]
-            means = [(depth, group_mean(results, group, task, format, length, [depth])) for depth in depths]
-            points = [(depth, mean) for depth, mean in means if not isinstance(mean, Unavailable)]
             shift = 0.008 * (i - (len(groups) - 1) / 2)  # error bars side by side
-            at, values = [depth + shift for depth, _ in points], [mean.value for _, mean in points]
+            places = [realised_depth(results, group.runs, task, format, length, depth) + shift for depth in depths]
+            means = [group_mean(results, group, task, format, length, [depth]) for depth in depths]
+            points = [(x, mean) for x, mean in zip(places, means, strict=True) if not isinstance(mean, Unavailable)]
+            at, values = [x for x, _ in points], [mean.value for _, mean in points]
             one.plot(at, values, style.line, marker=style.marker, ms=4.5, color=style.colour, label=group.label)
             low, high = [mean.low for _, mean in points], [mean.high for _, mean in points]
             one.vlines(at, low, high, color=style.colour, lw=1.2, alpha=0.7)
@@ -71,18 +72,16 @@ def _profiles(
                 alone = replace(group, runs=(run,))
                 own = [group_mean(results, alone, task, format, length, [depth]) for depth in depths]
                 seeds = [
-                    (depth + shift, mean.value)
-                    for depth, mean in zip(depths, own, strict=True)
-                    if not isinstance(mean, Unavailable)
+                    (x, mean.value) for x, mean in zip(places, own, strict=True) if not isinstance(mean, Unavailable)
                 ]
                 one.plot([x for x, _ in seeds], [y for _, y in seeds], ".", ms=3, color=style.colour, alpha=0.6)
             counts += [mean.n for _, mean in points]
     share_axis(axes[0])
-    axes[0].set_xticks([0, 0.25, 0.5, 0.75, 1])
+    strata_ticks(axes[0], len(results.data.planned[task, format, "none"][max(length_at.values())]))
     outer_titles(figure, axes, "depth of the needle (0 first, 1 last)", "exact match")
     legend(figure, *axes)
     text = f"Depth profiles {where}, {task}, {format}, mean over training seeds. {counts_text(counts)} "
-    text += f"Small points: each seed. Bars: {OVER_SAMPLES}"
+    text += f"{AT_REALISED_DEPTHS} Small points: each seed. Bars: {OVER_SAMPLES}"
     name = file_name("depth", task, format, suffix)
     return Picture(name, "depth", task, str(format), f"{task}, {format}", text), figure
 
@@ -159,11 +158,10 @@ def ends_minus_middle(
     whole = pooled([results.data.slice(PanelKey(run.name, task, format), length) for run in runs])
     if isinstance(whole, Unavailable) or floor_or_ceiling(whole) is not None:
         return None
-    start, end = [d for d in whole.depths if d <= EDGE + 1e-6], [d for d in whole.depths if d >= 1 - EDGE - 1e-6]
-    middle = middle_third(whole.depths)
-    if not all((start, end, middle)):
+    parts = whole.ends_and_middle
+    if not all(parts):
         return None
-    shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(whole.at_depths, (start, end, middle))]
+    shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(whole.at_depths, parts)]
     effect = (shares[0] + shares[1]) / 2 - shares[2]
     low, high = map(float, difference_bounds(effect))
     return Estimate(float(effect.mean()), low, high, int(whole.trials.sum()), ".2f")
