@@ -70,7 +70,7 @@ def test_the_leakage_check_goes_on(materials):
     units = tasks.plan(grids(n=4), 64).units
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lcprobe.probing.policies.cheating.seed_of", lambda *names: 0)
-        table, notes = run_policies(tasks, units, 40, ["random_value"])
+        table, notes = run_policies(tasks, units, 200, ["random_value"])
     assert {cell.task for cell in table} == {"single"}
     assert len(notes) == 2
     assert all("sample 30 " in note and note.startswith("fussy corpus/-/words @") for note in notes)
@@ -88,10 +88,10 @@ def test_what_no_sample_can_be_is_refused_and_what_some_can_be_is_not():
 
 
 def test_a_study_from_end_to_end(tmp_path, data_settings, capsys):
-    fussy = {"tasks": ["fussy"], "lengths": [2], "depths": [0.5], "value": ["words"], "n": BAD_SAMPLE + 1}
+    fussy = {"tasks": ["fussy"], "lengths": [2], "depths": 1, "value": ["words"], "n": BAD_SAMPLE + 1}
     probe = {
         "tasks": {"fussy": {"type": "fussy"}, "single": LINE},
-        "grids": [fussy, {"tasks": ["single"], "lengths": [1], "depths": [0.5], "n": 3}],
+        "grids": [fussy, {"tasks": ["single"], "lengths": [1], "depths": 1, "n": 3}],
         "context": None,
         "while_training": fussy,
     }
