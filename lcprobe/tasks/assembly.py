@@ -4,6 +4,9 @@ A task describes the pieces of a sample (`layout`); the frame fills the rest of 
 spans and distances, and checks the result: text encoded again at every joint gives the same ids, or the sample is
 laid out again at another place of the haystack. A new task is a subclass of `Task` in one file, and one line in
 `tasks/__init__.py`.
+
+An episode that ended with its answer would tell it: a model that knows the length counts the tokens that are left. So
+every question has the room of its longest candidate, and text after the last answer fills what is left of the length.
 """
 
 from abc import ABC, abstractmethod
@@ -147,13 +150,14 @@ class Task(ABC, Generic[ConfigT]):
         if room < 0:
             raise TooShort(factors.length, fixed, layout.what)
         context = fill_with_text(sample, layout.cuts, room) if layout.fill is None else layout.fill(room)
-        return _join(sample.bos, layout, context)
+        return _join(sample, layout, context, fixed + room)
 
 
-def _join(bos: np.ndarray, layout: Layout, context: Context) -> tuple[Episode, list[int]]:
-    """Concatenate the pieces and compute spans, distances and the tokens at which pieces join."""
-    pieces, first = [bos, layout.opening], len(bos) + len(layout.opening)
-    joints = [len(bos), first, *(first + joint for joint in context.joints)]
+def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tuple[Episode, list[int]]:
+    """Concatenate the pieces, `length` tokens in all, and compute spans, distances and the tokens at which pieces
+    join."""
+    pieces, first = [sample.bos, layout.opening], len(sample.bos) + len(layout.opening)
+    joints = [len(sample.bos), first, *(first + joint for joint in context.joints)]
     at, placed, spans = first, {}, []
     within = {cut.index: cut.needle.joints for cut in layout.cuts}
     for part, index in context.parts:
@@ -167,22 +171,28 @@ def _join(bos: np.ndarray, layout: Layout, context: Context) -> tuple[Episode, l
     end = at
     questions = layout.questions if context.questions is None else context.questions
     queries: list[Query] = []
-    longest = max(range(len(questions)), key=lambda i: len(questions[i].ask) + len(questions[i].answer))
+    done = at
     for number, q in enumerate(questions):
         start, stop = at + len(q.ask), at + len(q.ask) + len(q.answer)
+        if len(q.answer) > q.longest:
+            raise ValueError(f"{q.text!r} has {len(q.answer)} tokens, more than the longest answer ({q.longest})")
         value_at = distance = None
         if q.evidence is not None and q.evidence[0] in placed:
             value_at = placed[q.evidence[0]] + q.evidence[1]
             distance = start - value_at - q.evidence[2]
         via = tuple(placed[i] for i in q.via if i in placed)
         candidates = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
-        own = np.concatenate([q.ask, q.answer]) if layout.separate and number != longest else None
+        own = np.concatenate([q.ask, q.answer]) if layout.separate and number else None
         queries.append(Query(q.key, q.text, start, stop, value_at, distance, candidates, q.chance, own, via))
         if own is not None:
             continue
         pieces += [q.ask, q.answer, q.tail]
         joints += [at, start, *range(start + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
-        at = at if layout.separate else stop + len(q.tail)
+        done = stop + len(q.tail)
+        at = at if layout.separate else done
+    if length > done:
+        pieces.append(_rest(sample, context, length - done))
+        joints += [done, length]
     sizes = {cut.index: len(cut.needle.whole) for cut in layout.cuts}
     episode = Episode(
         ids=np.concatenate(pieces),
@@ -194,6 +204,12 @@ def _join(bos: np.ndarray, layout: Layout, context: Context) -> tuple[Episode, l
         realised_depth=_realised_depth(placed, sizes, layout.target, first, end),
     )
     return episode, joints
+
+
+def _rest(sample: Sample, context: Context, n: int) -> np.ndarray:
+    """n tokens of the haystack's text after the answers: it goes on behind the window, at the next word."""
+    after = sample.stream.window(context.window.start + context.window.tokens, n)
+    return sample.stream.take(after, n)
 
 
 def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, first: int, end: int) -> float:

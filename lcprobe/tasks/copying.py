@@ -127,6 +127,7 @@ class Copying(Task[CopyingConfig]):
             text=target.text,
             ask=np.concatenate([cue, target.ask]),
             answer=target.answer,
+            longest=len(target.answer),  # of the only candidate, or of words with equally many tokens
             evidence=(0, len(opening) + first, size),
             others=target.others,
             chance=1 / (len(target.others) + 1),

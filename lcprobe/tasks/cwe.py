@@ -7,7 +7,7 @@ Naming gives the answer away: every occurrence of a list's word is a common one 
 each is, drawn by a fair coin: whatever a guess knows of places, lists or earlier answers, it is right half of the
 time.
 
-    List: falcon acorn falcon almond falcon ... . In this list, falcon is   -> " common"   ; acorn is  -> " rare"
+    List: falcon acorn falcon ... . In this list, the count of falcon is   -> " large"   ; the count of acorn is  -> " small"
 
 Counts are `ratio` passes to one at every length (RULER: 30 to 3, and 6 to 1 below 4K, in a list that grows around
 them), so length changes how much is to be counted and not how clear the signal is. Chance 1/2. A failure at a length
@@ -23,7 +23,7 @@ from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample
 from lcprobe.tasks.parts.word_lists import CLOSING, LIST_CONTROLS, OPENING, list_layout, words_of
 
-ASK_KIND, TAIL, LABELS = " {key} is", ";", ("rare", "common")
+ASK_KIND, TAIL, LABELS = " the count of {key} is", ";", ("small", "large")
 CWE_WORDING = OPENING + CLOSING + ASK_KIND + " ".join(LABELS)
 
 
@@ -72,6 +72,7 @@ class CWE(Task[CWEConfig]):
                 text=LABELS[is_common],
                 ask=tok.piece(ASK_KIND.format(key=word)),
                 answer=labels[is_common],
+                longest=max(map(len, labels)),
                 tail=tok.piece(TAIL) if number < cfg.questions - 1 else EMPTY,
                 others=[labels[1 - is_common]],
                 chance=1 / 2,

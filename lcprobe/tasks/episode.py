@@ -7,7 +7,7 @@ import numpy as np
 from lcprobe.files import digest_bytes
 from lcprobe.tasks.names import Distance
 
-SUITE = "4"
+SUITE = "5"
 """Version of the suite: part of the key of every draw, so that results of different versions never mix."""
 MAX_CANDIDATES = 32
 """Values among which the true one is ranked, itself included."""
@@ -47,8 +47,8 @@ class Factors:
 class Query:
     """One question and its answer inside an episode.
 
-    start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is `ids` unless the question
-    has an `own` end: (n,) its ask and answer, in place of the question in `ids`. needle: where the target value
+    start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is a prefix of `ids` unless
+    the question has an `own` end: (n,) its ask and answer, in place of the question in `ids`. needle: where the target value
     begins, None when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of
     the values to choose from, the true one first. chance: score of choosing one of them without reading the key. via:
     where the facts begin that lead to the one with the answer, for questions of several hops.
@@ -68,8 +68,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Episode:
-    """ids: (length,) int32, BOS and the last answer included. haystack_start: the window's first token in its
-    stream."""
+    """ids: (length,) int32, from BOS to the text after the last answer, which fills what longer candidates would have
+    needed. haystack_start: the window's first token in its stream."""
 
     ids: np.ndarray = field(repr=False)
     queries: tuple[Query, ...]

@@ -76,6 +76,7 @@ class FWE(Task[FWEConfig]):
                 text=words.strings[chosen[rank]],
                 ask=tok.piece(ASK_RANK.format(rank=RANKS[rank])),
                 answer=words.ids[chosen[rank]],
+                longest=words.ids.shape[1],
                 tail=tok.piece(TAIL) if rank < cfg.top - 1 else EMPTY,
                 others=[words.ids[i] for i in chosen[rank + 1 :]],
                 chance=rates[rank] / sum(rates[rank:]),

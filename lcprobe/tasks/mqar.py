@@ -43,7 +43,7 @@ class MQARConfig:
     n_queries: int = 4
     """Keys that are queried, one after the other."""
     gaps: Literal["power", "uniform"] = "power"
-    """Where questions are after the pairs: most of them soon, or anywhere. The last one ends the episode."""
+    """Where questions are after the pairs: most of them soon, or anywhere. The last one is at the episode's end."""
     digits: int = 7
     """Digits of keys and values that are numbers; hex has as many tokens."""
     word_pairs: bool = True
@@ -92,14 +92,24 @@ class MQAR(Task[MQARConfig]):
         # all at once, queried or not: chosen apart, they would be of two kinds where strings are few
         count = cfg.n_queries + (cfg.pairs if cfg.share is None else 0)
         keys, values = lines.keys(count, unique), lines.values(count, unique)
+        # which pairs are queried must not show in the place of the first answer: the room of any of them
+        longest_ask, longest = lines.longest(keys, values) if cfg.share is None else lines.longest_of_all
         spare = keys[cfg.n_queries :], values[cfg.n_queries :]
         keys, values = keys[: cfg.n_queries], values[: cfg.n_queries]
         needles = make_needles(tok, [PAIR.format(key=key) for key in keys], values, TAIL)
         cuts = [Cut(i, 0.0, n) for i, n in enumerate(needles)] if sample.factors.control != "no_needle" else []
-        tails = [tok.piece(TAIL)] * (cfg.n_queries - 1) + [EMPTY]
         questions = [
-            Question(key, needle.text, needle.ask, needle.value, tail, needle.evidence(i))
-            for i, (key, needle, tail) in enumerate(zip(keys, needles, tails, strict=True))
+            Question(
+                key=key,
+                text=needle.text,
+                ask=needle.ask,
+                answer=needle.value,
+                longest=longest,
+                tail=tok.piece(TAIL) if i < cfg.n_queries - 1 else EMPTY,
+                evidence=needle.evidence(i),
+                longest_ask=longest_ask,
+            )
+            for i, (key, needle) in enumerate(zip(keys, needles, strict=True))
         ]
         layout = Layout(cuts, questions)
         others = self._others(sample, layout, lines, spare, needles)

@@ -134,20 +134,39 @@ class NIAH(Task[NIAHConfig]):
         key = keys[-1] if sample.factors.control == "wrong_key" else keys[0]
         opening = sample.tokenizer.piece(self.template.first.format(key=key)) if cfg.question == "start" else EMPTY
 
+        longest = self._longest(sample, lines, needles)
+        questions = self._questions([key, *keys[1:]], needles, longest)
+
         def fill(room: int) -> Context:
-            return self._fill(sample, lines, [key, *keys[1:]], needles, cuts, room)
+            return self._fill(sample, lines, questions, needles, cuts, room)
 
         return Layout(
             cuts=cuts,
-            questions=self._questions([key, *keys[1:]], needles, range(cfg.n_values)),
+            questions=questions,
             what=f"{len(cuts)} needles in `{cfg.template}` wording",
             opening=opening,
             separate=cfg.separate,
             fill=fill,
         )
 
+    def _longest(self, sample: Sample, lines: LineSample, needles: list[Needle]) -> tuple[int, int]:
+        """Tokens of the longest ask and of the longest answer among the keys of the context."""
+        n = self.config.n_values
+        if n > 1:
+            lists = [self._list(needles, range(i, i + n)) for i in range(0, len(needles), n)]
+            return 0, max(map(len, lists))
+        if sample.factors.formats.haystack == "needles":
+            return lines.longest_of_all
+        return max(len(needle.ask) for needle in needles), max(len(needle.value) for needle in needles)
+
     def _fill(
-        self, sample: Sample, lines: LineSample, keys: list[str], needles: list[Needle], cuts: list[Cut], room: int
+        self,
+        sample: Sample,
+        lines: LineSample,
+        questions: list[Question],
+        needles: list[Needle],
+        cuts: list[Cut],
+        room: int,
     ) -> Context:
         """The haystack, and the questions with the answers that are left to choose from."""
         cfg, distractors, n_lines = self.config, [], 0
@@ -158,10 +177,12 @@ class NIAH(Task[NIAHConfig]):
         else:
             context = fill_with_text(sample, cuts, room)
         order = [index for _, index in context.parts if index is not None]
-        targets = [i for i in order if i < cfg.n_values] or range(cfg.n_values)
-        questions = self._questions(keys, needles, targets)
+        if cfg.n_values > 1:
+            targets = [i for i in order if i < cfg.n_values] or range(cfg.n_values)
+            questions = [self._about_list(questions[0], needles, targets)]
         answered: set[int] = set()
-        for number, question in enumerate(questions):
+        completed: list[Question] = []
+        for question in questions:
             index = question.evidence[0] if question.evidence else 0
             answered = {index} if cfg.separate else {*answered, index}
             if cfg.n_values == 1:
@@ -170,29 +191,36 @@ class NIAH(Task[NIAHConfig]):
             else:  # a guess lists the values of one key: lines, with one value per key, are no choice
                 groups = [[i for i in order if i // cfg.n_values == key] for key in range(1, cfg.n_keys)]
                 others, n_choices = [self._list(needles, group) for group in groups if group], cfg.n_keys
-            questions[number] = question._replace(others=others, chance=1.0 / n_choices)
-        return context._replace(questions=questions)
+            completed.append(question._replace(others=others, chance=1.0 / n_choices))
+        return context._replace(questions=completed)
 
-    def _questions(self, keys: list[str], needles: list[Needle], targets: Sequence[int]) -> list[Question]:
-        """Questions about the first keys. targets: needles of the first key in order of appearance."""
+    def _questions(self, keys: list[str], needles: list[Needle], longest: tuple[int, int]) -> list[Question]:
+        """Questions about the first keys. longest: tokens of the longest ask and of the longest answer."""
         cfg, template, tok = self.config, self.template, self.materials.tokenizer
         ask = tok.piece(template.cue if cfg.question == "start" else template.ask.format(key=keys[0]))
-        if cfg.n_values > 1:
-            text, answer = AND.join(needles[i].text for i in targets), self._list(needles, targets)
-            evidence = needles[targets[0]].evidence(targets[0])
-            return [Question(keys[0], text, ask, answer, evidence=evidence)]
         tail, last = EMPTY if cfg.separate else tok.piece(template.tail), cfg.n_queries - 1
-        return [
+        questions = [
             Question(
                 key=keys[i],
                 text=needles[i].text,
                 ask=needles[i].ask if i else ask,
                 answer=needles[i].value,
+                longest=longest[1],
                 tail=tail if i < last else EMPTY,
                 evidence=needles[i].evidence(i),
+                longest_ask=longest[0] if cfg.n_queries > 1 else 0,
             )
             for i in range(cfg.n_queries)
         ]
+        return questions if cfg.n_values == 1 else [self._about_list(questions[0], needles, range(cfg.n_values))]
+
+    def _about_list(self, question: Question, needles: list[Needle], targets: Sequence[int]) -> Question:
+        """The question about all values of its key. targets: their needles in order of appearance."""
+        return question._replace(
+            text=AND.join(needles[i].text for i in targets),
+            answer=self._list(needles, targets),
+            evidence=needles[targets[0]].evidence(targets[0]),
+        )
 
     def _list(self, needles: list[Needle], indices: Sequence[int]) -> np.ndarray:
         """Several values as one answer."""

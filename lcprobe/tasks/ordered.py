@@ -67,14 +67,14 @@ class Ordered(Task[OrderedConfig]):
     def layout(self, sample: Sample) -> Layout:
         """See Task."""
         cfg, draw, formats, control = self.config, sample.draw, sample.factors.formats, sample.factors.control
-        n = cfg.n_keys * cfg.repeats
+        n_needles = cfg.n_keys * cfg.repeats
         unique = sample.unique(" ".join((NEEDLE, ASK_NTH, *ORDINALS)))
         key_form, value_form = self.string_format(formats.key, "key"), self.string_format(formats.value, "value")
         keys = unique.draw(key_form, cfg.n_keys + 1, draw("key", formats.key), "formats.key")
-        values = unique.draw(value_form, n, draw("value", formats.value), "formats.value", TAIL)
+        values = unique.draw(value_form, n_needles, draw("value", formats.value), "formats.value", TAIL)
         asks = [NEEDLE.format(key=key) for key in keys[:-1] for _ in range(cfg.repeats)]
         needles = make_needles(sample.tokenizer, asks, values, TAIL)
-        depths = sample.drawn_depths(n).tolist()
+        depths = sample.drawn_depths(n_needles).tolist()
         in_order = np.argsort(depths[: cfg.repeats], kind="stable").tolist()
         cuts = sample.cuts(needles, depths, in_order)
         number = sample.balanced(cfg.repeats)
@@ -86,8 +86,9 @@ class Ordered(Task[OrderedConfig]):
             text=needle.text,
             ask=sample.tokenizer.piece(ASK_NTH.format(nth=ORDINALS[number], key=key)),
             answer=needle.value,
+            longest=max(len(n.value) for n in needles),
             evidence=needle.evidence(target),
             others=others,
-            chance=1 / cfg.n_keys if len(cuts) == n else 1 / (len(others) + 1),
+            chance=1 / cfg.n_keys if len(cuts) == n_needles else 1 / (len(others) + 1),
         )
-        return Layout(cuts, [question], f"{n} needles", target=target)
+        return Layout(cuts, [question], f"{n_needles} needles", target=target)

@@ -172,6 +172,7 @@ class World:
             text=answer.text,
             ask=tok.piece(ASK_PLACE[self.config.hops].format(entity=entity)),
             answer=answer.value,
+            longest=self._places.tokens or len(answer.value),
             evidence=answer.evidence(0),
             others=tok.pieces([" " + place for place in places[1:]]),
             chance=1.0 / self.config.labels,

@@ -100,6 +100,7 @@ class Semantic(Task[SemanticConfig]):
             text=names[0],
             ask=tok.piece(relation.ask.format(key)),
             answer=needles[0].value,
+            longest=max(len(needle.value) for needle in needles),
             evidence=needles[0].evidence(0),
             others=others,
             chance=1 / (len(others) + 1),

@@ -10,6 +10,9 @@ names up; this does not, and is no retrieval.
     parity   Bits: 1 0 1 1 0 1. The number of ones is                 -> " even"
     s3, s5   Moves: 21345 23451 52341. The ball in 2 ends in          -> " 3"      (digit i: where the ball in i goes)
 
+Where a tokenizer has more tokens for odd than for even, the question of parity is on which side a switch is that every
+1 turns. The number of symbols does not depend on the answer.
+
 `needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is
 claimed. Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
 """
@@ -29,8 +32,15 @@ from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.parts.layout import Context, HaystackWindow, Layout, Question, Sample
 from lcprobe.tasks.parts.placement import MAX_JOINTS, Cut, Needle, gather_units, in_text
+from lcprobe.tasks.text.formats import token_count
 from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import Tokenizer
 
+PARITY = (
+    (" The number of ones is", ("even", "odd")),
+    (" A switch on the left that every 1 turns is now on the", ("left", "right")),
+)
+"""Questions of parity with their answers: the first whose answers have equally many tokens, or the first of all."""
 PLACES = {"parity": 2, "s3": 3, "s5": 5}
 
 
@@ -80,10 +90,10 @@ class StateTracking(Task[StateTrackingConfig]):
         tok, draw, group, k = sample.tokenizer, sample.draw, self.config.group, PLACES[self.config.group]
         end = sample.balanced(k)
         if group == "parity":
-            start, opening, ask, answers = 0, tok.piece(" Bits:"), " The number of ones is", ["even", "odd"]
+            start, opening, (ask, answers) = 0, tok.piece(" Bits:"), _parity(tok)
         else:
             start, opening = draw("place").integer(k), tok.piece(" Moves:")
-            ask, answers = f" The ball in {start + 1} ends in", [str(i + 1) for i in range(k)]
+            ask, answers = f" The ball in {start + 1} ends in", tuple(str(i + 1) for i in range(k))
         self._units = self._units or [tok.piece(" " + symbol) for symbol in self.symbols]
         close, pieces = tok.piece("."), [tok.piece(" " + answer) for answer in answers]
         question = Question(
@@ -91,6 +101,7 @@ class StateTracking(Task[StateTrackingConfig]):
             text=answers[end],
             ask=tok.piece(ask),
             answer=pieces[end],
+            longest=max(map(len, pieces)),
             others=[piece for i, piece in enumerate(pieces) if i != end],
             chance=1 / k,
         )
@@ -130,6 +141,12 @@ class StateTracking(Task[StateTrackingConfig]):
             even = codes[: len(codes) // 2 * 2]
             codes = np.concatenate([self.pairs.take(even.view("<u2")), codes[len(even) :]])
         return int(codes[0]) if len(codes) else 0
+
+
+def _parity(tokenizer: Tokenizer) -> tuple[str, tuple[str, ...]]:
+    """The question and its answers, none and then one more than an even number of ones."""
+    equal = (one for one in PARITY if len({token_count(tokenizer, answer) for answer in one[1]}) == 1)
+    return next(equal, PARITY[0])
 
 
 @lru_cache

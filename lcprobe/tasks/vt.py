@@ -82,6 +82,7 @@ class VT(Task[VTConfig]):
             text=values[0],
             ask=sample.tokenizer.piece(ASK_VALUE.format(name=queried)),
             answer=first_values[0],
+            longest=max(map(len, first_values)),
             evidence=statements[0].evidence(0),
             others=first_values[1:],
             chance=1 / cfg.chains,

@@ -148,9 +148,10 @@ def test_hops_their_distance_and_rounds_are_recorded(materials, tmp_path):
             assert (row["hops"], row["via_distance"]) == (0, None)
             continue
         assert row["hops"] == 2
-        text = materials.tokenizer.decode(episode.ids[-row["via_distance"] - row["answer_tokens"] :])
+        last = row["prompt_tokens"] - row["via_distance"]
+        text = materials.tokenizer.decode(episode.ids[last:])
         assert " VAR " + episode.queries[0].key + " is" not in text, "after the last needed statement"
-        before = materials.tokenizer.decode(episode.ids[: -row["via_distance"] - row["answer_tokens"]])
+        before = materials.tokenizer.decode(episode.ids[:last])
         assert before.endswith(";")
         assert f" VAR {episode.queries[0].key} is VAR" in before[-80:]
         assert 0 < row["via_distance"] < row["distance"]

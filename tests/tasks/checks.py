@@ -39,7 +39,7 @@ def _build_task(cls, materials: Materials, config: tuple) -> Task:
 
 
 def check_exact(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
-    """One episode: its length, its text there and back, its answers, and the same again."""
+    """One episode: its length, its text there and back, its answers and the room of others, and the same again."""
     e = task.episode(factors)
     assert len(e.ids) == factors.length or factors.control == "query_only"
     if tok.bos_id is not None:
@@ -48,7 +48,8 @@ def check_exact(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
     assert tok.same_after_round_trip(e.ids)
     for q in e.queries:
         ids = e.sequence(q)
-        assert 0 < q.start < q.stop == len(ids)
+        assert 0 < q.start < q.stop == len(ids) <= len(e.ids)
+        assert q.start + max(map(len, q.candidates)) <= len(e.ids), "any candidate would have had the room"
         assert tok.same_after_round_trip(ids)
         assert tok.decode(ids[q.start :]).strip() == q.answer
         assert np.array_equal(q.candidates[0], ids[q.start :])
@@ -65,7 +66,6 @@ def check_exact(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
 def check_sound(task: Task, tok: Tokenizer, factors: Factors) -> Episode:
     """`check_exact`, and spans of questions one after the other, each with one value as its answer."""
     e = check_exact(task, tok, factors)
-    assert e.queries[-1].stop == len(e.ids)
     at = 0
     for q in e.queries:
         assert at < q.start < q.stop

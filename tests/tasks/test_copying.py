@@ -53,7 +53,8 @@ def test_sound(materials, which, config, haystack, value, length, depth, index, 
     task = build_task(Copying, m, **config)
     factors = Factors(Formats(haystack, NOTHING, value), length, depth, index, control)
     e = check_sound(task, m.tokenizer, factors)
-    text, q = m.tokenizer.decode(e.ids), e.queries[0]
+    q = e.queries[0]
+    text = m.tokenizer.decode(e.ids[: q.stop])
     context, asked = text.rsplit("Again:", 1)
     assert ("Words:" in context) == (q.needle is not None) == (control in ("none", "zero_distance"))
     if q.needle is None:

@@ -62,7 +62,7 @@ def test_exact_length_exact_text_and_honest_spans(
     assert len(e.ids) == length or control == "query_only"
     assert tok.same_after_round_trip(e.ids)
     (q,) = e.queries
-    assert q.stop == len(e.ids)
+    assert q.stop == len(e.ids), "places have equally many tokens"
     assert tok.decode(e.ids[q.start : q.stop]).strip() == q.answer
     assert q.chance == 1 / qa.config.labels == 1 / len(q.candidates)
     gone = control in ("no_needle", "query_only")

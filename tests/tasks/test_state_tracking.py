@@ -26,7 +26,8 @@ def stepped(text: str) -> tuple[list[str], str]:
     """The symbols of a text and the answer to its question, one symbol after the other."""
     symbols = re.search(r"(?:Bits|Moves):([\d ]+)\.", text).group(1).split()
     if "Bits" in text:
-        return symbols, "odd" if sum(map(int, symbols)) % 2 else "even"
+        answers = ("even", "odd") if text.endswith("The number of ones is") else ("left", "right")
+        return symbols, answers[sum(map(int, symbols)) % 2]
     ball = int(re.search(r"The ball in (\d) ends in$", text).group(1))
     for move in symbols:
         ball = int(move[ball - 1])
@@ -56,6 +57,16 @@ def test_sound_and_the_answer_of_stepping_through(materials, which, group, steps
 
 
 @pytest.mark.parametrize("group", GROUPS)
+def test_neither_the_place_of_the_answer_nor_the_number_of_symbols_tells_it(materials, group):
+    for which in TOKENIZERS:
+        m = materials_for(materials, which)
+        task = build_task(StateTracking, m, group=group)
+        queries = [task.episode(Factors(PLAIN, 200, 0.5, i)).queries[0] for i in range(24)]
+        assert len({q.start for q in queries}) == 1
+        assert len({len(c) for q in queries for c in q.candidates}) == 1, "answers have equally many tokens"
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_answers_are_balanced_exactly_and_the_same_at_every_length(materials, group):
     task, k = build_task(StateTracking, materials, group=group), PLACES[group]
     short = [task.episode(Factors(PLAIN, 200, 0.5, i)).queries[0] for i in range(20 * k)]
@@ -69,7 +80,10 @@ def test_answers_are_balanced_exactly_and_the_same_at_every_length(materials, gr
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_longer_word_begins_with_a_shorter_one_and_symbols_are_uniform(materials, group):
     task, decode = build_task(StateTracking, materials, group=group), materials.tokenizer.decode
-    short, long = (stepped(decode(task.episode(Factors(PLAIN, n, 0.5, 1)).ids[:-1]))[0] for n in (300, 20_000))
+    short, long = (
+        stepped(decode(e.ids[: e.queries[0].start]))[0]
+        for e in (task.episode(Factors(PLAIN, n, 0.5, 1)) for n in (300, 20_000))
+    )
     assert long[: len(short) - 1] == short[:-1]
     counts = np.array(list(Counter(long).values()))
     kinds = {"parity": 2, "s3": 6, "s5": 120}[group]

@@ -49,6 +49,7 @@ class MarkedWord(Task[MarkedWordConfig]):
             text=target.text,
             ask=target.ask,
             answer=target.value,
+            longest=max(len(needle.value) for needle in needles),
             evidence=target.evidence(0),
             others=others,
             chance=1 / (len(others) + 1),

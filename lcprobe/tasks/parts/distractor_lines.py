@@ -12,7 +12,7 @@ never meet.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 
 import numpy as np
@@ -77,6 +77,12 @@ class TokenTable:
         filled[used] = ids
         self.table[new], self.sizes[new] = filled, sizes
         self._n_tokenised += len(new)
+
+    def longest(self, numbers: np.ndarray | None) -> int:
+        """Tokens of the longest of these strings, of all of them without numbers."""
+        numbers = np.arange(len(self.sizes)) if numbers is None else numbers
+        self.tokenise(numbers)
+        return int(self.sizes[numbers].max(initial=0))
 
     def some(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
         """Ids of a few strings that are tokenised, int32."""
@@ -192,6 +198,16 @@ class LineBank:
         ids = np.concatenate([before, key, after, value, tail], axis=1).ravel()
         return ids[ids != self._key_rows.none].astype(np.int32), used[: fit + 1]
 
+    def longest(self, keys: np.ndarray | None, values: np.ndarray | None) -> tuple[int, int]:
+        """Tokens of the longest `ask` and of the longest value, of these keys and values or of all."""
+        before, after, _ = map(len, self._around)
+        return before + self._key_rows.longest(keys) + after, self._value_rows.longest(values)
+
+    @cached_property
+    def longest_of_all(self) -> tuple[int, int]:
+        """Tokens of the longest `ask` and of the longest value that a line may have."""
+        return self.longest(None, None)
+
     def some_values(self, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
         """Ids of a few values, by number, that are in lines."""
         return self._value_rows.some(numbers)
@@ -258,11 +274,24 @@ class LineSample:
 
     def some(self, keys: list[str], values: list[str]) -> Filled:
         """The lines of keys and values that were chosen."""
-        numbers = [
+        numbers = self._numbers(keys, values)
+        return self._filled(*self._bank.lines(*numbers, None), numbers[1])
+
+    def longest(self, keys: list[str], values: list[str]) -> tuple[int, int]:
+        """Tokens of the longest `ask` and of the longest value, of keys and values that were chosen."""
+        return self._bank.longest(*self._numbers(keys, values))
+
+    @property
+    def longest_of_all(self) -> tuple[int, int]:
+        """Likewise of all that a line may have, so that it does not depend on which lines fit."""
+        return self._bank.longest_of_all
+
+    def _numbers(self, keys: list[str], values: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        one, other = (
             np.array([pool.number[string] for string in strings], dtype=np.int64)
             for pool, strings in ((self._bank.keys, keys), (self._bank.values, values))
-        ]
-        return self._filled(*self._bank.lines(numbers[0], numbers[1], None), numbers[1])
+        )
+        return one, other
 
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values by number, n or as many as there are: in drawn order, so that more begin with fewer."""

@@ -1,7 +1,10 @@
 """The interface between a task and the frame: a task maps a `Sample` to its `Layout`; `Context` is the haystack with
 its needles.
 
-    [BOS, opening] [context] [question, answer, tail] [question, answer, tail] ...
+    [BOS, opening] [context] [question, answer, tail] [question, answer, tail] ... [rest]
+
+Every question has the room of the longest answer that any candidate has, and the context ends before the room of all
+questions: the token at which an answer begins tells nothing about it. `rest` is what the answers leave of their room.
 
 All randomness comes from the sample: its random streams, whose keys have suite, split and index, and its offset in
 the haystack. A stream has a name, so the order in which a task draws does not matter.
@@ -35,23 +38,34 @@ class TooShort(EpisodeError):
 
 
 class Question(NamedTuple):
-    """One question as token ids: `ask`, then `answer`, then `tail`, which separates it from the next one.
+    """One question as token ids: `ask`, then `answer`, then `tail`, which separates it from the next one (after the
+    last one comes a new word, which no tokenizer merges with the answer).
 
-    key, text: the queried key and the answer, as strings. evidence: (needle, first token of the target value in it,
-    tokens of the value), None when no single needle has the answer. others: the values that a guess would choose from
-    besides the answer. chance: score of choosing one of them without reading the key. via: needles that lead to the
-    one with the answer, where several facts are needed.
+    key, text: the queried key and the answer, as strings. longest: tokens of the longest answer that any candidate
+    has, from all of them and not from `others`, of which there may be fewer: the same whichever is the target.
+    longest_ask: likewise of the longest ask that a question about another key would have; only where questions follow
+    each other or are separate, as the ask of the only question has been read where its answer begins. evidence:
+    (needle, first token of the target value in it, tokens of the value), None when no single needle has the answer.
+    others: the values that a guess would choose from besides the answer. chance: score of choosing one of them
+    without reading the key. via: needles that lead to the one with the answer, where several facts are needed.
     """
 
     key: str
     text: str
     ask: np.ndarray
     answer: np.ndarray
+    longest: int
     tail: np.ndarray = EMPTY
     evidence: tuple[int, int, int] | None = None
     others: Sequence[np.ndarray] = ()
     chance: float = 1.0
     via: tuple[int, ...] = ()
+    longest_ask: int = 0
+
+    @property
+    def room(self) -> int:
+        """Tokens that are reserved for it, whichever candidate is its answer."""
+        return max(len(self.ask), self.longest_ask) + self.longest + len(self.tail)
 
 
 class HaystackWindow(NamedTuple):
@@ -175,10 +189,11 @@ class Sample:
         return [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in shown]
 
     def fixed_tokens(self, layout: Layout) -> int:
-        """Tokens of everything but the haystack; of separate questions only the longest counts."""
-        sizes = [len(q.ask) + len(q.answer) + len(q.tail) for q in layout.questions]
+        """Tokens of everything but the haystack, rooms of answers included; of separate questions only the one with
+        the most counts."""
+        rooms = [question.room for question in layout.questions]
         needles = sum(len(cut.needle.whole) for cut in layout.cuts)
-        questions = max(sizes) if layout.separate else sum(sizes)
+        questions = max(rooms) if layout.separate else sum(rooms)
         return len(self.bos) + len(layout.opening) + needles + layout.reserved + questions
 
 

@@ -10,8 +10,7 @@ Training and probing take different documents of a file (question_pool.py). Ever
 samples the other paragraphs of its half without replacement: for a given context each answer of its paragraphs is as
 likely to be the target as any other, whatever the contexts of other samples contain. So chance is 1 / these answers;
 a question's words, who or when, say more. The rest of the length is a piece of one more paragraph, cut at words,
-before the others. An answer and the words after it have MAX_ANSWER tokens together, so that an exact length does not
-reveal the answer's.
+before the others.
 """
 
 from collections.abc import Sequence
@@ -34,13 +33,12 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 
 class Filling(NamedTuple):
     """What surrounds the gold paragraphs. units: those that are whole; lines: their paragraphs, and perhaps more;
-    pieces: parts of others, placed before them; after: a piece that follows the answer.
+    pieces: parts of others, placed before them.
     """
 
     units: np.ndarray
     lines: np.ndarray
     pieces: list[np.ndarray]
-    after: np.ndarray
 
 
 class Passages:
@@ -83,16 +81,11 @@ class Passages:
         needles = [Needle(whole, whole[:0], whole[:0], "") for whole in wholes]
         depths, targets = sample.depths(len(needles)), range(len(target.gold))
         cuts = sample.cuts(needles, depths, targets[::-1], removed=range(len(needles)))
-        layout = Layout(
-            cuts=cuts,
-            questions=[question],
-            what=f"question {sample.factors.index} of {self._path} with its paragraphs",
-            reserved=MAX_ANSWER - len(target.answer),
-        )
-        room = max(sample.factors.length - sample.fixed_tokens(layout), 0)
+        layout = Layout(cuts, [question], f"question {sample.factors.index} of {self._path} with its paragraphs")
+        room = max(sample.factors.length - sample.fixed_tokens(layout), 0)  # of query_only what there would be
 
         def fill(_: int) -> Context:
-            return self._fill(sample, half, numbers, question, cuts, room, layout.reserved)
+            return self._fill(sample, half, numbers, question, cuts, room)
 
         return replace(layout, fill=fill)
 
@@ -104,7 +97,6 @@ class Passages:
         question: Question,
         cuts: Sequence[Cut],
         room: int,
-        spare: int,
     ) -> Context:
         """Other paragraphs around the gold ones, and the answers in them as candidates. query_only: those there would
         be.
@@ -112,7 +104,7 @@ class Passages:
         draw = sample.draw
         mine, absent = (int(half.unit_of[number]) for number in numbers)
         order = LazyPermutation(draw("others", sample.attempt), len(half.units))(np.arange(len(half.units)))
-        filling = self._filling(half, order[~np.isin(order, (mine, absent))], room, spare, sample.factors.split)
+        filling = self._filling(half, order[~np.isin(order, (mine, absent))], room, sample.factors.split)
         answers = half.answers_of(np.append(filling.units, mine))
         answers = answers[answers != numbers[0]]
         near = answers[draw("candidates").permutation(len(answers))[: MAX_CANDIDATES - 1]]
@@ -124,11 +116,10 @@ class Passages:
         parts = [*((piece, None) for piece in filling.pieces), *in_lines(half.paragraphs, lines, EMPTY, cuts, 0)]
         start = int(half.paragraphs.ends[lines[0]]) if len(lines) else 0
         window = HaystackWindow(start, room, room / len(half.paragraphs.tokens))
-        return Context(parts, window, [question._replace(tail=filling.after)])
+        return Context(parts, window, [question])
 
-    def _filling(self, half: QuestionPool, order: np.ndarray, room: int, spare: int, split: str) -> Filling:
-        """Units in the given order, as many as fit, with a piece `room` tokens together, and a piece of `spare`
-        tokens.
+    def _filling(self, half: QuestionPool, order: np.ndarray, room: int, split: str) -> Filling:
+        """Units in the given order, as many as fit, with a piece `room` tokens together.
 
         Some paragraphs of the next unit may still fit; without the others they are the answer to no question.
         Raises EpisodeError where the file has less, or no such piece.
@@ -144,14 +135,12 @@ class Passages:
                 lines.append(line)
                 rest.remove(line)
                 left -= size
-        pieces, after = _cut(half.paragraphs, rest, left), _cut(half.paragraphs, rest[::-1], spare, parts=1)
-        if pieces is None or after is None:
+        pieces = _cut(half.paragraphs, rest, left)
+        if pieces is None:
             have = int(used[-1]) if len(used) else 0
             allowed = f"about as many as the {have} that the {self._source} file has for {split} samples"
-            raise EpisodeError(
-                "length", f"{room} tokens of other paragraphs, and pieces of {left} and {spare}", allowed
-            )
-        return Filling(order[:fit], np.array(lines, dtype=np.int64), pieces, np.concatenate([EMPTY, *after]))
+            raise EpisodeError("length", f"{room} tokens of other paragraphs, and a piece of {left}", allowed)
+        return Filling(order[:fit], np.array(lines, dtype=np.int64), pieces)
 
 
 def _question(half: QuestionPool, target: PooledQuestion, shown: PooledQuestion) -> Question:
@@ -166,12 +155,13 @@ def _question(half: QuestionPool, target: PooledQuestion, shown: PooledQuestion)
         text=answer,
         ask=shown.ask,
         answer=target.answer,
+        longest=MAX_ANSWER,
         evidence=(0, *half.paragraphs.tokens_of(target.gold[0], at, len(answer))),
         via=tuple(range(1, len(target.gold))),
     )
 
 
-def _cut(paragraphs: Paragraphs, lines: list[int], n: int, parts: int = 2) -> list[np.ndarray] | None:
+def _cut(paragraphs: Paragraphs, lines: list[int], n: int) -> list[np.ndarray] | None:
     """n tokens as a piece of a paragraph, or as pieces of two where none can be cut so; None where those cannot
     either.
     """
@@ -180,7 +170,7 @@ def _cut(paragraphs: Paragraphs, lines: list[int], n: int, parts: int = 2) -> li
     whole = paragraphs.cut(lines, n)
     if whole is not None:
         return [whole[0]]
-    for first in range(n // 2, n) if parts > 1 else ():
+    for first in range(n // 2, n):
         one = paragraphs.cut(lines, first)
         two = None if one is None else paragraphs.cut([line for line in lines if line != one[1]], n - first)
         if one is not None and two is not None:

@@ -59,7 +59,7 @@ def test_common_words_occur_ratio_times_as_often_at_every_length(
         assert len(set(times)) == 1
         return
     assert times == [times[0]] * cfg.rare + [cfg.ratio * times[0]] * cfg.common
-    assert all((counts[q.key] == times[-1]) == (q.answer == "common") for q in e.queries)
+    assert all((counts[q.key] == times[-1]) == (q.answer == "large") for q in e.queries)
 
 
 @QUIET
@@ -106,11 +106,11 @@ def test_labels_are_fair_coins_that_nothing_foretells(materials):
     task = build_task(CWE, materials)
     episodes = [task.episode(Factors(COMMON, 200, 0.5, index)) for index in range(400)]
     samples = [(e, q) for e in episodes for q in e.queries]
-    check_chance(lambda e, q: "common", samples, "one label")
+    check_chance(lambda e, q: "large", samples, "one label")
     later = [(e, q) for e in episodes for q in e.queries[1:]]
     before = {id(q): p.answer for e in episodes for p, q in zip(e.queries, e.queries[1:], strict=False)}
     check_chance(lambda e, q: before[id(q)], later, "the label before")
-    check_chance(lambda e, q: {"common": "rare", "rare": "common"}[before[id(q)]], later, "the other label")
+    check_chance(lambda e, q: {"large": "small", "small": "large"}[before[id(q)]], later, "the other label")
 
 
 def test_any_place_of_the_list_names_a_frequent_word_by_its_share(materials):
