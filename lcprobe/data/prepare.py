@@ -32,6 +32,7 @@ from lcprobe.files import (
     verify_folder,
 )
 from lcprobe.seeds import seed_of
+from lcprobe.tasks.names import Split
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -77,11 +78,11 @@ class Prepared:
             done += len(piece)
         return out
 
-    def materials(self, split: str) -> Materials:
-        """Tokenizer and haystacks of a split: "train" or "probe"."""
+    def materials(self, split: Split) -> Materials:
+        """Tokenizer and haystacks, with the documents of a split as their corpus."""
         return Materials(self.tokenizer, self._stream(split))
 
-    def _stream(self, split: str) -> TokenStream:
+    def _stream(self, split: Split) -> TokenStream:
         text = (self.folder / f"{split}.txt").read_bytes().decode("utf-8")
         ids, offsets = (np.load(self.folder / f"{split}.{part}.npy") for part in ("ids", "offsets"))
         return TokenStream("corpus", text, ids, offsets, self.tokenizer)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lcprobe.files import digest_bytes
-from lcprobe.tasks.names import Distance
+from lcprobe.tasks.names import Distance, Split
 
 SUITE = "5"
 """Version of the suite: part of the key of every draw, so that results of different versions never mix."""
@@ -39,7 +39,7 @@ class Factors:
     depth: float
     index: int
     control: str = "none"
-    split: str = "probe"
+    split: Split = "probe"
     distance: Distance = "uniform"
 
 

@@ -15,6 +15,8 @@ CONTROLS = ("none", "zero_distance", "no_needle", "wrong_key", "query_only")
 """zero_distance: needle directly before the question (is the task learned at all?). no_needle: the target needle is
 replaced by haystack. wrong_key: the question is about an absent key, the old value counts. query_only: nothing but
 the question. The last three measure the score without retrieval."""
+Split = Literal["probe", "train"]
+"""What episodes are for: the two share no draw, no question of a file, and no haystack but noise."""
 Distance = Literal["uniform", "recent", "log"]
 """How the depths of needles are drawn: anywhere, in the last quarter of the haystack, or at distances from its end
 that are log-uniform."""

@@ -3,18 +3,18 @@ size."""
 
 import pytest
 
-from lcprobe.tasks.names import DOCUMENTS
+from lcprobe.tasks.names import DOCUMENTS, Split
 from lcprobe.tasks.parts import distractor_lines
-from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, document_text
+from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, SPLITS, document_text
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from tests.tasks.checks import TOKENIZERS, materials_for
 
 
 @pytest.fixture(scope="session")
-def small_documents() -> dict[str, str]:
-    """A tenth of the text of each kind of document, quick to tokenise."""
-    start = DOCUMENT_CHARS // 3
-    return {name: document_text(name)[start : start + DOCUMENT_CHARS // 10] for name in DOCUMENTS}
+def small_documents() -> dict[tuple[str, Split], str]:
+    """A tenth of the text of each kind of document, for each split, quick to tokenise."""
+    part = slice(DOCUMENT_CHARS // 3, DOCUMENT_CHARS // 3 + DOCUMENT_CHARS // 10)
+    return {(name, split): document_text(name, split)[part] for name in DOCUMENTS for split in SPLITS}
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +30,8 @@ def all_haystacks(materials, small_documents) -> dict[str, Materials]:
     for which in TOKENIZERS[:2]:
         tok = materials_for(materials, which).tokenizer
         built[which] = Materials(tok, TokenStream.from_text("corpus", materials.stream("corpus").text, tok))
-        for name, text in small_documents.items():
-            built[which]._streams[name] = TokenStream.from_text(name, text, tok)
+        for (name, split), text in small_documents.items():
+            built[which]._streams[name, split] = TokenStream.from_text(name, text, tok)
     return built
 
 

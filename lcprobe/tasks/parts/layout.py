@@ -134,7 +134,8 @@ class Sample:
     def stream(self) -> TokenStream:
         """The text of the haystack; common words where it is no running text."""
         haystack = self.factors.formats.haystack
-        return self.materials.stream("words" if haystack in (NOTHING, "needles") else haystack)
+        name = "words" if haystack in (NOTHING, "needles") else haystack
+        return self.materials.stream(name, self.factors.split)
 
     @cached_property
     def offset(self) -> int:

@@ -6,7 +6,8 @@
     markdown  | 48213 | oil filter | north depot | 12 | 18.50 |      tables under headings
     logs      2021-05-17 04:11:09.412 WARN [worker-3] cache: evicted 312 entries (status=200) for 10.2.14.7
 
-All but Python source are generated from named random streams, so they are the same everywhere. Python source differs
+Each kind has two texts, one for training and one for probing: Python source by file, the others by draw. All but
+Python source are generated from named random streams, so they are the same everywhere. Python source differs
 between interpreter versions; a record's task digest covers the tokens of its haystack, so results of different
 versions never mix.
 """
@@ -14,15 +15,17 @@ versions never mix.
 import json
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from lcprobe.errors import EpisodeError, unknown_name
 from lcprobe.seeds import Stream
-from lcprobe.tasks.names import DOCUMENTS
+from lcprobe.tasks.names import DOCUMENTS, Split
 from lcprobe.tasks.text.tokenizer import read_words
 
 T = TypeVar("T")
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 DOCUMENT_CHARS = 1_500_000
 """Characters of each: tokenising a million takes about 0.9 s, and set-up shall stay below 2 s."""
@@ -63,8 +66,8 @@ LOG_EVENTS = (
 class _Numbers:
     """Hundreds of thousands of small draws: one named stream, cut into integers."""
 
-    def __init__(self, name: str):
-        self._stream: Stream = Stream("container", name)
+    def __init__(self, *names: str):
+        self._stream: Stream = Stream("container", *names)
         self._left: Iterator[int] = iter(())
 
     def below(self, high: int) -> int:
@@ -80,15 +83,15 @@ class _Numbers:
         return items[self.below(len(items))]
 
 
-def document_text(name: str) -> str:
-    """About DOCUMENT_CHARS characters of one kind. Raises ConfigError for an unknown one, EpisodeError without
-    library source.
+def document_text(name: str, split: Split = "probe") -> str:
+    """About DOCUMENT_CHARS characters of one kind, for episodes of a split. Raises ConfigError for an unknown one,
+    EpisodeError without library source.
     """
     if name not in DOCUMENTS:
         raise unknown_name("haystack", name, DOCUMENTS)
     if name == "python":
-        return _python()
-    record, n, words = RECORDS[name], _Numbers(name), read_words("fillers")
+        return _python(split)
+    record, n, words = RECORDS[name], _Numbers(name, split), read_words("fillers")
     parts, size = [], 0
     while size < DOCUMENT_CHARS:
         parts.append(record(n, words))
@@ -96,15 +99,15 @@ def document_text(name: str) -> str:
     return "".join(parts)
 
 
-def _python() -> str:
+def _python(split: Split) -> str:
     """Library files in order of their paths, until the limit; plain ASCII only, as nearly all are, and no mere
-    tables.
+    tables. Every second file is of the one split, the rest of the other.
 
     Indented by tabs: a vocabulary trained on prose spends a token on every space, and windows must begin at words.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     parts, size = [], 0
-    for path in _sources(root):
+    for path in islice(_sources(root), SPLITS.index(split), None, len(SPLITS)):
         raw = path.read_bytes()
         text = raw.decode().replace("\r\n", "\n").replace("    ", "\t") if raw.isascii() else ""
         if text.count(" ") > MIN_SPACES * len(text):

@@ -7,7 +7,8 @@ strings occur.
     needles   lines that look like the needles, with other keys and values (built by the task)
     python | json | csv | markdown | logs    documents of other kinds (document_kinds.py)
 
-A stream is circular, so that any length can be cut from it; an episode records how often it went round.
+A stream is circular, so that any length can be cut from it; an episode records how often it went round. Training and
+probing cut from different streams, but of noise, which is the same five sentences for everyone.
 """
 
 import re
@@ -19,7 +20,7 @@ import numpy as np
 from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Stream
-from lcprobe.tasks.names import DOCUMENTS, TEXTS
+from lcprobe.tasks.names import DOCUMENTS, TEXTS, Split
 from lcprobe.tasks.text.document_kinds import document_text
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
@@ -178,27 +179,31 @@ class Materials:
     """What tasks are built from: a tokenizer and its haystack streams, each built on first use."""
 
     def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | None = None):
-        self.tokenizer, self._streams = tokenizer, {} if corpus is None else {"corpus": corpus}
+        """corpus: held-out or training documents, for episodes of either split."""
+        self.tokenizer, self._corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
 
-    def stream(self, name: str) -> TokenStream:
-        """The stream of a haystack. Raises EpisodeError for `corpus` without one and for text that the tokenizer
-        changes.
+    def stream(self, name: str, split: Split = "probe") -> TokenStream:
+        """The stream of a haystack that episodes of a split are cut from. Raises EpisodeError for `corpus` without
+        one and for text that the tokenizer changes.
         """
-        if name not in self._streams:
-            if name == "noise":
-                text = NOISE * 40
-            elif name == "words":
-                words, draw = read_words("fillers"), Stream("haystack", "words")
-                text = "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
-            elif name in DOCUMENTS:
-                text = document_text(name)
-                lost = self.tokenizer.lost(text)
-                if lost:
-                    raise EpisodeError(
-                        f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text"
-                    )
-            else:
-                others = (*(t for t in TEXTS if t != "corpus"), *DOCUMENTS, "needles")
-                raise EpisodeError("haystack", name, " | ".join(others) + " (no corpus is loaded)")
-            self._streams[name] = TokenStream.from_text(name, text, self.tokenizer)
-        return self._streams[name]
+        if name == "corpus" and self._corpus is not None:
+            return self._corpus
+        if (name, split) not in self._streams:
+            text = self._text(name, split)
+            self._streams[name, split] = TokenStream.from_text(name, text, self.tokenizer)
+        return self._streams[name, split]
+
+    def _text(self, name: str, split: Split) -> str:
+        if name == "noise":
+            return NOISE * 40
+        if name == "words":
+            words, draw = read_words("fillers"), Stream("haystack", "words", split)
+            return "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
+        if name not in DOCUMENTS:
+            others = (*(t for t in TEXTS if t != "corpus"), *DOCUMENTS, "needles")
+            raise EpisodeError("haystack", name, " | ".join(others) + " (no corpus is loaded)")
+        text = document_text(name, split)
+        lost = self.tokenizer.lost(text)
+        if lost:
+            raise EpisodeError(f"haystack {name}", f"a tokenizer without {lost[0]!r}", "one that gives back its text")
+        return text

@@ -4,7 +4,9 @@ contains.
 
 import json
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lcprobe.errors import EpisodeError
@@ -13,21 +15,47 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import DOCUMENTS
 from lcprobe.tasks.niah import NIAH, NIAHConfig
 from lcprobe.tasks.text import document_kinds
-from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, document_text
+from lcprobe.tasks.text.document_kinds import DOCUMENT_CHARS, SPLITS, document_text
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import read_words
 from validation.tokenizers import unigram
 
 pytestmark = pytest.mark.usefixtures("small_pools")
+WINDOW = 96
+"""Tokens of a window that tells the parts apart."""
 GENERATED = [name for name in DOCUMENTS if name != "python"]
 
 
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_the_text_is_the_same_each_time_and_large(name):
-    text = document_text(name)
-    assert text == document_text(name)
+def test_the_text_is_the_same_each_time_and_large(name, split):
+    text = document_text(name, split)
+    assert text == document_text(name, split)
     assert DOCUMENT_CHARS <= len(text) < DOCUMENT_CHARS + 5000
     assert text.isascii()
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "words"])
+def test_training_and_probing_read_different_parts(all_haystacks, name):
+    """Windows of a record or two are in one part alone; shorter ones may be boilerplate of their kind."""
+    materials = all_haystacks["shipped"]
+    probe, train = (materials.stream(name, split).ids for split in ("probe", "train"))
+    known = {train[i : i + WINDOW].tobytes() for i in range(len(train) - WINDOW)}
+    shared = [probe[i : i + WINDOW].tobytes() in known for i in range(0, len(probe) - WINDOW, 7)]
+    assert sum(shared) < 0.01 * len(shared)
+    for length in (300, 2000):
+        for index in range(4):
+            niah = NIAH(build(NIAHConfig, {"n_keys": 1}, "task"), materials)
+            factors = Factors(Formats(name, "words", "numbers"), length, 1.0, index)
+            text = {split: niah.episode(replace(factors, split=split)) for split in SPLITS}
+            for split, ids in (("probe", probe), ("train", train)):
+                episode = text[split]
+                start, n = episode.haystack_start, min(100, len(ids) - episode.haystack_start)
+                assert np.array_equal(episode.ids[1 : 1 + n], ids[start : start + n])
+
+
+def test_noise_is_the_same_for_both(materials):
+    assert materials.stream("noise", "train").text == materials.stream("noise", "probe").text
 
 
 def test_generated_text_is_of_its_kind_and_contains_no_key():
