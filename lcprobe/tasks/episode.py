@@ -48,10 +48,10 @@ class Query:
     """One question and its answer inside an episode.
 
     start, stop: the answer's tokens in the question's sequence (Episode.sequence), which is a prefix of `ids` unless
-    the question has an `own` end: (n,) its ask and answer, in place of the question in `ids`. needle: where the target value
-    begins, None when it is not in the context; distance: tokens from its end to the answer. candidates: token ids of
-    the values to choose from, the true one first. chance: score of choosing one of them without reading the key. via:
-    where the facts begin that lead to the one with the answer, for questions of several hops.
+    the question has an `own` end: (n,) its ask and answer, in place of the question in `ids`. needle: where the
+    target value begins, None when it is not in the context; distance: tokens from its end to the answer. candidates:
+    token ids of the values to choose from, the true one first. chance: score of choosing one of them without reading
+    the key. via: where the facts begin that lead to the one with the answer, for questions of several hops.
     """
 
     key: str

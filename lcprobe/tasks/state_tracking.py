@@ -10,8 +10,8 @@ names up; this does not, and is no retrieval.
     parity   Bits: 1 0 1 1 0 1. The number of ones is                 -> " even"
     s3, s5   Moves: 21345 23451 52341. The ball in 2 ends in          -> " 3"      (digit i: where the ball in i goes)
 
-Where a tokenizer has more tokens for odd than for even, the question of parity is on which side a switch is that every
-1 turns. The number of symbols does not depend on the answer.
+Where a tokenizer has more tokens for odd than for even, the question of parity is on which side a switch is that
+every 1 turns. The number of symbols does not depend on the answer.
 
 `needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is
 claimed. Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
