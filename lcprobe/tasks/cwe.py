@@ -7,7 +7,7 @@ Naming gives the answer away: every occurrence of a list's word is a common one 
 each is, drawn by a fair coin: whatever a guess knows of places, lists or earlier answers, it is right half of the
 time.
 
-    List: falcon acorn falcon ... . In this list, the count of falcon is -> " large"; the count of acorn is -> " small"
+    List: falcon acorn falcon .... In this list, the count of falcon is -> " large"; the count of acorn is -> " small"
 
 Counts are `ratio` passes to one at every length (RULER: 30 to 3, and 6 to 1 below 4K, in a list that grows around
 them), so length changes how much is to be counted and not how clear the signal is. Chance 1/2. A failure at a length
