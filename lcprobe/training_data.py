@@ -44,6 +44,11 @@ class TrainingData:
         """95 % of the training questions are about a needle at most this far back; None: no such question."""
         return self.needle_distances[SHARES.index(0.95)] if self.needle_distances else None
 
+    @property
+    def longest(self) -> float | None:
+        """Farthest needle of any training question that was looked at; None: no such question."""
+        return self.needle_distances[-1] if self.needle_distances else None
+
 
 def training_data_from(written: Mapping[str, Any]) -> TrainingData:
     """From its JSON, in which tuples are lists."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
-from validation import cheating, cheating_peer, coverage, exactness, oracles, planted, training_length
+from validation import cheating, cheating_peer, coverage, exactness, null_reports, oracles, planted, training_length
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
@@ -18,6 +18,7 @@ VALIDATIONS = {
     "training_length": Measurement(
         training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
     ),
+    "null_reports": Measurement(null_reports.TITLE, null_reports.OPTIONS, null_reports.measure, null_reports.notes),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lcprobe.analysis.findings.families import Claim, corrected
 from lcprobe.analysis.findings.gates import gates
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.results import analyse
@@ -195,12 +196,14 @@ class SeedResult:
 
 
 def concluded(answers: Answers, relation: Relation, seed: int, whole: bool) -> SeedResult:
-    """whole: by `analyse` and `summary`; else by the two findings alone, which give the same."""
+    """whole: by `analyse` and `summary`; else by the two findings alone, at their share of the error rate."""
     records = records_of(answers, relation, seed)
     if not whole:
         data = load_records(answers.study, records)
         fits = length_fits(data, gates(data))
-        return SeedResult(answers.data, fits[0], collapses(data, fits)[0], None)
+        others = [Claim(branch=branch, p=1.0) for branch in ("models against each other", "each model by itself")]
+        (fit, *_) = [claim for claim in corrected([*fits, *others]) if isinstance(claim, LengthFit)]
+        return SeedResult(answers.data, fit, collapses(data, fits)[0], None)
     results = analyse(answers.study, records)
     sentences = [s.text for s in summary(results) if s.topic == TRAINING_LENGTH]
     fit = results.length_fits[0]

@@ -98,6 +98,8 @@ class TaskFacts:
     """A rendered prompt with its answer."""
     code: str = ""
     """Digest of the code that makes its episodes, as in the records; empty: not recorded."""
+    controls: Sequence[str] = ()
+    """Controls that the task has; empty: unknown, those that were planned."""
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ SCORES = (
     "characters",
 )
 """Scores and factors with a mean per cell."""
-EDGE = 0.1
-"""Of many strata, those with their centre up to this far from either end are start and end."""
 
 
 class PanelKey(NamedTuple):
@@ -89,17 +87,6 @@ class Slice:
         """The same samples at some of the depths."""
         keep = [i for i, depth in enumerate(self.depths) if depth in depths]
         return Slice(tuple(self.depths[i] for i in keep), self.index, self.hits[keep], self.trials[keep], self.chance)
-
-    @property
-    def ends_and_middle(self) -> tuple[list[float], list[float], list[float]]:
-        """Depths of the start, the end and the middle: the first and the last stratum, and those with their centre in
-        the middle third. A part that the grid does not have is empty."""
-        once = sorted({*self.depths})
-        edge = max(EDGE, 0.5 / len(once)) + 1e-6
-        if len(once) < 2:
-            return [], [], []
-        middle = [depth for depth in once if 1 / 3 - 1e-6 <= depth <= 2 / 3 + 1e-6]
-        return [d for d in once if d <= edge], [d for d in once if d >= 1 - edge], middle
 
 
 class NeedleTrials(NamedTuple):

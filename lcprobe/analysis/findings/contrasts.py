@@ -1,33 +1,34 @@
-"""Declared comparisons, paired by sample: of lengths, depths, formats, models, and extensions with as trained.
+"""Declared comparisons, paired by sample: of lengths, places, formats, models, and extensions with as trained.
 
-Exact tests: signs of each sample's difference (McNemar's where a sample is one trial) where the two sides differ in
-one factor only; for depths, where a start of one depth is compared with a middle of three, every assignment of a
-sample's answers to its depths. Each has an interval of the mean difference over samples. Holm's correction inside
-families that are fixed in advance:
+Tests of the mean difference over samples (`slice_tests.paired_test`), and of skill where guessing by order depends on
+the place (`findings.place`); where models are compared and there are several training seeds, also over these
+(Welch). Families that are fixed in advance:
 
-    M on T              lengths past the reference length against it; ends, start and end - middle at every length;
-                        formats that differ in one factor, at every length
-    models on T         groups of runs against each other over all depths, at every format and length; groups of
-                        one training length only, where an architecture has several
+    M on T              lengths past the reference length against it; start and end against the middle at every
+                        length, and lost in the middle, which is both; formats that differ in one factor, at every
+                        length. Its effective length and reach are in the family, too
+    models on T         groups of runs against each other, over all formats and lengths up to the training length, and
+                        over all past it; groups of one training length only, where an architecture has several
+    A - B on T, up to / past the training length    the same at every format and length: behind the test above
+    A - B on T at L     the same cell by cell: behind that length's
     training lengths on T   groups of one architecture and several training lengths, at every format and length
-    cells of models, T  the same cell by cell
     extensions on T     every extended run against the same run as trained, at every format and length
 
-At most one family in twenty has a false positive.
-Lost in the middle = mean of the ends minus the middle third, with primacy (start - middle) and recency (end - middle)
-beside it, and only where the slice is neither at floor nor at ceiling (Liu et al. 2023, arXiv 2307.03172).
+`families.corrected` has one error rate for all claims of a report.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
-from lcprobe.analysis.findings.families import holm_adjusted, is_resolved
-from lcprobe.analysis.findings.slice_tests import depth_permutation_p, paired_test, pooled, seed_bounds
+from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length, trained_end
+from lcprobe.analysis.findings.families import Claim
+from lcprobe.analysis.findings.place import W_SHAPE, place_skills
+from lcprobe.analysis.findings.skill import SkillTest, skill_test
+from lcprobe.analysis.findings.slice_tests import concatenated, paired_test, pooled, seed_test
 from lcprobe.analysis.findings.tokenizers import not_paired
 from lcprobe.analysis.findings.training_length.architectures import architecture_of, by_training_length
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
@@ -36,18 +37,24 @@ from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
 Position = Literal["lost in the middle", "primacy", "recency"]
-Kind = Literal["length", Position, "format", "model", "model cell", "training length", "extension"]
+Kind = Literal["length", Position, "format", "models", "model", "model cell", "training length", "extension"]
+OF_MODELS: tuple[Kind, ...] = ("models", "model", "model cell", "training length", "extension")
+"""Kinds that compare models: what one training seed shows is about its runs alone."""
+ON_THESE_RUNS = "on these runs"
+Zone = Literal["up to the training length", "past the training length"]
+Sides = list[list[Slice | Unavailable]]
+"""The slices of two groups of runs, one per run."""
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """first - second. p_holm: adjusted inside `family`. refused: why there is no test; then the numbers are None.
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Claim):
+    """first - second, in accuracy; of places in skill. refused: why there is no test; then the numbers are None.
 
-    seeds: 95 % bounds of the difference over training seeds (Welch), where both groups have at least two runs.
+    first, second: accuracy of both sides. seeds: 95 % bounds of the difference over training seeds (Welch), where
+    both groups have at least two runs. length: of a pooled contrast, the longest.
     """
 
     kind: Kind
-    family: str
     subject: str
     task: str
     format: str
@@ -59,74 +66,104 @@ class Contrast:
     difference: float | None = None
     low: float | None = None
     high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
     seeds: tuple[float, float] | None = None
     refused: str | None = None
 
     @property
-    def resolved(self) -> bool:
-        """Whether the difference is significant after Holm's correction, and over seeds if there are several."""
-        return is_resolved(self.p_holm, self.seeds)
+    def direction(self) -> Literal["higher", "lower", ""]:
+        """The sign of a resolved difference."""
+        if not self.resolved:
+            return ""
+        return "higher" if (self.difference or 0) > 0 else "lower"
 
     @property
     def verdict(self) -> str:
-        """higher | lower | no difference resolved | the reason for no test."""
+        """higher | lower | no difference resolved | the reason for no test; of models with one training seed, higher
+        or lower on these runs."""
         if self.refused is not None:
             return self.refused
-        if not self.resolved:
+        if not self.direction:
             return "no difference resolved"
-        return "higher" if (self.difference or 0) > 0 else "lower"
+        runs_alone = self.kind in OF_MODELS and self.seeds is None
+        return f"{self.direction} {ON_THESE_RUNS}" if runs_alone else self.direction
 
 
-def contrasts(data: Measured) -> list[Contrast]:
-    """All declared contrasts, with Holm's correction inside each family."""
-    declared: list[Contrast] = []
-    for task in data.tasks:
-        for run in data.study.runs:
-            for format in data.formats(task.name):
-                declared += _length(data, run, task, format)
-                declared += _position(data, run, task, format)
-            declared += _formats(data, run, task)
-        declared += _models(data, task)
-        declared += _training_lengths(data, task)
-        declared += _extensions(data, task)
-    return holm_adjusted(declared)
+def contrasts(data: Measured, closed: Mapping[PanelKey, str]) -> list[Contrast]:
+    """All declared contrasts, not yet corrected. closed: panels that are not to be interpreted, and why."""
+    return [c for task in data.tasks for c in (*of_one_model(data, task, closed), *of_models(data, task))]
 
 
-def _length(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> Iterator[Contrast]:
+def of_one_model(data: Measured, task: TaskFacts, closed: Mapping[PanelKey, str]) -> Iterator[Contrast]:
+    """Lengths, places and formats of each model on a task."""
+    for run in data.study.runs:
+        for format in data.formats(task.name):
+            reason = closed.get(PanelKey(run.name, task.name, format))
+            yield from _length(data, run, task, format, reason)
+            yield from _position(data, run, task, format, reason)
+        yield from _formats(data, run, task)
+
+
+def of_models(data: Measured, task: TaskFacts, cells: bool = True) -> Iterator[Contrast]:
+    """Models, training lengths and extensions against each other on a task; closed panels, too: their accuracies
+    compare. cells: whether models are also compared cell by cell, behind their lengths."""
+    yield from _models(data, task, cells)
+    yield from _training_lengths(data, task)
+    yield from _extensions(data, task)
+
+
+def _length(
+    data: Measured, run: RunFacts, task: TaskFacts, format: Formats, closed: str | None
+) -> Iterator[Contrast]:
     where, lengths = PanelKey(run.name, task.name, format), data.lengths(task.name, format)
-    trained = reference_length(lengths, run.context_length)
+    trained = reference_length(lengths, trained_end(data, run, where))
     reference = data.slice(where, trained)
     for length in (x for x in lengths if x > trained):
         blank = _blank("length", f"{run.name} on {task.name}", where, length, f"{length} − {trained} tokens")
-        yield _compared(blank, data.slice(where, length), reference, guard="second")
+        blank = replace(blank, refused=closed)
+        yield blank if closed else _compared(blank, data.slice(where, length), reference, guard="second")
 
 
-def _position(data: Measured, run: RunFacts, task: TaskFacts, format: Formats) -> Iterator[Contrast]:
-    where = PanelKey(run.name, task.name, format)
+def _position(
+    data: Measured, run: RunFacts, task: TaskFacts, format: Formats, closed: str | None
+) -> Iterator[Contrast]:
+    where, family = PanelKey(run.name, task.name, format), f"{run.name} on {task.name}"
     for length in data.lengths(task.name, format):
-        whole = data.slice(where, length)
-        start, end, middle = ([], [], []) if isinstance(whole, Unavailable) else whole.ends_and_middle
-        kinds: list[tuple[Kind, str, list[list[float]]]] = [
-            ("lost in the middle", "ends − middle", [start, end]),
-            ("primacy", "start − middle", [start]),
-            ("recency", "end − middle", [end]),
-        ]
-        for kind, what, ends in kinds:
-            blank = _blank(kind, f"{run.name} on {task.name}", where, length, what)
-            if isinstance(whole, Unavailable):
-                yield replace(blank, refused=whole.reason)
-            elif not all([middle, *ends]):
-                yield replace(blank, refused="not testable (the grid has no start, middle or end)")
-            elif state := floor_or_ceiling(whole):
-                yield replace(blank, refused=state)
-            else:
-                weight = Fraction(1, len(ends))
-                tested = _tested(blank, [(weight, whole.at_depths(e)) for e in ends], whole.at_depths(middle))
-                if tested.refused is None:
-                    tested = replace(tested, p=depth_permutation_p(whole, ends, middle))
-                yield tested
+        skills = Unavailable(closed) if closed else place_skills(data, task, where, length)
+        kinds: list[tuple[Kind, str]] = [
+            ("primacy", "start − middle"), ("recency", "end − middle"), ("lost in the middle", "ends − middle"),
+        ]  # fmt: skip
+        tested: list[Contrast] = []
+        for kind, what in kinds:
+            blank = replace(_blank(kind, family, where, length, what), name=f"{kind} {where} {length}")
+            if isinstance(skills, Unavailable):
+                yield replace(blank, refused=skills.reason)
+                continue
+            places = skills.places
+            sides = {"primacy": [skills.start], "recency": [skills.end]}.get(kind, [skills.start, skills.end])
+            ends = {"primacy": places.start, "recency": places.end}.get(kind, [*places.start, *places.end])
+            test = skill_test(skills.effect(*sides))
+            if isinstance(test, Unavailable):
+                yield replace(blank, refused=test.reason)
+                continue
+            blank = _filled(blank, test, skills.whole.at_depths(ends), skills.whole.at_depths(places.middle))
+            tested.append(blank)
+            yield _both(blank, *tested[:2], skills.w_shape) if kind == "lost in the middle" else blank
+
+
+def _filled(blank: Contrast, test: SkillTest, first: Slice, second: Slice) -> Contrast:
+    sides = {"first": first.estimate, "second": second.estimate}
+    return replace(
+        blank, samples=test.samples, difference=test.value, low=test.low, high=test.high, p=test.p, **sides
+    )
+
+
+def _both(blank: Contrast, start: Contrast, end: Contrast, w_shape: bool) -> Contrast:
+    """Lost in the middle: both ends on the same side of the middle, as far as both are resolved."""
+    if w_shape and (blank.difference or 0) > 0:
+        return replace(blank, refused=W_SHAPE, p=None)
+    same_side = (start.difference or 0) * (end.difference or 0) > 0
+    p = max(start.p or 0.0, end.p or 0.0) if same_side else 1.0
+    return replace(blank, p=p, needs=(start.name, end.name))
 
 
 def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> Iterator[Contrast]:
@@ -140,20 +177,66 @@ def _formats(data: Measured, run: RunFacts, task: TaskFacts) -> Iterator[Contras
             yield _compared(blank, first, second, guard="both")
 
 
-def _models(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
+def _models(data: Measured, task: TaskFacts, cells: bool) -> Iterator[Contrast]:
     several = bool(by_training_length(data.study.runs))
     for (a, runs_a), (b, runs_b) in combinations(_as_trained(data).items(), 2):
         if several and _trained_at(runs_a[0]) != _trained_at(runs_b[0]):
             continue
-        for blank, sides in _pairs(data, task, f"models on {task.name}", "model", (a, runs_a), (b, runs_b)):
-            yield _groups(blank, sides)
-            first, second = map(pooled, sides)
-            if blank.refused is not None or isinstance(first, Unavailable) or isinstance(second, Unavailable):
-                continue
-            for depth in dict.fromkeys(first.depths):
-                what, family = f"{blank.what} at depth {depth:g}", f"cells of models, {task.name}"
-                cell = replace(blank, kind="model cell", family=family, what=what)
-                yield _tested(cell, [(Fraction(1), first.at_depths([depth]))], second.at_depths([depth]))
+        pairs = list(_pairs(data, task, "", "model", (a, runs_a), (b, runs_b)))
+        trained = min(run.context_length for run in (*runs_a, *runs_b))
+        zones: dict[Zone, list[tuple[Contrast, Sides]]] = {}
+        for blank, sides in pairs:
+            zone: Zone = "up to the training length" if blank.length <= trained else "past the training length"
+            zones.setdefault(zone, []).append((blank, sides))
+        for zone, members in zones.items():
+            name = f"{a} − {b} on {task.name}, {zone}"
+            yield replace(_pooled_pair(zone, members), family=f"models on {task.name}", name=name)
+            for blank, sides in members:
+                own = f"{name}, {blank.format} at {blank.length}"
+                yield replace(_groups(blank, sides), family=name, name=own, behind=name)
+                if cells:
+                    yield from _cells(replace(blank, kind="model cell", family=own, behind=own), sides)
+
+
+def _pooled_pair(zone: Zone, members: Sequence[tuple[Contrast, Sides]]) -> Contrast:
+    """Two groups over all formats and lengths of a zone at which all of their runs are complete."""
+    lengths = sorted({blank.length for blank, _ in members})
+    formats = dict.fromkeys(blank.format for blank, _ in members)
+    span = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    first = members[0][0]
+    blank = replace(
+        first,
+        kind="models",
+        length=lengths[-1],
+        format=first.format if len(formats) == 1 else f"{len(formats)} formats",
+        what=f"{first.what}, {zone} ({span} tokens)",
+    )
+    complete = [sides for _, sides in members if not any(isinstance(p, Unavailable) for side in sides for p in side)]
+    if blank.refused is not None or not complete:
+        return blank if blank.refused else replace(blank, refused="not testable (no length is complete)")
+    runs = [[_joined([sides[s][i] for sides in complete]) for i in range(len(complete[0][s]))] for s in (0, 1)]
+    if any(isinstance(part, Unavailable) for side in runs for part in side):
+        return replace(blank, refused="fewer than two shared samples")
+    return _groups(blank, runs)
+
+
+def _joined(parts: Sequence[Slice | Unavailable]) -> Slice | Unavailable:
+    """One run over several formats and lengths: only cells that both groups have, so that their means compare."""
+    slices = [part for part in parts if isinstance(part, Slice)]
+    joined = concatenated(slices)
+    return joined if len(joined.index) > 1 else Unavailable("fewer than two shared samples")
+
+
+def _cells(blank: Contrast, sides: Sides) -> Iterator[Contrast]:
+    """Two groups of runs cell by cell."""
+    first, second = map(pooled, sides)
+    if blank.refused is not None or isinstance(first, Unavailable) or isinstance(second, Unavailable):
+        return
+    for depth in dict.fromkeys(first.depths):
+        if depth not in second.depths:
+            continue
+        at: Sides = [[p.at_depths([depth]) for p in side if isinstance(p, Slice)] for side in sides]
+        yield _groups(replace(blank, what=f"{blank.what} at depth {depth:g}"), at, guarded=False)
 
 
 def _training_lengths(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
@@ -189,7 +272,7 @@ def _pairs(
     kind: Kind,
     first: tuple[str, list[RunFacts]],
     second: tuple[str, list[RunFacts]],
-) -> Iterator[tuple[Contrast, list[list[Slice | Unavailable]]]]:
+) -> Iterator[tuple[Contrast, Sides]]:
     """Two groups at every format and length: an empty contrast, refused where their samples are no pairs, and the
     slices of both."""
     what = f"{first[0]} − {second[0]}"
@@ -220,17 +303,18 @@ def _extensions(data: Measured, task: TaskFacts) -> Iterator[Contrast]:
                 yield _groups(blank, sides)
 
 
-def _groups(blank: Contrast, sides: list[list[Slice | Unavailable]]) -> Contrast:
+def _groups(blank: Contrast, sides: Sides, guarded: bool = True) -> Contrast:
     """One group of runs against another, over samples and over training seeds."""
     if blank.refused is not None:
         return blank
     first, second = map(pooled, sides)
-    compared = _compared(blank, first, second, guard="both")
-    return compared if compared.p is None else replace(compared, seeds=seed_bounds(sides))
+    compared = _compared(blank, first, second, guard="both" if guarded else "none")
+    test = None if compared.p is None else seed_test(sides)
+    return compared if test is None else replace(compared, seeds=(test.low, test.high), p_seeds=test.p)
 
 
 def _compared(
-    blank: Contrast, first: Slice | Unavailable, second: Slice | Unavailable, guard: Literal["second", "both"]
+    blank: Contrast, first: Slice | Unavailable, second: Slice | Unavailable, guard: Literal["second", "both", "none"]
 ) -> Contrast:
     """Two slices over the depths that both have.
 
@@ -265,4 +349,13 @@ def _tested(blank: Contrast, first: list[tuple[Fraction, Slice]], second: Slice)
 
 
 def _blank(kind: Kind, family: str, where: PanelKey, length: int, what: str) -> Contrast:
-    return Contrast(kind, family, where.model, where.task, str(where.format), length, what)
+    return Contrast(
+        branch="models against each other" if kind in OF_MODELS else "each model by itself",
+        kind=kind,
+        family=family,
+        subject=where.model,
+        task=where.task,
+        format=str(where.format),
+        length=length,
+        what=what,
+    )

@@ -1,54 +1,73 @@
 """Past the training length: accuracy relative to the training length, and the effective length.
 
-Effective length: the longest tested length whose lower bound exceeds floor + 0.85 x (base - floor). The base is the
-model's best accuracy at any tested length up to its training length, as NoLiMa's base score is that of short contexts
-(arXiv 2502.05167). Accuracy at the training length itself would be too lenient where a model already fails there: one
-with a fixed reach would seem to have an effective length in proportion to what it was trained on. The floor is chance
-for look-up tasks, else zero. RULER's constant of 85.6 % is one model's score and out of reach for small ones. The
-effective length is a limit only where the upper bound of a longer length is below the level; otherwise it is reported
-as "at least".
+Effective length, on skill (`findings.skill`): the longest tested length up to which skill is shown to be at least
+0.85 of the base. The base is the model's best skill at any tested length up to its training length, as NoLiMa's base
+score is that of short contexts (arXiv 2502.05167). Accuracy at the training length itself would be too lenient where
+a model already fails there; a share of accuracy would be met by guessing alone where chance is 0.85 of it. RULER's
+constant of 85.6 % is one model's score and out of reach for small ones.
 
-Reference length, of ratios, tests of lengths and gates: the training length, or the nearest tested length below it.
+    base      its skill is above 0, at .05 over the number of lengths up to the training length
+    passes    skill(length) - 0.85 x skill(B) is above 0 by its 95 % bound, paired by sample, for every length B up to
+              the training length: so for the best of them, whichever that is
+    sequence  lengths are tested upwards from the base, and the first that does not pass ends it
+    limit     a claim of the report (`findings.families`): that next length is below 0.85 of some B; p over the number
+              of these. Without it the effective length is "at least".
+
+The guessing rate is stated chance, or that of `wrong_key` where it is larger; at a length where that control was not
+run, its rate at the nearest shorter one counts.
+Reference length, of ratios, tests of lengths and gates: the training length, or the nearest tested length below it;
+`trained_end` is in its place where trained distances end earlier.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.families import Claim
+from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, needs_wrong_key, skill_of, skill_test
+from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import ratio_bounds
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
+from lcprobe.analysis.stats.exact_tests import ALPHA
 from lcprobe.analysis.stats.intervals import wilson
 
 SHARE_OF_BASE = 0.85
 FLOOR, CEILING = 0.05, 0.95
+BEYOND_TRAINED = 0.1
+"""Share of a length's needle distances that may be longer than any in training."""
 
 
 FloatOrArray = TypeVar("FloatOrArray", float, np.ndarray)
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """One model, task and format over lengths.
+@dataclass(frozen=True, kw_only=True)
+class Extrapolation(Claim):
+    """One model, task and format over lengths. The claim is that of a limit.
 
-    by_length: length, accuracy, and its ratio to accuracy at the reference length. base: best accuracy up to the
-    training length, at base_length. level: accuracy that the effective length requires. effective: effective length,
-    None where `note` has the reason. at_least: whether the true one may be longer, since no longer length is below
-    the level by its upper bound.
+    by_length: length, accuracy, and its ratio to accuracy at the reference length. base: accuracy at the length of
+    the best skill up to the training length, base_length. level: accuracy that the effective length requires there.
+    effective: effective length, None where `note` has the reason. trained_end: where training ends: the training
+    length, or the longest tested length within trained distances.
     """
 
     where: PanelKey
     context_length: int
+    trained_end: int
     reference_length: int
-    base_length: int | None
+    base_length: int | None = None
     base: Proportion | Unavailable
-    level: float | None
+    level: float | None = None
     by_length: tuple[tuple[int, Proportion | Unavailable, Estimate | None], ...]
-    effective: int | None
-    at_least: bool
-    note: str
+    effective: int | None = None
+    note: str = ""
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the true effective length may be longer: the next length is not resolved below the level."""
+        return self.effective is not None and not self.resolved
 
     @property
     def multiple(self) -> float | None:
@@ -59,7 +78,10 @@ class Extrapolation:
         if self.effective is None:
             return self.note
         least = ">= " if self.at_least else ""
-        note = f" ({self.note})" if self.note else ""
+        longer = [length for length, _, _ in self.by_length if length > self.effective]
+        notes = [f"whether {longer[0]} passes is not resolved"] if self.at_least and longer else []
+        notes = [note for note in (self.note, *notes) if note]
+        note = f" ({'; '.join(notes)})" if notes else ""
         return f"{least}{self.effective} tokens = {least}{self.multiple:g} x the training length{note}"
 
 
@@ -72,17 +94,43 @@ class Base(NamedTuple):
     level: float
 
 
-def reference_length(lengths: Sequence[int], context_length: int) -> int:
-    """The training length where it was probed, else the nearest tested length below it, else the shortest."""
-    below = [length for length in lengths if length <= context_length]
+def reference_length(lengths: Sequence[int], trained_end: int) -> int:
+    """The end of training where it was probed, else the nearest tested length below it, else the shortest."""
+    below = [length for length in lengths if length <= trained_end]
     return max(below) if below else min(lengths)
 
 
+def trained_end(data: Measured, run: RunFacts, where: PanelKey) -> int:
+    """Where training ends: the training length, or the longest tested length of which at most BEYOND_TRAINED of the
+    needle distances are longer than any in training. Distances that were not recorded set no end."""
+    lengths = [n for n in data.lengths(where.task, where.format) if n <= run.context_length]
+    farthest = None if run.training_data is None else run.training_data.longest
+    panel = data.panels.get(where)
+    if farthest is None or panel is None or not len(panel.needle_trials.distance):
+        return run.context_length
+    distance, at = panel.needle_trials.distance, panel.needle_trials.cell // len(panel.depths)
+    inside = list(lengths)
+    while inside and inside[-1] in panel.lengths:
+        own = distance[at == panel.lengths.index(inside[-1])]
+        if not len(own) or np.mean(own > farthest) <= BEYOND_TRAINED:
+            break
+        inside.pop()
+    if inside == lengths:
+        return run.context_length
+    return inside[-1] if inside else 0
+
+
 def floor_of(data: Measured, where: PanelKey) -> float:
-    """The accuracy to which a model falls: chance where it is below 1, else zero (one value in the context)."""
+    """The accuracy to which a model falls: what is named without the key, the mean over lengths; zero where there is
+    one value in the context."""
     parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
     chances = [part.chance for part in parts if isinstance(part, Slice)]
-    return float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
+    known = float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
+    task = _task(data, where.task)
+    if not needs_wrong_key(data, task):
+        return known
+    guesses = [guessed_at(data, task, where, length) for length in data.lengths(where.task, where.format)]
+    return max([known, *([float(np.mean(named))] if (named := _values(guesses)) else [])])
 
 
 def base_of(data: Measured, where: PanelKey, context_length: int) -> Base | Unavailable:
@@ -99,9 +147,9 @@ def base_of(data: Measured, where: PanelKey, context_length: int) -> Base | Unav
     return Base(*best, floor, level_above(floor, best[1].value))
 
 
-def lengths_inside(lengths: Sequence[int], context_length: int) -> list[int]:
-    """Tested lengths up to the training length, or the shortest one."""
-    return [length for length in lengths if length <= context_length] or [min(lengths)]
+def lengths_inside(lengths: Sequence[int], trained_end: int) -> list[int]:
+    """Tested lengths up to the end of training, or the shortest one."""
+    return [length for length in lengths if length <= trained_end] or [min(lengths)]
 
 
 def level_above(floor: float, base: FloatOrArray) -> FloatOrArray:
@@ -125,30 +173,106 @@ def floor_or_ceiling(part: Slice) -> str | None:
     return None
 
 
-def extrapolations(data: Measured) -> list[Extrapolation]:
-    """Extrapolation of every model, task and format."""
+def extrapolations(data: Measured, closed: Mapping[PanelKey, str], ratios: bool = True) -> list[Extrapolation]:
+    """Extrapolation of every model, task and format. closed: panels that are not to be interpreted, and why. ratios:
+    whether by_length has them, which is most of the time."""
     return [
-        _extrapolation(data, PanelKey(run.name, task.name, format), run.context_length)
+        _extrapolation(data, run, task, PanelKey(run.name, task.name, format), closed, ratios)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
     ]
 
 
-def _extrapolation(data: Measured, where: PanelKey, context_length: int) -> Extrapolation:
-    lengths = data.lengths(where.task, where.format)
-    reference, base = reference_length(lengths, context_length), base_of(data, where, context_length)
+def _extrapolation(
+    data: Measured, run: RunFacts, task: TaskFacts, where: PanelKey, closed: Mapping[PanelKey, str], ratios: bool
+) -> Extrapolation:
+    lengths, end = data.lengths(where.task, where.format), trained_end(data, run, where)
+    reference, inside = reference_length(lengths, end), lengths_inside(lengths, end)
     parts = {length: data.slice(where, length) for length in lengths}
     estimates = {length: p if isinstance(p, Unavailable) else p.estimate for length, p in parts.items()}
-    rows = tuple((length, estimates[length], _ratio(parts[length], parts[reference])) for length in lengths)
-    if isinstance(base, Unavailable):
-        return Extrapolation(where, context_length, reference, None, base, None, rows, None, False, str(base))
-    effective, at_least, note = _effective(estimates, base)
-    if base.length > context_length and effective is not None:
-        note = "; ".join(filter(None, [f"base: {base.length} tokens, no length up to the training length", note]))
-    return Extrapolation(
-        where, context_length, reference, base.length, base.part.estimate, base.level, rows, effective, at_least, note
+    blank = Extrapolation(
+        family=f"{run.name} on {task.name}",
+        where=where,
+        context_length=run.context_length,
+        trained_end=end,
+        reference_length=reference,
+        base=Unavailable("not tested"),
+        by_length=tuple(
+            (length, estimates[length], _ratio(parts[length], parts[reference]) if ratios else None)
+            for length in lengths
+        ),
     )
+    for length in inside:
+        if isinstance(part := parts[length], Unavailable):
+            reason = f"base at {length} tokens: {part}"
+            return replace(blank, base=Unavailable(reason), note=reason)
+    skills = skills_by_length(data, task, where)
+    known = {length: skill for length in inside if isinstance(skill := skills[length], Skill)}
+    if not known:
+        return replace(blank, base=estimates[inside[0]], base_length=inside[0], note=str(skills[inside[0]]))
+    best = max(known, key=lambda length: (known[length].value, -length))
+    guessed = known[best].guessed
+    accuracy = parts[best].value if isinstance(parts[best], Slice) else 0.0
+    blank = replace(blank, base=estimates[best], base_length=best, level=level_above(guessed, accuracy))
+    if where in closed:
+        return replace(blank, note=closed[where])
+    effective, p, note = _effective(parts, skills, known, best, [n for n in lengths if n > best])
+    if best > end and effective is not None:
+        note = "; ".join(filter(None, [f"base: {best} tokens, no length up to the training length", note]))
+    return replace(blank, effective=effective, p=p, note=note)
+
+
+def skills_by_length(data: Measured, task: TaskFacts, where: PanelKey) -> dict[int, Skill | Unavailable]:
+    """Skill at every length, above the larger of stated chance and what `wrong_key` names."""
+    skills: dict[int, Skill | Unavailable] = {}
+    last = 0.0
+    for length in data.lengths(where.task, where.format):
+        part, guesses = data.slice(where, length), guessed_at(data, task, where, length)
+        if isinstance(part, Unavailable):
+            skills[length] = part
+            continue
+        chance = part.chance if task.needs_lookup and part.chance < 1 else 0.0
+        if isinstance(guesses, Slice):
+            last = guesses.value
+        skills[length] = skill_of(part, max(last, chance) if isinstance(guesses, Unavailable) else guesses, chance)
+    return skills
+
+
+def _effective(
+    parts: dict[int, Slice | Unavailable],
+    skills: dict[int, Skill | Unavailable],
+    bases: dict[int, Skill],
+    best: int,
+    longer: Sequence[int],
+) -> tuple[int | None, float | None, str]:
+    """Effective length, the p of its limit, and a note."""
+    part, base = parts[best], skill_test([(1.0, bases[best])])
+    state = floor_or_ceiling(part) if isinstance(part, Slice) else None
+    if state is not None and "floor" in state:
+        return None, None, state
+    if not isinstance(base, SkillTest) or base.value <= 0 or base.p * len(bases) >= ALPHA:
+        return None, None, f"not resolved: skill at {best} tokens is not resolved above 0"
+    effective = best
+    for length in longer:
+        skill = skills[length]
+        if isinstance(skill, Unavailable):
+            return effective, 1.0, f"{length} tokens: {skill}"
+        tests = [skill_test([(1.0, skill), (-SHARE_OF_BASE, b)]) for b in bases.values()]
+        known = [test for test in tests if isinstance(test, SkillTest)]
+        if len(known) < len(tests) or min(test.low for test in known) <= 0:
+            below = [test.p for test in known if test.value < 0]
+            return effective, min([1.0, *(p * len(bases) for p in below)]), ""
+        effective = length
+    return effective, 1.0, ""
+
+
+def _task(data: Measured, name: str) -> TaskFacts:
+    return next(task for task in data.tasks if task.name == name)
+
+
+def _values(guesses: Sequence[Slice | float | Unavailable]) -> list[float]:
+    return [g.value if isinstance(g, Slice) else g for g in guesses if not isinstance(g, Unavailable)]
 
 
 def _ratio(part: Slice | Unavailable, base: Slice | Unavailable) -> Estimate | None:
@@ -162,22 +286,3 @@ def _ratio(part: Slice | Unavailable, base: Slice | Unavailable) -> Estimate | N
 def _accuracy_by_sample(part: Slice, samples: np.ndarray) -> np.ndarray:
     keep = np.isin(part.index, samples, assume_unique=True)
     return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)
-
-
-def _effective(estimates: dict[int, Proportion | Unavailable], base: Base) -> tuple[int | None, bool, str]:
-    """Effective length, whether it is a lower bound only, and a note."""
-    state = floor_or_ceiling(base.part)
-    if state is not None and "floor" in state:
-        return None, False, state
-    tested = {length: e for length, e in estimates.items() if length >= base.length and isinstance(e, Proportion)}
-    passing = [length for length, e in tested.items() if e.low > base.level]
-    if not passing:
-        return None, False, f"not resolved: too few samples to place {base.length} tokens above the level"
-    effective = max(passing)
-    gaps = [str(length) for length in tested if length < effective and length not in passing]
-    notes = [f"but {', '.join(gaps)} does not pass"] if gaps else []
-    longer = {length: e for length, e in tested.items() if length > effective}
-    at_least = all(e.high >= base.level for e in longer.values())
-    if longer and at_least:
-        notes.append(f"{', '.join(map(str, longer))} not resolved: too few samples")
-    return effective, at_least, "; ".join(notes)

@@ -1,33 +1,141 @@
-"""Families of tests that are fixed in advance: Holm's correction inside each, and when a difference is resolved."""
+"""Claims of a report, and the one error rate for all of them.
+
+The p of a claim is the larger of its p over samples and, where there are several, over training seeds. Claims stand
+in a tree, and the report's 5 % is handed down from its root:
+
+    report                  equally to its branches: models against each other, each model by itself, and effective
+                            length against training length
+    branch                  equally to its families, which are fixed in advance
+    family                  equally to its claims
+    claim, once found       to the claims that stand behind it: single lengths behind the difference of two models
+                            over all of them, single cells behind their length
+
+A share is divided among the parts that are not finished, that is found with all that is behind them: Holm's (1979)
+step-down at every level. At no point do the claims that are not found yet share more than 5 %, and no share becomes
+smaller when a claim is found, so that any false finding at all is in at most 5 % of reports, whatever else is true in
+them (sequential rejection: Goeman & Solari 2010, Annals of Statistics 38, 3782-3810). Holm inside every family and
+over families by their least p would only do so where nothing is true: each family with a true finding errs by itself.
+
+A joint claim (lost in the middle: both ends above the middle) has no test of its own: it is found where all that it
+needs are. `python -m validation null_reports` simulates whole reports.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
-from lcprobe.analysis.stats.exact_tests import ALPHA, holm
+from lcprobe.analysis.stats.exact_tests import ALPHA
+
+Branch = Literal["models against each other", "each model by itself", "training length"]
 
 
-class _Tested(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What may become a finding of the report.
+
+    p: over samples; None where nothing is tested. p_seeds: over training seeds, None with one. name: for the claims
+    that stand behind it or need it. behind: name of the claim that it stands behind, earlier in the list; empty: at
+    the top of its family. needs: names of the claims of which it is the joint one. p_report: p corrected over the
+    report, set by `corrected`.
+    """
+
+    branch: Branch = "each model by itself"
+    family: str = ""
+    p: float | None = None
+    p_seeds: float | None = None
+    name: str = ""
+    behind: str = ""
+    needs: tuple[str, ...] = ()
+    p_report: float | None = None
+
     @property
-    def family(self) -> str: ...
-    @property
-    def p(self) -> float | None: ...
+    def resolved(self) -> bool:
+        """Whether it is a finding of the report."""
+        return self.p_report is not None and self.p_report < ALPHA
 
 
-T = TypeVar("T", bound=_Tested)
+T = TypeVar("T", bound=Claim)
 
 
-def holm_adjusted(declared: Sequence[T]) -> list[T]:
-    """Tests (dataclasses) with p_holm; those without a p-value are not members of their family."""
-    adjusted = list(declared)
-    for family in dict.fromkeys(test.family for test in declared):
-        members = [(i, test.p) for i, test in enumerate(declared) if test.family == family and test.p is not None]
-        for (i, _), p_holm in zip(members, holm([p for _, p in members]), strict=True):
-            adjusted[i] = replace(declared[i], p_holm=p_holm)  # type: ignore[type-var]
+@dataclass
+class _Node:
+    """A claim, or a part of the report, which counts as found. score: the least p of what is open in it, times the
+    number of parts that share at each level; infinite where it is finished."""
+
+    p: float = 0.0
+    found: bool = True
+    parts: "list[_Node]" = field(default_factory=list)
+    parent: "_Node | None" = None
+    score: float = float("inf")
+
+    def add(self, part: "_Node") -> "_Node":
+        part.parent = self
+        self.parts.append(part)
+        return part
+
+    def update(self) -> None:
+        """Its score from those of its parts."""
+        if not self.found:
+            self.score = self.p
+        else:
+            scores = [part.score for part in self.parts if part.score < float("inf")]
+            self.score = len(scores) * min(scores, default=float("inf")) if scores else float("inf")
+
+
+def corrected(claims: Sequence[T]) -> list[T]:
+    """All claims of one report with p_report; those without a p-value take no share."""
+    root, parts, nodes, names = _Node(), dict[tuple[str, ...], _Node](), dict[int, _Node](), dict[str, int]()
+    for i, claim in enumerate(claims):
+        if claim.name:
+            names[claim.name] = i
+        if claim.p is None or claim.needs:
+            continue
+        place = _part(root, parts, claim) if not claim.behind else nodes.get(names[claim.behind])
+        if place is not None:  # what stands behind a claim that was not tested is not found
+            nodes[i] = place.add(_Node(max(claim.p, claim.p_seeds or 0.0), found=False))
+    p_report = _p_values(root, nodes)
+    adjusted = []
+    for i, claim in enumerate(claims):
+        if claim.p is not None:
+            of = [names[name] for name in claim.needs] or [i]
+            p = max([p_report.get(j, 1.0) for j in of] + ([claim.p] if claim.needs else []))
+            claim = replace(claim, p_report=p)
+        adjusted.append(claim)
     return adjusted
 
 
-def is_resolved(p_holm: float | None, seeds: tuple[float, float] | None) -> bool:
-    """Whether a difference is significant after Holm's correction, and over seeds if there are several."""
-    over_seeds = seeds is None or seeds[0] > 0 or seeds[1] < 0
-    return p_holm is not None and p_holm < ALPHA and over_seeds
+def _part(root: _Node, parts: dict[tuple[str, ...], _Node], claim: Claim) -> _Node:
+    """The node of a claim's family."""
+    branch = (claim.branch,)
+    if branch not in parts:
+        parts[branch] = root.add(_Node())
+    family = (*branch, claim.family)
+    if family not in parts:
+        parts[family] = parts[branch].add(_Node())
+    return parts[family]
+
+
+def _p_values(root: _Node, nodes: dict[int, _Node]) -> dict[int, float]:
+    """Corrected p of every claim: the report's error rate at which it is found, in the order in which they are."""
+    index_of = {id(node): i for i, node in nodes.items()}
+    _update_all(root)
+    found: dict[int, float] = {}
+    reached = 0.0
+    while root.score < 1:
+        reached = max(reached, root.score)
+        node = root
+        while node.found:
+            node = min(node.parts, key=lambda part: part.score)
+        found[index_of[id(node)]] = reached
+        node.found = True
+        up: _Node | None = node
+        while up is not None:
+            up.update()
+            up = up.parent
+    return found
+
+
+def _update_all(node: _Node) -> None:
+    for part in node.parts:
+        _update_all(part)
+    node.update()

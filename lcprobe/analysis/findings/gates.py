@@ -5,18 +5,26 @@ length or the nearest below). Its lower bound must exceed the midpoint between t
 a task that fails ("not acquired"), results at longer distances are not interpretable. Score without retrieval: the
 larger of the no-needle control, where it was run, and stated chance, where the task needs look-up.
 
-Key look-up, from the skill (acc - chance) / (1 - chance) at the same length: acquired when its lower bound exceeds
-0.5, partly when accuracy is above chance, else not acquired. Tasks with one value in the context need none; there, a
-model that still prints the value when an absent key is queried (wrong_key) copies the needle without using the key.
+Key look-up, from the control `wrong_key` at the same length, strata and samples: the value counts although another,
+absent key is queried, so that its rate is what a model names by order alone. Partly acquired: accuracy - that rate is
+above 0, paired by sample, and accuracy is above stated chance. Acquired: also the lower bound of the skill exceeds
+0.5 (`findings.skill`). A look-up task that has the control and was not asked it is not tested, and nothing is claimed
+about its context: printing the last value is above stated chance on every grid of depths. Tasks without that control
+are judged against stated chance. Tasks with one value in the context need no look-up; there, a model that still
+prints the value when an absent key is queried copies the needle without using the key.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.extrapolation import FLOOR, SHARE_OF_BASE, reference_length
-from lcprobe.analysis.inputs import TaskFacts
+from lcprobe.analysis.findings.extrapolation import FLOOR, SHARE_OF_BASE, reference_length, trained_end
+from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_test
+from lcprobe.analysis.findings.slice_tests import paired_test
+from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.analysis.stats.exact_tests import ALPHA
 
 GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 
@@ -27,8 +35,8 @@ class Gate:
 
     controls: estimates by name at the same length, absent where not planned. zero_far: the zero-distance control at
     the longest length where it was run. lookup: acquired | partly | not acquired | the reason why it cannot be
-    tested; None where the task needs no look-up. copies: whether the needle is copied whatever key is queried, None
-    where unknown.
+    tested; None where the task needs no look-up. skill: with its 95 % bounds, None where it cannot be tested. copies:
+    whether the needle is copied whatever key is queried, None where unknown.
     """
 
     where: PanelKey
@@ -40,30 +48,36 @@ class Gate:
     acquired: Literal["acquired", "not acquired", "not tested"]
     acquired_above: float
     lookup: str | None
+    skill: SkillTest | None
     copies: bool | None
 
     @property
-    def skill(self) -> tuple[float, float, float] | None:
-        """Skill with its bounds; None without an accuracy or a chance level below 1."""
-        if self.chance is None or isinstance(self.accuracy, Unavailable):
+    def closed(self) -> str | None:
+        """Why nothing can be claimed about the model's use of the context, or None."""
+        if self.acquired == "not acquired":
+            return "task not acquired"
+        if self.lookup in (None, "acquired", "partly"):
             return None
-        a = self.accuracy
-        value, low, high = ((x - self.chance) / (1 - self.chance) for x in (a.value, a.low, a.high))
-        return value, low, high
+        return "key look-up not acquired" if self.lookup == "not acquired" else self.lookup
+
+
+def closed_panels(gates: list[Gate]) -> dict[PanelKey, str]:
+    """Panels whose gate is closed, and why."""
+    return {gate.where: reason for gate in gates if (reason := gate.closed) is not None}
 
 
 def gates(data: Measured) -> list[Gate]:
     """Gates of every model, task and format."""
     return [
-        _gate(data, PanelKey(run.name, task.name, format), task, run.context_length)
+        _gate(data, PanelKey(run.name, task.name, format), task, run)
         for task in data.tasks
         for format in data.formats(task.name)
         for run in data.study.runs
     ]
 
 
-def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int) -> Gate:
-    length = reference_length(data.lengths(where.task, where.format), context_length)
+def _gate(data: Measured, where: PanelKey, task: TaskFacts, run: RunFacts) -> Gate:
+    length = reference_length(data.lengths(where.task, where.format), trained_end(data, run, where))
     part = data.slice(where, length)
     accuracy = _estimate(part)
     controls = {
@@ -78,6 +92,9 @@ def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int)
     acquired = "not tested"
     if isinstance(zero_distance, Proportion):
         acquired = "acquired" if zero_distance.low > needed else "not acquired"
+    lookup, skill = (
+        _lookup(part, guessed_at(data, task, where, length), length) if task.needs_lookup else (None, None)
+    )
     return Gate(
         where=where,
         length=length,
@@ -87,7 +104,8 @@ def _gate(data: Measured, where: PanelKey, task: TaskFacts, context_length: int)
         zero_far=_farthest_zero_distance(data, where, length),
         acquired=acquired,
         acquired_above=needed,
-        lookup=_lookup(accuracy, chance) if task.needs_lookup else None,
+        lookup=lookup,
+        skill=skill,
         copies=None if task.needs_lookup else _copies(data, where, length, part),
     )
 
@@ -105,14 +123,31 @@ def _farthest_zero_distance(data: Measured, where: PanelKey, length: int) -> tup
     return None
 
 
-def _lookup(accuracy: Proportion | Unavailable, chance: float | None) -> str:
-    if isinstance(accuracy, Unavailable):
-        return accuracy.reason
-    if chance is None:
-        return "not testable (no chance level)"
-    if (accuracy.low - chance) / (1 - chance) > 0.5:
-        return "acquired"
-    return "partly" if accuracy.low > chance else "not acquired"
+def _lookup(
+    part: Slice | Unavailable, guesses: Slice | float | Unavailable, length: int
+) -> tuple[str, SkillTest | None]:
+    if isinstance(part, Unavailable):
+        return part.reason, None
+    if part.chance >= 1:
+        return "not testable (no chance level)", None
+    if isinstance(guesses, Unavailable):
+        reason = f"no wrong_key control at {length} tokens" if "no wrong_key" in guesses.reason else guesses.reason
+        return f"not tested ({reason})", None
+    above = part.estimate.low > part.chance
+    if isinstance(guesses, Slice):
+        part = part.at_depths(guesses.depths)
+        if not part.depths:
+            return "not tested (wrong_key was asked at other depths)", None
+        test = paired_test([(Fraction(1), part)], guesses)
+        if isinstance(test, Unavailable):
+            return test.reason, None
+        above = above and test.p < ALPHA and test.difference > 0
+    skill = skill_of(part, guesses, part.chance)
+    tested = skill_test([(1.0, skill)]) if isinstance(skill, Skill) else skill
+    known = tested if isinstance(tested, SkillTest) else None
+    if not above:
+        return "not acquired", known
+    return "acquired" if known is not None and known.low > 0.5 else "partly", known
 
 
 def _copies(data: Measured, where: PanelKey, length: int, part: Slice | Unavailable) -> bool | None:

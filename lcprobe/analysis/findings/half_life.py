@@ -1,9 +1,9 @@
 """Half-life: how fast accuracy above the floor decays with the distance in tokens.
 
 The fit is stats.exponential_fit. The floor is that of the reach: chance for look-up tasks, else zero. A half-life is
-given only where there is a reach, within the distances tested, and where an exponential describes the curve: a window
-that ends sharply, or accuracy that stays up and then falls, has none, by the misfit (chi-square over the bins of
-distance).
+given only where a reach within the distances tested is a finding of the report, and where an exponential describes
+the curve: a window that ends sharply, or accuracy that stays up and then falls, has none, by the misfit (chi-square
+over the bins of distance).
 """
 
 import math
@@ -48,7 +48,7 @@ def half_lives(data: Measured, reaches: list[Reach]) -> list[HalfLife]:
 def _half_life(data: Measured, reach: Reach) -> HalfLife:
     if reach.refused is not None:
         return HalfLife(reach.where, refused=reach.refused)
-    if reach.tokens is None:
+    if not reach.is_found:
         return HalfLife(reach.where, refused=str(reach))
     distance, hits, trials = distance_sums(data.panels[reach.where])
     floor = floor_of(data, reach.where)

@@ -1,22 +1,27 @@
 """Results: all findings of a study, computed once; summary, figures, tables and page only read them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import pyarrow as pa
 
 from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast, Kind, contrasts
 from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
-from lcprobe.analysis.findings.gates import Gate, gates
+from lcprobe.analysis.findings.families import Claim, corrected
+from lcprobe.analysis.findings.gates import Gate, closed_panels, gates
 from lcprobe.analysis.findings.half_life import HalfLife, half_lives
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import Reach, reaches
-from lcprobe.analysis.findings.text_curves import TextCurves, text_curves
+from lcprobe.analysis.findings.text_curves import TextClaim, TextCurves, text_curves
 from lcprobe.analysis.findings.training_length.collapses import Collapse, collapses
 from lcprobe.analysis.findings.training_length.depth_effects import DepthEffect, depth_effects
 from lcprobe.analysis.findings.training_length.length_fits import LengthFit, length_fits
 from lcprobe.analysis.inputs import StudyFacts
+
+T = TypeVar("T", bound=Claim)
 
 
 @dataclass(frozen=True)
@@ -79,18 +84,35 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
     Raises DataError for records that cannot be counted (see `load_records`).
     """
     data = load_records(study, records)
-    reach_of_each, gate_of_each = reaches(data), gates(data)
-    fits = length_fits(data, gate_of_each)
+    gate_of_each, text = gates(data), text_curves(study, context)
+    closed, fits = closed_panels(gate_of_each), length_fits(data, gate_of_each)
+    claims: list[Claim] = [
+        *contrasts(data, closed),
+        *extrapolations(data, closed),
+        *reaches(data, closed),
+        *fits,
+        *depth_effects(data),
+        *(claim for curves in text for claim in (curves.rise, curves.state)),
+    ]
+    claims = corrected(claims)  # one error rate for all of them
+    reach_of_each, of_text = _of(claims, Reach), _of(claims, TextClaim)
     return Results(
         data=data,
         cells=data.cells(),
-        contrasts=contrasts(data),
-        extrapolations=extrapolations(data),
+        contrasts=_of(claims, Contrast),
+        extrapolations=_of(claims, Extrapolation),
         reaches=reach_of_each,
         half_lives=half_lives(data, reach_of_each),
         gates=gate_of_each,
-        text=text_curves(study, context),
-        length_fits=fits,
+        text=[
+            replace(t, rise=rise, state=state)
+            for t, rise, state in zip(text, of_text[::2], of_text[1::2], strict=True)
+        ],
+        length_fits=_of(claims, LengthFit),
         collapses=collapses(data, fits),
-        depth_effects=depth_effects(data),
+        depth_effects=_of(claims, DepthEffect),
     )
+
+
+def _of(claims: Sequence[Claim], kind: type[T]) -> list[T]:
+    return [claim for claim in claims if isinstance(claim, kind)]

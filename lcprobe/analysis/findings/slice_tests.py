@@ -11,7 +11,7 @@ from lcprobe.analysis.findings.cells import Slice, Unavailable
 from lcprobe.analysis.stats.differences import difference_bounds
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.exact_tests import permutation_test, sign_flip
-from lcprobe.analysis.stats.training_seeds import welch_bounds
+from lcprobe.analysis.stats.training_seeds import welch_bounds, welch_p
 
 
 class PairedTest(NamedTuple):
@@ -93,10 +93,19 @@ def pooled(parts: Sequence[Slice | Unavailable]) -> Slice | Unavailable:
     return unavailable[0] if unavailable else concatenated([part for part in parts if isinstance(part, Slice)])
 
 
-def seed_bounds(sides: Sequence[Sequence[Slice | Unavailable]]) -> tuple[float, float] | None:
-    """95 % bounds of the difference of two groups over training seeds; None where a group has a single run."""
+class SeedTest(NamedTuple):
+    """95 % bounds and p of a difference over training seeds."""
+
+    low: float
+    high: float
+    p: float
+
+
+def seed_test(sides: Sequence[Sequence[Slice | Unavailable]]) -> SeedTest | None:
+    """The difference of two groups over training seeds; None where a group has a single run."""
     if min(len(side) for side in sides) < 2:
         return None
     groups = [[part for part in side if isinstance(part, Slice)] for side in sides]
     a, b = ([part.value for part in group] for group in groups)
-    return welch_bounds(a, b, *(float(np.mean([part.n_eff for part in group])) for group in groups))
+    n_eff = [float(np.mean([part.n_eff for part in group])) for group in groups]
+    return SeedTest(*welch_bounds(a, b, n_eff[0], n_eff[1]), welch_p(a, b, n_eff[0], n_eff[1]))

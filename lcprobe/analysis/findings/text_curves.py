@@ -3,19 +3,24 @@
 A window is a cluster: every mean is over windows, every difference is paired inside a window, every interval
 resamples windows. Loss past the training length is compared with the model's own last bin inside it. It rises where
 that difference is above zero in a bin and in every longer one, each by its 95 % lower bound: one bin that is above
-alone is no rise.
+alone is no rise. That there is a rise, and that the state changes past the training length, are claims of the report
+(`findings.families`), by Student's t over windows: of the last bin, and of the longest length against the training
+length.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from lcprobe.analysis.findings.families import Claim
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.stats.bootstrap import bootstrap_mean
 from lcprobe.analysis.stats.estimates import Estimate
+from lcprobe.analysis.stats.student_t import two_sided_p
 from lcprobe.errors import DataError
 from lcprobe.records import CONTEXT_SCHEMA
 
@@ -30,13 +35,22 @@ class LossBin:
     difference: Estimate | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class TextClaim(Claim):
+    """A change on plain text that may be a finding. change: its sign is the direction."""
+
+    change: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextCurves:
     """Curves of one model on plain text.
 
-    base: the bin that ends where training did, None where no bin does. rises: tokens read at the first bin from which
-    on the loss stays above the base; None without one. state_rms, state_bytes: by the number of tokens read.
-    remembrance: by (length, tokens kept). not_finite: predictions and values of the state that were not finite.
+    base: the bin that ends where training did, None where no bin does. rise_from: tokens read at the first bin from
+    which on the loss stays above the base; None without one. rise, state: the claims that it does, and that the root
+    mean square of the state changes between the training length and the longest. state_rms, state_bytes: by the
+    number of tokens read. remembrance: by (length, tokens kept). not_finite: predictions and values of the state that
+    were not finite.
     """
 
     model: str
@@ -44,11 +58,18 @@ class TextCurves:
     windows: int
     bins: tuple[LossBin, ...]
     base: LossBin | None
-    rises: int | None
+    rise_from: int | None
+    rise: TextClaim
+    state: TextClaim
     state_rms: Mapping[int, Estimate]
     state_bytes: Mapping[int, float]
     remembrance: Mapping[tuple[int, int], Estimate]
     not_finite: tuple[int, int]
+
+    @property
+    def rises(self) -> int | None:
+        """Tokens read at the first bin of a lasting rise, where that is a finding."""
+        return self.rise_from if self.rise.resolved else None
 
     @property
     def longest(self) -> int:
@@ -89,7 +110,8 @@ def _curves(model: str, context_length: int, measure: np.ndarray, columns: dict[
     value = columns["value"]
     losses = _rows_by_key(measure == "loss", columns, "low", "high")
     base = next((key for key in losses if key[1] == context_length - 1), None)
-    bins = []
+    family, bins = f"plain text of {model}", []
+    rise, state = TextClaim(family=family), TextClaim(family=family)
     for key, rows in losses.items():
         loss = bootstrap_mean(value[rows])
         if loss is None:
@@ -98,10 +120,15 @@ def _curves(model: str, context_length: int, measure: np.ndarray, columns: dict[
         if base is not None and key[0] >= context_length:
             own, reference = rows, losses[base]
             _, i, j = np.intersect1d(columns["window"][own], columns["window"][reference], return_indices=True)
-            difference = bootstrap_mean(value[own][i] - value[reference][j])
+            changes = value[own][i] - value[reference][j]
+            difference, rise = bootstrap_mean(changes), _claim(family, changes)  # of the last bin, at the end
         bins.append(LossBin(key[0], key[1], loss, difference))
     not_finite = [int(np.nansum(value[measure == f"not_finite_{what}"])) for what in ("predictions", "state")]
     norms, sizes = (_rows_by_key(measure == name, columns, "high") for name in ("state_rms", "state_bytes"))
+    trained, longest = norms.get((context_length,)), norms.get(max(norms, default=(0,)))
+    if trained is not None and longest is not None and max(norms)[0] > context_length:
+        _, i, j = np.intersect1d(columns["window"][longest], columns["window"][trained], return_indices=True)
+        state = _claim(family, value[longest][i] - value[trained][j])
     distances = _rows_by_key(measure == "remembrance", columns, "high", "kept")
     return TextCurves(
         model=model,
@@ -109,7 +136,9 @@ def _curves(model: str, context_length: int, measure: np.ndarray, columns: dict[
         windows=len({int(w) for w in columns["window"]}),
         bins=tuple(bins),
         base=next((b for b in bins if (b.low, b.high) == base), None),
-        rises=_first_of_lasting_rise(bins),
+        rise_from=_first_of_lasting_rise(bins),
+        rise=rise,
+        state=state,
         state_rms={key[0]: mean for key, rows in norms.items() if (mean := bootstrap_mean(value[rows])) is not None},
         state_bytes={key[0]: float(value[rows[0]]) for key, rows in sizes.items()},
         remembrance={
@@ -119,6 +148,17 @@ def _curves(model: str, context_length: int, measure: np.ndarray, columns: dict[
         },
         not_finite=(not_finite[0], not_finite[1]),
     )
+
+
+def _claim(family: str, changes: np.ndarray) -> TextClaim:
+    """That the mean of (n_windows,) changes is not zero."""
+    changes = changes[np.isfinite(changes)]
+    n, mean = len(changes), float(changes.mean()) if len(changes) else 0.0
+    if n < 2:
+        return TextClaim(family=family)
+    error = float(changes.std(ddof=1)) / math.sqrt(n)
+    p = two_sided_p(mean / error, n - 1) if error > 0 else float(mean == 0)
+    return TextClaim(family=family, p=p, change=mean)
 
 
 def _rows_by_key(use: np.ndarray, columns: dict[str, np.ndarray], *keys: str) -> dict[tuple[int, ...], np.ndarray]:

@@ -1,6 +1,7 @@
 """Tables of the page about findings: extrapolation, contrasts, reach and half-life, plain text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lcprobe.analysis.findings.contrasts import Contrast
 from lcprobe.analysis.findings.results import Results
@@ -18,7 +19,7 @@ def effective_table(results: Results) -> Table:
     columns = ["model", "task", "format", "base", "base length", "effective length"]
     return Table(
         "Effective length",
-        "Base: best accuracy up to the training length, as a proportion (k/n, 95 % interval).",
+        "Base: accuracy at the length of the best skill up to the training length (k/n, 95 % interval).",
         columns,
         rows,
     )
@@ -33,12 +34,16 @@ def ratio_table(results: Results) -> Table:
             test = tests.get((e.where.model, e.where.task, str(e.where.format), length))
             is_reference = "reference" if length == e.reference_length else ""
             difference = ["", "", "", is_reference] if test is None else _test_columns(test)[2:]
-            row = [*panel_columns(e.where), value_text(length), f"{length / e.context_length:g}", str(estimate)]
+            beyond = " *" if e.trained_end < length <= e.context_length else ""
+            multiple = f"{length / e.context_length:g}{beyond}"
+            row = [*panel_columns(e.where), value_text(length), multiple, str(estimate)]
             rows.append([*row, "" if ratio is None else str(ratio), *difference])
     columns = ["model", "task", "format", "length", "x training", "exact match", "ratio to reference"]
-    columns += ["difference", "interval", "p (Holm)", "verdict"]
+    columns += ["difference", "interval", "p (report)", "verdict"]
     caption = "Differences from the reference length (the training length or the nearest below), paired by sample; "
-    caption += "p after Holm over all lengths, positions and formats of a model and task."
+    caption += "p in the report."
+    if any("*" in row[4] for row in rows):
+        caption += " * Past the distances that training asked about, though not past the training length."
     return Table("Extrapolation", caption, columns, rows)
 
 
@@ -48,7 +53,8 @@ def position_table(results: Results) -> Table:
         [c.subject, c.task, c.format, value_text(c.length), c.what, *_test_columns(c)]
         for c in results.of("lost in the middle", "primacy", "recency")
     ]
-    return _contrast_table("Contrasts of position", rows, ["length", "contrast"])
+    table = _contrast_table("Contrasts of position", rows, ["length", "contrast"])
+    return replace(table, caption=f"{table.caption} The difference is in skill, the sides are accuracies.")
 
 
 def length_fit_table(results: Results) -> Table:
@@ -92,18 +98,18 @@ def depth_effect_table(results: Results) -> Table:
             f"{e.place:,g} tokens" if e.at == "tokens" else f"{e.place:g} x",
             *map(signed, (e.first, e.second, e.difference)),
             span_text(e.low, e.high),
-            "" if e.p_holm is None else p_text(e.p_holm).removeprefix("p = ").removeprefix("p "),
+            "" if e.p_report is None else p_text(e.p_report).removeprefix("p = ").removeprefix("p "),
             e.verdict,
         ]
         for e in found
     ]
     columns = ["architecture", "task", "format", "effect", "training lengths", "at", "first", "second", "difference"]
-    columns += ["interval", "p (Holm)", "verdict"]
+    columns += ["interval", "p (report)", "verdict"]
     n_tested = sum(e.refused is None for e in results.depth_effects)
     caption = (
-        f"The {len(found)} of {n_tested} tested differences that are resolved; depth_effects.csv has all. Lost in "
+        f"The {len(found)} of {n_tested} tested differences that are resolved; depth_effects.csv has all. In skill. "
     )
-    caption += "the middle: ends − middle; primacy: start − middle; recency: end − middle."
+    caption += "Primacy: start − middle; recency: end − middle; lost in the middle: both."
     return Table("Effects of depth between training lengths", caption, columns, rows)
 
 
@@ -119,8 +125,8 @@ def format_table(results: Results) -> Table:
 
 
 def model_pair_table(results: Results) -> Table:
-    """Pairs of models over all depths."""
-    tests = results.of("model")
+    """Pairs of models over all depths: over all lengths of a zone, then length by length."""
+    tests = results.of("models", "model")
     rows = [[c.subject, c.task, c.format, value_text(c.length), *_test_columns(c)] for c in tests]
     seeds = ["one seed" if c.seeds is None else span_text(*c.seeds) for c in tests]
     return _with_column(_contrast_table("Pairs of models", rows, ["length"]), "over seeds", seeds)
@@ -181,7 +187,7 @@ def text_tables(results: Results) -> list[Table]:
 
 
 def _contrast_table(title: str, rows: list[list[str]], middle: list[str], third: str = "format") -> Table:
-    columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (Holm)", "verdict"]
+    columns = ["model", "task", third, *middle, "first", "second", "difference", "interval", "p (report)", "verdict"]
     caption = "First − second; proportions with k/n and 95 % interval. "
     caption += "All contrasts, with the n of each test, are in contrasts.csv."
     return Table(title, caption, columns, rows)
@@ -195,8 +201,8 @@ def _with_column(table: Table, name: str, values: Sequence[str]) -> Table:
 def _test_columns(contrast: Contrast) -> list[str]:
     """Both sides, difference, interval, p and verdict."""
     c = contrast
-    if c.difference is None or c.p_holm is None or c.low is None or c.high is None:
+    if c.difference is None or c.p_report is None or c.low is None or c.high is None:
         return ["", "", "", "", "", c.verdict]
     sides = ["" if side is None else str(side) for side in (c.first, c.second)]
-    p = p_text(c.p_holm).removeprefix("p = ").removeprefix("p ")
+    p = p_text(c.p_report).removeprefix("p = ").removeprefix("p ")
     return [*sides, signed(c.difference), span_text(c.low, c.high), p, c.verdict]

@@ -9,6 +9,7 @@ from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
 from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
+from lcprobe.analysis.stats.exact_tests import ALPHA
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 
 MAX_DIGESTS = 6
@@ -34,6 +35,7 @@ def flags(results: Results) -> Iterator[Sentence]:
     yield from (Sentence(READ_FIRST, f"{text}.", True) for text in results.study.unread)
     yield from _gaps(results)
     yield from _few_samples(results)
+    yield from _error_rate(results)
     yield from _not_acquired(results)
 
 
@@ -155,16 +157,31 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     groups = {run.group: sum(r.group == run.group for r in runs) for run in runs}
+    counted = listed(f"{group} {n}" for group, n in groups.items())
     if len(groups) > 1 and min(groups.values()) < 2:
-        counted = listed(f"{group} {n}" for group, n in groups.items())
-        text = f"Training seeds per model: {counted}. With one seed, differences between models may be seed noise."
+        text = (
+            f"Training seeds per model: {counted}. With one seed every statement is about these runs, and none about "
+        )
+        text += "an architecture: differences between models may be seed noise."
         yield Sentence(READ_FIRST, text, True)
     elif len(groups) > 1:
-        counted = listed(f"{group} {n}" for group, n in groups.items())
         text = f"Training seeds per model: {counted}."
         yield Sentence(
             READ_FIRST, f"{text} A difference between models counts only if it is also resolved over seeds."
         )
+
+
+def _error_rate(results: Results) -> Iterator[Sentence]:
+    """The error rate of all findings together."""
+    claims = [*results.contrasts, *results.extrapolations, *results.reaches, *results.length_fits]
+    claims += [*results.depth_effects, *(c for t in results.text for c in (t.rise, t.state))]
+    tested = [claim for claim in claims if claim.p is not None]
+    if tested:
+        found = sum(claim.resolved for claim in tested)
+        text = f"Of {len(tested)} tested statements about differences and limits {found} are findings, at one error "
+        text += f"rate for all of them: at most {ALPHA:.0%} of reports hold any false one "
+        text += "(python -m validation null_reports)."
+        yield Sentence(READ_FIRST, text)
 
 
 def _tuning(runs: Sequence[RunFacts]) -> Sentence:

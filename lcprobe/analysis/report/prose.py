@@ -14,9 +14,11 @@ LENGTH_TEXT = (
     "of its samples. Accuracy is not corrected for chance; the chance level is drawn where a task has one.",
 )
 POSITION_TEXT = (
-    "Lost in the middle is a declared contrast: the mean of start and end minus the middle third, paired by sample. "
-    "It is tested only where accuracy is neither at the floor nor at the ceiling. Primacy (start − middle) and "
-    "recency (end − middle) are tested separately, because recency alone also raises the mean of the ends.",
+    "Declared contrasts, paired by sample: primacy is the first stratum of depth minus the middle (strata centred "
+    "in .25 to .75), recency the last minus the middle, and lost in the middle is both: recency alone also raises "
+    "the mean of the ends. A middle whose centre is above its neighbours (W) is not called lost. All are in skill, "
+    "which is accuracy without what the control wrong_key shows to be named by order alone; look-up tasks without "
+    "that control are not tested. They are tested only where accuracy is neither at the floor nor at the ceiling.",
 )
 DISTANCE_TEXT = (
     "The same answers against the number of tokens between the target value and its query. Where reach is what "
@@ -36,9 +38,9 @@ FORMAT_TEXT = (
     "every token is equally likely: the table of all cells also has token accuracy and log-likelihood.",
 )
 MODEL_TEXT = (
-    "Paired by sample: every model is given the same questions about the same text. Differences of single cells "
-    "(McNemar) are in contrasts.csv. Models with different tokenizers are paired only where probe.equal_length is "
-    "text.",
+    "Paired by sample: every model is given the same questions about the same text. Differences of single cells are "
+    "in contrasts.csv. With one training seed per model a difference is one of these runs, not of architectures. "
+    "Models with different tokenizers are paired only where probe.equal_length is text.",
 )
 EXTENSION_TEXT = (
     "Trained models changed at evaluation, without further training, against the same weights as trained: the same "
@@ -69,22 +71,34 @@ METHODS_TEXT = (
     "proportions, differences and ratios of 250 samples or more 94 to 98 %, of fewer 91 to 100 %, the extremes near "
     "0 and 1; training seeds 95 to 100 %, the more the less seeds vary beyond their trials; reach and half-life 92 "
     "to 100 % (python -m validation coverage).",
-    "Tests of differences: exact sign-flip test on the differences of samples, which is McNemar's exact test where "
-    "a sample is one trial; for positions in the context an exact permutation test over the depths of each sample. "
-    "p-values are adjusted by Holm inside families fixed in advance: lengths, positions and formats of a model and "
-    "task; models on a task over depths; models on a task cell by cell; training lengths on a task; effects of depth "
-    "between training lengths at equal tokens, and at equal multiples; extensions of the models on a task. "
-    "Resolved means p < 0.05 after Holm.",
-    "Effective length: the longest length whose lower bound exceeds floor + 0.85 x (base - floor), the base being "
-    "the model's own best accuracy at any tested length up to its training length, and the floor chance for look-up "
-    'tasks, else zero; "at least" where no longer length is below that by its upper bound. Reference length: the '
-    "training length, or the nearest tested length below. Floor: a mean below 0.05 or, where there is a chance "
-    "level, no depth above chance. Ceiling: a mean above 0.95.",
+    "Tests of differences are paired by sample; of places in the context and of effective lengths they are on "
+    "skill, by Student's t of each sample's influence. Where models are compared and have several training seeds, "
+    "the p of a test is the larger of that over samples and that over seeds (Welch); with one seed a finding is "
+    "about these runs. Families fixed in advance: lengths, places, formats, effective length and reach of a model "
+    "on a task; models on a task over all lengths up to the training length and past it, single lengths behind "
+    "that, and single cells behind their length; training lengths on a task; effects of depth between training "
+    "lengths at equal tokens, and at equal multiples; effective length against training length; extensions on a "
+    "task; plain text of a model.",
+    "One error rate for the report: its 5 % is shared by models against each other and each model by itself, in "
+    "these by families, in these by claims; what stands behind a claim has its share once that is found (sequential "
+    "rejection, Holm's correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of "
+    "reports hold any false finding (python -m validation null_reports).",
+    "Skill: (accuracy − guessed) / (1 − guessed), where guessed is the rate at which the value is named although "
+    "the key of the question is absent (wrong_key), at the same depths and samples; for tasks without that control, "
+    "stated chance.",
+    "Effective length: the longest length up to which, one after the other from the base on, every length is "
+    "shown by its 95 % bound to have at least 0.85 of the skill of every length up to the training length. The "
+    'base is the best of these; its own skill has to be above 0. It is a lower bound ("at least") where the next '
+    "length is not a finding to be below. Reference length: the training length, or the nearest tested length "
+    "below; past it begins where trained distances end, if that is earlier. Floor: a mean below 0.05 or, where "
+    "there is a chance level, no depth above chance. Ceiling: a mean above 0.95.",
     "Task acquired: with the needle directly before the question the lower bound exceeds the midpoint between the "
-    "score without retrieval and 1. Key look-up acquired: the lower bound of skill exceeds 0.5; partly: accuracy is "
-    "above chance.",
+    "score without retrieval and 1. Key look-up partly acquired: accuracy is above the wrong_key control, paired by "
+    "sample, and above stated chance; acquired: also the lower bound of skill exceeds 0.5. Without that control, "
+    "where a task has it, look-up is not tested and nothing is claimed about the context.",
     "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "
-    "bootstrap, and never narrower than the gap between the neighbouring cells of the grid.",
+    "bootstrap, and never narrower than the gap between the neighbouring cells of the grid. That there is a fall is "
+    "tested by the correlation of hits and log distance at equal length.",
     "Half-life: least-squares fit of floor + a x 2 ** (-d / h) with the same bootstrap; given only where there is a "
     "reach and an exponential describes the curve (chi-square over bins of distance, p > 0.001).",
 )

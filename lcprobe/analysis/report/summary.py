@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from lcprobe.analysis.findings.cells import PanelKey
-from lcprobe.analysis.findings.contrasts import Contrast
+from lcprobe.analysis.findings.contrasts import ON_THESE_RUNS, Contrast
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, Extrapolation
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.results import Results
@@ -82,11 +82,12 @@ def _accuracy(gate: Gate, accuracy: Proportion, others: Sequence[Gate]) -> str:
 def _lookup(gate: Gate, others: Sequence[Gate]) -> str:
     same = sum(g.lookup == gate.lookup for g in others)
     rest = f"; the same in {same} of {len(others)} other formats" if others else ""
-    wrong = gate.controls.get("wrong_key")
+    s, wrong = gate.skill, gate.controls.get("wrong_key")
     absent = f"; with an absent key the old value is printed in {wrong}" if isinstance(wrong, Proportion) else ""
-    skill = f", skill {gate.skill[0]:.2f} ({gate.skill[1]:.2f}–{gate.skill[2]:.2f})" if gate.skill else ""
+    skill = "" if s is None else f", skill {s.value:.2f} ({s.low:.2f}–{s.high:.2f})"
     chance = f" against chance {gate.chance:.2f}" if gate.chance is not None else ""
-    verdict = "partly acquired (above chance)" if gate.lookup == "partly" else gate.lookup
+    above = "what an absent key gives" if isinstance(wrong, Proportion) else "chance"
+    verdict = f"partly acquired (above {above})" if gate.lookup == "partly" else gate.lookup
     return f"key look-up {verdict}: exact match {gate.accuracy} at {gate.length} tokens{chance}{skill}{absent}{rest}"
 
 
@@ -98,7 +99,10 @@ def _lengths(results: Results) -> Iterator[Sentence]:
         text = f"{subject}: effective length {e}"
         if isinstance(e.base, Proportion):
             base = f"the base, its best up to the training length: {e.base} at {e.base_length} tokens"
-            text += f" (the longest whose lower bound exceeds {_level_text(e)} {base})"
+            if e.effective is not None:
+                text += f" (every length up to it is shown to have {SHARE_OF_BASE:g} of the skill of {base})"
+            else:
+                text += f" ({base})"
         text += "." if not others else f"; {_spread(others)}."
         tests = [c for c in results.of("length") if _is(c, e.where)]
         if tests:
@@ -106,13 +110,6 @@ def _lengths(results: Results) -> Iterator[Sentence]:
             share = f"{ratio} of that at {e.reference_length}; difference " if ratio is not None else ""
             text += f" At {tests[-1].length} tokens: {share}{difference_text(tests[-1])}."
         yield Sentence(LENGTH, text, subject=subject)
-
-
-def _level_text(e: Extrapolation) -> str:
-    """`0.85 x`, or where the floor is chance, `0.74, which is 0.85 of the way from chance to`."""
-    if not isinstance(e.base, Proportion) or e.level is None or abs(e.level - SHARE_OF_BASE * e.base.value) < 1e-9:
-        return f"{SHARE_OF_BASE:g} x"
-    return f"{e.level:.2f}, which is {SHARE_OF_BASE:g} of the way from chance to"
 
 
 def _spread(others: Sequence[Extrapolation]) -> str:
@@ -136,10 +133,10 @@ def _positions(results: Results) -> Iterator[Sentence]:
         for length, parts in by_length.items():
             states.setdefault(position_state(parts), []).append(length)
         text = "; ".join(f"{state} at {listed(map(str, lengths))} tokens" for state, lengths in states.items())
-        dips = [c for c in own if c.kind == "lost in the middle" and c.verdict == "higher"]
+        dips = [c for c in own if c.kind == "lost in the middle" and c.direction == "higher"]
         if dips:
             largest = max(dips, key=lambda c: c.difference or 0)
-            text += f". Largest ends − middle: {difference_text(largest)} at {largest.length} tokens"
+            text += f". Largest ends − middle, in skill: {difference_text(largest)} at {largest.length} tokens"
         subject = panel_subject(results.data, e.where)
         yield Sentence(POSITION, f"{subject}: {text}.", subject=subject)
 
@@ -178,10 +175,8 @@ def _curve_texts(t: TextCurves) -> Iterator[tuple[str, bool]]:
     first, last = t.state_rms.get(t.context_length), t.state_rms.get(t.longest)
     if first is not None and last is not None and t.longest > t.context_length:
         verdict = "no change resolved in the state"
-        if last.low > first.high:
-            verdict = "the state grows"
-        elif last.high < first.low:
-            verdict = "the state shrinks"
+        if t.state.resolved:
+            verdict = "the state grows" if t.state.change > 0 else "the state shrinks"
         yield f"{verdict}: root mean square {first} after {t.context_length} tokens, {last} after {t.longest}.", False
     for length in [x for x in t.lengths if x in (t.context_length, t.lengths[-1])]:
         kept = max(k for at, k in t.remembrance if at == length)
@@ -195,14 +190,14 @@ def _formats(results: Results) -> Iterator[Sentence]:
         own = [
             c
             for c in tests
-            if (c.subject, c.task) == e.where[:2] and c.length == e.reference_length and c.p_holm is not None
+            if (c.subject, c.task) == e.where[:2] and c.length == e.reference_length and c.p_report is not None
         ]
         if not own or _failed_gate(results, e.where):
             continue
         resolved = [c for c in own if c.resolved]
         subject = f"{e.where.model} on {e.where.task}"
         text = f"{subject} at {e.reference_length} tokens: of {len(own)} testable pairs of formats"
-        text += f" that differ in one factor, {len(resolved)} differ after Holm"
+        text += f" that differ in one factor, {len(resolved)} differ"
         if resolved:
             largest = max(resolved, key=lambda c: abs(c.difference or 0))
             text += f"; the largest: {largest.what} {difference_text(largest)}"
@@ -210,32 +205,31 @@ def _formats(results: Results) -> Iterator[Sentence]:
 
 
 def _models(results: Results) -> Iterator[Sentence]:
-    tests = results.of("model")
+    """Pairs of models: over all lengths up to the training length and past it, then the counts of single lengths."""
+    tests = results.of("models")
     pairs = list(dict.fromkeys((c.task, c.subject) for c in tests))
     unresolved: Counter[str] = Counter()
     for task, subject in pairs:
-        own = [c for c in tests if (c.task, c.subject) == (task, subject)]
-        if len(pairs) > MAX_PAIRS and not any(c.resolved for c in own):
+        pooled = [c for c in tests if (c.task, c.subject) == (task, subject)]
+        if len(pairs) > MAX_PAIRS and not any(c.resolved for c in pooled):
             unresolved[task] += 1
             continue
-        first = [c for c in own if c.format == own[0].format]
-        contexts = {run.context_length for run in results.study.runs}
-        quoted = [c for c in first if c.length in contexts] or first[:1]
-        quoted += [c for c in first[-1:] if c not in quoted]
-        at: dict[str, list[int]] = {}  # a reason for no test may be that of several lengths
-        for c in quoted:
-            at.setdefault(f"{difference_text(c)}{_seed_text(c)}", []).append(c.length)
-        parts = [f"{words} at {listed(map(str, lengths))} tokens" for words, lengths in at.items()]
-        counts = {v: sum(c.verdict == v for c in own) for v in ("higher", "lower", "no difference resolved")}
-        format = f", {own[0].format}" if len(results.data.formats(task)) > 1 else ""
-        text = f"{subject} on {task}{format}: {'; '.join(parts)}. Over all formats and lengths: higher in "
-        text += (
-            f"{counts['higher']}, lower in {counts['lower']}, not resolved in {counts['no difference resolved']}, "
-        )
-        text += f"not testable in {len(own) - sum(counts.values())} of {len(own)}."
+        own = [c for c in results.of("model") if (c.task, c.subject) == (task, subject)]
+        at: dict[str, list[str]] = {}  # a reason for no test may be that of both zones
+        for c in pooled:
+            zone = c.what.removeprefix(subject).lstrip(", ")
+            at.setdefault(f"{difference_text(c)}{_seed_text(c)}", []).append(zone)
+        zones = (f"{' and '.join(places)}: {words}" for words, places in at.items())
+        one_seed = any(c.seeds is None for c in (*pooled, *own) if c.refused is None)
+        runs = f", {ON_THESE_RUNS} (one training seed)" if one_seed else ""
+        text = f"{subject} on {task}{runs}: {'; '.join(zones)}. Single formats and lengths: higher in "
+        counts = {d: sum(c.direction == d for c in own) for d in ("higher", "lower")}
+        open_ = sum(c.refused is None for c in own)
+        text += f"{counts['higher']}, lower in {counts['lower']}, not resolved in {open_ - sum(counts.values())}, "
+        text += f"not testable in {len(own) - open_} of {len(own)}."
         yield Sentence(MODELS, text, subject=f"{subject} on {task}")
     for task, n in unresolved.items():
-        text = f"{task}: in {n} other pairs of models no difference is resolved at any length"
+        text = f"{task}: in {n} other pairs of models no difference is resolved"
         yield Sentence(MODELS, f"{text}; the table of contrasts lists them.", subject=task)
 
 
@@ -255,9 +249,8 @@ def _by_model(results: Results, items: Sequence[T]) -> Iterator[tuple[T, Sequenc
 
 
 def _failed_gate(results: Results, where: PanelKey) -> bool:
-    """Whether a gate is failed: the task, or its key look-up, is not acquired."""
-    gate = next(g for g in results.gates if g.where == where)
-    return gate.acquired == "not acquired" or gate.lookup == "not acquired"
+    """Whether a gate is closed: the task, or its key look-up, is not acquired, or was not tested."""
+    return next(g for g in results.gates if g.where == where).closed is not None
 
 
 def _is(contrast: Contrast, where: PanelKey) -> bool:

@@ -106,6 +106,7 @@ def extrapolation_rows(results: Results) -> TableRows:
             "equal_length": results.study.equal_length,
             "length": length,
             "multiple": length / e.context_length,
+            "trained_end": e.trained_end,
             "reference_length": e.reference_length,
             "base_length": e.base_length,
             "level": e.level,
@@ -116,6 +117,8 @@ def extrapolation_rows(results: Results) -> TableRows:
             "effective_length": e.effective,
             "effective_own_tokens": results.own_tokens(e.where, e.effective),
             "effective_is_at_least": e.at_least,
+            "limit_p": e.p,
+            "limit_p_report": e.p_report,
             "effective_note": e.note,
         }
         for e in results.extrapolations
@@ -131,9 +134,9 @@ def contrast_rows(results: Results) -> TableRows:
         | {"equal_length": results.study.equal_length}
         | _estimate("first_", c.first)
         | _estimate("second_", c.second)
-        | {"difference": c.difference, "low": c.low, "high": c.high, "p": c.p, "p_holm": c.p_holm}
+        | {"difference": c.difference, "low": c.low, "high": c.high, "p": c.p}
         | {"seeds_low": c.seeds[0] if c.seeds else None, "seeds_high": c.seeds[1] if c.seeds else None}
-        | {"verdict": c.verdict}
+        | {"p_seeds": c.p_seeds, "p_report": c.p_report, "verdict": c.verdict}
         for c in results.contrasts
     ]
 
@@ -143,12 +146,14 @@ def reach_rows(results: Results) -> TableRows:
     return [
         {
             **_panel(r.where),
-            "reach": r.tokens if r.refused is None else None,
-            "low": r.low if r.refused is None else None,
-            "high": r.high if r.refused is None else None,
-            "cell_below": r.between[0] if r.between and r.refused is None else None,
-            "cell_above": r.between[1] if r.between and r.refused is None else None,
+            "reach": r.tokens if r.is_found else None,
+            "low": r.low if r.is_found or (r.refused is None and r.tokens is None) else None,
+            "high": r.high if r.is_found else None,
+            "cell_below": r.between[0] if r.between and r.is_found else None,
+            "cell_above": r.between[1] if r.between and r.is_found else None,
             "longest_distance": r.longest,
+            "p": r.p,
+            "p_report": r.p_report,
             "verdict": str(r),
             "half_life": h.tokens,
             "half_life_low": h.low,
@@ -175,7 +180,7 @@ def gate_rows(results: Results) -> TableRows:
         row = {**_panel(gate.where), "length": gate.length, "chance": gate.chance, **_estimate("", gate.accuracy)}
         for name in GATE_CONTROLS:
             row |= _estimate(f"{name}_", gate.controls.get(name))
-        skill = gate.skill or (None, None, None)
+        skill = (None,) * 3 if gate.skill is None else (gate.skill.value, gate.skill.low, gate.skill.high)
         row |= {"skill": skill[0], "skill_low": skill[1], "skill_high": skill[2]}
         row |= {"task": gate.where.task, "task_acquired": gate.acquired, "key_lookup": gate.lookup}
         rows.append(row | {"copies_whatever_key": gate.copies})

@@ -50,6 +50,28 @@ def training_data_flags(results: Results) -> Iterator[Sentence]:
     known = [run for run in runs if run.training_data is not None]
     yield from _cut_short(known)
     yield from _asked_near(results, known)
+    yield from _trained_ends(results)
+
+
+def _trained_ends(results: Results) -> Iterator[Sentence]:
+    """Where trained distances end before the training length, and what therefore counts as past training."""
+    runs = {run.name: run for run in results.study.runs if run.extension == "none"}
+    short: dict[tuple[str, int, int, float], list[RunFacts]] = {}
+    for e in results.extrapolations:
+        run = runs.get(e.where.model)
+        if run is not None and run.training_data is not None and e.trained_end < run.context_length:
+            place = (e.where.task, e.trained_end, run.context_length, run.training_data.longest or 0.0)
+            short.setdefault(place, []).append(run)
+    for (task, end, length, longest), found in short.items():
+        inside = f"longest tested length within them, {end:,} tokens" if end else "shortest tested length"
+        text = (
+            f"Trained distances end before the training length: no training question of {_named(found)} is about a "
+        )
+        text += (
+            f"needle more than {longest:,.0f} tokens back, and the training length is {length:,}. On {task}, past "
+        )
+        text += f"the training length therefore begins after the {inside}."
+        yield Sentence(READ_FIRST, text, True)
 
 
 def _schedules(runs: Sequence[RunFacts]) -> Iterator[Sentence]:

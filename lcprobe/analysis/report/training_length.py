@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from lcprobe.analysis.findings.cells import PanelKey
+from lcprobe.analysis.findings.contrasts import ON_THESE_RUNS
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.training_length.collapses import Collapse
@@ -11,7 +12,7 @@ from lcprobe.analysis.findings.training_length.depth_effects import DepthEffect
 from lcprobe.analysis.findings.training_length.effective_lengths import EffectiveLength
 from lcprobe.analysis.findings.training_length.length_fits import MARGIN, LengthFit
 from lcprobe.analysis.inputs import Value
-from lcprobe.analysis.report.wording import Sentence, listed, panel_subject
+from lcprobe.analysis.report.wording import Sentence, listed, p_text, panel_subject
 from lcprobe.analysis.stats.censored_line import Bounded
 from lcprobe.analysis.stats.estimates import Estimate
 
@@ -42,9 +43,10 @@ def verdict_text(fit: LengthFit) -> str:
     runs = f"{len(fit.fitted)} runs trained at {min(lengths)} to {max(lengths)} tokens"
     if fit.verdict == "no ceiling":
         text = f"no ceiling up to {fit.longest} tokens, the longest tested, for any training length"
-        return f"{text}: {runs} all reach {SHARE_OF_BASE:g} of their base there{_excluded(fit)}"
+        seeds = _on_runs(fit.one_seed)
+        return f"{text}{seeds}: {runs} all reach {SHARE_OF_BASE:g} of their base there{_excluded(fit)}"
     resolution = f"tested lengths are up to a factor of {fit.step:g} apart"
-    details = f"{runs}{_censored(fit)}; {resolution}{_excluded(fit)}"
+    details = f"{runs}{_censored(fit)}; {resolution}{_excluded(fit)}{_p_text(fit)}"
     if fit.slope is None:
         return f"{UNRESOLVED}; no slope can be estimated ({details})"
     if not all(map(math.isfinite, fit.slope)):
@@ -54,9 +56,13 @@ def verdict_text(fit: LengthFit) -> str:
         multiple = f", {bounds_text(fit.multiple)} x the training length at {fit.centre:.0f}"
     numbers = f"(slope {bounds_text(fit.slope)} of log2 on log2{multiple}; {details})"
     if fit.verdict == "ceiling":
-        return f"the training length is the ceiling: effective length grows in proportion to it {numbers}"
+        runs = _on_runs(fit.one_seed)
+        return f"the training length is the ceiling: effective length grows in proportion to it{runs} {numbers}"
     if fit.verdict == "fixed reach":
-        return f"a fixed reach: effective length does not grow with the training length {numbers}"
+        runs = _on_runs(fit.one_seed)
+        return f"a fixed reach: effective length does not grow with the training length{runs} {numbers}"
+    if fit.found in ("ceiling", "fixed reach"):
+        return f"{UNRESOLVED} at the error rate of the report {numbers}"
     if fit.grows_less:
         return f"{UNRESOLVED}; effective length grows with the training length, less than in proportion {numbers}"
     if fit.slope.low > 0:
@@ -87,9 +93,10 @@ def _tests(results: Results, fit: LengthFit, subject: str) -> Iterator[Sentence]
     own = [c for c in results.of("training length") if c.subject in pairs and (c.task, c.format) == where]
     tested = [c for c in own if c.refused is None]
     if tested:
-        higher, lower = (sum(c.verdict == verdict for c in tested) for verdict in ("higher", "lower"))
+        higher, lower = (sum(c.direction == direction for c in tested) for direction in ("higher", "lower"))
         text = f"at equal tokens the longer training length is more accurate in {higher} and less in {lower} of "
-        yield Sentence(TRAINING_LENGTH, f"{subject}: {text}{len(tested)} comparisons of two.", subject=subject)
+        runs = _on_runs(any(c.seeds is None for c in tested))
+        yield Sentence(TRAINING_LENGTH, f"{subject}: {text}{len(tested)} comparisons of two{runs}.", subject=subject)
     effects = [e for e in results.depth_effects if _place(e) == _place(fit)]
     parts = []
     for at, name in (("tokens", "equal tokens"), ("multiple", "equal multiples")):
@@ -98,13 +105,23 @@ def _tests(results: Results, fit: LengthFit, subject: str) -> Iterator[Sentence]
         if tested:
             parts.append(f"{resolved} of {len(tested)} at {name}")
     if parts:
-        text = f"effects of depth differ between training lengths in {listed(parts)}"
+        runs = _on_runs(any(e.seeds is None for e in effects if e.refused is None))
+        text = f"effects of depth differ between training lengths in {listed(parts)}{runs}"
         yield Sentence(TRAINING_LENGTH, f"{subject}: {text}.", subject=subject)
+
+
+def _on_runs(one_seed: bool) -> str:
+    """With one training seed a statement is about the runs, and not about the architecture."""
+    return f", {ON_THESE_RUNS} (one training seed)" if one_seed else ""
 
 
 def _censored(fit: LengthFit) -> str:
     n = sum(run.at_least for run in fit.fitted)
     return f", {n} of them not seen to fall" if n else ""
+
+
+def _p_text(fit: LengthFit) -> str:
+    return "" if fit.p_report is None or fit.p_report >= 1 else f"; {p_text(fit.p_report)} in the report"
 
 
 def _excluded(fit: LengthFit) -> str:
@@ -135,6 +152,8 @@ def fit_rows(results: Results) -> Rows:
             **_bounded("multiple", fit.multiple),
             "longest_length": fit.longest,
             "step": fit.step,
+            "p": fit.p,
+            "p_report": fit.p_report,
             "verdict": fit.verdict,
             "words": verdict_text(fit),
         }
@@ -171,9 +190,9 @@ def depth_effect_rows(results: Results) -> Rows:
     return [
         {"effect": e.effect, "family": e.family, **_place(e), "longer": e.longer, "shorter": e.shorter}
         | {"at": e.at, "place": e.place, "samples": e.samples, "first": e.first, "second": e.second}
-        | {"difference": e.difference, "low": e.low, "high": e.high, "p": e.p, "p_holm": e.p_holm}
+        | {"difference": e.difference, "low": e.low, "high": e.high, "p": e.p}
         | {"seeds_low": e.seeds[0] if e.seeds else None, "seeds_high": e.seeds[1] if e.seeds else None}
-        | {"verdict": e.verdict}
+        | {"p_seeds": e.p_seeds, "p_report": e.p_report, "verdict": e.verdict}
         for e in results.depth_effects
     ]
 

@@ -21,12 +21,12 @@ class Sentence:
 
 
 def difference_text(contrast: Contrast) -> str:
-    """`+0.12 (+0.05 to +0.19, n = 100, p = 0.003 after Holm)`, or the reason for no test."""
+    """`+0.12 (+0.05 to +0.19, n = 100, p = 0.003 in the report)`, or the reason for no test."""
     c = contrast
-    if c.refused is not None or c.difference is None or c.p_holm is None:
+    if c.refused is not None or c.difference is None or c.p_report is None:
         return c.refused or "not tested"
     bounds = f"{span_text(c.low, c.high)}, n = {c.samples} samples"
-    return f"{signed(c.difference)} ({bounds}, {p_text(c.p_holm)} after Holm)"
+    return f"{signed(c.difference)} ({bounds}, {p_text(c.p_report)} in the report)"
 
 
 def signed(value: float | None) -> str:
@@ -48,20 +48,19 @@ def position_state(contrasts: Iterable[Contrast]) -> str:
     """Joint reading of the three contrasts of one length; "lost in the middle" needs the middle below both ends."""
     by_kind = {contrast.kind: contrast for contrast in contrasts}
     ends, start, end = by_kind["lost in the middle"], by_kind["primacy"], by_kind["recency"]
-    if ends.refused is not None:
-        return ends.refused
-    if start.verdict == end.verdict == "higher":
-        return "middle below both ends"
-    if "lower" in (start.verdict, end.verdict):
-        relations = {"higher": "above", "lower": "below"}
-        sides = {"start": start.verdict, "end": end.verdict}
-        parts = [f"{side} {relations[verdict]}" for side, verdict in sides.items() if verdict in relations]
+    if start.refused is not None:
+        return start.refused
+    directions = start.direction, end.direction
+    if directions == ("higher", "higher"):
+        return "lost in the middle" if ends.direction == "higher" else f"both ends above the middle, {ends.refused}"
+    if "lower" in directions:
+        relations = {"higher": "above", "lower": "below", "": ""}
+        sides = zip(("start", "end"), directions, strict=True)
+        parts = [f"{side} {relations[direction]}" for side, direction in sides if direction]
         return f"{' and '.join(parts)} the middle"
-    if start.verdict == "higher":
-        return "primacy alone"
-    if end.verdict == "higher":
-        return "recency alone"
-    return "ends above the middle on average" if ends.verdict == "higher" else "no depth effect resolved"
+    if "higher" in directions:
+        return "primacy alone" if start.direction else "recency alone"
+    return "no depth effect resolved"
 
 
 def panel_subject(data: Measured, where: PanelKey) -> str:

@@ -37,6 +37,13 @@ def t_quantile(p: float, df: float) -> float:
     return (low + high) / 2
 
 
+def two_sided_p(t: float, df: float) -> float:
+    """P(|T| >= |t|) of Student's t; of the normal distribution from MAX_DF degrees of freedom on."""
+    if df >= MAX_DF:
+        return math.erfc(abs(t) / math.sqrt(2))
+    return min(1.0, _incomplete_beta(df / 2, 0.5, df / (df + t * t))) if t else 1.0
+
+
 @lru_cache(maxsize=4096)
 def _t_cdf(x: float, df: float) -> float:
     return 1 - 0.5 * _incomplete_beta(df / 2, 0.5, df / (df + x * x))

@@ -139,8 +139,8 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
         chances = {q.chance for episode in episodes for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    code = session.tasks.code(name)
-    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example, code)
+    code, controls = session.tasks.code(name), task.axes.controls
+    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example, code, controls)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

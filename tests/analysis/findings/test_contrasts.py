@@ -8,15 +8,23 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from lcprobe.analysis.findings.cells import SCORES, NeedleTrials, Panel, PanelKey
-from lcprobe.analysis.findings.contrasts import Contrast, contrasts
+from lcprobe.analysis.findings.cells import SCORES, Measured, NeedleTrials, Panel, PanelKey
+from lcprobe.analysis.findings.contrasts import OF_MODELS, ON_THESE_RUNS, Contrast
+from lcprobe.analysis.findings.contrasts import contrasts as declared
+from lcprobe.analysis.findings.families import corrected
 from lcprobe.analysis.findings.load_records import load_records
+from lcprobe.analysis.findings.place import W_SHAPE
 from lcprobe.analysis.report.wording import position_state
 from lcprobe.tasks.episode import Formats
 from tests.analysis.fabricated import DEPTHS, FORMAT, LENGTHS, flat, plan, records, run, study, task
 
 CELLS = plan(["single"])
 STUDY = study([run("m")], [task("single")], CELLS)
+
+
+def contrasts(data: Measured) -> list[Contrast]:
+    """All contrasts, corrected as if they were the whole report."""
+    return corrected(declared(data, {}))
 
 
 def contrasts_of(behaviour, tasks=("single", 1), cells=CELLS) -> list[Contrast]:
@@ -48,8 +56,9 @@ def test_a_flat_oracle_raises_no_alarm(correlated):
         )
         tested = contrasts(replace(data, panels={where: panel}))
         alarms += any(c.resolved for c in tested)
-        tests += sum(c.p_holm is not None for c in tested)
-    assert tests == 200 * 21  # 3 lengths past the base, 3 contrasts at each of 6 lengths: none was refused
+        tests += sum(c.p_report is not None for c in tested)
+    # 3 lengths past the base, 3 contrasts at each of 6 lengths; now and then a centre is above its neighbours
+    assert 200 * 20.5 < tests <= 200 * 21
     assert alarms <= 16
 
 
@@ -92,7 +101,7 @@ def test_the_family_of_a_model_on_a_task_keeps_its_error_rate():
 
 def test_lost_in_the_middle_needs_a_dip_below_both_ends():
     dip = contrasts_of(lambda c: np.where(np.isin(c["depth"], (0, 1)), 0.85, 0.35))
-    assert set(states(dip).values()) == {"middle below both ends"}
+    assert set(states(dip).values()) == {"lost in the middle"}
     (contrast,) = [c for c in dip if c.kind == "lost in the middle" and c.length == 128]
     assert contrast.low is not None
     assert contrast.high is not None
@@ -139,7 +148,7 @@ def test_length_differences_are_against_the_training_length():
     assert {c.refused for c in nothing} == {"not testable (reference length at the floor)"}
 
 
-def test_cells_of_two_models_are_compared_by_mcnemar():
+def test_cells_of_two_models_are_compared_by_sample():
     models = {"a": flat(0.7), "b": flat(0.4)}
     table = records(models, CELLS)
     tested = contrasts(load_records(study([run("a"), run("b")], [task("single")], CELLS), table))
@@ -154,7 +163,7 @@ def test_cells_of_two_models_are_compared_by_mcnemar():
         assert c.difference == pytest.approx((only_a - only_b) / 100)
     whole = [c for c in tested if c.kind == "model"]
     assert len(whole) == 6
-    assert {c.verdict for c in whole} == {"higher"}
+    assert {c.verdict for c in whole} == {"higher on these runs"}
     assert sum(c.low < 0.3 < c.high for c in whole if c.low is not None and c.high is not None) >= 5
 
 
@@ -203,7 +212,7 @@ def test_pairing_resolves_what_unpaired_intervals_do_not():
     assert whole.first is not None
     assert whole.second is not None
     assert whole.first.low < whole.second.high
-    assert whole.verdict == "higher"
+    assert whole.verdict == "higher on these runs"
     assert whole.p == pytest.approx(2 * 0.5**11)
 
 
@@ -216,8 +225,8 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
         )
 
     noisy = model_contrast({"a1": 0.9, "a2": 0.5, "b1": 0.7, "b2": 0.3})
-    assert noisy.p_holm is not None
-    assert noisy.p_holm < 0.001  # significant over samples
+    assert noisy.p is not None
+    assert noisy.p < 0.001  # significant over samples
     assert noisy.verdict == "no difference resolved"  # but not over seeds
     assert model_contrast({"a1": 0.8, "a2": 0.81, "a3": 0.79, "b1": 0.5, "b2": 0.51, "b3": 0.49}).verdict == "higher"
     assert model_contrast({"a1": 0.8, "b1": 0.5}).seeds is None
@@ -262,10 +271,38 @@ def test_formats_with_other_depths_are_compared_where_they_meet():
 
 def test_holm_runs_over_the_family_and_not_over_the_study():
     tested = contrasts_of(flat(0.6))
-    family = [c for c in tested if c.p is not None]
+    family = [c for c in tested if c.p is not None and not c.needs]
     assert {c.family for c in family} == {"m on single"}
     smallest = min(family, key=lambda c: c.p or 0)
-    assert smallest.p_holm == pytest.approx(min(1, len(family) * (smallest.p or 0)))
+    assert smallest.p_report == pytest.approx(min(1, len(family) * (smallest.p or 0)))
+
+
+def test_lost_in_the_middle_is_claimed_only_where_both_ends_are_above_it():
+    """Recency alone raises the mean of the ends; a W has no single low; both once were called lost in the middle."""
+
+    def lost(behaviour) -> set[str]:
+        return {c.verdict for c in contrasts_of(behaviour) if c.kind == "lost in the middle"}
+
+    assert lost(lambda c: np.where(c["depth"] == 1, 0.95, 0.35)) == {"no difference resolved"}
+    assert lost(lambda c: np.where(c["depth"] == 0, 0.95, 0.35)) == {"no difference resolved"}
+    assert lost(lambda c: np.where(np.isin(c["depth"], (0, 0.5, 1)), 0.9, 0.3)) == {W_SHAPE}
+    assert lost(lambda c: np.where(np.isin(c["depth"], (0, 1)), 0.9, 0.3)) == {"higher"}
+    assert lost(lambda c: np.where(np.isin(c["depth"], (0, 1)), 0.3, 0.9)) == {"lower"}
+    w = contrasts_of(lambda c: np.where(np.isin(c["depth"], (0, 0.5, 1)), 0.9, 0.3))
+    assert set(states(w).values()) == {f"both ends above the middle, {W_SHAPE}"}
+
+
+def test_with_one_training_seed_no_model_is_named_better():
+    """Every comparison of models says that it is about these runs; with two seeds that agree it is about models."""
+    for seeds in (1, 2):
+        rates = {f"{model}{seed}": 0.8 if model == "a" else 0.4 for model in "ab" for seed in range(seeds)}
+        runs = [run(name, group=name[0]) for name in rates]
+        table = records({name: flat(p) for name, p in rates.items()}, CELLS)
+        tested = [c for c in contrasts(load_records(study(runs, [task("single")], CELLS), table)) if c.direction]
+        of_models = [c for c in tested if c.kind in OF_MODELS]
+        assert {c.kind for c in of_models} >= {"models", "model"}
+        assert len(of_models) >= 2
+        assert all(c.verdict.endswith(ON_THESE_RUNS) is (seeds == 1) for c in of_models)
 
 
 def test_an_incomplete_slice_is_compared_with_nothing():

@@ -1,11 +1,17 @@
 """Gates (is there anything to interpret?) and extrapolation (how far past the training length?)."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lcprobe.analysis.findings.extrapolation import Extrapolation, extrapolations
-from lcprobe.analysis.findings.gates import Gate, gates
+from lcprobe.analysis.findings.families import corrected
+from lcprobe.analysis.findings.gates import Gate, closed_panels, gates
 from lcprobe.analysis.findings.load_records import load_records
+from lcprobe.analysis.findings.results import analyse
+from lcprobe.analysis.inputs import StudyFacts
 from tests.analysis.fabricated import DEPTHS, flat, plan, records, run, study, task, with_column
 
 LENGTHS = (64, 128, 256, 512)
@@ -19,10 +25,15 @@ def gate(behaviour, tasks=("single", 1), n=100) -> Gate:
     return gates(load_records(facts, records({"m": behaviour}, cells)))[0]
 
 
+def extrapolations_of(facts: StudyFacts, table: pa.Table) -> list[Extrapolation]:
+    data = load_records(facts, table)
+    return corrected(extrapolations(data, closed_panels(gates(data))))
+
+
 def extrapolation(behaviour, lengths=LENGTHS, **changes) -> Extrapolation:
     cells = plan(["single"], lengths=lengths)
     facts = study([run("m", **changes)], [task("single")], cells)
-    return extrapolations(load_records(facts, records({"m": behaviour}, cells)))[0]
+    return extrapolations_of(facts, records({"m": behaviour}, cells))[0]
 
 
 def by_control(none: float, zero: float, without: float, wrong: float):
@@ -51,7 +62,37 @@ def test_key_lookup_is_judged_by_skill_above_chance(accuracy, verdict):
     result = gate(by_control(accuracy, 0.95, 0.0, 0.2), ("multikey", 4))
     assert (result.lookup, result.chance, result.copies) == (verdict, 0.25, None)
     assert result.skill is not None
-    assert result.skill[0] == pytest.approx((accuracy - 0.25) / 0.75, abs=0.08)
+    assert result.skill.value == pytest.approx((accuracy - 0.25) / 0.75, abs=0.08)
+
+
+def copier(c):
+    """Prints the last value: right where the target is the last, whatever key is asked for."""
+    return np.where(
+        c["control"] == "zero_distance", 0.95, np.where(c["control"] == "no_needle", 0.0, c["depth"] ** 3)
+    )
+
+
+def test_a_copier_of_the_last_value_has_not_acquired_look_up():
+    """It is above stated chance on this grid; nothing is claimed about how it uses the context."""
+    result = gate(copier, ("multikey", 4), n=250)
+    assert result.accuracy.low > 0.25
+    assert (result.lookup, result.closed) == ("not acquired", "key look-up not acquired")
+
+
+def test_a_task_whose_control_was_not_run_is_not_tested():
+    cells = plan(["multikey"], lengths=LENGTHS) + plan(["multikey"], lengths=[64], control="wrong_key")
+    (facts,) = [task("multikey", 4)]
+    results = analyse(study([run("m")], [facts], cells), records({"m": copier}, cells))
+    (one,) = results.gates
+    assert one.lookup == one.closed == "not tested (no wrong_key control at 128 tokens)"
+    assert {c.refused for c in results.of("length", "primacy", "lost in the middle")} == {one.closed}
+    assert results.extrapolations[0].effective is None
+    assert results.reaches[0].refused == one.closed
+    named = plan(["multikey"], lengths=LENGTHS)
+    known = study([run("m")], [replace(facts, controls=("none", "wrong_key"))], named)
+    assert gates(load_records(known, records({"m": copier}, named)))[0].closed == one.closed
+    without = study([run("m")], [facts], named)  # a task without that control: against stated chance
+    assert gates(load_records(without, records({"m": flat(0.9)}, named)))[0].lookup == "acquired"
 
 
 def test_a_model_that_prints_the_value_for_any_key_copies():
@@ -66,25 +107,17 @@ def test_effective_length_is_the_longest_whose_lower_bound_holds():
     assert str(step) == "256 tokens = 2 x the training length"
     flat_model = extrapolation(flat(0.9))
     assert str(flat_model) == ">= 512 tokens = >= 4 x the training length"
-    slightly_below = extrapolation(
-        lambda c: np.where(c["length"] == 256, 0.785, 0.9)
-    )  # .87 of the base: the bound is not above .85
-    assert slightly_below.effective == 512
-    assert slightly_below.note == "but 256 does not pass"
+    gap = extrapolation(lambda c: np.where(c["length"] == 256, 0.5, 0.9))
+    assert (gap.effective, gap.at_least) == (128, False)  # 512 tokens are never reached past a length that fails
 
 
 def test_an_effective_length_is_a_limit_only_where_a_longer_length_is_resolved_below():
     cells = plan(["single"], lengths=LENGTHS, n=20)
     slightly_below = lambda c: np.where(c["length"] <= 256, 0.9, 0.78)  # noqa: E731
-    unresolved = extrapolations(
-        load_records(study([run("m")], [task("single")], cells), records({"m": slightly_below}, cells))
-    )[0]
-    assert (unresolved.effective, unresolved.at_least, unresolved.note) == (
-        256,
-        True,
-        "512 not resolved: too few samples",
-    )
-    assert str(unresolved) == ">= 256 tokens = >= 2 x the training length (512 not resolved: too few samples)"
+    facts = study([run("m")], [task("single")], cells)
+    unresolved = extrapolations_of(facts, records({"m": slightly_below}, cells))[0]
+    assert (unresolved.effective, unresolved.at_least) == (256, True)
+    assert str(unresolved) == ">= 256 tokens = >= 2 x the training length (whether 512 passes is not resolved)"
 
 
 def test_the_base_is_the_best_accuracy_up_to_the_training_length():
@@ -103,7 +136,7 @@ def test_the_level_is_on_the_way_from_chance_to_the_base():
     cells = plan(["multikey"], lengths=LENGTHS, n=400)
     facts = study([run("m")], [task("multikey", 4)], cells)
     behaviour = lambda c: np.where(c["length"] <= 256, 0.9, 0.77)  # noqa: E731
-    (result,) = extrapolations(load_records(facts, records({"m": behaviour}, cells)))
+    (result,) = extrapolations_of(facts, records({"m": behaviour}, cells))
     assert (result.effective, result.at_least) == (256, False)
     assert result.level == pytest.approx(0.25 + 0.85 * 0.65, abs=0.02)
 
@@ -121,9 +154,8 @@ def test_ratio_to_the_reference_length_has_an_interval_with_the_truth():
 def test_no_effective_length_from_the_floor_or_from_too_few_samples():
     assert extrapolation(flat(0.02)).note == "not testable (floor)"
     cells = plan(["single"], lengths=LENGTHS, n=8)
-    unresolved = extrapolations(
-        load_records(study([run("m")], [task("single")], cells), records({"m": flat(0.6)}, cells))
-    )[0]
+    facts = study([run("m")], [task("single")], cells)
+    unresolved = extrapolations_of(facts, records({"m": flat(0.06)}, cells))[0]
     assert unresolved.effective is None
     assert unresolved.note.startswith("not resolved")
 
@@ -133,5 +165,5 @@ def test_an_incomplete_base_is_reported():
     table = records({"m": flat(0.9)}, cells)
     failed = (np.array(table["length"]) == 128) & (np.array(table["index"]) == 0)
     table = with_column(table, "status", np.where(failed, "oom", "ok"))
-    result = extrapolations(load_records(study([run("m")], [task("single")], cells), table))[0]
+    result = extrapolations_of(study([run("m")], [task("single")], cells), table)[0]
     assert (result.effective, result.note) == (None, "base at 128 tokens: incomplete (0 of 5 cells)")

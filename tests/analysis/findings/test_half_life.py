@@ -2,6 +2,7 @@
 
 import pytest
 
+from lcprobe.analysis.findings.families import corrected
 from lcprobe.analysis.findings.half_life import HalfLife, half_lives
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.reach import reaches
@@ -11,7 +12,7 @@ from tests.analysis.fabricated import flat, plan, records, run, study, task, win
 def half_life(behaviour, tasks=("single", 1), seed=0) -> HalfLife:
     cells = plan([tasks[0]])
     data = load_records(study([run("m")], [task(*tasks)], cells), records({"m": behaviour}, cells, seed=seed))
-    return half_lives(data, reaches(data))[0]
+    return half_lives(data, corrected(reaches(data, {})))[0]
 
 
 @pytest.mark.parametrize("h", [60, 150, 400])

@@ -1,19 +1,30 @@
 """Effective reach: planted windows are recovered, and a flat model or a limit of length has none."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from lcprobe.analysis.findings.cells import PanelKey
+from lcprobe.analysis.findings.families import corrected
 from lcprobe.analysis.findings.load_records import load_records
-from lcprobe.analysis.findings.reach import Reach, reaches
-from tests.analysis.fabricated import flat, plan, records, run, study, task, window
+from lcprobe.analysis.findings.reach import Reach, fall_p, reaches
+from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.tasks.episode import Formats
+from tests.analysis.fabricated import FORMAT, flat, plan, records, run, study, task, window
 
 CELLS = plan(["single"])
+
+
+def reaches_of(facts: StudyFacts, table: pa.Table) -> list[Reach]:
+    return corrected(reaches(load_records(facts, table), {}))
 
 
 def reach(behaviour, tasks=("single", 1), seed=0) -> Reach:
     cells = plan([tasks[0]])
     table = records({"m": behaviour}, cells, seed=seed)
-    return reaches(load_records(study([run("m")], [task(*tasks)], cells), table))[0]
+    return reaches_of(study([run("m")], [task(*tasks)], cells), table)[0]
 
 
 @pytest.mark.parametrize("w", [45, 100, 300, 480, 700])
@@ -69,7 +80,7 @@ def test_floor_and_gaps_are_refused():
     )
     table = records({"m": window(300)}, CELLS)
     part = table.slice(0, len(table) - 100)
-    (r,) = reaches(load_records(study([run("m")], [task("single")], CELLS), part))
+    (r,) = reaches_of(study([run("m")], [task("single")], CELLS), part)
     assert r.refused == "incomplete (4 of 5 cells) at 1024 tokens"
 
 
@@ -78,3 +89,20 @@ def test_every_trial_is_in_one_bin():
     assert sum(b.estimate.n for b in r.bins) == 6 * 5 * 100
     assert all(a.high < b.low for a, b in zip(r.bins, r.bins[1:], strict=False))
     assert all(b.estimate.n >= 10 for b in r.bins)
+
+
+def test_a_fall_is_tested_at_equal_length():
+    """A limit of length, or accuracy that rises with the distance, is none; nor, as a rule, is noise."""
+    cells = plan(["single"])
+    where = PanelKey("m", "single", Formats(*FORMAT))
+
+    def p(behaviour, seed=0) -> float:
+        table = records({"m": behaviour}, cells, seed=seed)
+        return fall_p(load_records(study([run("m")], [task("single")], cells), table).panels[where])
+
+    assert sum(p(flat(0.6), seed) < 0.05 for seed in range(30)) <= 4
+    assert p(lambda c: np.where(c["length"] <= 128, 0.9, 0.1)) > 0.05
+    assert p(lambda c: 0.3 + 0.5 * (1 - c["depth"])) == 1.0  # rises with distance
+    assert p(window(300)) < 1e-6
+    unresolved = replace(reach(window(300)), p_report=0.2)
+    assert (unresolved.is_found, str(unresolved)[:21]) == (False, "no fall is resolved u")

@@ -1,10 +1,12 @@
 """Plain text in the report: a planted rise, blow-up and memory are recovered with their size; noise alone is no rise."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lcprobe.analysis.findings.families import corrected
 from lcprobe.analysis.findings.text_curves import text_curves
 from lcprobe.analysis.report.write import write_report
 from lcprobe.errors import DataError
@@ -17,7 +19,8 @@ CONTEXT = 128
 def curves(*models, **given):
     facts = study([run(name, context_length=CONTEXT) for name in models], [task("single")], plan(["single"]))
     rows = [row for name in models for row in text_records(name, **given)]
-    return text_curves(facts, table_of(rows, CONTEXT_SCHEMA))
+    found = text_curves(facts, table_of(rows, CONTEXT_SCHEMA))
+    return [replace(c, rise=rise) for c, rise in zip(found, corrected([c.rise for c in found]), strict=True)]
 
 
 def test_a_planted_rise_is_recovered_with_its_start_and_size():

@@ -9,7 +9,8 @@ samples is added, from resampling all runs jointly, as they share their samples;
 tested lengths, which the seeds of a training length share: where accuracy falls at once, lengths an octave apart do
 not tell a slope of 0.7 from one of 1.
 
-The verdict is one of equivalence: not that a slope of 1 is not rejected, but that the whole interval is near 1.
+The verdict is one of equivalence: not that a slope of 1 is not rejected, but that the whole interval is near 1. It is
+a claim of the report (`findings.families`): its p is that of both one-sided tests against the edges of that range.
 """
 
 import math
@@ -20,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Unavailable
+from lcprobe.analysis.findings.families import Claim
 from lcprobe.analysis.findings.gates import Gate
 from lcprobe.analysis.findings.slice_tests import pooled
 from lcprobe.analysis.findings.training_length.architectures import by_training_length, continued
@@ -37,8 +39,8 @@ runs that agree within a tenth of it are not known to agree better."""
 Verdict = Literal["ceiling", "fixed reach", "no ceiling", "not resolved", "not tested"]
 
 
-@dataclass(frozen=True)
-class LengthFit:
+@dataclass(frozen=True, kw_only=True)
+class LengthFit(Claim):
     """The line of one architecture on one task and format.
 
     runs: the effective length of every run as trained, ascending in training length; those with `refused` are not in
@@ -46,7 +48,8 @@ class LengthFit:
     of log2(effective) over log2(training), None where it cannot be estimated; bounds may be infinite. multiple:
     effective length over training length at `centre`, the geometric mean of the training lengths. longest: longest
     tested length. step: largest factor between neighbouring tested lengths, the resolution where accuracy falls at
-    once. verdict: "no ceiling" is up to `longest`; "not tested" has its reason in `note`.
+    once. found: what its interval supports by itself; "no ceiling" is up to `longest`; "not tested" has its reason in
+    `note`.
     """
 
     architecture: str
@@ -55,12 +58,23 @@ class LengthFit:
     runs: tuple[EffectiveLength, ...]
     longest: int
     step: float
-    verdict: Verdict
+    found: Verdict
     centre: float | None = None
     slope: Bounded | None = None
     multiple: Bounded | None = None
     note: str = ""
     continued: tuple[EffectiveLength, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is a finding of the report."""
+        return "not resolved" if self.p is not None and not self.resolved else self.found
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether some training length has a single run in the fit."""
+        lengths = [run.context_length for run in self.fitted]
+        return any(lengths.count(length) < 2 for length in lengths)
 
     @property
     def fitted(self) -> list[EffectiveLength]:
@@ -108,10 +122,16 @@ def _fit(
     runs, longest = tuple(run for run, _ in own), own[0][0].longest
     step = max((b / a for a, b in pairwise(data.lengths(task, format))), default=1.0)
     known = [(run, drawn) for run, drawn in own if drawn is not None and run.tokens is not None]
+    blank = LengthFit(
+        branch="training length",
+        family=f"{architecture} on {task}",
+        architecture=architecture, task=task, format=format, runs=runs, longest=longest, step=step,
+        found="not tested",
+    )  # fmt: skip
     if len({run.context_length for run, _ in known}) < 2:
         reasons = "; ".join(dict.fromkeys(run.refused for run in runs if run.refused))
         note = f"fewer than two training lengths with an effective length ({reasons})"
-        return LengthFit(architecture, task, format, runs, longest, step, "not tested", note=note)
+        return replace(blank, note=note)
     x = np.log2([run.context_length for run, _ in known])
     y = np.log2([run.tokens or 1 for run, _ in known])
     censored = np.array([run.at_least for run, _ in known])
@@ -129,7 +149,8 @@ def _fit(
         )
         multiple = Bounded(*(2.0 ** (v - x.mean()) if math.isfinite(v) else v for v in level))
     verdict: Verdict = "no ceiling" if _nothing_falls(data, [run for run, _ in known]) else _verdict(slope)
-    return LengthFit(architecture, task, format, runs, longest, step, verdict, centre, slope, multiple)
+    p = None if verdict == "no ceiling" else _equivalence_p(slope)
+    return replace(blank, found=verdict, centre=centre, slope=slope, multiple=multiple, p=p)
 
 
 def _nothing_falls(data: Measured, runs: list[EffectiveLength]) -> bool:
@@ -152,6 +173,20 @@ def _verdict(slope: Bounded | None) -> Verdict:
         if slope is not None and value - MARGIN <= slope.low and slope.high <= value + MARGIN:
             return verdict
     return "not resolved"
+
+
+def _equivalence_p(slope: Bounded | None) -> float:
+    """The least p with which the whole interval is near 1 or near 0: .05 where its bound touches the edge."""
+    if slope is None or not all(map(math.isfinite, slope)):
+        return 1.0
+    p_values = []
+    for value in (1.0, 0.0):
+        above, below = slope.value - (value - MARGIN), (value + MARGIN) - slope.value
+        sides = ((above, slope.value - slope.low), (below, slope.high - slope.value))
+        if min(above, below) <= 0:
+            continue
+        p_values.append(max(math.erfc(Z95 * room / max(half, 1e-9) / math.sqrt(2)) for room, half in sides))
+    return min(p_values, default=1.0)
 
 
 def _sample_sd(x: np.ndarray, drawn: np.ndarray, censored: np.ndarray, slope: bool) -> float:

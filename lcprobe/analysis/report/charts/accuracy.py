@@ -159,7 +159,8 @@ def skill_bars(results: Results) -> "Iterator[tuple[Picture, Figure]]":
         if not isinstance(gate.accuracy, Proportion) or (gate.where.task, gate.where.format) not in pairs:
             continue
         a, style, place = gate.accuracy, styles[gate.where.model], models.index(gate.where.model)
-        value, low, high = gate.skill or (a.value, a.low, a.high)
+        skill = gate.skill
+        value, low, high = (a.value, a.low, a.high) if skill is None else (skill.value, skill.low, skill.high)
         y = pairs.index((gate.where.task, gate.where.format)) + (place - (len(models) - 1) / 2) * height
         name = figure_text(gate.where.model)
         label = name if gate.where.model not in axes.get_legend_handles_labels()[1] else None
@@ -187,7 +188,7 @@ def _skill_by_training_length(results: Results) -> "Iterator[tuple[Picture, Figu
     if not pairs:
         return
     scores = {
-        g.where: (g.skill[0] if g.skill else g.accuracy.value, g.accuracy.n)
+        g.where: (g.skill.value if g.skill else g.accuracy.value, g.accuracy.n)
         for g in results.gates
         if isinstance(g.accuracy, Proportion)
     }

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lcprobe.analysis.findings.cells import PanelKey, Unavailable
-from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length
+from lcprobe.analysis.findings.extrapolation import reference_length
+from lcprobe.analysis.findings.place import place_skills
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.findings.slice_tests import pooled
+from lcprobe.analysis.findings.skill import skill_test
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.depth_axis import AT_REALISED_DEPTHS, realised_depth, strata_ticks
 from lcprobe.analysis.report.charts.drawing import (
@@ -31,7 +32,6 @@ from lcprobe.analysis.report.charts.seed_groups import (
     length_styles,
     training_lengths,
 )
-from lcprobe.analysis.stats.differences import difference_bounds
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.tasks.episode import Formats
 
@@ -136,12 +136,12 @@ def _effects(
     multiple_axis(axes[1], min(ratios), max(ratios), 4)
     for one, x in zip(axes[-2:], ("length (tokens)", "length / training length"), strict=True):
         one.set_xlabel(x, fontsize=10, color=INK)
-    figure.supylabel("exact match, ends − middle", fontsize=10, color=INK)
+    figure.supylabel("skill, ends − middle", fontsize=10, color=INK)
     legend(figure, *axes)
     effects = [e for e in results.depth_effects if (e.task, e.format) == (task, format)]
     effects = [e for e in effects if e.effect == "lost in the middle" and e.refused is None]
     counts = counts_text([e.n for points in found.values() for _, e in points])
-    text = f"Mean of start and end minus the middle third of depths, {task}, {format}, against length (left) and "
+    text = f"Skill: mean of start and end minus the middle of depths, {task}, {format}, against length (left) and "
     text += f"length / training length (right), mean over training seeds. {counts} Small points: "
     text += f"each seed. Bars: {OVER_SAMPLES} Not drawn where all depths are at the floor or the "
     text += f"ceiling. Of {len(effects)} tested differences between two training lengths "
@@ -153,15 +153,14 @@ def _effects(
 def ends_minus_middle(
     results: Results, runs: Sequence[RunFacts], task: str, format: Formats, length: int
 ) -> Estimate | None:
-    """Mean of start and end minus the middle third, as the declared contrast, with runs together and samples as
+    """Mean of start and end minus the middle, in skill as the declared contrasts, mean over runs and samples as
     clusters; None where it is not testable. n: answers of all runs."""
-    whole = pooled([results.data.slice(PanelKey(run.name, task, format), length) for run in runs])
-    if isinstance(whole, Unavailable) or floor_or_ceiling(whole) is not None:
+    facts = next(t for t in results.data.tasks if t.name == task)
+    found = [place_skills(results.data, facts, PanelKey(run.name, task, format), length) for run in runs]
+    skills = [one for one in found if not isinstance(one, Unavailable)]
+    if len(skills) < len(found):
         return None
-    parts = whole.ends_and_middle
-    if not all(parts):
+    test = skill_test([(w / len(skills), s) for one in skills for w, s in one.effect(one.start, one.end)])
+    if isinstance(test, Unavailable):
         return None
-    shares = [s.hits.sum(axis=0) / s.trials.sum(axis=0) for s in map(whole.at_depths, parts)]
-    effect = (shares[0] + shares[1]) / 2 - shares[2]
-    low, high = map(float, difference_bounds(effect))
-    return Estimate(float(effect.mean()), low, high, int(whole.trials.sum()), ".2f")
+    return Estimate(test.value, test.low, test.high, int(sum(one.whole.trials.sum() for one in skills)), ".2f")

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lcprobe.analysis.findings.contrasts import contrasts
+from lcprobe.analysis.findings.contrasts import Contrast
+from lcprobe.analysis.findings.contrasts import contrasts as declared
+from lcprobe.analysis.findings.families import corrected
 from lcprobe.analysis.findings.gates import gates
 from lcprobe.analysis.findings.load_records import load_records
-from lcprobe.analysis.findings.training_length.depth_effects import depth_effects
+from lcprobe.analysis.findings.training_length.depth_effects import DepthEffect
+from lcprobe.analysis.findings.training_length.depth_effects import depth_effects as declared_effects
 from lcprobe.analysis.findings.training_length.length_fits import length_fits
 from tests.analysis.fabricated import flat, plan, records, run, study, task
 
@@ -27,6 +30,14 @@ def data_of(behaviours, **changes):
     return load_records(study(runs, [task("single")], CELLS), records(behaviours, CELLS))
 
 
+def contrasts(data) -> list[Contrast]:
+    return corrected(declared(data, {}))
+
+
+def depth_effects(data) -> list[DepthEffect]:
+    return corrected(declared_effects(data))
+
+
 def dip(c):
     return np.where(c["depth"] == 0.5, 0.4, 0.8)
 
@@ -38,7 +49,7 @@ def test_a_middle_that_only_the_longer_training_length_loses_is_found():
         ("tokens", 64), ("tokens", 128), ("tokens", 256), ("multiple", 1.0), ("multiple", 2.0)
     ]  # fmt: skip
     for e in rows:
-        assert e.verdict == "larger"
+        assert e.verdict == "larger on these runs"
         assert e.low is not None
         assert e.high is not None
         assert e.low < 0.4 < e.high
@@ -50,10 +61,10 @@ def test_several_seeds_have_bounds_over_seeds_around_the_same_difference():
     for e in depth_effects(data):
         assert e.seeds is not None
         assert e.difference is not None
-        assert e.p_holm is not None
+        assert e.p is not None
         assert sum(e.seeds) / 2 == pytest.approx(e.difference)
-        assert e.p_holm < 0.05
-        assert e.resolved == (e.seeds[0] > 0)  # two seeds that differ by luck leave it open
+        assert e.p < 1e-4
+        assert e.resolved <= (e.seeds[0] > 0)  # two seeds that differ by luck leave it open
 
 
 def test_equal_models_have_no_effect_of_training_length():
@@ -70,15 +81,15 @@ def test_models_are_compared_at_one_training_length_and_training_lengths_in_one_
     assert models == {"L64-m − L64-k", "L128-m − L128-k"}
     lengths = [c for c in tested if c.kind == "training length"]
     assert {c.subject: c.verdict for c in lengths} == {
-        "L128-m − L64-m": "higher", "L128-k − L64-k": "no difference resolved"
+        "L128-m − L64-m": "higher on these runs", "L128-k − L64-k": "no difference resolved"
     }  # fmt: skip
     assert {(c.family, c.length) for c in lengths} == {("training lengths on single", n) for n in (64, 128, 256)}
-    assert sum(c.p_holm is not None for c in lengths) == 6
+    assert sum(c.p_report is not None for c in lengths) == 6
 
 
 def test_one_training_length_keeps_all_pairs_of_models():
     tested = contrasts(data_of({name: flat(0.5) for name in ("64-a-0", "128-b-0")}))
-    assert {c.kind for c in tested if "−" in c.subject} == {"model", "model cell"}
+    assert {c.kind for c in tested if "−" in c.subject} == {"models", "model", "model cell"}
     assert depth_effects(data_of({name: flat(0.5) for name in ("64-a-0", "128-b-0")})) == []
 
 

@@ -1,12 +1,15 @@
 """Effective length against training length: planted relations are recovered, and none is invented."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from lcprobe.analysis.findings.families import Claim, corrected
 from lcprobe.analysis.findings.gates import gates
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.training_length.collapses import collapses
-from lcprobe.analysis.findings.training_length.length_fits import LengthFit, length_fits
+from lcprobe.analysis.findings.training_length.length_fits import MARGIN, LengthFit, length_fits
 from tests.analysis.fabricated import flat, plan, records, run, study, task
 
 TRAINED = (64, 128, 256, 512)
@@ -27,7 +30,7 @@ def measured(behaviour, seeds=3, n=40, trained=TRAINED, tasks=("single", 1), len
 
 def fit(behaviour, **changes) -> LengthFit:
     data = measured(behaviour, **changes)
-    (only,) = length_fits(data, gates(data))
+    (only,) = corrected(length_fits(data, gates(data)))
     return only
 
 
@@ -141,3 +144,16 @@ def test_flat_curves_collapse_over_both():
     (only,) = collapses_of(measured(lambda t, s: flat(0.9)))
     assert only.verdict == "over both"
     assert np.isclose(only.over_tokens.value, 0, atol=0.05)
+
+
+def test_the_p_of_a_verdict_is_that_of_its_interval():
+    """.05 where a bound touches the edge of the range; a report with more claims asks for more than that."""
+    data = measured(in_proportion)
+    (alone,) = length_fits(data, gates(data))
+    (found,), others = corrected([alone]), [Claim(branch="each model by itself", p=1.0)]
+    assert (alone.found, found.verdict) == ("ceiling", "ceiling")
+    assert alone.slope is not None
+    assert alone.p is not None
+    assert 1 - MARGIN < alone.slope.low < alone.slope.high < 1 + MARGIN
+    unsure = [replace(alone, p=0.03), *others]
+    assert [c.verdict for c in corrected(unsure) if isinstance(c, LengthFit)] == ["not resolved"]

@@ -1,0 +1,101 @@
+"""Contrasts of position in the context: start and end against the middle, in skill, stratum by stratum.
+
+start, end: the first and last stratum of depth. middle: strata whose centre is in .25 .. .75. centre: of the middle,
+those nearest to .5, and neighbours the others. Lost in the middle is a joint claim, that both ends are above the
+middle (Liu et al. 2023, arXiv 2307.03172): recency alone also raises the mean of the ends. Where the centre is above
+its neighbours (W), the middle is no single low, and nothing is claimed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
+from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_test
+from lcprobe.analysis.inputs import TaskFacts
+from lcprobe.analysis.stats.exact_tests import ALPHA
+
+MIDDLE = (0.25, 0.75)
+W_SHAPE = "not one low: the centre is above its neighbours (W)"
+NO_PLACES = "not testable (the grid has no start, middle or end)"
+
+
+class Places(NamedTuple):
+    """Centres of strata by place; neighbours may be empty."""
+
+    start: list[float]
+    end: list[float]
+    middle: list[float]
+    centre: list[float]
+    neighbours: list[float]
+
+
+@dataclass(frozen=True)
+class PlaceSkills:
+    """Skill by place at one length, and the slice that it is of."""
+
+    whole: Slice
+    places: Places
+    start: Skill
+    end: Skill
+    middle: Skill
+    w_shape: bool
+
+    def effect(self, *ends: Skill) -> list[tuple[float, Skill]]:
+        """The terms of the mean of some ends - middle."""
+        return [*((1 / len(ends), end) for end in ends), (-1.0, self.middle)]
+
+
+def places_of(depths: Sequence[float]) -> Places | None:
+    """Places of a grid; None where it has no start, middle or end."""
+    once = sorted(set(depths))
+    middle = [d for d in once if MIDDLE[0] - 1e-6 <= d <= MIDDLE[1] + 1e-6]
+    if len(once) < 3 or not middle or once[0] in middle or once[-1] in middle:
+        return None
+    nearest = min(abs(d - 0.5) for d in middle)
+    centre = [d for d in middle if abs(d - 0.5) <= nearest + 1e-6]
+    return Places(once[:1], once[-1:], middle, centre, [d for d in middle if d not in centre])
+
+
+def place_skills(data: Measured, task: TaskFacts, where: PanelKey, length: int) -> PlaceSkills | Unavailable:
+    """Skill by place of one panel at one length, or why there is none."""
+    whole = data.slice(where, length)
+    return whole if isinstance(whole, Unavailable) else skills_by_place(whole, guessed_at(data, task, where, length))
+
+
+def skills_by_place(whole: Slice, guesses: Slice | float | Unavailable) -> PlaceSkills | Unavailable:
+    """The same from a slice and what is guessed in it. A known rate is that of all strata alike."""
+    places = places_of(whole.depths)
+    if places is None:
+        return Unavailable(NO_PLACES)
+    if isinstance(guesses, Unavailable):
+        return Unavailable(f"not testable ({guesses})")
+    if state := floor_or_ceiling(whole):
+        return Unavailable(state)
+    parts: list[Skill] = []
+    for depths in (places.start, places.end, places.middle):
+        skill = _skill_at(whole, guesses, depths)
+        if isinstance(skill, Unavailable):
+            return skill
+        parts.append(skill)
+    return PlaceSkills(whole, places, *parts, w_shape=_is_w(whole, guesses, places))
+
+
+def _is_w(whole: Slice, guesses: Slice | float, places: Places) -> bool:
+    if not places.neighbours:
+        return False
+    centre, neighbours = (_skill_at(whole, guesses, depths) for depths in (places.centre, places.neighbours))
+    if isinstance(centre, Unavailable) or isinstance(neighbours, Unavailable):
+        return False
+    test = skill_test([(1.0, centre), (-1.0, neighbours)])
+    return isinstance(test, SkillTest) and test.p < ALPHA and test.value > 0
+
+
+def _skill_at(whole: Slice, guesses: Slice | float, depths: Sequence[float]) -> Skill | Unavailable:
+    part = whole.at_depths(depths)
+    if not isinstance(guesses, Slice):
+        return skill_of(part, guesses)
+    if {*depths} - {*guesses.depths}:
+        return Unavailable("not testable (wrong_key was asked at other depths)")
+    return skill_of(part, guesses.at_depths(depths))

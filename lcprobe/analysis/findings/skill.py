@@ -1,0 +1,127 @@
+"""Skill: accuracy corrected for what a model names without using the key, with tests that are paired by sample.
+
+    skill = (accuracy - guessed) / (1 - guessed)
+
+guessed: the rate at which the target value is named although the key in the question is absent (control `wrong_key`),
+over the same strata of depth and samples; for tasks without that control, stated chance; zero where there is one
+value. A model that finds the value with probability p and else names the first, the last or the nearest value has
+skill p in every stratum, though its accuracy depends on depth.
+
+Tests are of sums of weight x skill over groups of cells. Every sample has an influence on such a sum (its first-order
+contribution); the mean influence is tested by Student's t with the degrees of freedom of its variance, as elsewhere.
+Two samples that differ by one trial are added (Bonett & Price 2012): few samples that agree are no variance of zero.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.inputs import TaskFacts
+from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
+from lcprobe.analysis.stats.student_t import t975, two_sided_p
+
+WRONG_KEY = "wrong_key"
+MOST_GUESSED = 0.95
+"""Rate of guessing above which nothing is left to be found."""
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Skill over a group of cells.
+
+    index: (n_samples,) sample numbers. influence: (n_samples,) of each, with mean zero. trial: influence of one trial
+    of a sample. accuracy, guessed: of which it is made.
+    """
+
+    index: np.ndarray
+    value: float
+    influence: np.ndarray
+    trial: float
+    accuracy: float
+    guessed: float
+
+
+class SkillTest(NamedTuple):
+    """A sum of weight x skill with its 95 % bounds and two-sided p of zero, which agree with each other."""
+
+    samples: int
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def needs_wrong_key(data: Measured, task: TaskFacts) -> bool:
+    """Whether guessing by order is to be measured: a look-up task that has the control."""
+    planned = any(name == task.name and control == WRONG_KEY for name, _, control in data.planned)
+    return task.needs_lookup and (planned or WRONG_KEY in task.controls)
+
+
+def guessed_at(data: Measured, task: TaskFacts, where: PanelKey, length: int) -> Slice | float | Unavailable:
+    """What is named without the key at a length: the slice of `wrong_key`, or a known rate where there is none to
+    measure. Unavailable where it was to be measured and was not."""
+    if needs_wrong_key(data, task):
+        part = data.slice(where._replace(control=WRONG_KEY), length)
+        if isinstance(part, Unavailable) and part.reason == "not planned":
+            return Unavailable("no wrong_key control at this length")
+        return Unavailable(f"wrong_key control: {part}") if isinstance(part, Unavailable) else part
+    part = data.slice(where, length)
+    return part.chance if task.needs_lookup and isinstance(part, Slice) and part.chance < 1 else 0.0
+
+
+def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> Skill | Unavailable:
+    """Skill of answers over all their cells. at_least: known rate of guessing that replaces a measured one below it.
+
+    Only cells and samples that answers and guesses share count.
+    """
+    if isinstance(guesses, Slice):
+        shared = [depth for depth in answers.depths if depth in guesses.depths]
+        if not shared:
+            return Unavailable("not testable (wrong_key was asked at other depths)")
+        answers, guesses = answers.at_depths(shared), guesses.at_depths(shared)
+        index = np.intersect1d(answers.index, guesses.index, assume_unique=True)
+        named = _rates(guesses, index)
+    else:
+        index, named = answers.index, np.full(len(answers.index), guesses)
+    if len(index) < 2:
+        return Unavailable("fewer than two shared samples")
+    right = _rates(answers, index)
+    accuracy, guessed = float(right.mean()), float(named.mean())
+    if guessed < at_least:
+        guessed, named = at_least, np.full(len(index), at_least)
+    if guessed > MOST_GUESSED:
+        return Unavailable(f"not testable (the value is named in {guessed:.2f} without its key)")
+    left = 1 - guessed
+    influence = (right - accuracy) / left - (1 - accuracy) * (named - guessed) / left**2
+    trials = float(answers.trials.sum(axis=0).mean())
+    return Skill(index, (accuracy - guessed) / left, influence, 1 / left / math.sqrt(trials), accuracy, guessed)
+
+
+def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
+    """The sum of weight x skill, over the samples that all have."""
+    index = terms[0][1].index
+    for _, skill in terms[1:]:
+        index = np.intersect1d(index, skill.index, assume_unique=True)
+    n = len(index)
+    if n < 2:
+        return Unavailable("fewer than two shared samples")
+    influence = sum(w * s.influence[np.isin(s.index, index, assume_unique=True)] for w, s in terms)
+    value = sum(w * s.value for w, s in terms)
+    trial = math.sqrt(sum((w * s.trial) ** 2 for w, s in terms))
+    squares = np.append(np.square(influence), [trial**2, trial**2])
+    error = math.sqrt(float(squares.sum()) / n / (n - 1))
+    df = float(min(degrees_of_freedom(squares, n), n - 1))
+    if error == 0:
+        return SkillTest(n, value, value, value, float(value == 0))
+    half = float(t975(df)) * error
+    return SkillTest(n, value, value - half, value + half, two_sided_p(value / error, df))
+
+
+def _rates(part: Slice, index: np.ndarray) -> np.ndarray:
+    """Proportion of a sample's trials that are hits."""
+    keep = np.isin(part.index, index, assume_unique=True)
+    return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)

@@ -1,0 +1,71 @@
+"""One error rate for a report, whatever is true in it: branches, families, claims, and what stands behind them."""
+
+import numpy as np
+import pytest
+
+from lcprobe.analysis.findings.families import Claim, corrected
+
+MODELS = "models against each other"
+
+
+def claim(family: str, p: float | None, **more) -> Claim:
+    return Claim(family=family, p=p, **more)
+
+
+def p_values(*claims: Claim) -> list[float | None]:
+    return [c.p_report for c in corrected(claims)]
+
+
+def test_one_family_is_corrected_by_holm():
+    assert p_values(claim("a", 0.01), claim("a", 0.03), claim("a", 0.02)) == pytest.approx([0.03, 0.04, 0.04])
+    assert p_values(claim("a", 0.03), claim("a", None)) == [0.03, None]
+
+
+def test_the_report_is_shared_by_branches_families_and_claims():
+    claims = [claim("a", 0.001), claim("a", 0.9), claim("b", 0.002), claim("c", 0.9, branch=MODELS)]
+    # 2 branches x 2 families x 2 claims; b: once a's first is found, still 2 x 2
+    assert p_values(*claims)[:3] == pytest.approx([0.008, 1, 0.008])
+    assert p_values(*claims[:3])[0] == pytest.approx(0.004)  # no comparison of models: one branch has all
+
+
+def test_what_is_finished_leaves_its_share_to_the_others():
+    first, second = corrected([claim("a", 0.001), claim("b", 0.04)])
+    assert (first.p_report, second.p_report) == (0.002, 0.04)
+
+
+def test_seeds_count_as_much_as_samples():
+    both, samples = corrected([claim("a", 1e-9, p_seeds=0.2), claim("b", 1e-9)])
+    assert (both.resolved, samples.resolved) == (False, True)
+
+
+def test_what_stands_behind_a_claim_needs_it_and_costs_other_claims_nothing():
+    top, other = claim("top", 0.01, name="top"), claim("top", 0.04)
+    children = [claim("below", 0.0004, behind="top") for _ in range(50)]
+    tested = corrected([top, other, *children])
+    assert tested[0].p_report == 0.02
+    assert tested[2].p_report == pytest.approx(0.04)  # 2 x 50 x .0004: the share of what they stand behind
+    assert tested[1].p_report == pytest.approx(0.04)  # all behind the first are found: its share is free
+    assert p_values(claim("top", 0.01, name="top"), other)[1] == pytest.approx(0.04)
+    assert not any(c.resolved for c in corrected([claim("top", 0.06, name="top"), *children]))
+    untested = corrected([claim("top", None, name="top"), *children])
+    assert not any(c.resolved for c in untested)
+
+
+def test_a_joint_claim_is_as_good_as_the_weakest_that_it_needs():
+    ends = [claim("m", 0.001, name="start"), claim("m", 0.02, name="end")]
+    both = claim("m", 0.02, needs=("start", "end"))
+    assert p_values(*ends, both) == [0.002, 0.02, 0.02]
+    assert p_values(*ends, claim("m", 1.0, needs=("start", "end")))[2] == 1.0
+
+
+@pytest.mark.parametrize("true_in_each", [0, 1])
+def test_at_most_one_report_in_twenty_holds_a_false_finding(true_in_each):
+    """1,000 reports of 15 families of 1 to 30 claims, without and with a true finding in every family: Holm inside
+    families and over their least p would hold a false one in half of the reports where every family has a true one."""
+    generator, false = np.random.default_rng(0), 0
+    sizes = generator.integers(1, 31, 15)
+    for _ in range(1000):
+        claims = [claim(str(f), float(p)) for f, size in enumerate(sizes) for p in generator.random(size)]
+        true = [claim(str(f), 1e-9) for f in range(15) for _ in range(true_in_each)]
+        false += any(c.resolved for c in corrected([*true, *claims])[len(true) :])
+    assert 0.02 * 1000 <= false <= 0.05 * 1000 + 2 * (0.05 * 0.95 * 1000) ** 0.5
