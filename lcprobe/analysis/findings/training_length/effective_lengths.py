@@ -86,8 +86,9 @@ def effective_length(data: Measured, run: RunFacts, gate: Gate) -> tuple[Effecti
     slices = [part for part in parts if isinstance(part, Slice)]
     values, level = np.array([part.value for part in slices]), base.level
     blank = replace(blank, base_length=base.length, base=base.part.value, level=level)
-    if gate.acquired == "not acquired":
-        return replace(blank, refused="task not acquired"), None
+    # look-up that is lost at the training length alone is what a fixed reach does: the base decides below
+    if gate.closed is not None and (gate.acquired == "not acquired" or gate.lookup != "not acquired"):
+        return replace(blank, refused=gate.closed), None
     at_floor = "floor" in (floor_or_ceiling(base.part) or "")
     if at_floor or base.part.estimate.low <= base.floor + MIN_BASE * (1 - base.floor):
         return replace(blank, refused="task not acquired (base at the floor)"), None
