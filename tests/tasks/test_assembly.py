@@ -36,7 +36,7 @@ def _toys():
 
 
 @cache
-def _built(name, materials) -> tuple[Task, Formats]:
+def built_task(name, materials) -> tuple[Task, Formats]:
     choice = choose_task(CASES[name], "task")
     task = choice.create(materials)
     wanted = {"haystack": "corpus", "key": "words", "value": "numbers", **choice.formats}
@@ -53,7 +53,7 @@ def enough(task, formats, control="none", split="probe"):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_declares_what_others_read(name, all_haystacks):
     assert TASKS.contract == "lcprobe.tasks.assembly:Task"
-    task, _ = _built(name, all_haystacks["shipped"])
+    task, _ = built_task(name, all_haystacks["shipped"])
     assert isinstance(task, Task)
     assert isinstance(task.axes, Axes)
     assert isinstance(task.needs_lookup, bool)
@@ -79,7 +79,7 @@ def test_training_and_probing_share_no_sample(name, all_haystacks, monkeypatch):
     """Every draw of a sample is under a key with the suite, its split and its index; so the samples of two splits
     differ.
     """
-    task, formats = _built(name, all_haystacks["shipped"])
+    task, formats = built_task(name, all_haystacks["shipped"])
     keys, orders = [], []
     init, permuted = Stream.__init__, layout.permuted
     monkeypatch.setattr(Stream, "__init__", lambda self, *parts: [keys.append(parts), init(self, *parts)][1])
@@ -103,7 +103,7 @@ def test_training_and_probing_share_no_sample(name, all_haystacks, monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_exact_at_the_least_length_and_above_and_one_line_below(name, which, all_haystacks):
     materials = all_haystacks[which]
-    task, formats = _built(name, materials)
+    task, formats = built_task(name, materials)
     for number, control in enumerate(task.axes.controls):
         base = Factors(formats, 1, 0.3, number, control)
         least = task.shortest(base)
@@ -120,7 +120,7 @@ def test_exact_at_the_least_length_and_above_and_one_line_below(name, which, all
 @pytest.mark.parametrize("name", NAMES)
 def test_the_axes_are_what_can_be_built(name, all_haystacks):
     materials = all_haystacks["shipped"]
-    task, formats = _built(name, materials)
+    task, formats = built_task(name, materials)
     base = Factors(formats, 1, 0.5, 1)
     for factor, known in LEVELS.items():
         for level in (*known, NOTHING):
@@ -139,7 +139,7 @@ def test_the_axes_are_what_can_be_built(name, all_haystacks):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_depth_moves_the_target_where_there_is_one(name, all_haystacks):
-    task, formats = _built(name, all_haystacks["shipped"])
+    task, formats = built_task(name, all_haystacks["shipped"])
     length = 2 * enough(task, formats)
     for index in range(N):
         first, last = (task.episode(Factors(formats, length, depth, index)) for depth in (0.0, 1.0))
@@ -153,7 +153,7 @@ def test_depth_moves_the_target_where_there_is_one(name, all_haystacks):
 @pytest.mark.parametrize("name", NAMES)
 def test_controls_do_what_they_are_named_after(name, all_haystacks):
     materials = all_haystacks["shipped"]
-    task, formats = _built(name, materials)
+    task, formats = built_task(name, materials)
     for index in range(N):
         length = max(task.shortest(Factors(formats, 1, 0.0, index, c)) for c in task.axes.controls) + 100
         plain, *others = (task.episode(Factors(formats, length, 0.0, index, c)) for c in task.axes.controls)

@@ -156,6 +156,14 @@ def at_line_depth(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
     return obs.values[int(centre * len(obs.values))].text if obs.values else random_value(obs, stats, rng)
 
 
+def room_left(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
+    """A value with as many tokens as are left of the length, less what follows most answers in other samples."""
+    rests = stats.rests.get(obs.number, Counter()).most_common(1)
+    wanted = obs.tokens_left - (rests[0][0] if rests else 0)
+    fits = [name for name in obs.pool if obs.tokens[name] == wanted]
+    return rng.pick(fits) if fits else random_value(obs, stats, rng)
+
+
 POLICIES: Mapping[str, Policy] = {
     policy.__name__: policy
     for policy in (
@@ -179,6 +187,7 @@ POLICIES: Mapping[str, Policy] = {
         lone,
         nearest_to_a_depth,
         at_line_depth,
+        room_left,
     )
 }
 

@@ -7,7 +7,7 @@ recognised by their surroundings (the characters around them) and their pattern 
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,7 +63,8 @@ class Observation:
     """values: those in the text, in order of first appearance. items: the same with lists split into their items.
     pool: everything that may be the answer, in no order. number: which question of the episode. key: a digest of the
     text and the number. question: its wording; the words that few other samples have in theirs, such as the target
-    key, are masked. characters: of the text.
+    key, are masked. characters: of the text. tokens_left: of the episode's length, where the answer begins. tokens:
+    of each value and each string of the pool as an answer.
     """
 
     values: tuple[ObservedValue, ...]
@@ -73,13 +74,16 @@ class Observation:
     key: str
     question: str = ""
     characters: int = 0
+    tokens_left: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class TaskStatistics:
     """Statistics of other samples of a task, by the number of the question: their answers, and the ranks of these
     among the values, counted from the front and from the back. items: how many an answer has. patterns: of answers.
-    words: how many other contexts have each word; question_words: how many other questions have it at that place from
+    rests: of the tokens that are left of the length where an answer begins, those that are not its own. words: how
+    many other contexts have each word; question_words: how many other questions have it at that place from
     their end, n_questions: of how many. By number and masked question: ranks and answers. strata: of depth, over
     which the questions are spread.
     """
@@ -89,6 +93,7 @@ class TaskStatistics:
     from_back: dict[int, Counter[int]] = field(default_factory=dict)
     items: int = 1
     patterns: set[str] = field(default_factory=set)
+    rests: dict[int, Counter[int]] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
     question_words: Counter[tuple[int, str]] = field(default_factory=Counter)
     n_questions: int = 0
@@ -104,6 +109,7 @@ def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer, strata: int 
         answer = item.query.answer
         stats.answers.setdefault(item.number, Counter())[answer] += 1
         stats.patterns.add(pattern_of(answer))
+        stats.rests.setdefault(item.number, Counter())[_tokens_left(item) - len(item.answer)] += 1
         stats.items = max(stats.items, len(ITEM_SEPARATOR.split(answer)))
         stats.question_words.update(_last_words(tokenizer.decode(item.prompt)))
         stats.n_questions += 1
@@ -144,15 +150,32 @@ def observe(item: Item, tokenizer: Tokenizer, stats: TaskStatistics, without_nee
     if incomplete or cut:
         names = list(values)  # candidates always contain the answer: only the text shows which values there are
     items = _observed((part for name in values for part in ITEM_SEPARATOR.split(name)), text)
+    pool = tuple(names or list(stats.answers.get(number, ())))
     return Observation(
         values=_by_appearance(values),
         items=_by_appearance(items),
-        pool=tuple(names or list(stats.answers.get(number, ()))),
+        pool=pool,
         number=number,
         key=key,
         question=_masked_question(text, stats),
         characters=len(text),
+        tokens_left=_tokens_left(item),
+        tokens=_tokens(item, tokenizer, [*values, *pool]),
     )
+
+
+def _tokens_left(item: Item) -> int:
+    """Tokens from the first of the answer to the end of the episode: a model that knows the length can count them."""
+    return len(item.episode.ids) - item.query.start
+
+
+def _tokens(item: Item, tokenizer: Tokenizer, names: Iterable[str]) -> dict[str, int]:
+    """Tokens of strings as answers."""
+    known = {tokenizer.decode(c).strip(): len(c) for c in item.query.candidates}
+    given = list(dict.fromkeys(names))
+    others = [name for name in given if name not in known]
+    known |= dict(zip(others, map(len, tokenizer.pieces([" " + name for name in others])), strict=True))
+    return {name: known[name] for name in given}
 
 
 def pattern_of(text: str) -> str:
