@@ -262,11 +262,11 @@ def test_the_tokens_that_are_left_tell_the_value_only_without_its_room(materials
         (cell,) = run_policies(task_set(materials, it=task), [unit], 1, ["room_left"])[0]
         return cell
 
-    assert verdict().verdict != "EXCEEDS"
+    assert verdict().p > ALPHA / 5, "one alarm in twenty holds for one cell: here are five"
     exact = property(lambda q: len(q.ask) + len(q.answer) + len(q.tail))
     monkeypatch.setattr(Question, "room", exact)
     without = verdict()
-    assert without.verdict == "EXCEEDS"
+    assert without.p < ALPHA / 1000
     assert without.accuracy > 1.3 * without.chance
 
 
