@@ -155,7 +155,7 @@ def paired_coverage(n: int, asked: int, p: float, studies: int) -> Iterator[tupl
             )
         for factor in EFFECT_FACTORS:
             top = generator.binomial(asked, rate * factor)
-            inside = _covers(difference_bounds((base - top) / asked), p * (1 - factor))
+            inside = _covers(difference_bounds(base / asked, top / asked), p * (1 - factor))
             covered.setdefault(f"paired difference: clustered Tango, factor {factor:g}", []).append(inside)
             if p >= 0.05:  # a base that may be zero has no ratio
                 inside = ratio_side(top / asked, base / asked, factor) == 0
@@ -170,7 +170,7 @@ def places(n: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
         ends = generator.binomial(N_ENDS, rate) / N_ENDS
         for factor in (1.0, 0.5):
             middle = generator.binomial(N_MIDDLE, rate * factor) / N_MIDDLE
-            inside = _covers(difference_bounds(ends - middle), p * (1 - factor))
+            inside = _covers(difference_bounds(ends, middle), p * (1 - factor))
             covered.setdefault(f"ends − middle: clustered Tango, factor {factor:g}", []).append(inside)
     return ((kind, float(np.concatenate(parts).mean())) for kind, parts in covered.items())
 
@@ -237,9 +237,20 @@ def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int 
 def _rates(kind: str, n: int, p: float, studies: int, asked: int) -> Iterator[tuple[np.random.Generator, np.ndarray]]:
     """Generator and (some studies, n) rates of samples, until there are enough studies."""
     generator = np.random.default_rng(seed_of("coverage", kind, n, asked, p))
-    spread, at_once = 1 / ICC - 1, max(1, MAX_SAMPLES_AT_ONCE // n)
+    at_once = max(1, MAX_SAMPLES_AT_ONCE // n)
     for first in range(0, studies, at_once):
-        yield generator, generator.beta(p * spread, (1 - p) * spread, (min(at_once, studies - first), n))
+        yield generator, clustered_rates(generator, p, ICC, (min(at_once, studies - first), n))
+
+
+def clustered_rates(generator: np.random.Generator, p: float, icc: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Success rates of samples with mean p and intra-class correlation `icc`: beta-distributed; at 0 all p, at 1 all
+    or nothing.
+    """
+    if icc == 0:
+        return np.full(shape, p)
+    if icc == 1:
+        return (generator.random(shape) < p).astype(float)
+    return generator.beta(p * (1 / icc - 1), (1 - p) * (1 / icc - 1), shape)
 
 
 def _covers(bounds: tuple[np.ndarray, np.ndarray], truth: float) -> np.ndarray:

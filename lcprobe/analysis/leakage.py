@@ -14,8 +14,8 @@ import numpy as np
 
 from lcprobe.analysis.stats.binomial import binomial_range, binomial_tail, detectable_accuracy
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
-from lcprobe.analysis.stats.exact_tests import ALPHA, holm
 from lcprobe.analysis.stats.intervals import Bounds
+from lcprobe.analysis.stats.multiplicity import ALPHA, holm
 
 Verdict = Literal["at chance", "below", "above its range", "EXCEEDS", "the task"]
 

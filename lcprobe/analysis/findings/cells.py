@@ -16,7 +16,7 @@ import pyarrow as pa
 from lcprobe.analysis.findings.tokenizers import NO_TOKENIZERS, Tokenizers
 from lcprobe.analysis.inputs import StudyFacts, TaskFacts
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
-from lcprobe.analysis.stats.estimates import Proportion, proportion_of
+from lcprobe.analysis.stats.estimates import Proportion, proportion_of, proportion_of_cells
 from lcprobe.tasks.episode import Formats
 
 SCORES = (
@@ -75,8 +75,8 @@ class Slice:
 
     @property
     def estimate(self) -> Proportion:
-        """Mean over all cells, with Wilson's interval at the effective sample size."""
-        return proportion_of(self.hits.sum(axis=0), self.trials.sum(axis=0))
+        """Mean over all cells, with its interval: not wider than the widest of the cells."""
+        return proportion_of_cells(self.hits, self.trials)
 
     @property
     def n_eff(self) -> float:

@@ -28,11 +28,12 @@ import numpy as np
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.families import Claim
 from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, needs_wrong_key, skill_of, skill_test
+from lcprobe.analysis.findings.slice_tests import proportions
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import ratio_bounds
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
-from lcprobe.analysis.stats.exact_tests import ALPHA
 from lcprobe.analysis.stats.intervals import wilson
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
 SHARE_OF_BASE = 0.85
 FLOOR, CEILING = 0.05, 0.95
@@ -279,10 +280,5 @@ def _ratio(part: Slice | Unavailable, base: Slice | Unavailable) -> Estimate | N
     if isinstance(part, Unavailable) or isinstance(base, Unavailable) or not base.hits.any():
         return None
     shared = np.intersect1d(part.index, base.index, assume_unique=True)
-    low, high = ratio_bounds(_accuracy_by_sample(part, shared), _accuracy_by_sample(base, shared))
+    low, high = ratio_bounds(proportions(part, shared), proportions(base, shared))
     return Estimate(part.value / base.value, low, high, len(shared), ".2f")
-
-
-def _accuracy_by_sample(part: Slice, samples: np.ndarray) -> np.ndarray:
-    keep = np.isin(part.index, samples, assume_unique=True)
-    return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)

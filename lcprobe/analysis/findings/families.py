@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from lcprobe.analysis.stats.exact_tests import ALPHA
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
 Branch = Literal["models against each other", "each model by itself", "training length"]
 

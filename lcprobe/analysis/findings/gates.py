@@ -24,7 +24,7 @@ from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_
 from lcprobe.analysis.findings.slice_tests import paired_test
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
-from lcprobe.analysis.stats.exact_tests import ALPHA
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
 GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 

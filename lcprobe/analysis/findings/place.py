@@ -14,7 +14,7 @@ from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailab
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling
 from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, skill_of, skill_test
 from lcprobe.analysis.inputs import TaskFacts
-from lcprobe.analysis.stats.exact_tests import ALPHA
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
 MIDDLE = (0.25, 0.75)
 W_SHAPE = "not one low: the centre is above its neighbours (W)"

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
+from lcprobe.analysis.findings.slice_tests import proportions
 from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
 from lcprobe.analysis.stats.student_t import t975, two_sided_p
@@ -84,12 +85,12 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
             return Unavailable("not testable (wrong_key was asked at other depths)")
         answers, guesses = answers.at_depths(shared), guesses.at_depths(shared)
         index = np.intersect1d(answers.index, guesses.index, assume_unique=True)
-        named = _rates(guesses, index)
+        named = proportions(guesses, index)
     else:
         index, named = answers.index, np.full(len(answers.index), guesses)
     if len(index) < 2:
         return Unavailable("fewer than two shared samples")
-    right = _rates(answers, index)
+    right = proportions(answers, index)
     accuracy, guessed = float(right.mean()), float(named.mean())
     if guessed < at_least:
         guessed, named = at_least, np.full(len(index), at_least)
@@ -119,9 +120,3 @@ def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
         return SkillTest(n, value, value, value, float(value == 0))
     half = float(t975(df)) * error
     return SkillTest(n, value, value - half, value + half, two_sided_p(value / error, df))
-
-
-def _rates(part: Slice, index: np.ndarray) -> np.ndarray:
-    """Proportion of a sample's trials that are hits."""
-    keep = np.isin(part.index, index, assume_unique=True)
-    return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)

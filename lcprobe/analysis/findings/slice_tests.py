@@ -1,6 +1,8 @@
-"""Paired tests of slices: the samples that slices share, exact p-values, and the interval of the mean difference."""
+"""Paired tests of slices: the samples that slices share, the interval of a mean difference and its p-value.
 
-import math
+The interval and the p-value are one test (`stats.differences`): p < .05 if and only if the interval excludes zero.
+"""
+
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Slice, Unavailable
-from lcprobe.analysis.stats.differences import difference_bounds
+from lcprobe.analysis.stats.differences import Terms, contrast_bounds, contrast_p, contrast_values
 from lcprobe.analysis.stats.estimates import Proportion
-from lcprobe.analysis.stats.exact_tests import permutation_test, sign_flip
 from lcprobe.analysis.stats.training_seeds import welch_bounds, welch_p
 
 
 class PairedTest(NamedTuple):
-    """first - second over shared samples, with the 95 % bounds of the difference and the exact two-sided p."""
+    """first - second over shared samples, with the 95 % bounds of the difference and the two-sided p."""
 
     samples: int
     first: Proportion
@@ -26,47 +27,40 @@ class PairedTest(NamedTuple):
     p: float
 
 
-def paired_test(first: Sequence[tuple[Fraction, Slice]], second: Slice) -> PairedTest | Unavailable:
-    """Test sum(weight x slice) - second over the samples that all slices have; the weights sum to one.
+class ContrastTest(NamedTuple):
+    """A weighted contrast of samples, with its 95 % bounds and the two-sided p that it is zero."""
 
-    Proportions of a sample are fractions with whole numerators, so the exact test runs on whole numbers.
-    """
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_test(first: Sequence[tuple[Fraction, Slice]], second: Slice) -> PairedTest | Unavailable:
+    """Test sum(weight x slice) - second over the samples that all slices have; the weights sum to one."""
     parts = [*first, (Fraction(-1), second)]
     shared = shared_samples([part for _, part in parts])
     if len(shared) < 2:
         return Unavailable("fewer than two shared samples")
-    coefficients = [weight / int(part.trials[:, 0].sum()) for weight, part in parts]
-    scale = math.lcm(*(c.denominator for c in coefficients))
-    whole = np.zeros(len(shared), np.int64)
-    for coefficient, (_, part) in zip(coefficients, parts, strict=True):
-        hits = part.hits.sum(axis=0)[np.isin(part.index, shared, assume_unique=True)]
-        whole += int(coefficient * scale) * hits
-    difference = whole / scale
-    low, high = difference_bounds(difference)
-    return PairedTest(
-        samples=len(shared),
-        first=concatenated([part for _, part in first]).estimate,
-        second=second.estimate,
-        difference=float(difference.mean()),
-        low=float(low),
-        high=float(high),
-        p=sign_flip(whole),
-    )
+    test = contrast_test([(float(weight), proportions(part, shared)) for weight, part in parts])
+    return PairedTest(len(shared), concatenated([part for _, part in first]).estimate, second.estimate, *test)
 
 
-def depth_permutation_p(whole: Slice, ends: Sequence[Sequence[float]], middle: Sequence[float]) -> float:
-    """p that a sample's answers do not depend on depth, for the contrast mean of ends - middle.
+def contrast_test(terms: Terms, constant: float = 0.0) -> ContrastTest:
+    """Test constant + sum(weight x mean of proportions), with any real weights.
 
-    Ends and middle differ in size, so that the signs of differences are not equally likely and a sign-flip test does
-    not do.
+    terms: (weight, (n_samples,) proportions in 0 .. 1 of the same samples in the same order). For a statistic that is
+    not linear, give the derivatives as weights and the constant that makes the sum the statistic (delta method).
     """
-    groups = [*ends, middle]
-    sides = [next((i for i, group in enumerate(groups) if depth in group), None) for depth in whole.depths]
-    used = [at for at, side in enumerate(sides) if side is not None]
-    shares = [Fraction(1, len(ends) * len(group)) for group in ends] + [Fraction(-1, len(middle))]
-    scale = math.lcm(*(share.denominator for share in shares))
-    weights = [int(share * scale) for share in shares]
-    return permutation_test(whole.hits[used].T, [side for side in sides if side is not None], weights)
+    low, high = contrast_bounds(terms, constant)
+    value = float(contrast_values(terms, constant).mean())
+    return ContrastTest(value, float(low), float(high), contrast_p(terms, constant))
+
+
+def proportions(part: Slice, samples: np.ndarray) -> np.ndarray:
+    """(n_samples,) proportion of hits of each of the given samples over all depths and queries of a slice."""
+    keep = np.isin(part.index, samples, assume_unique=True)
+    return part.hits[:, keep].sum(axis=0) / part.trials[:, keep].sum(axis=0)
 
 
 def shared_samples(parts: Sequence[Slice]) -> np.ndarray:

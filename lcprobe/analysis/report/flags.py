@@ -9,8 +9,8 @@ from lcprobe.analysis.inputs import RunFacts, StudyFacts
 from lcprobe.analysis.report.continued import continued
 from lcprobe.analysis.report.training_data import training_data_flags
 from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
-from lcprobe.analysis.stats.exact_tests import ALPHA
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
+from lcprobe.analysis.stats.multiplicity import ALPHA
 
 MAX_DIGESTS = 6
 """Data digests that a sentence shows, at most."""

@@ -1,13 +1,14 @@
 """Statistics on plain numbers: nothing here knows a model, a task or a record.
 
     student_t           quantiles of Student's t
-    effective_samples   effective sample size (n_eff) of clustered trials, degrees of freedom of a variance
+    score_test          the score test of a mean of bounded values, and its interval: the rule behind the next four
+    effective_samples   effective sample size (n_eff) of clustered trials
     estimates           a value or a proportion with its 95 % interval
-    intervals           Wilson's interval, also for clusters
+    intervals           Wilson's interval, also for clusters and for a mean over cells
+    differences         paired differences, weighted contrasts (Tango, McNemar) and ratios (Fieller)
+    multiplicity        Holm's correction
     binomial            exact tail and range of a binomial
     bootstrap           cluster bootstrap with the expanded percentile interval
-    exact_tests         sign-flip and permutation tests, Holm's correction
-    differences         intervals of paired differences (Tango) and of ratios (Fieller)
     training_seeds      interval of a difference between groups of training seeds (Welch)
     censored_line       a line through values of which some are only known to be larger: slope over training lengths
     distance_bins       accuracy in half octaves of distance

@@ -1,69 +1,65 @@
-"""Intervals of differences and ratios of proportions of the same samples.
+"""Differences and ratios of shares of the same samples, and weighted contrasts of any number of them.
 
-Differences are Tango's score interval (1998) extended to clusters. n clusters with differences x_i in -1 .. 1 carry
-the same information as a trinomial experiment of N trials, of which a proportion (E|x| + mean) / 2 went up and (E|x|
-- mean) / 2 down:
-
-    N = (E|x| - mean^2) / variance of the mean
-
-the effective sample size of Korn & Graubard 1998, as for Wilson's interval, and as there with Student's t for z. The
-score interval uses the variance that a hypothesis implies, not the observed one: near 0 and 1, where few samples
-change, the observed one is too small by chance. Ratios are Fieller's set (1954) under the same test.
-validation/coverage.py measures all.
-
-Sources: Tango 1998, Statistics in Medicine 17, 891-908; Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33,
-2850-2875 (compares paired intervals).
+All are one test: `score_test` of one value per sample, the weighted sum of the sample's shares. For two shares of one
+trial per sample it is McNemar's test and Tango's interval (1998); several trials per sample come in clusters, and
+the two sides may be clustered unequally. p < .05 if and only if the interval excludes zero. Ratios are Fieller's set
+(1954) under the same test. validation/coverage.py measures all.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
 from lcprobe.analysis.stats.intervals import Bounds
-from lcprobe.analysis.stats.student_t import MAX_DF, Z95, t975
+from lcprobe.analysis.stats.score_test import critical_value, excess, mean_bounds, mean_p
+from lcprobe.analysis.stats.student_t import t_quantile
 
 MAX_RATIO = 1e4
 """A ratio that may be larger is reported without an upper bound."""
 BISECTION_STEPS = 28
-"""Halvings of the range of a bound: to a hundred millionth of it."""
+"""Halvings of the range of a ratio's bound: to a hundred millionth of it."""
+Terms = Sequence[tuple[float, np.ndarray]]
+"""Terms of a weighted sum: weight, and (..., n_samples) shares in 0 .. 1 of the same samples."""
 
 
-def difference_bounds(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bounds of mean differences of proportions; difference: (..., n_clusters) in -1 .. 1 -> two arrays (...,).
-
-    Where all clusters agree they count once each, so that the bounds of a change that never occurs are Wilson's. One
-    cluster gives -1 .. 1.
-    """
-    up, down, n = _effective_counts(difference)
-    # the lower bound is the upper one of the opposite difference, with its sign changed
-    up, down = np.stack([up, down]), np.stack([down, up])
-    low, high = (up - down) / n, np.ones_like(up)
-    for _ in range(BISECTION_STEPS):
-        middle = (low + high) / 2
-        inside = tango_score(up, down, n, middle) > -Z95
-        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    reaches_one = tango_score(up, down, n, np.ones_like(up)) > -Z95
-    upper, lower = np.where(reaches_one, 1.0, high)
-    return -lower, upper
+def difference_bounds(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bounds of mean(first) - mean(second); both (..., n_samples) in 0 .. 1 -> two arrays (...,)."""
+    return contrast_bounds([(1.0, first), (-1.0, second)])
 
 
-def tango_score(up: np.ndarray, down: np.ndarray, n: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Tango's statistic of a hypothetical difference in -1 .. 1: standard normal under that hypothesis.
+def contrast_bounds(terms: Terms, constant: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bounds of constant + sum(weight x mean of shares) -> two arrays (...,); the whole range for one sample."""
+    low = constant + sum(min(weight, 0.0) for weight, _ in terms)
+    high = constant + sum(max(weight, 0.0) for weight, _ in terms)
+    values = contrast_values(terms, constant)
+    return mean_bounds(values, _support(terms, constant, values), (low, high))
 
-    up, down, n: counts of trials, whole or not. The proportion that goes down under the hypothesis is its constrained
-    maximum likelihood estimate, the larger root of 2 n q^2 + b q + c.
-    """
-    b = (2 * n - up + down) * difference - up - down
-    c = -down * difference * (1 - difference)
-    q = (np.sqrt(np.maximum(b * b - 8 * n * c, 0)) - b) / (4 * n)
-    variance = n * (2 * q + difference * (1 - difference))
-    return (up - down - n * difference) / np.sqrt(np.maximum(variance, 1e-12))
+
+def contrast_p(terms: Terms, constant: float = 0.0) -> float:
+    """Two-sided p that constant + sum(weight x mean of shares) is zero; shares: (n_samples,)."""
+    values = contrast_values(terms, constant)
+    low, high = _support(terms, constant, values)
+    return mean_p(values, (float(low), float(high)))
+
+
+def contrast_side(terms: Terms, at: float = 0.0, level: float = 0.05) -> np.ndarray:
+    """Side of the interval of sum(weight x mean of shares) on which `at` is: -1 below, 0 inside, 1 above (...,)."""
+    values = contrast_values(terms)
+    low, high = _support(terms, 0.0, values)
+    n = values.shape[-1]
+    critical = critical_value(n) if level == 0.05 else t_quantile(1 - level / 2, n - 1)
+    below, above = excess(values - at, low - at, critical) > 0, excess(at - values, at - high, critical) > 0
+    return np.where(below, -1, np.where(above, 1, 0))
+
+
+def contrast_values(terms: Terms, constant: float = 0.0) -> np.ndarray:
+    """(..., n_samples) weighted sum of every sample."""
+    return np.asarray(constant + sum(weight * shares for weight, shares in terms), float)
 
 
 def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
-    """95 % bounds of mean(top) / mean(bottom); both (n_clusters,) proportions.
+    """95 % bounds of mean(top) / mean(bottom); both (n_samples,) shares in 0 .. 1.
 
     Fieller's set: every r for which top - r x bottom may have mean zero. So it contains 1 if and only if the interval
     of the difference contains 0, and the two never contradict each other. Unbounded above when the bottom may be
@@ -86,29 +82,30 @@ def ratio_bounds(top: np.ndarray, bottom: np.ndarray) -> Bounds:
 def ratio_side(top: np.ndarray, bottom: np.ndarray, r: float) -> np.ndarray:
     """Side of the interval of mean(top) / mean(bottom) on which r is: -1 below, 0 inside, 1 above.
 
-    top, bottom: (..., n_clusters) -> (...,).
+    top, bottom: (..., n_samples) -> (...,).
     """
-    up, down, n = _effective_counts((top - r * bottom) / max(1.0, r))
-    z = tango_score(up, down, n, np.zeros_like(up))
-    return np.where(z > Z95, -1, np.where(z < -Z95, 1, 0))
+    return contrast_side([(1.0, top), (-r, bottom)])
 
 
-def _effective_counts(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Effective numbers of trials that go up, that go down, and of all. (..., n_clusters) -> three arrays (...,).
+def _support(terms: Terms, constant: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value that a sample that was not drawn may have, (...,) each.
 
-    Student's t has the clusters' degrees of freedom where changes go both ways, and those of the variance, as a
-    proportion has, where all go one way: then no hypothesis of no change implies how large the variance should be.
+    Not beyond what the shares that were seen combine to, where a side on which all samples are right, or all wrong,
+    has not shown its other end: it may be anywhere. And not beyond the largest value of any sending, up or down: the
+    same samples hardly ever change by all that two sides together allow. Where a side has not shown its other end, or
+    all values are equal, nothing is known about that.
     """
-    n = difference.shape[-1]
-    mean, size = difference.mean(axis=-1), np.abs(difference).mean(axis=-1)
-    squares = (difference - mean[..., None]) ** 2
-    variance = squares.sum(axis=-1) / n / max(n - 1, 1)
-    one_way = np.abs(mean) / np.maximum(size, 1e-12)
-    two_way_df = math.log(max(2, min(n - 1, MAX_DF)))
-    df = np.exp(one_way * np.log(degrees_of_freedom(squares, n)) + (1 - one_way) * two_way_df)
-    n_eff = (size - mean * mean) / np.maximum(variance, 1e-15) * (Z95 / t975(df)) ** 2
-    n_eff = np.where(variance > 1e-15, n_eff, n) if n > 1 else np.full_like(mean, 1e-9)
-    return n_eff * (size + mean) / 2, n_eff * (size - mean) / 2, n_eff
+    low, high = np.full(values.shape[:-1], constant), np.full(values.shape[:-1], constant)
+    unseen = values.max(axis=-1) == values.min(axis=-1)
+    for weight, shares in terms:
+        least, most = shares.min(axis=-1), shares.max(axis=-1)
+        all_right, all_wrong = least == 1, most == 0
+        unseen |= all_right | all_wrong
+        ends = weight * np.where(all_right, 0.0, least), weight * np.where(all_wrong, 1.0, most)
+        low, high = low + np.minimum(*ends), high + np.maximum(*ends)
+    largest = np.abs(values).max(axis=-1)
+    low = np.where(unseen, low, np.minimum(values.min(axis=-1), np.maximum(low, -largest)))
+    return low, np.where(unseen, high, np.maximum(values.max(axis=-1), np.minimum(high, largest)))
 
 
 def _edge(low: float, high: float, before: Callable[[float], bool]) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lcprobe.analysis.stats.intervals import clustered_wilson
+from lcprobe.analysis.stats.intervals import clustered_wilson, mean_of_cells
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Proportion:
 
 
 def proportion_of(hits: np.ndarray, trials: np.ndarray) -> Proportion:
-    """Proportion of successes with Wilson's interval at the effective sample size. hits, trials: (n_clusters,)."""
+    """Proportion of successes with Wilson's interval for clusters. hits, trials: (n_clusters,)."""
     low, high = map(float, clustered_wilson(hits, trials))
     return Proportion(int(hits.sum()), int(trials.sum()), int((trials > 0).sum()), low, high)
+
+
+def proportion_of_cells(hits: np.ndarray, trials: np.ndarray) -> Proportion:
+    """Proportion of the successes of several cells with the same clusters. hits, trials: (n_cells, n_clusters)."""
+    low, high = map(float, mean_of_cells(hits, trials))
+    return Proportion(int(hits.sum()), int(trials.sum()), int((trials.sum(axis=0) > 0).sum()), low, high)

@@ -1,13 +1,16 @@
-"""Wilson's interval for proportions, of independent trials and of trials in clusters.
+"""Wilson's interval for proportions, of independent trials, of trials in clusters, and of a mean over cells.
 
 Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 standard errors); Korn & Graubard 1998
 (clusters). Differences and ratios have their own intervals in `differences`.
+
+All are monotone: a miss that becomes a hit lowers no bound. validation/coverage.py measures the coverage.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lcprobe.analysis.stats.effective_samples import effective_sample_size
+from lcprobe.analysis.stats.effective_samples import least_sample_size
+from lcprobe.analysis.stats.score_test import critical_value, upper_bound
 from lcprobe.analysis.stats.student_t import Z95
 
 SAMPLES_FOR_NOMINAL_COVERAGE = 250
@@ -25,16 +28,47 @@ def wilson(k: ArrayLike, n: ArrayLike, z: float = Z95) -> tuple[np.ndarray, np.n
     safe = np.where(n > 0, n, 1.0)
     p = k / safe
     centre = (p + z * z / (2 * safe)) / (1 + z * z / safe)
-    half = z / (1 + z * z / safe) * np.sqrt(p * (1 - p) / safe + z * z / (4 * safe * safe))
+    half = z / (1 + z * z / safe) * np.sqrt(np.maximum(p * (1 - p), 0) / safe + z * z / (4 * safe * safe))
     low = np.where((n > 0) & (k > 0), np.clip(centre - half, 0, 1), 0.0)
     high = np.where((n > 0) & (k < n), np.clip(centre + half, 0, 1), 1.0)
     return low, high
 
 
 def clustered_wilson(hits: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's bounds at the effective sample size; plain Wilson where each cluster is one trial.
+    """Bounds of a proportion whose trials come in clusters. hits, trials: (..., n_clusters) -> two arrays (...,).
 
-    hits, trials: (..., n_clusters) -> two arrays (...,).
+    The score interval of the clusters' totals (`score_test`), which is Wilson's at some effective sample size, kept
+    between two that are Wilson's: not wider than if all trials of a cluster had one outcome (`least_sample_size`),
+    and not narrower than if all were independent. Nor does it say more than where every trial has the same outcome:
+    the correlation in clusters is unknown there, and one miss more is no better evidence of a high proportion. Where
+    each cluster is one trial it is Wilson's.
     """
-    n, n_eff = np.sum(trials, axis=-1), effective_sample_size(hits, trials)
-    return wilson(np.sum(hits, axis=-1) / np.maximum(n, 1) * n_eff, n_eff)
+    hits, trials = np.broadcast_arrays(np.asarray(hits, float), np.asarray(trials, float))
+    k, n = hits.sum(axis=-1), trials.sum(axis=-1)
+    if np.all(trials <= 1):
+        return wilson(k, n)
+    least = least_sample_size(trials)
+    low, high = wilson(np.stack([k / np.maximum(n, 1) * least, k]), np.stack([least, n]))
+    same = Z95**2 / (least + Z95**2)  # where every trial has the same outcome
+    # the lower bound of hits is one minus the upper bound of misses
+    widest, narrowest = np.stack([1 - low[0], high[0]]), np.stack([1 - low[1], high[1]])
+    narrowest = np.minimum(np.maximum(narrowest, same), widest)
+    totals, critical = np.stack([trials - hits, hits]), critical_value((trials > 0).sum(axis=-1))
+    bound = upper_bound(totals, trials, -np.inf, critical, (narrowest, widest))
+    return 1 - bound[0], bound[1]
+
+
+def mean_of_cells(hits: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the proportion of all trials of several cells with the same clusters.
+
+    hits, trials: (..., n_cells, n_clusters) -> two arrays (...,).
+
+    Those of the clusters' sums over cells, or the mean of the cells' own bounds (weighted by trials), where that is
+    narrower: a mean is not wider than the widest of its cells, however different these are and however they are
+    correlated.
+    """
+    hits, trials = np.broadcast_arrays(np.asarray(hits, float), np.asarray(trials, float))
+    low, high = clustered_wilson(hits.sum(axis=-2), trials.sum(axis=-2))
+    weights = trials.sum(axis=-1) / np.maximum(trials.sum(axis=(-2, -1)), 1)[..., None]
+    lows, highs = clustered_wilson(hits, trials)
+    return np.maximum(low, (weights * lows).sum(axis=-1)), np.minimum(high, (weights * highs).sum(axis=-1))

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: of a two-sided 95 % interval."""
 MAX_DF = 400
-"""Degrees of freedom from which Student's t is replaced by the normal distribution: they agree within half a per
-cent."""
+"""Degrees of freedom of an observed variance that is known well enough: t and z agree within half a per cent."""
+MAX_EXACT_DF = 100_000
+"""Degrees of freedom from which p-values are those of the normal distribution."""
 
 
 def t975(df: ArrayLike) -> np.ndarray:
@@ -38,8 +39,8 @@ def t_quantile(p: float, df: float) -> float:
 
 
 def two_sided_p(t: float, df: float) -> float:
-    """P(|T| >= |t|) of Student's t; of the normal distribution from MAX_DF degrees of freedom on."""
-    if df >= MAX_DF:
+    """P(|T| >= |t|) of Student's t; of the normal distribution for infinite degrees of freedom."""
+    if df > MAX_EXACT_DF:
         return math.erfc(abs(t) / math.sqrt(2))
     return min(1.0, _incomplete_beta(df / 2, 0.5, df / (df + t * t))) if t else 1.0
 

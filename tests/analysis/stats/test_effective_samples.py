@@ -16,4 +16,13 @@ def test_clustered_trials_count_less_than_independent_ones():
     copied = single * 4  # four questions per sample with equal outcomes: still 100 trials
     assert effective_sample_size(copied, np.full(100, 4)) == pytest.approx(100, rel=0.02)
     independent = generator.binomial(4, 0.6, 100)
-    assert 250 < effective_sample_size(independent, np.full(100, 4)) <= 400
+    assert 300 < effective_sample_size(independent, np.full(100, 4)) <= 400
+
+
+def test_a_cluster_is_never_worth_less_than_one_trial():
+    """One whole sample of a hundred wrong: n_eff was 20, from a variance with two degrees of freedom."""
+    hits = np.repeat([0, 5], [1, 99])
+    assert effective_sample_size(hits, np.full(100, 5)) == pytest.approx(100)
+    trials = np.array([1, 2, 10])
+    assert effective_sample_size(trials, trials) == pytest.approx(13**2 / 105)
+    assert effective_sample_size(np.array([0, 1, 5]), trials) == pytest.approx(13)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lcprobe.analysis.stats.exact_tests import sign_flip
 from lcprobe.analysis.stats.power import (
     detectable_differences,
     ends_against_middle,
     paired_difference,
     unpaired_difference,
 )
+from lcprobe.analysis.stats.score_test import mean_p
 from lcprobe.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def test_the_power_is_about_80_percent():
     n, generator = 400, np.random.default_rng(0)
     d = paired_difference(n)
     draws = generator.choice([1, -1, 0], (400, n), p=[(0.2 + d) / 2, (0.2 - d) / 2, 0.8])
-    assert 0.74 <= np.mean([sign_flip(row) < 0.05 for row in draws]) <= 0.86
+    assert 0.74 <= np.mean([mean_p(row, (-1.0, 1.0)) < 0.05 for row in draws.astype(float)]) <= 0.86
 
 
 def test_plain_numbers_for_every_grid():

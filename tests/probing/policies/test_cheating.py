@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lcprobe.analysis.stats.exact_tests import ALPHA
+from lcprobe.analysis.stats.multiplicity import ALPHA
 from lcprobe.cli.commands import evaluate_main
 from lcprobe.files import read_json
 from lcprobe.probing.config import ProbeConfig
