@@ -24,6 +24,7 @@ from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.errors import ConfigError
 from lcprobe.probing.policies.cheating import POLICIES, RECENT_PLACES, nearest_others
 from lcprobe.probing.policies.observation import WORD
+from lcprobe.probing.units import stratum_centres
 from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -39,6 +40,8 @@ VALUES = {
     "ruler_fwe": r"\b([a-z]{6})(?= )",
 }
 """Patterns of the values in the text, by task."""
+STRATA = 5
+"""Of depth, as in our grids."""
 COUNTING = ("ruler_cwe", "ruler_fwe")
 """Tasks whose answer is the most frequent values."""
 
@@ -88,10 +91,14 @@ PEER_POLICIES: dict[str, Callable[[Document], Sequence[str]]] = {
     "crowded": lambda s: _first_by(s, lambda v: s.gaps[v]),
     "lone": lambda s: _first_by(s, lambda v: -s.gaps[v]),
     "no_needle": lambda s: _some(list(dict.fromkeys(s.without)), s.wanted, s.rng),
+    "at_line_depth": lambda s: [s.distinct[int(s.rng.pick(stratum_centres(STRATA)) * len(s.distinct))]][: s.wanted],
 }
 
 
-NOT_APPLICABLE = {"same_question": "all questions have one wording"}
+NOT_APPLICABLE = {
+    "same_question": "all questions have one wording",
+    "nearest_to_a_depth": "all needles are at its 40 depths",
+}
 """Policies without a counterpart, and why."""
 
 

@@ -9,8 +9,8 @@ nothing it is 1, and exactly the tokens of the trie are read.
 The saving in a sweep of D depths is bounded: a prompt shares no more than its haystack up to its own needle with
 deeper ones, and the deepest is read whole. So the share of the haystack's tokens that is saved is at most the sum of
 all depths but the deepest, divided by D. For depths 0 .. 1 that is (D - 2) / 2D, 45 % at 20 depths; for 1/D .. 1 it
-is (D - 1) / 2D, 47.5 %. Needle and question are not shared (`python -m benchmarks sharing`: 44.3 and 46.9 % of
-prompts of 1024 tokens).
+is (D - 1) / 2D, 47.5 %; for one in each of D strata it is (D - 1)^2 / 2D^2 on average, 45.1 %, and 32 % at 5. Needle
+and question are not shared (`python -m benchmarks sharing`: 44.3 and 46.9 % of prompts of 1024 tokens).
 
 Memory: at most `rows` rows are read together. Where more are active, those with few prompts below them are finished
 first and the others wait as a state; a waiting state is dropped once the last of its rows continues.
