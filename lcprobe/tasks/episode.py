@@ -29,9 +29,11 @@ class Formats:
 class Factors:
     """The arguments of an episode, which is a pure function of these, the task's config and the materials.
 
-    depth: 0 the target needle comes first .. 1 last. index: sample number; equal index means the same key, value,
-    haystack offset and question at every depth, length, format and model. split: "probe", or "train" for training
-    episodes. distance: how the depths of the other needles are drawn; probing draws them uniformly.
+    depth: 0 the target needle comes first .. 1 last. index: sample number; equal index means the same key, value and
+    question at every depth, length, haystack and model, in any other formats too, and a window that begins within a
+    few words of the same offset; not so for strings that every text contains, such as short numbers (UniqueStrings).
+    split: "probe", or "train" for training episodes. distance: how the depths of the other needles are drawn; probing
+    draws them uniformly.
     """
 
     formats: Formats

@@ -24,7 +24,7 @@ from lcprobe.errors import require
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.names import NOTHING, RUNNING
 from lcprobe.tasks.parts.layout import EMPTY, Layout, Question, Sample
-from lcprobe.tasks.parts.placement import MAX_GUARD, Needle
+from lcprobe.tasks.parts.placement import Needle
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 MAX_NEEDLES = 8
@@ -114,14 +114,14 @@ def _needle(tokenizer: Tokenizer, name: str, rest: str) -> Needle:
 
 
 def _facts(relation: Relation, n: int, sample: Sample) -> list[tuple[str, str]]:
-    """n facts with different second words, preferably ones that the haystack does not mention.
+    """n facts with different second words, preferably ones that neither the haystack nor the corpus mentions.
 
     A text of many pages mentions most countries. It has no names in it, so that the question still has one answer.
     """
     order = [relation.facts[i] for i in sample.draw("facts").permutation(len(relation.facts))]
 
     def mentioned(fact: tuple[str, str]) -> int:
-        return -min(MAX_GUARD, *(sample.stream.free_run(word, sample.offset) for word in fact))
+        return -min(place.free(word) for place in sample.places for word in fact)
 
     chosen: dict[str, tuple[str, str]] = {}
     for fact in sorted(order, key=mentioned):  # stable: among equal ones the earlier drawn

@@ -70,7 +70,7 @@ def test_the_target_string_is_as_free_as_the_others(tokenizer):
     for i in range(400):
         run = {str(n): n * 10 for n in range(10, 100)}  # the larger, the freer
         strings = draw_strings(
-            StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 0, 5000, "value"
+            StringFormat("numbers", 2), 3, Stream("draw", i), tokenizer, run.__getitem__, 5000, "value"
         )
         firsts.append(sorted(strings).index(strings[0]))
     assert stats.chisquare(np.bincount(firsts, minlength=3)).pvalue > 1e-4

@@ -21,7 +21,17 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Draws, permuted
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.names import NOTHING
-from lcprobe.tasks.parts.placement import Cut, Filled, Needle, Part, UniqueStrings, depths_of, in_lines, in_text
+from lcprobe.tasks.parts.placement import (
+    Cut,
+    Filled,
+    Needle,
+    Part,
+    TextPlace,
+    UniqueStrings,
+    depths_of,
+    in_lines,
+    in_text,
+)
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 
 EMPTY = np.array([], dtype=np.int32)
@@ -146,14 +156,24 @@ class Sample:
         """An offset drawn from the stream of this name."""
         return (self.draw(name).integer(len(self.stream)) + ATTEMPT_SHIFT * self.attempt) % len(self.stream)
 
+    @cached_property
+    def places(self) -> list[TextPlace]:
+        """Where the haystack begins at the first attempt, and where it would in the corpus if it were that."""
+        corpus, own = self.materials.corpus, self.stream
+        other = corpus is not None and own is not corpus and self.factors.formats.haystack != NOTHING
+        streams = [own, corpus] if other else [own]
+        return [TextPlace(stream, self.draw("haystack").integer(len(stream))) for stream in streams]
+
     def window(self, tokens: int) -> HaystackWindow:
         """A window of this many tokens at the sample's offset."""
         start = self.stream.window(self.offset, tokens) if tokens else self.offset
         return HaystackWindow(start, tokens, tokens / len(self.stream))
 
     def unique(self, wording: str) -> UniqueStrings:
-        """A source of strings that occur neither in the sample's haystack nor in the wording."""
-        return UniqueStrings(self.tokenizer, self.stream, self.offset, self.factors.length, wording)
+        """A source of strings that occur neither in the sample's haystack nor in the wording, the same ones at every
+        attempt, length and, as far as possible, haystack."""
+        tokens = self.factors.length + ATTEMPT_SHIFT * self.attempt
+        return UniqueStrings(self.tokenizer, self.places, tokens, wording)
 
     def depths(self, n: int) -> list[float]:
         """Depths of n needles: the sample's for the first, draws for the others."""

@@ -18,8 +18,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 FEWER = "fewer needles or another haystack"
 MAX_JOINTS = 8
 """Places inside one piece that are checked: the cost must not grow with length."""
-MAX_GUARD = 1 << 17
-"""Tokens of haystack in which strings do not occur if possible, so that they are the same at every shorter length."""
+MAX_GUARD = (1 << 17) + (1 << 12)
+"""Tokens of text in which strings do not occur if possible, so that they are the same at every length up to 128K."""
 RECENT = 0.25
 """Share of the haystack, at its end, in which `recent` places needles."""
 
@@ -59,15 +59,32 @@ class Cut(NamedTuple):
     needle: Needle
 
 
+class TextPlace(NamedTuple):
+    """A token of a text, from which on strings shall not occur."""
+
+    stream: TokenStream
+    offset: int
+
+    def free(self, string: str) -> int:
+        """Tokens from here on that do not contain a string; MAX_GUARD where all that count do not."""
+        tokens = self.stream.free_run(string, self.offset)
+        return MAX_GUARD if tokens >= min(MAX_GUARD, len(self.stream)) else tokens
+
+
 class UniqueStrings:
     """Draws strings that occur nowhere else: not in `length` tokens of haystack, not in the wording, not in one
     another.
+
+    The choice depends neither on the length nor, where it can, on the haystack: strings that occur nowhere in
+    MAX_GUARD tokens of the haystack and of the corpus, whichever haystack it is; so a sample has the same strings
+    everywhere. Strings of few characters are in all such texts, and then the freest are chosen.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stream: TokenStream, offset: int, length: int, wording: str):
-        self._tokenizer, self._stream, self._offset, self._wording = tokenizer, stream, offset, wording
-        self.least = min(length + MAX_SHIFT, len(stream))
-        self.most = max(self.least, min(MAX_GUARD, len(stream)))
+    def __init__(self, tokenizer: Tokenizer, places: Sequence[TextPlace], length: int, wording: str):
+        """places: of the haystack, where no string may occur in `length` tokens, then of other texts, where it would
+        differ from another cell's."""
+        self._tokenizer, self._places, self._wording = tokenizer, places, wording
+        self._least = min(length + MAX_SHIFT, len(places[0].stream))
         self.taken: list[str] = []
 
     def draw(self, form: StringFormat, n: int, draw: Stream, key: str, tail: str = "") -> list[str]:
@@ -77,7 +94,7 @@ class UniqueStrings:
         def free(string: str) -> int:
             return -1 if tail and not self._tokenizer.keeps_apart(string, tail) else self.free(string)
 
-        strings = draw_strings(form, n, draw, self._tokenizer, free, self.least, self.most, key)
+        strings = draw_strings(form, n, draw, self._tokenizer, free, MAX_GUARD, key)
         self.taken += strings
         return strings
 
@@ -91,19 +108,22 @@ class UniqueStrings:
 
     def first(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
         """The first n strings that are free. Raises `error` when there are fewer."""
-        strings = freest(source, n, self.free, self.least, self.most)
+        strings = freest(source, n, self.free, MAX_GUARD)
         if strings is None:
             raise error
         self.taken += strings
         return strings
 
     def free(self, string: str) -> int:
-        """Tokens of haystack from the offset on without the string (of a name: the surname); -1 where it is used
-        already.
+        """Tokens of text without the string (of a name: the surname), up to MAX_GUARD; -1 where it is used already or
+        occurs in the haystack.
         """
         if string in self._wording or any(string in t or t in string for t in self.taken):
             return -1
-        return self._stream.free_run(string.split()[-1], self._offset)
+        word, haystack = string.split()[-1], self._places[0]
+        if haystack.stream.free_run(word, haystack.offset) < self._least:
+            return -1
+        return min(place.free(word) for place in self._places)
 
 
 def depths_of(distance: Distance, uniform: np.ndarray, length: int) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Haystacks of document kinds other than prose: Python source, JSON, CSV, Markdown tables and logs.
 
     python    def resolve_path(name, *, strict=False): ...        the standard library of the running interpreter
-    json      {"id": 48213, "customer": {"name": "Ana Ruiz", ...}, "items": [...]}      one object per line
-    csv       48213, 2021-05-17, Ana Ruiz, Porto Alegre, 12, 18.50, came early and paid at once
-    markdown  | 48213 | oil filter | north depot | 12 | 18.50 |      tables under headings
+    json      {"id": 4821, "customer": {"name": "Ana Ruiz", ...}, "items": [...]}      one object per line
+    csv       4821, 2021-05-17, Ana Ruiz, Porto Alegre, 12, 18.50, came early and paid at once
+    markdown  | 4821 | oil filter | north depot | 12 | 18.50 |      tables under headings
     logs      2021-05-17 04:11:09.412 WARN [worker-3] cache: evicted 312 entries (status=200) for 10.2.14.7
 
 Each kind has two texts, one for training and one for probing: Python source by file, the others by draw. All but
-Python source are generated from named random streams, so they are the same everywhere. Python source differs
-between interpreter versions; a record's task digest covers the tokens of its haystack, so results of different
-versions never mix.
+Python source are generated from named random streams, so they are the same everywhere, and have no noun of
+`assets/nouns.txt` and no number of more than four digits, so that keys and values are the same there as elsewhere.
+Python source differs between interpreter versions; a record's task digest covers the tokens of its haystack, so
+results of different versions never mix.
 """
 
 import json
@@ -137,7 +138,7 @@ def _json(n: _Numbers, words: list[str]) -> str:
         for _ in range(1 + n.below(3))
     ]
     order = {
-        "id": 10_000 + n.below(90_000),
+        "id": 1000 + n.below(9000),
         "created": f"{_date(n)} {_clock(n)}",
         "customer": {"name": _name(n), "address": {"city": n.pick(CITIES), "floor": n.below(9)}},
         "items": items,
@@ -151,12 +152,12 @@ def _json(n: _Numbers, words: list[str]) -> str:
 def _csv(n: _Numbers, words: list[str]) -> str:
     amount = f"{n.below(20_000) / 100:.2f}"
     place = f"{_name(n)}, {n.pick(CITIES)}"
-    return f"{10_000 + n.below(90_000)}, {_date(n)}, {place}, {n.below(60)}, {amount}, {_phrase(n, words)}\n"
+    return f"{1000 + n.below(9000)}, {_date(n)}, {place}, {n.below(60)}, {amount}, {_phrase(n, words)}\n"
 
 
 def _markdown(n: _Numbers, words: list[str]) -> str:
     rows = "".join(
-        f"| {10_000 + n.below(90_000)} | {n.pick(GOODS)} | {n.pick(DEPOTS)} | {n.below(60)} "
+        f"| {1000 + n.below(9000)} | {n.pick(GOODS)} | {n.pick(DEPOTS)} | {n.below(60)} "
         f"| {n.below(20_000) / 100:.2f} |\n"
         for _ in range(4 + n.below(12))
     )

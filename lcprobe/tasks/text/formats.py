@@ -12,13 +12,12 @@ hex is matched to numbers, and `tokens` forces any count.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
-PER_STRING = 2
-"""Candidates compared for each string that is needed."""
 MAX_PER_STRING = 64
 """Candidates for each string that is needed before giving up."""
 MAX_MISSES = 2000
@@ -48,53 +47,44 @@ def draw_strings(
     draw: Stream,
     tokenizer: Tokenizer,
     free: Callable[[str], int],
-    least: int,
-    most: int,
+    enough: int,
     key: str,
 ) -> list[str]:
-    """n distinct strings, none inside another, none in the first `least` tokens of the haystack.
-
-    free(string): tokens from the haystack's offset on that do not contain it, -1 to refuse it. The first n that are
-    free for `most` tokens are taken; where a format is too short for that (two digits in prose), the freest of the
-    first few, so that the choice does not depend on an episode's length unless it must. Raises EpisodeError where
-    there are fewer.
-    """
-    strings = freest(candidates(form, draw, tokenizer), n, free, least, most)
+    """n distinct strings, none inside another, as `freest` chooses them. Raises EpisodeError at `key` where there are
+    fewer."""
+    strings = freest(candidates(form, draw, tokenizer), n, free, enough)
     if strings is None:
         raise EpisodeError(key, f"{n} distinct {form}", "a longer format, fewer needles or another haystack")
     return strings
 
 
-def freest(source: Iterator[str], n: int, free: Callable[[str], int], least: int, most: int) -> list[str] | None:
-    """`draw_strings` for strings from any source; None where there are fewer than n."""
+def freest(source: Iterator[str], n: int, free: Callable[[str], int], enough: int) -> list[str] | None:
+    """n strings, none inside another, in drawn order: the first n that are free for `enough` tokens; where there are
+    fewer, the freest of the first MAX_PER_STRING * (n + 4); None where those are fewer than n too.
+
+    free(string): tokens that do not contain it, -1 to refuse it. `enough` is the same for every length of an episode,
+    so the choice is too, unless a string is refused for what a longer context contains.
+    """
+    found: list[str] = []
     considered: list[tuple[int, str]] = []
-    several = PER_STRING * n + 4
-    while True:
-        string = next(source, None)
-        if string is not None:
-            considered.append((min(free(string), most), string))
-            if considered[-1][0] < most and len(considered) < several:
-                continue
-        free_ones = [c for c in considered if c[0] >= most]
-        if len(free_ones) >= n or string is None or len(considered) >= several:
-            # stable: among equally free strings the earlier drawn
-            chosen = _apart(sorted(considered, key=lambda c: -c[0]), least, n)
-            if len(chosen) == n:  # in drawn order: the freest first would be the target, and so the answer, too often
-                return [s for _, s in considered if s in chosen]
-            if string is None or len(considered) > MAX_PER_STRING * (n + 4):
-                return None
-            several = max(several, 2 * len(considered))
-
-
-def _apart(considered: list[tuple[int, str]], least: int, n: int) -> list[str]:
-    """The first n that are free enough and not inside one another."""
+    for string in islice(source, MAX_PER_STRING * (n + 4)):
+        tokens = free(string)
+        if tokens >= enough and _is_apart(string, found):
+            found.append(string)
+            if len(found) == n:
+                return found
+        if tokens >= 0:
+            considered.append((tokens, string))
     chosen: list[str] = []
-    for run, string in considered:
-        if run < least or len(chosen) == n:
-            break
-        if not any(string in c or c in string for c in chosen):
+    for _, string in sorted(considered, key=lambda c: -c[0]):  # stable: among equally free ones the earlier drawn
+        if len(chosen) < n and _is_apart(string, chosen):
             chosen.append(string)
-    return chosen
+    # in drawn order: the freest first would be the target, and so the answer, too often
+    return [s for _, s in considered if s in chosen] if len(chosen) == n else None
+
+
+def _is_apart(string: str, others: list[str]) -> bool:
+    return not any(string in other or other in string for other in others)
 
 
 def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterator[str]:

@@ -180,14 +180,14 @@ class Materials:
 
     def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | None = None):
         """corpus: held-out or training documents, for episodes of either split."""
-        self.tokenizer, self._corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
+        self.tokenizer, self.corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
 
     def stream(self, name: str, split: Split = "probe") -> TokenStream:
         """The stream of a haystack that episodes of a split are cut from. Raises EpisodeError for `corpus` without
         one and for text that the tokenizer changes.
         """
-        if name == "corpus" and self._corpus is not None:
-            return self._corpus
+        if name == "corpus" and self.corpus is not None:
+            return self.corpus
         if (name, split) not in self._streams:
             text = self._text(name, split)
             self._streams[name, split] = TokenStream.from_text(name, text, self.tokenizer)

@@ -15,7 +15,7 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.mqar import MQAR
 from lcprobe.tasks.niah import NIAH
 from lcprobe.tasks.parts.distractor_lines import LineBank
-from lcprobe.tasks.parts.placement import UniqueStrings
+from lcprobe.tasks.parts.placement import TextPlace, UniqueStrings
 from lcprobe.tasks.phonebook import PhoneBook
 from lcprobe.tasks.text.formats import StringFormat
 from tests.tasks.checks import TOKENIZERS, build_task, materials_for
@@ -30,7 +30,7 @@ def bank_of(materials, key=WORDS, value=NUMBERS):
 
 def sample_of(bank, materials, index=0):
     return bank.sample(Draws("lines", index)), UniqueStrings(
-        materials.tokenizer, materials.stream("noise"), 0, 100, " find"
+        materials.tokenizer, [TextPlace(materials.stream("noise"), 0)], 100, " find"
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
-from lcprobe.tasks.parts.placement import UniqueStrings, gather_units
+from lcprobe.tasks.parts.placement import TextPlace, UniqueStrings, gather_units
 from lcprobe.tasks.text.formats import StringFormat
 from lcprobe.tasks.text.haystack import MAX_SHIFT
 from lcprobe.tasks.text.tokenizer import read_words
@@ -37,7 +37,7 @@ def test_joined_is_concatenation(units, n, seed):
 def test_unused_strings_are_not_in_the_haystack_the_wording_or_each_other(materials, index, length, n, kind):
     stream, tok = materials.stream("corpus"), materials.tokenizer
     offset = index % len(stream)
-    unique = UniqueStrings(tok, stream, offset, length, " the falcon and the tulip of 1234567")
+    unique = UniqueStrings(tok, [TextPlace(stream, offset)], length, " the falcon and the tulip of 1234567")
     keys = unique.draw(StringFormat(kind), n, Stream("k", index), "formats.key")
     values = unique.draw(StringFormat(kind), n, Stream("v", index), "formats.value")
     strings = keys + values
@@ -75,7 +75,7 @@ def test_a_cut_is_the_nearest_word_boundary_and_a_window_the_first_that_fits(mat
 
 
 def test_a_closed_set_that_is_used_up_is_one_clear_line(materials):
-    unique = UniqueStrings(materials.tokenizer, materials.stream("noise"), 0, 100, " sun")
+    unique = UniqueStrings(materials.tokenizer, [TextPlace(materials.stream("noise"), 0)], 100, " sun")
     assert sorted(unique.choose(["owl", "fox", "gnu", "sun"], 3, Stream("c"), "names")) == ["fox", "gnu", "owl"]
     with pytest.raises(EpisodeError, match=r"^names: given '1 of 4 names'; allowed: fewer needles"):
         unique.choose(["owl", "fox", "gnu", "sun"], 1, Stream("c"), "names")

@@ -3,6 +3,7 @@ contains.
 """
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -63,6 +64,7 @@ def test_generated_text_is_of_its_kind_and_contains_no_key():
     texts = {name: document_text(name) for name in GENERATED}
     for name, text in texts.items():
         assert not [noun for noun in nouns if noun in text], name
+        assert not re.search(r"\d{5}", text), name
     assert len({json.loads(line)["note"] for line in texts["json"].splitlines()}) > 1000
     assert {len(line.split(", ")) for line in texts["csv"].splitlines()} == {7}
     tables = [line for line in texts["markdown"].splitlines() if line.startswith("|")]
