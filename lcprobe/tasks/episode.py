@@ -88,6 +88,12 @@ class Episode:
         return np.concatenate([self.ids[: query.stop - len(query.own)], query.own])
 
     @property
+    def reach(self) -> int:
+        """Tokens that scoring reads at most: all of `ids`, or to the end of a candidate for which another tokenizer
+        has more tokens than the room that is reserved."""
+        return max([len(self.ids), *(q.start + len(c) for q in self.queries for c in q.candidates)])
+
+    @property
     def digest(self) -> str:
         """First 128 bits of the digest of the ids: the prompt can be regenerated and need not be stored."""
         return digest_bytes(self.ids.astype("<i4").tobytes())[:32]

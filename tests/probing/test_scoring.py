@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.scoring import Item, ModelScorer
+from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
 
 
@@ -123,3 +128,27 @@ def test_a_table_model_is_scored_by_hand(tasks):
         hits = before + 1 == item.answer
         assert s.token_accuracy == hits.mean()
         assert s.exact == hits.all()
+
+
+@pytest.mark.parametrize("value", ["words", "uuids"])
+def test_a_table_with_as_many_positions_as_tokens_is_enough_whatever_is_the_answer(materials, value):
+    """Candidates that are longer than the answer are read too, and had no position ("given 129; allowed <= 128")."""
+    settings = {"n_keys": 2, "word_pairs": True}
+    config = {
+        "one": settings,
+        "row": {**settings, "n_queries": 2},
+        "own": {**settings, "n_queries": 2, "separate": True},
+    }
+    config = {name: {"type": "niah", "template": "line", **more} for name, more in config.items()}
+    tasks = TaskSet(build(ProbeConfig, {"tasks": config}, "probe"), materials)
+    n = 190
+    sizes = {"layout": "attention", "d_model": 16, "vocab_size": 4096, "mixers": {"attention": {"head_dim": 16}}}
+    given = {**sizes, "positional": {"type": "learned", "max_length": n}}
+    model = LanguageModel(build(ModelConfig, given, "model")).initialise(0).eval()
+    assert model.max_length == n
+    for name in config:
+        items = items_of(tasks, name, 8, length=n, value=value)
+        sizes_of = {len(c) - len(item.answer) for item in items for c in item.query.candidates}
+        assert max(sizes_of) > 0 > min(sizes_of)
+        for generate in (False, True):
+            assert len(score(model, tasks, items, generate=generate)) == len(items)

@@ -30,7 +30,7 @@ class Reader:
         builds them there, if they can be made."""
         if self.tasks.same_text is None or self.tasks is self.tasks.siblings[0] or not self.tasks.can_make(unit):
             return unit.length
-        return max(len(episode.ids) for episode in self.tasks.episodes(unit))
+        return max(episode.reach for episode in self.tasks.episodes(unit))
 
 
 def tokenizer_of(target: ProbeTarget) -> str:
