@@ -37,7 +37,7 @@ COLUMNS = (
     Column(
         "length",
         "int32",
-        "Tokens of the episode, from BOS to what follows the answer; of the reference tokenizer where equal_length is text.",
+        "Tokens of the episode, BOS and answer included; of the reference tokenizer where equal_length is text.",
     ),
     Column("depth", "double", "Centre of the cell's stratum of depth, 0 at the start and 1 at the end."),
     Column("strata", "int16", "Strata of equal width that depth is divided into; 1: anywhere."),
