@@ -27,7 +27,15 @@ import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.families import Claim
-from lcprobe.analysis.findings.skill import Skill, SkillTest, guessed_at, needs_wrong_key, skill_of, skill_test
+from lcprobe.analysis.findings.skill import (
+    Skill,
+    SkillTest,
+    guessed_at,
+    needs_wrong_key,
+    p_above_zero,
+    skill_of,
+    skill_test,
+)
 from lcprobe.analysis.findings.slice_tests import proportions
 from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.differences import ratio_bounds
@@ -248,11 +256,11 @@ def _effective(
     longer: Sequence[int],
 ) -> tuple[int | None, float | None, str]:
     """Effective length, the p of its limit, and a note."""
-    part, base = parts[best], skill_test([(1.0, bases[best])])
+    part = parts[best]
     state = floor_or_ceiling(part) if isinstance(part, Slice) else None
     if state is not None and "floor" in state:
         return None, None, state
-    if not isinstance(base, SkillTest) or base.value <= 0 or base.p * len(bases) >= ALPHA:
+    if p_above_zero(bases[best]) * len(bases) >= ALPHA:
         return None, None, f"not resolved: skill at {best} tokens is not resolved above 0"
     effective = best
     for length in longer:

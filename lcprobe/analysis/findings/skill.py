@@ -7,12 +7,10 @@ over the same strata of depth and samples; for tasks without that control, state
 value. A model that finds the value with probability p and else names the first, the last or the nearest value has
 skill p in every stratum, though its accuracy depends on depth.
 
-Tests are of sums of weight x skill over groups of cells. Every sample has an influence on such a sum (its first-order
-contribution); the mean influence is tested by Student's t with the degrees of freedom of its variance, as elsewhere.
-Two samples that differ by one trial are added (Bonett & Price 2012): few samples that agree are no variance of zero.
+Tests are of sums of weight x skill over groups of cells: contrasts of the samples' proportions that are right and
+that are guessed, weighted by the derivatives of skill (delta method), under the test of all paired differences.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,10 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.slice_tests import proportions
+from lcprobe.analysis.findings.slice_tests import contrast_test, proportions
 from lcprobe.analysis.inputs import TaskFacts
-from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
-from lcprobe.analysis.stats.student_t import t975, two_sided_p
+from lcprobe.analysis.stats.differences import contrast_p
 
 WRONG_KEY = "wrong_key"
 MOST_GUESSED = 0.95
@@ -34,14 +31,14 @@ MOST_GUESSED = 0.95
 class Skill:
     """Skill over a group of cells.
 
-    index: (n_samples,) sample numbers. influence: (n_samples,) of each, with mean zero. trial: influence of one trial
-    of a sample. accuracy, guessed: of which it is made.
+    index: (n_samples,) sample numbers. terms: proportions of samples and their weights, by which, with the constant,
+    every sample contributes to the value. accuracy, guessed: of which it is made.
     """
 
     index: np.ndarray
     value: float
-    influence: np.ndarray
-    trial: float
+    terms: tuple[tuple[float, np.ndarray], ...]
+    constant: float
     accuracy: float
     guessed: float
 
@@ -87,19 +84,20 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
         index = np.intersect1d(answers.index, guesses.index, assume_unique=True)
         named = proportions(guesses, index)
     else:
-        index, named = answers.index, np.full(len(answers.index), guesses)
+        index, named = answers.index, None
     if len(index) < 2:
         return Unavailable("fewer than two shared samples")
     right = proportions(answers, index)
-    accuracy, guessed = float(right.mean()), float(named.mean())
+    accuracy, guessed = float(right.mean()), float(guesses if named is None else named.mean())
     if guessed < at_least:
-        guessed, named = at_least, np.full(len(index), at_least)
+        guessed, named = at_least, None
     if guessed > MOST_GUESSED:
         return Unavailable(f"not testable (the value is named in {guessed:.2f} without its key)")
     left = 1 - guessed
-    influence = (right - accuracy) / left - (1 - accuracy) * (named - guessed) / left**2
-    trials = float(answers.trials.sum(axis=0).mean())
-    return Skill(index, (accuracy - guessed) / left, influence, 1 / left / math.sqrt(trials), accuracy, guessed)
+    value, slope = (accuracy - guessed) / left, -(1 - accuracy) / left**2
+    terms = ((1 / left, right),) if named is None else ((1 / left, right), (slope, named))
+    constant = value - sum(weight * float(shares.mean()) for weight, shares in terms)
+    return Skill(index, value, terms, constant, accuracy, guessed)
 
 
 def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
@@ -110,13 +108,18 @@ def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
     n = len(index)
     if n < 2:
         return Unavailable("fewer than two shared samples")
-    influence = sum(w * s.influence[np.isin(s.index, index, assume_unique=True)] for w, s in terms)
-    value = sum(w * s.value for w, s in terms)
-    trial = math.sqrt(sum((w * s.trial) ** 2 for w, s in terms))
-    squares = np.append(np.square(influence), [trial**2, trial**2])
-    error = math.sqrt(float(squares.sum()) / n / (n - 1))
-    df = float(min(degrees_of_freedom(squares, n), n - 1))
-    if error == 0:
-        return SkillTest(n, value, value, value, float(value == 0))
-    half = float(t975(df)) * error
-    return SkillTest(n, value, value - half, value + half, two_sided_p(value / error, df))
+    kept = [(w, s, np.isin(s.index, index, assume_unique=True)) for w, s in terms]
+    weighted = [(w * weight, shares[keep]) for w, s, keep in kept for weight, shares in s.terms]
+    return SkillTest(n, *contrast_test(weighted, sum(w * s.constant for w, s in terms)))
+
+
+def p_above_zero(skill: Skill) -> float:
+    """Two-sided p that a skill is zero; 1 where it is not positive.
+
+    A rate of guessing that is zero by assumption counts as one that was seen in none of the samples: else a single
+    right answer would show a skill.
+    """
+    if skill.value <= 0:
+        return 1.0
+    unseen = [] if skill.guessed or len(skill.terms) > 1 else [(-1.0, np.zeros(len(skill.index)))]
+    return contrast_p([*skill.terms, *unseen], skill.constant)

@@ -74,7 +74,7 @@ METHODS_TEXT = (
     "to 100 % (python -m validation coverage).",
     "Tests of differences are paired by sample: the score test that gives the interval (p < 0.05 if and only if it "
     "excludes zero), McNemar's where a sample is one trial; of places in the context and of effective lengths they "
-    "are on skill, by Student's t of each sample's influence. Where models are compared and have several training "
+    "are on skill (delta method). Where models are compared and have several training "
     "seeds, "
     "the p of a test is the larger of that over samples and that over seeds (Welch); with one seed a finding is "
     "about these runs. Families fixed in advance: lengths, places, formats, effective length and reach of a model "

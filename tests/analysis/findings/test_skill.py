@@ -5,7 +5,7 @@ import pytest
 
 from lcprobe.analysis.findings.cells import Slice, Unavailable
 from lcprobe.analysis.findings.place import PlaceSkills, places_of, skills_by_place
-from lcprobe.analysis.findings.skill import Skill, SkillTest, skill_of, skill_test
+from lcprobe.analysis.findings.skill import Skill, SkillTest, p_above_zero, skill_of, skill_test
 
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SEEDS, N, KEYS = 200, 250, 4
@@ -76,9 +76,9 @@ def test_a_true_loss_in_the_middle_is_seen_through_guessing():
 def test_few_samples_that_agree_are_no_variance_of_zero():
     sides = [skill_of(slice_of(np.full((5, 20), value)), 0.0) for value in (1, 0)]
     assert all(isinstance(side, Skill) for side in sides)
-    test = skill_test([(1.0, side) for side in sides if isinstance(side, Skill)])
+    test = skill_test([(w, side) for w, side in zip((1.0, -1.0), sides, strict=True) if isinstance(side, Skill)])
     assert isinstance(test, SkillTest)
-    assert 0 < test.high - test.low < 0.3
+    assert 0.1 < test.high - test.low < 0.4
 
 
 def test_the_interval_and_the_p_value_agree():
@@ -87,6 +87,14 @@ def test_the_interval_and_the_p_value_agree():
         for _ in range(100):
             start, _ = effects(*oracle(generator, 0.4, "second", n))
             assert (start.p < 0.05) == (start.low > 0 or start.high < 0)
+
+
+def test_one_answer_is_no_skill_though_nothing_is_guessed():
+    """Nor are three of 40 samples; five are."""
+    for right, resolved in ((0, False), (1, False), (3, False), (5, True)):
+        skill = skill_of(slice_of(np.tile(np.arange(40) < right, (5, 1))), 0.0)
+        assert isinstance(skill, Skill)
+        assert (p_above_zero(skill) < 0.05) == resolved
 
 
 def test_where_guessing_finds_everything_nothing_is_tested():
