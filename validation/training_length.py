@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lcprobe.analysis.findings.families import Claim, corrected
+from lcprobe.analysis.findings.families import SHARES, Claim, corrected
 from lcprobe.analysis.findings.gates import gates
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.results import analyse
@@ -201,7 +201,7 @@ def concluded(answers: Answers, relation: Relation, seed: int, whole: bool) -> S
     if not whole:
         data = load_records(answers.study, records)
         fits = length_fits(data, gates(data))
-        others = [Claim(branch=branch, p=1.0) for branch in ("models against each other", "each model by itself")]
+        others = [Claim(branch=branch, p=1.0) for branch in SHARES if branch != "training length"]
         (fit, *_) = [claim for claim in corrected([*fits, *others]) if isinstance(claim, LengthFit)]
         return SeedResult(answers.data, fit, collapses(data, fits)[0], None)
     results = analyse(answers.study, records)

@@ -147,7 +147,7 @@ def _position(
                 continue
             blank = _filled(blank, test, skills.whole.at_depths(ends), skills.whole.at_depths(places.middle))
             tested.append(blank)
-            yield _both(blank, *tested[:2], skills.w_shape) if kind == "lost in the middle" else blank
+            yield _both(blank, tested[0], tested[1], skills.w_shape) if kind == "lost in the middle" else blank
 
 
 def _filled(blank: Contrast, test: SkillTest, first: Slice, second: Slice) -> Contrast:

@@ -222,7 +222,7 @@ def _extrapolation(
         return replace(blank, base=estimates[inside[0]], base_length=inside[0], note=str(skills[inside[0]]))
     best = max(known, key=lambda length: (known[length].value, -length))
     guessed = known[best].guessed
-    accuracy = parts[best].value if isinstance(parts[best], Slice) else 0.0
+    accuracy = known[best].accuracy
     blank = replace(blank, base=estimates[best], base_length=best, level=level_above(guessed, accuracy))
     if where in closed:
         return replace(blank, note=closed[where])

@@ -3,7 +3,7 @@
 The p of a claim is the larger of its p over samples and, where there are several, over training seeds. Claims stand
 in a tree, and the report's 5 % is handed down from its root:
 
-    report                  equally to its branches: models against each other, each model by itself, and effective
+    report                  to its branches by SHARES: models against each other, each model by itself, and effective
                             length against training length
     branch                  equally to its families, which are fixed in advance
     family                  equally to its claims
@@ -27,6 +27,9 @@ from typing import Literal, TypeVar
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
 Branch = Literal["models against each other", "each model by itself", "training length"]
+SHARES: dict[Branch, float] = {"models against each other": 3, "each model by itself": 1, "training length": 3}
+"""Relative shares of the branches that a report has. A few training seeds give no small p-values, as hundreds of
+samples do: what is tested over seeds has the larger part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,9 @@ T = TypeVar("T", bound=Claim)
 @dataclass
 class _Node:
     """A claim, or a part of the report, which counts as found. score: the least p of what is open in it, times the
-    number of parts that share at each level; infinite where it is finished."""
+    number of parts that share at each level, or one over its share; infinite where it is finished."""
 
+    weight: float = 1.0
     p: float = 0.0
     found: bool = True
     parts: "list[_Node]" = field(default_factory=list)
@@ -78,8 +82,9 @@ class _Node:
         if not self.found:
             self.score = self.p
         else:
-            scores = [part.score for part in self.parts if part.score < float("inf")]
-            self.score = len(scores) * min(scores, default=float("inf")) if scores else float("inf")
+            open_ = [part for part in self.parts if part.score < float("inf")]
+            total = sum(part.weight for part in open_)
+            self.score = min((total / part.weight * part.score for part in open_), default=float("inf"))
 
 
 def corrected(claims: Sequence[T]) -> list[T]:
@@ -92,7 +97,7 @@ def corrected(claims: Sequence[T]) -> list[T]:
             continue
         place = _part(root, parts, claim) if not claim.behind else nodes.get(names[claim.behind])
         if place is not None:  # what stands behind a claim that was not tested is not found
-            nodes[i] = place.add(_Node(max(claim.p, claim.p_seeds or 0.0), found=False))
+            nodes[i] = place.add(_Node(p=max(claim.p, claim.p_seeds or 0.0), found=False))
     p_report = _p_values(root, nodes)
     adjusted = []
     for i, claim in enumerate(claims):
@@ -108,7 +113,7 @@ def _part(root: _Node, parts: dict[tuple[str, ...], _Node], claim: Claim) -> _No
     """The node of a claim's family."""
     branch = (claim.branch,)
     if branch not in parts:
-        parts[branch] = root.add(_Node())
+        parts[branch] = root.add(_Node(weight=SHARES[claim.branch]))
     family = (*branch, claim.family)
     if family not in parts:
         parts[family] = parts[branch].add(_Node())
@@ -125,7 +130,7 @@ def _p_values(root: _Node, nodes: dict[int, _Node]) -> dict[int, float]:
         reached = max(reached, root.score)
         node = root
         while node.found:
-            node = min(node.parts, key=lambda part: part.score)
+            node = min(node.parts, key=lambda part: part.score / part.weight)
         found[index_of[id(node)]] = reached
         node.found = True
         up: _Node | None = node

@@ -82,10 +82,11 @@ METHODS_TEXT = (
     "that, and single cells behind their length; training lengths on a task; effects of depth between training "
     "lengths at equal tokens, and at equal multiples; effective length against training length; extensions on a "
     "task; plain text of a model.",
-    "One error rate for the report: its 5 % is shared by models against each other and each model by itself, in "
-    "these by families, in these by claims; what stands behind a claim has its share once that is found (sequential "
-    "rejection, Holm's correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of "
-    "reports hold any false finding (python -m validation null_reports).",
+    "One error rate for the report: its 5 % is shared by models against each other, each model by itself and "
+    "effective length against training length (3 to 1 to 3, of those that a report has), in these by families, in "
+    "these by claims; what stands behind a claim has its share once that is found (sequential rejection, Holm's "
+    "correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of reports hold any "
+    "false finding (python -m validation null_reports).",
     "Skill: (accuracy − guessed) / (1 − guessed), where guessed is the rate at which the value is named although "
     "the key of the question is absent (wrong_key), at the same depths and samples; for tasks without that control, "
     "stated chance.",

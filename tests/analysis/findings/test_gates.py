@@ -12,6 +12,7 @@ from lcprobe.analysis.findings.gates import Gate, closed_panels, gates
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.results import analyse
 from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.stats.estimates import Proportion
 from tests.analysis.fabricated import DEPTHS, flat, plan, records, run, study, task, with_column
 
 LENGTHS = (64, 128, 256, 512)
@@ -75,6 +76,7 @@ def copier(c):
 def test_a_copier_of_the_last_value_has_not_acquired_look_up():
     """It is above stated chance on this grid; nothing is claimed about how it uses the context."""
     result = gate(copier, ("multikey", 4), n=250)
+    assert isinstance(result.accuracy, Proportion)
     assert result.accuracy.low > 0.25
     assert (result.lookup, result.closed) == ("not acquired", "key look-up not acquired")
 
