@@ -56,8 +56,8 @@ def sees_last(w: int, p: float = 1.0) -> HitRate:
 
 
 def blind_middle(p: float, left: float = 0.0) -> HitRate:
-    """Finds with probability p, and `left` in the middle third of the context."""
-    return lambda item: left if 1 / 3 <= item.episode.realised_depth <= 2 / 3 else p
+    """Finds with probability p, and `left` in the middle of the context, at depths of .2 to .8."""
+    return lambda item: left if 0.2 <= item.episode.realised_depth <= 0.8 else p
 
 
 def blind_to_uuids(p: float, left: float = 0.0) -> HitRate:

@@ -155,5 +155,5 @@ def test_the_p_of_a_verdict_is_that_of_its_interval():
     assert alone.slope is not None
     assert alone.p is not None
     assert 1 - MARGIN < alone.slope.low < alone.slope.high < 1 + MARGIN
-    unsure = [replace(alone, p=0.03), *others]
+    unsure = [replace(alone, p=0.04), *others]
     assert [c.verdict for c in corrected(unsure) if isinstance(c, LengthFit)] == ["not resolved"]
