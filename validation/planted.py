@@ -64,7 +64,7 @@ N_TEXTS = 10
 """Haystacks of disjoint speeches: a seed has one of them."""
 SOUND: dict[str, HitRate] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
 PLANTED_STRATA = 9
-"""Of depth: three of them make up the middle third, in which `blind_middle` is blind, exactly."""
+"""Of depth: those in the middle of the contrasts are at depths at which `blind_middle` is blind."""
 PLANTED_LENGTHS = [0.5, 1, 2, 4, 8]
 
 
