@@ -1,15 +1,16 @@
 """Coverage: how often the report's 95 % intervals contain the truth, over shares p from .02 to .98, in per cent.
 
-Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated,
-10,000 studies per cell (standard error 0.2 points) where they are vectorised, fewer for those that resample
-(`studies` in every row). A sample has a success rate of its own, beta-distributed around p with intra-class
-correlation ICC, and one or several questions; the other side of a comparison has the same samples and `factor` times
-their success rates.
+Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated:
+`simulations` studies per cell (standard error 0.3 points for 4,000) where they are vectorised, fewer where samples
+are many and for those that resample (`studies` in every row). A sample has a success rate of its own,
+beta-distributed around p with an intra-class correlation, and one or several questions. Differences, ratios and the
+level of their test are in `coverage_pairs`.
 
 Counts are whole numbers, so coverage jumps with p, and no non-randomised interval can have 93-97 % everywhere at
 small n: the row "nearest possible" is the coverage of the best choice of outcomes at each p by itself (at p = .02 and
 25 samples 91 or 99 %, nothing between). Where fewer than about four changed answers are expected, nearly every study
-has none or one, which any interval that can contain no difference must cover: its coverage exceeds 97 %.
+has none or one, which any interval that can contain no difference must cover: its coverage exceeds 97 %, and the
+level of its test is below 5 %.
 """
 
 import math
@@ -21,74 +22,69 @@ import numpy as np
 
 from lcprobe.analysis.findings.cells import Slice
 from lcprobe.analysis.findings.extrapolation import SHARE_OF_BASE, extrapolations
-from lcprobe.analysis.stats.differences import difference_bounds, ratio_side
+from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.exponential_fit import fit_decay
 from lcprobe.analysis.stats.fall_fit import fit_fall
 from lcprobe.analysis.stats.intervals import clustered_wilson, wilson
 from lcprobe.analysis.stats.training_seeds import welch_bounds_of
 from lcprobe.seeds import seed_of
 from lcprobe.tasks.episode import Formats
+from validation.coverage_pairs import (
+    ASKED,
+    N_ENDS,
+    N_MIDDLE,
+    SAMPLE_SIZES,
+    SHARED_ICC,
+    clustered_rates,
+    places,
+    shared_rates,
+    studies_of,
+    unequal_sides,
+)
 
-TITLE = "coverage of 95 % intervals, in per cent"
+TITLE = "coverage of 95 % intervals and level of tests, in per cent"
 OPTIONS = ("simulations", "resampled")
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 FINE_SHARES = np.round(np.arange(0.02, 0.9801, 0.0025), 4)
-ICC = 0.3
+CORRELATIONS = (0.0, 0.3, 1.0)
+"""Intra-class correlations of the samples of a share."""
 N_QUESTIONS = 5
-"""Questions per sample, or depths at which it is probed."""
-SAMPLE_SIZES = (50, 100, 250)
-EFFECT_FACTORS = (1.0, 0.8, 0.5)
-N_ENDS, N_MIDDLE = 2, 3
-"""Depths on each side of a contrast of ends and middle."""
+"""Lengths of the simulated effective length have so many depths."""
 SEEDS_PER_GROUP, TRIALS_PER_SEED, SEED_SPREADS = (2, 3, 5), (50, 250, 1000), (0.0, 1.0, 3.0)
 """Training seeds. A spread is the variation between seeds, in standard deviations of their trials."""
 MIN_RESOLVED = 0.2
 """Lowest accuracy at short distances at which the report looks for a fall, with about a hundred samples."""
-MAX_SAMPLES_AT_ONCE = 1 << 20
-"""Samples that are simulated at a time."""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per interval and n: mean over p, lowest and highest. options: simulations (10000) of each cell,
-    resampled (300) of those whose intervals come from resampling.
+    """One row per interval and n: mean over p, lowest and highest. options: simulations (4000) of each cell,
+    resampled (100) of those whose intervals come from resampling.
     """
-    studies, few = int(options.get("simulations", 10_000)), int(options.get("resampled", 300))
-    rows = []
+    studies, few = int(options.get("simulations", 4000)), int(options.get("resampled", 100))
+    shares, rows = np.array(SHARES), []
     for n in (25, 50, 100, 250, 500, 1000, 2000):
-        rows.append(
-            _row("share: Wilson, exact", n, 1, None, exact_wilson(n, np.array(SHARES)), exact_wilson(n, FINE_SHARES))
-        )
-    for n in SAMPLE_SIZES:
-        rows.append(
-            _row(
-                "share: nearest possible, exact",
-                n,
-                1,
-                None,
-                nearest_coverage(n, np.array(SHARES)),
-                nearest_coverage(n, FINE_SHARES),
-            )
-        )
-    for asked in (1, N_QUESTIONS):
+        rows.append(_row("share: Wilson, exact", n, 1, None, exact_wilson(n, shares), exact_wilson(n, FINE_SHARES)))
+    for n in (25, 50, 100, 250):
+        nearest = nearest_coverage(n, shares), nearest_coverage(n, FINE_SHARES)
+        rows.append(_row("share: nearest possible, exact", n, 1, None, *nearest))
+    for asked in ASKED:
         for n in SAMPLE_SIZES:
-            by_kind = _by_kind([dict(paired_coverage(n, asked, p, studies)) for p in SHARES])
-            rows += [_row(kind, n, asked, studies, coverage) for kind, coverage in by_kind.items()]
+            by_share = [
+                dict([*clustered_shares(n, asked, p, studies), *shared_rates(n, asked, p, studies),
+                      *unequal_sides(n, asked, p, studies)])
+                for p in SHARES
+            ]  # fmt: skip
+            used = studies_of(n, studies)[0]
+            rows += [_row(kind, n, asked, used, coverage) for kind, coverage in _by_kind(by_share).items()]
     for n in SAMPLE_SIZES:
-        by_kind = _by_kind([dict(places(n, p, studies)) for p in SHARES])
-        rows += [_row(kind, n, N_ENDS + N_MIDDLE, studies, coverage) for kind, coverage in by_kind.items()]
+        by_kind, used = _by_kind([dict(places(n, p, studies)) for p in SHARES]), studies_of(n, studies)[0]
+        rows += [_row(kind, n, N_ENDS + N_MIDDLE, used, coverage) for kind, coverage in by_kind.items()]
     for seeds in SEEDS_PER_GROUP:
         for trials in TRIALS_PER_SEED:
             for over in SEED_SPREADS:
                 coverage = np.array([groups(seeds, trials, over, p, studies) for p in SHARES])
-                rows.append(
-                    _row(
-                        f"training seeds: Welch, seeds vary by {over:g} x their trials",
-                        trials,
-                        seeds,
-                        studies,
-                        coverage,
-                    )
-                )
+                what = f"training seeds: Welch, seeds vary by {over:g} x their trials"
+                rows.append(_row(what, trials, seeds, studies, coverage))
     for n in (50, 100):
         by_kind = _by_kind([dict(resampled_kinds(n, p, few) if p >= MIN_RESOLVED else ()) for p in SHARES])
         rows += [_row(kind, n, 1, few, coverage) for kind, coverage in by_kind.items()]
@@ -100,8 +96,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "samples: clusters; for training seeds the trials of one seed. asked: answers per sample and side; for seeds "
         "their number.",
-        "A ratio counts as covered where the interval's test accepts it: equivalent to its bounds, as a test of the "
-        "repository shows.",
+        "A difference or ratio counts as covered where the interval's test accepts it: equivalent to its bounds, as "
+        "a test of the repository shows. Levels: how often the test rejects equal sides.",
         "Reach and half-life: of falls at 150 tokens over 14 distances of 10 to 1000 tokens, p at distance 0; a "
         "study that "
         "resolves no fall is not counted, and a cell is empty where more than half resolve none. Effective length is "
@@ -111,6 +107,15 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         if row["interval"].startswith("effective"):
+            continue
+        if row["interval"].startswith("level"):
+            allowed = 1.2 * float(row["interval"].split("at ")[1].split(" %")[0]) + 0.1
+            above = [f"{p:g}: {row[f'p {p:g}']}" for p in SHARES if row[f"p {p:g}"] > allowed]
+            if above:
+                lines.append(
+                    f"above {allowed:g} %: {row['interval']}, {row['samples']} samples asked {row['asked']}: p "
+                    f"{', '.join(above)}"
+                )
             continue
         outside = [
             f"{p:g}: {row[f'p {p:g}']}"
@@ -144,35 +149,13 @@ def nearest_coverage(n: int, shares: np.ndarray) -> np.ndarray:
     return np.array(best)
 
 
-def paired_coverage(n: int, asked: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
-    """Coverage of a share, and of differences and ratios of two sides, for n samples of `asked` answers a side."""
-    covered: dict[str, list[np.ndarray]] = {}
-    for generator, rate in _rates("paired", n, p, studies, asked):
-        base = generator.binomial(asked, rate)
-        if asked > 1:
-            covered.setdefault("share: clustered Wilson", []).append(
-                _covers(clustered_wilson(base, np.full(n, asked)), p)
-            )
-        for factor in EFFECT_FACTORS:
-            top = generator.binomial(asked, rate * factor)
-            inside = _covers(difference_bounds(base / asked, top / asked), p * (1 - factor))
-            covered.setdefault(f"paired difference: clustered Tango, factor {factor:g}", []).append(inside)
-            if p >= 0.05:  # a base that may be zero has no ratio
-                inside = ratio_side(top / asked, base / asked, factor) == 0
-                covered.setdefault(f"ratio: Fieller, factor {factor:g}", []).append(inside)
-    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in covered.items())
-
-
-def places(n: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
-    """Coverage of ends against middle: two depths against three, whose answers have different weights."""
-    covered: dict[str, list[np.ndarray]] = {}
-    for generator, rate in _rates("places", n, p, studies, 1):
-        ends = generator.binomial(N_ENDS, rate) / N_ENDS
-        for factor in (1.0, 0.5):
-            middle = generator.binomial(N_MIDDLE, rate * factor) / N_MIDDLE
-            inside = _covers(difference_bounds(ends, middle), p * (1 - factor))
-            covered.setdefault(f"ends − middle: clustered Tango, factor {factor:g}", []).append(inside)
-    return ((kind, float(np.concatenate(parts).mean())) for kind, parts in covered.items())
+def clustered_shares(n: int, asked: int, p: float, studies: int) -> Iterator[tuple[str, float]]:
+    """Coverage of a share of n samples with several answers each."""
+    for icc in CORRELATIONS if asked > 1 else ():
+        generator = np.random.default_rng(seed_of("coverage", "share", n, asked, p, icc))
+        hits = generator.binomial(asked, clustered_rates(generator, p, icc, studies_of(n, studies)))
+        inside = _covers(clustered_wilson(hits, np.full(n, asked)), p)
+        yield f"share: clustered Wilson, correlation {icc:g}", float(inside.mean())
 
 
 def groups(seeds: int, trials: int, over: float, p: float, studies: int) -> float:
@@ -200,7 +183,7 @@ def resampled_kinds(n: int, p: float, studies: int) -> Iterator[tuple[str, float
     not_longer: list[bool] = []
     for study in range(studies):
         generator = np.random.default_rng(seed_of("coverage", "resampled", n, p, study))
-        level = generator.beta(p * (1 / ICC - 1), (1 - p) * (1 / ICC - 1), (n, 1)) / p
+        level = generator.beta(p * (1 / SHARED_ICC - 1), (1 - p) * (1 / SHARED_ICC - 1), (n, 1)) / p
         tokens, low, high, *_ = fit_fall(
             distance, (generator.random(trials.shape) < gentle * level).astype(float), trials, 0.0, distance
         )
@@ -223,34 +206,17 @@ def _effective(generator: np.random.Generator, n: int, rate: np.ndarray) -> int 
     shares = {128: 1.0, 256: 0.9, 512: SHARE_OF_BASE - 0.01, 1024: 0.5}
     hits = {length: generator.binomial(1, rate * share, (N_QUESTIONS, n)) for length, share in shares.items()}
     data: Any = SimpleNamespace(
-        tasks=[SimpleNamespace(name="t")],
-        study=SimpleNamespace(runs=[SimpleNamespace(name="m", context_length=128)]),
+        tasks=[TaskFacts("t", "t", 1.0, False, "")],
+        study=SimpleNamespace(runs=[SimpleNamespace(name="m", context_length=128, training_data=None)]),
+        panels={},
+        planned={},
         formats=lambda _: [Formats("-", "-", "-")],
         lengths=lambda *_: list(shares),
         slice=lambda _, length: Slice(
             tuple(range(N_QUESTIONS)), np.arange(n), hits[length], np.ones_like(hits[length]), 1.0
         ),
     )
-    return extrapolations(data)[0].effective
-
-
-def _rates(kind: str, n: int, p: float, studies: int, asked: int) -> Iterator[tuple[np.random.Generator, np.ndarray]]:
-    """Generator and (some studies, n) rates of samples, until there are enough studies."""
-    generator = np.random.default_rng(seed_of("coverage", kind, n, asked, p))
-    at_once = max(1, MAX_SAMPLES_AT_ONCE // n)
-    for first in range(0, studies, at_once):
-        yield generator, clustered_rates(generator, p, ICC, (min(at_once, studies - first), n))
-
-
-def clustered_rates(generator: np.random.Generator, p: float, icc: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Success rates of samples with mean p and intra-class correlation `icc`: beta-distributed; at 0 all p, at 1 all
-    or nothing.
-    """
-    if icc == 0:
-        return np.full(shape, p)
-    if icc == 1:
-        return (generator.random(shape) < p).astype(float)
-    return generator.beta(p * (1 / icc - 1), (1 - p) * (1 / icc - 1), shape)
+    return extrapolations(data, {}, ratios=False)[0].effective
 
 
 def _covers(bounds: tuple[np.ndarray, np.ndarray], truth: float) -> np.ndarray:
@@ -275,12 +241,10 @@ def _row(
 ) -> dict[str, Any]:
     whole = coverage[~np.isnan(coverage)] if fine is None else fine
     row: dict[str, Any] = {"interval": kind, "samples": n, "asked": asked, "studies": studies or "all outcomes"}
-    row |= {"mean": round(100 * float(whole.mean()), 1) if len(whole) else ""}
-    row |= (
-        {"least": round(100 * float(whole.min()), 1), "most": round(100 * float(whole.max()), 1)}
-        if len(whole)
-        else {"least": "", "most": ""}
-    )
-    return row | {
-        f"p {p:g}": "" if math.isnan(c) else round(100 * float(c), 1) for p, c in zip(SHARES, coverage, strict=True)
-    }
+    for name, value in (("mean", np.mean), ("least", np.min), ("most", np.max)):
+        row[name] = _per_cent(kind, float(value(whole))) if len(whole) else ""
+    return row | {f"p {p:g}": _per_cent(kind, float(c)) for p, c in zip(SHARES, coverage, strict=True)}
+
+
+def _per_cent(kind: str, value: float) -> float | str:
+    return "" if math.isnan(value) else round(100 * value, 2 if kind.startswith("level") else 1)

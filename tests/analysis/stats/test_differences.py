@@ -19,7 +19,7 @@ from lcprobe.analysis.stats.differences import (
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.analysis.stats.score_test import excess
 from lcprobe.analysis.stats.student_t import Z95
-from validation.coverage import clustered_rates
+from validation.coverage_pairs import clustered_rates
 
 
 def pairs(up: int, down: int, n: int) -> tuple[np.ndarray, np.ndarray]:
