@@ -7,13 +7,15 @@ from pathlib import Path
 
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
-from validation import cheating, cheating_peer, coverage, exactness, null_reports, oracles, planted, training_length
+from validation import copiers, coverage, exactness, null_reports, oracles, parity, planted, training_length
+from validation.attacks import table
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
-    "cheating": Measurement(cheating.TITLE, cheating.OPTIONS, cheating.measure),
-    "cheating_peer": Measurement(cheating_peer.TITLE, cheating_peer.OPTIONS, cheating_peer.measure),
+    "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),
+    "copiers": Measurement(copiers.TITLE, copiers.OPTIONS, copiers.measure, copiers.notes),
+    "parity": Measurement(parity.TITLE, parity.OPTIONS, parity.measure),
     "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
     "training_length": Measurement(
         training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes

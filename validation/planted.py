@@ -14,7 +14,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,8 @@ DEFECT_SEEDS = 20
 N_TEXTS = 10
 """Haystacks of disjoint speeches: a seed has one of them."""
 SOUND: dict[str, HitRate] = {"perfect": perfect, "flat noise 0.9": noise(0.9), "flat noise 0.6": noise(0.6)}
-PLANTED_STRATA = 9
-"""Of depth: those in the middle of the contrasts are at depths at which `blind_middle` is blind."""
+PLANTED_STRATA = 8
+"""Of depth: four of them make up the middle half, in which `blind_middle` is blind, exactly."""
 PLANTED_LENGTHS = [0.5, 1, 2, 4, 8]
 
 
@@ -116,18 +116,20 @@ def _numbers_against_uuids(row: dict[str, Any]) -> bool:
     return row["kind"] == "format" and row["what"].endswith("numbers − corpus/words/uuids")
 
 
-def task_set(stream: TokenStream | None = None, part: int = 0) -> TaskSet:
-    """The tasks over a twelfth of the speeches, or over a given stream."""
+def task_set(stream: TokenStream | None = None, part: int = 0, tasks: Mapping[str, Any] = PLANTED_TASKS) -> TaskSet:
+    """Tasks over a twelfth of the speeches, or over a given stream."""
     tokenizer = load_tokenizer()
     if stream is None:
         text = "\n\n".join(text for i, text in enumerate(speeches()) if i % 12 == part)
         stream = TokenStream.from_text("corpus", text, tokenizer)
-    return TaskSet(build(ProbeConfig, {"tasks": PLANTED_TASKS}, "probe"), Materials(tokenizer, stream))
+    return TaskSet(build(ProbeConfig, {"tasks": dict(tasks)}, "probe"), Materials(tokenizer, stream))
 
 
 def grid_of(tasks: TaskSet, task: str, n: int) -> Plan:
     """The grid of a plant: lengths and strata of a task, or two value formats at two lengths."""
     given: dict[str, Any] = {"tasks": [task], "lengths": PLANTED_LENGTHS, "depths": PLANTED_STRATA, "n": n}
+    if task == "multikey":
+        given |= {"controls": ["none", "wrong_key"]}
     if task == "formats":
         given |= {"tasks": ["single"], "lengths": [1, 2], "value": ["numbers", "uuids"]}
     return tasks.plan([build(Grid, given, "grid")], CONTEXT)

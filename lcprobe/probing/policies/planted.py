@@ -1,8 +1,9 @@
 """Planted models: oracles with one known defect, scored as models are.
 
 What the report should conclude about them is known beforehand, so that they test everything between a score and a
-sentence. An oracle finds the target value with a probability that depends on its defect alone; otherwise it guesses
-among the candidates of the question, or prints nothing where the answer is the only candidate.
+sentence. An oracle finds the value of a key with a probability that depends on its defect alone; otherwise, and where
+the key that is asked for is not in the context, it guesses among the candidates of the question, or prints nothing
+where the answer is the only candidate.
 """
 
 import re
@@ -16,6 +17,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HitRate = Callable[[Item], float]
 """Probability that the target value is found."""
+MAX_LINE = 48
+"""Tokens before a value in which its key is."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,18 @@ class Planted:
 
     def _answer(self, item: Item) -> str:
         rng = Stream("planted", self.seed, item.episode.digest, item.query.start)
-        if rng.uniform(1)[0] < self.hit_rate(item):
+        if rng.uniform(1)[0] < self.hit_rate(item) and has_key(item, self.tokenizer):
             return item.query.answer
         choices = item.query.candidates
         return self.tokenizer.decode(choices[rng.integer(len(choices))]).strip() if len(choices) > 1 else ""
+
+
+def has_key(item: Item, tokenizer: Tokenizer) -> bool:
+    """Whether the target value is in the context, and is that of the key in the question."""
+    needle = item.query.needle
+    return needle is not None and item.query.key in tokenizer.decode(
+        item.episode.ids[max(0, needle - MAX_LINE) : needle]
+    )
 
 
 def perfect(item: Item) -> float:
@@ -56,8 +67,8 @@ def sees_last(w: int, p: float = 1.0) -> HitRate:
 
 
 def blind_middle(p: float, left: float = 0.0) -> HitRate:
-    """Finds with probability p, and `left` in the middle of the context, at depths of .2 to .8."""
-    return lambda item: left if 0.2 <= item.episode.realised_depth <= 0.8 else p
+    """Finds with probability p, and `left` in the middle half of the context."""
+    return lambda item: left if 1 / 4 <= item.episode.realised_depth <= 3 / 4 else p
 
 
 def blind_to_uuids(p: float, left: float = 0.0) -> HitRate:

@@ -5,7 +5,7 @@ Implements `evaluate.py CONFIG --cheat`; it needs no trained run.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.cheating import POLICIES, score_policies
+from lcprobe.probing.runner import UnitItem
+from lcprobe.probing.scoring import Score
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
@@ -101,24 +103,36 @@ def run_policies(
     for unit in units:
         log.info("leakage check: %s", unit.label)
         try:
-            answers = score_policies(replace(unit, n=max(unit.n, -(-least // unit.strata))), tasks, policies)
+            cells += unit_scores(tasks, replace(unit, n=max(unit.n, -(-least // unit.strata))), policies)
         except NotMade as error:  # the plan tries a few samples, this many
             notes.append(str(error))
-            continue
-        formats, first_of = str(unit.formats), {}
-        for policy, scored in answers.items():
-            index = np.unique([one.factors.index for one, _ in scored], return_inverse=True)[1]
-            hits = np.bincount(index, [score.exact for _, score in scored])
-            chance = float(np.mean([one.item.query.chance for one, _ in scored]))
-            same_as = first_of.setdefault(tuple(score.prediction for _, score in scored), policy)
-            is_the_task = policy in tasks.by_name[unit.task].solved_by
-            repeats = "" if same_as == policy else same_as
-            cells.append(
-                PolicyScores(
-                    policy, unit.task, formats, unit.length, hits, np.bincount(index), chance, repeats, is_the_task
-                )
-            )
     return leakage_table(cells), notes
+
+
+def unit_scores(tasks: TaskSet, unit: Unit, policies: Iterable[str]) -> list[PolicyScores]:
+    """Scores of policies on one unit. Raises NotMade where a sample cannot be made."""
+    scores, first_of = [], {}
+    for policy, scored in score_policies(unit, tasks, policies).items():
+        same_as = first_of.setdefault(tuple(score.prediction for _, score in scored), policy)
+        scores.append(
+            PolicyScores(
+                policy,
+                unit.task,
+                str(unit.formats),
+                unit.length,
+                *by_sample(scored),
+                same_as="" if same_as == policy else same_as,
+                is_the_task=policy in tasks.by_name[unit.task].solved_by,
+            )
+        )
+    return scores
+
+
+def by_sample(scored: Sequence[tuple[UnitItem, Score]]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Hits and trials of each sample, (n_samples,) each, and the mean stated chance."""
+    index = np.unique([one.factors.index for one, _ in scored], return_inverse=True)[1]
+    hits = np.bincount(index, [score.exact for _, score in scored])
+    return hits, np.bincount(index), float(np.mean([one.item.query.chance for one, _ in scored]))
 
 
 def pivot(table: Iterable[LeakageCell]) -> list[dict[str, Any]]:
