@@ -1,5 +1,5 @@
 """Tokenizers of other families, trained in a second each: SentencePiece-like BPE, Unigram, byte-level BPE with longer
-numbers.
+numbers, with a space before every text, in lower case, and WordPiece.
 """
 
 from functools import lru_cache
@@ -63,4 +63,35 @@ def numbers_in_threes() -> Tokenizer:
         vocab_size=5000, special_tokens=["<|endoftext|>"], show_progress=False, initial_alphabet=alphabet
     )
     inner.train_from_iterator([*_texts(), *[numbers] * 20], trainer)
+    return Tokenizer(inner.to_str())
+
+
+@lru_cache
+def byte_level(prefix_space: bool, lower_case: bool) -> Tokenizer:
+    """Byte-level BPE that puts a space before every text, as RoBERTa's may, or lowercases it, or both."""
+    inner = Inner(models.BPE())
+    if lower_case:
+        inner.normalizer = normalizers.Sequence(
+            [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+        )
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    inner.train_from_iterator(_texts(), trainer)
+    return Tokenizer(inner.to_str())
+
+
+@lru_cache
+def word_piece() -> Tokenizer:
+    """WordPiece in lower case, as BERT's: its tokens do not say where spaces are."""
+    inner = Inner(models.WordPiece(unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=800, special_tokens=["[UNK]", "[CLS]"], show_progress=False)
+    inner.train_from_iterator(_texts(), trainer)
     return Tokenizer(inner.to_str())

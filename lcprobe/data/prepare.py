@@ -105,6 +105,8 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
         "max_tokens": config.max_tokens,
         "layout": 1,
     }
+    if tokenizer.folds:
+        made_from["haystack"] = "as the tokenizer expresses it"
     folder = Path(config.folder) / digest_json(made_from)[:16]
     if not (folder / MANIFEST).is_file():
         with folder_lock(folder.parent / f".{folder.name}.making"):
@@ -174,7 +176,7 @@ def _build(config: DataConfig, tokenizer: Tokenizer, made_from: dict[str, Any], 
         raise DataError(f"{corpus}: {n_documents} documents; allowed: at least 2, to train on and to hold out")
     np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
     for split, texts in haystacks.items():
-        text = "\n\n".join(texts)
+        text = tokenizer.expressed("\n\n".join(texts))
         ids, offsets = tokenizer.encode_with_offsets(text)
         (temporary / f"{split}.txt").write_bytes(text.encode("utf-8", "replace"))
         np.save(temporary / f"{split}.ids.npy", ids)

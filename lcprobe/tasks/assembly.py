@@ -183,7 +183,8 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
         via = tuple(placed[i] for i in q.via if i in placed)
         candidates = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
         own = np.concatenate([q.ask, q.answer]) if layout.separate and number else None
-        queries.append(Query(q.key, q.text, start, stop, value_at, distance, candidates, q.chance, own, via))
+        key, text = map(sample.tokenizer.expressed, (q.key, q.text))
+        queries.append(Query(key, text, start, stop, value_at, distance, candidates, q.chance, own, via))
         if own is not None:
             continue
         pieces += [q.ask, q.answer, q.tail]

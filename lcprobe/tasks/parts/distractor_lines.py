@@ -96,7 +96,7 @@ class Pool:
     """
 
     def __init__(self, tokenizer: Tokenizer, form: StringFormat, tail: str, wording: str, names: tuple[str, ...]):
-        source = candidates(form, Stream("pool", str(form), *names), tokenizer)
+        source, wording = candidates(form, Stream("pool", str(form), *names), tokenizer), tokenizer.expressed(wording)
         fit = (
             string for string in source if string not in wording and (not tail or tokenizer.keeps_apart(string, tail))
         )

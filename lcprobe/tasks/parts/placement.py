@@ -83,7 +83,7 @@ class UniqueStrings:
     def __init__(self, tokenizer: Tokenizer, places: Sequence[TextPlace], length: int, wording: str):
         """places: of the haystack, where no string may occur in `length` tokens, then of other texts, where it would
         differ from another cell's."""
-        self._tokenizer, self._places, self._wording = tokenizer, places, wording
+        self._tokenizer, self._places, self._wording = tokenizer, places, tokenizer.expressed(wording)
         self._least = min(length + MAX_SHIFT, len(places[0].stream))
         self.taken: list[str] = []
 
@@ -99,9 +99,10 @@ class UniqueStrings:
         return strings
 
     def choose(self, names: list[str], n: int, draw: Stream, key: str) -> list[str]:
-        """n strings of a closed set. Raises EpisodeError at `key` when there are fewer."""
+        """n strings of a closed set, as the tokenizer expresses them. Raises EpisodeError at `key` when there are
+        fewer."""
         return self.first(
-            (names[i] for i in draw.permutation(len(names))),
+            (self._tokenizer.expressed(names[i]) for i in draw.permutation(len(names))),
             n,
             EpisodeError(key, f"{n} of {len(names)} names", FEWER),
         )

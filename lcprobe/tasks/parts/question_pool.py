@@ -49,7 +49,7 @@ class QuestionPool:
     def __init__(self, entries: Sequence[Entry], tokenizer: Tokenizer):
         """entries: of one half. The pool is empty where none passes the filters."""
         order = Stream("passages", SUITE).permutation(len(entries))
-        kept, texts = _pool([entries[i] for i in order], tokenizer)
+        kept, texts = _pool([_expressed(entries[i], tokenizer) for i in order], tokenizer)
         self.paragraphs = Paragraphs(texts, tokenizer)
         questions = _checked(kept, self.paragraphs, tokenizer)
         self.units: list[list[int]] = []
@@ -106,6 +106,18 @@ def divided(entries: Sequence[Entry]) -> Mapping[str, list[Entry]]:
     return halves
 
 
+def _expressed(entry: Entry, tokenizer: Tokenizer) -> Entry:
+    """A question as the tokenizer expresses it."""
+    if not tokenizer.folds:
+        return entry
+    text, at = entry.gold[0], -1
+    for _ in range(entry.nth + 1):
+        at = text.find(entry.answer, at + 1)
+    question, answer, before = map(tokenizer.expressed, (entry.question, entry.answer, text[: max(at, 0)]))
+    gold = tuple(map(tokenizer.expressed, entry.gold))
+    return Entry(question, answer, gold, entry.documents, before.count(answer) if answer else 0)
+
+
 def _pool(entries: list[Entry], tokenizer: Tokenizer) -> tuple[list[Entry], list[str]]:
     """Questions and paragraphs without characters that the tokenizer changes, as many as MAX_CHARS allows, in
     order."""
@@ -152,7 +164,8 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
     for entry, text, ask, answer, whole in zip(left, wholes, *ids, strict=True):
         if ask is None or answer is None or whole is None or len(answer) > MAX_ANSWER:
             continue
-        if np.array_equal(np.concatenate([ask, answer]), whole) and tokenizer.decode(whole).strip() == text.strip():
+        given_back = tokenizer.decode(whole).strip() == tokenizer.expressed(text).strip()
+        if np.array_equal(np.concatenate([ask, answer]), whole) and given_back:
             questions.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))
     return questions
 

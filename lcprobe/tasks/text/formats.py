@@ -88,7 +88,8 @@ def _is_apart(string: str, others: list[str]) -> bool:
 
 
 def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterator[str]:
-    """Distinct strings with the wanted token count, in drawn order, until the format is exhausted."""
+    """Distinct strings with the wanted token count, as the tokenizer expresses them, in drawn order, until the format
+    is exhausted."""
     wanted = form.tokens
     if form.kind == "hex" and wanted is None:
         wanted = token_count(tokenizer, "7" * form.digits)
@@ -107,7 +108,9 @@ def candidates(form: StringFormat, draw: Stream, tokenizer: Tokenizer) -> Iterat
         return
     seen: set[str] = set()
     misses, any_count = 0, wanted is None or form.kind == "uuids"
-    for string in _endless(form, draw, sizes):
+    for drawn in _endless(form, draw, sizes):
+        folded = tokenizer.expressed(drawn)
+        string = folded if len(folded) == len(drawn) else drawn  # one that loses characters is for check_format
         if string in seen or not (any_count or token_count(tokenizer, string) == wanted):
             misses += 1
             if misses == MAX_MISSES:

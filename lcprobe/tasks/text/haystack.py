@@ -38,8 +38,8 @@ class TokenStream:
     """A circular text with its tokens. `cuts[i]`: the text may be cut before token i."""
 
     def __init__(self, name: str, text: str, ids: np.ndarray, offsets: np.ndarray, tokenizer: Tokenizer):
-        """text: with ids (n,) and the character at which each token starts (n,); it is trimmed to begin and end at
-        words.
+        """text: as the tokenizer expresses it, with ids (n,) and the character at which each token starts (n,); it is
+        trimmed to begin and end at words.
 
         Raises EpisodeError when the text has fewer than two word boundaries, and for a tokenizer that reveals none.
         """
@@ -47,7 +47,10 @@ class TokenStream:
         starts = np.flatnonzero(opens)
         if not tokenizer.opens_word.any():
             allowed = "one with tokens of a space and what follows it: texts are cut there"
-            raise EpisodeError("data.tokenizer", "a tokenizer of single characters", allowed)
+            given = (
+                "single characters" if not tokenizer.marks_inner_pieces else "words without their spaces (WordPiece)"
+            )
+            raise EpisodeError("data.tokenizer", f"a tokenizer of {given}", allowed)
         if len(starts) < 2:
             raise EpisodeError(f"haystack {name}", f"{len(ids)} tokens", "a text of at least two words")
         lo, hi = int(starts[0]), int(starts[-1])
@@ -60,10 +63,12 @@ class TokenStream:
         # around
         self._cut_marks, self._end_marks = self.cuts.tobytes() * 2, self._ends.tobytes()
         self._known: dict[str, list[int]] = {}
+        self._expressed = tokenizer.expressed
 
     @classmethod
     def from_text(cls, name: str, text: str, tokenizer: Tokenizer) -> "TokenStream":
-        """Tokenise a text once."""
+        """Tokenise a text once, as the tokenizer expresses it."""
+        text = tokenizer.expressed(text)
         return cls(name, text, *tokenizer.encode_with_offsets(text), tokenizer)
 
     @cached_property
@@ -115,7 +120,7 @@ class TokenStream:
         if tokens is None:
             if len(self._known) > MAX_KNOWN:
                 self._known.clear()
-            tokens = self._known[string] = self._occurrences(string)
+            tokens = self._known[string] = self._occurrences(self._expressed(string))
         if not tokens:
             return len(self)
         i = bisect_left(tokens, offset)  # on a list: a tenth of numpy's cost for a few occurrences

@@ -4,6 +4,7 @@ exactly.
     piece(" falcon")             token ids as in the middle of a text, whatever the tokenizer does at a text's start
     opens_word[id]               this token begins a word after a space: a text may be cut before it
     same_after_round_trip(ids)   encode(decode(ids)) == ids, the test that every episode passes
+    expressed(text)              the text as it gives it back: in lower case, for a lowercasing one
 
 The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
 """
@@ -21,6 +22,8 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
 
 ANCHOR = "a"
+LETTERS = "".join(chr(i) for i in range(33, 127)) + "éÅñﬁ１²"
+"""Characters in which the normalisers that vocabularies have differ: case, accents, compatible forms."""
 MIN_BATCH = 64
 """Texts up to this many are encoded one by one: a batch wakes other cores."""
 JOINED_TEXTS = 512
@@ -73,6 +76,7 @@ class Tokenizer:
         self.identity = digest_bytes(self.digest.encode(), str(self.bos_id).encode()) if own_bos else self.digest
         """What tells two tokenizers apart: the digest of the file, and of its BOS where that is not the usual one."""
         self._anchor = self._ids(ANCHOR)
+        self._anchor_chars = len(self._inner.decode(self._anchor))
         self._pieces: dict[str, np.ndarray] = {}
         self._fused: dict[str, bool] = {}
         self.seen_words: set[bytes] = set()
@@ -113,9 +117,26 @@ class Tokenizer:
 
     def text_of(self, ids: np.ndarray) -> str:
         """(n,) -> text as in the middle of a longer text: a space at its start is kept, which `decode` of some
-        tokenizers drops."""
+        tokenizers drops, and none is added, which others do."""
         whole = self._inner.decode([*self._anchor, *ids.tolist()], skip_special_tokens=False)
-        return whole[len(ANCHOR) :]
+        return whole[self._anchor_chars :]
+
+    @cached_property
+    def folds(self) -> bool:
+        """Whether the tokenizer changes letters before it encodes them, such as to lower case."""
+        return self._normalised(LETTERS) != LETTERS
+
+    def expressed(self, text: str) -> str:
+        """The text that the tokenizer can express: in lower case, without accents, ... where it folds letters."""
+        return self._normalised(text) if self.folds else text
+
+    def _normalised(self, text: str) -> str:
+        """What the tokenizer makes of a text before it encodes it, but for its own way with spaces."""
+        normalizer = self._inner.normalizer
+        if normalizer is None:
+            return text
+        changed = normalizer.normalize_str(text).replace("▁", " ")
+        return changed[1:] if changed[:1] == " " and text[:1] != " " else changed
 
     def piece(self, text: str) -> np.ndarray:
         """Ids of `text` after a word, as in the middle of a longer text. Cached.
@@ -194,13 +215,24 @@ class Tokenizer:
         return self._ids(self.decode(body)) == body.tolist()
 
     def lost(self, text: str) -> list[str]:
-        """The characters of a text, except white space, that do not survive a round trip."""
-        return [c for c in sorted(set(text)) if not c.isspace() and self.decode(self.encode(f"a{c}a")) != f"a{c}a"]
+        """The characters of a text, except white space, that the tokenizer does not give back as it expresses
+        them."""
+        return [c for c in sorted(set(text)) if not c.isspace() and not self._gives_back(c)]
+
+    def _gives_back(self, char: str) -> bool:
+        text = f"a{char}a"
+        expressed = self.expressed(text)
+        return len(expressed) >= len(text) and self.decode(self.encode(text)).lstrip(" ") == expressed
 
     @cached_property
     def opens_word(self) -> np.ndarray:
         """(vocab_size,) bool: a space followed by another character."""
         return np.array([_opens_word(name) for name in self._names], dtype=bool)
+
+    @cached_property
+    def marks_inner_pieces(self) -> bool:
+        """Whether tokens inside a word are marked instead of those at its beginning, as WordPiece does."""
+        return any(name.startswith("##") and len(name) > 2 and name[2:].isalnum() for name in self._names)
 
     @cached_property
     def ends_word(self) -> np.ndarray:

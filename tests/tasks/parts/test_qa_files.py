@@ -22,7 +22,7 @@ from lcprobe.tasks.qa import QA, QAConfig
 from lcprobe.tasks.text.haystack import Materials
 from tests.tasks.checks import check_chance, check_not_better
 from validation.questions import hotpot, squad
-from validation.tokenizers import llama_like, unigram
+from validation.tokenizers import byte_level, llama_like, unigram
 
 NOTHING = Formats("-", "-", "-")
 
@@ -42,11 +42,17 @@ def build_qa(tokenizer, source, folder):
 
 
 @pytest.mark.parametrize("source", ["squad", "hotpot"])
-@pytest.mark.parametrize("which", ["shipped", "llama", "unigram"])
+@pytest.mark.parametrize("which", ["shipped", "llama", "unigram", "lower"])
 def test_exact_and_whole(tokenizer, files, source, which):
-    tok = {"shipped": lambda: tokenizer, "llama": llama_like, "unigram": unigram}[which]()
+    made = {
+        "shipped": lambda: tokenizer,
+        "llama": llama_like,
+        "unigram": unigram,
+        "lower": lambda: byte_level(True, True),
+    }
+    tok = made[which]()
     qa = build_qa(tok, source, files)
-    gold = {entry.question: entry for entry in read_entries(source, str(files / f"{source}.json"))[0]}
+    gold = {tok.expressed(entry.question): entry for entry in read_entries(source, str(files / f"{source}.json"))[0]}
     keys = set()
     for index in range(20):
         for length, depth in ((400, 0.0), (401, 0.5), (777, 1.0), (1501, 0.3), (2400, 0.6)):
@@ -56,12 +62,12 @@ def test_exact_and_whole(tokenizer, files, source, which):
             assert len(e.ids) == length
             assert tok.same_after_round_trip(e.ids)
             text = tok.decode(e.ids[: q.start])
-            context = text[: text.rindex(" Question: ")]
+            context = text[: text.rindex(tok.expressed(" Question: "))]
             entry = gold[q.key]
-            assert q.answer == entry.answer == tok.decode(e.ids[q.start : q.stop]).strip()
+            assert q.answer == tok.expressed(entry.answer) == tok.decode(e.ids[q.start : q.stop]).strip()
             assert length - q.start == MAX_ANSWER, "the prompt's length does not tell the answer's"
             assert context.count(q.answer) == 1
-            assert all(context.count(paragraph) == 1 for paragraph in entry.gold)
+            assert all(context.count(tok.expressed(paragraph)) == 1 for paragraph in entry.gold)
             n = len(tok.piece(" " + q.answer))
             assert q.needle is not None
             assert q.answer in tok.decode(e.ids[q.needle - 1 : q.needle + n + 2]), "evidence points at the answer"
