@@ -7,10 +7,15 @@ over the same strata of depth and samples; for tasks without that control, state
 value. A model that finds the value with probability p and else names the first, the last or the nearest value has
 skill p in every stratum, though its accuracy depends on depth.
 
-Tests are of sums of weight x skill over groups of cells: contrasts of the samples' proportions that are right and
-that are guessed, weighted by the derivatives of skill (delta method), under the test of all paired differences.
+Tests are of sums of weight x skill over groups of cells. Where guessing is a known rate, they are contrasts of the
+samples' proportions under the test of all paired differences. Where it was measured, skill is a ratio: samples
+contribute by the derivatives of right and guessed answers (delta method), and their mean is tested by Student's t
+with the degrees of freedom of its variance. Two samples that differ by one trial are added per skill (Bonett & Price
+2012): where guessing leaves few samples to be found, those that agree are no variance of zero. The score test of the
+same contributions found a false recency in 27 of 100 studies of a model with skill .1 that else names the last value.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +26,8 @@ from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailab
 from lcprobe.analysis.findings.slice_tests import contrast_test, proportions
 from lcprobe.analysis.inputs import TaskFacts
 from lcprobe.analysis.stats.differences import contrast_p
+from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
+from lcprobe.analysis.stats.student_t import t975, two_sided_p
 
 WRONG_KEY = "wrong_key"
 MOST_GUESSED = 0.95
@@ -32,13 +39,16 @@ class Skill:
     """Skill over a group of cells.
 
     index: (n_samples,) sample numbers. terms: proportions of samples and their weights, by which, with the constant,
-    every sample contributes to the value. accuracy, guessed: of which it is made.
+    every sample contributes to the value. trial: contribution of one trial of a sample. measured: whether the rate of
+    guessing was. accuracy, guessed: of which it is made.
     """
 
     index: np.ndarray
     value: float
     terms: tuple[tuple[float, np.ndarray], ...]
     constant: float
+    trial: float
+    measured: bool
     accuracy: float
     guessed: float
 
@@ -97,7 +107,8 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
     value, slope = (accuracy - guessed) / left, -(1 - accuracy) / left**2
     terms = ((1 / left, right),) if named is None else ((1 / left, right), (slope, named))
     constant = value - sum(weight * float(shares.mean()) for weight, shares in terms)
-    return Skill(index, value, terms, constant, accuracy, guessed)
+    trial = 1 / left / math.sqrt(float(answers.trials.sum(axis=0).mean()))
+    return Skill(index, value, terms, constant, trial, named is not None, accuracy, guessed)
 
 
 def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
@@ -110,7 +121,16 @@ def skill_test(terms: Sequence[tuple[float, Skill]]) -> SkillTest | Unavailable:
         return Unavailable("fewer than two shared samples")
     kept = [(w, s, np.isin(s.index, index, assume_unique=True)) for w, s in terms]
     weighted = [(w * weight, shares[keep]) for w, s, keep in kept for weight, shares in s.terms]
-    return SkillTest(n, *contrast_test(weighted, sum(w * s.constant for w, s in terms)))
+    if not any(skill.measured for _, skill in terms):
+        return SkillTest(n, *contrast_test(weighted, sum(w * s.constant for w, s in terms)))
+    value = sum(w * s.value for w, s in terms)
+    influence = sum(weight * (shares - shares.mean()) for weight, shares in weighted)
+    trial = sum((w * s.trial) ** 2 for w, s in terms)
+    squares = np.append(np.square(influence), [trial, trial])
+    error = math.sqrt(float(squares.sum()) / n / (n - 1))
+    df = float(min(degrees_of_freedom(squares, n), n - 1))
+    half = float(t975(df)) * error
+    return SkillTest(n, value, value - half, value + half, two_sided_p(value / error, df))
 
 
 def p_above_zero(skill: Skill) -> float:
@@ -121,5 +141,8 @@ def p_above_zero(skill: Skill) -> float:
     """
     if skill.value <= 0:
         return 1.0
-    unseen = [] if skill.guessed or len(skill.terms) > 1 else [(-1.0, np.zeros(len(skill.index)))]
+    if skill.measured:
+        test = skill_test([(1.0, skill)])
+        return test.p if isinstance(test, SkillTest) else 1.0
+    unseen = [] if skill.guessed else [(-1.0, np.zeros(len(skill.index)))]
     return contrast_p([*skill.terms, *unseen], skill.constant)

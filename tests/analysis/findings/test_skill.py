@@ -62,6 +62,16 @@ def test_a_retriever_that_guesses_by_order_has_no_place_effect(guess):
     assert wrong > 0.9 * SEEDS or guess == "second"
 
 
+@pytest.mark.parametrize("p", [0.1, 0.6])
+def test_few_samples_left_to_be_found_are_no_small_variance(p):
+    """Where the last value is named, a quarter of the samples in the last stratum can be found at all: at p = .1 often
+    none is. The test of these as if nothing could vary there claimed a recency in half of the studies."""
+    generator = np.random.default_rng(7)
+    ends = [effects(*oracle(generator, p, "last", 100))[1] for _ in range(SEEDS)]
+    assert sum(end.p < 0.05 for end in ends) <= 0.05 * SEEDS + 2 * (0.05 * 0.95 * SEEDS) ** 0.5
+    assert sum(end.p < 0.001 for end in ends) <= 2
+
+
 def test_a_true_loss_in_the_middle_is_seen_through_guessing():
     generator, both = np.random.default_rng(2), 0
     for _ in range(40):
