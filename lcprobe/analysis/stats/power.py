@@ -20,7 +20,7 @@ def detectable_differences(n_per_cell: int, depths: int) -> dict[str, float]:
     """Smallest detectable differences of proportions, by comparison; `depths` strata of equal width.
 
     "At best": as if the depths of one sample were independent. The last entry is absent for grids without a depth in
-    the middle third. Raises ConfigError for counts below one.
+    the middle half. Raises ConfigError for counts below one.
     """
     require("n", n_per_cell, n_per_cell >= 1, ">= 1")
     require("depths", depths, depths >= 1, ">= 1")
@@ -28,7 +28,7 @@ def detectable_differences(n_per_cell: int, depths: int) -> dict[str, float]:
         "two cells with different samples": unpaired_difference(n_per_cell),
         "two lengths or models, one depth, same samples": paired_difference(n_per_cell),
     }
-    middle = sum(1 / 3 <= (i + 0.5) / depths <= 2 / 3 for i in range(depths)) if depths > 1 else 0
+    middle = sum(1 / 4 <= (i + 0.5) / depths <= 3 / 4 for i in range(depths)) if depths > 2 else 0
     if depths > 1:
         name = f"two lengths or models, mean of {depths} depths, same samples, at best"
         smallest[name] = paired_difference(n_per_cell * depths)

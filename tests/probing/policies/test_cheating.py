@@ -25,6 +25,7 @@ from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.parts.distractor_lines import LineSample
 from lcprobe.tasks.parts.layout import Question
 from tests.tiny import write_config
+from validation.attacks.peers import NOT_APPLICABLE, PEER_POLICIES
 
 ROOT = Path(__file__).resolve().parents[3]
 PROSE = Formats("corpus", "words", "numbers")
@@ -347,6 +348,11 @@ def test_needles_at_a_thousand_samples(materials, task):
             assert abs(c.accuracy - c.chance) < 1.5 * (c.high - c.low) / 2, (
                 "a guess scores the stated chance, no less"
             )
+
+
+def test_every_policy_has_a_counterpart_on_the_peer_or_a_reason_for_none():
+    assert POLICIES.keys() == PEER_POLICIES.keys() | NOT_APPLICABLE.keys()
+    assert not PEER_POLICIES.keys() & NOT_APPLICABLE.keys()
 
 
 def test_every_policy_answers_every_question_once(tasks):

@@ -81,7 +81,7 @@ SIZES = {
 )
 def test_the_report_recovers_the_defect_with_its_size(planted_tasks, name, size, tmp_path):
     """One interval in twenty misses by design: six of eight seeds or more. Estimates are near the size, none at twice it."""
-    results = [recovered(planted_tasks, PLANTS[name], 40, seed, tmp_path) for seed in range(8)]
+    results = [recovered(planted_tasks, PLANTS[name], 50, seed, tmp_path) for seed in range(8)]
     values, lows, highs = np.array([r.size for r in results]).T
     assert ((lows <= size) & (size <= highs)).sum() >= 6, results
     assert np.abs(np.log(np.median(values) / size)) < 0.2
