@@ -11,6 +11,7 @@ always false, and so are places and falls with distance. No episodes are made: h
 analysis as panels.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -29,7 +30,7 @@ from lcprobe.seeds import seed_of
 from lcprobe.tasks.episode import Formats
 
 TITLE = "reports of models that do not differ, and power for those that do"
-OPTIONS = ("n", "reports", "powers", "tasks")
+OPTIONS = ("n", "reports", "powers", "tasks", "workers")
 MODELS, FORMAT = ("a", "b", "c"), Formats("corpus", "words", "numbers")
 CONTEXT, LENGTHS, DEPTHS = 128, (64, 128, 256, 512, 1024), (0.1, 0.3, 0.5, 0.7, 0.9)
 SEEDS, NOISE, EFFECTS = (1, 2, 3, 5), (0.0, 0.3, 0.6), (0.1, 0.2, 0.3)
@@ -195,15 +196,17 @@ def power_row(tasks: int, seeds: int, noise: float, effect: float, reports: int,
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """options: n (100) samples per cell, reports (200) of each null study, powers (50) of each with a difference,
-    tasks (2) of each."""
-    defaults = {"n": 100, "reports": 200, "powers": 50, "tasks": 2}
-    n, reports, powers, tasks = (int(options.get(name, default)) for name, default in defaults.items())
-    rows = [null_row(tasks, seeds, noise, reports, n) for seeds, noise in product(SEEDS, NOISE)]
-    return rows + [
-        power_row(tasks, seeds, noise, effect, powers, n)
-        for effect, seeds, noise in product(EFFECTS, SEEDS, NOISE)
-        if powers
-    ]
+    tasks (2) of each, workers (2) processes."""
+    defaults = {"n": 100, "reports": 200, "powers": 50, "tasks": 2, "workers": 2}
+    n, reports, powers, tasks, workers = (int(options.get(name, default)) for name, default in defaults.items())
+    with ProcessPoolExecutor(workers) as pool:
+        null = [pool.submit(null_row, tasks, seeds, noise, reports, n) for seeds, noise in product(SEEDS, NOISE)]
+        power = [
+            pool.submit(power_row, tasks, seeds, noise, effect, powers, n)
+            for effect, seeds, noise in product(EFFECTS, SEEDS, NOISE)
+            if powers
+        ]
+        return [row.result() for row in (*null, *power)]
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lcprobe.analysis.findings.results import analyse
+from lcprobe.analysis.report.finding_tables import ratio_table
 from lcprobe.analysis.report.summary import READ_FIRST, summary
 from lcprobe.analysis.report.tables import all_tables
 from lcprobe.training_data import SHARES, TrainingData
@@ -52,6 +53,21 @@ def test_half_of_the_training_length_is_the_limit(median, n):
     data = replace(FULL, visible=(*[10.0] * 10, *[median] * 11), needle_distances=(*[10.0] * 19, median, 128.0))
     found = results(run("a", training_data=data))
     assert len(flagged(found, "Short pieces")) == len(flagged(found, "Rarely asked")) == n
+
+
+def test_past_the_training_length_begins_where_trained_distances_end():
+    """Asked at most 60 tokens back in 128: 128 tokens are past what was trained, in the sentence and in the table."""
+    short = replace(FULL, needle_distances=evenly(60))
+    found = results(run("a", training_data=short), run("b", training_data=FULL))
+    (text,) = flagged(found, "Trained distances end before")
+    assert "no training question of a is about a needle more than 60 tokens back" in text
+    assert "begins after the longest tested length within them, 64 tokens" in text
+    rows = {(row[0], row[3]): row[4] for row in ratio_table(found).rows}
+    assert rows == {("a", "64"): "0.5", ("a", "128"): "1 *", ("a", "256"): "2"} | {
+        ("b", "64"): "0.5", ("b", "128"): "1", ("b", "256"): "2"
+    }  # fmt: skip
+    assert {c.what for c in found.of("length") if c.subject == "a"} == {"128 − 64 tokens", "256 − 64 tokens"}
+    assert flagged(results(run("b", training_data=FULL)), "Trained distances end") == []
 
 
 def test_questions_about_near_needles_are_flagged_beside_the_probes_distances():
