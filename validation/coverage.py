@@ -1,7 +1,7 @@
 """Coverage: how often the report's 95 % intervals contain the truth, over shares p from .02 to .98, in per cent.
 
 Plain Wilson (cells with one question per sample) is summed exactly over all outcomes; the others are simulated:
-`simulations` studies per cell (standard error 0.3 points for 4,000) where they are vectorised, fewer where samples
+`simulations` studies per cell (standard error 0.5 points for 2,000) where they are vectorised, fewer where samples
 are many and for those that resample (`studies` in every row). A sample has a success rate of its own,
 beta-distributed around p with an intra-class correlation, and one or several questions. Differences, ratios and the
 level of their test are in `coverage_pairs`.
@@ -57,10 +57,10 @@ MIN_RESOLVED = 0.2
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per interval and n: mean over p, lowest and highest. options: simulations (4000) of each cell,
-    resampled (100) of those whose intervals come from resampling.
+    """One row per interval and n: mean over p, lowest and highest. options: simulations (2000) of each cell,
+    resampled (60) of those whose intervals come from resampling.
     """
-    studies, few = int(options.get("simulations", 4000)), int(options.get("resampled", 100))
+    studies, few = int(options.get("simulations", 2000)), int(options.get("resampled", 60))
     shares, rows = np.array(SHARES), []
     for n in (25, 50, 100, 250, 500, 1000, 2000):
         rows.append(_row("share: Wilson, exact", n, 1, None, exact_wilson(n, shares), exact_wilson(n, FINE_SHARES)))
