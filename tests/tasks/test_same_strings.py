@@ -21,6 +21,7 @@ TASKS = {
     "vt": {"type": "vt"},
     "copying": {"type": "copying", "ask": "gram", "digits": 5},
     "semantic": {"type": "semantic"},
+    "qa": {"type": "qa", "hops": 2},
 }
 LENGTHS = (500, 1200, 5000, 40_000)
 N = 6
