@@ -96,7 +96,10 @@ def test_training_and_probing_share_no_sample(name, all_haystacks, monkeypatch):
             assert of_sample
             assert set(of_sample) == {(*task.seed_names, split, index)}
             assert all(key[: len(task.seed_names) + 1] == (*task.seed_names, split) for key in orders)
-    assert len({episode.digest for episode in samples.values()}) == 2 * N
+    digests = {split: {samples[split, index].digest for index in range(N)} for split in ("probe", "train")}
+    assert not digests["probe"] & digests["train"]
+    # of a small file at the least length, two samples of one split may be the same question
+    assert all(len(own) >= N - 1 for own in digests.values())
 
 
 @pytest.mark.parametrize("which", ["shipped", "llama"])
