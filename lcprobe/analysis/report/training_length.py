@@ -82,7 +82,7 @@ def collapse_text(collapse: Collapse) -> str:
         "neither": "the curves of the training lengths collapse neither over tokens nor over multiples",
         "not resolved": "whether the curves of the training lengths collapse is not resolved",
     }
-    return f"{texts[collapse.verdict]} ({numbers})"
+    return f"{texts[collapse.verdict]} ({numbers}; by their 95 % intervals, not in the error rate of the report)"
 
 
 def _tests(results: Results, fit: LengthFit, subject: str) -> Iterator[Sentence]:
