@@ -21,12 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length, trained_end
 from lcprobe.analysis.findings.families import Claim
-from lcprobe.analysis.findings.place import W_SHAPE, place_skills
+from lcprobe.analysis.findings.place import W_SHAPE, PlaceSkills, place_skills
 from lcprobe.analysis.findings.skill import SkillTest, skill_test
 from lcprobe.analysis.findings.slice_tests import concatenated, paired_test, pooled, seed_test
 from lcprobe.analysis.findings.tokenizers import not_paired
@@ -133,28 +133,33 @@ def _position(
             ("primacy", "start − middle"), ("recency", "end − middle"), ("lost in the middle", "ends − middle"),
         ]  # fmt: skip
         tested: list[Contrast] = []
+        accuracies = {} if isinstance(skills, Unavailable) else _accuracies(skills)
         for kind, what in kinds:
             blank = replace(_blank(kind, family, where, length, what), name=f"{kind} {where} {length}")
             if isinstance(skills, Unavailable):
                 yield replace(blank, refused=skills.reason)
                 continue
-            places = skills.places
             sides = {"primacy": [skills.start], "recency": [skills.end]}.get(kind, [skills.start, skills.end])
-            ends = {"primacy": places.start, "recency": places.end}.get(kind, [*places.start, *places.end])
             test = skill_test(skills.effect(*sides))
             if isinstance(test, Unavailable):
                 yield replace(blank, refused=test.reason)
                 continue
-            blank = _filled(blank, test, skills.whole.at_depths(ends), skills.whole.at_depths(places.middle))
+            blank = replace(blank, first=accuracies[kind], second=accuracies["middle"], **_of_test(test))
             tested.append(blank)
             yield _both(blank, tested[0], tested[1], skills.w_shape) if kind == "lost in the middle" else blank
 
 
-def _filled(blank: Contrast, test: SkillTest, first: Slice, second: Slice) -> Contrast:
-    sides = {"first": first.estimate, "second": second.estimate}
-    return replace(
-        blank, samples=test.samples, difference=test.value, low=test.low, high=test.high, p=test.p, **sides
-    )
+def _accuracies(skills: PlaceSkills) -> dict[str, Proportion]:
+    """Accuracy at the ends, by the contrast that they are in, and in the middle."""
+    places, whole = skills.places, skills.whole
+    by_name = {"primacy": places.start, "recency": places.end, "middle": places.middle}
+    by_name["lost in the middle"] = [*places.start, *places.end]
+    return {name: whole.at_depths(depths).estimate for name, depths in by_name.items()}
+
+
+def _of_test(test: SkillTest) -> dict[str, Any]:
+    """Fields of a contrast that a test has."""
+    return {"samples": test.samples, "difference": test.value, "low": test.low, "high": test.high, "p": test.p}
 
 
 def _both(blank: Contrast, start: Contrast, end: Contrast, w_shape: bool) -> Contrast:

@@ -86,6 +86,7 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
 
     Only cells and samples that answers and guesses share count.
     """
+    named, known = None, 0.0
     if isinstance(guesses, Slice):
         shared = [depth for depth in answers.depths if depth in guesses.depths]
         if not shared:
@@ -94,11 +95,11 @@ def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> S
         index = np.intersect1d(answers.index, guesses.index, assume_unique=True)
         named = proportions(guesses, index)
     else:
-        index, named = answers.index, None
+        index, known = answers.index, guesses
     if len(index) < 2:
         return Unavailable("fewer than two shared samples")
     right = proportions(answers, index)
-    accuracy, guessed = float(right.mean()), float(guesses if named is None else named.mean())
+    accuracy, guessed = float(right.mean()), known if named is None else float(named.mean())
     if guessed < at_least:
         guessed, named = at_least, None
     if guessed > MOST_GUESSED:
