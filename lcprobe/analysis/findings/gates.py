@@ -26,6 +26,8 @@ from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
+ONE_VALUE = "not testable (no chance level)"
+"""Of look-up among one value: every answer is right by chance, and the context is used or not."""
 GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 
 
@@ -56,7 +58,7 @@ class Gate:
         """Why nothing can be claimed about the model's use of the context, or None."""
         if self.acquired == "not acquired":
             return "task not acquired"
-        if self.lookup in (None, "acquired", "partly"):
+        if self.lookup in (None, "acquired", "partly", ONE_VALUE):
             return None
         return "key look-up not acquired" if self.lookup == "not acquired" else self.lookup
 
@@ -129,7 +131,7 @@ def _lookup(
     if isinstance(part, Unavailable):
         return part.reason, None
     if part.chance >= 1:
-        return "not testable (no chance level)", None
+        return ONE_VALUE, None
     if isinstance(guesses, Unavailable):
         reason = f"no wrong_key control at {length} tokens" if "no wrong_key" in guesses.reason else guesses.reason
         return f"not tested ({reason})", None
