@@ -63,7 +63,8 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
-    """The config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
+    """The config.yaml of a run or checkpoint folder as a mapping, in the settings of this version. Raises DataError
+    where there is none."""
     path = folder / "config.yaml"
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -71,4 +72,24 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         mapping = None
     if not isinstance(mapping, dict):
         raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
-    return mapping
+    return in_this_version(mapping)
+
+
+def in_this_version(mapping: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the settings of earlier versions in today's form. The file cannot be edited: checkpoints are
+    digested with it.
+
+    Before suite 5 (2026-11-30) the `depths` of a grid were a list of fixed depths: now as many strata.
+    """
+    probe = mapping.get("probe")
+    if not isinstance(probe, dict):
+        return mapping
+
+    def grid(given: Any) -> Any:
+        old = isinstance(given, dict) and isinstance(given.get("depths"), list)
+        return {**given, "depths": max(1, len(given["depths"]))} if old else given
+
+    probe = {key: grid(given) if key == "while_training" else given for key, given in probe.items()}
+    if isinstance(probe.get("grids"), list):
+        probe["grids"] = [grid(one) for one in probe["grids"]]
+    return {**mapping, "probe": probe}
