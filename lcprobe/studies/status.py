@@ -76,8 +76,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 
 
 def in_this_version(mapping: dict[str, Any]) -> dict[str, Any]:
-    """A saved config with the settings of earlier versions in today's form. The file cannot be edited: checkpoints are
-    digested with it.
+    """A saved config with the settings of earlier versions in today's form. The file cannot be edited: checkpoints
+    are digested with it.
 
     Before suite 5 (2026-11-30) the `depths` of a grid were a list of fixed depths: now as many strata.
     """
