@@ -6,7 +6,7 @@ laid out again at another place of the haystack. A new task is a subclass of `Ta
 `tasks/__init__.py`.
 
 An episode that ended with its answer would tell it: a model that knows the length counts the tokens that are left. So
-every question has the room of its longest candidate, and text after the last answer fills what is left of the length.
+every question and answer has the room of the longest that there may be, and text fills what is left of it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ import numpy as np
 from lcprobe.errors import EpisodeError, require, unknown_name
 from lcprobe.tasks.episode import MAX_CANDIDATES, SUITE, Episode, Factors, Formats, Query
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS, NOTHING
-from lcprobe.tasks.parts.layout import Context, Layout, Sample, TooShort, fill_with_text
+from lcprobe.tasks.parts.layout import EMPTY, Context, Layout, Sample, TooShort, fill_with_text
 from lcprobe.tasks.parts.placement import MAX_JOINTS
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
@@ -156,8 +156,14 @@ class Task(ABC, Generic[ConfigT]):
 def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tuple[Episode, list[int]]:
     """Concatenate the pieces, `length` tokens in all, and compute spans, distances and the tokens at which pieces
     join."""
-    pieces, first = [sample.bos, layout.opening], len(sample.bos) + len(layout.opening)
-    joints = [len(sample.bos), first, *(first + joint for joint in context.joints)]
+    questions = layout.questions if context.questions is None else context.questions
+    # what the first question leaves of its room is haystack before all else: between, it would show its tokens
+    front = 0 if layout.separate else questions[0].before
+    filler = _Text(sample, context)
+    pieces = [sample.bos, layout.opening, filler.next(max(layout.longest_opening - len(layout.opening), 0) + front)]
+    first = sum(map(len, pieces))
+    joints = [len(sample.bos), len(sample.bos) + len(layout.opening), first]
+    joints += [first + joint for joint in context.joints]
     at, placed, spans = first, {}, []
     within = {cut.index: cut.needle.joints for cut in layout.cuts}
     for part, index in context.parts:
@@ -169,11 +175,11 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
         pieces.append(part)
         at += len(part)
     end = at
-    questions = layout.questions if context.questions is None else context.questions
     queries: list[Query] = []
     done = at
     for number, q in enumerate(questions):
-        start, stop = at + len(q.ask), at + len(q.ask) + len(q.answer)
+        before = filler.next(q.before if number or layout.separate else 0)
+        start, stop = at + len(before) + len(q.ask), at + len(before) + len(q.ask) + len(q.answer)
         if len(q.answer) > q.longest:
             raise ValueError(f"{q.text!r} has {len(q.answer)} tokens, more than the longest answer ({q.longest})")
         value_at = distance = None
@@ -182,18 +188,17 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
             distance = start - value_at - q.evidence[2]
         via = tuple(placed[i] for i in q.via if i in placed)
         candidates = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
-        own = np.concatenate([q.ask, q.answer]) if layout.separate and number else None
+        own = np.concatenate([before, q.ask, q.answer]) if layout.separate and number else None
         key, text = map(sample.tokenizer.expressed, (q.key, q.text))
         queries.append(Query(key, text, start, stop, value_at, distance, candidates, q.chance, own, via))
         if own is not None:
             continue
-        pieces += [q.ask, q.answer, q.tail]
-        joints += [at, start, *range(start + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
+        pieces += [before, q.ask, q.answer, q.tail]
+        joints += [at, at + len(before), start, *range(start + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
         done = stop + len(q.tail)
         at = at if layout.separate else done
-    if length > done:
-        pieces.append(_rest(sample, context, length - done))
-        joints += [done, length]
+    pieces.append(filler.next(length - done))
+    joints += [done, length]
     sizes = {cut.index: len(cut.needle.whole) for cut in layout.cuts}
     episode = Episode(
         ids=np.concatenate(pieces),
@@ -207,10 +212,19 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
     return episode, joints
 
 
-def _rest(sample: Sample, context: Context, n: int) -> np.ndarray:
-    """n tokens of the haystack's text after the answers: it goes on behind the window, at the next word."""
-    after = sample.stream.window(context.window.start + context.window.tokens, n)
-    return sample.stream.take(after, n)
+class _Text:
+    """The haystack's text behind its window, in pieces that begin and end at words."""
+
+    def __init__(self, sample: Sample, context: Context):
+        self._sample, self._at = sample, context.window.start + context.window.tokens
+
+    def next(self, n: int) -> np.ndarray:
+        """The next n tokens."""
+        if not n:
+            return EMPTY
+        start = self._sample.stream.window(self._at, n)
+        self._at = start + n
+        return self._sample.stream.take(start, n)
 
 
 def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, first: int, end: int) -> float:
@@ -223,9 +237,7 @@ def _all_round_trip(episode: Episode, joints: list[int], tokenizer: Tokenizer) -
     if not round_trips(episode.ids, joints, tokenizer):
         return False
     return all(
-        round_trips(
-            episode.sequence(q), [q.stop - len(q.own), q.start, *range(q.start + 16, q.stop, 16), q.stop], tokenizer
-        )
+        round_trips(episode.sequence(q), [*range(q.stop - len(q.own), q.stop + 1)], tokenizer)
         for q in episode.queries
         if q.own is not None
     )

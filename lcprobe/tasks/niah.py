@@ -132,9 +132,11 @@ class NIAH(Task[NIAHConfig]):
         needles = make_needles(sample.tokenizer, asks, values, self.template.tail)
         cuts = sample.cuts(needles, sample.depths(len(needles)), range(cfg.n_values))
         key = keys[-1] if sample.factors.control == "wrong_key" else keys[0]
-        opening = sample.tokenizer.piece(self.template.first.format(key=key)) if cfg.question == "start" else EMPTY
-
         longest = self._longest(sample, lines, needles)
+        opening, longest_opening = EMPTY, 0
+        if cfg.question == "start":
+            opening, other = (sample.tokenizer.piece(self.template.first.format(key=k)) for k in (key, keys[0]))
+            longest_opening = len(other) + longest[0] - len(needles[0].ask)
         questions = self._questions([key, *keys[1:]], needles, longest)
 
         def fill(room: int) -> Context:
@@ -145,19 +147,20 @@ class NIAH(Task[NIAHConfig]):
             questions=questions,
             what=f"{len(cuts)} needles in `{cfg.template}` wording",
             opening=opening,
+            longest_opening=longest_opening,
             separate=cfg.separate,
             fill=fill,
         )
 
     def _longest(self, sample: Sample, lines: LineSample, needles: list[Needle]) -> tuple[int, int]:
         """Tokens of the longest ask and of the longest answer among the keys of the context."""
-        n = self.config.n_values
-        if n > 1:
-            lists = [self._list(needles, range(i, i + n)) for i in range(0, len(needles), n)]
-            return 0, max(map(len, lists))
+        n, ask = self.config.n_values, max(len(needle.ask) for needle in needles)
+        value = max(len(needle.value) for needle in needles)
         if sample.factors.formats.haystack == "needles":
-            return lines.longest_of_all
-        return max(len(needle.ask) for needle in needles), max(len(needle.value) for needle in needles)
+            ask, value = lines.longest_of_all
+        if n > 1:
+            value = max(len(self._list(needles, range(i, i + n))) for i in range(0, len(needles), n))
+        return ask, value
 
     def _fill(
         self,
@@ -208,7 +211,7 @@ class NIAH(Task[NIAHConfig]):
                 longest=longest[1],
                 tail=tail if i < last else EMPTY,
                 evidence=needles[i].evidence(i),
-                longest_ask=longest[0] if cfg.n_queries > 1 else 0,
+                longest_ask=longest[0] if cfg.question == "end" else 0,
             )
             for i in range(cfg.n_queries)
         ]

@@ -80,6 +80,7 @@ class Ordered(Task[OrderedConfig]):
         number = sample.balanced(cfg.repeats)
         target = in_order[number]
         key, needle = keys[-1] if control == "wrong_key" else keys[0], needles[target]
+        asks = [ASK_NTH.format(nth=nth, key=k) for nth in ORDINALS[: cfg.repeats] for k in keys[:-1]]
         others = [cut.needle.value for cut in cuts if cut.index != target]
         question = Question(
             key=f"{ORDINALS[number]} {key}",
@@ -89,6 +90,7 @@ class Ordered(Task[OrderedConfig]):
             longest=max(len(n.value) for n in needles),
             evidence=needle.evidence(target),
             others=others,
+            longest_ask=max(map(len, sample.tokenizer.pieces(asks))),
             chance=1 / cfg.n_keys if len(cuts) == n_needles else 1 / (len(others) + 1),
         )
         return Layout(cuts, [question], f"{n_needles} needles", target=target)

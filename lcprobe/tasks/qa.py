@@ -165,16 +165,17 @@ class World:
         return fill_with_lines(sample, cuts, room, facts)
 
     def _question(self, sample: Sample, places: list[str], entities: list[str], needles: list[Needle]) -> Question:
-        tok, answer = sample.tokenizer, needles[0]
+        tok, answer, ask = sample.tokenizer, needles[0], ASK_PLACE[self.config.hops]
         entity = entities[-1] if sample.factors.control == "wrong_key" else entities[0]
         return Question(
             key=entity,
             text=answer.text,
-            ask=tok.piece(ASK_PLACE[self.config.hops].format(entity=entity)),
+            ask=tok.piece(ask.format(entity=entity)),
             answer=answer.value,
             longest=self._places.tokens or len(answer.value),
             evidence=answer.evidence(0),
             others=tok.pieces([" " + place for place in places[1:]]),
+            longest_ask=max(map(len, tok.pieces([ask.format(entity=name) for name in entities[:-1]]))),
             chance=1.0 / self.config.labels,
             via=tuple(range(self.n, len(needles), self.n)),
         )

@@ -103,6 +103,7 @@ class Semantic(Task[SemanticConfig]):
             longest=max(len(needle.value) for needle in needles),
             evidence=needles[0].evidence(0),
             others=others,
+            longest_ask=max(map(len, tok.pieces([relation.ask.format(fact) for _, fact in facts[:-1]]))),
             chance=1 / (len(others) + 1),
         )
         return Layout(cuts, [question], f"{len(cuts)} needles")

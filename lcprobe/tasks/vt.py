@@ -76,6 +76,7 @@ class VT(Task[VTConfig]):
         values = unique.draw(value_form, cfg.chains, draw("value", formats.value), "formats.value")
         statements = self._statements(sample, names, values)
         first_values = [statements[chain * size].value for chain in range(cfg.chains)]
+        last = names[cfg.hops : -1 : size]
         queried = names[-1] if sample.factors.control == "wrong_key" else names[cfg.hops]
         question = Question(
             key=queried,
@@ -85,6 +86,7 @@ class VT(Task[VTConfig]):
             longest=max(map(len, first_values)),
             evidence=statements[0].evidence(0),
             others=first_values[1:],
+            longest_ask=max(map(len, sample.tokenizer.pieces([ASK_VALUE.format(name=name) for name in last]))),
             chance=1 / cfg.chains,
             via=tuple(range(1, size)),
         )

@@ -2,6 +2,7 @@
 away.
 """
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -51,8 +52,8 @@ def test_pairs_grow_with_length_where_a_share_is_set_and_stay_where_a_number_is(
     counts = []
     for length in (400, 800, 1600, 3200, 12_800):
         e = by_share.episode(replace(f, length=length))
-        questions = sum(hi - lo for lo, hi in e.needles) - 1  # as long as their pairs, the last without its end
-        pairs = e.queries[-1].stop - e.haystack_tokens - questions - 1
+        shown = re.findall(r" [\w-]+: \d+;", materials.tokenizer.decode(e.ids[: e.queries[0].start]))
+        pairs = sum(map(len, materials.tokenizer.pieces(shown)))
         assert length / 2 - 30 < pairs <= length / 2
         counts.append(1 / e.queries[0].chance)
         assert by_number.episode(replace(f, length=length)).queries[0].chance == 1 / 8

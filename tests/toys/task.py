@@ -50,6 +50,7 @@ class MarkedWord(Task[MarkedWordConfig]):
             ask=target.ask,
             answer=target.value,
             longest=max(len(needle.value) for needle in needles),
+            longest_ask=max(len(needle.ask) for needle in needles),
             evidence=target.evidence(0),
             others=others,
             chance=1 / (len(others) + 1),

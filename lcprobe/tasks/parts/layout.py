@@ -1,10 +1,12 @@
 """The interface between a task and the frame: a task maps a `Sample` to its `Layout`; `Context` is the haystack with
 its needles.
 
-    [BOS, opening] [context] [question, answer, tail] [question, answer, tail] ... [rest]
+    [BOS, opening] [text] [context] [question, answer, tail] [text] [question, answer, tail] ... [text]
 
-Every question has the room of the longest answer that any candidate has, and the context ends before the room of all
-questions: the token at which an answer begins tells nothing about it. `rest` is what the answers leave of their room.
+Every answer has the room of the longest that any candidate has, every question that of the longest that another key
+would have: which is the target changes neither what is in the context nor the token at which an answer begins. Text
+of the haystack fills what is left of these rooms: of the first question's before the context, of another's before it,
+and of the answers' at the end.
 
 All randomness comes from the sample: its random streams, whose keys have suite, split and index, and its offset in
 the haystack. A stream has a name, so the order in which a task draws does not matter.
@@ -53,11 +55,11 @@ class Question(NamedTuple):
 
     key, text: the queried key and the answer, as strings. longest: tokens of the longest answer that any candidate
     has, from all of them and not from `others`, of which there may be fewer: the same whichever is the target.
-    longest_ask: likewise of the longest ask that a question about another key would have; only where questions follow
-    each other or are separate, as the ask of the only question has been read where its answer begins. evidence:
-    (needle, first token of the target value in it, tokens of the value), None when no single needle has the answer.
-    others: the values that a guess would choose from besides the answer. chance: score of choosing one of them
-    without reading the key. via: needles that lead to the one with the answer, where several facts are needed.
+    longest_ask: likewise of the longest ask that a question about another key would have; 0 where its tokens tell
+    nothing. evidence: (needle, first token of the target value in it, tokens of the value), None when no single
+    needle has the answer. others: the values that a guess would choose from besides the answer. chance: score of
+    choosing one of them without reading the key. via: needles that lead to the one with the answer, where several
+    facts are needed.
     """
 
     key: str
@@ -73,9 +75,14 @@ class Question(NamedTuple):
     longest_ask: int = 0
 
     @property
+    def before(self) -> int:
+        """Tokens of text before it, or before the context, which the longest ask would need."""
+        return max(self.longest_ask - len(self.ask), 0)
+
+    @property
     def room(self) -> int:
         """Tokens that are reserved for it, whichever candidate is its answer."""
-        return max(len(self.ask), self.longest_ask) + self.longest + len(self.tail)
+        return self.before + len(self.ask) + self.longest + len(self.tail)
 
 
 class HaystackWindow(NamedTuple):
@@ -113,6 +120,8 @@ class Layout:
     """The pieces in words, for the error where the length is too short for them."""
     opening: np.ndarray = field(default_factory=lambda: EMPTY)
     """Tokens before the context."""
+    longest_opening: int = 0
+    """Tokens of the longest opening that another key would have; 0: as many as this one."""
     reserved: int = 0
     """Tokens of the context, besides its needles, that `fill` always adds."""
     target: int = 0
@@ -215,7 +224,8 @@ class Sample:
         rooms = [question.room for question in layout.questions]
         needles = sum(len(cut.needle.whole) for cut in layout.cuts)
         questions = max(rooms) if layout.separate else sum(rooms)
-        return len(self.bos) + len(layout.opening) + needles + layout.reserved + questions
+        opening = max(len(layout.opening), layout.longest_opening)
+        return len(self.bos) + opening + needles + layout.reserved + questions
 
 
 def fill_with_text(sample: Sample, cuts: Sequence[Cut], room: int) -> Context:

@@ -114,8 +114,8 @@ class Passages:
             return Context([], NO_HAYSTACK, [question])
         lines = filling.lines[draw("places").permutation(len(filling.lines))]
         parts = [*((piece, None) for piece in filling.pieces), *in_lines(half.paragraphs, lines, EMPTY, cuts, 0)]
-        start = int(half.paragraphs.ends[lines[0]]) if len(lines) else 0
-        window = HaystackWindow(start, room, room / len(half.paragraphs.tokens))
+        # paragraphs are in no order of their own: the offset is that of the words that fill the answer's room
+        window = HaystackWindow(sample.offset, room, room / len(half.paragraphs.tokens))
         return Context(parts, window, [question])
 
     def _filling(self, half: QuestionPool, order: np.ndarray, room: int, split: str) -> Filling:

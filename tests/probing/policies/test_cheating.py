@@ -264,8 +264,8 @@ def test_the_tokens_that_are_left_tell_the_value_only_without_its_room(materials
         return cell
 
     assert verdict().p > ALPHA / 5, "one alarm in twenty holds for one cell: here are five"
-    exact = property(lambda q: len(q.ask) + len(q.answer) + len(q.tail))
-    monkeypatch.setattr(Question, "room", exact)
+    monkeypatch.setattr(Question, "before", 0)
+    monkeypatch.setattr(Question, "room", property(lambda q: len(q.ask) + len(q.answer) + len(q.tail)))
     without = verdict()
     assert without.p < ALPHA / 1000
     assert without.accuracy > 1.3 * without.chance
