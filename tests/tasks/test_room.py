@@ -105,3 +105,15 @@ def test_an_answer_longer_than_its_room_is_a_mistake_of_the_task(materials):
     with pytest.raises(ValueError, match="more than the longest answer"):
         task.episode(Factors(formats, 300, 0.5, 0))
     assert Question("k", "v", materials.tokenizer.piece(" k"), materials.tokenizer.piece(" v"), 9).room == 10
+
+
+@pytest.mark.parametrize("name", ["niah", "niah_question_first", "niah_lines", "niah_values", *IN_A_ROW])
+def test_nor_which_key_is_queried(name, all_haystacks, monkeypatch):
+    """Keys have different tokens: of two lines the shorter one was the target in 55 %, as its question left room."""
+    task, formats = built_task(name, all_haystacks["shipped"])
+    length = enough(task, formats) + 60
+    before = first_queries(task, formats, length)
+    swap(monkeypatch, LineSample, "keys", 0, 1)
+    after = first_queries(task, formats, length)
+    assert all(a.key != b.key for a, b in zip(before, after, strict=True))
+    assert [q.start for q in before] == [q.start for q in after]
