@@ -295,5 +295,5 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         f"Training lengths {', '.join(map(str, TRAINED))}, {TRAINING_SEEDS} training seeds each, probed at the union "
         f"of the multiples {', '.join(f'{m:g}' for m in MULTIPLES)} and in {STRATA} strata of depth. "
         f"Where training seeds vary, log2 of their reach has a standard deviation of {SPREAD:g}.",
-        "A relation that fails at once (length <= ...) is placed between two tested lengths, a factor of two apart.",
+        "A relation that fails at once (length <= ...) is placed between two tested lengths, half an octave apart.",
     ]
