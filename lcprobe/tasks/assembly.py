@@ -213,7 +213,8 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
 
 
 class _Text:
-    """The haystack's text behind its window, in pieces that begin and end at words."""
+    """The haystack's text behind its window, in pieces that begin and end at words; common words where it has no such
+    piece, as in code none may have a single token."""
 
     def __init__(self, sample: Sample, context: Context):
         self._sample, self._at = sample, context.window.start + context.window.tokens
@@ -222,9 +223,13 @@ class _Text:
         """The next n tokens."""
         if not n:
             return EMPTY
-        start = self._sample.stream.window(self._at, n)
+        streams = self._sample.stream, self._sample.materials.stream("words", self._sample.factors.split)
+        try:
+            start = streams[0].window(self._at, n)
+        except EpisodeError:
+            return streams[1].take(streams[1].window(self._at, n), n)
         self._at = start + n
-        return self._sample.stream.take(start, n)
+        return streams[0].take(start, n)
 
 
 def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, first: int, end: int) -> float:

@@ -50,7 +50,8 @@ def load_inputs(folder: Path) -> ReportInputs:
         raise DataError(f"{folder}: no {REPORT_INPUTS}; allowed: a folder that evaluate.py has written a report to")
     written = read_json(path)
     facts = written["study"]
-    runs, tasks = [_run_facts(run) for run in facts["runs"]], [TaskFacts(**task) for task in facts["tasks"]]
+    runs = [_run_facts(run) for run in facts["runs"]]
+    tasks = [TaskFacts(**{**task, "controls": tuple(task.get("controls", ()))}) for task in facts["tasks"]]
     return ReportInputs(
         StudyFacts(**{**facts, "runs": runs, "tasks": tasks}), written["record_units"], written["text_units"]
     )

@@ -45,9 +45,9 @@ def check(files, equal_length="tokens", **grid):
 def test_a_length_in_tokens_below_the_least_at_one_tokenizer_is_one_line_that_names_it(small_json, tmp_path):
     small = tmp_path / "s.json"
     small.write_text(small_json)
-    lengths = ["38t", "64t"]
+    lengths = ["40t", "64t"]
     check(["shipped"], lengths=lengths)
-    message = r"^probe.grids\[0\].lengths: given '38t for line corpus/words/numbers'; allowed: at least \d+t"
+    message = r"^probe.grids\[0\].lengths: given '40t for line corpus/words/numbers'; allowed: at least \d+t"
     with pytest.raises(EpisodeError, match=message + r" \(data.tokenizer is .*s.json\)$"):
         check(["shipped", small], lengths=lengths)
     check(["shipped", small], "text", lengths=lengths)  # they count tokens of the first
