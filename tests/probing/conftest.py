@@ -35,7 +35,7 @@ def untrained():
 @pytest.fixture(scope="session")
 def trained(prepared, data_settings, tmp_path_factory):
     """A model after some seconds of training on lines: some of its answers are right, others wrong."""
-    recipes = {"lines": {"task": {**LINE, "n_keys": 3, "n_queries": 3}, "haystack": ["words"]}}
+    recipes = {"lines": {"task": {**LINE, "n_keys": 2, "n_queries": 2}, "haystack": ["words"]}}
     data = build(
         DataConfig, {**data_settings, "recipes": recipes, "mixture": [{"lm": 0.0, "episodes": {"lines": 1}}]}, "data"
     )

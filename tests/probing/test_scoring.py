@@ -48,7 +48,7 @@ def test_teacher_forced_exact_match_equals_greedy_generation_on_every_sample(req
         assert [s.prediction for s in forced] == [s.prediction for s in greedy]
         seen += [s.exact for s in forced]
     if which == "trained":
-        assert 0.1 < np.mean(seen) < 1, "the comparison needs hits and misses"
+        assert 0.03 < np.mean(seen) < 1, "the comparison needs hits and misses"
 
 
 def test_greedy_equals_decoding_by_hand(trained, tasks):
