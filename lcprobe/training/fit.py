@@ -135,7 +135,12 @@ class Saver(pl.Callback):
         module = _training(pl_module)
         try:
             save_checkpoint(
-                self._folder, module.progress, _model(pl_module), trainer.optimizers[0], self._yaml, self._config.keep
+                self._folder,
+                module.resumable,
+                _model(pl_module),
+                trainer.optimizers[0],
+                self._yaml,
+                self._config.keep,
             )
             self._failures = 0
         except OSError as error:

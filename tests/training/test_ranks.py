@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from lcprobe.cli.commands import train_main
 from lcprobe.files import read_json
+from lcprobe.studies.trackers import read_metrics
 from tests.conftest import ROOT
 from tests.tiny import write_config
 
@@ -47,7 +48,15 @@ def test_two_processes_equal_two_fold_accumulation(tmp_path, data_settings):
         name: load_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors") for name, run in runs.items()
     }
     worst = max(float((weights["one"][k] - weights["two"][k]).abs().max()) for k in weights["one"])
-    assert worst == 0, "halving is exact in binary"
+    assert worst == 0, "two parts have one sum"
+    rows = {
+        name: [
+            {k: v for k, v in row.items() if k != "train/tokens_per_second"}
+            for row in read_metrics(run / "metrics.csv")
+        ]
+        for name, run in runs.items()
+    }
+    assert rows["one"] == rows["two"]
     assert done.stdout.count("trained:") == 1, "one process speaks"
 
 
