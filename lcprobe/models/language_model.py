@@ -306,7 +306,11 @@ class LanguageModel(Parametrised):
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
         w, targets = all_weights[index], tokens[:, 1:].reshape(-1)[index]
         total, rows = linear_cross_entropy(x, self.head_weight, targets, w)
-        return total / (w.sum() if total_weight is None else total_weight.to(total.dtype)).clamp_min(1e-9), rows, index
+        return (
+            total / (w.sum() if total_weight is None else total_weight.to(total.dtype)).clamp_min(1e-9),
+            rows,
+            index,
+        )
 
     @property
     def head_weight(self) -> Tensor:

@@ -10,7 +10,13 @@ from rich.console import Console
 from lcprobe.config import to_yaml
 from lcprobe.files import write_atomic, write_json
 from lcprobe.studies.console import print_rows
-from lcprobe.studies.planning.costs import held_equal_note, matching_table, memory_notes, schedule_notes
+from lcprobe.studies.planning.costs import (
+    held_equal_note,
+    matching_table,
+    memory_notes,
+    schedule_notes,
+    whole_steps_notes,
+)
 from lcprobe.studies.planning.plan import StudyPlan, make_plan
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
@@ -39,7 +45,8 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
-    for note in [*held_equal_note(plan), *schedule_notes(plan), *plan.notes, *memory_notes(plan)]:
+    of_budgets = [*held_equal_note(plan), *whole_steps_notes(plan), *schedule_notes(plan)]
+    for note in [*of_budgets, *plan.notes, *memory_notes(plan)]:
         Console().print(note, soft_wrap=True)
     return plan
 
