@@ -103,8 +103,8 @@ def whole_steps_notes(plan: StudyPlan) -> list[str]:
         if train.tokens % train.batch_tokens:
             budgets.setdefault((train.tokens, train.batch_tokens), []).append(run.group)
     return [
-        f"train.tokens: {tokens:,} is no multiple of train.batch_tokens ({batch:,}), so that {tokens // batch * batch:,} "
-        f"are trained: {', '.join(dict.fromkeys(groups))}"
+        f"train.tokens: {tokens:,} is no multiple of train.batch_tokens ({batch:,}), so that "
+        f"{tokens // batch * batch:,} are trained: {', '.join(dict.fromkeys(groups))}"
         for (tokens, batch), groups in budgets.items()
     ]
 
