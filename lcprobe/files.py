@@ -5,13 +5,11 @@ import json
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lcprobe.errors import ConfigError, LockedError
+from lcprobe.errors import ConfigError
 
 SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 MANIFEST = "manifest.json"
@@ -26,11 +24,24 @@ def check_name(key: str, name: str) -> str:
 
 def digest_bytes(*parts: bytes) -> str:
     """SHA-256 over the parts, each preceded by its length, as hex."""
+    return _digest(parts).hexdigest()
+
+
+def digest_pieces(*before: bytes, size: int, pieces: Iterable[bytes]) -> str:
+    """`digest_bytes(*before, whole)` of a whole that comes in pieces. size: its bytes."""
+    digest = _digest(before)
+    digest.update(size.to_bytes(8, "little"))
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest(parts: Iterable[bytes]) -> "hashlib._Hash":
     whole = hashlib.sha256()
     for part in parts:
         whole.update(len(part).to_bytes(8, "little"))
         whole.update(part)
-    return whole.hexdigest()
+    return whole
 
 
 def digest_json(value: Any) -> str:
@@ -127,50 +138,3 @@ def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"manifest unreadable ({type(error).__name__})"
     return manifest, None
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder while the block runs, by a file that is created exclusively.
-
-    Raises LockedError when a running process has the lock; a lock of a dead process of this host is taken over.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".owner"
-    own = {"host": socket.gethostname(), "pid": os.getpid()}
-    for _ in range(3):
-        try:
-            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            try:
-                owner = read_json(lock)
-            except (OSError, ValueError):
-                owner = {}
-            if owner.get("host", own["host"]) != own["host"] or _alive(owner.get("pid")):
-                raise LockedError(
-                    f"{folder}: locked by process {owner.get('pid')} on {owner.get('host')}; "
-                    f"allowed: one process per folder (delete {lock.name} if that process is gone)"
-                ) from None
-            lock.unlink(missing_ok=True)
-            continue
-        with os.fdopen(handle, "w") as file:
-            json.dump(own, file)
-        break
-    else:
-        raise LockedError(f"{folder}: could not be locked; allowed: one process per folder")
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int) or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,15 +1,13 @@
-"""Files are written atomically; published folders match their manifest; a folder is locked by one process."""
+"""Files are written atomically; published folders match their manifest."""
 
-import json
-import multiprocessing
 import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcprobe.errors import ConfigError, LockedError
-from lcprobe.files import MANIFEST, check_name, folder_lock, publish_folder, verify_folder, write_atomic
+from lcprobe.errors import ConfigError
+from lcprobe.files import MANIFEST, check_name, publish_folder, verify_folder, write_atomic
 
 
 def make_folder(root):
@@ -58,27 +56,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         write_atomic(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
-def hold(folder, ready, release):
-    with folder_lock(folder):
-        ready.set()
-        release.wait(20)
-
-
-def test_two_processes_never_lock_one_folder_and_a_dead_processs_lock_is_taken_over(tmp_path):
-    context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, release))
-    other.start()
-    assert ready.wait(20)
-    with pytest.raises(LockedError, match=f"process {other.pid}"), folder_lock(tmp_path):
-        pass
-    other.kill()
-    other.join()
-    with folder_lock(tmp_path):
-        assert json.loads((tmp_path / ".owner").read_text())["pid"] == os.getpid()
-    assert not (tmp_path / ".owner").exists()
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/b", "", "-x", "a\nb", "x" * 101, ".hidden", "é"])

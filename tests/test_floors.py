@@ -14,6 +14,7 @@ GROUND = {
     "version",
     "errors",
     "files",
+    "locks",
     "lengths",
     "seeds",
     "schema",

@@ -11,7 +11,7 @@ from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
-from lcprobe.files import folder_lock
+from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs

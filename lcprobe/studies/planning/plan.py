@@ -273,7 +273,7 @@ def _check_choices(config: Config, lengths: bool = True) -> None:
     """Checks that need the chosen classes or the disk: settings of mixers and tasks, whether the corpus exists, and
     (lengths) whether every multiple of the training length is whole tokens."""
     resolve(config)
-    check_corpus(config.data.corpus)
+    check_corpus(config.data.corpus, config.data.text_field)
     if not lengths:
         return
     context = config.train.context_length

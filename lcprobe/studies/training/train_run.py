@@ -13,7 +13,8 @@ from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.errors import ConfigError, LcprobeError
-from lcprobe.files import digest_file, folder_lock, write_atomic
+from lcprobe.files import digest_file, write_atomic
+from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint

@@ -87,6 +87,18 @@ class Tokenizer:
             np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
+    def encode_parts(self, parts: Sequence[str], after_word: Sequence[bool]) -> list[np.ndarray]:
+        """Texts -> ids of each, on all cores. after_word: whether a part, which then begins with a space, is encoded
+        as after a word."""
+        n, anchored = (
+            len(self._anchor),
+            [after and part[:1] == " " for part, after in zip(parts, after_word, strict=True)],
+        )
+        encoded = self.encode_batch(
+            [ANCHOR + part if after else part for part, after in zip(parts, anchored, strict=True)]
+        )
+        return [ids[n:] if after else ids for ids, after in zip(encoded, anchored, strict=True)]
+
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
 
