@@ -1,7 +1,8 @@
 """Shared by the Triton kernels: autotuning and products that also work in the interpreter, and dense operands.
 
 Import it only where Triton is used. Kernels use plain pointers with 64-bit row offsets: block pointers left the
-language, and batch x length x heads may pass 2^31 elements.
+language, and batch x length x heads may pass 2^31 elements. A function returns in every branch of a compile-time
+`if`, never behind one: the compiler checks the types of what stands behind a return, which is not run.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     """
     if INTERPRET:
         return tl.dot(a.to(tl.float32), b.to(tl.float32))
-    if EXACT:
+    elif EXACT:
         return tl.dot(a, b, input_precision="ieee")
-    return tl.dot(a, b)
+    else:
+        return tl.dot(a, b)
 
 
 @triton.jit
@@ -46,6 +48,7 @@ def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
     """
     if EXACT or a.dtype != tl.bfloat16:
         return dot(a.to(tl.float32), state, INTERPRET, EXACT)
-    high = state.to(tl.bfloat16)
-    low = (state - high.to(tl.float32)).to(tl.bfloat16)
-    return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)
+    else:
+        high = state.to(tl.bfloat16)
+        low = (state - high.to(tl.float32)).to(tl.bfloat16)
+        return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)

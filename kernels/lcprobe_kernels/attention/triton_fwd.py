@@ -71,11 +71,12 @@ def all_seen(
     to."""
     if HAS_DOCS:
         return False
-    last_p, last_j = p + BM - 1, j + BN - 1
-    full = (p - last_j >= low) & ((last_p - j < high) | (last_j < sinks)) & (last_j < n_keys)
-    if HAS_CHUNK:
-        full = full & (p // chunk - last_j // chunk >= chunk_low) & (last_p // chunk - j // chunk < chunk_high)
-    return full
+    else:
+        last_p, last_j = p + BM - 1, j + BN - 1
+        full = (p - last_j >= low) & ((last_p - j < high) | (last_j < sinks)) & (last_j < n_keys)
+        if HAS_CHUNK:
+            full = full & (p // chunk - last_j // chunk >= chunk_low) & (last_p // chunk - j // chunk < chunk_high)
+        return full
 
 
 @triton.jit
@@ -108,7 +109,8 @@ def load_rows(x, i, n, step, c, WIDTH: tl.constexpr, BD: tl.constexpr):
     """Rows i of x, zero from row n on; columns c, zero from WIDTH on."""
     if WIDTH == BD:
         return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None], other=0.0)
-    return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0)
+    else:
+        return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
-from lcprobe.errors import ConfigError, LcprobeError
+from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, write_atomic
 from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
@@ -73,15 +73,17 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     if is_main():
         write_status(folder, {"status": "training", **facts})
         _record_data(run, folder, mixture)
-    callbacks = []
-    if config.probe.while_training is not None and config.train.probe_every != 0:
-        grid = config.probe.while_training
-        callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
-    model, source = build_model(config.model, config.train), initial_checkpoint(config)
-    if source is not None:
-        facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
-        facts["from_tokens"] = load_progress(source).tokens + read_status(source.parent.parent).get("from_tokens", 0)
+    probe: list[ProbeWhileTraining] = []
     try:
+        if config.probe.while_training is not None and config.train.probe_every != 0:
+            grid = config.probe.while_training
+            probe.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
+        model, source = build_model(config.model, config.train), initial_checkpoint(config)
+        if source is not None:
+            facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+            facts["from_tokens"] = load_progress(source).tokens + read_status(source.parent.parent).get(
+                "from_tokens", 0
+            )
         module = fit(
             config.train,
             model,
@@ -91,13 +93,15 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
             config_yaml=text,
             source=source,
             tracker=tracker,
-            callbacks=callbacks,
+            callbacks=[*probe],
         )
-    except (LcprobeError, KeyboardInterrupt, OSError) as error:
+    except BaseException as error:  # whatever ends the run, its folder does not say that it goes on
         if is_main():
             write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
         tracker.finish()
         raise
+    failed = [line for one in probe for line in one.failed]
+    facts |= {"probes_failed": failed} if failed else {}
     p = module.progress
     facts |= {"step": p.step, "tokens": p.tokens, "data_digest": p.digest, "skipped": p.skipped, "seconds": p.seconds}
     if is_main():
