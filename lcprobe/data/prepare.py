@@ -35,7 +35,7 @@ from lcprobe.files import (
 )
 from lcprobe.locks import file_lock
 from lcprobe.seeds import seed_of
-from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_starts
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Prepared:
 
     def materials(self, split: str) -> Materials:
         """Tokenizer and haystacks of a split: "train" or "probe"."""
-        return Materials(self.tokenizer, self._stream(split))
+        return Materials(self.tokenizer, lambda: self._stream(split))
 
     def _stream(self, split: str) -> TokenStream:
         text = (self.folder / f"{split}.txt").read_bytes().decode("utf-8")
@@ -90,9 +90,11 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
     """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
     with its digest.
 
-    Raises ConfigError for a corpus or tokenizer that does not exist, DataError for damaged or too little data.
+    Raises ConfigError for a corpus or tokenizer that does not exist or cannot be used, DataError for damaged or too
+    little data.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
+    require_word_starts(tokenizer)
     made_from = {
         "corpus": fingerprint(config.corpus),
         "text_field": config.text_field,

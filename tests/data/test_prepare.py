@@ -17,8 +17,9 @@ from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import prepare
 from lcprobe.data.sources.sotu import speeches
-from lcprobe.errors import ConfigError, DataError
+from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.schema import build
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 TEXTS = [f"Document {i} speaks of the {word} and of nothing else at all. " * 40 for i, word in enumerate(
     ["river", "mountain", "harbor", "meadow", "forest", "desert", "island", "valley"])]  # fmt: skip
@@ -227,3 +228,36 @@ def test_processes_that_prepare_one_corpus_wait_for_the_first(tmp_path, monkeypa
         assert other.exitcode == 0
     assert (tmp_path / "built").read_text() == "x", "one of them has built it"
     assert [p.name for p in (tmp_path / "out").iterdir()] == [*folders]
+
+
+@pytest.mark.parametrize("gap", [0, 700, 70_000])
+def test_a_vocabulary_with_gaps_is_stored_as_it_is(tmp_path, gap):
+    shipped = json.loads(load_tokenizer().json_text)
+    vocabulary = shipped["model"]["vocab"]
+    shipped["model"]["vocab"] = {token: i if i < 3000 else i + gap for token, i in vocabulary.items()}
+    (tmp_path / "t.json").write_text(json.dumps(shipped))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"], tokenizer=str(tmp_path / "t.json")))
+    assert corpus.tokenizer.vocab_size == 4096 + gap
+    assert corpus.manifest["dtype"] == ("uint32" if gap > 60_000 else "uint16")
+    plain = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
+    ids, expected = corpus.tokens(0, corpus.n_tokens), plain.tokens(0, plain.n_tokens)
+    assert np.array_equal(ids, np.where(expected < 3000, expected, expected + gap))
+    assert len(corpus.materials("probe").stream("words")) == len(plain.materials("probe").stream("words"))
+
+
+def test_a_shard_refuses_ids_that_do_not_fit(tmp_path):
+    writer = shards._ShardWriter(tmp_path, "uint16")
+    with pytest.raises(DataError, match="token 65536; allowed: ids that fit uint16"):
+        writer.add(np.array([1, 65536]))
+
+
+def test_text_without_words_is_prepared_and_only_its_haystack_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("这是一个没有空格的文本。" * 3000)
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "a.txt"]))
+    materials = corpus.materials("train")
+    assert len(materials.stream("noise")) > 100
+    with pytest.raises(
+        EpisodeError, match=r"haystack corpus: given '\d+ tokens of which 0 begin a word after a space'"
+    ):
+        materials.stream("corpus")

@@ -32,6 +32,10 @@ class Source(ABC, Generic[ConfigT]):
         """Every document; a row without text is an empty one. field: name of the field with the text of a row. Raises
         DataError for what cannot be read."""
 
+    def is_local(self) -> bool:
+        """Whether documents are read without a network."""
+        return True
+
     def notes(self) -> list[str]:
         """What of the source is not read, in one line each: logged when it is prepared."""
         return []

@@ -57,6 +57,10 @@ class HubDataset(Source[HubConfig]):
             number += 1
             yield text_of_row(row, field, f"{self._written}: row {number}")
 
+    def is_local(self) -> bool:
+        """Only a folder is."""
+        return self._is_folder
+
     def notes(self) -> list[str]:
         """Whether later changes are noticed."""
         if self._is_folder or self.config.revision is not None:

@@ -40,6 +40,7 @@ from lcprobe.studies.planning.equal_budgets import (
 )
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
+from lcprobe.tasks.text.haystack import require_word_starts
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 
@@ -168,7 +169,9 @@ def _draft(
     config = parse(mapping)
     _check_choices(config)
     model = config.model
-    vocab_size = load_tokenizer(config.data.tokenizer, config.data.bos).vocab_size
+    tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
+    require_word_starts(tokenizer)
+    vocab_size = tokenizer.vocab_size
     if model.vocab_size is not None and model.vocab_size < vocab_size:
         raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
     extends = config.train.extend is not None  # then encodings are built for the length that is extended

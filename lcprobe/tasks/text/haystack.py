@@ -12,6 +12,7 @@ A stream is circular, so that any length can be cut from it; an episode records 
 
 import re
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -42,13 +43,13 @@ class TokenStream:
 
         Raises EpisodeError when the text has fewer than two word boundaries, and for a tokenizer that reveals none.
         """
+        require_word_starts(tokenizer)
         opens = tokenizer.opens_word[ids] & ~np.concatenate([[False], tokenizer.is_blank[ids[:-1]]])
         starts = np.flatnonzero(opens)
-        if not tokenizer.opens_word.any():
-            allowed = "one with tokens of a space and what follows it: texts are cut there"
-            raise EpisodeError("data.tokenizer", "a tokenizer of single characters", allowed)
         if len(starts) < 2:
-            raise EpisodeError(f"haystack {name}", f"{len(ids)} tokens", "a text of at least two words")
+            given = f"{len(ids)} tokens of which {len(starts)} begin a word after a space"
+            allowed = "a text with spaces and a tokenizer that knows its words: texts are cut there"
+            raise EpisodeError(f"haystack {name}", given, allowed)
         lo, hi = int(starts[0]), int(starts[-1])
         self.name = name
         self.ids, self.cuts = ids[lo:hi], opens[lo:hi]
@@ -174,17 +175,30 @@ class TokenStream:
         return {}
 
 
+def require_word_starts(tokenizer: Tokenizer) -> None:
+    """Raises EpisodeError for a tokenizer whose tokens do not show where words begin."""
+    kind = tokenizer.no_word_starts()
+    if kind is not None:
+        allowed = "one with tokens of a space and what follows it: texts are cut there"
+        raise EpisodeError("data.tokenizer", kind, allowed)
+
+
 class Materials:
     """What tasks are built from: a tokenizer and its haystack streams, each built on first use."""
 
-    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | None = None):
-        self.tokenizer, self._streams = tokenizer, {} if corpus is None else {"corpus": corpus}
+    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | Callable[[], TokenStream] | None = None):
+        """corpus: the stream of held-out documents, or what reads it; None: there is none."""
+        self.tokenizer, self._corpus = tokenizer, corpus
+        self._streams: dict[str, TokenStream] = {"corpus": corpus} if isinstance(corpus, TokenStream) else {}
 
     def stream(self, name: str) -> TokenStream:
         """The stream of a haystack. Raises EpisodeError for `corpus` without one and for text that the tokenizer
         changes.
         """
         if name not in self._streams:
+            if name == "corpus" and callable(self._corpus):
+                self._streams[name] = self._corpus()
+                return self._streams[name]
             if name == "noise":
                 text = NOISE * 40
             elif name == "words":
