@@ -5,14 +5,18 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lcprobe.errors import ConfigError
+from lcprobe.locks import is_tag_gone, process_tag
 
 SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 MANIFEST = "manifest.json"
+DAY_SECONDS = 24 * 3600
 
 
 def check_name(key: str, name: str) -> str:
@@ -80,7 +84,7 @@ def sync_folder(folder: Path) -> None:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
@@ -91,6 +95,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Delete the files that killed processes were writing when they ended, in a folder and (below) in those inside;
+    what another machine wrote is left for a day."""
+    for path in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
+        gone = is_tag_gone(path.name.removesuffix(".tmp").rpartition(".")[2])
+        with suppress(OSError):  # deleted by another process, or not ours
+            if path.is_file() and (gone or (gone is None and time.time() - path.stat().st_mtime > DAY_SECONDS)):
+                path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

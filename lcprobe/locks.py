@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -69,6 +70,22 @@ def is_gone(process: Process) -> bool | None:
     return process.started != _started(process.pid) if process.started else None
 
 
+def process_tag() -> str:
+    """This process in a few characters, for names of files that it may leave behind."""
+    here = this_process()
+    return f"{here.boot[:8]}-{re.sub('[^0-9]', '', here.namespace)}-{here.pid}-{here.started}"
+
+
+def is_tag_gone(tag: str) -> bool | None:
+    """`is_gone` of a process by its tag; None for what is no tag."""
+    here, parts = this_process(), tag.split("-")
+    if len(parts) != 4 or not parts[2].isdigit() or not parts[3].isdigit():
+        return None
+    if parts[:2] != process_tag().split("-")[:2]:
+        return None
+    return is_gone(replace(here, pid=int(parts[2]), started=int(parts[3])))
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Lock a folder while the block runs. Raises LockedError where another process holds the lock or may hold it."""
@@ -105,7 +122,7 @@ def file_lock(path: Path, what: str, wait: str | None = None) -> Iterator[None]:
 
 def _take(path: Path, own: Process) -> Process | int:
     """Take a lock that nobody holds, and return an open file that keeps its flock; the holder where somebody does."""
-    temporary = path.with_name(f"{path.name}.{own.pid}.{own.started}")
+    temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
     with _guard(path.parent):
         holder = _holder(path)
         if holder is not None and not _is_gone(holder, path):

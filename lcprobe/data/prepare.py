@@ -9,9 +9,11 @@ The folder's name is a digest of corpus, tokenizer and settings, so that other o
 """
 
 import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.corpus import check_corpus, documents, fingerprint, notes
 from lcprobe.data.documents import Document, digest_document, pieces_of, split_document
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, LockedError
 from lcprobe.files import (
     MANIFEST,
     digest_bytes,
@@ -31,6 +33,7 @@ from lcprobe.files import (
     digest_source,
     publish_folder,
     read_json,
+    remove_leftovers,
     verify_folder,
 )
 from lcprobe.locks import file_lock
@@ -39,6 +42,8 @@ from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_sta
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
+DIGEST_NAME = re.compile(r"^\.[0-9a-f]{16}\.(tmp|owner)$")
+"""What a preparation in progress has beside the folder that it makes."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,22 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
             if not (folder / MANIFEST).is_file():
                 check_corpus(config.corpus, config.text_field)
                 _build(config, tokenizer, made_from, folder)
+    _remove_unfinished(folder.parent)
     manifest = _read_manifest(folder, verify)
     return Prepared(folder, manifest, tokenizer)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete corpora whose preparation was killed: those that no process holds the lock of."""
+    for name in {
+        path.name.removesuffix(".tmp").removesuffix(".owner")
+        for path in folder.glob(".*")
+        if DIGEST_NAME.match(path.name)
+    }:
+        with suppress(LockedError), file_lock(folder / f"{name}.owner", name):
+            shutil.rmtree(folder / f"{name}.tmp", ignore_errors=True)
+    for inside in (folder, folder / "episodes"):  # not all below: data.folder may be a disk
+        remove_leftovers(inside, below=False)
 
 
 def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:

@@ -23,9 +23,14 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Number of this process among those of its run, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Whether this process writes the files."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def join_processes(config: TrainConfig) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 
@@ -261,3 +263,19 @@ def test_text_without_words_is_prepared_and_only_its_haystack_is_refused(tmp_pat
         EpisodeError, match=r"haystack corpus: given '\d+ tokens of which 0 begin a word after a space'"
     ):
         materials.stream("corpus")
+
+
+def build_and_die(config):
+    shards.Encoder.close = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+    prepare(config)
+
+
+def test_what_a_killed_preparation_leaves_goes_with_the_next_one_of_other_data(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    given = settings(tmp_path / "out", [tmp_path / "a.jsonl"])
+    process = multiprocessing.get_context("fork").Process(target=build_and_die, args=(given,))
+    process.start()
+    process.join()
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".owner", ".tmp"]
+    other = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"], held_out=0.3))
+    assert list((tmp_path / "out").iterdir()) == [other.folder]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from safetensors.torch import load_file
 
 from lcprobe.cli.commands import train_main
@@ -71,3 +72,21 @@ def test_a_gpu_where_there_is_none_is_one_line(tmp_path, data_settings, capsys, 
     config = write_config(tmp_path, data_settings, train=SHORT)
     assert train_main([str(config), "train.accelerator=gpu"]) == 2
     assert "error: train.accelerator: given 'gpu'; allowed: auto | cpu here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_an_allocation_of_several_tasks_does_not_stop_a_single_process(tmp_path, data_settings, monkeypatch, process):
+    """Variables as `salloc --ntasks=2` sets them, and as `srun` does for the second task."""
+    for name, value in {
+        "JOB_ID": "7",
+        "JOB_NAME": "train",
+        "NTASKS": "2",
+        "PROCID": process,
+        "LOCALID": process,
+    }.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name, value in {"NODEID": "0", "NNODES": "1", "JOB_NODELIST": "n1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    config = write_config(tmp_path, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
+    assert train_main([str(config)]) == 0
+    assert (tmp_path / "runs" / "tiny" / "hybrid" / "metrics.csv").is_file()

@@ -11,6 +11,7 @@ from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
+from lcprobe.files import remove_leftovers
 from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
@@ -19,7 +20,7 @@ from lcprobe.studies.evaluation.session import Session, open_session, probe_sess
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.trackers import WandbTracker
+from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
@@ -36,6 +37,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
         return
     with folder_lock(out / "records"):  # two processes would both finish the same units
         probed = probe_session(session)
+        session.store.discard_all()
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)
@@ -45,6 +47,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
     tracker.artifact(f"{config.study.name}-records", "records", files)
     tracker.finish()
+    remove_leftovers(out)
     console = Console()
     for sentence in report.summary:
         console.print(f"- {sentence}", markup=False, highlight=False)
@@ -155,7 +158,7 @@ def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any])
 
 
 def _tracker(session: Session, config: Config) -> Tracker:
-    if config.track.wandb == "off":
+    if wandb_mode(config.track) == "off":
         return NoTracker()
     facts = {
         "targets": {t.name: str(t.checkpoint.name) for t in session.targets},

@@ -20,7 +20,7 @@ from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import PlannedRun
 from lcprobe.studies.status import read_run_config, read_status, versions, write_status
-from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
+from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, wandb_mode
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
 from lcprobe.tracking import Tracker
 from lcprobe.training.build import build_model
@@ -125,9 +125,10 @@ def _tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) ->
     """The trackers of the main process as one; none in the others."""
     trackers: list[Tracker] = []
     if is_main():
-        trackers.append(CsvTracker(folder / "metrics.csv", tokens_done))
-        if run.config.track.wandb != "off":
-            trackers.append(_wandb(run, folder, data))
+        table = CsvTracker(folder / "metrics.csv", tokens_done)
+        trackers.append(table)
+        if wandb_mode(run.config.track) != "off":
+            trackers.append(_wandb(run, folder, data, table.rows))
     return Trackers(trackers)
 
 
@@ -202,7 +203,7 @@ def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]
     return [] if new == old else [(key, new, old)]
 
 
-def _wandb(run: PlannedRun, folder: Path, data: Prepared) -> WandbTracker:
+def _wandb(run: PlannedRun, folder: Path, data: Prepared, rows: list[dict[str, float]]) -> WandbTracker:
     config, cost = run.config, run.matched.cost
     train = config.train
     facts = {
@@ -216,5 +217,12 @@ def _wandb(run: PlannedRun, folder: Path, data: Prepared) -> WandbTracker:
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
     return WandbTracker(
-        config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts
+        config.track,
+        folder,
+        name=f"{study}/{run.name}",
+        group=study,
+        job_type="train",
+        tags=tags,
+        facts=facts,
+        rows=rows,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from lcprobe.config import to_yaml
-from lcprobe.files import write_atomic, write_json
+from lcprobe.files import remove_leftovers, write_atomic, write_json
 from lcprobe.studies.console import print_rows
 from lcprobe.studies.planning.costs import (
     held_equal_note,
@@ -64,6 +64,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         groups = dict.fromkeys(row["group"] for row in sweep)
         print_rows([spread_of(sweep, group) for group in groups], "learning rates")
     if plan.config.study.lr_sweep.only:
+        remove_leftovers(plan.folder)
         Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)", soft_wrap=True)
         return
     for run in plan.runs:
@@ -74,5 +75,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         if status["skipped"]:
             line += f", {status['skipped']} steps skipped"
         console.print(line)
+    if is_main():
+        remove_leftovers(plan.folder)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
     Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)
