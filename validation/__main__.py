@@ -7,7 +7,17 @@ from pathlib import Path
 
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
-from validation import cheating, cheating_peer, coverage, exactness, oracles, planted, training_length
+from validation import (
+    cheating,
+    cheating_peer,
+    compiled,
+    coverage,
+    exactness,
+    mutants,
+    oracles,
+    planted,
+    training_length,
+)
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
@@ -18,6 +28,8 @@ VALIDATIONS = {
     "training_length": Measurement(
         training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
     ),
+    "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes),
+    "mutants": Measurement(mutants.TITLE, mutants.OPTIONS, mutants.measure, mutants.notes),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

@@ -87,7 +87,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
         _refuse_training(mapping)
     targets = find_targets(folders)
     config = _with_settings(targets[0].config, mapping)
-    use_kernels(config.kernels.backend)
+    use_kernels(config.kernels)
     out = _out_folder(folders, config, mapping)
     return targets, config, out
 

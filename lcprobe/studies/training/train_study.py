@@ -31,7 +31,7 @@ def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """The plan of a study whose tasks fit its tokenizers and lengths, with notes on what does not. Raises ConfigError
     where training or a probe cannot do without it."""
     plan = make_plan(mapping)
-    use_kernels(plan.config.kernels.backend)
+    use_kernels(plan.config.kernels)
     notes = check_tasks_fit([run.config for run in plan.runs], training=True)
     return replace(plan, notes=(*plan.notes, *notes))
 
