@@ -15,6 +15,8 @@ GROUND = {
     "errors",
     "files",
     "locks",
+    "merging",
+    "dialect",
     "lengths",
     "seeds",
     "schema",

@@ -92,9 +92,9 @@ def _evaluate(words: list[str]) -> int:
         )
     from lcprobe.config import load, parse
 
-    mapping = load(arguments.files, arguments.overrides)
+    mapping = load(arguments.files, arguments.overrides, partial=True)
     if not folders:  # with folders, these settings go on top of theirs and are checked together
-        parse(mapping)
+        parse(load(arguments.files, arguments.overrides))
     if lists:
         from lcprobe.studies.evaluation.external import evaluate_external
 

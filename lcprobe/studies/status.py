@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lcprobe.errors import DataError
+from lcprobe.config import load
+from lcprobe.errors import ConfigError, DataError
 from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
 from lcprobe.version import VERSION
@@ -66,9 +65,8 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     """The config.yaml of a run or checkpoint folder as a mapping. Raises DataError where there is none."""
     path = folder / "config.yaml"
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        mapping = None
-    if not isinstance(mapping, dict):
-        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
-    return mapping
+        return load([str(path)], [])
+    except ConfigError:
+        raise DataError(
+            f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py"
+        ) from None

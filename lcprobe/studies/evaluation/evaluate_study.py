@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from lcprobe.analysis.report.write import write_report
@@ -13,6 +12,7 @@ from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
 from lcprobe.files import remove_leftovers
 from lcprobe.locks import folder_lock
+from lcprobe.merging import merge, settled
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
@@ -77,7 +77,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
     set_up_logging()
     keep_memory()
     if not folders:
-        config = parse(mapping)
+        config = parse(settled(mapping))
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
             raise ConfigError(
@@ -96,7 +96,7 @@ def check_leakage_of(folders: list[Path], mapping: Mapping[str, Any]) -> None:
     """The leakage check on the tasks of a config, or of folders with `mapping` on top; it needs no trained model."""
     set_up_logging()
     if not folders:
-        config = parse(mapping)
+        config = parse(settled(mapping))
         check_leakage(config, Path(config.study.folder) / config.study.name / "cheating")
         return
     _refuse_training(mapping)
@@ -111,6 +111,8 @@ def print_grid(session: Session) -> None:
     console = Console()
     cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
     console.print(f"{n_models} models x {len(cells)} cells, {cost}")
+    tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
+    console.print(f"  tasks: {tasks}", markup=False, highlight=False, soft_wrap=True)
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
     depths = len({row["depth"] for row in main})
@@ -138,9 +140,7 @@ def _refuse_training(mapping: Mapping[str, Any]) -> None:
 def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
     """A run's own config, with the settings for trained models of `mapping` on top."""
     settings = {key: value for key, value in mapping.items() if key in SETTABLE}
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(settings)))
-    assert isinstance(merged, dict)
-    return parse(merged)  # type: ignore[arg-type]
+    return parse(merge(plain(base), settings))
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.corpus import check_corpus
 from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import check_name
+from lcprobe.merging import merge
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import Applied, applicable
@@ -149,11 +148,10 @@ def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis]) -> dict[Labels, Dr
 def _merged(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[Applied, dict[str, Any]]:
     """The settings of a run's levels that apply to it, and its whole config as a mapping."""
     applied = applicable(mapping, patches)
-    merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
+    merged: dict[str, Any] = {**mapping, "grid": {}}
     for patch in applied.patches:
-        merged = OmegaConf.merge(merged, OmegaConf.create(patch))
-    plain_mapping: Any = OmegaConf.to_container(merged)
-    return applied, plain_mapping
+        merged = merge(merged, patch)
+    return applied, merged
 
 
 def _draft(
