@@ -18,6 +18,7 @@ from lcprobe.errors import StoppedEarly
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.tracking import NoTracker, Tracker
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, load_progress, save_checkpoint
+from lcprobe.training.compiling import compile_blocks
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import MixtureData, Training
 from lcprobe.training.progress import ProgressLines
@@ -62,8 +63,7 @@ def fit(
         return module
     model.recompute = config.recompute
     if config.compile:
-        for block in model.blocks:
-            block.compile()
+        compile_blocks(model)
     saver = Saver(folder / "checkpoints", config, config_yaml, start)
     bars: list[pl.Callback] = []
     if is_main():

@@ -14,6 +14,7 @@ from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tracking import Tracker
+from lcprobe.training.compiling import uncompiled
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import Training
 
@@ -46,7 +47,8 @@ class ProbeWhileTraining(pl.Callback):
         model = pl_module.model
         model.eval()
         try:
-            values = self._accuracies(pl_module)
+            with uncompiled():
+                values = self._accuracies(pl_module)
         except Exception as error:  # whatever it was, the weights are as they were
             why = " ".join(f"{type(error).__name__}: {error}".split())
             self.failed.append(f"step {step}: {why}")
