@@ -40,6 +40,7 @@ def test_blocks_compile_without_a_break_and_stay_compiled():
         assert 5 <= kinds <= 6  # and of attention, whether an earlier layer has computed what all of them need
         more = sum(new_graphs(length, True) for length in (32, 48, 24))  # for any length, and then no more
         assert more <= 2 * kinds
+        assert new_graphs(40, True) <= kinds
         assert [new_graphs(length, True) for length in (64, 40, 32)] == [0, 0, 0]
         assert new_graphs(64, False) <= 2 * kinds
         with uncompiled():  # as the probe while training

@@ -27,9 +27,10 @@ def columns_that_fit(q: int, limit: int, head_dim: int, d_state: int, dtype: tor
 
 
 def needs(q: int, n: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes of shared memory that the largest kernel, which computes dx, may ask for."""
+    """Bytes of shared memory that the largest kernel, which computes dx, may ask for: while it walks over the columns
+    of the state, or after, with the (q, q) product in float32. Bounds of what Triton 3.9 allocates."""
     p, size = padded(head_dim), dtype.itemsize
-    return size * (2 * q * n + 2 * q * p + q * q) + 4 * n * p
+    return max(size * (2 * q * n + 2 * q * p + q * q) + 4 * n * p, 4 * q * q + 3 * size * q * p)
 
 
 def padded(n: int) -> int:
