@@ -5,18 +5,21 @@ the value of another key, `${times:300,${train.batch_tokens}}` a product: the to
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.data.config import DataConfig
+from lcprobe.dialect import read_yaml, write_yaml
 from lcprobe.errors import ConfigError, nearest_name, require
 from lcprobe.files import check_name
+from lcprobe.merging import assign, merge
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
 from lcprobe.probing.config import ProbeConfig
@@ -150,28 +153,26 @@ class Config:
         require("seed", self.seed, 0 <= self.seed < 2**15, "0 .. 32767")
 
 
-def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
+def load(files: Iterable[str], overrides: Iterable[str], partial: bool = False) -> dict[str, Any]:
     """Merge files and `key=value` overrides into one plain mapping, interpolations resolved; `parse` checks it.
+    partial: the mapping is to be laid over another (see `merging.merge`).
 
     Raises ConfigError naming the file or the override.
     """
     for name in ("oc.env", "oc.create", "oc.deprecated", "oc.decode", "oc.dict.keys", "oc.dict.values"):
         OmegaConf.clear_resolver(name)
     OmegaConf.register_resolver("times", _times, replace=True)
-    merged: Any = OmegaConf.create({})
+    merged: dict[str, Any] = {}
     for file in files:
-        merged = OmegaConf.merge(merged, _read(file))
+        merged = merge(merged, _read(file), partial=partial)
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.strip()
         if not equals or not key:
             raise ConfigError("command line", override, "a .yaml file, key=value, or an option (--help lists them)")
-        try:
-            OmegaConf.update(merged, key, _value(key, text), merge=False, force_add=True)
-        except (OmegaConfBaseException, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise ConfigError(key, text, f"a value at an existing position ({_first_line(error)})") from None
+        merged = assign(merged, key, _value(key, text), partial)
     try:
-        resolved = OmegaConf.to_container(merged, resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
         allowed = f"${{...}} of a key that the files set ({_first_line(error)})"
         raise ConfigError(
@@ -212,10 +213,19 @@ def _first_training_length(grid: Any) -> Any:
 
 def to_yaml(config: Config | Mapping[str, Any]) -> str:
     """The resolved configuration as plain YAML."""
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(_escaped(plain(config)), width=120)
 
 
-def _read(file: str) -> DictConfig:
+def _escaped(value: Any) -> Any:
+    """Plain values whose texts are no interpolations when they are read again."""
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -232,7 +242,8 @@ def _read(file: str) -> DictConfig:
         _check_size(file, root)
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError(file, "no mapping at the top", "keys such as model, data, train, probe")
-        config = OmegaConf.create(text)
+        config = read_yaml(text) or {}
+        OmegaConf.create(config)  # finds broken interpolations
     except yaml.MarkedYAMLError as error:
         where = f"{file}, line {error.problem_mark.line + 1}" if error.problem_mark else file
         raise ConfigError(where, error.problem or "broken YAML", "plain YAML") from None
@@ -240,7 +251,7 @@ def _read(file: str) -> DictConfig:
         raise ConfigError(file, "broken YAML", "plain YAML") from None
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(file, _first_line(error), "plain YAML") from None
-    return config if isinstance(config, DictConfig) else OmegaConf.create({})
+    return config
 
 
 def _check_size(file: str, root: yaml.Node | None) -> None:
@@ -266,8 +277,9 @@ def _check_size(file: str, root: yaml.Node | None) -> None:
 
 def _value(key: str, text: str) -> Any:
     try:
-        container: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text.strip() else "value: ''"))
-        return container["value"]
+        value = read_yaml(text) if text.strip() else ""
+        OmegaConf.create({"value": value})  # finds broken interpolations
+        return value
     except (yaml.YAMLError, OmegaConfBaseException, ValueError):
         raise ConfigError(key, text, "a YAML value (quote text with special characters)") from None
 

@@ -6,6 +6,7 @@
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,37 @@ class StoppedEarly(LcprobeError):
     exit_code = 75
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was told to end: like Ctrl-C, it passes every `except Exception`. name: of the signal."""
+
+    def __init__(self, name: str):
+        self.name = name
+        super().__init__(f"stopped by {name}")
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM (a preempted job) and SIGHUP (a closed terminal) raise Terminated in the block, so that locks are
+    released. A SIGHUP that is ignored, as under nohup, stays ignored."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated(signal.Signals(number).name)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        try:
+            before[number] = signal.signal(number, end)
+        except ValueError:  # not in the main thread: handlers cannot be installed
+            break
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def shown(value: object, limit: int = 80) -> str:
     """A value as one printable line, cut to `limit` characters."""
     text = repr(value) if not isinstance(value, type) else value.__name__
@@ -103,11 +135,15 @@ def inside(key: str) -> Iterator[None]:
 def run_command(body: Callable[[], int | None]) -> int:
     """Run a command's body and turn its outcome into an exit code; user errors become one line on stderr."""
     try:
-        return body() or 0
+        with ended_by_signals():
+            return body() or 0
     except LcprobeError as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr)
         return error.exit_code
+    except Terminated as error:
+        print(f"{error}: finished work is kept; the same command resumes", file=sys.stderr)
+        return StoppedEarly.exit_code
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; the same command resumes", file=sys.stderr)
         return 130

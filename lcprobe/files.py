@@ -5,16 +5,18 @@ import json
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lcprobe.errors import ConfigError, LockedError
+from lcprobe.errors import ConfigError
+from lcprobe.locks import is_tag_gone, process_tag
 
 SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 MANIFEST = "manifest.json"
+DAY_SECONDS = 24 * 3600
 
 
 def check_name(key: str, name: str) -> str:
@@ -26,11 +28,24 @@ def check_name(key: str, name: str) -> str:
 
 def digest_bytes(*parts: bytes) -> str:
     """SHA-256 over the parts, each preceded by its length, as hex."""
+    return _digest(parts).hexdigest()
+
+
+def digest_pieces(*before: bytes, size: int, pieces: Iterable[bytes]) -> str:
+    """`digest_bytes(*before, whole)` of a whole that comes in pieces. size: its bytes."""
+    digest = _digest(before)
+    digest.update(size.to_bytes(8, "little"))
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest(parts: Iterable[bytes]) -> "hashlib._Hash":
     whole = hashlib.sha256()
     for part in parts:
         whole.update(len(part).to_bytes(8, "little"))
         whole.update(part)
-    return whole.hexdigest()
+    return whole
 
 
 def digest_json(value: Any) -> str:
@@ -69,7 +84,7 @@ def sync_folder(folder: Path) -> None:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{process_tag()}.tmp")
     data = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "wb") as file:
@@ -80,6 +95,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Delete the files that killed processes were writing when they ended, in a folder and (below) in those inside;
+    what another machine wrote is left for a day."""
+    for path in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
+        gone = is_tag_gone(path.name.removesuffix(".tmp").rpartition(".")[2])
+        with suppress(OSError):  # deleted by another process, or not ours
+            if path.is_file() and (gone or (gone is None and time.time() - path.stat().st_mtime > DAY_SECONDS)):
+                path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -127,50 +152,3 @@ def verify_folder(folder: Path) -> tuple[dict[str, Any], str | None]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"manifest unreadable ({type(error).__name__})"
     return manifest, None
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder while the block runs, by a file that is created exclusively.
-
-    Raises LockedError when a running process has the lock; a lock of a dead process of this host is taken over.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".owner"
-    own = {"host": socket.gethostname(), "pid": os.getpid()}
-    for _ in range(3):
-        try:
-            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            try:
-                owner = read_json(lock)
-            except (OSError, ValueError):
-                owner = {}
-            if owner.get("host", own["host"]) != own["host"] or _alive(owner.get("pid")):
-                raise LockedError(
-                    f"{folder}: locked by process {owner.get('pid')} on {owner.get('host')}; "
-                    f"allowed: one process per folder (delete {lock.name} if that process is gone)"
-                ) from None
-            lock.unlink(missing_ok=True)
-            continue
-        with os.fdopen(handle, "w") as file:
-            json.dump(own, file)
-        break
-    else:
-        raise LockedError(f"{folder}: could not be locked; allowed: one process per folder")
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int) or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -15,8 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
-import yaml
-
+from lcprobe.dialect import write_yaml
 from lcprobe.errors import ConfigError, nearest_name
 
 T = TypeVar("T")
@@ -249,7 +248,7 @@ def describe_fields(cls: Any, key: str) -> Iterator[tuple[str, str, str, str]]:
 
 def _as_yaml(value: Any) -> str:
     """A value as one writes it in a config, on one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").rstrip()
+    return write_yaml(value, default_flow_style=True, width=math.inf).removesuffix("...\n").rstrip()
 
 
 def _join(key: str, name: object) -> str:

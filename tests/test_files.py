@@ -1,15 +1,16 @@
-"""Files are written atomically; published folders match their manifest; a folder is locked by one process."""
+"""Files are written atomically; published folders match their manifest."""
 
-import json
 import multiprocessing
 import os
+import signal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lcprobe.errors import ConfigError, LockedError
-from lcprobe.files import MANIFEST, check_name, folder_lock, publish_folder, verify_folder, write_atomic
+from lcprobe.errors import ConfigError
+from lcprobe.files import MANIFEST, check_name, publish_folder, remove_leftovers, verify_folder, write_atomic
+from lcprobe.locks import process_tag, this_process
 
 
 def make_folder(root):
@@ -60,28 +61,42 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def hold(folder, ready, release):
-    with folder_lock(folder):
-        ready.set()
-        release.wait(20)
-
-
-def test_two_processes_never_lock_one_folder_and_a_dead_processs_lock_is_taken_over(tmp_path):
-    context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, release))
-    other.start()
-    assert ready.wait(20)
-    with pytest.raises(LockedError, match=f"process {other.pid}"), folder_lock(tmp_path):
-        pass
-    other.kill()
-    other.join()
-    with folder_lock(tmp_path):
-        assert json.loads((tmp_path / ".owner").read_text())["pid"] == os.getpid()
-    assert not (tmp_path / ".owner").exists()
-
-
 @pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/b", "", "-x", "a\nb", "x" * 101, ".hidden", "é"])
 def test_names_cannot_leave_their_folder(name):
     with pytest.raises(ConfigError):
         check_name("study.name", name)
+
+
+def test_a_temporary_file_outlives_no_clean_up_unless_its_writer_runs(tmp_path, monkeypatch):
+    own, here = process_tag(), this_process()
+    boot, namespace, pid, _ = own.split("-")
+    dead = {f"{boot}-{namespace}-{pid}-{here.started - 1}", f"{boot}-{namespace}-{2**22 + 1}-7"}
+    kept = {own, f"0badb001-{namespace}-{pid}-7", f"{boot}-1-{pid}-7", "7", "not a tag"}
+    (tmp_path / "run").mkdir()
+    for tag in dead | kept:
+        for folder in (tmp_path, tmp_path / "run"):
+            (folder / f".status.json.{tag}.tmp").write_text("half")
+    (tmp_path / "status.json").write_text("{}")
+    remove_leftovers(tmp_path, below=False)
+    assert len(list((tmp_path / "run").iterdir())) == len(dead | kept)
+    remove_leftovers(tmp_path)
+    for folder in (tmp_path, tmp_path / "run"):
+        assert {p.name[len(".status.json.") : -len(".tmp")] for p in folder.glob(".*")} == kept
+    for path in tmp_path.rglob(".*.tmp"):
+        os.utime(path, (1, 1))
+    remove_leftovers(tmp_path)
+    assert {p.name for p in tmp_path.rglob(".*.tmp")} == {f".status.json.{own}.tmp"}, "others are deleted after a day"
+
+
+def write_and_die(path):
+    os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+    write_atomic(path, "new")
+
+
+def test_what_a_killed_process_leaves_is_found(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=write_and_die, args=(tmp_path / "x",))
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -242,19 +242,64 @@ def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsy
     )
 
 
-def test_a_tokenizer_of_single_characters_is_named(tmp_path, capsys):
+def byte_level():
     inner = tokenizers.Tokenizer(
         models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
     )
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    inner.save(str(tmp_path / "bytes.json"))
-    arguments = [
-        "configs/quickstart.yaml",
-        f"data.folder={tmp_path}/data",
-        f"data.tokenizer={tmp_path}/bytes.json",
-        "--cheat",
-    ]
-    one_line(evaluate_main(arguments), capsys, "data.tokenizer", "single characters")
+    return inner
+
+
+def word_piece():
+    inner = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
+    return inner
+
+
+def clip_like():
+    inner = tokenizers.Tokenizer(
+        models.BPE({"a": 0, "b</w>": 1, "ab</w>": 2}, [("a", "b</w>")], end_of_word_suffix="</w>")
+    )
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.WhitespaceSplit(), decoders.BPEDecoder(suffix="</w>")
+    return inner
+
+
+def word_level():
+    inner = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (byte_level, "single characters"),
+        (word_piece, "a WordPiece tokenizer, which drops spaces"),
+        (word_level, "a WordLevel tokenizer, which drops spaces"),
+        (clip_like, "a tokenizer like CLIP's, which marks the ends of words (</w>)"),
+    ],
+)
+@pytest.mark.parametrize("command", [data_main, train_main, evaluate_main])
+def test_a_tokenizer_that_hides_words_is_named_before_anything_is_written(tmp_path, capsys, command, make, words):
+    make().save(str(tmp_path / "t.json"))
+    folders = [f"data.folder={tmp_path}/data", f"study.folder={tmp_path}/runs"]
+    arguments = ["configs/quickstart.yaml", *folders, f"data.tokenizer={tmp_path}/t.json"]
+    before, after = {data_main: (["prepare"], []), train_main: ([], []), evaluate_main: ([], ["--cheat"])}[command]
+    one_line(command([*before, *arguments, *after]), capsys, "data.tokenizer", words)
+    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["这是一个没有空格的文本。" * 3000, "aGVsbG8gd29ybGQ" * 3000, "كلمة أخرى في النص العربي " * 2000]
+)
+def test_a_corpus_without_words_of_the_tokenizer_is_refused_before_it_is_prepared(tmp_path, capsys, text):
+    (tmp_path / "a.txt").write_text(text)
+    arguments = ["configs/quickstart.yaml", "study.tuned_by=null", "train.lr=0.01", f"data.corpus=[{tmp_path}/a.txt]"]
+    arguments += [f"data.folder={tmp_path}/data", f"study.folder={tmp_path}/runs"]
+    one_line(
+        train_main(arguments), capsys, "data.corpus: given 'no token of a space and a word in", "text with spaces"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize("command", ["train", "cheat"])

@@ -7,7 +7,18 @@ from pathlib import Path
 
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
-from validation import copiers, coverage, exactness, null_reports, oracles, parity, planted, training_length
+from validation import (
+    compiled,
+    copiers,
+    coverage,
+    exactness,
+    mutants,
+    null_reports,
+    oracles,
+    parity,
+    planted,
+    training_length,
+)
 from validation.attacks import table
 
 VALIDATIONS = {
@@ -21,6 +32,8 @@ VALIDATIONS = {
         training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
     ),
     "null_reports": Measurement(null_reports.TITLE, null_reports.OPTIONS, null_reports.measure, null_reports.notes),
+    "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes),
+    "mutants": Measurement(mutants.TITLE, mutants.OPTIONS, mutants.measure, mutants.notes),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

@@ -20,7 +20,10 @@ from lcprobe_kernels import OPS
 from lcprobe_kernels.errors import ArgumentError
 
 BACKENDS = ("auto", "triton", "torch", "mamba_ssm", "flash_attn", "fla", "flex")
-_chosen = "auto"
+FLOAT32_PRODUCTS = ("tf32x3", "tf32")
+"""How Triton kernels multiply float32 operands on tensor cores: three products of TF32 that keep nearly all bits, or
+one that keeps ten."""
+_chosen, _float32 = "auto", "tf32x3"
 
 
 def use(backend: str) -> None:
@@ -32,6 +35,19 @@ def use(backend: str) -> None:
     if why is not None:
         raise ArgumentError("kernels.backend", repr(backend), f"one that works here ({why})")
     _chosen = backend
+
+
+def use_float32_products(products: str) -> None:
+    """Set how this process's Triton kernels multiply float32. Raises ArgumentError for another name."""
+    global _float32
+    if products not in FLOAT32_PRODUCTS:
+        raise ArgumentError("kernels.float32", repr(products), " | ".join(FLOAT32_PRODUCTS))
+    _float32 = products
+
+
+def float32_products() -> str:
+    """One of FLOAT32_PRODUCTS."""
+    return _float32
 
 
 @contextmanager

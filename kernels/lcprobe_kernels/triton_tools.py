@@ -1,16 +1,19 @@
 """Shared by the Triton kernels: autotuning and products that also work in the interpreter, and dense operands.
 
 Import it only where Triton is used. Kernels use plain pointers with 64-bit row offsets: block pointers left the
-language, and batch x length x heads may pass 2^31 elements.
+language, and batch x length x heads may pass 2^31 elements. A function returns in every branch of a compile-time
+`if`, never behind one: the compiler checks the types of what stands behind a return, which is not run.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from lcprobe_kernels import backends
 from lcprobe_kernels.backends import interpreting
 
 
@@ -24,28 +27,75 @@ def last_dim_dense(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
+INTERPRETED_SHARED_MEMORY = 232_448
+"""What the interpreter, which has no such limit, is taken to have: that of an H100."""
+
+
+def shared_memory() -> int:
+    """Bytes of shared memory that a program may ask for on the current device."""
+    if interpreting():
+        return INTERPRETED_SHARED_MEMORY
+    driver = triton.runtime.driver.active
+    return driver.utils.get_device_properties(driver.get_current_device())["max_shared_mem"]
+
+
+def processors() -> int:
+    """Multiprocessors of the current device; 1 in the interpreter."""
+    if interpreting():
+        return 1
+    driver = triton.runtime.driver.active
+    return driver.utils.get_device_properties(driver.get_current_device())["multiprocessor_count"]
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How tensor cores multiply operands of this dtype; narrow ones are multiplied as they are."""
+    return backends.float32_products() if dtype == torch.float32 else "tf32"
+
+
 @triton.jit
-def dot(a, b, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
+def _tf32(x):
+    """float32 rounded to TF32's ten bits, halves away from zero, as cvt.rna.tf32.f32 rounds."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _as_tensor_cores(a, b, PRECISION: tl.constexpr):
+    """The interpreter's product of float32 as a GPU forms it: see lib/Dialect/TritonGPU/Transforms/F32DotTC.cpp in
+    Triton."""
+    high_a, high_b = _tf32(a), _tf32(b)
+    if PRECISION == "tf32x3":
+        small = tl.dot(_tf32(a - high_a), high_b) + tl.dot(high_a, _tf32(b - high_b))
+        return tl.where(small == small, small, 0.0) + tl.dot(high_a, high_b)
+    else:
+        return tl.dot(high_a, high_b)
+
+
+@triton.jit
+def dot(a, b, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
     """a @ b with a float32 sum. The interpreter's bf16 product is silently wrong, so it converts operands to float32.
 
-    EXACT: float32 operands keep all their bits instead of TF32's ten.
+    PRECISION: of float32 operands, tf32 (ten bits) or tf32x3 (three products of ten bits: all but the last one or
+    two). Never products without tensor cores: they spill tens of KB a thread.
     """
     if INTERPRET:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32))
-    if EXACT:
-        return tl.dot(a, b, input_precision="ieee")
-    return tl.dot(a, b)
+        if a.dtype == tl.float32:
+            return _as_tensor_cores(a, b, PRECISION)
+        else:
+            return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        return tl.dot(a, b, input_precision=PRECISION)
 
 
 @triton.jit
-def dot_state(a, state, INTERPRET: tl.constexpr, EXACT: tl.constexpr):
+def dot_state(a, state, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
     """a @ state for a float32 state that must not lose its bits to a's dtype: bf16 takes it as a high and a low part.
 
     Two bf16 products keep 16 bits, TF32's one keeps 10 and holds wider operands in registers. fp16 lacks the range
     for parts.
     """
-    if EXACT or a.dtype != tl.bfloat16:
-        return dot(a.to(tl.float32), state, INTERPRET, EXACT)
-    high = state.to(tl.bfloat16)
-    low = (state - high.to(tl.float32)).to(tl.bfloat16)
-    return dot(a, high, INTERPRET, EXACT) + dot(a, low, INTERPRET, EXACT)
+    if a.dtype != tl.bfloat16:
+        return dot(a.to(tl.float32), state, INTERPRET, PRECISION)
+    else:
+        high = state.to(tl.bfloat16)
+        low = (state - high.to(tl.float32)).to(tl.bfloat16)
+        return dot(a, high, INTERPRET, PRECISION) + dot(a, low, INTERPRET, PRECISION)

@@ -1,5 +1,6 @@
 """Arguments into config files, folders, key=value settings and options. Raises ConfigError for anything else."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,12 +35,12 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
             arguments.flags.append(word)
         elif word.startswith("-"):
             raise ConfigError("command line", word, " | ".join(options), nearest_name(word, options))
+        elif os.path.isdir(word):  # what is on the disk is no setting, whatever its name has
+            arguments.folders.append(Path(word))
+        elif _is_config(word) and ("=" not in word or os.path.isfile(word)):
+            arguments.files.append(word)
         elif "=" in word:
             arguments.overrides.append(word)
-        elif word.endswith((".yaml", ".yml")):
-            arguments.files.append(word)
-        elif Path(word).is_dir():
-            arguments.folders.append(Path(word))
         else:
             allowed = "an existing .yaml file or folder, key=value, or an option (--help lists them)"
             raise ConfigError("command line", word, allowed)
@@ -52,6 +53,10 @@ def no_folders(arguments: Arguments, allowed: str) -> None:
         raise ConfigError("command line", str(arguments.folders[0]), allowed)
 
 
+def _is_config(word: str) -> bool:
+    return word.lower().endswith((".yaml", ".yml"))
+
+
 def _take_lists(words: list[str], options: tuple[str, ...]) -> tuple[list[str], dict[str, list[str]]]:
     """Words that belong to no list option, and those of each. Raises ConfigError for a list option that nothing
     follows."""
@@ -62,7 +67,8 @@ def _take_lists(words: list[str], options: tuple[str, ...]) -> tuple[list[str], 
         if word in options:
             current = lists.setdefault(word, [])
             continue
-        if word.startswith("-") or "=" in word or word.endswith((".yaml", ".yml")):
+        setting = "=" in word and not os.path.exists(word)
+        if word.startswith("-") or setting or _is_config(word):
             current = rest
         if current is rest or word not in current:
             current.append(word)

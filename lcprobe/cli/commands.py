@@ -92,9 +92,9 @@ def _evaluate(words: list[str]) -> int:
         )
     from lcprobe.config import load, parse
 
-    mapping = load(arguments.files, arguments.overrides)
+    mapping = load(arguments.files, arguments.overrides, partial=True)
     if not folders:  # with folders, these settings go on top of theirs and are checked together
-        parse(mapping)
+        parse(load(arguments.files, arguments.overrides))
     if lists:
         from lcprobe.studies.evaluation.external import evaluate_external
 
@@ -144,11 +144,12 @@ def _tokenizer(words: list[str]) -> int:
     out, arguments = Path(words[0]), read_arguments(words[2:])
     no_folders(arguments, "a .yaml file or key=value")
     config = parse(load(arguments.files, arguments.overrides))
-    from lcprobe.data.corpus import documents
+    from lcprobe.data.corpus import check_corpus, texts
     from lcprobe.data.make_tokenizer import train_tokenizer
     from lcprobe.files import write_atomic
 
-    write_atomic(out, train_tokenizer(documents(config.data.corpus, config.data.text_field), int(words[1])))
+    check_corpus(config.data.corpus, config.data.text_field)
+    write_atomic(out, train_tokenizer(texts(config.data.corpus, config.data.text_field), int(words[1])))
     print(f"{out}: use it with data.tokenizer={out}")
     return 0
 

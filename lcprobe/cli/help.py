@@ -39,7 +39,9 @@ lcprobe train: train the matched models of a study. In a checkout, python train.
 usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan]
 
   CONFIG.yaml   merged left to right; key=value on top: train.lr=0.003 model.d_model=256 'data.corpus=[my/folder]'
-                ${{train.lr}} is another key's value, ${{times:300,${{train.batch_tokens}}}} a product
+                mappings merge; one with type, or with _replace_: true, replaces the old one; key=_drop_ takes a key
+                away; ${{train.lr}} is another key's value,
+                ${{times:300,${{train.batch_tokens}}}} a product
   --plan        print runs, sizes, costs and estimates, and stop
   --help [KEY]  this text, or the settings under one key: {sections}
   --version     the version of lcprobe

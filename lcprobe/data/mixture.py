@@ -44,10 +44,17 @@ class Batch:
     before_starts: np.ndarray | None = None
 
     @property
-    def digest(self) -> str:
-        """Digest of tokens and weights: all that a model is trained on in this batch."""
-        before = () if self.before is None else (self.before.astype("<u4").tobytes(),)
-        return digest_bytes(self.tokens.astype("<u4").tobytes(), self.weights.astype("<f4").tobytes(), *before)
+    def digests(self) -> list[str]:
+        """Digest of each row's tokens and weights, all that a model is trained on: the same however rows are divided
+        over parts."""
+        each = [self.tokens.astype("<u4"), self.weights.astype("<f4")]
+        each += [] if self.before is None else [self.before.astype("<u4")]
+        return [digest_bytes(*(array[row].tobytes() for array in each)) for row in range(len(self.tokens))]
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.sum(dtype=np.float64))
 
 
 class Mixture:
@@ -241,7 +248,7 @@ class Mixture:
         raise last
 
 
-def roll_digest(digest: str, batches: list[str]) -> str:
-    """The digest after a step, from the previous one and the step's parts in order: equal digests mean equal data so
+def roll_digest(digest: str, rows: list[str]) -> str:
+    """The digest after a step, from the previous one and the step's rows in order: equal digests mean equal data so
     far."""
-    return digest_bytes(digest.encode(), *(b.encode() for b in batches))
+    return digest_bytes(digest.encode(), *(row.encode() for row in rows))

@@ -9,8 +9,11 @@ The folder's name is a digest of corpus, tokenizer and settings, so that other o
 """
 
 import logging
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,29 +21,30 @@ from typing import Any
 
 import numpy as np
 
+from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import documents, fingerprint
-from lcprobe.errors import DataError
+from lcprobe.data.corpus import check_corpus, documents, fingerprint, notes
+from lcprobe.data.documents import Document, digest_document, pieces_of, split_document
+from lcprobe.errors import DataError, LockedError
 from lcprobe.files import (
     MANIFEST,
     digest_bytes,
     digest_json,
     digest_source,
-    folder_lock,
     publish_folder,
     read_json,
+    remove_leftovers,
     verify_folder,
 )
+from lcprobe.locks import file_lock
 from lcprobe.seeds import seed_of
 from lcprobe.tasks.names import Split
-from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_starts
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
-SHARD_TOKENS = 1 << 26
-"""Tokens per shard file."""
-BATCH_CHARS = 2_000_000
-"""Characters of text tokenised at once, on all cores."""
 log = logging.getLogger(__name__)
+DIGEST_NAME = re.compile(r"^\.[0-9a-f]{16}\.(tmp|owner)$")
+"""What a preparation in progress has beside the folder that it makes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Prepared:
         out = np.empty(n, dtype=np.int64)
         done = 0
         while done < n:
-            shard, at = divmod(start + done, SHARD_TOKENS)
+            shard, at = divmod(start + done, shards.SHARD_TOKENS)
             piece = self.shards[shard][at : at + n - done]
             out[done : done + len(piece)] = piece
             done += len(piece)
@@ -80,7 +84,7 @@ class Prepared:
 
     def materials(self, split: Split) -> Materials:
         """Tokenizer and haystacks, with the documents of a split as their corpus."""
-        return Materials(self.tokenizer, self._stream(split))
+        return Materials(self.tokenizer, lambda: self._stream(split))
 
     def _stream(self, split: Split) -> TokenStream:
         text = (self.folder / f"{split}.txt").read_bytes().decode("utf-8")
@@ -92,9 +96,11 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
     """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
     with its digest.
 
-    Raises ConfigError for a corpus or tokenizer that does not exist, DataError for damaged or too little data.
+    Raises ConfigError for a corpus or tokenizer that does not exist or cannot be used, DataError for damaged or too
+    little data.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
+    require_word_starts(tokenizer)
     made_from = {
         "corpus": fingerprint(config.corpus),
         "text_field": config.text_field,
@@ -109,12 +115,27 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
         made_from["haystack"] = "as the tokenizer expresses it"
     folder = Path(config.folder) / digest_json(made_from)[:16]
     if not (folder / MANIFEST).is_file():
-        with folder_lock(folder.parent / f".{folder.name}.making"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(folder.parent / f".{folder.name}.owner", f"{folder}", wait="prepares it"):
             if not (folder / MANIFEST).is_file():
+                check_corpus(config.corpus, config.text_field)
                 _build(config, tokenizer, made_from, folder)
-        shutil.rmtree(folder.parent / f".{folder.name}.making", ignore_errors=True)
+    _remove_unfinished(folder.parent)
     manifest = _read_manifest(folder, verify)
     return Prepared(folder, manifest, tokenizer)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete corpora whose preparation was killed: those that no process holds the lock of."""
+    for name in {
+        path.name.removesuffix(".tmp").removesuffix(".owner")
+        for path in folder.glob(".*")
+        if DIGEST_NAME.match(path.name)
+    }:
+        with suppress(LockedError), file_lock(folder / f"{name}.owner", name):
+            shutil.rmtree(folder / f"{name}.tmp", ignore_errors=True)
+    for inside in (folder, folder / "episodes"):  # not all below: data.folder may be a disk
+        remove_leftovers(inside, below=False)
 
 
 def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
@@ -133,116 +154,91 @@ def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
 
 
 def _build(config: DataConfig, tokenizer: Tokenizer, made_from: dict[str, Any], folder: Path) -> None:
-    log.info("preparing %s with a vocabulary of %d", " ".join(map(str, config.corpus)), tokenizer.vocab_size)
+    corpus = " ".join(map(str, config.corpus))
+    log.info("preparing %s with a vocabulary of %d", corpus, tokenizer.vocab_size)
+    for note in notes(config.corpus):
+        log.info("%s", note)
     temporary = folder.parent / f".{folder.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    writer = _ShardWriter(temporary, dtype)
+    try:
+        facts = _write(config, tokenizer, temporary)
+        publish_folder(temporary, folder, {"made_from": made_from, **facts})
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    without = f" ({facts['empty']} without text skipped)" if facts["empty"] else ""
+    counts = f"{facts['documents']} documents{without}, {facts['train_tokens']} training tokens"
+    log.info("prepared %s in %s", counts, folder)
+
+
+def _write(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    """Write shards, starts and haystacks into a folder, and return the facts of the manifest."""
+    encoder = shards.Encoder(folder, tokenizer, config.max_tokens)
     haystacks: dict[str, list[str]] = {"train": [], "probe": []}
     chars = {"train": 0, "probe": 0}
-    starts: list[int] = []
     corpus_digest, n_documents, probe_documents = digest_bytes(), 0, 0
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-
-    def flush(texts: list[str]) -> None:
-        for ids in tokenizer.encode_batch(texts):
-            starts.append(writer.n_tokens)
-            writer.add(np.concatenate([np.array(bos, dtype=np.int32), ids]))
-        texts.clear()
-
-    waiting: list[str] = []
-    # documents are not cut, so that max_tokens is exceeded by up to one batch: a small one where max_tokens is small
-    batch_chars = BATCH_CHARS if config.max_tokens is None else min(BATCH_CHARS, config.max_tokens)
-    for text, held_out in _split(config):
+    empty = Counter[str]()
+    for document, held_out in _split(config, empty):
         n_documents += 1
         probe_documents += held_out
-        corpus_digest = digest_bytes(corpus_digest.encode(), text.encode("utf-8", "surrogatepass"))
+        corpus_digest = digest_document(document, corpus_digest.encode())
         split = "probe" if held_out else "train"
         if chars[split] < config.haystack_chars:
-            haystacks[split].append(text[: config.haystack_chars - chars[split]])
-            chars[split] += len(text)
-        if not held_out:
-            waiting.append(text)
-        if sum(map(len, waiting)) > batch_chars:
-            flush(waiting)
-            if config.max_tokens is not None and writer.n_tokens >= config.max_tokens and haystacks["probe"]:
-                break
-    flush(waiting)
-    writer.close()
-    if not haystacks["probe"] or not starts:
-        shutil.rmtree(temporary, ignore_errors=True)
+            haystacks[split].append(_beginning(document, config.haystack_chars - chars[split]))
+            chars[split] += len(haystacks[split][-1])
+        if not held_out and encoder.add(document) and encoder.is_full and haystacks["probe"]:
+            break
+    encoder.close()
+    if not haystacks["probe"] or not encoder.starts:
         corpus = " ".join(map(str, config.corpus))
         raise DataError(f"{corpus}: {n_documents} documents; allowed: at least 2, to train on and to hold out")
-    np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
+    np.save(folder / "starts.npy", np.array(encoder.starts, dtype=np.int64))
     for split, texts in haystacks.items():
         text = tokenizer.expressed("\n\n".join(texts))
         ids, offsets = tokenizer.encode_with_offsets(text)
-        (temporary / f"{split}.txt").write_bytes(text.encode("utf-8", "replace"))
-        np.save(temporary / f"{split}.ids.npy", ids)
-        np.save(temporary / f"{split}.offsets.npy", offsets)
-    facts = {
-        "made_from": made_from,
+        (folder / f"{split}.txt").write_bytes(text.encode())
+        np.save(folder / f"{split}.ids.npy", ids)
+        np.save(folder / f"{split}.offsets.npy", offsets)
+    return {
         "code": digest_source("lcprobe.data", "lcprobe.tasks"),
         "corpus_digest": corpus_digest,
         "tokenizer_digest": tokenizer.digest,
         "vocab_size": tokenizer.vocab_size,
-        "dtype": dtype,
+        "dtype": encoder.dtype,
         "documents": n_documents,
         "probe_documents": probe_documents,
-        "train_tokens": writer.n_tokens,
+        "empty": empty["rows"],
+        "train_tokens": encoder.n_tokens,
     }
-    publish_folder(temporary, folder, facts)
-    log.info("prepared %d documents, %d training tokens in %s", n_documents, writer.n_tokens, folder)
 
 
-def _split(config: DataConfig) -> Iterator[tuple[str, bool]]:
-    """Every document and whether it is held out, decided by a hash of its text.
+def _beginning(document: Document, n: int) -> str:
+    """The first n characters of a document."""
+    pieces, size = [], 0
+    for piece in pieces_of(document):
+        pieces.append(piece[: n - size])
+        size += len(pieces[-1])
+        if size == n:
+            break
+    return "".join(pieces)
+
+
+def _split(config: DataConfig, empty: Counter[str]) -> Iterator[tuple[Document, bool]]:
+    """Every document and whether it is held out, decided by a hash of its text; empty counts those without text.
 
     Where the hash holds out none, the last document is held out; of a single document, its end.
     """
-    before: str | None = None
+    before: Document | None = None
     held, number = 0, 0
-    for text in documents(config.corpus, config.text_field):
+    for document in documents(config.corpus, config.text_field, lambda: empty.update(["rows"])):
         if before is not None:
-            out = seed_of("held out", digest_bytes(before.encode("utf-8", "surrogatepass"))) < config.held_out * 2**63
+            out = seed_of("held out", digest_document(before)) < config.held_out * 2**63
             held += out
             yield before, out
-        before, number = text, number + 1
+        before, number = document, number + 1
     if before is None:
         return
     if number == 1:
-        cut = int(len(before) * (1 - config.held_out))
-        line = before.find("\n", cut) + 1
-        cut = line if before[line:].strip() and line else cut  # a cut at the very end would hold nothing out
-        yield before[:cut], False
-        before = before[cut:]
+        first, before = split_document(before, 1 - config.held_out)
+        yield first, False
     yield before, held == 0
-
-
-class _ShardWriter:
-    """Appends tokens to shard files of SHARD_TOKENS each."""
-
-    def __init__(self, folder: Path, dtype: str):
-        self._folder, self._dtype, self._file = folder, dtype, None
-        self.n_tokens = 0
-
-    def add(self, ids: np.ndarray) -> None:
-        """Append one document."""
-        done = 0
-        while done < len(ids):
-            shard, at = divmod(self.n_tokens, SHARD_TOKENS)
-            if at == 0:
-                self.close()
-                self._file = open(self._folder / f"tokens-{shard:05d}.bin", "wb")  # noqa: SIM115
-            piece = ids[done : done + SHARD_TOKENS - at]
-            assert self._file is not None
-            self._file.write(piece.astype(self._dtype).tobytes())
-            self.n_tokens += len(piece)
-            done += len(piece)
-
-    def close(self) -> None:
-        """Finish the current shard."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None

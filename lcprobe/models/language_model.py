@@ -290,9 +290,11 @@ class LanguageModel(Parametrised):
         *,
         starts: Tensor | None = None,
         state: LanguageModelState | None = None,
+        total_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Next-token loss. tokens, weights: (batch, seqlen); weights[:, t] is the weight of predicting token t.
-        starts: see `hidden`. state: the initial state, where it is not empty.
+        starts: see `hidden`. state: the initial state, where it is not empty. total_weight: (scalar) what the
+        weighted sum is divided by, of a batch of which these are some rows; None: their own weights.
 
         Returns the weighted mean (scalar), the losses (n,) of the n predictions with non-zero weight, detached, and
         their indices (n,) in the flattened (batch, seqlen - 1) predictions. Logits are computed for these predictions
@@ -304,7 +306,11 @@ class LanguageModel(Parametrised):
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
         w, targets = all_weights[index], tokens[:, 1:].reshape(-1)[index]
         total, rows = linear_cross_entropy(x, self.head_weight, targets, w)
-        return total / w.sum().clamp_min(1e-9), rows, index
+        return (
+            total / (w.sum() if total_weight is None else total_weight.to(total.dtype)).clamp_min(1e-9),
+            rows,
+            index,
+        )
 
     @property
     def head_weight(self) -> Tensor:

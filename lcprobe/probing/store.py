@@ -183,6 +183,11 @@ class Store:
         """Delete a journal whose units are finished."""
         self.journal(journal).unlink(missing_ok=True)
 
+    def discard_all(self) -> None:
+        """Delete every journal: what is left when all units are finished was begun with other settings."""
+        for journal in self.folder.glob("*.journal"):
+            journal.unlink(missing_ok=True)
+
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.parquet"
 

@@ -5,6 +5,7 @@ import logging
 import sys
 
 from lcprobe.errors import ConfigError
+from lcprobe.models.config import KernelsConfig
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -33,12 +34,13 @@ def set_up_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def use_kernels(backend: str) -> None:
+def use_kernels(kernels: KernelsConfig) -> None:
     """Select a backend for every op. Raises ConfigError for one that does not work on this machine."""
     from lcprobe_kernels import backends
 
-    reason = backends.missing(backend)
+    reason = backends.missing(kernels.backend)
     if reason is not None:
         available = [name for name in backends.BACKENDS if backends.missing(name) is None]
-        raise ConfigError("kernels.backend", backend, f"{' | '.join(available)} here ({reason})")
-    backends.use(backend)
+        raise ConfigError("kernels.backend", kernels.backend, f"{' | '.join(available)} here ({reason})")
+    backends.use(kernels.backend)
+    backends.use_float32_products(kernels.float32)

@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lcprobe.errors import DataError
+from lcprobe.config import load
+from lcprobe.errors import ConfigError, DataError
 from lcprobe.files import digest_source, read_json, write_json
 from lcprobe.tasks.episode import SUITE
 from lcprobe.version import VERSION
@@ -67,12 +66,11 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     where there is none."""
     path = folder / "config.yaml"
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        mapping = None
-    if not isinstance(mapping, dict):
-        raise DataError(f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py")
-    return in_this_version(mapping)
+        return in_this_version(load([str(path)], []))
+    except ConfigError:
+        raise DataError(
+            f"{folder}: no readable config.yaml; allowed: a run or checkpoint folder written by train.py"
+        ) from None
 
 
 def in_this_version(mapping: dict[str, Any]) -> dict[str, Any]:

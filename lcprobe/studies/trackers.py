@@ -7,14 +7,16 @@ step.
 import csv
 import io
 import logging
+import math
 import netrc
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lcprobe.config import TrackConfig
-from lcprobe.files import write_atomic
+from lcprobe.files import read_json, write_atomic, write_json
 from lcprobe.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -83,7 +85,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class WandbTracker(Tracker):
-    """One W&B run, through Lightning's WandbLogger. After any failure it does nothing, and the run continues."""
+    """One W&B run, through Lightning's WandbLogger. After any failure it does nothing, and the run continues.
+
+    Its id is kept beside the run (wandb.json), so that a training run that is resumed, or a study that is probed
+    again, is no second run in W&B. rows: those of metrics.csv when training goes on; what W&B does not have of them
+    is logged first: online the last ones, offline all, so that the newest offline folder is whole.
+    """
 
     def __init__(
         self,
@@ -95,22 +102,28 @@ class WandbTracker(Tracker):
         job_type: str,
         tags: list[str],
         facts: dict[str, Any],
+        rows: Sequence[Mapping[str, float | int]] = (),
     ):
         self._run: Any = None
-        self.offline = True
+        self._logged = -1.0
+        """Up to how many tokens W&B has the rows already."""
         try:
             os.environ.setdefault("WANDB_SILENT", "true")  # its advice would mix with this program's output
             import wandb
             from lightning.pytorch.loggers import WandbLogger
+            from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-            self._wandb, self.offline = wandb, wandb_mode(config) == "offline"
+            rank_zero_only.rank = 0  # this process tracks, whatever an allocation's SLURM_PROCID says
+            self._wandb = wandb
             folder.mkdir(parents=True, exist_ok=True)
             self._run = WandbLogger(
                 experiment=wandb.init(
                     name=name,
                     project=config.project,
                     dir=str(folder),
-                    mode="offline" if self.offline else "online",
+                    mode=wandb_mode(config),
+                    id=_run_id(folder / "wandb.json", job_type),
+                    resume="allow" if job_type == "train" else None,  # the probe's run has its latest results only
                     group=group,
                     job_type=job_type,
                     tags=[*tags, *config.tags],
@@ -123,12 +136,17 @@ class WandbTracker(Tracker):
             self._run.define_metric("train/*", step_metric="tokens")
             self._run.define_metric("probe/length")
             self._run.define_metric("probe/*", step_metric="tokens" if job_type == "train" else "probe/length")
+            if self._run.resumed:
+                self._logged = float(self._run.summary.get("tokens", -1))
+            for row in rows:
+                self.metrics(row)
         except Exception as error:  # wandb raises its own errors, OSError and others
             self._fail(error)
 
     def metrics(self, values: Mapping[str, float | int]) -> None:
-        """Log a row, without W&B's step."""
-        self._try(lambda run: run.log(dict(values)))
+        """Log a row, without W&B's step, unless W&B has it from before an interruption."""
+        if values.get("tokens", math.inf) > self._logged:
+            self._try(lambda run: run.log(dict(values)))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows as a W&B table."""
@@ -212,18 +230,39 @@ class Trackers(Tracker):
             tracker.finish()
 
 
-def wandb_mode(config: TrackConfig) -> str:
-    """online or offline; `auto` is online only when a key is configured, so that nothing ever prompts."""
-    if config.wandb in ("online", "offline"):
-        return config.wandb
-    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
-        return "offline"
-    if os.environ.get("WANDB_API_KEY"):
+def wandb_mode(config: TrackConfig) -> Literal["off", "offline", "online"]:
+    """off, offline or online; `auto` is online only when a key is configured, so that nothing ever prompts. What
+    WANDB_MODE and WANDB_DISABLED allow is never exceeded."""
+    wanted = ("online" if _has_key() else "offline") if config.wandb == "auto" else config.wandb
+    return min(wanted, _allowed_mode(), key=("off", "offline", "online").index)
+
+
+def _allowed_mode() -> Literal["off", "offline", "online"]:
+    """The most that the environment allows; a mode that W&B does not have allows nothing."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() not in ("", "0", "false", "no"):
+        return "off"
+    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    if mode in ("", "online", "run", "shared"):
         return "online"
+    return "offline" if mode in ("offline", "dryrun") else "off"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     try:
-        return "online" if netrc.netrc().authenticators("api.wandb.ai") else "offline"
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
-        return "offline"
+        return False
+
+
+def _run_id(path: Path, job_type: str) -> str:
+    """The id of a folder's W&B run for training or probing, made and kept at the first call."""
+    ids = read_json(path) if path.is_file() else {}
+    if job_type not in ids:
+        ids[job_type] = secrets.token_hex(4)
+        write_json(path, ids)
+    return ids[job_type]
 
 
 def _cell(value: Any) -> Any:

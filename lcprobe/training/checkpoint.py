@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Progress:
     """How far a run is. digest: rolling digest of all batches so far; skipped: steps with non-finite gradients;
-    corpus_digest: of the text that it trains on, empty where unknown."""
+    corpus_digest: of the text that it trains on, empty where unknown; window: sums since the last report (see
+    `module`), without which a resumed run's next report would be another one than the uninterrupted run's."""
 
     step: int = 0
     tokens: int = 0
@@ -37,6 +38,7 @@ class Progress:
     skipped: int = 0
     seconds: float = 0.0
     corpus_digest: str = ""
+    window: Sequence[float] = ()
 
 
 def save_checkpoint(

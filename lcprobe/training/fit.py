@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from rich.console import Console
 
 from lcprobe.data.mixture import Mixture
@@ -17,10 +18,11 @@ from lcprobe.errors import StoppedEarly
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.tracking import NoTracker, Tracker
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, load_progress, save_checkpoint
+from lcprobe.training.compiling import compile_blocks
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import MixtureData, Training
 from lcprobe.training.progress import ProgressLines
-from lcprobe.training.ranks import broadcast, is_main, join_processes
+from lcprobe.training.ranks import broadcast, is_main, join_processes, rank, world_size
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,7 @@ def fit(
         return module
     model.recompute = config.recompute
     if config.compile:
-        for block in model.blocks:
-            block.compile()
+        compile_blocks(model)
     saver = Saver(folder / "checkpoints", config, config_yaml, start)
     bars: list[pl.Callback] = []
     if is_main():
@@ -80,7 +81,8 @@ def fit(
 
 
 class Saver(pl.Callback):
-    """Saves checkpoints at intervals, at the end, and at the end of the step after SIGTERM, SIGUSR1 or Ctrl-C."""
+    """Saves checkpoints at intervals, at the end, and at the end of the step after SIGTERM, SIGUSR1, SIGHUP
+    or Ctrl-C."""
 
     def __init__(self, folder: Path, config: TrainConfig, config_yaml: str, start: Path | None):
         self._folder, self._config, self._yaml, self._start = folder, config, config_yaml, start
@@ -94,7 +96,9 @@ class Saver(pl.Callback):
         """Restore the optimiser and install the signal handlers."""
         if self._start is not None:
             load_optimizer(self._start, _model(pl_module), trainer.optimizers[0])
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:  # under nohup
+                continue
             try:
                 self._before[number] = signal.signal(number, self._stop)
             except ValueError:  # not in the main thread: handlers cannot be installed
@@ -135,7 +139,12 @@ class Saver(pl.Callback):
         module = _training(pl_module)
         try:
             save_checkpoint(
-                self._folder, module.progress, _model(pl_module), trainer.optimizers[0], self._yaml, self._config.keep
+                self._folder,
+                module.resumable,
+                _model(pl_module),
+                trainer.optimizers[0],
+                self._yaml,
+                self._config.keep,
             )
             self._failures = 0
         except OSError as error:
@@ -158,7 +167,11 @@ def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callbac
     silence_lightning()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    # said, not guessed: an allocation's SLURM_* or LSB_* variables do not say how this process was started
+    environment = TorchElasticEnvironment() if world_size() > 1 else LightningEnvironment()
+    environment.set_global_rank(rank())
     return pl.Trainer(
+        plugins=[environment],
         accelerator=config.accelerator,
         devices=config.devices,
         strategy="auto" if config.devices == 1 else "ddp",

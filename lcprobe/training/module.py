@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lcprobe.data.mixture import Mixture, roll_digest
+from lcprobe.data.mixture import Batch, Mixture, roll_digest
 from lcprobe.errors import NumericsError
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.seeds import seed_of
@@ -27,8 +27,11 @@ from lcprobe.training.config import TrainConfig
 from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.micro_batch import MicroBatch
 from lcprobe.training.optim import lr_at, make_optimizer
-from lcprobe.training.ranks import gather_digests
+from lcprobe.training.ranks import gather_digests, summed, world_size
 
+SUMS = ("loss", "text", "n_text", "answer", "n_answer", "steps")
+"""Sums over the steps since the last report: the steps' losses, losses of predictions in text and in episodes with
+their numbers, and steps. In float64, so that any division of a step gives the same to rounding."""
 MAX_IN_A_ROW = 10
 """Skipped steps in a row that training tolerates."""
 MAX_OF_1000 = 10
@@ -42,18 +45,23 @@ class _Batches(Dataset):
     def __init__(self, mixture: Mixture, first_step: int, rank: int, world: int):
         self._mixture, self._first, self._rank, self._world = mixture, first_step, rank, world
         self._per_step = mixture.parts // world
+        self._step, self._parts = -1, list[Batch]()
 
     def __len__(self) -> int:
         return (self._mixture.steps - self._first) * self._per_step
 
     def __getitem__(self, index: int) -> MicroBatch:
         step, turn = divmod(index, self._per_step)
-        step, part = step + self._first, turn * self._world + self._rank
-        batch = self._mixture.batch(step, part)
+        step += self._first
+        if step != self._step:  # all parts at once: the loss of each is divided by the weights of all
+            own = range(self._rank, self._mixture.parts, self._world)
+            self._step, self._parts = step, [self._mixture.batch(step, part) for part in own]
+        batch = self._parts[turn]
         return {
             "step": step,
-            "part": part,
-            "digest": batch.digest,
+            "part": turn * self._world + self._rank,
+            "digests": batch.digests,
+            "step_weight": sum(part.weight for part in self._parts),
             "tokens": torch.from_numpy(batch.tokens),
             "weights": torch.from_numpy(batch.weights),
             "starts": None if batch.starts is None else torch.from_numpy(batch.starts),
@@ -89,8 +97,10 @@ class Training(pl.LightningModule):
         self.progress = progress
         self._switched = False
         self._initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
-        self._parts: list[str] = []
-        self._window: dict[str, list[Tensor]] = {"loss": [], "text": [], "answer": []}
+        self._parts: list[list[str]] = []
+        self._weight = torch.zeros(())
+        self._sums: list[Tensor] = []
+        self._window = torch.tensor(progress.window or [0.0] * len(SUMS), dtype=torch.float64)
         self._norm = torch.zeros(())
         self._in_a_row = 0
         self._recent: list[int] = []
@@ -102,8 +112,11 @@ class Training(pl.LightningModule):
         return make_optimizer(self.config, self.model)
 
     def training_step(self, batch: MicroBatch, index: int) -> Tensor:
-        """Weighted next-token loss of one micro-batch."""
+        """Weighted next-token loss of one micro-batch, so that the mean over all parts of the step is the step's
+        loss: each is divided by the weights of the whole step, whatever its own rows weigh."""
         step = batch["step"]
+        if not self._parts:
+            self._weight = summed(torch.tensor(batch["step_weight"], dtype=torch.float64, device=self.device))
         if not self._switched:
             self._switched = set_encodings_at(self.model, self.config, step)
             if self._switched and self.config.switch is not None:
@@ -115,12 +128,18 @@ class Training(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = rate
         state = None if self._initial is None else self._initial(self.model, batch)
-        loss, rows, index_of = self.model.loss(batch["tokens"], batch["weights"], starts=batch["starts"], state=state)
-        self._parts.append(batch["digest"])
+        parts = self.config.accumulate * world_size()
+        loss, rows, index_of = self.model.loss(
+            batch["tokens"],
+            batch["weights"],
+            starts=batch["starts"],
+            state=state,
+            total_weight=self._weight / parts,  # Lightning takes the mean of the parts
+        )
+        self._parts.append(batch["digests"])
         text = batch["text_rows"][index_of // (batch["tokens"].shape[1] - 1)]
-        self._window["loss"].append(loss.detach())
-        self._window["text"].append(torch.stack([rows[text].sum(), text.sum().to(rows.dtype)]))
-        self._window["answer"].append(torch.stack([rows[~text].sum(), (~text).sum().to(rows.dtype)]))
+        shares = [loss.detach() / parts, rows[text].sum(), text.sum(), rows[~text].sum(), (~text).sum()]
+        self._sums.append(torch.stack([share.to(torch.float64) for share in shares]))
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -147,33 +166,40 @@ class Training(pl.LightningModule):
         p = self.progress
         digest = roll_digest(p.digest, gather_digests(self._parts, self.device))
         self.progress = replace(p, step=p.step + 1, tokens=p.tokens + self.config.batch_tokens, digest=digest)
-        self._parts = []
+        of_step = summed(torch.stack(self._sums).sum(0))
+        self._window = self._window.to(of_step.device) + torch.cat([of_step, of_step.new_ones(1)])
+        self._parts, self._sums = [], []
         if self.progress.step % self.config.log_every == 0 or self.progress.step == self.config.steps:
             self._report()
 
     def _report(self) -> None:
         now, p = time.perf_counter(), self.progress
         seconds = now - self._clock
-        text, answer = (torch.stack(self._window[k]).sum(0) for k in ("text", "answer"))
+        loss, text, n_text, answer, n_answer, steps = self._window.tolist()
         values = {
             "tokens": p.tokens,
             "step": p.step,
-            "train/loss": float(torch.stack(self._window["loss"]).mean()),
+            "train/loss": loss / steps,
             "train/lr": lr_at(self.config, p.step - 1),
             "train/grad_norm": float(self._norm),
             "train/tokens_per_second": (p.tokens - self._clock_tokens) / seconds,
             "train/skipped": p.skipped,
         }
-        for name, pair in (("text", text), ("answer", answer)):
-            if pair[1] > 0:
-                values[f"train/{name}_loss"] = float(pair[0] / pair[1])
+        for name, total, n in (("text", text, n_text), ("answer", answer, n_answer)):
+            if n > 0:
+                values[f"train/{name}_loss"] = total / n
         self.progress = replace(p, seconds=p.seconds + seconds)
         self._clock, self._clock_tokens = now, p.tokens
-        self._window = {k: [] for k in self._window}
+        self._window = torch.zeros_like(self._window)
         self.last = values
         self.tracker.metrics(values)
         shown = {"loss": values["train/loss"], "tok/s": values["train/tokens_per_second"]}
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
+
+    @property
+    def resumable(self) -> Progress:
+        """Progress with what a checkpoint needs besides."""
+        return replace(self.progress, window=self._window.tolist())
 
     def pause_clock(self) -> None:
         """Exclude the time until `resume_clock` from the throughput."""

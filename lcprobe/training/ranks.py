@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from lcprobe.errors import ConfigError
 from lcprobe.training.config import TrainConfig
@@ -23,9 +23,14 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Number of this process among those of its run, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Whether this process writes the files."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def join_processes(config: TrainConfig) -> None:
@@ -53,12 +58,21 @@ def broadcast(value: T) -> T:
     return box[0]
 
 
-def gather_digests(digests: Sequence[str], device: torch.device) -> list[str]:
-    """The digests of all parts of a step, in order, from those of each process (parts go to processes
-    round-robin)."""
+def summed(values: Tensor) -> Tensor:
+    """The sum of the values of all processes."""
+    if world_size() > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
+
+
+def gather_digests(parts: Sequence[Sequence[str]], device: torch.device) -> list[str]:
+    """The digests of all rows of a step, in order, from those of each process. parts: of each of its parts, the
+    digests of its rows; parts go to processes round-robin and have equally many rows."""
     if world_size() == 1:
-        return list(digests)
-    own = torch.tensor([list(bytes.fromhex(d)) for d in digests], dtype=torch.uint8, device=device)
+        return [digest for part in parts for digest in part]
+    own = torch.tensor([[list(bytes.fromhex(d)) for d in part] for part in parts], dtype=torch.uint8, device=device)
     each = [torch.empty_like(own) for _ in range(world_size())]
     distributed.all_gather(each, own)
-    return [bytes(each[rank][turn].tolist()).hex() for turn in range(len(digests)) for rank in range(world_size())]
+    turns = (each[rank][turn].tolist() for turn in range(len(parts)) for rank in range(world_size()))
+    return [bytes(row).hex() for part in turns for row in part]

@@ -1,7 +1,10 @@
 """The console script: its commands, their help without torch, wrong names, and the resolved configuration."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +16,8 @@ from lcprobe import __version__
 from lcprobe.cli.commands import COMMANDS, main
 from lcprobe.cli.help import INTRODUCTIONS, intros
 from lcprobe.config import load, parse
+from lcprobe.errors import run_command
+from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -123,3 +128,31 @@ def test_console_scripts_point_at_functions():
         module, function = target.split(":")
         command = getattr(import_module(module), function)
         assert command(["--version"]) == 0, name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_like_ctrl_c_and_releases_its_locks(tmp_path, capsys, number):
+    before = signal.getsignal(number)
+
+    def work():
+        with folder_lock(tmp_path):
+            assert (tmp_path / ".owner").is_file()
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(10)
+            except Exception:
+                raise AssertionError("swallowed") from None
+
+    assert run_command(work) == 75
+    assert capsys.readouterr().err == (f"stopped by {number.name}: finished work is kept; the same command resumes\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(monkeypatch):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_command(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

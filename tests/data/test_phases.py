@@ -60,7 +60,7 @@ def test_a_schedule_changes_the_cuts_and_neither_the_text_nor_the_tokens_of_a_ba
         assert batch.tokens.shape == (4 * LENGTH // seqlen, seqlen)
         assert np.array_equal(batch.tokens.ravel(), plain.batch(step, 0).tokens.ravel())
         assert (batch.weights[:, 0] == 0).all(), "nothing comes before a sequence"
-        assert seqlen < LENGTH or batch.digest == plain.batch(step, 0).digest
+        assert seqlen < LENGTH or batch.digests == plain.batch(step, 0).digests
 
 
 def test_lengths_of_the_mixture_are_parts_of_the_scheduled_length_or_tokens_up_to_it(prepared, data_settings):

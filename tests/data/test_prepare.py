@@ -1,18 +1,27 @@
 """Preparation: every source, borders of documents, held-out text that is never trained on, damage, and digests."""
 
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lcprobe import locks
+from lcprobe.data import documents as documents_module
 from lcprobe.data import prepare as module
+from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import prepare
 from lcprobe.data.sources.sotu import speeches
-from lcprobe.errors import ConfigError, DataError
+from lcprobe.errors import ConfigError, DataError, EpisodeError
 from lcprobe.schema import build
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 TEXTS = [f"Document {i} speaks of the {word} and of nothing else at all. " * 40 for i, word in enumerate(
     ["river", "mountain", "harbor", "meadow", "forest", "desert", "island", "valley"])]  # fmt: skip
@@ -57,7 +66,7 @@ def test_shards_are_read_as_one_sequence(tmp_path, monkeypatch):
     source = write(tmp_path / "src", "jsonl")
     whole = prepare(settings(tmp_path / "one", [source], text_field="body"))
     want = whole.tokens(0, whole.n_tokens)
-    monkeypatch.setattr(module, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 1000)
     cut = prepare(settings(tmp_path / "many", [source], text_field="body"))
     assert len(cut.shards) == -(-cut.n_tokens // 1000) > 2
     assert np.array_equal(cut.tokens(0, cut.n_tokens), want)
@@ -105,8 +114,8 @@ def test_damage_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "x"}\n{"nope": 1}', "line 2 has no text under 'text'"),
-        ("a.jsonl", b"not json", "line 1 has no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"nope": 1}', "line 2: no field 'text'; allowed: nope"),
+        ("a.jsonl", b"not json", "row 1 is broken"),
         ("a.txt", b"\xff\xfe\x00bad", "is not UTF-8"),
         ("a.parquet", b"PAR1 no", "not readable as parquet"),
         ("a.txt", b"  \n ", "0 documents"),
@@ -128,3 +137,145 @@ def test_embedded_speeches_are_long_and_old():
     texts = list(speeches())
     assert len(texts) == 140
     assert 7_900_000 < sum(map(len, texts)) < 8_000_000
+
+
+def test_a_long_document_is_encoded_in_parts_as_it_would_be_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents_module, "LONG_CHARS", 3000)
+    monkeypatch.setattr(documents_module, "PART_CHARS", 400)
+    text = "".join(TEXTS) + "x" * 2000 + " end.\n"
+    for name, content in (
+        ("a.jsonl", json.dumps({"text": text}) + "\n" + json.dumps({"text": text[::-1]})),
+        ("b.txt", text),
+    ):
+        (tmp_path / name).write_text(content)
+        corpus = prepare(settings(tmp_path / "out", [tmp_path / name], held_out=0.5, haystack_chars=1000))
+        n = 1 if name == "a.jsonl" else 2  # the second half of a single document is held out
+        ids = corpus.tokens(0, corpus.n_tokens)
+        assert (len(corpus.starts), corpus.manifest["documents"]) == (1, 2)
+        words = corpus.tokenizer.decode(ids[1:])
+        assert text.startswith(words) if n == 2 else words in (text, text[::-1])
+        whole = corpus.tokenizer.encode(words.split("x" * 2000)[0])  # letters without a space are cut anywhere
+        assert np.array_equal(ids[1 : len(whole)], whole[:-1])
+
+
+def test_max_tokens_stops_inside_a_long_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents_module, "PART_CHARS", 1000)
+    (tmp_path / "story.txt").write_text("".join(TEXTS) * 60)
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "story.txt"], max_tokens=500))
+    assert 500 <= corpus.n_tokens < 1500
+    text = corpus.tokenizer.decode(corpus.tokens(1, corpus.n_tokens - 1))
+    assert ("".join(TEXTS) * 60).startswith(text)
+    assert len(corpus.materials("probe").stream("corpus").text) > 10_000, "the end is held out"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+def test_memory_does_not_grow_with_a_file(tmp_path, name):
+    """Peak memory of a process that prepares 8 MB and 60 MB."""
+    peaks = []
+    for copies in (4, 30):
+        rows = [{"text": text} for text in TEXTS] * (70 * copies)
+        path = tmp_path / str(copies) / name
+        path.parent.mkdir()
+        texts = {"a.txt": lambda: "\n".join(r["text"] for r in rows), "a.json": lambda: json.dumps(rows)}
+        path.write_text(texts.get(name, lambda: "\n".join(map(json.dumps, rows)))())
+        code = (
+            "import resource, sys; from lcprobe.cli.commands import data_main; code = data_main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+        )
+        words = ["prepare", f"data.corpus=[{path}]", f"data.folder={tmp_path}/out"]
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_rows_without_text_are_counted(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in [*TEXTS, None, "", "  "]))
+    with caplog.at_level("INFO"):
+        corpus = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
+    assert (corpus.manifest["documents"], corpus.manifest["empty"]) == (len(TEXTS), 3)
+    assert "8 documents (3 without text skipped)" in caplog.text
+
+
+def test_what_fails_while_preparing_leaves_nothing(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS) + "\n{")
+    with pytest.raises(DataError, match="line 9 is no JSON"):
+        prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def prepare_it(config, done):
+    done.put(prepare(config).folder.name)
+
+
+def test_processes_that_prepare_one_corpus_wait_for_the_first(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+    config, build_it = settings(tmp_path / "out", [tmp_path / "a.jsonl"]), module._build
+
+    def build_and_tell(*given):
+        with open(tmp_path / "built", "a") as file:
+            file.write("x")
+        build_it(*given)
+
+    monkeypatch.setattr(module, "_build", build_and_tell)
+    context = multiprocessing.get_context("fork")
+    done = context.Queue()
+    others = [context.Process(target=prepare_it, args=(config, done)) for _ in range(3)]
+    for other in others:
+        other.start()
+    folders = {done.get(timeout=60) for _ in others}
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    assert (tmp_path / "built").read_text() == "x", "one of them has built it"
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [*folders]
+
+
+@pytest.mark.parametrize("gap", [0, 700, 70_000])
+def test_a_vocabulary_with_gaps_is_stored_as_it_is(tmp_path, gap):
+    shipped = json.loads(load_tokenizer().json_text)
+    vocabulary = shipped["model"]["vocab"]
+    shipped["model"]["vocab"] = {token: i if i < 3000 else i + gap for token, i in vocabulary.items()}
+    (tmp_path / "t.json").write_text(json.dumps(shipped))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"], tokenizer=str(tmp_path / "t.json")))
+    assert corpus.tokenizer.vocab_size == 4096 + gap
+    assert corpus.manifest["dtype"] == ("uint32" if gap > 60_000 else "uint16")
+    plain = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
+    ids, expected = corpus.tokens(0, corpus.n_tokens), plain.tokens(0, plain.n_tokens)
+    assert np.array_equal(ids, np.where(expected < 3000, expected, expected + gap))
+    assert len(corpus.materials("probe").stream("words")) == len(plain.materials("probe").stream("words"))
+
+
+def test_a_shard_refuses_ids_that_do_not_fit(tmp_path):
+    writer = shards._ShardWriter(tmp_path, "uint16")
+    with pytest.raises(DataError, match="token 65536; allowed: ids that fit uint16"):
+        writer.add(np.array([1, 65536]))
+
+
+def test_text_without_words_is_prepared_and_only_its_haystack_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("这是一个没有空格的文本。" * 3000)
+    corpus = prepare(settings(tmp_path / "out", [tmp_path / "a.txt"]))
+    materials = corpus.materials("train")
+    assert len(materials.stream("noise")) > 100
+    with pytest.raises(
+        EpisodeError, match=r"haystack corpus: given '\d+ tokens of which 0 begin a word after a space'"
+    ):
+        materials.stream("corpus")
+
+
+def build_and_die(config):
+    shards.Encoder.close = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+    prepare(config)
+
+
+def test_what_a_killed_preparation_leaves_goes_with_the_next_one_of_other_data(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    given = settings(tmp_path / "out", [tmp_path / "a.jsonl"])
+    process = multiprocessing.get_context("fork").Process(target=build_and_die, args=(given,))
+    process.start()
+    process.join()
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".owner", ".tmp"]
+    other = prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"], held_out=0.3))
+    assert list((tmp_path / "out").iterdir()) == [other.folder]

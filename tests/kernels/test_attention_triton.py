@@ -137,6 +137,56 @@ def test_float32_equals_the_definition(name, case):
     same(judged(attention, case, x, mask), judged(reference, case, wide(x), mask), 5e-6)
 
 
+@pytest.mark.parametrize("sinks", [0, 3])
+@pytest.mark.parametrize("high", [15, 17, 18, 31, 33, 34])
+def test_a_band_that_ends_at_the_border_of_a_tile(high, sinks):
+    """One less than a tile of 16, one and two more, and of two tiles: there the tiles that are walked, and those that
+    are taken to be seen whole, change."""
+    case = {"seqlen": 49, "past": 0, "heads": (1, 1), "widths": (3, 3), "terms": "table", "seed": high}
+    x, mask = inputs(case, torch.float32), Mask(high=high, sinks=sinks)
+    same(judged(attention, case, x, mask), judged(reference, case, wide(x), mask), 5e-6)
+
+
+@pytest.mark.parametrize("name", ["causal", "band", "sinks of many tiles", "chunk before", "nothing"])
+@pytest.mark.parametrize("terms", ["", "table f docs"])
+def test_keys_cut_into_parts_are_the_whole(name, terms, monkeypatch):
+    """As in decoding: few queries, whose keys several programs share."""
+    from lcprobe_kernels.attention import triton_fwd
+
+    monkeypatch.setattr(triton_fwd, "processors", lambda: 6)
+    monkeypatch.setattr(triton_fwd, "MIN_PART", 1)
+    case = {**FULL, "seqlen": 1 if terms else 3, "past": 70, "terms": terms}
+    x, mask = inputs(case, torch.float32), Mask(case["past"] * SCALE, **MASKS[name])
+    assert triton_fwd.parts_of_keys(4, 5, 6) == 5
+    same(judged(attention, case, x, mask), judged(reference, case, wide(x), mask), 5e-6)
+
+
+def test_the_number_of_parts_fills_the_gpu_and_leaves_every_part_some_tiles():
+    from lcprobe_kernels.attention.triton_fwd import parts_of_keys
+
+    assert parts_of_keys(programs=264, key_tiles=500, processors=132) == 1  # two programs each without it
+    assert parts_of_keys(programs=32, key_tiles=512, processors=132) == 17
+    assert parts_of_keys(programs=32, key_tiles=16, processors=132) == 4
+    assert parts_of_keys(programs=1, key_tiles=3, processors=132) == 1
+
+
+@pytest.mark.parametrize("walks_rows", [False, True])
+@pytest.mark.parametrize("limit", [101_376, 166_912, 232_448])
+@pytest.mark.parametrize("size", [2, 4])
+def test_tiles_are_those_that_the_shared_memory_holds(limit, size, walks_rows):
+    from lcprobe_kernels.attention.triton_fwd import tile_that_fits
+
+    for width in (16, 64, 128, 256):
+        bm, bn, warps, stages = tile_that_fits((128, 64, 8, 3), 2 * width * size, limit, size, walks_rows)
+        held, walked = (bn, bm) if walks_rows else (bm, bn)
+        assert 2 * width * size * (held + stages * walked) + size * bm * bn <= limit
+        assert bm % bn == 0
+        assert min(bm, bn) >= 16
+        assert warps == 8
+        if width == 16:
+            assert (bm, bn, stages) == (128, 64, 3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(case=cases, name=st.sampled_from(["causal", "sinks", "ring", "chunk before"]))

@@ -247,3 +247,17 @@ def test_offsets_past_two_to_the_31():
     x = torch.randn(1 << 20, 2304, device=DEVICE, dtype=torch.bfloat16)  # 2.4e9 elements
     weight = torch.randn(2304, device=DEVICE)
     assert torch.equal(rms_norm(x, weight, EPS)[-64:], rms_norm(x[-64:], weight, EPS))
+
+
+@pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("kind", ["gate", "residual"])
+def test_strips_of_many_rows_add_up_to_the_gradient_of_the_weight(kind, monkeypatch):
+    """A program that walks nine rows, four at a time: what a thousand strips do beyond a few thousand rows."""
+    from lcprobe_kernels.rms_norm import triton_norm
+
+    monkeypatch.setattr(triton_norm, "MOST_STRIPS", 2)
+    case = CASE | {"rows": 9, "shape": (300, 1), "kind": kind}
+    inputs = draw_inputs(case, torch.float32)
+    want = judged(reference, case, {k: v.double() for k, v in inputs.items()})
+    with backends.using("triton"):
+        same(judged(rms_norm, case, inputs), want, 2e-6)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lcprobe_kernels import backends
 from lcprobe_kernels.packed import starts_of
 from lcprobe_kernels.ssd import reference, ssd, ssd_step
+from lcprobe_kernels.ssd.tiles import chunk_that_fits, columns_that_fit, needs
 
 from tests.kernels.judge import DEVICE, DTYPES, GPU, PATHS, at_most_twice, draw_starts, relative_error, same
 from tests.kernels.ssd_cases import CASE, NAMES, draw_inputs, judged, run_path, runner
@@ -246,6 +247,59 @@ def test_the_step_size_counts_in_the_gradient_of_b(path):
     steps = torch.nn.functional.softplus(inputs["dt"])[..., None]
     assert relative_error(got, want) < 5e-6
     assert relative_error(got, want / steps) > 1e-2
+
+
+@pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("programs", [1, 4])
+def test_a_program_that_sums_over_several_heads(programs, monkeypatch):
+    """As at every real size: three heads in one program of dB and dC, or two and one, over two chunks."""
+    from lcprobe_kernels.ssd import triton_bwd
+
+    monkeypatch.setattr(triton_bwd, "MIN_PROGRAMS", programs)
+    inputs = draw_inputs((1, 20, (3, 1), (3, 5)), seed=14, dtype=torch.float32)
+    inputs["A"] *= 0.02
+    case = CASE | {"shape": (1, 20), "seed": 4, "documents": "some"}
+    want = judged(reference, case, {k: v.double() for k, v in inputs.items()})
+    with backends.using("triton"):
+        same(judged(ssd, case, inputs, chunk_size=16, return_state=True), want, 1e-5)
+
+
+@pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
+def test_bf16_products_with_a_state_keep_the_states_low_bits():
+    """States of 1 + k / 1024, whose differences alone are read: rounded to bf16 they would all be 1."""
+    generator, state = torch.Generator().manual_seed(0), (1, 1, 2, 2)  # head_dim 2, d_state 2
+    near_one, dfinal = (1 + torch.randint(0, 64, state, generator=generator) / 1024 for _ in range(2))
+    signs = torch.tensor([1.0, -1.0]).expand(1, 20, 1, 2)
+    five = [signs, torch.full((1, 20, 1), -12.0), torch.zeros(1), signs, signs]  # steps of 6e-6: the state stays
+
+    def results(op, dtype, wide, **options):
+        x, dt, A, B, C = (
+            t.to(DEVICE, d).requires_grad_() for t, d in zip(five, (dtype, wide, wide, dtype, dtype), strict=True)
+        )
+        initial = near_one.to(DEVICE, wide)
+        y, final = op(x, dt, A, B, C, initial_state=initial, **options)
+        read = torch.autograd.grad(y, [C, A], signs.to(y), retain_graph=True)
+        written = torch.autograd.grad(final, [x, B], dfinal.to(final))
+        return {"y": y.detach(), "dC": read[0], "dA": read[1], "dx": written[0], "dB": written[1]}
+
+    with backends.using("triton"):
+        ours = results(ssd, torch.bfloat16, torch.float32, chunk_size=16, return_state=True)
+    for name, want in results(reference, torch.float64, torch.float64).items():
+        assert relative_error(ours[name], want) < 2e-2, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("limit", [101_376, 166_912, 232_448])
+def test_tiles_are_those_that_the_shared_memory_holds(dtype, limit):
+    for head_dim, d_state in ((64, 128), (64, 256), (128, 128), (3, 5), (256, 256)):
+        q = chunk_that_fits(256, limit, head_dim, dtype)
+        n = columns_that_fit(q, limit, head_dim, d_state, dtype)
+        assert needs(q, n, head_dim, dtype) <= limit
+        assert 16 <= q <= (32 if dtype == torch.float32 else 128)
+    if dtype != torch.float32:  # the published shapes: chunks of 128 on an A100 and an H100, of 64 on an RTX or L4
+        for head_dim in (64, 128):
+            assert chunk_that_fits(256, limit, head_dim, dtype) == (64 if limit < 110_000 else 128)
+    assert chunk_that_fits(20, limit, 64, dtype) == 16
 
 
 @pytest.mark.gpu

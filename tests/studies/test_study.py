@@ -13,6 +13,7 @@ import yaml
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load
 from lcprobe.files import digest_file, read_json
+from lcprobe.locks import process_tag
 from lcprobe.studies.planning.costs import matching_table
 from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.trackers import read_metrics
@@ -70,10 +71,16 @@ def test_report_and_tables_are_there_and_count_every_question(study):
 def test_repeating_the_commands_changes_nothing_and_trains_nothing(study, capsys):
     before = {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()}
     cells = (study / "tables" / "cells.csv").read_text()
+    dead = process_tag().rpartition("-")[0] + "-1"  # a process of another start: its number came back
+    left = [study / "records" / "0123456789abcdef.journal", study / f".report.html.{dead}.tmp"]
+    left += [study / "mamba2" / f".status.json.{dead}.tmp", study / "records" / f".a.parquet.{dead}.tmp"]
+    for path in left:
+        path.write_text("of a command that was killed")
     assert train_main([str(study / "study.yaml")]) == 0
     assert evaluate_main([str(study)]) == 0
     assert {p.name: p.stat().st_mtime_ns for p in (study / "records").iterdir()} == before
     assert (study / "tables" / "cells.csv").read_text() == cells
+    assert not any(path.exists() for path in left)
     assert "already done" in capsys.readouterr().err
 
 

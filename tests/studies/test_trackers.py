@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lcprobe.config import TrackConfig
-from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, read_metrics
+from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, read_metrics, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
 
 CALLS = {
@@ -91,3 +91,73 @@ def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
     again = CsvTracker(tmp_path / "m.csv", 2)
     again.metrics({"tokens": 3, "a": 9.0})
     assert [r["tokens"] for r in read_metrics(tmp_path / "m.csv")] == [1, 2, 3]
+
+
+class FakeRun:
+    """A W&B run as the server has it: what is logged stays over resumes."""
+
+    def __init__(self, server, settings):
+        self.settings, self._server = settings, server
+        self.resumed = settings["mode"] == "online" and bool(server) and settings["resume"] == "allow"
+        self.summary = dict(server[-1]) if self.resumed else {}
+
+    def log(self, values):
+        self._server.append(values)
+
+    def define_metric(self, *names, **more):
+        pass
+
+    def finish(self):
+        pass
+
+
+@pytest.mark.parametrize(("mode", "logged"), [("online", [1, 2, 3, 4]), ("offline", [1, 2, 3, 1, 2, 3, 4])])
+def test_a_resumed_run_is_one_run_and_has_every_row_once(tmp_path, monkeypatch, mode, logged):
+    """Interrupted after row 3, resumed from a checkpoint at row 2: row 3 is measured again."""
+    import wandb
+
+    server, runs = [], []
+    monkeypatch.setattr(wandb, "init", lambda **settings: runs.append(FakeRun(server, settings)) or runs[-1])
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    given = {"name": "run", "group": "study", "job_type": "train", "tags": [], "facts": {}}
+    for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        table = CsvTracker(tmp_path / "metrics.csv", start)
+        online = WandbTracker(TrackConfig(wandb=mode), tmp_path, **given, rows=table.rows)
+        for tokens in steps:
+            for tracker in (table, online):
+                tracker.metrics({"tokens": tokens, "train/loss": 0.5})
+    assert [row["tokens"] for row in server] == logged
+    assert runs[0].settings["id"] == runs[1].settings["id"]
+    probe = WandbTracker(TrackConfig(wandb=mode), tmp_path, **{**given, "job_type": "probe"})
+    probe.metrics({"probe/length": 64, "probe/x": 1.0})
+    assert server[-1] == {"probe/length": 64, "probe/x": 1.0}
+    assert runs[2].settings["id"] != runs[0].settings["id"]
+    assert runs[2].settings["resume"] is None, "the results of an earlier evaluation are replaced"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "environment", "mode"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": "x" * 40}, "online"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "disabled"}, "off"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "off"}, "off"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "nonsense"}, "off"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "shared"}, "online"),
+        ("auto", {"WANDB_MODE": "online"}, "offline"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_DISABLED": "true"}, "off"),
+        ("auto", {"WANDB_API_KEY": "x" * 40, "WANDB_DISABLED": "false"}, "online"),
+        ("online", {"WANDB_MODE": "offline"}, "offline"),
+        ("online", {"WANDB_MODE": "disabled"}, "off"),
+        ("offline", {"WANDB_MODE": "online"}, "offline"),
+        ("off", {"WANDB_MODE": "online"}, "off"),
+    ],
+)
+def test_the_environment_is_never_exceeded(monkeypatch, tmp_path, wanted, environment, mode):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_mode(TrackConfig(wandb=wanted)) == mode

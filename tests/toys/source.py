@@ -19,7 +19,7 @@ class Sentences(Source[SentencesConfig]):
 
     Config = SentencesConfig
 
-    def check(self) -> None:
+    def check(self, field: str) -> None:
         """See Source: the sentences are generated, so that they always exist."""
 
     def fingerprint(self) -> list[list[str | int]]:

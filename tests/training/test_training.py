@@ -1,6 +1,7 @@
 """Schedules, the guard against non-finite gradients, accumulation, and verified checkpoints."""
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -67,17 +68,44 @@ def test_schedules_warm_up_stay_and_decay():
     assert lr_at(train_config(schedule="constant"), 9) == 0.01
 
 
-def test_accumulation_equals_the_whole_batch(prepared, data_settings, tmp_path):
-    """Text rows only: every part has as many weighted tokens, so the mean of means is the mean."""
+EPISODES = {
+    "recipes": {"lines": {"task": {"type": "niah", "n_keys": 2, "n_queries": 2, "template": "line", "digits": 2}}},
+    "mixture": [{"lm": 0.4, "episodes": {"lines": 1}, "lengths": [1]}],
+    "context_weight": 0.0,
+}
+"""Rows of text have some 31 weighted tokens, those of episodes four or so."""
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_a_step_is_the_same_however_it_is_divided(prepared, data_settings, tmp_path, accumulate):
+    """Gradient norms, losses, digests and weights, where parts differ in the weight of their rows."""
     results = []
-    for accumulate in (1, 2):
-        config, mixture, model = make(prepared, data_settings, accumulate=accumulate, tokens=32 * 8 * 3)
-        module = fit(config, model.double(), mixture, tmp_path / str(accumulate), seed=0, config_yaml="")
-        results.append(({k: v.detach() for k, v in model.named_parameters()}, module.progress))
-    (a, pa), (b, pb) = results
-    assert pa.step == pb.step == 3
-    worst = max(float((a[k] - b[k]).abs().max()) for k in a)
-    assert worst < 2e-4, "equal but for the clipping norm and boundaries of documents"
+    for parts in (1, accumulate):
+        config, mixture, model = make(prepared, {**data_settings, **EPISODES}, accumulate=parts, tokens=32 * 8 * 4)
+        tracker, folder = Rows(), tmp_path / str(parts)
+        module = fit(config, model.double(), mixture, folder, seed=0, config_yaml="", tracker=tracker)
+        weights = {k: v.detach().clone() for k, v in model.named_parameters()}
+        results.append((weights, tracker.rows, module.progress.digest))
+    (a, rows, digest), (b, divided, other) = results
+    assert digest == other
+    for name in ("train/grad_norm", "train/loss", "train/text_loss", "train/answer_loss"):
+        assert [row[name] for row in rows] == pytest.approx([row[name] for row in divided], rel=1e-6)
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-6
+
+
+def test_reports_of_a_resumed_run_are_those_of_the_uninterrupted_one(prepared, data_settings, tmp_path):
+    """The checkpoint of step 6 is between the reports of steps 4 and 8: the window goes on."""
+    given = {"log_every": 4, "checkpoint_every": 32 * 8 * 3, "keep": 9, "tokens": 32 * 8 * 10}
+    rows = {}
+    for name in ("whole", "resumed"):
+        config, mixture, model = make(prepared, {**data_settings, **EPISODES}, **given)
+        tracker, folder = Rows(), tmp_path / name
+        if name == "resumed":
+            shutil.copytree(tmp_path / "whole/checkpoints/step-00000006", folder / "checkpoints/step-00000006")
+        fit(config, model, mixture, folder, seed=0, config_yaml="", tracker=tracker)
+        rows[name] = [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in tracker.rows]
+    assert [row["step"] for row in rows["whole"]] == [4, 8, 10]
+    assert rows["resumed"] == rows["whole"][1:]
 
 
 def test_loss_falls_and_metrics_are_complete(prepared, data_settings, tmp_path):

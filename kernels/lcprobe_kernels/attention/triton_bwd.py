@@ -69,7 +69,7 @@ def _dq_kernel(
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h, d_b, d_l, d_h,
     HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, HAS_DOCS: tl.constexpr, HAS_CHUNK: tl.constexpr,
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The walk of the forward pass with dS k in place of P v."""
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -107,9 +107,9 @@ def _dq_kernel(
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
         ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
         vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
-        s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
+        s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
         s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
-        ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
+        ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, PRECISION) - less)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
         )  # fmt: skip
@@ -123,7 +123,7 @@ def _dq_kernel(
                 HAS_CHUNK, HAS_DOCS,
             )  # fmt: skip
             ds = tl.where(see, ds, 0.0)
-        out += dot(ds.to(ks.dtype), ks, INTERPRET, EXACT)
+        out += dot(ds.to(ks.dtype), ks, INTERPRET, PRECISION)
     at = (row * seqlen + i) * H + head
     tl.store(dq + at[:, None] * DK + c[None, :], out * (scale / _E), mask=live[:, None] & (c < DK)[None, :])
 
@@ -135,7 +135,7 @@ def _dkv_kernel(
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h, d_b, d_l, d_h,
     HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, HAS_DOCS: tl.constexpr, HAS_CHUNK: tl.constexpr,
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Keys of one head of keys, through the rows that may see them, of every query head in its group. Tiles are
     (keys, rows)."""
@@ -174,12 +174,12 @@ def _dkv_kernel(
             less = tl.load(delta + own + m, mask=i < seqlen, other=0.0)[None, :]
             qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
             dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
-            s = dot(ks, tl.trans(qs), INTERPRET, EXACT)
+            s = dot(ks, tl.trans(qs), INTERPRET, PRECISION)
             s = biased(
                 s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET
             )
             weights = tl.exp2(s - norm)
-            ds = weights * (dot(vs, tl.trans(dos), INTERPRET, EXACT) - less)
+            ds = weights * (dot(vs, tl.trans(dos), INTERPRET, PRECISION) - less)
             full = all_seen(
                 first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK,
                 HAS_DOCS
@@ -193,8 +193,8 @@ def _dkv_kernel(
                     chunk_high, HAS_CHUNK, HAS_DOCS,
                 )  # fmt: skip
                 weights, ds = tl.where(see, weights, 0.0), tl.where(see, ds, 0.0)
-            dvs += dot(weights.to(dos.dtype), dos, INTERPRET, EXACT)
-            dks += dot(ds.to(qs.dtype), qs, INTERPRET, EXACT)
+            dvs += dot(weights.to(dos.dtype), dos, INTERPRET, PRECISION)
+            dks += dot(ds.to(qs.dtype), qs, INTERPRET, PRECISION)
             if HAS_GATES:
                 df -= tl.sum(ds, 1)
         if HAS_GATES:
@@ -211,7 +211,7 @@ def _dtable_kernel(
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h, d_b, d_l, d_h, batch, lowest,
     HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, HAS_DOCS: tl.constexpr, HAS_CHUNK: tl.constexpr,
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Some of the tiles on one tile-diagonal of one head, in all of the batch: BN keys, `step` BN before BM rows.
 
@@ -260,9 +260,9 @@ def _dtable_kernel(
             vs = tl.load(
                 v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :], mask=at & (e < DV)[None, :], other=0.0
             )
-            s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
+            s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
             s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
-            ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, EXACT) - less)
+            ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, PRECISION) - less)
             total += tl.where(see, ds, 0.0)
     back = m[:, None] - n[None, :]  # column x of the shifted tile: row r takes key (r - x) mod BN
     shifted = tl.gather(total, back & (BN - 1), 1)
@@ -291,7 +291,7 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     _dq_kernel[grid](
         q, k, v, *tensors, spans, do, lse2, delta, dq, *numbers, *strides, **switches, **sizes, **flags
     )  # fmt: skip
-    sizes, flags = attention_tiles(q, k, v, DKV_TILES, seqlen)
+    sizes, flags = attention_tiles(q, k, v, DKV_TILES, seqlen, walks_rows=True)
     df_q, df_k, dtable = (q.new_empty(0 if t is None else t.shape, dtype=torch.float32) for t in (None, f_k, None))
     if f_q is not None:
         df_q = _df_q(dlse, lse)

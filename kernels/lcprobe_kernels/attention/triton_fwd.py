@@ -4,10 +4,10 @@ be seen.
     s_ij = scale q_i . k_j + T[h, d] + f_q[i] - f_k[j]      d = i + offset - j      o_i = softmax_j(s_ij) v_j
 
 A program holds some rows of one head and walks the keys between the bounds that causality, band, chunks and documents
-leave, sinks first. Only tiles that a bound cuts are masked element by element. Scores are in units of log 2. Absent
-terms cost nothing: table, gates, documents and chunks are switches at compile time. Lengths, offsets and bounds are
-not, so that decoding and other lengths need no recompilation. Offsets that a row, a head or a tile multiplies are
-64-bit.
+leave, sinks first; in decoding a part of them, and the parts are joined by their lse. Only tiles that a bound cuts
+are masked element by element. Scores are in units of log 2. Absent terms cost nothing: table, gates, documents and
+chunks are switches at compile time. Lengths, offsets and bounds are not, so that decoding and other lengths need no
+recompilation. Offsets that a row, a head or a tile multiplies are 64-bit.
 
 NaN in a query or a key reaches what sees it and nothing else. NaN in a value also reaches the rows that do not see it
 but share a tile of rows with one that does, since 0 NaN = NaN in a product.
@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
-from lcprobe_kernels.triton_tools import dot, last_dim_dense
+from lcprobe_kernels.triton_tools import dot, last_dim_dense, precision, processors, shared_memory
 
 LOG2E = 1.4426950408889634
 TILES = {64: (128, 128, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
@@ -28,6 +28,8 @@ TILES = {64: (128, 128, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (6
 any width."""
 PAD = 256
 """Zeros around the table, so that every distance of a tile can be read: two tiles' sides at most."""
+PARTS_PER_PROCESSOR, MIN_PART = 4, 4
+"""Programs for each multiprocessor that the keys of few queries are cut for, and a part's tiles of keys at least."""
 UNSPECIALIZED = [
     "seqlen",
     "n_keys",
@@ -71,11 +73,12 @@ def all_seen(
     to."""
     if HAS_DOCS:
         return False
-    last_p, last_j = p + BM - 1, j + BN - 1
-    full = (p - last_j >= low) & ((last_p - j < high) | (last_j < sinks)) & (last_j < n_keys)
-    if HAS_CHUNK:
-        full = full & (p // chunk - last_j // chunk >= chunk_low) & (last_p // chunk - j // chunk < chunk_high)
-    return full
+    else:
+        last_p, last_j = p + BM - 1, j + BN - 1
+        full = (p - last_j >= low) & ((last_p - j < high) | (last_j < sinks)) & (last_j < n_keys)
+        if HAS_CHUNK:
+            full = full & (p // chunk - last_j // chunk >= chunk_low) & (last_p // chunk - j // chunk < chunk_high)
+        return full
 
 
 @triton.jit
@@ -108,7 +111,8 @@ def load_rows(x, i, n, step, c, WIDTH: tl.constexpr, BD: tl.constexpr):
     """Rows i of x, zero from row n on; columns c, zero from WIDTH on."""
     if WIDTH == BD:
         return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None], other=0.0)
-    return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0)
+    else:
+        return tl.load(x + i[:, None] * step + c[None, :], mask=(i < n)[:, None] & (c < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit
@@ -129,16 +133,17 @@ def key_tiles(
     return sink, n_sink, band, tl.maximum(tl.cdiv(end - band, BN), 0)
 
 
-@triton.jit(do_not_specialize=UNSPECIALIZED)
+@triton.jit(do_not_specialize=[*UNSPECIALIZED, "parts"])
 def _forward_kernel(
     q, k, v, table, f_q, f_k, docs_q, docs_k, spans, o, lse,
     seqlen, n_keys, H, R, width, scale, offset, low, high, sinks, chunk, chunk_low, chunk_high,
-    q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h,
+    q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h, parts,
     HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, HAS_DOCS: tl.constexpr, HAS_CHUNK: tl.constexpr,
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the longest walks first
+    tiles, part = tl.num_programs(0) // parts, tl.program_id(0) % parts
+    tile = tiles - 1 - tl.program_id(0) // parts  # the longest walks first
     head, row = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     first, kv = tile * BM, head // R
     i, c, e = first + tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
@@ -153,7 +158,7 @@ def _forward_kernel(
     if HAS_DOCS:
         docq = tl.load(docs_q + row * seqlen + i, mask=live, other=0)[:, None]
         docs_k += row * n_keys
-        spans += (row * tl.num_programs(0) + tile) * 2
+        spans += (row * tiles + tile) * 2
     sink, n_sink, band, n_band = key_tiles(
         first + offset, tl.minimum(first + BM, seqlen) - 1 + offset, spans, n_keys, low, high, sinks, chunk,
         chunk_low,
@@ -161,7 +166,8 @@ def _forward_kernel(
     )  # fmt: skip
     best, total = tl.full([BM], float("-inf"), tl.float32), tl.zeros([BM], tl.float32)
     out = tl.zeros([BM, BV], tl.float32)
-    for t in range(n_sink + n_band):
+    per = tl.cdiv(n_sink + n_band, parts)
+    for t in range(part * per, tl.minimum((part + 1) * per, n_sink + n_band)):
         start = tl.where(t < n_sink, sink + t * BN, band + (t - n_sink) * BN)
         n = tl.arange(0, BN)
         wide, left = tl.cast(start, tl.int64), n_keys - start
@@ -169,7 +175,7 @@ def _forward_kernel(
         if HAS_GATES:
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
         ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
-        s = dot(qs, tl.trans(ks), INTERPRET, EXACT)
+        s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
         s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
@@ -189,11 +195,11 @@ def _forward_kernel(
         kept, weights = tl.exp2(best - base), tl.exp2(s - base[:, None])
         total = total * kept + tl.sum(weights, 1)
         vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
-        out = out * kept[:, None] + dot(weights.to(vs.dtype), vs, INTERPRET, EXACT)
+        out = out * kept[:, None] + dot(weights.to(vs.dtype), vs, INTERPRET, PRECISION)
         best = better
     nothing = total == 0.0
     out = out / tl.where(nothing, 1.0, total)[:, None]
-    at = (row * seqlen + i) * H + head
+    at = ((tl.cast(part, tl.int64) * tl.num_programs(2) + row) * seqlen + i) * H + head
     tl.store(
         lse + at, tl.where(nothing, float("-inf"), (best + tl.log2(tl.where(nothing, 1.0, total))) / _E), mask=live
     )
@@ -206,26 +212,74 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     q, k, v = (last_dim_dense(t) for t in (q, k, v))
     sizes, flags = attention_tiles(q, k, v, TILES, seqlen)
     tensors, numbers, switches = arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask)
-    o = q.new_empty((batch, seqlen, h, v.shape[-1]))
-    lse = q.new_empty((batch, seqlen, h), dtype=torch.float32)
+    tiles = triton.cdiv(seqlen, sizes["BM"])
+    parts = parts_of_keys(tiles * h * batch, triton.cdiv(k.shape[1], sizes["BN"]), processors())
+    o = q.new_empty((parts, batch, seqlen, h, v.shape[-1]), dtype=q.dtype if parts == 1 else torch.float32)
+    lse = q.new_empty((parts, batch, seqlen, h), dtype=torch.float32)
     spans, _ = document_spans(docs_q, docs_k, sizes["BM"], sizes["BN"]) if docs_q is not None else (q, q)
-    _forward_kernel[(triton.cdiv(seqlen, sizes["BM"]), h, batch)](
-        q, k, v, *tensors, spans, o, lse, *numbers, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+    _forward_kernel[(tiles * parts, h, batch)](
+        q, k, v, *tensors, spans, o, lse, *numbers, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], parts,
         **switches, **sizes, **flags,
     )  # fmt: skip
-    return o, lse
+    return (o[0], lse[0]) if parts == 1 else _joined(o, lse, q.dtype)
 
 
-def attention_tiles(q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int) -> tuple[dict, dict]:
+def parts_of_keys(programs: int, key_tiles: int, processors: int) -> int:
+    """Into how many parts the walk over keys is cut: 1 where there are two programs a multiprocessor without it, as
+    in training; in decoding, where a program a head would walk all keys alone, enough to fill the GPU."""
+    if programs >= 2 * processors:
+        return 1
+    return max(1, min(triton.cdiv(PARTS_PER_PROCESSOR * processors, programs), key_tiles // MIN_PART))
+
+
+def _joined(o: Tensor, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """o and lse over all keys from those over parts of them, (parts, batch, seqlen, n_heads, ...) float32."""
+    top = lse.amax(0)
+    top = torch.where(top == float("-inf"), 0.0, top)  # nothing seen: no inf - inf
+    weights = (lse - top).exp()
+    total = weights.sum(0)
+    o = (o * weights[..., None]).sum(0) / torch.where(total == 0, 1.0, total)[..., None]
+    return o.to(dtype), top + total.log()
+
+
+def attention_tiles(
+    q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int, *, walks_rows: bool = False
+) -> tuple[dict, dict]:
     """Powers of two that hold a query, a value and a tile, and how to multiply. Fewer rows than a tile's take a
-    smaller one."""
+    smaller one, and so do widths for which the device lacks shared memory. walks_rows: a program holds keys."""
     widths = {name: max(16, triton.next_power_of_2(n)) for name, n in (("BK", q.shape[-1]), ("BV", v.shape[-1]))}
-    exact = q.dtype == torch.float32
-    bm, bn, warps, stages = tiles[0 if exact else min(n for n in tiles if n >= max(widths.values()))]
+    wanted = tiles[0 if q.dtype == torch.float32 else min(n for n in tiles if n >= max(widths.values()))]
+    bm, bn, warps, stages = tile_that_fits(
+        wanted, sum(widths.values()) * q.dtype.itemsize, shared_memory(), q.dtype.itemsize, walks_rows
+    )
+    if rows <= 16 and not walks_rows:  # decoding: few warps, so that several programs share a multiprocessor
+        warps = min(warps, 4)
     bm = min(bm, max(16, triton.next_power_of_2(rows)))
     sizes = {"DK": q.shape[-1], "DV": v.shape[-1], "BM": bm, "BN": bn, **widths}
-    flags = {"INTERPRET": interpreting(), "EXACT": exact, "num_warps": warps, "num_stages": stages}
+    flags = {"INTERPRET": interpreting(), "PRECISION": precision(q.dtype), "num_warps": warps, "num_stages": stages}
     return sizes, flags
+
+
+def tile_that_fits(
+    tile: tuple[int, int, int, int], row: int, limit: int, size: int, walks_rows: bool = False
+) -> tuple[int, int, int, int]:
+    """Rows, keys, warps and stages within `limit` bytes of shared memory: fewer stages, then half the larger side.
+
+    row: bytes of a query and a value, or a key and a value. size: bytes of a number. What a program holds and, once a
+    stage, what it walks over lie in shared memory, and a tile of scores on its way to a product.
+    """
+    bm, bn, warps, stages = tile
+    while max(bm, bn) > 16:
+        held, walked = (bn, bm) if walks_rows else (bm, bn)
+        if row * (held + stages * walked) + size * bm * bn <= limit:
+            break
+        if stages > 1:
+            stages -= 1
+        elif bm > bn:
+            bm //= 2
+        else:
+            bn //= 2
+    return bm, bn, warps, stages
 
 
 def arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask) -> tuple[list[Tensor], list, dict[str, bool]]:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lcprobe_kernels.triton_tools import last_dim_dense
+from lcprobe_kernels.triton_tools import last_dim_dense, processors
 
 CHANNELS, TOKENS = 128, 16
 """A tile: each thread of four warps holds one channel's tokens in registers and scans them there, without shuffles.
@@ -208,14 +208,14 @@ def _parts(b: Tensor) -> tuple[tuple[int, int, int], Tensor, Tensor, tuple[int, 
     """The grid (parts, blocks of channels, batch), room for parts' products and ends, sizes, and the tile."""
     batch, seqlen, d = b.shape
     blocks = triton.cdiv(d, CHANNELS)
-    processors = torch.cuda.get_device_properties(b.device).multi_processor_count if b.is_cuda else 1
-    fills = batch * blocks >= MIN_PROGRAMS_PER_SM * processors
+    available = processors()
+    fills = batch * blocks >= MIN_PROGRAMS_PER_SM * available
     parts = (
         1
         if fills
         else max(
             1,
-            min(triton.cdiv(TARGET_PROGRAMS_PER_SM * processors, max(1, batch * blocks)), seqlen // MIN_PART_TOKENS),
+            min(triton.cdiv(TARGET_PROGRAMS_PER_SM * available, max(1, batch * blocks)), seqlen // MIN_PART_TOKENS),
         )
     )
     per = triton.cdiv(triton.cdiv(seqlen, parts), TOKENS) * TOKENS

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lcprobe_kernels.triton_tools import last_dim_dense
 
+MOST_STRIPS = 1024
+"""Strips of rows at most, each with a row of partial sums: some programs a multiprocessor."""
+
 
 @triton.jit
 def _forward_kernel(
@@ -116,7 +119,7 @@ def backward(
     (rows, width), groups = flat.shape, scale.shape[-1]
     more, z = (flat if t is None else _rows(t) for t in (dtotal, gate))
     d, flags = width // groups, _tiles(width // groups)
-    strip = max(flags["ROWS"], triton.cdiv(rows, 1024))  # some programs a multiprocessor, few partial sums
+    strip = max(flags["ROWS"], triton.cdiv(rows, MOST_STRIPS))
     dx = torch.empty(total.shape, dtype=total.dtype, device=total.device)
     dgate = torch.empty(
         total.shape if gate is not None else (0,),

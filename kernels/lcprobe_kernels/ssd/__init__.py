@@ -30,14 +30,13 @@ from lcprobe_kernels.errors import (
 )
 from lcprobe_kernels.packed import resolve_starts
 from lcprobe_kernels.ssd.reference import reference, step, step_size
+from lcprobe_kernels.ssd.tiles import LARGEST, chunk_that_fits
 
 __all__ = ["reference", "ssd", "ssd_step"]
 NAME = "ssd"
-DEFAULT_CHUNK_SIZE = {"torch": 64, "triton": 128}
-"""Tokens per chunk by default: on a CPU exp costs q per token, on a GPU state traffic costs 1/q."""
-MAX_TRITON_CHUNK = 128
-"""Triton keeps a chunk's (q, q) product in registers: larger chunks are cut, others rounded down to a power of
-two."""
+DEFAULT_CHUNK_SIZE = 64
+"""Tokens per chunk by default in PyTorch: on a CPU exp costs q per token. On a GPU state traffic costs 1/q, so Triton
+takes the largest that fits."""
 
 
 def ssd(
@@ -241,9 +240,10 @@ refuse_second_derivative(NAME)
 def _chunk(x: Tensor, chunk_size: int) -> int:
     path = path_of(NAME, x.device, x.dtype)
     if path != "triton":
-        return min(chunk_size or DEFAULT_CHUNK_SIZE["torch"], x.shape[1])
-    q = min(chunk_size or DEFAULT_CHUNK_SIZE["triton"], MAX_TRITON_CHUNK)
-    return max(16, 1 << (q.bit_length() - 1))
+        return min(chunk_size or DEFAULT_CHUNK_SIZE, x.shape[1])
+    from lcprobe_kernels.triton_tools import shared_memory
+
+    return chunk_that_fits(chunk_size or LARGEST, shared_memory(), x.shape[3], x.dtype)
 
 
 def _check(x, dt, A, B, C, D, dt_bias, dt_limit, initial_state, starts, chunk_size) -> None:

@@ -13,13 +13,16 @@ from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
 from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, ssd_tiles, within_32_bits
 from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense
 
+MIN_PROGRAMS = 512
+"""Programs up to which a group's heads are split among several, so that a GPU is full."""
+
 
 @triton.jit
 def _dstates_kernel(
     dy, C, documents, log, dfinal, leaving, dinitial,
     seqlen, n_chunks, H, P, N, R, dy_b, dy_l, dy_h, C_b, C_l, C_g,
     HAS_STARTS: tl.constexpr, HAS_FINAL: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Walks a row's chunks backwards with the gradient of some columns of one head's state in registers.
 
@@ -52,7 +55,7 @@ def _dstates_kernel(
         own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
         past = tl.where(own == before, tl.exp(decay), 0.0)
         kept = tl.where(last == before, tl.exp(tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)), 0.0)
-        dstate = dstate * kept + dot(tl.trans(cs), (d * past[:, None]).to(cs.dtype), INTERPRET, EXACT)
+        dstate = dstate * kept + dot(tl.trans(cs), (d * past[:, None]).to(cs.dtype), INTERPRET, PRECISION)
     tl.store(dinitial + own_state + tile, dstate, mask=inside)
 
 
@@ -63,51 +66,64 @@ def _dx_kernel(
     x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g, C_b, C_l, C_g, dy_b, dy_l, dy_h,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr,
     HAS_PAST: tl.constexpr, HAS_NEXT: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dx, ddt, and this chunk's share of dA, dD and d dt_bias."""
     chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     far = head.to(tl.int64)
     group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
-    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    i, p = tl.arange(0, Q), tl.arange(0, BP)
     t = chunk * Q + i
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
-    wide_p, wide_n = live[:, None] & (p < P)[None, :], live[:, None] & (n < N)[None, :]
+    wide_p = live[:, None] & (p < P)[None, :]
     xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
     d = tl.load(dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
-    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0)
-    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0)
+    width = R * P
+    place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
+    scores = tl.zeros([Q, Q], tl.float32)
+    read, dweighted, met = tl.zeros([Q, BP], tl.float32), tl.zeros([Q, BP], tl.float32), 0.0
+    for column in range(0, N, BN):
+        n = column + tl.arange(0, BN)
+        wide_n = live[:, None] & (n < N)[None, :]
+        bs = tl.load(
+            B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0
+        )
+        cs = tl.load(
+            C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0
+        )
+        scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
+        tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
+        if HAS_PAST:
+            state = tl.load(entering + place + tile, mask=inside, other=0.0)
+            read += dot_state(cs, state, INTERPRET, PRECISION)
+        if HAS_NEXT:
+            dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
+            dweighted += dot_state(bs, dstate, INTERPRET, PRECISION)
+            if HAS_PAST:
+                met += tl.sum(tl.sum(state * dstate, 1), 0)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
     seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
     kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
-    weights = tl.where(seen, dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept, 0.0)
-    dxdt = dot(tl.trans(weights).to(d.dtype), d, INTERPRET, EXACT)
+    weights = tl.where(seen, scores * kept, 0.0)
+    dxdt = dot(tl.trans(weights).to(d.dtype), d, INTERPRET, PRECISION)
     # l_i - l_j holds the steps t with j < t <= i: sums that cancel nothing, unlike row sums less column sums
-    moved = tl.where(i[:, None] > i[None, :], dot(d, tl.trans(xs), INTERPRET, EXACT) * s[None, :] * weights, 0.0)
+    moved = tl.where(i[:, None] > i[None, :], dot(d, tl.trans(xs), INTERPRET, PRECISION) * s[None, :] * weights, 0.0)
     through = tl.where(i[:, None] >= i[None, :], tl.cumsum(moved, 1) - moved, 0.0)
     dlog = tl.sum(through, 0)
-    width = R * P
-    place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
-    tile = n[:, None] * width + p[None, :]
-    inside = (n < N)[:, None] & (p < P)[None, :]
     if HAS_PAST:
-        state = tl.load(entering + place + tile, mask=inside, other=0.0)
-        off = dot_state(cs, state, INTERPRET, EXACT)
-        sent = tl.where(own == before, tl.exp(decay), 0.0) * tl.sum(d * off, 1)
+        sent = tl.where(own == before, tl.exp(decay), 0.0) * tl.sum(d * read, 1)
         dlog += tl.cumsum(sent, 0, reverse=True)
     if HAS_NEXT:
-        dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
         total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
-        to_end = tl.where(own == last, tl.exp(total - decay), 0.0)
-        dweighted = dot_state(bs, dstate, INTERPRET, EXACT) * to_end[:, None]
+        dweighted *= tl.where(own == last, tl.exp(total - decay), 0.0)[:, None]
         dxdt += dweighted
         written = tl.sum(dweighted * xs, 1) * s
         dlog += tl.sum(tl.where(i[:, None] < i[None, :], written[:, None], 0.0), 0)
         if HAS_PAST:
-            dlog += tl.where(last == before, tl.exp(total), 0.0) * tl.sum(tl.sum(state * dstate, 1), 0)
+            dlog += tl.where(last == before, tl.exp(total), 0.0) * met
     a = tl.load(A + head)
     dstep = tl.sum(dxdt * xs, 1) + dlog * a
     out = dxdt * s[:, None]
@@ -134,7 +150,7 @@ def _dscores_kernel(
     x, dy, documents, steps, log, out,
     seqlen, n_chunks, H, P, R, SPLITS, PER_SPLIT, x_b, x_l, x_h, dy_b, dy_l, dy_h,
     HAS_STARTS: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradient of C B^T inside a chunk, summed over some of a group's heads: (batch, chunks, n_groups, splits, q,
     q)."""
@@ -159,7 +175,7 @@ def _dscores_kernel(
         at = (row * n_chunks + chunk) * Q * H + head + i * H
         s, decay = tl.load(steps + at, mask=there, other=0.0), tl.load(log + at, mask=there, other=0.0)
         kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0)) * s[None, :]
-        total += tl.where(seen, dot(d, tl.trans(xs), INTERPRET, EXACT) * kept, 0.0)
+        total += tl.where(seen, dot(d, tl.trans(xs), INTERPRET, PRECISION) * kept, 0.0)
     place = (((row * n_chunks + chunk) * (H // R) + group) * SPLITS + split) * Q * Q
     tl.store(out + place + i[:, None] * Q + i[None, :], total)
 
@@ -167,19 +183,19 @@ def _dscores_kernel(
 @triton.jit
 def _dbc_kernel(
     u, other, documents, steps, log, states, dscores, out,
-    seqlen, n_chunks, H, P, N, R, SPLITS, PER_SPLIT, u_b, u_l, u_h, o_b, o_l, o_g,
+    seqlen, n_chunks, H, P, N, R, SPLITS, PER_SPLIT, PARTS, u_b, u_l, u_h, o_b, o_l, o_g,
     OF_B: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_STATE: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dB (OF_B: u is x, other is C, `states` leave) or dC (u is dy, other is B, `states` enter) of one chunk and
-    group.
+    group, BN of their columns.
 
     The part through the states is summed over some of the group's heads; the first split adds the part inside the
     chunk.
     """
-    chunk, row = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    chunk, part, row = tl.program_id(0) // PARTS, tl.program_id(0) % PARTS, tl.program_id(2).to(tl.int64)
     group, split = tl.program_id(1) // SPLITS, tl.program_id(1) % SPLITS
-    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    i, p, n = tl.arange(0, Q), tl.arange(0, BP), part * BN + tl.arange(0, BN)
     first = (chunk * Q).to(tl.int64)
     live = first + i < seqlen
     wide_n = live[:, None] & (n < N)[None, :]
@@ -206,7 +222,7 @@ def _dbc_kernel(
             place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
             kept = ((p < P) & (p * 0 + inner < R))[:, None] & (n < N)[None, :]
             state = tl.load(states + place + n[None, :] * width + p[:, None], mask=kept, other=0.0)  # (p, n)
-            total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, EXACT)
+            total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, PRECISION)
     if split == 0:
         o = tl.load(
             other + row * o_b + first * o_l + group.to(tl.int64) * o_g + i[:, None] * o_l + n[None, :],
@@ -218,7 +234,7 @@ def _dbc_kernel(
             ds = tl.load(inside + i[None, :] * Q + i[:, None])
         else:
             ds = tl.load(inside + i[:, None] * Q + i[None, :])
-        total += dot(ds.to(o.dtype), o, INTERPRET, EXACT)
+        total += dot(ds.to(o.dtype), o, INTERPRET, PRECISION)
     groups = H // R
     place = (((row * SPLITS + split) * seqlen + first) * groups + group) * N
     tl.store(out + place + i[:, None] * (groups * N) + n[None, :], total, mask=wide_n)
@@ -262,18 +278,18 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     )  # fmt: skip
     dA, dD, dbias = sums.sum(0).unbind(-1)
 
-    splits = min(r, max(1, 512 // (batch * c * g)))  # enough programs for a GPU, no more partial sums than that
+    splits = min(r, max(1, MIN_PROGRAMS // (batch * c * g)))  # no more partial sums than that
     per = -(-r // splits)
     parts = x.new_empty((batch, c, g, splits, q, q), dtype=torch.float32)
     _dscores_kernel[(c, g * splits, batch)](
         x, dy, documents, steps, log, parts, seqlen, c, h, p, r, splits, per, *sx, *sdy, **flag, **tiles
     )  # fmt: skip
-    dscores, gradients = parts.sum(3), []
+    dscores, gradients, columns = parts.sum(3), [], triton.cdiv(n, tiles["BN"])
     for of_b, u, other, states, with_state in ((True, x, C, leaving, has_next), (False, dy, B, entering, has_past)):
         parts = x.new_empty((batch, splits, seqlen, g, n), dtype=torch.float32)
-        _dbc_kernel[(c, g * splits, batch)](
+        _dbc_kernel[(c * columns, g * splits, batch)](
             u, other, documents, steps, log, states, dscores, parts,
-            *sizes, splits, per, *u.stride()[:3], *other.stride()[:3],
+            *sizes, splits, per, columns, *u.stride()[:3], *other.stride()[:3],
             OF_B=of_b, HAS_STATE=with_state, **flag, **tiles,
         )  # fmt: skip
         gradients.append(parts.sum(1).to(B.dtype))

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense
+from lcprobe_kernels.ssd.tiles import columns_that_fit, padded
+from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense, precision, shared_memory
 
 
 @triton.jit
@@ -51,7 +52,7 @@ def _states_kernel(
     x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g,
     HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_INITIAL: tl.constexpr,
     WANT_STATE: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Walks a row's chunks with some columns of one head's state in registers: step sizes, l, and every entering
     state."""
@@ -101,7 +102,7 @@ def _states_kernel(
                 bs = tl.where((own == last)[:, None], bs, 0.0).to(bs.dtype)
                 weight = tl.where(own == last, weight, 0.0)
             carried = tl.where(last == before, state * tl.exp(total), 0.0)
-            state = carried + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, EXACT)
+            state = carried + dot(tl.trans(bs), (xs * weight[:, None]).to(bs.dtype), INTERPRET, PRECISION)
     if WANT_STATE:
         tl.store(final + own_state + tile, state, mask=inside)
 
@@ -112,18 +113,33 @@ def _scan_kernel(
     seqlen, n_chunks, H, P, N, R,
     x_b, x_l, x_h, B_b, B_l, B_g, C_b, C_l, C_g,
     HAS_D: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_PAST: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, EXACT: tl.constexpr,
+    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
-    i, p, n = tl.arange(0, Q), tl.arange(0, BP), tl.arange(0, BN)
+    i, p = tl.arange(0, Q), tl.arange(0, BP)
     t = chunk * Q + i
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
-    wide_p, wide_n = live[:, None] & (p < P)[None, :], live[:, None] & (n < N)[None, :]
+    wide_p = live[:, None] & (p < P)[None, :]
     xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
-    bs = tl.load(B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0)
-    cs = tl.load(C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0)
+    width = R * P
+    place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
+    scores, past = tl.zeros([Q, Q], tl.float32), tl.zeros([Q, BP], tl.float32)
+    for column in range(0, N, BN):
+        n = column + tl.arange(0, BN)
+        wide_n = live[:, None] & (n < N)[None, :]
+        bs = tl.load(
+            B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0
+        )
+        cs = tl.load(
+            C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0
+        )
+        scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
+        if HAS_PAST:
+            inside = (n < N)[:, None] & (p < P)[None, :]
+            state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
+            past += dot_state(cs, state, INTERPRET, PRECISION)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
@@ -134,14 +150,10 @@ def _scan_kernel(
     xs = tl.where(finite, xs, 0.0).to(xs.dtype)
     factor = tl.where(tl.min(finite.to(tl.int32), 1) == 1, s, float("nan"))
     kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
-    weights = dot(cs, tl.trans(bs), INTERPRET, EXACT) * kept * factor[None, :]
-    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, EXACT)
+    weights = scores * kept * factor[None, :]
+    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, PRECISION)
     if HAS_PAST:
-        width = R * P
-        place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
-        inside = (n < N)[:, None] & (p < P)[None, :]
-        state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
-        past = tl.exp(decay)[:, None] * dot_state(cs, state, INTERPRET, EXACT)
+        past = tl.exp(decay)[:, None] * past
         out += tl.where((own == before)[:, None], past, 0.0) if HAS_STARTS else past
     if HAS_D:
         out += tl.load(D + head) * xs.to(tl.float32)
@@ -199,13 +211,13 @@ def within_32_bits(t: Tensor) -> Tensor:
 
 
 def ssd_tiles(x: Tensor, q: int, p: int, n: int) -> dict:
-    """Powers of two that hold a chunk, and how to multiply."""
+    """Powers of two that hold a chunk and some columns of the state, and how to multiply."""
     return {
         "Q": q,
-        "BP": max(16, triton.next_power_of_2(p)),
-        "BN": max(16, triton.next_power_of_2(n)),
+        "BP": padded(p),
+        "BN": columns_that_fit(q, shared_memory(), p, n, x.dtype),
         "INTERPRET": interpreting(),
-        "EXACT": x.dtype == torch.float32,
-        "num_warps": 8,
+        "PRECISION": precision(x.dtype),
+        "num_warps": 8 if q > 32 else 4,
         "num_stages": 1,
     }

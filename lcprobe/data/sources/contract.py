@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Generic, TypeVar
 
+from lcprobe.data.documents import Document
+
 ConfigT = TypeVar("ConfigT")
 
 
@@ -16,9 +18,9 @@ class Source(ABC, Generic[ConfigT]):
         self.config = config
 
     @abstractmethod
-    def check(self) -> None:
-        """Raises ConfigError where the source does not exist. Reads no document, and is called before anything is
-        written."""
+    def check(self, field: str) -> None:
+        """Raises ConfigError where the source does not exist, and ConfigError or DataError where its first rows have
+        no text under `field`. Reads little, and is called before anything is written."""
 
     @abstractmethod
     def fingerprint(self) -> list[list[str | int]]:
@@ -26,12 +28,14 @@ class Source(ABC, Generic[ConfigT]):
         packages."""
 
     @abstractmethod
-    def documents(self, field: str) -> Iterator[str]:
-        """Every non-empty document. field: name of the field with the text of a row. Raises DataError for what cannot
-        be read."""
+    def documents(self, field: str) -> Iterator[Document]:
+        """Every document; a row without text is an empty one. field: name of the field with the text of a row. Raises
+        DataError for what cannot be read."""
 
+    def is_local(self) -> bool:
+        """Whether documents are read without a network."""
+        return True
 
-def non_empty(text: str) -> Iterator[str]:
-    """The text, unless it is blank."""
-    if text.strip():
-        yield text
+    def notes(self) -> list[str]:
+        """What of the source is not read, in one line each: logged when it is prepared."""
+        return []

@@ -1,9 +1,15 @@
-"""A data set on the Hugging Face hub, streamed with `datasets`."""
+"""A data set on the Hugging Face hub, or a folder that `datasets` can load, streamed with `datasets`."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from lcprobe.data.sources.contract import Source, non_empty
+from lcprobe.data.documents import Document
+from lcprobe.data.sources.contract import Source
+from lcprobe.data.sources.local import file_facts, files_below
+from lcprobe.data.sources.rows import text_of_row
 from lcprobe.errors import DataError
 
 
@@ -12,9 +18,11 @@ class HubConfig:
     """Settings of a hub data set, whose split `train` is read."""
 
     name: str
-    """Name of the data set on the hub, such as HuggingFaceFW/fineweb-edu."""
+    """Name of the data set on the hub, such as HuggingFaceFW/fineweb-edu, or a local folder."""
     config: str | None = None
     """Configuration of the data set; null: its default one."""
+    revision: str | None = None
+    """Commit, tag or branch of the data set on the hub; null: the newest when it is prepared."""
 
 
 class HubDataset(Source[HubConfig]):
@@ -22,30 +30,80 @@ class HubDataset(Source[HubConfig]):
 
     Config = HubConfig
 
-    def check(self) -> None:
-        """Checks nothing: whether the data set can be reached shows when it is read."""
+    def check(self, field: str) -> None:
+        """The first row of a local folder must have text; whether the hub can be reached shows when it is read."""
+        if self._is_folder:
+            next(self.documents(field), None)
 
     def fingerprint(self) -> list[list[str | int]]:
-        """The name alone: the contents may change."""
-        return [[self._written, "online"]]
+        """Path, size and time of each file of a local folder; of the hub the name and revision alone, since it may
+        not be reachable."""
+        if self._is_folder:
+            return [[self._written, "folder"], *file_facts(sorted(files_below(Path(self.config.name))))]
+        pinned: list[str | int] = [] if self.config.revision is None else [self.config.revision]
+        return [[self._written, "online", *pinned]]
 
-    def documents(self, field: str) -> Iterator[str]:
-        """Every non-empty row. Raises DataError for rows without the field, and where the data set cannot be
-        reached."""
+    def documents(self, field: str) -> Iterator[Document]:
+        """The text of every row. Raises DataError where the data set cannot be loaded, and as `text_of_row`."""
+        rows = self._rows()
+        number = 0
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # network, hub and file errors have no common base
+                raise self._failed(error) from None
+            number += 1
+            yield text_of_row(row, field, f"{self._written}: row {number}")
+
+    def is_local(self) -> bool:
+        """Only a folder is."""
+        return self._is_folder
+
+    def notes(self) -> list[str]:
+        """Whether later changes are noticed."""
+        if self._is_folder or self.config.revision is not None:
+            return []
+        return [f"{self._written}: no revision is pinned, so that later changes on the hub are not noticed"]
+
+    def _rows(self) -> Iterator[Any]:
         import datasets
 
+        pinned = {} if self.config.revision is None else {"revision": self.config.revision}
         try:
-            rows = datasets.load_dataset(self.config.name, self.config.config, split="train", streaming=True)
-            for row in rows:
-                yield from non_empty(row[field])
-        except KeyError:
-            raise DataError(
-                f"{self._written}: rows have no {field!r}; allowed: a text column (data.text_field)"
-            ) from None
-        except Exception as error:  # network, hub and script errors have no common base
+            loaded = datasets.load_dataset(
+                self.config.name, self.config.config, split="train", streaming=True, **pinned
+            )
+        except Exception as error:  # see above
+            raise self._failed(error) from None
+        return iter(loaded)
+
+    def _failed(self, error: Exception) -> DataError:
+        """What stopped `datasets`: the network, or something that the user should read in its own words."""
+        from datasets.exceptions import DatasetNotFoundError
+
+        network = isinstance(error, ConnectionError | TimeoutError | DatasetNotFoundError) or _is_http(error)
+        if network and not self._is_folder:
             reason = f"not reachable ({type(error).__name__})"
-            raise DataError(f"{self._written}: {reason}; allowed: an online data set or local files") from None
+            return DataError(f"{self._written}: {reason}; allowed: an online data set or local files")
+        words = next(iter(str(error).splitlines()), "") or type(error).__name__
+        return DataError(f"{self._written}: not readable by datasets ({type(error).__name__}: {words})")
+
+    @property
+    def _is_folder(self) -> bool:
+        return os.path.isdir(self.config.name)
 
     @property
     def _written(self) -> str:
         return ":".join(["hf", self.config.name, *([self.config.config] if self.config.config else [])])
+
+
+def _is_http(error: BaseException) -> bool:
+    """Whether an error, or one that it comes from, is of an HTTP library."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if type(chain).__module__.partition(".")[0] in ("requests", "httpx", "urllib3", "aiohttp", "huggingface_hub"):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return isinstance(error, OSError)

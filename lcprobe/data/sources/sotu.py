@@ -22,7 +22,7 @@ class Speeches(Source[SpeechesConfig]):
 
     Config = SpeechesConfig
 
-    def check(self) -> None:
+    def check(self, field: str) -> None:
         """Checks nothing: the package is a dependency."""
 
     def fingerprint(self) -> list[list[str | int]]:

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
 from lcprobe.errors import ConfigError
-from lcprobe.files import folder_lock
+from lcprobe.files import remove_leftovers
+from lcprobe.locks import folder_lock
+from lcprobe.merging import merge, settled
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
@@ -19,7 +20,7 @@ from lcprobe.studies.evaluation.session import Session, open_session, probe_sess
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.trackers import WandbTracker
+from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
@@ -36,6 +37,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
         return
     with folder_lock(out / "records"):  # two processes would both finish the same units
         probed = probe_session(session)
+        session.store.discard_all()
     for note in probed.left_out.values():
         Console().print(f"  left out: {note}", markup=False, soft_wrap=True)
     session = session.without(probed.left_out)
@@ -48,6 +50,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
     tracker.artifact(f"{config.study.name}-records", "records", files)
     tracker.finish()
+    remove_leftovers(out)
     console = Console()
     for sentence in report.summary:
         console.print(f"- {sentence}", markup=False, highlight=False)
@@ -77,7 +80,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
     set_up_logging()
     keep_memory()
     if not folders:
-        config = parse(mapping)
+        config = parse(settled(mapping))
         folders = [Path(config.study.folder) / config.study.name]
         if not folders[0].is_dir():
             raise ConfigError(
@@ -87,7 +90,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
         _refuse_training(mapping)
     targets = find_targets(folders)
     config = _with_settings(targets[0].config, mapping)
-    use_kernels(config.kernels.backend)
+    use_kernels(config.kernels)
     out = _out_folder(folders, config, mapping)
     return targets, config, out
 
@@ -96,7 +99,7 @@ def check_leakage_of(folders: list[Path], mapping: Mapping[str, Any]) -> None:
     """The leakage check on the tasks of a config, or of folders with `mapping` on top; it needs no trained model."""
     set_up_logging()
     if not folders:
-        config = parse(mapping)
+        config = parse(settled(mapping))
         check_leakage(config, Path(config.study.folder) / config.study.name / "cheating")
         return
     _refuse_training(mapping)
@@ -111,6 +114,8 @@ def print_grid(session: Session) -> None:
     console = Console()
     cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
     console.print(f"{n_models} models x {len(cells)} cells, {cost}")
+    tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
+    console.print(f"  tasks: {tasks}", markup=False, highlight=False, soft_wrap=True)
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
     for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
@@ -137,9 +142,7 @@ def _refuse_training(mapping: Mapping[str, Any]) -> None:
 def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
     """A run's own config, with the settings for trained models of `mapping` on top."""
     settings = {key: value for key, value in mapping.items() if key in SETTABLE}
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(plain(base)), OmegaConf.create(settings)))
-    assert isinstance(merged, dict)
-    return parse(merged)  # type: ignore[arg-type]
+    return parse(merge(plain(base), settings))
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:
@@ -157,7 +160,7 @@ def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any])
 
 
 def _tracker(session: Session, config: Config) -> Tracker:
-    if config.track.wandb == "off":
+    if wandb_mode(config.track) == "off":
         return NoTracker()
     facts = {
         "targets": {t.name: str(t.checkpoint.name) for t in session.targets},

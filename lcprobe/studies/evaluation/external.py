@@ -12,7 +12,7 @@ from rich.console import Console
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
-from lcprobe.files import digest_file, digest_json, write_json
+from lcprobe.files import digest_file, digest_json, remove_leftovers, write_json
 from lcprobe.probing.external.lm_eval import (
     HarnessScore,
     HarnessTasks,
@@ -87,6 +87,7 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
             path = out / "frozen" / _file_name(variant, document["name"], document["settings"], checkpoint)
             write_json(path, {**document, **facts})
             table["frozen"].append({"model": variant.name, **row})
+    remove_leftovers(out)
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TABLE_TITLES[kind])

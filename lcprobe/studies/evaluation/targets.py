@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from lcprobe.config import Config, parse
+from lcprobe.config import Config, load, parse
 from lcprobe.errors import CheckpointError, ConfigError, DataError
 from lcprobe.files import MANIFEST, verify_folder
 from lcprobe.studies.planning.axes import axes_of
@@ -81,11 +79,9 @@ def in_order_of_grid(study: Path, runs: Iterable[Path]) -> list[Path]:
     Raises DataError for a file that is no study, ConfigError for a malformed grid.
     """
     try:
-        written = yaml.safe_load(study.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError):
-        written = None
-    if not isinstance(written, dict):
-        raise DataError(f"{study}: not readable; allowed: a study.yaml as train.py wrote it")
+        written = load([str(study)], [])
+    except ConfigError:
+        raise DataError(f"{study}: not readable; allowed: a study.yaml as train.py wrote it") from None
     places: dict[str, tuple[int, tuple[int, ...]]] = {}
     levels = [[*enumerate(axis.levels), (0, "")] for axis in axes_of(written.get("grid") or {})]
     for combo in itertools.product(*levels):  # a name leaves out the labels of axes that have no effect on the run

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from lcprobe.merging import merge
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.extend.config import TRAINED_EXTENSION
 from lcprobe.models.parts import parts_of
@@ -71,8 +70,10 @@ def _without(patch: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
 
 def _has(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[bool, bool]:
     """Whether a run's model has attention, and whether it has recurrent layers."""
-    merged = OmegaConf.to_container(OmegaConf.merge({"model": mapping.get("model") or {}}, *patches))
-    assert isinstance(merged, dict)
+    merged: dict[str, Any] = dict(mapping)
+    for patch in patches:
+        merged = merge(merged, patch)
+    merged.setdefault("model", {})
     model = {k: v for k, v in merged["model"].items() if f"model.{k}" not in ENCODING_KEYS}
     if model.get("n_layers") == "solve":
         model["n_layers"] = None  # the pattern alone decides

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
+from lcprobe.merging import assign
 
 MAX_RUNS = 10_000
 Labels = tuple[str, ...]
@@ -85,9 +83,7 @@ def _label(key: str, level: Any) -> str:
 
 
 def _nested(key: str, level: Any) -> dict[str, Any]:
-    patch = OmegaConf.create({})
     try:
-        OmegaConf.update(patch, key, level, force_add=True)
-    except OmegaConfBaseException:
+        return assign({}, key, level)
+    except ConfigError:
         raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
-    return OmegaConf.to_container(patch)  # type: ignore[return-value]

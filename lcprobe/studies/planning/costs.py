@@ -95,6 +95,20 @@ def held_equal_note(plan: StudyPlan) -> list[str]:
     return [f"held equal across training lengths: {in_words(plan.config.match)}"]
 
 
+def whole_steps_notes(plan: StudyPlan) -> list[str]:
+    """A line on each budget that is no whole number of steps: what is left of it is not trained."""
+    budgets: dict[tuple[int, int], list[str]] = {}
+    for run in plan.runs:
+        train = run.config.train
+        if train.tokens % train.batch_tokens:
+            budgets.setdefault((train.tokens, train.batch_tokens), []).append(run.group)
+    return [
+        f"train.tokens: {tokens:,} is no multiple of train.batch_tokens ({batch:,}), so that "
+        f"{tokens // batch * batch:,} are trained: {', '.join(dict.fromkeys(groups))}"
+        for (tokens, batch), groups in budgets.items()
+    ]
+
+
 def schedule_notes(plan: StudyPlan) -> list[str]:
     """A line on each curriculum of context lengths, with the models that have it."""
     groups: dict[str, list[str]] = {}

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.corpus import check_corpus
 from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import check_name
+from lcprobe.merging import merge
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import Applied, applicable
@@ -40,6 +39,7 @@ from lcprobe.studies.planning.equal_budgets import (
 )
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
+from lcprobe.tasks.text.haystack import require_word_starts
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 
@@ -148,11 +148,10 @@ def _drafts(mapping: Mapping[str, Any], axes: Sequence[Axis]) -> dict[Labels, Dr
 def _merged(mapping: Mapping[str, Any], patches: list[dict[str, Any]]) -> tuple[Applied, dict[str, Any]]:
     """The settings of a run's levels that apply to it, and its whole config as a mapping."""
     applied = applicable(mapping, patches)
-    merged = OmegaConf.create({**mapping, "grid": {}})  # type: ignore[arg-type]
+    merged: dict[str, Any] = {**mapping, "grid": {}}
     for patch in applied.patches:
-        merged = OmegaConf.merge(merged, OmegaConf.create(patch))
-    plain_mapping: Any = OmegaConf.to_container(merged)
-    return applied, plain_mapping
+        merged = merge(merged, patch)
+    return applied, merged
 
 
 def _draft(
@@ -168,7 +167,9 @@ def _draft(
     config = parse(mapping)
     _check_choices(config)
     model = config.model
-    vocab_size = load_tokenizer(config.data.tokenizer, config.data.bos).vocab_size
+    tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
+    require_word_starts(tokenizer)
+    vocab_size = tokenizer.vocab_size
     if model.vocab_size is not None and model.vocab_size < vocab_size:
         raise ConfigError("model.vocab_size", model.vocab_size, f">= the tokenizer's {vocab_size}")
     extends = config.train.extend is not None  # then encodings are built for the length that is extended
@@ -273,7 +274,7 @@ def _check_choices(config: Config, lengths: bool = True) -> None:
     """Checks that need the chosen classes or the disk: settings of mixers and tasks, whether the corpus exists, and
     (lengths) whether every multiple of the training length is whole tokens."""
     resolve(config)
-    check_corpus(config.data.corpus)
+    check_corpus(config.data.corpus, config.data.text_field)
     if not lengths:
         return
     context = config.train.context_length

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
+from lcprobe.data.corpus import check_words
 from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
@@ -26,12 +27,17 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> list[str]:
     """Build episodes of the probe's grids and, for training, of what is probed while training and of the mixture's
     recipes, over common words instead of the corpus. configs: of a study's runs.
 
-    Returns notes on what is too short to be probed while training. Raises ConfigError for a task that cannot be
+    Returns notes on what is too short to be probed while training. Raises EpisodeError where haystacks cannot be cut
+    from the corpus, ConfigError for a task that cannot be
     created, for a multiple of a training length that is no whole number of tokens and for a length of the mixture
     that is too short for all samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
     """
     notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
+    for config in _distinct([c for c in configs if _cuts_corpus(c, training)], lambda c: c.data):
+        tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
+        with naming(config.data.tokenizer):
+            check_words(config.data.corpus, config.data.text_field, tokenizer, config.data.haystack_chars)
     for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
         check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
         if training and config.probe.while_training is not None:
@@ -45,6 +51,15 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> list[str]:
         with naming(config.data.tokenizer):
             _check_recipes(config, least.setdefault(repr(plain(config.data)), {}))
     return list(dict.fromkeys(notes))
+
+
+def _cuts_corpus(config: Config, training: bool) -> bool:
+    """Whether some haystack of a probe or a training episode is the corpus."""
+    grids = [*config.probe.grids, config.probe.while_training] if training else config.probe.grids
+    names = {name for stage in config.data.mixture for name in stage.episodes} if training else set()
+    levels = [grid.haystack for grid in grids if grid is not None]
+    levels += [config.data.recipes[name].haystack for name in names]
+    return config.probe.context is not None or any("corpus" in level for level in levels)
 
 
 def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:

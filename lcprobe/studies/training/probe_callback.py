@@ -1,4 +1,7 @@
-"""Probing while training: a small fixed subset of the grid, at intervals, on the model in training."""
+"""Probing while training: a small fixed subset of the grid, at intervals, on the model in training.
+
+A probe that fails costs its numbers, not the run: training goes on, and the run's status says so.
+"""
 
 import logging
 from typing import Any
@@ -11,6 +14,7 @@ from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tracking import Tracker
+from lcprobe.training.compiling import uncompiled
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import Training
 
@@ -27,6 +31,8 @@ class ProbeWhileTraining(pl.Callback):
         tokens = train.tokens // 5 if train.probe_every is None else train.probe_every
         self._every = max(1, tokens // train.batch_tokens) if tokens else 0
         self._last = train.steps
+        self.failed: list[str] = []
+        """One line a probe that failed: the step, and why."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -41,22 +47,35 @@ class ProbeWhileTraining(pl.Callback):
         pl_module.pause_clock()
         model = pl_module.model
         model.eval()
-        tokenizer, chunk = self._tasks.materials.tokenizer, self._probe.chunk
-        scorer = ModelScorer(model, tokenizer, pl_module.device, chunk, batch_tokens=self._probe.batch_tokens)
-        values: dict[str, float | int] = {"tokens": pl_module.progress.tokens}
+        try:
+            with uncompiled():
+                values = self._accuracies(pl_module)
+        except Exception as error:  # whatever it was, the weights are as they were
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            self.failed.append(f"step {step}: {why}")
+            log.warning("the probe at step %d failed, training goes on: %s", step, why)
+        else:
+            self._tracker.metrics({"tokens": pl_module.progress.tokens, **values})
+        finally:
+            model.train()
+            pl_module.resume_clock()
+
+    def _accuracies(self, module: Training) -> dict[str, float]:
+        """Accuracy by task and length, and by stratum of depth."""
+        tokenizer, chunk, batch_tokens = self._tasks.materials.tokenizer, self._probe.chunk, self._probe.batch_tokens
+        scorer = ModelScorer(module.model, tokenizer, module.device, chunk, batch_tokens=batch_tokens)
+        values: dict[str, float] = {}
         for unit in list(self._units):
             if not self._tasks.can_make(unit):
                 log.warning("left out of the probe while training: %s", self._tasks.not_made[unit])
                 self._units.remove(unit)
                 continue
             hits: dict[float, list[bool]] = {}
-            for one, score in score_unit(unit, self._tasks, scorer, self._probe.batch_tokens):
+            for one, score in score_unit(unit, self._tasks, scorer, batch_tokens):
                 hits.setdefault(one.depth, []).append(score.exact)
             every = [hit for depth in hits.values() for hit in depth]
             name = f"probe/{unit.task}@{unit.length}"
             if every:
                 values[name] = sum(every) / len(every)
             values |= {f"{name}/depth{depth:.3g}": sum(h) / len(h) for depth, h in hits.items()}
-        self._tracker.metrics(values)
-        model.train()
-        pl_module.resume_clock()
+        return values

@@ -12,14 +12,15 @@ from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
 from lcprobe.data.prepare import Prepared, prepare
-from lcprobe.errors import ConfigError, LcprobeError
-from lcprobe.files import digest_file, folder_lock, write_atomic
+from lcprobe.errors import ConfigError
+from lcprobe.files import digest_file, write_atomic
+from lcprobe.locks import folder_lock
 from lcprobe.schema import plain
 from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import PlannedRun
 from lcprobe.studies.status import read_run_config, read_status, versions, write_status
-from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker
+from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, wandb_mode
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
 from lcprobe.tracking import Tracker
 from lcprobe.training.build import build_model
@@ -72,15 +73,17 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     if is_main():
         write_status(folder, {"status": "training", **facts})
         _record_data(run, folder, mixture)
-    callbacks = []
-    if config.probe.while_training is not None and config.train.probe_every != 0:
-        grid = config.probe.while_training
-        callbacks.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
-    model, source = build_model(config.model, config.train), initial_checkpoint(config)
-    if source is not None:
-        facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
-        facts["from_tokens"] = load_progress(source).tokens + read_status(source.parent.parent).get("from_tokens", 0)
+    probe: list[ProbeWhileTraining] = []
     try:
+        if config.probe.while_training is not None and config.train.probe_every != 0:
+            grid = config.probe.while_training
+            probe.append(ProbeWhileTraining(config.train, config.probe, grid, data.materials("probe"), tracker))
+        model, source = build_model(config.model, config.train), initial_checkpoint(config)
+        if source is not None:
+            facts |= {"from": str(source), "from_digest": digest_file(source / "model.safetensors")[:16]}
+            facts["from_tokens"] = load_progress(source).tokens + read_status(source.parent.parent).get(
+                "from_tokens", 0
+            )
         module = fit(
             config.train,
             model,
@@ -90,13 +93,15 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
             config_yaml=text,
             source=source,
             tracker=tracker,
-            callbacks=callbacks,
+            callbacks=[*probe],
         )
-    except (LcprobeError, KeyboardInterrupt, OSError) as error:
+    except BaseException as error:  # whatever ends the run, its folder does not say that it goes on
         if is_main():
             write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
         tracker.finish()
         raise
+    failed = [line for one in probe for line in one.failed]
+    facts |= {"probes_failed": failed} if failed else {}
     p = module.progress
     facts |= {"step": p.step, "tokens": p.tokens, "data_digest": p.digest, "skipped": p.skipped, "seconds": p.seconds}
     if is_main():
@@ -120,9 +125,10 @@ def _tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) ->
     """The trackers of the main process as one; none in the others."""
     trackers: list[Tracker] = []
     if is_main():
-        trackers.append(CsvTracker(folder / "metrics.csv", tokens_done))
-        if run.config.track.wandb != "off":
-            trackers.append(_wandb(run, folder, data))
+        table = CsvTracker(folder / "metrics.csv", tokens_done)
+        trackers.append(table)
+        if wandb_mode(run.config.track) != "off":
+            trackers.append(_wandb(run, folder, data, table.rows))
     return Trackers(trackers)
 
 
@@ -197,7 +203,7 @@ def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]
     return [] if new == old else [(key, new, old)]
 
 
-def _wandb(run: PlannedRun, folder: Path, data: Prepared) -> WandbTracker:
+def _wandb(run: PlannedRun, folder: Path, data: Prepared, rows: list[dict[str, float]]) -> WandbTracker:
     config, cost = run.config, run.matched.cost
     train = config.train
     facts = {
@@ -211,5 +217,12 @@ def _wandb(run: PlannedRun, folder: Path, data: Prepared) -> WandbTracker:
     tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
     study = config.study.name
     return WandbTracker(
-        config.track, folder, name=f"{study}/{run.name}", group=study, job_type="train", tags=tags, facts=facts
+        config.track,
+        folder,
+        name=f"{study}/{run.name}",
+        group=study,
+        job_type="train",
+        tags=tags,
+        facts=facts,
+        rows=rows,
     )

@@ -8,9 +8,15 @@ from typing import Any
 from rich.console import Console
 
 from lcprobe.config import to_yaml
-from lcprobe.files import write_atomic, write_json
+from lcprobe.files import remove_leftovers, write_atomic, write_json
 from lcprobe.studies.console import print_rows
-from lcprobe.studies.planning.costs import held_equal_note, matching_table, memory_notes, schedule_notes
+from lcprobe.studies.planning.costs import (
+    held_equal_note,
+    matching_table,
+    memory_notes,
+    schedule_notes,
+    whole_steps_notes,
+)
 from lcprobe.studies.planning.plan import StudyPlan, make_plan
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
@@ -25,7 +31,7 @@ def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     """The plan of a study whose tasks fit its tokenizers and lengths, with notes on what does not. Raises ConfigError
     where training or a probe cannot do without it."""
     plan = make_plan(mapping)
-    use_kernels(plan.config.kernels.backend)
+    use_kernels(plan.config.kernels)
     notes = check_tasks_fit([run.config for run in plan.runs], training=True)
     return replace(plan, notes=(*plan.notes, *notes))
 
@@ -39,7 +45,8 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
-    for note in [*held_equal_note(plan), *schedule_notes(plan), *plan.notes, *memory_notes(plan)]:
+    of_budgets = [*held_equal_note(plan), *whole_steps_notes(plan), *schedule_notes(plan)]
+    for note in [*of_budgets, *plan.notes, *memory_notes(plan)]:
         Console().print(note, soft_wrap=True)
     return plan
 
@@ -57,6 +64,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         groups = dict.fromkeys(row["group"] for row in sweep)
         print_rows([spread_of(sweep, group) for group in groups], "learning rates")
     if plan.config.study.lr_sweep.only:
+        remove_leftovers(plan.folder)
         Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)", soft_wrap=True)
         return
     for run in plan.runs:
@@ -67,5 +75,7 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         if status["skipped"]:
             line += f", {status['skipped']} steps skipped"
         console.print(line)
+    if is_main():
+        remove_leftovers(plan.folder)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
     Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)

@@ -13,6 +13,7 @@ probing cut from different streams, but of noise, which is the same five sentenc
 
 import re
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -43,16 +44,13 @@ class TokenStream:
 
         Raises EpisodeError when the text has fewer than two word boundaries, and for a tokenizer that reveals none.
         """
+        require_word_starts(tokenizer)
         opens = tokenizer.opens_word[ids] & ~np.concatenate([[False], tokenizer.is_blank[ids[:-1]]])
         starts = np.flatnonzero(opens)
-        if not tokenizer.opens_word.any():
-            allowed = "one with tokens of a space and what follows it: texts are cut there"
-            given = (
-                "single characters" if not tokenizer.marks_inner_pieces else "words without their spaces (WordPiece)"
-            )
-            raise EpisodeError("data.tokenizer", f"a tokenizer of {given}", allowed)
         if len(starts) < 2:
-            raise EpisodeError(f"haystack {name}", f"{len(ids)} tokens", "a text of at least two words")
+            given = f"{len(ids)} tokens of which {len(starts)} begin a word after a space"
+            allowed = "a text with spaces and a tokenizer that knows its words: texts are cut there"
+            raise EpisodeError(f"haystack {name}", given, allowed)
         lo, hi = int(starts[0]), int(starts[-1])
         self.name = name
         self.ids, self.cuts = ids[lo:hi], opens[lo:hi]
@@ -180,12 +178,25 @@ class TokenStream:
         return {}
 
 
+def require_word_starts(tokenizer: Tokenizer) -> None:
+    """Raises EpisodeError for a tokenizer whose tokens do not show where words begin."""
+    kind = tokenizer.no_word_starts()
+    if kind is not None:
+        allowed = "one with tokens of a space and what follows it: texts are cut there"
+        raise EpisodeError("data.tokenizer", kind, allowed)
+
+
 class Materials:
     """What tasks are built from: a tokenizer and its haystack streams, each built on first use."""
 
-    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | None = None):
-        """corpus: held-out or training documents, for episodes of either split."""
-        self.tokenizer, self.corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
+    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | Callable[[], TokenStream] | None = None):
+        """corpus: held-out or training documents, for episodes of either split, or what reads them."""
+        self.tokenizer, self._corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
+
+    @cached_property
+    def corpus(self) -> TokenStream | None:
+        """The stream of documents; None: there is none."""
+        return self._corpus() if callable(self._corpus) else self._corpus
 
     def stream(self, name: str, split: Split = "probe") -> TokenStream:
         """The stream of a haystack that episodes of a split are cut from. Raises EpisodeError for `corpus` without

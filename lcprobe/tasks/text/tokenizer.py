@@ -9,6 +9,7 @@ exactly.
 The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -30,6 +31,8 @@ JOINED_TEXTS = 512
 """Texts that are encoded as one text."""
 PART_CHARS, SPACE = 1 << 12, re.compile(r"(?<=\S) (?=\S)")
 """Characters of a long text that are encoded at once, and where it may be split."""
+MAX_VOCABULARY = 1 << 24
+"""Largest id of a token, plus one."""
 MAX_PIECES = 200_000
 """Pieces kept at most."""
 AFTER_A_WORD = frozenset('!"#$%&()*+,-./:;<=>?@[]^`{|}~ Ġ▁Ċĉč\t\n\r')
@@ -65,7 +68,10 @@ class Tokenizer:
         self.json_text = json_text
         self.digest = digest_bytes(json_text.encode())
         self.name = name or self.digest[:12]
-        self.vocab_size: int = self._inner.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = 1 + max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1)
+        """One more than the largest id: ids may have gaps, and a count of the tokens would be no bound."""
+        if not 0 < self.vocab_size <= MAX_VOCABULARY:
+            raise ConfigError("data.tokenizer", f"ids up to {self.vocab_size - 1}", f"1 .. {MAX_VOCABULARY} ids")
         names = [bos] if bos is not None else list(BOS_NAMES)
         ids = [self._inner.token_to_id(name) for name in names]
         if bos is not None and ids[0] is None:
@@ -91,6 +97,18 @@ class Tokenizer:
         return [
             np.array(e.ids, dtype=np.int32) for e in self._inner.encode_batch_fast(texts, add_special_tokens=False)
         ]
+
+    def encode_parts(self, parts: Sequence[str], after_word: Sequence[bool]) -> list[np.ndarray]:
+        """Texts -> ids of each, on all cores. after_word: whether a part, which then begins with a space, is encoded
+        as after a word."""
+        n, anchored = (
+            len(self._anchor),
+            [after and part[:1] == " " for part, after in zip(parts, after_word, strict=True)],
+        )
+        encoded = self.encode_batch(
+            [ANCHOR + part if after else part for part, after in zip(parts, anchored, strict=True)]
+        )
+        return [ids[n:] if after else ids for ids, after in zip(encoded, anchored, strict=True)]
 
     def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Text -> ids (n,) int32 and the character where each token starts (n,) int64.
@@ -230,11 +248,6 @@ class Tokenizer:
         return np.array([_opens_word(name) for name in self._names], dtype=bool)
 
     @cached_property
-    def marks_inner_pieces(self) -> bool:
-        """Whether tokens inside a word are marked instead of those at its beginning, as WordPiece does."""
-        return any(name.startswith("##") and len(name) > 2 and name[2:].isalnum() for name in self._names)
-
-    @cached_property
     def ends_word(self) -> np.ndarray:
         """(vocab_size,) bool: the last character is an ASCII letter or digit."""
         return np.array([name[-1:].isascii() and name[-1:].isalnum() for name in self._names], dtype=bool)
@@ -274,6 +287,22 @@ class Tokenizer:
         except EpisodeError:
             return False
         return self._ids(ANCHOR + "".join(pairs)) == [*self._anchor, *np.concatenate(apart).tolist()]
+
+    def no_word_starts(self) -> str | None:
+        """What kind of tokenizer this is, if no token is a space and what follows it, so that texts cannot be cut
+        between words; None for all others."""
+        if self.opens_word.any():
+            return None
+        model = json.loads(self.json_text)["model"]
+        kind, suffix = model.get("type"), model.get("end_of_word_suffix")
+        if kind in ("WordPiece", "WordLevel"):
+            return f"a {kind} tokenizer, which drops spaces"
+        if suffix:
+            return f"a tokenizer like CLIP's, which marks the ends of words ({suffix}) and drops spaces"
+        longest = max((len(name) for name in self._names if not name.startswith(("<", "["))), default=0)
+        return (
+            "a tokenizer of single characters" if longest <= 1 else "a tokenizer that keeps spaces apart from words"
+        )
 
     @cached_property
     def _names(self) -> list[str]:

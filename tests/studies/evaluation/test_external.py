@@ -39,7 +39,12 @@ def run(tmp_path_factory, data_settings):
     config = write_config(
         folder, data_settings, train={"tokens": 64 * 4 * 2, "context_length": 64, "batch_tokens": 256}
     )
-    one_run = ["grid={seed: [0]}", "model.layout=mamba2", "probe.while_training=null", "match.budget=null"]
+    one_run = [
+        "grid={arch: _drop_, seed: [0]}",
+        "model.layout=mamba2",
+        "probe.while_training=null",
+        "match.budget=null",
+    ]
     assert train_main([str(config), *one_run]) == 0
     (run_folder,) = [p.parent for p in (folder / "runs" / "tiny").glob("*/config.yaml")]
     return run_folder

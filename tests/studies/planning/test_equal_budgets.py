@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lcprobe.errors import ConfigError
 from lcprobe.models.parts import model_cost
 from lcprobe.schema import plain
-from lcprobe.studies.planning.costs import held_equal_note, matching_table, schedule_notes
+from lcprobe.studies.planning.costs import held_equal_note, matching_table, schedule_notes, whole_steps_notes
 from lcprobe.studies.planning.plan import PlannedRun, make_plan
 from tests.tiny import TINY
 
@@ -187,3 +187,12 @@ def test_layouts_and_training_lengths_in_one_axis_are_pointed_out():
     }
     plan = make_plan({**TINY, "match": {**TINY["match"], "budget": "ssm32"}, "grid": {"kind": grid}})
     assert any("an axis of their own" in note for note in plan.notes)
+
+
+def test_a_budget_that_is_no_whole_number_of_steps_is_said():
+    mapping = {**TINY, "train": {**TINY["train"], "tokens": 1500, "batch_tokens": 1024}}
+    (note,) = whole_steps_notes(make_plan(mapping))
+    assert note.startswith(
+        "train.tokens: 1,500 is no multiple of train.batch_tokens (1,024), so that 1,024 are trained: "
+    )
+    assert not whole_steps_notes(make_plan({**mapping, "train": {**mapping["train"], "tokens": 2048}}))

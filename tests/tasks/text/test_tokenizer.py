@@ -1,5 +1,7 @@
 """The shipped tokenizer: exact round trips, single digits, pieces that join; clear refusals."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,3 +136,14 @@ def test_a_broken_file_is_one_line(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{not json")
     with pytest.raises(ConfigError, match=r"^data\.tokenizer: given 'an unreadable file'"):
         load_tokenizer(str(tmp_path))
+
+
+def test_an_id_beyond_all_vocabularies_is_refused():
+    written = json.loads(load_tokenizer().json_text)
+    written["model"]["vocab"] = {
+        token: i + 3_000_000_000 * (i == 4095) for token, i in written["model"]["vocab"].items()
+    }
+    with pytest.raises(
+        ConfigError, match=r"data\.tokenizer: given 'ids up to 3000004095'; allowed: 1 \.\. 16777216 ids"
+    ):
+        Tokenizer(json.dumps(written))

@@ -1,0 +1,236 @@
+"""What is in a file, read in pieces: text, JSON (one object per line, one array, or printed over several lines) and
+Parquet, compressed or not."""
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lcprobe.data.documents import LONG_CHARS, Document, LongText
+from lcprobe.data.sources.rows import not_text, text_of_row
+from lcprobe.errors import DataError
+
+TEXT, JSON, PARQUET = (".txt", ".md"), (".jsonl", ".json"), (".parquet",)
+COMPRESSED = {".gz": "gzip", ".zst": "zstandard", ".bz2": "bzip2", ".xz": "xz"}
+"""Endings that may follow those of text and JSON, and what they stand for."""
+SUFFIXES = (*TEXT, *JSON, *PARQUET)
+ENDINGS = f"{' '.join(SUFFIXES)}, and {' '.join(COMPRESSED)} after all but .parquet"
+"""For messages."""
+MAX_ROW_CHARS = 1 << 26
+"""Characters of one value of JSON that is not on a line of its own, at most."""
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+SEPARATORS = re.compile(r"[\s,]*")
+
+
+def kind_of_file(path: Path) -> str | None:
+    """The ending that says what is in a file, in lower case; None for a file of another kind."""
+    suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
+    if suffix in COMPRESSED:
+        return inner if inner in (*TEXT, *JSON) else None
+    return suffix if suffix in SUFFIXES else None
+
+
+def documents_of(path: Path, field: str) -> Iterator[Document]:
+    """A text file is one document; every row of the other kinds is one. Raises DataError for what cannot be read."""
+    kind = kind_of_file(path)
+    if kind in TEXT:
+        yield text_document(path)
+    elif kind in JSON:
+        yield from _json_rows(path, field)
+    else:
+        yield from _parquet_rows(path, field)
+
+
+def check_rows(path: Path, field: str) -> None:
+    """Raises DataError where the first row of a file has no text under `field`."""
+    kind = kind_of_file(path)
+    if kind in JSON:
+        next(_json_rows(path, field), None)
+    elif kind in PARQUET:
+        _check_column(path, field)
+
+
+def text_document(path: Path) -> Document:
+    """A whole text file: in memory if it is short."""
+    head, n, pieces = [], 0, text_pieces(path)
+    for piece in pieces:
+        head.append(piece)
+        n += len(piece)
+        if n > LONG_CHARS:
+            return LongText(lambda: text_pieces(path))
+    return "".join(head)
+
+
+def text_pieces(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces of up to LONG_CHARS bytes, without a byte-order mark, line breaks as \\n."""
+    inner = codecs.getincrementaldecoder("utf-8")()
+    decoder, done = io.IncrementalNewlineDecoder(inner, translate=True), 0
+    with _opened(path) as file:
+        while True:
+            block = file.read(LONG_CHARS)
+            begun = len(inner.getstate()[0])  # bytes of a character that the last block cut
+            marked = done == 0 and block.startswith(BYTE_ORDER_MARK)
+            try:
+                text = decoder.decode(block[len(BYTE_ORDER_MARK) :] if marked else block, final=not block)
+            except UnicodeDecodeError as error:
+                at = done - begun + error.start + (len(BYTE_ORDER_MARK) if marked else 0)
+                raise DataError(f"{path}: byte {at} is not UTF-8; allowed: UTF-8 text") from None
+            if text:
+                yield text
+            if not block:
+                return
+            done += len(block)
+
+
+def _json_rows(path: Path, field: str) -> Iterator[str]:
+    """One object per line; where the first line is no JSON, or begins an array, the values of the whole file."""
+    first = True
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            text = _line(path, line, number).strip()
+            if not text:
+                continue
+            row = _parsed(text)
+            if first and (row is BROKEN or isinstance(row, list)):
+                break
+            first = False
+            if row is BROKEN:
+                raise DataError(f"{path}: line {number} is no JSON; allowed: one JSON object per line, or one array")
+            yield text_of_row(row, field, f"{path}: line {number}")
+        else:
+            return
+    for number, row in json_values(text_pieces(path), path):
+        yield text_of_row(row, field, f"{path}: row {number}")
+
+
+BROKEN = object()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return BROKEN
+
+
+def _line(path: Path, line: bytes, number: int) -> str:
+    try:
+        return (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: line {number}, byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
+
+
+def json_values(pieces: Iterator[str], path: Path) -> Iterator[tuple[int, Any]]:
+    """The elements of one array, or values that follow each other, each with its number from 1. Raises DataError for
+    broken JSON."""
+    decode = json.JSONDecoder().raw_decode
+    text, at, number, in_array = "", 0, 0, False
+    while True:
+        between = SEPARATORS.match(text, at)
+        at = at if between is None else between.end()
+        if at == len(text):
+            piece = next(pieces, None)
+            if piece is None:
+                break
+            text, at = piece, 0
+            continue
+        if text[at] == "[" and number == 0 and not in_array:
+            in_array, at = True, at + 1
+            continue
+        if text[at] == "]" and in_array:
+            in_array, at = False, at + 1
+            continue
+        try:
+            value, at = decode(text, at)
+        except (ValueError, RecursionError):  # broken, or it goes on in the next piece: twice as much is tried
+            more = _at_least(pieces, len(text) - at) if len(text) - at < MAX_ROW_CHARS else ""
+            if not more:
+                what = f"row {number + 1} is broken or has more than {MAX_ROW_CHARS >> 20} million characters"
+                raise DataError(f"{path}: {what}; allowed: JSON, one object per row") from None
+            text, at = text[at:] + more, 0
+            continue
+        number += 1
+        yield number, value
+    if in_array:
+        raise DataError(f"{path}: the array ends after row {number} without ]; allowed: complete JSON")
+
+
+def _at_least(pieces: Iterator[str], n: int) -> str:
+    found: list[str] = []
+    size = 0
+    while size < n and (piece := next(pieces, None)) is not None:
+        found.append(piece)
+        size += len(piece)
+    return "".join(found)
+
+
+def _check_column(path: Path, field: str) -> None:
+    """Raises DataError where a Parquet file has no column of text called `field`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import types
+
+    def is_text(kind: pa.DataType) -> bool:
+        inner = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner)
+
+    with _readable(path, "parquet"):
+        schema = pq.read_schema(path)
+    texts = [column.name for column in schema if is_text(column.type)]
+    if field not in schema.names:
+        columns = " | ".join(texts or schema.names)
+        raise DataError(f"{path}: no column {field!r}; allowed: {columns} (data.text_field)")
+    column = schema.field(field)
+    if not is_text(column.type) and not types.is_null(column.type):
+        raise not_text(str(path), field, f"a column of {column.type}", texts)
+
+
+def _parquet_rows(path: Path, field: str) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    _check_column(path, field)
+    # read page by page: a row group, of up to gigabytes, is not loaded as a whole
+    with _readable(path, "parquet"), pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        for batch in file.iter_batches(columns=[field], batch_size=256):
+            for text in batch.column(0).to_pylist():
+                yield text or ""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, decompressed. Raises DataError where they cannot be."""
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED:
+        with open(path, "rb") as file:
+            yield file
+        return
+    with _readable(path, COMPRESSED[suffix]), _decompressed(path, suffix) as file:
+        yield file
+
+
+def _decompressed(path: Path, suffix: str) -> Any:
+    if suffix == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), 1 << 20)  # type: ignore[arg-type]
+    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[suffix](path, "rb")
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Errors of a format's reader become DataErrors; the disk's own stay."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno > 0 and error.filename is not None:
+            raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(f"{path}: not readable as {what} ({reason})") from None

@@ -1,0 +1,75 @@
+"""Every Triton kernel compiles in every dtype for GPUs that are not here, and fits their shared memory.
+
+The interpreter checks no types: a kernel may pass every other test here and compile nowhere. Compiling needs a process
+in which nothing is interpreted.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (
+    "import json, sys; from validation.compiled import rows; print(json.dumps(list(rows(**json.loads(sys.argv[1])))))"
+)
+
+
+def compiled(**arguments):
+    """Rows of validation.compiled, from another process."""
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", PROGRAM, json.dumps(arguments)]
+    done = subprocess.run(
+        command, env=kept | {"PYTHONPATH": paths}, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def named(row):
+    return " ".join(str(row[key]) for key in ("kernel", "switches", "dtype", "arch", "tile"))
+
+
+def check(rows):
+    """Every row compiles, and asks for no more shared memory than there is."""
+    assert [f"{named(row)}: {row['error']}" for row in rows if row["error"]] == []
+    wide = [row for row in rows if row["shared"] is not None and row["shared"] > row["limit"]]
+    assert [f"{named(row)}: {row['shared']} of {row['limit']} bytes" for row in wide] == []
+
+
+def written():
+    """The kernels of the package, by module and name."""
+    for file in (ROOT / "kernels" / "lcprobe_kernels").rglob("triton_*.py"):
+        for name in re.findall(r"^def (_\w+_kernel)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+            yield f"{file.parent.name}.{file.stem}.{name}"
+
+
+def test_every_kernel_is_well_typed_in_every_dtype_at_the_default_tiles_of_every_gpu():
+    rows = compiled(stage="types")
+    check(rows)
+    assert {(row["kernel"], row["dtype"], row["arch"]) for row in rows} == {
+        (kernel, dtype, arch)
+        for kernel in written()
+        for dtype in ("float32", "bfloat16", "float16")
+        for arch in ("sm_80", "sm_89", "sm_90")
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_fit_the_smallest_shared_memory(dtype):
+    """Of the ops with tensor-core products, at the limit of consumer GPUs."""
+    check(compiled(stage="ptx", archs=[89], dtypes=[dtype], ops=["ssd", "attention"], switches=[True]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [80, 89, 90])
+def test_every_kernel_compiles_to_ptx_and_fits(arch):
+    from validation.compiled.launches import LAUNCHES, WIDER
+
+    check(compiled(stage="ptx", archs=[arch], ops=[*LAUNCHES, *WIDER]))

@@ -1,0 +1,55 @@
+"""The table of mutants fits the kernels, and the runner tells a fault that the tests see from one that they do not."""
+
+import ast
+from collections import Counter
+
+import pytest
+from lcprobe_kernels import OPS
+
+import validation.mutants as runner
+from lcprobe.errors import ConfigError
+from validation.mutants import MUTANTS, ROOT, judged
+from validation.mutants.mutant import Mutant
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.old[:40]}")
+def test_a_mutant_is_one_replacement_that_is_still_a_program(mutant):
+    ast.parse(mutant.applied((ROOT / mutant.path).read_text(encoding="utf-8")))
+    assert all((ROOT / test).is_file() for test in mutant.tests)
+
+
+def test_there_are_mutants_of_every_op():
+    counts = Counter(mutant.op for mutant in MUTANTS)
+    assert set(counts) == {*OPS, "shared"}
+    assert len(set(MUTANTS)) == len(MUTANTS) >= 60
+
+
+def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeypatch):
+    path = tmp_path / "kernels/lcprobe_kernels/packed.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("x = 1\n")
+    seen = []
+
+    def tested(code):
+        def run(tests, copy, seconds):
+            seen.append(path.read_text())
+            return code, "test_x" if code else ""
+
+        monkeypatch.setattr(runner, "_tested", run)
+
+    mutant = Mutant("packed.py", "x = 1", "x = 2")
+    for code, given, verdict in (
+        (1, mutant, "killed"),
+        (None, mutant, "killed"),
+        (0, mutant, "SURVIVED"),
+        (0, Mutant("packed.py", "x = 1", "x = 2", "as good"), "equivalent"),
+    ):
+        tested(code)
+        assert judged(given, tmp_path, 1)["verdict"] == verdict
+        assert path.read_text() == "x = 1\n"
+    assert seen == ["x = 2\n"] * 4
+    tested(2)
+    with pytest.raises(ConfigError, match="tests that run"):
+        judged(mutant, tmp_path, 1)
+    with pytest.raises(ConfigError, match="0 x 'y'"):
+        judged(Mutant("packed.py", "y", "z"), tmp_path, 1)

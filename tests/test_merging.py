@@ -1,0 +1,140 @@
+"""One rule lays settings over each other: files, key=value, levels of a grid, and what evaluate is given."""
+
+import pytest
+import yaml
+
+from lcprobe.config import load, parse
+from lcprobe.errors import ConfigError
+from lcprobe.merging import assign, merge, settled
+from lcprobe.studies.evaluation.evaluate_study import _with_settings
+from lcprobe.studies.planning.plan import make_plan
+
+CASES = [  # (below, on top, result)
+    ({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}}, {"a": {"x": 1, "y": 3}}),
+    ({"a": {"type": "niah", "n": 1}}, {"a": {"type": "niah"}}, {"a": {"type": "niah"}}),
+    ({"a": {"type": "niah", "n": 1}}, {"a": {"n": 2}}, {"a": {"type": "niah", "n": 2}}),
+    ({"a": {"type": "niah", "n": 1}}, {"a": "vt"}, {"a": "vt"}),
+    ({"a": "vt"}, {"a": {"n": 2}}, {"a": {"n": 2}}),
+    ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+    ({"a": {"x": 1}}, {"a": [3]}, {"a": [3]}),
+    ({"a": {"x": 1}}, {"a": None}, {"a": None}),
+    ({"a": {"x": 1}, "b": 2}, {"a": "_drop_"}, {"b": 2}),
+    ({"a": {"x": 1, "y": 2}}, {"a": {"_replace_": True, "z": 3}}, {"a": {"z": 3}}),
+    ({"a": {"x": {"p": 1}}}, {"a": {"x": {"_replace_": True}}}, {"a": {"x": {}}}),
+    ({"a": [{"n": 1, "m": 2}, {}]}, {"a": {"0": {"n": 3}}}, {"a": [{"n": 3, "m": 2}, {}]}),
+    ({"grid": {"arch": {"p": {}}, "seed": [0]}}, {"grid": {"arch": {"q": {}}}}, {"grid": {"arch": {"q": {}}, "seed": [0]}}),
+    (
+        {"grid": {"train": {"lr": [1]}}},
+        {"grid": {"train": {"tokens": [2]}}},
+        {"grid": {"train": {"lr": [1], "tokens": [2]}}},
+    ),
+    (
+        {"grid": {"arch": {"p": {}}}},
+        {"grid": {"arch": {"q": {"train": {"lr": "_drop_"}}}}},  # for the runs of this level
+        {"grid": {"arch": {"q": {"train": {"lr": "_drop_"}}}}},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("below", "top", "result"), CASES)
+def test_a_mapping_on_top_of_another(below, top, result):
+    before = yaml.safe_dump([below, top])
+    assert merge(below, top) == result
+    assert merge(below, merge({}, top, partial=True)) == result, "also by way of a partial mapping"
+    assert merge(merge({}, below, partial=True), top, partial=False) == result
+    assert yaml.safe_dump([below, top]) == before, "neither is changed"
+
+
+@pytest.mark.parametrize(("below", "top", "result"), CASES)
+def test_files_and_settings_merge_alike(tmp_path, below, top, result):
+    for name, mapping in (("below", below), ("top", top)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(mapping))
+    files = load([str(tmp_path / "below.yaml"), str(tmp_path / "top.yaml")], [])
+    words = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix('...' + chr(10)).strip()}"
+        for key, value in top.items()
+    ]
+    assert files == load([str(tmp_path / "below.yaml")], words) == result
+
+
+def test_layers_of_a_partial_mapping():
+    partial = merge(
+        merge({}, {"a": "_drop_", "b": {"_replace_": True, "x": 1}}, partial=True),
+        {"a": {"y": 2}, "b": {"z": 3}},
+        partial=True,
+    )
+    assert merge({"a": {"p": 1}, "b": {"q": 1}}, partial) == {"a": {"y": 2}, "b": {"x": 1, "z": 3}}
+    assert settled(partial) == {"a": {"y": 2}, "b": {"x": 1, "z": 3}}
+    assert settled({"a": "_drop_", "b": 1}) == {"b": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "result"),
+    [
+        ("a[0].n", 3, {"a": [{"n": 3, "m": 2}, {}]}),
+        ("a.1", {"n": 4}, {"a": [{"n": 1, "m": 2}, {"n": 4}]}),
+        ("a[0]", "_drop_", {"a": [{}]}),
+        ("b.c.d", 5, {"a": [{"n": 1, "m": 2}, {}], "b": {"c": {"d": 5}}}),
+        ("a", 1, {"a": 1}),
+    ],
+)
+def test_a_value_at_a_path(path, value, result):
+    assert assign({"a": [{"n": 1, "m": 2}, {}]}, path, value) == result
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("a[2].n", 1, r"^a\.2: given 'a place that is not there'; allowed: 0 \.\. 1$"),
+        ("a.x", 1, r"^a\.x: given 'a place that is not there'"),
+        ("a..b", 1, r"^command line: given 'a\.\.b'; allowed: a key such as"),
+        ("b", "_drop_", r"^b: given '_drop_'; allowed: a key that is set before"),
+        ("b", {"_replace_": 1}, r"^b\._replace_: given 1; allowed: true"),
+    ],
+)
+def test_what_cannot_be_assigned_is_named(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        assign({"a": [{}, {}]}, path, value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["probe.tasks.multikey={type: niah}"],
+        ["probe.tasks.multikey={digits: 5}"],
+        ["probe.grids[0].n=5", "pe.extend=[pi]"],
+        ["probe.tasks={_replace_: true, vt: ruler/vt}", "probe.grids=[{}]", "probe.while_training=null"],
+        ["probe.grids[2].depths=_drop_"],
+    ],
+)
+def test_train_and_evaluate_understand_a_setting_alike(words):
+    run = parse(load(["configs/quickstart.yaml"], []))
+    trained = parse(load(["configs/quickstart.yaml"], words))
+    probed = _with_settings(run, load([], words, partial=True))
+    assert (probed.probe, probed.pe) == (trained.probe, trained.pe)
+
+
+def test_tasks_of_a_file_have_no_settings_of_the_runs_tasks():
+    run, file = parse(load(["configs/quickstart.yaml"], [])), load(["configs/probe/needles.yaml"], [], partial=True)
+    probed = _with_settings(run, file).probe.tasks
+    for name, task in file["probe"]["tasks"].items():
+        assert probed[name].written == task
+
+
+def test_a_level_of_a_grid_replaces_and_drops():
+    words = [
+        "grid={arch: {a: {model: {mixers: {attention: {positional: {type: alibi}}}}}, b: {train: {lr: _drop_}}}}"
+    ]
+    words += [
+        "model.layout=attention+mlp",
+        "model.mixers.attention.positional={type: rope, base: 500}",
+        "match.budget=null",
+        "model.d_ff=64",
+    ]
+    runs = {
+        run.name: run.config
+        for run in make_plan(load(["configs/quickstart.yaml"], [*words, "train.lr=0.5", "study.tuned_by=null"])).runs
+    }
+    positional = {name: run.model.mixers["attention"].config.positional for name, run in runs.items()}
+    assert (positional["a"].name, positional["b"].name) == ("alibi", "rope")
+    assert (runs["a"].train.lr, runs["b"].train.lr) == (0.5, parse({}).train.lr)

@@ -1,0 +1,50 @@
+"""Compiled blocks stay compiled: no graph breaks at an op, and lengths, documents, gradients and probes hit no limit."""
+
+import torch
+from torch._dynamo.utils import counters
+
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
+from lcprobe.training.compiling import compile_blocks, uncompiled
+
+LAYOUT = "mamba2 x 2, attention+mlp, mamba2+mlp, attention"
+MIXERS = {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16}}
+
+
+def test_blocks_compile_without_a_break_and_stay_compiled():
+    sizes = {"d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64}
+    model = LanguageModel(build(ModelConfig, {**sizes, "layout": LAYOUT, "mixers": MIXERS}, "model"))
+    graphs = []
+
+    def count(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    def new_graphs(length, documents, grad=True, state=False):
+        before, tokens = len(graphs), torch.zeros(2, length, dtype=torch.int64)
+        starts = (tokens + torch.arange(length)) % 9 == 0 if documents else None
+        with torch.set_grad_enabled(grad):
+            hidden, _ = model.hidden(
+                tokens, starts=starts, state=model.new_state(2, length=length) if state else None
+            )
+            if grad:
+                hidden.sum().backward()
+        return len(graphs) - before
+
+    torch._dynamo.reset()
+    counters.clear()
+    compile_blocks(model, backend=count)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        kinds = new_graphs(64, True)  # a graph a kind of block: first or not, mixer, MLP or none
+        assert 5 <= kinds <= 6  # and of attention, whether an earlier layer has computed what all of them need
+        more = sum(new_graphs(length, True) for length in (32, 48, 24))  # for any length, and then no more
+        assert more <= 2 * kinds
+        assert new_graphs(40, True) <= kinds
+        assert [new_graphs(length, True) for length in (64, 40, 32)] == [0, 0, 0]
+        assert new_graphs(64, False) <= 2 * kinds
+        with uncompiled():  # as the probe while training
+            assert [new_graphs(n, False, False, True) for n in (1, 40, 64)] == [0, 0, 0]
+        assert new_graphs(64, True) == 0
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
