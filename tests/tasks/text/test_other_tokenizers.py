@@ -87,7 +87,7 @@ def test_a_tokenizer_without_spaces_is_refused_at_once_and_by_its_name(tmp_path,
     )
     with pytest.raises(
         EpisodeError,
-        match=r"^data\.tokenizer: given 'a tokenizer of words without their spaces \(WordPiece\)'; .*bert",
+        match=r"^data\.tokenizer: given 'a WordPiece tokenizer, which drops spaces'; .*bert",
     ):
         check_probes_fit(probe, str(tmp_path / "bert.json"), None, [256])
 
