@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+MAX_SHOWN_KEY = 300
+
 
 class LcprobeError(Exception):
     """Base of everything that ends a command with a message instead of a traceback."""
@@ -24,7 +26,8 @@ class ConfigError(LcprobeError):
     def __init__(self, key: str, given: object, allowed: str, near: str | None = None):
         self.key, self.given, self.allowed, self.near = key, given, allowed, near
         hint = f"; did you mean {near!r}?" if near else ""
-        super().__init__(f"{key}: given {shown(given)}; allowed: {allowed}{hint}")
+        where = key if len(key) <= MAX_SHOWN_KEY else f"{key[:MAX_SHOWN_KEY]}..."
+        super().__init__(f"{where}: given {shown(given)}; allowed: {allowed}{hint}")
 
 
 class EpisodeError(ConfigError):

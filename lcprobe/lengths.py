@@ -1,6 +1,5 @@
 """Lengths in configs: multiples of the training length (`0.5`, `2`) or tokens (`64t`, `1Kt`; K is 1,024)."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,10 +51,10 @@ class LengthConverter(Converter):
         """Raises ConfigError for anything that is neither a multiple nor tokens."""
         if isinstance(value, Length):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_LENGTH:
             return Length(float(value))
         found = TOKENS.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
+        if found is None or len(found[1]) > 12:
             raise ConfigError(key, value, ALLOWED)
         return Length(int(found[1]) * (1024 if found[2] else 1), True)
 
@@ -64,6 +63,7 @@ class LengthConverter(Converter):
         return ALLOWED
 
 
+MAX_LENGTH = 1 << 40
 LENGTH = LengthConverter()
 
 

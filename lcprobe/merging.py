@@ -75,8 +75,8 @@ def _mapping(old: Any, value: Mapping[str, Any], at: tuple[str, ...], partial: b
         for place, inner in value.items():  # elements by their place, as in probe.grids[0].n=5
             old = _assigned(old, [place], inner, at, partial)
         return old
-    anew = replaced or not isinstance(old, Mapping) or "type" in value
-    return {**mark, **merge({} if anew else old, value, at, partial)}
+    base: Mapping[str, Any] = {} if replaced or not isinstance(old, Mapping) or "type" in value else old
+    return {**mark, **merge(base, value, at, partial)}
 
 
 def _holds_axes(value: Mapping[str, Any]) -> bool:

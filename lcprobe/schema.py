@@ -19,6 +19,8 @@ from lcprobe.dialect import write_yaml
 from lcprobe.errors import ConfigError, nearest_name
 
 T = TypeVar("T")
+MAX_NUMBER = 10**15
+"""Largest number of a config: above, sizes are mistakes, and products of them are no floats any more."""
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 """Words for the elements of a list."""
 
@@ -104,6 +106,8 @@ def convert(hint: Any, value: Any, key: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) > MAX_NUMBER:
+        raise ConfigError(key, value, f"{type_in_words(hint)} of at most {MAX_NUMBER:.0e}")
     if origin is Annotated:
         converter = next(c for c in hint.__metadata__ if isinstance(c, Converter))
         return None if value is None and type(None) in get_args(args[0]) else converter.convert(value, key)

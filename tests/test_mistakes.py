@@ -7,6 +7,7 @@ import tokenizers
 import yaml
 from tokenizers import decoders, models, pre_tokenizers
 
+from lcprobe.cli.arguments import read_arguments
 from lcprobe.cli.commands import data_main, evaluate_main, train_main
 
 OVERRIDES = [  # (key=value, the key that the message must name, a word of what is allowed or meant)
@@ -19,6 +20,24 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("train.tokens=true", "train.tokens", "a whole number"),
     ("train.tokens=10", "train.tokens", ">= batch_tokens"),
     ("train.batch_tokens=100", "train.batch_tokens", "a multiple of"),
+    ("train.tokens=99999999999999999999", "train.tokens", "at most 1e+15"),
+    ("model.d_model=1e308", "model.d_model", "at most 1e+15"),
+    ("model.vocab_size=1e12", "model.vocab_size", "1 .. 16777216"),
+    ("model.n_layers=9999999999", "model.n_layers", "1 .. 10000"),
+    ("match.budget=1e308", "match.budget", "at most 1e+15"),
+    ("grid.arch.mamba2.model.layout=mamba2 x 9999999999", "model.layout", "more than 10000 layers"),
+    ("grid.arch.mamba2.model.layout=[[mamba2 x 999] x 999] x 999", "model.layout", ""),
+    ("model.positional=rope x 9999999999", "model.positional", "more than 10000 layers"),
+    ("probe.grids[0].lengths=[1e308]", "probe.grids[0].lengths[0]", "a number > 0"),
+    ("probe.grids[0].lengths=[99999999999999999999t]", "probe.grids[0].lengths[0]", "tokens (64t"),
+    ("model.mixers.attention.d_conv=1", "model.mixers.attention.d_conv", "0 or >= 2"),
+    ("pe.extend=[{type: [pi]}]", "pe.extend[0]", "none | "),
+    ("seed=!!binary aGVsbG8=", "seed", "a YAML value"),
+    ("model=[1]", "model", "a mapping with keys"),
+    ("grid.arch.mamba2.model=[1]", "model", "a mapping with keys"),
+    ("data.tokenizer=" + "a" * 5000, "data.tokenizer", "a tokenizer.json"),
+    ("data.corpus=[" + "a" * 5000 + "]", "data.corpus", "an existing folder or file"),
+    ("x" * 5000 + "=1", "x" * 300 + "...", "an unknown key"),
     ("train.context_length=-5", "train.context_length", ">= 2"),
     ("train.schedule=cosin", "train.schedule", "did you mean 'cosine'"),
     ("train.warmup=1.5", "train.warmup", "0 <= warmup < 1"),
@@ -116,6 +135,8 @@ ARGUMENTS = [
     (["configs/quickstrat.yaml"], "config file", "did you mean 'configs/quickstart.yaml'"),
     (["learning_rate"], "command line", "key=value"),
     ([], "command line", "at least one .yaml file"),
+    (["a" * 5000], "command line", "an existing .yaml file"),
+    (["a" * 5000 + ".yaml"], "config file", "File name too long"),
     (["--help", "modle"], "--help", "did you mean 'model'"),
 ]
 FILES = {
@@ -350,3 +371,20 @@ def test_a_file_of_questions_with_nothing_to_train_on_is_refused_before_anything
     ]
     one_line(train_main(arguments), capsys, "data.recipes.lines.task.path", "train questions about two paragraphs")
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_config_in_a_folder_with_an_equals_sign_is_a_file(tmp_path):
+    folder = tmp_path / "lr=1"
+    folder.mkdir()
+    for name in ("base.yaml", "BASE.YAML", "v1.yaml"):
+        (folder / name).write_text("seed: 1")
+    (folder / "study.yaml").mkdir()
+    arguments = read_arguments(
+        [str(folder / "base.yaml"), str(folder / "BASE.YAML"), str(folder / "study.yaml"), "seed=2.yaml"]
+    )
+    assert arguments.files == [str(folder / "base.yaml"), str(folder / "BASE.YAML")]
+    assert arguments.folders == [folder / "study.yaml"]
+    assert arguments.overrides == ["seed=2.yaml"]
+    (folder / "x.jsonl").write_text("")
+    lists = read_arguments(["--frozen", str(folder / "x.jsonl"), "seed=1"], (), ("--frozen",)).lists
+    assert lists == {"--frozen": [str(folder / "x.jsonl")]}

@@ -35,7 +35,7 @@ def shared_memory() -> int:
     """Bytes of shared memory that a program may ask for on the current device."""
     if interpreting():
         return INTERPRETED_SHARED_MEMORY
-    driver = triton.runtime.driver.active
+    driver: Any = triton.runtime.driver.active
     return driver.utils.get_device_properties(driver.get_current_device())["max_shared_mem"]
 
 
@@ -43,7 +43,7 @@ def processors() -> int:
     """Multiprocessors of the current device; 1 in the interpreter."""
     if interpreting():
         return 1
-    driver = triton.runtime.driver.active
+    driver: Any = triton.runtime.driver.active
     return driver.utils.get_device_properties(driver.get_current_device())["multiprocessor_count"]
 
 

@@ -5,10 +5,13 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import ByName, Choice
 from lcprobe.errors import require
-from lcprobe.models.layout import layers_of
+from lcprobe.models.layout import MAX_LAYERS, layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL, POSITIONS
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
+
+MAX_SIZE = 1 << 24
+"""Widths and vocabularies, at most."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ class ModelConfig:
         """Raises ConfigError for sizes out of range and a layout that cannot be parsed."""
         for name in ("d_model", "d_ff", "vocab_size"):
             value = getattr(self, name)
-            require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
+            require(f"{at}.{name}", value, value is None or 1 <= value <= MAX_SIZE, f"1 .. {MAX_SIZE} or null")
         n_layers = self.n_layers
-        require(f"{at}.n_layers", n_layers, not isinstance(n_layers, int) or n_layers >= 1, ">= 1, solve or null")
+        fits = not isinstance(n_layers, int) or 1 <= n_layers <= MAX_LAYERS
+        require(f"{at}.n_layers", n_layers, fits, f"1 .. {MAX_LAYERS}, solve or null")
         require(f"{at}.vocab_multiple", self.vocab_multiple, self.vocab_multiple >= 1, ">= 1")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.initializer_range", self.initializer_range, self.initializer_range > 0, "> 0")

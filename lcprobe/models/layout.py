@@ -12,6 +12,10 @@ from lcprobe.errors import ConfigError
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+])")
 
 
+MAX_LAYERS = 10_000
+"""Blocks of a model, and elements of a pattern, at most."""
+
+
 class Layer(NamedTuple):
     """One block: the name of its mixer, and whether an MLP follows it."""
 
@@ -102,6 +106,8 @@ def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
         if tokens[:1] == ["x"]:
             if len(tokens) < 2 or not tokens[1].isdigit() or int(tokens[1]) < 1:
                 raise _Stuck(" ".join(tokens))
+            if len(tokens[1]) > 5 or len(group) * int(tokens[1]) > MAX_LAYERS:
+                raise _Stuck(f"x {tokens[1]}: more than {MAX_LAYERS} layers")
             group, tokens = group * int(tokens[1]), tokens[2:]
         items += group
         if not tokens or tokens[0] == "]":

@@ -111,7 +111,7 @@ class WandbTracker(Tracker):
             os.environ.setdefault("WANDB_SILENT", "true")  # its advice would mix with this program's output
             import wandb
             from lightning.pytorch.loggers import WandbLogger
-            from lightning.pytorch.utilities.rank_zero import rank_zero_only
+            from lightning_utilities.core.rank_zero import rank_zero_only
 
             rank_zero_only.rank = 0  # this process tracks, whatever an allocation's SLURM_PROCID says
             self._wandb = wandb
@@ -121,7 +121,7 @@ class WandbTracker(Tracker):
                     name=name,
                     project=config.project,
                     dir=str(folder),
-                    mode=wandb_mode(config),
+                    mode="online" if wandb_mode(config) == "online" else "offline",
                     id=_run_id(folder / "wandb.json", job_type),
                     resume="allow" if job_type == "train" else None,  # the probe's run has its latest results only
                     group=group,
@@ -151,8 +151,8 @@ class WandbTracker(Tracker):
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows as a W&B table."""
         if rows:
-            columns = list(rows[0])
-            data = [[_cell(row.get(c)) for c in columns] for row in rows]
+            columns: list[Any] = list(rows[0])
+            data: list[Any] = [[_cell(row.get(c)) for c in columns] for row in rows]
             self._try(lambda run: run.log({name: self._wandb.Table(columns=columns, data=data)}))
 
     def figure(self, name: str, png: Path) -> None:
@@ -230,11 +230,15 @@ class Trackers(Tracker):
             tracker.finish()
 
 
+MODES: tuple[Literal["off", "offline", "online"], ...] = ("off", "offline", "online")
+"""Of W&B, each with what the one before has."""
+
+
 def wandb_mode(config: TrackConfig) -> Literal["off", "offline", "online"]:
     """off, offline or online; `auto` is online only when a key is configured, so that nothing ever prompts. What
     WANDB_MODE and WANDB_DISABLED allow is never exceeded."""
     wanted = ("online" if _has_key() else "offline") if config.wandb == "auto" else config.wandb
-    return min(wanted, _allowed_mode(), key=("off", "offline", "online").index)
+    return MODES[min(MODES.index(wanted), MODES.index(_allowed_mode()))]
 
 
 def _allowed_mode() -> Literal["off", "offline", "online"]:

@@ -122,11 +122,17 @@ def test_a_run_on_short_documents_that_was_asked_near_by_with_a_schedule_is_repo
         assert words in page
 
 
-def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys):
+def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys, tmp_path):
     grid = "probe.grids=[{tasks: [single], lengths: [1], depths: 1, n: 3}]"
     for folder in (study / "mamba2", max((study / "mamba2" / "checkpoints").glob("step-*"))):
         assert evaluate_main([str(folder), grid, "track.wandb=off"]) == 0
         assert str(study / "mamba2" / "report.html") in capsys.readouterr().out
+    before = sorted(path.name for path in (study / "hybrid").rglob("*"))
+    elsewhere = ["study.name=mine", f"study.folder={tmp_path}", "track.wandb=off"]
+    assert evaluate_main([str(study / "hybrid"), grid, *elsewhere]) == 0  # a run that may be somebody else's
+    assert (tmp_path / "mine" / "report.html").is_file()
+    assert sorted(path.name for path in (study / "hybrid").rglob("*")) == before
+    capsys.readouterr()
     assert evaluate_main([str(study / "mamba2"), str(study / "hybrid"), grid]) == 2
     assert "study.name" in capsys.readouterr().err
     out = study.parent / "both"

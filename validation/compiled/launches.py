@@ -34,7 +34,7 @@ def ssd(dtype: torch.dtype, full: bool, head_dim: int = 64, d_state: int = 128) 
     q = chunk_that_fits(LARGEST, shared_memory(), head_dim, dtype)
     low, high = (0.01, 0.5) if full else (0.0, float("inf"))
     y, final, *saved = ssd_fwd.forward(x, dt, A, B, B, D, D, initial, starts, low, high, q, full)
-    ssd_bwd.backward(y, final if full else None, x, dt, A, B, B, D, D, starts, *saved, low, high, full)
+    ssd_bwd.backward(y, final if full else None, x, dt, A, B, B, D, D, starts, *saved, low, high, full)  # type: ignore
 
 
 def attention(dtype: torch.dtype, full: bool, width: int = 64, length: int = LENGTH) -> None:
@@ -47,9 +47,9 @@ def attention(dtype: torch.dtype, full: bool, width: int = 64, length: int = LEN
     documents = [empty(BATCH, n, dtype=torch.int64) if full else None for n in (length, LENGTH)]
     terms = (table, *gates, *documents)
     mask = [offset, 0, 256, 4, 128, 0, 2] if full else [offset, 0, -1, 0, 0, 0, 1]
-    o, lse = attention_fwd.forward(q, k, k, *terms, width**-0.5, mask)
+    o, lse = attention_fwd.forward(q, k, k, *terms, width**-0.5, mask)  # type: ignore
     if length == LENGTH:
-        attention_bwd.backward(o, lse if full else None, q, k, k, o, lse, *terms, width**-0.5, mask, full)
+        attention_bwd.backward(o, lse if full else None, q, k, k, o, lse, *terms, width**-0.5, mask, full)  # type: ignore
 
 
 def causal_conv1d(dtype: torch.dtype, full: bool) -> None:

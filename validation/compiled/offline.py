@@ -91,7 +91,7 @@ def compiling_for(arch: int, stage: Stage, into: list[Compiled]) -> Iterator[Non
             return
         used, spilled = (re.findall(p, log.getvalue()) for p in (r"Used (\d+) reg", r"(\d+) bytes spill"))
         used, spilled = (sum(map(int, found)) if found else None for found in (used, spilled))
-        shared = None if stage == "types" else binary.metadata.shared
+        shared = None if stage == "types" else binary.metadata.shared  # type: ignore
         into.append(Compiled(**facts, shared=shared, registers=used, spilled=spilled))
 
     def logged(self: Any, *args: Any) -> bytes:
@@ -113,7 +113,7 @@ def compiling_for(arch: int, stage: Stage, into: list[Compiled]) -> Iterator[Non
     JITFunction.run = compiled
     for name, stub in stubs.items():
         setattr(CUDABackend, name, stub)
-    driver.set_active(_Driver(arch, stage))
+    driver.set_active(_Driver(arch, stage))  # type: ignore
     try:
         with knobs.compilation.scope():
             knobs.compilation.always_compile = stage == "cubin"  # ptxas's log is not kept

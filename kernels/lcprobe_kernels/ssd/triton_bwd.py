@@ -101,7 +101,7 @@ def _dx_kernel(
             dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
             dweighted += dot_state(bs, dstate, INTERPRET, PRECISION)
             if HAS_PAST:
-                met += tl.sum(tl.sum(state * dstate, 1), 0)
+                met += tl.sum(tl.sum(state * dstate, 1), 0)  # type: ignore
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)

@@ -70,10 +70,9 @@ class HubDataset(Source[HubConfig]):
     def _rows(self) -> Iterator[Any]:
         import datasets
 
-        pinned = {} if self.config.revision is None else {"revision": self.config.revision}
         try:
             loaded = datasets.load_dataset(
-                self.config.name, self.config.config, split="train", streaming=True, **pinned
+                self.config.name, self.config.config, split="train", streaming=True, revision=self.config.revision
             )
         except Exception as error:  # see above
             raise self._failed(error) from None

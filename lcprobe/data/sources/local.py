@@ -80,11 +80,11 @@ class Files(Source[FilesConfig]):
     def _listing(self) -> Listing:
         name, path = self.config.path, Path(self.config.path)
         found = Listing()
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path's, False for a name that no folder can have
             found = list_folder(path)
             if not found.files:
                 raise ConfigError("data.corpus", name, f"a folder with files that end in {ENDINGS}")
-        elif path.is_file():
+        elif os.path.isfile(path):
             if kind_of_file(path) is None:
                 raise ConfigError("data.corpus", name, f"a file that ends in {ENDINGS}")
             found.files = [path]

@@ -196,7 +196,7 @@ def _entry(given: object, key: str) -> WrittenMethod | None:
     if not isinstance(mapping, Mapping):
         raise ConfigError(key, given, "a method's name, or a mapping with `type`")
     name, own = mapping.get("type"), {str(k): v for k, v in mapping.items() if k not in ("label", "factor")}
-    if name not in EXTENSIONS and name != AS_TRAINED:
+    if not isinstance(name, str) or (name not in EXTENSIONS and name != AS_TRAINED):
         raise unknown_name(key, name, [AS_TRAINED, *sorted(EXTENSIONS)])
     factor = _factor(mapping["factor"], f"{key}.factor") if "factor" in mapping else None
     if name == AS_TRAINED:

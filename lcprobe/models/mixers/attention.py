@@ -60,7 +60,7 @@ class AttentionConfig(MixerConfig):
         """Raises ConfigError for sizes out of range, heads that do not divide, and encodings that do not fit the
         other settings."""
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
-        require(f"{at}.d_conv", self.d_conv, self.d_conv >= 0, ">= 0")
+        require(f"{at}.d_conv", self.d_conv, self.d_conv == 0 or self.d_conv >= 2, "0 or >= 2")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
         require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
         require(f"{at}.n_heads", self.n_heads, self.n_heads is None or self.n_heads >= 1, ">= 1 or null")

@@ -147,13 +147,11 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
             return tokenizer.encode(string).tolist() if add_special_tokens is False else with_begin(tokenizer, string)
 
         def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-            scored = continuer.likelihoods([(context, continuation) for _, context, continuation in requests])
-            return [(float(likelihood.sum()), bool(right.all())) for likelihood, right in scored]
+            return _sums(continuer, [(context, continuation) for _, context, continuation in requests])
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
             texts = [self.tok_encode(request.args[0], add_special_tokens=False) for request in requests]
-            scored = continuer.likelihoods([([self.eot_token_id], ids) for ids in texts])
-            return [float(likelihood.sum()) for likelihood, _ in scored]
+            return [likelihood for likelihood, _ in _sums(continuer, [([self.eot_token_id], ids) for ids in texts])]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
             prompts = [self.tok_encode(request.args[0]) for request in requests]
@@ -174,6 +172,16 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
             return [text if cut is None else cut for text, cut in zip(texts, before, strict=True)]
 
     return LcprobeLM()
+
+
+def _sums(continuer: Continuer, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    """Log-likelihood of each continuation and whether greedy decoding gives it; 0 and True for an empty one, as of
+    lm-eval's own models."""
+    written = [i for i, (_, continuation) in enumerate(pairs) if len(continuation)]
+    sums = [(0.0, True)] * len(pairs)
+    for i, (likelihood, right) in zip(written, continuer.likelihoods([pairs[i] for i in written]), strict=True):
+        sums[i] = (float(likelihood.sum()), bool(right.all()))
+    return sums
 
 
 def _load(manager: Any, name: str, online: bool) -> Any:

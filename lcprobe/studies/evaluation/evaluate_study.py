@@ -146,13 +146,13 @@ def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:
-    """The folder for results: the one that is given (of a checkpoint, its run), or for several a study with its own
-    name."""
-    if len(folders) == 1:
+    """The folder for results: that of study.name and study.folder, where one is given (the runs may be read-only);
+    else the folder that is probed (of a checkpoint, its run). Several need a name."""
+    study = mapping.get("study")
+    if len(folders) == 1 and not (isinstance(study, Mapping) and (study.get("name") or study.get("folder"))):
         folder = folders[0]
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    study = mapping.get("study")
-    if not isinstance(study, dict) or not study.get("name"):
+    if len(folders) > 1 and not (isinstance(study, Mapping) and study.get("name")):
         raise ConfigError(
             "study.name", None, "a name for the comparison of several folders, such as study.name=comparison"
         )

@@ -10,6 +10,7 @@ The shipped one is a byte-level BPE with 4,096 entries trained on public-domain 
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -332,8 +333,8 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
             (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos, source
         )
     path = Path(source)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if path.is_file():
+    path = path / "tokenizer.json" if os.path.isdir(path) else path
+    if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
         return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
     if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):
         try:

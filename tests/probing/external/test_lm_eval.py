@@ -60,6 +60,14 @@ def test_rolling_scores_the_whole_text_once(lm, untrained, tokenizer):
     assert value == pytest.approx(total(untrained, [tokenizer.bos_id, *ids], len(ids)), abs=5e-3)
 
 
+def test_what_is_empty_has_likelihood_one(lm):
+    """As of lm-eval's own models."""
+    assert lm.loglikelihood(requests(("A context", ""), ("A context", " of")), disable_tqdm=True)[0] == (0.0, True)
+    scores = lm.loglikelihood_rolling(requests(("",), ("A text",)))
+    assert scores[0] == 0.0
+    assert scores[1] == lm.loglikelihood_rolling(requests(("A text",)))[0] < 0
+
+
 def test_generation_stops_where_it_should(lm, untrained, tokenizer):
     prompts = ["The people", "Congress shall make no law", "In the year of"]
     plain = lm.generate_until(requests(*((p, {"until": [], "max_gen_toks": 12}) for p in prompts)))
