@@ -157,7 +157,8 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
     """Concatenate the pieces, `length` tokens in all, and compute spans, distances and the tokens at which pieces
     join."""
     questions = layout.questions if context.questions is None else context.questions
-    # what the first question leaves of its room is haystack before all else: between, it would show its tokens
+    # what the first question leaves of its room is haystack before all else: between, it would show its tokens; what
+    # others in a row leave comes at the end, so that they follow one another
     front = 0 if layout.separate else questions[0].before
     filler = _Text(sample, context)
     pieces = [sample.bos, layout.opening, filler.next(max(layout.longest_opening - len(layout.opening), 0) + front)]
@@ -178,7 +179,7 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
     queries: list[Query] = []
     done = at
     for number, q in enumerate(questions):
-        before = filler.next(q.before if number or layout.separate else 0)
+        before = filler.next(q.before if layout.separate else 0)
         start, stop = at + len(before) + len(q.ask), at + len(before) + len(q.ask) + len(q.answer)
         if len(q.answer) > q.longest:
             raise ValueError(f"{q.text!r} has {len(q.answer)} tokens, more than the longest answer ({q.longest})")

@@ -1,12 +1,12 @@
 """The interface between a task and the frame: a task maps a `Sample` to its `Layout`; `Context` is the haystack with
 its needles.
 
-    [BOS, opening] [text] [context] [question, answer, tail] [text] [question, answer, tail] ... [text]
+    [BOS, opening] [text] [context] [question, answer, tail] [question, answer, tail] ... [text]
 
 Every answer has the room of the longest that any candidate has, every question that of the longest that another key
 would have: which is the target changes neither what is in the context nor the token at which an answer begins. Text
-of the haystack fills what is left of these rooms: of the first question's before the context, of another's before it,
-and of the answers' at the end.
+of the haystack fills what is left of these rooms: of the first question's before the context, of all others' at the
+end, or before the question where each is separate.
 
 All randomness comes from the sample: its random streams, whose keys have suite, split and index, and its offset in
 the haystack. A stream has a name, so the order in which a task draws does not matter.
@@ -76,7 +76,7 @@ class Question(NamedTuple):
 
     @property
     def before(self) -> int:
-        """Tokens of text before it, or before the context, which the longest ask would need."""
+        """Tokens of text, before it where it is separate, that the longest ask would need."""
         return max(self.longest_ask - len(self.ask), 0)
 
     @property
