@@ -167,9 +167,11 @@ class Sample:
 
     @cached_property
     def places(self) -> list[TextPlace]:
-        """Where the haystack begins at the first attempt, and where it would in the corpus if it were that."""
+        """Where the haystack begins at the first attempt, and where it would in the corpus if it were that: the same
+        strings in every haystack are for what is measured, and training has the more of them without."""
         corpus, own = self.materials.corpus, self.stream
-        other = corpus is not None and own is not corpus and self.factors.formats.haystack != NOTHING
+        running = self.factors.split == "probe" and self.factors.formats.haystack != NOTHING
+        other = corpus is not None and own is not corpus and running
         streams = [own, corpus] if other else [own]
         return [TextPlace(stream, self.draw("haystack").integer(len(stream))) for stream in streams]
 
