@@ -104,7 +104,7 @@ def test_what_cannot_be_assigned_is_named(path, value, message):
         ["probe.tasks.multikey={digits: 5}"],
         ["probe.grids[0].n=5", "pe.extend=[pi]"],
         ["probe.tasks={_replace_: true, vt: ruler/vt}", "probe.grids=[{}]", "probe.while_training=null"],
-        ["probe.grids[2].depths=_drop_"],
+        ["probe.grids[3].depths=_drop_"],
     ],
 )
 def test_train_and_evaluate_understand_a_setting_alike(words):

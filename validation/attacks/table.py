@@ -26,7 +26,7 @@ from validation.variants import materials_of, variants
 
 TITLE = "attacks without retrieval: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
 OPTIONS = ("n", "learn", "strata", "lengths", "tasks", "peers")
-LENGTHS, PEER_LENGTHS = "512,4096", (1024, 4096)
+LENGTHS, PEER_LENGTHS = "512,4096", "1024,4096"
 FIRST, FIRST_LEARNED = 1 << 19, 1 << 18
 """First samples of units that are attacked, and of those that attackers learn from, of the training split."""
 
@@ -52,7 +52,7 @@ class LearnedScorer:
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per task, format and length, one column per attack. options: n (100) samples in every stratum, learn
-    (250) samples in every stratum to learn from, strata (5), lengths, tasks, peers (yes)."""
+    (250) samples in every stratum to learn from, strata (5), lengths, tasks, peers: lengths of RULER's tasks, or none."""
     n, learn, strata = (
         int(options.get(name, default)) for name, default in (("n", 100), ("learn", 250), ("strata", 5))
     )
@@ -81,8 +81,9 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     table = leakage_table(scores)
     print(leakage_summary(table))
     rows = pivot(table)
-    if options.get("peers", "yes") == "yes":
-        rows += [_as_ours(row, rows[0]) for row in peer_rows(n, PEER_LENGTHS)]
+    peers = options.get("peers", PEER_LENGTHS)
+    if peers != "none":
+        rows += [_as_ours(row, rows[0]) for row in peer_rows(n, [int(x) for x in peers.split(",")])]
     return [*rows, dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}]
 
 
