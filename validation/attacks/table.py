@@ -52,7 +52,7 @@ class LearnedScorer:
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per task, format and length, one column per attack. options: n (100) samples in every stratum, learn
-    (250) samples in every stratum to learn from, strata (5), lengths, tasks, peers: lengths of RULER's tasks, or none."""
+    (250) samples in every stratum to learn from, strata (5), lengths, tasks; peers: lengths of RULER's, or none."""
     n, learn, strata = (
         int(options.get(name, default)) for name, default in (("n", 100), ("learn", 250), ("strata", 5))
     )
