@@ -2,7 +2,7 @@
 
     oracles          every encoding and extension against its equation and against peers
     exactness        episodes of exactly the requested length that survive encode(decode(ids))
-    cheating         no-retrieval policies on every task; cheating_peer: on lm-eval's RULER
+    attacks          no-retrieval policies and learned attackers on every task, and on RULER; copiers, null_reports, parity
     planted          models with a known defect, and sound ones, through the whole pipeline
     coverage         every interval of the report on simulated studies
 

@@ -1,4 +1,4 @@
-"""Every task in each of its variants: the tasks that cheating, exactness and generation measure."""
+"""Every task in each of its variants: the tasks that attacks, exactness and generation measure."""
 
 import json
 from functools import cache
