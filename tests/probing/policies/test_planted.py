@@ -77,7 +77,7 @@ SIZES = {
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [pair if i % 3 == 0 else pytest.param(*pair, marks=pytest.mark.slow) for i, pair in enumerate(SIZES.items())],
+    [pair if i % 5 == 0 else pytest.param(*pair, marks=pytest.mark.slow) for i, pair in enumerate(SIZES.items())],
 )
 def test_the_report_recovers_the_defect_with_its_size(planted_tasks, name, size, tmp_path):
     """One interval in twenty misses by design: six of eight seeds or more. Estimates are near the size, none at twice it."""
@@ -125,7 +125,7 @@ def test_a_seed_has_its_own_samples_and_records_which(planted_tasks):
     assert data_of(again) == data_of(tables[1]) != data_of(tables[2])
 
 
-@pytest.mark.parametrize("task", ["single", "formats"])
+@pytest.mark.parametrize("task", ["single", pytest.param("formats", marks=pytest.mark.slow)])
 def test_sound_models_raise_no_alarm(planted_tasks, task):
     """Every seed through the whole pipeline, on samples of its own. At 5 %, more than four of twenty occur once in 400 cases."""
     plan = grid_of(planted_tasks, task, 25)
