@@ -371,6 +371,10 @@ class LanguageModel(Parametrised):
         """Set every parameter as a function of (seed, its name): independent of construction order, sharding and
         device."""
         residual_scale = 1 / math.sqrt(len(self.blocks))
+        for i, block in enumerate(self.blocks):
+            for module in block.modules():
+                if isinstance(module, Parametrised):
+                    module.depth = (i, len(self.blocks))
         parameters = dict(self.named_parameters())
         for name, owner, own_name in owners(self):
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))

@@ -20,6 +20,9 @@ class Parametrised(nn.Module):
     residual_outputs: ClassVar[Sequence[str]] = ()
     """Names of own matrices that write into the residual stream: their initial values are scaled by 1 /
     sqrt(n_layers)."""
+    depth: tuple[int, int] = (0, 1)
+    """Index of the module's block and number of blocks, for initial values that depend on them; LanguageModel sets
+    it."""
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Write a parameter's initial value into `value`, float64. name: within this module.

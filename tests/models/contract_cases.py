@@ -36,6 +36,7 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 4, "d_state": 3, "n_groups": 2, "chunk_size": 5, "d_conv": 2, "bias": True, "conv_bias": False},
         {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
     ],
+    "rwkv6": [{"head_dim": 4, "d_mix": 3, "d_decay": 5, "chunk_size": 8}],
 }
 """Settings of a mixer in addition to its defaults."""
 ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {

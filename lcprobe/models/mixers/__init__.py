@@ -13,5 +13,6 @@ MIXERS = Registry(
     {
         "attention": "lcprobe.models.mixers.attention:Attention",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
+        "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
     },
 )
