@@ -1,6 +1,7 @@
 """From a ModelConfig to its parts: mixers, sizes and cost, which matching and LanguageModel share."""
 
 from collections import Counter
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,8 +22,8 @@ from lcprobe.schema import resolve
 class LayerParts:
     """One block's mixer with its settings, and whether an MLP follows it.
 
-    entry: name in model.mixers; name: the entry with its part of an encoding pattern; kind: name in MIXERS. Layers
-    with the same name are equal.
+    entry: name in model.mixers; name: the entry with its part of an encoding pattern or its place in a carry group;
+    kind: name in MIXERS. Layers with the same name are equal.
     """
 
     entry: str
@@ -71,7 +72,7 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
             raise unknown_name(f"{key}.layout", name, {*MIXERS, *config.mixers})
         entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
     by_layer = {layer: _layer(layer, entries[layer.mixer], config.context_length) for layer in dict.fromkeys(layers)}
-    parts = [by_layer[layer] for layer in layers]
+    parts = list(_in_groups([by_layer[layer] for layer in layers], key))
     if config.positional is None:
         return ModelParts(tuple(parts))
     return _encoded(parts, config, config.positional, key)
@@ -80,6 +81,19 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
 def _layer(layer: Layer, choice: Choice, context_length: int | None) -> LayerParts:
     config = choice.config.with_context_length(context_length)
     return LayerParts(layer.mixer, layer.mixer, choice.name, choice.cls, config, layer.mlp)
+
+
+def _in_groups(parts: list[LayerParts], key: str) -> Iterator[LayerParts]:
+    """The layers, the first of every carry group with its own settings."""
+    sizes, seen = Counter(layer.config.carry_group for layer in parts), Counter[Hashable]()
+    for layer in parts:
+        group = layer.config.carry_group
+        if group is not None:
+            with inside(f"{key}.mixers.{layer.entry}"):
+                config = layer.config.in_group(seen[group], sizes[group])
+            layer = replace(layer, config=config, name=layer.name if seen[group] else f"{layer.name}, first")
+            seen[group] += 1
+        yield layer
 
 
 def _encoded(parts: list[LayerParts], config: ModelConfig, pattern: EncodingPattern, key: str) -> ModelParts:

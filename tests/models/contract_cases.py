@@ -37,6 +37,10 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
     ],
     "rwkv6": [{"head_dim": 4, "d_mix": 3, "d_decay": 5, "chunk_size": 8}],
+    "rwkv7": [
+        {"head_dim": 4, "d_decay": 3, "d_rate": 5, "d_value": 2, "d_gate": 6, "chunk_size": 8},
+        {"head_dim": 8, "v_first": False},
+    ],
 }
 """Settings of a mixer in addition to its defaults."""
 ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {

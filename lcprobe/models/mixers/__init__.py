@@ -14,5 +14,6 @@ MIXERS = Registry(
         "attention": "lcprobe.models.mixers.attention:Attention",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
         "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
+        "rwkv7": "lcprobe.models.mixers.rwkv7:RWKV7",
     },
 )

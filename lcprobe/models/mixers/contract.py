@@ -44,6 +44,17 @@ class MixerConfig:
         only."""
         raise NotImplementedError(f"{type(self).__name__}.with_encoding")
 
+    @property
+    def carry_group(self) -> Hashable | None:
+        """Name of the layers among which this one's settings depend on whether it is the first; None: they do
+        not."""
+        return None
+
+    def in_group(self, index: int, n_layers: int) -> Self:
+        """The same settings for layer `index` of the n_layers of its `carry_group`; they differ in layer 0 only.
+        Raises ConfigError, with a key relative to the mixer's, for settings that need more layers."""
+        return self
+
 
 ConfigT = TypeVar("ConfigT", bound=MixerConfig)
 StateT = TypeVar("StateT", bound=State)

@@ -8,12 +8,12 @@
     S_t = diag(w_t) S_{t-1} + k_t v_t^T                        o_t = r_t^T (S_{t-1} + diag(bonus) k_t v_t^T)
     y = out_proj(group_norm(o) * silu(gate(z^g)))
 
-Shapes, initial values and the norm's epsilon are those of BlinkDL/RWKV-LM (RWKV-v5/src/model.py, x060), names those of
-the paper; `lcprobe.models.checkpoints.rwkv` maps them. Differences: the five mixing vectors are one parameter, and
-exponents of the decay end at 10, where w is 0 in every float format.
+Shapes, initial values and the norm's epsilon are those of BlinkDL/RWKV-LM (RWKV-v5/src/model.py, x060). Differences:
+the five mixing vectors are one parameter, and exponents of the decay end at 10, where w is 0 in every float format.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from lcprobe_kernels.gated_linear_attention import gated_linear_attention
@@ -80,6 +80,13 @@ class RWKVState(State):
     wkv: Tensor
     last: Tensor
 
+    @classmethod
+    def empty(cls, batch: int, n_heads: int, head_dim: int, weight: Tensor) -> Self:
+        """The state before a sequence's first token. weight: (d_model, ...), for device and dtype."""
+        acc_dtype = torch.promote_types(weight.dtype, torch.float32)
+        wkv = torch.zeros(batch, n_heads, head_dim, head_dim, dtype=acc_dtype, device=weight.device)
+        return cls(wkv, weight.new_zeros(batch, weight.shape[0]))
+
 
 class RWKV6(Mixer[RWKV6Config, RWKVState]):
     """RWKV-6's time mixing."""
@@ -134,7 +141,9 @@ class RWKV6(Mixer[RWKV6Config, RWKVState]):
         else:
             super().init_parameter(name, value, generator)
 
-    def forward(self, x: Tensor, where: TokenContext, state: RWKVState | None = None) -> tuple[Tensor, RWKVState | None]:
+    def forward(
+        self, x: Tensor, where: TokenContext, state: RWKVState | None = None
+    ) -> tuple[Tensor, RWKVState | None]:
         """See Mixer."""
         to_w, to_k, to_v, to_r, to_g = self._shifted(x, where, state)
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
@@ -167,10 +176,7 @@ class RWKV6(Mixer[RWKV6Config, RWKVState]):
 
     def new_state(self, batch: int) -> RWKVState:
         """See Mixer."""
-        weight, hd = self.out_proj.weight, self.config.head_dim
-        acc_dtype = torch.promote_types(weight.dtype, torch.float32)
-        wkv = torch.zeros(batch, self.n_heads, hd, hd, dtype=acc_dtype, device=weight.device)
-        return RWKVState(wkv, weight.new_zeros(batch, weight.shape[0]))
+        return RWKVState.empty(batch, self.n_heads, self.config.head_dim, self.out_proj.weight)
 
     @staticmethod
     def cost(config: RWKV6Config, d_model: int, length: int) -> Cost:

@@ -1,0 +1,174 @@
+"""RWKV's mixers against their equations token by token in float64: outputs, and gradients of the input and of every
+parameter."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.rwkv6 import RWKV6, RWKV6Config
+from lcprobe.models.mixers.rwkv7 import RWKV7, RWKV7Config
+from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
+
+D, HEAD, SEQLEN, START = 12, 4, 23, 9
+"""A document ends inside the second chunk of 8 tokens."""
+
+
+def plain_rwkv6(layer: RWKV6, x):
+    """One row, (seqlen, d_model). A list of the states of all heads, (d_k, d_v) each, is carried from token to
+    token."""
+    states, before, out = [x.new_zeros(HEAD, HEAD)] * (D // HEAD), x.new_zeros(D), []
+    for t, now in enumerate(x):
+        if t == START:
+            states, before = [torch.zeros_like(s) for s in states], torch.zeros_like(before)
+        change = before - now
+        low = torch.tanh((now + change * layer.mix_x) @ layer.mix_down).chunk(5)
+        w, k, v, r, g = (
+            now + change * (m + part @ up) for m, part, up in zip(layer.mix, low, layer.mix_up, strict=True)
+        )
+        r, k, v = layer.receptance.weight @ r, layer.key.weight @ k, layer.value.weight @ v
+        w = torch.exp(-torch.exp(layer.decay_base + torch.tanh(w @ layer.decay.down) @ layer.decay.up))
+        heads = []
+        for h in range(D // HEAD):
+            at = slice(h * HEAD, (h + 1) * HEAD)
+            written = torch.outer(k[at], v[at])
+            heads.append(r[at] @ (states[h] + layer.bonus[h][:, None] * written))
+            states[h] = w[at][:, None] * states[h] + written
+        y = F.group_norm(torch.cat(heads)[None], D // HEAD, layer.norm_weight, layer.norm_bias, 64e-5)[0]
+        out.append(layer.out_proj.weight @ (y * F.silu(layer.gate.weight @ g)))
+        before = now
+    return torch.stack(out)
+
+
+def plain_rwkv7(layer: RWKV7, x, first=None):
+    """One row, as above; S is (d_v, d_k). first: v of the first layer, None where this is it."""
+    states, before, out = [x.new_zeros(HEAD, HEAD)] * (D // HEAD), x.new_zeros(D), []
+    for t, now in enumerate(x):
+        if t == START:
+            states, before = [torch.zeros_like(s) for s in states], torch.zeros_like(before)
+        xr, xw, xk, xv, xa, xg = (now + (before - now) * m for m in layer.mix)
+        r, k, v = layer.receptance.weight @ xr, layer.key.weight @ xk, layer.value.weight @ xv
+        w = layer.decay_base + torch.tanh(xw @ layer.decay.down) @ layer.decay.up
+        w = torch.exp(-torch.exp(-F.softplus(-w) - 0.5))  # the form of the release's training code
+        a = torch.sigmoid(layer.rate_base + xa @ layer.rate.down @ layer.rate.up)
+        if first is not None:
+            v = v + (first[t] - v) * torch.sigmoid(layer.first_base + xv @ layer.first.down @ layer.first.up)
+        removal, k = k * layer.removal_key, k * (1 + (a - 1) * layer.key_rate)
+        heads = []
+        for h in range(D // HEAD):
+            at = slice(h * HEAD, (h + 1) * HEAD)
+            kappa = removal[at] / removal[at].norm()
+            move = torch.diag(w[at]) - torch.outer(kappa, a[at] * kappa)
+            states[h] = states[h] @ move + torch.outer(v[at], k[at])
+            heads.append(states[h] @ r[at])
+        y = F.group_norm(torch.cat(heads)[None], D // HEAD, layer.norm_weight, layer.norm_bias, 64e-5)[0]
+        y = y + ((r * k * layer.bonus.flatten()).view(-1, HEAD).sum(1, keepdim=True) * v.view(-1, HEAD)).flatten()
+        out.append(layer.out_proj.weight @ (y * (torch.sigmoid(xg @ layer.gate.down) @ layer.gate.up)))
+        before = now
+    return torch.stack(out)
+
+
+LAYERS = {
+    "rwkv6": (RWKV6(RWKV6Config(head_dim=HEAD, d_mix=3, d_decay=2, chunk_size=8), D), plain_rwkv6),
+    "rwkv7": (RWKV7(RWKV7Config(HEAD, 3, 5, 2, 4, chunk_size=8), D), plain_rwkv7),
+    "rwkv7, later layer": (RWKV7(RWKV7Config(HEAD, 3, 5, 2, 4, v_first=True, chunk_size=8), D), plain_rwkv7),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_and_gradients_equal_the_equations(name):
+    layer, plain = LAYERS[name]
+    g = torch.Generator().manual_seed(0)
+    layer = layer.double()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.5)
+    x, dy = (torch.randn(2, SEQLEN, D, generator=g, dtype=torch.float64) for _ in range(2))
+    x.requires_grad_()
+    starts = torch.zeros(2, SEQLEN, dtype=torch.bool)
+    starts[:, START] = True
+    inputs, where = [x, *layer.parameters()], TokenContext(torch.arange(SEQLEN), starts)
+    if layer.carry_name is not None and layer.config.v_first:
+        first = torch.randn(2, SEQLEN, D, generator=g, dtype=torch.float64, requires_grad=True)
+        inputs.append(first)
+        y, _, carry = layer.forward_with_carry(x, where, None, first)
+        assert carry is first
+        want = torch.stack([plain(layer, *row) for row in zip(x, first, strict=True)])
+    else:
+        y, _ = layer(x, where)
+        want = torch.stack([plain(layer, row) for row in x])
+    assert (y - want).abs().max() < 1e-11
+    for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(want, inputs, dy), strict=True):
+        assert (ours - theirs).abs().max() < 1e-10 * max(1.0, theirs.abs().max())
+
+
+def test_a_decay_beyond_float32_forgets_and_has_finite_gradients():
+    """exp(100) is infinite in float32, and exp(-exp(10)) zero."""
+    layer = RWKV6(RWKV6Config(head_dim=HEAD, d_mix=3, d_decay=2), D)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) * 0.5)
+        layer.decay_base.fill_(100.0)
+    x = torch.randn(1, SEQLEN, D, generator=g)
+    where = TokenContext(torch.arange(SEQLEN))
+    y, _ = layer(x, where)
+    y.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+    with torch.no_grad():
+        far = x.clone()
+        far[:, 3] += 1.0
+        assert torch.equal(layer(far, where)[0][:, 6:], y[:, 6:])  # only the shift and S_{t-1} see an earlier token
+
+
+@pytest.mark.parametrize(
+    ("layout", "settings", "line"),
+    [
+        ("rwkv7, mamba2", {"v_first": True}, "model.mixers.rwkv7.v_first: given True; allowed: null or false with one rwkv7 layer, whose values are the first"),
+        ("rwkv6", {"head_dim": 24}, "model.mixers.rwkv6.head_dim: given 24; allowed: a divisor of d_model (64)"),
+        ("rwkv7 x 2", {"chunk_size": 48}, "model.mixers.rwkv7.chunk_size: given 48; allowed: a power of two"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(layout, settings, line):
+    name = layout[:5]
+    given = {"layout": layout, "d_model": 64, "vocab_size": 50, "mixers": {name: {"type": name, **settings}}}
+    with pytest.raises(ConfigError) as error:
+        LanguageModel(build(ModelConfig, given, "model"))
+    assert str(error.value) == line
+
+
+def test_initial_values_depend_on_depth_as_in_the_release():
+    """Against the loops over channels of the release, block 1 of 3."""
+    d, n, ratio, left = 64, 16, 1 / 2, 1 - 1 / 3
+    given = {"layout": "[rwkv6, rwkv7] x 3", "d_model": d, "vocab_size": 50}
+    heads = {name: {"type": name, "head_dim": n} for name in ("rwkv6", "rwkv7")}
+    model = LanguageModel(build(ModelConfig, {**given, "layout": "rwkv6 x 3", "mixers": heads}, "model")).initialise(
+        0
+    )
+    six = model.blocks[1].mixer
+    model = LanguageModel(build(ModelConfig, {**given, "layout": "rwkv7 x 3", "mixers": heads}, "model")).initialise(
+        0
+    )
+    seven = model.blocks[1].mixer
+    for i in (0, 5, 17, 40, 63):
+        speed, zigzag = i / (d - 1), (i % n - (n - 1) / 2) / ((n - 1) / 2)
+        curved = zigzag * abs(zigzag)
+        expected = {
+            six.mix[2]: 1 - ((i / d) ** left + 0.3 * ratio),
+            six.mix[4]: 1 - (i / d) ** (0.5 * left),
+            six.decay_base: -6 + 5 * speed ** (0.7 + 1.3 * ratio),
+            six.bonus.flatten(): ratio * (1 - speed) + ((i + 1) % 3 - 1) * 0.1,
+            six.norm_weight: (2 / 3) ** 0.7,
+            seven.mix[1]: 1 - (i / d) ** (0.9 * left),
+            seven.decay_base: -6 + 6 * speed ** (1 + ratio**0.3) + 0.5 + 2.5 * curved,
+            seven.rate_base: -0.19 + curved * 0.3 + (speed - 0.5) * 0.4,
+            seven.first_base: 0.73 - (speed - 0.5) * 0.4,
+        }
+        for values, want in expected.items():
+            assert float(values[i].detach()) == pytest.approx(want, abs=1e-6)
+    for layer in (six, seven):
+        assert torch.allclose(layer.key.weight.T @ layer.key.weight, 0.01 * torch.eye(d), atol=1e-6)
+        assert not layer.out_proj.weight.any()
