@@ -4,6 +4,7 @@ The innermost such module around a parameter is responsible for it, so that no r
 other classes.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -44,6 +45,14 @@ def init_convolution(value: Tensor, width: int, generator: torch.Generator) -> N
     """PyTorch's default initial values for the weight or bias of a depthwise convolution over `width` tokens, in
     place."""
     value.uniform_(-(width**-0.5), width**-0.5, generator=generator)
+
+
+def init_step_bias(value: Tensor, low: float, high: float, generator: torch.Generator, floor: float = 1e-4) -> None:
+    """Biases whose softplus is log-uniform from low to high and at least `floor`, in place: the step sizes of Mamba2
+    and of gated delta rules."""
+    uniform = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+    dt = torch.exp(uniform * (math.log(high) - math.log(low)) + math.log(low)).clamp_min(floor)
+    value.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, Parametrised, str]]:

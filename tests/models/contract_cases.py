@@ -36,6 +36,11 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 4, "d_state": 3, "n_groups": 2, "chunk_size": 5, "d_conv": 2, "bias": True, "conv_bias": False},
         {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
     ],
+    "gated_deltanet": [
+        {"head_dim": 8, "chunk_size": 8},
+        {"head_dim": 6, "expand": 0.75, "expand_v": 1.5, "value_heads": 2, "d_conv": 2, "conv_bias": True},
+        {"head_dim": 4, "negative_eigenvalues": True, "chunk_size": 1},
+    ],
     "rwkv6": [{"head_dim": 4, "d_mix": 3, "d_decay": 5, "chunk_size": 8}],
     "rwkv7": [
         {"head_dim": 4, "d_decay": 3, "d_rate": 5, "d_value": 2, "d_gate": 6, "chunk_size": 8},

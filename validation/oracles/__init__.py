@@ -1,5 +1,5 @@
-"""Oracles: every positional encoding and extension method against a peer's code and against its equation, in float64
-and float32.
+"""Oracles: positional encodings, extension methods and mixers against peers' code and against their equations, in
+float64 and float32.
 
 Both sides get the same inputs. A comparison is a line in COMPARISONS; a test checks every row of it against its
 tolerance.
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import equations, peers
+from validation.oracles import equations, mixers, peers
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -22,12 +22,14 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "methods": (None, equations.methods),
     "frequencies": (None, equations.frequencies),
     "recurrent": (None, equations.recurrent),
+    "mixers": (None, mixers.recurrences),
     "transformers ropes": ("transformers", peers.transformers_ropes),
     "transformers frequencies": ("transformers", peers.transformers_frequencies),
     "transformers biases": ("transformers", peers.transformers_biases),
     "x-transformers": ("x-transformers", peers.x_transformers),
     "rotary-embedding-torch": ("rotary-embedding-torch", peers.rotary_embedding_torch),
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
+    "transformers qwen3_next": ("transformers", mixers.qwen3_next),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
@@ -45,7 +47,7 @@ def comparison_rows(name: str) -> list[dict[str, Any]]:
         for one in compare(dtype):
             oracle = f"{package} {version(package)}" if package else "its equation"
             row = {
-                "encoding or method": one.name,
+                "what": one.name,
                 "oracle": oracle,
                 "compared": one.what,
                 "dtype": str(dtype).split(".")[1],
@@ -61,5 +63,5 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         try:
             rows += comparison_rows(name)
         except ImportError as error:
-            rows.append({"encoding or method": "-", "oracle": name, "compared": f"not compared: {error}"})
+            rows.append({"what": "-", "oracle": name, "compared": f"not compared: {error}"})
     return rows

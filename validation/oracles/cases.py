@@ -27,7 +27,7 @@ N, CONTEXT, FACTOR = 70, 16, 4.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of one comparison. name: of the encoding or method; what: the quantity; tolerance: of their
+    """The outcome of one comparison. name: of the encoding, method or mixer; what: the quantity; tolerance: of their
     difference.
     """
 

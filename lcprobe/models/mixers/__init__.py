@@ -13,6 +13,7 @@ MIXERS = Registry(
     {
         "attention": "lcprobe.models.mixers.attention:Attention",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
+        "gated_deltanet": "lcprobe.models.mixers.gated_deltanet:GatedDeltaNet",
         "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
         "rwkv7": "lcprobe.models.mixers.rwkv7:RWKV7",
     },

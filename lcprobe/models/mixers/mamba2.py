@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig, Scan
-from lcprobe.models.parameters import init_convolution
+from lcprobe.models.parameters import init_convolution, init_step_bias
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
@@ -117,10 +117,7 @@ class Mamba2(Mixer[Mamba2Config, Mamba2State]):
         """See Parametrised."""
         c = self.config
         if name == "dt_bias":
-            uniform = torch.rand(value.shape, generator=generator, dtype=torch.float64)
-            dt = torch.exp(uniform * (math.log(c.dt_max) - math.log(c.dt_min)) + math.log(c.dt_min))
-            dt = dt.clamp_min(c.dt_init_floor)
-            value.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+            init_step_bias(value, c.dt_min, c.dt_max, generator, c.dt_init_floor)
         elif name == "A_log":
             low, high = c.A_init_range
             value.copy_(

@@ -1,0 +1,115 @@
+"""Mixers with a gated delta rule, in addition to the contract and to their oracles: shapes of releases, initial values,
+errors."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import field_docs
+from tests.models.initialised import initialised
+
+NAMES = ["gated_deltanet"]
+RELEASES = {
+    # transformers' Qwen3NextGatedDeltaNet at the settings of Qwen3-Next-80B-A3B
+    "Qwen3-Next": ("gated_deltanet", {"head_dim": 128, "value_heads": 2}, 2048, 33_718_464),
+    # flash-linear-attention's GatedDeltaNet at its defaults
+    "fla": ("gated_deltanet", {"head_dim": 256, "expand": 0.75, "expand_v": 1.5}, 2048, 25_215_500),
+}
+
+
+def config_of(name, **settings):
+    return choose(MIXERS, {"type": name, **settings}, "model.mixers.it").config
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_layers_of_releases_have_their_number_of_parameters(release):
+    name, settings, d_model, parameters = RELEASES[release]
+    assert MIXERS.load(name).cost(config_of(name, **settings), d_model, 1).params == parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("settings", "d_model", "message"),
+    [
+        ({"head_dim": 24}, 64, "head_dim: given 24; allowed: a divisor of expand x d_model (64)"),
+        ({"head_dim": 8, "expand": 0.1}, 64, "head_dim: given 8; allowed: a divisor of expand x d_model (6)"),
+        (
+            {"head_dim": 8, "expand_v": 1.3},
+            64,
+            "expand_v: given 1.3; allowed: a width (now 83) that 8 heads of values divide",
+        ),
+    ],
+)
+def test_heads_that_do_not_divide_are_one_line(name, settings, d_model, message):
+    with pytest.raises(ConfigError) as caught:
+        MIXERS.load(name)(config_of(name, **settings), d_model)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chunk_size": 24}, "chunk_size: given 24; allowed: a power of two, or null"),
+        ({"value_heads": 0}, "value_heads: given 0; allowed: >= 1"),
+        ({"A_init_range": [0, 16]}, "A_init_range: given [0.0, 16.0]; allowed: 0 < low <= high"),
+        ({"dt_min": 0.2}, "dt_min: given 0.2; allowed: 0 < dt_min <= dt_max (0.1)"),
+        ({"d_conv": 1}, "d_conv: given 1; allowed: >= 2"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        config_of("gated_deltanet", **settings)
+    assert str(caught.value) == f"model.mixers.it.{message}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_docstring_inherited_ones_too(name):
+    cls = MIXERS.load(name).Config
+    assert set(field_docs(cls)) == {field.name for field in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decays_start_in_their_range(name):
+    """Where nothing is projected, -log(alpha) is A softplus(dt_bias): between 0.01 x 1e-3 and 16 x 0.1."""
+    mixer = initialised(MIXERS.load(name)(config_of(name, head_dim=4), 256))
+    projected = mixer.project(torch.zeros(1, 1, 256))
+    exponent = -mixer.log_decay(projected.decay)
+    low, high = mixer.config.A_init_range
+    assert low * 0.9e-3 < exponent.min() < high * 0.01
+    assert low * 0.1 < exponent.max() < high * 0.101
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_key_written_twice_holds_its_second_value_only(name, negative):
+    """With beta = 1 and no decay the rule replaces what a key holds; with beta = 2 it also changes its sign."""
+    mixer = initialised(MIXERS.load(name)(config_of(name, head_dim=8, expand_v=1, negative_eigenvalues=negative), 8))
+    written = torch.zeros(1, 8, 8)
+    written[:, 0, 0] = 3.0
+    with torch.no_grad():
+        mixer.A_log.fill_(-40.0)
+        for parameter in (mixer.conv_weight, mixer.out_proj.weight):
+            parameter.zero_()
+        mixer.conv_weight[:, -1] = 1.0
+    held = []
+
+    def project(x, plain=mixer.project):
+        given = plain(x)
+        qkv = torch.zeros_like(given.qkv)
+        qkv[..., 8], qkv[..., 16:] = 30.0, held[-1]  # one key, and the value to write
+        return given._replace(qkv=qkv, beta=torch.full_like(given.beta, 40.0))
+
+    mixer.project = project
+    state = mixer.new_state(1)
+    for value in (5.0, 7.0):
+        held.append(value)
+        _, state = mixer(written[:, :1], TokenContext(torch.arange(1)), state)
+    silu = torch.nn.functional.silu
+    first, second = silu(torch.tensor(5.0)), silu(torch.tensor(7.0))
+    want = 2 * second - 2 * first if negative else second
+    assert (state.memory[0, 0, 0] - want).abs().max() < 1e-4

@@ -1,0 +1,230 @@
+"""Mixers against their recurrences, and whole models against transformers' classes with the same weights.
+
+Outputs and the gradients of all parameters, each divided by its largest number: the tolerances hold at the scale of
+the logits, or of the gradient. The models compared are such that rounding errors stay small in both: with weights of
+the order of 0.2, three layers of Qwen3-Next are 5e-5 off their own float64.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprobe.choices import choose
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mixers.contract import Mixer
+from lcprobe.models.parameters import owners
+from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
+from validation.oracles.cases import DOUBLE, SINGLE, Comparison, label
+from validation.oracles.recurrences import RECURRENCES
+
+LENGTHS = (1, 5, 64, 150)
+"""Tokens, of which the last cross the chunks of all implementations."""
+D_MODEL, VOCAB = 24, 64
+KINDS: list[dict[str, Any]] = [
+    {"type": "gated_deltanet", "head_dim": 6},
+    {"type": "gated_deltanet", "head_dim": 4, "value_heads": 2, "conv_bias": True, "negative_eigenvalues": True},
+]
+"""Mixers, with the settings at which they meet their recurrences."""
+
+
+def recurrences(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Every mixer of KINDS against its recurrence in float64, outputs and gradients."""
+    tolerance = DOUBLE if dtype == torch.float64 else SINGLE
+    for kind in KINDS:
+        mixer = build_mixer(kind, dtype)
+        twin = build_mixer(kind, torch.float64)
+        x = torch.randn(2, 40, D_MODEL, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+        with torch.enable_grad():
+            ours = mixer(x, TokenContext(torch.arange(40)))[0]
+            theirs = RECURRENCES[kind["type"]](dict(twin.named_parameters()), twin.config, x.double())
+        yield scaled(label(kind), "outputs", ours, theirs, tolerance)
+        yield from gradients(label(kind), (mixer, ours), (twin, theirs), lambda named: named, tolerance)
+
+
+def build_mixer(kind: dict[str, Any], dtype: torch.dtype) -> Any:
+    """A mixer as initialised, plus noise, so that no parameter has a value at which it makes no difference."""
+    mixer: Mixer = choose(MIXERS, kind, "mixer").create(D_MODEL).double()
+    with torch.no_grad():
+        parameters = dict(mixer.named_parameters())
+        for i, (name, owner, own_name) in enumerate(owners(mixer)):
+            generator, parameter = torch.Generator().manual_seed(i), parameters[name]
+            owner.init_parameter(own_name, parameter.data, generator)
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(parameter.to(dtype))
+    return mixer.to(dtype)
+
+
+def scaled(name: str, what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> Comparison:
+    """A comparison relative to the largest of their numbers."""
+    scale = theirs.detach().abs().max().clamp_min(1e-30)
+    return Comparison(name, what, ours.detach() / scale, theirs.detach() / scale, tolerance)
+
+
+def gradients(
+    name: str,
+    ours: tuple[nn.Module, Tensor],
+    theirs: tuple[nn.Module, Tensor],
+    convert: Callable[[dict[str, Tensor]], Mapping[str, Tensor]],
+    tolerance: float,
+) -> Iterator[Comparison]:
+    """Gradients of all parameters, given (module, outputs) of both sides, for one random gradient of the outputs: one
+    comparison, of the parameter where they differ most. convert: their parameters, or gradients, as ours by name."""
+    cotangent = torch.randn(theirs[1].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = []
+    for module, out in (ours, theirs):
+        named = dict(module.named_parameters())
+        grads = torch.autograd.grad(out, list(named.values()), cotangent.to(out.dtype))
+        found.append(dict(zip(named, grads, strict=True)))
+    want = convert(found[1])
+    assert set(want) == set(found[0])
+    each = [scaled(name, f"gradients, {key}", found[0][key], want[key], tolerance) for key in want]
+    yield max(each, key=lambda one: one.difference)
+
+
+@contextmanager
+def without(package: str) -> Iterator[None]:
+    """Imports inside the block find `package` not installed."""
+    before = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[package]
+        else:
+            sys.modules[package] = before
+
+
+def transformers_module(name: str) -> ModuleType:
+    """transformers' module with the classes of a model, on PyTorch alone.
+
+    While it is imported, it chooses flash-linear-attention's kernels where that is installed, and then fails without
+    a GPU. So it is imported anew with the package hidden, and what others imported stays as it was.
+    """
+    path = f"transformers.models.{name}.modeling_{name}"
+    importlib.import_module("transformers")
+    before = sys.modules.pop(path, None)
+    try:
+        with without("fla"):
+            return importlib.import_module(path)
+    finally:
+        if before is not None:
+            sys.modules[path] = before
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One of transformers' models and the settings of ours that it equals.
+
+    convert: its parameters, or their gradients, under the names of ours. zero_centred: whether its norms multiply by
+    1 + weight; those of the mixers are exempt.
+    """
+
+    name: str
+    model: nn.Module
+    config: Mapping[str, Any]
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    zero_centred: bool = False
+
+    def compare(self) -> Iterator[Comparison]:
+        """Logits at every length and gradients at the longest."""
+        theirs = self.model.float().eval()
+        with torch.no_grad():
+            for i, p in enumerate(theirs.parameters()):
+                p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        ours = LanguageModel(build(ModelConfig, {"vocab_size": VOCAB, "d_model": D_MODEL, **self.config}, "model"))
+        weights = self.convert(dict(theirs.named_parameters()))
+        assert set(weights) == {name for name, _ in ours.named_parameters()}
+        with torch.no_grad():
+            for name, parameter in ours.named_parameters():
+                outer = name.endswith((".norm.weight", ".norm2.weight")) or name == "norm.weight"
+                parameter.copy_(weights[name] + (1.0 if self.zero_centred and outer else 0.0))
+        for length in LENGTHS:
+            tokens = torch.randint(0, VOCAB, (2, length), generator=torch.Generator().manual_seed(length))
+            with torch.enable_grad():
+                logits = [ours.logits(ours.hidden(tokens)[0]), theirs(tokens, use_cache=False).logits]
+            yield scaled(self.name, f"logits, {length} tokens", logits[0], logits[1], SINGLE)
+            if length == max(LENGTHS):
+                yield from gradients(self.name, (ours, logits[0]), (theirs, logits[1]), self.convert, 5 * SINGLE)
+
+
+def qwen3_next(dtype: torch.dtype) -> Iterator[Comparison]:
+    """gated_deltanet in Qwen3-Next, without its attention layers and experts; it computes in float32 whatever the
+    dtype."""
+    if dtype == torch.float64:
+        return
+    modeling = transformers_module("qwen3_next")
+    for heads, value_heads, d_v in ((3, 1, 16), (2, 3, 8)):
+        n_layers, head_dim, d_ff = 3, D_MODEL // heads, 40
+        torch.manual_seed(0)
+        theirs = modeling.Qwen3NextForCausalLM(
+            modeling.Qwen3NextConfig(
+                vocab_size=VOCAB, hidden_size=D_MODEL, intermediate_size=d_ff, num_hidden_layers=n_layers,
+                linear_num_key_heads=heads, linear_num_value_heads=heads * value_heads, linear_key_head_dim=head_dim,
+                linear_value_head_dim=d_v, layer_types=["linear_attention"] * n_layers, num_experts=0,
+                num_attention_heads=2, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True, rms_norm_eps=1e-6,
+                initializer_range=0.05,
+            )
+        )  # fmt: skip
+        for layer in theirs.model.layers:  # decays between 0.3 and 0.998: states that last
+            nn.init.uniform_(layer.linear_attn.A_log, -6.0, 0.0)
+        settings = {"head_dim": head_dim, "expand_v": heads * value_heads * d_v / D_MODEL, "value_heads": value_heads,
+                    "norm_eps": 1e-6}  # fmt: skip
+        config = {"layout": "gated_deltanet+mlp", "n_layers": n_layers, "d_ff": d_ff, "norm_eps": 1e-6,
+                  "mixers": {"gated_deltanet": settings}}  # fmt: skip
+        shape = (heads, value_heads, head_dim, d_v)
+        convert = partial(_from_qwen3_next, n_layers=n_layers, shape=shape)
+        yield from Peer(
+            f"gated_deltanet value_heads={value_heads}", theirs, config, convert, zero_centred=True
+        ).compare()
+
+
+def _from_qwen3_next(named: dict[str, Tensor], n_layers: int, shape: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    norms = ("input_layernorm", "post_attention_layernorm")
+    ours = outside_mixers(named, n_layers, "embed_tokens", *norms)
+    for i in range(n_layers):
+        ours |= _gated_deltanet(named, i, shape)
+    return ours
+
+
+def _gated_deltanet(named: dict[str, Tensor], i: int, shape: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    """Layer i of Qwen3-Next, whose projections are grouped by heads of keys."""
+    heads, value_heads, d_k, d_v = shape
+    ours, theirs = f"blocks.{i}.mixer.", f"model.layers.{i}.linear_attn."
+    grouped = named[theirs + "in_proj_qkvz.weight"].unflatten(0, (heads, -1))
+    q, k, v, z = grouped.split([d_k, d_k, value_heads * d_v, value_heads * d_v], dim=1)
+    b, a = named[theirs + "in_proj_ba.weight"].unflatten(0, (heads, -1)).split([value_heads, value_heads], dim=1)
+    return {
+        ours + "in_proj.weight": torch.cat([t.flatten(0, 1) for t in (q, k, v, z, b, a)]),
+        ours + "conv_weight": named[theirs + "conv1d.weight"].squeeze(1),
+        ours + "norm_weight": named[theirs + "norm.weight"],
+        **{ours + name: named[theirs + name] for name in ("A_log", "dt_bias", "out_proj.weight")},
+    }
+
+
+def outside_mixers(
+    named: dict[str, Tensor], n_layers: int, embedding: str, norm: str, norm2: str
+) -> dict[str, Tensor]:
+    """Everything but the mixers: embedding, norms and gated MLPs."""
+    ours = {"embedding.weight": named[f"model.{embedding}.weight"], "norm.weight": named["model.norm.weight"]}
+    for i in range(n_layers):
+        block, layer = f"blocks.{i}.", f"model.layers.{i}."
+        up, gate = named[layer + "mlp.up_proj.weight"], named[layer + "mlp.gate_proj.weight"]
+        ours |= {
+            block + "norm.weight": named[f"{layer}{norm}.weight"],
+            block + "norm2.weight": named[f"{layer}{norm2}.weight"],
+            block + "mlp.up_gate.weight": torch.cat([up, gate]),
+            block + "mlp.out_proj.weight": named[layer + "mlp.down_proj.weight"],
+        }
+    return ours

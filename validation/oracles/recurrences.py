@@ -1,0 +1,63 @@
+"""A second implementation of recurrent mixers: one layer from its definition, token by token, without a state.
+
+p: the layer's parameters, c: its settings, x: (batch, n, d_model) -> y of the same shape. Sources are cited in
+lcprobe/models/mixers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Parameters = Mapping[str, Tensor]
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Each channel of x (batch, n, channels) times its taps, (channels, width); zeros are before the first token."""
+    width = weight.shape[1]
+    padded = F.pad(x, (0, 0, width - 1, 0))
+    taps = [padded[:, k : k + x.shape[1]] * weight[:, k] for k in range(width)]
+    return torch.stack(taps).sum(0) + (0.0 if bias is None else bias)
+
+
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMS norm over the last dimension."""
+    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * weight
+
+
+def gated_deltanet(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Gated DeltaNet layer."""
+    heads, d_v = p["A_log"].shape[0], p["norm_weight"].shape[0]
+    keys = heads // c.value_heads * c.head_dim
+    u = x @ p["in_proj.weight"].T
+    qkv, gate, beta, a = u.split([2 * keys + heads * d_v, heads * d_v, heads, heads], dim=-1)
+    decay = (-p["A_log"].exp() * F.softplus(a + p["dt_bias"])).exp()[..., None].expand(-1, -1, -1, c.head_dim)
+    return delta_rule(p, c, qkv, decay, beta) * F.silu(gate) @ p["out_proj.weight"].T
+
+
+def delta_rule(p: Parameters, c: Any, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
+    """Normed outputs of all heads side by side, before the gate. decay: (batch, n, heads, head_dim)."""
+    heads, d_v = p["A_log"].shape[0], p["norm_weight"].shape[0]
+    keys = heads // c.value_heads * c.head_dim
+    q, k, v = F.silu(convolved(qkv, p["conv_weight"], p.get("conv_bias"))).split([keys, keys, heads * d_v], dim=-1)
+    q, k = (t.unflatten(-1, (-1, c.head_dim)).repeat_interleave(c.value_heads, 2) for t in (q, k))
+    q, k = (t / (t.square().sum(-1, keepdim=True) + 1e-6).sqrt() for t in (q, k))
+    v, beta = v.unflatten(-1, (heads, d_v)), beta.sigmoid() * (2 if c.negative_eigenvalues else 1)
+    s, rows = zero_state(q, d_v), []
+    for t in range(q.shape[1]):
+        s = decay[:, t, :, :, None] * s
+        held = torch.einsum("bhk,bhkv->bhv", k[:, t], s)
+        s = s + torch.einsum("bh,bhk,bhv->bhkv", beta[:, t], k[:, t], v[:, t] - held)
+        rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s) * c.head_dim**-0.5)
+    return normed(torch.stack(rows, 1), p["norm_weight"], c.norm_eps).flatten(2)
+
+
+def zero_state(q: Tensor, d_v: int) -> Tensor:
+    """The state before the first token, for queries (batch, n, heads, d_k)."""
+    return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], d_v)
+
+
+RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {"gated_deltanet": gated_deltanet}
+"""By the name of the mixer."""
