@@ -15,6 +15,8 @@ from lcprobe.data.config import Recipe, Stage
 from lcprobe.data.sources import SOURCES
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mlps import MLPS
+from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, POSITIONS, TEMPERATURES
 from lcprobe.probing.config import Grid
 from lcprobe.schema import describe_fields, field_docs
@@ -24,6 +26,8 @@ from lcprobe.training import INITIAL_STATES
 
 REGISTRIES: dict[str, tuple[str, Registry]] = {
     "Mixers": ("`model.mixers.NAME`, and names in `model.layout`", MIXERS),
+    "MLPs": ("`model.mlp`, and `+name` in `model.layout`", MLPS),
+    "Norms": ("`model.norm`", NORMS),
     "Positional encodings": ("`model.positional`, `model.encodings.NAME`", POSITIONAL),
     "Positions drawn in training": ("`model.positions`", POSITIONS),
     "Temperatures of the softmax": ("`model.mixers.NAME.temperature`, `+logn` in a pattern", TEMPERATURES),

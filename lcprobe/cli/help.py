@@ -10,6 +10,7 @@ from lcprobe.data.config import Recipe, Stage
 from lcprobe.errors import unknown_name
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mlps import MLPS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
 from lcprobe.schema import describe_fields
@@ -171,7 +172,8 @@ def _settings(section: str | None) -> list[str]:
                 lines += _entry(*entry)
     lines.append("")
     if section in (None, "model"):
-        lines += [*_names("mixers", sorted(MIXERS)), *_names("positional", sorted(POSITIONAL))]
+        lines += [*_names("mixers", sorted(MIXERS)), *_names("mlps", sorted(MLPS))]
+        lines += _names("positional", sorted(POSITIONAL))
     if section in (None, "pe"):
         lines += _names("extensions", ["none", *EXTENSIONS])
     if section in (None, "probe", "data"):

@@ -7,6 +7,8 @@ from lcprobe.choices import ByName, Choice
 from lcprobe.errors import require
 from lcprobe.models.layout import MAX_LAYERS, layers_of
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mlps import MLPS
+from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, POSITIONS
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
 
@@ -29,9 +31,14 @@ class ModelConfig:
     d_model: int | None = None
     """Width of the residual stream; null: solved by matching."""
     d_ff: int | None = None
-    """Width of the SwiGLU MLPs; null: solved by matching."""
+    """Inner width of the MLPs; null: solved by matching."""
     mixers: Annotated[dict[str, Choice], ByName(MIXERS)] = field(default_factory=dict)
     """Settings of mixers by the name used in the layout: `{local: {type: attention, window: 128}}`."""
+    mlp: Annotated[Choice, MLPS] = field(default_factory=lambda: MLPS.convert("swiglu", "model.mlp"))
+    """MLP of the blocks that have `+mlp` in the layout: swiglu | geglu | relu2 | none, or with settings,
+    `{type: geglu, bias: true}`."""
+    norm: Annotated[Choice, NORMS] = field(default_factory=lambda: NORMS.convert("rms", "model.norm"))
+    """Norm before each mixer and MLP and before the head: rms | zero_centred_rms | layer."""
     positional: Annotated[EncodingPattern | None, ENCODING_PATTERN] = None
     """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
     `[rope+window512 x 3, none] x 6`; null: the encoding set in model.mixers, by default rope."""
@@ -51,7 +58,7 @@ class ModelConfig:
     residual_in_fp32: bool = True
     """Keep the residual stream in float32 under mixed precision."""
     norm_eps: float = 1e-5
-    """Epsilon of RMSNorm, added to the mean square."""
+    """Epsilon of the norms, added to the mean square or the variance."""
     initializer_range: float = 0.02
     """Standard deviation of the embedding at initialisation."""
 

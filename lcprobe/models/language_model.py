@@ -1,8 +1,8 @@
 """LanguageModel: embedding -> blocks -> norm -> head, over any mixers, with one state for the whole stack.
 
-The architecture follows the published Mamba2 family (state-spaces/mamba, models/mixer_seq_simple.py): pre-norm
-RMSNorm, float32 residual stream, a separate norm before each MLP, tied head, output projections scaled by 1 /
-sqrt(n_layers) at initialisation.
+By default the architecture follows the published Mamba2 family (state-spaces/mamba, models/mixer_seq_simple.py):
+pre-norm RMSNorm, float32 residual stream, a separate norm before each MLP, tied head, output projections scaled by
+1 / sqrt(n_layers) at initialisation.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from lcprobe_kernels.linear_cross_entropy import linear_cross_entropy
-from lcprobe_kernels.rms_norm import add_rms_norm, rms_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.mixers.contract import Mixer
+from lcprobe.models.mlps.contract import MLP
+from lcprobe.models.norms.contract import Norm
 from lcprobe.models.parameters import Parametrised, owners
 from lcprobe.models.parts import LayerParts, padded_vocab, parts_of, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
@@ -34,53 +35,19 @@ from lcprobe.seeds import seed_of
 
 @dataclass(frozen=True)
 class LanguageModelState(State):
-    """layers: one state per block; position: number of tokens so far, the same for every row; length: declared length
-    of the whole sequence, for encodings that depend on it; doc_start: (batch,) index of the first token of each row's
-    document, None: 0."""
+    """layers: the state of each block's mixer; mlps: that of its MLP, None where it has none; position: number of
+    tokens so far, the same for every row; length: declared length of the whole sequence, for encodings that depend on
+    it; doc_start: (batch,) index of the first token of each row's document, None: 0."""
 
     layers: tuple[State, ...]
+    mlps: tuple[State | None, ...]
     position: int
     length: int | None = None
     doc_start: Tensor | None = None
 
 
-class RMSNorm(Parametrised):
-    """RMSNorm with a learned weight."""
-
-    def __init__(self, d_model: int, eps: float):
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
-
-    def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
-        """See Parametrised: weights start at 1."""
-        value.fill_(1.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., d_model) -> the same shape."""
-        return rms_norm(x, self.weight, self.eps)
-
-    def added(self, update: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The norm of residual + update in update's dtype, and the sum in residual's dtype, in one pass."""
-        if residual is None:
-            return self(update), update
-        y, total = add_rms_norm(update, residual, self.weight, self.eps)
-        return y, total.to(residual.dtype)
-
-
-class SwiGLU(Parametrised):
-    """down(silu(gate(x)) * up(x)) with one matrix for gate and up (Shazeer 2020, arXiv 2002.05202)."""
-
-    residual_outputs = ("out_proj.weight",)
-
-    def __init__(self, d_model: int, d_ff: int):
-        super().__init__()
-        self.up_gate = nn.Linear(d_model, 2 * d_ff, bias=False)
-        self.out_proj = nn.Linear(d_ff, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, seqlen, d_model) -> the same shape."""
-        up, gate = self.up_gate(x).chunk(2, dim=-1)
-        return self.out_proj(up * F.silu(gate))
+BlockState = tuple[State, State | None]
+"""The states of a block's mixer and MLP; None: the MLP has none."""
 
 
 class Block(nn.Module):
@@ -89,21 +56,21 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: LayerParts, d_model: int, d_ff: int):
         super().__init__()
-        self.norm = RMSNorm(d_model, config.norm_eps)
+        self.norm: Norm = config.norm.create(d_model, config.norm_eps)
         with inside(f"model.mixers.{layer.entry}"):
             self.mixer: Mixer = layer.mixer(layer.config, d_model)
-        self.norm2 = RMSNorm(d_model, config.norm_eps) if layer.mlp else None
-        self.mlp = SwiGLU(d_model, d_ff) if layer.mlp else None
+        self.norm2: Norm | None = None if layer.mlp is None else config.norm.create(d_model, config.norm_eps)
+        self.mlp: MLP | None = None if layer.mlp is None else layer.mlp.create(d_model, d_ff)
 
     def forward(
         self,
         update: Tensor,
         residual: Tensor | None,
         where: TokenContext,
-        state: State | None,
+        state: BlockState | None,
         compute: torch.dtype,
         carries: Mapping[Hashable, Tensor],
-    ) -> tuple[Tensor, Tensor, State | None, Mapping[Hashable, Tensor]]:
+    ) -> tuple[Tensor, Tensor, BlockState | None, Mapping[Hashable, Tensor]]:
         """update: (batch, seqlen, d_model), the previous block's output, which this block's norm adds to the residual
         stream.
 
@@ -112,22 +79,23 @@ class Block(nn.Module):
         before it, the next state, and the carries.
         """
         normed, residual = self.norm.added(update, residual)
+        own, mlp_state = (None, None) if state is None else state
         carry_name = self.mixer.carry_name
         if carry_name is None:
-            update, state = self.mixer(normed.to(compute), where, state)
+            update, own = self.mixer(normed.to(compute), where, own)
         else:
             carry = carries.get(carry_name)
-            update, state, carry = self.mixer.forward_with_carry(normed.to(compute), where, state, carry)
+            update, own, carry = self.mixer.forward_with_carry(normed.to(compute), where, own, carry)
             assert carry is not None, "a mixer with a carry_name returns a carry"
             carries = {**carries, carry_name: carry}
         if self.mlp is not None and self.norm2 is not None:
             normed, residual = self.norm2.added(update, residual)
-            update = self.mlp(normed.to(compute))
-        return update, residual, state, carries
+            update, mlp_state = self.mlp(normed.to(compute), where, mlp_state)
+        return update, residual, None if own is None else (own, mlp_state), carries
 
-    def new_state(self, batch: int) -> State:
-        """The mixer's state before a sequence's first token."""
-        return self.mixer.new_state(batch)
+    def new_state(self, batch: int) -> BlockState:
+        """The states before a sequence's first token."""
+        return self.mixer.new_state(batch), None if self.mlp is None else self.mlp.new_state(batch)
 
 
 class Selection(Protocol):
@@ -163,7 +131,7 @@ class LanguageModel(Parametrised):
         """Whether a backward pass computes each block again from its input, instead of keeping its activations."""
         self.blocks = nn.ModuleList(Block(config, layer, d_model, d_ff) for layer in parts.layers)
         self._check_positions()
-        self.norm = RMSNorm(d_model, config.norm_eps)
+        self.norm: Norm = config.norm.create(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
 
     def _check_positions(self) -> None:
@@ -242,12 +210,12 @@ class LanguageModel(Parametrised):
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-        states: list[State] = []
+        states: list[BlockState] = []
         residual, carries = None, {}
         if stream is not None:
             stream.append(x)
         for i, block in enumerate(self.blocks):
-            before = None if state is None else state.layers[i]
+            before = None if state is None else (state.layers[i], state.mlps[i])
             if self.recompute and torch.is_grad_enabled():
                 args = (x, residual, where, before, compute, carries)
                 x, residual, after, carries = checkpoint(block, *args, use_reentrant=False)
@@ -261,9 +229,9 @@ class LanguageModel(Parametrised):
         if state is None:
             return x, None
         doc_starts = where.doc_starts
-        return x, LanguageModelState(
-            tuple(states), first + seqlen, length, None if doc_starts is None else doc_starts[:, -1]
-        )
+        layers, mlps = zip(*states, strict=True)
+        last_start = None if doc_starts is None else doc_starts[:, -1]
+        return x, LanguageModelState(layers, mlps, first + seqlen, length, last_start)
 
     def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
         """Drawn positions of all tokens so far, (first + seqlen,); None: positions are counted. length: of the whole
@@ -320,7 +288,8 @@ class LanguageModel(Parametrised):
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
         """The state before the first token, for `batch` rows. length: declared length of the whole sequence, see
         `hidden`."""
-        return LanguageModelState(tuple(block.new_state(batch) for block in self._blocks()), 0, length)
+        layers, mlps = zip(*(block.new_state(batch) for block in self._blocks()), strict=True)
+        return LanguageModelState(layers, mlps, 0, length)
 
     @property
     def max_length(self) -> int | None:

@@ -1,13 +1,15 @@
 """Layer layouts: `mamba2 x 4, attention+mlp, [local x 3, attention] x 2` -> one (mixer, mlp) pair per layer.
 
-Names are entries of `model.mixers` or registered mixers. With `n_layers`, the pattern is repeated and cut to that
+Names are entries of `model.mixers` or registered mixers; `+mlp` adds the MLP of `model.mlp`, `+relu2` the one
+registered under that name. With `n_layers`, the pattern is repeated and cut to that
 many layers.
 """
 
 import re
 from typing import NamedTuple
 
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, nearest_name
+from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+])")
 
@@ -17,10 +19,11 @@ MAX_LAYERS = 10_000
 
 
 class Layer(NamedTuple):
-    """One block: the name of its mixer, and whether an MLP follows it."""
+    """One block: the name of its mixer, and the word for its MLP: `mlp` for that of model.mlp, or a registered name;
+    None where it has none."""
 
     mixer: str
-    mlp: bool
+    mlp: str | None
 
     @property
     def entry(self) -> str:
@@ -39,15 +42,20 @@ class PatternItem(NamedTuple):
 
 
 LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
+MLP_WORDS = ("mlp", *(name for name in MLPS if name != "none"))
+"""What may be joined to a mixer with +."""
 
 
 def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
     """Parse a layout into its layers. Raises ConfigError that shows where parsing stopped."""
     layers = []
     for item in items_of(text, key, LAYOUT):
-        if item.joined not in ((), ("mlp",)):
+        word = item.joined[0] if item.joined else None
+        if len(item.joined) > 1:
             raise _wrong(key, text, str(item), LAYOUT)
-        layers.append(Layer(item.name, bool(item.joined)))
+        if word is not None and word not in MLP_WORDS:
+            raise _wrong(key, text, str(item), LAYOUT, nearest_name(word, MLP_WORDS))
+        layers.append(Layer(item.name, word))
     return layers
 
 
@@ -124,6 +132,6 @@ def _is_name(token: str) -> bool:
     return token[0].isalpha() or token[0] == "_"
 
 
-def _wrong(key: str, text: str, rest: str, allowed: str) -> ConfigError:
+def _wrong(key: str, text: str, rest: str, allowed: str, near: str | None = None) -> ConfigError:
     where = f" (stuck at {rest!r})" if rest else ""
-    return ConfigError(key, text + where, allowed)
+    return ConfigError(key, text + where, allowed, near)

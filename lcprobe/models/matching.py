@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.layout import parse_layout
-from lcprobe.models.parts import ModelCost, ModelParts, cost_of, model_cost, parts_of, resolved_sizes
+from lcprobe.models.parts import ModelCost, ModelParts, cost_of, mlp_of, model_cost, parts_of, resolved_sizes
 
 MAX_LAYERS = 256
 """Largest number of blocks that is tried where n_layers is solved."""
-FF_RATIO = 8 / 3
-"""Preferred d_ff / d_model of a SwiGLU MLP."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _is_free(config: ModelConfig) -> bool:
 
 
 def _has_mlp(config: ModelConfig) -> bool:
-    return any(layer.mlp for layer in parse_layout(config.layout))
+    return any(mlp_of(layer, config) for layer in parse_layout(config.layout))
 
 
 def _solve(name: str, config: ModelConfig, rules: MatchConfig, budget: int) -> ModelConfig:
@@ -99,7 +97,7 @@ def _candidates(config: ModelConfig, rules: MatchConfig, budget: int) -> Iterato
     d_step = rules.d_model_multiple or (8 if small else 128)
     f_step = rules.d_ff_multiple or (8 if small else 64)
     pattern = parse_layout(config.layout)
-    solve_d_ff = config.d_ff is None and any(layer.mlp for layer in pattern)
+    solve_d_ff = config.d_ff is None and _has_mlp(config)
     depths = range(len(pattern), MAX_LAYERS + 1, len(pattern)) if config.n_layers == "solve" else [config.n_layers]
     for n_layers in depths:
         deep = replace(config, n_layers=n_layers)
@@ -132,6 +130,7 @@ def _aspect_penalty(config: ModelConfig, rules: MatchConfig) -> float:
     d_model, d_ff, _ = resolved_sizes(config)
     n_layers = config.n_layers if isinstance(config.n_layers, int) else len(parse_layout(config.layout))
     pattern = parse_layout(config.layout)
-    sublayers = n_layers * (1 + sum(layer.mlp for layer in pattern) / len(pattern))
+    mlps = [mlp for layer in pattern if (mlp := mlp_of(layer, config)) is not None]
+    sublayers = n_layers * (1 + len(mlps) / len(pattern))
     penalty = abs(math.log2(d_model / sublayers / rules.aspect))
-    return penalty + (abs(math.log2(d_ff / d_model / FF_RATIO)) if d_ff else 0.0)
+    return penalty + (abs(math.log2(d_ff / d_model / mlps[0].cls.ff_ratio)) if mlps else 0.0)

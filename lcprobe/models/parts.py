@@ -12,6 +12,7 @@ from lcprobe.models.cost import Cost
 from lcprobe.models.layout import Layer, layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
+from lcprobe.models.mlps import MLPS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.schedule import EncodingPattern, LayerEncoding
@@ -20,7 +21,7 @@ from lcprobe.schema import resolve
 
 @dataclass(frozen=True)
 class LayerParts:
-    """One block's mixer with its settings, and whether an MLP follows it.
+    """One block's mixer with its settings, and the MLP that follows it, if any.
 
     entry: name in model.mixers; name: the entry with its part of an encoding pattern or its place in a carry group;
     kind: name in MIXERS. Layers with the same name are equal.
@@ -31,7 +32,7 @@ class LayerParts:
     kind: str
     mixer: type[Mixer]
     config: MixerConfig
-    mlp: bool
+    mlp: Choice | None
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,24 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
         if name not in MIXERS:
             raise unknown_name(f"{key}.layout", name, {*MIXERS, *config.mixers})
         entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
-    by_layer = {layer: _layer(layer, entries[layer.mixer], config.context_length) for layer in dict.fromkeys(layers)}
+    by_layer = {layer: _layer(layer, entries[layer.mixer], config) for layer in dict.fromkeys(layers)}
     parts = list(_in_groups([by_layer[layer] for layer in layers], key))
     if config.positional is None:
         return ModelParts(tuple(parts))
     return _encoded(parts, config, config.positional, key)
 
 
-def _layer(layer: Layer, choice: Choice, context_length: int | None) -> LayerParts:
-    config = choice.config.with_context_length(context_length)
-    return LayerParts(layer.mixer, layer.mixer, choice.name, choice.cls, config, layer.mlp)
+def _layer(layer: Layer, choice: Choice, config: ModelConfig) -> LayerParts:
+    own = choice.config.with_context_length(config.context_length)
+    return LayerParts(layer.mixer, layer.mixer, choice.name, choice.cls, own, mlp_of(layer, config))
+
+
+def mlp_of(layer: Layer, config: ModelConfig) -> Choice | None:
+    """The MLP of a layer: model.mlp for `+mlp`, one with its default settings for `+relu2`, None for no MLP."""
+    if layer.mlp is None:
+        return None
+    choice = config.mlp if layer.mlp == "mlp" else MLPS.convert(layer.mlp, "model.layout")
+    return None if choice.name == "none" else choice
 
 
 def _in_groups(parts: list[LayerParts], key: str) -> Iterator[LayerParts]:
@@ -154,7 +163,7 @@ def padded_vocab(config: ModelConfig) -> int:
 def resolved_sizes(config: ModelConfig) -> tuple[int, int, int]:
     """(d_model, d_ff, vocab_size); d_ff is 0 where no block has an MLP. Raises ConfigError where one is not set."""
     layers = layers_in(config)
-    has_mlp = any(layer.mlp for layer in layers)
+    has_mlp = any(mlp_of(layer, config) for layer in layers)
     if config.d_model is None or config.vocab_size is None:
         name = "d_model" if config.d_model is None else "vocab_size"
         raise ConfigError(f"model.{name}", None, "a number, or match.budget to solve it")
@@ -191,12 +200,13 @@ def model_cost(config: ModelConfig, length: int) -> ModelCost:
 def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
     """`model_cost` for parts that are already known, for searches over sizes."""
     d_model, d_ff = config.d_model or 0, config.d_ff or 0
-    total = Cost(params=d_model)  # the final norm
+    norm = Cost(params=config.norm.cls.params(config.norm.config, d_model))
+    total = norm  # the final one
     for layer, count in parts.counted_layers:
         with inside(f"model.mixers.{layer.entry}"):
-            block = layer.mixer.cost(layer.config, d_model, length) + Cost(params=d_model)
-        if layer.mlp:
-            block += Cost(params=3 * d_model * d_ff + d_model, flops=6 * d_model * d_ff)
+            block = layer.mixer.cost(layer.config, d_model, length) + norm
+        if layer.mlp is not None:
+            block += layer.mlp.cls.cost(layer.mlp.config, d_model, d_ff) + norm
         total += block.times(count)
     if parts.added is not None:
         shape = HeadShape(1, 1, 1, d_model, config.context_length)

@@ -172,7 +172,8 @@ class Fitted(InitialState[FittedConfig]):
         """batch: tokens (rows, seqlen), starts (rows, seqlen) or None."""
         state = after(model, batch["tokens"], batch["starts"], model.new_state(len(batch["tokens"])))
         layers = (_map_recurrent(_recurrent_only(layer), _normal_like) for layer in state.layers)
-        return in_share(replace(state, layers=tuple(layers)), self.config.share)
+        mlps = model.new_state(len(batch["tokens"])).mlps
+        return in_share(replace(state, layers=tuple(layers), mlps=mlps), self.config.share)
 
 
 def after(
@@ -183,7 +184,7 @@ def after(
     assert final is not None
     fresh = model.new_state(len(tokens))
     layers = (old if old.recurrent else new for old, new in zip(final.layers, fresh.layers, strict=True))
-    return replace(fresh, layers=tuple(layers))
+    return replace(fresh, layers=tuple(layers), mlps=final.mlps)
 
 
 def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
@@ -192,8 +193,12 @@ def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
         return state
     sizes = [getattr(layer, name) for layer in state.layers for name in layer.recurrent]
     kept = torch.rand(len(sizes[0]), device=sizes[0].device) < share
-    layers = (layer._map(lambda t: t * kept.view(-1, *[1] * (t.dim() - 1)).to(t.dtype)) for layer in state.layers)
-    return replace(state, layers=tuple(layers))
+
+    def in_kept(t: Tensor) -> Tensor:
+        return t * kept.view(-1, *[1] * (t.dim() - 1)).to(t.dtype)
+
+    mlps = tuple(None if mlp is None else mlp._map(in_kept) for mlp in state.mlps)
+    return replace(state, layers=tuple(layer._map(in_kept) for layer in state.layers), mlps=mlps)
 
 
 def _map_recurrent(layer: State, function: Callable[[Tensor], Tensor]) -> State:

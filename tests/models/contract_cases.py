@@ -1,4 +1,5 @@
-"""The models of the contract tests: one around every registered mixer, encoding and temperature, and around the toys.
+"""The models of the contract tests: one around every registered mixer, MLP, norm, encoding and temperature, and around
+the toys.
 
 Each runs with its default settings; the settings listed here reach further branches. A newcomer needs no entry.
 """
@@ -15,6 +16,8 @@ from lcprobe.choices import Registry
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mlps import MLPS
+from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, TEMPERATURES
 from lcprobe.schema import build
 from tests.toys import registered
@@ -48,6 +51,14 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Settings of a mixer in addition to its defaults."""
+MLP_SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "swiglu": [{"bias": True}],
+    "geglu": [{"bias": True, "gelu": "erf"}],
+    "relu2": [{"bias": True}],
+}
+"""Settings of an MLP in addition to its defaults."""
+NORM_SETTINGS: dict[str, list[dict[str, Any]]] = {"layer": [{"bias": False}]}
+"""The same for norms."""
 ENCODING_SETTINGS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "rope": [({"fraction": 0.5}, {"window": 1})],
     "prope": [({"fraction": 0.5}, {})],
@@ -149,6 +160,10 @@ def _cases() -> Iterator[Case]:
         yield _case(MIXERS, name, name, {}, d_model=WIDE)
         for settings in MIXER_SETTINGS.get(name, []):
             yield _case(MIXERS, name, name, settings)
+    for registry, key, given in ((MLPS, "mlp", MLP_SETTINGS), (NORMS, "norm", NORM_SETTINGS)):
+        for name in classes_in(registry):
+            for own in [{}, *given.get(name, [])]:
+                yield _case(registry, name, "attention", {"head_dim": 8}, **{key: {"type": name, **own}})
     for name in ENCODINGS:
         for own, attention in [({}, default_attention(name)), *ENCODING_SETTINGS.get(name, [])]:
             encoding = {"type": name, **table_size(name), **own}

@@ -43,7 +43,9 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
     for back in (2, 1):
         _, want = net.hidden(given["tokens"].roll(back, 0), state=want)
         want = type(want)(
-            tuple(w if w.recurrent else n for w, n in zip(want.layers, net.new_state(4).layers, strict=True)), 0
+            tuple(w if w.recurrent else n for w, n in zip(want.layers, net.new_state(4).layers, strict=True)),
+            (None,) * len(want.layers),
+            0,
         )
     for got, layer in zip(state.layers, want.layers, strict=True):
         for name in layer.recurrent:

@@ -119,13 +119,13 @@ def _model(config: ModelConfig) -> dict[str, Any]:
     rest = {
         k: v
         for k, v in canonical(config).items()
-        if k not in ("layout", "attn_layer_idx", "mixers", "positional", "encodings")
+        if k not in ("layout", "attn_layer_idx", "mixers", "mlp", "positional", "encodings")
     }
     return {
         **rest,
         "n_layers": "solve" if solved else None,
-        "layers": [[layer.kind, canonical(layer.config), layer.mlp] for layer in parts.layers],
-        "d_ff": config.d_ff if any(layer.mlp for layer in parts.layers) else None,
+        "layers": [[layer.kind, canonical(layer.config), canonical(layer.mlp)] for layer in parts.layers],
+        "d_ff": config.d_ff if any(layer.mlp is not None for layer in parts.layers) else None,
         "positions": canonical(config.positions) if reads else None,
         "added": canonical(parts.added),
     }

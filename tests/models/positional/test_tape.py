@@ -109,6 +109,7 @@ def dense(model, tokens):
     """The hidden states of a whole model. The carry passes between layers with the same base; RoPE's is computed in
     each."""
     x, passed, eps = model.embedding(tokens), {}, model.config.norm_eps
+    where = TokenContext(torch.arange(tokens.shape[1]))
     for block in model.blocks:
         y = normed(x, block.norm.weight, eps)
         own = block.mixer.encoding
@@ -123,10 +124,10 @@ def dense(model, tokens):
             update, e, a = attended(block.mixer, y, *(passed.get(base, (rope, rope)) if tape else (rope, rope)))
             passed |= {base: (e, a)} if tape else {}
         else:
-            update = block.mixer(y, TokenContext(torch.arange(tokens.shape[1])))[0]
+            update = block.mixer(y, where)[0]
         x = x + update
         if block.mlp is not None:
-            x = x + block.mlp(normed(x, block.norm2.weight, eps))
+            x = x + block.mlp(normed(x, block.norm2.weight, eps), where)[0]
     return normed(x, model.norm.weight, eps)
 
 

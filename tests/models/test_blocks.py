@@ -1,0 +1,126 @@
+"""MLPs and norms of blocks against their definitions in float64, and their choice in a config."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lcprobe.choices import choose
+from lcprobe.errors import ConfigError
+from lcprobe.models.config import MatchConfig, ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.matching import match
+from lcprobe.models.mlps import MLPS
+from lcprobe.models.norms import NORMS
+from lcprobe.models.parts import parts_of
+from lcprobe.models.token_context import TokenContext
+from lcprobe.schema import build
+from tests.models.initialised import initialised
+
+WHERE = TokenContext(torch.arange(5))
+
+
+def model_config(**given):
+    return build(ModelConfig, {"layout": "attention+mlp x 2", "vocab_size": 512, **given}, "model")
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """The module with every parameter drawn anew, biases and norms too, in float64."""
+    module = module.double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.normal_()
+    return module
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("swiglu", lambda x: x / (1 + torch.exp(-x))),
+        ("geglu", lambda x: x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        ("relu2", lambda x: torch.where(x > 0, x * x, 0)),
+    ],
+)
+def test_mlps_equal_their_definitions(name, activation, bias):
+    mlp = randomised(choose(MLPS, {"type": name, "bias": bias}, "mlp").create(6, 10))
+    own, x = dict(mlp.named_parameters()), torch.randn(2, 5, 6, dtype=torch.float64)
+    assert ("out_proj.bias" in own) == bias
+    if name == "relu2":
+        inner = activation(x @ own["in_proj.weight"].T + own.get("in_proj.bias", 0))
+    else:
+        both = x @ own["up_gate.weight"].T + own.get("up_gate.bias", 0)
+        inner = both[..., :10] * activation(both[..., 10:])
+    want = inner @ own["out_proj.weight"].T + own.get("out_proj.bias", 0)
+    assert (mlp(x, WHERE)[0] - want).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+def test_norms_equal_their_definitions_alone_and_with_the_sum(name):
+    norm = randomised(choose(NORMS, name, "norm").create(6, 1e-3))
+    x, r = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(2, 5, 6, dtype=torch.float64)
+
+    def defined(x):
+        if name == "layer":
+            mean = x.mean(-1, keepdim=True)
+            scale = ((x - mean).square().mean(-1, keepdim=True) + 1e-3).sqrt()
+            return (x - mean) / scale * norm.weight + norm.bias
+        weight = 1 + norm.weight if name == "zero_centred_rms" else norm.weight
+        return x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * weight
+
+    assert (norm(x) - defined(x)).abs().max() < 1e-12
+    y, total = norm.added(x, r)
+    assert (total - (x + r)).abs().max() < 1e-12
+    assert (y - defined(x + r)).abs().max() < 1e-12
+    y, total = norm.added(x, None)
+    assert torch.equal(total, x)
+    assert (y - defined(x)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+def test_norms_keep_the_sum_in_the_dtype_of_the_residual_stream(name):
+    norm = initialised(choose(NORMS, name, "norm").create(64, 1e-5))
+    x, r = torch.randn(4, 64).bfloat16(), 1000 + torch.randn(4, 64)
+    y, total = norm.added(x, r)
+    assert (y.dtype, total.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(total, r + x.float())
+    plain = F.layer_norm(total, (64,)) if name == "layer" else F.rms_norm(total, (64,), eps=1e-5)
+    assert (y.float() - plain).abs().max() <= 2**-8 * plain.abs().max()
+
+
+@pytest.mark.parametrize("name", [name for name in MLPS if name != "none"])
+@pytest.mark.parametrize("norm", list(NORMS))
+def test_every_mlp_is_matched_to_the_budget(name, norm):
+    config = model_config(mlp=name, norm=norm, layout="attention+mlp", n_layers="solve")
+    solved = match({"a": config}, build(MatchConfig, {"budget": 300_000}, "match"), {"a": 32})["a"]
+    built = sum(p.numel() for p in LanguageModel(solved.config).parameters())
+    assert built == solved.cost.params
+    assert abs(built / 300_000 - 1) < 0.01
+
+
+def test_a_layout_names_other_mlps_and_none_leaves_them_out():
+    config = model_config(layout="attention+mlp, attention, attention+relu2", d_model=64, d_ff=8, mlp="geglu")
+    names = [None if block.mlp is None else type(block.mlp).__name__ for block in LanguageModel(config).blocks]
+    assert names == ["GeGLU", None, "ReLU2"]
+    without = LanguageModel(model_config(layout="attention+mlp x 2", d_model=64, mlp="none"))
+    assert not any("mlp" in name or "norm2" in name for name, _ in without.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "near"),
+    [
+        ({"mlp": "swiglue"}, "model.mlp.type", "swiglu"),
+        ({"mlp": {"type": "swiglu", "gelu": "erf"}}, "model.mlp.gelu", None),
+        ({"norm": "layre"}, "model.norm.type", "layer"),
+        ({"norm": {"type": "rms", "bias": True}}, "model.norm.bias", None),
+        ({"layout": "attention+relu3"}, "model.layout", "relu2"),
+        ({"layout": "attention+mlp+mlp"}, "model.layout", None),
+        ({"layout": "atention+mlp"}, "model.layout", "attention"),
+    ],
+)
+def test_mistakes_in_blocks_give_the_key(given, key, near):
+    with pytest.raises(ConfigError) as caught:
+        parts_of(model_config(**given))
+    assert (caught.value.key, caught.value.near) == (key, near)
