@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -10,6 +11,7 @@ NOTEBOOK = ROOT / "docs" / "tutorial" / "notebook.ipynb"
 QUICK = {"TOKENS = 2_000_000": "TOKENS = 4_096", "SAMPLES = 50": "SAMPLES = 2", "THREADS = 2": "THREADS = 1"}
 
 
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     parameters = next(cell for cell in notebook.cells if cell.cell_type == "code")

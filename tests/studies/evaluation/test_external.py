@@ -3,6 +3,7 @@ files."""
 
 import copy
 import json
+import shutil
 from importlib.metadata import version
 
 import pytest
@@ -50,11 +51,13 @@ def run(tmp_path_factory, data_settings):
     return run_folder
 
 
-def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
+@pytest.mark.parametrize("names", [OFFLINE[:2], pytest.param(OFFLINE, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_tasks_of_lm_eval_on_a_tiny_model(run, names, capsys):
+    shutil.rmtree(run / "harness", ignore_errors=True)
     settings = ["probe.harness.limit=2", "probe.harness.max_seq_lengths=[1024]"]
-    assert evaluate_main([str(run), *settings, "--harness", *OFFLINE]) == 0
+    assert evaluate_main([str(run), *settings, "--harness", *names]) == 0
     shown = capsys.readouterr().out
-    for task in OFFLINE:
+    for task in names:
         label = f"lm-eval {version('lm_eval')} {task}"
         (path,) = (run / "harness").glob(f"{run.name}.{task}-*.json")
         document = json.loads(path.read_text())
@@ -81,7 +84,7 @@ def test_six_tasks_of_lm_eval_on_a_tiny_model(run, capsys):
     )
     assert (shown.err.count("\n"), shown.out) == (1, ""), "nothing of what lm-eval and nltk print before it fails"
     first = {path: path.read_bytes() for path in (run / "harness").iterdir()}
-    assert len(first) == len(OFFLINE)
+    assert len(first) == len(names)
     assert evaluate_main([str(run), *settings, "probe.harness.limit=1", "--harness", "niah_single_1"]) == 0
     (other,) = {*(run / "harness").iterdir()} - {*first}
     assert len(json.loads(other.read_text())["samples"]["niah_single_1"]) == 1
