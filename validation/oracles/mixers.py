@@ -34,6 +34,8 @@ D_MODEL, VOCAB = 24, 64
 KINDS: list[dict[str, Any]] = [
     {"type": "gated_deltanet", "head_dim": 6},
     {"type": "gated_deltanet", "head_dim": 4, "value_heads": 2, "conv_bias": True, "negative_eigenvalues": True},
+    {"type": "rg_lru", "n_blocks": 4},
+    {"type": "rg_lru", "n_blocks": 3, "expand": 1.5, "d_conv": 2},
 ]
 """Mixers, with the settings at which they meet their recurrences."""
 

@@ -59,5 +59,24 @@ def zero_state(q: Tensor, d_v: int) -> Tensor:
     return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], d_v)
 
 
-RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {"gated_deltanet": gated_deltanet}
+def rg_lru(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One recurrent block of Griffin."""
+    gate, u = (x @ p["in_proj.weight"].T + p["in_proj.bias"]).chunk(2, dim=-1)
+    u = convolved(u, p["conv_weight"], p["conv_bias"])
+    w_i, w_r = (torch.block_diag(*w) for w in p["gate_weight"].chunk(2, dim=2))
+    b_i, b_r = (b.flatten() for b in p["gate_bias"].view(c.n_blocks, -1).chunk(2, dim=1))
+    i, r = (u @ w_i + b_i).sigmoid(), (u @ w_r + b_r).sigmoid()
+    a = (-8 * F.softplus(p["a_param"]) * r).exp()
+    h, rows = torch.zeros_like(u[:, 0]), []
+    for t in range(x.shape[1]):
+        h = a[:, t] * h + (1.0 if t == 0 else (1 - a[:, t].square()).sqrt()) * i[:, t] * u[:, t]
+        rows.append(h)
+    y = torch.stack(rows, 1) * F.gelu(gate, approximate="tanh")
+    return y @ p["out_proj.weight"].T + p["out_proj.bias"]
+
+
+RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
+    "gated_deltanet": gated_deltanet,
+    "rg_lru": rg_lru,
+}
 """By the name of the mixer."""
