@@ -36,13 +36,15 @@ class Measurement:
     """A named measurement.
 
     options: the keys that `measure` accepts from the command line. measure: options -> rows with equal keys.
-    notes: what a reader of the numbers must know, printed and written with them.
+    notes: what a reader of the numbers must know, printed and written with them. group: columns; rows that are alike
+    in them belong together: a run of some groups keeps the others that were written, of the same packages.
     """
 
     title: str
     options: tuple[str, ...]
     measure: Callable[[dict[str, str]], Rows]
     notes: Callable[[Rows], list[str]] = no_notes
+    group: tuple[str, ...] = ()
 
 
 def device_name() -> str:
@@ -76,6 +78,10 @@ def run_measurements(
         begin = time.process_time()
         rows = measurement.measure({k: v for k, v in options.items() if k in measurement.options})
         used = round(time.process_time() - begin)
+        packages = {**dict.fromkeys(PEER_PACKAGES), **package_versions(PEER_PACKAGES)}  # None: not installed
+        path = folder / "results" / f"{name}-{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+        if measurement.group:
+            rows = with_other_groups(rows, measurement.group, path, packages)
         print_rows(rows, measurement.title)
         notes = measurement.notes(rows)
         print("\n".join(notes))
@@ -85,12 +91,20 @@ def run_measurements(
             "date": today,
             "CPU seconds": used,
             "python": platform.python_version(),
-            **dict.fromkeys(PEER_PACKAGES),  # None where a package is not installed
-            **package_versions(PEER_PACKAGES),
+            **packages,
         }
-        kind = "gpu" if torch.cuda.is_available() else "cpu"
-        path = folder / "results" / f"{name}-{kind}.json"
         write_json(path, {"title": measurement.title, **facts, "notes": notes, "rows": rows})
         print(json.dumps(facts))
         print(f"written: {folder.name}/results/{path.name}")
     return 0
+
+
+def with_other_groups(rows: Rows, group: tuple[str, ...], path: Path, packages: Mapping[str, str | None]) -> Rows:
+    """The rows, and those at `path` of groups that have none among them; sorted by group. Nothing is kept of other
+    versions of packages."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
+    of = lambda row: tuple(row[column] for column in group)  # noqa: E731
+    measured = {of(row) for row in rows}
+    same = all(before.get(name) == version for name, version in packages.items())
+    kept = [row for row in before["rows"] if same and of(row) not in measured]
+    return sorted(kept + rows, key=of)

@@ -32,8 +32,8 @@ VALIDATIONS = {
         training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
     ),
     "null_reports": Measurement(null_reports.TITLE, null_reports.OPTIONS, null_reports.measure, null_reports.notes),
-    "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes),
-    "mutants": Measurement(mutants.TITLE, mutants.OPTIONS, mutants.measure, mutants.notes),
+    "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes, compiled.GROUP),
+    "mutants": Measurement(mutants.TITLE, mutants.OPTIONS, mutants.measure, mutants.notes, mutants.GROUP),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

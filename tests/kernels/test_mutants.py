@@ -9,18 +9,19 @@ from lcprobe_kernels import OPS
 import validation.mutants as runner
 from lcprobe.errors import ConfigError
 from validation.mutants import MUTANTS, ROOT, judged
-from validation.mutants.mutant import Mutant
+from validation.mutants.mutant import TESTS, Mutant
+from validation.mutants.workers import Order, Outcome
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.file}: {m.old[:40]}")
 def test_a_mutant_is_one_replacement_that_is_still_a_program(mutant):
     ast.parse(mutant.applied((ROOT / mutant.path).read_text(encoding="utf-8")))
-    assert all((ROOT / test).is_file() for test in mutant.tests)
 
 
 def test_there_are_mutants_of_every_op():
     counts = Counter(mutant.op for mutant in MUTANTS)
-    assert set(counts) == {*OPS, "shared"}
+    assert set(counts) == {*OPS, "shared"} == set(TESTS)
+    assert all((ROOT / test).is_file() for tests in TESTS.values() for test in tests)
     assert len(set(MUTANTS)) == len(MUTANTS) >= 60
 
 
@@ -31,11 +32,11 @@ def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeyp
     seen = []
 
     def tested(code):
-        def run(tests, copy, seconds):
+        def run(tests, copy, seconds, order):
             seen.append(path.read_text())
-            return code, "test_x" if code else ""
+            return Outcome(code, "test_x" if code else "", 0.0)
 
-        monkeypatch.setattr(runner, "_tested", run)
+        monkeypatch.setattr(runner, "tested", run)
 
     mutant = Mutant("packed.py", "x = 1", "x = 2")
     for code, given, verdict in (
@@ -45,11 +46,11 @@ def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeyp
         (0, Mutant("packed.py", "x = 1", "x = 2", "as good"), "equivalent"),
     ):
         tested(code)
-        assert judged(given, tmp_path, 1)["verdict"] == verdict
+        assert judged(given, tmp_path, 1, Order())["verdict"] == verdict
         assert path.read_text() == "x = 1\n"
     assert seen == ["x = 2\n"] * 4
     tested(2)
     with pytest.raises(ConfigError, match="tests that run"):
-        judged(mutant, tmp_path, 1)
+        judged(mutant, tmp_path, 1, Order())
     with pytest.raises(ConfigError, match="0 x 'y'"):
-        judged(Mutant("packed.py", "y", "z"), tmp_path, 1)
+        judged(Mutant("packed.py", "y", "z"), tmp_path, 1, Order())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TITLE = "compiled kernels: shared memory, registers, and bytes spilled a thread"
 OPTIONS = ("archs", "dtypes", "ops", "switches", "stage")
+GROUP = ("op", "switches", "dtype", "arch")
 ARCHS = (80, 89, 90)
 """A100; L4, L40S and RTX 40; H100 and H200."""
 DTYPES = ("float32", "bfloat16", "float16")

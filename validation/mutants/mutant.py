@@ -1,4 +1,4 @@
-"""A fault that is planted in a kernel."""
+"""A fault that is planted in a kernel, and the tests that must see it."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,16 @@ class Mutant:
         """The op, or `shared` for what all ops use."""
         return self.file.split("/")[0] if "/" in self.file else "shared"
 
-    @property
-    def tests(self) -> tuple[str, ...]:
-        """The test files that must fail."""
-        return TESTS[self.op]
-
     def applied(self, text: str) -> str:
         """The file's text with the fault. Raises ConfigError unless `old` stands there exactly once."""
         if text.count(self.old) != 1 or self.old == self.new:
             raise ConfigError(f"mutant of {self.path}", f"{text.count(self.old)} x {self.old!r}", "text found once")
         return text.replace(self.old, self.new)
+
+
+def faults(file: str, *changes: tuple[str, ...]) -> tuple[Mutant, ...]:
+    """Mutants of one file: (old, new), or (old, new, why)."""
+    return tuple(Mutant(file, *change) for change in changes)
 
 
 TESTS = {
