@@ -15,6 +15,7 @@ from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import build
@@ -71,7 +72,9 @@ class Model:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         ids = [self.encode(text) for text in texts]
         probe = self.config.probe
-        continuer = Continuer(self.module, self.device, probe.chunk, probe.batch_tokens)
+        continuer = Continuer(
+            in_precision(self.module, probe.precision), self.device, probe.chunk, probe.batch_tokens
+        )
 
         def done(_: int, tokens: list[int]) -> bool:
             return stop is not None and stop in self.tokenizer.decode(np.array(tokens))

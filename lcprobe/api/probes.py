@@ -2,7 +2,7 @@
 1024]).accuracy()`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,8 +13,9 @@ from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.api.models import Model, checked_device
 from lcprobe.errors import ConfigError, EpisodeError, require, unknown_name
 from lcprobe.lengths import in_tokens
-from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.config import Grid, Precision, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer
@@ -78,6 +79,7 @@ def probe(
     controls: str | Sequence[str] = "none",
     tokenizer: str | Tokenizer | None = None,
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced",
+    precision: Precision = "32",
     batch_tokens: int = 32_768,
     chunk: int = 1024,
     device: str | None = None,
@@ -89,7 +91,8 @@ def probe(
     what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping
     with `type`. depths: strata of equal width, in each of which every sample's target needle has a drawn place; 1:
     anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key, value,
-    haystack, controls: one level or several, which are crossed.
+    haystack, controls: one level or several, which are crossed. precision: 32, the dtype of the weights, or bf16,
+    bfloat16 autocast.
 
     Raises ConfigError for settings that cannot work, EpisodeError where no cell fits the lengths.
     """
@@ -116,13 +119,20 @@ def probe(
         "key": _levels(key), "value": _levels(value), "controls": _levels(controls),
     }  # fmt: skip
     config = {"tasks": {choice.choice.name: choice}, "scoring": scoring, "batch_tokens": batch_tokens, "chunk": chunk}
+    config["precision"] = precision
     tasks = TaskSet(build(ProbeConfig, config, "probe"), materials)
     plan = tasks.plan([build(Grid, settings, "grid")])
     plan = _readable(plan, module.max_length)
     if not plan.units:
         raise EpisodeError("lengths", tokens, f"lengths at which a cell fits ({'; '.join(plan.notes)})")
+    checkpoint = replace(checkpoint, precision=precision)
     scorer = ModelScorer(
-        module, materials.tokenizer, torch.device(device), chunk, scoring == "generate", batch_tokens
+        in_precision(module, precision),
+        materials.tokenizer,
+        torch.device(device),
+        chunk,
+        scoring == "generate",
+        batch_tokens,
     )
     store = MemoryStore()
     units = run_plan(plan, tasks, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring)

@@ -10,6 +10,8 @@ from lcprobe.schema import Converter
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
+Precision = Literal["32", "bf16"]
+
 
 class StrataConverter(Converter):
     """Reads a number of strata; see `Annotated` in lcprobe.schema."""
@@ -142,6 +144,9 @@ class ProbeConfig:
     own) or text (all read the same characters, as many tokens of the first model's tokenizer)."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
+    precision: Precision = "32"
+    """Precision of probing, whatever the model was trained in: 32 is float32, bf16 is bfloat16 autocast with float32
+    weights and logits (for GPUs). What was probed in one is never read for the other."""
     batch_tokens: int = 32_768
     """Rows times length of a batch; halved and tried again when memory runs out. Shared prefixes are read once."""
     chunk: int = 1024

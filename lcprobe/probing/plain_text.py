@@ -97,9 +97,7 @@ def run_context(
     """
     points = points_of(probe, context_length)
     facts = {
-        "checkpoint": checkpoint.digest,
-        "name": checkpoint.name,
-        "changes": checkpoint.changes,
+        **checkpoint.facts,
         "suite": SUITE,
         "context": plain(probe),
         "windows": "of the held-out stream, over the ends of documents",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
-from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.config import Precision, ProbeConfig
 from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
@@ -32,7 +32,7 @@ class ProbedCheckpoint:
     trained.
 
     extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its
-    factor at a length.
+    factor at a length. precision: in which it is probed.
     """
 
     name: str
@@ -42,6 +42,13 @@ class ProbedCheckpoint:
     extension: str = "none"
     changes: str = "none"
     factor_at: Callable[[int], float] = lambda _: 1.0
+    precision: Precision = "32"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a unit of work depends on, of the model."""
+        facts = {"checkpoint": self.digest, "name": self.name, "changes": self.changes}
+        return facts if self.precision == "32" else facts | {"precision": self.precision}
 
 
 class UnitItem(NamedTuple):
@@ -119,7 +126,7 @@ def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) ->
 def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> dict[str, Any]:
     """Everything that the records of a unit depend on."""
     facts: dict[str, Any] = {
-        "checkpoint": checkpoint.digest,
+        **checkpoint.facts,
         "suite": SUITE,
         "columns": digest_json(NAMES),
         "task": unit.task,
@@ -127,8 +134,6 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
         "made_of": tasks.digest(unit.task, unit.formats.haystack),
         "cells": unit.rows(),
         "scoring": scoring,
-        "name": checkpoint.name,
-        "changes": checkpoint.changes,
         "factor": checkpoint.factor_at(unit.length),
     }
     if unit.first:

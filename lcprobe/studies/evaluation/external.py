@@ -13,6 +13,7 @@ from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, remove_leftovers, write_json
+from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.external.lm_eval import (
     HarnessScore,
     HarnessTasks,
@@ -65,15 +66,17 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     for note in left_out:
         Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
     for variant in variants:
-        model, checkpoint = load_variant(variant, device())
+        model, checkpoint = load_variant(variant, device(), precision=config.probe.precision)
         facts = {
             "model": checkpoint.name,
             "checkpoint": checkpoint.digest,
             "tokens_trained": checkpoint.tokens,
             "versions": versions(),
         }
-        facts |= {"extension": checkpoint.extension}
-        continuer = Continuer(model, device(), config.probe.chunk, config.probe.batch_tokens)
+        facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
+        continuer = Continuer(
+            in_precision(model, checkpoint.precision), device(), config.probe.chunk, config.probe.batch_tokens
+        )
         if harness:
             for name in harness.by_name:
                 rows, document = _harness(harness, name, continuer, tokenizer, config)
@@ -151,5 +154,5 @@ def _bounds(total: float, n: int) -> tuple[float, float]:
 
 def _file_name(variant: Variant, name: str, settings: Row, checkpoint: ProbedCheckpoint) -> str:
     """`mamba2.niah_single_1-0f3a9c21.json`: the digest covers all else that the numbers depend on."""
-    depends = {"settings": settings, "checkpoint": checkpoint.digest, "changes": checkpoint.changes}
+    depends = {k: v for k, v in checkpoint.facts.items() if k != "name"} | {"settings": settings}
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{variant.name}.{name}-{digest_json(depends)[:8]}.json")

@@ -14,6 +14,7 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.config import ContextProbe
+from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.grid import Plan, TaskSet
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
@@ -194,10 +195,11 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     text_units, biases, texts = [], {}, text_store(session.out)
     for variant in session.variants:
         reader = session.reader_of(variant.target)
-        model, checkpoint = load_variant(variant, device(), reader.data)
+        loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe.precision)
+        model = in_precision(loaded, checkpoint.precision)
         plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
-        biases[variant.name] = bias_curves(model, longest)
+        biases[variant.name] = bias_curves(loaded, longest)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
         scorer = ModelScorer(model, reader.data.tokenizer, device(), chunk, generate, batch_tokens)

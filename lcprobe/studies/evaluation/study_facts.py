@@ -45,6 +45,8 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
     groups = list(dict.fromkeys(row["group"] for row in sweep))
     notes = list(session.notes)
+    if session.config.probe.precision == "bf16":
+        notes.append("all models were probed in bfloat16 autocast with float32 logits (probe.precision=bf16)")
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
     return StudyFacts(

@@ -15,6 +15,7 @@ from lcprobe.files import digest_file, digest_json
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.config import Precision
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
@@ -123,10 +124,10 @@ def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
 
 
 def load_variant(
-    variant: Variant, device: str, data: Prepared | None = None
+    variant: Variant, device: str, data: Prepared | None = None, precision: Precision = "32"
 ) -> tuple[LanguageModel, ProbedCheckpoint]:
     """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
-    calibrate."""
+    calibrate. precision: in which `in_precision` has it probed."""
     target = variant.target
     model, progress = load_trained(target.checkpoint, target.config.model, target.config.train)
     model = model.to(device).eval()
@@ -135,4 +136,5 @@ def load_variant(
         model = extended(model, variant.extension, context)
     digest = digest_file(target.checkpoint / "model.safetensors")[:16]
     facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes, "factor_at": context.factor_at}
+    facts["precision"] = precision
     return model, ProbedCheckpoint(variant.name, digest, progress.step, progress.tokens, **facts)

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lcprobe.probing.config import Grid, ProbeConfig
+from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import ModelScorer
@@ -63,7 +64,8 @@ class ProbeWhileTraining(pl.Callback):
     def _accuracies(self, module: Training) -> dict[str, float]:
         """Accuracy by task and length, and by stratum of depth."""
         tokenizer, chunk, batch_tokens = self._tasks.materials.tokenizer, self._probe.chunk, self._probe.batch_tokens
-        scorer = ModelScorer(module.model, tokenizer, module.device, chunk, batch_tokens=batch_tokens)
+        model = in_precision(module.model, self._probe.precision)
+        scorer = ModelScorer(model, tokenizer, module.device, chunk, batch_tokens=batch_tokens)
         values: dict[str, float] = {}
         for unit in list(self._units):
             if not self._tasks.can_make(unit):
