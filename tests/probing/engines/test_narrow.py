@@ -58,7 +58,10 @@ def test_units_of_one_precision_are_never_read_for_the_other(untrained, material
     text = build(ProbeConfig, {"context": {"lengths": ["64t"], "n": 2}}, "probe").context
     store, texts, scores, units = Store(tmp_path / "r"), Store(tmp_path / "c", CONTEXT_SCHEMA), {}, {}
     for precision in ("32", "bf16"):
-        subject, model = ProbedCheckpoint("m", "0" * 16, 1, 2, precision=precision), in_precision(untrained, precision)
+        subject, model = (
+            ProbedCheckpoint("m", "0" * 16, 1, 2, precision=precision),
+            in_precision(untrained, precision),
+        )
         ids = run_plan(plan, tasks, ModelScorer(model, materials.tokenizer, "cpu", 64), subject, store)
         scores[precision] = store.read(ids)["log_likelihood"].to_numpy()
         at = {"chunk": 64, "batch_tokens": 256, "device": "cpu"}
