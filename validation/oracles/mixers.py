@@ -36,6 +36,8 @@ KINDS: list[dict[str, Any]] = [
     {"type": "gated_deltanet", "head_dim": 4, "value_heads": 2, "conv_bias": True, "negative_eigenvalues": True},
     {"type": "rg_lru", "n_blocks": 4},
     {"type": "rg_lru", "n_blocks": 3, "expand": 1.5, "d_conv": 2},
+    {"type": "rwkv6", "head_dim": 6, "d_mix": 3, "d_decay": 5, "chunk_size": 8},
+    {"type": "rwkv7", "head_dim": 6, "d_decay": 3, "d_rate": 5, "d_gate": 4, "chunk_size": 8},
 ]
 """Mixers, with the settings at which they meet their recurrences."""
 

@@ -75,8 +75,59 @@ def rg_lru(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return y @ p["out_proj.weight"].T + p["out_proj.bias"]
 
 
+def rwkv6(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One RWKV-6 layer."""
+    change = F.pad(x, (0, 0, 1, -1)) - x
+    low = torch.tanh((x + change * p["mix_x"]) @ p["mix_down"]).chunk(5, dim=-1)
+    ups = zip(p["mix"], low, p["mix_up"], strict=True)
+    w, k, v, r, g = (x + change * (m + part @ up) for m, part, up in ups)
+    w = torch.exp(-torch.exp(p["decay_base"] + torch.tanh(w @ p["decay.down"]) @ p["decay.up"]))
+    r, k, v = (t @ p[f"{name}.weight"].T for name, t in (("receptance", r), ("key", k), ("value", v)))
+    r, k, v, w = (t.unflatten(-1, (-1, c.head_dim)) for t in (r, k, v, w))
+    s, rows = zero_state(r, c.head_dim), []
+    for t in range(x.shape[1]):
+        written = torch.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
+        rows.append(torch.einsum("bhk,bhkv->bhv", r[:, t], s + p["bonus"][..., None] * written))
+        s = w[:, t, :, :, None] * s + written
+    return head_norm(p, c, torch.stack(rows, 1)) * F.silu(g @ p["gate.weight"].T) @ p["out_proj.weight"].T
+
+
+def rwkv7(p: Parameters, c: Any, x: Tensor, first: Tensor | None = None) -> Tensor:
+    """One RWKV-7 layer. first: v of the first layer, (batch, n, d_model); None: this is it. S: (d_v, d_k)."""
+
+    def low_rank(t: Tensor, name: str, change: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
+        return change(t @ p[f"{name}.down"]) @ p[f"{name}.up"]
+
+    r, w, k, v, a, g = (x + (F.pad(x, (0, 0, 1, -1)) - x) * m for m in p["mix"])
+    # the decay as the release's training code has it
+    w = torch.exp(-torch.exp(-F.softplus(-(p["decay_base"] + low_rank(w, "decay", torch.tanh))) - 0.5))
+    a, base = torch.sigmoid(p["rate_base"] + low_rank(a, "rate")), v
+    r, k, v = (t @ p[f"{name}.weight"].T for name, t in (("receptance", r), ("key", k), ("value", v)))
+    if first is not None:
+        v = v + (first - v) * torch.sigmoid(p["first_base"] + low_rank(base, "first"))
+    removal, k = k * p["removal_key"], k * (1 + (a - 1) * p["key_rate"])
+    r, w, k, v, a, removal = (t.unflatten(-1, (-1, c.head_dim)) for t in (r, w, k, v, a, removal))
+    kappa = removal / removal.norm(dim=-1, keepdim=True)
+    s, rows = zero_state(r, c.head_dim), []
+    for t in range(x.shape[1]):
+        move = torch.diag_embed(w[:, t]) - torch.einsum("bhi,bhj->bhij", kappa[:, t], a[:, t] * kappa[:, t])
+        s = s @ move + torch.einsum("bhv,bhk->bhvk", v[:, t], k[:, t])
+        rows.append(torch.einsum("bhvk,bhk->bhv", s, r[:, t]))
+    bonus = (r * p["bonus"] * k).sum(-1, keepdim=True) * v
+    y = head_norm(p, c, torch.stack(rows, 1)) + bonus.flatten(2)
+    return y * low_rank(g, "gate", torch.sigmoid) @ p["out_proj.weight"].T
+
+
+def head_norm(p: Parameters, c: Any, o: Tensor) -> Tensor:
+    """RWKV's GroupNorm with a group for each head, (batch, n, heads, d_v) -> (batch, n, heads x d_v)."""
+    flat = o.flatten(0, 1).flatten(1)
+    return F.group_norm(flat, o.shape[2], p["norm_weight"], p["norm_bias"], c.norm_eps).view(*o.shape[:2], -1)
+
+
 RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "gated_deltanet": gated_deltanet,
     "rg_lru": rg_lru,
+    "rwkv6": rwkv6,
+    "rwkv7": rwkv7,
 }
 """By the name of the mixer."""

@@ -1,9 +1,8 @@
-"""RWKV's mixers against their equations token by token in float64: outputs, and gradients of the input and of every
-parameter."""
+"""RWKV's mixers in addition to the contract and to their oracles: value residual, extreme decays, initial values,
+errors."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
@@ -12,94 +11,23 @@ from lcprobe.models.mixers.rwkv6 import RWKV6, RWKV6Config
 from lcprobe.models.mixers.rwkv7 import RWKV7, RWKV7Config
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
+from validation.oracles.recurrences import rwkv7
 
-D, HEAD, SEQLEN, START = 12, 4, 23, 9
-"""A document ends inside the second chunk of 8 tokens."""
-
-
-def plain_rwkv6(layer: RWKV6, x):
-    """One row, (seqlen, d_model). A list of the states of all heads, (d_k, d_v) each, is carried from token to
-    token."""
-    states, before, out = [x.new_zeros(HEAD, HEAD)] * (D // HEAD), x.new_zeros(D), []
-    for t, now in enumerate(x):
-        if t == START:
-            states, before = [torch.zeros_like(s) for s in states], torch.zeros_like(before)
-        change = before - now
-        low = torch.tanh((now + change * layer.mix_x) @ layer.mix_down).chunk(5)
-        w, k, v, r, g = (
-            now + change * (m + part @ up) for m, part, up in zip(layer.mix, low, layer.mix_up, strict=True)
-        )
-        r, k, v = layer.receptance.weight @ r, layer.key.weight @ k, layer.value.weight @ v
-        w = torch.exp(-torch.exp(layer.decay_base + torch.tanh(w @ layer.decay.down) @ layer.decay.up))
-        heads = []
-        for h in range(D // HEAD):
-            at = slice(h * HEAD, (h + 1) * HEAD)
-            written = torch.outer(k[at], v[at])
-            heads.append(r[at] @ (states[h] + layer.bonus[h][:, None] * written))
-            states[h] = w[at][:, None] * states[h] + written
-        y = F.group_norm(torch.cat(heads)[None], D // HEAD, layer.norm_weight, layer.norm_bias, 64e-5)[0]
-        out.append(layer.out_proj.weight @ (y * F.silu(layer.gate.weight @ g)))
-        before = now
-    return torch.stack(out)
+D, HEAD, SEQLEN = 12, 4, 23
 
 
-def plain_rwkv7(layer: RWKV7, x, first=None):
-    """One row, as above; S is (d_v, d_k). first: v of the first layer, None where this is it."""
-    states, before, out = [x.new_zeros(HEAD, HEAD)] * (D // HEAD), x.new_zeros(D), []
-    for t, now in enumerate(x):
-        if t == START:
-            states, before = [torch.zeros_like(s) for s in states], torch.zeros_like(before)
-        xr, xw, xk, xv, xa, xg = (now + (before - now) * m for m in layer.mix)
-        r, k, v = layer.receptance.weight @ xr, layer.key.weight @ xk, layer.value.weight @ xv
-        w = layer.decay_base + torch.tanh(xw @ layer.decay.down) @ layer.decay.up
-        w = torch.exp(-torch.exp(-F.softplus(-w) - 0.5))  # the form of the release's training code
-        a = torch.sigmoid(layer.rate_base + xa @ layer.rate.down @ layer.rate.up)
-        if first is not None:
-            v = v + (first[t] - v) * torch.sigmoid(layer.first_base + xv @ layer.first.down @ layer.first.up)
-        removal, k = k * layer.removal_key, k * (1 + (a - 1) * layer.key_rate)
-        heads = []
-        for h in range(D // HEAD):
-            at = slice(h * HEAD, (h + 1) * HEAD)
-            kappa = removal[at] / removal[at].norm()
-            move = torch.diag(w[at]) - torch.outer(kappa, a[at] * kappa)
-            states[h] = states[h] @ move + torch.outer(v[at], k[at])
-            heads.append(states[h] @ r[at])
-        y = F.group_norm(torch.cat(heads)[None], D // HEAD, layer.norm_weight, layer.norm_bias, 64e-5)[0]
-        y = y + ((r * k * layer.bonus.flatten()).view(-1, HEAD).sum(1, keepdim=True) * v.view(-1, HEAD)).flatten()
-        out.append(layer.out_proj.weight @ (y * (torch.sigmoid(xg @ layer.gate.down) @ layer.gate.up)))
-        before = now
-    return torch.stack(out)
-
-
-LAYERS = {
-    "rwkv6": (RWKV6(RWKV6Config(head_dim=HEAD, d_mix=3, d_decay=2, chunk_size=8), D), plain_rwkv6),
-    "rwkv7": (RWKV7(RWKV7Config(HEAD, 3, 5, 2, 4, chunk_size=8), D), plain_rwkv7),
-    "rwkv7, later layer": (RWKV7(RWKV7Config(HEAD, 3, 5, 2, 4, v_first=True, chunk_size=8), D), plain_rwkv7),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_outputs_and_gradients_equal_the_equations(name):
-    layer, plain = LAYERS[name]
+def test_values_of_the_first_layer_are_mixed_in_as_in_the_equation():
+    """Outputs and gradients, also of the first layer's values."""
     g = torch.Generator().manual_seed(0)
-    layer = layer.double()
+    layer = RWKV7(RWKV7Config(HEAD, 3, 5, 2, 4, v_first=True, chunk_size=8), D).double()
     with torch.no_grad():
         for p in layer.parameters():
             p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.5)
-    x, dy = (torch.randn(2, SEQLEN, D, generator=g, dtype=torch.float64) for _ in range(2))
-    x.requires_grad_()
-    starts = torch.zeros(2, SEQLEN, dtype=torch.bool)
-    starts[:, START] = True
-    inputs, where = [x, *layer.parameters()], TokenContext(torch.arange(SEQLEN), starts)
-    if layer.carry_name is not None and layer.config.v_first:
-        first = torch.randn(2, SEQLEN, D, generator=g, dtype=torch.float64, requires_grad=True)
-        inputs.append(first)
-        y, _, carry = layer.forward_with_carry(x, where, None, first)
-        assert carry is first
-        want = torch.stack([plain(layer, *row) for row in zip(x, first, strict=True)])
-    else:
-        y, _ = layer(x, where)
-        want = torch.stack([plain(layer, row) for row in x])
+    x, first, dy = (torch.randn(2, SEQLEN, D, generator=g, dtype=torch.float64) for _ in range(3))
+    inputs = [x.requires_grad_(), first.requires_grad_(), *layer.parameters()]
+    y, _, carry = layer.forward_with_carry(x, TokenContext(torch.arange(SEQLEN)), None, first)
+    assert carry is first
+    want = rwkv7(dict(layer.named_parameters()), layer.config, x, first)
     assert (y - want).abs().max() < 1e-11
     for ours, theirs in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(want, inputs, dy), strict=True):
         assert (ours - theirs).abs().max() < 1e-10 * max(1.0, theirs.abs().max())
