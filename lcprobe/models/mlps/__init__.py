@@ -14,6 +14,8 @@ MLPS = Registry(
         "swiglu": "lcprobe.models.mlps.gated:SwiGLU",
         "geglu": "lcprobe.models.mlps.gated:GeGLU",
         "relu2": "lcprobe.models.mlps.relu2:ReLU2",
+        "rwkv6": "lcprobe.models.mlps.rwkv:RWKV6ChannelMixing",
+        "rwkv7": "lcprobe.models.mlps.rwkv:RWKV7ChannelMixing",
         "none": "lcprobe.models.mlps.none:NoMLP",
     },
 )
