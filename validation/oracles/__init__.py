@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import equations, griffin, mixers, peers
+from validation.oracles import equations, griffin, mixers, peers, rwkv
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -32,6 +32,7 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "transformers qwen3_next": ("transformers", mixers.qwen3_next),
     "transformers recurrent_gemma": ("transformers", griffin.transformers_block),
     "recurrentgemma": ("recurrentgemma", griffin.google_block),
+    "rwkv": ("rwkv", rwkv.models),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without

@@ -1,0 +1,115 @@
+"""RWKV-6 and RWKV-7 models against PyPI's `rwkv`, the author's inference package, from a checkpoint with the same
+weights.
+
+The package has no gradients and no batches; gradients are compared with the recurrences.
+"""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcprobe.models.checkpoints.rwkv import Version, to_release
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.schema import build
+from validation.oracles.cases import SINGLE, Comparison
+from validation.oracles.mixers import LENGTHS, scaled
+
+D_MODEL, HEAD_DIM, VOCAB, N_LAYERS = 32, 16, 64, 3
+RANKS: dict[Version, dict[str, int]] = {
+    "rwkv6": {"d_mix": 4, "d_decay": 6},
+    "rwkv7": {"d_decay": 5, "d_rate": 6, "d_value": 4, "d_gate": 7},
+}
+VERSIONS: tuple[Version, ...] = ("rwkv6", "rwkv7")
+
+
+def models(dtype: torch.dtype) -> Iterator[Comparison]:
+    """Logits at several lengths, and of a sequence that both continue from a state; the package computes in
+    float32."""
+    if dtype == torch.float64:
+        return
+    for version in VERSIONS:
+        with _environment(RWKV_V7_ON=str(int(version == "rwkv7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0"):
+            found = list(_compare(version))
+        yield from found
+
+
+def _compare(version: Version) -> Iterator[Comparison]:
+    ours, weights = model_of(version)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        torch.save(to_release(weights, version), Path(folder) / "model.pth")
+        theirs = _package(version).RWKV(str(Path(folder) / "model"), "cpu fp32")
+    for length in LENGTHS:
+        tokens = _tokens(length)
+        want = theirs.forward(tokens.tolist(), None, full_output=True)[0].view(length, VOCAB)
+        yield scaled(version, f"logits, {length} tokens", _logits(ours, tokens, [length]), want, SINGLE)
+    tokens, cuts, state, parts = _tokens(90), [1, 3, 60, 1, 1, 24], None, []
+    for part in tokens.split(cuts):
+        logits, state = theirs.forward(part.tolist(), state, full_output=True)
+        parts.append(logits.view(-1, VOCAB))
+    yield scaled(version, "logits, 90 tokens in parts", _logits(ours, tokens, cuts), torch.cat(parts), SINGLE)
+
+
+def model_of(version: Version) -> tuple[LanguageModel, dict[str, Tensor]]:
+    """A model as initialised plus noise, and its parameters with those of the embedding's norm, which the package
+    applies when it loads a checkpoint."""
+    settings: dict[str, Any] = {"head_dim": HEAD_DIM, "chunk_size": 16, **RANKS[version]}
+    config = {"layout": f"{version}+mlp", "n_layers": N_LAYERS, "d_model": D_MODEL, "d_ff": 48, "vocab_size": VOCAB,
+              "tie_embeddings": False, "norm": "layer", "mlp": version, "mixers": {version: settings}}  # fmt: skip
+    ours = LanguageModel(build(ModelConfig, config, "model")).initialise(0)
+    with torch.no_grad():
+        for i, p in enumerate(ours.parameters()):
+            p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        weights = {name: p.detach().clone() for name, p in ours.named_parameters()}
+        ours.embedding.weight.copy_(F.layer_norm(ours.embedding.weight, (D_MODEL,)))
+    weights |= {"embedding_norm.weight": torch.ones(D_MODEL), "embedding_norm.bias": torch.zeros(D_MODEL)}
+    return ours.eval(), weights
+
+
+def _tokens(length: int) -> Tensor:
+    return torch.randint(0, VOCAB, (length,), generator=torch.Generator().manual_seed(length))
+
+
+def _logits(model: LanguageModel, tokens: Tensor, cuts: list[int]) -> Tensor:
+    """(n, vocab_size), read in parts where there are several."""
+    state, parts = None if len(cuts) == 1 else model.new_state(1), []
+    for part in tokens.split(cuts):
+        hidden, state = model.hidden(part[None], state=state)
+        parts.append(model.logits(hidden[0]))
+    return torch.cat(parts)
+
+
+def _package(version: Version) -> ModuleType:
+    """rwkv.model, imported anew: it chooses a version by the environment, which it reads on import and later."""
+    path = Path(next(iter(import_module("rwkv").__path__))) / "model.py"
+    spec = importlib.util.spec_from_file_location(f"{version}_model", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
