@@ -37,6 +37,17 @@ def gated_deltanet(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return delta_rule(p, c, qkv, decay, beta) * F.silu(gate) @ p["out_proj.weight"].T
 
 
+def kda(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Kimi Delta Attention layer."""
+    heads, d_v = p["A_log"].shape[0], p["norm_weight"].shape[0]
+    keys, rank = heads // c.value_heads * c.head_dim, p["gate_proj.weight"].shape[1]
+    u = x @ p["in_proj.weight"].T
+    qkv, beta, f, g = u.split([2 * keys + heads * d_v, heads, rank, rank], dim=-1)
+    dt = F.softplus(f @ p["decay_proj.weight"].T + p["dt_bias"]).unflatten(-1, (heads, c.head_dim))
+    gate = (g @ p["gate_proj.weight"].T).sigmoid()
+    return delta_rule(p, c, qkv, (-p["A_log"].exp()[:, None] * dt).exp(), beta) * gate @ p["out_proj.weight"].T
+
+
 def delta_rule(p: Parameters, c: Any, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
     """Normed outputs of all heads side by side, before the gate. decay: (batch, n, heads, head_dim)."""
     heads, d_v = p["A_log"].shape[0], p["norm_weight"].shape[0]
@@ -126,6 +137,7 @@ def head_norm(p: Parameters, c: Any, o: Tensor) -> Tensor:
 
 RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "gated_deltanet": gated_deltanet,
+    "kda": kda,
     "rg_lru": rg_lru,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,

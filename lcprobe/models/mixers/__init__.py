@@ -14,6 +14,7 @@ MIXERS = Registry(
         "attention": "lcprobe.models.mixers.attention:Attention",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
         "gated_deltanet": "lcprobe.models.mixers.gated_deltanet:GatedDeltaNet",
+        "kda": "lcprobe.models.mixers.kda:KDA",
         "rg_lru": "lcprobe.models.mixers.rg_lru:RGLRU",
         "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
         "rwkv7": "lcprobe.models.mixers.rwkv7:RWKV7",

@@ -84,8 +84,8 @@ class DeltaRuleConfig(MixerConfig):
     """Smallest softplus(dt_bias), the exponent's other factor, at initialisation (log-uniform)."""
     dt_max: float = 0.1
     """Largest softplus(dt_bias) at initialisation."""
-    chunk_size: int | None = None
-    """Tokens per chunk of the matrix form, a power of two; null: 64. Changes speed and rounding only."""
+    chunk_size: int = 64
+    """Tokens per chunk of the matrix form, a power of two. Changes speed and rounding only."""
     norm_eps: float = 1e-5
     """Epsilon of the norm over each head's outputs, added to the mean square."""
 
@@ -100,13 +100,12 @@ class DeltaRuleConfig(MixerConfig):
         require(f"{at}.A_init_range", list(self.A_init_range), 0 < low <= high, "0 < low <= high")
         require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
         chunk = self.chunk_size
-        power = chunk is None or (chunk >= 1 and chunk & (chunk - 1) == 0)
-        require(f"{at}.chunk_size", chunk, power, "a power of two, or null")
+        require(f"{at}.chunk_size", chunk, chunk >= 1 and chunk & (chunk - 1) == 0, "a power of two")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
 
     def widths(self, d_model: int) -> Widths:
         """Sizes at this width. Raises ConfigError where heads do not divide."""
-        keys, values = int(self.expand * d_model), int(self.expand_v * d_model)
+        keys, values = round(self.expand * d_model), round(self.expand_v * d_model)
         if keys % self.head_dim or not keys:
             raise ConfigError("head_dim", self.head_dim, f"a divisor of expand x d_model ({keys})")
         n_value_heads = keys // self.head_dim * self.value_heads
@@ -205,7 +204,7 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
             beta=projected.beta.sigmoid() * (2.0 if self.config.negative_eigenvalues else 1.0),
             initial_state=None if state is None else state.memory,
             starts=where.starts,
-            chunk_size=self.config.chunk_size or 64,
+            chunk_size=self.config.chunk_size,
             return_state=state is not None,
         )
         o = rms_norm(o, self.norm_weight, self.config.norm_eps).flatten(2)
@@ -240,7 +239,7 @@ def delta_rule_cost(config: DeltaRuleConfig, d_model: int, matrices: int, n_deca
     params = (
         matrices + w.convolved * (config.d_conv + int(config.conv_bias)) + w.n_value_heads + n_decays + w.value_dim
     )
-    chunk, d_k, d_v = config.chunk_size or 64, w.head_dim, w.value_dim
+    chunk, d_k, d_v = config.chunk_size, w.head_dim, w.value_dim
     # causal halves: q k^T and k k^T; the triangular solve for values and states; scores times values
     core = chunk * (2 * d_k + (d_k + d_v) + d_v)
     # writing and reading states, passing them through the solved system, and from chunk to chunk

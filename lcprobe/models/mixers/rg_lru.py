@@ -56,7 +56,7 @@ class RGLRUConfig(MixerConfig):
 
     def width(self, d_model: int) -> int:
         """Channels of the recurrence. Raises ConfigError where blocks do not divide."""
-        width = int(self.expand * d_model)
+        width = round(self.expand * d_model)
         if width % self.n_blocks or not width:
             raise ConfigError("n_blocks", self.n_blocks, f"a divisor of expand x d_model ({width})")
         return width

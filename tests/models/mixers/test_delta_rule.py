@@ -13,10 +13,12 @@ from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import field_docs
 from tests.models.initialised import initialised
 
-NAMES = ["gated_deltanet"]
+NAMES = ["gated_deltanet", "kda"]
 RELEASES = {
     # transformers' Qwen3NextGatedDeltaNet at the settings of Qwen3-Next-80B-A3B
     "Qwen3-Next": ("gated_deltanet", {"head_dim": 128, "value_heads": 2}, 2048, 33_718_464),
+    # transformers' KimiLinearDeltaAttention at the settings of Kimi-Linear-48B-A3B
+    "Kimi-Linear": ("kda", {"head_dim": 128, "expand": 4096 / 2304, "expand_v": 4096 / 2304}, 2304, 39_514_272),
     # flash-linear-attention's GatedDeltaNet at its defaults
     "fla": ("gated_deltanet", {"head_dim": 256, "expand": 0.75, "expand_v": 1.5}, 2048, 25_215_500),
 }
@@ -54,7 +56,7 @@ def test_heads_that_do_not_divide_are_one_line(name, settings, d_model, message)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"chunk_size": 24}, "chunk_size: given 24; allowed: a power of two, or null"),
+        ({"chunk_size": 24}, "chunk_size: given 24; allowed: a power of two"),
         ({"value_heads": 0}, "value_heads: given 0; allowed: >= 1"),
         ({"A_init_range": [0, 16]}, "A_init_range: given [0.0, 16.0]; allowed: 0 < low <= high"),
         ({"dt_min": 0.2}, "dt_min: given 0.2; allowed: 0 < dt_min <= dt_max (0.1)"),
