@@ -1,0 +1,142 @@
+"""Training speed of one layer of every recurrent mixer at d_model 256, beside transformers' layer of the same shape.
+
+Forward and backward of one row, float32, on one thread. Times are CPU time, the least of several rounds, of both
+sides in turn. The floor is three times the mixer's forward FLOPs at the speed of this machine's float32 matrix
+products.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcprobe.choices import choose
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.parameters import owners
+from lcprobe.models.token_context import TokenContext
+from validation.oracles.mixers import transformers_module
+
+TITLE = "one layer of each recurrent mixer, forward and backward, d_model 256"
+OPTIONS = ("rounds", "lengths", "only")
+D_MODEL = 256
+PATIENCE = 4.0
+"""CPU seconds after which a layer gets no further round."""
+Layer = tuple[nn.Module, Callable[[Tensor], Tensor]]
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row per mixer and length. options: rounds (5), lengths (2048,8192), only (a mixer)."""
+    rounds = int(options.get("rounds", 5))
+    lengths = [int(length) for length in options.get("lengths", "2048,8192").split(",")]
+    names = [options["only"]] if "only" in options else [n for n in MIXERS if MIXERS.load(n).is_recurrent()]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [_row(name, length, rounds, length == min(lengths)) for name in names for length in lengths]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _row(name: str, length: int, rounds: int, with_peer: bool) -> dict[str, Any]:
+    """with_peer: beside the peer's layer; at further lengths only ours runs."""
+    layers = {"ours": _ours(name, length)}
+    peer = PEERS.get(name)
+    if peer is not None and with_peer:
+        layers["peer"] = peer[1](length)
+    x = torch.randn(1, length, D_MODEL, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    least, spent = dict.fromkeys(layers, float("inf")), dict.fromkeys(layers, 0.0)
+    peak = 0.0
+    for _ in range(rounds + 1):
+        peak = max(peak, _peak())
+        for who, (_, run) in layers.items():
+            if spent[who] < PATIENCE:
+                begin = time.process_time()
+                y = run(x)
+                y.backward(torch.ones_like(y))
+                took = time.process_time() - begin
+                least[who], spent[who] = min(least[who], took), spent[who] + took
+    mixer = layers["ours"][0]
+    flops = 3 * length * MIXERS.load(name).cost(mixer.config, D_MODEL, length).flops
+    return {
+        "mixer": name,
+        "tokens": length,
+        "tokens/s": round(length / least["ours"]),
+        "share of floor": f"{flops / peak / least['ours']:.0%}",
+        "peak GFLOP/s": round(peak / 1e9),
+        "peer": peer[0] if peer and "peer" in layers else "",
+        "peer's tokens/s": round(length / least["peer"]) if "peer" in layers else "",
+        "x peer": f"{least['peer'] / least['ours']:.2f}" if "peer" in layers else "",
+    }
+
+
+def _ours(name: str, length: int) -> Layer:
+    """A mixer with its default settings and initial values."""
+    mixer: Any = choose(MIXERS, {"type": name}, "mixer").create(D_MODEL)
+    parameters = dict(mixer.named_parameters())
+    with torch.no_grad():
+        for i, (own, owner, own_name) in enumerate(owners(mixer)):
+            value = torch.empty(parameters[own].shape, dtype=torch.float64)
+            owner.init_parameter(own_name, value, torch.Generator().manual_seed(i))
+            parameters[own].copy_(value)
+    where = TokenContext(torch.arange(length), length=length)
+    return mixer, lambda x: mixer(x, where)[0]
+
+
+def _peak() -> float:
+    """FLOPs per CPU second of a float32 matrix product."""
+    a = torch.ones(1024, 1024)
+    begin = time.process_time()
+    torch.mm(a, a)
+    return 2 * 1024**3 / (time.process_time() - begin)
+
+
+def _mamba2(length: int) -> Layer:
+    modeling = transformers_module("mamba2")
+    config = modeling.Mamba2Config(
+        hidden_size=D_MODEL, num_heads=8, head_dim=64, state_size=128, n_groups=1, expand=2, chunk_size=64
+    )
+    layer = modeling.Mamba2Mixer(config, 0)
+    return layer, lambda x: layer(x)
+
+
+def _gated_deltanet(length: int) -> Layer:
+    modeling = transformers_module("qwen3_next")
+    config = modeling.Qwen3NextConfig(
+        hidden_size=D_MODEL, linear_num_key_heads=4, linear_num_value_heads=4, linear_key_head_dim=64,
+        linear_value_head_dim=128, num_hidden_layers=1, layer_types=["linear_attention"],
+    )  # fmt: skip
+    layer = modeling.Qwen3NextGatedDeltaNet(config, 0)
+    return layer, lambda x: layer(x)
+
+
+def _kda(length: int) -> Layer:
+    modeling = transformers_module("kimi_linear")
+    config = modeling.KimiLinearConfig(
+        hidden_size=D_MODEL, linear_num_heads=4, linear_head_dim=64, num_hidden_layers=1,
+        layer_types=["linear_attention"],
+    )  # fmt: skip
+    layer = modeling.KimiLinearDeltaAttention(config, 0)
+    with torch.no_grad():
+        layer.forget_gate.A_log.fill_(1.0)
+        layer.forget_gate.dt_bias.fill_(-3.0)
+    return layer, lambda x: layer(x)
+
+
+def _rg_lru(length: int) -> Layer:
+    modeling = transformers_module("recurrent_gemma")
+    config = modeling.RecurrentGemmaConfig(hidden_size=D_MODEL, lru_width=D_MODEL, num_attention_heads=8)
+    layer, positions = modeling.RecurrentGemmaRecurrentBlock(config, 0), torch.arange(length)[None]
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, 0.0, 0.05)
+    return layer, lambda x: layer(x, positions, None, use_cache=False)[0]
+
+
+PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
+    "mamba2": ("transformers Mamba2Mixer", _mamba2),
+    "gated_deltanet": ("transformers Qwen3NextGatedDeltaNet", _gated_deltanet),
+    "kda": ("transformers KimiLinearDeltaAttention", _kda),
+    "rg_lru": ("transformers RecurrentGemmaRecurrentBlock", _rg_lru),
+}
+"""The peer's name, and its layer for rows of some length with the shapes of our defaults."""
