@@ -256,7 +256,7 @@ def test_non_finite_numbers_are_refused(tmp_path, capsys, override, key):
     one_line(train_main([*arguments, override, "--plan"]), capsys, key, "number")
 
 
-@pytest.mark.parametrize("override", ["data.corpus=[elsewhere]", "train.tokens=99999", "seed=3", "model.d_model=8"])
+@pytest.mark.parametrize("override", ["data.held_out=0.5", "train.tokens=99999", "seed=3", "model.d_model=8"])
 def test_how_a_model_was_trained_cannot_be_set_when_it_is_probed(tmp_path, capsys, override):
     one_line(
         evaluate_main([str(tmp_path), override]), capsys, override.split("=")[0].split(".")[0], "as it was trained"

@@ -23,6 +23,7 @@ from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.training.checkpoint import load_progress
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Model:
     """A checkpoint, loaded for evaluation.
 
     name: of its run, and the label of an extension: `mamba2`, `rope+yarn`. module: the LanguageModel. checkpoint:
-    what records say about it (digest of the weights, steps and tokens trained on). config: of its run.
+    what records say about it (digest of the weights, steps and tokens trained on). config: of its run. trained_on:
+    digest of its text, "" where it is not known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Model:
     checkpoint: ProbedCheckpoint
     config: Config
     device: str
+    trained_on: str = ""
 
     @property
     def context_length(self) -> int:
@@ -53,7 +56,7 @@ class Model:
     def materials(self) -> Materials:
         """Tokenizer and held-out text of its corpus, which is prepared where it is not there yet. Raises DataError,
         ConfigError."""
-        return prepare(self.config.data).materials("probe")
+        return prepare(self.config.data, trained_on=self.trained_on).materials("probe")
 
     @overload
     def generate(self, prompts: str, max_tokens: int = 32, stop: str | None = None) -> str: ...
@@ -149,6 +152,8 @@ def load_target(
     settings = {"extend": AS_TRAINED if extend is None else extend, "factor": "auto" if factor is None else factor}
     pe = build(ExtendConfig, settings, "pe")
     variant = variants_of([target], pe)[0][-1]
-    data = prepare(target.config.data) if variant.extension is not None else None  # some methods calibrate on text
+    trained_on = load_progress(target.checkpoint).corpus_digest
+    calibrates = variant.extension is not None  # or may, on text
+    data = prepare(target.config.data, trained_on=trained_on) if calibrates else None
     module, checkpoint = load_variant(variant, device, data)
-    return Model(variant.name, module, checkpoint, target.config, device)
+    return Model(variant.name, module, checkpoint, target.config, device, trained_on)

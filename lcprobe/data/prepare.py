@@ -5,7 +5,9 @@
     train.txt, probe.txt   haystack text of either split, with .ids.npy and .offsets.npy beside each
     manifest.json          digests of every file, of corpus, tokenizer and code
 
-The folder's name is a digest of corpus, tokenizer and settings, so that other ones are another folder.
+The folder's name is a digest of corpus, tokenizer and settings, so that other ones are another folder. What was
+prepared of a text is found by the text's digest too, wherever the text is now: models that were trained on it need
+nothing else.
 """
 
 import logging
@@ -25,7 +27,7 @@ from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
 from lcprobe.data.corpus import check_corpus, documents, fingerprint, notes
 from lcprobe.data.documents import Document, digest_document, pieces_of, split_document
-from lcprobe.errors import DataError, LockedError
+from lcprobe.errors import ConfigError, DataError, LockedError
 from lcprobe.files import (
     MANIFEST,
     digest_bytes,
@@ -92,27 +94,27 @@ class Prepared:
         return TokenStream("corpus", text, ids, offsets, self.tokenizer)
 
 
-def prepare(config: DataConfig, verify: bool = False) -> Prepared:
+def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> Prepared:
     """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
-    with its digest.
+    with its digest. trained_on: digest of the text that is wanted; then what is prepared of it is enough, and the
+    text itself is not looked for.
 
     Raises ConfigError for a corpus or tokenizer that does not exist or cannot be used, DataError for damaged or too
     little data.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
     require_word_starts(tokenizer)
-    made_from = {
-        "corpus": fingerprint(config.corpus),
-        "text_field": config.text_field,
-        "tokenizer": tokenizer.digest,
-        "bos": tokenizer.bos_id,
-        "held_out": config.held_out,
-        "haystack_chars": config.haystack_chars,
-        "max_tokens": config.max_tokens,
-        "layout": 1,
-    }
-    if tokenizer.folds:
-        made_from["haystack"] = "as the tokenizer expresses it"
+    prepared = find_prepared(config, trained_on)
+    if prepared is not None:
+        return Prepared(prepared, _read_manifest(prepared, verify), tokenizer)
+    made_from = _settings(config, tokenizer)
+    try:
+        made_from["corpus"] = fingerprint(config.corpus)
+    except ConfigError as error:
+        if not trained_on:
+            raise
+        allowed = f"the text at its place or another (data.corpus=...), or what was prepared of it in {config.folder}"
+        raise ConfigError(error.key, error.given, f"{allowed} (corpus {trained_on[:16]})") from None
     folder = Path(config.folder) / digest_json(made_from)[:16]
     if not (folder / MANIFEST).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +125,38 @@ def prepare(config: DataConfig, verify: bool = False) -> Prepared:
     _remove_unfinished(folder.parent)
     manifest = _read_manifest(folder, verify)
     return Prepared(folder, manifest, tokenizer)
+
+
+def find_prepared(config: DataConfig, corpus_digest: str) -> Path | None:
+    """The folder that was prepared of a text with the settings of a config, wherever the text is; None where there is
+    none, and for a digest that is not known."""
+    if not corpus_digest:
+        return None
+    wanted = _settings(config, load_tokenizer(config.tokenizer, config.bos))
+    for path in sorted(Path(config.folder).glob(f"*/{MANIFEST}")):
+        with suppress(OSError, ValueError):  # being deleted, or damaged
+            manifest = read_json(path)
+            if manifest.get("corpus_digest") == corpus_digest:
+                made_from = {name: value for name, value in manifest["made_from"].items() if name != "corpus"}
+                if made_from == wanted:
+                    return path.parent
+    return None
+
+
+def _settings(config: DataConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a prepared corpus depends on besides its text."""
+    settings = {
+        "text_field": config.text_field,
+        "tokenizer": tokenizer.digest,
+        "bos": tokenizer.bos_id,
+        "held_out": config.held_out,
+        "haystack_chars": config.haystack_chars,
+        "max_tokens": config.max_tokens,
+        "layout": 1,
+    }
+    if tokenizer.folds:
+        settings["haystack"] = "as the tokenizer expresses it"
+    return settings
 
 
 def _remove_unfinished(folder: Path) -> None:

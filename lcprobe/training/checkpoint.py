@@ -2,7 +2,10 @@
 
     step-00001200/  model.safetensors  optimizer.safetensors  state.json  config.yaml  manifest.json
 
-The newest folder that matches its manifest is used; a damaged one is renamed to bad-*, reported, and never loaded.
+The newest folder whose weights and state match its manifest is used. A damaged one is never loaded; training, which
+would write beside it, renames it to bad-* and reports it. Who reads checkpoints changes nothing.
+
+config.yaml may be edited: paths in it are those of the machine that trained. Its other settings must stay.
 """
 
 import logging
@@ -10,18 +13,24 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lcprobe.dialect import read_yaml
 from lcprobe.errors import CheckpointError, DataError
-from lcprobe.files import publish_folder, read_json, verify_folder, write_json
+from lcprobe.files import MANIFEST, digest_file, digest_json, publish_folder, read_json, verify_folder, write_json
 
+CONFIG = "config.yaml"
+PLACES = ("corpus", "folder", "tokenizer")
+"""Settings of `data` that say where something is: what it is shows by its digest."""
 STEP = re.compile(r"^step-(\d{8,})$")
 log = logging.getLogger(__name__)
 
@@ -29,8 +38,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Progress:
     """How far a run is. digest: rolling digest of all batches so far; skipped: steps with non-finite gradients;
-    corpus_digest: of the text that it trains on, empty where unknown; window: sums since the last report (see
-    `module`), without which a resumed run's next report would be another one than the uninterrupted run's."""
+    corpus_digest, tokenizer_digest: of what it trains on, empty where unknown; window: sums since the last report
+    (see `module`), without which a resumed run's next report would be another one than the uninterrupted run's."""
 
     step: int = 0
     tokens: int = 0
@@ -38,6 +47,7 @@ class Progress:
     skipped: int = 0
     seconds: float = 0.0
     corpus_digest: str = ""
+    tokenizer_digest: str = ""
     window: Sequence[float] = ()
 
 
@@ -53,9 +63,10 @@ def save_checkpoint(
         save_file(_tensors(model), temporary / "model.safetensors")
         save_file(_moments(model, optimizer), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", asdict(progress))
-        (temporary / "config.yaml").write_text(config_yaml, encoding="utf-8")
+        (temporary / CONFIG).write_text(config_yaml, encoding="utf-8")
         final = folder / f"step-{progress.step:08d}"
-        publish_folder(temporary, final, {"kind": "checkpoint", "step": progress.step})
+        facts = {"kind": "checkpoint", "step": progress.step, "settings": settings_digest(config_yaml)}
+        publish_folder(temporary, final, facts)
     except SafetensorError as error:  # safetensors raises it for a full disk
         raise OSError(28, f"checkpoint not written ({error})", str(folder)) from None
     finally:
@@ -73,23 +84,40 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(steps, reverse=True)
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint that matches its manifest; None where there is none at all.
+def damage_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint's weights or state cannot be used; None where they can, whatever config.yaml is now."""
+    if not (checkpoint / MANIFEST).is_file():
+        return f"no {MANIFEST}"
+    return verify_folder(checkpoint, without=(CONFIG,))[1]
 
-    Damaged ones are renamed to bad-*. Raises CheckpointError when all are damaged, instead of training from the start
-    again.
-    """
+
+def set_aside_damaged(folder: Path) -> None:
+    """Rename damaged checkpoints that are newer than the newest valid one to bad-*, and delete what killed processes
+    were writing. For the process alone that trains in the folder."""
     for leftover in folder.glob(".tmp-*") if folder.is_dir() else []:
         shutil.rmtree(leftover, ignore_errors=True)
-    reasons = []
     for _, path in checkpoints(folder):
-        _, damage = verify_folder(path)
+        damage = damage_of(path)
         if damage is None:
-            return path
+            return
         aside = path.with_name(f"bad-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
         log.warning("%s is damaged (%s): renamed to %s", path.name, damage, aside.name)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest valid checkpoint; None where there is none at all. Changes nothing.
+
+    Raises CheckpointError when all are damaged, instead of training from the start again.
+    """
+    reasons: list[str] = []
+    for _, path in checkpoints(folder):
+        damage = damage_of(path)
+        if damage is None:
+            if reasons:
+                log.warning("%s: damaged (%s): %s is used", folder, "; ".join(reasons), path.name)
+            return path
         reasons.append(f"{path.name}: {damage}")
     earlier = sorted(p.name for p in folder.glob("bad-step-*")) if folder.is_dir() else []
     if reasons or earlier:
@@ -103,15 +131,59 @@ def load_progress(checkpoint: Path) -> Progress:
     return Progress(**read_json(checkpoint / "state.json"))
 
 
+def newest_progress(folder: Path) -> Progress:
+    """How far a run was at its newest checkpoint, and what on, by the folder of its checkpoints; nothing where there
+    is none. Verifies nothing."""
+    for _, path in checkpoints(folder):
+        with suppress(OSError, ValueError, TypeError):  # damaged
+            return load_progress(path)
+    return Progress()
+
+
+def settings_digest(config_yaml: str) -> str:
+    """Digest of the settings in a run's config that its weights depend on, without places of files and folders."""
+    written = read_yaml(config_yaml) or {}
+    config = {key: written.get(key) for key in ("model", "data", "train", "seed")}
+    for section, places in (("data", PLACES), ("train", ("from",))):
+        config[section] = {key: value for key, value in (config[section] or {}).items() if key not in places}
+    return digest_json(config)
+
+
+def check_config(checkpoint: Path) -> None:
+    """Raises CheckpointError where config.yaml is missing or not that of the weights. Paths in it may have been
+    corrected; a checkpoint of a version that did not note what else it had is taken as it is, with a warning."""
+    path = checkpoint / CONFIG
+    manifest = read_json(checkpoint / MANIFEST)
+    if not path.is_file():
+        raise CheckpointError(f"{checkpoint}: {CONFIG} is missing; allowed: a checkpoint as train.py wrote it")
+    if digest_file(path) == manifest["files"].get(CONFIG, {}).get("sha256"):
+        return
+    try:
+        now = settings_digest(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, AttributeError):
+        raise CheckpointError(f"{path}: not readable; allowed: a config.yaml as train.py wrote it") from None
+    if "settings" not in manifest:
+        log.warning("%s was edited: its settings are taken as they are now", path)
+    elif now != manifest["settings"]:
+        allowed = f"those of the weights, but for {', '.join(f'data.{place}' for place in PLACES)} and train.from"
+        raise CheckpointError(f"{path}: edited, with other settings; allowed: {allowed}")
+
+
 def check_same_corpus(checkpoint: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises DataError where a prepared corpus (its manifest) is not the text that a checkpoint was trained on.
+    """Raises DataError where a prepared corpus (its manifest) is not the text, or not with the tokenizer, that a
+    checkpoint was trained on.
 
     Settings do not show it: an edited file keeps its name.
     """
-    before, now = load_progress(checkpoint).corpus_digest, manifest["corpus_digest"]
-    if before and before != now:
-        given = f"trained on corpus {before[:16]}, data.corpus is now {now[:16]}"
-        raise DataError(f"{checkpoint}: {given}; allowed: the text as it was (or another study.name to train again)")
+    progress = load_progress(checkpoint)
+    for what, before, now in (
+        ("corpus", progress.corpus_digest, manifest["corpus_digest"]),
+        ("tokenizer", progress.tokenizer_digest, manifest["tokenizer_digest"]),
+    ):
+        if before and before != now:
+            given = f"trained on {what} {before[:16]}, data.{what} is now {now[:16]}"
+            allowed = f"the {'text' if what == 'corpus' else 'tokenizer'} as it was"
+            raise DataError(f"{checkpoint}: {given}; allowed: {allowed} (or another study.name to train again)")
 
 
 def check_weights(checkpoint: Path, model: nn.Module) -> None:

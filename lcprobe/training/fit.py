@@ -18,7 +18,15 @@ from lcprobe.data.mixture import Mixture
 from lcprobe.errors import StoppedEarly
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.tracking import NoTracker, Tracker
-from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, load_progress, save_checkpoint
+from lcprobe.training.checkpoint import (
+    Progress,
+    latest,
+    load_model,
+    load_optimizer,
+    load_progress,
+    save_checkpoint,
+    set_aside_damaged,
+)
 from lcprobe.training.compiling import compile_blocks
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import MixtureData, Training
@@ -48,10 +56,11 @@ def fit(
     times in a row.
     """
     join_processes(config)
+    if is_main():
+        set_aside_damaged(folder / "checkpoints")
     start = broadcast(latest(folder / "checkpoints") if is_main() else None)
-    progress = (
-        Progress(corpus_digest=mixture.data.manifest["corpus_digest"]) if start is None else load_progress(start)
-    )
+    digests = {name: mixture.data.manifest[name] for name in ("corpus_digest", "tokenizer_digest")}
+    progress = Progress(**digests) if start is None else load_progress(start)
     if start is None and source is not None:
         load_model(source, model)
     elif start is None:

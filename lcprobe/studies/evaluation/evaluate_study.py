@@ -1,6 +1,7 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
-from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
+from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets, runs_not_in_study
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
+from lcprobe.training.checkpoint import load_progress
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
+PLACES = ("corpus", "folder")
+"""Of `data`: where its text and what was prepared of it are now."""
 
 
 def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
@@ -88,7 +92,9 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
             )
     else:
         _refuse_training(mapping)
-    targets = find_targets(folders)
+    targets = [replace(t, config=_with_places(t.config, mapping)) for t in find_targets(folders)]
+    for note in runs_not_in_study(folders):
+        Console().print(note, markup=False, highlight=False, soft_wrap=True)
     config = _with_settings(targets[0].config, mapping)
     use_kernels(config.kernels)
     out = _out_folder(folders, config, mapping)
@@ -103,8 +109,10 @@ def check_leakage_of(folders: list[Path], mapping: Mapping[str, Any]) -> None:
         check_leakage(config, Path(config.study.folder) / config.study.name / "cheating")
         return
     _refuse_training(mapping)
-    config = _with_settings(find_targets(folders)[0].config, mapping)
-    check_leakage(config, _out_folder(folders, config, mapping) / "cheating")
+    target = find_targets(folders)[0]
+    config = _with_settings(_with_places(target.config, mapping), mapping)
+    trained_on = load_progress(target.checkpoint).corpus_digest
+    check_leakage(config, _out_folder(folders, config, mapping) / "cheating", trained_on)
 
 
 def print_grid(session: Session) -> None:
@@ -135,14 +143,24 @@ def print_grid(session: Session) -> None:
 def _refuse_training(mapping: Mapping[str, Any]) -> None:
     """Raises ConfigError for sections that describe how the given folders were trained. (Alone, a study's config may
     have them.)"""
-    for section in sorted(set(mapping) - set(SETTABLE)):
-        raise ConfigError(section, "a setting of training", f"{' | '.join(SETTABLE)} (the rest is as it was trained)")
+    data = mapping.get("data")
+    places = isinstance(data, Mapping) and set(data) <= set(PLACES)
+    for section in sorted(set(mapping) - set(SETTABLE) - ({"data"} if places else set())):
+        settable = " | ".join([*SETTABLE, *(f"data.{place}" for place in PLACES)])
+        raise ConfigError(section, "a setting of training", f"{settable} (the rest is as it was trained)")
 
 
 def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
     """A run's own config, with the settings for trained models of `mapping` on top."""
     settings = {key: value for key, value in mapping.items() if key in SETTABLE}
     return parse(merge(plain(base), settings))
+
+
+def _with_places(base: Config, mapping: Mapping[str, Any]) -> Config:
+    """A run's own config, with the places of its data as in `mapping`; digests tell whether it is the same data."""
+    data = mapping.get("data")
+    given = {key: data[key] for key in PLACES if key in data} if isinstance(data, Mapping) else {}
+    return parse(merge(plain(base), {"data": given})) if given else base
 
 
 def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from rich.console import Console
 from lcprobe.analysis.leakage import LeakageCell, PolicyScores, leakage_summary, leakage_table
 from lcprobe.analysis.report.tables import write_csv
 from lcprobe.config import Config
-from lcprobe.data.prepare import prepare
+from lcprobe.data.prepare import find_prepared, prepare
 from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet
@@ -44,8 +44,9 @@ MARKS = {"EXCEEDS": "!", "above its range": "+", "below": "-", "the task": "*"}
 log = logging.getLogger(__name__)
 
 
-def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
+def check_leakage(config: Config, out: Path, trained_on: str = "") -> list[LeakageCell]:
     """Run every policy on every task, format and length of the probe's grids; print the table and write it to `out`.
+    trained_on: see `prepare`.
 
     Raises ConfigError without tasks and grids and for an unknown policy, EpisodeError when no cell of the grids can
     be built.
@@ -56,8 +57,8 @@ def check_leakage(config: Config, out: Path) -> list[LeakageCell]:
             raise unknown_name("probe.policies", policy, POLICIES)
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    check_tasks_fit([config], training=False)
-    tasks = TaskSet(config.probe, prepare(config.data).materials("probe"))
+    check_tasks_fit([config], training=False, known=() if find_prepared(config.data, trained_on) is None else [0])
+    tasks = TaskSet(config.probe, prepare(config.data, trained_on=trained_on).materials("probe"))
     plan = tasks.plan(config.probe.grids, config.train.context_length)
     units = [unit for unit in plan.units if unit.control == "none"]
     table, notes = run_policies(tasks, units, LEAKAGE_ANSWERS, chosen)

@@ -13,7 +13,7 @@ from lcprobe.probing.units import Unit
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.planning.preflight import check_grids_fit, naming, over_words
 from lcprobe.tasks.text.tokenizer import load_tokenizer
-from lcprobe.training.checkpoint import check_same_corpus
+from lcprobe.training.checkpoint import check_same_corpus, load_progress
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths
     fit a tokenizer, DataError where a target was trained on another corpus."""
     settings = _settings(targets)
     names = _names(list(settings.values()))
-    prepared = {key: prepare(own) for key, own in settings.items()}
+    trained_on = load_progress(targets[0].checkpoint).corpus_digest
+    prepared = {key: prepare(own, trained_on=trained_on) for key, own in settings.items()}
     for target in targets:
         check_same_corpus(target.checkpoint, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))

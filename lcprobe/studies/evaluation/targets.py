@@ -8,10 +8,9 @@ from pathlib import Path
 
 from lcprobe.config import Config, load, parse
 from lcprobe.errors import CheckpointError, ConfigError, DataError
-from lcprobe.files import MANIFEST, verify_folder
-from lcprobe.studies.planning.axes import axes_of
+from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
 from lcprobe.studies.status import read_run_config
-from lcprobe.training.checkpoint import latest
+from lcprobe.training.checkpoint import check_config, damage_of, latest
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,8 @@ def find_targets(folders: list[Path]) -> list[ProbeTarget]:
             if checkpoint is None:
                 raise CheckpointError(f"{folder}: no checkpoint yet; allowed: a run that was trained")
             targets.append(_target(checkpoint, folder))
-        elif (folder / "study.yaml").is_file():
-            found = (p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
-            runs = in_order_of_grid(folder / "study.yaml", found)
+        elif is_study(folder):
+            runs = runs_of_study(folder)[0]
             if not runs:
                 raise CheckpointError(
                     f"{folder}: no trained run yet; allowed: train.py {folder / 'study.yaml'} first"
@@ -65,16 +63,41 @@ def _long_name(target: ProbeTarget) -> str:
 
 
 def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:
-    damage = verify_folder(checkpoint)[1] if (checkpoint / MANIFEST).is_file() else "no manifest.json"
+    damage = damage_of(checkpoint)
     if damage:
         raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
+    check_config(checkpoint)
     config = parse(read_run_config(checkpoint))
     return ProbeTarget(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
 
 
-def in_order_of_grid(study: Path, runs: Iterable[Path]) -> list[Path]:
-    """Run folders in the order in which a study's file writes its grid; those that the grid does not have come last,
-    in the order of their names.
+def runs_of_study(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders of trained runs of a study, and those in its folder that study.yaml does not have: of an earlier
+    configuration. Raises as `in_order_of_grid`."""
+    found = (p.parent for p in folder.glob("*/config.yaml") if (p.parent / "checkpoints").is_dir())
+    return in_order_of_grid(folder / "study.yaml", found)
+
+
+def runs_not_in_study(folders: Iterable[Path]) -> list[str]:
+    """A note for each study among the folders that has runs of an earlier configuration."""
+    notes = []
+    for folder in folders:
+        others = runs_of_study(folder)[1] if is_study(folder) else []
+        if others:
+            names = ", ".join(run.name for run in others)
+            notes.append(f"not probed, not in {folder / 'study.yaml'}: {names} (to probe one, name its folder)")
+    return notes
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is that of a study, and no run's or checkpoint's."""
+    is_run = (folder / "checkpoints").is_dir() or (folder / "model.safetensors").is_file()
+    return (folder / "study.yaml").is_file() and not is_run
+
+
+def in_order_of_grid(study: Path, runs: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Run folders in the order in which a study's file writes its grid, and those that the grid does not have, in the
+    order of their names.
 
     Raises DataError for a file that is no study, ConfigError for a malformed grid.
     """
@@ -87,9 +110,11 @@ def in_order_of_grid(study: Path, runs: Iterable[Path]) -> list[Path]:
     for combo in itertools.product(*levels):  # a name leaves out the labels of axes that have no effect on the run
         labels = [label for _, label in combo if label]
         place = len(combo) - len(labels), tuple(i for i, _ in combo)
-        name = "-".join(labels)
+        name = "-".join(labels) or ONLY_RUN
         places[name] = min(place, places.get(name, place))
-    return sorted(runs, key=lambda run: (run.name not in places, places.get(run.name, (0, ()))[1], _natural(run)))
+    runs = sorted(runs, key=_natural)
+    own = sorted((run for run in runs if run.name in places), key=lambda run: places[run.name][1])
+    return own, [run for run in runs if run.name not in places]
 
 
 def _natural(folder: Path) -> list[tuple[int, str]]:

@@ -12,6 +12,8 @@ from lcprobe.files import check_name
 from lcprobe.merging import assign
 
 MAX_RUNS = 10_000
+ONLY_RUN = "run"
+"""Name of the run of a study without a grid."""
 Labels = tuple[str, ...]
 """Labels of a run: one per axis."""
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.config import Config, SweepConfig, parse
-from lcprobe.data.corpus import check_corpus
 from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, require
 from lcprobe.files import check_name
@@ -26,7 +25,7 @@ from lcprobe.merging import merge
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import Applied, applicable
-from lcprobe.studies.planning.axes import Axis, Labels, axes_of, product
+from lcprobe.studies.planning.axes import ONLY_RUN, Axis, Labels, axes_of, product
 from lcprobe.studies.planning.continued import with_extension
 from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
 from lcprobe.studies.planning.equal_budgets import (
@@ -39,6 +38,7 @@ from lcprobe.studies.planning.equal_budgets import (
 )
 from lcprobe.studies.planning.initial_weights import initial_checkpoint, source_run, starting_from, topological_order
 from lcprobe.studies.planning.meta_checks import MetaModels, check_start
+from lcprobe.studies.planning.texts import text_trained_on
 from lcprobe.tasks.text.haystack import require_word_starts
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
@@ -54,6 +54,9 @@ class PlannedRun:
     matched: Matched
     sets_lr: bool = False
     """Whether the config sets train.lr, instead of leaving it at its default."""
+    trained_on: str = ""
+    """Digest of the text of the study's trained runs, where it is not at its place and what was prepared of it is
+    enough."""
 
     @property
     def folder(self) -> Path:
@@ -90,7 +93,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
             source = None if draft.source is None else drafts[draft.source].config
             drafts[labels] = replace(draft, config=with_extension(draft.config, source))
     groups_of_runs, left_out = deduplicate([drafts[labels] for labels in order], axes)
-    named = [(run, check_name("grid", run.name or base.study.run or "run")) for run in groups_of_runs]
+    named = [(run, check_name("grid", run.name or base.study.run or ONLY_RUN)) for run in groups_of_runs]
     _check_shared([(name, run.draft.config) for run, name in named])
     groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
     architectures = {name: _architecture(run, axes) or base.study.architecture or groups[name] for run, name in named}
@@ -114,6 +117,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     labels_of = {name: run.draft.labels for run, name in named}
     if rules.training == "flops":
         runs = _with_equal_flops(runs, {name: run.draft for run, name in named}, name_of)
+    runs = _with_texts(runs, base, labels_of)
     _check_runs(runs, starts, labels_of, base.study.lr_sweep)
     notes = [f"{groups[name]}: {run.note}" for run, name in named if run.note]
     notes += [
@@ -212,6 +216,16 @@ def _with_equal_flops(
     return changed
 
 
+def _with_texts(runs: list[PlannedRun], base: Config, labels: Mapping[str, Labels]) -> list[PlannedRun]:
+    """The runs, each with the text that it trains on. Raises ConfigError and DataError as `text_trained_on`."""
+    found = []
+    for run in runs:
+        same = (other.folder for other in runs if other.config.data.corpus == run.config.data.corpus)
+        with _of(() if run.config.data.corpus == base.data.corpus else labels[run.name]):
+            found.append(replace(run, trained_on=text_trained_on(run.config.data, [run.folder, *same])))
+    return found
+
+
 def _check_runs(
     runs: list[PlannedRun], starts: Mapping[str, str], labels: Mapping[str, Labels], sweep: SweepConfig
 ) -> None:
@@ -271,10 +285,9 @@ def _set_apart(
 
 
 def _check_choices(config: Config, lengths: bool = True) -> None:
-    """Checks that need the chosen classes or the disk: settings of mixers and tasks, whether the corpus exists, and
-    (lengths) whether every multiple of the training length is whole tokens."""
+    """Checks that need the chosen classes: settings of mixers and tasks, and (lengths) whether every multiple of the
+    training length is whole tokens."""
     resolve(config)
-    check_corpus(config.data.corpus, config.data.text_field)
     if not lengths:
         return
     context = config.train.context_length

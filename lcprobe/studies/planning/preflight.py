@@ -1,7 +1,7 @@
 """Checks that a study's tasks fit its tokenizers and lengths, before anything is printed or written."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,9 +23,10 @@ SAMPLES_PER_FORMAT = 4
 """Samples per combination of formats; a length must fit the shortest of each combination."""
 
 
-def check_tasks_fit(configs: Sequence[Config], training: bool) -> list[str]:
+def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection[int] = ()) -> list[str]:
     """Build episodes of the probe's grids and, for training, of what is probed while training and of the mixture's
-    recipes, over common words instead of the corpus. configs: of a study's runs.
+    recipes, over common words instead of the corpus. configs: of a study's runs. known: numbers of those whose text
+    was prepared before, and may not be where it was.
 
     Returns notes on what is too short to be probed while training. Raises EpisodeError where haystacks cannot be cut
     from the corpus, ConfigError for a task that cannot be
@@ -34,7 +35,8 @@ def check_tasks_fit(configs: Sequence[Config], training: bool) -> list[str]:
     """
     notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
-    for config in _distinct([c for c in configs if _cuts_corpus(c, training)], lambda c: c.data):
+    unknown = [config for number, config in enumerate(configs) if number not in known]
+    for config in _distinct([c for c in unknown if _cuts_corpus(c, training)], lambda c: c.data):
         tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
         with naming(config.data.tokenizer):
             check_words(config.data.corpus, config.data.text_field, tokenizer, config.data.haystack_chars)

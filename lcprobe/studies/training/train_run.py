@@ -24,7 +24,14 @@ from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, wandb_m
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
 from lcprobe.tracking import Tracker
 from lcprobe.training.build import build_model
-from lcprobe.training.checkpoint import check_same_corpus, latest, load_progress
+from lcprobe.training.checkpoint import (
+    PLACES,
+    check_same_corpus,
+    latest,
+    load_progress,
+    newest_progress,
+    set_aside_damaged,
+)
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
 from lcprobe.training.ranks import broadcast, is_main, join_processes
@@ -48,9 +55,9 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
     with folder_lock(folder) if is_main() else nullcontext():
         status, start = broadcast(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
-            prepare(config.data)
+            prepare(config.data, trained_on=run.trained_on)
         broadcast(None)
-        data, done = prepare(config.data), None
+        data, done = prepare(config.data, trained_on=run.trained_on), None
         if start is not None:
             check_same_corpus(start, data.manifest)
             done = load_progress(start)
@@ -146,8 +153,9 @@ def _facts(run: PlannedRun, data: Prepared) -> dict[str, Any]:
 
 
 def _resume_point(folder: Path, config: Config) -> tuple[dict[str, Any], Path | None]:
-    """A run's status and its newest valid checkpoint."""
+    """A run's status and its newest valid checkpoint; damaged ones are set aside."""
     _check_same_run(folder, plain(config))
+    set_aside_damaged(folder / "checkpoints")
     return read_status(folder), latest(folder / "checkpoints")
 
 
@@ -177,10 +185,12 @@ def make_mixture(run: PlannedRun, data: Prepared) -> Mixture:
     return mixture
 
 
-def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that determine a run's result: model, data, training, seed."""
+def _determining(config: Mapping[str, Any], digested: bool) -> dict[str, Any]:
+    """The settings that determine a run's result: model, data, training, seed. digested: whether the checkpoints know
+    their text and tokenizer by digest, wherever these are."""
     kept = {k: dict(config[k]) for k in ("model", "data", "train")}
-    kept["data"].pop("folder", None)
+    for place in PLACES if digested else ("folder",):
+        kept["data"].pop(place, None)
     for section, key in CHANGEABLE_ON_RESUME:
         kept[section].pop(key, None)
     return {**kept, "seed": config["seed"]}
@@ -189,7 +199,8 @@ def _determining(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_same_run(folder: Path, wanted: dict[str, Any]) -> None:
     if not (folder / "config.yaml").is_file() or not (folder / "checkpoints").is_dir():
         return
-    new, old = _determining(wanted), _determining(plain(parse(read_run_config(folder))))
+    digested = bool(newest_progress(folder / "checkpoints").tokenizer_digest)
+    new, old = (_determining(one, digested) for one in (wanted, plain(parse(read_run_config(folder)))))
     for key, given, before in _differences(new, old):
         raise ConfigError(key, given, f"{before!r} as in {folder} (or another study.name)")
 

@@ -32,7 +32,8 @@ def checked_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     where training or a probe cannot do without it."""
     plan = make_plan(mapping)
     use_kernels(plan.config.kernels)
-    notes = check_tasks_fit([run.config for run in plan.runs], training=True)
+    known = [number for number, run in enumerate(plan.runs) if run.trained_on]
+    notes = check_tasks_fit([run.config for run in plan.runs], training=True, known=known)
     return replace(plan, notes=(*plan.notes, *notes))
 
 

@@ -26,9 +26,13 @@ def test_runs_come_in_the_order_of_the_grid(tmp_path) -> None:
         f"z-{length}128-s1", f"z-{length}128-s0", f"z-{length}64-s1", "a-b-s1", f"a-b-{length}64-s0",
         f"a-{length}128-s1", f"a-{length}64-s0", "old2", "old10",
     ]  # fmt: skip
-    assert [path.name for path in in_order_of_grid(study, map(Path, sorted(wanted)))] == wanted
+    own, others = in_order_of_grid(study, map(Path, sorted(wanted)))
+    assert [path.name for path in [*own, *others]] == wanted
+    assert [path.name for path in others] == ["old2", "old10"]
     study.write_text("")
-    assert [path.name for path in in_order_of_grid(study, map(Path, ["b10", "b2", "a"]))] == ["a", "b2", "b10"]
+    own, others = in_order_of_grid(study, map(Path, ["b10", "run", "b2", "a"]))
+    assert [path.name for path in own] == ["run"]
+    assert [path.name for path in others] == ["a", "b2", "b10"]
     study.write_text("[")
     with pytest.raises(DataError, match="not readable; allowed: a study.yaml"):
         in_order_of_grid(study, [])
