@@ -14,13 +14,14 @@ from typing import Any
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.probing.config import Grid
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.cheating import POLICIES
 from lcprobe.probing.policies.observation import Observation, TaskStatistics, collect_statistics, observe
 from lcprobe.probing.policies.planted import has_key
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.store import MemoryStore
+from lcprobe.probing.units import Plan
 from lcprobe.schema import build
 from lcprobe.seeds import Stream
 from lcprobe.tasks.text.tokenizer import Tokenizer

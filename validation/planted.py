@@ -30,7 +30,7 @@ from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.data.sources.sotu import speeches
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.planted import (
     HitRate,
     Planted,
@@ -43,6 +43,7 @@ from lcprobe.probing.policies.planted import (
 )
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.store import MemoryStore, RecordStore, Store
+from lcprobe.probing.units import Plan
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.haystack import Materials, TokenStream

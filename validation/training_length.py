@@ -35,10 +35,11 @@ from lcprobe.analysis.report.training_length import TRAINING_LENGTH, verdict_tex
 from lcprobe.analysis.stats.censored_line import censored_line
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.probing.config import Grid
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.store import MemoryStore
+from lcprobe.probing.units import Plan
 from lcprobe.records import SCHEMA
 from lcprobe.schema import build
 from lcprobe.seeds import Stream, seed_of

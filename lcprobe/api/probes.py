@@ -16,10 +16,11 @@ from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, Precision, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.engines.narrow import in_precision
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import MemoryStore
+from lcprobe.probing.units import Plan
 from lcprobe.schema import build
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials

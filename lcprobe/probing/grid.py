@@ -2,16 +2,16 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.errors import ConfigError, EpisodeError, unknown_name
 from lcprobe.files import digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.same_text import SameText
 from lcprobe.probing.task_code import task_code
-from lcprobe.probing.units import Unit, UnitKey
+from lcprobe.probing.units import Plan, TooFewTokens, TooManyTokens, Unit, UnitKey
 from lcprobe.probing.unmade import NotMade, first_made, made_all
 from lcprobe.tasks.assembly import Axes, Task
 from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
@@ -32,32 +32,8 @@ LENGTH_TO_TELL = 256
 """Tokens in which a haystack shows most of its characters."""
 N_FIT_SAMPLES = 24
 """Samples that are tried before a cell is planned; the others are checked when they are built."""
-
-
-class TooFewTokens(NamedTuple):
-    """A planned unit that is left out: task and formats, its length, and the least one."""
-
-    what: str
-    length: int
-    least: int
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.length} tokens are too few (at least {self.least})"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Units that can be built, and notes about those that cannot. too_short: those that are left out for their
-    length."""
-
-    units: list[Unit]
-    notes: list[str]
-    too_short: tuple[TooFewTokens, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and answer tokens of all samples, for one model."""
-        return sum(unit.length * n for unit in self.units for _, n in unit.cells)
+N_LONG_SAMPLES = 8
+"""Samples that are built at the longest lengths before these are planned."""
 
 
 class TaskSet:
@@ -84,6 +60,7 @@ class TaskSet:
                 if level not in task.axes.levels(factor):
                     raise unknown_name(f"probe.tasks.{name}.formats.{factor}", level, task.axes.levels(factor))
         self._least: dict[tuple[str, Formats, str], int] = {}
+        self._unbuilt: dict[Unit, str | None] = {}
         self.not_made: dict[Unit, NotMade] = {}
         """Units that were asked for and cannot be made."""
         self._in_memory: dict[Unit, list[Episode]] = {}
@@ -185,8 +162,8 @@ class TaskSet:
         return digest_json(parts if self.same_text is None else [*parts, self.same_text.facts])
 
     def plan(self, grids: list[Grid], *context_lengths: int) -> Plan:
-        """Merge grids into units, leaving out lengths that are too short for a task (noted). context_lengths: the
-        training lengths of the models that are probed with it.
+        """Merge grids into units, leaving out lengths that are too short or too long for a task (noted).
+        context_lengths: the training lengths of the models that are probed with it.
 
         Raises ConfigError for a unit that two grids divide into different strata, EpisodeError for formats that
         cannot be built at any length.
@@ -210,9 +187,11 @@ class TaskSet:
                 notes.append(str(too_short[-1]))
                 continue
             units.append(Unit(*key, strata, n))
+        units, too_long = self._without_too_long(units)
+        notes += map(str, too_long)
         self._check_same_text(units)
         units.sort(key=lambda u: (u.control != "none", u.length, u.label))
-        return Plan(units, notes, tuple(too_short))
+        return Plan(units, notes, tuple(too_short), tuple(too_long))
 
     def _moves(self, key: UnitKey) -> bool:
         """Whether a unit has a target needle with a place of its own."""
@@ -252,6 +231,36 @@ class TaskSet:
             )
             self._least[base] = 1 if key.control == "query_only" else max(lengths)
         return self._least[base]
+
+    def _without_too_long(self, units: Sequence[Unit]) -> tuple[list[Unit], list[TooManyTokens]]:
+        """The units of which some samples can be built at their length, and the others: of one task, formats and
+        control the longest are tried, down to the first that can be built."""
+        alike: dict[tuple[str, Formats, str], list[Unit]] = {}
+        for unit in units:
+            alike.setdefault((unit.task, unit.formats, unit.control), []).append(unit)
+        out: set[Unit] = set()
+        found: dict[tuple[str, Formats], TooManyTokens] = {}
+        for (task, formats, _), of in alike.items():
+            for unit in sorted(of, key=lambda unit: -unit.length):
+                reason = self._why_not_built(unit)
+                if reason is None:
+                    break
+                out.add(unit)
+                lengths = {unit.length, *(found[task, formats].lengths if (task, formats) in found else ())}
+                found[task, formats] = TooManyTokens(f"{task} {formats}", tuple(sorted(lengths)), reason)
+        return [unit for unit in units if unit not in out], list(found.values())
+
+    def _why_not_built(self, unit: Unit) -> str | None:
+        """Why some of a unit's first samples cannot be built at its length; None where all can."""
+        unit = replace(unit, strata=1, n=min(unit.n, N_LONG_SAMPLES))
+        if unit not in self._unbuilt:
+            self._unbuilt[unit] = None
+            try:
+                for factors in unit.factors():
+                    next(self.by_name[unit.task].attempts(factors, 1), None)
+            except EpisodeError as error:
+                self._unbuilt[unit] = str(error)
+        return self._unbuilt[unit]
 
     def _check_same_text(self, units: Sequence[Unit]) -> None:
         """Raises EpisodeError for formats whose texts one of the tokenizers cannot represent, at the first of the

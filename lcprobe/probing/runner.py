@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
 from lcprobe.probing.config import Precision, ProbeConfig
-from lcprobe.probing.grid import MAX_MEMORY_TOKENS, Plan, TaskSet
+from lcprobe.probing.grid import MAX_MEMORY_TOKENS, TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
 from lcprobe.probing.progress import ProbeProgress, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
 from lcprobe.probing.store import RecordStore, unit_id
-from lcprobe.probing.units import Unit
+from lcprobe.probing.units import Plan, Unit
 from lcprobe.records import NAMES, Record
 from lcprobe.tasks.episode import SUITE, Factors
 

@@ -87,3 +87,41 @@ class Unit:
     def factors(self) -> list[Factors]:
         """Those of `samples`."""
         return [factors for _, factors in self.samples()]
+
+
+class TooFewTokens(NamedTuple):
+    """A planned unit that is left out: task and formats, its length, and the least one."""
+
+    what: str
+    length: int
+    least: int
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.length} tokens are too few (at least {self.least})"
+
+
+class TooManyTokens(NamedTuple):
+    """Planned units that are left out: task and formats, their lengths, and why they cannot have these."""
+
+    what: str
+    lengths: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {', '.join(map(str, self.lengths))} tokens are too many ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units that can be built, and notes about those that cannot. too_short, too_long: those that are left out for
+    their length."""
+
+    units: list[Unit]
+    notes: list[str]
+    too_short: tuple[TooFewTokens, ...] = ()
+    too_long: tuple[TooManyTokens, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer tokens of all samples, for one model."""
+        return sum(unit.length * n for unit in self.units for _, n in unit.cells)

@@ -11,11 +11,12 @@ import torch
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError, DataError
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import MemoryStore, Store, unit_id
+from lcprobe.probing.units import Plan
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config

@@ -17,7 +17,7 @@ from lcprobe.analysis.leakage import LeakageCell, PolicyScores, leakage_summary,
 from lcprobe.analysis.report.tables import write_csv
 from lcprobe.config import Config
 from lcprobe.data.prepare import find_prepared, prepare
-from lcprobe.errors import ConfigError, EpisodeError, unknown_name
+from lcprobe.errors import ConfigError, unknown_name
 from lcprobe.files import write_json
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.cheating import POLICIES, score_policies
@@ -27,6 +27,7 @@ from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows
+from lcprobe.studies.evaluation.session import no_cell
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
 
@@ -68,7 +69,7 @@ def check_leakage(config: Config, out: Path, trained_on: str = "") -> list[Leaka
         notes.append(f"n: {LEAKAGE_ANSWERS} answers where a grid has fewer ({fewest}): {reason}")
     notes = [*plan.notes, *notes]
     if not table:
-        raise EpisodeError("probe.grids", notes[0] if notes else "no cell", "a grid with at least one cell that fits")
+        raise no_cell(notes)
     facts = {
         "suite": SUITE,
         "tokenizer": tasks.materials.tokenizer.identity,

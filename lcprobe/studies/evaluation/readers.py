@@ -8,8 +8,8 @@ from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import Prepared, prepare
 from lcprobe.probing.cache import EpisodeCache
-from lcprobe.probing.grid import Plan, TaskSet, task_sets
-from lcprobe.probing.units import Unit
+from lcprobe.probing.grid import TaskSet, task_sets
+from lcprobe.probing.units import Plan, Unit
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.planning.preflight import check_grids_fit, naming, over_words
 from lcprobe.tasks.text.tokenizer import load_tokenizer

@@ -1,6 +1,6 @@
 """One session of probing: checkpoints, as trained and with methods, over one grid."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from lcprobe.lengths import in_tokens
 from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.engines.narrow import in_precision
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
 from lcprobe.probing.runner import run_plan, units_of_other_code
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
-from lcprobe.probing.units import Unit
+from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.studies.evaluation.readers import Reader, check_readers_fit, open_readers, tokenizer_of
@@ -128,14 +128,19 @@ def _able(variants: list[Variant], plan: Plan, reads: Callable[[Variant, Unit], 
             given = f"{variant.name} was trained at {length} tokens"
             raise ConfigError("model.context_length", given, f"<= {limit}, the model's maximum length")
     if not plan.units:
-        given = plan.notes[0] if plan.notes else "no cell"
-        raise EpisodeError("probe.grids", given, "a grid with at least one cell that fits")
+        raise no_cell(plan.notes)
     able = [variant for variant in variants if any(reads(variant, unit) for unit in plan.units)]
     if not able:
         limit, shortest = max(variant.max_length or 0 for variant in variants), min(u.length for u in plan.units)
         given = f"cells of {shortest} tokens or more"
         raise EpisodeError("probe.grids", given, f"<= {limit}, the models' maximum length")
     return able
+
+
+def no_cell(notes: Sequence[str]) -> EpisodeError:
+    """The error for grids of which no cell can be built. notes: why."""
+    reason = f" ({notes[0]})" if notes else ""
+    return EpisodeError("probe.grids", "no cell that can be built", f"a grid with at least one{reason}")
 
 
 def _reads(variant: Variant, reader: Reader, unit: Unit) -> bool:

@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lcprobe.config import Config
-from lcprobe.data.config import DataConfig
+from lcprobe.data.config import DataConfig, Recipe
 from lcprobe.data.corpus import check_words
 from lcprobe.data.phases import phases
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, ProbeConfig
-from lcprobe.probing.grid import Plan, TaskSet
+from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
+from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.text.haystack import Materials, TokenStream
@@ -28,10 +30,10 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     recipes, over common words instead of the corpus. configs: of a study's runs. known: numbers of those whose text
     was prepared before, and may not be where it was.
 
-    Returns notes on what is too short to be probed while training. Raises EpisodeError where haystacks cannot be cut
-    from the corpus, ConfigError for a task that cannot be
-    created, for a multiple of a training length that is no whole number of tokens and for a length of the mixture
-    that is too short for all samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
+    Returns notes on what is too long to be probed, and too short to be probed while training. Raises EpisodeError
+    where haystacks cannot be cut from the corpus, ConfigError for a task that cannot be created, for a multiple of a
+    training length that is no whole number of tokens and for a length of the mixture that is too short or too long
+    for some samples of a recipe in one of its formats; EpisodeError as `check_grids_fit`.
     """
     notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
@@ -41,7 +43,8 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
         with naming(config.data.tokenizer):
             check_words(config.data.corpus, config.data.text_field, tokenizer, config.data.haystack_chars)
     for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
-        check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
+        plan = check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
+        notes += [f"probe.grids: left out: {long}" for long in plan.too_long]
         if training and config.probe.while_training is not None:
             with naming(config.data.tokenizer):
                 tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
@@ -105,15 +108,16 @@ def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key:
 
 
 def _left_out_while_training(tasks: TaskSet, config: Config, configs: Sequence[Config]) -> list[str]:
-    """A note for each training length at which some of `probe.while_training` is too short, or all of it is left
-    out. config: whose tokenizer and probe the tasks have; configs: of all runs."""
+    """A note for each training length at which some of `probe.while_training` is too short or too long, or all of it
+    is left out. config: whose tokenizer and probe the tasks have; configs: of all runs."""
     grid, notes = config.probe.while_training, []
     assert grid is not None
     of = f" ({config.data.tokenizer})" if len({_read_by(c) for c in configs}) > 1 else ""
     probed = [c for c in configs if c.train.probe_every != 0 and _read_by(c) == _read_by(config)]
     for length in sorted({c.train.context_length for c in probed}):
         plan = tasks.plan([grid], length)
-        why = [str(short) for short in plan.too_short] if plan.units else [*plan.notes, "nothing is probed"]
+        unfit = [str(one) for one in (*plan.too_short, *plan.too_long)]
+        why = unfit if plan.units else [*plan.notes, "nothing is probed"]
         if why:
             notes.append(f"probe.while_training at training length {length}{of}: {'; '.join(why)}")
     return notes
@@ -147,7 +151,8 @@ class Least(NamedTuple):
 
 
 def _check_recipes(config: Config, shortest: dict[str, Least]) -> None:
-    """shortest: least length of each recipe of the same data that is known so far."""
+    """shortest: least length of each recipe of the same data that is known so far. Raises ConfigError for sequences
+    that are too short or too long for a recipe."""
     data, context_length = config.data, config.train.context_length
     materials = over_words(data.tokenizer, data.bos)
     for phase in phases(data.mixture, context_length, config.train.length_schedule):
@@ -161,6 +166,28 @@ def _check_recipes(config: Config, shortest: dict[str, Least]) -> None:
                     if phase.context_length < context_length:
                         given += f", {phase.context_length} by train.length_schedule"
                     raise ConfigError(where, given, str(shortest[name]))
+            _check_longest(data, name, materials, max(phase.seqlens), f"data.mixture[{phase.stage}].episodes.{name}")
+
+
+def _check_longest(data: DataConfig, name: str, materials: Materials, seqlen: int, at: str) -> None:
+    """Raises ConfigError naming `at` where a recipe's episodes cannot have this many tokens in one of its formats."""
+    recipe = data.recipes[name]
+    task = recipe.task.create(materials)
+    for formats in _formats_of(recipe, task):
+        try:
+            for index in range(SAMPLES_PER_FORMAT):
+                next(task.attempts(Factors(formats, seqlen, 0.5, index, split="train"), 1), None)
+        except EpisodeError as error:
+            raise ConfigError(at, f"sequences of {seqlen} tokens", f"shorter ones ({error})") from None
+
+
+def _formats_of(recipe: Recipe, task: Task) -> list[Formats]:
+    """Every combination of a recipe's formats, each once."""
+    levels = itertools.product(recipe.haystack, recipe.key, recipe.value)
+    given = [
+        {"haystack": haystack, "key": key, "value": value, **recipe.task.formats} for haystack, key, value in levels
+    ]
+    return list(dict.fromkeys(task.axes.fitted(Formats(**one)) for one in given))
 
 
 def _shortest(data: DataConfig, name: str, materials: Materials) -> Least:
@@ -168,12 +195,7 @@ def _shortest(data: DataConfig, name: str, materials: Materials) -> Least:
     does not. Raises ConfigError and EpisodeError for samples that cannot be built at any length."""
     recipe, at = data.recipes[name], f"data.recipes.{name}.task"
     task, least = recipe.task.create(materials), {}
-    for haystack, key, value in itertools.product(recipe.haystack, recipe.key, recipe.value):
-        formats = task.axes.fitted(
-            Formats(**{"haystack": haystack, "key": key, "value": value, **recipe.task.formats})
-        )
-        if formats in least:
-            continue
+    for formats in _formats_of(recipe, task):
         try:
             samples = [Factors(formats, 1, 0.5, index, split="train") for index in range(SAMPLES_PER_FORMAT)]
             least[formats] = min(map(task.shortest, samples))

@@ -39,12 +39,12 @@ def target(folder, length, grids, **model):
         ([{"lengths": [1, 0.0125]}], "probe.grids[0].lengths: given 0.0125", "whole tokens of 64"),
         ([{}, {"lengths": ["64t", "8t"]}], "probe.grids[1].lengths: given '8t for single", "data.tokenizer is shipped"),
         ([{"lengths": ["256t", "1Kt"]}], "probe.grids: given 'cells of 256 tokens or more'", "<= 80"),
-        ([{"lengths": [0.05]}], "probe.grids: given 'single corpus/words/numbers: 4 tokens are too few", "at least one cell"),
+        ([{"lengths": [0.05]}], "probe.grids: given 'no cell that can be built'", "at least one (single corpus/words/numbers: 4 tokens are too few"),
         ([{"lengths": [1]}], None, ""),
     ],
 )  # fmt: skip
 def test_a_grid_that_does_not_fit_is_refused_before_anything_is_prepared(tmp_path, monkeypatch, grids, start, words):
-    def prepare(data):
+    def prepare(data, trained_on):
         raise Prepared
 
     monkeypatch.setattr(readers, "prepare", prepare)

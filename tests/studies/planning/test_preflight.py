@@ -167,3 +167,24 @@ def test_each_runs_own_tokenizer_is_checked(config, tmp_path, capsys, without_di
     assert captured.err.startswith("error: formats.value")
     assert "letters.json" in captured.err
     assert [*tmp_path.iterdir()] == [config]
+
+
+def test_what_is_too_long_is_noted_for_probes_and_refused_for_training():
+    given = copy.deepcopy(TINY) | {"grid": {}}
+    given["train"] |= {"context_length": 2048, "tokens": 4096, "batch_tokens": 2048}
+    grid = {"lengths": ["256t", "2Kt"], "haystack": ["needles"], "n": 2, "tasks": ["multikey"]}
+    given["probe"] |= {"grids": [grid], "while_training": grid | {"depths": 1}, "context": None}
+    given["data"] |= {"mixture": [{"lm": 1.0}]}
+    probes, training = check_tasks_fit([parse(given)], training=True)
+    assert probes.startswith("probe.grids: left out: multikey needles/words/numbers: 2048 tokens are too many (")
+    assert training.startswith(
+        "probe.while_training at training length 2048: multikey needles/words/numbers: 2048 tok"
+    )
+    given["data"] |= {"recipes": {"lines": {"task": SINGLE, "haystack": ["corpus", "needles"]}}}
+    given["data"] |= {"mixture": [{"lm": 0.5, "episodes": {"lines": 1}, "lengths": [1, 0.125]}]}
+    with pytest.raises(
+        ConfigError, match=r"^data.mixture\[0\].episodes.lines: given 'sequences of 2048 .*needle-like"
+    ):
+        check_tasks_fit([parse(given)], training=True)
+    given["data"]["mixture"][0]["lengths"] = [0.25, 0.125]
+    assert check_tasks_fit([parse(given)], training=True) == [probes, training]
