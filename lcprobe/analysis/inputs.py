@@ -112,7 +112,7 @@ class StudyFacts:
     matching: Sequence[dict[str, Value]]
     """Rows of the matching table, ready to print: column -> value."""
     mismatch: float
-    """Largest relative difference between two models' parameters."""
+    """Largest relative difference between two models in what is matched."""
     sweep: Sequence[dict[str, Value]]
     """Rows of a learning-rate sweep (group, lr, score, worst_seed, best, at_edge), empty without one."""
     versions: dict[str, str]
@@ -133,3 +133,7 @@ class StudyFacts:
     where the runs come from studies that differ in it."""
     batch_in: str = "tokens"
     """What a step was to have in common at all training lengths: tokens or rows; empty as above."""
+    matched: str = "parameters"
+    """What models were matched in: parameters, FLOPs per token or bytes of state; parameters where studies differ."""
+    amounts: Sequence[float] = field(default_factory=list)
+    """How much of it each run has, in their order; empty: their parameters."""

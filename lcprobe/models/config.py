@@ -1,5 +1,6 @@
 """Settings of models, of matching and of kernels. Without torch, so that `--help` and the first checks start fast."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -39,6 +40,18 @@ class ModelConfig:
     `{type: geglu, bias: true}`."""
     norm: Annotated[Choice, NORMS] = field(default_factory=lambda: NORMS.convert("rms", "model.norm"))
     """Norm before each mixer and MLP and before the head: rms | zero_centred_rms | layer."""
+    sandwich_norm: bool = False
+    """Norm the output of each mixer and MLP too, before it is added to the residual stream (Gemma 2)."""
+    parallel: Literal["mean", "sum"] = "mean"
+    """Combination of mixers in parallel: mean of their normed outputs under one output projection (Hymba; equal inner
+    widths), or sum of their projected outputs (Falcon-H1)."""
+    embedding_scale: float | Literal["sqrt_d_model", "sqrt_d_model_bf16"] = 1.0
+    """Factor on the embedding: a number, sqrt(d_model), or sqrt(d_model) rounded to bfloat16 (Gemma, Griffin)."""
+    embedding_norm: bool = False
+    """Norm the embedding before the first block (RWKV)."""
+    logit_soft_cap: float | None = None
+    """Logits are c * tanh(logits / c) for this c, in the loss too (Gemma 2, Griffin: 30); null: they are left as they
+    are."""
     positional: Annotated[EncodingPattern | None, ENCODING_PATTERN] = None
     """Positional encoding of all attention layers: `rope`, `{type: rope, base: 500000}`, or a pattern over them,
     `[rope+window512 x 3, none] x 6`; null: the encoding set in model.mixers, by default rope."""
@@ -62,6 +75,14 @@ class ModelConfig:
     initializer_range: float = 0.02
     """Standard deviation of the embedding at initialisation."""
 
+    def embedding_factor(self) -> float:
+        """The number of `embedding_scale`. Raises ConfigError where it needs a d_model that is not known."""
+        if not isinstance(self.embedding_scale, str):
+            return self.embedding_scale
+        require("model.d_model", self.d_model, self.d_model is not None, "a number, or match.budget to solve it")
+        root = math.sqrt(self.d_model or 1)
+        return root if self.embedding_scale == "sqrt_d_model" else in_bfloat16(root)
+
     def check(self, at: str) -> None:
         """Raises ConfigError for sizes out of range and a layout that cannot be parsed."""
         for name in ("d_model", "d_ff", "vocab_size"):
@@ -71,6 +92,9 @@ class ModelConfig:
         fits = not isinstance(n_layers, int) or 1 <= n_layers <= MAX_LAYERS
         require(f"{at}.n_layers", n_layers, fits, f"1 .. {MAX_LAYERS}, solve or null")
         require(f"{at}.vocab_multiple", self.vocab_multiple, self.vocab_multiple >= 1, ">= 1")
+        scale, cap = self.embedding_scale, self.logit_soft_cap
+        require(f"{at}.embedding_scale", scale, isinstance(scale, str) or scale > 0, "> 0")
+        require(f"{at}.logit_soft_cap", cap, cap is None or cap > 0, "> 0 or null")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.initializer_range", self.initializer_range, self.initializer_range > 0, "> 0")
         length = self.context_length
@@ -78,13 +102,26 @@ class ModelConfig:
         layers_of(self.layout, n_layers if isinstance(n_layers, int) else None, self.attn_layer_idx, at)
 
 
+def in_bfloat16(x: float) -> float:
+    """A positive number rounded to bfloat16, eight significant bits, ties to even."""
+    mantissa, exponent = math.frexp(x)
+    return math.ldexp(round(mantissa * 256), exponent - 8)
+
+
+AMOUNTS = {"params": "parameters", "flops": "FLOPs per token", "state_bytes": "bytes of state"}
+"""Words for the values of `match.by`."""
+
+
 @dataclass(frozen=True)
 class MatchConfig:
-    """How the runs of a study are matched: models in their number of parameters, training lengths in their budget."""
+    """How the runs of a study are matched: models in parameters, FLOPs or state, training lengths in their budget."""
 
+    by: Literal["params", "flops", "state_bytes"] = "params"
+    """What models have in common: parameters, embedding included; forward FLOPs per token at the training length,
+    head included; or bytes of state and of full windows, which needs a state that does not grow with length."""
     budget: int | str | None = None
-    """Parameters of every model, embedding included (1e6), or the name of the model that sets them; null: sizes are
-    not solved."""
+    """What every model has of `by` (1e6 parameters), or the name of the model that sets it; null: sizes are not
+    solved."""
     target: float = 0.01
     """Relative difference from the budget that the solver accepts."""
     refuse_above: float = 0.02
@@ -92,9 +129,9 @@ class MatchConfig:
     allow_mismatch: bool = False
     """Start even if models differ by more than refuse_above; the report flags it."""
     d_model_multiple: int | None = None
-    """Solved values of d_model are multiples of this; null: 8 below 20 M parameters, else 128."""
+    """Solved values of d_model are multiples of this; null: 8 below 20 M parameters, 40 M FLOPs or 4 MB, else 128."""
     d_ff_multiple: int | None = None
-    """Solved values of d_ff are multiples of this; null: 8 below 20 M parameters, else 64."""
+    """Solved values of d_ff are multiples of this; null: 8 below 20 M parameters, 40 M FLOPs or 4 MB, else 64."""
     aspect: float = 40.0
     """Preferred ratio of d_model to the number of mixer and MLP layers (2560 / 64 at 2.7 B), where sizes are
     solved."""
@@ -104,6 +141,11 @@ class MatchConfig:
     batch: Literal["tokens", "rows"] = "tokens"
     """What a step has in common at all training lengths: train.batch_tokens, or the rows that it gives at the
     shortest length."""
+
+    @property
+    def amount(self) -> str:
+        """What is matched, in words."""
+        return AMOUNTS[self.by]
 
     def check(self, at: str) -> None:
         """Raises ConfigError for an impossible budget or tolerance."""

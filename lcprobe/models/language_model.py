@@ -6,7 +6,7 @@ pre-norm RMSNorm, float32 residual stream, a separate norm before each MLP, tied
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lcprobe.errors import ConfigError, inside, require
+from lcprobe.models.block import Block, BlockState
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.mixers.contract import Mixer
-from lcprobe.models.mlps.contract import MLP
 from lcprobe.models.norms.contract import Norm
 from lcprobe.models.parameters import Parametrised, owners
-from lcprobe.models.parts import LayerParts, padded_vocab, parts_of, resolved_sizes
+from lcprobe.models.parts import padded_vocab, parts_of, resolved_sizes
 from lcprobe.models.positional.contract import HeadShape, PositionalEncoding, inside_layer
 from lcprobe.models.positional.positions import DrawnPositions
 from lcprobe.models.positional.schedule import EncodingPattern
@@ -35,7 +35,7 @@ from lcprobe.seeds import seed_of
 
 @dataclass(frozen=True)
 class LanguageModelState(State):
-    """layers: the state of each block's mixer; mlps: that of its MLP, None where it has none; position: number of
+    """layers: the state of each mixer; mlps: that of each block's MLP, None where it has none; position: number of
     tokens so far, the same for every row; length: declared length of the whole sequence, for encodings that depend on
     it; doc_start: (batch,) index of the first token of each row's document, None: 0."""
 
@@ -46,56 +46,9 @@ class LanguageModelState(State):
     doc_start: Tensor | None = None
 
 
-BlockState = tuple[State, State | None]
-"""The states of a block's mixer and MLP; None: the MLP has none."""
-
-
-class Block(nn.Module):
-    """residual += mixer(norm(residual)); residual += mlp(norm2(residual)); each sum is fused into the norm that
-    follows it."""
-
-    def __init__(self, config: ModelConfig, layer: LayerParts, d_model: int, d_ff: int):
-        super().__init__()
-        self.norm: Norm = config.norm.create(d_model, config.norm_eps)
-        with inside(f"model.mixers.{layer.entry}"):
-            self.mixer: Mixer = layer.mixer(layer.config, d_model)
-        self.norm2: Norm | None = None if layer.mlp is None else config.norm.create(d_model, config.norm_eps)
-        self.mlp: MLP | None = None if layer.mlp is None else layer.mlp.create(d_model, d_ff)
-
-    def forward(
-        self,
-        update: Tensor,
-        residual: Tensor | None,
-        where: TokenContext,
-        state: BlockState | None,
-        compute: torch.dtype,
-        carries: Mapping[Hashable, Tensor],
-    ) -> tuple[Tensor, Tensor, BlockState | None, Mapping[Hashable, Tensor]]:
-        """update: (batch, seqlen, d_model), the previous block's output, which this block's norm adds to the residual
-        stream.
-
-        residual: the stream before that update, None before the first block; compute: the dtype of mixer and MLP;
-        carries: tensors that layers pass on alongside the stream, by name. Returns this block's update, the stream
-        before it, the next state, and the carries.
-        """
-        normed, residual = self.norm.added(update, residual)
-        own, mlp_state = (None, None) if state is None else state
-        carry_name = self.mixer.carry_name
-        if carry_name is None:
-            update, own = self.mixer(normed.to(compute), where, own)
-        else:
-            carry = carries.get(carry_name)
-            update, own, carry = self.mixer.forward_with_carry(normed.to(compute), where, own, carry)
-            assert carry is not None, "a mixer with a carry_name returns a carry"
-            carries = {**carries, carry_name: carry}
-        if self.mlp is not None and self.norm2 is not None:
-            normed, residual = self.norm2.added(update, residual)
-            update, mlp_state = self.mlp(normed.to(compute), where, mlp_state)
-        return update, residual, None if own is None else (own, mlp_state), carries
-
-    def new_state(self, batch: int) -> BlockState:
-        """The states before a sequence's first token."""
-        return self.mixer.new_state(batch), None if self.mlp is None else self.mlp.new_state(batch)
+def _flat(states: Sequence[BlockState]) -> tuple[tuple[State, ...], tuple[State | None, ...]]:
+    """The states of all mixers, and of all MLPs."""
+    return tuple(state for mixers, _ in states for state in mixers), tuple(mlp for _, mlp in states)
 
 
 class Selection(Protocol):
@@ -129,7 +82,11 @@ class LanguageModel(Parametrised):
         """How prompts are split, where an extension sets it."""
         self.recompute = False
         """Whether a backward pass computes each block again from its input, instead of keeping its activations."""
-        self.blocks = nn.ModuleList(Block(config, layer, d_model, d_ff) for layer in parts.layers)
+        self.embedding_factor = config.embedding_factor()
+        self.embedding_norm: Norm | None = None
+        if config.embedding_norm:
+            self.embedding_norm = config.norm.create(d_model, config.norm_eps)
+        self.blocks = nn.ModuleList(Block(config, layers, d_model, d_ff) for layers in parts.blocks)
         self._check_positions()
         self.norm: Norm = config.norm.create(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
@@ -206,16 +163,19 @@ class LanguageModel(Parametrised):
             earlier, these = drawn.to(tokens.device).split([first, seqlen])
             where = TokenContext(these, starts, length, consecutive=False, doc_start=doc_start, earlier=earlier)
         x = self.embedding(tokens)
+        x = x if self.embedding_factor == 1 else x * self.embedding_factor
+        x = x if self.embedding_norm is None else self.embedding_norm(x)
         x = x if self.positional is None else self.positional.on_embedding(x, where)
         compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         if self.config.residual_in_fp32:
             x = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[BlockState] = []
         residual, carries = None, {}
+        by_block = [] if state is None else self._by_block(state.layers)
         if stream is not None:
             stream.append(x)
         for i, block in enumerate(self.blocks):
-            before = None if state is None else (state.layers[i], state.mlps[i])
+            before = None if state is None else (by_block[i], state.mlps[i])
             if self.recompute and torch.is_grad_enabled():
                 args = (x, residual, where, before, compute, carries)
                 x, residual, after, carries = checkpoint(block, *args, use_reentrant=False)
@@ -229,9 +189,8 @@ class LanguageModel(Parametrised):
         if state is None:
             return x, None
         doc_starts = where.doc_starts
-        layers, mlps = zip(*states, strict=True)
         last_start = None if doc_starts is None else doc_starts[:, -1]
-        return x, LanguageModelState(layers, mlps, first + seqlen, length, last_start)
+        return x, LanguageModelState(*_flat(states), first + seqlen, length, last_start)
 
     def _drawn(self, first: int, seqlen: int, length: int | None) -> Tensor | None:
         """Drawn positions of all tokens so far, (first + seqlen,); None: positions are counted. length: of the whole
@@ -249,7 +208,8 @@ class LanguageModel(Parametrised):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: (..., d_model) -> logits (..., vocab_size), float32 or wider; meant for selected positions only."""
         out = F.linear(hidden, self.head_weight)[..., : self.vocab_size]
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        out, cap = out.to(torch.promote_types(out.dtype, torch.float32)), self.config.logit_soft_cap
+        return out if cap is None else cap * torch.tanh(out / cap)
 
     def loss(
         self,
@@ -273,7 +233,7 @@ class LanguageModel(Parametrised):
         index = all_weights.nonzero()[:, 0]
         x = x[:, :-1].reshape(-1, x.shape[-1]).index_select(0, index)
         w, targets = all_weights[index], tokens[:, 1:].reshape(-1)[index]
-        total, rows = linear_cross_entropy(x, self.head_weight, targets, w)
+        total, rows = linear_cross_entropy(x, self.head_weight, targets, w, soft_cap=self.config.logit_soft_cap)
         return (
             total / (w.sum() if total_weight is None else total_weight.to(total.dtype)).clamp_min(1e-9),
             rows,
@@ -288,8 +248,7 @@ class LanguageModel(Parametrised):
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
         """The state before the first token, for `batch` rows. length: declared length of the whole sequence, see
         `hidden`."""
-        layers, mlps = zip(*(block.new_state(batch) for block in self._blocks()), strict=True)
-        return LanguageModelState(layers, mlps, 0, length)
+        return LanguageModelState(*_flat([block.new_state(batch) for block in self._blocks()]), 0, length)
 
     @property
     def max_length(self) -> int | None:
@@ -315,7 +274,12 @@ class LanguageModel(Parametrised):
 
     def mixers(self) -> list[Mixer]:
         """The mixers of the blocks, in order."""
-        return [block.mixer for block in self._blocks()]
+        return [mixer for block in self._blocks() for mixer in block.mixers()]
+
+    def _by_block(self, layers: tuple[State, ...]) -> list[tuple[State, ...]]:
+        """The states of the mixers, by block."""
+        left = iter(layers)
+        return [tuple(next(left) for _ in block.mixers()) for block in self._blocks()]
 
     def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

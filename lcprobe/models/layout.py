@@ -1,7 +1,8 @@
 """Layer layouts: `mamba2 x 4, attention+mlp, [local x 3, attention] x 2` -> one (mixer, mlp) pair per layer.
 
 Names are entries of `model.mixers` or registered mixers; `+mlp` adds the MLP of `model.mlp`, `+relu2` the one
-registered under that name. With `n_layers`, the pattern is repeated and cut to that
+registered under that name; `parallel(mamba2, attention)` is one block whose mixers read the same input.
+With `n_layers`, the pattern is repeated and cut to that
 many layers.
 """
 
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from lcprobe.errors import ConfigError, nearest_name
 from lcprobe.models.mlps import MLPS
 
-TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+])")
+TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+()])")
 
 
 MAX_LAYERS = 10_000
@@ -19,29 +20,27 @@ MAX_LAYERS = 10_000
 
 
 class Layer(NamedTuple):
-    """One block: the name of its mixer, and the word for its MLP: `mlp` for that of model.mlp, or a registered name;
-    None where it has none."""
+    """One block: the name of its mixer, or of several in parallel, and the word for its MLP: `mlp` for that of
+    model.mlp, or a registered name; None where it has none."""
 
-    mixer: str
+    mixers: tuple[str, ...]
     mlp: str | None
-
-    @property
-    def entry(self) -> str:
-        """The mixer's name in model.mixers, without the encoding that a pattern appends to it."""
-        return self.mixer.partition(":")[0]
 
 
 class PatternItem(NamedTuple):
-    """One element of a pattern: a name, and the words joined to it with +."""
+    """One element of a pattern: a name, the words joined to it with +, and what it has in parentheses."""
 
     name: str
     joined: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "+".join([self.name, *self.joined])
+        arguments = f"({', '.join(self.arguments)})" if self.arguments else ""
+        return "+".join([self.name + arguments, *self.joined])
 
 
 LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
+PARALLEL = "parallel"
 MLP_WORDS = ("mlp", *(name for name in MLPS if name != "none"))
 """What may be joined to a mixer with +."""
 
@@ -55,7 +54,9 @@ def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
             raise _wrong(key, text, str(item), LAYOUT)
         if word is not None and word not in MLP_WORDS:
             raise _wrong(key, text, str(item), LAYOUT, nearest_name(word, MLP_WORDS))
-        layers.append(Layer(item.name, word))
+        if bool(item.arguments) != (item.name == PARALLEL) or len(item.arguments) == 1:
+            raise _wrong(key, text, str(item), "parallel(mamba2, attention), of two mixers or more")
+        layers.append(Layer(item.arguments or (item.name,), word))
     return layers
 
 
@@ -87,7 +88,7 @@ def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | Non
     for index in attn_layer_idx or []:
         if not 0 <= index < count:
             raise ConfigError(f"{key}.attn_layer_idx", index, f"0 .. {count - 1} for {count} layers")
-        layers[index] = Layer("attention", layers[index].mlp)
+        layers[index] = Layer(("attention",), layers[index].mlp)
     return layers
 
 
@@ -105,10 +106,11 @@ def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
             tokens = tokens[1:]
         elif _is_name(tokens[0]):
             name, tokens, joined = tokens[0], tokens[1:], []
+            arguments, tokens = _arguments(tokens)
             while len(tokens) > 1 and tokens[0] == "+" and _is_name(tokens[1]):
                 joined.append(tokens[1])
                 tokens = tokens[2:]
-            group = [PatternItem(name, tuple(joined))]
+            group = [PatternItem(name, tuple(joined), arguments)]
         else:
             raise _Stuck(" ".join(tokens))
         if tokens[:1] == ["x"]:
@@ -126,6 +128,19 @@ def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
         if not tokens or tokens[0] == "]":
             raise _Stuck("a comma with nothing after it")
     return items, tokens
+
+
+def _arguments(tokens: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The names in parentheses at the start of tokens, and the rest."""
+    if tokens[:1] != ["("]:
+        return (), tokens
+    if ")" not in tokens:
+        raise _Stuck("a missing )")
+    end = tokens.index(")")
+    inner = tokens[1:end]
+    if len(inner) % 2 == 0 or not all(map(_is_name, inner[::2])) or set(inner[1::2]) - {","}:
+        raise _Stuck(" ".join(tokens))
+    return tuple(inner[::2]), tokens[end + 1 :]
 
 
 def _is_name(token: str) -> bool:

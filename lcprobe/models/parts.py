@@ -1,7 +1,7 @@
 """From a ModelConfig to its parts: mixers, sizes and cost, which matching and LanguageModel share."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from lcprobe.models.layout import Layer, layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.mlps import MLPS
+from lcprobe.models.parallel import mean_cost
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.models.positional.contract import HeadShape
 from lcprobe.models.positional.schedule import EncodingPattern, LayerEncoding
@@ -21,10 +22,11 @@ from lcprobe.schema import resolve
 
 @dataclass(frozen=True)
 class LayerParts:
-    """One block's mixer with its settings, and the MLP that follows it, if any.
+    """One mixer with its settings, and the MLP that follows it, if any.
 
     entry: name in model.mixers; name: the entry with its part of an encoding pattern or its place in a carry group;
-    kind: name in MIXERS. Layers with the same name are equal.
+    kind: name in MIXERS. mlp: of the last mixer in a block. beside: in the
+    block of the layer before, in parallel to it. Layers with the same name are equal.
     """
 
     entry: str
@@ -33,11 +35,13 @@ class LayerParts:
     mixer: type[Mixer]
     config: MixerConfig
     mlp: Choice | None
+    beside: bool = False
 
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The parts of a model. added: the absolute encoding that is added to its embedding."""
+    """The parts of a model. layers: its mixers, in order; added: the absolute encoding that is added to its
+    embedding."""
 
     layers: tuple[LayerParts, ...]
     added: Choice | None = None
@@ -53,11 +57,22 @@ class ModelParts:
         return any(layer.mixer.is_recurrent() for layer in self.layers)
 
     @cached_property
-    def counted_layers(self) -> list[tuple[LayerParts, int]]:
-        """Each distinct layer, with its number of occurrences."""
-        counts = Counter((layer.name, layer.mlp) for layer in self.layers)
-        first = {(layer.name, layer.mlp): layer for layer in reversed(self.layers)}
-        return [(first[key], count) for key, count in counts.items()]
+    def blocks(self) -> list[tuple[LayerParts, ...]]:
+        """The mixers of each block."""
+        blocks: list[list[LayerParts]] = []
+        for layer in self.layers:
+            if layer.beside:
+                blocks[-1].append(layer)
+            else:
+                blocks.append([layer])
+        return [tuple(block) for block in blocks]
+
+    @cached_property
+    def counted_blocks(self) -> list[tuple[tuple[LayerParts, ...], int]]:
+        """Each distinct block, with its number of occurrences."""
+        keys = [tuple((layer.name, layer.mlp) for layer in block) for block in self.blocks]
+        first = dict(zip(reversed(keys), reversed(self.blocks), strict=True))
+        return [(first[key], count) for key, count in Counter(keys).items()]
 
 
 def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
@@ -66,22 +81,26 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
     layers = layers_in(config, key)
     resolve(config)
     entries = dict(config.mixers)
-    for name in dict.fromkeys(layer.mixer for layer in layers):
+    for name in dict.fromkeys(name for layer in layers for name in layer.mixers):
         if name in entries:
             continue
         if name not in MIXERS:
             raise unknown_name(f"{key}.layout", name, {*MIXERS, *config.mixers})
         entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
-    by_layer = {layer: _layer(layer, entries[layer.mixer], config) for layer in dict.fromkeys(layers)}
-    parts = list(_in_groups([by_layer[layer] for layer in layers], key))
+    by_layer = {layer: list(_block(layer, entries, config)) for layer in dict.fromkeys(layers)}
+    parts = list(_in_groups([part for layer in layers for part in by_layer[layer]], key))
     if config.positional is None:
         return ModelParts(tuple(parts))
     return _encoded(parts, config, config.positional, key)
 
 
-def _layer(layer: Layer, choice: Choice, config: ModelConfig) -> LayerParts:
-    own = choice.config.with_context_length(config.context_length)
-    return LayerParts(layer.mixer, layer.mixer, choice.name, choice.cls, own, mlp_of(layer, config))
+def _block(layer: Layer, entries: Mapping[str, Choice], config: ModelConfig) -> Iterator[LayerParts]:
+    """The mixers of a block."""
+    for i, name in enumerate(layer.mixers):
+        choice, is_last = entries[name], i == len(layer.mixers) - 1
+        own = choice.config.with_context_length(config.context_length)
+        mlp = mlp_of(layer, config) if is_last else None
+        yield LayerParts(name, name, choice.name, choice.cls, own, mlp, beside=i > 0)
 
 
 def mlp_of(layer: Layer, config: ModelConfig) -> Choice | None:
@@ -125,7 +144,7 @@ def _encoded(parts: list[LayerParts], config: ModelConfig, pattern: EncodingPatt
             if name not in known:
                 changed = _with_encoding(layer.config, own, f"{key}.mixers.{layer.entry}", f"{key}.positional")
                 known[name] = replace(layer, name=name, config=changed)
-            layer = replace(known[name], mlp=layer.mlp)
+            layer = replace(known[name], mlp=layer.mlp, beside=layer.beside)
         encoded.append(layer)
     return ModelParts(tuple(encoded), added)
 
@@ -199,17 +218,27 @@ def model_cost(config: ModelConfig, length: int) -> ModelCost:
 
 def cost_of(parts: ModelParts, config: ModelConfig, length: int) -> ModelCost:
     """`model_cost` for parts that are already known, for searches over sizes."""
-    d_model, d_ff = config.d_model or 0, config.d_ff or 0
+    d_model = config.d_model or 0
     norm = Cost(params=config.norm.cls.params(config.norm.config, d_model))
-    total = norm  # the final one
-    for layer, count in parts.counted_layers:
-        with inside(f"model.mixers.{layer.entry}"):
-            block = layer.mixer.cost(layer.config, d_model, length) + norm
-        if layer.mlp is not None:
-            block += layer.mlp.cls.cost(layer.mlp.config, d_model, d_ff) + norm
-        total += block.times(count)
+    total = norm.times(2 if config.embedding_norm else 1)  # the final one
+    for block, count in parts.counted_blocks:
+        total += _block_cost(block, config, norm, length).times(count)
     if parts.added is not None:
         shape = HeadShape(1, 1, 1, d_model, config.context_length)
         total += Cost(params=parts.added.cls.params(parts.added.config, shape))
     rows = padded_vocab(config)
     return ModelCost(rows * d_model * (1 if config.tie_embeddings else 2), total, 2.0 * rows * d_model)
+
+
+def _block_cost(block: tuple[LayerParts, ...], config: ModelConfig, norm: Cost, length: int) -> Cost:
+    d_model, mlp = config.d_model or 0, block[-1].mlp
+    total = Cost()
+    for layer in block:
+        with inside(f"model.mixers.{layer.entry}"):
+            total += layer.mixer.cost(layer.config, d_model, length)
+    if len(block) > 1 and config.parallel == "mean":
+        total += mean_cost([(layer.mixer, layer.config) for layer in block], d_model)
+    if mlp is not None:
+        total += mlp.cls.cost(mlp.config, d_model, config.d_ff or 0)
+    n_norms = (1 if mlp is None else 2) * (2 if config.sandwich_norm else 1)
+    return total + norm.times(n_norms)

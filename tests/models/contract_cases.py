@@ -33,6 +33,7 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "d_conv": 4},
         {"head_dim": 8, **GROUPED, "window": 7, "d_conv": 3, "bias": True},
         {"head_dim": 8, "n_heads": 3, "positional": {"type": "none"}},
+        {"head_dim": 8, **GROUPED, "window": 5, "window_counts_self": False, "qk_norm": True},
     ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
@@ -169,6 +170,19 @@ def _cases() -> Iterator[Case]:
         for name in classes_in(registry):
             for own in [{}, *given.get(name, [])]:
                 yield _case(registry, name, "attention", {"head_dim": 8}, **{key: {"type": name, **own}})
+    parallel = {"layout": "parallel(mamba2, attention)+mlp, parallel(attention, rwkv7), attention"}
+    mixers = {
+        "attention": {"head_dim": 8},
+        "mamba2": {"head_dim": 8, "d_state": 4, "expand": 1},
+        "rwkv7": {"head_dim": 8},
+    }
+    for model in (
+        {"sandwich_norm": True, "embedding_norm": True, "norm": "layer"},
+        {"embedding_scale": "sqrt_d_model_bf16", "logit_soft_cap": 5.0, "tie_embeddings": False},
+        {**parallel, "mixers": mixers},
+        {**parallel, "mixers": mixers, "parallel": "sum", "sandwich_norm": True, "positional": "tape"},
+    ):
+        yield _case(MIXERS, "blocks", "attention", {"head_dim": 8}, **model)
     for name in ENCODINGS:
         for own, attention in [({}, default_attention(name)), *ENCODING_SETTINGS.get(name, [])]:
             encoding = {"type": name, **table_size(name), **own}

@@ -1,5 +1,6 @@
 """MLPs and norms of blocks against their definitions in float64, and their choice in a config."""
 
+import copy
 import math
 
 import pytest
@@ -124,3 +125,102 @@ def test_mistakes_in_blocks_give_the_key(given, key, near):
     with pytest.raises(ConfigError) as caught:
         parts_of(model_config(**given))
     assert (caught.value.key, caught.value.near) == (key, near)
+
+
+SMALL = {"d_model": 32, "d_ff": 24, "mixers": {"attention": {"head_dim": 16}}}
+
+
+def outputs(given, tokens):
+    return LanguageModel(model_config(**SMALL | given)).initialise(0).double().eval().hidden(tokens)[0]
+
+
+def test_a_window_without_the_token_itself_shows_one_key_more():
+    tokens = torch.randint(0, 512, (2, 21))
+
+    def at(**window):
+        return outputs({"mixers": {"attention": {"head_dim": 16, **window}}}, tokens)
+
+    assert torch.equal(at(window=5, window_counts_self=False), at(window=6))
+    assert not torch.equal(at(window=5), at(window=6))
+    assert torch.equal(at(window_counts_self=False), at())
+
+
+@pytest.mark.parametrize(
+    ("scale", "factor"),
+    [(2.5, 2.5), ("sqrt_d_model", 32**0.5), ("sqrt_d_model_bf16", float(torch.tensor(32**0.5).bfloat16()))],
+)
+def test_the_embedding_is_scaled_then_normed(scale, factor):
+    model = LanguageModel(model_config(**SMALL, embedding_scale=scale, embedding_norm=True, norm="layer")).double()
+    randomised(model.embedding_norm)
+    tokens = torch.randint(0, 512, (2, 5))
+    norm = model.embedding_norm
+    want = F.layer_norm(model.embedding(tokens) * factor, (32,), norm.weight, norm.bias, 1e-5)
+    assert (model.hidden_states(tokens)[0][0] - want).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("d_model", [1, 7, 24, 2560, 5120])
+def test_the_root_of_the_width_is_rounded_as_bfloat16_is(d_model):
+    config = model_config(d_model=d_model, d_ff=1, embedding_scale="sqrt_d_model_bf16")
+    assert config.embedding_factor() == float(torch.tensor(d_model**0.5).bfloat16())
+
+
+PARALLEL = {
+    "layout": "parallel(mamba2, attention)+mlp",
+    "mixers": {"attention": {"head_dim": 16}, "mamba2": {"head_dim": 16, "d_state": 8, "expand": 1}},
+}
+
+
+@pytest.mark.parametrize("combination", ["mean", "sum"])
+def test_mixers_in_parallel_equal_their_combination_alone(combination):
+    model = LanguageModel(model_config(**SMALL | PARALLEL, parallel=combination)).initialise(0)
+    block = randomised(model.blocks[0]).eval()
+    x = torch.randn(2, 9, 32, dtype=torch.float64)
+    where = TokenContext(torch.arange(9))
+    mixed = [mixer(x, where)[0] for mixer in block.mixers()]
+    if combination == "mean":
+        normed = [y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() for y in mixed]
+        want = sum(y * w for y, w in zip(normed, block.combine.norm_weight, strict=True)) / 2
+        want = want @ block.combine.out_proj.weight.T
+        assert sum("out_proj.weight" in name for name, _ in block.named_parameters()) == 2  # the MLP has the other
+    else:
+        want = mixed[0] + mixed[1]
+    block.norm, block.mlp = nn.Identity(), None
+    block.norm.added = lambda update, residual: (update, torch.zeros_like(update))
+    got = block(x, None, where, None, torch.float64, {})[0]
+    assert (got - want).abs().max() < 1e-12
+
+
+def test_parallel_models_are_matched_copied_and_converted():
+    config = model_config(**PARALLEL, d_model=64)
+    solved = match({"a": config}, build(MatchConfig, {"budget": 200_000}, "match"), {"a": 32})["a"]
+    model = LanguageModel(solved.config).initialise(0)
+    assert sum(p.numel() for p in model.parameters()) == solved.cost.params
+    assert abs(solved.mismatch) < 0.01
+    twin = copy.deepcopy(model).double()
+    assert twin.new_state(1).layers[1].k.dtype == torch.float64
+    assert model.new_state(1).layers[1].k.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {**PARALLEL, "mixers": {"attention": {"head_dim": 16}, "mamba2": {"head_dim": 16, "d_state": 8}}},
+            r"^model\.layout: given 'mixers in parallel of inner widths 64, 32'; allowed: equal widths",
+        ),
+        ({"layout": "parallel(mamba2)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
+        ({"layout": "parallel"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
+        ({"layout": "paralel(mamba2, attention)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\)"),
+        ({"layout": "parallel(mamba2, attention"}, r"^model\.layout: .*a missing \)"),
+        ({"layout": "parallel(mamba2, atention)"}, r"^model\.layout: given 'atention'.*did you mean 'attention'"),
+        ({"parallel": "men"}, r"^model\.parallel: given 'men'; allowed: mean \| sum; did you mean 'mean'"),
+        ({"logit_soft_cap": 0}, r"^model\.logit_soft_cap: given 0.*allowed: > 0 or null"),
+        ({"embedding_scale": -1}, r"^model\.embedding_scale: given -1.*allowed: > 0"),
+        ({"embedding_scale": "sqrt"}, r"^model\.embedding_scale: given 'sqrt'; allowed: a number or sqrt_d_model"),
+        ({"positional": "parallel(rope, none)"}, r"^model\.positional: "),
+    ],
+)
+def test_impossible_blocks_are_refused_in_one_line(given, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        LanguageModel(model_config(**SMALL | given))
+    assert "\n" not in str(caught.value)

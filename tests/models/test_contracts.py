@@ -94,7 +94,7 @@ def test_cost_counts_what_is_built(case):
     model = case.build().float()
     cost = model_cost(model.config, SEQLEN)
     assert cost.params == sum(p.numel() for p in model.parameters())
-    assert cost.embedding == model.embedding.weight.numel()
+    assert cost.embedding == model.embedding.weight.numel() * (1 if model.config.tie_embeddings else 2)
     with torch.no_grad():
         _, state = model.hidden(tokens_of(0, batch=1), state=model.new_state(1))
     assert state.nbytes == cost.blocks.state_bytes + cost.blocks.kv_bytes

@@ -12,10 +12,11 @@ from lcprobe.models.layout import parse_layout
         ("mamba2 x 2, attention, mamba2", "mamba2 mamba2 attention mamba2"),
         ("[local x 2, full] x 2", "local local full local local full"),
         ("[[a, b] x 2, c+mlp] x 1", "a b a b c"),
+        ("parallel(a, b) x 2, c, parallel(a,b,c)+mlp", "a|b a|b c a|b|c"),
     ],
 )
 def test_layouts(text, mixers):
-    assert " ".join(layer.mixer for layer in parse_layout(text)) == mixers
+    assert " ".join("|".join(layer.mixers) for layer in parse_layout(text)) == mixers
 
 
 @pytest.mark.parametrize("text", ["", "a,", "a x", "a x 0", "[a", "a]", "a b", "2 x a", "a + mlp2", "a; b"])

@@ -101,3 +101,61 @@ def test_flops_of_attention_grow_with_length_and_those_of_mamba2_do_not():
     assert long["a"].cost.flops > 3 * short["a"].cost.flops
     assert long["m"].cost.flops == short["m"].cost.flops
     assert torch.tensor([long["a"].cost.blocks.kv_bytes]) == 64 * short["a"].cost.blocks.kv_bytes
+
+
+WINDOWED = {"local": {"type": "attention", "head_dim": 16, "window": 40}, "mamba2": {"head_dim": 16, "d_state": 16}}
+
+
+@pytest.mark.parametrize("by", ["params", "flops", "state_bytes"])
+def test_models_are_matched_in_what_is_asked_for(by):
+    """And not in the other two. Windows are longer than the sequences, and full all the same."""
+    models = {
+        "windowed": model(layout="local+mlp", n_layers="solve", mixers=WINDOWED),
+        "mamba2": model(layout="mamba2+mlp", n_layers="solve", mixers=WINDOWED),
+    }
+    budget = {"params": 500_000, "flops": 2_000_000, "state_bytes": 60_000}[by]
+    matched = matched_at(models, rules(by=by, budget=budget), 24)
+    for m in matched.values():
+        net = LanguageModel(m.config)
+        _, state = net.hidden(torch.zeros(1, 50, dtype=torch.int64), state=net.new_state(1))
+        sizes = {
+            "params": sum(p.numel() for p in net.parameters()),
+            "flops": m.cost.flops,
+            "state_bytes": state.nbytes,
+        }
+        assert sizes[by] == m.amount
+        assert abs(m.mismatch) <= 0.01
+    others = {
+        "params": lambda m: m.cost.params,
+        "flops": lambda m: m.cost.flops,
+        "state_bytes": lambda m: m.config.d_model,
+    }
+    assert any(
+        others[other](matched["windowed"]) != others[other](matched["mamba2"]) for other in others if other != by
+    )
+
+
+def test_a_named_model_sets_the_flops_at_its_own_length():
+    models = {
+        "a": model(layout="attention x 2", d_model=64),
+        "b": model(layout="attention+mlp", n_layers=2, d_model=64),
+    }
+    matched = match(models, rules(by="flops", budget="a"), {"a": 4096, "b": 64})
+    assert matched["a"].mismatch == 0
+    assert abs(matched["b"].mismatch) < 0.01
+    assert matched["b"].cost.params > matched["a"].cost.params
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"layout": "attention+mlp"}, r"^match\.by: given 'state_bytes of a'; allowed: params \| flops where attention has no"),
+        ({"layout": "mamba2, attention", "d_model": 64}, r"^match\.by: given 'state_bytes of a'; allowed: params \| flops wh"),
+        ({"layout": "sinks", "mixers": {"sinks": {"type": "attention", "window": 8, "sinks": 1}}}, r"^match\.by: .*of a'"),
+    ],
+)  # fmt: skip
+def test_a_state_that_grows_with_length_is_not_matched(given, says):
+    with pytest.raises(ConfigError, match=says):
+        matched_at({"a": model(**given)}, rules(by="state_bytes", budget=100_000), 128)
+    with pytest.raises(ConfigError, match=r"^match\.by: given 'stat'"):
+        rules(by="stat")

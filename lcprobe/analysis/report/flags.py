@@ -69,11 +69,11 @@ def _matching(results: Results) -> Iterator[Sentence]:
             READ_FIRST, f"Data are NOT matched: the digests of the training batches differ{within} ({sides}).", True
         )
     if len(runs) > 1:
-        counts = [run.params for run in runs]
-        span = f"({min(counts):,} to {max(counts):,})"
-        text = f"Parameters are matched within {study.mismatch:.1%} {span}."
+        counts = study.amounts or [run.params for run in runs]
+        span, what = f"({min(counts):,.0f} to {max(counts):,.0f})", f"{study.matched[0].upper()}{study.matched[1:]}"
+        text = f"{what} are matched within {study.mismatch:.1%} {span}."
         if study.mismatch > MATCHED_WITHIN:
-            text = f"Parameters are NOT matched: they differ by {study.mismatch:.1%} {span}."
+            text = f"{what} are NOT matched: they differ by {study.mismatch:.1%} {span}."
         yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 

@@ -16,7 +16,7 @@ def model_tables(results: Results) -> list[Table]:
     study, tables = results.study, []
     if study.matching:
         tables.append(
-            _free_table("Matching", f"Largest difference in parameters: {study.mismatch:.2%}.", study.matching)
+            _free_table("Matching", f"Largest difference in {study.matched}: {study.mismatch:.2%}.", study.matching)
         )
     columns = ["model", "group", "seed", "training length", "tokens", "learning rate", "chosen by", "skipped steps"]
     rows = [

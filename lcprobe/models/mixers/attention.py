@@ -12,6 +12,7 @@ from typing import Annotated, Self
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
+from lcprobe_kernels.rms_norm import rms_norm
 from torch import Tensor, nn
 
 from lcprobe.choices import Choice
@@ -40,8 +41,16 @@ class AttentionConfig(MixerConfig):
     """Width of a causal convolution over q, k, v, tokens; 0: no convolution."""
     window: int | None = None
     """Sliding window: a token sees itself and the window - 1 tokens before it; null: all tokens before it."""
+    window_counts_self: bool = True
+    """Whether the window counts the token itself; false: it sees itself and `window` tokens before it, W + 1 keys, as
+    in the code that RecurrentGemma was trained with (transformers shows W)."""
     sinks: int = 0
     """Number of first tokens of a row that stay visible in addition to a window; all keys are then cached."""
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys before they are rotated, with one weight for all heads (Qwen3,
+    arXiv 2505.09388)."""
+    norm_eps: float = 1e-6
+    """Epsilon of the norms of queries and keys, added to the mean square."""
     sink_logit: bool = False
     """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
@@ -62,6 +71,7 @@ class AttentionConfig(MixerConfig):
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv == 0 or self.d_conv >= 2, "0 or >= 2")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+        require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
         require(f"{at}.n_heads", self.n_heads, self.n_heads is None or self.n_heads >= 1, ">= 1 or null")
         kv = self.n_kv_heads
@@ -95,6 +105,11 @@ class AttentionConfig(MixerConfig):
     def with_encoding(self, changes: Mapping[str, object]) -> Self:
         """See MixerConfig. changes: fields of this config."""
         return replace(self, **changes)
+
+    @property
+    def visible_keys(self) -> int | None:
+        """Number of keys that a query sees by the window, its own included; None: all earlier ones."""
+        return self.window if self.window is None or self.window_counts_self else self.window + 1
 
     def heads(self, d_model: int) -> tuple[int, int]:
         """(n_heads, n_kv_heads) at this width. Raises ConfigError where heads do not divide."""
@@ -137,7 +152,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
     def __init__(self, config: AttentionConfig, d_model: int):
         super().__init__(config, d_model)
         self.n_heads, self.n_kv_heads = config.heads(d_model)
-        self.head_dim, self.window, self.sinks = config.head_dim, config.window, config.sinks
+        self.head_dim, self.window, self.sinks = config.head_dim, config.visible_keys, config.sinks
         self.d_conv = config.d_conv
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
         self.in_proj = nn.Linear(d_model, self.width, bias=config.bias)
@@ -147,6 +162,10 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self.out_proj = nn.Linear(self.n_heads * self.head_dim, d_model, bias=config.bias)
         self.d_model, self.has_sink_logit = d_model, config.sink_logit
         self.positional, self.temperature = _encoders(config, d_model)
+        self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
+        if config.qk_norm:
+            self.q_norm_weight = nn.Parameter(torch.empty(self.head_dim))
+            self.k_norm_weight = nn.Parameter(torch.empty(self.head_dim))
         if config.sink_logit:
             self.sink_logit = nn.Parameter(torch.empty(self.n_heads))
         self.no_decay = ("sink_logit", "conv_weight")
@@ -157,6 +176,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
             value.zero_()
         elif name in ("conv_weight", "conv_bias"):
             init_convolution(value, self.d_conv, generator)
+        elif name in ("q_norm_weight", "k_norm_weight"):
+            value.fill_(1.0)
         else:
             super().init_parameter(name, value, generator)
 
@@ -181,7 +202,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
                 "positional", learned or "sink_logit", "encodings without learned parameters, before and after"
             )
         self.positional, self.temperature = positional, temperature
-        self.window, self.sinks = config.window, config.sinks
+        self.window, self.sinks = config.visible_keys, config.sinks
 
     @property
     def carry_name(self) -> Hashable | None:
@@ -211,6 +232,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
             )
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
+        if self.qk_norm:
+            q, k = rms_norm(q, self.q_norm_weight, self.norm_eps), rms_norm(k, self.k_norm_weight, self.norm_eps)
         encoding, past = self.positional, None if state is None else state.terms
         if encoding.carry_name is None:
             terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
@@ -309,22 +332,24 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         matrices = d_model * width + inner * d_model
         params = matrices + ((width + d_model) if config.bias else 0)
         params += width * (config.d_conv + 1) if config.d_conv else 0
+        params += 2 * config.head_dim if config.qk_norm else 0
         encoding, shape = config.positional, config.shape(d_model)
         params += encoding.cls.params(encoding.config, shape) + (n_heads if config.sink_logit else 0)
         if config.temperature is not None:
             params += config.temperature.cls.params(config.temperature.config, shape)
-        window = length if config.window is None else min(config.window, length)
+        seen = config.visible_keys
+        window = length if seen is None else min(seen, length)
         # mean over positions 1..length of min(position, window)
         visible = window - window * (window - 1) / (2 * length)
         flops = 2 * matrices + 4 * visible * inner + 2 * config.d_conv * width
         flops += encoding.cls.flops(encoding.config, shape, visible, length)
-        cached = length if config.window is None or config.sinks else min(config.window - 1, length)
+        cached = length if seen is None or config.sinks else min(seen - 1, length)
         fixed = 4 * max(config.d_conv - 1, 0) * width
         terms = encoding.cls.term_width(encoding.config, shape)
         grows = terms if encoding.cls.caches_all_terms else 0
         size = encoding.cls.term_bytes
         fixed += size * (terms - grows)
-        kept = cached if config.window is None or config.sinks else min(config.window, length)  # one more than keys
+        kept = cached if seen is None or config.sinks else min(seen, length)  # one more than keys
         return Cost(params, flops, fixed, cached * 4 * 2 * n_kv_heads * config.head_dim + kept * size * grows)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcprobe.models.cost import Cost
 from lcprobe.models.parameters import Parametrised
@@ -60,6 +60,23 @@ ConfigT = TypeVar("ConfigT", bound=MixerConfig)
 StateT = TypeVar("StateT", bound=State)
 
 
+class SharedOutput(nn.Module):
+    """The identity in place of an output projection that is applied elsewhere."""
+
+    def __init__(self, shared: nn.Linear):
+        super().__init__()
+        self._shared = (shared,)  # in a tuple: it is another module's
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight of the shared projection, for dtype, device and width."""
+        return self._shared[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x itself."""
+        return x
+
+
 class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     """A causal token mixer with its config and its state."""
 
@@ -67,6 +84,7 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     state_type: ClassVar[type[State]]
     """Class of the states that `new_state` returns."""
     residual_outputs = ("out_proj.weight",)
+    """Of mixers, one matrix: that of the output projection, an nn.Linear and the last operation of `forward`."""
     carries_encoding: ClassVar[bool] = False
     """Whether `model.positional` sets an encoding of this mixer: true of attention."""
     window: int | None = None
@@ -95,6 +113,22 @@ class Mixer(Parametrised, ABC, Generic[ConfigT, StateT]):
     def cost(config: ConfigT, d_model: int, length: int) -> Cost:
         """Parameters, forward FLOPs per token (mean over the positions of a sequence of `length`) and bytes of one
         layer."""
+
+    @property
+    def output(self) -> nn.Linear:
+        """The output projection."""
+        linear = self.get_submodule(self._output_name)
+        assert isinstance(linear, nn.Linear)
+        return linear
+
+    def share_output(self, shared: nn.Linear) -> None:
+        """Leave the output projection to the block, which has one for several mixers in parallel: `forward` returns
+        what it would project."""
+        self.set_submodule(self._output_name, SharedOutput(shared))
+
+    @property
+    def _output_name(self) -> str:
+        return self.residual_outputs[0].removesuffix(".weight")
 
     @classmethod
     def is_recurrent(cls) -> bool:

@@ -100,6 +100,7 @@ ENCODING_PATTERN = _PatternConverter()
 
 
 def _layer(item: PatternItem, encodings: Mapping[str, Choice], key: str) -> LayerEncoding:
+    require(key, str(item), not item.arguments, ALLOWED_PATTERNS)
     if item.name in encodings:
         choice, own_key = encodings[item.name], f"model.encodings.{item.name}"
     elif item.name in POSITIONAL:

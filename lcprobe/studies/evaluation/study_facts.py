@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
-from lcprobe.config import to_yaml
+from lcprobe.config import Config, to_yaml
 from lcprobe.files import digest_file, read_json
 from lcprobe.lengths import schedule_text
-from lcprobe.models.matching import mismatch_of
-from lcprobe.models.parts import model_cost
+from lcprobe.models.config import AMOUNTS
+from lcprobe.models.matching import amount_of, mismatch_of
+from lcprobe.models.parts import model_cost, parts_of
 from lcprobe.probing.grid import settings_text
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import first_made
@@ -49,12 +50,16 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         notes.append("all models were probed in bfloat16 autocast with float32 logits (probe.precision=bf16)")
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
+    by = _in_common(target.config.match.by for target in targets) or "params"
+    amounts = [_amount(variant.target.config, by) for variant in session.variants]
     return StudyFacts(
         name=session.config.study.name,
         runs=runs,
         tasks=[_task_facts(session, name) for name in session.tasks.by_name],
         matching=size_rows([_sized(target) for target in session.targets]),
-        mismatch=mismatch_of([run.params for run in runs]),
+        mismatch=mismatch_of(amounts),
+        matched=AMOUNTS[by],
+        amounts=amounts,
         sweep=sweep,
         versions=versions() | {"corpus": session.data.manifest["corpus_digest"][:16]},
         config_yaml=to_yaml(replace(session.config, grid={})),
@@ -65,6 +70,11 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
         held_equal=_in_common(target.config.match.training for target in session.targets),
         batch_in=_in_common(target.config.match.batch for target in session.targets),
     )
+
+
+def _amount(config: Config, by: str) -> float:
+    """What a run's model has of what is matched."""
+    return amount_of(parts_of(config.model), config.model, by, config.train.context_length)
 
 
 def _in_common(values: Iterable[str]) -> str:

@@ -168,7 +168,7 @@ def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
     sublayers = max(1, (cost.blocks.params // (4 * width * width)))
     floats, tokens = 10 * sublayers, train.batch_tokens / accumulate / train.devices
     if train.recompute:  # input and residual of every block, and all of one block
-        blocks = len(parts_of(run.matched.config).layers)
+        blocks = len(parts_of(run.matched.config).blocks)
         floats = 2 * blocks + floats / blocks
     return 16.0 * cost.params, tokens * width * 4 * floats
 

@@ -124,8 +124,11 @@ def _model(config: ModelConfig) -> dict[str, Any]:
     return {
         **rest,
         "n_layers": "solve" if solved else None,
-        "layers": [[layer.kind, canonical(layer.config), canonical(layer.mlp)] for layer in parts.layers],
+        "layers": [
+            [layer.kind, canonical(layer.config), canonical(layer.mlp), layer.beside] for layer in parts.layers
+        ],
         "d_ff": config.d_ff if any(layer.mlp is not None for layer in parts.layers) else None,
+        "parallel": config.parallel if any(layer.beside for layer in parts.layers) else None,
         "positions": canonical(config.positions) if reads else None,
         "added": canonical(parts.added),
     }

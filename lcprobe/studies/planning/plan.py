@@ -130,7 +130,7 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
         f"grid.{name} sets layouts and training lengths: lengths are compared over an axis of their own"
         for name in mixed
     ]
-    mismatch = mismatch_of([m.cost.params for m in matched.values()])
+    mismatch = mismatch_of([m.amount for m in matched.values()])
     return StudyPlan(base, runs, mismatch, tuple(dict.fromkeys(notes)))
 
 

@@ -42,7 +42,7 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     plan = checked_plan(mapping)
     rates = planned_rates(plan)
     print_rows([{**row, "lr": rates[str(row["model"])]} for row in matching_table(plan)], "matched models")
-    spread = f"parameters within {plan.mismatch:.2%} of each other"
+    spread = f"{plan.config.match.amount} within {plan.mismatch:.2%} of each other"
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
