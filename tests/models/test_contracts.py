@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parts import model_cost
 from tests.models.contract_cases import CASES, SEQLEN, VOCAB
 
+MIXER_CASES = [case for case in CASES if case.registry is MIXERS and not case.has_sinks]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -76,6 +78,34 @@ def test_packed_documents_equal_separate_ones(case):
         for lo, hi in zip(edges, edges[1:], strict=False):
             alone, _ = model.hidden(tokens[:, lo:hi])
             assert (packed[:, lo:hi] - alone).abs().max() <= 1e-9
+
+
+@pytest.mark.parametrize("case", MIXER_CASES, ids=str)
+def test_gradients_of_packed_documents_are_those_of_separate_ones(case):
+    model, tokens, edges = case.build(), tokens_of(7, batch=1), [0, 1, 9, 30, SEQLEN]
+    weights = torch.randn(SEQLEN, model.config.d_model, generator=torch.Generator().manual_seed(7)).double()
+    starts = torch.zeros(1, SEQLEN, dtype=torch.bool)
+    starts[0, edges[1:-1]] = True
+    packed = torch.autograd.grad((model.hidden(tokens, starts=starts)[0] * weights).sum(), list(model.parameters()))
+    parts = zip(edges, edges[1:], strict=False)
+    alone = sum((model.hidden(tokens[:, lo:hi])[0] * weights[lo:hi]).sum() for lo, hi in parts)
+    for one, other in zip(packed, torch.autograd.grad(alone, list(model.parameters())), strict=True):
+        assert (one - other).abs().max() <= 1e-9 * other.abs().max().clamp_min(1.0)
+
+
+@pytest.mark.parametrize("case", MIXER_CASES, ids=str)
+def test_rows_padded_in_front_read_and_continue_like_rows_alone(case):
+    """Rows of different lengths in one batch: each begins where its padding ends, and is its own document."""
+    model, tokens, paddings = case.model, tokens_of(8, batch=4), (0, 1, 17, SEQLEN - 6)
+    starts = torch.zeros(4, SEQLEN, dtype=torch.bool)
+    starts[range(4), paddings] = True
+    with torch.no_grad():
+        batch, state = model.hidden(tokens[:, :-5], starts=starts[:, :-5], state=model.new_state(4))
+        after, _ = model.hidden(tokens[:, -5:], state=state)
+        for row, padding in enumerate(paddings):
+            alone, _ = model.hidden(tokens[row : row + 1, padding:])
+            read = torch.cat([batch, after], 1)[row, padding:]
+            assert (read - alone[0]).abs().max() <= 1e-9, padding
 
 
 @every_case

@@ -181,7 +181,7 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
         self, x: Tensor, where: TokenContext, state: DeltaRuleState | None = None
     ) -> tuple[Tensor, DeltaRuleState | None]:
         """See Mixer."""
-        w = self.widths
+        w, acc_dtype = self.widths, torch.promote_types(x.dtype, torch.float32)
         projected = self.project(x)
         qkv, conv = causal_conv1d(
             projected.qkv,
@@ -201,7 +201,7 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
             k,
             v.unflatten(-1, (w.n_value_heads, w.value_dim)),
             self.log_decay(projected.decay),
-            beta=projected.beta.sigmoid() * (2.0 if self.config.negative_eigenvalues else 1.0),
+            beta=projected.beta.to(acc_dtype).sigmoid() * (2.0 if self.config.negative_eigenvalues else 1.0),
             initial_state=None if state is None else state.memory,
             starts=where.starts,
             chunk_size=self.config.chunk_size,
