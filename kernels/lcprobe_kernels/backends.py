@@ -8,7 +8,8 @@ flash_attn          refused: PyTorch's own attention includes its kernels
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -114,7 +115,22 @@ def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
     return "fla" if half and missing("fla") is None else "torch"
 
 
+def unrecorded(like: Tensor) -> bool:
+    """Whether an op on tensors like this one may call what it registers: on a CPU, where nothing records gradients,
+    traces or compiles. The dispatch of a registered op takes longer than the work for one token."""
+    eager = type(like) is Tensor and like.device.type == "cpu"
+    return eager and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """A context without autocast: none where there is none, since entering one takes as long as a small op."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
 def implementation(op: str, like: Tensor, triton: str) -> ModuleType:
     """The op's module for tensors like this one: `triton` by name where `path_of` chooses Triton, else `cpu`."""
     name = triton if path_of(op, like.device, like.dtype) == "triton" else "cpu"
-    return import_module(f"lcprobe_kernels.{op}.{name}")
+    return _module(f"lcprobe_kernels.{op}.{name}")
+
+
+_module = cache(import_module)

@@ -14,7 +14,8 @@ Backward, with P the softmax and delta_i = o_i . do_i - dlse_i (Dao 2023, arXiv 
     dS = P (dO V^T - delta)    dT[h, d] = sum of dS over a diagonal    dF_i = row sum of dS, dF_j = - column sum
 
 No atomics: gradients are reproducible bit by bit. Without terms, and where only causality masks, this is PyTorch's
-own attention, unless `kernels.backend` names triton or flex: these then serve every call, or refuse it.
+own attention, unless `kernels.backend` names triton or flex: these then serve every call, or refuse it. On a CPU
+without gradients, `cpu` chooses.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 
 from lcprobe_kernels.attention.blockwise import blockwise
 from lcprobe_kernels.attention.reference import Mask, merge, reference
-from lcprobe_kernels.backends import implementation, named, path_of
+from lcprobe_kernels.backends import implementation, named, path_of, unrecorded, without_autocast
 from lcprobe_kernels.errors import (
     FLOATS,
     ArgumentError,
@@ -74,13 +75,14 @@ def attention(
     check_number(NAME, "scale", scale, or_none=True)
     check_no_tangent(NAME, q, k, v, table, *(cumulative or ()))
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
-    if table is None and cumulative is None and not return_lse and _finite(q, k):
+    direct = unrecorded(q)
+    if table is None and cumulative is None and not return_lse and not direct and _finite(q, k):
         plain, seen = _plain(q, mask, documents, n_keys)
         if plain:
             heads_first = (t.transpose(1, 2) for t in (q, k, v))
             gqa = q.shape[2] != k.shape[2]
             causal = seen is None and seqlen > 1
-            with torch.autocast(q.device.type, enabled=False):
+            with without_autocast(q.device):
                 o = F.scaled_dot_product_attention(
                     *heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa
                 )
@@ -88,14 +90,15 @@ def attention(
     acc_dtype = torch.promote_types(q.dtype, torch.float32)
     terms = [None, None] if cumulative is None else [f.to(acc_dtype) for f in cumulative]
     docs = [None, None] if documents is None else list(documents)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         table = None if table is None else table.to(acc_dtype)
         if path_of(NAME, q.device, q.dtype) == "flex":
             from lcprobe_kernels.attention import flex
 
             o, lse = flex.run(q, k, v, table, cumulative, documents, scale, mask)
             return o, lse if return_lse else None
-        o, lse = _forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
+        forward = implementation(NAME, q, "triton_fwd").forward if direct else _forward
+        o, lse = forward(q, k, v, table, *terms, *docs, scale, mask.numbers)
     return o, lse if return_lse else None
 
 

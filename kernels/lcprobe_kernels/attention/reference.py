@@ -1,7 +1,7 @@
 """attention by its definition: every score at once, in any float dtype, on any device. Imports no triton."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +27,30 @@ class Mask:
     @property
     def numbers(self) -> list[int]:
         """The numbers in the order of the registered op's argument."""
-        return list(astuple(self))
+        return [self.offset, self.low, self.high, self.sinks, self.chunk, self.chunk_low, self.chunk_high]
+
+    def some_see(self, first: int, last: int, n_keys: int) -> tuple[int, int]:
+        """(low, high): no query of first .. last sees any of the n_keys keys outside low .. high - 1."""
+        low, high = 0, last + self.offset - max(self.low, 0) + 1
+        if self.high >= 0 and not self.sinks:
+            low = first + self.offset - self.high + 1
+        if self.chunk:
+            low = max(low, ((first + self.offset) // self.chunk - self.chunk_high + 1) * self.chunk)
+            high = min(high, ((last + self.offset) // self.chunk - self.chunk_low + 1) * self.chunk)
+        low = min(max(low, 0), n_keys)
+        return low, max(min(high, n_keys), low)
+
+    def all_see(self, first: int, last: int, n_keys: int) -> tuple[int, int]:
+        """(low, high): every query of first .. last sees all keys low .. high - 1 of the n_keys; sinks are left
+        out."""
+        low, high = 0, first + self.offset - max(self.low, 0) + 1
+        if self.high >= 0:
+            low = last + self.offset - self.high + 1
+        if self.chunk:
+            low = max(low, ((last + self.offset) // self.chunk - self.chunk_high + 1) * self.chunk)
+            high = min(high, ((first + self.offset) // self.chunk - self.chunk_low + 1) * self.chunk)
+        low = min(max(low, 0), n_keys)
+        return low, max(min(high, n_keys), low)
 
     def visible(self, rows: Tensor, keys: Tensor) -> Tensor:
         """rows: (n,) and keys: (m,) int64 -> (n, m) bool."""

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from lcprobe_kernels.backends import implementation
+from lcprobe_kernels.backends import implementation, unrecorded, without_autocast
 from lcprobe_kernels.errors import (
     FLOATING,
     FLOATS,
@@ -78,8 +78,9 @@ def _normed(
     acc_dtype = torch.promote_types(x.dtype, torch.float32)
     if residual is not None:
         residual = residual.to(acc_dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        return _forward(x, residual, weight.to(acc_dtype), gate, float(eps), n_groups, zero_centred)
+    forward = implementation(NAME, x, "triton_norm").forward if unrecorded(x) else _forward
+    with without_autocast(x.device):
+        return forward(x, residual, weight.to(acc_dtype), gate, float(eps), n_groups, zero_centred)
 
 
 @torch.library.custom_op("lcprobe::rms_norm_fwd", mutates_args=())

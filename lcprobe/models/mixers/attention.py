@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, inside, require
 from lcprobe.models.cost import Cost
+from lcprobe.models.kv_cache import KVCache
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.parameters import init_convolution
 from lcprobe.models.positional import POSITIONAL, TEMPERATURES
@@ -130,13 +131,12 @@ class AttentionConfig(MixerConfig):
 
 @dataclass(frozen=True)
 class AttentionState(State):
-    """k, v: (batch, n, n_kv_heads, width) of the n cached tokens, keys rotated unless the encoding caches raw keys;
-    alive: (batch, n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token
-    terms, (batch, n, width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width),
-    last inputs of the convolution."""
+    """cache: keys and values of the n cached tokens, keys rotated unless the encoding caches raw keys; alive: (batch,
+    n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token terms, (batch, n,
+    width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width), last inputs of the
+    convolution."""
 
-    k: Tensor
-    v: Tensor
+    cache: KVCache
     alive: Tensor | None
     terms: Tensor | None
     conv: Tensor | None
@@ -241,7 +241,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
             terms = encoding.read_carry(x, where, carry)
         if not encoding.caches_raw_keys:
             q, k = encoding.on_qk(q, k, where, terms)
-        keys = self._keys(k, v, terms, where, state)
+        cache = KVCache(k, v) if state is None else state.cache.append(k, v)
+        keys = self._keys(cache, terms, where, state)
         if self.temperature is not None:
             keys = keys.scaled_by(self.temperature(where, self.window))
         y, lse = encoding.attend(q, keys, return_lse=self.has_sink_logit)
@@ -249,15 +250,12 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
         y, carry = (y, None) if encoding.carry_name is None else encoding.write_carry(y, keys)
         y = self.out_proj(y.flatten(2))
-        return y, None if state is None else self._next_state(keys, conv, where, state), carry
+        return y, None if state is None else self._next_state(cache, keys.terms, conv, where, state), carry
 
-    def _keys(
-        self, k: Tensor, v: Tensor, terms: Tensor | None, where: TokenContext, state: AttentionState | None
-    ) -> Keys:
-        seqlen, n_past, alive = k.shape[1], 0, None
+    def _keys(self, cache: KVCache, terms: Tensor | None, where: TokenContext, state: AttentionState | None) -> Keys:
+        k, v, n_past, alive = cache.k, cache.v, 0, None
         if state is not None:
-            n_past, alive = state.k.shape[1], state.alive
-            k, v = torch.cat([state.k.to(k.dtype), k], dim=1), torch.cat([state.v.to(v.dtype), v], dim=1)
+            n_past, alive = state.cache.k.shape[1], state.alive
             if terms is not None and state.terms is not None and self.positional.caches_all_terms:
                 terms = torch.cat([state.terms.to(terms.dtype), terms], dim=1)[:, -k.shape[1] :]
         positions = where.positions
@@ -267,7 +265,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         if where.documents is not None or alive is not None:
             documents = where.once(
                 ("documents of keys", n_past, id(alive)),
-                lambda: self._documents(where, k.shape[0], n_past, seqlen, alive),
+                lambda: self._documents(where, k.shape[0], n_past, k.shape[1] - n_past, alive),
             )
         return Keys(k, v, positions, where, terms, documents, self.window, self.sinks, where.consecutive)
 
@@ -292,37 +290,36 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         return documents, torch.cat([past, documents], dim=1)
 
     def _next_state(
-        self, keys: Keys, conv: Tensor | None, where: TokenContext, state: AttentionState
+        self, cache: KVCache, terms: Tensor | None, conv: Tensor | None, where: TokenContext, state: AttentionState
     ) -> AttentionState:
-        k, v, terms = keys.k, keys.v, keys.terms
-        alive, documents, n_past = state.alive, where.documents, state.k.shape[1]
+        (batch, n_keys), device = cache.k.shape[:2], cache.k.device
+        alive, documents, n_past = state.alive, where.documents, state.cache.k.shape[1]
         if documents is not None or alive is not None:
             if alive is None:
-                alive = torch.ones(k.shape[0], n_past, dtype=torch.bool, device=k.device)
+                alive = torch.ones(batch, n_past, dtype=torch.bool, device=device)
             if documents is None:
-                fresh = torch.ones(k.shape[0], k.shape[1] - n_past, dtype=torch.bool, device=k.device)
+                fresh = torch.ones(batch, n_keys - n_past, dtype=torch.bool, device=device)
             else:
                 alive = alive & (documents[:, -1:] == 0)
                 fresh = documents == documents[:, -1:]
             alive = torch.cat([alive, fresh], dim=1)
         if terms is not None and not self.positional.caches_all_terms:
             terms = terms[:, -1:]
-        if self.window is not None and not self.sinks and k.shape[1] > self.window - 1:
-            keep = slice(k.shape[1] - (self.window - 1), None)
-            k, v = k[:, keep].clone(), v[:, keep].clone()
-            alive = None if alive is None else alive[:, keep]
+        if self.window is not None and not self.sinks and n_keys > self.window - 1:
+            cache = cache.last(self.window - 1)
+            alive = None if alive is None else alive[:, n_keys - (self.window - 1) :]
             if terms is not None and self.positional.caches_all_terms:
                 terms = terms[
                     :, -self.window :
                 ]  # one more than keys: sums continue from the last, even with no key kept
-        return AttentionState(k, v, alive, terms, conv)
+        return AttentionState(cache, alive, terms, conv)
 
     def new_state(self, batch: int) -> AttentionState:
         """See Mixer."""
         weight = self.out_proj.weight
         empty = weight.new_zeros(batch, 0, self.n_kv_heads, self.head_dim)
         conv = weight.new_zeros(batch, self.d_conv - 1, self.width) if self.d_conv else None
-        return AttentionState(empty, empty, None, None, conv)
+        return AttentionState(KVCache(empty, empty), None, None, conv)
 
     @staticmethod
     def cost(config: AttentionConfig, d_model: int, length: int) -> Cost:

@@ -93,7 +93,8 @@ class Keys:
     def mask(self, seqlen: int, **changes: int) -> Mask:
         """The layer's mask for the last `seqlen` tokens as queries, with the given fields changed."""
         high = -1 if self.window is None else self.window
-        return replace(Mask(self.k.shape[1] - seqlen, high=high, sinks=self.sinks), **changes)
+        mask = Mask(self.k.shape[1] - seqlen, high=high, sinks=self.sinks)
+        return replace(mask, **changes) if changes else mask
 
     def for_queries(self, lo: int, hi: int, seqlen: int) -> "Keys":
         """The keys for queries lo .. hi - 1 of `seqlen`: those up to the last of these queries."""

@@ -90,6 +90,8 @@ class Rotary(PositionalEncoding[ConfigT]):
             ),
             lambda: self.angles(positions, where.length, x.dtype),
         )
+        if not torch.is_grad_enabled():  # an autograd function takes longer than the rotation of one token
+            return apply_rotary(x, cos, sin)
         return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
 
     def angles(self, positions: Tensor, length: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
