@@ -3,14 +3,19 @@ errors."""
 
 import pytest
 import torch
+from lcprobe_kernels.gated_linear_attention import cpu
+from torch.utils.flop_counter import FlopCounterMode
 
+from lcprobe.choices import choose
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mixers.rwkv6 import RWKV6, RWKV6Config
 from lcprobe.models.mixers.rwkv7 import RWKV7, RWKV7Config
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
+from tests.models.initialised import initialised
 from validation.oracles.recurrences import rwkv7
 
 D, HEAD, SEQLEN = 12, 4, 23
@@ -100,3 +105,20 @@ def test_initial_values_depend_on_depth_as_in_the_release():
     for layer in (six, seven):
         assert torch.allclose(layer.key.weight.T @ layer.key.weight, 0.01 * torch.eye(d), atol=1e-6)
         assert not layer.out_proj.weight.any()
+
+
+@pytest.mark.parametrize("name", ["rwkv6", "rwkv7"])
+def test_flops_are_those_that_torch_counts(name):
+    """The layer's projections to the last product. Of the op torch counts more (products with scores in full, of which
+    half is masked) and less (neither the triangular solve nor sums in place)."""
+    d, n, chunk = 64, 256, 32
+    config = choose(MIXERS, {"type": name, "head_dim": 16, "chunk_size": chunk}, "mixer").config
+    layer = initialised(MIXERS.load(name)(config, d))
+    q, k, v, w, a, b = 0.1 * torch.rand(6, 1, n, 4, 16)
+    extra = (None, None) if name == "rwkv6" else (a, b)
+    with torch.no_grad(), FlopCounterMode(display=False) as projections:
+        layer(torch.randn(1, n, d), TokenContext(torch.arange(n)))
+    with torch.no_grad(), FlopCounterMode(display=False) as core:
+        cpu.forward(cpu.Inputs(q, k, v, w, *extra), None, name == "rwkv7", chunk)
+    claimed = layer.cost(config, d, n).flops * n - projections.get_total_flops()
+    assert claimed == pytest.approx(core.get_total_flops(), rel=0.02)
