@@ -7,7 +7,7 @@ Speeds are compared within one run: machines differ, and the same machine differ
 import sys
 from pathlib import Path
 
-from benchmarks import episodes, generation, kernels, mixers, sharing, throughput
+from benchmarks import episodes, generation, kernels, mixers, rwkv, sharing, throughput
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "kernels": Measurement(kernels.TITLE, kernels.OPTIONS, kernels.measure),
     "throughput": Measurement(throughput.TITLE, throughput.OPTIONS, throughput.measure),
     "mixers": Measurement(mixers.TITLE, mixers.OPTIONS, mixers.measure),
+    "rwkv": Measurement(rwkv.TITLE, rwkv.OPTIONS, rwkv.measure),
     "episodes": Measurement(episodes.TITLE, episodes.OPTIONS, episodes.measure),
     "generation": Measurement(generation.TITLE, generation.OPTIONS, generation.measure),
     "sharing": Measurement(sharing.TITLE, sharing.OPTIONS, sharing.measure, sharing.notes),

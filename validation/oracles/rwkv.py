@@ -7,7 +7,7 @@ The package has no gradients and no batches; gradients are compared with the rec
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -40,16 +40,13 @@ def models(dtype: torch.dtype) -> Iterator[Comparison]:
     if dtype == torch.float64:
         return
     for version in VERSIONS:
-        with _environment(RWKV_V7_ON=str(int(version == "rwkv7")), RWKV_JIT_ON="0", RWKV_CUDA_ON="0"):
-            found = list(_compare(version))
+        ours, weights = model_of(version)
+        with package_model(weights, version) as theirs:
+            found = list(_compare(version, ours, theirs))
         yield from found
 
 
-def _compare(version: Version) -> Iterator[Comparison]:
-    ours, weights = model_of(version)
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        torch.save(to_release(weights, version), Path(folder) / "model.pth")
-        theirs = _package(version).RWKV(str(Path(folder) / "model"), "cpu fp32")
+def _compare(version: Version, ours: LanguageModel, theirs: Any) -> Iterator[Comparison]:
     for length in LENGTHS:
         tokens = _tokens(length)
         want = theirs.forward(tokens.tolist(), None, full_output=True)[0].view(length, VOCAB)
@@ -59,6 +56,18 @@ def _compare(version: Version) -> Iterator[Comparison]:
         logits, state = theirs.forward(part.tolist(), state, full_output=True)
         parts.append(logits.view(-1, VOCAB))
     yield scaled(version, "logits, 90 tokens in parts", _logits(ours, tokens, cuts), torch.cat(parts), SINGLE)
+
+
+@contextmanager
+def package_model(weights: Mapping[str, Tensor], version: Version, jit: bool = False) -> Iterator[Any]:
+    """The package's model with our weights, on a CPU in float32. weights: those of a LanguageModel, with its
+    embedding's norm. jit: compile with TorchScript, the package's default."""
+    settings = {"RWKV_V7_ON": version == "rwkv7", "RWKV_JIT_ON": jit, "RWKV_CUDA_ON": False}
+    with _environment(settings):
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+            torch.save(to_release(weights, version), Path(folder) / "model.pth")
+            model = _package(version).RWKV(str(Path(folder) / "model"), "cpu fp32")
+        yield model
 
 
 def model_of(version: Version) -> tuple[LanguageModel, dict[str, Tensor]]:
@@ -102,9 +111,9 @@ def _package(version: Version) -> ModuleType:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def _environment(switches: Mapping[str, bool]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in switches}
+    os.environ.update({name: str(int(on)) for name, on in switches.items()})
     try:
         yield
     finally:
