@@ -41,7 +41,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 def _rows(version: Version, rounds: int) -> Iterator[dict[str, Any]]:
     d_ff = D_MODEL * 7 // 2 if version == "rwkv6" else D_MODEL * 4  # as released
     given = {"layout": f"{version}+mlp", "n_layers": N_LAYERS, "d_model": D_MODEL, "d_ff": d_ff, "vocab_size": VOCAB,
-             "mlp": version, "norm": "layer", "tie_embeddings": False}  # fmt: skip
+             "mlp": version, "norm": "layer", "embedding_norm": True, "tie_embeddings": False}  # fmt: skip
     ours = LanguageModel(build(ModelConfig, given, "model")).initialise(0)
     flops = model_cost(ours.config, SEQLEN).flops
     peers = {"training": ("transformers Mamba2", transformers_mamba2()), "prefill": ("rwkv", package(ours, version))}
@@ -129,8 +129,6 @@ def transformers_mamba2() -> Iterator[Callable[[], None]]:
 @contextmanager
 def package(model: LanguageModel, version: Version) -> Iterator[Callable[[], object]]:
     """Prefill of PyPI's `rwkv` with our weights, compiled by TorchScript, its default."""
-    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    weights |= {"embedding_norm.weight": torch.ones(D_MODEL), "embedding_norm.bias": torch.zeros(D_MODEL)}
     tokens = _tokens()[0].tolist()
-    with package_model(weights, version, jit=True) as peer:
+    with package_model(model, version, jit=True) as peer:
         yield lambda: peer.forward(tokens, None)

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lcprobe.models.checkpoints.rwkv import Version, to_release
 from lcprobe.models.config import ModelConfig
@@ -40,8 +39,8 @@ def models(dtype: torch.dtype) -> Iterator[Comparison]:
     if dtype == torch.float64:
         return
     for version in VERSIONS:
-        ours, weights = model_of(version)
-        with package_model(weights, version) as theirs:
+        ours = model_of(version)
+        with package_model(ours, version) as theirs:
             found = list(_compare(version, ours, theirs))
         yield from found
 
@@ -59,9 +58,9 @@ def _compare(version: Version, ours: LanguageModel, theirs: Any) -> Iterator[Com
 
 
 @contextmanager
-def package_model(weights: Mapping[str, Tensor], version: Version, jit: bool = False) -> Iterator[Any]:
-    """The package's model with our weights, on a CPU in float32. weights: those of a LanguageModel, with its
-    embedding's norm. jit: compile with TorchScript, the package's default."""
+def package_model(ours: LanguageModel, version: Version, jit: bool = False) -> Iterator[Any]:
+    """The package's model with our weights, on a CPU in float32. jit: compile with TorchScript, its default."""
+    weights = {name: p.detach().clone() for name, p in ours.named_parameters()}
     settings = {"RWKV_V7_ON": version == "rwkv7", "RWKV_JIT_ON": jit, "RWKV_CUDA_ON": False}
     with _environment(settings):
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
@@ -70,20 +69,17 @@ def package_model(weights: Mapping[str, Tensor], version: Version, jit: bool = F
         yield model
 
 
-def model_of(version: Version) -> tuple[LanguageModel, dict[str, Tensor]]:
-    """A model as initialised plus noise, and its parameters with those of the embedding's norm, which the package
-    applies when it loads a checkpoint."""
+def model_of(version: Version) -> LanguageModel:
+    """A model as initialised plus noise."""
     settings: dict[str, Any] = {"head_dim": HEAD_DIM, "chunk_size": 16, **RANKS[version]}
     config = {"layout": f"{version}+mlp", "n_layers": N_LAYERS, "d_model": D_MODEL, "d_ff": 48, "vocab_size": VOCAB,
-              "tie_embeddings": False, "norm": "layer", "mlp": version, "mixers": {version: settings}}  # fmt: skip
+              "tie_embeddings": False, "norm": "layer", "embedding_norm": True, "mlp": version,
+              "mixers": {version: settings}}  # fmt: skip
     ours = LanguageModel(build(ModelConfig, config, "model")).initialise(0)
     with torch.no_grad():
         for i, p in enumerate(ours.parameters()):
             p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
-        weights = {name: p.detach().clone() for name, p in ours.named_parameters()}
-        ours.embedding.weight.copy_(F.layer_norm(ours.embedding.weight, (D_MODEL,)))
-    weights |= {"embedding_norm.weight": torch.ones(D_MODEL), "embedding_norm.bias": torch.zeros(D_MODEL)}
-    return ours.eval(), weights
+    return ours.eval()
 
 
 def _tokens(length: int) -> Tensor:
