@@ -188,10 +188,15 @@ def _models(data: Measured, task: TaskFacts, cells: bool) -> Iterator[Contrast]:
         if several and _trained_at(runs_a[0]) != _trained_at(runs_b[0]):
             continue
         pairs = list(_pairs(data, task, "", "model", (a, runs_a), (b, runs_b)))
-        trained = min(run.context_length for run in (*runs_a, *runs_b))
+        ends = {
+            str(f): min(trained_end(data, run, PanelKey(run.name, task.name, f)) for run in (*runs_a, *runs_b))
+            for f in data.formats(task.name)
+        }
         zones: dict[Zone, list[tuple[Contrast, Sides]]] = {}
         for blank, sides in pairs:
-            zone: Zone = "up to the training length" if blank.length <= trained else "past the training length"
+            zone: Zone = (
+                "up to the training length" if blank.length <= ends[blank.format] else "past the training length"
+            )
             zones.setdefault(zone, []).append((blank, sides))
         for zone, members in zones.items():
             name = f"{a} − {b} on {task.name}, {zone}"

@@ -28,6 +28,12 @@ class Axis:
     written: bool
 
     @property
+    def of_seeds(self) -> bool:
+        """Whether its levels give nothing but the seed: their runs are those of one model."""
+        patches = self.levels.values()
+        return any(patches) and all({*patch} <= {"seed"} for patch in patches)
+
+    @property
     def sets_training_length(self) -> bool:
         """Whether its levels give train.context_length."""
         return any("context_length" in (patch.get("train") or {}) for patch in self.levels.values())

@@ -95,7 +95,8 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     groups_of_runs, left_out = deduplicate([drafts[labels] for labels in order], axes)
     named = [(run, check_name("grid", run.name or base.study.run or ONLY_RUN)) for run in groups_of_runs]
     _check_shared([(name, run.draft.config) for run, name in named])
-    groups = {name: _group(run, axes) or base.study.group or name for run, name in named}
+    only = base.study.group or base.study.run or ONLY_RUN
+    groups = {name: _group(run, axes) or only for run, name in named}
     architectures = {name: _architecture(run, axes) or base.study.architecture or groups[name] for run, name in named}
     architectures = _set_apart({name: run.draft.config for run, name in named}, architectures, groups)
     # seeds do not affect sizes: match one run of each group
@@ -258,18 +259,18 @@ def _of(labels: Sequence[str]) -> Iterator[None]:
 
 def _parts(labels: Labels, axes: Sequence[Axis]) -> list[str]:
     """Names by which match.budget may refer to a model: each of its labels, and all of them joined."""
-    own = [label for label, axis in zip(labels, axes, strict=True) if axis.name != "seed"]
+    own = [label for label, axis in zip(labels, axes, strict=True) if not axis.of_seeds]
     return [*own, "-".join(own)]
 
 
 def _group(run: RunGroup, axes: Sequence[Axis]) -> str:
     """The model's name: the labels without that of the seed."""
-    return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and axis.name != "seed")
+    return "-".join(label for label, axis in zip(run.labels, axes, strict=True) if label and not axis.of_seeds)
 
 
 def _architecture(run: RunGroup, axes: Sequence[Axis]) -> str:
     """The model's name without its training length: the labels of the other axes."""
-    kept = (axis.name != "seed" and not axis.sets_training_length for axis in axes)
+    kept = (not axis.of_seeds and not axis.sets_training_length for axis in axes)
     return "-".join(label for label, keep in zip(run.labels, kept, strict=True) if label and keep)
 
 

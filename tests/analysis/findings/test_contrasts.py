@@ -16,6 +16,7 @@ from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.place import W_SHAPE
 from lcprobe.analysis.report.wording import position_state
 from lcprobe.tasks.episode import Formats
+from lcprobe.training_data import SHARES, TrainingData
 from tests.analysis.fabricated import DEPTHS, FORMAT, LENGTHS, flat, plan, records, run, study, task
 
 CELLS = plan(["single"])
@@ -304,6 +305,17 @@ def test_with_one_training_seed_no_model_is_named_better():
         assert {c.kind for c in of_models} >= {"models", "model"}
         assert len(of_models) >= 2
         assert all(c.verdict.endswith(ON_THESE_RUNS) is (seeds == 1) for c in of_models)
+
+
+@pytest.mark.parametrize(("longest", "inside"), [(118.0, "32 to 128"), (60.0, "32 to 64")])
+def test_models_are_compared_past_where_the_trained_distances_of_either_end(longest, inside):
+    """As lengths are: the rest of the report says that training ends there."""
+    distances = TrainingData(needle_distances=tuple(np.interp(SHARES, (0, 1), (8.0, longest)).tolist()))
+    facts = study([run("a"), run("b", training_data=distances)], [task("single")], CELLS)
+    data = load_records(facts, records({"a": flat(0.8), "b": flat(0.6)}, CELLS))
+    spans = {c.what.split("(")[1] for c in contrasts(data) if c.kind == "models"}
+    first = LENGTHS[LENGTHS.index(int(inside.split()[-1])) + 1]
+    assert spans == {f"{inside} tokens)", f"{first} to 1024 tokens)"}
 
 
 def test_an_incomplete_slice_is_compared_with_nothing():

@@ -55,6 +55,28 @@ def test_settings_that_do_not_apply_give_no_second_run(way):
     assert seeds.notes == result.notes
 
 
+@pytest.mark.parametrize(
+    ("grid", "runs", "groups"),
+    [
+        ({"seed": [0, 1]}, ["s0", "s1"], {"run"}),
+        ({"seed": [3]}, ["s3"], {"run"}),
+        ({"start": {"one": {}, "two": {"seed": 1}}}, ["one", "two"], {"run"}),
+        ({"arch": ARCH, "start": {"one": {"seed": 5}, "two": {"seed": 6}}},
+         ["attn-one", "attn-two", "mamba2-one", "mamba2-two"], {"attn", "mamba2"}),
+        ({"rate": {"slow": {"seed": 0, "train": {"lr": 0.02}}, "fast": {"seed": 1}}}, ["slow", "fast"], {"slow", "fast"}),
+    ],
+)  # fmt: skip
+def test_runs_that_differ_in_their_seed_alone_are_seeds_of_one_model(grid, runs, groups):
+    """With a name of its own each would be an architecture of one seed, and be compared with the others."""
+    result = plan(grid)
+    assert [run.name for run in result.runs] == runs
+    assert {run.group for run in result.runs} == groups
+    assert {run.config.study.architecture for run in result.runs} == groups
+    assert {run.group for run in plan(grid, study={"name": "x", "run": "m"}).runs} == (
+        {"m"} if groups == {"run"} else groups
+    )
+
+
 def test_part_of_an_axis_may_be_duplicates():
     result = plan({"arch": ARCH, "way": {"none": NONE, "trained": {}, "fast": {"train": {"lr": 0.02}}}})
     assert [run.name for run in result.runs] == [
