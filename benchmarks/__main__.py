@@ -7,7 +7,7 @@ Speeds are compared within one run: machines differ, and the same machine differ
 import sys
 from pathlib import Path
 
-from benchmarks import episodes, generation, kernels, mixers, rwkv, sharing, throughput
+from benchmarks import episodes, generation, kernels, mixers, preparation, rwkv, sharing, throughput
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "rwkv": Measurement(rwkv.TITLE, rwkv.OPTIONS, rwkv.measure),
     "episodes": Measurement(episodes.TITLE, episodes.OPTIONS, episodes.measure),
     "generation": Measurement(generation.TITLE, generation.OPTIONS, generation.measure),
+    "preparation": Measurement(preparation.TITLE, preparation.OPTIONS, preparation.measure, preparation.notes),
     "sharing": Measurement(sharing.TITLE, sharing.OPTIONS, sharing.measure, sharing.notes),
 }
 DEFAULT_BENCHMARKS = ("kernels", "throughput", "episodes")

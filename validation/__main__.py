@@ -12,6 +12,7 @@ from validation import (
     copiers,
     coverage,
     exactness,
+    fuzz,
     mutants,
     null_reports,
     oracles,
@@ -24,6 +25,7 @@ from validation.attacks import table
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
+    "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),
     "copiers": Measurement(copiers.TITLE, copiers.OPTIONS, copiers.measure, copiers.notes),
     "parity": Measurement(parity.TITLE, parity.OPTIONS, parity.measure),

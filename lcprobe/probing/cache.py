@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class EpisodeCache:
             if digest.tobytes() != _digest(text, tokens, sizes):
                 raise ValueError("it does not match its digest")
             episodes = _unpacked(json.loads(text)["episodes"], tokens, sizes)
-            os.utime(path)
+            with suppress(OSError):  # a folder of somebody else: it is not ours to say what was used last
+                os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError) as error:

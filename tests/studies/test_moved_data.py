@@ -47,14 +47,22 @@ def weights(run: Path):
     return load_file(max((run / "checkpoints").glob("step-*")) / "model.safetensors")
 
 
+def listing(folder: Path) -> dict[str, int]:
+    """When each file and folder was last changed."""
+    return {str(path): path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+
 def names(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
 def test_what_was_prepared_is_enough_to_probe_and_to_go_on(tmp_path, study, capsys):
     run = tmp_path / "runs/tiny/mamba2"
-    before, here = weights(run), f"data.folder={tmp_path}/data"
-    assert evaluate_main([str(run), here]) == 0
+    before, files = weights(run), listing(run)
+    elsewhere = [f"data.folder={tmp_path}/data", f"study.folder={tmp_path}/mine", "study.name=mine"]
+    assert evaluate_main([str(run), *elsewhere]) == 0
+    assert (tmp_path / "mine/mine/report.html").is_file()
+    assert listing(run) == files, "it may be somebody else's, and read-only"
     shutil.rmtree(max((run / "checkpoints").glob("step-*")))
     assert train_main([str(study)]) == 0
     after = weights(run)
