@@ -31,7 +31,11 @@ VALIDATIONS = {
     "parity": Measurement(parity.TITLE, parity.OPTIONS, parity.measure),
     "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
     "training_length": Measurement(
-        training_length.TITLE, training_length.OPTIONS, training_length.measure, training_length.notes
+        training_length.TITLE,
+        training_length.OPTIONS,
+        training_length.measure,
+        training_length.notes,
+        training_length.GROUP,
     ),
     "null_reports": Measurement(null_reports.TITLE, null_reports.OPTIONS, null_reports.measure, null_reports.notes),
     "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes, compiled.GROUP),

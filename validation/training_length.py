@@ -34,6 +34,7 @@ from lcprobe.analysis.report.summary import summary
 from lcprobe.analysis.report.training_length import TRAINING_LENGTH, verdict_text
 from lcprobe.analysis.stats.censored_line import censored_line
 from lcprobe.analysis.stats.intervals import wilson
+from lcprobe.errors import ConfigError
 from lcprobe.probing.config import Grid
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
@@ -44,12 +45,32 @@ from lcprobe.records import SCHEMA
 from lcprobe.schema import build
 from lcprobe.seeds import Stream, seed_of
 from lcprobe.tasks.text.tokenizer import Tokenizer
-from validation.planted import N_TEXTS, data_of, of_seed, study_of, task_set
+from validation.planted import N_TEXTS, PLANTED_TASKS, data_of, of_seed, study_of, task_set
 
 TITLE = "planted relations of effective length to training length"
-OPTIONS = ("n", "seeds", "summaries", "simulations")
-TRAINED, TRAINING_SEEDS = (64, 128, 256, 512), 3
-MULTIPLES = [0.5, 1, 1.5, 2, 3, 4, 6, 8]
+OPTIONS = ("n", "seeds", "summaries", "simulations", "tasks")
+GROUP = ("task",)
+TRAINING_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study of one task. trained: training lengths in tokens. lengths: as in a probe grid."""
+
+    task: dict[str, Any]
+    trained: tuple[int, ...]
+    lengths: list[float | str]
+
+
+DESIGNS = {
+    "single": Design(PLANTED_TASKS["single"], (64, 128, 256, 512), [0.5, 1, 1.5, 2, 3, 4, 6, 8]),
+    "multikey": Design(
+        PLANTED_TASKS["multikey"], (128, 256, 512, 1024),
+        [f"{t}t" for t in (96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)],
+    ),
+}  # fmt: skip
+"""Four keys do not fit in 64 tokens."""
+SIMULATED = "simulated"
 STRATA = 3
 SPREAD = 0.1
 """Standard deviation of log2 reach over training seeds, where seeds vary."""
@@ -145,11 +166,11 @@ class Answers:
 
 def plan_of(tasks: TaskSet, task: str, n: int) -> Plan:
     """The plan of a study of all training lengths."""
-    given = {"tasks": [task], "lengths": MULTIPLES, "depths": STRATA, "n": n}
-    return tasks.plan([build(Grid, given, "grid")], *TRAINED)
+    given = {"tasks": [task], "lengths": DESIGNS[task].lengths, "depths": STRATA, "n": n}
+    return tasks.plan([build(Grid, given, "grid")], *DESIGNS[task].trained)
 
 
-def answers(tasks: TaskSet, plan: Plan) -> Answers:
+def answers(tasks: TaskSet, plan: Plan, trained: tuple[int, ...]) -> Answers:
     """Both records of every question of a plan, by the runner; and the facts of a study of all runs."""
     tables = []
     for right in (True, False):
@@ -160,7 +181,7 @@ def answers(tasks: TaskSet, plan: Plan) -> Answers:
     study = study_of(tasks, plan)
     runs = [
         replace(study.runs[0], name=f"L{t}-{s}", group=f"L{t}", architecture="oracle", context_length=t, seed=s)
-        for t, s in product(TRAINED, range(TRAINING_SEEDS))
+        for t, s in product(trained, range(TRAINING_SEEDS))
     ]
     columns = {name: tables[0][name].to_numpy() for name in ("length", "distance", "depth", "chance")}
     return Answers(replace(study, runs=runs), tables[0], tables[1], columns, data_of(tables[0]))
@@ -212,33 +233,45 @@ def concluded(answers: Answers, relation: Relation, seed: int, whole: bool) -> S
     return SeedResult(answers.data, fit, results.collapses[0], said)
 
 
-def seeds_of(n: int, seeds: int) -> Iterator[tuple[int, dict[str, Answers]]]:
-    """Seeds with their episodes; those over one text follow each other."""
+def seeds_of(n: int, seeds: int, names: Iterable[str] = DESIGNS) -> Iterator[tuple[int, dict[str, Answers]]]:
+    """Seeds with their episodes of the tasks that are named; those over one text follow each other."""
+    designs = {name: DESIGNS[name] for name in names}
     for text in range(min(N_TEXTS, seeds)):
-        tasks = task_set(part=text)
-        plans = {task: plan_of(tasks, task, n) for task in dict.fromkeys(r.task for r in RELATIONS)}
+        tasks = task_set(part=text, tasks={name: design.task for name, design in designs.items()})
+        plans = {name: plan_of(tasks, name, n) for name in designs}
         for seed in range(text, seeds, N_TEXTS):
-            yield seed, {task: answers(tasks, of_seed(plan, n, seed)) for task, plan in plans.items()}
+            yield (
+                seed,
+                {name: answers(tasks, of_seed(plan, n, seed), designs[name].trained) for name, plan in plans.items()},
+            )
             tasks.forget()
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per relation. options: n (60) samples per cell, seeds (200), summaries (10) seeds of which the whole
-    summary is written, simulations (200) of each line.
+    summary is written, simulations (200) of each line, tasks (comma-separated: single, multikey, simulated).
     """
+    every = [*DESIGNS, SIMULATED]
+    names = options["tasks"].split(",") if "tasks" in options else every
+    for name in names:
+        if name not in every:
+            raise ConfigError("tasks", name, ", ".join(every))
     defaults = {"n": 60, "seeds": 200, "summaries": 10, "simulations": 200}
     n, seeds, summaries, simulations = (int(options.get(name, default)) for name, default in defaults.items())
-    results: dict[str, list[SeedResult]] = {relation.name: [] for relation in RELATIONS}
-    for seed, by_task in seeds_of(n, seeds):
-        for relation in RELATIONS:
+    relations = [relation for relation in RELATIONS if relation.task in names]
+    results: dict[str, list[SeedResult]] = {relation.name: [] for relation in relations}
+    for seed, by_task in seeds_of(n, seeds, [name for name in DESIGNS if name in names]):
+        for relation in relations:
             results[relation.name].append(concluded(by_task[relation.task], relation, seed, seed < summaries))
-    rows = [row(relation, results[relation.name], n) for relation in RELATIONS]
-    return rows + [simulated_row(per_length, share, simulations) for per_length in (1, 2, 3, 5) for share in CENSORED]
+    rows = [row(relation, results[relation.name], n) for relation in relations]
+    if SIMULATED in names:
+        rows += [simulated_row(runs, share, simulations) for runs in (1, 2, 3, 5) for share in CENSORED]
+    return rows
 
 
 def simulated_row(per_length: int, share: float, simulations: int) -> dict[str, Any]:
     """Coverage of the slope's interval, of lines with so many runs per training length, a share of them censored."""
-    x = np.repeat(np.log2(TRAINED), per_length)
+    x = np.repeat(np.log2(DESIGNS["single"].trained), per_length)
     generator = np.random.default_rng(seed_of("censored line", per_length, share))
     limit = NormalDist(0, math.hypot(1.118, RUN_SD)).inv_cdf(1 - share) if share else math.inf
     covered, bounded = [], 0
@@ -250,7 +283,7 @@ def simulated_row(per_length: int, share: float, simulations: int) -> dict[str, 
     low, high = wilson(sum(covered), simulations)
     return {
         "planted": f"line alone: {per_length} per length, {share:.0%} censored",
-        "task": "simulated",
+        "task": SIMULATED,
         "right verdicts": "interval has the true slope",
         "share right": round(float(np.mean(covered)), 3),
         "low": round(float(low), 3),
@@ -293,8 +326,12 @@ def counted(items: Iterable[str]) -> str:
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes for the reader of the rows."""
     return [
-        f"Training lengths {', '.join(map(str, TRAINED))}, {TRAINING_SEEDS} training seeds each, probed at the union "
-        f"of the multiples {', '.join(f'{m:g}' for m in MULTIPLES)} and in {STRATA} strata of depth. "
+        *(
+            f"{name}: training lengths {', '.join(map(str, design.trained))}, {TRAINING_SEEDS} training seeds each, "
+            f"probed at {', '.join(map(str, design.lengths))}, in {STRATA} strata of depth; numbers are multiples of "
+            "each training length, t are tokens."
+            for name, design in DESIGNS.items()
+        ),
         f"Where training seeds vary, log2 of their reach has a standard deviation of {SPREAD:g}.",
         "A relation that fails at once (length <= ...) is placed between two tested lengths, half an octave apart.",
     ]

@@ -6,7 +6,7 @@ from lcprobe.probing.policies.planted import Planted
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.store import MemoryStore
 from validation.planted import task_set
-from validation.training_length import RELATIONS, Answers, answers, concluded, plan_of, records_of
+from validation.training_length import DESIGNS, RELATIONS, Answers, answers, concluded, plan_of, records_of
 
 BY_NAME = {relation.name: relation for relation in RELATIONS}
 
@@ -14,13 +14,13 @@ BY_NAME = {relation.name: relation for relation in RELATIONS}
 @pytest.fixture(scope="module")
 def small() -> Answers:
     tasks = task_set()
-    return answers(tasks, plan_of(tasks, "single", 24))
+    return answers(tasks, plan_of(tasks, "single", 24), DESIGNS["single"].trained)
 
 
 def test_records_are_those_that_the_runner_writes_for_each_model():
     tasks = task_set()
     plan = plan_of(tasks, "single", 2)
-    made = records_of(answers(tasks, plan), BY_NAME["length <= 2 x trained"], 0)
+    made = records_of(answers(tasks, plan, DESIGNS["single"].trained), BY_NAME["length <= 2 x trained"], 0)
     scorer = Planted(lambda item: float(len(item.episode.ids) <= 2 * 128), tasks.materials.tokenizer)
     store, names = MemoryStore(), [name for name in made.column_names if name not in ("model", "checkpoint")]
     ids = run_plan(plan, tasks, scorer, ProbedCheckpoint("L128-1", "0" * 16, 1, 1), store, batch_tokens=1 << 20)
