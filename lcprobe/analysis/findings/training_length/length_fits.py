@@ -34,8 +34,8 @@ MARGIN = 0.25
 """Largest distance of the whole interval of the slope from 1 or 0 for a verdict. At 0.25, over training lengths a
 factor of 8 apart, an effective length in proportion is told from one that grows 1.7 times too slowly or too fast."""
 LEAST_SD = 0.1
-"""Least standard deviation of a run's log2 effective length around the line: tested lengths are half an octave apart or
-more, and runs that agree within a tenth of an octave are not known to agree better."""
+"""Least standard deviation of a run's log2 effective length around the line: tested lengths are half an octave apart
+or more, and runs that agree within a tenth of an octave are not known to agree better."""
 Verdict = Literal["ceiling", "fixed reach", "no ceiling", "not resolved", "not tested"]
 
 
