@@ -33,7 +33,10 @@ CONTEXT, LENGTHS = 128, [0.5, 1, 2]
 TASKS: dict[str, Any] = {
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True, "template": "line"},
     "words": {"type": "niah", "n_keys": 4, "word_pairs": True, "template": "line", "formats": {"value": "words"}},
+    "lines": {"type": "niah", "n_keys": 1, "word_pairs": True, "formats": {"haystack": "needles"}},
 }
+GRIDS: dict[str, dict[str, Any]] = {"lines": {"lengths": [1, 2], "depths": 7}}
+"""Of tasks whose grid is another: one key among lines with keys and values, as in configs/probe/needles.yaml."""
 FOUND = (0.0, 0.5, 0.8)
 """Probabilities of true retrieval: 0 is a pure copier."""
 COPIED = ("last_distinct", "first_distinct", "nearest_to_a_depth", "room_left")
@@ -83,9 +86,10 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 def plan_of(tasks: TaskSet, task: str, n: int) -> Plan:
     """Lengths and strata of one task, with the controls of the gates."""
+    own = {"tasks": [task], "lengths": LENGTHS, "n": n} | GRIDS.get(task, {})
     grids = [
-        {"tasks": [task], "lengths": LENGTHS, "controls": ["none", "wrong_key"], "n": n},
-        {"tasks": [task], "lengths": [1], "controls": ["zero_distance", "no_needle"], "n": n},
+        own | {"controls": ["none", "wrong_key"]},
+        own | {"lengths": [1], "controls": ["zero_distance", "no_needle"]},
     ]
     return tasks.plan([build(Grid, grid, "grid") for grid in grids], CONTEXT)
 

@@ -167,7 +167,7 @@ def study_of(tasks: TaskSet, plan: Plan) -> StudyFacts:
     for name in dict.fromkeys(unit.task for unit in plan.units):
         unit = next(u for u in plan.units if u.task == name)
         query = tasks.by_name[name].episode(Factors(unit.formats, unit.length, 0.5, 0)).queries[0]
-        facts.append(TaskFacts(name, name, query.chance, tasks.by_name[name].needs_lookup, ""))
+        facts.append(TaskFacts(name, name, query.chance, tasks.by_name[name].has_keys, ""))
     cells = [row for unit in plan.units for row in unit.rows()]
     return StudyFacts("planted", [run], facts, [], 0.0, [], {}, "", cells)
 

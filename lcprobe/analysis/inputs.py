@@ -92,8 +92,8 @@ class TaskFacts:
     """Its settings in words."""
     chance: float | None
     """Expected score of choosing one of the values without using the key; None where it varies."""
-    needs_lookup: bool
-    """Whether the answer has to be looked up by its key."""
+    has_keys: bool
+    """Whether its questions name a key, which has to be looked up wherever its value has rivals (chance below 1)."""
     example: str
     """A rendered prompt with its answer."""
     code: str = ""

@@ -90,8 +90,9 @@ class Task(ABC, Generic[ConfigT]):
         self.config, self.materials = config, materials
 
     @property
-    def needs_lookup(self) -> bool:
-        """Whether a model that ignores the key in the question cannot score 1."""
+    def has_keys(self) -> bool:
+        """Whether its questions name a key. Whether it has to be looked up is up to the cell: not where its value has
+        no rival, which is where chance is 1."""
         return True
 
     @property

@@ -105,7 +105,7 @@ class Copying(Task[CopyingConfig]):
     axes = Axes(haystack=RUNNING, key=(NOTHING,), controls=("none", "zero_distance", "no_needle", "query_only"))
 
     @property
-    def needs_lookup(self) -> bool:
+    def has_keys(self) -> bool:
         """Whether a gram is looked up."""
         return self.config.ask == "gram"
 

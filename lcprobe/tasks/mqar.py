@@ -74,11 +74,6 @@ class MQAR(Task[MQARConfig]):
     name = "mqar"
     axes = Axes(haystack=RUNNING, controls=("none", "zero_distance", "no_needle"), depth=False, distance=False)
 
-    @property
-    def needs_lookup(self) -> bool:
-        """Whether there is more than one pair."""
-        return self.config.share is not None or self.config.pairs > 1
-
     def string_format(self, kind: str, role: str) -> StringFormat:
         """See Task."""
         return StringFormat(kind, self.config.digits, self.config.word_pairs)

@@ -7,10 +7,10 @@ exact depth, a different haystack window for every sample, keys and values that 
     line       ... people of the falcon: 4071932; United States ...  falcon:            -> " 4071932"
     sentence   ... The secret value for falcon is 4071932. ...  The secret value for falcon is    -> " 4071932"
 
-single: n_keys 1 (copying the only value scores 1: no key look-up is needed). multi-key: n_keys > 1. multi-value:
-n_values > 1, all values of the key in order. multi-query: n_queries > 1, one after the other, or each directly after
-the context (separate). Every piece begins with a space and ends with punctuation, so that pieces join at word
-boundaries in any tokenizer.
+single: n_keys 1 (copying the only value scores 1: no key look-up is needed, but in a haystack of needles, where the
+lines have keys and values too). multi-key: n_keys > 1. multi-value: n_values > 1, all values of the key in order.
+multi-query: n_queries > 1, one after the other, or each directly after the context (separate). Every piece begins
+with a space and ends with punctuation, so that pieces join at word boundaries in any tokenizer.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class NIAHConfig:
     """One needle task. Formats (haystack, key, value), length and depth are factors of the grid, not settings."""
 
     n_keys: int = 4
-    """Keys in the context. With 1, printing the only value scores 1.0."""
+    """Keys in the context. With 1, printing the only value scores 1.0, but in a haystack of needles."""
     n_values: int = 1
     """Values (and needles) per key; the answer is all values of the target key, in order of appearance."""
     n_queries: int = 1
@@ -107,11 +107,6 @@ class NIAH(Task[NIAHConfig]):
     def __init__(self, config: NIAHConfig, materials: Materials):
         super().__init__(config, materials)
         self.template = TEMPLATES[config.template]
-
-    @property
-    def needs_lookup(self) -> bool:
-        """Whether copying the only value does not score 1."""
-        return self.config.n_keys > 1
 
     def string_format(self, kind: str, role: str) -> StringFormat:
         """See Task."""

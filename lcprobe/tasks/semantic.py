@@ -76,11 +76,6 @@ class Semantic(Task[SemanticConfig]):
     name = "semantic"
     axes = Axes(haystack=RUNNING, key=(NOTHING,), value=(NOTHING,))
 
-    @property
-    def needs_lookup(self) -> bool:
-        """Whether copying the only name does not score 1."""
-        return self.config.n_needles > 1
-
     def layout(self, sample: Sample) -> Layout:
         """See Task. Raises EpisodeError where the haystack contains nearly all names."""
         n, tok = self.config.n_needles, sample.tokenizer

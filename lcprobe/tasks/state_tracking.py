@@ -13,7 +13,7 @@ names up; this does not, and is no retrieval.
 Where a tokenizer has more tokens for odd than for even, the question of parity is on which side a switch is that
 every 1 turns. The number of symbols does not depend on the answer.
 
-`needs_lookup` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is
+`has_keys` is false, so that reports keep it apart from retrieval: no mean goes over tasks, and no key look-up is
 claimed. Guessing scores 1 / 2, 1 / 3, 1 / 5, and so does everything that leaves out one symbol.
 """
 
@@ -76,7 +76,7 @@ class StateTracking(Task[StateTrackingConfig]):
         self._units: list[np.ndarray] = []
 
     @property
-    def needs_lookup(self) -> bool:
+    def has_keys(self) -> bool:
         """See Task: False, nothing is looked up."""
         return False
 

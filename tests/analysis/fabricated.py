@@ -28,7 +28,7 @@ Behaviour = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 def task(name: str, n_keys: int = 1) -> TaskFacts:
     return TaskFacts(
-        name, f"n_keys {n_keys}, template line", 1 / n_keys, n_keys > 1, "people of the falcon: 40; falcon: -> 40"
+        name, f"n_keys {n_keys}, template line", 1 / n_keys, True, "people of the falcon: 40; falcon: -> 40"
     )
 
 

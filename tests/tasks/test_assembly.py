@@ -56,7 +56,7 @@ def test_a_task_declares_what_others_read(name, all_haystacks):
     task, _ = built_task(name, all_haystacks["shipped"])
     assert isinstance(task, Task)
     assert isinstance(task.axes, Axes)
-    assert isinstance(task.needs_lookup, bool)
+    assert isinstance(task.has_keys, bool)
     assert isinstance(task.solved_by, tuple)
     assert isinstance(task.text_digest, str)
 

@@ -46,7 +46,7 @@ def test_a_preset_is_a_task_in_its_formats_at_every_length(materials, name):
             assert len(e.ids) == unit.length
             assert materials.tokenizer.same_after_round_trip(e.ids)
             assert all(q.chance <= 0.5 for q in e.queries), "printing the only value there is scores nothing here"
-    assert tasks.by_name["it"].needs_lookup
+    assert tasks.by_name["it"].has_keys
 
 
 def test_the_same_written_out_is_the_same(materials):

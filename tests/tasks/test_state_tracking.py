@@ -126,7 +126,7 @@ def test_parts_of_the_word_tell_nothing(materials, group):
 def test_it_is_no_retrieval(materials):
     for group in GROUPS:
         task = build_task(StateTracking, materials, group=group)
-        assert not task.needs_lookup
+        assert not task.has_keys
         assert task.axes.fitted(Formats("corpus", "words", "numbers")) == PLAIN
         assert all(q.needle is None for q in task.episode(Factors(PLAIN, 200, 0.5, 0)).queries)
 

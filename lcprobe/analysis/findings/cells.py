@@ -74,6 +74,12 @@ class Slice:
         return float(self.hits.sum() / self.trials.sum())
 
     @property
+    def guessed(self) -> float:
+        """The rate that guessing has by its stated chance: 0 where the value has no rival, since then nothing is
+        guessed."""
+        return self.chance if self.chance < 1 else 0.0
+
+    @property
     def estimate(self) -> Proportion:
         """Mean over all cells, with its interval: not wider than the widest of the cells."""
         return proportion_of_cells(self.hits, self.trials)

@@ -31,7 +31,6 @@ from lcprobe.analysis.findings.skill import (
     Skill,
     SkillTest,
     guessed_at,
-    needs_wrong_key,
     p_above_zero,
     skill_of,
     skill_test,
@@ -130,16 +129,13 @@ def trained_end(data: Measured, run: RunFacts, where: PanelKey) -> int:
 
 
 def floor_of(data: Measured, where: PanelKey) -> float:
-    """The accuracy to which a model falls: what is named without the key, the mean over lengths; zero where there is
-    one value in the context."""
-    parts = [data.slice(where, length) for length in data.lengths(where.task, where.format)]
-    chances = [part.chance for part in parts if isinstance(part, Slice)]
-    known = float(np.mean(chances)) if chances and max(chances) < 1 else 0.0
-    task = _task(data, where.task)
-    if not needs_wrong_key(data, task):
-        return known
-    guesses = [guessed_at(data, task, where, length) for length in data.lengths(where.task, where.format)]
-    return max([known, *([float(np.mean(named))] if (named := _values(guesses)) else [])])
+    """The accuracy to which a model falls: the larger of stated chance and what is named without the key, means over
+    lengths; zero where the value has no rival."""
+    lengths, task = data.lengths(where.task, where.format), _task(data, where.task)
+    parts = [data.slice(where, length) for length in lengths]
+    known = [part.guessed for part in parts if isinstance(part, Slice)]
+    named = _values([guessed_at(data, task, where, length) for length in lengths])
+    return max(float(np.mean(rates)) if rates else 0.0 for rates in (known, named))
 
 
 def base_of(data: Measured, where: PanelKey, context_length: int) -> Base | Unavailable:
@@ -241,10 +237,10 @@ def skills_by_length(data: Measured, task: TaskFacts, where: PanelKey) -> dict[i
         if isinstance(part, Unavailable):
             skills[length] = part
             continue
-        chance = part.chance if task.needs_lookup and part.chance < 1 else 0.0
         if isinstance(guesses, Slice):
             last = guesses.value
-        skills[length] = skill_of(part, max(last, chance) if isinstance(guesses, Unavailable) else guesses, chance)
+        guesses = max(last, part.guessed) if isinstance(guesses, Unavailable) else guesses
+        skills[length] = skill_of(part, guesses, part.guessed)
     return skills
 
 

@@ -3,14 +3,15 @@
 Task acquired: the zero-distance control (needle directly before the question) at the reference length (the training
 length or the nearest below). Its lower bound must exceed the midpoint between the score without retrieval and 1; for
 a task that fails ("not acquired"), results at longer distances are not interpretable. Score without retrieval: the
-larger of the no-needle control, where it was run, and stated chance, where the task needs look-up.
+larger of the no-needle control, where it was run, and stated chance, where that is below 1.
 
 Key look-up, from the control `wrong_key` at the same length, strata and samples: the value counts although another,
 absent key is queried, so that its rate is what a model names by order alone. Partly acquired: accuracy - that rate is
 above 0, paired by sample, and accuracy is above stated chance. Acquired: also the lower bound of the skill exceeds
 0.5 (`findings.skill`). A look-up task that has the control and was not asked it is not tested, and nothing is claimed
 about its context: printing the last value is above stated chance on every grid of depths. Tasks without that control
-are judged against stated chance. Tasks with one value in the context need no look-up; there, a model that still
+are judged against stated chance. Whether there is something to look up is a property of task and format: where the
+value has no rival (stated chance is 1: one key, and a haystack without keys) there is not, and a model that still
 prints the value when an absent key is queried copies the needle without using the key.
 """
 
@@ -26,8 +27,6 @@ from lcprobe.analysis.inputs import RunFacts, TaskFacts
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
-ONE_VALUE = "not testable (no chance level)"
-"""Of look-up among one value: every answer is right by chance, and the context is used or not."""
 GATE_CONTROLS = ("zero_distance", "no_needle", "wrong_key", "query_only")
 
 
@@ -58,7 +57,7 @@ class Gate:
         """Why nothing can be claimed about the model's use of the context, or None."""
         if self.acquired == "not acquired":
             return "task not acquired"
-        if self.lookup in (None, "acquired", "partly", ONE_VALUE):
+        if self.lookup in (None, "acquired", "partly"):
             return None
         return "key look-up not acquired" if self.lookup == "not acquired" else self.lookup
 
@@ -94,9 +93,8 @@ def _gate(data: Measured, where: PanelKey, task: TaskFacts, run: RunFacts) -> Ga
     acquired = "not tested"
     if isinstance(zero_distance, Proportion):
         acquired = "acquired" if zero_distance.low > needed else "not acquired"
-    lookup, skill = (
-        _lookup(part, guessed_at(data, task, where, length), length) if task.needs_lookup else (None, None)
-    )
+    no_rival = not task.has_keys or (isinstance(part, Unavailable) and task.chance == 1)
+    lookup, skill = (None, None) if no_rival else _lookup(part, guessed_at(data, task, where, length), length)
     return Gate(
         where=where,
         length=length,
@@ -108,7 +106,7 @@ def _gate(data: Measured, where: PanelKey, task: TaskFacts, run: RunFacts) -> Ga
         acquired_above=needed,
         lookup=lookup,
         skill=skill,
-        copies=None if task.needs_lookup else _copies(data, where, length, part),
+        copies=_copies(data, where, length, part) if lookup is None else None,
     )
 
 
@@ -127,11 +125,11 @@ def _farthest_zero_distance(data: Measured, where: PanelKey, length: int) -> tup
 
 def _lookup(
     part: Slice | Unavailable, guesses: Slice | float | Unavailable, length: int
-) -> tuple[str, SkillTest | None]:
+) -> tuple[str | None, SkillTest | None]:
     if isinstance(part, Unavailable):
         return part.reason, None
-    if part.chance >= 1:
-        return ONE_VALUE, None
+    if not part.guessed:
+        return None, None
     if isinstance(guesses, Unavailable):
         reason = f"no wrong_key control at {length} tokens" if "no wrong_key" in guesses.reason else guesses.reason
         return f"not tested ({reason})", None

@@ -3,9 +3,10 @@
     skill = (accuracy - guessed) / (1 - guessed)
 
 guessed: the rate at which the target value is named although the key in the question is absent (control `wrong_key`),
-over the same strata of depth and samples; for tasks without that control, stated chance; zero where there is one
-value. A model that finds the value with probability p and else names the first, the last or the nearest value has
-skill p in every stratum, though its accuracy depends on depth.
+over the same strata of depth and samples; for tasks without that control, stated chance; zero where the value has no
+rival: where stated chance is 1, by the number of keys and the haystack. A model that finds the value with probability
+p and else names the first, the last or the nearest value has skill p in every stratum, though its accuracy depends on
+depth.
 
 Tests are of sums of weight x skill over groups of cells. Where guessing is a known rate, they are contrasts of the
 samples' proportions under the test of all paired differences. Where it was measured, skill is a ratio: samples
@@ -64,21 +65,21 @@ class SkillTest(NamedTuple):
 
 
 def needs_wrong_key(data: Measured, task: TaskFacts) -> bool:
-    """Whether guessing by order is to be measured: a look-up task that has the control."""
+    """Whether guessing by order is to be measured where a value has rivals: a task that has the control."""
     planned = any(name == task.name and control == WRONG_KEY for name, _, control in data.planned)
-    return task.needs_lookup and (planned or WRONG_KEY in task.controls)
+    return task.has_keys and (planned or WRONG_KEY in task.controls)
 
 
 def guessed_at(data: Measured, task: TaskFacts, where: PanelKey, length: int) -> Slice | float | Unavailable:
     """What is named without the key at a length: the slice of `wrong_key`, or a known rate where there is none to
     measure. Unavailable where it was to be measured and was not."""
-    if needs_wrong_key(data, task):
-        part = data.slice(where._replace(control=WRONG_KEY), length)
-        if isinstance(part, Unavailable) and part.reason == "not planned":
-            return Unavailable("no wrong_key control at this length")
-        return Unavailable(f"wrong_key control: {part}") if isinstance(part, Unavailable) else part
-    part = data.slice(where, length)
-    return part.chance if task.needs_lookup and isinstance(part, Slice) and part.chance < 1 else 0.0
+    answers = data.slice(where, length)
+    if isinstance(answers, Unavailable) or not answers.guessed or not needs_wrong_key(data, task):
+        return answers if isinstance(answers, Unavailable) else answers.guessed
+    part = data.slice(where._replace(control=WRONG_KEY), length)
+    if isinstance(part, Unavailable) and part.reason == "not planned":
+        return Unavailable("no wrong_key control at this length")
+    return Unavailable(f"wrong_key control: {part}") if isinstance(part, Unavailable) else part
 
 
 def skill_of(answers: Slice, guesses: Slice | float, at_least: float = 0.0) -> Skill | Unavailable:

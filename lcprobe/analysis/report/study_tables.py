@@ -49,10 +49,10 @@ def model_tables(results: Results) -> list[Table]:
 def task_tables(results: Results) -> list[Table]:
     """Tasks with their chance level, and the gates with their controls."""
     rows = [
-        [t.name, t.description, decimal_text(t.chance), "yes" if t.needs_lookup else "no"] for t in results.data.tasks
+        [t.name, t.description, decimal_text(t.chance), "yes" if t.has_keys else "no"] for t in results.data.tasks
     ]
     caption = "Chance: choosing one of the values in the context without using the key; 1 where there is only one."
-    tasks = Table("Tasks", caption, ["task", "settings", "chance", "needs key look-up"], rows)
+    tasks = Table("Tasks", caption, ["task", "settings", "chance", "asks by key"], rows)
     columns = ["model", "task", "format", "length", "exact match"]
     columns += [name.replace("_", " ") for name in GATE_CONTROLS]
     columns += ["stated chance", "task", "key look-up", "copies with any key"]

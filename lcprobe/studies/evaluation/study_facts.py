@@ -152,7 +152,7 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         chances = {q.chance for episode in episodes for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
     code, controls = session.tasks.code(name), task.axes.controls
-    return TaskFacts(name, settings_text(settings), chance, task.needs_lookup, example, code, controls)
+    return TaskFacts(name, settings_text(settings), chance, task.has_keys, example, code, controls)
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Effective length holds its error rate where guessing alone would reach 0.85 of the base, and at the boundary."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,18 @@ def test_a_clear_limit_and_a_flat_curve_are_found():
         step = effective(generator, [0.9, 0.9, 0.9, 0.4, 0.3], 0.25)
         assert (step.effective, step.at_least) == (256, False)
         assert effective(generator, [0.9] * 5, 0.25).effective == 1024
+
+
+def test_a_task_without_keys_has_its_effective_length_above_chance():
+    """Parity at .62 up to 128 tokens and at chance, .5, past it: .5 is 0.8 of .62, and was said to pass in 8 of 12."""
+    cells = plan(["parity"], lengths=LENGTHS, depths=[0.5], n=600)
+    facts = study([run("m")], [replace(task("parity"), has_keys=False, chance=0.5)], cells)
+    behaviour = lambda c: np.where(c["length"] <= 128, 0.62, 0.5)  # noqa: E731
+    for seed in range(3):
+        data = load_records(facts, records({"m": behaviour}, cells, seed, chance=0.5))
+        (result,) = corrected(extrapolations(data, {}))
+        assert (result.effective or 0) <= 128
+        assert result.level == pytest.approx(0.5 + 0.85 * 0.12, abs=0.04)
 
 
 def asked(*distances: float) -> TrainingData:

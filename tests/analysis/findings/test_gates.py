@@ -13,7 +13,7 @@ from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.results import analyse
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.stats.estimates import Proportion
-from tests.analysis.fabricated import DEPTHS, flat, plan, records, run, study, task, with_column
+from tests.analysis.fabricated import DEPTHS, FORMAT, flat, plan, records, run, study, task, with_column
 
 LENGTHS = (64, 128, 256, 512)
 
@@ -95,6 +95,25 @@ def test_a_task_whose_control_was_not_run_is_not_tested():
     assert gates(load_records(known, records({"m": copier}, named)))[0].closed == one.closed
     without = study([run("m")], [facts], named)  # a task without that control: against stated chance
     assert gates(load_records(without, records({"m": flat(0.9)}, named)))[0].lookup == "acquired"
+
+
+def test_one_key_among_lines_with_keys_is_looked_up():
+    """`single` in a haystack of needles: chance is 1 / lines, and a copier of the last line is no retriever, by its
+    control, as with several keys. In other haystacks of the same task the one value is copied."""
+    cells = plan(["single"], [("needles", *FORMAT[1:])], LENGTHS)
+    controls = plan(["single"], [("needles", *FORMAT[1:])], LENGTHS, control="wrong_key")
+    zero = plan(["single"], [("needles", *FORMAT[1:])], [128], [0.5], control="zero_distance")
+    facts = study([run("m")], [task("single")], [*cells, *controls, *zero])
+    results = analyse(facts, records({"m": copier}, facts.expected_cells, chance=0.05))
+    (one,), (length,), (reach,) = results.gates, results.extrapolations, results.reaches
+    assert isinstance(one.accuracy, Proportion)
+    assert one.accuracy.low > 0.05
+    assert (one.lookup, one.copies) == ("not acquired", None)
+    assert (length.effective, reach.refused) == (None, one.closed)
+    assert not any(c.resolved for c in results.contrasts)
+    known = study([run("m")], [replace(task("single"), controls=("none", "wrong_key"))], [*cells, *zero])
+    bare = analyse(known, records({"m": copier}, known.expected_cells, chance=0.05)).gates[0]
+    assert bare.closed == "not tested (no wrong_key control at 128 tokens)"
 
 
 def test_a_model_that_prints_the_value_for_any_key_copies():

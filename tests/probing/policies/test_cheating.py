@@ -185,7 +185,7 @@ class TargetComesFirst:
     """A broken task: the target needle comes first whatever the depth."""
 
     def __init__(self, inner):
-        self.inner, self.axes, self.config, self.needs_lookup = inner, inner.axes, inner.config, True
+        self.inner, self.axes, self.config, self.has_keys = inner, inner.axes, inner.config, True
         self.solved_by, self.text_digest = inner.solved_by, inner.text_digest
 
     def episode(self, factors):

@@ -3,11 +3,15 @@ B."""
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import pytest
 
 from lcprobe.config import load
 from lcprobe.models.parts import parts_of
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.schema import build
 from lcprobe.studies.planning.costs import matching_table, memory_notes
 from lcprobe.studies.planning.plan import make_plan
 
@@ -35,6 +39,25 @@ def test_the_same_runs_at_both_sizes(name):
     layers = {run.name: Counter(layer.entry for layer in parts_of(run.matched.config).layers) for run in large.runs}
     if name == "hybrid_position":
         assert all(count == {"attention": 16, "mamba2": 32} for count in layers.values())
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(Path("configs").glob("*/*.yaml")), Path("configs/quickstart.yaml")], ids=str
+)
+def test_every_cell_in_which_values_compete_has_its_wrong_key_control(path):
+    """Nothing is claimed about the others: a single needle among needles is no single needle."""
+    probe = load([str(path)], [], partial=True).get("probe")
+    config, asked = build(ProbeConfig, {**(probe or {}), "while_training": None}, "probe"), {}
+    of_tasks = [(grid, name) for grid in config.grids if probe for name in grid.tasks or config.tasks]
+    for grid, name in of_tasks:
+        fixed, choice = config.tasks[name].formats, config.tasks[name].choice
+        levels = {"haystack": grid.haystack, "key": grid.key, "value": grid.value}
+        levels = {factor: [fixed[factor]] if factor in fixed else level for factor, level in levels.items()}
+        for haystack, key, value, length in product(*levels.values(), grid.lengths):
+            alone = haystack != "needles" and choice.name == "niah" and choice.config.n_keys == 1
+            if "wrong_key" in choice.cls.axes.controls and not alone:
+                asked.setdefault((name, haystack, key, value, str(length)), set()).update(grid.controls)
+    assert [cell for cell, controls in asked.items() if "none" in controls and "wrong_key" not in controls] == []
 
 
 def test_models_that_do_not_fit_into_memory_are_named_with_a_remedy():

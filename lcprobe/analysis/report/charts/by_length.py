@@ -123,10 +123,7 @@ def _curve(
 
 
 def chance_of(results: Results, task: str, format: Formats) -> float | None:
-    """Mean chance level over the lengths of a task with look-up, None where there is none."""
-    facts = next(t for t in results.data.tasks if t.name == task)
-    if not facts.needs_lookup:
-        return None
+    """Mean chance level over the lengths of a task, None where there is none."""
     keys = [PanelKey(run.name, task, format) for run in results.study.runs]
     by_length = []
     for length in results.data.lengths(task, format):
