@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lcprobe.data.config import DataConfig
 from lcprobe.dialect import read_yaml, write_yaml
 from lcprobe.errors import ConfigError, nearest_name, require
-from lcprobe.files import check_name
+from lcprobe.files import check_name, check_path
 from lcprobe.merging import assign, merge
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
@@ -92,8 +92,10 @@ class StudyConfig:
     """How train.lr was chosen; written by lcprobe into a run's resolved config."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for names that cannot be folder names, and for an empty tuned_by."""
+        """Raises ConfigError for names and paths that a file system cannot have, and for an empty tuned_by."""
         check_name(f"{at}.name", self.name)
+        check_path(f"{at}.folder", self.folder)
+        check_path(f"{at}.tuned_by", self.tuned_by or "")
         require(
             f"{at}.tuned_by",
             self.tuned_by,

@@ -154,6 +154,9 @@ def run_command(body: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        reason, where = error.strerror or type(error).__name__, f": {error.filename}" if error.filename else ""
+        reason, where = (
+            error.strerror or type(error).__name__,
+            f": {str(error.filename)[:MAX_SHOWN_KEY]}" if error.filename else "",
+        )
         print(f"error: input/output: {reason}{where}", file=sys.stderr)
         return 74

@@ -11,11 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, require
 from lcprobe.locks import is_tag_gone, process_tag
 
 SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")
 MANIFEST = "manifest.json"
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3500
+"""Of a file's or folder's name, and of a path, which has room for what is put below it: file systems take 4,096."""
+TAG_BYTES = 60
+"""What is put behind a file's name while it is written, at most."""
 DAY_SECONDS = 24 * 3600
 
 
@@ -24,6 +28,19 @@ def check_name(key: str, name: str) -> str:
     if not isinstance(name, str) or not SAFE_NAME.match(name):
         raise ConfigError(key, name, "letters, digits and . _ + - (at most 100, starting with a letter or digit)")
     return name
+
+
+def check_path(key: str, path: str, written: bool = False) -> None:
+    """Raises ConfigError for a path that no file system can have. written: whether a file is written there, under a
+    longer name first."""
+    longest = MAX_NAME_BYTES - TAG_BYTES * written
+    try:
+        names = [len(os.fsencode(name)) for name in path.split(os.sep)]
+    except UnicodeEncodeError:
+        raise ConfigError(key, path, "a path of valid characters") from None
+    require(key, path, "\0" not in path, "a path without NUL characters")
+    fits = max(names) <= longest and sum(names) + len(names) <= MAX_PATH_BYTES
+    require(key, path, fits, f"a path of at most {MAX_PATH_BYTES} bytes, of names of at most {longest}")
 
 
 def digest_bytes(*parts: bytes) -> str:

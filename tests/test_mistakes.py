@@ -38,6 +38,10 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("data.tokenizer=" + "a" * 5000, "data.tokenizer", "a tokenizer.json"),
     ("data.corpus=[" + "a" * 5000 + "]", "data.corpus", "an existing folder or file"),
     ("x" * 5000 + "=1", "x" * 300 + "...", "an unknown key"),
+    ("study.folder=" + "a/" * 3000, "study.folder", "a path of at most 3500 bytes"),
+    ("data.folder=" + "a" * 300, "data.folder", "names of at most 255"),
+    ("train.from=" + "a" * 300, "train.from", "names of at most 255"),
+    ('train.from="a\\0b"', "train.from", "without NUL"),
     ("train.context_length=-5", "train.context_length", ">= 2"),
     ("train.schedule=cosin", "train.schedule", "did you mean 'cosine'"),
     ("train.warmup=1.5", "train.warmup", "0 <= warmup < 1"),
@@ -207,6 +211,7 @@ def test_a_huge_file(tmp_path, capsys):
         (["configs/quickstart.yaml", "--harness", "ruler_vt", "--plan"], "--plan with --harness"),
         (["--harness", "ruler_vt"], "nothing to probe"),
         (["configs/quickstart.yaml", "--frozen", "no.jsonl"], "--frozen: given 'no.jsonl'"),
+        (["configs/quickstart.yaml", "--frozen", "n" * 5000], "--frozen: given 'nnn"),
         (["configs/quickstart.yaml", "study.name=none", "--harness", "ruler_vt"], "study.name"),
     ],
 )
@@ -220,6 +225,7 @@ def test_evaluate(capsys, arguments, key):
         (["prepair"], "did you mean 'prepare'"),
         ([], "prepare | tokenizer"),
         (["tokenizer", "x.json", "12"], "at least 300"),
+        (["tokenizer", "x" * 200 + ".json", "300"], "names of at most 195"),
         (["prepare", "configs/quickstart.yaml", "data.text_field=3"], "data.text_field"),
     ],
 )

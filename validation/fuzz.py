@@ -58,6 +58,8 @@ VALUES: dict[str, str] = {
     "newline": '"a\\nb"',
     "empty": '""',
     "long": "a" * 5000,
+    "long name": "a" * 300,
+    "NUL": '"a\\0b"',
     "near miss": "",  # made of the names that a field may have
 }
 """YAML by kind of value."""

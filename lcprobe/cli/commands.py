@@ -1,5 +1,6 @@
 """The commands: arguments in, exit code out. Heavy imports wait until the arguments are known to be good."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,7 @@ def _evaluate(words: list[str]) -> int:
         raise ConfigError("command line", " with ".join([*flags, *lists]), "one of them")
     frozen = [Path(name) for name in lists.get("--frozen", [])]
     for path in frozen:
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path's, False for a name that no file can have
             raise ConfigError("--frozen", str(path), "existing files of JSON lines")
     folders = arguments.folders
     if not arguments.files and not folders:
@@ -146,8 +147,9 @@ def _tokenizer(words: list[str]) -> int:
     config = parse(load(arguments.files, arguments.overrides))
     from lcprobe.data.corpus import check_corpus, texts
     from lcprobe.data.make_tokenizer import train_tokenizer
-    from lcprobe.files import write_atomic
+    from lcprobe.files import check_path, write_atomic
 
+    check_path("command line", words[0], written=True)
     check_corpus(config.data.corpus, config.data.text_field)
     write_atomic(out, train_tokenizer(texts(config.data.corpus, config.data.text_field), int(words[1])))
     print(f"{out}: use it with data.tokenizer={out}")

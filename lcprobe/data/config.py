@@ -6,6 +6,7 @@ from typing import Annotated
 from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
 from lcprobe.errors import require, require_names, unknown_name
+from lcprobe.files import check_path
 from lcprobe.lengths import LENGTH, Length, multiples
 from lcprobe.tasks.names import HAYSTACKS, KINDS, Distance
 from lcprobe.tasks.presets import TASK, TaskChoice
@@ -105,6 +106,7 @@ class DataConfig:
     def check(self, at: str) -> None:
         """Raises ConfigError for shares and weights out of range and for unknown recipes."""
         require(f"{at}.corpus", self.corpus, len(self.corpus) > 0, "at least one source")
+        check_path(f"{at}.folder", self.folder)
         require(f"{at}.held_out", self.held_out, 0 < self.held_out < 1, "0 < held_out < 1")
         limit = self.max_tokens
         require(f"{at}.max_tokens", limit, limit is None or limit >= 1, ">= 1 or null")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.errors import require
+from lcprobe.files import check_path
 from lcprobe.lengths import LengthStage, schedule_text
 from lcprobe.models.extend.config import TRAINED_EXTENSION, TrainedExtension
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
@@ -127,6 +128,7 @@ class TrainConfig:
         require(f"{at}.threads", self.threads, self.threads is None or self.threads >= 1, ">= 1 or null")
         require(f"{at}.keep", self.keep, self.keep >= 1, ">= 1")
         require(f"{at}.log_every", self.log_every, self.log_every >= 1, ">= 1")
+        check_path(f"{at}.from", self.from_ or "")
         every = self.checkpoint_every
         require(f"{at}.checkpoint_every", every, every is None or every >= 1, ">= 1 or null")
         every = self.probe_every
