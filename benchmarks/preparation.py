@@ -28,7 +28,7 @@ lcprobe.tasks.text.tokenizer.load_tokenizer()
 before, code = peak(), main(["data", "prepare", *sys.argv[1:]])
 print(json.dumps({"exit": code, "before MB": before, "peak MB": peak(), "CPU s": round(time.process_time(), 1)}))
 """
-"""Run by the process that is measured, on Linux. (getrusage's maximum is that of the parent too, where it is more.)"""
+"""Run by the process that is measured, on Linux. getrusage's maximum would be the parent's where that is more."""
 
 
 def paragraphs() -> Iterator[str]:
