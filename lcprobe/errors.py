@@ -5,6 +5,7 @@
 """
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -137,6 +138,8 @@ def inside(key: str) -> Iterator[None]:
 
 def run_command(body: Callable[[], int | None]) -> int:
     """Run a command's body and turn its outcome into an exit code; user errors become one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with ended_by_signals():
             return body() or 0

@@ -1,5 +1,6 @@
 """The console script: its commands, their help without torch, wrong names, and the resolved configuration."""
 
+import io
 import os
 import signal
 import subprocess
@@ -156,3 +157,13 @@ def test_a_hang_up_that_is_ignored_stays_ignored(monkeypatch):
         assert run_command(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_path_that_the_terminal_cannot_show_is_no_error(tmp_path, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    text = tmp_path / "tür.txt"
+    text.write_text("The river runs to the sea.\n" * 200)
+    assert main(["data", "prepare", f"data.corpus=[{text}]", f"data.folder={tmp_path}/prepared-ö"]) == 0
+    shown.seek(0)
+    assert "prepared-\\xf6" in shown.read()
