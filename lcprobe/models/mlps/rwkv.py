@@ -34,7 +34,8 @@ class ChannelMixingState(State):
 
 
 class RWKV7ChannelMixing(MLP[ChannelMixingConfig]):
-    """RWKV-7's channel mixing."""
+    """RWKV-7's channel mixing, out_proj(relu(key(x_t + mix_k (x_{t-1} - x_t)))^2) (arXiv 2503.14456), with x_{t-1} = 0
+    at a document's first token."""
 
     Config = ChannelMixingConfig
     has_receptance: ClassVar[bool] = False
@@ -81,7 +82,8 @@ class RWKV7ChannelMixing(MLP[ChannelMixingConfig]):
 
 
 class RWKV6ChannelMixing(RWKV7ChannelMixing):
-    """RWKV-6's channel mixing: its output is gated by the receptance."""
+    """RWKV-6's channel mixing: RWKV-7's, times sigmoid(receptance(x_t + mix_r (x_{t-1} - x_t))) (arXiv
+    2404.05892)."""
 
     has_receptance = True
     ff_ratio = 3.5
