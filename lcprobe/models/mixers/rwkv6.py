@@ -46,10 +46,10 @@ class RWKV6Config(MixerConfig):
 
     head_dim: int = 64
     """Channels per head, a divisor of d_model."""
-    d_mix: int = 32
-    """Rank of each of the five corrections to the token shift."""
-    d_decay: int = 64
-    """Rank of the correction to the decay."""
+    d_mix: int | None = None
+    """Rank of each of the five corrections to the token shift; null: 32 as released, at most d_model / 8."""
+    d_decay: int | None = None
+    """Rank of the correction to the decay; null: 64 as released, at most d_model / 4."""
     chunk_size: int = 64
     """Tokens per chunk of the matrix form, a power of two. Changes speed and rounding only."""
     norm_eps: float = 64e-5
@@ -57,8 +57,10 @@ class RWKV6Config(MixerConfig):
 
     def check(self, at: str) -> None:
         """Raises ConfigError for sizes below 1."""
-        for name in ("head_dim", "d_mix", "d_decay"):
-            require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
+        for name in ("d_mix", "d_decay"):
+            rank = getattr(self, name)
+            require(f"{at}.{name}", rank, rank is None or rank >= 1, ">= 1 or null")
         chunk = self.chunk_size
         require(f"{at}.chunk_size", chunk, chunk >= 1 and chunk & (chunk - 1) == 0, "a power of two")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
@@ -68,6 +70,11 @@ class RWKV6Config(MixerConfig):
         if d_model % self.head_dim:
             raise ConfigError("head_dim", self.head_dim, f"a divisor of d_model ({d_model})")
         return d_model // self.head_dim
+
+    def ranks(self, d_model: int) -> tuple[int, int]:
+        """(d_mix, d_decay) at this width."""
+        d_mix = max(1, min(32, d_model // 8)) if self.d_mix is None else self.d_mix
+        return d_mix, max(1, min(64, d_model // 4)) if self.d_decay is None else self.d_decay
 
 
 @dataclass(frozen=True)
@@ -98,12 +105,13 @@ class RWKV6(Mixer[RWKV6Config, RWKVState]):
     def __init__(self, config: RWKV6Config, d_model: int):
         super().__init__(config, d_model)
         self.config, self.n_heads = config, config.n_heads(d_model)
+        d_mix, d_decay = config.ranks(d_model)
         self.mix_x = nn.Parameter(torch.empty(d_model))
         self.mix = nn.Parameter(torch.empty(5, d_model))  # w, k, v, r, g
-        self.mix_down = nn.Parameter(torch.empty(d_model, 5 * config.d_mix))
-        self.mix_up = nn.Parameter(torch.empty(5, config.d_mix, d_model))
+        self.mix_down = nn.Parameter(torch.empty(d_model, 5 * d_mix))
+        self.mix_up = nn.Parameter(torch.empty(5, d_mix, d_model))
         self.decay_base = nn.Parameter(torch.empty(d_model))
-        self.decay = LowRank(d_model, config.d_decay, d_model, "tanh", orthogonal=False)
+        self.decay = LowRank(d_model, d_decay, d_model, "tanh", orthogonal=False)
         self.bonus = nn.Parameter(torch.empty(self.n_heads, config.head_dim))
         self.receptance = nn.Linear(d_model, d_model, bias=False)
         self.key = nn.Linear(d_model, d_model, bias=False)
@@ -182,7 +190,8 @@ class RWKV6(Mixer[RWKV6Config, RWKVState]):
     def cost(config: RWKV6Config, d_model: int, length: int) -> Cost:
         """See Mixer; nothing depends on length."""
         config.n_heads(d_model)
-        matrices = 5 * d_model**2 + 2 * d_model * (5 * config.d_mix + config.d_decay)
+        d_mix, d_decay = config.ranks(d_model)
+        matrices = 5 * d_model**2 + 2 * d_model * (5 * d_mix + d_decay)
         # the causal halves of r k^T and of its product with v; then writing and reading states
         core = 2 * config.chunk_size * d_model + 4 * d_model * config.head_dim
         params = matrices + 10 * d_model  # mix_x, mix, decay_base, bonus, norm

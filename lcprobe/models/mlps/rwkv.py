@@ -34,8 +34,8 @@ class ChannelMixingState(State):
 
 
 class RWKV7ChannelMixing(MLP[ChannelMixingConfig]):
-    """RWKV-7's channel mixing, out_proj(relu(key(x_t + mix_k (x_{t-1} - x_t)))^2) (arXiv 2503.14456), with x_{t-1} = 0
-    at a document's first token."""
+    """RWKV-7's channel mixing, out_proj(relu(key(x_t + mix_k (x_{t-1} - x_t)))^2) (arXiv 2503.14456), where x_{t-1}
+    is 0 at a document's first token."""
 
     Config = ChannelMixingConfig
     has_receptance: ClassVar[bool] = False
