@@ -1,7 +1,7 @@
 """Settings of data. Imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from lcprobe.choices import Choice
 from lcprobe.data.sources import SOURCE
@@ -94,6 +94,9 @@ class DataConfig:
     """Characters of text of either split that are kept as a haystack, at most."""
     folder: str = "runs/data"
     """Folder of prepared corpora, each in a subfolder named by its digest."""
+    documents: Literal["isolated", "joined"] = "isolated"
+    """Whether the documents packed into one training row see each other: isolated (attention and state start anew
+    with each document) or joined (a row is one sequence). Tokens and loss weights are the same."""
     recipes: dict[str, Recipe] = field(default_factory=dict)
     """Recipes of training episodes, by name."""
     mixture: list[Stage] = field(default_factory=lambda: [Stage(lm=1.0)])

@@ -124,6 +124,10 @@ class Mixture:
         return Batch(tokens, weights, starts, np.array(text_rows), before, before_starts)
 
     @property
+    def _joined(self) -> bool:
+        return self.config.documents == "joined"
+
+    @property
     def text_share(self) -> float:
         """Share of the rows of the whole budget that are corpus text."""
         stages = (self.config.mixture[phase.stage] for phase in self._phases)
@@ -160,16 +164,21 @@ class Mixture:
         return self._episode(name, slot * (self.context_length // seqlen) + which, seqlen)
 
     def starts_in(self, slot: int) -> np.ndarray:
+        """(n,) tokens of a slot of text at which documents start that do not see what is before them; none where
+        documents are joined."""
+        return np.empty(0, dtype=np.int64) if self._joined else self._document_starts(slot)
+
+    def _document_starts(self, slot: int) -> np.ndarray:
         """(n,) tokens of a slot of text at which documents start."""
         first, documents = self._first(slot), self.data.starts
         low, high = np.searchsorted(documents, [first, first + self.context_length])
         return documents[low:high] - first
 
     def seen_before(self, slot: int, at: int) -> int:
-        """Tokens of its document that precede the sequence at token `at` of a slot of text, as far as the batch
-        includes them."""
+        """Tokens of its document, or of the text where documents are joined, that precede the sequence at token `at`
+        of a slot of text, as far as the batch includes them."""
         first, documents = self._first(slot) + at, self.data.starts
-        start = int(documents[np.searchsorted(documents, first, side="right") - 1])
+        start = 0 if self._joined else int(documents[np.searchsorted(documents, first, side="right") - 1])
         return min(self.preceding * self.seqlen(slot // self.rows), first - start)
 
     def check(self) -> None:
@@ -196,7 +205,7 @@ class Mixture:
         weights = np.ones(self.context_length, dtype=np.float32)
         starts = np.zeros(self.context_length, dtype=bool)
         starts[self.starts_in(slot)] = True
-        weights[starts] = 0  # nothing before a document predicts its first token
+        weights[self._document_starts(slot)] = 0  # nothing before a document predicts its first token
         starts[::seqlen] = False  # nothing comes before a row's first token
         weights[::seqlen] = 0
         return list(zip(*(a.reshape(per_slot, seqlen) for a in (tokens, weights, starts)), strict=True))
@@ -207,15 +216,18 @@ class Mixture:
         return permuted(index, self.n_rows, "rows", self.seed, epoch) * self.context_length
 
     def _before(self, first: int | None, tokens: np.ndarray, starts: np.ndarray) -> bool:
-        """Fill in the text before a row in its document, and return whether there is any. first: None for an
-        episode."""
+        """Fill in the text before a row in its document, or before a row where documents are joined, and return
+        whether there is any. first: None for an episode."""
         documents = self.data.starts
-        if first is None or first == 0 or documents[np.searchsorted(documents, first, side="right") - 1] == first:
+        if first is None or first == 0:
+            return False
+        if not self._joined and documents[np.searchsorted(documents, first, side="right") - 1] == first:
             return False
         n = min(first, len(tokens))
         tokens[-n:] = self.data.tokens(first - n, n)
-        low, high = np.searchsorted(documents, [first - n, first])
-        starts[documents[low:high] - (first - len(tokens))] = True
+        if not self._joined:
+            low, high = np.searchsorted(documents, [first - n, first])
+            starts[documents[low:high] - (first - len(tokens))] = True
         starts[len(tokens) - n] = True  # the filling before it is not of the corpus
         return True
 

@@ -19,10 +19,12 @@ STAGES = [
 ]
 
 
-def make(prepared, data_settings, *, parts=1, seed=0, steps=100, rows=8, length=128, **more):
+def make(prepared, data_settings, *, parts=1, seed=0, steps=100, rows=8, length=128, preceding=0, **more):
     given = {**data_settings, "recipes": RECIPES, "mixture": STAGES, "answer_weight": 3.0, **more}
     config = build(DataConfig, given, "data")
-    return Mixture(config, prepared, context_length=length, rows=rows, steps=steps, parts=parts, seed=seed)
+    return Mixture(
+        config, prepared, context_length=length, rows=rows, steps=steps, parts=parts, seed=seed, preceding=preceding
+    )
 
 
 def test_a_step_is_the_same_however_it_is_split(prepared, data_settings):
@@ -118,6 +120,32 @@ def test_document_boundaries_reach_the_batch(prepared, data_settings):
             assert (batch.weights[inside] == 0).all(), "nothing predicts the start of another document"
             n_starts += int(inside.sum())
     assert n_starts >= 1
+
+
+@pytest.mark.parametrize("preceding", [0, 1])
+def test_joined_documents_have_the_same_tokens_and_weights_and_no_boundaries(prepared, data_settings, preceding):
+    own = {"preceding": preceding, "mixture": [{"lm": 1.0, "lengths": [0.5, 1]}], "length": 256}
+    apart = make(prepared, data_settings, **own)
+    joined = make(prepared, data_settings, documents="joined", **own)
+    seen = 0
+    for step in range(12):
+        a, b = apart.batch(step, 0), joined.batch(step, 0)
+        assert np.array_equal(a.tokens, b.tokens)
+        assert np.array_equal(a.weights, b.weights)
+        assert b.starts is None or not b.starts[:, 1:].any()
+        seen += 0 if a.starts is None else int(a.starts[:, 1:].sum())
+        assert a.digests == b.digests or preceding
+        for row in range(len(b.tokens) if preceding else 0):  # rows come after the text before them
+            first = joined._first(step * 8 + row // (256 // b.tokens.shape[1]))
+            first += row % (256 // b.tokens.shape[1]) * b.tokens.shape[1]
+            n = min(first, b.tokens.shape[1])
+            assert np.array_equal(b.before[row, len(b.before[row]) - n :], prepared.tokens(first - n, n))
+            assert b.starts[row, 0] == (first == 0)
+            assert b.before_starts[row].sum() == (first > 0)
+    assert seen > 0, "some rows pack several documents"
+    for slot in range(8):
+        assert len(joined.starts_in(slot)) == 0
+        assert joined.seen_before(slot, 0) == min(preceding * joined.seqlen(0), joined._first(slot))
 
 
 def test_the_rolling_digest_depends_on_order_and_content():

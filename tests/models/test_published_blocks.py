@@ -1,4 +1,4 @@
-"""Models with the blocks of LLaMA, Qwen3 and Gemma 2 against transformers' classes with the same weights, in float64."""
+"""Models with the blocks of LLaMA, Qwen3, Gemma 2 and RecurrentGemma against transformers' classes with the same weights, in float64."""
 
 from typing import Any
 
@@ -100,3 +100,63 @@ def test_logits_and_loss_equal_transformers(name):
     # transformers norms in float32
     assert (got - want.logits).abs().max() <= 2e-5 * want.logits.abs().max()
     assert abs(loss - want.loss) <= 2e-5 * abs(want.loss)
+
+
+def griffin_parameters(peer: nn.Module) -> dict[str, torch.Tensor]:
+    """RecurrentGemma's parameters under our names."""
+    theirs = dict(peer.named_parameters())
+    ours = {"embedding.weight": theirs["model.embed_tokens.weight"], "norm.weight": theirs["model.final_norm.weight"]}
+    for i in range(3):
+        block, own = f"model.layers.{i}.", f"blocks.{i}."
+        inner, mlp, lru = block + "temporal_block.", block + "mlp_block.", block + "temporal_block.rg_lru."
+        ours[own + "norm.weight"] = theirs[block + "temporal_pre_norm.weight"]
+        ours[own + "norm2.weight"] = theirs[block + "channel_pre_norm.weight"]
+        for kind in ("weight", "bias"):
+            both = [theirs[f"{mlp}{name}_proj.{kind}"] for name in ("up", "gate")]
+            ours[f"{own}mlp.up_gate.{kind}"] = torch.cat(both).flatten() if kind == "bias" else torch.cat(both)
+            ours[f"{own}mlp.out_proj.{kind}"] = theirs[f"{mlp}down_proj.{kind}"]
+            out = "o_proj" if i == 2 else "linear_out"
+            ours[f"{own}mixer.out_proj.{kind}"] = theirs[f"{inner}{out}.{kind}"]
+            if i < 2:
+                ours[f"{own}mixer.in_proj.{kind}"] = torch.cat([theirs[f"{inner}linear_{x}.{kind}"] for x in "yx"])
+        if i == 2:
+            ours[own + "mixer.in_proj.weight"] = torch.cat([theirs[f"{inner}{x}_proj.weight"] for x in "qkv"])
+            continue
+        ours[own + "mixer.conv_weight"] = theirs[inner + "conv_1d.weight"].squeeze(1)
+        ours[own + "mixer.conv_bias"] = theirs[inner + "conv_1d.bias"]
+        ours[own + "mixer.a_param"] = theirs[lru + "recurrent_param"]
+        gates = [
+            [theirs[f"{lru}{gate}_gate_{kind}"] for gate in ("input", "recurrent")] for kind in ("weight", "bias")
+        ]
+        ours[own + "mixer.gate_weight"] = torch.cat(gates[0], dim=2)
+        ours[own + "mixer.gate_bias"] = torch.cat(gates[1], dim=1).flatten()
+    return ours
+
+
+def test_the_blocks_of_recurrentgemma_equal_transformers():
+    """The window counts the token itself there, and the embedding's factor is rounded to bfloat16."""
+    config = transformers.RecurrentGemmaConfig(
+        vocab_size=VOCAB, hidden_size=D, lru_width=D, num_attention_heads=3, num_key_value_heads=1, head_dim=HEAD,
+        intermediate_size=2 * FF, num_hidden_layers=3, attention_window_size=6, logits_soft_cap=3.0,
+    )  # fmt: skip
+    peer = transformers.RecurrentGemmaForCausalLM(config).double().eval()
+    local = {"type": "attention", "n_heads": 3, "n_kv_heads": 1, "head_dim": HEAD, "window": 6, "output_bias": True,
+             "positional": {"type": "rope", "fraction": 0.5}}  # fmt: skip
+    given = {
+        "layout": "[rg_lru+mlp x 2, local+mlp]", "d_model": D, "d_ff": FF, "vocab_size": VOCAB, "norm_eps": 1e-6,
+        "mixers": {"rg_lru": {"n_blocks": 3}, "local": local}, "embedding_scale": "sqrt_d_model_bf16",
+        "logit_soft_cap": 3.0, "norm": "zero_centred_rms", "mlp": {"type": "geglu", "bias": True},
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=generator)
+    ours = LanguageModel(build(ModelConfig, given, "model")).double().eval()
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3)
+        weights = griffin_parameters(peer)
+        assert weights.keys() == dict(ours.named_parameters()).keys()
+        for name, parameter in ours.named_parameters():
+            parameter.copy_(weights[name])
+        want = peer(tokens, use_cache=False).logits
+        got = ours.logits(ours.hidden(tokens)[0])
+    assert (got - want).abs().max() <= 2e-5 * want.abs().max()

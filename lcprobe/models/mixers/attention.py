@@ -56,6 +56,8 @@ class AttentionConfig(MixerConfig):
     """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
     """Use biases in the projections."""
+    output_bias: bool | None = None
+    """Use a bias in the output projection (RecurrentGemma has it there alone); null: as `bias`."""
     positional: Annotated[Choice, POSITIONAL] = field(
         default_factory=lambda: POSITIONAL.convert({"type": "rope"}, "positional")
     )
@@ -106,6 +108,11 @@ class AttentionConfig(MixerConfig):
     def with_encoding(self, changes: Mapping[str, object]) -> Self:
         """See MixerConfig. changes: fields of this config."""
         return replace(self, **changes)
+
+    @property
+    def has_output_bias(self) -> bool:
+        """Whether the output projection has a bias."""
+        return self.bias if self.output_bias is None else self.output_bias
 
     @property
     def visible_keys(self) -> int | None:
@@ -159,7 +166,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         if config.d_conv:
             self.conv_weight = nn.Parameter(torch.empty(self.width, config.d_conv))
             self.conv_bias = nn.Parameter(torch.empty(self.width))
-        self.out_proj = nn.Linear(self.n_heads * self.head_dim, d_model, bias=config.bias)
+        self.out_proj = nn.Linear(self.n_heads * self.head_dim, d_model, bias=config.has_output_bias)
         self.d_model, self.has_sink_logit = d_model, config.sink_logit
         self.positional, self.temperature = _encoders(config, d_model)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
@@ -327,7 +334,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         n_heads, n_kv_heads = config.heads(d_model)
         width, inner = (n_heads + 2 * n_kv_heads) * config.head_dim, n_heads * config.head_dim
         matrices = d_model * width + inner * d_model
-        params = matrices + ((width + d_model) if config.bias else 0)
+        params = matrices + (width if config.bias else 0) + (d_model if config.has_output_bias else 0)
         params += width * (config.d_conv + 1) if config.d_conv else 0
         params += 2 * config.head_dim if config.qk_norm else 0
         encoding, shape = config.positional, config.shape(d_model)
