@@ -197,8 +197,8 @@ def test_parallel_models_are_matched_copied_and_converted():
     assert sum(p.numel() for p in model.parameters()) == solved.cost.params
     assert abs(solved.mismatch) < 0.01
     twin = copy.deepcopy(model).double()
-    assert twin.new_state(1).layers[1].k.dtype == torch.float64
-    assert model.new_state(1).layers[1].k.dtype == torch.float32
+    assert twin.new_state(1).layers[1].cache.k.dtype == torch.float64
+    assert model.new_state(1).layers[1].cache.k.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
