@@ -4,16 +4,20 @@ study."""
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any, get_type_hints
 
+from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name
-from lcprobe.merging import assign
+from lcprobe.merging import DROP, assign
+from lcprobe.schema import names_of
 
 MAX_RUNS = 10_000
 ONLY_RUN = "run"
 """Name of the run of a study without a grid."""
+SECTIONS = {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
+"""The top-level keys of a config that are mappings, by name."""
 Labels = tuple[str, ...]
 """Labels of a run: one per axis."""
 
@@ -54,6 +58,7 @@ def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
                 check_name(key, str(label))
                 if not isinstance(patch, Mapping):
                     raise ConfigError(f"{key}.{label}", patch, "a mapping of settings, such as {model: {...}}")
+                _check_sections(patch, f"{key}.{label}")
             axes.append(Axis(name, {str(label): dict(patch) for label, patch in levels.items()}, True))
         elif isinstance(levels, list | tuple) and levels:
             axes.append(Axis(name, {_label(name, level): _nested(name, level) for level in levels}, False))
@@ -92,6 +97,16 @@ def _label(key: str, level: Any) -> str:
 
 def _nested(key: str, level: Any) -> dict[str, Any]:
     try:
-        return assign({}, key, level)
+        patch = assign({}, key, level)
     except ConfigError:
         raise ConfigError(f"grid.{key}", level, "a key of the config, such as train.lr") from None
+    _check_sections(patch, "grid")
+    return patch
+
+
+def _check_sections(patch: Mapping[str, Any], at: str) -> None:
+    """Raises ConfigError naming `at` for a section of the config that is no mapping: levels are read before the runs
+    that they make are checked."""
+    for name, cls in SECTIONS.items():
+        if name in patch and not isinstance(patch[name], Mapping) and patch[name] != DROP:
+            raise ConfigError(f"{at}.{name}", patch[name], f"a mapping with keys {names_of(cls)}")
