@@ -31,8 +31,8 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
     "transformers qwen3_next": ("transformers", delta_rule.qwen3_next),
     "transformers kimi_linear": ("transformers", delta_rule.kimi_linear),
-    "transformers recurrent_gemma": ("transformers", griffin.transformers_block),
-    "recurrentgemma": ("recurrentgemma", griffin.google_block),
+    "transformers recurrent_gemma": ("transformers", griffin.transformers_model),
+    "recurrentgemma": ("recurrentgemma", griffin.google_model),
     "rwkv": ("rwkv", rwkv.models),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from validation.oracles.cases import Comparison
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, outside_mixers, transformers_module
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, outside_mixers, perturbed, transformers_module
 
 
 def qwen3_next(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -35,12 +35,11 @@ def qwen3_next(dtype: torch.dtype) -> Iterator[Comparison]:
         settings = {"head_dim": head_dim, "expand_v": heads * value_heads * d_v / D_MODEL, "value_heads": value_heads,
                     "norm_eps": 1e-6}  # fmt: skip
         config = {"layout": "gated_deltanet+mlp", "n_layers": n_layers, "d_ff": d_ff, "norm_eps": 1e-6,
-                  "mixers": {"gated_deltanet": settings}}  # fmt: skip
+                  "norm": "zero_centred_rms", "mixers": {"gated_deltanet": settings}}  # fmt: skip
         shape = (heads, value_heads, head_dim, d_v)
         convert = partial(_from_qwen3_next, n_layers=n_layers, shape=shape)
-        yield from Peer(
-            f"gated_deltanet value_heads={value_heads}", theirs, config, convert, zero_centred=True
-        ).compare()
+        name = f"gated_deltanet value_heads={value_heads}"
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), config, convert).compare()
 
 
 def kimi_linear(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -65,9 +64,8 @@ def kimi_linear(dtype: torch.dtype) -> Iterator[Comparison]:
         expand = heads * head_dim / D_MODEL
         config = {"layout": "kda+mlp", "n_layers": n_layers, "d_ff": d_ff, "tie_embeddings": False,
                   "mixers": {"kda": {"head_dim": head_dim, "expand": expand, "expand_v": expand}}}  # fmt: skip
-        yield from Peer(
-            f"kda head_dim={head_dim}", theirs, config, partial(_from_kimi_linear, n_layers=n_layers)
-        ).compare()
+        name, convert = f"kda head_dim={head_dim}", partial(_from_kimi_linear, n_layers=n_layers)
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), config, convert).compare()
 
 
 def _from_kimi_linear(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
@@ -109,3 +107,8 @@ def _gated_deltanet(named: dict[str, Tensor], i: int, shape: tuple[int, int, int
         ours + "norm_weight": named[theirs + "norm.weight"],
         **{ours + name: named[theirs + name] for name in ("A_log", "dt_bias", "out_proj.weight")},
     }
+
+
+def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
+    """Logits of one of transformers' models, for one document a row."""
+    return model(tokens, use_cache=False).logits

@@ -130,38 +130,51 @@ def transformers_module(name: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Peer:
-    """One of transformers' models and the settings of ours that it equals.
+    """A peer's model and the settings of ours that it equals.
 
-    convert: its parameters, or their gradients, under the names of ours. zero_centred: whether its norms multiply by
-    1 + weight; those of the mixers are exempt.
+    run: tokens (batch, seqlen) and their positions in their documents -> logits. convert: its parameters, or their
+    gradients, under the names of ours. packed: starts of further documents in a row of the longest length, for peers
+    that keep documents apart.
     """
 
     name: str
     model: nn.Module
+    run: Callable[[Tensor, Tensor], Tensor]
     config: Mapping[str, Any]
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
-    zero_centred: bool = False
+    packed: tuple[int, ...] = ()
 
     def compare(self) -> Iterator[Comparison]:
-        """Logits at every length and gradients at the longest."""
-        theirs = self.model.float().eval()
-        with torch.no_grad():
-            for i, p in enumerate(theirs.parameters()):
-                p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        """Logits at every length, and at the longest gradients, too."""
         ours = LanguageModel(build(ModelConfig, {"vocab_size": VOCAB, "d_model": D_MODEL, **self.config}, "model"))
-        weights = self.convert(dict(theirs.named_parameters()))
+        weights = self.convert(dict(self.model.named_parameters()))
         assert set(weights) == {name for name, _ in ours.named_parameters()}
         with torch.no_grad():
             for name, parameter in ours.named_parameters():
-                outer = name.endswith((".norm.weight", ".norm2.weight")) or name == "norm.weight"
-                parameter.copy_(weights[name] + (1.0 if self.zero_centred and outer else 0.0))
-        for length in LENGTHS:
+                parameter.copy_(weights[name])
+        rows: list[tuple[int, tuple[int, ...]]] = [(length, ()) for length in LENGTHS]
+        if self.packed:
+            rows.append((LENGTHS[-1], self.packed))
+        for length, documents in rows:
             tokens = torch.randint(0, VOCAB, (2, length), generator=torch.Generator().manual_seed(length))
+            starts, index = torch.zeros(2, length, dtype=torch.bool), torch.arange(length)
+            starts[:, documents] = True
+            positions = index - torch.where(starts, index, 0).cummax(1).values
             with torch.enable_grad():
-                logits = [ours.logits(ours.hidden(tokens)[0]), theirs(tokens, use_cache=False).logits]
-            yield scaled(self.name, f"logits, {length} tokens", logits[0], logits[1], SINGLE)
-            if length == max(LENGTHS):
-                yield from gradients(self.name, (ours, logits[0]), (theirs, logits[1]), self.convert, 5 * SINGLE)
+                logits = ours.logits(ours.hidden(tokens, starts=starts if documents else None)[0])
+                theirs = self.run(tokens, positions)
+            what = f"logits, {length} tokens{f', {1 + len(documents)} documents' if documents else ''}"
+            yield scaled(self.name, what, logits, theirs, SINGLE)
+            if (length, documents) == rows[-1]:
+                yield from gradients(self.name, (ours, logits), (self.model, theirs), self.convert, 5 * SINGLE)
+
+
+def perturbed(model: nn.Module) -> nn.Module:
+    """A peer's model with noise on its weights, in float32 and for evaluation: nothing stays at 0 or 1."""
+    with torch.no_grad():
+        for i, p in enumerate(model.float().eval().parameters()):
+            p += 0.03 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    return model
 
 
 def outside_mixers(
