@@ -128,6 +128,17 @@ def test_half_precision_in_half_precision_out_and_the_state_in_float32():
     assert torch.equal(o, exact.bfloat16())  # autocast changed nothing inside
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_backward_under_autocast_is_the_same(form):
+    inputs, _ = draw_inputs(form, (1, 9, 2, (4, 4)), 0)
+    inputs = {name: x.float().requires_grad_() for name, x in inputs.items()}
+    o, _ = ours()(inputs)
+    outside = torch.autograd.grad(o.square().sum(), list(inputs.values()), retain_graph=True)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        inside = torch.autograd.grad(o.square().sum(), list(inputs.values()))
+    assert all(map(torch.equal, outside, inside))
+
+
 def test_scalar_decay_is_mamba2s_ssd():
     inputs, starts = draw_inputs("plain", (2, 40, 3, (4, 5)), 7, per_head=True, with_state=False)
     dt, A = inputs["log_decay"][..., 0] * 3 + 1, torch.tensor([-0.1, -1.0, -8.0], dtype=torch.float64, device=DEVICE)

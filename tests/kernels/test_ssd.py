@@ -213,6 +213,16 @@ def test_autocast_leaves_dtypes_alone():
     assert torch.equal(y, ssd(*five)[0])
 
 
+def test_backward_under_autocast_is_the_same():
+    inputs = draw_inputs((1, 20, (2, 1), (3, 4)), seed=7, dtype=torch.float32)
+    five = [inputs[k].requires_grad_() for k in ("x", "dt", "A", "B", "C")]
+    y, _ = ssd(*five)
+    outside = torch.autograd.grad(y.square().sum(), five, retain_graph=True)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        inside = torch.autograd.grad(y.square().sum(), five)
+    assert all(map(torch.equal, outside, inside))
+
+
 MUTATIONS = {
     "no decay": lambda i, s: ({**i, "A": i["A"] * 0}, s),
     "no D": lambda i, s: ({**i, "D": i["D"] * 0}, s),

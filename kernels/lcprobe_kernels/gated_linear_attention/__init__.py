@@ -248,9 +248,10 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward(ctx: Any, do: Tensor | None, dfinal: Tensor | None, _: Tensor | None) -> tuple:
     q, k, v, w, a, b, entering = ctx.saved_tensors
     do = torch.zeros_like(v) if do is None else do
-    *gradients, dinitial = gated_linear_attention_bwd(
-        do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size
-    )
+    with torch.autocast(do.device.type, enabled=False):  # also where backward() is called under autocast
+        *gradients, dinitial = gated_linear_attention_bwd(
+            do, dfinal, q, k, v, w, a, b, entering, ctx.inclusive, ctx.chunk_size
+        )
     gradients = [x if there else None for x, there in zip(gradients, ctx.given, strict=True)]
     return (*gradients, dinitial if ctx.has_initial else None, None, None)
 

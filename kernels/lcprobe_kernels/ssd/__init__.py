@@ -226,9 +226,10 @@ def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
     x, dt, A, B, C, D, dt_bias, starts, steps, log, entering = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros_like(x)
-    dx, ddt, dA, dB, dC, dD, dbias, dinitial = _backward(
-        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, *ctx.limits, ctx.has_initial
-    )
+    with torch.autocast(x.device.type, enabled=False):  # also where backward() is called under autocast
+        dx, ddt, dA, dB, dC, dD, dbias, dinitial = _backward(
+            dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, *ctx.limits, ctx.has_initial
+        )
     optional = (None if D is None else dD, None if dt_bias is None else dbias, dinitial if ctx.has_initial else None)
     return dx, ddt, dA, dB, dC, *optional, None, None, None, None, None
 
