@@ -11,6 +11,7 @@ import math
 import netrc
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +110,7 @@ class WandbTracker(Tracker):
         """Up to how many tokens W&B has the rows already."""
         try:
             os.environ.setdefault("WANDB_SILENT", "true")  # its advice would mix with this program's output
+            os.environ.setdefault("HOME", _home())  # without one its log goes to stderr
             import wandb
             from lightning.pytorch.loggers import WandbLogger
             from lightning_utilities.core.rank_zero import rank_zero_only
@@ -232,6 +234,12 @@ class Trackers(Tracker):
 
 MODES: tuple[Literal["off", "offline", "online"], ...] = ("off", "offline", "online")
 """Of W&B, each with what the one before has."""
+
+
+def _home() -> str:
+    """The folder of this user by the system's list of users; for an unlisted one that of temporary files."""
+    home = os.path.expanduser("~")
+    return home if os.path.isabs(home) else tempfile.gettempdir()
 
 
 def wandb_mode(config: TrackConfig) -> Literal["off", "offline", "online"]:

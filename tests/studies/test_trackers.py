@@ -2,6 +2,7 @@
 interruptions."""
 
 import inspect
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,23 @@ def test_a_tracker_without_wandb_takes_every_call(tmp_path, monkeypatch):
     for name, arguments in CALLS.items():
         for tracker in (broken, NoTracker(), CsvTracker(tmp_path / "metrics.csv", 0)):
             assert getattr(tracker, name)(*arguments) is None
+
+
+def test_wandb_has_a_home_where_none_is_set(tmp_path, monkeypatch):
+    """Without one its server logs to the terminal."""
+    import wandb
+
+    homes = []
+    monkeypatch.setattr(wandb, "init", lambda **settings: homes.append(os.environ.get("HOME")) or 1 / 0)
+    for listed in (True, False):
+        monkeypatch.delenv("HOME", raising=False)
+        if not listed:
+            monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        WandbTracker(
+            TrackConfig(wandb="offline"), tmp_path, name="run", group="s", job_type="train", tags=[], facts={}
+        )
+    assert all(Path(home).is_dir() for home in homes)
+    assert len(homes) == 2
 
 
 def test_csv_metrics_survive_new_columns_and_a_torn_line(tmp_path):
