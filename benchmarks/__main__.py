@@ -7,7 +7,18 @@ Speeds are compared within one run: machines differ, and the same machine differ
 import sys
 from pathlib import Path
 
-from benchmarks import episodes, generation, kernels, mixers, preparation, rwkv, sharing, throughput
+from benchmarks import (
+    decoding,
+    episodes,
+    generation,
+    kernels,
+    mixers,
+    prefill,
+    preparation,
+    rwkv,
+    sharing,
+    throughput,
+)
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 
@@ -16,6 +27,8 @@ BENCHMARKS = {
     "throughput": Measurement(throughput.TITLE, throughput.OPTIONS, throughput.measure),
     "mixers": Measurement(mixers.TITLE, mixers.OPTIONS, mixers.measure),
     "rwkv": Measurement(rwkv.TITLE, rwkv.OPTIONS, rwkv.measure),
+    "decoding": Measurement(decoding.TITLE, decoding.OPTIONS, decoding.measure),
+    "prefill": Measurement(prefill.TITLE, prefill.OPTIONS, prefill.measure),
     "episodes": Measurement(episodes.TITLE, episodes.OPTIONS, episodes.measure),
     "generation": Measurement(generation.TITLE, generation.OPTIONS, generation.measure),
     "preparation": Measurement(preparation.TITLE, preparation.OPTIONS, preparation.measure, preparation.notes),

@@ -118,11 +118,11 @@ def path_of(op: str, device: torch.device, dtype: torch.dtype) -> str:
 def unrecorded(like: Tensor) -> bool:
     """Whether an op on tensors like this one may call what it registers: on a CPU, where nothing records gradients,
     traces or compiles. The dispatch of a registered op takes longer than the work for one token."""
-    eager = type(like) is Tensor and like.device.type == "cpu"
-    return eager and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    eager = not torch.is_grad_enabled() and type(like) is Tensor and like.is_cpu
+    return eager and not torch.compiler.is_compiling()
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """A context without autocast: none where there is none, since entering one takes as long as a small op."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 

@@ -77,6 +77,8 @@ def check_number(op: str, name: str, value: object, *, above_zero: bool = False,
 def check_no_tangent(op: str, *tensors: Tensor | None) -> None:
     """Raise ArgumentError in forward mode (torch.func.jvp, dual tensors), where an op without a rule would return
     zeros."""
+    if forward_ad._current_level < 0:  # outside any dual level, where no tensor has a tangent
+        return
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise ArgumentError(
             op, "a forward-mode tangent (jvp)", f"reverse mode, or {op}.reference, which supports both"

@@ -82,4 +82,5 @@ class KVCache(State):
         return KVCache(k.clone(), v.clone())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(change(self.k), change(self.v))
+        k, v = (change(t.transpose(1, 2)).transpose(1, 2) for t in (self.k, self.v))  # heads first, as they lie
+        return type(self)(k, v)

@@ -22,7 +22,7 @@ class State:
 
     def rows(self, index: Tensor) -> Self:
         """The rows of the batch at `index` (n,) int64."""
-        return self._map(lambda t: t[index.to(t.device)])
+        return self._map(lambda t: t.index_select(0, index.to(t.device)))
 
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device."""

@@ -80,6 +80,14 @@ def test_a_window_moves_over_its_buffer_and_frees_a_long_chunk(window):
     assert copies <= 14
 
 
+@torch.no_grad()
+def test_heads_come_first_in_memory_after_rows_and_forks_too():
+    cache = empty().append(*tokens(100)).append(*tokens(1))
+    for other in (cache.rows(torch.tensor([1, 0, 1])), cache.fork(2), cache.fork(2).last(7)):
+        assert other.k[0, :, 0].is_contiguous()
+        assert other.v[0, :, 0].is_contiguous()
+
+
 def test_a_cache_from_inference_mode_continues_outside_it():
     with torch.inference_mode():
         cache = empty().append(*tokens(5))

@@ -133,7 +133,8 @@ def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     total = weights.sum(0)
     none = total == 0
     shares = weights / torch.where(none, 1.0, total)
-    o = sum(share[..., None] * o.to(share.dtype) for share, (o, _) in zip(shares, parts, strict=True))
-    assert isinstance(o, Tensor)
+    o = shares[0][..., None] * parts[0][0]
+    for share, (other, _) in zip(shares[1:], parts[1:], strict=True):
+        o = torch.addcmul(o, share[..., None], other.to(share.dtype))
     lse = torch.where(none, float("-inf"), torch.where(none, 1.0, total).log() + top)
     return o.to(parts[0][0].dtype), lse

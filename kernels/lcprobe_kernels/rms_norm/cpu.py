@@ -17,11 +17,13 @@ def forward(
     """See `lcprobe_kernels.rms_norm._forward`."""
     total = x.to(weight.dtype) if residual is None else residual + x
     u = total if gate is None else total * F.silu(gate.to(weight.dtype))
-    grouped = u.unflatten(-1, (n_groups, -1))
+    grouped = u if n_groups == 1 else u.unflatten(-1, (n_groups, -1))
     scale = torch.linalg.vector_norm(grouped, dim=-1, keepdim=True)
     scale = scale.square_().div_(grouped.shape[-1]).add_(eps).rsqrt_()
-    y = (grouped * scale).flatten(-2).mul_(weight + 1 if zero_centred else weight)
-    return y.to(x.dtype), total if residual is not None else total.new_empty(0), scale[..., 0].contiguous()
+    y = grouped * scale
+    y, scale = (y, scale) if n_groups == 1 else (y.flatten(-2), scale[..., 0])
+    y = y.mul_(weight + 1 if zero_centred else weight)
+    return y.to(x.dtype), total if residual is not None else total.new_empty(0), scale.contiguous()
 
 
 def backward(
