@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_or_ceiling, reference_length, trained_end
-from lcprobe.analysis.findings.families import Claim
+from lcprobe.analysis.findings.families import Claim, gates_of
 from lcprobe.analysis.findings.place import W_SHAPE, PlaceSkills, place_skills
 from lcprobe.analysis.findings.skill import SkillTest, skill_test
 from lcprobe.analysis.findings.slice_tests import concatenated, paired_test, pooled, seed_test
@@ -98,8 +98,8 @@ def of_one_model(data: Measured, task: TaskFacts, closed: Mapping[PanelKey, str]
     for run in data.study.runs:
         for format in data.formats(task.name):
             reason = closed.get(PanelKey(run.name, task.name, format))
-            yield from _length(data, run, task, format, reason)
-            yield from _position(data, run, task, format, reason)
+            gated = (*_length(data, run, task, format, reason), *_position(data, run, task, format, reason))
+            yield from (replace(c, given=gates_of(PanelKey(run.name, task.name, format))) for c in gated)
         yield from _formats(data, run, task)
 
 

@@ -7,11 +7,12 @@ a model already fails there; a share of accuracy would be met by guessing alone 
 constant of 85.6 % is one model's score and out of reach for small ones.
 
     base      its skill is above 0, at .05 over the number of lengths up to the training length
-    passes    skill(length) - 0.85 x skill(B) is above 0 by its 95 % bound, paired by sample, for every length B up to
-              the training length: so for the best of them, whichever that is
-    sequence  lengths are tested upwards from the base, and the first that does not pass ends it
-    limit     a claim of the report (`findings.families`): that next length is below 0.85 of some B; p over the number
-              of these. Without it the effective length is "at least".
+    passes    skill(length) - 0.85 x skill(B) is above 0, paired by sample, for every length B up to the training
+              length: so for the best of them, whichever that is
+    sequence  base and lengths upwards from it are claims of the report (`findings.families`), each behind the one
+              before: the first that is no finding ends it
+    limit     another claim: that the first length that does not pass at .05 by itself is below 0.85 of some B; p over
+              the number of these. Without it, or where the sequence ends before, the effective length is "at least".
 
 The guessing rate is stated chance, or that of `wrong_key` where it is larger; at a length where that control was not
 run, its rate at the nearest shorter one counts.
@@ -21,12 +22,13 @@ Reference length, of ratios, tests of lengths and gates: the training length, or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
-from lcprobe.analysis.findings.families import Claim
+from lcprobe.analysis.findings.families import Branch, Claim, gates_of
 from lcprobe.analysis.findings.skill import (
     Skill,
     SkillTest,
@@ -43,6 +45,7 @@ from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
 SHARE_OF_BASE = 0.85
+CAN_DO: Branch = "what each model can do"
 FLOOR, CEILING = 0.05, 0.95
 BEYOND_TRAINED = 0.1
 """Share of a length's needle distances that may be longer than any in training."""
@@ -53,12 +56,13 @@ FloatOrArray = TypeVar("FloatOrArray", float, np.ndarray)
 
 @dataclass(frozen=True, kw_only=True)
 class Extrapolation(Claim):
-    """One model, task and format over lengths. The claim is that of a limit.
+    """One model, task and format over lengths. The claim is that of a limit; its parts are those of the sequence.
 
     by_length: length, accuracy, and its ratio to accuracy at the reference length. base: accuracy at the length of
     the best skill up to the training length, base_length. level: accuracy that the effective length requires there.
-    effective: effective length, None where `note` has the reason. trained_end: where training ends: the training
-    length, or the longest tested length within trained distances.
+    steps: the lengths of the sequence, one per part, the base first; empty where `reason` says why. limit: the length
+    that the claim is about. note: what else is to be known. trained_end: where training ends: the training length, or
+    the longest tested length within trained distances.
     """
 
     where: PanelKey
@@ -69,13 +73,31 @@ class Extrapolation(Claim):
     base: Proportion | Unavailable
     level: float | None = None
     by_length: tuple[tuple[int, Proportion | Unavailable, Estimate | None], ...]
-    effective: int | None = None
-    note: str = ""
+    steps: tuple[int, ...] = ()
+    limit: int | None = None
+    reason: str = ""
+    remark: str = ""
+
+    @property
+    def effective(self) -> int | None:
+        """Effective length, None where `note` has the reason."""
+        passed = list(takewhile(lambda step: step[1].holds, zip(self.steps, self.parts, strict=True)))
+        return passed[-1][0] if passed else None
+
+    @property
+    def note(self) -> str:
+        """Why there is no effective length, or what else is to be known about it."""
+        if self.effective is not None:
+            return self.remark
+        return self.reason or f"not resolved: skill at {self.steps[0]} tokens is not resolved above 0"
 
     @property
     def at_least(self) -> bool:
         """Whether the true effective length may be longer: the next length is not resolved below the level."""
-        return self.effective is not None and not self.resolved
+        if self.effective is None:
+            return False
+        longer = [length for length, _, _ in self.by_length if length > self.effective]
+        return not self.resolved or not longer or longer[0] != self.limit
 
     @property
     def multiple(self) -> float | None:
@@ -198,6 +220,7 @@ def _extrapolation(
     estimates = {length: p if isinstance(p, Unavailable) else p.estimate for length, p in parts.items()}
     blank = Extrapolation(
         family=f"{run.name} on {task.name}",
+        given=gates_of(where),
         where=where,
         context_length=run.context_length,
         trained_end=end,
@@ -211,21 +234,30 @@ def _extrapolation(
     for length in inside:
         if isinstance(part := parts[length], Unavailable):
             reason = f"base at {length} tokens: {part}"
-            return replace(blank, base=Unavailable(reason), note=reason)
+            return replace(blank, base=Unavailable(reason), reason=reason)
     skills = skills_by_length(data, task, where)
     known = {length: skill for length in inside if isinstance(skill := skills[length], Skill)}
     if not known:
-        return replace(blank, base=estimates[inside[0]], base_length=inside[0], note=str(skills[inside[0]]))
+        return replace(blank, base=estimates[inside[0]], base_length=inside[0], reason=str(skills[inside[0]]))
     best = max(known, key=lambda length: (known[length].value, -length))
     guessed = known[best].guessed
     accuracy = known[best].accuracy
     blank = replace(blank, base=estimates[best], base_length=best, level=level_above(guessed, accuracy))
     if where in closed:
-        return replace(blank, note=closed[where])
-    effective, p, note = _effective(parts, skills, known, best, [n for n in lengths if n > best])
-    if best > end and effective is not None:
-        note = "; ".join(filter(None, [f"base: {best} tokens, no length up to the training length", note]))
-    return replace(blank, effective=effective, p=p, note=note)
+        return replace(blank, reason=closed[where])
+    part = parts[best]
+    if isinstance(part, Slice) and "floor" in (state := floor_or_ceiling(part) or ""):
+        return replace(blank, reason=state)
+    steps, p, remark = _sequence(skills, known, best, [n for n in lengths if n > best])
+    if best > end:
+        remark = "; ".join(filter(None, [f"base: {best} tokens, no length up to the training length", remark]))
+    names = [f"{where} passes {length}" for length in steps]
+    claims = [
+        Claim(branch=CAN_DO, family=blank.family, p=p_step, name=name, behind=before, given=blank.given)
+        for name, before, p_step in zip(names, ["", *names], steps.values(), strict=False)
+    ]
+    ended = next((length for length, p_step in steps.items() if p_step >= ALPHA), None)
+    return replace(blank, steps=tuple(steps), parts=tuple(claims), limit=ended, p=p, remark=remark)
 
 
 def skills_by_length(data: Measured, task: TaskFacts, where: PanelKey) -> dict[int, Skill | Unavailable]:
@@ -244,32 +276,24 @@ def skills_by_length(data: Measured, task: TaskFacts, where: PanelKey) -> dict[i
     return skills
 
 
-def _effective(
-    parts: dict[int, Slice | Unavailable],
-    skills: dict[int, Skill | Unavailable],
-    bases: dict[int, Skill],
-    best: int,
-    longer: Sequence[int],
-) -> tuple[int | None, float | None, str]:
-    """Effective length, the p of its limit, and a note."""
-    part = parts[best]
-    state = floor_or_ceiling(part) if isinstance(part, Slice) else None
-    if state is not None and "floor" in state:
-        return None, None, state
-    if p_above_zero(bases[best]) * len(bases) >= ALPHA:
-        return None, None, f"not resolved: skill at {best} tokens is not resolved above 0"
-    effective = best
-    for length in longer:
+def _sequence(
+    skills: dict[int, Skill | Unavailable], bases: dict[int, Skill], best: int, longer: Sequence[int]
+) -> tuple[dict[int, float], float | None, str]:
+    """The p that the base is above 0, and that each longer length passes, up to the first that does not at .05; the p
+    that this one is below, 1 where all pass and None where the base does not; and a remark."""
+    steps = {best: min(1.0, p_above_zero(bases[best]) * len(bases))}
+    for length in longer if steps[best] < ALPHA else ():
         skill = skills[length]
         if isinstance(skill, Unavailable):
-            return effective, 1.0, f"{length} tokens: {skill}"
+            steps[length] = 1.0
+            return steps, 1.0, f"{length} tokens: {skill}"
         tests = [skill_test([(1.0, skill), (-SHARE_OF_BASE, b)]) for b in bases.values()]
         known = [test for test in tests if isinstance(test, SkillTest)]
-        if len(known) < len(tests) or min(test.low for test in known) <= 0:
-            below = [test.p for test in known if test.value < 0]
-            return effective, min([1.0, *(p * len(bases) for p in below)]), ""
-        effective = length
-    return effective, 1.0, ""
+        passes = len(known) == len(tests) and min(test.value for test in known) > 0
+        steps[length] = max(test.p for test in known) if passes else 1.0
+        if steps[length] >= ALPHA:
+            return steps, min([1.0, *(test.p * len(bases) for test in known if test.value < 0)]), ""
+    return steps, 1.0 if steps[best] < ALPHA else None, ""
 
 
 def _task(data: Measured, name: str) -> TaskFacts:

@@ -3,18 +3,22 @@
 The p of a claim is the larger of its p over samples and, where there are several, over training seeds. Claims stand
 in a tree, and the report's 5 % is handed down from its root:
 
-    report                  to its branches by SHARES: models against each other, each model by itself, and effective
-                            length against training length
+    report                  to its branches by SHARES: models against each other, each model by itself, what each
+                            model can do, and effective length against training length
     branch                  equally to its families, which are fixed in advance
     family                  equally to its claims
     claim, once found       to the claims that stand behind it: single lengths behind the difference of two models
-                            over all of them, single cells behind their length
+                            over all of them, single cells behind their length; each step of an effective length
+                            behind the one before (a fixed sequence), so that "at least" is a finding, too
 
 A share is divided among the parts that are not finished, that is found with all that is behind them: Holm's (1979)
 step-down at every level. At no point do the claims that are not found yet share more than 5 %, and no share becomes
 smaller when a claim is found, so that any false finding at all is in at most 5 % of reports, whatever else is true in
 them (sequential rejection: Goeman & Solari 2010, Annals of Statistics 38, 3782-3810). Holm inside every family and
 over families by their least p would only do so where nothing is true: each family with a true finding errs by itself.
+
+What a model can do, that it has acquired a task and its key look-up, are gates: what is claimed about how it uses the
+context (`given`) is a finding only where they are. That takes findings away and adds none.
 
 A joint claim (lost in the middle: both ends above the middle) has no test of its own: it is found where all that it
 needs are. `python -m validation null_reports` simulates whole reports.
@@ -26,8 +30,13 @@ from typing import Literal, TypeVar
 
 from lcprobe.analysis.stats.multiplicity import ALPHA
 
-Branch = Literal["models against each other", "each model by itself", "training length"]
-SHARES: dict[Branch, float] = {"models against each other": 3, "each model by itself": 1, "training length": 3}
+Branch = Literal["models against each other", "each model by itself", "what each model can do", "training length"]
+SHARES: dict[Branch, float] = {
+    "models against each other": 3,
+    "each model by itself": 1,
+    "what each model can do": 1,
+    "training length": 3,
+}
 """Relative shares of the branches that a report has. A few training seeds give no small p-values, as hundreds of
 samples do: what is tested over seeds has the larger part."""
 
@@ -38,8 +47,9 @@ class Claim:
 
     p: over samples; None where nothing is tested. p_seeds: over training seeds, None with one. name: for the claims
     that stand behind it or need it. behind: name of the claim that it stands behind, earlier in the list; empty: at
-    the top of its family. needs: names of the claims of which it is the joint one. p_report: p corrected over the
-    report, set by `corrected`.
+    the top of its family. needs: names of the claims of which it is the joint one. given: names of the gates
+    without which it is no finding, of those that there are. parts: further claims of the same object. p_report: p
+    corrected over the report, set by `corrected`, that of its parts, too.
     """
 
     branch: Branch = "each model by itself"
@@ -49,12 +59,25 @@ class Claim:
     name: str = ""
     behind: str = ""
     needs: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    parts: tuple["Claim", ...] = ()
     p_report: float | None = None
 
     @property
     def resolved(self) -> bool:
         """Whether it is a finding of the report."""
         return self.p_report is not None and self.p_report < ALPHA
+
+    @property
+    def holds(self) -> bool:
+        """The same; before the correction, by its own p."""
+        p = self.p if self.p_report is None else self.p_report
+        return p is not None and p < ALPHA
+
+
+def gates_of(panel: object) -> tuple[str, str]:
+    """Names of the claims that a panel's task is acquired, and its key look-up."""
+    return f"task acquired: {panel}", f"key look-up: {panel}"
 
 
 T = TypeVar("T", bound=Claim)
@@ -89,6 +112,16 @@ class _Node:
 
 def corrected(claims: Sequence[T]) -> list[T]:
     """All claims of one report with p_report; those without a p-value take no share."""
+    flat = iter(_corrected([one for claim in claims for one in (claim, *claim.parts)]))
+    whole = []
+    for claim in claims:
+        own = next(flat)
+        whole.append(replace(claim, p_report=own.p_report, parts=tuple(next(flat) for _ in claim.parts)))
+    return whole
+
+
+def _corrected(claims: Sequence[Claim]) -> list[Claim]:
+    """The same for a list without parts."""
     root, parts, nodes, names = _Node(), dict[tuple[str, ...], _Node](), dict[int, _Node](), dict[str, int]()
     for i, claim in enumerate(claims):
         if claim.name:
@@ -103,6 +136,7 @@ def corrected(claims: Sequence[T]) -> list[T]:
     for i, claim in enumerate(claims):
         if claim.p is not None:
             of = [names[name] for name in claim.needs] or [i]
+            of += [names[name] for name in claim.given if name in names]
             p = max([p_report.get(j, 1.0) for j in of] + ([claim.p] if claim.needs else []))
             claim = replace(claim, p_report=p)
         adjusted.append(claim)

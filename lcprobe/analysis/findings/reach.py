@@ -19,7 +19,7 @@ import numpy as np
 
 from lcprobe.analysis.findings.cells import Measured, Panel, PanelKey, Unavailable
 from lcprobe.analysis.findings.extrapolation import floor_of, reference_length, trained_end
-from lcprobe.analysis.findings.families import Claim
+from lcprobe.analysis.findings.families import Claim, gates_of
 from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.stats.distance_bins import DistanceBin, distance_bins, proportion_of_rows
 from lcprobe.analysis.stats.effective_samples import degrees_of_freedom
@@ -115,7 +115,7 @@ def _reach(data: Measured, run: RunFacts, where: PanelKey, closed: Mapping[Panel
     lengths = data.lengths(where.task, where.format)
     parts = [data.slice(where, length) for length in lengths]
     missing = [(length, part) for length, part in zip(lengths, parts, strict=True) if isinstance(part, Unavailable)]
-    blank = Reach(where=where, family=f"{where.model} on {where.task}")
+    blank = Reach(where=where, family=f"{where.model} on {where.task}", given=gates_of(where))
     if panel is None or not len(panel.needle_trials.distance):
         return replace(blank, refused=str(missing[0][1]) if missing else "no needle has a distance")
     distance, sample, hit, cell = panel.needle_trials

@@ -87,6 +87,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
     gate_of_each, text = gates(data), text_curves(study, context)
     closed, fits = closed_panels(gate_of_each), length_fits(data, gate_of_each)
     claims: list[Claim] = [
+        *gate_of_each,
         *contrasts(data, closed),
         *extrapolations(data, closed),
         *reaches(data, closed),
@@ -103,7 +104,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
         extrapolations=_of(claims, Extrapolation),
         reaches=reach_of_each,
         half_lives=half_lives(data, reach_of_each),
-        gates=gate_of_each,
+        gates=_of(claims, Gate),
         text=[
             replace(t, rise=rise, state=state)
             for t, rise, state in zip(text, of_text[::2], of_text[1::2], strict=True)

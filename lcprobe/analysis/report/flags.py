@@ -175,10 +175,11 @@ def _error_rate(results: Results) -> Iterator[Sentence]:
     """The error rate of all findings together."""
     claims = [*results.contrasts, *results.extrapolations, *results.reaches, *results.length_fits]
     claims += [*results.depth_effects, *(c for t in results.text for c in (t.rise, t.state))]
+    claims += [part for of in (*results.gates, *results.extrapolations) for part in of.parts]
     tested = [claim for claim in claims if claim.p is not None]
     if tested:
         found = sum(claim.resolved for claim in tested)
-        text = f"Of {len(tested)} tested statements about differences and limits {found} are findings, at one error "
+        text = f"Of {len(tested)} tested statements {found} are findings, at one error "
         text += f"rate for all of them: at most {ALPHA:.0%} of reports hold any false one "
         text += "(python -m validation null_reports)."
         yield Sentence(READ_FIRST, text)

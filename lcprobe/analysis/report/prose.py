@@ -77,30 +77,33 @@ METHODS_TEXT = (
     "are on skill (delta method). Where models are compared and have several training "
     "seeds, "
     "the p of a test is the larger of that over samples and that over seeds (Welch); with one seed a finding is "
-    "about these runs. Families fixed in advance: lengths, places, formats, effective length and reach of a model "
-    "on a task; models on a task over all lengths up to the training length and past it, single lengths behind "
-    "that, and single cells behind their length; training lengths on a task; effects of depth between training "
-    "lengths at equal tokens, and at equal multiples; effective length against training length; extensions on a "
-    "task; plain text of a model.",
-    "One error rate for the report: its 5 % is shared by models against each other, each model by itself and "
-    "effective length against training length (3 to 1 to 3, of those that a report has), in these by families, in "
-    "these by claims; what stands behind a claim has its share once that is found (sequential rejection, Holm's "
-    "correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of reports hold any "
-    "false finding (python -m validation null_reports). Gates, effective lengths as lower bounds, and whether "
-    "curves of training lengths collapse are statements of their own 95 % intervals, each by itself.",
+    "the p of a test is the larger of that over samples and that over seeds (Welch); with one seed a finding is "
+    "about these runs. Families fixed in advance: lengths, places, formats, limit of effective length and reach of a "
+    "model on a task; gates and effective length of a model on a task; models on a task over all lengths up to the "
+    "training length and past it, single lengths behind that, and single cells behind their length; training lengths "
+    "on a task; effects of depth between training lengths at equal tokens, and at equal multiples; effective length "
+    "against training length; extensions on a task; plain text of a model.",
+    "One error rate for the report: its 5 % is shared by models against each other, each model by itself, what each "
+    "model can do, and effective length against training length (3 to 1 to 1 to 3, of those that a report has), in "
+    "these by families, in these by claims; what stands behind a claim has its share once that is found (sequential "
+    "rejection, Holm's correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of "
+    "reports hold any false finding (python -m validation null_reports). Gates and every step of an effective "
+    "length are claims, too. Whether curves of training lengths collapse, and a verdict of no ceiling, are statements of their own 95 % "
+    "intervals, each by itself.",
     "Skill: (accuracy − guessed) / (1 − guessed), where guessed is the rate at which the value is named although "
     "the key of the question is absent (wrong_key), at the same depths and samples; for tasks without that control, "
     "stated chance.",
     "Effective length: the longest length up to which, one after the other from the base on, every length is "
-    "shown by its 95 % bound to have at least 0.85 of the skill of every length up to the training length. The "
+    "found, in the report, to have at least 0.85 of the skill of every length up to the training length. The "
     'base is the best of these; its own skill has to be above 0. It is a lower bound ("at least") where the next '
     "length is not a finding to be below. Reference length: the training length, or the nearest tested length "
     "below; past it begins where trained distances end, if that is earlier. Floor: a mean below 0.05 or, where "
     "there is a chance level, no depth above chance. Ceiling: a mean above 0.95.",
-    "Task acquired: with the needle directly before the question the lower bound exceeds the midpoint between the "
-    "score without retrieval and 1. Key look-up partly acquired: accuracy is above the wrong_key control, paired by "
-    "sample, and above stated chance; acquired: also the lower bound of skill exceeds 0.5. Without that control, "
-    "where a task has it, look-up is not tested and nothing is claimed about the context.",
+    "Task acquired: with the needle directly before the question exact match is above the midpoint between the score "
+    "without retrieval and 1, a finding as all the following. Key look-up partly acquired: accuracy is above the "
+    "wrong_key control, paired by sample, and above stated chance; acquired: also the skill is above 0.5. Without "
+    "that control, where a task has it and a value has rivals, look-up is not tested and nothing is claimed about "
+    "the context.",
     "Reach: least-squares fit of b + c / (1 + (d / r) ** s) with s from gentle to a step; the interval is a cluster "
     "bootstrap, and never narrower than the gap between the neighbouring cells of the grid. That there is a fall is "
     "tested by the correlation of hits and log distance at equal length.",

@@ -66,7 +66,7 @@ def _acquired(results: Results) -> Iterator[Sentence]:
         if gate.copies:
             text = "copies the needle without using the key: queried with an absent key it still prints the value in"
             yield Sentence(ACQUIRED, f"{subject} {text} {gate.controls['wrong_key']}.", subject=subject)
-        if gate.zero_far is not None and gate.acquired == "acquired" and gate.zero_far[1].high < gate.acquired_above:
+        if gate.zero_far is not None and gate.holds_that("breaks down"):
             text = f"breaks down at {gate.zero_far[0]} tokens even with the needle directly before the question"
             yield Sentence(ACQUIRED, f"{subject} {text}: {gate.zero_far[1]}.", subject=subject)
 

@@ -58,6 +58,19 @@ def test_a_joint_claim_is_as_good_as_the_weakest_that_it_needs():
     assert p_values(*ends, claim("m", 1.0, needs=("start", "end")))[2] == 1.0
 
 
+def test_what_is_given_a_gate_is_no_finding_without_it():
+    """And parts of a claim are corrected in its family, each behind the one before it as far as they say so."""
+    gate = claim("gates", None, parts=(claim("gates", 0.2, name="open"),))
+    assert [c.resolved for c in corrected([gate, claim("a", 1e-9, given=("open", "no such gate"))])] == [False, False]
+    steps = [
+        claim("a", p, name=f"{i}", behind=f"{i - 1}" if i else "") for i, p in enumerate((1e-3, 1e-3, 0.04, 1e-9))
+    ]
+    whole, other = corrected([claim("a", None, parts=tuple(steps)), claim("a", 0.9)])
+    assert [part.p_report for part in whole.parts] == pytest.approx([0.002, 0.002, 0.08, 0.08])
+    assert [part.holds for part in whole.parts] == [True, True, False, False]
+    assert other.p_report == 1.0 or not other.resolved
+
+
 @pytest.mark.parametrize("true_in_each", [0, 1])
 def test_at_most_one_report_in_twenty_holds_a_false_finding(true_in_each):
     """1,000 reports of 15 families of 1 to 30 claims, without and with a true finding in every family: Holm inside
