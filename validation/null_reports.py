@@ -10,8 +10,8 @@ every length. Samples differ in difficulty, and do so for all models alike, whic
 A finding about a run (its lengths, and with one training seed the models "on these runs") is false where its sign is
 not that of the run's own expected accuracy, which the noise has changed; a finding about models with several seeds is
 always false, and so are places and falls with distance. Of a guesser, look-up and any effective length are false;
-else an effective length is where a length up to it is below 0.85 of the base in the run's own expected skill. No episodes
-are made: hits are drawn, and go through the analysis as panels.
+else an effective length is where a length up to it is below 0.85 of the base in the run's own expected skill. No
+episodes are made: hits are drawn, and go through the analysis as panels.
 """
 
 from collections.abc import Iterator, Sequence

@@ -87,9 +87,9 @@ METHODS_TEXT = (
     "model can do, and effective length against training length (3 to 1 to 1 to 3, of those that a report has), in "
     "these by families, in these by claims; what stands behind a claim has its share once that is found (sequential "
     "rejection, Holm's correction at every level). A finding (resolved) has p < 0.05 in the report. At most 5 % of "
-    "reports hold any false finding (python -m validation null_reports). Gates and every step of an effective "
-    "length are claims, too. Whether curves of training lengths collapse, and a verdict of no ceiling, are statements of their own 95 % "
-    "intervals, each by itself.",
+    "reports hold any false finding (python -m validation null_reports). Gates and every step of an effective length "
+    "are claims, too. Whether curves of training lengths collapse, and a verdict of no ceiling, are statements of "
+    "their own 95 % intervals, each by itself.",
     "Skill: (accuracy − guessed) / (1 − guessed), where guessed is the rate at which the value is named although "
     "the key of the question is absent (wrong_key), at the same depths and samples; for tasks without that control, "
     "stated chance.",
