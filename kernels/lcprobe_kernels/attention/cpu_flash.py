@@ -70,7 +70,7 @@ def _piece(
     or batch, rows, keys). None where the kernel would hide a NaN or an infinity."""
     (seqlen, n_heads), n_kv_heads = q.shape[1:3], k.shape[2]
     group, mask = n_heads // n_kv_heads, None
-    heads = q.transpose(1, 2)
+    heads = q.transpose(1, 2).contiguous()  # the kernel reads a block of queries once for each block of keys
     if group > 1 and causal:
         k, v = (t.repeat_interleave(group, 2) for t in (k, v))
     elif group > 1:
