@@ -13,6 +13,7 @@ from validation import (
     coverage,
     exactness,
     fuzz,
+    ladder,
     mutants,
     null_reports,
     oracles,
@@ -24,6 +25,7 @@ from validation.attacks import table
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
+    "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),

@@ -15,4 +15,5 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
         table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(value_text(value, digits=4) for value in row.values()))
-    Console(width=None if Console().is_terminal else 200).print(table)
+    # without markup: layouts such as [mamba2 x 3, attention] are text
+    Console(width=None if Console().is_terminal else 200, markup=False).print(table)

@@ -48,7 +48,7 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
     of_budgets = [*held_equal_note(plan), *whole_steps_notes(plan), *schedule_notes(plan)]
     for note in [*of_budgets, *plan.notes, *memory_notes(plan)]:
-        Console().print(note, soft_wrap=True)
+        Console().print(note, markup=False, soft_wrap=True)
     return plan
 
 
