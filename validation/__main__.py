@@ -25,7 +25,7 @@ from validation.attacks import table
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
-    "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes),
+    "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),

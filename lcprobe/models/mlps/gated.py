@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.models.cost import Cost
-from lcprobe.models.mlps.contract import MLP, ConfigT, MLPConfig
+from lcprobe.models.mlps.contract import MLP, MLPConfig
 from lcprobe.models.state import State
 from lcprobe.models.token_context import TokenContext
 
@@ -29,14 +29,16 @@ class GeGLUConfig(SwiGLUConfig):
     """tanh: the approximation of Gemma and Griffin; erf: exact."""
 
 
-class Gated(MLP[ConfigT]):
+GatedT = TypeVar("GatedT", bound=SwiGLUConfig)
+
+
+class Gated(MLP[GatedT]):
     """out_proj(up * act(gate))."""
 
     ff_ratio = 8 / 3
 
-    def __init__(self, config: ConfigT, d_model: int, d_ff: int):
+    def __init__(self, config: GatedT, d_model: int, d_ff: int):
         super().__init__(config, d_model, d_ff)
-        assert isinstance(config, SwiGLUConfig)
         self.config = config
         self.up_gate = nn.Linear(d_model, 2 * d_ff, bias=config.bias)
         self.out_proj = nn.Linear(d_ff, d_model, bias=config.bias)
