@@ -64,7 +64,8 @@ def tested(tests: tuple[str, ...], copy: Path, seconds: int, order: Order) -> Ou
     try:
         code, failed, took, total = ours.recv() if ours.poll(seconds) else (None, f"more than {seconds} s", {}, 0.0)
     except EOFError:
-        code, failed, took, total = 1, "the interpreter died", {}, 0.0
+        process.join()
+        code, failed, took, total = 1, f"the process died, exit status {process.exitcode}", {}, 0.0
     process.kill()
     process.join()
     order.seconds |= took
@@ -117,5 +118,5 @@ def _run(tests: tuple[str, ...], copy: str, order: Order, result: Connection) ->
     options = ["-x", "-q", "--tb=no", "-o", "addopts=", "--import-mode=importlib", f"--rootdir={copy}"]
     options += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--confcutdir={copy}/tests/kernels"]
     with open(devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        code = pytest.main([*options, "-k", wanted, "-m", "not slow", *(f"{copy}/{t}" for t in tests)], [watch])
+        code = pytest.main([*options, "-k", wanted, "-m", "not slow and not gpu", *(f"{copy}/{t}" for t in tests)], [watch])
     result.send((int(code), watch.failed, watch.took, time.process_time() - begin))
