@@ -2,7 +2,7 @@
 
 A mutant is one replacement of text in `kernels/`. Each is written into a copy of the repository, where the tests of
 its op run in Triton's interpreter until one fails: the mutant is killed. One that survives is a hole in the tests, or
-is no fault and says why (`Mutant.why`). An op's tests first run on its kernels as they are, and must pass.
+is no fault and says why (`Mutant.why`). A test that kills must pass without the mutant.
 """
 
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.errors import ConfigError, unknown_name
-from validation.mutants.mutant import TESTS, Mutant
+from validation.mutants.mutant import Mutant
 from validation.mutants.scans import SCANS
 from validation.mutants.softmax import SOFTMAX
-from validation.mutants.workers import Order, Outcome, tested
+from validation.mutants.workers import Order, tested
 
 TITLE = "mutants: faults in the kernels that the tests see"
 OPTIONS = ("ops", "seconds")
@@ -28,11 +28,12 @@ COPIED = ("kernels", "tests", "pyproject.toml")
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per mutant. options: ops (comma-separated), seconds (of a mutant's tests: what takes longer, hangs).
-    Raises ConfigError for tests that fail, or do not run, without a mutant."""
-    ops = options["ops"].split(",") if "ops" in options else list(TESTS)
+    Raises ConfigError for a test that fails without a mutant."""
+    known = dict.fromkeys(mutant.op for mutant in MUTANTS)
+    ops = options["ops"].split(",") if "ops" in options else list(known)
     for op in ops:
-        if op not in TESTS:
-            raise unknown_name("ops", op, TESTS)
+        if op not in known:
+            raise unknown_name("ops", op, known)
     seconds = options.get("seconds", "1800")
     if not seconds.isdigit() or not int(seconds):
         raise ConfigError("seconds", seconds, "an integer >= 1")
@@ -42,9 +43,6 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         copy = copied(Path(folder))
         for op in ops:
             order = Order()
-            outcome = tested(TESTS[op], copy, int(seconds), order)
-            if outcome.code != 0:
-                raise ConfigError(f"tests of {op}", f"{outcome.code}: {outcome.failed}", "tests that pass as it is")
             for mutant in MUTANTS:
                 if mutant.op == op:
                     rows.append(judged(mutant, copy, int(seconds), order))
@@ -73,17 +71,22 @@ def copied(folder: Path) -> Path:
 
 
 def judged(mutant: Mutant, copy: Path, seconds: int, order: Order) -> dict[str, Any]:
-    """A row: run the mutant's tests in the copy, and put the file back. Raises ConfigError for tests that do not
-    run."""
+    """A row: run the mutant's tests in the copy, and put the file back; the first time that a test kills, run it
+    again without the mutant. Raises ConfigError where it fails there too, and for tests that do not run."""
     path = copy / mutant.path
     before = path.read_text(encoding="utf-8")
     path.write_text(mutant.applied(before), encoding="utf-8")
     try:
-        outcome: Outcome = tested(TESTS[mutant.op], copy, seconds, order)
+        outcome = tested(mutant.tests, copy, seconds, order)
     finally:
         path.write_text(before, encoding="utf-8")
     if outcome.code not in (0, 1, None):
         raise ConfigError(f"tests of {mutant.path}", f"exit status {outcome.code}", "tests that run")
+    if outcome.failed and outcome.failed not in order.sound:
+        without = tested((outcome.failed,), copy, seconds, order)
+        if without.code != 0:
+            raise ConfigError(outcome.failed, "failed without a mutant", "a test that passes without one")
+        order.sound.add(outcome.failed)
     verdict = "killed" if outcome.code != 0 else "equivalent" if mutant.why else "SURVIVED"
     return {
         "op": mutant.op,
@@ -91,6 +94,6 @@ def judged(mutant: Mutant, copy: Path, seconds: int, order: Order) -> dict[str, 
         "old": " ".join(mutant.old.split()),
         "new": " ".join(mutant.new.split()),
         "verdict": verdict,
-        "by": outcome.failed or mutant.why,
+        "by": outcome.failed.rpartition("/")[2] or mutant.why,
         "CPU seconds": round(outcome.seconds, 1),
     }

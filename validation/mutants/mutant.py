@@ -25,6 +25,11 @@ class Mutant:
         """The op, or `shared` for what all ops use."""
         return self.file.split("/")[0] if "/" in self.file else "shared"
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The test files, one of which must fail."""
+        return TESTS[self.file.split("/")[0]]
+
     def applied(self, text: str) -> str:
         """The file's text with the fault. Raises ConfigError unless `old` stands there exactly once."""
         if text.count(self.old) != 1 or self.old == self.new:
@@ -45,6 +50,7 @@ TESTS = {
     "linear_recurrence": ("tests/kernels/test_linear_recurrence.py",),
     "linear_cross_entropy": ("tests/kernels/test_linear_cross_entropy.py",),
     "gated_linear_attention": ("tests/kernels/test_gated_linear_attention.py",),
-    "shared": ("tests/kernels/test_packed.py", "tests/kernels/test_ssd.py"),
+    "packed.py": ("tests/kernels/test_packed.py",),
+    "triton_tools.py": ("tests/kernels/test_ssd.py",),
 }
-"""Op -> the test files that judge it."""
+"""Op, or file that all ops use -> the test files that judge it."""

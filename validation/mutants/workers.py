@@ -34,7 +34,8 @@ SEE_NO_TRITON = "not gradcheck and not compiled and not opcheck"
 
 @dataclass(frozen=True)
 class Outcome:
-    """pytest's exit status (None: out of time), the first test that failed, and the CPU time."""
+    """pytest's exit status (None: out of time), the first test that failed (""; none, or it is not known), and the
+    CPU time."""
 
     code: int | None
     failed: str
@@ -43,10 +44,11 @@ class Outcome:
 
 @dataclass
 class Order:
-    """What was seen of each test so far: failures, and CPU seconds."""
+    """What was seen of each test so far: failures, CPU seconds, and which pass without a mutant."""
 
     failures: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
+    sound: set[str] = field(default_factory=set)
 
     def rank(self, test: str) -> float:
         """Small first: failures a second, where each has had half of one before it was seen."""
@@ -54,7 +56,7 @@ class Order:
 
 
 def tested(tests: tuple[str, ...], copy: Path, seconds: int, order: Order) -> Outcome:
-    """Run test files of the copy until one test fails; `order` learns from it."""
+    """Run tests of the copy until one test fails; `order` learns from it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
@@ -62,15 +64,14 @@ def tested(tests: tuple[str, ...], copy: Path, seconds: int, order: Order) -> Ou
     process.start()
     theirs.close()
     try:
-        code, failed, took, total = ours.recv() if ours.poll(seconds) else (None, f"more than {seconds} s", {}, 0.0)
+        code, failed, took, total = ours.recv() if ours.poll(seconds) else (None, "", {}, float(seconds))
     except EOFError:
-        process.join()
-        code, failed, took, total = 1, f"the process died, exit status {process.exitcode}", {}, 0.0
+        code, failed, took, total = None, "", {}, 0.0  # it died
     process.kill()
     process.join()
     order.seconds |= took
-    order.failures[failed] += 1
-    return Outcome(code, failed.rpartition("/")[2], total)
+    order.failures[failed] += bool(code)
+    return Outcome(code, failed, total)
 
 
 class _Watch:
@@ -118,5 +119,7 @@ def _run(tests: tuple[str, ...], copy: str, order: Order, result: Connection) ->
     options = ["-x", "-q", "--tb=no", "-o", "addopts=", "--import-mode=importlib", f"--rootdir={copy}"]
     options += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--confcutdir={copy}/tests/kernels"]
     with open(devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        code = pytest.main([*options, "-k", wanted, "-m", "not slow and not gpu", *(f"{copy}/{t}" for t in tests)], [watch])
+        code = pytest.main(
+            [*options, "-k", wanted, "-m", "not slow and not gpu", *(f"{copy}/{t}" for t in tests)], [watch]
+        )
     result.send((int(code), watch.failed, watch.took, time.process_time() - begin))
