@@ -25,7 +25,8 @@ PRELOADED = [
     "triton.runtime.interpreter",
 ]
 SKIPPED = (
-    "not torch and not reference and not gradcheck and not peer and not registered and not compile and not opcheck"
+    "not torch and not reference and not gradcheck and not peer and not registered and not compile and not opcheck "
+    "and not float64"
 )
 """Tests that run none of Triton's kernels, or do so for another reason."""
 SEE_NO_TRITON = "not gradcheck and not compiled and not opcheck"
@@ -50,9 +51,10 @@ class Order:
     seconds: dict[str, float] = field(default_factory=dict)
     sound: set[str] = field(default_factory=set)
 
-    def rank(self, test: str) -> float:
-        """Small first: failures a second, where each has had half of one before it was seen."""
-        return -(self.failures[test] + 0.5) / self.seconds.get(test, 1.0)
+    def rank(self, test: str, guess: float) -> float:
+        """Small first: failures a second, where each has had half of one before it was seen. guess: of its CPU
+        seconds."""
+        return -(self.failures[test] + 0.5) / self.seconds.get(test, guess)
 
 
 def tested(tests: tuple[str, ...], copy: Path, seconds: int, order: Order) -> Outcome:
@@ -81,7 +83,9 @@ class _Watch:
         self.order, self.failed, self.took, self._begin = order, "", dict[str, float](), 0.0
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items.sort(key=lambda item: self.order.rank(item.nodeid))
+        items.sort(
+            key=lambda item: self.order.rank(item.nodeid, 20.0 if item.get_closest_marker("hypothesis") else 1.0)
+        )
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._begin = time.process_time()
