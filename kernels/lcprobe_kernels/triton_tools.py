@@ -87,15 +87,17 @@ def dot(a, b, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def dot_state(a, state, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
-    """a @ state for a float32 state that must not lose its bits to a's dtype: bf16 takes it as a high and a low part.
+def add_dot_state(total, a, state, INTERPRET: tl.constexpr, PRECISION: tl.constexpr):
+    """total + a @ state for a float32 state that must not lose its bits to a's dtype: bf16 takes it as a high and a
+    low part.
 
     Two bf16 products keep 16 bits, TF32's one keeps 10 and holds wider operands in registers. fp16 lacks the range
     for parts.
     """
     if a.dtype != tl.bfloat16:
-        return dot(a.to(tl.float32), state, INTERPRET, PRECISION)
+        return total + dot(a.to(tl.float32), state, INTERPRET, PRECISION)
     else:
         high = state.to(tl.bfloat16)
         low = (state - high.to(tl.float32)).to(tl.bfloat16)
-        return dot(a, high, INTERPRET, PRECISION) + dot(a, low, INTERPRET, PRECISION)
+        # in this order each product is added into `total`, and needs no registers of its own
+        return (total + dot(a, low, INTERPRET, PRECISION)) + dot(a, high, INTERPRET, PRECISION)

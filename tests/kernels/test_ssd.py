@@ -275,6 +275,20 @@ def test_a_program_that_sums_over_several_heads(programs, monkeypatch):
 
 
 @pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
+def test_a_chunk_whose_rows_are_taken_in_parts():
+    """As at every real size: dx walks over 32 tokens of float32 in two parts."""
+    from lcprobe_kernels.ssd import triton_bwd
+
+    assert triton_bwd.ROWS_FLOAT32 < 32
+    inputs = draw_inputs((1, 40, (2, 1), (3, 5)), seed=15, dtype=torch.float32)
+    inputs["A"] *= 0.02
+    case = CASE | {"shape": (1, 40), "seed": 4, "documents": "some"}
+    want = judged(reference, case, {k: v.double() for k, v in inputs.items()})
+    with backends.using("triton"):
+        same(judged(ssd, case, inputs, chunk_size=32, return_state=True), want, 1e-5)
+
+
+@pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
 def test_bf16_products_with_a_state_keep_the_states_low_bits():
     """States of 1 + k / 1024, whose differences alone are read: rounded to bf16 they would all be 1."""
     generator, state = torch.Generator().manual_seed(0), (1, 1, 2, 2)  # head_dim 2, d_state 2

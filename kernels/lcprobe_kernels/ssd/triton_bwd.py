@@ -11,8 +11,10 @@ import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
 from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, ssd_tiles, within_32_bits
-from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense
+from lcprobe_kernels.triton_tools import add_dot_state, dot, last_dim_dense
 
+ROWS, ROWS_FLOAT32 = 32, 16
+"""Rows of a chunk's (q, q) products that the kernel of dx holds at a time."""
 MIN_PROGRAMS = 512
 """Programs up to which a group's heads are split among several, so that a GPU is full."""
 
@@ -65,10 +67,11 @@ def _dx_kernel(
     seqlen, n_chunks, H, P, N, R, dt_min, dt_max,
     x_b, x_l, x_h, dt_b, dt_l, dt_h, B_b, B_l, B_g, C_b, C_l, C_g, dy_b, dy_l, dy_h,
     HAS_D: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LIMIT: tl.constexpr, HAS_STARTS: tl.constexpr,
-    HAS_PAST: tl.constexpr, HAS_NEXT: tl.constexpr,
+    HAS_PAST: tl.constexpr, HAS_NEXT: tl.constexpr, ROWS: tl.constexpr,
     Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dx, ddt, and this chunk's share of dA, dD and d dt_bias."""
+    """dx, ddt, and this chunk's share of dA, dD and d dt_bias: first what goes through the states, then, ROWS outputs
+    at a time, what stays inside the chunk; at once both would take twice the registers that there are."""
     chunk, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     far = head.to(tl.int64)
     group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
@@ -77,54 +80,75 @@ def _dx_kernel(
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
     wide_p = live[:, None] & (p < P)[None, :]
-    xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
-    d = tl.load(dy + row * dy_b + first * dy_l + far * dy_h + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
     width = R * P
     place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
-    scores = tl.zeros([Q, Q], tl.float32)
-    read, dweighted, met = tl.zeros([Q, BP], tl.float32), tl.zeros([Q, BP], tl.float32), 0.0
-    for column in range(0, N, BN):
-        n = column + tl.arange(0, BN)
-        wide_n = live[:, None] & (n < N)[None, :]
-        bs = tl.load(
-            B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0
-        )
-        cs = tl.load(
-            C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0
-        )
-        scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
-        tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
-        if HAS_PAST:
+    B += row * B_b + first * B_l + group * B_g
+    C += row * C_b + first * C_l + group * C_g
+    dy += row * dy_b + first * dy_l + far * dy_h
+    met = 0.0
+    if HAS_PAST and HAS_NEXT:
+        for column in range(0, N, 16):
+            n = column + tl.arange(0, 16)
+            tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
             state = tl.load(entering + place + tile, mask=inside, other=0.0)
-            read += dot_state(cs, state, INTERPRET, PRECISION)
-        if HAS_NEXT:
             dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
-            dweighted += dot_state(bs, dstate, INTERPRET, PRECISION)
-            if HAS_PAST:
-                met += tl.sum(tl.sum(state * dstate, 1), 0)  # type: ignore
+            met += tl.sum(tl.sum(state * dstate, 1), 0)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-    seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
-    kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
-    weights = tl.where(seen, scores * kept, 0.0)
-    dxdt = dot(tl.trans(weights).to(d.dtype), d, INTERPRET, PRECISION)
     # l_i - l_j holds the steps t with j < t <= i: sums that cancel nothing, unlike row sums less column sums
-    moved = tl.where(i[:, None] > i[None, :], dot(d, tl.trans(xs), INTERPRET, PRECISION) * s[None, :] * weights, 0.0)
-    through = tl.where(i[:, None] >= i[None, :], tl.cumsum(moved, 1) - moved, 0.0)
-    dlog = tl.sum(through, 0)
+    dlog = tl.zeros([Q], tl.float32)
     if HAS_PAST:
+        read = tl.zeros([Q, BP], tl.float32)
+        for column in range(0, N, BN):
+            n = column + tl.arange(0, BN)
+            cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
+            inside = (n < N)[:, None] & (p < P)[None, :]
+            state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
+            read = add_dot_state(read, cs, state, INTERPRET, PRECISION)
+        d = tl.load(dy + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
         sent = tl.where(own == before, tl.exp(decay), 0.0) * tl.sum(d * read, 1)
         dlog += tl.cumsum(sent, 0, reverse=True)
+        tl.debug_barrier()  # or the compiler mixes the loops, whose tiles together pass the registers
+    xs = tl.load(x + row * x_b + first * x_l + far * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
+    dxdt = tl.zeros([Q, BP], tl.float32)
     if HAS_NEXT:
+        for column in range(0, N, BN):
+            n = column + tl.arange(0, BN)
+            bs = tl.load(B + i[:, None] * B_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
+            tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
+            dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
+            dxdt = add_dot_state(dxdt, bs, dstate, INTERPRET, PRECISION)
         total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
-        dweighted *= tl.where(own == last, tl.exp(total - decay), 0.0)[:, None]
-        dxdt += dweighted
-        written = tl.sum(dweighted * xs, 1) * s
+        dxdt *= tl.where(own == last, tl.exp(total - decay), 0.0)[:, None]
+        written = tl.sum(dxdt * xs, 1) * s
         dlog += tl.sum(tl.where(i[:, None] < i[None, :], written[:, None], 0.0), 0)
         if HAS_PAST:
             dlog += tl.where(last == before, tl.exp(total), 0.0) * met
+    tl.debug_barrier()
+    for begin in range(0, Q, ROWS):
+        m = begin + tl.arange(0, ROWS)
+        mt = chunk * Q + m
+        there = mt < seqlen
+        scores = tl.zeros([ROWS, Q], tl.float32)
+        for column in range(0, N, BN):
+            n = column + tl.arange(0, BN)
+            bs = tl.load(B + i[:, None] * B_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
+            cm = tl.load(C + m[:, None] * C_l + n[None, :], mask=there[:, None] & (n < N)[None, :], other=0.0)
+            scores += dot(cm, tl.trans(bs), INTERPRET, PRECISION)
+        seen = m[:, None] >= i[None, :]
+        if HAS_STARTS:
+            own_m = tl.load(documents + row * seqlen + mt, mask=there, other=-1)
+            seen = seen & (own_m[:, None] == own[None, :])
+        later = tl.load(log + (row * n_chunks + chunk) * Q * H + head + m * H)
+        weights = tl.where(seen, scores * tl.exp(tl.where(seen, later[:, None] - decay[None, :], 0.0)), 0.0)
+        dm = tl.load(dy + m[:, None] * dy_l + p[None, :], mask=there[:, None] & (p < P)[None, :], other=0.0)
+        dxdt += dot(tl.trans(weights).to(dm.dtype), dm, INTERPRET, PRECISION)
+        moved = dot(dm, tl.trans(xs), INTERPRET, PRECISION) * s[None, :] * weights
+        moved = tl.where(m[:, None] > i[None, :], moved, 0.0)
+        dlog += tl.sum(tl.where(m[:, None] >= i[None, :], tl.cumsum(moved, 1) - moved, 0.0), 0)
     a = tl.load(A + head)
+    d = tl.load(dy + i[:, None] * dy_l + p[None, :], mask=wide_p, other=0.0)
     dstep = tl.sum(dxdt * xs, 1) + dlog * a
     out = dxdt * s[:, None]
     if HAS_D:
@@ -222,7 +246,7 @@ def _dbc_kernel(
             place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
             kept = ((p < P) & (p * 0 + inner < R))[:, None] & (n < N)[None, :]
             state = tl.load(states + place + n[None, :] * width + p[:, None], mask=kept, other=0.0)  # (p, n)
-            total += dot_state((us * weight[:, None]).to(us.dtype), state, INTERPRET, PRECISION)
+            total = add_dot_state(total, (us * weight[:, None]).to(us.dtype), state, INTERPRET, PRECISION)
     if split == 0:
         o = tl.load(
             other + row * o_b + first * o_l + group.to(tl.int64) * o_g + i[:, None] * o_l + n[None, :],
@@ -269,12 +293,13 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
 
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, dt))
     sums = x.new_empty((batch * c, h, 3), dtype=torch.float32)
+    rows = {"ROWS": min(q, ROWS_FLOAT32 if x.dtype == torch.float32 else ROWS)}
     _dx_kernel[(c, h, batch)](
         x, dt, A, B, C, D if D is not None else A, dt_bias if dt_bias is not None else A, dy, documents, steps, log,
         entering, leaving, dx, ddt, sums, *sizes, dt_min, min(dt_max, 3e38),
         *sx, *dt.stride(), *sB, *sC, *sdy,
         HAS_D=D is not None, HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")),
-        HAS_PAST=has_past, HAS_NEXT=has_next, **flag, **tiles,
+        HAS_PAST=has_past, HAS_NEXT=has_next, **rows, **flag, **tiles,
     )  # fmt: skip
     dA, dD, dbias = sums.sum(0).unbind(-1)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
 from lcprobe_kernels.ssd.tiles import columns_that_fit, padded
-from lcprobe_kernels.triton_tools import dot, dot_state, last_dim_dense, precision, shared_memory
+from lcprobe_kernels.triton_tools import add_dot_state, dot, last_dim_dense, precision, shared_memory
 
 
 @triton.jit
@@ -96,7 +96,7 @@ def _states_kernel(
                 mask=live[:, None] & (n < N)[None, :], other=0.0,
             )  # fmt: skip
             total = tl.sum(tl.where(i == Q - 1, decay, 0.0), 0)
-            weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)
+            weight = s * tl.exp(total - decay)
             if HAS_STARTS:  # chosen, not multiplied by 0: NaN stays in its document
                 xs = tl.where((own == last)[:, None], xs, 0.0).to(xs.dtype)
                 bs = tl.where((own == last)[:, None], bs, 0.0).to(bs.dtype)
@@ -122,24 +122,26 @@ def _scan_kernel(
     live = t < seqlen
     first = (chunk * Q).to(tl.int64)
     wide_p = live[:, None] & (p < P)[None, :]
-    xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
     width = R * P
     place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
+    B += row * B_b + first * B_l + group * B_g
+    C += row * C_b + first * C_l + group * C_g
     scores, past = tl.zeros([Q, Q], tl.float32), tl.zeros([Q, BP], tl.float32)
+    if HAS_PAST:
+        for column in range(0, N, BN):
+            n = column + tl.arange(0, BN)
+            cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
+            inside = (n < N)[:, None] & (p < P)[None, :]
+            state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
+            past = add_dot_state(past, cs, state, INTERPRET, PRECISION)
+        tl.debug_barrier()  # or the compiler mixes both loops, whose tiles together pass the registers
     for column in range(0, N, BN):
         n = column + tl.arange(0, BN)
         wide_n = live[:, None] & (n < N)[None, :]
-        bs = tl.load(
-            B + row * B_b + first * B_l + i[:, None] * B_l + group * B_g + n[None, :], mask=wide_n, other=0.0
-        )
-        cs = tl.load(
-            C + row * C_b + first * C_l + i[:, None] * C_l + group * C_g + n[None, :], mask=wide_n, other=0.0
-        )
+        bs = tl.load(B + i[:, None] * B_l + n[None, :], mask=wide_n, other=0.0)
+        cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=wide_n, other=0.0)
         scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
-        if HAS_PAST:
-            inside = (n < N)[:, None] & (p < P)[None, :]
-            state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
-            past += dot_state(cs, state, INTERPRET, PRECISION)
+    xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
