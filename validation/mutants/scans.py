@@ -6,7 +6,8 @@ from validation.mutants.mutant import faults
 SCANS = (
     *faults(
         "ssd/triton_fwd.py",
-        ("weight = s * tl.where(own == last, tl.exp(total - decay), 0.0)", "weight = s * tl.exp(total - decay)"),
+        ("xs = tl.where((own == last)[:, None], xs, 0.0).to(xs.dtype)", "xs = xs"),
+        ("weight = s * tl.exp(total - decay)", "weight = s"),
         ("carried = tl.where(last == before, state * tl.exp(total), 0.0)", "carried = state * tl.exp(total)"),
         ("state * tl.exp(total), 0.0)", "state, 0.0)"),
         ("seen = (i[:, None] >= i[None, :])", "seen = (i[:, None] > i[None, :])"),
@@ -16,8 +17,11 @@ SCANS = (
             "scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)",
             "scores = dot(cs, tl.trans(bs), INTERPRET, PRECISION)",
         ),
-        ("past += dot_state(cs, state, INTERPRET, PRECISION)", "past = dot_state(cs, state, INTERPRET, PRECISION)"),
-        ("n = column + tl.arange(0, BN)", "n = tl.arange(0, BN)"),
+        (
+            "past = add_dot_state(past, cs, state, INTERPRET, PRECISION)",
+            "past = add_dot_state(past * 0.0, cs, state, INTERPRET, PRECISION)",
+        ),
+        ("n = column + tl.arange(0, BN)\n        wide_n", "n = tl.arange(0, BN)\n        wide_n"),
         ("tl.where(s < dt_min, dt_min,", "tl.where(s < dt_min, 0.0,"),
         ("out += tl.load(D + head) * xs.to(tl.float32)", "out += xs.to(tl.float32)"),
     ),
@@ -28,7 +32,7 @@ SCANS = (
             "group, split = tl.program_id(1) // SPLITS, 0\n    i, p = ",
         ),
         ("        total += tl.where(seen, dot(d, tl.trans(xs)", "        total = tl.where(seen, dot(d, tl.trans(xs)"),
-        ("            total += dot_state((us", "            total = dot_state((us"),
+        ("total = add_dot_state(total, (us", "total = add_dot_state(total * 0.0, (us"),
         (
             "        there = (i * 0 + inner) < R  # (q,)\n        here = inside & there[:, None]",
             "        there = (i * 0) < R  # (q,)\n        here = inside & there[:, None]",
@@ -41,6 +45,8 @@ SCANS = (
         ("per = -(-r // splits)", "per = r // splits"),
         ("if split == 0:", "if split >= 0:"),
         ("dlog += tl.cumsum(sent, 0, reverse=True)", "dlog += tl.cumsum(sent, 0)"),
+        ("m = begin + tl.arange(0, ROWS)", "m = tl.arange(0, ROWS)"),
+        ("seen = seen & (own_m[:, None] == own[None, :])", "seen = seen"),
         ("met += tl.sum(tl.sum(state * dstate, 1), 0)", "met = tl.sum(tl.sum(state * dstate, 1), 0)"),
         ("dlog += tl.where(last == before, tl.exp(total), 0.0) * met", "dlog += 0.0 * met"),
         (
@@ -50,15 +56,15 @@ SCANS = (
         ("draw = dstep * tl.sigmoid(v)", "draw = dstep"),
         ("dstate = dstate * kept + dot(", "dstate = dstate + dot("),
         (
-            "read += dot_state(cs, state, INTERPRET, PRECISION)",
+            "read = add_dot_state(read, cs, state, INTERPRET, PRECISION)",
             "read += dot(cs, state.to(cs.dtype), INTERPRET, PRECISION)",
         ),
     ),
     *faults(
         "triton_tools.py",
         (
-            "dot(a, high, INTERPRET, PRECISION) + dot(a, low, INTERPRET, PRECISION)",
-            "dot(a, high, INTERPRET, PRECISION)",
+            "(total + dot(a, low, INTERPRET, PRECISION)) + dot(a, high, INTERPRET, PRECISION)",
+            "total + dot(a, high, INTERPRET, PRECISION)",
         ),
         (
             "low = (state - high.to(tl.float32)).to(tl.bfloat16)",
@@ -107,6 +113,12 @@ SCANS = (
         "gated_linear_attention/cpu.py",
         ("resets = (x.w == 0).all(-1)", "resets = (x.w == 0).any(-1)"),
         ("read = after if inclusive else carried & ~(resets & (x.q == 0).all(-1))", "read = after"),
+        ("w = across[:, :, 0, 0] * across[:, :, 1, 0]", "w = across[:, :, 1, 0]"),
+        (".copy_(diagonal.mT)", ".copy_(diagonal.mT * 0.0)"),
+        ("moves.diagonal(dim1=1, dim2=2).add_(kept)", "moves.diagonal(dim1=1, dim2=2)"),
+        ("dvalues[:, :, 0] += done.scores", "dvalues[:, :, 0] -= done.scores"),
+        ("drow = (drow * w).add_((ddiagonal * cols).sum(2))", "drow = drow * w"),
+        ("dcols.addcmul_(ddiagonal, q)", "dcols.addcmul_(ddiagonal, q, value=0.5)"),
         ('final = final.masked_fill(after[:, -1, :, None, None], float("nan"))', "final = final"),
     ),
 )
