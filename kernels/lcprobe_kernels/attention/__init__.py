@@ -81,7 +81,9 @@ def attention(
         if plain:
             heads_first = (t.transpose(1, 2) for t in (q, k, v))
             gqa = q.shape[2] != k.shape[2]
-            causal = seen is None and seqlen > 1
+            causal = False
+            if seen is None and seqlen > 1:  # a branch: compiled for any length, a comparison would be no bool
+                causal = True
             with without_autocast(q.device):
                 o = F.scaled_dot_product_attention(
                     *heads_first, attn_mask=seen, is_causal=causal, scale=scale, enable_gqa=gqa

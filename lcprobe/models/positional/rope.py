@@ -86,7 +86,7 @@ class Rotary(PositionalEncoding[ConfigT]):
                 where.length if self.needs_length else None,
                 x.dtype,
                 name,
-                len(positions),
+                len(positions) if name else None,  # as a key it has a compiled block compiled again for every length
             ),
             lambda: self.angles(positions, where.length, x.dtype),
         )
