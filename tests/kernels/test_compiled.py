@@ -73,3 +73,20 @@ def test_every_kernel_compiles_to_ptx_and_fits(arch):
     from validation.compiled.launches import LAUNCHES, WIDER
 
     check(compiled(stage="ptx", archs=[arch], ops=[*LAUNCHES, *WIDER]))
+
+
+def test_the_committed_table_has_a_reason_for_whatever_spills():
+    from validation.compiled import MOST_SPILLED, REASONS
+
+    rows = json.loads((ROOT / "validation" / "results" / "compiled-cpu.json").read_text())["rows"]
+    check(rows)
+    assert {row["kernel"] for row in rows if row["spilled"] > MOST_SPILLED} <= REASONS.keys() <= {*written()}
+
+
+def test_programs_a_multiprocessor_are_those_of_its_registers_and_shared_memory():
+    from validation.compiled import blocks
+
+    row = {"registers": 128, "warps": 4, "shared": 1024, "limit": 101_376}
+    assert blocks(row) == 4
+    assert blocks({**row, "registers": 255}) == blocks({**row, "shared": 50_176}) == 2
+    assert blocks({**row, "registers": None}) is None

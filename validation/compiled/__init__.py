@@ -24,7 +24,18 @@ ARCHS = (80, 89, 90)
 """A100; L4, L40S and RTX 40; H100 and H200."""
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_SPILLED = 128
-"""Bytes a thread that are spilled without a reason; `notes` gives one for every kernel with more."""
+"""Bytes a thread that are spilled without a reason."""
+REASONS = {
+    "ssd.triton_fwd._scan_kernel": "before sm_90 both operands of a (128, 128) product pass through registers; "
+    "chunks of 64 tokens fit, and write twice as many states",
+    "ssd.triton_bwd._dx_kernel": "the same products, of 32 rows at a time",
+    "attention.triton_bwd._dkv_kernel": "with a table, gates, documents and chunks at once; none with fewer rows a "
+    "tile, which read the keys' gradients' rows more often",
+    "attention.triton_bwd._dtable_kernel": "the shift of a tile, once at the end of a program",
+}
+"""Why a kernel spills more than that where it does, by its name."""
+BLOCKS_WANTED = 2
+"""Programs of attention on a multiprocessor at once, by registers and shared memory."""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
@@ -86,9 +97,29 @@ def notes(found: list[dict[str, Any]]) -> list[str]:
     failed = sum(bool(row["error"]) for row in found)
     wide = sum(row["shared"] is not None and row["shared"] > row["limit"] for row in found)
     spilled = [row for row in found if (row["spilled"] or 0) > MOST_SPILLED]
-    kernels = sorted({f"{row['op']} {row['kernel']}" for row in spilled})
+    most: dict[str, int] = {}
+    for row in spilled:
+        most[row["kernel"]] = max(most.get(row["kernel"], 0), row["spilled"])
+    told = [f"{kernel}: up to {n}; {REASONS.get(kernel, 'no reason')}" for kernel, n in sorted(most.items())]
+    alone = sorted(
+        {f"{r['kernel']} {r['tile']}" for r in found if "attention" in r["op"] and (blocks(r) or 9) < BLOCKS_WANTED}
+    )
     return [
         f"{len(found)} launches: {failed} do not compile, {wide} ask for more shared memory than there is, "
-        f"{len(spilled)} spill more than {MOST_SPILLED} bytes a thread (stores and loads)"
-        + (f": {', '.join(kernels)}" if kernels else "")
+        f"{len(spilled)} spill more than {MOST_SPILLED} bytes a thread (stores and loads)",
+        *told,
+        *(
+            [f"fewer than {BLOCKS_WANTED} programs of attention a multiprocessor: {'; '.join(alone)}"]
+            if alone
+            else []
+        ),
     ]
+
+
+def blocks(row: dict[str, Any]) -> int | None:
+    """Programs that a multiprocessor holds at once: of its 65,536 registers, and of its shared memory, 1 KB of which
+    each takes besides its own. None before the stage cubin."""
+    if row["registers"] is None:
+        return None
+    registers = -(-row["registers"] // 8) * 8 * 32 * row["warps"]
+    return min(65_536 // registers, (row["limit"] + 1024) // (row["shared"] + 1024))

@@ -23,7 +23,7 @@ from lcprobe_kernels.backends import interpreting
 from lcprobe_kernels.triton_tools import dot, last_dim_dense, precision, processors, shared_memory
 
 LOG2E = 1.4426950408889634
-TILES = {64: (128, 128, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
+TILES = {64: (64, 64, 4, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
 """The wider of a query's and a value's width, padded to a power of two -> rows, keys, warps, stages. 0: float32, at
 any width."""
 PAD = 256
