@@ -39,7 +39,7 @@ def test_a_curriculum_with_probes_compiles_for_two_lengths_and_for_no_more(
     taken = Training.optimizer_step
     monkeypatch.setattr(Training, "optimizer_step", step)
     monkeypatch.setattr(fit, "compile_blocks", partial(compile_blocks, backend=count))
-    grid = {"arch": {"hybrid": {"model": {"layout": "mamba2, attention+mlp", "positions": positions}}}}
+    grid = {"arch": {"hybrid": {"model": {"layout": "mamba2, attention", "positions": positions}}}}
     config = write_config(
         tmp_path,
         {**data_settings, "mixture": [{"lm": 1.0}]},
