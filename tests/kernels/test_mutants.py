@@ -52,7 +52,7 @@ def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeyp
     assert seen == ["x = 2\n"] * 4
     tested(1)
     order = Order()
-    assert [judged(mutant, tmp_path, 1, order)["by"] for _ in range(2)] == ["test_x"] * 2
+    assert [judged(mutant, tmp_path, 1, order)["by"] for _ in range(2)] == ["a.py::test_x"] * 2
     assert seen[4:] == ["x = 2\n", "x = 1\n", "x = 2\n"]  # the test is tried without a mutant, once
     tested(1, without=1)
     with pytest.raises(ConfigError, match="a test that passes without one"):
