@@ -142,7 +142,7 @@ class TaskSet:
             "made_of": self.digest(unit.task, unit.formats.haystack),
             "bos": self.tokenizer.bos_id,
             "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
-            "samples": digest_json([[f.depth, f.index] for f in unit.factors()]),
+            "samples": unit.samples_digest,
         }
 
     def code(self, task: str) -> str:

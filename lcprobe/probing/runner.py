@@ -133,6 +133,7 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
         "code": tasks.code(unit.task),
         "made_of": tasks.digest(unit.task, unit.formats.haystack),
         "cells": unit.rows(),
+        "samples": unit.samples_digest,
         "scoring": scoring,
         "factor": checkpoint.factor_at(unit.length),
     }

@@ -10,6 +10,7 @@ that is reported. At fixed depths it is not: over 0, .5 and 1 the first of four 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lcprobe.files import digest_json
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE, Factors, Formats
 
@@ -87,6 +88,11 @@ class Unit:
     def factors(self) -> list[Factors]:
         """Those of `samples`."""
         return [factors for _, factors in self.samples()]
+
+    @property
+    def samples_digest(self) -> str:
+        """Digest of which samples it has and of the depths that were drawn for them, however they were."""
+        return digest_json([[factors.depth, factors.index] for factors in self.factors()])
 
 
 class TooFewTokens(NamedTuple):

@@ -28,8 +28,6 @@ from lcprobe.tasks.text.formats import StringFormat
 PAIR, TAIL = " {key}:", ";"
 POWER = 0.01
 """Gaps x have probability ~ x^(POWER - 1), as in Zoology."""
-MIN_DIGITS = 6
-"""Digits of numbers that hardly occur in texts."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,6 @@ class MQARConfig:
         require(f"{at}.pairs", self.pairs, self.pairs >= self.n_queries, f">= n_queries ({self.n_queries})")
         require(f"{at}.share", self.share, self.share is None or 0 < self.share <= 1, "> 0 and <= 1, or null")
         require(f"{at}.digits", self.digits, 1 <= self.digits <= 15, "1 .. 15")
-        if self.share is None:
-            return
-        # that many pairs are not compared with the text: only the queried ones would be absent from it
-        enough = f">= {MIN_DIGITS} with a share: shorter numbers occur in texts"
-        require(f"{at}.digits", self.digits, self.digits >= MIN_DIGITS, enough)
-        require(
-            f"{at}.word_pairs", self.word_pairs, self.word_pairs, "true with a share: single words occur in texts"
-        )
 
 
 class MQAR(Task[MQARConfig]):

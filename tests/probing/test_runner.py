@@ -10,13 +10,14 @@ import torch
 
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError, DataError
+from lcprobe.probing import units
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.planted import Planted, perfect
 from lcprobe.probing.runner import ProbedCheckpoint, run_plan
 from lcprobe.probing.scoring import ModelScorer, Score
 from lcprobe.probing.store import MemoryStore, Store, unit_id
-from lcprobe.probing.units import Plan
+from lcprobe.probing.units import Plan, place_in_stratum
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors
 from tests.tiny import killed_until_done, write_config
@@ -269,6 +270,23 @@ def test_the_unit_id_tells_every_factor_apart(tasks, tmp_path):
         ids.add(unit_id({**base, key: value}))
     assert len(ids) == 4
     assert unit_id(json.loads(json.dumps(base))) in ids
+
+
+def test_units_of_depths_that_were_drawn_in_another_way_are_others(tasks, tmp_path, monkeypatch):
+    """No record from before an edit of how depth is drawn counts with those from after it."""
+    store = Store(tmp_path)
+    plan = tasks.plan([grid()], 64)
+    ids = run_plan(plan, tasks, ByPlace(), SUBJECT, store)
+    drawn = place_in_stratum
+    with monkeypatch.context() as edited:
+        edited.setattr(units, "place_in_stratum", lambda index: 1 - drawn(index))
+        tasks.forget()
+        again = ByPlace()
+        new = run_plan(plan, tasks, again, SUBJECT, store)
+        assert again.items == len(store.read(new)) == len(store.read(ids))
+    tasks.forget()
+    assert not {*ids} & {*new}
+    assert run_plan(plan, tasks, ByPlace(), SUBJECT, store).keys() == ids.keys()
 
 
 def test_a_window_of_w_tokens_shows_in_the_records(tasks, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.mqar import MQAR
 from tests.tasks.checks import TOKENIZERS, build_task, check_no_giveaway, check_shortest, check_sound, materials_for
@@ -112,7 +112,5 @@ def test_what_cannot_be_built_is_one_clear_line(materials):
         build_task(MQAR, materials).episode(Factors(PLAIN, 400, 0.5, 0, "wrong_key"))
     with pytest.raises(ConfigError, match=r"^formats\.haystack: given 'needles'"):
         build_task(MQAR, materials).episode(Factors(replace(PLAIN, haystack="needles"), 400, 0.5, 0))
-    with pytest.raises(ConfigError, match=r"^task\.digits: given 3; allowed: >= 6 with a share"):
-        build_task(MQAR, materials, digits=3, share=0.9)
-    with pytest.raises(ConfigError, match=r"^task\.word_pairs: given False; allowed: true with a share"):
-        build_task(MQAR, materials, word_pairs=False, share=0.9)
+    with pytest.raises(EpisodeError, match=r"^formats: given 'a haystack of more than \d+ needle-like lines'"):
+        build_task(MQAR, materials, digits=2, share=0.9).episode(Factors(PLAIN, 2000, 0.5, 0))

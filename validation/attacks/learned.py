@@ -2,8 +2,9 @@
 key.
 
 Every value that may be the answer is a row: where it stands and how often, its length in characters and tokens, the
-room that is left for it, how rare the words of its line are, how often it was right in other samples. An attacker
-learns from training samples which rows are answers, and names the value that it thinks most likely.
+room that is left for it, how rare it and the words of its line are, in other contexts and in the corpus, how often it
+was right in other samples. An attacker learns from other samples which rows are answers, and names the value that it
+thinks most likely. They are samples to probe with, for those to train with are not made in all the same ways.
 """
 
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def question_of(item: Item, obs: Observation, stats: TaskStatistics, tokenizer: 
         left=obs.tokens_left,
         size=obs.characters,
         familiar=[min((stats.words[word] for word in value.line), default=0) for value in values],
+        in_text=[stats.in_text(value.text) for value in values],
+        line_in_text=[min((stats.in_text(word) for word in value.line), default=0) for value in values],
         prior=[stats.answers.get(obs.number, {}).get(value.text, 0) for value in values],
         earlier=earlier,
     )
@@ -71,12 +74,15 @@ def features_of(
     left: int,
     size: int,
     familiar: Sequence[int],
+    in_text: Sequence[int],
+    line_in_text: Sequence[int],
     prior: Sequence[int],
     earlier: set[str],
 ) -> np.ndarray:
     """(n_values, n_features) of values in order of appearance. tokens: of each; left: until the length's end; size:
-    characters of the prompt; familiar: how many other contexts have the rarest word of its line; prior: how often it
-    was right; earlier: answers to earlier questions."""
+    characters of the prompt; familiar: how many other contexts have the rarest word of its line; in_text,
+    line_in_text: how often the corpus has the value, and the rarest word of its line; prior: how often it was right;
+    earlier: answers to earlier questions."""
     n = len(values)
     first, last = (np.array([at(v) for v in values], float) for at in (lambda v: v.first, lambda v: v.last))
     rank = np.arange(n, dtype=float)
@@ -96,6 +102,8 @@ def features_of(
         np.array([len(v.text) for v in values], float), sizes, np.full(n, float(left)), left - sizes,
         np.abs(left - sizes), _order(sizes), np.array([len(v.line) for v in values], float),
         np.array(familiar, float), _order(np.array(familiar, float)), np.log1p(np.array(prior, float)),
+        np.log1p(np.array(in_text, float)), _order(np.array(in_text, float)),
+        np.log1p(np.array(line_in_text, float)), _order(np.array(line_in_text, float)),
         np.array([float(v.text in earlier) for v in values]), since, numeric, _order(numeric),
         np.array([ord(v.text[0]) for v in values], float), np.array([ord(v.text[-1]) for v in values], float),
         _order_of_texts([v.text for v in values]),

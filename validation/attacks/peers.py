@@ -95,6 +95,7 @@ PEER_POLICIES: dict[str, Callable[[Document], Sequence[str]]] = {
     "least_frequent": lambda s: _first_by(s, lambda v, n=Counter(s.values): n[v]),
     "most_frequent_of_last_n": lambda s: _first_by(s, lambda v, n=Counter(s.values[-RECENT_PLACES:]): -n[v]),
     "least_familiar": lambda s: _first_by(s, lambda v: min((s.familiar[w] for w in s.lines[v]), default=0)),
+    "rarest_in_text": lambda s: _first_by(s, lambda v: s.familiar[v]),
     "majority_class": lambda s: s.answers[: s.wanted],
     "answer_prior": lambda s: [a for a in s.answers if a in set(s.values)][: s.wanted],
     "majority_place": lambda s: [s.distinct[p] for p in s.ranks if p < len(s.distinct)][: s.wanted],
@@ -193,6 +194,8 @@ def _question(
         left=task.budget or 0,
         size=len(task.texts[i]),
         familiar=[min((familiar[word] for word in v.line), default=0) for v in values],
+        in_text=[familiar[v.text] for v in values],  # the only texts of theirs are other documents
+        line_in_text=[min((familiar[word] for word in v.line), default=0) for v in values],
         prior=[answers[v.text] for v in values],
         earlier=set(),
     )

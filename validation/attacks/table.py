@@ -1,10 +1,11 @@
-"""Attacks that need no retrieval, on every task over the strata of the shipped grids: the policies of the leakage
-check and attackers that have learned from training samples, against the stated chance; then the same on RULER.
+"""Attacks that need no retrieval, on every task, and on every format and haystack of the shipped grids in the strata
+that they have there: the policies of the leakage check and attackers that have learned from other samples, against
+the stated chance; then the same on RULER.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lcprobe.analysis.leakage import PolicyScores, leakage_summary, leakage_table
 from lcprobe.errors import EpisodeError
@@ -15,20 +16,28 @@ from lcprobe.probing.policies.observation import TaskStatistics, collect_statist
 from lcprobe.probing.runner import score_unit
 from lcprobe.probing.scoring import Item, Score, scored_text
 from lcprobe.probing.units import Unit
-from lcprobe.probing.unmade import NotMade
+from lcprobe.probing.unmade import NotMade, made_all
 from lcprobe.schema import build
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.leakage import by_sample, pivot, unit_scores
+from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.text.tokenizer import Tokenizer
 from validation.attacks.learned import Attacker, Question, learned, named, question_of
 from validation.attacks.peers import peer_rows
-from validation.variants import materials_of, variants
+from validation.variants import materials_of, shipped_grids, variants
 
 TITLE = "attacks without retrieval: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
-OPTIONS = ("n", "learn", "strata", "lengths", "tasks", "peers")
-LENGTHS, PEER_LENGTHS = "512,4096", "1024,4096"
+OPTIONS = ("n", "learn", "strata", "lengths", "tasks", "grids", "grid_length", "peers")
+LENGTHS, GRIDS, GRID_LENGTH, PEER_LENGTHS = "512,4096", "quickstart,every,needles,ruler", "512", "1024,4096"
 FIRST, FIRST_LEARNED = 1 << 19, 1 << 18
-"""First samples of units that are attacked, and of those that attackers learn from, of the training split."""
+"""First samples of units that are attacked, and of those that attackers learn from."""
+
+
+class Attacked(NamedTuple):
+    """Units of one set of tasks, all of their samples to be attacked."""
+
+    tasks: TaskSet
+    units: list[Unit]
 
 
 class LearnedScorer:
@@ -52,29 +61,25 @@ class LearnedScorer:
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per task, format and length, one column per attack. options: n (100) samples in every stratum, learn
-    (250) samples in every stratum to learn from, strata (5), lengths, tasks; peers: lengths of RULER's, or none."""
+    (250) samples in every stratum to learn from, strata (5), lengths, tasks or none; grids: shipped configs whose
+    cells are attacked too where the others do not have them, or none, grid_length: in tokens (quickstart: its own
+    training length); peers: lengths of RULER's, or none."""
     n, learn, strata = (
         int(options.get(name, default)) for name, default in (("n", 100), ("learn", 250), ("strata", 5))
     )
-    lengths, every = [int(x) for x in options.get("lengths", LENGTHS).split(",")], variants()
-    names = options["tasks"].split(",") if "tasks" in options else list(every)
-    tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())
+    lengths = [int(x) for x in options.get("lengths", LENGTHS).split(",")]
+    chosen, grids = (_names(options.get(name, default)) for name, default in (("tasks", ""), ("grids", GRIDS)))
+    attacked = [] if options.get("tasks") == "none" else [_by_task(chosen, lengths, strata, n)]
+    attacked += _by_grid(grids, int(options.get("grid_length", GRID_LENGTH)), n, attacked)
     scores: list[PolicyScores] = []
-    for name in names:
-        grid = {"tasks": [name], "lengths": [f"{length}t" for length in lengths], "depths": strata, "n": n}
-        try:
-            plan = tasks.plan([build(Grid, grid, "grid")], lengths[0])
-        except EpisodeError as error:
-            print(f"note: {name}: {error}")
-            continue
-        for note in plan.notes:
-            print(f"note: {note}")
-        for unit in plan.units:
+    for tasks, units in attacked:
+        for unit in units:
             # a task without a depth has as many samples as others have answers
-            whole = replace(unit, first=FIRST, n=n * strata // unit.strata)
+            spread = max(unit.strata, strata)
+            whole = replace(unit, first=FIRST, n=n * spread // unit.strata)
             try:
                 scores += unit_scores(tasks, whole, POLICIES)
-                scores += list(_learned_scores(tasks, whole, learn * strata // unit.strata))
+                scores += list(_learned_scores(tasks, whole, learn * spread // unit.strata))
             except NotMade as error:
                 print(f"note: {error}")
             tasks.forget()
@@ -87,13 +92,64 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     return [*rows, dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}]
 
 
+def _names(given: str) -> list[str]:
+    return [] if given in ("", "none") else given.split(",")
+
+
+def _by_task(names: list[str], lengths: list[int], strata: int, n: int) -> Attacked:
+    """Each task, or each of those with a name, in one format."""
+    every = variants()
+    names = names or list(every)
+    tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials_of())
+    units = []
+    for name in names:
+        grid = {"tasks": [name], "lengths": [f"{length}t" for length in lengths], "depths": strata, "n": n}
+        units += _planned(tasks, grid, name)
+    return Attacked(tasks, units)
+
+
+def _by_grid(configs: list[str], length: int, n: int, known: list[Attacked]) -> Iterator[Attacked]:
+    """The cells of the grids of shipped configs that are not known, at one length, each in its strata."""
+    seen = {_cell(tasks, unit) for tasks, units in known for unit in units}
+    for config in configs:
+        shipped = shipped_grids(config)
+        named = {f"{config}: {task}": settings for task, settings in shipped.tasks.items()}
+        tasks = TaskSet(build(ProbeConfig, {"tasks": named}, "probe"), materials_of())
+        units = []
+        for grid in shipped.grids:
+            of = [f"{config}: {task}" for task in grid.get("tasks", shipped.tasks)]
+            for task in of if "none" in grid.get("controls", ["none"]) else ():
+                at = {"tasks": [task], "lengths": [f"{shipped.context_length or length}t"], "controls": ["none"]}
+                units += _planned(tasks, {**grid, **at, "n": n}, task)
+        new = {_cell(tasks, unit): unit for unit in units}
+        yield Attacked(tasks, [unit for cell, unit in new.items() if cell not in seen])
+        seen |= set(new)
+
+
+def _cell(tasks: TaskSet, unit: Unit) -> tuple[str, Formats, int, int]:
+    """What is attacked in a unit, whatever its task is called. One of another length is the same cell only by its
+    own length."""
+    return repr(tasks.by_name[unit.task].config), unit.formats, unit.strata, unit.length
+
+
+def _planned(tasks: TaskSet, grid: dict[str, Any], name: str) -> list[Unit]:
+    try:
+        plan = tasks.plan([build(Grid, grid, "grid")], 1)
+    except EpisodeError as error:
+        print(f"note: {name}: {error}")
+        return []
+    for note in plan.notes:
+        print(f"note: {note}")
+    return plan.units
+
+
 def _learned_scores(tasks: TaskSet, unit: Unit, learn: int) -> Iterator[PolicyScores]:
-    """Scores of the attackers that learn from training samples of a unit."""
+    """Scores of the attackers that learn from other samples of a unit. Raises NotMade where one cannot be made."""
     task, tokenizer = tasks.by_name[unit.task], tasks.tokenizer
     other = replace(unit, first=FIRST_LEARNED, n=learn)
-    episodes = [task.episode(replace(factors, split="train")) for factors in other.factors()]
+    episodes = made_all(task.episode, other.factors(), unit.label, tokenizer.name)
     known = [Item(episode, query) for episode in episodes for query in episode.queries]
-    stats = collect_statistics(known, tokenizer, unit.strata)
+    stats = collect_statistics(known, tokenizer, unit.strata, tasks.materials.corpus)
     seen = [question for item in known if (question := _question(item, stats, tokenizer)) is not None]
     items = [Item(episode, query) for episode in tasks.episodes(unit) for query in episode.queries]
     questions = {(i.episode.digest, i.query.start): _question(i, stats, tokenizer) for i in items}
@@ -119,8 +175,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes for the reader of the rows."""
     return [
         "logistic, boosting: logistic regression and gradient boosting over what can be seen of each value without "
-        "its key (place, room left, repetitions, neighbours, form, how often it was right), learned from training "
-        "samples.",
+        "its key (place, room left, repetitions, neighbours, form, how often the corpus has it, how often it was "
+        "right), learned from other samples.",
         "Rows of lm-eval and RULER v2 are accuracies by their own metric, recall in everything that is printed; "
         "their chance is not stated. RULER v2: five of twelve tasks, the others need MMLU or HotpotQA.",
     ]

@@ -117,6 +117,11 @@ def least_familiar(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
     return _lowest(obs, stats, rng, lambda v: min((stats.words[word] for word in v.line), default=0))
 
 
+def rarest_in_text(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
+    """The value that occurs least often in the corpus, which other samples are hidden in."""
+    return _lowest(obs, stats, rng, lambda v: stats.in_text(v.text))
+
+
 def most_frequent_of_last_n(obs: Observation, stats: TaskStatistics, rng: Stream) -> str:
     """The value that is most frequent among the last 32 occurrences of values."""
     recent = Counter(text for _, text in sorted((at, v.text) for v in obs.values for at in v.places)[-RECENT_PLACES:])
@@ -181,6 +186,7 @@ POLICIES: Mapping[str, Policy] = {
         majority_place_from_back,
         no_needle,
         least_familiar,
+        rarest_in_text,
         most_frequent_of_last_n,
         same_question,
         crowded,
@@ -234,7 +240,7 @@ def score_policies(
     own, other = (replace(unit, first=first + offset) for offset in (0, STATISTICS_OFFSET))
     episodes = made_all(task.episode, other.factors(), unit.label, tokenizer.name)
     known = (Item(episode, query) for episode in episodes for query in episode.queries)
-    stats = collect_statistics(known, tokenizer, unit.strata)
+    stats = collect_statistics(known, tokenizer, unit.strata, tasks.materials.corpus)
     observations: dict[tuple[str, int, bool], Observation] = {}
     batch_tokens = max(unit.length, BATCH_TOKENS)
     return {

@@ -16,6 +16,7 @@ from lcprobe.files import digest_bytes
 from lcprobe.probing.scoring import Item
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import MAX_CANDIDATES
+from lcprobe.tasks.text.haystack import TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 ITEM_SEPARATOR = re.compile(r" and |, ")
@@ -85,7 +86,7 @@ class TaskStatistics:
     rests: of the tokens that are left of the length where an answer begins, those that are not its own. words: how
     many other contexts have each word; question_words: how many other questions have it at that place from
     their end, n_questions: of how many. By number and masked question: ranks and answers. strata: of depth, over
-    which the questions are spread.
+    which the questions are spread. corpus: the text that haystacks are cut from, known as a whole.
     """
 
     answers: dict[int, Counter[str]] = field(default_factory=dict)
@@ -100,11 +101,18 @@ class TaskStatistics:
     ranks_by_question: dict[tuple[int, str], Counter[int]] = field(default_factory=dict)
     answers_by_question: dict[tuple[int, str], Counter[str]] = field(default_factory=dict)
     strata: int = 1
+    corpus: TokenStream | None = None
+
+    def in_text(self, string: str) -> int:
+        """How often a string, or the items of a list, occur in the corpus, inside words too."""
+        return 0 if self.corpus is None else sum(map(self.corpus.count, ITEM_SEPARATOR.split(string)))
 
 
-def collect_statistics(items: Iterable[Item], tokenizer: Tokenizer, strata: int = 1) -> TaskStatistics:
+def collect_statistics(
+    items: Iterable[Item], tokenizer: Tokenizer, strata: int = 1, corpus: TokenStream | None = None
+) -> TaskStatistics:
     """Statistics of questions whose answers are known."""
-    stats, known = TaskStatistics(strata=strata), list(items)
+    stats, known = TaskStatistics(strata=strata, corpus=corpus), list(items)
     for item in known:
         answer = item.query.answer
         stats.answers.setdefault(item.number, Counter())[answer] += 1

@@ -1,10 +1,11 @@
 """Lines that look like needles: for every sample keys and values are sampled without replacement from one pool, those
 of the needles first.
 
-Knowing the contexts of other samples must not reveal the target line as the only one never seen before. So the
-strings of needles and those of distractor lines come from the same pool by the same permutation, and a key has
-another value in every sample: for a given context, each of its lines is as likely to be the target as any other,
-whatever the contexts of other samples contain.
+Knowing the contexts of other samples must not reveal the target line as the only one never seen before, nor knowing
+texts as the only one that texts hardly have. So the strings of needles and those of distractor lines come from the
+same pool by the same permutation and are absent from the same texts, and a key has another value in every sample: for
+a given context, each of its lines is as likely to be the target as any other, whatever other contexts and the corpus
+contain.
 
 A permutation is keyed and known at any place at once (`LazyPermutation`), so that a longer sample begins with the
 strings of a shorter one. Keys are taken from its front and values from its back: of one and the same format the two
@@ -14,6 +15,7 @@ never meet.
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from itertools import islice
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from lcprobe.tasks.episode import MAX_CANDIDATES
 from lcprobe.tasks.parts.layout import EMPTY
 from lcprobe.tasks.parts.placement import FEWER, Filled, UniqueStrings
 from lcprobe.tasks.text.formats import StringFormat, candidates
+from lcprobe.tasks.text.haystack import Occurrences, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 STRING_POOL, UUID_POOL = 1 << 15, 1 << 13
@@ -34,6 +37,9 @@ OVERDRAW = 1.04
 """Lines are drawn for this many times the tokens wanted, by the mean size of a line: rarely too few."""
 CHOICE_CHUNK = 16
 """Strings that are looked up together when those of the needles are chosen."""
+ENOUGH = 36
+"""Strings, at least, that a sample's lines are made of, where texts have nearly all of the format: the freest. More
+would be in the text around the needles at many lengths, fewer would make few lines."""
 DISJOINT_KINDS = ({"words", "numbers"}, {"words", "uuids"})
 """Pairs of kinds in which no string of one contains a string of the other."""
 CHECKED_LINES = 1 << 9
@@ -105,12 +111,19 @@ class Pool:
         self.sizes = sorted({len(string) for string in self.strings})
         self._text = "\n" + "\n".join(self.strings) + "\n"
         self._tokenizer, self._rows = tokenizer, {}
+        self._found: WeakKeyDictionary[TokenStream, Occurrences] = WeakKeyDictionary()
 
     def rows(self, before: str, after: str) -> TokenTable:
         """Ids of its strings between two texts: the same object for the same texts."""
         name = (before, after)
         self._rows[name] = self._rows.get(name) or TokenTable(self._tokenizer, self.strings, before, after)
         return self._rows[name]
+
+    def occurrences(self, stream: TokenStream) -> Occurrences:
+        """Where its strings occur in a text, found once."""
+        if stream not in self._found:
+            self._found[stream] = stream.occurrences(self.number)
+        return self._found[stream]
 
     def sharing(self, strings: Mapping[str, StringFormat]) -> list[int]:
         """Numbers of the strings here that contain one of `strings` (with their formats) or are contained in it."""
@@ -249,6 +262,7 @@ class LineSample:
         )
         self._most = min(self._front.n, self._back.n) // (2 if one else 1)
         self._forms: dict[str, StringFormat] = {}
+        self._barred: dict[Pool, np.ndarray] = {}
 
     def keys(self, n: int, unique: UniqueStrings) -> list[str]:
         """n keys that occur nowhere in the haystack. Raises EpisodeError when there are fewer."""
@@ -259,8 +273,8 @@ class LineSample:
         return self._chosen(self._bank.values, self._value, n, unique, "formats.value")
 
     def run(self, tokens: int) -> Filled:
-        """Lines of strings other than those chosen, as many as fit in `tokens` tokens. Raises EpisodeError when there
-        are fewer.
+        """Lines of strings other than those chosen, from the same ones, as many as fit in `tokens` tokens. Raises
+        EpisodeError when there are fewer.
         """
         count = 8 + int(OVERDRAW * tokens / self._bank.mean_tokens)
         while True:
@@ -296,7 +310,9 @@ class LineSample:
     def _others(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values by number, n or as many as there are: in drawn order, so that more begin with fewer."""
         pools = self._bank.keys, self._bank.values
-        excluded = [pool.sharing(self._forms) for pool in pools]
+        excluded = [
+            np.append(self._barred.get(pool, EMPTY), pool.sharing(self._forms)).astype(np.int64) for pool in pools
+        ]
         places = np.arange(min(n + sum(map(len, excluded)), self._most))
         keys, values = (
             _without(numbers, out, len(pool.strings))
@@ -312,13 +328,19 @@ class LineSample:
         self, pool: Pool, at: Callable[[np.ndarray], np.ndarray], n: int, unique: UniqueStrings, key: str
     ) -> list[str]:
         n_all = len(pool.strings)  # strings taken from the other side are not free
+        if pool not in self._barred:
+            roles = 2 if self._bank.keys is self._bank.values else 1
+            self._barred[pool] = unique.barred(pool.occurrences, n_all, roles * max(ENOUGH, n))
+        left = np.ones(n_all, dtype=bool)
+        left[self._barred[pool]] = False
 
         def source() -> Iterator[str]:
             for first in range(0, n_all, CHOICE_CHUNK):
-                yield from (pool.strings[i] for i in at(np.arange(first, min(first + CHOICE_CHUNK, n_all))).tolist())
+                numbers = at(np.arange(first, min(first + CHOICE_CHUNK, n_all)))
+                yield from (pool.strings[i] for i in numbers[left[numbers]].tolist())
 
         error = EpisodeError(key, f"{n} distinct {pool.form}", f"a longer format, {FEWER}")
-        strings = unique.first(source(), n, error)
+        strings = unique.next(source(), n, error)
         self._forms |= dict.fromkeys(strings, pool.form)
         return strings
 
@@ -329,7 +351,7 @@ class LineSample:
         return self._back(self._back.n - 1 - places)
 
 
-def _without(numbers: np.ndarray, out: list[int], n: int) -> np.ndarray:
+def _without(numbers: np.ndarray, out: np.ndarray, n: int) -> np.ndarray:
     """Numbers below n without the few in `out`: each run between these is copied in one piece."""
     dropped = np.zeros(n, dtype=bool)
     dropped[out] = True

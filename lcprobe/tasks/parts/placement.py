@@ -2,7 +2,7 @@
 them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from lcprobe.errors import EpisodeError
 from lcprobe.seeds import Stream
 from lcprobe.tasks.names import Distance
 from lcprobe.tasks.text.formats import StringFormat, draw_strings, freest
-from lcprobe.tasks.text.haystack import MAX_SHIFT, TokenStream
+from lcprobe.tasks.text.haystack import MAX_SHIFT, Occurrences, TokenStream
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 FEWER = "fewer needles or another haystack"
@@ -77,7 +77,9 @@ class UniqueStrings:
 
     The choice depends neither on the length nor, where it can, on the haystack: strings that occur nowhere in
     MAX_GUARD tokens of the haystack and of the corpus, whichever haystack it is; so a sample has the same strings
-    everywhere. Strings of few characters are in all such texts, and then the freest are chosen.
+    everywhere. Strings of few characters are in all such texts, and then the freest are chosen. Either way they are
+    rarer in texts than others of their format, so that all strings that compete in an episode are chosen together,
+    or from what `barred` leaves.
     """
 
     def __init__(self, tokenizer: Tokenizer, places: Sequence[TextPlace], length: int, wording: str):
@@ -85,6 +87,7 @@ class UniqueStrings:
         differ from another cell's."""
         self._tokenizer, self._places, self._wording = tokenizer, places, tokenizer.expressed(wording)
         self._least = min(length + MAX_SHIFT, len(places[0].stream))
+        """Tokens of the haystack that must not have a string."""
         self.taken: list[str] = []
 
     def draw(self, form: StringFormat, n: int, draw: Stream, key: str, tail: str = "") -> list[str]:
@@ -109,17 +112,54 @@ class UniqueStrings:
 
     def first(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
         """The first n strings that are free. Raises `error` when there are fewer."""
-        strings = freest(source, n, self.free, MAX_GUARD)
+        return self._took(freest(source, n, self.free, MAX_GUARD), error)
+
+    def next(self, source: Iterator[str], n: int, error: EpisodeError) -> list[str]:
+        """The first n strings, of those that `barred` leaves, that are not inside another or another in them. Raises
+        `error` when there are fewer."""
+
+        def apart(string: str) -> int:
+            return -1 if self._is_used(string) else MAX_GUARD
+
+        return self._took(freest(source, n, apart, MAX_GUARD), error)
+
+    def barred(self, occurrences: Callable[[TokenStream], Occurrences], n_strings: int, enough: int) -> np.ndarray:
+        """Which of n strings stand nowhere in an episode, by number: those that occur in MAX_GUARD tokens of one of
+        the texts; where these leave fewer than `enough`, all but the freest `enough`. Always those that are in the
+        haystack.
+
+        occurrences: of the strings in a text.
+        """
+        found = [occurrences(place.stream) for place in self._places]
+        numbers = np.unique(np.concatenate([own.numbers for own in found]))
+        free, hidden = np.full(len(numbers), MAX_GUARD), np.zeros(len(numbers), dtype=bool)
+        for i, (place, own) in enumerate(zip(self._places, found, strict=True)):
+            at, runs = np.searchsorted(numbers, own.numbers), own.free_runs(place.offset)
+            if i == 0:
+                hidden[at] = runs < self._least
+            runs[runs >= min(MAX_GUARD, len(place.stream))] = MAX_GUARD
+            free[at] = np.minimum(free[at], runs)
+        limit = MAX_GUARD
+        lacking = enough - (n_strings - len(numbers)) - np.count_nonzero(free[~hidden] >= MAX_GUARD)
+        if lacking > 0:
+            scarce = np.sort(free[~hidden & (free < MAX_GUARD)])
+            limit = scarce[-min(lacking, len(scarce))] if len(scarce) else MAX_GUARD
+        return numbers[hidden | (free < limit)]
+
+    def _took(self, strings: list[str] | None, error: EpisodeError) -> list[str]:
         if strings is None:
             raise error
         self.taken += strings
         return strings
 
+    def _is_used(self, string: str) -> bool:
+        return string in self._wording or any(string in t or t in string for t in self.taken)
+
     def free(self, string: str) -> int:
         """Tokens of text without the string (of a name: the surname), up to MAX_GUARD; -1 where it is used already or
         occurs in the haystack.
         """
-        if string in self._wording or any(string in t or t in string for t in self.taken):
+        if self._is_used(string):
             return -1
         word, haystack = string.split()[-1], self._places[0]
         if haystack.stream.free_run(word, haystack.offset) < self._least:

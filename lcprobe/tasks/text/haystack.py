@@ -13,7 +13,8 @@ probing cut from different streams, but of noise, which is the same five sentenc
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +34,26 @@ N_WORDS = 60_000
 MAX_KNOWN = 50_000
 """Strings whose occurrences are kept."""
 IS_CUT = b"\1"
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """Where some strings occur in a stream of `size` tokens. numbers: (n,) of those that do, ascending; first: (n,)
+    token of the first occurrence of each; places: (m + 1,) rank of the string x size + token, of all, ascending, and
+    what is above them all.
+    """
+
+    numbers: np.ndarray
+    first: np.ndarray
+    places: np.ndarray
+    size: int
+
+    def free_runs(self, offset: int) -> np.ndarray:
+        """(n,) tokens from `offset` to the next occurrence of each, as `TokenStream.free_run` gives them."""
+        ranks = np.arange(len(self.numbers)) * self.size
+        tokens = self.places[np.searchsorted(self.places, ranks + offset)] - ranks
+        # of another string where this one comes again only after the stream's end
+        return np.where(tokens < self.size, tokens, self.first + self.size) - offset
 
 
 class TokenStream:
@@ -114,15 +135,39 @@ class TokenStream:
 
     def free_run(self, string: str, offset: int) -> int:
         """Tokens from `offset` to the next occurrence of `string`; the stream's length when it does not occur."""
+        tokens = self._places(string)
+        if not tokens:
+            return len(self)
+        i = bisect_left(tokens, offset)  # on a list: a tenth of numpy's cost for a few occurrences
+        return tokens[i] - offset if i < len(tokens) else tokens[0] + len(self) - offset
+
+    def count(self, string: str) -> int:
+        """How many tokens an occurrence of `string` begins in."""
+        return len(self._places(string))
+
+    def occurrences(self, number: Mapping[str, int]) -> Occurrences:
+        """Where strings without spaces, as the tokenizer expresses them, occur. number: of each."""
+        characters = re.escape("".join(sorted(set().union(*number))))
+        runs = set(re.findall(f"[{characters}]+", self._words)) if number else set()
+        sizes = sorted({len(string) for string in number})
+        parts = (run[a : a + size] for run in runs for size in sizes for a in range(len(run) - size + 1))
+        found = {number[part]: part for part in parts if part in number}
+        places = {i: tokens for i, part in sorted(found.items()) if (tokens := self._occurrences(part))}
+        together = [rank * len(self) + np.array(tokens) for rank, tokens in enumerate(places.values())]
+        return Occurrences(
+            numbers=np.array(list(places), dtype=np.int64),
+            first=np.array([tokens[0] for tokens in places.values()], dtype=np.int64),
+            places=np.concatenate([*together, [len(places) * len(self)]]).astype(np.int64),
+            size=len(self),
+        )
+
+    def _places(self, string: str) -> list[int]:
         tokens = self._known.get(string)
         if tokens is None:
             if len(self._known) > MAX_KNOWN:
                 self._known.clear()
             tokens = self._known[string] = self._occurrences(self._expressed(string))
-        if not tokens:
-            return len(self)
-        i = bisect_left(tokens, offset)  # on a list: a tenth of numpy's cost for a few occurrences
-        return tokens[i] - offset if i < len(tokens) else tokens[0] + len(self) - offset
+        return tokens
 
     def _occurrences(self, string: str) -> list[int]:
         """Token indices at which a string occurs, sorted. Its characters determine the parts of the text that are

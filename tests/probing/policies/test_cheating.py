@@ -22,6 +22,7 @@ from lcprobe.seeds import Draws
 from lcprobe.studies.evaluation.leakage import pivot, run_policies
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.episode import Factors, Formats
+from lcprobe.tasks.parts import distractor_lines
 from lcprobe.tasks.parts.distractor_lines import LineSample
 from lcprobe.tasks.parts.layout import Question
 from tests.tiny import write_config
@@ -229,6 +230,27 @@ def test_lines_that_are_the_same_in_every_sample_are_detected(materials, monkeyp
     monkeypatch.setattr(LineSample, "_others", lambda hand, n: others(LineSample(hand._bank, Draws("old")), n))
     assert verdict().verdict == "EXCEEDS"
     assert verdict().accuracy > 3 * verdict().chance
+
+
+@pytest.mark.parametrize("value", ["numbers", "hex"])
+def test_needles_that_are_rarer_in_texts_than_other_lines_are_detected(materials, monkeypatch, value):
+    """Needles were of the freest strings and other lines of all: the rarest value was right in a quarter."""
+    task = {"type": "niah", "template": "line", "digits": 2}
+    unit = Unit("it", Formats("needles", "words", value), 128, "none", 1, 300)
+
+    def verdict():
+        return run_policies(task_set(materials, it=task), [unit], 1, ["rarest_in_text"])[0][0]
+
+    assert verdict().p > ALPHA / 2
+    others = LineSample._others
+
+    def any_others(sample, n):
+        sample._barred = {pool: barred[:0] for pool, barred in sample._barred.items()}
+        return others(sample, n)
+
+    monkeypatch.setattr(LineSample, "_others", any_others)
+    monkeypatch.setattr(distractor_lines, "ENOUGH", 0)
+    assert verdict().p < ALPHA / 10
 
 
 def test_a_question_that_reveals_the_place_is_detected(materials):
