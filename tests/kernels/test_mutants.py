@@ -65,7 +65,7 @@ def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeyp
 
 
 def test_what_kills_often_and_takes_little_runs_first():
-    order = Order(Counter({"slow killer": 3, "killer": 2}), {"slow killer": 30.0, "killer": 1.0, "quick": 0.2})
+    order = Order(Counter({"slow killer": 3, "killer": 2}), {"slow killer": 30.0, "killer": 1.0, "quick": 0.25})
     assert sorted(["unknown", "quick", "slow killer", "killer"], key=lambda test: order.rank(test, 1.0)) == [
         "killer", "quick", "unknown", "slow killer"
     ]  # fmt: skip
