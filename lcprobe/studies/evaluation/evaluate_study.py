@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, parse
@@ -15,6 +13,7 @@ from lcprobe.files import remove_leftovers
 from lcprobe.locks import folder_lock
 from lcprobe.merging import merge, settled
 from lcprobe.schema import plain
+from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
@@ -43,7 +42,7 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
         probed = probe_session(session)
         session.store.discard_all()
     for note in probed.left_out.values():
-        Console().print(f"  left out: {note}", markup=False, soft_wrap=True)
+        terminal().print(f"  left out: {note}", soft_wrap=True)
     session = session.without(probed.left_out)
     study = facts_of(session, probed.biases)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
@@ -55,10 +54,10 @@ def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: b
     tracker.artifact(f"{config.study.name}-records", "records", files)
     tracker.finish()
     remove_leftovers(out)
-    console = Console()
+    console = terminal()
     for sentence in report.summary:
-        console.print(f"- {sentence}", markup=False, highlight=False)
-    console.print(f"report: {report.html}", markup=False, soft_wrap=True)
+        console.print(f"- {sentence}", highlight=False)
+    console.print(f"report: {report.html}", soft_wrap=True)
 
 
 def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
@@ -94,7 +93,7 @@ def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[li
         _refuse_training(mapping)
     targets = [replace(t, config=_with_places(t.config, mapping)) for t in find_targets(folders)]
     for note in runs_not_in_study(folders):
-        Console().print(note, markup=False, highlight=False, soft_wrap=True)
+        terminal().print(note, highlight=False, soft_wrap=True)
     config = _with_settings(targets[0].config, mapping)
     use_kernels(config.kernels)
     out = _out_folder(folders, config, mapping)
@@ -119,11 +118,11 @@ def print_grid(session: Session) -> None:
     """Print cells, tokens, and the smallest differences that the grid can detect."""
     plan, n_models = session.plan, len(session.variants)
     cells = [row for unit in plan.units for row in unit.rows()]
-    console = Console()
+    console = terminal()
     cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
     console.print(f"{n_models} models x {len(cells)} cells, {cost}")
     tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
-    console.print(f"  tasks: {tasks}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  tasks: {tasks}", highlight=False, soft_wrap=True)
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
     for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
@@ -131,13 +130,11 @@ def print_grid(session: Session) -> None:
     if n_models > len(session.targets):
         for variant in session.variants:
             factor = "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
-            console.print(
-                f"  variant: {variant.name} ({variant.label}{factor})", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"  variant: {variant.name} ({variant.label}{factor})", highlight=False, soft_wrap=True)
     for note in session.notes:
-        console.print(f"  left out: {note}", markup=False, soft_wrap=True)
+        console.print(f"  left out: {note}", soft_wrap=True)
     for statement in session.unread:
-        console.print(f"  {statement}", markup=False, soft_wrap=True)
+        console.print(f"  {statement}", soft_wrap=True)
 
 
 def _refuse_training(mapping: Mapping[str, Any]) -> None:

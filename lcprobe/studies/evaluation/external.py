@@ -7,8 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
@@ -27,7 +25,7 @@ from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_f
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
-from lcprobe.studies.console import print_rows
+from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import device
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
@@ -64,7 +62,7 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     harness = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
     for note in left_out:
-        Console().print(f"left out: {note}", markup=False, highlight=False, soft_wrap=True)
+        terminal().print(f"left out: {note}", highlight=False, soft_wrap=True)
     for variant in variants:
         model, checkpoint = load_variant(variant, device(), precision=config.probe.precision)
         facts = {
@@ -94,9 +92,7 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TABLE_TITLES[kind])
-            Console().print(
-                f"{TABLE_NOTES[kind]}\n{kind}: {out / kind}", markup=False, highlight=False, soft_wrap=True
-            )
+            terminal().print(f"{TABLE_NOTES[kind]}\n{kind}: {out / kind}", highlight=False, soft_wrap=True)
 
 
 def _harness(

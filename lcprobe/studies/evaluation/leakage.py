@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from lcprobe.analysis.leakage import LeakageCell, PolicyScores, leakage_summary, leakage_table
 from lcprobe.analysis.report.tables import write_csv
@@ -26,7 +25,7 @@ from lcprobe.probing.scoring import Score
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
-from lcprobe.studies.console import print_rows
+from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.session import no_cell
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
@@ -83,14 +82,14 @@ def check_leakage(config: Config, out: Path, trained_on: str = "") -> list[Leaka
         {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": leakage_summary(table), "rows": rows},
     )
     print_rows(pivot(table), "accuracy of policies without retrieval")
-    console = Console()
+    console = terminal()
     for line in [
         ABOUT,
         *(f"note: {note}" for note in notes),
         leakage_summary(table),
         f"written: {out / 'cheating.csv'}",
     ]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     return table
 
 

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-
 from lcprobe.config import to_yaml
 from lcprobe.files import remove_leftovers, write_atomic, write_json
-from lcprobe.studies.console import print_rows
+from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.planning.costs import (
     held_equal_note,
     matching_table,
@@ -45,10 +43,10 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     spread = f"{plan.config.match.amount} within {plan.mismatch:.2%} of each other"
     tokens = sum(run.config.train.tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
-    Console().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
+    terminal().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
     of_budgets = [*held_equal_note(plan), *whole_steps_notes(plan), *schedule_notes(plan)]
     for note in [*of_budgets, *plan.notes, *memory_notes(plan)]:
-        Console().print(note, markup=False, soft_wrap=True)
+        terminal().print(note, soft_wrap=True)
     return plan
 
 
@@ -66,11 +64,11 @@ def train_study(mapping: Mapping[str, Any]) -> None:
         print_rows([spread_of(sweep, group) for group in groups], "learning rates")
     if plan.config.study.lr_sweep.only:
         remove_leftovers(plan.folder)
-        Console().print(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)", soft_wrap=True)
+        terminal().print(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)", soft_wrap=True)
         return
     for run in plan.runs:
         status = train_run(runs[run.name])
-        console = Console(quiet=not is_main())
+        console = terminal(quiet=not is_main())
         line = f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s"
         line += f", data digest {status['data_digest'][:16]}"
         if status["skipped"]:
@@ -79,4 +77,4 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     if is_main():
         remove_leftovers(plan.folder)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
-    Console(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)
+    terminal(quiet=not is_main()).print(f"trained: {where}   next: python evaluate.py {where}", soft_wrap=True)
