@@ -29,9 +29,10 @@ REASONS = {
     "ssd.triton_fwd._scan_kernel": "before sm_90 both operands of a (128, 128) product pass through registers; "
     "chunks of 64 tokens fit, and write twice as many states",
     "ssd.triton_bwd._dx_kernel": "the same products, of 32 rows at a time",
-    "attention.triton_bwd._dkv_kernel": "with a table, gates, documents and chunks at once; none with fewer rows a "
-    "tile, which read the keys' gradients' rows more often",
-    "attention.triton_bwd._dtable_kernel": "the shift of a tile, once at the end of a program",
+    "attention.triton_bwd._dkv_kernel": "with a table, gates, documents and chunks at once, beside two gradients, "
+    "scores and their gradient; (64, 64) with four warps spills more",
+    "attention.triton_bwd._dtable_kernel": "scores, their gradient and its sum over tiles; (64, 64) with four warps "
+    "spills more at that of bfloat16",
 }
 """Why a kernel spills more than that where it does, by its name."""
 BLOCKS_WANTED = 2
