@@ -29,7 +29,8 @@ VALIDATIONS = {
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),
-    "copiers": Measurement(copiers.TITLE, copiers.OPTIONS, copiers.measure, copiers.notes),
+    "grids": Measurement(table.GRIDS_TITLE, table.GRIDS_OPTIONS, table.measure_grids, table.notes),
+    "copiers": Measurement(copiers.TITLE, copiers.OPTIONS, copiers.measure, copiers.notes, copiers.GROUP),
     "parity": Measurement(parity.TITLE, parity.OPTIONS, parity.measure),
     "planted": Measurement(planted.TITLE, planted.OPTIONS, planted.measure, planted.notes),
     "training_length": Measurement(

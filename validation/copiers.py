@@ -13,6 +13,7 @@ from typing import Any
 
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.stats.intervals import wilson
+from lcprobe.errors import ConfigError
 from lcprobe.probing.config import Grid
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.policies.cheating import POLICIES
@@ -28,7 +29,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 from validation.planted import N_TEXTS, of_seed, study_of, task_set
 
 TITLE = "planted copiers: share of seeds in which a report is taken in"
-OPTIONS = ("n", "seeds")
+OPTIONS = ("n", "seeds", "tasks")
+GROUP = ("task",)
 CONTEXT, LENGTHS = 128, [0.5, 1, 2]
 TASKS: dict[str, Any] = {
     "multikey": {"type": "niah", "n_keys": 4, "word_pairs": True, "template": "line"},
@@ -70,12 +72,17 @@ class Copier:
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per copier and task. options: n (40) samples per cell, seeds (200)."""
+    """One row per copier and task. options: n (40) samples per cell, seeds (200), tasks (comma-separated)."""
     n, seeds = int(options.get("n", 40)), int(options.get("seeds", 200))
+    names = options["tasks"].split(",") if "tasks" in options else list(TASKS)
+    for name in names:
+        if name not in TASKS:
+            raise ConfigError("tasks", name, ", ".join(TASKS))
+    chosen = {name: TASKS[name] for name in names}
     claims: dict[tuple[str, str, float], list[tuple[str, ...]]] = {}
     for text in range(min(N_TEXTS, seeds)):
-        tasks = task_set(part=text, tasks=TASKS)
-        plans = {name: plan_of(tasks, name, n) for name in TASKS}
+        tasks = task_set(part=text, tasks=chosen)
+        plans = {name: plan_of(tasks, name, n) for name in chosen}
         for seed in range(text, seeds, N_TEXTS):
             for name, plan in plans.items():
                 for key, results in of_copiers(tasks, of_seed(plan, n, seed), seed).items():

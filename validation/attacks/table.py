@@ -3,11 +3,11 @@ that they have there: the policies of the leakage check and attackers that have 
 the stated chance; then the same on RULER.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from lcprobe.analysis.leakage import PolicyScores, leakage_summary, leakage_table
+from lcprobe.analysis.leakage import LeakageCell, PolicyScores, leakage_summary, leakage_table
 from lcprobe.errors import EpisodeError
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
@@ -27,8 +27,11 @@ from validation.attacks.peers import peer_rows
 from validation.variants import materials_of, shipped_grids, variants
 
 TITLE = "attacks without retrieval: + above its own 95 % range, ! exceeds chance (Holm over the table), * the task"
-OPTIONS = ("n", "learn", "strata", "lengths", "tasks", "grids", "grid_length", "peers")
-LENGTHS, GRIDS, GRID_LENGTH, PEER_LENGTHS = "512,4096", "quickstart,every,needles,ruler", "512", "1024,4096"
+OPTIONS = ("n", "learn", "strata", "lengths", "tasks", "peers")
+LENGTHS, PEER_LENGTHS = "512,4096", "1024,4096"
+GRIDS_TITLE = "attacks without retrieval on every cell of the shipped grids: " + TITLE.partition(": ")[2]
+GRIDS_OPTIONS = ("n", "learn", "configs", "length")
+CONFIGS, GRID_LENGTH, STRATA = "quickstart,every,needles,ruler", "512", 5
 FIRST, FIRST_LEARNED = 1 << 19, 1 << 18
 """First samples of units that are attacked, and of those that attackers learn from."""
 
@@ -60,21 +63,38 @@ class LearnedScorer:
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per task, format and length, one column per attack. options: n (100) samples in every stratum, learn
-    (250) samples in every stratum to learn from, strata (5), lengths, tasks or none; grids: shipped configs whose
-    cells are attacked too where the others do not have them, or none, grid_length: in tokens (quickstart: its own
-    training length); peers: lengths of RULER's, or none."""
+    """One row per task and length, one column per attack. options: n (100) samples in every stratum, learn (250)
+    samples in every stratum to learn from, strata (5), lengths, tasks; peers: lengths of RULER's, or none."""
     n, learn, strata = (
-        int(options.get(name, default)) for name, default in (("n", 100), ("learn", 250), ("strata", 5))
+        int(options.get(name, default)) for name, default in (("n", 100), ("learn", 250), ("strata", STRATA))
     )
     lengths = [int(x) for x in options.get("lengths", LENGTHS).split(",")]
-    chosen, grids = (_names(options.get(name, default)) for name, default in (("tasks", ""), ("grids", GRIDS)))
-    attacked = [] if options.get("tasks") == "none" else [_by_task(chosen, lengths, strata, n)]
-    attacked += _by_grid(grids, int(options.get("grid_length", GRID_LENGTH)), n, attacked)
+    chosen = options["tasks"].split(",") if "tasks" in options else []
+    table = attack([_by_task(chosen, lengths, strata, n)], n, learn, strata)
+    rows = pivot(table)
+    peers = options.get("peers", PEER_LENGTHS)
+    if peers != "none":
+        rows += [_as_ours(row, rows[0]) for row in peer_rows(n, [int(x) for x in peers.split(",")])]
+    return [*rows, dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}]
+
+
+def measure_grids(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row per task, format and haystack of the shipped grids, in the strata that it has there. options: n (100)
+    samples in every stratum, learn (250) samples in every stratum to learn from, configs, length in tokens (of the
+    quickstart: its own training length)."""
+    n, learn = int(options.get("n", 100)), int(options.get("learn", 250))
+    configs, length = options.get("configs", CONFIGS).split(","), int(options.get("length", GRID_LENGTH))
+    table = attack(_by_grid(configs, length, n), n, learn, STRATA)
+    rows = pivot(table)
+    return [*rows, dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}]
+
+
+def attack(attacked: Iterable[Attacked], n: int, learn: int, strata: int) -> list[LeakageCell]:
+    """Every policy and learned attacker on all units. n, learn: samples in each of so many strata; a unit that has
+    fewer strata has as many samples as others have answers. Prints the summary."""
     scores: list[PolicyScores] = []
     for tasks, units in attacked:
         for unit in units:
-            # a task without a depth has as many samples as others have answers
             spread = max(unit.strata, strata)
             whole = replace(unit, first=FIRST, n=n * spread // unit.strata)
             try:
@@ -85,15 +105,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             tasks.forget()
     table = leakage_table(scores)
     print(leakage_summary(table))
-    rows = pivot(table)
-    peers = options.get("peers", PEER_LENGTHS)
-    if peers != "none":
-        rows += [_as_ours(row, rows[0]) for row in peer_rows(n, [int(x) for x in peers.split(",")])]
-    return [*rows, dict.fromkeys(rows[0]) | {"task": leakage_summary(table)}]
-
-
-def _names(given: str) -> list[str]:
-    return [] if given in ("", "none") else given.split(",")
+    return table
 
 
 def _by_task(names: list[str], lengths: list[int], strata: int, n: int) -> Attacked:
@@ -108,9 +120,9 @@ def _by_task(names: list[str], lengths: list[int], strata: int, n: int) -> Attac
     return Attacked(tasks, units)
 
 
-def _by_grid(configs: list[str], length: int, n: int, known: list[Attacked]) -> Iterator[Attacked]:
-    """The cells of the grids of shipped configs that are not known, at one length, each in its strata."""
-    seen = {_cell(tasks, unit) for tasks, units in known for unit in units}
+def _by_grid(configs: list[str], length: int, n: int) -> Iterator[Attacked]:
+    """The cells of the grids of shipped configs, each once, at one length, each in its strata."""
+    seen: set[tuple[str, Formats, int, int]] = set()
     for config in configs:
         shipped = shipped_grids(config)
         named = {f"{config}: {task}": settings for task, settings in shipped.tasks.items()}
