@@ -196,7 +196,7 @@ assert not heavy, heavy
         "train.context_length",
         "data.corpus",
         "probe.grids[i].lengths",
-        "mixers: attention | mamba2",
+        "mixers: attention | gated_deltanet",
     ):
         assert key in done.stdout
 

@@ -79,7 +79,7 @@ def test_the_state_is_measured_row_by_row(untrained, windows):
             with torch.no_grad():
                 _, state = untrained.hidden(ids[:, : norm["high"]], state=untrained.new_state(1))
             attention, mamba = state.layers
-            parts = (attention.k, attention.v, attention.conv, mamba.ssm, mamba.conv)
+            parts = (attention.cache.k, attention.cache.v, attention.conv, mamba.ssm, mamba.conv)
             values = torch.cat([t.flatten() for t in parts]).double()
             assert norm["value"] == pytest.approx(float(values.square().mean().sqrt()), rel=1e-5)
             assert norm["count"] == len(values)

@@ -52,7 +52,7 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
             torch.testing.assert_close(getattr(got, name), getattr(layer, name), rtol=1e-12, atol=1e-14)
             assert getattr(got, name).abs().max() > 0
     assert state.position == 0
-    assert state.layers[0].k.shape[1] == 0, "attention begins empty"
+    assert state.layers[0].cache.k.shape[1] == 0, "attention begins empty"
 
 
 def test_preceding_text_changes_the_loss_as_reading_it_does():

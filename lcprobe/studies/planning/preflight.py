@@ -176,7 +176,9 @@ def _check_longest(data: DataConfig, name: str, materials: Materials, seqlen: in
     for formats in _formats_of(recipe, task):
         try:
             for index in range(SAMPLES_PER_FORMAT):
-                next(task.attempts(Factors(formats, seqlen, 0.5, index, split="train"), 1), None)
+                factors = Factors(formats, seqlen, 0.5, index, split="train")
+                if task.shortest(factors) <= seqlen:  # a sample that needs more is drawn again
+                    next(task.attempts(factors, 1), None)
         except EpisodeError as error:
             raise ConfigError(at, f"sequences of {seqlen} tokens", f"shorter ones ({error})") from None
 
