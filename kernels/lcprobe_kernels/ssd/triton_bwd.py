@@ -92,7 +92,7 @@ def _dx_kernel(
             tile, inside = n[:, None] * width + p[None, :], (n < N)[:, None] & (p < P)[None, :]
             state = tl.load(entering + place + tile, mask=inside, other=0.0)
             dstate = tl.load(leaving + place + tile, mask=inside, other=0.0)
-            met += tl.sum(tl.sum(state * dstate, 1), 0)
+            met += tl.sum(tl.sum(state * dstate, 1), 0)  # pyright: ignore[reportOperatorIssue]
     at = (row * n_chunks + chunk) * Q * H + head + i * H
     s, decay = tl.load(steps + at), tl.load(log + at)
     own, last, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
