@@ -88,7 +88,7 @@ def test_shifted_products_in_float64_are_the_definition(case):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(case=cases, dtype=st.sampled_from(DTYPES))
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_definition(path, case, dtype):
     inputs = draw_inputs(case, dtype)
