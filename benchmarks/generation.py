@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from lcprobe.errors import EpisodeError
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
@@ -70,13 +71,21 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     tasks = TaskSet(build(ProbeConfig, {"tasks": {name: every[name] for name in names}}, "probe"), materials)
     rows, begin, firsts = [], time.perf_counter(), 0.0
     for name in names:
-        first, _ = _timed(
-            lambda name=name: tasks.by_name[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0])
-        )
+        try:
+            first, _ = _timed(
+                lambda name=name: tasks.by_name[name].episode(_unit(tasks, name, max(lengths), 1).factors()[0])
+            )
+        except EpisodeError as error:  # two digits run out, for one
+            print(f"note: {name} at {max(lengths)} tokens: {error}")
+            continue
         firsts += first
         for length in lengths if name in PRESETS else [max(lengths)]:
             unit = _unit(tasks, name, length, n)
-            each, episodes = _built(tasks, unit)
+            try:
+                each, episodes = _built(tasks, unit)
+            except EpisodeError as error:
+                print(f"note: {name} at {length} tokens: {error}")
+                continue
             spent = float(each.sum()) / 1000
             written, read = _on_disk(tasks, unit, episodes)
             row = {"task": name, "length": length, "episodes": n, "set-up s": first, "ms": float(each.mean())}
