@@ -197,6 +197,17 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(for
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="promised on a CPU only")
+def test_a_decay_to_zero_in_some_channels_keeps_nan_in_the_others(form):
+    inputs, _ = draw_inputs(form, (1, 24, 2, (3, 4)), 1)
+    inputs["k"][0, 12, 0] = float("nan")
+    inputs["log_decay"][0, 16, 0, 1] = float("-inf")
+    o = ours(chunk=16)(inputs)[0]
+    assert o[0, 13:, 0].isnan().all()
+    assert o[0, :12].isfinite().all() and o[0, :, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_state_that_is_not_finite_says_so_at_the_end_and_in_gradients(form):
     """Where the recurrence's gradient is not finite neither is ours; ours may be so in more places."""
     for name in ("k", "log_decay"):
