@@ -137,13 +137,15 @@ def test_float32_equals_the_definition(name, case):
     same(judged(attention, case, x, mask), judged(reference, case, wide(x), mask), 5e-6)
 
 
-@pytest.mark.parametrize("sinks", [0, 3])
-@pytest.mark.parametrize("high", [15, 17, 18, 31, 33, 34])
-def test_a_band_that_ends_at_the_border_of_a_tile(high, sinks):
+@pytest.mark.parametrize(
+    ("low", "high", "sinks"),
+    [(0, high, sinks) for high in (15, 17, 18, 31, 33, 34) for sinks in (0, 3)] + [(2, 49, 0), (0, 15, 17)],
+)
+def test_a_band_that_ends_at_the_border_of_a_tile(low, high, sinks):
     """One less than a tile of 16, one and two more, and of two tiles: there the tiles that are walked, and those that
     are taken to be seen whole, change."""
     case = {"seqlen": 49, "past": 0, "heads": (1, 1), "widths": (3, 3), "terms": "table", "seed": high}
-    x, mask = inputs(case, torch.float32), Mask(high=high, sinks=sinks)
+    x, mask = inputs(case, torch.float32), Mask(low=low, high=high, sinks=sinks)
     same(judged(attention, case, x, mask), judged(reference, case, wide(x), mask), 5e-6)
 
 
