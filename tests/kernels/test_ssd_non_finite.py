@@ -51,6 +51,19 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(pat
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["x", "dt", "B"])
+def test_nan_in_a_document_that_ends_inside_a_chunk_stays_out_of_the_state(path, name):
+    inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
+    inputs[name][0, 5, 0] = float("nan")
+    starts = torch.zeros(1, 40, dtype=torch.bool, device=DEVICE)
+    starts[:, 10] = True
+    with backends.using(path):
+        y, state = ssd(*(inputs[k] for k in NAMES[:7]), starts=starts, chunk_size=16, return_state=True)
+    assert y[0, 10:].isfinite().all() and state.isfinite().all()
+    assert not y[0, 5:10, 0].isfinite().all(-1).any()
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["x", "dt", "B", "initial_state"])
 def test_a_state_that_is_not_finite_says_so_at_the_end(path, name):
     inputs = draw_inputs((1, 40, (2, 1), (4, 3)), seed=1, dtype=torch.float32)
