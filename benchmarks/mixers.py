@@ -92,6 +92,12 @@ def _peak() -> float:
     return 2 * 1024**3 / (time.process_time() - begin)
 
 
+def _mamba1(length: int) -> Layer:
+    modeling = transformers_module("mamba")
+    layer = modeling.MambaMixer(modeling.MambaConfig(hidden_size=D_MODEL, num_hidden_layers=1), 0)
+    return layer, lambda x: layer(x)
+
+
 def _mamba2(length: int) -> Layer:
     modeling = transformers_module("mamba2")
     config = modeling.Mamba2Config(
@@ -134,6 +140,7 @@ def _rg_lru(length: int) -> Layer:
 
 
 PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
+    "mamba1": ("transformers MambaMixer", _mamba1),
     "mamba2": ("transformers Mamba2Mixer", _mamba2),
     "gated_deltanet": ("transformers Qwen3NextGatedDeltaNet", _gated_deltanet),
     "kda": ("transformers KimiLinearDeltaAttention", _kda),

@@ -35,6 +35,10 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "n_heads": 3, "positional": {"type": "none"}},
         {"head_dim": 8, **GROUPED, "window": 5, "window_counts_self": False, "qk_norm": True, "output_bias": True},
     ],
+    "mamba1": [
+        {"d_state": 3, "chunk_size": 5},
+        {"d_state": 2, "expand": 1.5, "d_conv": 2, "dt_rank": 3, "conv_bias": False, "bias": True, "chunk_size": 1},
+    ],
     "mamba2": [
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
         {"head_dim": 4, "d_state": 3, "n_groups": 2, "chunk_size": 5, "d_conv": 2, "bias": True, "conv_bias": False},

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import delta_rule, equations, griffin, mixers, peers, rwkv
+from validation.oracles import delta_rule, equations, griffin, mamba, mixers, peers, rwkv
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -29,6 +29,7 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "x-transformers": ("x-transformers", peers.x_transformers),
     "rotary-embedding-torch": ("rotary-embedding-torch", peers.rotary_embedding_torch),
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
+    "transformers mamba": ("transformers", mamba.transformers_mamba),
     "transformers qwen3_next": ("transformers", delta_rule.qwen3_next),
     "transformers kimi_linear": ("transformers", delta_rule.kimi_linear),
     "transformers recurrent_gemma": ("transformers", griffin.transformers_model),

@@ -35,6 +35,8 @@ KINDS: list[dict[str, Any]] = [
     {"type": "gated_deltanet", "head_dim": 4, "value_heads": 2, "conv_bias": True, "negative_eigenvalues": True},
     {"type": "kda", "head_dim": 6},
     {"type": "kda", "head_dim": 4, "value_heads": 3, "expand_v": 1.5, "rank": 5, "negative_eigenvalues": True},
+    {"type": "mamba1", "chunk_size": 7},
+    {"type": "mamba1", "d_state": 5, "expand": 1.5, "d_conv": 2, "dt_rank": 3, "bias": True, "conv_bias": False},
     {"type": "rg_lru", "n_blocks": 4},
     {"type": "rg_lru", "n_blocks": 3, "expand": 1.5, "d_conv": 2},
     {"type": "rwkv6", "head_dim": 6, "d_mix": 3, "d_decay": 5, "chunk_size": 8},

@@ -86,6 +86,21 @@ def rg_lru(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return y @ p["out_proj.weight"].T + p["out_proj.bias"]
 
 
+def mamba1(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Mamba layer. h: (batch, channels, d_state)."""
+    u, z = (x @ p["in_proj.weight"].T + p.get("in_proj.bias", 0.0)).chunk(2, dim=-1)
+    u = F.silu(convolved(u, p["conv_weight"], p.get("conv_bias")))
+    rank = p["dt_proj.weight"].shape[1]
+    r, b, readout = (u @ p["x_proj.weight"].T).split([rank, c.d_state, c.d_state], dim=-1)
+    dt, a = F.softplus(r @ p["dt_proj.weight"].T + p["dt_proj.bias"]), -p["A_log"].exp()
+    h, rows = u.new_zeros(*u[:, 0].shape, c.d_state), []
+    for t in range(x.shape[1]):
+        h = (dt[:, t, :, None] * a).exp() * h + torch.einsum("bc,bn->bcn", dt[:, t] * u[:, t], b[:, t])
+        rows.append(torch.einsum("bcn,bn->bc", h, readout[:, t]))
+    y = (torch.stack(rows, 1) + p["D"] * u) * F.silu(z)
+    return y @ p["out_proj.weight"].T + p.get("out_proj.bias", 0.0)
+
+
 def rwkv6(p: Parameters, c: Any, x: Tensor) -> Tensor:
     """One RWKV-6 layer."""
     change = F.pad(x, (0, 0, 1, -1)) - x
@@ -138,6 +153,7 @@ def head_norm(p: Parameters, c: Any, o: Tensor) -> Tensor:
 RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "gated_deltanet": gated_deltanet,
     "kda": kda,
+    "mamba1": mamba1,
     "rg_lru": rg_lru,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,

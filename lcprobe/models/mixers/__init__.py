@@ -12,6 +12,7 @@ MIXERS = Registry(
     "lcprobe.models.mixers.contract:Mixer",
     {
         "attention": "lcprobe.models.mixers.attention:Attention",
+        "mamba1": "lcprobe.models.mixers.mamba1:Mamba1",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
         "gated_deltanet": "lcprobe.models.mixers.gated_deltanet:GatedDeltaNet",
         "kda": "lcprobe.models.mixers.kda:KDA",

@@ -1,0 +1,54 @@
+"""mamba1 in transformers' Mamba: a whole model with the same weights, one document a row.
+
+It computes decays in float32 whatever the dtype.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from validation.oracles.cases import Comparison
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, transformers_module
+
+
+def transformers_mamba(dtype: torch.dtype) -> Iterator[Comparison]:
+    """mamba1 in Mamba."""
+    if dtype == torch.float64:
+        return
+    modeling = transformers_module("mamba")
+    for d_state, d_conv, rank, bias in ((16, 4, 2, False), (5, 3, 4, True)):
+        n_layers = 3
+        torch.manual_seed(0)
+        theirs = modeling.MambaForCausalLM(
+            modeling.MambaConfig(
+                vocab_size=VOCAB, hidden_size=D_MODEL, num_hidden_layers=n_layers, state_size=d_state,
+                conv_kernel=d_conv, time_step_rank=rank, use_bias=bias, use_conv_bias=not bias,
+                layer_norm_epsilon=1e-5, pad_token_id=None,
+            )
+        )  # fmt: skip
+        for layer in theirs.backbone.layers:  # step sizes between 0.1 and 1: decays from 0.9 to 0
+            nn.init.uniform_(layer.mixer.dt_proj.bias, -2.3, 0.5)
+        settings = {"d_state": d_state, "d_conv": d_conv, "dt_rank": rank, "bias": bias, "conv_bias": not bias}
+        config = {"layout": "mamba1", "n_layers": n_layers, "norm_eps": 1e-5, "mixers": {"mamba1": settings}}
+        convert = partial(_from_transformers, n_layers=n_layers)
+        yield from Peer(
+            f"mamba1 d_state={d_state}", perturbed(theirs), partial(_logits, theirs), config, convert
+        ).compare()
+
+
+def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
+    return model(tokens, use_cache=False).logits
+
+
+def _from_transformers(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
+    ours = {"embedding.weight": named["backbone.embeddings.weight"], "norm.weight": named["backbone.norm_f.weight"]}
+    for i in range(n_layers):
+        layer = f"backbone.layers.{i}."
+        ours[f"blocks.{i}.norm.weight"] = named[f"{layer}norm.weight"]
+        for name, value in named.items():
+            if name.startswith(f"{layer}mixer."):
+                own = name.removeprefix(f"{layer}mixer.").replace("conv1d.", "conv_")
+                ours[f"blocks.{i}.mixer.{own}"] = value.squeeze(1) if own == "conv_weight" else value
+    return ours
