@@ -196,7 +196,7 @@ assert not heavy, heavy
         "train.context_length",
         "data.corpus",
         "probe.grids[i].lengths",
-        "mixers: attention | gated_deltanet",
+        "mixers: attention | delta_product",
     ):
         assert key in done.stdout
 

@@ -1,5 +1,5 @@
-"""gated_linear_attention in four forms, beside the recurrence, transformers' chunked PyTorch, and on a GPU fla's
-kernels."""
+"""gated_linear_attention in four of its forms, beside the recurrence, transformers' chunked PyTorch, and on a GPU
+fla's kernels."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -100,7 +100,7 @@ def _peers(form: str, length: int, device: str) -> dict[str, Callable[..., Tenso
         def direct(
             q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, bonus=None, beta=None, a=None, b=None
         ) -> Tensor:
-            return fla.run(q, k, v, log_decay, bonus, beta, a, b, q.shape[3] ** -0.5, None, None)[0]
+            return fla.run(q, k, v, log_decay, bonus, beta, None, a, b, q.shape[3] ** -0.5, None, None)[0]
 
         def products(**x: Any) -> Tensor:
             with backends.using("torch"):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from tests.kernels.judge import DEVICE, outputs_and_gradients
 
-FORMS = ["plain", "bonus", "beta", "ab"]
+FORMS = ["plain", "bonus", "beta", "erase", "ab"]
 
 
 def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=True):
@@ -32,6 +32,9 @@ def draw_inputs(form, shape, seed, decay="middling", per_head=False, with_state=
     if form == "beta":  # unit keys and beta < 2: the state neither explodes nor only shrinks
         tensors["k"] = F.normalize(tensors["k"], dim=-1)
         tensors["beta"] = torch.rand(batch, seqlen, h, generator=gen, dtype=torch.float64) * 2
+    if form == "erase":
+        tensors["k"] = F.normalize(tensors["k"], dim=-1)
+        tensors["erase"] = torch.rand(batch, seqlen, h, d_k, generator=gen, dtype=torch.float64)
     if form == "ab":  # as in RWKV-7: take away along a unit vector, put back a share along another scale of it
         kappa = F.normalize(r(batch, seqlen, h, d_k), dim=-1)
         tensors["a"], tensors["b"] = (

@@ -170,7 +170,7 @@ def test_weak_decay_after_strong_ones_keeps_its_precision(per_head):
 @pytest.mark.parametrize(
     ("form", "name"),
     [(form, name) for form in FORMS for name in ("q", "k", "v", "log_decay", "initial_state")]
-    + [("beta", "beta"), ("ab", "a"), ("ab", "b"), ("bonus", "bonus")],
+    + [("beta", "beta"), ("erase", "erase"), ("ab", "a"), ("ab", "b"), ("bonus", "bonus")],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="promised on a CPU only")
@@ -179,7 +179,9 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(for
     inputs, _ = draw_inputs(form, (2, 40, 2, (3, 4)), 1)
     starts = torch.zeros(2, 40, dtype=torch.bool)
     starts[:, [10, 24, 35]] = True
-    first = name in ("log_decay", "a") and form != "bonus"  # nothing to decay there, yet it is not dropped in silence
+    first = (
+        name in ("log_decay", "erase", "a") and form != "bonus"
+    )  # nothing to decay there, yet it is not dropped in silence
     at, end = {"initial_state": (0, 10), "q": (12, 13), "bonus": (0, 40)}.get(name, (10 if first else 12, 24))
     if name == "bonus":
         inputs[name][0] = value
@@ -247,6 +249,7 @@ MUTATIONS = {
         "beta",
         lambda i: {k: v for k, v in i.items() if k != "beta"} | {"v": i["v"] * i["beta"][..., None]},
     ),
+    "erase": ("erase", lambda i: i | {"erase": i["erase"].mean(-1, keepdim=True).expand(i["q"].shape)}),
     "a and b": ("ab", lambda i: {k: v for k, v in i.items() if k not in ("a", "b")}),
     "a for b": ("ab", lambda i: i | {"a": i["b"], "b": i["a"]}),
     "initial state": ("plain", lambda i: i | {"initial_state": i["initial_state"] * 0}),

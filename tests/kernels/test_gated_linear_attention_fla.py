@@ -13,7 +13,7 @@ from tests.kernels.judge import relative_error
 
 
 def arguments(inputs, starts=None):
-    names = ("q", "k", "v", "log_decay", "bonus", "beta", "a", "b")
+    names = ("q", "k", "v", "log_decay", "bonus", "beta", "erase", "a", "b")
     return [*(inputs.get(n) for n in names), inputs["q"].shape[3] ** -0.5, inputs.get("initial_state"), starts]
 
 
@@ -23,6 +23,7 @@ NAIVE = {  # form, per_head -> fla's function, its plain PyTorch counterpart, wh
     ("bonus", False): ("chunk_rwkv6", "rwkv6.recurrent_naive:naive_recurrent_rwkv6", True),
     ("beta", True): ("chunk_gated_delta_rule", "gated_delta_rule.naive:naive_recurrent_gated_delta_rule", False),
     ("beta", False): ("chunk_kda", "kda.naive:naive_recurrent_kda", False),
+    ("erase", False): ("chunk_gdn2", "gdn2.naive:naive_recurrent_gdn2", False),
     ("ab", False): ("chunk_dplr_delta_rule", "generalized_delta_rule.dplr.naive:dplr_recurrence", True),
 }
 RENAMED = {"chunk_rwkv6": {"r": "q"}, "chunk_gla": {"g": "gk"}, "chunk_dplr_delta_rule": {"a": "alpha", "b": "beta"}}
@@ -80,7 +81,7 @@ def test_the_adapter_hands_packs_over_as_one_row_of_documents(first, monkeypatch
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("form", "per_head"), [*NAIVE, ("ab", True), ("bonus", True)])
+@pytest.mark.parametrize(("form", "per_head"), [*NAIVE, ("erase", True), ("ab", True), ("bonus", True)])
 def test_flas_kernels_agree_on_a_gpu(form, per_head):
     if backends.missing("fla") is not None:
         pytest.skip(str(backends.missing("fla")))

@@ -53,6 +53,23 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "rank": 3, "chunk_size": 8},
         {"head_dim": 6, "expand": 0.75, "expand_v": 1.5, "value_heads": 2, "d_conv": 2, "conv_bias": True},
     ],
+    "delta_product": [
+        {"head_dim": 8, "chunk_size": 8},
+        {
+            "head_dim": 6,
+            "n_steps": 3,
+            "expand": 0.75,
+            "expand_v": 1.5,
+            "value_heads": 2,
+            "d_conv": 2,
+            "conv_bias": True,
+        },
+        {"head_dim": 4, "n_steps": 1, "negative_eigenvalues": False},
+    ],
+    "gdn2": [
+        {"head_dim": 8, "rank": 3, "chunk_size": 8},
+        {"head_dim": 6, "expand": 0.75, "expand_v": 1.5, "value_heads": 2, "negative_eigenvalues": True},
+    ],
     "rg_lru": [{"n_blocks": 2, "d_conv": 3}, {"expand": 1.5, "n_blocks": 1, "a_init_range": [0.5, 0.9]}],
     "rwkv6": [{"head_dim": 4, "d_mix": 3, "d_decay": 5, "chunk_size": 8}],
     "rwkv7": [

@@ -35,6 +35,7 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "transformers recurrent_gemma": ("transformers", griffin.transformers_model),
     "recurrentgemma": ("recurrentgemma", griffin.google_model),
     "rwkv": ("rwkv", rwkv.models),
+    "flash-linear-attention layers": ("flash-linear-attention", delta_rule.fla_layers),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without

@@ -1,16 +1,37 @@
-"""gated_deltanet in transformers' Qwen3-Next, kda in its Kimi-Linear: whole models with the same weights.
+"""gated_deltanet in transformers' Qwen3-Next and kda in its Kimi-Linear, whole models with the same weights;
+delta_product and gdn2 in flash-linear-attention's layers.
 
-Their attention layers and experts are left out. Both compute in float32 whatever the dtype.
+Attention layers and experts of the models are left out. All compute in float32 whatever the dtype.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from validation.oracles.cases import Comparison
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, outside_mixers, perturbed, transformers_module
+from lcprobe.choices import choose
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mixers.contract import Mixer
+from lcprobe.models.token_context import TokenContext
+from validation.oracles.cases import SINGLE, Comparison, label
+from validation.oracles.mixers import (
+    D_MODEL,
+    LENGTHS,
+    VOCAB,
+    Peer,
+    gradients,
+    outside_mixers,
+    perturbed,
+    scaled,
+    transformers_module,
+)
+from validation.oracles.recurrences import convolved, normed
 
 
 def qwen3_next(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -112,3 +133,105 @@ def _gated_deltanet(named: dict[str, Tensor], i: int, shape: tuple[int, int, int
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     """Logits of one of transformers' models, for one document a row."""
     return model(tokens, use_cache=False).logits
+
+
+def fla_layers(dtype: torch.dtype) -> Iterator[Comparison]:
+    """delta_product and gdn2 in flash-linear-attention's layers, whose Triton ops are replaced by its naive forms."""
+    if dtype == torch.float64:
+        return
+    torch.manual_seed(0)
+    deltaproduct, gdn2 = (import_module(f"fla.layers.{name}") for name in ("gated_deltaproduct", "gdn2"))
+    for n, heads, head_dim, value_heads, ratio in ((2, 3, 8, 1, 2), (3, 2, 6, 2, 1)):
+        theirs = deltaproduct.GatedDeltaProduct(
+            D_MODEL, expand_v=ratio, head_dim=head_dim, num_heads=heads, num_v_heads=heads * value_heads,
+            num_householder=n,
+        )  # fmt: skip
+        ours = {"type": "delta_product", "n_steps": n, "head_dim": head_dim, "value_heads": value_heads}
+        widths = {"expand": heads * head_dim / D_MODEL, "expand_v": heads * value_heads * ratio * head_dim / D_MODEL}
+        yield from _layer({**ours, **widths}, theirs, _from_delta_product)
+    for heads, head_dim, value_heads, ratio in ((3, 8, 1, 1), (2, 6, 2, 2)):
+        theirs = gdn2.GatedDeltaNet2(
+            D_MODEL, expand_v=ratio, head_dim=head_dim, num_heads=heads, num_v_heads=heads * value_heads,
+            allow_neg_eigval=value_heads == 2,
+        )  # fmt: skip
+        ours = {"type": "gdn2", "head_dim": head_dim, "value_heads": value_heads}
+        ours |= {"expand": heads * head_dim / D_MODEL, "negative_eigenvalues": value_heads == 2}
+        yield from _layer({**ours, "expand_v": heads * value_heads * ratio * head_dim / D_MODEL}, theirs, _from_gdn2)
+
+
+def _layer(kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]):
+    """Outputs of a layer at every length, and at the longest gradients, too."""
+    nn.init.uniform_(theirs.get_parameter("A_log"), -6.0, 0.0)  # decays that last
+    perturbed(theirs)
+    ours: Mixer = choose(MIXERS, kind, "mixer").create(D_MODEL)
+    weights = convert(dict(theirs.named_parameters()))
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            parameter.copy_(weights[name])
+    for length in LENGTHS:
+        x = torch.randn(2, length, D_MODEL, generator=torch.Generator().manual_seed(length))
+        with torch.enable_grad(), naive_fla():
+            got = ours(x, TokenContext(torch.arange(length)))[0]
+            want = theirs(x)[0]
+        yield scaled(label(kind), f"outputs, {length} tokens", got, want, SINGLE)
+    yield from gradients(label(kind), (ours, got), (theirs, want), convert, 5 * SINGLE)
+
+
+@contextmanager
+def naive_fla() -> Iterator[None]:
+    """flash-linear-attention's layers run without Triton: convolution and gated norm in plain PyTorch, delta rules by
+    its own naive forms."""
+    names = ("layers.gated_deltaproduct", "layers.gdn2", "ops.gated_delta_product.naive", "ops.gdn2.naive", "modules")
+    product, gdn2, naive_product, naive_gdn2, modules = (import_module(f"fla.{name}") for name in names)
+
+    def unit(x: Tensor) -> Tensor:
+        return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+    def delta_product(q, k, v, g, beta, num_householder, **rest):
+        return naive_product.naive_recurrent_gated_delta_product(
+            unit(q), unit(k), v, g, beta, q.shape[-1] ** -0.5, num_householder=num_householder
+        )
+
+    def delta_rule2(q, k, v, g, b, w, **rest):
+        return naive_gdn2.naive_recurrent_gdn2(unit(q), unit(k), v, g, b, w)
+
+    def convolve(self: nn.Conv1d, x: Tensor, **rest) -> tuple[Tensor, None]:
+        return F.silu(convolved(x, self.weight.squeeze(1), self.bias)), None
+
+    def norm(self: Any, x: Tensor, g: Tensor) -> Tensor:
+        gate = g.sigmoid() if self.activation == "sigmoid" else F.silu(g)
+        return normed(x, self.weight, self.eps) * gate
+
+    with (
+        patch.object(product, "chunk_gated_delta_product", delta_product),
+        patch.object(gdn2, "chunk_gdn2", delta_rule2),
+        patch.object(modules.ShortConvolution, "forward", convolve),
+        patch.object(modules.FusedRMSNormGated, "forward", norm),
+    ):
+        yield
+
+
+def _from_delta_product(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    inputs = ("q_proj", "k_proj", "v_proj", "g_proj", "b_proj", "a_proj")
+    return _shared(named, inputs)
+
+
+def _from_gdn2(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    inputs = ("q_proj", "k_proj", "v_proj", "b_proj", "w_proj", "f_proj.0", "g_proj.0")
+    return _shared(named, inputs) | {
+        "decay_proj.weight": named["f_proj.1.weight"],
+        "gate_proj.weight": named["g_proj.1.weight"],
+        "gate_proj.bias": named["g_proj.1.bias"],
+    }
+
+
+def _shared(named: dict[str, Tensor], inputs: Sequence[str]) -> dict[str, Tensor]:
+    """Parameters of one of fla's layers that all delta rules have; inputs: its projections, in our order."""
+    return {
+        "in_proj.weight": torch.cat([named[f"{name}.weight"] for name in inputs]),
+        "conv_weight": torch.cat([named[f"{name}_conv1d.weight"].squeeze(1) for name in "qkv"]),
+        "norm_weight": named["o_norm.weight"],
+        "out_proj.weight": named["o_proj.weight"],
+        "A_log": named["A_log"],
+        "dt_bias": named["dt_bias"],
+    }

@@ -48,14 +48,55 @@ def kda(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return delta_rule(p, c, qkv, (-p["A_log"].exp()[:, None] * dt).exp(), beta) * gate @ p["out_proj.weight"].T
 
 
+def delta_product(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Gated DeltaProduct layer: a transition matrix I - beta k k^T per step, applied to the whole state."""
+    n, heads, d_v = c.n_steps, p["A_log"].shape[0], p["norm_weight"].shape[0]
+    keys = heads // c.value_heads * c.head_dim
+    qkv, gate, beta, a = (x @ p["in_proj.weight"].T).split(
+        [(1 + n) * keys + n * heads * d_v, heads * d_v, n * heads, heads], dim=-1
+    )
+    decay = (-p["A_log"].exp() * F.softplus(a + p["dt_bias"])).exp()
+    qkv = F.silu(convolved(qkv, p["conv_weight"], p.get("conv_bias")))
+    q, *parts = qkv.split([keys] * (1 + n) + [heads * d_v] * n, dim=-1)
+    q, *k = (unit_keys(t, c) for t in (q, *parts[:n]))
+    v, beta = [t.unflatten(-1, (heads, d_v)) for t in parts[n:]], rates(beta, c).chunk(n, dim=-1)
+    s, rows = zero_state(q, d_v), []
+    for t in range(q.shape[1]):
+        s = decay[:, t, :, None, None] * s
+        for k_i, v_i, beta_i in zip(k, v, beta, strict=True):
+            moved = torch.eye(c.head_dim).to(s) - torch.einsum("bh,bhi,bhj->bhij", beta_i[:, t], k_i[:, t], k_i[:, t])
+            s = moved @ s + torch.einsum("bh,bhk,bhv->bhkv", beta_i[:, t], k_i[:, t], v_i[:, t])
+        rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s) * c.head_dim**-0.5)
+    o = normed(torch.stack(rows, 1), p["norm_weight"], c.norm_eps).flatten(2)
+    return o * F.silu(gate) @ p["out_proj.weight"].T
+
+
+def gdn2(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Gated DeltaNet-2 layer."""
+    keys, rank, d_v = p["dt_bias"].shape[0], p["gate_proj.weight"].shape[1], p["norm_weight"].shape[0]
+    values = p["out_proj.weight"].shape[1]
+    qkv, b, w, f, g = (x @ p["in_proj.weight"].T).split([2 * keys + values, keys, values, rank, rank], dim=-1)
+    dt = F.softplus(f @ p["decay_proj.weight"].T + p["dt_bias"]).unflatten(-1, (-1, c.head_dim))
+    decay = (-p["A_log"].exp()[:, None] * dt).exp().repeat_interleave(c.value_heads, 2)
+    q, k, v = F.silu(convolved(qkv, p["conv_weight"], p.get("conv_bias"))).split([keys, keys, values], dim=-1)
+    q, k, v = unit_keys(q, c), unit_keys(k, c), (v * w.sigmoid()).unflatten(-1, (-1, d_v))
+    b = rates(b, c).unflatten(-1, (-1, c.head_dim)).repeat_interleave(c.value_heads, 2)
+    s, rows = zero_state(q, d_v), []
+    for t in range(q.shape[1]):
+        moved = torch.eye(c.head_dim).to(s) - torch.einsum("bhi,bhj->bhij", k[:, t], b[:, t] * k[:, t])
+        s = moved @ (decay[:, t, :, :, None] * s) + torch.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
+        rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s) * c.head_dim**-0.5)
+    gate = (g @ p["gate_proj.weight"].T + p["gate_proj.bias"]).sigmoid()
+    return normed(torch.stack(rows, 1), p["norm_weight"], c.norm_eps).flatten(2) * gate @ p["out_proj.weight"].T
+
+
 def delta_rule(p: Parameters, c: Any, qkv: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
     """Normed outputs of all heads side by side, before the gate. decay: (batch, n, heads, head_dim)."""
     heads, d_v = p["A_log"].shape[0], p["norm_weight"].shape[0]
     keys = heads // c.value_heads * c.head_dim
     q, k, v = F.silu(convolved(qkv, p["conv_weight"], p.get("conv_bias"))).split([keys, keys, heads * d_v], dim=-1)
-    q, k = (t.unflatten(-1, (-1, c.head_dim)).repeat_interleave(c.value_heads, 2) for t in (q, k))
-    q, k = (t / (t.square().sum(-1, keepdim=True) + 1e-6).sqrt() for t in (q, k))
-    v, beta = v.unflatten(-1, (heads, d_v)), beta.sigmoid() * (2 if c.negative_eigenvalues else 1)
+    q, k = unit_keys(q, c), unit_keys(k, c)
+    v, beta = v.unflatten(-1, (heads, d_v)), rates(beta, c)
     s, rows = zero_state(q, d_v), []
     for t in range(q.shape[1]):
         s = decay[:, t, :, :, None] * s
@@ -63,6 +104,17 @@ def delta_rule(p: Parameters, c: Any, qkv: Tensor, decay: Tensor, beta: Tensor) 
         s = s + torch.einsum("bh,bhk,bhv->bhkv", beta[:, t], k[:, t], v[:, t] - held)
         rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s) * c.head_dim**-0.5)
     return normed(torch.stack(rows, 1), p["norm_weight"], c.norm_eps).flatten(2)
+
+
+def unit_keys(x: Tensor, c: Any) -> Tensor:
+    """Keys or queries of every head of values, of unit length: (batch, n, keys) -> (batch, n, heads, head_dim)."""
+    x = x.unflatten(-1, (-1, c.head_dim)).repeat_interleave(c.value_heads, 2)
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def rates(x: Tensor, c: Any) -> Tensor:
+    """How much of what a key holds is replaced, from logits."""
+    return x.sigmoid() * (2 if c.negative_eigenvalues else 1)
 
 
 def zero_state(q: Tensor, d_v: int) -> Tensor:
@@ -151,7 +203,9 @@ def head_norm(p: Parameters, c: Any, o: Tensor) -> Tensor:
 
 
 RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
+    "delta_product": delta_product,
     "gated_deltanet": gated_deltanet,
+    "gdn2": gdn2,
     "kda": kda,
     "mamba1": mamba1,
     "rg_lru": rg_lru,

@@ -10,6 +10,8 @@ Special cases:
                                        g for each head: RetNet, Mamba2's SSD
     a = -beta exp(g) k, b = k, beta v  delta rule: S = (I - beta k k^T) diag(exp(g)) S + beta k v^T, argument `beta`
                                        (g for each head: Gated DeltaNet, 2412.06464; channel: Kimi Delta Attention)
+    a = -erase exp(g) k, b = k         S = (I - k (erase k)^T) diag(exp(g)) S + k v^T: a delta rule that erases by
+                                       channel, argument `erase` (Gated DeltaNet-2)
     a = b = 0, and o_t = scale q_t^T (S_{t-1} + diag(u) k_t v_t^T)
                                        RWKV-5 and 6 (arXiv 2404.05892): argument `bonus` is u
 
@@ -49,6 +51,7 @@ def gated_linear_attention(
     *,
     bonus: Tensor | None = None,
     beta: Tensor | None = None,
+    erase: Tensor | None = None,
     a: Tensor | None = None,
     b: Tensor | None = None,
     scale: float | None = None,
@@ -62,10 +65,10 @@ def gated_linear_attention(
 
     q, k: (batch, seqlen, n_heads, d_k). v: (batch, seqlen, n_heads, d_v). All three of one dtype. log_decay: (batch,
     seqlen, n_heads, d_k) or (batch, seqlen, n_heads, 1), <= 0 (-inf forgets everything). bonus: (n_heads, d_k). beta:
-    (batch, seqlen, n_heads). a, b: like q, both or neither. At most one of bonus, beta and (a, b). scale: factor of
-    q, d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch, seqlen) bool, True where a
-    token begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see `packed.starts_of`.
-    chunk_size: a power of two.
+    (batch, seqlen, n_heads). erase: like q. a, b: like q, both or neither. At most one of bonus, beta, erase and
+    (a, b). scale: factor of q, d_k^-0.5 unless given. initial_state: (batch, n_heads, d_k, d_v). starts: (batch,
+    seqlen) bool, True where a token begins a document and the state resets; or cu_seqlens: (n_documents + 1,), see
+    `packed.starts_of`. chunk_size: a power of two.
 
     Returns o like v, and with `return_state` the final state (batch, n_heads, d_k, d_v). Raises ArgumentError for
     other shapes, dtypes, devices, values and combinations, in forward mode (jvp) and for a second derivative, which
@@ -77,19 +80,21 @@ def gated_linear_attention(
     its chunk and later documents.
     """
     starts = resolve_starts(NAME, q, starts, cu_seqlens, initial_state)
-    _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
+    _check(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size)
     check_flag(NAME, "return_state", return_state)
     scale = float(q.shape[3] ** -0.5 if scale is None else scale)
     with torch.autocast(q.device.type, enabled=False):  # decays and states stay in float32 or wider
         if q.shape[1] == 1:
-            o, state = _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+            o, state = _one_token(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
         elif q.shape[0] and path_of(NAME, q.device, q.dtype) == "fla":
             from lcprobe_kernels.gated_linear_attention import fla
 
-            o, state = fla.run(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+            o, state = fla.run(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
         else:
-            check_no_tangent(NAME, q, k, v, log_decay, bonus, beta, a, b, initial_state)
-            o, state = _by_chunks(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size)
+            check_no_tangent(NAME, q, k, v, log_decay, bonus, beta, erase, a, b, initial_state)
+            o, state = _by_chunks(
+                q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size
+            )
     return o.to(v.dtype), state if return_state else None
 
 
@@ -102,6 +107,7 @@ def gated_linear_attention_step(
     *,
     bonus: Tensor | None = None,
     beta: Tensor | None = None,
+    erase: Tensor | None = None,
     a: Tensor | None = None,
     b: Tensor | None = None,
     scale: float | None = None,
@@ -111,7 +117,7 @@ def gated_linear_attention_step(
     Returns o (batch, n_heads, d_v) and the new state in float32 (float64 for float64 states). Raises ArgumentError as
     above.
     """
-    given = {"beta": beta, "a": a, "b": b}
+    given = {"beta": beta, "erase": erase, "a": a, "b": b}
     for name, x in (("q", q), ("k", k), ("v", v), ("log_decay", log_decay), *given.items(), ("state", state)):
         if x is not None or name not in given:
             check_tensor(f"{NAME}_step", name, x)
@@ -125,6 +131,7 @@ def gated_linear_attention_step(
         log_decay[:, None],
         bonus,
         rows["beta"],
+        rows["erase"],
         rows["a"],
         rows["b"],
         scale,
@@ -140,14 +147,15 @@ def gated_linear_attention_step(
     return o.to(v.dtype), state
 
 
-def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
+def _one_token(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts) -> tuple[Tensor, Tensor]:
     """One token of decoding: plain products, without chunks."""
     acc_dtype = torch.promote_types(v.dtype, torch.float32)
     if initial_state is None:
         initial_state = v.new_zeros(q.shape[0], *q.shape[2:], v.shape[3])
     if starts is not None:
         initial_state = initial_state.masked_fill(starts[:, :, None, None], 0.0)
-    now = {name: x[:, 0].to(acc_dtype) for name, x in (("beta", beta), ("a", a), ("b", b)) if x is not None}
+    extra = {"beta": beta, "erase": erase, "a": a, "b": b}
+    now = {name: x[:, 0].to(acc_dtype) for name, x in extra.items() if x is not None}
     q, k, v, log_decay = (x[:, 0].to(acc_dtype) for x in (q, k, v, log_decay))
     bonus = None if bonus is None else bonus.to(acc_dtype)
     o, state = step(q * scale, k, v, log_decay, initial_state.to(acc_dtype), bonus=bonus, **now)
@@ -155,7 +163,7 @@ def _one_token(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, star
 
 
 def _by_chunks(
-    q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size
+    q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size
 ) -> tuple[Tensor, Tensor]:
     """The special cases folded into one recurrence (see cpu.py), whose products are one op forward and one
     backward."""
@@ -169,6 +177,8 @@ def _by_chunks(
     if beta is not None:
         beta = beta.to(acc_dtype)[..., None]
         a, v = -beta * w * k, beta * v
+    elif erase is not None:
+        a = -erase.to(acc_dtype) * w * k
     elif a is not None and b is not None:
         a, b = a.to(acc_dtype), b.to(acc_dtype)
         a = a if first is None else torch.where(first, a * 0, a)
@@ -260,7 +270,7 @@ gated_linear_attention_fwd.register_autograd(_backward, setup_context=_setup)
 refuse_second_derivative(NAME)
 
 
-def _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, chunk_size) -> None:
+def _check(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts, chunk_size) -> None:
     check_first(NAME, "q", q, ("batch", "seqlen", "n_heads", "d_k"))
     batch, seqlen, n_heads, d_k = q.shape
     check_tensor(NAME, "v", v)
@@ -271,19 +281,18 @@ def _check(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts, 
     if log_decay.dim() != 4 or log_decay.shape[3] not in (1, d_k):
         allowed = f"({batch}, {seqlen}, {n_heads}, {d_k}) or ({batch}, {seqlen}, {n_heads}, 1)"
         raise ArgumentError(f"{NAME}: log_decay", f"shape {tuple(log_decay.shape)}", allowed)
-    corrections = [
-        name for name, x in (("bonus", bonus), ("beta", beta), ("a, b", a if b is None else b)) if x is not None
-    ]
+    exclusive = {"bonus": bonus, "beta": beta, "erase": erase, "a, b": a if b is None else b}
+    corrections = [name for name, x in exclusive.items() if x is not None]
     if len(corrections) > 1:
-        raise ArgumentError(
-            f"{NAME}: corrections", " with ".join(corrections), "one of bonus, beta and (a, b), or none"
-        )
+        allowed = "one of bonus, beta, erase and (a, b), or none"
+        raise ArgumentError(f"{NAME}: corrections", " with ".join(corrections), allowed)
     if (a is None) != (b is None):
         raise ArgumentError(f"{NAME}: a, b", "a without b" if b is None else "b without a", "both or neither")
     check_like(NAME, "k", k, (*token, d_k), ("q", q), q.dtype)
     check_like(NAME, "v", v, (*token, d_v), ("q", q), q.dtype)
     check_like(NAME, "log_decay", log_decay, (*token, log_decay.shape[3]), ("q", q))
-    more = [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token), ("a", a, (*token, d_k)), ("b", b, (*token, d_k))]
+    more = [(name, x, (*token, d_k)) for name, x in (("erase", erase), ("a", a), ("b", b))]
+    more += [("bonus", bonus, (n_heads, d_k)), ("beta", beta, token)]
     for name, x, shape in (*more, ("initial_state", initial_state, (batch, n_heads, d_k, d_v))):
         if x is not None:
             check_like(NAME, name, x, shape, ("q", q))

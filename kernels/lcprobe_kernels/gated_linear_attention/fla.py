@@ -30,6 +30,7 @@ def run(
     log_decay: Tensor,
     bonus: Tensor | None,
     beta: Tensor | None,
+    erase: Tensor | None,
     a: Tensor | None,
     b: Tensor | None,
     scale: float,
@@ -37,7 +38,7 @@ def run(
     starts: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """o like v and the final state (batch, n_heads, d_k, d_v) in float32."""
-    call = call_of(q, k, v, log_decay, bonus, beta, a, b, scale, initial_state, starts)
+    call = call_of(q, k, v, log_decay, bonus, beta, erase, a, b, scale, initial_state, starts)
     o, state = getattr(import_module(call.module), call.name)(**call.arguments)
     return o.reshape(v.shape), state if call.last is None else state[call.last]
 
@@ -49,6 +50,7 @@ def call_of(
     log_decay: Tensor,
     bonus: Tensor | None,
     beta: Tensor | None,
+    erase: Tensor | None,
     a: Tensor | None,
     b: Tensor | None,
     scale: float,
@@ -61,7 +63,7 @@ def call_of(
     if starts is not None:
         cu_seqlens, initial, last = _documents(starts, initial)
         q, k, v, log_decay = (x.flatten(0, 1)[None] for x in (q, k, v, log_decay))
-        beta, a, b = (None if x is None else x.flatten(0, 1)[None] for x in (beta, a, b))
+        beta, erase, a, b = (None if x is None else x.flatten(0, 1)[None] for x in (beta, erase, a, b))
     head = log_decay.shape[3] == 1
     decay = (log_decay[..., 0] if head else log_decay).float()
     wide = (
@@ -71,6 +73,9 @@ def call_of(
     common["cu_seqlens"] = cu_seqlens
     if bonus is not None:
         return PeerCall("fla.ops.rwkv6", "chunk_rwkv6", {"r": q, "w": wide, "u": bonus, **common}, last)
+    if erase is not None:
+        gates = {"b": erase.to(q.dtype), "w": torch.ones_like(v)}
+        return PeerCall("fla.ops.gdn2", "chunk_gdn2", {"q": q, "g": wide, **gates, **common}, last)
     if a is not None and b is not None:
         a, b = a.to(q.dtype), b.to(q.dtype)
         return PeerCall(

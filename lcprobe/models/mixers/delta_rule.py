@@ -4,14 +4,16 @@
     S_t = (I - beta k k^T) diag(alpha) S_{t-1} + beta k v^T           S: (head_dim, value_dim), float32
     o_t = head_dim^-0.5 q_t^T S_t                     y = out_proj(rms_norm(o) * activation(gate))
 
-gated_deltanet and kda define where alpha, beta and the gate come from. `lcprobe_kernels.gated_linear_attention`
-computes the rule in chunks, by matrix products and one triangular solve each, or in half precision on a GPU by
-flash-linear-attention's kernels where they are installed.
+gated_deltanet and kda define where alpha, beta and the gate come from; delta_product writes several keys per token,
+gdn2 erases and writes by channel. `lcprobe_kernels.gated_linear_attention` computes the rule in chunks, by matrix
+products and one triangular solve each, or in half precision on a GPU by flash-linear-attention's kernels where they
+are installed.
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lcprobe_kernels.causal_conv1d import causal_conv1d
@@ -31,27 +33,29 @@ LENGTH_EPS = 1e-6
 
 
 class Widths(NamedTuple):
-    """Sizes at one d_model. n_heads: of queries and keys; n_value_heads: a multiple of it, one state each."""
+    """Sizes at one d_model. n_heads: of queries and keys; n_value_heads: a multiple of it, one state each; steps:
+    keys and values that a token writes, one after the other."""
 
     n_heads: int
     n_value_heads: int
     head_dim: int
     value_dim: int
+    steps: int = 1
 
     @property
     def keys(self) -> int:
-        """Width of all queries, and of all keys."""
+        """Width of all queries, and of all keys of one step."""
         return self.n_heads * self.head_dim
 
     @property
     def values(self) -> int:
-        """Width of all values."""
+        """Width of all values of one step."""
         return self.n_value_heads * self.value_dim
 
     @property
     def convolved(self) -> int:
         """Channels of the convolution over q, k, v."""
-        return 2 * self.keys + self.values
+        return (1 + self.steps) * self.keys + self.steps * self.values
 
     @property
     def state(self) -> int:
@@ -130,7 +134,8 @@ class Projected(NamedTuple):
     """What a mixer with a delta rule projects its input to, (batch, seqlen, .) each.
 
     qkv: queries, keys and values side by side, before the convolution. gate: (n_value_heads x value_dim). beta:
-    (n_value_heads), before the sigmoid. decay: (n_value_heads, 1 or head_dim), before dt_bias and softplus.
+    (steps x n_value_heads, or what `rule` of a subclass reads), before the sigmoid. decay: (heads with a factor A,
+    decays of each), before dt_bias and softplus.
     """
 
     qkv: Tensor
@@ -147,15 +152,15 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
     gate_activation: ClassVar[str]
     """silu or sigmoid, of the gate on the outputs."""
 
-    def __init__(self, config: DeltaRuleConfig, d_model: int, n_decays: int):
-        """n_decays: of all heads together."""
+    def __init__(self, config: DeltaRuleConfig, d_model: int, decays: tuple[int, int]):
+        """decays: heads with a factor A, and decays of each."""
         super().__init__(config, d_model)
         self.config, self.widths = config, config.widths(d_model)
         widths = self.widths
         self.conv_weight = nn.Parameter(torch.empty(widths.convolved, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(widths.convolved)) if config.conv_bias else None
-        self.A_log = nn.Parameter(torch.empty(widths.n_value_heads))
-        self.dt_bias = nn.Parameter(torch.empty(n_decays))
+        self.A_log = nn.Parameter(torch.empty(decays[0]))
+        self.dt_bias = nn.Parameter(torch.empty(math.prod(decays)))
         self.norm_weight = nn.Parameter(torch.empty(widths.value_dim))
         self.out_proj = nn.Linear(widths.values, d_model, bias=False)
 
@@ -181,7 +186,7 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
         self, x: Tensor, where: TokenContext, state: DeltaRuleState | None = None
     ) -> tuple[Tensor, DeltaRuleState | None]:
         """See Mixer."""
-        w, acc_dtype = self.widths, torch.promote_types(x.dtype, torch.float32)
+        w = self.widths
         projected = self.project(x)
         qkv, conv = causal_conv1d(
             projected.qkv,
@@ -192,25 +197,35 @@ class DeltaRule(Mixer[DeltaRuleConfig, DeltaRuleState]):
             starts=where.starts,
             return_state=state is not None,
         )
-        qk, v = qkv.split([2 * w.keys, w.values], dim=-1)
-        q, k = of_unit_length(qk.unflatten(-1, (2, w.n_heads, w.head_dim))).unbind(2)
-        if self.config.value_heads > 1:
-            q, k = (t.repeat_interleave(self.config.value_heads, dim=2) for t in (q, k))
+        qk, v = qkv.split([(1 + w.steps) * w.keys, w.steps * w.values], dim=-1)
+        qk = of_unit_length(qk.unflatten(-1, (1 + w.steps, w.n_heads, w.head_dim)))
+        q, k = self.for_value_heads(qk[:, :, 0]), self.for_value_heads(qk[:, :, 1:].flatten(1, 2))
+        v = v.unflatten(-1, (w.steps, w.n_value_heads, w.value_dim)).flatten(1, 2)
         o, memory = gated_linear_attention(
-            q,
-            k,
-            v.unflatten(-1, (w.n_value_heads, w.value_dim)),
-            self.log_decay(projected.decay),
-            beta=projected.beta.to(acc_dtype).sigmoid() * (2.0 if self.config.negative_eigenvalues else 1.0),
+            **self.rule(q, k, v, projected, where.starts),
             initial_state=None if state is None else state.memory,
-            starts=where.starts,
             chunk_size=self.config.chunk_size,
             return_state=state is not None,
         )
-        o = rms_norm(o, self.norm_weight, self.config.norm_eps).flatten(2)
+        o = rms_norm(o[:, w.steps - 1 :: w.steps], self.norm_weight, self.config.norm_eps).flatten(2)
         gate = projected.gate
         o = o * (nn.functional.silu(gate) if self.gate_activation == "silu" else gate.sigmoid())
         return self.out_proj(o), None if memory is None or conv is None else DeltaRuleState(memory, conv)
+
+    def rule(self, q: Tensor, k: Tensor, v: Tensor, projected: Projected, starts: Tensor | None) -> dict[str, Any]:
+        """Arguments of `gated_linear_attention`, with `steps` places per token. q: (batch, seqlen, n_value_heads,
+        head_dim). k, v: (batch, seqlen x steps, n_value_heads, .). starts: of documents, (batch, seqlen)."""
+        log_decay, beta = self.log_decay(projected.decay), self.rates(projected.beta)
+        return {"q": q, "k": k, "v": v, "log_decay": log_decay, "beta": beta, "starts": starts}
+
+    def rates(self, logits: Tensor) -> Tensor:
+        """sigmoid(logits) in float32 or wider, times 2 with `negative_eigenvalues`."""
+        rates = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        return rates * 2.0 if self.config.negative_eigenvalues else rates
+
+    def for_value_heads(self, x: Tensor) -> Tensor:
+        """Each head of keys of x (batch, seqlen, n_heads, .) for all of its heads of values."""
+        return x if self.config.value_heads == 1 else x.repeat_interleave(self.config.value_heads, dim=2)
 
     def log_decay(self, decay: Tensor) -> Tensor:
         """-A softplus(decay + dt_bias) in float32 or wider, of the shape of decay."""
@@ -232,17 +247,16 @@ def of_unit_length(x: Tensor) -> Tensor:
     return rms_norm(x, x.new_full((d,), d**-0.5), LENGTH_EPS / d)
 
 
-def delta_rule_cost(config: DeltaRuleConfig, d_model: int, matrices: int, n_decays: int) -> Cost:
-    """The cost of a mixer with a delta rule. matrices: weights of the projections that `project` computes."""
+def delta_rule_cost(config: DeltaRuleConfig, d_model: int, matrices: int, decays: tuple[int, int]) -> Cost:
+    """The cost of a mixer with a delta rule. matrices: weights of the projections that `project` computes; decays: as
+    in DeltaRule."""
     w = config.widths(d_model)
     matrices += w.values * d_model
-    params = (
-        matrices + w.convolved * (config.d_conv + int(config.conv_bias)) + w.n_value_heads + n_decays + w.value_dim
-    )
+    vectors = w.convolved * (config.d_conv + int(config.conv_bias)) + decays[0] + math.prod(decays) + w.value_dim
     chunk, d_k, d_v = config.chunk_size, w.head_dim, w.value_dim
     # causal halves: q k^T and k k^T; the triangular solve for values and states; scores times values
     core = chunk * (2 * d_k + (d_k + d_v) + d_v)
     # writing and reading states, passing them through the solved system, and from chunk to chunk
     core += 6 * d_k * d_v + 2 * d_k * d_k + 2 * d_k * d_k * d_v / chunk
-    flops = 2 * matrices + w.n_value_heads * core + 2 * config.d_conv * w.convolved
-    return Cost(params, flops, 4 * w.state + 4 * (config.d_conv - 1) * w.convolved, 0)
+    flops = 2 * matrices + w.steps * w.n_value_heads * core + 2 * config.d_conv * w.convolved
+    return Cost(matrices + vectors, flops, 4 * w.state + 4 * (config.d_conv - 1) * w.convolved, 0)

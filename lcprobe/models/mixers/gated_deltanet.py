@@ -7,9 +7,10 @@
 
 With the same weights it equals transformers' Qwen3-Next. Shapes: in the paper and in flash-linear-attention keys are
 0.75 d_model wide and values 1.5 (`expand: 0.75, expand_v: 1.5`); in Qwen3-Next 1 and 2, in heads of 128, with two
-heads of values per head of keys (`head_dim: 128, value_heads: 2`). A, dt_bias and the convolution start as in
-flash-linear-attention, A no lower than 0.01, so that log A is finite; matrices start as in all mixers here. One
-matrix projects to all inputs, where the releases have two to seven.
+heads of values per head of keys (`head_dim: 128, value_heads: 2`). A and dt_bias start as in flash-linear-attention,
+A no lower than 0.01, so that log A is finite. The convolution starts uniform between +-d_conv^-0.5, as in its layer;
+its models start it normal with standard deviation 0.02. Matrices start as in all mixers here. One matrix projects to
+all inputs, where the releases have two to seven.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class GatedDeltaNet(DeltaRule):
     gate_activation = "silu"
 
     def __init__(self, config: GatedDeltaNetConfig, d_model: int):
-        super().__init__(config, d_model, config.widths(d_model).n_value_heads)
+        super().__init__(config, d_model, (config.widths(d_model).n_value_heads, 1))
         self.in_proj = nn.Linear(d_model, sum(_parts(self.widths)), bias=False)
 
     def project(self, x: Tensor) -> Projected:
@@ -49,7 +50,7 @@ class GatedDeltaNet(DeltaRule):
     def cost(config: GatedDeltaNetConfig, d_model: int, length: int) -> Cost:
         """See Mixer; nothing depends on length."""
         widths = config.widths(d_model)
-        return delta_rule_cost(config, d_model, d_model * sum(_parts(widths)), widths.n_value_heads)
+        return delta_rule_cost(config, d_model, d_model * sum(_parts(widths)), (widths.n_value_heads, 1))
 
 
 def _parts(w: Widths) -> list[int]:

@@ -7,8 +7,9 @@
 
 With the same weights it equals transformers' Kimi-Linear, where heads are 128 wide and keys and values 4096 at
 d_model 2304 (`head_dim: 128, expand: 1.7778, expand_v: 1.7778`). flash-linear-attention's layer has a bias after G_b,
-too. A, dt_bias and the convolution start as there; matrices start as in all mixers here. One matrix projects to q, k,
-v, beta and to both low ranks.
+too. A and dt_bias start as there, and the convolution as in its layer, uniform between +-d_conv^-0.5 (in its models
+it starts normal with standard deviation 0.02); matrices start as in all mixers here. One matrix projects to q, k, v,
+beta and to both low ranks.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class KDA(DeltaRule):
 
     def __init__(self, config: KDAConfig, d_model: int):
         widths, rank = config.widths(d_model), config.rank or config.head_dim
-        super().__init__(config, d_model, widths.n_value_heads * widths.head_dim)
+        super().__init__(config, d_model, (widths.n_value_heads, widths.head_dim))
         self.parts = _parts(widths, rank)
         self.in_proj = nn.Linear(d_model, sum(self.parts), bias=False)
         self.decay_proj = nn.Linear(rank, widths.n_value_heads * widths.head_dim, bias=False)
@@ -57,10 +58,9 @@ class KDA(DeltaRule):
     def cost(config: KDAConfig, d_model: int, length: int) -> Cost:
         """See Mixer; nothing depends on length."""
         w, rank = config.widths(d_model), config.rank or config.head_dim
-        n_decays = w.n_value_heads * w.head_dim
-        return delta_rule_cost(
-            config, d_model, d_model * sum(_parts(w, rank)) + rank * (n_decays + w.values), n_decays
-        )
+        decays = (w.n_value_heads, w.head_dim)
+        matrices = d_model * sum(_parts(w, rank)) + rank * (w.n_value_heads * w.head_dim + w.values)
+        return delta_rule_cost(config, d_model, matrices, decays)
 
 
 def _parts(w: Widths, rank: int) -> list[int]:
