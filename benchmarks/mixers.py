@@ -1,4 +1,5 @@
-"""Training speed of one layer of every recurrent mixer at d_model 256, beside transformers' layer of the same shape.
+"""Training speed of one layer of every recurrent mixer at d_model 256, beside another package's layer of the same
+shape that runs on a CPU: transformers', or where it has none flash-linear-attention's naive form.
 
 Forward and backward of one row, float32, on one thread. Times are CPU time, the least of several rounds, of both
 sides in turn. The floor is three times the mixer's forward FLOPs at the speed of this machine's float32 matrix
@@ -16,6 +17,7 @@ from lcprobe.choices import choose
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parameters import owners
 from lcprobe.models.token_context import TokenContext
+from validation.oracles.linear_attention import fla_gla, run_naively
 from validation.oracles.mixers import transformers_module
 
 TITLE = "one layer of each recurrent mixer, forward and backward, d_model 256"
@@ -117,6 +119,21 @@ def _gated_deltanet(length: int) -> Layer:
     return layer, lambda x: layer(x)
 
 
+def _gla(length: int) -> Layer:
+    layer = fla_gla(hidden_size=D_MODEL, num_heads=4)
+    return layer, lambda x: run_naively(layer, x)
+
+
+def _lightning(length: int) -> Layer:
+    modeling = transformers_module("minimax")
+    config = modeling.MiniMaxConfig(
+        hidden_size=D_MODEL, num_attention_heads=4, num_hidden_layers=1, layer_types=["linear_attention"],
+        block_size=64,
+    )  # fmt: skip
+    layer = modeling.MiniMaxLightningAttention(config, 0)
+    return layer, lambda x: layer(x, None, None)[0]
+
+
 def _kda(length: int) -> Layer:
     modeling = transformers_module("kimi_linear")
     config = modeling.KimiLinearConfig(
@@ -143,7 +160,9 @@ PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
     "mamba1": ("transformers MambaMixer", _mamba1),
     "mamba2": ("transformers Mamba2Mixer", _mamba2),
     "gated_deltanet": ("transformers Qwen3NextGatedDeltaNet", _gated_deltanet),
+    "gla": ("flash-linear-attention GatedLinearAttention, naive form", _gla),
     "kda": ("transformers KimiLinearDeltaAttention", _kda),
+    "lightning": ("transformers MiniMaxLightningAttention", _lightning),
     "rg_lru": ("transformers RecurrentGemmaRecurrentBlock", _rg_lru),
 }
 """The peer's name, and its layer for rows of some length with the shapes of our defaults."""

@@ -87,6 +87,10 @@ class LanguageModel(Parametrised):
         if config.embedding_norm:
             self.embedding_norm = config.norm.create(d_model, config.norm_eps)
         self.blocks = nn.ModuleList(Block(config, layers, d_model, d_ff) for layers in parts.blocks)
+        for i, block in enumerate(self.blocks):
+            for module in block.modules():
+                if isinstance(module, Parametrised):
+                    module.depth = (i, len(self.blocks))
         self._check_positions()
         self.norm: Norm = config.norm.create(d_model, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(d_model, padded_vocab(config), bias=False)
@@ -304,10 +308,6 @@ class LanguageModel(Parametrised):
         """Set every parameter as a function of (seed, its name): independent of construction order, sharding and
         device."""
         residual_scale = 1 / math.sqrt(len(self.blocks))
-        for i, block in enumerate(self.blocks):
-            for module in block.modules():
-                if isinstance(module, Parametrised):
-                    module.depth = (i, len(self.blocks))
         parameters = dict(self.named_parameters())
         for name, owner, own_name in owners(self):
             generator = torch.Generator().manual_seed(seed_of("init", seed, name))

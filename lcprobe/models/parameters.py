@@ -22,8 +22,8 @@ class Parametrised(nn.Module):
     """Names of own matrices that write into the residual stream: their initial values are scaled by 1 /
     sqrt(n_layers)."""
     depth: tuple[int, int] = (0, 1)
-    """Index of the module's block and number of blocks, for initial values that depend on them; LanguageModel sets
-    it."""
+    """Index of the module's block and number of blocks, for initial values and decays that depend on them;
+    LanguageModel sets it when it is built."""
 
     def init_parameter(self, name: str, value: Tensor, generator: torch.Generator) -> None:
         """Write a parameter's initial value into `value`, float64. name: within this module.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import delta_rule, equations, griffin, mamba, mixers, peers, rwkv
+from validation.oracles import delta_rule, equations, griffin, linear_attention, mamba, mixers, peers, rwkv
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -32,11 +32,13 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "transformers mamba": ("transformers", mamba.transformers_mamba),
     "transformers qwen3_next": ("transformers", delta_rule.qwen3_next),
     "transformers kimi_linear": ("transformers", delta_rule.kimi_linear),
+    "transformers minimax": ("transformers", linear_attention.minimax),
     "transformers recurrent_gemma": ("transformers", griffin.transformers_model),
     "recurrentgemma": ("recurrentgemma", griffin.google_model),
     "rwkv": ("rwkv", rwkv.models),
     "flash-linear-attention layers": ("flash-linear-attention", delta_rule.fla_layers),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
+    "flash-linear-attention GLA": ("flash-linear-attention", linear_attention.fla_layer),
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
 the package."""

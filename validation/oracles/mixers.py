@@ -33,6 +33,8 @@ D_MODEL, VOCAB = 24, 64
 KINDS: list[dict[str, Any]] = [
     {"type": "gated_deltanet", "head_dim": 6},
     {"type": "gated_deltanet", "head_dim": 4, "value_heads": 2, "conv_bias": True, "negative_eigenvalues": True},
+    {"type": "gla", "head_dim": 6, "rank": 5, "chunk_size": 8},
+    {"type": "gla", "head_dim": 4, "expand": 1.5, "expand_v": 0.75, "tau": 3.0},
     {"type": "kda", "head_dim": 6},
     {"type": "kda", "head_dim": 4, "value_heads": 3, "expand_v": 1.5, "rank": 5, "negative_eigenvalues": True},
     {"type": "mamba1", "chunk_size": 7},
@@ -41,6 +43,8 @@ KINDS: list[dict[str, Any]] = [
     {"type": "delta_product", "head_dim": 4, "n_steps": 4, "value_heads": 2, "negative_eigenvalues": False},
     {"type": "gdn2", "head_dim": 6},
     {"type": "gdn2", "head_dim": 4, "value_heads": 3, "expand_v": 1.5, "rank": 5, "negative_eigenvalues": True},
+    {"type": "lightning", "head_dim": 6, "chunk_size": 8},
+    {"type": "lightning", "head_dim": 4, "expand": 1.5, "decays": "retnet"},
     {"type": "rg_lru", "n_blocks": 4},
     {"type": "rg_lru", "n_blocks": 3, "expand": 1.5, "d_conv": 2},
     {"type": "rwkv6", "head_dim": 6, "d_mix": 3, "d_decay": 5, "chunk_size": 8},

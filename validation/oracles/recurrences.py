@@ -4,6 +4,7 @@ p: the layer's parameters, c: its settings, x: (batch, n, d_model) -> y of the s
 lcprobe/models/mixers.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -122,6 +123,40 @@ def zero_state(q: Tensor, d_v: int) -> Tensor:
     return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], d_v)
 
 
+def gla(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One layer of gated linear attention."""
+    d_v, keys = p["norm_weight"].shape[0], p["decay_proj.weight"].shape[0]
+    values, heads = p["out_proj.weight"].shape[1], keys // c.head_dim
+    q, k, v, gate, low = (x @ p["in_proj.weight"].T).split([keys, keys, values, values, c.rank], dim=-1)
+    decay = torch.sigmoid(low @ p["decay_proj.weight"].T + p["decay_proj.bias"]) ** (1 / c.tau)
+    q, k, decay = (t.unflatten(-1, (heads, c.head_dim)) for t in (q, k, decay))
+    o = linear_attention(q, k, v.unflatten(-1, (heads, d_v)), decay) * c.head_dim**-0.5
+    return normed(o, p["norm_weight"], c.norm_eps).flatten(2) * F.silu(gate) @ p["out_proj.weight"].T
+
+
+def lightning(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One layer of lightning attention, the only one of its model."""
+    heads = p["norm_weight"].shape[0] // c.head_dim
+    q, k, v, gate = (x @ p["in_proj.weight"].T).chunk(4, dim=-1)
+    q, k, v = (F.silu(t).unflatten(-1, (heads, c.head_dim)) for t in (q, k, v))
+    fixed = {
+        "minimax": [math.exp(-(2 ** (-8 * h / heads)) * (1 + 1e-5)) for h in range(1, heads + 1)],
+        "retnet": [1 - 2 ** (-5 - h) for h in range(heads)],
+    }
+    decay = x.new_tensor(fixed[c.decays])[:, None].expand(q.shape)
+    o = normed(linear_attention(q, k, v, decay).flatten(2), p["norm_weight"], c.norm_eps)
+    return o * gate.sigmoid() @ p["out_proj.weight"].T
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
+    """Outputs of all heads, (batch, n, heads, d_v); q, k, decay: (batch, n, heads, d_k)."""
+    s, rows = zero_state(q, v.shape[3]), []
+    for t in range(q.shape[1]):
+        s = decay[:, t, :, :, None] * s + torch.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
+        rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s))
+    return torch.stack(rows, 1)
+
+
 def rg_lru(p: Parameters, c: Any, x: Tensor) -> Tensor:
     """One recurrent block of Griffin."""
     gate, u = (x @ p["in_proj.weight"].T + p["in_proj.bias"]).chunk(2, dim=-1)
@@ -206,7 +241,9 @@ RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "delta_product": delta_product,
     "gated_deltanet": gated_deltanet,
     "gdn2": gdn2,
+    "gla": gla,
     "kda": kda,
+    "lightning": lightning,
     "mamba1": mamba1,
     "rg_lru": rg_lru,
     "rwkv6": rwkv6,

@@ -1,0 +1,166 @@
+"""gla in flash-linear-attention's layer, lightning in transformers' MiniMax, with the same weights.
+
+Kernels of fla's layer, which need a GPU, are replaced: the recurrence by fla's naive form, which is float32 in any
+dtype, and the gated norm by its equation. MiniMax adds what a sublayer computes to its normed input; here its blocks
+add it to the input, as ours do. Its MLP is one expert, which every token has.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcprobe.choices import choose
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.token_context import TokenContext
+from validation.oracles.cases import SINGLE, Comparison
+from validation.oracles.mixers import (
+    D_MODEL,
+    LENGTHS,
+    VOCAB,
+    Peer,
+    gradients,
+    outside_mixers,
+    perturbed,
+    scaled,
+    transformers_module,
+)
+
+
+def fla_layer(dtype: torch.dtype) -> Iterator[Comparison]:
+    """gla in flash-linear-attention."""
+    if dtype == torch.float64:
+        return
+    for heads, expand, expand_v, tau in ((2, 0.5, 1.0, 16.0), (3, 0.75, 1.5, 4.0)):
+        torch.manual_seed(0)
+        theirs = fla_gla(
+            hidden_size=D_MODEL, num_heads=heads, expand_k=expand, expand_v=expand_v, gate_low_rank_dim=5,
+            gate_logit_normalizer=tau,
+        )  # fmt: skip
+        perturbed(theirs)
+        settings = {"head_dim": round(expand * D_MODEL) // heads, "expand": expand, "expand_v": expand_v, "rank": 5}
+        ours = choose(MIXERS, {"type": "gla", **settings, "tau": tau}, "mixer").create(D_MODEL)
+        ours.load_state_dict(_from_fla(dict(theirs.named_parameters())))
+        name = f"gla heads={heads}"
+        for length in LENGTHS:
+            x = torch.randn(2, length, D_MODEL, generator=torch.Generator().manual_seed(length))
+            with torch.enable_grad():
+                y, want = ours(x, TokenContext(torch.arange(length)))[0], run_naively(theirs, x)
+            yield scaled(name, f"outputs, {length} tokens", y, want, SINGLE)
+            if length == LENGTHS[-1]:
+                yield from gradients(name, (ours, y), (theirs, want), _from_fla, 5 * SINGLE)
+
+
+def fla_gla(**settings: Any) -> nn.Module:
+    """fla's layer, for `run_naively`. Raises ImportError without the package."""
+    layer = import_module("fla.layers.gla").GatedLinearAttention(**settings)
+    layer.g_norm_swish_gate = _GatedNorm(layer.g_norm_swish_gate)
+    return layer
+
+
+def run_naively(layer: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of fla's layer without its kernels."""
+    module, naive = import_module("fla.layers.gla"), import_module("fla.ops.gla.naive").naive_recurrent_gla
+    short, long = (partial(_naive, naive, decay=key) for key in ("gk", "g"))  # by the length of the row
+    with patch.object(module, "fused_recurrent_gla", short), patch.object(module, "chunk_gla", long):
+        return layer(x)[0]
+
+
+def _naive(naive: Any, q: Tensor, k: Tensor, v: Tensor, *, decay: str, **given: Any) -> tuple[Tensor, Tensor | None]:
+    """fla's naive form, called as its kernels are; arguments of states and packed rows are not in use."""
+    assert given["initial_state"] is given["cu_seqlens"] is None
+    assert not given["output_final_state"]
+    return naive(q, k, v, given[decay])
+
+
+class _GatedNorm(nn.Module):
+    """fla's FusedRMSNormGated in PyTorch."""
+
+    def __init__(self, fused: Any):
+        super().__init__()
+        self.weight, self.eps = fused.weight, fused.eps
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """The norm of x over its last dimension, times the swish of g."""
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * F.silu(g)
+
+
+def _from_fla(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    matrices = ("q_proj", "k_proj", "v_proj", "g_proj", "gk_proj.0")
+    return {
+        "in_proj.weight": torch.cat([named[f"{name}.weight"] for name in matrices]),
+        "decay_proj.weight": named["gk_proj.1.weight"],
+        "decay_proj.bias": named["gk_proj.1.bias"],
+        "norm_weight": named["g_norm_swish_gate.weight"],
+        "out_proj.weight": named["o_proj.weight"],
+    }
+
+
+def minimax(dtype: torch.dtype) -> Iterator[Comparison]:
+    """lightning in MiniMax, whose decays depend on the block; in the second model between blocks of attention."""
+    if dtype == torch.float64:
+        return
+    modeling = transformers_module("minimax")
+    for heads, head_dim, kinds in ((3, 8, "lll"), (2, 16, "lal")):
+        torch.manual_seed(0)
+        types = {"l": "linear_attention", "a": "full_attention"}
+        theirs = modeling.MiniMaxForCausalLM(
+            modeling.MiniMaxConfig(
+                vocab_size=VOCAB, hidden_size=D_MODEL, intermediate_size=40, num_hidden_layers=len(kinds),
+                num_attention_heads=heads, num_key_value_heads=heads, head_dim=head_dim, num_local_experts=1,
+                num_experts_per_tok=1, layer_types=[types[kind] for kind in kinds], block_size=32, rms_norm_eps=1e-6,
+                tie_word_embeddings=True, initializer_range=0.05, pad_token_id=None,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            )
+        )  # fmt: skip
+        for layer in theirs.model.layers:
+            layer.forward = partial(_pre_norm, layer)
+        mixers = {
+            "lightning": {"head_dim": head_dim, "expand": heads * head_dim / D_MODEL},
+            "attention": {"head_dim": head_dim, "n_heads": heads},
+        }
+        layout = ", ".join({"l": "lightning+mlp", "a": "attention+mlp"}[kind] for kind in kinds)
+        config = {"layout": layout, "d_ff": 40, "norm_eps": 1e-6, "mixers": mixers}
+        if "a" not in kinds:
+            del mixers["attention"]
+        convert = partial(_from_minimax, kinds=kinds, heads=heads)
+        name, run = f"lightning, {kinds.count('a')} of attention", partial(_logits, theirs)
+        yield from Peer(name, perturbed(theirs), run, config, convert).compare()
+
+
+def _pre_norm(layer: Any, hidden_states: Tensor, **given: Any) -> Tensor:
+    """A block of MiniMax that adds to the residual stream what its sublayers compute from the normed stream."""
+    hidden_states = hidden_states + layer.self_attn(layer.input_layernorm(hidden_states), **given)[0]
+    return hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))
+
+
+def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
+    return model(tokens, use_cache=False).logits
+
+
+def _from_minimax(named: dict[str, Tensor], kinds: str, heads: int) -> dict[str, Tensor]:
+    named = dict(named)
+    for i in range(len(kinds)):
+        layer = f"model.layers.{i}.mlp."
+        gate, up = named[layer + "experts.gate_up_proj"][0].chunk(2)
+        named |= {layer + "gate_proj.weight": gate, layer + "up_proj.weight": up}
+        named[layer + "down_proj.weight"] = named[layer + "experts.down_proj"][0]
+    ours = outside_mixers(named, len(kinds), "embed_tokens", "input_layernorm", "post_attention_layernorm")
+    for i, kind in enumerate(kinds):
+        block, layer = f"blocks.{i}.mixer.", f"model.layers.{i}.self_attn."
+        if kind == "a":
+            qkv = [named[f"{layer}{name}_proj.weight"] for name in "qkv"]
+            ours[block + "in_proj.weight"] = torch.cat(qkv)
+            ours[block + "out_proj.weight"] = named[layer + "o_proj.weight"]
+            continue
+        # theirs has the rows of q, k and v head by head
+        qkv = named[layer + "qkv_proj.weight"].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+        ours[block + "in_proj.weight"] = torch.cat([qkv, named[layer + "output_gate.weight"]])
+        ours[block + "norm_weight"] = named[layer + "norm.weight"]
+        ours[block + "out_proj.weight"] = named[layer + "out_proj.weight"]
+    return ours
