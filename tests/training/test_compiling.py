@@ -6,11 +6,14 @@ from torch._dynamo.utils import counters
 
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import build
 from lcprobe.training.compiling import compile_blocks, uncompiled
+from tests.models.contract_cases import MIXER_SETTINGS
 
 LAYOUT = "mamba2 x 2, attention+mlp, mamba2+mlp, attention"
-MIXERS = {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16}}
+SETTINGS = {"attention": {"head_dim": 8, "d_conv": 4}, "mamba2": {"head_dim": 8, "d_state": 8, "chunk_size": 16}}
 
 
 VARIANTS = {
@@ -26,7 +29,7 @@ VARIANTS = {
 def test_blocks_compile_without_a_break_and_stay_compiled(variant):
     settings, recompute = VARIANTS[variant]
     sizes = {"d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64}
-    model = LanguageModel(build(ModelConfig, {**sizes, "layout": LAYOUT, "mixers": MIXERS, **settings}, "model"))
+    model = LanguageModel(build(ModelConfig, {**sizes, "layout": LAYOUT, "mixers": SETTINGS, **settings}, "model"))
     model.recompute = recompute
     graphs = []
 
@@ -59,4 +62,39 @@ def test_blocks_compile_without_a_break_and_stay_compiled(variant):
             assert [new_graphs(n, False, False, True) for n in (1, 40, 64)] == [0, 0, 0]
         assert new_graphs(64, True) == 0
     assert not counters["graph_break"]
+    torch._dynamo.reset()
+
+
+ENCODED = {f"attention, {name}": {"positional": {"type": name}} for name in POSITIONAL}
+EVERY = {name: {} for name in MIXERS if name != "attention"} | ENCODED
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k == "attention, xpos" else pytest.mark.slow) for k in EVERY]
+)
+def test_no_mixer_and_no_encoding_is_compiled_for_one_length(kind):
+    mixer = kind.split(",")[0]
+    sizes = {"d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64, "layout": f"{mixer} x 2"}
+    mixers = {mixer: MIXER_SETTINGS[mixer][0] if mixer in MIXER_SETTINGS else {}}
+    model = LanguageModel(build(ModelConfig, {**sizes, "mixers": mixers, **EVERY[kind]}, "model"))
+    graphs = []
+
+    def count(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    def new_graphs(length):
+        before, tokens = len(graphs), torch.zeros(2, length, dtype=torch.int64)
+        hidden, _ = model.hidden(tokens, starts=(tokens + torch.arange(length)) % 9 == 0)
+        hidden.sum().backward()
+        return len(graphs) - before
+
+    torch._dynamo.reset()
+    counters.clear()
+    compile_blocks(model, backend=count)
+    assert new_graphs(64) > 0
+    new_graphs(32)  # for any length
+    assert [new_graphs(length) for length in (48, 24, 40)] == [0, 0, 0]
+    # what loops over blocks of queries says so and runs as it is written, between compiled parts
+    assert all("torch.compiler.disable" in reason for reason in counters["graph_break"])
     torch._dynamo.reset()

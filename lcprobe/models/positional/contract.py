@@ -283,6 +283,7 @@ class PositionalEncoding(Parametrised, Generic[ConfigT]):
 
         return self.attend_with_scores(q, keys, biased, heads)
 
+    @torch.compiler.disable(reason="loops over blocks of queries, whose number depends on the length")
     def attend_with_scores(
         self,
         q: Tensor,

@@ -107,6 +107,7 @@ class FIRE(PositionalEncoding[FIREConfig]):
             normalised = (c * distance).abs().log1p() / ((c * reach).abs().log1p() + DENOMINATOR_EPS)
             return F.linear(torch.relu(normalised[..., None] * w1 + b1), w2, b2)
 
+    @torch.compiler.disable(reason="which of its two forms applies depends on the documents")
     def attend(
         self, q: Tensor, keys: Keys, op: Attend = attention, return_lse: bool = False
     ) -> tuple[Tensor, Tensor | None]:

@@ -148,6 +148,7 @@ class PaTH(PositionalEncoding[PaTHConfig]):
         with torch.autocast(q.device.type, enabled=False):
             return self._chunked(q, keys, w, beta)
 
+    @torch.compiler.disable(reason="loops over blocks of queries and of keys, whose number depends on the length")
     def _chunked(self, q: Tensor, keys: Keys, w: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         seqlen, n_keys, heads = q.shape[1], keys.k.shape[1], q.shape[2]
         group, offset, acc_dtype = heads // w.shape[2], n_keys - seqlen, torch.promote_types(q.dtype, torch.float32)

@@ -60,9 +60,9 @@ class PoPE(PositionalEncoding[PoPEConfig]):
         """One call on queries and keys in Cartesian coordinates."""
         seqlen, scale = q.shape[1], q.shape[3] ** -0.5
         acc_dtype = torch.promote_types(q.dtype, torch.float32)
-        angles = keys.where.once(
-            ("pope", self.config.base, self.shape.head_dim, len(keys.positions)), lambda: self._angles(keys)
-        )
+        # the length itself in a key would have a compiled block compiled again for each
+        cached = None if len(keys.positions) == len(keys.where.positions) else len(keys.positions)
+        angles = keys.where.once(("pope", self.config.base, self.shape.head_dim, cached), lambda: self._angles(keys))
         phase = self.phase.to(acc_dtype).clamp(-2 * math.pi, 0.0)
         polar_q = _polar(F.softplus(q.to(acc_dtype)), angles[-seqlen:, None].to(acc_dtype))
         polar_k = _polar(F.softplus(keys.k.to(acc_dtype)), angles[:, None].to(acc_dtype) + phase)

@@ -86,7 +86,8 @@ class Rotary(PositionalEncoding[ConfigT]):
                 where.length if self.needs_length else None,
                 x.dtype,
                 name,
-                len(positions) if name else None,  # as a key it has a compiled block compiled again for every length
+                # the length itself in a key would have a compiled block compiled again for each
+                None if len(positions) == len(where.positions) else len(positions),
             ),
             lambda: self.angles(positions, where.length, x.dtype),
         )

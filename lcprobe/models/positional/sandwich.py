@@ -49,6 +49,7 @@ class Sandwich(PositionalEncoding[SandwichConfig]):
         ratio = 8 * heads / self.shape.n_heads
         return sums[back].view(distance.shape) / ratio.view(-1, *[1] * distance.dim())
 
+    @torch.compiler.disable(reason="sums the distances that occur once each")
     def table(self, n: int, keys: Keys) -> Tensor:
         """See PositionalEncoding; computed once per forward pass for all layers."""
         return keys.where.once(
