@@ -25,6 +25,8 @@ OPTIONS = ("rounds", "lengths", "only")
 D_MODEL = 256
 PATIENCE = 4.0
 """CPU seconds after which a layer gets no further round."""
+REQUIRED = {"mamba3": {"definition": "softplus"}}
+"""Settings of a mixer that have no default."""
 Layer = tuple[nn.Module, Callable[[Tensor], Tensor]]
 
 
@@ -75,7 +77,7 @@ def _row(name: str, length: int, rounds: int, with_peer: bool) -> dict[str, Any]
 
 def _ours(name: str, length: int) -> Layer:
     """A mixer with its default settings and initial values."""
-    mixer: Any = choose(MIXERS, {"type": name}, "mixer").create(D_MODEL)
+    mixer: Any = choose(MIXERS, {"type": name, **REQUIRED.get(name, {})}, "mixer").create(D_MODEL)
     parameters = dict(mixer.named_parameters())
     with torch.no_grad():
         for i, (own, owner, own_name) in enumerate(owners(mixer)):

@@ -115,7 +115,13 @@ REGISTRIES: dict[str, tuple[Registry, str]] = {
 """Where a choice of each registry is set. settings: as YAML; choice: with its type."""
 IN_GRID = "grid.axis.label."
 """Where every third setting is given, if it can vary between the runs of a study."""
-REQUIRED: dict[str, Any] = {"max_length": 256, "path": "nowhere", "name": "nowhere", "dim": 8}
+REQUIRED: dict[str, Any] = {
+    "definition": "softplus",
+    "max_length": 256,
+    "path": "nowhere",
+    "name": "nowhere",
+    "dim": 8,
+}
 """Values of fields without a default, for the others of their choice."""
 
 

@@ -28,6 +28,8 @@ NARROW, WIDE = 16, 64
 """d_model: NARROW with the settings below, WIDE with a mixer's defaults, whose heads are wider."""
 GROUPED = {"n_heads": 4, "n_kv_heads": 2}
 
+REQUIRED: dict[str, dict[str, Any]] = {"mamba3": {"definition": "softplus"}}
+"""Settings of a mixer that have no default."""
 MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
     "attention": [
         {"head_dim": 8, "d_conv": 4},
@@ -43,6 +45,10 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "d_state": 6, "chunk_size": 8},
         {"head_dim": 4, "d_state": 3, "n_groups": 2, "chunk_size": 5, "d_conv": 2, "bias": True, "conv_bias": False},
         {"head_dim": 8, "d_state": 4, "dt_limit": [0.01, 0.2], "expand": 1},
+    ],
+    "mamba3": [
+        {"definition": "heavy_tail", "head_dim": 8, "d_state": 6, "chunk_size": 8, "rope_fraction": 1.0},
+        {"definition": "softplus", "head_dim": 4, "d_state": 9, "n_groups": 2, "output_norm": True, "A_floor": 0.1},
     ],
     "gated_deltanet": [
         {"head_dim": 8, "chunk_size": 8},
@@ -192,7 +198,7 @@ def table_size(name: str, size: int = TABLE) -> dict[str, int]:
 
 def _cases() -> Iterator[Case]:
     for name in classes_in(MIXERS):
-        yield _case(MIXERS, name, name, {}, d_model=WIDE)
+        yield _case(MIXERS, name, name, REQUIRED.get(name, {}), d_model=WIDE)
         for settings in MIXER_SETTINGS.get(name, []):
             yield _case(MIXERS, name, name, settings)
     for registry, key, given in ((MLPS, "mlp", MLP_SETTINGS), (NORMS, "norm", NORM_SETTINGS)):

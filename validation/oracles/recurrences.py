@@ -188,6 +188,46 @@ def mamba1(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return y @ p["out_proj.weight"].T + p.get("out_proj.bias", 0.0)
 
 
+def mamba3(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One Mamba-3 layer. Rotations are products of complex numbers. s: (batch, heads, head_dim, d_state)."""
+    heads, groups, n_angles = p["D"].shape[0], c.n_groups, int(c.d_state * c.rope_fraction) // 2
+    z, v, b, readout, dd_dt, dd_a, trap, angles = (x @ p["in_proj.weight"].T).split(
+        [heads * c.head_dim] * 2 + [groups * c.d_state] * 2 + [heads] * 3 + [n_angles], dim=-1
+    )
+    dt, v = F.softplus(dd_dt + p["dt_bias"]), v.unflatten(-1, (heads, c.head_dim))
+    minus_a = F.softplus(dd_a) if c.definition == "softplus" else torch.where(dd_a < 0, 1 / (1 - dd_a), 1 + dd_a)
+    alpha = torch.exp(-torch.maximum(minus_a, torch.tensor(c.A_floor, dtype=x.dtype)) * dt)
+    gamma, beta = trap.sigmoid() * dt, (1 - trap.sigmoid()) * dt * alpha
+    k, q = (
+        normed(part.unflatten(-1, (groups, -1)), p[f"{name}_norm_weight"], c.norm_eps).repeat_interleave(
+            heads // groups, 2
+        )
+        + p[f"{name}_bias"]
+        for name, part in (("B", b), ("C", readout))
+    )
+    theta, s = x.new_zeros(x.shape[0], heads, n_angles), x.new_zeros(x.shape[0], heads, c.head_dim, c.d_state)
+    last_k, last_v, rows = torch.zeros_like(k[:, 0]), torch.zeros_like(v[:, 0]), []
+    for t in range(x.shape[1]):
+        theta = theta + math.pi * torch.tanh(angles[:, t, None]) * dt[:, t, :, None]
+        q_t, k_t = _turned(q[:, t], theta), _turned(k[:, t], theta)
+        a, g, d = (w[:, t, :, None, None] for w in (alpha, gamma, beta))
+        s = a * s + d * last_v[..., None] * last_k[:, :, None] + g * v[:, t, :, :, None] * k_t[:, :, None]
+        rows.append(torch.einsum("bhvn,bhn->bhv", s, q_t) + p["D"][:, None] * v[:, t])
+        last_k, last_v = k_t, v[:, t]
+    y = torch.stack(rows, 1)
+    if c.output_norm:
+        y = normed(y, p["norm_weight"].view(heads, c.head_dim), c.norm_eps)
+    return (y.flatten(2) * F.silu(z)) @ p["out_proj.weight"].T
+
+
+def _turned(x: Tensor, theta: Tensor) -> Tensor:
+    """Neighbouring channels of x (..., n) as complex numbers times exp(i theta); channels beyond stay."""
+    n = 2 * theta.shape[-1]
+    z = torch.view_as_complex(x[..., :n].unflatten(-1, (-1, 2)).contiguous())
+    turned = torch.view_as_real(z * torch.polar(torch.ones_like(theta), theta)).flatten(-2)
+    return torch.cat([turned, x[..., n:]], -1)
+
+
 def rwkv6(p: Parameters, c: Any, x: Tensor) -> Tensor:
     """One RWKV-6 layer."""
     change = F.pad(x, (0, 0, 1, -1)) - x
@@ -245,6 +285,7 @@ RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "kda": kda,
     "lightning": lightning,
     "mamba1": mamba1,
+    "mamba3": mamba3,
     "rg_lru": rg_lru,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,

@@ -14,6 +14,7 @@ MIXERS = Registry(
         "attention": "lcprobe.models.mixers.attention:Attention",
         "mamba1": "lcprobe.models.mixers.mamba1:Mamba1",
         "mamba2": "lcprobe.models.mixers.mamba2:Mamba2",
+        "mamba3": "lcprobe.models.mixers.mamba3:Mamba3",
         "delta_product": "lcprobe.models.mixers.delta_product:DeltaProduct",
         "gated_deltanet": "lcprobe.models.mixers.gated_deltanet:GatedDeltaNet",
         "gdn2": "lcprobe.models.mixers.gdn2:GDN2",
