@@ -142,6 +142,7 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
         y = self.out_proj(y.to(x.dtype) * F.silu(z))
         return y, None if state is None or conv is None else Mamba1State(ssm, conv)
 
+    @torch.compiler.disable(reason="loops over chunks, whose number depends on the length")
     def scanned(self, u: Tensor, starts: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: (batch, seqlen, d_inner), after the convolution; h: (batch, d_state, d_inner), None: zero -> y like u in
         float32 or wider, and the next h."""
