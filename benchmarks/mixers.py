@@ -8,7 +8,9 @@ products.
 
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from lcprobe.choices import choose
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parameters import owners
 from lcprobe.models.token_context import TokenContext
+from validation.oracles.delta_rule import naive_fla
 from validation.oracles.linear_attention import fla_gla, run_naively
 from validation.oracles.mixers import transformers_module
 
@@ -136,6 +139,37 @@ def _lightning(length: int) -> Layer:
     return layer, lambda x: layer(x, None, None)[0]
 
 
+def _delta_product(length: int) -> Layer:
+    """fla's layer, its Triton op replaced by transformers' chunks over the steps of all tokens: fla's naive form is a
+    loop over time."""
+    fla, rule = import_module("fla.layers.gated_deltaproduct"), transformers_module("qwen3_next")
+    layer = fla.GatedDeltaProduct(D_MODEL, head_dim=64, num_heads=4)
+
+    def in_chunks(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, num_householder: int, **_: Any):
+        n = num_householder
+        q = torch.stack([torch.zeros_like(q)] * (n - 1) + [q], 2).flatten(1, 2)
+        g = torch.stack([g] + [torch.zeros_like(g)] * (n - 1), 2).flatten(1, 2)
+        o, _ = rule.torch_chunk_gated_delta_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=True)
+        return o[:, n - 1 :: n], None
+
+    def run(x: Tensor) -> Tensor:
+        with naive_fla(), patch.object(fla, "chunk_gated_delta_product", in_chunks):
+            return layer(x)[0]
+
+    return layer, run
+
+
+def _gdn2(length: int) -> Layer:
+    """fla's layer, its Triton op replaced by fla's loop over time, which is faster here than its naive chunks."""
+    layer = import_module("fla.layers.gdn2").GatedDeltaNet2(D_MODEL, head_dim=64, num_heads=4)
+
+    def run(x: Tensor) -> Tensor:
+        with naive_fla():
+            return layer(x)[0]
+
+    return layer, run
+
+
 def _kda(length: int) -> Layer:
     modeling = transformers_module("kimi_linear")
     config = modeling.KimiLinearConfig(
@@ -161,6 +195,8 @@ def _rg_lru(length: int) -> Layer:
 PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
     "mamba1": ("transformers MambaMixer", _mamba1),
     "mamba2": ("transformers Mamba2Mixer", _mamba2),
+    "delta_product": ("fla GatedDeltaProduct, transformers' chunks", _delta_product),
+    "gdn2": ("fla GatedDeltaNet2, its naive loop", _gdn2),
     "gated_deltanet": ("transformers Qwen3NextGatedDeltaNet", _gated_deltanet),
     "gla": ("flash-linear-attention GatedLinearAttention, naive form", _gla),
     "kda": ("transformers KimiLinearDeltaAttention", _kda),

@@ -179,9 +179,8 @@ def test_non_finite_in_is_non_finite_out_from_its_token_to_its_documents_end(for
     inputs, _ = draw_inputs(form, (2, 40, 2, (3, 4)), 1)
     starts = torch.zeros(2, 40, dtype=torch.bool)
     starts[:, [10, 24, 35]] = True
-    first = (
-        name in ("log_decay", "erase", "a") and form != "bonus"
-    )  # nothing to decay there, yet it is not dropped in silence
+    # nothing to decay there, yet it is not dropped in silence
+    first = name in ("log_decay", "erase", "a") and form != "bonus"
     at, end = {"initial_state": (0, 10), "q": (12, 13), "bonus": (0, 40)}.get(name, (10 if first else 12, 24))
     if name == "bonus":
         inputs[name][0] = value
