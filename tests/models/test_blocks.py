@@ -208,6 +208,10 @@ def test_parallel_models_are_matched_copied_and_converted():
             {**PARALLEL, "mixers": {"attention": {"head_dim": 16}, "mamba2": {"head_dim": 16, "d_state": 8}}},
             r"^model\.layout: given 'mixers in parallel of inner widths 64, 32'; allowed: equal widths",
         ),
+        (
+            {"layout": "gated_deltanett"},
+            r"given 'gated_deltanett'; allowed: attention \| .*did you mean 'gated_deltanet'",
+        ),
         ({"layout": "parallel(mamba2)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
         ({"layout": "parallel"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
         ({"layout": "paralel(mamba2, attention)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\)"),

@@ -9,7 +9,8 @@
     y = out_proj(group_norm(o) * silu(gate(z^g)))
 
 Shapes, initial values and the norm's epsilon are those of BlinkDL/RWKV-LM (RWKV-v5/src/model.py, x060). Differences:
-the five mixing vectors are one parameter, and exponents of the decay end at 10, where w is 0 in every float format.
+the five mixing vectors are one parameter, exponents of the decay end at 10, where w is 0 in every float format, and
+decay_base, which the release trains at twice the learning rate, is trained at that of all other parameters.
 """
 
 from dataclasses import dataclass

@@ -9,8 +9,9 @@
     y = out_proj((group_norm(o) + sum(r * bonus * k) v) * (sigmoid(z^g G_1) G_2))
 
 Shapes, initial values and the norm's epsilon are those of BlinkDL/RWKV-LM (RWKV-v7/train_temp/src/model.py, x070),
-ranks by default those of the released World models (96, 96, 64 and 320 at d_model 2560). Difference: the six mixing
-vectors are one parameter.
+ranks by default those of the released World models (96, 96, 64 and 320 at d_model 2560). Differences: the six mixing
+vectors are one parameter, and w_0 (`decay_base`), which the release trains at twice the learning rate, is trained at
+that of all other parameters.
 """
 
 import math

@@ -7,6 +7,7 @@ used. Weights are initialised normal with standard deviation 0.02 and the bias w
 every token then halves the weight of all earlier ones; a larger `initial_bias` starts with longer memory.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class FoXConfig:
     it."""
 
 
-class CumulativeGates(PositionalEncoding[ConfigT]):
+class CumulativeGates(PositionalEncoding[ConfigT], ABC):
     """Base of encodings whose gates add to F, one sum per head: a linear map to a logit, and `log_gate` of it."""
 
     family = "gate"
@@ -54,9 +55,9 @@ class CumulativeGates(PositionalEncoding[ConfigT]):
         """One sum per head."""
         return shape.n_heads
 
+    @abstractmethod
     def log_gate(self, logits: Tensor) -> Tensor:
         """What one token adds to F, <= 0."""
-        raise NotImplementedError
 
     def token_terms(self, x: Tensor, where: TokenContext, last: Tensor | None) -> Tensor:
         """F of each token: (batch, seqlen, n_heads) float64."""

@@ -106,7 +106,7 @@ def _layer(item: PatternItem, encodings: Mapping[str, Choice], key: str) -> Laye
     elif item.name in POSITIONAL:
         choice, own_key = POSITIONAL.convert({"type": item.name}, key), key
     else:
-        raise unknown_name(key, item.name, {*POSITIONAL, *encodings})
+        raise unknown_name(key, item.name, sorted({*POSITIONAL, *encodings}))
     choice.resolve()
     changes: dict[str, object] = {"positional": choice}
     for word in item.joined:

@@ -50,7 +50,7 @@ def test_named_encodings_and_one_mapping_for_all_layers():
 @pytest.mark.parametrize(
     ("positional", "message"),
     [
-        ("rop", "did you mean 'rope'"),
+        ("rop", r"allowed: alibi \| .*did you mean 'rope'"),
         ("[rope x 3, none", "a missing ]"),
         ("rope+windw5", r"window<n> \| sinks<n> \| logn \| ssmax \| sink"),
         ("rope+window0", ">= 1 or null"),
