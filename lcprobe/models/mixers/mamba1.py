@@ -153,16 +153,8 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
             dt = F.softplus(dt.to(acc_dtype) + self.dt_proj.bias.to(acc_dtype))
             u, b, c, a = u.to(acc_dtype), b.to(acc_dtype), c.to(acc_dtype), -self.A_log.to(acc_dtype).exp().T
             h = u.new_zeros(u.shape[0], self.config.d_state, self.d_inner) if h is None else h
-            parts, size = [], self._tokens_per_chunk(u)
-            for lo in range(0, u.shape[1], size):
-                at = slice(lo, lo + size)
-                inputs = (u[:, at], dt[:, at], a, b[:, at], c[:, at], h, None if starts is None else starts[:, at])
-                if torch.is_grad_enabled():
-                    y, h = checkpoint(_chunk, *inputs, use_reentrant=False, preserve_rng_state=False)
-                else:
-                    y, h = _chunk(*inputs)
-                parts.append(y)
-            return torch.addcmul(torch.cat(parts, dim=1), u, self.D.to(acc_dtype)), h
+            y, h = _by_chunks(u, dt, a, b, c, h, starts, self._tokens_per_chunk(u))
+            return torch.addcmul(y, u, self.D.to(acc_dtype)), h
 
     def _tokens_per_chunk(self, u: Tensor) -> int:
         if self.config.chunk_size is not None:
@@ -187,6 +179,23 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
         # per number of the state: dt A, exp, dt u B, and two multiply-adds, with the decay and with C
         flops = 2 * matrices + 7 * d_inner * config.d_state + 2 * config.d_conv * d_inner
         return Cost(params, flops, 4 * d_inner * config.d_state + 4 * (config.d_conv - 1) * d_inner, 0)
+
+
+@torch.compiler.disable(reason="loops over chunks, whose number depends on the length")
+def _by_chunks(
+    u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor, starts: Tensor | None, size: int
+) -> tuple[Tensor, Tensor]:
+    """`_chunk` over all chunks of `size` tokens, each done again in the backward pass."""
+    parts = []
+    for lo in range(0, u.shape[1], size):
+        at = slice(lo, lo + size)
+        inputs = (u[:, at], dt[:, at], a, b[:, at], c[:, at], h, None if starts is None else starts[:, at])
+        if torch.is_grad_enabled():
+            y, h = checkpoint(_chunk, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y, h = _chunk(*inputs)
+        parts.append(y)
+    return torch.cat(parts, dim=1), h
 
 
 def _chunk(
