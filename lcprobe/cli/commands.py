@@ -123,10 +123,14 @@ def _prepare(words: list[str]) -> int:
     arguments = read_arguments(words)
     no_folders(arguments, "a .yaml file or key=value")
     config = parse(load(arguments.files, arguments.overrides))
+    from lcprobe.data.corpus import check_corpus
     from lcprobe.data.prepare import prepare
+    from lcprobe.studies.planning.preflight import check_text_fits
     from lcprobe.studies.runtime import set_up_logging
 
     set_up_logging()
+    check_corpus(config.data.corpus, config.data.text_field)
+    check_text_fits(config, training=True)
     corpus = prepare(config.data, verify=True)
     facts = corpus.manifest
     documents = f"{facts['documents']} documents ({facts['probe_documents']} held out)"

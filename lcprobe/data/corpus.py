@@ -5,20 +5,21 @@ from functools import lru_cache
 
 from lcprobe.choices import Choice
 from lcprobe.data.documents import Document, is_blank, pieces_of, valid_unicode
-from lcprobe.errors import EpisodeError
+from lcprobe.errors import DataError
 from lcprobe.files import digest_json
-from lcprobe.tasks.text.haystack import require_word_starts
-from lcprobe.tasks.text.tokenizer import Tokenizer
-
-SOME_WORDS = 64
-"""Words that are encoded at once."""
 
 
 def check_corpus(corpus: Sequence[Choice], field: str) -> None:
-    """Raises ConfigError for a source that does not exist, and ConfigError or DataError for one whose first rows have
-    no text under `field`."""
+    """Raises ConfigError for a source that does not exist, ConfigError or DataError for one whose first rows have no
+    text under `field`, and DataError for text that is read twice, as part of two sources."""
+    seen: set[str] = set()
     for source in corpus:
-        _check_once(source, digest_json(source.create().fingerprint()), field)
+        facts = source.create().fingerprint()
+        _check_once(source, digest_json(facts), field)
+        for fact in facts:
+            if digest_json(fact) in seen:
+                raise DataError(f"data.corpus: {fact[0]} is part of two sources; allowed: each text once")
+        seen |= {digest_json(fact) for fact in facts}
 
 
 @lru_cache(maxsize=256)
@@ -54,23 +55,3 @@ def texts(corpus: Sequence[Choice], field: str) -> Iterator[str]:
     """The text of every document, long ones in pieces. Raises as `documents` does."""
     for document in documents(corpus, field):
         yield from pieces_of(document)
-
-
-def check_words(corpus: Sequence[Choice], field: str, tokenizer: Tokenizer, chars: int) -> None:
-    """Raises EpisodeError where no word of the first `chars` characters of a corpus begins with a token of a space
-    and what follows it: haystacks could not be cut. Reads up to the first such word, and nothing from a network."""
-    require_word_starts(tokenizer)
-    read, local = 0, [source for source in corpus if source.create().is_local()]
-    for text in texts(local, field):
-        words = [" " + word for word in dict.fromkeys(text[: chars - read].split(" ")[1:]) if word]
-        for i in range(0, len(words), SOME_WORDS):
-            if any(tokenizer.opens_word[ids].any() for ids in tokenizer.encode_batch(words[i : i + SOME_WORDS])):
-                return
-        read += len(text)
-        if read >= chars:
-            break
-    if read:
-        given = f"no token of a space and a word in {min(read, chars):,} characters"
-        raise EpisodeError(
-            "data.corpus", given, "text with spaces in a language of data.tokenizer: haystacks are cut there"
-        )

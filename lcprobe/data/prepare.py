@@ -15,7 +15,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,8 @@ import numpy as np
 
 from lcprobe.data import shards
 from lcprobe.data.config import DataConfig
-from lcprobe.data.corpus import check_corpus, documents, fingerprint, notes
-from lcprobe.data.documents import Document, digest_document, pieces_of, split_document
+from lcprobe.data.corpus import check_corpus, fingerprint, notes
+from lcprobe.data.splits import beginning, digest_text, next_digest, split_documents
 from lcprobe.errors import ConfigError, DataError, LockedError
 from lcprobe.files import (
     MANIFEST,
@@ -39,7 +39,6 @@ from lcprobe.files import (
     verify_folder,
 )
 from lcprobe.locks import file_lock
-from lcprobe.seeds import seed_of
 from lcprobe.tasks.names import Split
 from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_starts
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
@@ -104,27 +103,33 @@ def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> P
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
     require_word_starts(tokenizer)
-    prepared = find_prepared(config, trained_on)
-    if prepared is not None:
-        return Prepared(prepared, _read_manifest(prepared, verify), tokenizer)
-    made_from = _settings(config, tokenizer)
-    try:
-        made_from["corpus"] = fingerprint(config.corpus)
-    except ConfigError as error:
-        if not trained_on:
-            raise
-        allowed = f"the text at its place or another (data.corpus=...), or what was prepared of it in {config.folder}"
-        raise ConfigError(error.key, error.given, f"{allowed} (corpus {trained_on[:16]})") from None
-    folder = Path(config.folder) / digest_json(made_from)[:16]
+    folder = find_prepared(config, trained_on) or _place(config, tokenizer, trained_on)
     if not (folder / MANIFEST).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder.parent / f".{folder.name}.owner", f"{folder}", wait="prepares it"):
+        check_corpus(config.corpus, config.text_field)
+        with _made(folder.parent), file_lock(_lock_of(folder), f"{folder}", wait="prepares it"):
             if not (folder / MANIFEST).is_file():
-                check_corpus(config.corpus, config.text_field)
-                _build(config, tokenizer, made_from, folder)
+                _build(config, tokenizer, folder)
     _remove_unfinished(folder.parent)
-    manifest = _read_manifest(folder, verify)
-    return Prepared(folder, manifest, tokenizer)
+    return Prepared(folder, _read_manifest(folder, verify), tokenizer)
+
+
+def manifest_of(config: DataConfig, wanted: str) -> dict[str, str]:
+    """The digests of text and tokenizer that the manifest of a config has, or would have: nothing is prepared.
+    wanted: the text's digest as it should be, which is taken for granted where the text is read from a network.
+
+    Raises ConfigError and DataError for a corpus that does not exist or cannot be used.
+    """
+    tokenizer = load_tokenizer(config.tokenizer, config.bos)
+    digests = {"corpus_digest": wanted, "tokenizer_digest": tokenizer.digest}
+    if find_prepared(config, wanted) is not None:
+        return digests
+    folder = _place(config, tokenizer, wanted)
+    if (folder / MANIFEST).is_file():
+        return digests | {"corpus_digest": _read_manifest(folder, False)["corpus_digest"]}
+    check_corpus(config.corpus, config.text_field)
+    if not all(source.create().is_local() for source in config.corpus):
+        return digests
+    return digests | {"corpus_digest": digest_text(config, wanted)}
 
 
 def find_prepared(config: DataConfig, corpus_digest: str) -> Path | None:
@@ -141,6 +146,40 @@ def find_prepared(config: DataConfig, corpus_digest: str) -> Path | None:
                 if made_from == wanted:
                     return path.parent
     return None
+
+
+def _made_from(config: DataConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a prepared corpus depends on."""
+    return {**_settings(config, tokenizer), "corpus": fingerprint(config.corpus)}
+
+
+def _place(config: DataConfig, tokenizer: Tokenizer, trained_on: str) -> Path:
+    """The folder of a prepared corpus. Raises ConfigError where there is no text, which says where else what it was
+    `trained_on` may be."""
+    try:
+        return Path(config.folder) / digest_json(_made_from(config, tokenizer))[:16]
+    except ConfigError as error:
+        if not trained_on:
+            raise
+        places = f"at its place or another (data.corpus=...), or what was prepared of it in {config.folder}"
+        raise ConfigError(error.key, error.given, f"the text {places} (corpus {trained_on[:16]})") from None
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.owner"
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder that exists while the block runs, and afterwards if something is in it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of what is not empty
+            for path in missing:
+                path.rmdir()
 
 
 def _settings(config: DataConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -166,7 +205,8 @@ def _remove_unfinished(folder: Path) -> None:
         for path in folder.glob(".*")
         if DIGEST_NAME.match(path.name)
     }:
-        with suppress(LockedError), file_lock(folder / f"{name}.owner", name):
+        # OSError: the data may be somebody else's, and read-only
+        with suppress(LockedError, OSError), file_lock(folder / f"{name}.owner", name):
             shutil.rmtree(folder / f"{name}.tmp", ignore_errors=True)
     for inside in (folder, folder / "episodes"):  # not all below: data.folder may be a disk
         remove_leftovers(inside, below=False)
@@ -187,7 +227,7 @@ def _read_manifest(folder: Path, verify: bool) -> dict[str, Any]:
     return manifest
 
 
-def _build(config: DataConfig, tokenizer: Tokenizer, made_from: dict[str, Any], folder: Path) -> None:
+def _build(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> None:
     corpus = " ".join(map(str, config.corpus))
     log.info("preparing %s with a vocabulary of %d", corpus, tokenizer.vocab_size)
     for note in notes(config.corpus):
@@ -196,6 +236,7 @@ def _build(config: DataConfig, tokenizer: Tokenizer, made_from: dict[str, Any], 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
+        made_from = _made_from(config, tokenizer)
         facts = _write(config, tokenizer, temporary)
         publish_folder(temporary, folder, {"made_from": made_from, **facts})
     finally:
@@ -212,13 +253,13 @@ def _write(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, 
     chars = {"train": 0, "probe": 0}
     corpus_digest, n_documents, probe_documents = digest_bytes(), 0, 0
     empty = Counter[str]()
-    for document, held_out in _split(config, empty):
+    for document, held_out in split_documents(config, empty):
         n_documents += 1
         probe_documents += held_out
-        corpus_digest = digest_document(document, corpus_digest.encode())
+        corpus_digest = next_digest(corpus_digest, document)
         split = "probe" if held_out else "train"
         if chars[split] < config.haystack_chars:
-            haystacks[split].append(_beginning(document, config.haystack_chars - chars[split]))
+            haystacks[split].append(beginning(document, config.haystack_chars - chars[split]))
             chars[split] += len(haystacks[split][-1])
         if not held_out and encoder.add(document) and encoder.is_full and haystacks["probe"]:
             break
@@ -244,35 +285,3 @@ def _write(config: DataConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, 
         "empty": empty["rows"],
         "train_tokens": encoder.n_tokens,
     }
-
-
-def _beginning(document: Document, n: int) -> str:
-    """The first n characters of a document."""
-    pieces, size = [], 0
-    for piece in pieces_of(document):
-        pieces.append(piece[: n - size])
-        size += len(pieces[-1])
-        if size == n:
-            break
-    return "".join(pieces)
-
-
-def _split(config: DataConfig, empty: Counter[str]) -> Iterator[tuple[Document, bool]]:
-    """Every document and whether it is held out, decided by a hash of its text; empty counts those without text.
-
-    Where the hash holds out none, the last document is held out; of a single document, its end.
-    """
-    before: Document | None = None
-    held, number = 0, 0
-    for document in documents(config.corpus, config.text_field, lambda: empty.update(["rows"])):
-        if before is not None:
-            out = seed_of("held out", digest_document(before)) < config.held_out * 2**63
-            held += out
-            yield before, out
-        before, number = document, number + 1
-    if before is None:
-        return
-    if number == 1:
-        first, before = split_document(before, 1 - config.held_out)
-        yield first, False
-    yield before, held == 0

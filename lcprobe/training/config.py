@@ -111,8 +111,8 @@ class TrainConfig:
         allowed = f"a multiple of context_length x accumulate x devices ({parts})"
         require(f"{at}.batch_tokens", self.batch_tokens, multiple, allowed)
         if self.initial_state is not None:
-            rows = self.batch_tokens // parts  # the next line imports torch, only where there is a state
-            self.initial_state.create().check_rows(rows, f"{at}.initial_state")
+            # the next line imports torch, only where there is a state
+            self.initial_state.create().check_rows(self.rows, f"{at}.initial_state")
         require(
             f"{at}.tokens", self.tokens, self.tokens >= self.batch_tokens, f">= batch_tokens ({self.batch_tokens})"
         )

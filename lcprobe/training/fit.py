@@ -79,7 +79,7 @@ def fit(
     if is_main():
         bars = [RichProgressBar() if Console(stderr=True).is_terminal else ProgressLines(folder.name)]
     trainer = _trainer(config, progress, [*bars, *callbacks, saver])
-    trainer.fit(module, datamodule=MixtureData(mixture, progress.step))
+    trainer.fit(module, datamodule=MixtureData(mixture, progress.step, module.initial))
     if saver.stopped_by is not None:
         name = signal.Signals(saver.stopped_by).name
         if saver.stopped_by == signal.SIGINT:

@@ -5,12 +5,13 @@
     noise       normal, of a given size                                          ibid.
     fitted      normal, with the mean and deviation of final states per head     ibid.
 
-A state is computed for every micro-batch, without gradient: nothing is carried from step to step, so that a resumed
-run is bit-identical. Attention layers always start empty; only recurrent layers have such a state.
+A state is computed in every step, without gradient, from the rows of the whole batch of the step: however these are
+divided over micro-batches and processes, a row gets the same one. Nothing is carried from step to step, so that a
+resumed run is bit-identical. Attention layers always start empty; only recurrent layers have such a state.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -21,7 +22,9 @@ from lcprobe.choices import Choice
 from lcprobe.errors import ConfigError, require
 from lcprobe.models.language_model import LanguageModel, LanguageModelState
 from lcprobe.models.state import State
+from lcprobe.training.draws import StepDraws, normal_like
 from lcprobe.training.micro_batch import MicroBatch
+from lcprobe.training.ranks import summed
 
 ConfigT = TypeVar("ConfigT")
 
@@ -32,17 +35,21 @@ class InitialState(ABC, Generic[ConfigT]):
     Config: ClassVar[type]
     preceding: int = 0
     """Text before a row that the batch must include, in lengths of a row."""
+    earlier: int = 0
+    """Rows before a micro-batch in the whole batch that it must include."""
+    measures_batch: bool = False
+    """Whether the first micro-batch of a step must include all that the process has of the step."""
 
     def __init__(self, config: ConfigT):
         self.config = config
 
     def check_rows(self, rows: int, key: str) -> None:
-        """Raises ConfigError for too few rows. rows: per micro-batch."""
+        """Raises ConfigError for too few rows. rows: of the whole batch of a step."""
         return
 
     @abstractmethod
-    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
-        """The state before each row of a batch, by keys of the batch such as tokens and starts."""
+    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+        """The state before each row of a micro-batch, by keys of the batch such as tokens and starts."""
 
 
 def initial_state_of(choice: Choice, model: LanguageModel) -> InitialState:
@@ -68,28 +75,35 @@ class PassedConfig:
 
 
 class Passed(InitialState[PassedConfig]):
-    """State passing: each row starts with the state after the `chain` rows before it in the micro-batch,
+    """State passing: each row starts with the state after the `chain` rows before it in the batch of the step,
     cyclically."""
 
     Config = PassedConfig
 
+    def __init__(self, config: PassedConfig):
+        super().__init__(config)
+        self.earlier = config.chain
+
     def check_rows(self, rows: int, key: str) -> None:
         """Raises ConfigError unless chain < rows: a row's state would include the row itself."""
-        allowed = (
-            f"< {rows}, the rows of a micro-batch (train.batch_tokens / (context_length x accumulate x devices))"
-        )
+        allowed = f"< {rows}, the rows of a step (train.batch_tokens / context_length)"
         require(f"{key}.chain", self.config.chain, self.config.chain < rows, allowed)
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
-        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None. Raises ConfigError as `check_rows` does."""
-        tokens, starts = batch["tokens"], batch["starts"]
-        self.check_rows(len(tokens), "train.initial_state")
-        state = model.new_state(len(tokens))
-        for back in range(self.config.chain, 0, -1):
-            others = torch.arange(len(tokens), device=tokens.device).roll(back)
-            state = after(model, tokens[others], None if starts is None else starts[others], state)
-        return in_share(state, self.config.share)
+    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None; earlier (chain, seqlen) and earlier_starts."""
+        earlier, rows, chain = batch["earlier"], len(batch["tokens"]), self.config.chain
+        assert earlier is not None, "the loader adds `chain` rows"
+        tokens = torch.cat([earlier, batch["tokens"]])
+        given = [(batch["earlier_starts"], earlier), (batch["starts"], batch["tokens"])]
+        starts = torch.cat([torch.zeros_like(t, dtype=torch.bool) if s is None else s for s, t in given])
+        has_starts = any(s is not None for s, _ in given)
+        state = model.new_state(rows)
+        draws.reseed("initial state")
+        for first in range(chain):
+            read = slice(first, first + rows)
+            state = after(model, tokens[read], starts[read] if has_starts else None, state)
+        return in_share(state, self.config.share, draws)
 
 
 @dataclass(frozen=True)
@@ -115,10 +129,11 @@ class Preceding(InitialState[PrecedingConfig]):
         self.preceding = config.chunks
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
         """batch: before (rows, n) and before_starts besides tokens and starts."""
         before = batch["before"]
         assert before is not None, "the loader adds `preceding` rows of text"
+        draws.reseed("initial state")
         return after(model, before, batch["before_starts"], model.new_state(len(before)))
 
 
@@ -143,11 +158,15 @@ class Noise(InitialState[NoiseConfig]):
     Config = NoiseConfig
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
+    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
         """batch: tokens (rows, seqlen)."""
-        state = model.new_state(len(batch["tokens"]))
-        layers = (_map_recurrent(layer, lambda t: torch.randn_like(t) * self.config.scale) for layer in state.layers)
-        return in_share(replace(state, layers=tuple(layers)), self.config.share)
+        tokens = batch["tokens"]
+        state, generators = model.new_state(len(tokens)), draws.generators(len(tokens), tokens.device)
+        noise = [
+            _map_recurrent(layer, lambda _, t: normal_like(t, generators) * self.config.scale)
+            for layer in state.layers
+        ]
+        return in_share(replace(state, layers=tuple(noise)), self.config.share, draws)
 
 
 @dataclass(frozen=True)
@@ -163,17 +182,45 @@ class FittedConfig:
 
 
 class Fitted(InitialState[FittedConfig]):
-    """Random normal states with the mean and deviation, per head, of the final states of this batch."""
+    """Random normal states with the mean and deviation, per head, of the final states of the whole batch of the
+    step."""
 
     Config = FittedConfig
+    measures_batch = True
+
+    def __init__(self, config: FittedConfig):
+        super().__init__(config)
+        self._moments: list[dict[str, tuple[Tensor, Tensor]]] = []
+        """Mean and deviation of each recurrent tensor of each layer, in the current step."""
 
     @torch.no_grad()
-    def __call__(self, model: LanguageModel, batch: MicroBatch) -> LanguageModelState:
-        """batch: tokens (rows, seqlen), starts (rows, seqlen) or None."""
-        state = after(model, batch["tokens"], batch["starts"], model.new_state(len(batch["tokens"])))
-        layers = (_map_recurrent(_recurrent_only(layer), _normal_like) for layer in state.layers)
-        mlps = model.new_state(len(batch["tokens"])).mlps
-        return in_share(replace(state, layers=tuple(layers), mlps=mlps), self.config.share)
+    def __call__(self, model: LanguageModel, batch: MicroBatch, draws: StepDraws) -> LanguageModelState:
+        """batch: tokens (rows, seqlen), and own_parts with the first of a step."""
+        tokens, parts = batch["tokens"], batch["own_parts"]
+        if parts is not None:
+            self._moments = self._measured(model, parts, draws)
+        state, generators = model.new_state(len(tokens)), draws.generators(len(tokens), tokens.device)
+        layers = []
+        for layer, moments in zip(state.layers, self._moments, strict=True):
+
+            def drawn(name: str, t: Tensor, moments: dict[str, tuple[Tensor, Tensor]] = moments) -> Tensor:
+                mean, deviation = moments[name]
+                return mean.to(t.dtype) + deviation.to(t.dtype) * normal_like(t, generators)
+
+            layers.append(_map_recurrent(layer, drawn))
+        return in_share(replace(state, layers=tuple(layers)), self.config.share, draws)
+
+    def _measured(
+        self, model: LanguageModel, parts: Sequence[tuple[Tensor, Tensor | None]], draws: StepDraws
+    ) -> list[dict[str, tuple[Tensor, Tensor]]]:
+        """Mean and deviation per head, over rows and entries, of the states after the rows of all processes."""
+        sums: list[dict[str, Tensor]] = []
+        for tokens, starts in parts:
+            draws.reseed("initial state")
+            state = after(model, tokens, starts, model.new_state(len(tokens)))
+            found = [{name: _sums(getattr(layer, name)) for name in layer.recurrent} for layer in state.layers]
+            sums = [{k: a[k] + b[k] for k in a} for a, b in zip(sums, found, strict=True)] if sums else found
+        return [{name: _moments(summed(value)) for name, value in layer.items()} for layer in sums]
 
 
 def after(
@@ -187,12 +234,12 @@ def after(
     return replace(fresh, layers=tuple(layers), mlps=final.mlps)
 
 
-def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
+def in_share(state: LanguageModelState, share: float, draws: StepDraws) -> LanguageModelState:
     """The state in a random share of the rows, zeros in the others."""
     if share >= 1:
         return state
     sizes = [getattr(layer, name) for layer in state.layers for name in layer.recurrent]
-    kept = torch.rand(len(sizes[0]), device=sizes[0].device) < share
+    kept = draws.chosen(len(sizes[0]), share).to(sizes[0].device)
 
     def in_kept(t: Tensor) -> Tensor:
         return t * kept.view(-1, *[1] * (t.dim() - 1)).to(t.dtype)
@@ -201,22 +248,22 @@ def in_share(state: LanguageModelState, share: float) -> LanguageModelState:
     return replace(state, layers=tuple(layer._map(in_kept) for layer in state.layers), mlps=mlps)
 
 
-def _map_recurrent(layer: State, function: Callable[[Tensor], Tensor]) -> State:
-    """A layer's state with a function applied to its recurrent tensors."""
-    return replace(layer, **{name: function(getattr(layer, name)) for name in layer.recurrent})
+def _map_recurrent(layer: State, function: Callable[[str, Tensor], Tensor]) -> State:
+    """A layer's state with a function of their names and values applied to its recurrent tensors. The others, such as
+    the last inputs of a convolution, have no distribution to draw from."""
+    return replace(layer, **{name: function(name, getattr(layer, name)) for name in layer.recurrent})
 
 
-def _recurrent_only(layer: State) -> State:
-    """A recurrent layer's state with its other tensors zero: the last inputs of a convolution have no distribution to
-    fit."""
-    if not layer.recurrent:
-        return layer
-    kept = {name: getattr(layer, name) for name in layer.recurrent}
-    return replace(layer._map(torch.zeros_like), **kept)
+def _sums(states: Tensor) -> Tensor:
+    """(rows, n_heads, ...) -> (3, 1, n_heads, 1 ...) float64: number, sum and sum of squares of each head's entries
+    over rows."""
+    over, wide = [0, *range(2, states.dim())], states.to(torch.float64)
+    total, squares = wide.sum(over, keepdim=True), wide.square().sum(over, keepdim=True)
+    return torch.stack([torch.full_like(total, states.numel() / total.numel()), total, squares])
 
 
-def _normal_like(states: Tensor) -> Tensor:
-    """states: (batch, n_heads, ...) -> the same shape, normal with each head's mean and deviation over rows and
-    entries."""
-    over = [0, *range(2, states.dim())]
-    return states.mean(over, keepdim=True) + states.std(over, keepdim=True) * torch.randn_like(states)
+def _moments(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, each (1, n_heads, 1 ...), from `_sums`."""
+    n, total, squares = sums
+    mean = total / n
+    return mean, ((squares - n * mean.square()) / (n - 1)).clamp_min(0).sqrt()

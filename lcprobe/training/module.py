@@ -1,8 +1,9 @@
 """The Lightning modules of a run: batches by number, one step, a stateless schedule, and a guard against non-finite
 gradients.
 
-There is no random state to save: each micro-batch reseeds torch from (seed, step, part), each batch is a function of
-the same, and the learning rate is a function of the step. So a resumed run is bit-identical.
+There is no random state to save: what is drawn is a function of (seed, step) or (seed, step, row of the whole batch),
+each batch is a function of the same, and the learning rate is a function of the step. So a resumed run is
+bit-identical, and a step is the same however it is divided over micro-batches and processes.
 """
 
 import logging
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -19,12 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 from lcprobe.data.mixture import Batch, Mixture, roll_digest
 from lcprobe.errors import NumericsError
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.seeds import seed_of
 from lcprobe.tracking import Tracker
 from lcprobe.training.build import set_encodings_at
 from lcprobe.training.checkpoint import Progress
 from lcprobe.training.config import TrainConfig
-from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.draws import StepDraws
+from lcprobe.training.initial_state import InitialState, initial_state_of
 from lcprobe.training.micro_batch import MicroBatch
 from lcprobe.training.optim import lr_at, make_optimizer
 from lcprobe.training.ranks import gather_digests, summed, world_size
@@ -42,10 +44,10 @@ log = logging.getLogger(__name__)
 class _Batches(Dataset):
     """Item i of one process is (step, part): parts of a step go to processes round-robin."""
 
-    def __init__(self, mixture: Mixture, first_step: int, rank: int, world: int):
+    def __init__(self, mixture: Mixture, first_step: int, rank: int, world: int, initial: InitialState | None):
         self._mixture, self._first, self._rank, self._world = mixture, first_step, rank, world
-        self._per_step = mixture.parts // world
-        self._step, self._parts = -1, list[Batch]()
+        self._per_step, self._initial = mixture.parts // world, initial
+        self._step, self._parts = -1, dict[int, Batch]()
 
     def __len__(self) -> int:
         return (self._mixture.steps - self._first) * self._per_step
@@ -53,39 +55,72 @@ class _Batches(Dataset):
     def __getitem__(self, index: int) -> MicroBatch:
         step, turn = divmod(index, self._per_step)
         step += self._first
-        if step != self._step:  # all parts at once: the loss of each is divided by the weights of all
-            own = range(self._rank, self._mixture.parts, self._world)
-            self._step, self._parts = step, [self._mixture.batch(step, part) for part in own]
-        batch = self._parts[turn]
+        own = range(self._rank, self._mixture.parts, self._world)
+        if step != self._step:
+            self._step, self._parts = step, {}
+        parts = [self._part(number) for number in own]  # all: the loss of each is divided by the weights of all
+        batch, number = parts[turn], own[turn]
+        initial = self._initial
+        whole = initial is not None and initial.measures_batch and turn == 0
+        earlier, earlier_starts = self._earlier(number, 0 if initial is None else initial.earlier)
         return {
             "step": step,
-            "part": turn * self._world + self._rank,
+            "part": number,
             "digests": batch.digests,
-            "step_weight": sum(part.weight for part in self._parts),
+            "step_weight": sum(part.weight for part in parts),
             "tokens": torch.from_numpy(batch.tokens),
             "weights": torch.from_numpy(batch.weights),
-            "starts": None if batch.starts is None else torch.from_numpy(batch.starts),
+            "starts": _tensor(batch.starts),
             "text_rows": torch.from_numpy(batch.text_rows),
-            "before": None if batch.before is None else torch.from_numpy(batch.before),
-            "before_starts": None if batch.before_starts is None else torch.from_numpy(batch.before_starts),
+            "before": _tensor(batch.before),
+            "before_starts": _tensor(batch.before_starts),
+            "earlier": earlier,
+            "earlier_starts": earlier_starts,
+            "own_parts": [(torch.from_numpy(b.tokens), _tensor(b.starts)) for b in parts] if whole else None,
         }
+
+    def _part(self, number: int) -> Batch:
+        """A part of the current step."""
+        if number not in self._parts:
+            self._parts[number] = self._mixture.batch(self._step, number)
+        return self._parts[number]
+
+    def _earlier(self, number: int, n: int) -> tuple[Tensor | None, Tensor | None]:
+        """The n rows before a part in the whole batch, cyclically, and where documents start in them."""
+        if not n:
+            return None, None
+        rows = len(self._part(number).tokens)
+        places = [divmod((number * rows - back) % (rows * self._mixture.parts), rows) for back in range(n, 0, -1)]
+        tokens = np.stack([self._part(part).tokens[row] for part, row in places])
+        starts = np.zeros(tokens.shape, dtype=bool)
+        for i, (part, row) in enumerate(places):
+            found = self._part(part).starts
+            if found is not None:
+                starts[i] = found[row]
+        return torch.from_numpy(tokens), torch.from_numpy(starts) if starts.any() else None
 
     def __iter__(self) -> Iterator[MicroBatch]:
         return (self[i] for i in range(len(self)))
 
 
-class MixtureData(pl.LightningDataModule):
-    """A loader of the mixture's batches from a given step, for any number of processes."""
+def _tensor(array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
 
-    def __init__(self, mixture: Mixture, first_step: int):
+
+class MixtureData(pl.LightningDataModule):
+    """A loader of the mixture's batches from a given step, for any number of processes. initial: says what a batch
+    includes besides its rows."""
+
+    def __init__(self, mixture: Mixture, first_step: int, initial: InitialState | None = None):
         super().__init__()
-        self._mixture, self._first = mixture, first_step
+        self._mixture, self._first, self._initial = mixture, first_step, initial
 
     def train_dataloader(self) -> DataLoader:
         """One item per micro-batch, in order."""
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(_Batches(self._mixture, self._first, rank, world), batch_size=None, shuffle=False)
+        batches = _Batches(self._mixture, self._first, rank, world, self._initial)
+        return DataLoader(batches, batch_size=None, shuffle=False)
 
 
 class Training(pl.LightningModule):
@@ -96,7 +131,7 @@ class Training(pl.LightningModule):
         self.config, self.model, self.seed, self.tracker = config, model, seed, tracker
         self.progress = progress
         self._switched = False
-        self._initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
+        self.initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
         self._parts: list[list[str]] = []
         self._weight = torch.zeros(())
         self._sums: list[Tensor] = []
@@ -121,13 +156,14 @@ class Training(pl.LightningModule):
             self._switched = set_encodings_at(self.model, self.config, step)
             if self._switched and self.config.switch is not None:
                 log.info("step %d: positional encodings are %s from now on", step, self.config.switch.positional)
-        torch.manual_seed(seed_of("step", self.seed, step, batch["part"]))
         rate = lr_at(self.config, step)
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        state = None if self._initial is None else self._initial(self.model, batch)
+        draws = StepDraws(self.seed, step, batch["part"] * len(batch["tokens"]))
+        state = None if self.initial is None else self.initial(self.model, batch, draws)
+        draws.reseed("step")
         parts = self.config.accumulate * world_size()
         loss, rows, index_of = self.model.loss(
             batch["tokens"],

@@ -201,7 +201,24 @@ def test_what_fails_while_preparing_leaves_nothing(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS) + "\n{")
     with pytest.raises(DataError, match="line 9 is no JSON"):
         prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="line 9 is no JSON"):
+        prepare(settings(tmp_path / "out", [tmp_path / "a.jsonl"]))
+    assert list((tmp_path / "out").iterdir()) == [], "a folder that was there stays"
+
+
+def test_what_a_killed_preparation_left_is_removed_wherever_the_text_is(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
+    config, out = settings(tmp_path / "out", [tmp_path / "a.jsonl"]), tmp_path / "out"
+    first = prepare(config)
+    for trained_on in ("", first.manifest["corpus_digest"]):
+        (out / ".0123456789abcdef.tmp").mkdir()
+        (out / ".0123456789abcdef.tmp" / "tokens-00000.bin").write_bytes(b"half")
+        (out / ".0123456789abcdef.owner").write_text("{}")
+        assert prepare(config, trained_on=trained_on).folder == first.folder
+        assert [path.name for path in out.iterdir()] == [first.folder.name]
+        (tmp_path / "a.jsonl").unlink(missing_ok=True)  # the second time, the text is not at its place
 
 
 def prepare_it(config, done):

@@ -225,14 +225,6 @@ def test_a_change_behind_hf_of_a_folder_is_noticed(tmp_path):
     assert read(f"hf:{tmp_path}")[0] == TEXTS
 
 
-def test_what_datasets_cannot_read_is_said_in_its_words(tmp_path):
-    (tmp_path / "a.jsonl").write_text("not json")
-    with pytest.raises(DataError, match="not readable by datasets"):
-        read(f"hf:{tmp_path}")
-    with pytest.raises(DataError, match="not reachable"):
-        read("hf:no/such-data-set")
-
-
 def test_long_documents_are_pieces_of_the_same_text(tmp_path):
     text = "\n".join(f"Line {i} of a long story." for i in range(60_000))
     (tmp_path / "a.txt").write_text(text)

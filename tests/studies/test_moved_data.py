@@ -88,6 +88,7 @@ def test_a_new_place_is_checked_by_digest(tmp_path, trained, study, capsys):
         place = [str(run), f"data.folder={prepared}", "--plan"] if command is evaluate_main else [str(study)]
         assert command([*place, f"data.corpus=[{tmp_path}/other]"]) == 2
         assert "trained on corpus" in said(capsys)
+        assert not prepared.exists(), "refused before it is prepared"
         assert command([*place, f"data.corpus=[{tmp_path}/same]"]) == 0
         capsys.readouterr()
         shutil.rmtree(prepared)  # or it would be found there

@@ -13,6 +13,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
 from lcprobe.training import INITIAL_STATES
 from lcprobe.training.config import TrainConfig
+from lcprobe.training.draws import StepDraws
 from lcprobe.training.initial_state import initial_state_of
 from tests.tiny import write_config
 
@@ -34,11 +35,18 @@ def batch(rows=4, seqlen=12, before=0, seed=0):
     return tensors
 
 
+def drawn(choice, net, given, step=0):
+    """The initial state of a whole batch in one part."""
+    initial = initial_state_of(choose(INITIAL_STATES, choice, "train.initial_state"), net)
+    rows = given["tokens"]
+    places = [-back % len(rows) for back in range(initial.earlier, 0, -1)]
+    more = {"earlier": rows[places], "earlier_starts": None, "own_parts": [(rows, given["starts"])]}
+    return initial(net, given | more, StepDraws(0, step, 0))
+
+
 def test_a_passed_state_is_the_one_after_the_rows_before():
     net, given = model(), batch()
-    state = initial_state_of(choose(INITIAL_STATES, {"type": "passed", "chain": 2}, "train.initial_state"), net)(
-        net, given
-    )
+    state = drawn({"type": "passed", "chain": 2}, net, given)
     want = net.new_state(4)
     for back in (2, 1):
         _, want = net.hidden(given["tokens"].roll(back, 0), state=want)
@@ -57,7 +65,7 @@ def test_a_passed_state_is_the_one_after_the_rows_before():
 
 def test_preceding_text_changes_the_loss_as_reading_it_does():
     net, given = model("mamba2 x 2"), batch(before=7)
-    state = initial_state_of(choose(INITIAL_STATES, "preceding", "train.initial_state"), net)(net, given)
+    state = drawn("preceding", net, given)
     weights = torch.ones(4, 12)
     with torch.no_grad():
         loss, _, _ = net.loss(given["tokens"], weights, state=state)
@@ -69,13 +77,10 @@ def test_preceding_text_changes_the_loss_as_reading_it_does():
 
 def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
     net, given = model(), batch(rows=64)
-    torch.manual_seed(0)
-    noise = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "scale": 0.3}, "train.initial_state"), net)(
-        net, given
-    )
+    noise = drawn({"type": "noise", "scale": 0.3}, net, given)
     assert abs(float(noise.layers[1].ssm.std()) - 0.3) < 0.01
     assert not noise.layers[1].conv.any()
-    fitted = initial_state_of(choose(INITIAL_STATES, "fitted", "train.initial_state"), net)(net, given).layers[2].ssm
+    fitted = drawn("fitted", net, given).layers[2].ssm
     _, state = net.hidden(given["tokens"], state=net.new_state(64))
     real = state.layers[2].ssm
     for head in range(real.shape[1]):
@@ -85,10 +90,7 @@ def test_noise_has_its_size_and_fitted_noise_that_of_final_states():
 
 def test_a_share_of_the_rows_starts_with_zeros():
     net, given = model(), batch(rows=200)
-    torch.manual_seed(0)
-    state = initial_state_of(choose(INITIAL_STATES, {"type": "noise", "share": 0.3}, "train.initial_state"), net)(
-        net, given
-    )
+    state = drawn({"type": "noise", "share": 0.3}, net, given)
     empty = [~layer.ssm.flatten(1).any(1) for layer in state.layers[1:]]
     assert torch.equal(empty[0], empty[1]), "the same rows in every layer"
     assert abs(float(empty[0].double().mean()) - 0.7) < 0.1
@@ -99,37 +101,25 @@ def test_wrong_choices_are_one_line():
         initial_state_of(choose(INITIAL_STATES, "passed", "train.initial_state"), model("attention x 2"))
     with pytest.raises(ConfigError, match="did you mean 'passed'"):
         initial_state_of(choose(INITIAL_STATES, "pased", "train.initial_state"), model())
-    with pytest.raises(ConfigError, match=r"chain: given 1; allowed: < 1, the rows of a micro-batch"):
-        initial_state_of(choose(INITIAL_STATES, "passed", "train.initial_state"), model())(model(), batch(rows=1))
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])
 def test_no_row_starts_from_a_state_that_has_read_it(rows):
     net = model("mamba2 x 2")
     for chain in range(1, 2 * rows):
-        passed = initial_state_of(
-            choose(INITIAL_STATES, {"type": "passed", "chain": chain}, "train.initial_state"), net
-        )
-        given, allowed = batch(rows=rows), f"< {rows}, the rows of a micro-batch"
-        train = {
-            "context_length": 12,
-            "accumulate": 2,
-            "batch_tokens": 12 * 2 * rows,
-            "initial_state": {"type": "passed"},
-        }
-        train["initial_state"]["chain"] = chain
+        state, given = {"type": "passed", "chain": chain}, batch(rows=rows)
+        train = {"context_length": 12, "accumulate": rows, "batch_tokens": 12 * rows, "initial_state": state}
         if chain >= rows:
-            with pytest.raises(ConfigError, match=allowed):
-                passed(net, given)
+            allowed = f"< {rows}, the rows of a step"
             with pytest.raises(ConfigError, match=rf"train\.initial_state\.chain: given {chain}; allowed: {allowed}"):
                 build(TrainConfig, train, "train")
             continue
         build(TrainConfig, train, "train")
-        before = passed(net, given)
+        before = drawn(state, net, given)
         for row in range(rows):
             other = {**given, "tokens": given["tokens"].clone()}
             other["tokens"][row] = (other["tokens"][row] + 7) % 30
-            after = passed(net, other)
+            after = drawn(state, net, other)
             same = [torch.equal(a.ssm[row], b.ssm[row]) for a, b in zip(before.layers, after.layers, strict=True)]
             assert all(same)
             assert not torch.equal(before.layers[1].ssm, after.layers[1].ssm), "others have read it"

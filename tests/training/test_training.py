@@ -15,7 +15,10 @@ from lcprobe.schema import build
 from lcprobe.tracking import NoTracker
 from lcprobe.training.checkpoint import Progress, latest, load_model, load_optimizer, save_checkpoint
 from lcprobe.training.config import TrainConfig
+from lcprobe.training.draws import StepDraws
 from lcprobe.training.fit import fit
+from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.module import _Batches
 from lcprobe.training.optim import lr_at, make_optimizer
 
 SIZES = {"layout": "attention+mlp, mamba2", "d_model": 16, "d_ff": 16, "vocab_size": 4096,
@@ -91,6 +94,65 @@ def test_a_step_is_the_same_however_it_is_divided(prepared, data_settings, tmp_p
     for name in ("train/grad_norm", "train/loss", "train/text_loss", "train/answer_loss"):
         assert [row[name] for row in rows] == pytest.approx([row[name] for row in divided], rel=1e-6)
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-6
+
+
+DRAWN = {
+    "randomized": {"positions": {"type": "randomized", "max_length": 512}},
+    "pose": {"positions": {"type": "pose", "max_length": 512}},
+    "noise": {"initial_state": {"type": "noise", "scale": 3.0, "share": 0.5}},
+    "fitted": {"initial_state": {"type": "fitted", "share": 0.7}},
+    "passed": {"initial_state": {"type": "passed", "chain": 3, "share": 0.7}},
+    "preceding": {"initial_state": {"type": "preceding"}},
+    "passed over drawn positions": {
+        "initial_state": {"type": "passed", "chain": 2},
+        "positions": {"type": "randomized", "max_length": 512},
+    },
+}
+
+
+def first_gradients(prepared, data_settings, parts, world, positions=None, **given):
+    """Loss and gradients of the first two steps, with the model's parts computed one after the other. world: number
+    of processes that they are read by in turn."""
+    config = train_config(accumulate=parts, **given)
+    data = build(DataConfig, {**data_settings, **EPISODES}, "data")
+    sizes = {**SIZES, "initializer_range": 0.5, "mixers": {**SIZES["mixers"]}, "positions": positions}
+    model = LanguageModel(build(ModelConfig, sizes, "model")).initialise(0).double()
+    initial = None if config.initial_state is None else initial_state_of(config.initial_state, model)
+    preceding = 0 if initial is None else initial.preceding
+    mixture = Mixture(
+        data, prepared, context_length=32, rows=8, steps=config.steps, parts=parts, seed=0, preceding=preceding
+    )
+    found = []
+    loaders = [_Batches(mixture, 0, rank, world, initial) for rank in range(world)]
+    for step in (0, 1):
+        model.zero_grad()
+        items = [loaders[part % world][step * (parts // world) + part // world] for part in range(parts)]
+        total = torch.tensor(sum(item["step_weight"] for item in items[:world]))
+        if initial is not None and initial.measures_batch:  # what the processes would add up
+            items[0]["own_parts"] = [pair for item in items[:world] for pair in item["own_parts"]]
+            items = [{**item, "own_parts": None} if i else item for i, item in enumerate(items)]
+        for item in items:
+            draws = StepDraws(0, step, item["part"] * len(item["tokens"]))
+            state = None if initial is None else initial(model, item, draws)
+            draws.reseed("step")
+            loss, *_ = model.loss(
+                item["tokens"], item["weights"], starts=item["starts"], state=state, total_weight=total
+            )
+            loss.backward()
+        found.append({k: p.grad.clone() for k, p in model.named_parameters() if p.grad is not None})
+    return found
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_or_measured_is_so_for_a_row_of_the_whole_batch(prepared, data_settings, name):
+    """Any division over micro-batches and processes has the same gradients."""
+    whole = first_gradients(prepared, data_settings, 1, 1, **DRAWN[name])
+    assert max(float(g.abs().max()) for g in whole[0].values()) > 1e-4
+    for parts, world in ((4, 1), (8, 2)):
+        divided = first_gradients(prepared, data_settings, parts, world, **DRAWN[name])
+        for a, b in zip(whole, divided, strict=True):
+            for k, value in a.items():
+                torch.testing.assert_close(b[k], value, rtol=1e-7, atol=1e-10, msg=f"{k} in {parts} parts")
 
 
 def test_reports_of_a_resumed_run_are_those_of_the_uninterrupted_one(prepared, data_settings, tmp_path):

@@ -24,6 +24,8 @@ COMPRESSED = {".gz": "gzip", ".zst": "zstandard", ".bz2": "bzip2", ".xz": "xz"}
 SUFFIXES = (*TEXT, *JSON, *PARQUET)
 ENDINGS = f"{' '.join(SUFFIXES)}, and {' '.join(COMPRESSED)} after all but .parquet"
 """For messages."""
+CHECKED_BYTES = 1 << 16
+"""Bytes of a text file that are looked at before it is read."""
 MAX_ROW_CHARS = 1 << 26
 """Characters of one value of JSON that is not on a line of its own, at most."""
 BYTE_ORDER_MARK = codecs.BOM_UTF8
@@ -49,12 +51,15 @@ def documents_of(path: Path, field: str) -> Iterator[Document]:
         yield from _parquet_rows(path, field)
 
 
-def check_rows(path: Path, field: str) -> None:
-    """Raises DataError where the first row of a file has no text under `field`."""
+def check_beginning(path: Path, field: str) -> None:
+    """Raises DataError where a file cannot be opened, its first bytes are no text, or its first row has no text under
+    `field`."""
     kind = kind_of_file(path)
-    if kind in JSON:
+    if kind in TEXT:
+        next(text_pieces(path, CHECKED_BYTES), None)
+    elif kind in JSON:
         next(_json_rows(path, field), None)
-    elif kind in PARQUET:
+    else:
         _check_column(path, field)
 
 
@@ -69,13 +74,14 @@ def text_document(path: Path) -> Document:
     return "".join(head)
 
 
-def text_pieces(path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file in pieces of up to LONG_CHARS bytes, without a byte-order mark, line breaks as \\n."""
+def text_pieces(path: Path, size: int | None = None) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces of up to `size` (LONG_CHARS) bytes, without a byte-order mark, line breaks
+    as \\n."""
     inner = codecs.getincrementaldecoder("utf-8")()
     decoder, done = io.IncrementalNewlineDecoder(inner, translate=True), 0
     with _opened(path) as file:
         while True:
-            block = file.read(LONG_CHARS)
+            block = file.read(size or LONG_CHARS)
             begun = len(inner.getstate()[0])  # bytes of a character that the last block cut
             marked = done == 0 and block.startswith(BYTE_ORDER_MARK)
             try:
@@ -206,14 +212,17 @@ def _parquet_rows(path: Path, field: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, decompressed. Raises DataError where they cannot be."""
+    """A file's bytes, decompressed. Raises DataError where they cannot be read."""
     suffix = path.suffix.lower()
     if suffix not in COMPRESSED:
-        with open(path, "rb") as file:
+        with _readable(path), open(path, "rb") as file:
             yield file
         return
-    with _readable(path, COMPRESSED[suffix]), _decompressed(path, suffix) as file:
-        yield file
+    with _readable(path, COMPRESSED[suffix]):
+        if not path.stat().st_size:  # some libraries take it for a file without text
+            raise ValueError("an empty file")
+        with _decompressed(path, suffix) as file:
+            yield file
 
 
 def _decompressed(path: Path, suffix: str) -> Any:
@@ -225,12 +234,12 @@ def _decompressed(path: Path, suffix: str) -> Any:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
-    """Errors of a format's reader become DataErrors; the disk's own stay."""
+def _readable(path: Path, what: str = "") -> Iterator[None]:
+    """Errors of the disk, and of a format's reader, become DataErrors. what: the format, where it has a reader."""
+    of_format = (EOFError, ValueError, zlib.error, lzma.LZMAError) if what else ()
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.errno > 0 and error.filename is not None:
-            raise
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise DataError(f"{path}: not readable as {what} ({reason})") from None
+    except (OSError, *of_format) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = next(iter(said.splitlines()), "") or type(error).__name__
+        raise DataError(f"{path}: not readable{what and f' as {what}'} ({reason})") from None

@@ -1,5 +1,6 @@
 """A data set on the Hugging Face hub, or a folder that `datasets` can load, streamed with `datasets`."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Any
 
 from lcprobe.data.documents import Document
 from lcprobe.data.sources.contract import Source
-from lcprobe.data.sources.local import file_facts, files_below
+from lcprobe.data.sources.file_kinds import JSON, documents_of, kind_of_file
+from lcprobe.data.sources.listing import file_facts, files_below, list_folder, refuse_twice
 from lcprobe.data.sources.rows import text_of_row
 from lcprobe.errors import DataError
 
@@ -31,8 +33,10 @@ class HubDataset(Source[HubConfig]):
     Config = HubConfig
 
     def check(self, field: str) -> None:
-        """The first row of a local folder must have text; whether the hub can be reached shows when it is read."""
+        """The first row of a local folder must have text, and no text be there twice; whether the hub can be reached
+        shows when it is read."""
         if self._is_folder:
+            refuse_twice(list_folder(Path(self.config.name)).files)
             next(self.documents(field), None)
 
     def fingerprint(self) -> list[list[str | int]]:
@@ -44,12 +48,18 @@ class HubDataset(Source[HubConfig]):
         return [[self._written, "online", *pinned]]
 
     def documents(self, field: str) -> Iterator[Document]:
-        """The text of every row. Raises DataError where the data set cannot be loaded, and as `text_of_row`."""
-        rows = self._rows()
+        """The text of every row. `datasets` says which files are the split, and reads them, but for the JSON of a
+        folder: that is read as everywhere. Raises DataError where the data set cannot be loaded, and as
+        `text_of_row`."""
+        found = self._found()
+        if isinstance(found, list):
+            for path in found:
+                yield from documents_of(path, field)
+            return
         number = 0
         while True:
             try:
-                row = next(rows)
+                row = next(found)
             except StopIteration:
                 return
             except Exception as error:  # network, hub and file errors have no common base
@@ -67,16 +77,24 @@ class HubDataset(Source[HubConfig]):
             return []
         return [f"{self._written}: no revision is pinned, so that later changes on the hub are not noticed"]
 
-    def _rows(self) -> Iterator[Any]:
+    def _found(self) -> list[Path] | Iterator[Any]:
+        """The files of JSON in a folder that are the split `train`; of everything else its rows."""
         import datasets
+        from datasets.packaged_modules.json.json import Json
 
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what it would say is in the errors
         try:
-            loaded = datasets.load_dataset(
-                self.config.name, self.config.config, split="train", streaming=True, revision=self.config.revision
+            builder = datasets.load_dataset_builder(
+                self.config.name, self.config.config, revision=self.config.revision
             )
+            if self._is_folder and isinstance(builder, Json) and builder.config.field is None:
+                split = (builder.config.data_files or {}).get("train") or []
+                files = [Path(name) for name in split if kind_of_file(Path(name)) in JSON and os.path.isfile(name)]
+                if files and len(files) == len(split):
+                    return files
+            return iter(builder.as_streaming_dataset(split="train"))
         except Exception as error:  # see above
             raise self._failed(error) from None
-        return iter(loaded)
 
     def _failed(self, error: Exception) -> DataError:
         """What stopped `datasets`: the network, or something that the user should read in its own words."""

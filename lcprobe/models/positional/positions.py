@@ -3,10 +3,10 @@
     randomized   a sorted random subset of 0 .. max_length - 1            Ruoss et al. 2023, arXiv 2305.16843
     pose         the sequence in chunks, a random skip before each        Zhu et al. 2023, arXiv 2309.10400
 
-One draw per micro-batch, from torch's generator, which training seeds by step. At evaluation, as in the papers, PoSE
-counts positions, and randomized draws them too: counted positions are closer together than any seen in training. That
-draw is a function of the sequence's length, which must be declared, so that chunks, decoding and shared prefixes get
-the same positions.
+One draw for all rows of a training step, from torch's generator, which training seeds by step before each of its
+micro-batches. At evaluation, as in the papers, PoSE counts positions, and randomized draws them too: counted
+positions are closer together than any seen in training. That draw is a function of the sequence's length, which must
+be declared, so that chunks, decoding and shared prefixes get the same positions.
 """
 
 from abc import ABC, abstractmethod

@@ -240,7 +240,7 @@ def score_policies(
     own, other = (replace(unit, first=first + offset) for offset in (0, STATISTICS_OFFSET))
     episodes = made_all(task.episode, other.factors(), unit.label, tokenizer.name)
     known = (Item(episode, query) for episode in episodes for query in episode.queries)
-    stats = collect_statistics(known, tokenizer, unit.strata, tasks.materials.corpus)
+    stats = collect_statistics(known, tokenizer, unit.strata, tasks.materials.corpus_to_cut)
     observations: dict[tuple[str, int, bool], Observation] = {}
     batch_tokens = max(unit.length, BATCH_TOKENS)
     return {

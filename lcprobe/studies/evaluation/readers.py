@@ -6,12 +6,12 @@ from pathlib import Path
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
-from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.data.prepare import Prepared, find_prepared, manifest_of, prepare
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.grid import TaskSet, task_sets
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.studies.planning.preflight import check_grids_fit, naming, over_words
+from lcprobe.studies.planning.preflight import check_grids_fit, check_text_fits, corpus_splits, naming, over_words
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import check_same_corpus, load_progress
 
@@ -58,15 +58,24 @@ def check_readers_fit(targets: Sequence[ProbeTarget], config: Config, context_le
 
 def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]) -> dict[str, Reader]:
     """A reader for each tokenizer of the targets, the first one's first. Raises EpisodeError where a task does not
-    fit a tokenizer, DataError where a target was trained on another corpus."""
+    fit a tokenizer or the corpus, DataError where a target was trained on another corpus; both before anything is
+    prepared."""
     settings = _settings(targets)
     names = _names(list(settings.values()))
     trained_on = load_progress(targets[0].checkpoint).corpus_digest
+    manifests = {key: manifest_of(own, trained_on) for key, own in settings.items()}
+    for target in targets:  # before another text is prepared
+        check_same_corpus(target.checkpoint, manifests[tokenizer_of(target)])
+    for own in settings.values():
+        if find_prepared(own, trained_on) is None:
+            check_text_fits(replace(config, data=own), training=False)
     prepared = {key: prepare(own, trained_on=trained_on) for key, own in settings.items()}
     for target in targets:
         check_same_corpus(target.checkpoint, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     materials = [data.materials("probe") for data in prepared.values()]
+    for own in materials if corpus_splits(config, training=False) else ():
+        own.stream("corpus")  # raises where haystacks cannot be cut from it
     sets = task_sets(config.probe, materials, names, cache if cache.limit else None)
     plans = _plans(sets, names, config, context_lengths)
     readers = [Reader(*parts) for parts in zip(names, prepared.values(), sets, plans, strict=True)]

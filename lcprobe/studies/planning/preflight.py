@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig, Recipe
-from lcprobe.data.corpus import check_words
 from lcprobe.data.phases import phases
+from lcprobe.data.splits import check_words
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, ProbeConfig
@@ -17,7 +18,8 @@ from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.names import NOTHING, Split
+from lcprobe.tasks.presets import TaskChoice
 from lcprobe.tasks.text.haystack import Materials, TokenStream
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
@@ -37,11 +39,10 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     """
     notes: list[str] = []
     lengths = sorted({config.train.context_length for config in configs})
-    unknown = [config for number, config in enumerate(configs) if number not in known]
-    for config in _distinct([c for c in unknown if _cuts_corpus(c, training)], lambda c: c.data):
-        tokenizer = load_tokenizer(config.data.tokenizer, config.data.bos)
-        with naming(config.data.tokenizer):
-            check_words(config.data.corpus, config.data.text_field, tokenizer, config.data.haystack_chars)
+    for config in _distinct(
+        [c for number, c in enumerate(configs) if number not in known], lambda c: [c.data, c.probe]
+    ):
+        check_text_fits(config, training)
     for config in _distinct(configs, lambda c: [c.data.tokenizer, c.data.bos, c.probe]):
         plan = check_probes_fit(config.probe, config.data.tokenizer, config.data.bos, lengths)
         notes += [f"probe.grids: left out: {long}" for long in plan.too_long]
@@ -58,13 +59,39 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     return list(dict.fromkeys(notes))
 
 
-def _cuts_corpus(config: Config, training: bool) -> bool:
-    """Whether some haystack of a probe or a training episode is the corpus."""
-    grids = [*config.probe.grids, config.probe.while_training] if training else config.probe.grids
-    names = {name for stage in config.data.mixture for name in stage.episodes} if training else set()
-    levels = [grid.haystack for grid in grids if grid is not None]
-    levels += [config.data.recipes[name].haystack for name in names]
-    return config.probe.context is not None or any("corpus" in level for level in levels)
+def check_text_fits(config: Config, training: bool) -> None:
+    """Raises EpisodeError, naming the tokenizer, where episodes cannot be written with a config's tokenizer, or
+    haystacks cannot be cut from its corpus. training: whether episodes of the mixture and of probes while training
+    are asked for too. Reads little of the corpus, at any length of episodes."""
+    splits = corpus_splits(config, training)
+    with naming(config.data.tokenizer):
+        if config.probe.tasks or (training and any(stage.episodes for stage in config.data.mixture)):
+            over_words(config.data.tokenizer, config.data.bos)
+        if splits:
+            check_words(config.data, load_tokenizer(config.data.tokenizer, config.data.bos), splits)
+
+
+def corpus_splits(config: Config, training: bool) -> set[Split]:
+    """The splits of the corpus that haystacks of a probe or a training episode are cut from."""
+    probe, data = config.probe, config.data
+    grids = [grid for grid in [*probe.grids, probe.while_training if training else None] if grid is not None]
+    probed = (
+        _cuts_corpus(probe.tasks[name], grid.haystack)
+        for grid in grids
+        for name in grid.tasks or probe.tasks
+        if name in probe.tasks
+    )
+    names = {name for stage in data.mixture for name in stage.episodes} if training else set()
+    trained = (_cuts_corpus(data.recipes[name].task, data.recipes[name].haystack) for name in names)
+    found: dict[Split, bool] = {"probe": probe.context is not None or any(probed), "train": any(trained)}
+    return {split for split, asked in found.items() if asked}
+
+
+def _cuts_corpus(task: TaskChoice, haystacks: Sequence[str]) -> bool:
+    """Whether some haystack of a task is the corpus, where these are listed."""
+    levels = [task.formats["haystack"]] if "haystack" in task.formats else haystacks
+    allowed = task.choice.cls.axes.levels("haystack")
+    return allowed == ("corpus",) or ("corpus" in allowed and "corpus" in levels)
 
 
 def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:
@@ -92,6 +119,7 @@ def check_grids_fit(tasks: TaskSet, context_lengths: Sequence[int]) -> Plan:
     return tasks.plan(tasks.config.grids, *context_lengths)
 
 
+@lru_cache(maxsize=4)
 def over_words(tokenizer: str, bos: str | None) -> Materials:
     """Materials with common words in place of the corpus."""
     loaded = load_tokenizer(tokenizer, bos)

@@ -11,7 +11,7 @@ import torch
 from lcprobe.config import Config, parse, to_yaml
 from lcprobe.data.distributions import training_data_of
 from lcprobe.data.mixture import Mixture
-from lcprobe.data.prepare import Prepared, prepare
+from lcprobe.data.prepare import Prepared, manifest_of, prepare
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, write_atomic
 from lcprobe.locks import folder_lock
@@ -55,6 +55,8 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
     with folder_lock(folder) if is_main() else nullcontext():
         status, start = broadcast(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
+            if start is not None:  # before another text is prepared
+                check_same_corpus(start, manifest_of(config.data, load_progress(start).corpus_digest))
             prepare(config.data, trained_on=run.trained_on)
         broadcast(None)
         data, done = prepare(config.data, trained_on=run.trained_on), None

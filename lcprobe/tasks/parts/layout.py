@@ -169,10 +169,10 @@ class Sample:
     def places(self) -> list[TextPlace]:
         """Where the haystack begins at the first attempt, and where it would in the corpus if it were that: the same
         strings in every haystack are for what is measured, and training has the more of them without."""
-        corpus, own = self.materials.corpus, self.stream
-        running = self.factors.split == "probe" and self.factors.formats.haystack != NOTHING
-        other = corpus is not None and own is not corpus and running
-        streams = [own, corpus] if other else [own]
+        own, streams = self.stream, [self.stream]
+        if self.factors.split == "probe" and self.factors.formats.haystack != NOTHING:
+            corpus = self.materials.corpus_to_cut
+            streams += [] if corpus is None or corpus is own else [corpus]
         return [TextPlace(stream, self.draw("haystack").integer(len(stream))) for stream in streams]
 
     def window(self, tokens: int) -> HaystackWindow:

@@ -33,6 +33,8 @@ N_WORDS = 60_000
 """Words of the haystack `words`."""
 MAX_KNOWN = 50_000
 """Strings whose occurrences are kept."""
+LEAST_CUTS = 2
+"""Word boundaries without which a text cannot be cut."""
 IS_CUT = b"\1"
 
 
@@ -68,7 +70,7 @@ class TokenStream:
         require_word_starts(tokenizer)
         opens = tokenizer.opens_word[ids] & ~np.concatenate([[False], tokenizer.is_blank[ids[:-1]]])
         starts = np.flatnonzero(opens)
-        if len(starts) < 2:
+        if len(starts) < LEAST_CUTS:
             given = f"{len(ids)} tokens of which {len(starts)} begin a word after a space"
             allowed = "a text with spaces and a tokenizer that knows its words: texts are cut there"
             raise EpisodeError(f"haystack {name}", given, allowed)
@@ -240,8 +242,16 @@ class Materials:
 
     @cached_property
     def corpus(self) -> TokenStream | None:
-        """The stream of documents; None: there is none."""
+        """The stream of documents; None: there is none. Raises EpisodeError for text that cannot be cut."""
         return self._corpus() if callable(self._corpus) else self._corpus
+
+    @cached_property
+    def corpus_to_cut(self) -> TokenStream | None:
+        """The stream of documents, for what goes without: None where there is none, or its text cannot be cut."""
+        try:
+            return self.corpus
+        except EpisodeError:
+            return None
 
     def stream(self, name: str, split: Split = "probe") -> TokenStream:
         """The stream of a haystack that episodes of a split are cut from. Raises EpisodeError for `corpus` without

@@ -191,10 +191,6 @@ def test_a_source_run_has_the_same_parameters():
         ({"model": {"positions": {"type": "randomized", "max_length": 63}}}, "63"),
         ({"model": {"positions": {"type": "pose", "max_length": 63}}}, "63"),
         (
-            {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed"}, "accumulate": 4}},
-            "chain: given 1; allowed: < 1",
-        ),
-        (
             {"model": {"layout": "mamba2 x 2"}, "train": {"initial_state": {"type": "passed", "chain": 4}}},
             "chain: given 4; allowed: < 4",
         ),
