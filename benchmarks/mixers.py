@@ -170,6 +170,12 @@ def _gdn2(length: int) -> Layer:
     return layer, run
 
 
+def _mlstm(length: int) -> Layer:
+    modeling = transformers_module("xlstm")
+    layer = modeling.xLSTMLayer(modeling.xLSTMConfig(hidden_size=D_MODEL, num_heads=4))
+    return layer, lambda x: layer(x)[0]
+
+
 def _kda(length: int) -> Layer:
     modeling = transformers_module("kimi_linear")
     config = modeling.KimiLinearConfig(
@@ -201,6 +207,7 @@ PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
     "gla": ("flash-linear-attention GatedLinearAttention, naive form", _gla),
     "kda": ("transformers KimiLinearDeltaAttention", _kda),
     "lightning": ("transformers MiniMaxLightningAttention", _lightning),
+    "mlstm": ("transformers xLSTMLayer", _mlstm),
     "rg_lru": ("transformers RecurrentGemmaRecurrentBlock", _rg_lru),
 }
 """The peer's name, and its layer for rows of some length with the shapes of our defaults."""

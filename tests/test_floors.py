@@ -45,8 +45,8 @@ SUB_ROOMS = {
 }
 """Sub-rooms, and files beside them, from the bottom up: each may import those before it."""
 MAX_LINES, MAX_MODULES = 400, 15
-CROWDED = {"lcprobe/models/positional"}
-"""Folders that may hold more modules: one positional encoding each."""
+CROWDED = {"lcprobe/models/positional", "lcprobe/models/mixers"}
+"""Folders that may hold more modules: one encoding, or one mixer, each."""
 SOURCES = sorted((ROOT / "lcprobe").rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))
 MODULES = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
 

@@ -84,6 +84,10 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, "chunk_size": 8},
         {"head_dim": 6, "expand": 1.5, "decays": "retnet", "chunk_size": 5},
     ],
+    "mlstm": [
+        {"head_dim": 4, "chunk_size": 8, "input_bias": 1.0, "eps": 0.01},
+        {"head_dim": 6, "expand": 0.75, "expand_v": 1.5, "gate_soft_cap": 2.0, "chunk_size": 5},
+    ],
     "rg_lru": [{"n_blocks": 2, "d_conv": 3}, {"expand": 1.5, "n_blocks": 1, "a_init_range": [0.5, 0.9]}],
     "rwkv6": [{"head_dim": 4, "d_mix": 3, "d_decay": 5, "chunk_size": 8}],
     "rwkv7": [

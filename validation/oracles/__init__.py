@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import delta_rule, equations, griffin, linear_attention, mamba, mixers, peers, rwkv
+from validation.oracles import delta_rule, equations, griffin, linear_attention, mamba, mixers, peers, rwkv, xlstm
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -34,6 +34,7 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "transformers kimi_linear": ("transformers", delta_rule.kimi_linear),
     "transformers minimax": ("transformers", linear_attention.minimax),
     "transformers recurrent_gemma": ("transformers", griffin.transformers_model),
+    "transformers xlstm": ("transformers", xlstm.transformers_xlstm),
     "recurrentgemma": ("recurrentgemma", griffin.google_model),
     "rwkv": ("rwkv", rwkv.models),
     "flash-linear-attention layers": ("flash-linear-attention", delta_rule.fla_layers),

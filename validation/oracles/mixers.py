@@ -55,6 +55,8 @@ KINDS: list[dict[str, Any]] = [
     {"type": "gdn2", "head_dim": 4, "value_heads": 3, "expand_v": 1.5, "rank": 5, "negative_eigenvalues": True},
     {"type": "lightning", "head_dim": 6, "chunk_size": 8},
     {"type": "lightning", "head_dim": 4, "expand": 1.5, "decays": "retnet"},
+    {"type": "mlstm", "head_dim": 6, "gate_soft_cap": 3.0, "chunk_size": 8},
+    {"type": "mlstm", "head_dim": 4, "expand_v": 1.5, "input_bias": 2.0, "eps": 1e-3},
     {"type": "rg_lru", "n_blocks": 4},
     {"type": "rg_lru", "n_blocks": 3, "expand": 1.5, "d_conv": 2},
     {"type": "rwkv6", "head_dim": 6, "d_mix": 3, "d_decay": 5, "chunk_size": 8},

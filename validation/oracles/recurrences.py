@@ -148,6 +148,28 @@ def lightning(p: Parameters, c: Any, x: Tensor) -> Tensor:
     return o * gate.sigmoid() @ p["out_proj.weight"].T
 
 
+def mlstm(p: Parameters, c: Any, x: Tensor) -> Tensor:
+    """One mLSTM layer, with the state divided by exp(m)."""
+    heads, values = p["gate_proj.bias"].shape[0] // 2, p["norm_weight"].shape[0]
+    keys = heads * c.head_dim
+    q, k, v, gate = (x @ p["in_proj.weight"].T).split([keys, keys, values, values], dim=-1)
+    q, k, v = (t.unflatten(-1, (heads, -1)) for t in (q * c.head_dim**-0.5, k, v))
+    i, f = (
+        c.gate_soft_cap * torch.tanh((x @ p["gate_proj.weight"].T + p["gate_proj.bias"]) / c.gate_soft_cap)
+    ).split(heads, dim=-1)
+    s, n, m, rows = zero_state(q, v.shape[3]), torch.zeros_like(q[:, 0]), torch.zeros_like(i[:, 0]), []
+    for t in range(x.shape[1]):
+        before, m = m + F.logsigmoid(f[:, t]), torch.maximum(F.logsigmoid(f[:, t]) + m, i[:, t])
+        kept, written = (before - m).exp()[..., None], (i[:, t] - m).exp()[..., None]
+        s = kept[..., None] * s + torch.einsum("bhk,bhv->bhkv", written * k[:, t], v[:, t])
+        n = kept * n + written * k[:, t]
+        least = torch.maximum((n * q[:, t]).sum(-1).abs(), (-m).exp()) + c.eps
+        rows.append(torch.einsum("bhk,bhkv->bhv", q[:, t], s) / least[..., None])
+    h = torch.stack(rows, 1)
+    h = F.layer_norm(h, h.shape[-1:], eps=c.norm_eps).flatten(2) * p["norm_weight"]
+    return h * gate.sigmoid() @ p["out_proj.weight"].T
+
+
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
     """Outputs of all heads, (batch, n, heads, d_v); q, k, decay: (batch, n, heads, d_k)."""
     s, rows = zero_state(q, v.shape[3]), []
@@ -286,6 +308,7 @@ RECURRENCES: dict[str, Callable[[Parameters, Any, Tensor], Tensor]] = {
     "lightning": lightning,
     "mamba1": mamba1,
     "mamba3": mamba3,
+    "mlstm": mlstm,
     "rg_lru": rg_lru,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,

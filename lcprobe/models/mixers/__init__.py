@@ -21,6 +21,7 @@ MIXERS = Registry(
         "gla": "lcprobe.models.mixers.gla:GLA",
         "kda": "lcprobe.models.mixers.kda:KDA",
         "lightning": "lcprobe.models.mixers.lightning:Lightning",
+        "mlstm": "lcprobe.models.mixers.mlstm:MLSTM",
         "rg_lru": "lcprobe.models.mixers.rg_lru:RGLRU",
         "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
         "rwkv7": "lcprobe.models.mixers.rwkv7:RWKV7",

@@ -1,5 +1,5 @@
-"""Linear attention with decays, gla and lightning, in addition to the contract and to their oracles: shapes of
-releases, decays, errors."""
+"""Linear attention with decays, gla, lightning and mlstm, in addition to the contract and to their oracles: shapes of
+releases, decays, gates, errors."""
 
 import dataclasses
 import math
@@ -12,16 +12,20 @@ from lcprobe.errors import ConfigError
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mixers.mlstm import running_largest
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build, field_docs
 from tests.models.initialised import initialised
+from validation.oracles.recurrences import mlstm
 
-NAMES = ["gla", "lightning"]
+NAMES = ["gla", "lightning", "mlstm"]
 RELEASES = {
     # flash-linear-attention's GatedLinearAttention at its defaults
     "fla": ("gla", {"head_dim": 128}, 1024, 4_219_648),
     # transformers' MiniMaxLightningAttention at the settings of MiniMax-Text-01
     "MiniMax": ("lightning", {"head_dim": 128, "expand": 8192 / 6144}, 6144, 251_666_432),
+    # transformers' xLSTMLayer at the settings of xLSTM-7b
+    "xLSTM": ("mlstm", {"head_dim": 256}, 4096, 67_178_512),
 }
 
 
@@ -46,6 +50,7 @@ def test_layers_of_releases_have_their_number_of_parameters(release):
             "expand_v: given 1.1; allowed: a width (now 70) that 8 heads divide",
         ),
         ("lightning", {"head_dim": 24}, "head_dim: given 24; allowed: a divisor of expand x d_model (64)"),
+        ("mlstm", {"head_dim": 24}, "head_dim: given 24; allowed: a divisor of expand x d_model (32)"),
     ],
 )
 def test_heads_that_do_not_divide_are_one_line(name, settings, message):
@@ -124,3 +129,40 @@ def test_decays_are_float32_under_bfloat16():
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         _, state = mixer(torch.randn(1, 3, 64), TokenContext(torch.arange(3)), mixer.new_state(1))
     assert state.memory.dtype == torch.float32
+
+
+def test_forget_gates_of_mlstm_start_from_3_to_6_under_the_cap():
+    mixer = initialised(MIXERS.load("mlstm")(config_of("mlstm", head_dim=4), 32)).double()
+    capped = [15 * math.tanh(f / 15) for f in (3, 4, 5, 6)]
+    assert kept_after(mixer, 7) == pytest.approx([(1 + math.exp(-f)) ** -7 for f in capped], rel=1e-12)
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_the_largest_weight_is_that_of_its_recurrence(documents):
+    g = torch.Generator().manual_seed(0)
+    i, log_f, before = torch.randn(2, 29, 3, generator=g), -torch.rand(2, 29, 3, generator=g), torch.ones(2, 3)
+    starts = torch.rand(2, 29, generator=g) < 0.2 if documents else None
+    m, rows = before, []
+    for t in range(29):
+        if starts is not None:
+            m = m.masked_fill(starts[:, t, None], 0.0)
+        m = torch.maximum(log_f[:, t] + m, i[:, t])
+        rows.append(m)
+    assert (running_largest(i, log_f, starts, before) - torch.stack(rows, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("forget", [-100.0, 100.0])
+def test_gates_at_the_largest_cap_stay_in_the_range_of_float32(forget):
+    """Every other token is written with exp(30), the others with exp(-30); and nothing, or all, is kept."""
+    mixer = initialised(MIXERS.load("mlstm")(config_of("mlstm", head_dim=4, gate_soft_cap=30, input_bias=0), 16))
+    with torch.no_grad():
+        mixer.gate_proj.weight[:2, 0] = 1000.0
+        mixer.gate_proj.bias[2:] = forget
+    x = torch.randn(1, 40, 16, generator=torch.Generator().manual_seed(0))
+    x[:, ::2, 0], x[:, 1::2, 0] = 1.0, -1.0
+    y = mixer(x, TokenContext(torch.arange(40)))[0]
+    y.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mixer.parameters())
+    twin = {name: p.detach().double() for name, p in mixer.named_parameters()}
+    want = mlstm(twin, mixer.config, x.double())
+    assert (y - want).abs().max() < 1e-4 * want.abs().max()
