@@ -25,7 +25,7 @@ from lcprobe.errors import run_command
 BENCHMARKS = {
     "kernels": Measurement(kernels.TITLE, kernels.OPTIONS, kernels.measure),
     "throughput": Measurement(throughput.TITLE, throughput.OPTIONS, throughput.measure),
-    "mixers": Measurement(mixers.TITLE, mixers.OPTIONS, mixers.measure),
+    "mixers": Measurement(mixers.TITLE, mixers.OPTIONS, mixers.measure, group=("mixer",)),
     "rwkv": Measurement(rwkv.TITLE, rwkv.OPTIONS, rwkv.measure),
     "decoding": Measurement(decoding.TITLE, decoding.OPTIONS, decoding.measure),
     "prefill": Measurement(prefill.TITLE, prefill.OPTIONS, prefill.measure),

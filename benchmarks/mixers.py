@@ -1,5 +1,6 @@
 """Training speed of one layer of every recurrent mixer at d_model 256, beside another package's layer of the same
-shape that runs on a CPU: transformers', or where it has none flash-linear-attention's naive form.
+shape that runs on a CPU: transformers', or where it has none flash-linear-attention's naive form. Of Mamba it is
+PyPI's mambapy, where that is installed: transformers loops over tokens, which takes minutes.
 
 Forward and backward of one row, float32, on one thread. Times are CPU time, the least of several rounds, of both
 sides in turn. The floor is three times the mixer's forward FLOPs at the speed of this machine's float32 matrix
@@ -9,6 +10,7 @@ products.
 import time
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
@@ -102,6 +104,12 @@ def _peak() -> float:
 def _mamba1(length: int) -> Layer:
     modeling = transformers_module("mamba")
     layer = modeling.MambaMixer(modeling.MambaConfig(hidden_size=D_MODEL, num_hidden_layers=1), 0)
+    return layer, lambda x: layer(x)
+
+
+def _mambapy(length: int) -> Layer:
+    package = import_module("mambapy.mamba")
+    layer = package.MambaBlock(package.MambaConfig(d_model=D_MODEL, n_layers=1))
     return layer, lambda x: layer(x)
 
 
@@ -199,7 +207,7 @@ def _rg_lru(length: int) -> Layer:
 
 
 PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
-    "mamba1": ("transformers MambaMixer", _mamba1),
+    "mamba1": ("mambapy MambaBlock", _mambapy) if find_spec("mambapy") else ("transformers MambaMixer", _mamba1),
     "mamba2": ("transformers Mamba2Mixer", _mamba2),
     "delta_product": ("fla GatedDeltaProduct, transformers' chunks", _delta_product),
     "gdn2": ("fla GatedDeltaNet2, its naive loop", _gdn2),
