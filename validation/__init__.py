@@ -1,6 +1,7 @@
 """Validation of the instrument, one command each: `python -m validation coverage`, `python -m validation planted`.
 
     oracles          every encoding and extension against its equation and against peers
+    invariances      chunks, forks, packing and padding of every mixer, and of transformers' classes
     exactness        episodes of exactly the requested length that survive encode(decode(ids))
     attacks          no-retrieval policies and learned attackers on every task, and on RULER
     copiers          models that copy by place; null_reports: models that do not differ; parity: a trained check

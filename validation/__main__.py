@@ -13,6 +13,7 @@ from validation import (
     coverage,
     exactness,
     fuzz,
+    invariances,
     ladder,
     mutants,
     null_reports,
@@ -25,6 +26,9 @@ from validation.attacks import table
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
+    "invariances": Measurement(
+        invariances.TITLE, invariances.OPTIONS, invariances.measure, invariances.notes, invariances.GROUP
+    ),
     "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),

@@ -10,20 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from lcprobe.choices import Registry
-from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
 from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, TEMPERATURES
-from lcprobe.schema import build
 from tests.toys import registered
+from validation.invariances.checks import VOCAB
+from validation.invariances.ours import Ours, built
 
-VOCAB, SEQLEN, CONTEXT_LENGTH, TABLE = 50, 41, 32, 64
-"""Sequences are longer than the training length; tables of positions end beyond both."""
+CONTEXT_LENGTH, TABLE = 32, 64
+"""Sequences, of SEQLEN tokens, are longer than the training length; tables of positions end beyond both."""
 NARROW, WIDE = 16, 64
 """d_model: NARROW with the settings below, WIDE with a mixer's defaults, whose heads are wider."""
 GROUPED = {"n_heads": 4, "n_kv_heads": 2}
@@ -166,17 +164,17 @@ class Case:
     def build(self) -> LanguageModel:
         """A new model in float64; parameters that start at zero are set, so that they take part."""
         with registered():
-            model = LanguageModel(build(ModelConfig, self.settings, "model")).initialise(1)
-        with torch.no_grad():
-            for i, p in enumerate(model.parameters()):
-                if not p.any():
-                    p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
-        return model.double().eval()
+            return built(self.settings)
 
     @functools.cached_property
     def model(self) -> LanguageModel:
         """One model for all tests that leave it as it is."""
         return self.build()
+
+    @property
+    def subject(self) -> Ours:
+        """The model, for the checks of `validation.invariances`."""
+        return Ours(self.model)
 
 
 def classes_in(registry: Registry) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Continuer:
         longest = [max(len(pairs[number][1]) for number in numbers) for numbers in shared.values()]
 
         def likelihoods(batch: list[int]) -> list[bool]:
-            for rows, state, last in self._prefill(
+            for rows, state, last in self.prefill(
                 batch, [contexts[i] for i in batch], self._declared(batch[0], contexts, longest)
             ):
                 waiting = [(row, number) for row, which in enumerate(rows) for number in shared[contexts[which]]]
@@ -90,7 +90,7 @@ class Continuer:
         def decode(batch: list[int]) -> list[bool]:
             for number in batch:  # a batch that ran out of memory starts again
                 decoded[number] = []
-            for rows, state, hidden in self._prefill(
+            for rows, state, hidden in self.prefill(
                 batch, [prompts[i] for i in batch], self._declared(batch[0], prompts, steps)
             ):
                 active = list(rows)
@@ -153,7 +153,7 @@ class Continuer:
             if None in with_oom_backoff(work, batch, longest)[0]:
                 raise EpisodeError("length", f"{longest} tokens", "prompts that fit into memory one at a time")
 
-    def _prefill(
+    def prefill(
         self, which: list[int], prompts: list[Ids], length: int | None
     ) -> Iterator[tuple[list[int], ProbedState, Tensor]]:
         """One pass in chunks that also end where a prompt ends. prompts: shortest first. length: declared for all.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lcprobe.models.positional import POSITIONAL
-from tests.models.contract_cases import CASES, ENCODINGS, SEQLEN, VOCAB
+from tests.models.contract_cases import CASES, ENCODINGS, VOCAB
 
 ENCODED = [case for case in CASES if case.registry is POSITIONAL]
 RELATIVE = [case for case in ENCODED if ENCODINGS[case.name].relative and not case.has_temperature]
