@@ -102,7 +102,8 @@ def test_every_mixer_and_every_pattern_has_a_row():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if "griffin" in n or "hymba" in n else pytest.mark.slow) for n in dict(models())]
+    "name",
+    [pytest.param(n, marks=() if "griffin" in n or "hymba" in n else pytest.mark.slow) for n in dict(models())],
 )
 def test_ours_are_right_in_both_dtypes(name):
     """The contract tests have every mixer in float64."""

@@ -51,7 +51,7 @@ def _header(*first: str) -> Iterator[str]:
 
 def _line(row: dict[str, Any], second: str) -> str:
     cells = [_cell(row[column], row["dtype"]) for column in COLUMNS]
-    return f"| {' | '.join([f'`{row["model"]}`', second, *cells, row['right']])} |"
+    return f"| {' | '.join(['`' + row['model'] + '`', second, *cells, row['right']])} |"
 
 
 def _cell(cell: float | str, dtype: str) -> str:

@@ -19,7 +19,9 @@ MAMBA_HEADS = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "llama": {"num_hidden_layers": 2, "intermediate_size": D_FF, **HEADS},
     "mamba": {"num_hidden_layers": 2, "state_size": 8},
-    "mamba2": {"num_hidden_layers": 2, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
+    "mamba2": {
+        "num_hidden_layers": 2, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8,
+    },
     "jamba": {
         "num_hidden_layers": 4, "intermediate_size": D_FF, **HEADS, **EXPERTS, "attn_layer_period": 4,
         "attn_layer_offset": 2, "mamba_d_state": 8, "use_mamba_kernels": False,
@@ -50,7 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "rwkv": {"num_hidden_layers": 2, "context_length": 64},
     "xlstm": {  # wider than the others: its sizes are rounded up to 64, though not everywhere
-        "num_hidden_layers": 2, "hidden_size": 128, "num_heads": 4, "chunk_size": 8, "autocast_kernel_dtype": "float32",
+        "num_hidden_layers": 2, "hidden_size": 128, "num_heads": 4, "chunk_size": 8,
+        "autocast_kernel_dtype": "float32",
     },
 }  # fmt: skip
 """Settings of each class by the name of its module in transformers."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lcprobe.models.positional import POSITIONAL
-from tests.models.contract_cases import CASES, ENCODINGS, VOCAB
+from tests.models.contract_cases import CASES, ENCODINGS
+from validation.invariances.checks import SEQLEN, VOCAB
 
 ENCODED = [case for case in CASES if case.registry is POSITIONAL]
 RELATIVE = [case for case in ENCODED if ENCODINGS[case.name].relative and not case.has_temperature]

@@ -14,7 +14,8 @@ from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.records import CONTEXT_SCHEMA
 from lcprobe.schema import build
-from tests.models.contract_cases import CASES, VOCAB
+from tests.models.contract_cases import CASES
+from validation.invariances.checks import VOCAB
 
 
 @torch.inference_mode()
