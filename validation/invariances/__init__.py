@@ -5,7 +5,7 @@ difference from full forward passes, relative to the largest logit (`checks`); o
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -93,7 +93,7 @@ def outcome(check: Callable[[Subject], float], subject: Subject) -> float | str:
         return f"{REFUSES}{type(error).__name__}: {first[:WIDEST]}"
 
 
-def _row(whose: str, name: str, call: str, dtype: str, cells: dict[str, float | str]) -> dict[str, Any]:
+def _row(whose: str, name: str, call: str, dtype: str, cells: Mapping[str, float | str]) -> dict[str, Any]:
     right = sum(is_right(cell, dtype) for cell in cells.values())
     wrong = sum(is_silently_wrong(cell, dtype) for cell in cells.values())
     row = {"whose": whose, "model": name, "call": call, "dtype": dtype, **cells}

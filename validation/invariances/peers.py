@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from validation.invariances.checks import Side
 
@@ -38,7 +38,7 @@ class PeerState:
 class Peer:
     """A causal model of transformers as a Subject. explicit: see above."""
 
-    def __init__(self, model: nn.Module, explicit: bool):
+    def __init__(self, model: Any, explicit: bool):
         self.model, self.explicit = model, explicit
         self.accepts = set(inspect.signature(type(model).forward).parameters)
         self.cache_name = next(name for name in CACHES if name in self.accepts)
