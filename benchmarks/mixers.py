@@ -2,9 +2,9 @@
 shape that runs on a CPU: transformers', or where it has none flash-linear-attention's naive form. Of Mamba it is
 PyPI's mambapy, where that is installed: transformers loops over tokens, which takes minutes.
 
-Forward and backward of one row, float32, on one thread. Times are CPU time, the least of several rounds, of both
-sides in turn. The floor is three times the mixer's forward FLOPs at the speed of this machine's float32 matrix
-products.
+Forward and backward of one row, float32, on one thread; and the forward pass alone, to 64 K tokens. Times are CPU
+time, the least of several rounds, of both sides in turn. The floor is three times the mixer's forward FLOPs at the
+speed of this machine's float32 matrix products.
 """
 
 import time
@@ -23,33 +23,41 @@ from lcprobe.models.parameters import owners
 from lcprobe.models.token_context import TokenContext
 from validation.oracles.delta_rule import naive_fla
 from validation.oracles.linear_attention import fla_gla, run_naively
-from validation.oracles.mixers import transformers_module
+from validation.oracles.mixers import REQUIRED, transformers_module
 
-TITLE = "one layer of each recurrent mixer, forward and backward, d_model 256"
-OPTIONS = ("rounds", "lengths", "only")
+TITLE = "one layer of each recurrent mixer, forward and backward, and forward alone to 64 K tokens, d_model 256"
+OPTIONS = ("rounds", "lengths", "far", "only")
 D_MODEL = 256
+FAR_ROUNDS = 2
 PATIENCE = 4.0
 """CPU seconds after which a layer gets no further round."""
-REQUIRED = {"mamba3": {"definition": "softplus"}}
-"""Settings of a mixer that have no default."""
 Layer = tuple[nn.Module, Callable[[Tensor], Tensor]]
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per mixer and length. options: rounds (5), lengths (2048,8192), only (a mixer)."""
+    """One row per mixer and length. options: rounds (5), lengths (2048,8192), only (a mixer), far (32768,65536):
+    lengths of the forward pass alone."""
     rounds = int(options.get("rounds", 5))
-    lengths = [int(length) for length in options.get("lengths", "2048,8192").split(",")]
+    lengths, far = (
+        [int(length) for length in options.get(name, default).split(",") if length]
+        for name, default in (("lengths", "2048,8192"), ("far", "32768,65536"))
+    )
     names = [options["only"]] if "only" in options else [n for n in MIXERS if MIXERS.load(n).is_recurrent()]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [_row(name, length, rounds, length == min(lengths)) for name in names for length in lengths]
+        return [
+            _row(name, length, rounds if length in lengths else 0, length == min(lengths))
+            for name in names
+            for length in [*lengths, *far]
+        ]
     finally:
         torch.set_num_threads(threads)
 
 
 def _row(name: str, length: int, rounds: int, with_peer: bool) -> dict[str, Any]:
-    """with_peer: beside the peer's layer; at further lengths only ours runs."""
+    """rounds: of forward and backward; none at lengths of the forward pass alone. with_peer: beside the peer's layer;
+    at further lengths only ours runs."""
     layers = {"ours": _ours(name, length)}
     peer = PEERS.get(name)
     if peer is not None and with_peer:
@@ -57,7 +65,7 @@ def _row(name: str, length: int, rounds: int, with_peer: bool) -> dict[str, Any]
     x = torch.randn(1, length, D_MODEL, generator=torch.Generator().manual_seed(0)).requires_grad_()
     least, spent = dict.fromkeys(layers, float("inf")), dict.fromkeys(layers, 0.0)
     peak = 0.0
-    for _ in range(rounds + 1):
+    for _ in range(rounds + 1 if rounds else 0):
         peak = max(peak, _peak())
         for who, (_, run) in layers.items():
             if spent[who] < PATIENCE:
@@ -71,13 +79,25 @@ def _row(name: str, length: int, rounds: int, with_peer: bool) -> dict[str, Any]
     return {
         "mixer": name,
         "tokens": length,
-        "tokens/s": round(length / least["ours"]),
-        "share of floor": f"{flops / peak / least['ours']:.0%}",
-        "peak GFLOP/s": round(peak / 1e9),
+        "tokens/s": round(length / least["ours"]) if rounds else "",
+        "share of floor": f"{flops / peak / least['ours']:.0%}" if rounds else "",
+        "peak GFLOP/s": round(peak / 1e9) if rounds else "",
         "peer": peer[0] if peer and "peer" in layers else "",
         "peer's tokens/s": round(length / least["peer"]) if "peer" in layers else "",
         "x peer": f"{least['peer'] / least['ours']:.2f}" if "peer" in layers else "",
+        "forward us/token": round(_forward_seconds(layers["ours"][1], x) / length * 1e6, 1),
     }
+
+
+@torch.no_grad()
+def _forward_seconds(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """CPU time of a forward pass, the least of FAR_ROUNDS."""
+    took = []
+    for _ in range(FAR_ROUNDS):
+        begin = time.process_time()
+        run(x)
+        took.append(time.process_time() - begin)
+    return min(took)
 
 
 def _ours(name: str, length: int) -> Layer:

@@ -19,6 +19,7 @@ from lcprobe.models.positional import POSITIONAL, TEMPERATURES
 from tests.toys import registered
 from validation.invariances.checks import VOCAB
 from validation.invariances.ours import Ours, built
+from validation.oracles.mixers import REQUIRED
 
 CONTEXT_LENGTH, TABLE = 32, 64
 """Sequences, of SEQLEN tokens, are longer than the training length; tables of positions end beyond both."""
@@ -26,8 +27,6 @@ NARROW, WIDE = 16, 64
 """d_model: NARROW with the settings below, WIDE with a mixer's defaults, whose heads are wider."""
 GROUPED = {"n_heads": 4, "n_kv_heads": 2}
 
-REQUIRED: dict[str, dict[str, Any]] = {"mamba3": {"definition": "softplus"}}
-"""Settings of a mixer that have no default."""
 MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
     "attention": [
         {"head_dim": 8, "d_conv": 4},

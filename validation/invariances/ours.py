@@ -17,7 +17,7 @@ from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.schema import build
 from validation.invariances.checks import SEQLEN, VOCAB, Side
 from validation.oracles.cases import label
-from validation.oracles.mixers import D_MODEL, KINDS
+from validation.oracles.mixers import D_MODEL, KINDS, REQUIRED
 
 D_FF, CONTEXT_LENGTH = 40, 32
 """Sequences are longer than the training length."""
@@ -120,7 +120,7 @@ def models() -> Iterator[tuple[str, dict[str, Any]]]:
         for settings in kinds:
             yield label({"type": name, **settings}), mixer_model(name, settings, D_MODEL)
         if not kinds:
-            yield name, mixer_model(name, {}, DEFAULT_WIDTH)
+            yield name, mixer_model(name, REQUIRED.get(name, {}), DEFAULT_WIDTH)
     for path in sorted(CONFIGS.glob("*.yaml")):
         yield f"configs/model/{path.name}", shrunk(load([str(path)], [])["model"])
 

@@ -63,6 +63,8 @@ KINDS: list[dict[str, Any]] = [
     {"type": "rwkv7", "head_dim": 6, "d_decay": 3, "d_rate": 5, "d_gate": 4, "chunk_size": 8},
 ]
 """Mixers, with the settings at which they meet their recurrences."""
+REQUIRED: dict[str, dict[str, Any]] = {"mamba3": {"definition": "softplus"}}
+"""Settings of a mixer that have no default."""
 
 
 def recurrences(dtype: torch.dtype) -> Iterator[Comparison]:
