@@ -23,8 +23,8 @@ GROUP = ("whose", "model")
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5}
 OURS = "lcprobe"
 NOT_OFFERED, REFUSES, WRONG_SHAPE = "not offered", "refuses: ", "wrong shape: "
-WIDEST = 90
-"""Characters of an error's message that are kept."""
+WIDEST = 120
+"""Characters of an error's first sentence that are kept."""
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def outcome(check: Callable[[Subject], float], subject: Subject) -> float | str:
     except WrongShape as error:
         return WRONG_SHAPE + str(error)
     except Exception as error:  # of any kind: it is the finding
-        first = str(error).strip().partition("\n")[0]
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]
         return f"{REFUSES}{type(error).__name__}: {first[:WIDEST]}"
 
 
