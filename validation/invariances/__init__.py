@@ -123,4 +123,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
             f"{whose}, {dtype}{', ' + call + ' call' if call else ''}: {len(numbers)} of {len(cells)} cells within "
             f"{TOLERANCES[dtype]:.0e}{worst}; {sum(row['silently wrong'] for row in own)} silently wrong"
         )
+        if call:
+            wrong = (f"{column} {sum(is_silently_wrong(row[column], dtype) for row in own)}" for column in COLUMNS)
+            told.append(f"of {len(own)} classes, silently wrong by the {call} call: {', '.join(wrong)}")
     return told

@@ -31,9 +31,9 @@ def with_tables(page: str, results: dict[str, Any]) -> str:
 
 def _our_table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from _header("model", "dtype")
-    for row in rows:
-        if row["whose"] == OURS:
-            yield _line(row, row["dtype"])
+    ours = (row for row in rows if row["whose"] == OURS)
+    for row in sorted(ours, key=lambda row: row["model"].startswith("configs/")):  # mixers first
+        yield _line(row, row["dtype"])
 
 
 def _peer_table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _refusals(rows: list[dict[str, Any]]) -> Iterator[str]:
             if isinstance(cell, str) and cell != NOT_OFFERED:
                 told.setdefault(cell.removeprefix(REFUSES), {})[f"{row['model']}, {column}"] = None
     for message, where in told.items():
-        yield f"- `{message}`: {'; '.join(where)}"
+        yield f"- `{message.replace('`', '')}`: {'; '.join(where)}"
 
 
 if __name__ == "__main__":
