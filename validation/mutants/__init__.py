@@ -18,8 +18,8 @@ from validation.mutants.softmax import SOFTMAX
 from validation.mutants.workers import Order, tested
 
 TITLE = "mutants: faults in the kernels that the tests see"
-OPTIONS = ("ops", "seconds")
-GROUP = ("op",)
+OPTIONS = ("ops", "only", "seconds")
+GROUP = ("op", "file", "old", "new")
 MUTANTS: tuple[Mutant, ...] = (*SCANS, *SOFTMAX)
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("kernels", "tests", "pyproject.toml")
@@ -27,8 +27,9 @@ COPIED = ("kernels", "tests", "pyproject.toml")
 
 
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
-    """One row per mutant. options: ops (comma-separated), seconds (of a mutant's tests: what takes longer, hangs).
-    Raises ConfigError for a test that fails without a mutant."""
+    """One row per mutant. options: ops (comma-separated), only (text that the mutant replaces, or a part of it),
+    seconds (of a mutant's tests: what takes longer, hangs). Raises ConfigError for a test that fails without a
+    mutant."""
     known = dict.fromkeys(mutant.op for mutant in MUTANTS)
     ops = options["ops"].split(",") if "ops" in options else list(known)
     for op in ops:
@@ -44,7 +45,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
         for op in ops:
             order = Order()
             for mutant in MUTANTS:
-                if mutant.op == op:
+                if mutant.op == op and options.get("only", "") in mutant.old:
                     rows.append(judged(mutant, copy, int(seconds), order))
                     print(" | ".join(str(value) for value in rows[-1].values()), flush=True)
     return rows
