@@ -125,7 +125,7 @@ def _prepare(words: list[str]) -> int:
     config = parse(load(arguments.files, arguments.overrides))
     from lcprobe.data.corpus import check_corpus
     from lcprobe.data.prepare import prepare
-    from lcprobe.studies.planning.preflight import check_text_fits
+    from lcprobe.studies.planning.text_fits import check_text_fits
     from lcprobe.studies.runtime import set_up_logging
 
     set_up_logging()

@@ -12,7 +12,7 @@ every question and answer has the room of the longest that there may be, and tex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -133,14 +133,18 @@ class Task(ABC, Generic[ConfigT]):
     def shortest(self, factors: Factors) -> int:
         """The least length at which this sample exists. Raises EpisodeError for impossible formats."""
         self.axes.check(factors)
-        for role, kind in (("key", factors.formats.key), ("value", factors.formats.value)):
-            if kind != NOTHING:
-                check_format(f"formats.{role}", self.string_format(kind, role), self.materials.tokenizer)
+        self.check_format("key", factors.formats.key)
+        self.check_format("value", factors.formats.value)
         try:
             self._build(replace(factors, length=1), 0)
         except TooShort as error:
             return error.needed
         return 1
+
+    def check_format(self, role: Literal["key", "value"], kind: str) -> None:
+        """Raises EpisodeError for a format of keys or values that the tokenizer does not give back."""
+        if kind != NOTHING:
+            check_format(f"formats.{role}", self.string_format(kind, role), self.materials.tokenizer)
 
     def _build(self, factors: Factors, attempt: int) -> tuple[Episode, list[int]]:
         """The episode and the tokens at which its pieces join."""

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import Unigram
 
 from lcprobe.cli.commands import data_main, evaluate_main, train_main
 from tests.tiny import TINY, write_config
@@ -56,14 +58,22 @@ def test_it_is_refused_before_any_work_where_a_haystack_is_cut_from_it(config, a
     assert not (tmp_path / "data").exists(), "nothing is written"
 
 
-def test_a_tokenizer_that_no_episode_can_be_written_with_is_refused_everywhere(config, tmp_path, capsys):
-    tokenizers = pytest.importorskip("tokenizers")
-    arabic = tokenizers.Tokenizer(
-        tokenizers.models.Unigram([("<unk>", 0.0), ("▁كتاب", -1.0), ("▁", -2.0), ("ب", -3.0)], 0)
-    )
-    arabic.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    arabic.decoder = tokenizers.decoders.Metaspace()
-    arabic.save(str(tmp_path / "t.json"))
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["▁كتاب", "▁", "ب"], "haystack words: given"),
+        (
+            ["▁a", "▁th", "▁", "e", "a"],
+            "formats.key: given 'words'; allowed: a format that this tokenizer gives back",
+        ),
+    ],
+)
+def test_a_tokenizer_that_no_episode_can_be_written_with_is_refused_everywhere(
+    config, tokens, message, tmp_path, capsys
+):
+    small = Tokenizer(Unigram([("<unk>", 0.0), *((token, -2.0) for token in tokens)], 0))
+    small.pre_tokenizer, small.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    small.save(str(tmp_path / "t.json"))
     given = [str(config), f"data.tokenizer={tmp_path}/t.json", f"data.folder={tmp_path}/data"]
     messages = []
     for command, words in ((data_main, ["prepare", *given]), (train_main, [*given, "study.name=new", "--plan"])):
@@ -71,5 +81,5 @@ def test_a_tokenizer_that_no_episode_can_be_written_with_is_refused_everywhere(c
         assert command(words) == 2
         messages.append(capsys.readouterr().err)
     assert messages[0] == messages[1]
-    assert "haystack words: given" in messages[0]
+    assert message in messages[0]
     assert not (tmp_path / "data").exists()

@@ -11,7 +11,8 @@ from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.grid import TaskSet, task_sets
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.studies.planning.preflight import check_grids_fit, check_text_fits, corpus_splits, naming, over_words
+from lcprobe.studies.planning.preflight import check_grids_fit
+from lcprobe.studies.planning.text_fits import check_text_fits, corpus_splits, naming, over_words
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import check_same_corpus, load_progress
 

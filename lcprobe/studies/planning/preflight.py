@@ -1,27 +1,23 @@
 """Checks that a study's tasks fit its tokenizers and lengths, before anything is printed or written."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig, Recipe
 from lcprobe.data.phases import phases
-from lcprobe.data.splits import check_words
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
+from lcprobe.studies.planning.text_fits import check_text_fits, naming, over_words
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Factors, Formats
-from lcprobe.tasks.names import NOTHING, Split
-from lcprobe.tasks.presets import TaskChoice
-from lcprobe.tasks.text.haystack import Materials, TokenStream
-from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.tasks.names import NOTHING
+from lcprobe.tasks.text.haystack import Materials
 
 SAMPLES_PER_FORMAT = 4
 """Samples per combination of formats; a length must fit the shortest of each combination."""
@@ -59,41 +55,6 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
     return list(dict.fromkeys(notes))
 
 
-def check_text_fits(config: Config, training: bool) -> None:
-    """Raises EpisodeError, naming the tokenizer, where episodes cannot be written with a config's tokenizer, or
-    haystacks cannot be cut from its corpus. training: whether episodes of the mixture and of probes while training
-    are asked for too. Reads little of the corpus, at any length of episodes."""
-    splits = corpus_splits(config, training)
-    with naming(config.data.tokenizer):
-        if config.probe.tasks or (training and any(stage.episodes for stage in config.data.mixture)):
-            over_words(config.data.tokenizer, config.data.bos)
-        if splits:
-            check_words(config.data, load_tokenizer(config.data.tokenizer, config.data.bos), splits)
-
-
-def corpus_splits(config: Config, training: bool) -> set[Split]:
-    """The splits of the corpus that haystacks of a probe or a training episode are cut from."""
-    probe, data = config.probe, config.data
-    grids = [grid for grid in [*probe.grids, probe.while_training if training else None] if grid is not None]
-    probed = (
-        _cuts_corpus(probe.tasks[name], grid.haystack)
-        for grid in grids
-        for name in grid.tasks or probe.tasks
-        if name in probe.tasks
-    )
-    names = {name for stage in data.mixture for name in stage.episodes} if training else set()
-    trained = (_cuts_corpus(data.recipes[name].task, data.recipes[name].haystack) for name in names)
-    found: dict[Split, bool] = {"probe": probe.context is not None or any(probed), "train": any(trained)}
-    return {split for split, asked in found.items() if asked}
-
-
-def _cuts_corpus(task: TaskChoice, haystacks: Sequence[str]) -> bool:
-    """Whether some haystack of a task is the corpus, where these are listed."""
-    levels = [task.formats["haystack"]] if "haystack" in task.formats else haystacks
-    allowed = task.choice.cls.axes.levels("haystack")
-    return allowed == ("corpus",) or ("corpus" in allowed and "corpus" in levels)
-
-
 def _distinct(configs: Sequence[Config], of: Callable[[Config], Any]) -> list[Config]:
     """The first config of each distinct value."""
     return list({repr(plain(of(config))): config for config in reversed(configs)}.values())[::-1]
@@ -117,13 +78,6 @@ def check_grids_fit(tasks: TaskSet, context_lengths: Sequence[int]) -> Plan:
     for i, grid in enumerate(tasks.config.grids):
         _check_grid(tasks, grid, context_lengths, f"probe.grids[{i}].lengths")
     return tasks.plan(tasks.config.grids, *context_lengths)
-
-
-@lru_cache(maxsize=4)
-def over_words(tokenizer: str, bos: str | None) -> Materials:
-    """Materials with common words in place of the corpus."""
-    loaded = load_tokenizer(tokenizer, bos)
-    return Materials(loaded, TokenStream.from_text("corpus", Materials(loaded).stream("words").text, loaded))
 
 
 def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key: str) -> None:
@@ -153,18 +107,6 @@ def _left_out_while_training(tasks: TaskSet, config: Config, configs: Sequence[C
 
 def _read_by(config: Config) -> tuple[str, str | None]:
     return config.data.tokenizer, config.data.bos
-
-
-@contextmanager
-def naming(tokenizer: str) -> Iterator[None]:
-    """Errors about episodes name the tokenizer."""
-    try:
-        yield
-    except EpisodeError as error:
-        if error.key == "probe.equal_length":  # says which of several it is about
-            raise
-        allowed = f"{error.allowed} (data.tokenizer is {tokenizer})"
-        raise EpisodeError(error.key, error.given, allowed, error.near) from None
 
 
 class Least(NamedTuple):
