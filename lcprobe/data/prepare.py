@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,8 +95,8 @@ class Prepared:
 
 def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> Prepared:
     """Open the prepared corpus of a config, and build it first where it does not exist. verify: compare every file
-    with its digest. trained_on: digest of the text that is wanted; then what is prepared of it is enough, and the
-    text itself is not looked for.
+    with its digest. trained_on: digest of the text that is wanted; then what is prepared of it is enough, the text
+    itself is not looked for, and another text is not prepared.
 
     Raises ConfigError for a corpus or tokenizer that does not exist or cannot be used, DataError for damaged or too
     little data.
@@ -106,22 +106,33 @@ def prepare(config: DataConfig, verify: bool = False, trained_on: str = "") -> P
     folder = find_prepared(config, trained_on) or _place(config, tokenizer, trained_on)
     if not (folder / MANIFEST).is_file():
         check_corpus(config.corpus, config.text_field)
+        _require_text(config, trained_on, manifest_of(config, trained_on))
         with _made(folder.parent), file_lock(_lock_of(folder), f"{folder}", wait="prepares it"):
             if not (folder / MANIFEST).is_file():
                 _build(config, tokenizer, folder)
     _remove_unfinished(folder.parent)
-    return Prepared(folder, _read_manifest(folder, verify), tokenizer)
+    manifest = _read_manifest(folder, verify)
+    _require_text(config, trained_on, manifest)
+    return Prepared(folder, manifest, tokenizer)
 
 
-def manifest_of(config: DataConfig, wanted: str) -> dict[str, str]:
+def _require_text(config: DataConfig, trained_on: str, manifest: Mapping[str, Any]) -> None:
+    """Raises DataError where the text is known that is wanted, and it is another one."""
+    if trained_on and manifest["corpus_digest"] != trained_on:
+        given = f"trained on corpus {trained_on[:16]}, data.corpus is now {manifest['corpus_digest'][:16]}"
+        raise DataError(f"{' '.join(map(str, config.corpus))}: {given}; allowed: the text as it was")
+
+
+def manifest_of(config: DataConfig, wanted: str, anywhere: bool = True) -> dict[str, str]:
     """The digests of text and tokenizer that the manifest of a config has, or would have: nothing is prepared.
     wanted: the text's digest as it should be, which is taken for granted where the text is read from a network.
+    anywhere: whether what was prepared of that text is enough, wherever it is now.
 
     Raises ConfigError and DataError for a corpus that does not exist or cannot be used.
     """
     tokenizer = load_tokenizer(config.tokenizer, config.bos)
     digests = {"corpus_digest": wanted, "tokenizer_digest": tokenizer.digest}
-    if find_prepared(config, wanted) is not None:
+    if anywhere and find_prepared(config, wanted) is not None:
         return digests
     folder = _place(config, tokenizer, wanted)
     if (folder / MANIFEST).is_file():

@@ -9,7 +9,7 @@ from lcprobe.data.config import DataConfig
 from lcprobe.data.documents import digest_document
 from lcprobe.data.prepare import manifest_of, prepare
 from lcprobe.data.splits import check_words, digest_text
-from lcprobe.errors import EpisodeError
+from lcprobe.errors import DataError, EpisodeError
 from lcprobe.schema import build
 from lcprobe.seeds import seed_of
 from lcprobe.tasks.text.tokenizer import load_tokenizer
@@ -37,7 +37,13 @@ def test_the_digest_of_a_text_is_known_without_preparing_it(tmp_path, given):
     assert known == {name: manifest[name] for name in known}
     assert not (tmp_path / "out").exists()
     assert manifest_of(other, "") == known
+    assert prepare(other, trained_on=manifest["corpus_digest"]).manifest == manifest
     config_of(tmp_path, [*PROSE[:2], "Another text.", *PROSE[2:]])
+    with pytest.raises(
+        DataError, match=r"a\.jsonl: trained on corpus \w+, data\.corpus is now \w+; allowed: the text as"
+    ):
+        prepare(config, trained_on=manifest["corpus_digest"])
+    assert not (tmp_path / "out").exists()
     assert digest_text(config, manifest["corpus_digest"]) != manifest["corpus_digest"]
 
 

@@ -90,6 +90,9 @@ def test_a_new_place_is_checked_by_digest(tmp_path, trained, study, capsys):
         assert "trained on corpus" in said(capsys)
         assert not prepared.exists(), "refused before it is prepared"
         assert command([*place, f"data.corpus=[{tmp_path}/same]"]) == 0
+        if command is train_main:  # what is there of the same text does not make another one the same
+            assert train_main([*place, f"data.corpus=[{tmp_path}/other]"]) == 2
+            assert len([path for path in prepared.iterdir() if path.name != "episodes"]) == 1
         capsys.readouterr()
         shutil.rmtree(prepared)  # or it would be found there
 

@@ -80,14 +80,15 @@ class HubDataset(Source[HubConfig]):
     def _found(self) -> list[Path] | Iterator[Any]:
         """The files of JSON in a folder that are the split `train`; of everything else its rows."""
         import datasets
-        from datasets.packaged_modules.json.json import Json
+        from datasets.packaged_modules.json.json import JsonConfig
 
         datasets.logging.set_verbosity(logging.CRITICAL)  # what it would say is in the errors
         try:
             builder = datasets.load_dataset_builder(
                 self.config.name, self.config.config, revision=self.config.revision
             )
-            if self._is_folder and isinstance(builder, Json) and builder.config.field is None:
+            whole = isinstance(builder.config, JsonConfig) and builder.config.field is None
+            if self._is_folder and whole:
                 split = (builder.config.data_files or {}).get("train") or []
                 files = [Path(name) for name in split if kind_of_file(Path(name)) in JSON and os.path.isfile(name)]
                 if files and len(files) == len(split):

@@ -63,14 +63,15 @@ def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths
     prepared."""
     settings = _settings(targets)
     names = _names(list(settings.values()))
-    trained_on = load_progress(targets[0].checkpoint).corpus_digest
-    manifests = {key: manifest_of(own, trained_on) for key, own in settings.items()}
+    # of each tokenizer: where data.max_tokens ends the text, it ends elsewhere with another one
+    trained_on = {tokenizer_of(t): load_progress(t.checkpoint).corpus_digest for t in reversed(targets)}
+    manifests = {key: manifest_of(own, trained_on[key]) for key, own in settings.items()}
     for target in targets:  # before another text is prepared
         check_same_corpus(target.checkpoint, manifests[tokenizer_of(target)])
-    for own in settings.values():
-        if find_prepared(own, trained_on) is None:
+    for key, own in settings.items():
+        if find_prepared(own, trained_on[key]) is None:
             check_text_fits(replace(config, data=own), training=False)
-    prepared = {key: prepare(own, trained_on=trained_on) for key, own in settings.items()}
+    prepared = {key: prepare(own, trained_on=trained_on[key]) for key, own in settings.items()}
     for target in targets:
         check_same_corpus(target.checkpoint, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))

@@ -31,8 +31,10 @@ def check_text_fits(config: Config, training: bool) -> None:
 
 def corpus_splits(config: Config, training: bool) -> set[Split]:
     """The splits of the corpus that haystacks of a probe or a training episode are cut from."""
-    splits = {one.split for one in _asked(config, training) if "corpus" in one.levels("haystack")}
-    return splits | ({"probe"} if config.probe.context is not None else set())
+    splits: set[Split] = {one.split for one in _asked(config, training) if "corpus" in one.levels("haystack")}
+    if config.probe.context is not None:
+        splits.add("probe")
+    return splits
 
 
 class _Asked(NamedTuple):

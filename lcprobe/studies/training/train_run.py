@@ -56,7 +56,8 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
         status, start = broadcast(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
             if start is not None:  # before another text is prepared
-                check_same_corpus(start, manifest_of(config.data, load_progress(start).corpus_digest))
+                wanted = load_progress(start).corpus_digest
+                check_same_corpus(start, manifest_of(config.data, wanted, anywhere=bool(run.trained_on)))
             prepare(config.data, trained_on=run.trained_on)
         broadcast(None)
         data, done = prepare(config.data, trained_on=run.trained_on), None
