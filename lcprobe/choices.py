@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from lcprobe.errors import ConfigError, unknown_name
+from lcprobe.errors import ConfigError, inside, unknown_name
 from lcprobe.schema import Converter, Written, build, key_of, plain, resolve
 
 
@@ -35,8 +35,9 @@ class Choice(Written):
 
     @cached_property
     def cls(self) -> Any:
-        """The class registered under the name."""
-        return self.registry.load(self.name)
+        """The class registered under the name. Raises ConfigError for one of a family that cannot be had here."""
+        with inside(self.key):
+            return self.registry.load(self.name)
 
     @cached_property
     def config(self) -> Any:
@@ -56,21 +57,38 @@ class Choice(Written):
 class Registry(dict[str, str], Converter):
     """The lazy "module:attribute" string of each name used in configs.
 
-    contract: the base class of all entries, lazy too.
+    contract: the base class of all entries, lazy too. families: by prefix, the lazy function from the rest of a name
+    to a class: `fla:GatedDeltaNet` is fla's of `GatedDeltaNet`. Such names are in the registry, but not listed.
     """
 
-    def __init__(self, contract: str, entries: Mapping[str, str]):
+    def __init__(self, contract: str, entries: Mapping[str, str], families: Mapping[str, str] | None = None):
         super().__init__(entries)
-        self.contract = contract
+        self.contract, self.families = contract, dict(families or {})
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and self._family(name) is not None)
+
+    def _family(self, name: str) -> str | None:
+        prefix, _, member = name.partition(":")
+        return self.families.get(prefix) if member else None
+
+    @property
+    def names(self) -> list[str]:
+        """What may be written, in order: names, and `fla:...` for a family."""
+        return [*sorted(self), *(f"{prefix}:..." for prefix in sorted(self.families))]
 
     def load(self, name: str) -> type:
-        """Import the class registered under a name. Raises TypeError where it does not fulfil the contract."""
-        cls, contract = _imported(self[name]), _imported(self.contract)
+        """Import the class registered under a name. Raises TypeError where it does not fulfil the contract, and for a
+        member of a family what its function raises."""
+        family = self._family(name)
+        target = self[name] if family is None else name
+        cls = _imported(target) if family is None else _imported(family)(name.partition(":")[2])
+        contract = _imported(self.contract)
         if not (isinstance(cls, type) and issubclass(cls, contract)):
-            raise TypeError(f"{self[name]}, registered as {name!r}, is not a subclass of {self.contract}")
-        _check_class_attributes(cls, contract, self[name])
+            raise TypeError(f"{target}, registered as {name!r}, is not a subclass of {self.contract}")
+        _check_class_attributes(cls, contract, target)
         if not dataclasses.is_dataclass(cls.Config):
-            raise TypeError(f"{self[name]}: Config is not a dataclass")
+            raise TypeError(f"{target}: Config is not a dataclass")
         return cls
 
     def convert(self, value: Any, key: str) -> Choice:
@@ -82,15 +100,15 @@ class Registry(dict[str, str], Converter):
         if not isinstance(mapping, Mapping):
             raise ConfigError(key, value, "a mapping with `type`")
         if "type" not in mapping:
-            raise ConfigError(f"{key}.type", "nothing", " | ".join(sorted(self)))
+            raise ConfigError(f"{key}.type", "nothing", " | ".join(self.names))
         name = mapping["type"]
         if not isinstance(name, str) or name not in self:
-            raise unknown_name(f"{key}.type", name, self)
+            raise unknown_name(f"{key}.type", name, self.names)
         return Choice(self, name, {k: v for k, v in mapping.items() if k != "type"}, key, value)
 
     def allowed(self) -> str:
         """See Converter."""
-        return f"{' | '.join(sorted(self))}, or a mapping with `type`"
+        return f"{' | '.join(self.names)}, or a mapping with `type`"
 
 
 class ByName(Converter):

@@ -4,8 +4,11 @@ Ops use `starts` (batch, seqlen), True at a document's first token; callers may 
 lengths of other libraries' kernels, instead.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lcprobe_kernels.errors import ArgumentError, check_tensor
 
@@ -97,3 +100,21 @@ def reached(marked: Tensor, starts: Tensor | None, before: Tensor | None = None)
         return last > -2
     starts = starts.view(*starts.shape, *(1,) * (marked.dim() - starts.dim()))
     return last >= token.where(starts, -1).cummax(1).values
+
+
+class Documents(NamedTuple):
+    """The documents of all rows in one, as other libraries' kernels expect them. first, last: (batch,) the document
+    that begins each row, and the one that ends it."""
+
+    cu_seqlens: Tensor
+    first: Tensor
+    last: Tensor
+
+
+def documents_of(starts: Tensor) -> Documents:
+    """starts (batch, seqlen) bool -> documents, of which one begins with every row. Waits for a GPU."""
+    begins = starts.clone()
+    begins[:, 0] = True
+    cu_seqlens = F.pad(begins.flatten().nonzero()[:, 0], (0, 1), value=starts.numel())
+    last = begins.sum(1).cumsum(0) - 1
+    return Documents(cu_seqlens, F.pad(last[:-1] + 1, (1, 0)), last)

@@ -172,7 +172,7 @@ def _settings(section: str | None) -> list[str]:
                 lines += _entry(*entry)
     lines.append("")
     if section in (None, "model"):
-        lines += [*_names("mixers", sorted(MIXERS)), *_names("mlps", sorted(MLPS))]
+        lines += [*_names("mixers", MIXERS.names), *_names("mlps", sorted(MLPS))]
         lines += _names("positional", sorted(POSITIONAL))
     if section in (None, "pe"):
         lines += _names("extensions", ["none", *EXTENSIONS])

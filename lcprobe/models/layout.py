@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lcprobe.errors import ConfigError, nearest_name
 from lcprobe.models.mlps import MLPS
 
-TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[\[\],+()])")
+TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
 
 
 MAX_LAYERS = 10_000

@@ -85,7 +85,7 @@ def parts_of(config: ModelConfig, key: str = "model") -> ModelParts:
         if name in entries:
             continue
         if name not in MIXERS:
-            raise unknown_name(f"{key}.layout", name, sorted({*MIXERS, *config.mixers}))
+            raise unknown_name(f"{key}.layout", name, sorted({*MIXERS.names, *config.mixers}))
         entries[name] = MIXERS.convert({"type": name}, f"{key}.mixers.{name}")
     by_layer = {layer: list(_block(layer, entries, config)) for layer in dict.fromkeys(layers)}
     parts = list(_in_groups([part for layer in layers for part in by_layer[layer]], key))

@@ -180,23 +180,36 @@ def _layer(kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str,
 @contextmanager
 def naive_fla() -> Iterator[None]:
     """flash-linear-attention's layers run without Triton: convolution and gated norm in plain PyTorch, delta rules by
-    its own naive forms."""
+    its own naive forms, all of them with states and packed documents."""
     names = ("layers.gated_deltaproduct", "layers.gdn2", "ops.gated_delta_product.naive", "ops.gdn2.naive", "modules")
     product, gdn2, naive_product, naive_gdn2, modules = (import_module(f"fla.{name}") for name in names)
 
     def unit(x: Tensor) -> Tensor:
         return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
 
-    def delta_product(q, k, v, g, beta, num_householder, **rest):
+    def delta_product(q, k, v, g, beta, num_householder, use_qk_l2norm_in_kernel, **states):
+        inputs, scale = (unit(q), unit(k), v, g, beta), q.shape[-1] ** -0.5
         return naive_product.naive_recurrent_gated_delta_product(
-            unit(q), unit(k), v, g, beta, q.shape[-1] ** -0.5, num_householder=num_householder
+            *inputs, scale, num_householder=num_householder, **states
         )
 
-    def delta_rule2(q, k, v, g, b, w, **rest):
-        return naive_gdn2.naive_recurrent_gdn2(unit(q), unit(k), v, g, b, w)
+    def delta_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel, **states):
+        return delta_product(q, k, v, g, beta, 1, use_qk_l2norm_in_kernel, **states)
 
-    def convolve(self: nn.Conv1d, x: Tensor, **rest) -> tuple[Tensor, None]:
-        return F.silu(convolved(x, self.weight.squeeze(1), self.bias)), None
+    def delta_rule2(q, k, v, g, b, w, cu_seqlens, initial_state, output_final_state, **_):
+        parts = _documents((unit(q), unit(k), v, g, b, w), cu_seqlens, initial_state)
+        found = [naive_gdn2.naive_recurrent_gdn2(*part, None, state, output_final_state) for part, state in parts]
+        outputs, states = zip(*found, strict=True)
+        return torch.cat(outputs, 1), torch.cat(states) if output_final_state else None
+
+    def convolve(self: nn.Conv1d, x: Tensor, cache, output_final_state, cu_seqlens):
+        width, outputs, states = self.kernel_size[0], [], []
+        for (part,), state in _documents((x,), cu_seqlens, cache):
+            before = x.new_zeros(len(part), x.shape[2], width) if state is None else state
+            padded = torch.cat([before.mT, part], 1)
+            outputs.append(convolved(padded, self.weight.squeeze(1), self.bias)[:, width:])
+            states.append(padded[:, -width:].mT)
+        return F.silu(torch.cat(outputs, 1)), torch.cat(states) if output_final_state else None
 
     def norm(self: Any, x: Tensor, g: Tensor) -> Tensor:
         gate = g.sigmoid() if self.activation == "sigmoid" else F.silu(g)
@@ -204,11 +217,23 @@ def naive_fla() -> Iterator[None]:
 
     with (
         patch.object(product, "chunk_gated_delta_product", delta_product),
+        patch.object(product, "fused_recurrent_gated_delta_rule", delta_rule),
         patch.object(gdn2, "chunk_gdn2", delta_rule2),
+        patch.object(gdn2, "fused_recurrent_gdn2", delta_rule2),
         patch.object(modules.ShortConvolution, "forward", convolve),
         patch.object(modules.FusedRMSNormGated, "forward", norm),
     ):
         yield
+
+
+def _documents(inputs: Sequence[Tensor], cu_seqlens: Tensor | None, state: Tensor | None) -> Iterator[Any]:
+    """The tokens of each document of a packed row, with its state; all rows where nothing is packed."""
+    if cu_seqlens is None:
+        yield inputs, state
+        return
+    ends = cu_seqlens.tolist()
+    for i, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        yield [x[:, begin:end] for x in inputs], None if state is None else state[i : i + 1]
 
 
 def _from_delta_product(named: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from lcprobe_kernels.packed import Documents, documents_of
 
 
 class PeerCall(NamedTuple):
@@ -61,7 +62,8 @@ def call_of(
     initial = None if initial_state is None else initial_state.float()
     cu_seqlens = last = None
     if starts is not None:
-        cu_seqlens, initial, last = _documents(starts, initial)
+        documents = documents_of(starts)
+        cu_seqlens, last, initial = documents.cu_seqlens, documents.last, _by_document(documents, starts, initial)
         q, k, v, log_decay = (x.flatten(0, 1)[None] for x in (q, k, v, log_decay))
         beta, erase, a, b = (None if x is None else x.flatten(0, 1)[None] for x in (beta, erase, a, b))
     head = log_decay.shape[3] == 1
@@ -93,18 +95,10 @@ def call_of(
     return PeerCall(module, name, {"q": q, "g": decay, **common}, last)
 
 
-def _documents(starts: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """cu_seqlens over all rows in one, each document's state (the given one where a row goes on with it), and each
-    row's last."""
-    batch, seqlen = starts.shape
-    begins = starts.clone()
-    begins[:, 0] = True
-    first = begins.flatten().nonzero()[:, 0]  # waits for the device
-    cu_seqlens = F.pad(first, (0, 1), value=batch * seqlen)
-    last = begins.sum(1).cumsum(0) - 1
+def _by_document(documents: Documents, starts: Tensor, initial: Tensor | None) -> Tensor | None:
+    """Each document's state: the given one where a row goes on with it, else zeros."""
     if initial is None:
-        return cu_seqlens, None, last
-    rows = F.pad(last[:-1] + 1, (1, 0))  # the document that begins each row
-    states = initial.new_zeros(len(first), *initial.shape[1:])
+        return None
+    states = initial.new_zeros(len(documents.cu_seqlens) - 1, *initial.shape[1:])
     kept = torch.where(starts[:, 0, None, None, None], torch.zeros_like(initial), initial)
-    return cu_seqlens, states.index_copy(0, rows, kept), last
+    return states.index_copy(0, documents.first, kept)

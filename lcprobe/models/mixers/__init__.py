@@ -26,4 +26,5 @@ MIXERS = Registry(
         "rwkv6": "lcprobe.models.mixers.rwkv6:RWKV6",
         "rwkv7": "lcprobe.models.mixers.rwkv7:RWKV7",
     },
+    families={"fla": "lcprobe.models.mixers.fla:wrapped"},
 )
