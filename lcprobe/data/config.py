@@ -81,8 +81,8 @@ class DataConfig:
     text_field: str = "text"
     """Field or column of the text in JSON, Parquet and hub data sets."""
     tokenizer: str = "shipped"
-    """Tokenizer: shipped (byte-level BPE with 4,096 entries), a tokenizer.json, a folder with one, or a hub name when
-    online."""
+    """Tokenizer: shipped (byte-level BPE with 4,096 entries), shipped-1024 (for very small models), a tokenizer.json,
+    a folder with one, or a hub name when online."""
     bos: str | None = None
     """Name of the tokenizer's begin-of-text token; null: one of the usual names, or none where it has none of
     them."""

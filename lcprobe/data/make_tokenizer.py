@@ -1,4 +1,4 @@
-"""Train a byte-level BPE on a corpus: how the shipped tokenizer was trained, and how to train one for another text.
+"""Train a byte-level BPE on a corpus: how the shipped ones were trained, and how to train one for another text.
 
 Tokens never cross the borders of these pieces: a word or one digit, each with its leading space; punctuation; line
 breaks.
@@ -10,9 +10,27 @@ from itertools import chain
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Inner
 
+from lcprobe.tasks.text.tokenizer import read_words
+
 PRE_TOKENIZER_PATTERN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 BOS = "<|bos|>"
 DIGITS_TEXT = " 0 1 2 3 4 5 6 7 8 9" * 5000
+
+
+SMALL = 1024
+"""Entries of `shipped-1024`."""
+REPETITIONS = 3000
+"""How often the text of `shipped-1024` has each key and filler."""
+
+
+def train_small_tokenizer(texts: Iterable[str]) -> str:
+    """The tokenizer.json of `shipped-1024`, from the embedded speeches and the words that tasks are made of.
+
+    So few entries would spell out nouns that speeches rarely have; with the words in the text, keys have three tokens
+    on average.
+    """
+    words = " " + " ".join(read_words("nouns") + read_words("fillers"))
+    return train_tokenizer(chain(texts, [words * REPETITIONS]), SMALL)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> str:

@@ -6,7 +6,9 @@ exactly.
     same_after_round_trip(ids)   encode(decode(ids)) == ids, the test that every episode passes
     expressed(text)              the text as it gives it back: in lower case, for a lowercasing one
 
-The shipped one is a byte-level BPE with 4,096 entries trained on public-domain American speeches; digits stay single.
+Two are shipped, byte-level BPE trained on public-domain American speeches (data/make_tokenizer.py): one with 4,096
+entries, and one with 1,024 for models so small that a larger head would cost more than their layers. Digits stay
+single.
 """
 
 import json
@@ -48,6 +50,8 @@ ENDS_OF_WORDS = (
 )  # fmt: skip
 STARTS_OF_WORDS = (" a", " Zeb", " 7", " 4071", " (so", ' "so', " 'tis", " -co", " $5", " VAR")
 """Words that represent all others by how they end and begin."""
+SHIPPED = {"shipped": "bpe4k.json", "shipped-1024": "bpe1k.json"}
+"""Files of the shipped tokenizers in tasks/assets, by the name used in configs."""
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 
 
@@ -324,14 +328,13 @@ def _edges(name: str) -> int:
 
 @lru_cache(maxsize=8)
 def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer:
-    """`shipped`, a tokenizer.json, a folder with one, or (online) a Hugging Face name.
+    """`shipped`, `shipped-1024`, a tokenizer.json, a folder with one, or (online) a Hugging Face name.
 
     Raises ConfigError when there is none.
     """
-    if source == "shipped":
-        return Tokenizer(
-            (resources.files("lcprobe.tasks") / "assets" / "bpe4k.json").read_text(encoding="utf-8"), bos, source
-        )
+    if source in SHIPPED:
+        file = resources.files("lcprobe.tasks") / "assets" / SHIPPED[source]
+        return Tokenizer(file.read_text(encoding="utf-8"), bos, source)
     path = Path(source)
     path = path / "tokenizer.json" if os.path.isdir(path) else path
     if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
@@ -341,9 +344,8 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
             return Tokenizer(tokenizers.Tokenizer.from_pretrained(source).to_str(), bos, source)
         except Exception:  # offline, unknown, private: the library raises bare Exception for all of them
             pass
-    raise ConfigError(
-        "data.tokenizer", source, "shipped, a tokenizer.json, a folder with one, or a reachable hub name"
-    )
+    allowed = f"{', '.join(SHIPPED)}, a tokenizer.json, a folder with one, or a reachable hub name"
+    raise ConfigError("data.tokenizer", source, allowed)
 
 
 @lru_cache(maxsize=8)

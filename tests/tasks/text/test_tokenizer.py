@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lcprobe.tasks.text.tokenizer as tokenizer_module
-from lcprobe.data.make_tokenizer import train_tokenizer
+from lcprobe.data.config import DataConfig
+from lcprobe.data.corpus import texts
+from lcprobe.data.make_tokenizer import train_small_tokenizer, train_tokenizer
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.tasks.text.formats import StringFormat, check_format
-from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer, read_words
+from lcprobe.tasks.text.tokenizer import SHIPPED, Tokenizer, load_tokenizer, read_words
 from validation.tokenizers import llama_like, unigram
 
 WORDS = st.sampled_from(
@@ -19,21 +21,44 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+def small():
+    """The shipped tokenizer of 1,024 entries."""
+    return load_tokenizer("shipped-1024")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200))
-def test_any_text_comes_back(text):
-    tok = load_tokenizer()
+def test_any_text_comes_back(name, text):
+    tok = load_tokenizer(name)
     text = text.encode("utf-8", "ignore").decode()
     text = text.replace("<|bos|>", "")
     assert tok.decode(tok.encode(text)) == text
 
 
-def test_shape_of_the_shipped_vocabulary(tokenizer):
-    assert tokenizer.vocab_size == 4096
+@pytest.mark.parametrize(("name", "size"), [("shipped", 4096), ("shipped-1024", 1024)])
+def test_shape_of_the_shipped_vocabularies(name, size):
+    tokenizer = load_tokenizer(name)
+    assert tokenizer.vocab_size == size
     assert tokenizer.bos_id == 0
     for number in range(0, 10_000, 37):
         assert len(tokenizer.piece(f" {number}")) == len(str(number)), "one token a digit, the first with its space"
     assert all(3 <= len(w) for w in read_words("nouns"))
+
+
+def test_the_small_vocabulary_has_the_fillers_and_short_keys():
+    """Whole needles of four keys and four questions fit into 64 tokens with it."""
+    tokenizer = load_tokenizer("shipped-1024")
+    sizes = [len(tokenizer.piece(" " + word)) for word in read_words("nouns")]
+    assert np.mean(sizes) < 3.25
+    assert np.mean([len(tokenizer.piece(" " + word)) for word in read_words("fillers")]) < 1.5
+
+
+@pytest.mark.slow
+def test_the_small_vocabulary_is_what_its_function_makes():
+    config = DataConfig()
+    made = train_small_tokenizer(texts(config.corpus, config.text_field))
+    assert made == load_tokenizer("shipped-1024").json_text
 
 
 def test_a_bos_of_its_own_makes_another_tokenizer(tokenizer):
@@ -52,7 +77,7 @@ def test_offsets_say_where_tokens_start(tokenizer):
         assert tokenizer.decode(ids[:i]) == text[: starts[i]]
 
 
-@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@pytest.mark.parametrize("make", [load_tokenizer, small, llama_like, unigram])
 @settings(max_examples=50, deadline=None)
 @given(words=st.lists(st.sampled_from(read_words("nouns") + ["1848", "7"]), min_size=1, max_size=8))
 def test_pieces_join_to_the_ids_of_the_whole(make, words):
@@ -62,7 +87,7 @@ def test_pieces_join_to_the_ids_of_the_whole(make, words):
     assert np.array_equal(tok.piece("".join(" " + w for w in words)), pieces)
 
 
-@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@pytest.mark.parametrize("make", [load_tokenizer, small, llama_like, unigram])
 @settings(max_examples=30, deadline=None)
 @given(
     texts=st.lists(
@@ -82,7 +107,7 @@ def test_pieces_of_many_texts_are_those_of_each(make, texts):
     assert all(np.array_equal(a, alone.piece(b)) for a, b in zip(tok.pieces(odd), odd, strict=True))
 
 
-@pytest.mark.parametrize("make", [load_tokenizer, llama_like, unigram])
+@pytest.mark.parametrize("make", [load_tokenizer, small, llama_like, unigram])
 @settings(max_examples=30, deadline=None)
 @given(text=st.lists(st.one_of(WORDS, st.text(max_size=4)), max_size=60).map(" ".join))
 def test_a_text_in_parts_has_the_ids_and_offsets_of_the_whole(make, text):
