@@ -12,7 +12,13 @@ from lcprobe.studies.trackers import read_metrics
 from tests.conftest import ROOT
 from tests.tiny import write_config
 
-GRID = {"arch": {"hybrid": {"model": {"layout": "attention+mlp, mamba2"}}}}
+GRID = {
+    "arch": {
+        "hybrid": {
+            "model": {"layout": "attention+mlp, mamba2", "positions": {"type": "randomized", "max_length": 512}},
+        }
+    }
+}
 SHORT = {
     "context_length": 64,
     "tokens": 64 * 4 * 8,
@@ -20,6 +26,7 @@ SHORT = {
     "threads": 1,
     "log_every": 1,
     "accelerator": "cpu",
+    "initial_state": {"type": "fitted", "share": 0.7},  # measured over the rows of both processes
 }
 
 
