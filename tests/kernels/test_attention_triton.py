@@ -37,7 +37,7 @@ cases = st.fixed_dictionaries(
         "seqlen": st.sampled_from([1, 2, 15, 16, 17, 33]),
         "past": st.sampled_from([0, 0, 1, 16, 21]),
         "heads": st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 1)]),
-        "widths": st.sampled_from([(8, 8), (5, 3), (3, 17), (16, 1)]),
+        "widths": st.sampled_from([(8, 8), (5, 3), (3, 17), (18, 1)]),
         "terms": st.sampled_from(["", "table", "f", "table f", "table f docs", "docs"]),
         "seed": st.integers(0, 2**20),
     }
@@ -54,8 +54,9 @@ def _small_tiles():
         from lcprobe_kernels.attention import triton_bwd, triton_fwd
 
         for module, name in ((triton_fwd, "TILES"), (triton_bwd, "DQ_TILES"), (triton_bwd, "DKV_TILES")):
-            patch.setattr(module, name, {256: (16, 16, 4, 1), 0: (16, 16, 4, 1)})
-        patch.setattr(triton_bwd, "TABLE_TILES", {256: (32, 16, 4, 1), 0: (32, 16, 4, 1)})
+            patch.setattr(module, name, {2: {256: (16, 16, 1)}, 4: {256: (16, 16, 1)}})
+        patch.setattr(triton_bwd, "TABLE_TILES", {2: {256: (32, 16, 1)}, 4: {256: (32, 16, 1)}})
+        patch.setattr(triton_bwd, "TABLE_COLUMNS", {2: 16, 4: 16})
         patch.setattr(triton_bwd, "MIN_TABLE_PROGRAMS", 12)
         yield
 
@@ -172,21 +173,40 @@ def test_the_number_of_parts_fills_the_gpu_and_leaves_every_part_some_tiles():
     assert parts_of_keys(programs=1, key_tiles=3, processors=132) == 1
 
 
-@pytest.mark.parametrize("walks_rows", [False, True])
+@pytest.mark.parametrize("table", ["TILES", "DQ_TILES", "DKV_TILES", "TABLE_TILES"])
 @pytest.mark.parametrize("limit", [101_376, 166_912, 232_448])
 @pytest.mark.parametrize("size", [2, 4])
-def test_tiles_are_those_that_the_shared_memory_holds(limit, size, walks_rows):
-    from lcprobe_kernels.attention.triton_fwd import tile_that_fits
+def test_tiles_fit_the_shared_memory_twice_and_leave_no_warp_without_work_of_its_own(limit, size, table):
+    """A warp holds 16 rows where a product has no fewer rows than columns, else 8 columns."""
+    from lcprobe_kernels.attention import tiles
 
+    walks_rows = table == "DKV_TILES"
     for width in (16, 64, 128, 256):
-        bm, bn, warps, stages = tile_that_fits((128, 64, 8, 3), 2 * width * size, limit, size, walks_rows)
-        held, walked = (bn, bm) if walks_rows else (bm, bn)
-        assert 2 * width * size * (held + stages * walked) + size * bm * bn <= limit
-        assert bm % bn == 0
+        by_width = getattr(tiles, table)[size]
+        wanted = by_width[min((n for n in by_width if n >= width), default=max(by_width))]
+        columns = min(width, tiles.TABLE_COLUMNS[size]) if table == "TABLE_TILES" else width
+        own, row = (1 if table == "TILES" else 2) * columns * size, 2 * columns * size
+        bm, bn, stages = tiles.tile_that_fits(wanted, own, row, limit, size, walks_rows)
+        needed = tiles.needs(bm, bn, stages, own, row, limit, size, walks_rows)
+        assert needed <= limit
         assert min(bm, bn) >= 16
-        assert warps == 8
-        if width == 16:
-            assert (bm, bn, stages) == (128, 64, 3)
+        if table == "TABLE_TILES":
+            assert bm % bn == 0
+        if size == 2 and (width < 256 or limit > 101_376):
+            assert 2 * (needed + tiles.RESERVED) <= limit + tiles.RESERVED
+        if size == 2 or width < 256:
+            rows, keys = (bn, bm) if walks_rows else (bm, bn)
+            assert rows >= 16 * tiles.WARPS if rows >= keys else keys >= 8 * tiles.WARPS
+
+
+def test_tiles_shrink_as_little_as_the_shared_memory_asks_for():
+    from lcprobe_kernels.attention.tiles import tile_that_fits
+
+    assert tile_that_fits((64, 64, 3), 128, 256, 232_448, 2) == (64, 64, 3)
+    assert tile_that_fits((64, 64, 4), 128, 256, 101_376, 2) == (64, 64, 3)  # fewer stages
+    assert tile_that_fits((64, 32, 2), 512, 512, 101_376, 2) == (64, 16, 2)  # fewer keys, which are walked over
+    assert tile_that_fits((32, 64, 2), 512, 512, 101_376, 2, True) == (16, 64, 2)  # and fewer rows, where they are
+    assert tile_that_fits((64, 64, 2), 4096, 8192, 101_376, 4) == (16, 16, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -18,12 +18,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lcprobe_kernels.attention.tiles import DKV_TILES, DQ_TILES, TABLE_COLUMNS, TABLE_TILES, attention_tiles
 from lcprobe_kernels.attention.triton_fwd import (
     LOG2E,
     UNSPECIALIZED,
     all_seen,
     arguments,
-    attention_tiles,
     biased,
     document_spans,
     key_tiles,
@@ -32,10 +32,6 @@ from lcprobe_kernels.attention.triton_fwd import (
 )
 from lcprobe_kernels.triton_tools import dot, last_dim_dense
 
-DQ_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (128, 32, 8, 1), 0: (32, 32, 8, 1)}
-DKV_TILES = {64: (64, 128, 8, 2), 128: (32, 128, 8, 2), 256: (32, 64, 8, 1), 0: (32, 32, 8, 1)}
-TABLE_TILES = {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (64, 64, 8, 1), 0: (32, 32, 8, 1)}
-"""As TILES of the forward pass: rows, keys, warps, stages. For the table, rows are a multiple of keys."""
 MIN_TABLE_PROGRAMS = 512
 """Programs of the table's kernel below which tile-diagonals are split."""
 _E: tl.constexpr = tl.constexpr(LOG2E)
@@ -75,8 +71,8 @@ def _dq_kernel(
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head, row = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     first, kv = tile * BM, head // R
-    i, c, e = first + tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
-    p = i + offset
+    m, c, e = tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
+    i, p = first + m, first + m + offset
     live = i < seqlen
     qs = load_rows(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
     dos = load_rows(do + row * d_b + head * d_h, i.to(tl.int64), seqlen, d_l, e, DV, BV)
@@ -106,10 +102,10 @@ def _dq_kernel(
         if HAS_GATES:
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
         ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
-        vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
         s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
-        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
-        ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, PRECISION) - less)
+        near = table + (first + offset - start)
+        s = biased(s, m[:, None], n[None, :], near, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
+        weights = tl.exp2(s - norm)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
         )  # fmt: skip
@@ -122,7 +118,10 @@ def _dq_kernel(
                 chunk_high,
                 HAS_CHUNK, HAS_DOCS,
             )  # fmt: skip
-            ds = tl.where(see, ds, 0.0)
+            weights = tl.where(see, weights, 0.0)
+        vs = load_rows(v + wide * v_l, n, left, v_l, e, DV, BV)
+        ds = dot(dos, tl.trans(vs), INTERPRET, PRECISION) - less
+        ds = tl.where(weights == 0.0, 0.0, weights * ds)
         out += dot(ds.to(ks.dtype), ks, INTERPRET, PRECISION)
     at = (row * seqlen + i) * H + head
     tl.store(dq + at[:, None] * DK + c[None, :], out * (scale / _E), mask=live[:, None] & (c < DK)[None, :])
@@ -141,7 +140,8 @@ def _dkv_kernel(
     (keys, rows)."""
     tile, kv, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     start = tile * BN
-    j, c, e = start + tl.arange(0, BN), tl.arange(0, BK), tl.arange(0, BV)
+    n, c, e = tl.arange(0, BN), tl.arange(0, BK), tl.arange(0, BV)
+    j, m = start + n, tl.arange(0, BM)
     inside = j < n_keys
     ks = load_rows(k + row * k_b + kv * k_h, j.to(tl.int64), n_keys, k_l, c, DK, BK)
     vs = load_rows(v + row * v_b + kv * v_h, j.to(tl.int64), n_keys, v_l, e, DV, BV)
@@ -157,48 +157,47 @@ def _dkv_kernel(
         docs_q += row * seqlen
         spans += (row * tl.num_programs(0) + tile) * 2
         begin, end = tl.maximum(tl.load(spans) * BM, begin), tl.minimum(tl.load(spans + 1) * BM, end)
+    begin = begin // BM * BM
+    tiles = tl.maximum(tl.cdiv(end - begin, BM), 0)
+    df = tl.zeros([BN], tl.float32)
     dks, dvs = tl.zeros([BN, BK], tl.float32), tl.zeros([BN, BV], tl.float32)
-    for inner in range(R):
-        head = kv * R + inner
-        df, fk = tl.zeros([BN], tl.float32), 0.0
+    for w in range(R * tiles):  # one loop over heads and tiles: of two, what the outer one holds takes registers too
+        head, first = kv * R + w // tiles, begin + w % tiles * BM
+        wide, left = tl.cast(first, tl.int64), seqlen - first
+        i, own = first + m, (row * H + head) * seqlen + first
+        p, fq, fk = i + offset, 0.0, 0.0
         if HAS_GATES:
             fk = tl.load(f_k + (row * H + head) * n_keys + j, mask=inside, other=0.0)[:, None]
-        for first in range(begin // BM * BM, end, BM):
-            m = tl.arange(0, BM)
-            wide, left = tl.cast(first, tl.int64), seqlen - first
-            i, own = first + m, (row * H + head) * seqlen + first
-            p, fq = i + offset, 0.0
-            if HAS_GATES:
-                fq = tl.load(f_q + own + m, mask=i < seqlen, other=0.0)[None, :]
-            norm = tl.load(lse + own + m, mask=i < seqlen, other=float("inf"))[None, :]
-            less = tl.load(delta + own + m, mask=i < seqlen, other=0.0)[None, :]
-            qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
-            dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
-            s = dot(ks, tl.trans(qs), INTERPRET, PRECISION)
-            s = biased(
-                s, p[None, :], j[:, None], table + head * width, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET
-            )
-            weights = tl.exp2(s - norm)
-            ds = weights * (dot(vs, tl.trans(dos), INTERPRET, PRECISION) - less)
-            full = all_seen(
-                first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK,
-                HAS_DOCS
+            fq = tl.load(f_q + own + m, mask=i < seqlen, other=0.0)[None, :]
+        norm = tl.load(lse + own + m, mask=i < seqlen, other=float("inf"))[None, :]
+        qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, left, q_l, c, DK, BK)
+        s = dot(ks, tl.trans(qs), INTERPRET, PRECISION)
+        near = table + head * width + (first + offset - start)
+        s = biased(s, m[None, :], n[:, None], near, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
+        weights = tl.exp2(s - norm)
+        full = all_seen(
+            first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
+        )  # fmt: skip
+        if not full:
+            docq = 0
+            if HAS_DOCS:
+                docq = tl.load(docs_q + i, mask=i < seqlen, other=0)[None, :]
+            see = seen(
+                p[None, :], j[:, None], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low,
+                chunk_high, HAS_CHUNK, HAS_DOCS,
             )  # fmt: skip
-            if not full:
-                docq = 0
-                if HAS_DOCS:
-                    docq = tl.load(docs_q + i, mask=i < seqlen, other=0)[None, :]
-                see = seen(
-                    p[None, :], j[:, None], docq, dock, seqlen + offset, n_keys, low, high, sinks, chunk, chunk_low,
-                    chunk_high, HAS_CHUNK, HAS_DOCS,
-                )  # fmt: skip
-                weights, ds = tl.where(see, weights, 0.0), tl.where(see, ds, 0.0)
-            dvs += dot(weights.to(dos.dtype), dos, INTERPRET, PRECISION)
-            dks += dot(ds.to(qs.dtype), qs, INTERPRET, PRECISION)
-            if HAS_GATES:
-                df -= tl.sum(ds, 1)
+            weights = tl.where(see, weights, 0.0)
+        dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, left, d_l, e, DV, BV)
+        less = tl.load(delta + own + m, mask=i < seqlen, other=0.0)[None, :]
+        dvs += dot(weights.to(dos.dtype), dos, INTERPRET, PRECISION)
+        ds = dot(vs, tl.trans(dos), INTERPRET, PRECISION) - less
+        ds = tl.where(weights == 0.0, 0.0, weights * ds)
+        dks += dot(ds.to(qs.dtype), qs, INTERPRET, PRECISION)
         if HAS_GATES:
-            tl.store(df_k + (row * n_keys + j) * H + head, df, mask=inside)
+            df -= tl.sum(ds, 1)
+            if w % tiles == tiles - 1:
+                tl.store(df_k + (row * n_keys + j) * H + head, df, mask=inside)
+                df = tl.zeros([BN], tl.float32)
     at = ((row * n_keys + j) * (H // R) + kv)[:, None]
     tl.store(dk + at * DK + c[None, :], dks * (scale / _E), mask=inside[:, None] & (c < DK)[None, :])
     tl.store(dv + at * DV + e[None, :], dvs, mask=inside[:, None] & (e < DV)[None, :])
@@ -211,7 +210,7 @@ def _dtable_kernel(
     q_b, q_l, q_h, k_b, k_l, k_h, v_b, v_l, v_h, d_b, d_l, d_h, batch, lowest,
     HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, HAS_DOCS: tl.constexpr, HAS_CHUNK: tl.constexpr,
     DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Some of the tiles on one tile-diagonal of one head, in all of the batch: BN keys, `step` BN before BM rows.
 
@@ -219,7 +218,9 @@ def _dtable_kernel(
     """
     head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
     step, kv = lowest + tl.program_id(0), head // R
-    m, n, c, e = tl.arange(0, BM), tl.arange(0, BN), tl.arange(0, BK), tl.arange(0, BV)
+    m, n = tl.arange(0, BM), tl.arange(0, BN)
+    CK: tl.constexpr = min(BK, COLUMNS)
+    CV: tl.constexpr = min(BV, COLUMNS)
     k, v, table = k + kv * k_h, v + kv * v_h, table + head * width
     # tiles with a key that is there; beyond the band, with a sink
     stop = tl.where(step * BN - BN + 1 >= high, sinks, n_keys)
@@ -249,21 +250,25 @@ def _dtable_kernel(
                 fq = tl.load(f_q + own + i, mask=i < seqlen, other=0.0)[:, None]
                 fk = tl.load(f_k + (row * H + head) * n_keys + j, mask=inside, other=0.0)[None, :]
             norm = tl.load(lse + own + i, mask=i < seqlen, other=float("inf"))[:, None]
+            wide, behind, at = tl.cast(first, tl.int64), tl.cast(start, tl.int64), inside[:, None]
+            s, ds = tl.zeros([BM, BN], tl.float32), tl.zeros([BM, BN], tl.float32)
+            for column in range(0, BK, CK):
+                c = column + tl.arange(0, CK)
+                qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, seqlen - first, q_l, c, DK, BK)
+                at_c = k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :]
+                ks = tl.load(at_c, mask=at & (c < DK)[None, :], other=0.0)
+                s += dot(qs, tl.trans(ks), INTERPRET, PRECISION)
+            for column in range(0, BV, CV):
+                e = column + tl.arange(0, CV)
+                dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, seqlen - first, d_l, e, DV, BV)
+                at_e = v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :]
+                vs = tl.load(at_e, mask=at & (e < DV)[None, :], other=0.0)
+                ds += dot(dos, tl.trans(vs), INTERPRET, PRECISION)
+            near = table + step * BN  # always so far apart
+            s = biased(s, m[:, None], n[None, :], near, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
+            weights = tl.where(see, tl.exp2(s - norm), 0.0)
             less = tl.load(delta + own + i, mask=i < seqlen, other=0.0)[:, None]
-            wide, behind = tl.cast(first, tl.int64), tl.cast(start, tl.int64)
-            qs = load_rows(q + row * q_b + head * q_h + wide * q_l, m, seqlen - first, q_l, c, DK, BK)
-            dos = load_rows(do + row * d_b + head * d_h + wide * d_l, m, seqlen - first, d_l, e, DV, BV)
-            at = inside[:, None]
-            ks = tl.load(
-                k + row * k_b + behind * k_l + n[:, None] * k_l + c[None, :], mask=at & (c < DK)[None, :], other=0.0
-            )
-            vs = tl.load(
-                v + row * v_b + behind * v_l + n[:, None] * v_l + e[None, :], mask=at & (e < DV)[None, :], other=0.0
-            )
-            s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
-            s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
-            ds = tl.exp2(s - norm) * (dot(dos, tl.trans(vs), INTERPRET, PRECISION) - less)
-            total += tl.where(see, ds, 0.0)
+            total += tl.where(weights == 0.0, 0.0, weights * (ds - less))
     back = m[:, None] - n[None, :]  # column x of the shifted tile: row r takes key (r - x) mod BN
     shifted = tl.gather(total, back & (BN - 1), 1)
     around = (back + BN) // BN  # 0: the distance x - BN, 1: x, 2: x + BN
@@ -292,7 +297,7 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
         q, k, v, *tensors, spans, do, lse2, delta, dq, *numbers, *strides, **switches, **sizes, **flags
     )  # fmt: skip
     sizes, flags = attention_tiles(q, k, v, DKV_TILES, seqlen, walks_rows=True)
-    df_q, df_k, dtable = (q.new_empty(0 if t is None else t.shape, dtype=torch.float32) for t in (None, f_k, None))
+    df_q, df_k, dtable = (q.new_zeros(0 if t is None else t.shape, dtype=torch.float32) for t in (None, f_k, None))
     if f_q is not None:
         df_q = _df_q(dlse, lse)
     _, spans = document_spans(docs_q, docs_k, sizes["BM"], sizes["BN"]) if docs_q is not None else (q, q)
@@ -301,7 +306,9 @@ def backward(do, dlse, q, k, v, o, lse, table, f_q, f_k, docs_q, docs_k, scale, 
     )  # fmt: skip
     if wanted_table:
         dtable = torch.zeros_like(table, dtype=torch.float32, memory_format=torch.contiguous_format)
-        sizes, flags = attention_tiles(q, k, v, TABLE_TILES, 1 << 30)
+        columns = TABLE_COLUMNS[q.dtype.itemsize]
+        sizes, flags = attention_tiles(q, k, v, TABLE_TILES, 1 << 30, columns=columns)
+        sizes |= {"COLUMNS": columns}
         _dtable(
             dtable, (q, k, v, *tensors, do, lse2, delta), [*numbers, *strides, batch], mask, switches | sizes | flags
         )

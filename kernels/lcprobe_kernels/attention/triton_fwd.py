@@ -19,13 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lcprobe_kernels.backends import interpreting
-from lcprobe_kernels.triton_tools import dot, last_dim_dense, precision, processors, shared_memory
+from lcprobe_kernels.attention.tiles import TILES, attention_tiles
+from lcprobe_kernels.triton_tools import dot, last_dim_dense, processors
 
 LOG2E = 1.4426950408889634
-TILES = {64: (64, 64, 4, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 2), 0: (64, 32, 8, 1)}
-"""The wider of a query's and a value's width, padded to a power of two -> rows, keys, warps, stages. 0: float32, at
-any width."""
 PAD = 256
 """Zeros around the table, so that every distance of a tile can be read: two tiles' sides at most."""
 PARTS_PER_PROCESSOR, MIN_PART = 4, 4
@@ -83,18 +80,18 @@ def all_seen(
 
 @triton.jit
 def biased(
-    s, p, j, table, f_q, f_k, scale, HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, INTERPRET: tl.constexpr
+    s, m, n, table, f_q, f_k, scale, HAS_TABLE: tl.constexpr, HAS_GATES: tl.constexpr, INTERPRET: tl.constexpr
 ):  # fmt: skip
-    """Scores in units of log 2 from products; `table` points at distance 0. Gates are subtracted before they are
-    rounded.
+    """Scores in units of log 2 from products of the rows m and the keys n of a tile; `table` points at the distance
+    between its first row and its first key. Gates are subtracted before they are rounded.
 
     A plain load of a tile of biases would be given a layout of its own: shared memory to take it to the products'
     layout and back, twice the registers, and a pipeline's buffers. As inline assembly it is elementwise, and needs
-    none of it.
+    none of it. Distances within the tile are constants to the compiler, so that one address serves a thread.
     """
     s = s * scale
     if HAS_TABLE:
-        at = table + p.to(tl.int64) - j
+        at = table + (m - n)
         if INTERPRET:
             s += tl.load(at)
         else:
@@ -146,8 +143,8 @@ def _forward_kernel(
     tile = tiles - 1 - tl.program_id(0) // parts  # the longest walks first
     head, row = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     first, kv = tile * BM, head // R
-    i, c, e = first + tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
-    p = i + offset
+    m, c, e = tl.arange(0, BM), tl.arange(0, BK), tl.arange(0, BV)
+    i, p = first + m, first + m + offset
     live = i < seqlen
     qs = load_rows(q + row * q_b + head * q_h, i.to(tl.int64), seqlen, q_l, c, DK, BK)
     k, v, table = k + row * k_b + kv * k_h, v + row * v_b + kv * v_h, table + head * width
@@ -176,7 +173,8 @@ def _forward_kernel(
             fk = tl.load(f_k + j, mask=j < n_keys, other=0.0)[None, :]
         ks = load_rows(k + wide * k_l, n, left, k_l, c, DK, BK)
         s = dot(qs, tl.trans(ks), INTERPRET, PRECISION)
-        s = biased(s, p[:, None], j[None, :], table, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
+        near = table + (first + offset - start)
+        s = biased(s, m[:, None], n[None, :], near, fq, fk, scale, HAS_TABLE, HAS_GATES, INTERPRET)
         full = all_seen(
             first + offset, start, n_keys, low, high, sinks, chunk, chunk_low, chunk_high, BM, BN, HAS_CHUNK, HAS_DOCS
         )  # fmt: skip
@@ -210,7 +208,7 @@ def forward(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask):
     """See `lcprobe_kernels.attention._forward`."""
     batch, seqlen, h, _ = q.shape
     q, k, v = (last_dim_dense(t) for t in (q, k, v))
-    sizes, flags = attention_tiles(q, k, v, TILES, seqlen)
+    sizes, flags = attention_tiles(q, k, v, TILES, seqlen, held="BK")
     tensors, numbers, switches = arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask)
     tiles = triton.cdiv(seqlen, sizes["BM"])
     parts = parts_of_keys(tiles * h * batch, triton.cdiv(k.shape[1], sizes["BN"]), processors())
@@ -240,46 +238,6 @@ def _joined(o: Tensor, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     total = weights.sum(0)
     o = (o * weights[..., None]).sum(0) / torch.where(total == 0, 1.0, total)[..., None]
     return o.to(dtype), top + total.log()
-
-
-def attention_tiles(
-    q: Tensor, k: Tensor, v: Tensor, tiles: dict, rows: int, *, walks_rows: bool = False
-) -> tuple[dict, dict]:
-    """Powers of two that hold a query, a value and a tile, and how to multiply. Fewer rows than a tile's take a
-    smaller one, and so do widths for which the device lacks shared memory. walks_rows: a program holds keys."""
-    widths = {name: max(16, triton.next_power_of_2(n)) for name, n in (("BK", q.shape[-1]), ("BV", v.shape[-1]))}
-    wanted = tiles[0 if q.dtype == torch.float32 else min(n for n in tiles if n >= max(widths.values()))]
-    bm, bn, warps, stages = tile_that_fits(
-        wanted, sum(widths.values()) * q.dtype.itemsize, shared_memory(), q.dtype.itemsize, walks_rows
-    )
-    if rows <= 16 and not walks_rows:  # decoding: few warps, so that several programs share a multiprocessor
-        warps = min(warps, 4)
-    bm = min(bm, max(16, triton.next_power_of_2(rows)))
-    sizes = {"DK": q.shape[-1], "DV": v.shape[-1], "BM": bm, "BN": bn, **widths}
-    flags = {"INTERPRET": interpreting(), "PRECISION": precision(q.dtype), "num_warps": warps, "num_stages": stages}
-    return sizes, flags
-
-
-def tile_that_fits(
-    tile: tuple[int, int, int, int], row: int, limit: int, size: int, walks_rows: bool = False
-) -> tuple[int, int, int, int]:
-    """Rows, keys, warps and stages within `limit` bytes of shared memory: fewer stages, then half the larger side.
-
-    row: bytes of a query and a value, or a key and a value. size: bytes of a number. What a program holds and, once a
-    stage, what it walks over lie in shared memory, and a tile of scores on its way to a product.
-    """
-    bm, bn, warps, stages = tile
-    while max(bm, bn) > 16:
-        held, walked = (bn, bm) if walks_rows else (bm, bn)
-        if row * (held + stages * walked) + size * bm * bn <= limit:
-            break
-        if stages > 1:
-            stages -= 1
-        elif bm > bn:
-            bm //= 2
-        else:
-            bn //= 2
-    return bm, bn, warps, stages
 
 
 def arguments(q, k, v, table, f_q, f_k, docs_q, docs_k, scale, mask) -> tuple[list[Tensor], list, dict[str, bool]]:
