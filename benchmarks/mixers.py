@@ -29,6 +29,7 @@ TITLE = "one layer of each recurrent mixer, forward and backward, and forward al
 OPTIONS = ("rounds", "lengths", "far", "only")
 D_MODEL = 256
 FAR_ROUNDS = 2
+"""Forward passes at each length."""
 PATIENCE = 4.0
 """CPU seconds after which a layer gets no further round."""
 Layer = tuple[nn.Module, Callable[[Tensor], Tensor]]

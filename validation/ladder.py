@@ -29,7 +29,7 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
             config, cost = solved.config, solved.cost
             rows.append(
                 {
-                    "budget": f"{budget:,.0f}", "model": name, "blocks": config.n_layers, "d_model": config.d_model,
+                    "budget": round(budget), "model": name, "blocks": config.n_layers, "d_model": config.d_model,
                     "d_ff": config.d_ff, "parameters": cost.params, "off budget": f"{solved.mismatch or 0.0:+.2%}",
                     "FLOPs/token": round(cost.flops), "state bytes": cost.blocks.state_bytes,
                     "KV bytes": cost.blocks.kv_bytes,
