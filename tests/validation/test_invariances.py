@@ -13,6 +13,7 @@ from validation.invariances import is_right, is_silently_wrong, our_rows, outcom
 from validation.invariances.checks import COLUMNS, WrongShape
 from validation.invariances.ours import CONFIGS, Ours, built, mixer_model, models
 from validation.invariances.page import PAGE, RESULTS, with_tables
+from validation.invariances.peer_models import SETTINGS
 from validation.invariances.peers import NotOffered
 
 forward = MovingAverage.forward
@@ -140,8 +141,10 @@ def test_transformers_classes_are_measured_as_they_are():
     assert all(isinstance(mamba[column], float | str) for column in COLUMNS)
 
 
-def test_the_page_has_the_tables_of_the_results():
+def test_the_page_has_the_tables_of_the_results_and_these_every_mixer():
     page = PAGE.read_text(encoding="utf-8")
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    measured = {row["model"].split()[0] for row in results["rows"]}
+    assert {*MIXERS, *SETTINGS} <= measured
     assert with_tables(page, results) == page
     assert with_tables(page, {**results, "notes": ["another"]}) != page

@@ -9,7 +9,7 @@ from validation.invariances.checks import VOCAB
 from validation.oracles.mixers import perturbed, transformers_module
 
 WIDTH, D_FF = 32, 40
-LASTING = ("qwen3_next", "kimi_linear")
+LASTING = ("qwen3_next", "qwen3_5", "kimi_linear", "olmo_hybrid")
 """Classes whose initial decays forget within a few tokens: decays are set between 0.3 and 0.998."""
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
@@ -49,6 +49,27 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "minimax": {
         "num_hidden_layers": 3, "intermediate_size": D_FF, **HEADS, "head_dim": 8, "num_local_experts": 4,
         "num_experts_per_tok": 2, "block_size": 8,
+    },
+    "falcon_mamba": {"num_hidden_layers": 2, "state_size": 8},
+    "granitemoehybrid": {
+        "num_hidden_layers": 4, "intermediate_size": D_FF, **HEADS, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "shared_intermediate_size": D_FF, "layer_types": ["linear_attention", "full_attention"] * 2, **MAMBA_HEADS,
+    },
+    "nemotron_h": {
+        "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"], "intermediate_size": D_FF, **HEADS,
+        "head_dim": 8, "ssm_state_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 2, "chunk_size": 8,
+    },
+    "lfm2": {
+        "num_hidden_layers": 4, "intermediate_size": D_FF, **HEADS, "full_attn_idxs": [2], "block_multiple_of": 8,
+    },
+    "gpt_neox": {"num_hidden_layers": 2, "intermediate_size": D_FF, "num_attention_heads": 4},
+    "qwen3_5": {
+        "num_hidden_layers": 4, "intermediate_size": D_FF, **HEADS, "head_dim": 8, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    },
+    "olmo_hybrid": {
+        "num_hidden_layers": 4, "intermediate_size": D_FF, **HEADS, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     },
     "rwkv": {"num_hidden_layers": 2, "context_length": 64},
     "xlstm": {  # wider than the others: its sizes are rounded up to 64, though not everywhere
