@@ -151,7 +151,8 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
         dt = F.linear(r, self.dt_proj.weight)
         with torch.autocast(u.device.type, enabled=False):
             dt = F.softplus(dt.to(acc_dtype) + self.dt_proj.bias.to(acc_dtype))
-            u, b, c, a = u.to(acc_dtype), b.to(acc_dtype), c.to(acc_dtype), -self.A_log.to(acc_dtype).exp().T
+            u, b, c = u.to(acc_dtype), b.to(acc_dtype), c.to(acc_dtype)
+            a = -self.A_log.to(acc_dtype).exp().T.contiguous()
             h = u.new_zeros(u.shape[0], self.config.d_state, self.d_inner) if h is None else h
             y, h = _by_chunks(u, dt, a, b, c, h, starts, self._tokens_per_chunk(u))
             return torch.addcmul(y, u, self.D.to(acc_dtype)), h
