@@ -9,6 +9,7 @@ speed of this machine's float32 matrix products.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +23,6 @@ from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parameters import owners
 from lcprobe.models.token_context import TokenContext
 from validation.oracles.delta_rule import naive_fla
-from validation.oracles.linear_attention import fla_gla, run_naively
 from validation.oracles.mixers import REQUIRED, transformers_module
 
 TITLE = "one layer of each recurrent mixer, forward and backward, and forward alone to 64 K tokens, d_model 256"
@@ -154,8 +154,9 @@ def _gated_deltanet(length: int) -> Layer:
 
 
 def _gla(length: int) -> Layer:
-    layer = fla_gla(hidden_size=D_MODEL, num_heads=4)
-    return layer, lambda x: run_naively(layer, x)
+    """fla's layer, its Triton op replaced by fla's loop over time."""
+    layer = import_module("fla.layers.gla").GatedLinearAttention(hidden_size=D_MODEL, num_heads=4)
+    return layer, partial(_run_naively, layer)
 
 
 def _lightning(length: int) -> Layer:
@@ -191,12 +192,12 @@ def _delta_product(length: int) -> Layer:
 def _gdn2(length: int) -> Layer:
     """fla's layer, its Triton op replaced by fla's loop over time, which is faster here than its naive chunks."""
     layer = import_module("fla.layers.gdn2").GatedDeltaNet2(D_MODEL, head_dim=64, num_heads=4)
+    return layer, partial(_run_naively, layer)
 
-    def run(x: Tensor) -> Tensor:
-        with naive_fla():
-            return layer(x)[0]
 
-    return layer, run
+def _run_naively(layer: nn.Module, x: Tensor) -> Tensor:
+    with naive_fla():
+        return layer(x)[0]
 
 
 def _mlstm(length: int) -> Layer:
@@ -233,7 +234,7 @@ PEERS: dict[str, tuple[str, Callable[[int], Layer]]] = {
     "delta_product": ("fla GatedDeltaProduct, transformers' chunks", _delta_product),
     "gdn2": ("fla GatedDeltaNet2, its naive loop", _gdn2),
     "gated_deltanet": ("transformers Qwen3NextGatedDeltaNet", _gated_deltanet),
-    "gla": ("flash-linear-attention GatedLinearAttention, naive form", _gla),
+    "gla": ("fla GatedLinearAttention, its naive loop", _gla),
     "kda": ("transformers KimiLinearDeltaAttention", _kda),
     "lightning": ("transformers MiniMaxLightningAttention", _lightning),
     "mlstm": ("transformers xLSTMLayer", _mlstm),

@@ -39,7 +39,7 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "rwkv": ("rwkv", rwkv.models),
     "flash-linear-attention layers": ("flash-linear-attention", delta_rule.fla_layers),
     "flash-linear-attention": ("flash-linear-attention", peers.flash_linear_attention),
-    "flash-linear-attention GLA": ("flash-linear-attention", linear_attention.fla_layer),
+    "flash-linear-attention GLA": ("flash-linear-attention", linear_attention.fla_gla),
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
 the package."""

@@ -148,7 +148,8 @@ def fla_layers(dtype: torch.dtype) -> Iterator[Comparison]:
         )  # fmt: skip
         ours = {"type": "delta_product", "n_steps": n, "head_dim": head_dim, "value_heads": value_heads}
         widths = {"expand": heads * head_dim / D_MODEL, "expand_v": heads * value_heads * ratio * head_dim / D_MODEL}
-        yield from _layer({**ours, **widths}, theirs, _from_delta_product)
+        nn.init.uniform_(theirs.A_log, -6.0, 0.0)  # decays that last
+        yield from compare_layer({**ours, **widths}, theirs, _from_delta_product)
     for heads, head_dim, value_heads, ratio in ((3, 8, 1, 1), (2, 6, 2, 2)):
         theirs = gdn2.GatedDeltaNet2(
             D_MODEL, expand_v=ratio, head_dim=head_dim, num_heads=heads, num_v_heads=heads * value_heads,
@@ -156,12 +157,16 @@ def fla_layers(dtype: torch.dtype) -> Iterator[Comparison]:
         )  # fmt: skip
         ours = {"type": "gdn2", "head_dim": head_dim, "value_heads": value_heads}
         ours |= {"expand": heads * head_dim / D_MODEL, "negative_eigenvalues": value_heads == 2}
-        yield from _layer({**ours, "expand_v": heads * value_heads * ratio * head_dim / D_MODEL}, theirs, _from_gdn2)
+        ours["expand_v"] = heads * value_heads * ratio * head_dim / D_MODEL
+        nn.init.uniform_(theirs.A_log, -6.0, 0.0)
+        yield from compare_layer(ours, theirs, _from_gdn2)
 
 
-def _layer(kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]):
-    """Outputs of a layer at every length, and at the longest gradients, too."""
-    nn.init.uniform_(theirs.get_parameter("A_log"), -6.0, 0.0)  # decays that last
+def compare_layer(
+    kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> Iterator[Comparison]:
+    """Outputs of one of fla's layers at every length, and at the longest gradients, too. kind: ours; convert: its
+    parameters, or their gradients, under the names of ours."""
     perturbed(theirs)
     ours: Mixer = choose(MIXERS, kind, "mixer").create(D_MODEL)
     weights = convert(dict(theirs.named_parameters()))
@@ -179,10 +184,11 @@ def _layer(kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str,
 
 @contextmanager
 def naive_fla() -> Iterator[None]:
-    """flash-linear-attention's layers run without Triton: convolution and gated norm in plain PyTorch, delta rules by
-    its own naive forms, all of them with states and packed documents."""
+    """flash-linear-attention's layers run without Triton: convolution and gated norm in plain PyTorch, recurrences by
+    its own naive forms, in float32, all of them with states and packed documents."""
     names = ("layers.gated_deltaproduct", "layers.gdn2", "ops.gated_delta_product.naive", "ops.gdn2.naive", "modules")
     product, gdn2, naive_product, naive_gdn2, modules = (import_module(f"fla.{name}") for name in names)
+    gla, naive_gla = import_module("fla.layers.gla"), import_module("fla.ops.gla.naive")
 
     def unit(x: Tensor) -> Tensor:
         return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
@@ -199,6 +205,14 @@ def naive_fla() -> Iterator[None]:
     def delta_rule2(q, k, v, g, b, w, cu_seqlens, initial_state, output_final_state, **_):
         parts = _documents((unit(q), unit(k), v, g, b, w), cu_seqlens, initial_state)
         found = [naive_gdn2.naive_recurrent_gdn2(*part, None, state, output_final_state) for part, state in parts]
+        return joined(found, output_final_state)
+
+    def linear(q, k, v, cu_seqlens, initial_state, output_final_state, gk=None, g=None, **_):
+        parts = _documents((q, k, v, g if gk is None else gk), cu_seqlens, initial_state)
+        found = [naive_gla.naive_recurrent_gla(*part, state, output_final_state) for part, state in parts]
+        return joined(found, output_final_state)
+
+    def joined(found: list[tuple[Tensor, Any]], output_final_state: bool) -> tuple[Tensor, Tensor | None]:
         outputs, states = zip(*found, strict=True)
         return torch.cat(outputs, 1), torch.cat(states) if output_final_state else None
 
@@ -220,6 +234,8 @@ def naive_fla() -> Iterator[None]:
         patch.object(product, "fused_recurrent_gated_delta_rule", delta_rule),
         patch.object(gdn2, "chunk_gdn2", delta_rule2),
         patch.object(gdn2, "fused_recurrent_gdn2", delta_rule2),
+        patch.object(gla, "chunk_gla", linear),
+        patch.object(gla, "fused_recurrent_gla", linear),
         patch.object(modules.ShortConvolution, "forward", convolve),
         patch.object(modules.FusedRMSNormGated, "forward", norm),
     ):

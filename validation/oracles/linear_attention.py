@@ -1,93 +1,35 @@
 """gla in flash-linear-attention's layer, lightning in transformers' MiniMax, with the same weights.
 
-Kernels of fla's layer, which need a GPU, are replaced: the recurrence by fla's naive form, which is float32 in any
-dtype, and the gated norm by its equation. MiniMax adds what a sublayer computes to its normed input; here its blocks
-add it to the input, as ours do. Its MLP is one expert, which every token has.
+MiniMax adds what a sublayer computes to its normed input; here its blocks add it to the input, as ours do. Its MLP is
+one expert, which every token has.
 """
 
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lcprobe.choices import choose
-from lcprobe.models.mixers import MIXERS
-from lcprobe.models.token_context import TokenContext
-from validation.oracles.cases import SINGLE, Comparison
-from validation.oracles.mixers import (
-    D_MODEL,
-    LENGTHS,
-    VOCAB,
-    Peer,
-    gradients,
-    outside_mixers,
-    perturbed,
-    scaled,
-    transformers_module,
-)
+from validation.oracles.cases import Comparison
+from validation.oracles.delta_rule import compare_layer
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, outside_mixers, perturbed, transformers_module
 
 
-def fla_layer(dtype: torch.dtype) -> Iterator[Comparison]:
-    """gla in flash-linear-attention."""
+def fla_gla(dtype: torch.dtype) -> Iterator[Comparison]:
+    """gla in flash-linear-attention's layer, whose Triton ops are replaced by its naive form."""
     if dtype == torch.float64:
         return
+    torch.manual_seed(0)
+    fla = import_module("fla.layers.gla")
     for heads, expand, expand_v, tau in ((2, 0.5, 1.0, 16.0), (3, 0.75, 1.5, 4.0)):
-        torch.manual_seed(0)
-        theirs = fla_gla(
+        theirs = fla.GatedLinearAttention(
             hidden_size=D_MODEL, num_heads=heads, expand_k=expand, expand_v=expand_v, gate_low_rank_dim=5,
             gate_logit_normalizer=tau,
         )  # fmt: skip
-        perturbed(theirs)
-        settings = {"head_dim": round(expand * D_MODEL) // heads, "expand": expand, "expand_v": expand_v, "rank": 5}
-        ours = choose(MIXERS, {"type": "gla", **settings, "tau": tau}, "mixer").create(D_MODEL)
-        ours.load_state_dict(_from_fla(dict(theirs.named_parameters())))
-        name = f"gla heads={heads}"
-        for length in LENGTHS:
-            x = torch.randn(2, length, D_MODEL, generator=torch.Generator().manual_seed(length))
-            with torch.enable_grad():
-                y, want = ours(x, TokenContext(torch.arange(length)))[0], run_naively(theirs, x)
-            yield scaled(name, f"outputs, {length} tokens", y, want, SINGLE)
-            if length == LENGTHS[-1]:
-                yield from gradients(name, (ours, y), (theirs, want), _from_fla, 5 * SINGLE)
-
-
-def fla_gla(**settings: Any) -> nn.Module:
-    """fla's layer, for `run_naively`. Raises ImportError without the package."""
-    layer = import_module("fla.layers.gla").GatedLinearAttention(**settings)
-    layer.g_norm_swish_gate = _GatedNorm(layer.g_norm_swish_gate)
-    return layer
-
-
-def run_naively(layer: nn.Module, x: Tensor) -> Tensor:
-    """The outputs of fla's layer without its kernels."""
-    module, naive = import_module("fla.layers.gla"), import_module("fla.ops.gla.naive").naive_recurrent_gla
-    short, long = (partial(_naive, naive, decay=key) for key in ("gk", "g"))  # by the length of the row
-    with patch.object(module, "fused_recurrent_gla", short), patch.object(module, "chunk_gla", long):
-        return layer(x)[0]
-
-
-def _naive(naive: Any, q: Tensor, k: Tensor, v: Tensor, *, decay: str, **given: Any) -> tuple[Tensor, Tensor | None]:
-    """fla's naive form, called as its kernels are; arguments of states and packed rows are not in use."""
-    assert given["initial_state"] is given["cu_seqlens"] is None
-    assert not given["output_final_state"]
-    return naive(q, k, v, given[decay])
-
-
-class _GatedNorm(nn.Module):
-    """fla's FusedRMSNormGated in PyTorch."""
-
-    def __init__(self, fused: Any):
-        super().__init__()
-        self.weight, self.eps = fused.weight, fused.eps
-
-    def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        """The norm of x over its last dimension, times the swish of g."""
-        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * F.silu(g)
+        widths = {"head_dim": round(expand * D_MODEL) // heads, "expand": expand, "expand_v": expand_v}
+        yield from compare_layer({"type": "gla", **widths, "rank": 5, "tau": tau}, theirs, _from_fla)
 
 
 def _from_fla(named: dict[str, Tensor]) -> dict[str, Tensor]:
