@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from lcprobe.errors import ConfigError, inside, unknown_name
+from lcprobe.errors import ConfigError, inside, listed, unknown_name
 from lcprobe.schema import Converter, Written, build, key_of, plain, resolve
 
 
@@ -100,7 +100,7 @@ class Registry(dict[str, str], Converter):
         if not isinstance(mapping, Mapping):
             raise ConfigError(key, value, "a mapping with `type`")
         if "type" not in mapping:
-            raise ConfigError(f"{key}.type", "nothing", " | ".join(self.names))
+            raise ConfigError(f"{key}.type", "nothing", listed(self.names))
         name = mapping["type"]
         if not isinstance(name, str) or name not in self:
             raise unknown_name(f"{key}.type", name, self.names)
@@ -108,7 +108,7 @@ class Registry(dict[str, str], Converter):
 
     def allowed(self) -> str:
         """See Converter."""
-        return f"{' | '.join(self.names)}, or a mapping with `type`"
+        return f"{listed(self.names)}, or a mapping with `type`"
 
 
 class ByName(Converter):

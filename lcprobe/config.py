@@ -6,10 +6,11 @@ the value of another key, `${times:300,${train.batch_tokens}}` a product: the to
 
 import math
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from omegaconf import OmegaConf
@@ -17,19 +18,25 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lcprobe.data.config import DataConfig
 from lcprobe.dialect import read_yaml, write_yaml
-from lcprobe.errors import ConfigError, nearest_name, require
+from lcprobe.errors import ConfigError, listed, nearest_name, require
 from lcprobe.files import check_name, check_path
-from lcprobe.merging import assign, merge
+from lcprobe.merging import PATH, Settings
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
 from lcprobe.probing.config import ProbeConfig
-from lcprobe.schema import build, plain
+from lcprobe.schema import TOTAL, build, plain
 from lcprobe.training.config import TrainConfig
 
 MAX_BYTES = 1 << 20
 """Bytes of a config file, at most."""
 MAX_NODES = 20_000
 """Values of a config file with its aliases expanded, at most."""
+MAX_SEEDS = 1 << 15
+
+
+def check_seed(key: str, seed: int) -> None:
+    """Raises ConfigError for a seed out of range."""
+    require(key, seed, 0 <= seed < MAX_SEEDS, f"0 .. {MAX_SEEDS - 1}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class SweepConfig:
 
     lrs: list[float] = field(default_factory=list)
     """Peak learning rates to try, in ascending order; empty: no sweep."""
-    tokens: int = 1_000_000
+    tokens: Annotated[int, TOTAL] = 1_000_000
     """Training budget of one trial in tokens."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds that every rate is tried with."""
@@ -46,12 +53,16 @@ class SweepConfig:
     """Stop after the sweep, without training the study."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for rates that are not positive and ascending, for a single rate, and without seeds."""
+        """Raises ConfigError for rates that are not positive and ascending, for a single rate, and for seeds that are
+        missing, out of range or there twice."""
         ordered = all(a < b for a, b in zip(self.lrs, self.lrs[1:], strict=False)) and all(lr > 0 for lr in self.lrs)
         require(f"{at}.lrs", self.lrs, ordered, "ascending numbers > 0")
         require(f"{at}.lrs", self.lrs, len(self.lrs) != 1, "two rates or more, or none")
         require(f"{at}.tokens", self.tokens, self.tokens >= 1, ">= 1")
         require(f"{at}.seeds", self.seeds, len(self.seeds) > 0, "at least one seed")
+        for seed in self.seeds:
+            check_seed(f"{at}.seeds", seed)
+        require(f"{at}.seeds", self.seeds, len(set(self.seeds)) == len(self.seeds), "each seed once")
 
 
 @dataclass(frozen=True)
@@ -95,13 +106,8 @@ class StudyConfig:
         """Raises ConfigError for names and paths that a file system cannot have, and for an empty tuned_by."""
         check_name(f"{at}.name", self.name)
         check_path(f"{at}.folder", self.folder)
-        check_path(f"{at}.tuned_by", self.tuned_by or "")
-        require(
-            f"{at}.tuned_by",
-            self.tuned_by,
-            self.tuned_by is None or bool(self.tuned_by.strip()),
-            "a lr_sweep.json, or null",
-        )
+        if self.tuned_by is not None:
+            check_path(f"{at}.tuned_by", self.tuned_by)
         if self.run is not None:
             check_name(f"{at}.run", self.run)
         for name in ("group", "architecture"):
@@ -151,28 +157,43 @@ class Config:
     """Axes of the study, whose product is its runs: `key: [values]`, or `name: {label: {any settings}}`."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for a negative seed."""
-        require("seed", self.seed, 0 <= self.seed < 2**15, "0 .. 32767")
+        """Raises ConfigError for a seed out of range."""
+        check_seed("seed", self.seed)
 
 
-def load(files: Iterable[str], overrides: Iterable[str], partial: bool = False) -> dict[str, Any]:
+def load(files: Iterable[str], overrides: Iterable[str]) -> dict[str, Any]:
     """Merge files and `key=value` overrides into one plain mapping, interpolations resolved; `parse` checks it.
-    partial: the mapping is to be laid over another (see `merging.merge`).
 
     Raises ConfigError naming the file or the override.
     """
-    for name in ("oc.env", "oc.create", "oc.deprecated", "oc.decode", "oc.dict.keys", "oc.dict.values"):
-        OmegaConf.clear_resolver(name)
-    OmegaConf.register_resolver("times", _times, replace=True)
-    merged: dict[str, Any] = {}
-    for file in files:
-        merged = merge(merged, _read(file), partial=partial)
+    return _interpolated(read_settings(files, overrides).on({}))
+
+
+def read_settings(files: Iterable[str], overrides: Iterable[str]) -> Settings:
+    """Files and `key=value` overrides as they are, to be laid on something. Raises ConfigError for what cannot be
+    read."""
+    layers: list[tuple[str, Any]] = [("", _read(file)) for file in files]
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.strip()
-        if not equals or not key:
-            raise ConfigError("command line", override, "a .yaml file, key=value, or an option (--help lists them)")
-        merged = assign(merged, key, _value(key, text), partial)
+        if not equals or not PATH.fullmatch(key):
+            allowed = "a .yaml file, key=value, or an option (--help lists them)"
+            raise ConfigError("command line", override, allowed)
+        layers.append((key, _value(key, text)))
+    return Settings(tuple(layers))
+
+
+def laid_on(base: Config, settings: Settings) -> Config:
+    """A checked config with settings on top, whose interpolations may name every key of both. Raises ConfigError as
+    `load` and `parse`."""
+    return parse(_interpolated(settings.on(_escaped(plain(base)))))
+
+
+def _interpolated(merged: dict[str, Any]) -> dict[str, Any]:
+    """A mapping with its interpolations resolved."""
+    for name in ("oc.env", "oc.create", "oc.deprecated", "oc.decode", "oc.dict.keys", "oc.dict.values"):
+        OmegaConf.clear_resolver(name)
+    OmegaConf.register_resolver("times", _times, replace=True)
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
@@ -192,7 +213,7 @@ def parse(mapping: Mapping[str, Any]) -> Config:
     names = {f.name for f in fields(Config)}
     for key in mapping:
         if key not in names:
-            raise ConfigError(key, "an unknown key", " | ".join(sorted(names)), nearest_name(key, names))
+            raise ConfigError(key, "an unknown key", listed(sorted(names)), nearest_name(key, names))
     train, first = mapping.get("train", {}), _first_training_length(mapping.get("grid"))
     if first is not None and isinstance(train, Mapping) and "context_length" not in train:
         mapping = {**mapping, "train": {**train, "context_length": first}}
@@ -230,6 +251,8 @@ def _escaped(value: Any) -> Any:
 def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ConfigError("config file", file, "a regular file")
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(file, f"{path.stat().st_size} bytes", f"a config of at most {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")

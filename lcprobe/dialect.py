@@ -1,8 +1,9 @@
 """YAML as lcprobe reads and writes it: one dialect, so that what is written is read back as it was.
 
 Keys are texts, as written: labels such as `on`, `no`, `1e3` and `007` stay what they are. Of values, `true` and
-`false` are booleans (`on`, `off`, `yes`, `no` are texts), 1e3 and 1.5 are numbers, and dates are texts. No tags:
-nothing is constructed but texts, numbers, booleans, null, lists and mappings.
+`false` are booleans (`on`, `off`, `yes`, `no` are texts), 1e3 and 1.5 are numbers, and dates are texts. Whole numbers
+are those of YAML 1.2, with _ between digits: 017 is 17, 0o17 is 15, and 1:30 is a text. No tags: nothing is
+constructed but texts, numbers, booleans, null, lists and mappings.
 """
 
 import re
@@ -21,6 +22,8 @@ FLOAT = re.compile(
     re.X,
 )
 """Numbers with a fraction or an exponent. YAML 1.1 asks for both, so that its 1e3 is a text; YAML 1.2 does not."""
+INT = re.compile(r"[-+]?[0-9][0-9_]*\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
+"""Whole numbers. In YAML 1.1, 017 is 15 and 1:30 is 90."""
 KNOWN = {f"{PLAIN}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 
 
@@ -28,7 +31,7 @@ class _Reader(yaml.SafeLoader):
     """SafeLoader without tags and dates, with texts as keys and each key once."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, pattern) for tag, pattern in pairs if tag in {f"{PLAIN}{n}" for n in ("null", "int", "merge")}]
+        first: [(tag, pattern) for tag, pattern in pairs if tag in {f"{PLAIN}{n}" for n in ("null", "merge")}]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -53,6 +56,11 @@ class _Reader(yaml.SafeLoader):
             mapping[key.value] = self.construct_object(value, deep=True)
         return mapping
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """A number that INT matches. Raises ValueError for one of thousands of digits."""
+        text = str(self.construct_scalar(node)).replace("_", "")
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
     def construct_yaml_map(self, node: yaml.MappingNode) -> Any:
         """See construct_mapping."""
         data: dict[str, Any] = {}
@@ -61,6 +69,8 @@ class _Reader(yaml.SafeLoader):
 
 
 _Reader.add_constructor(f"{PLAIN}map", _Reader.construct_yaml_map)
+_Reader.add_constructor(f"{PLAIN}int", _Reader.construct_whole_number)
+_Reader.add_implicit_resolver(f"{PLAIN}int", INT, list("-+0123456789"))
 _Reader.add_implicit_resolver(f"{PLAIN}bool", TRUE_OR_FALSE, list("tTfF"))
 _Reader.add_implicit_resolver(f"{PLAIN}float", FLOAT, list("-+0123456789."))
 
@@ -70,6 +80,7 @@ class _Writer(yaml.SafeDumper):
 
 
 _Writer.add_implicit_resolver(f"{PLAIN}float", FLOAT, list("-+0123456789."))
+_Writer.add_implicit_resolver(f"{PLAIN}int", INT, list("-+0123456789"))
 
 
 def read_yaml(text: str) -> Any:

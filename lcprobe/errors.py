@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-MAX_SHOWN_KEY = 300
+MAX_SHOWN, MAX_SHOWN_KEY = 76, 300
+"""Characters of a text that `shown` has room for, and of a key."""
+MAX_LISTED, MAX_LISTED_NAME = 1000, 80
+"""Characters of a list of names in an error, and of one of them, at most."""
 
 
 class LcprobeError(Exception):
@@ -94,11 +97,27 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def shorten(text: str, limit: int) -> str:
+    """A text cut to `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def shown(value: object, limit: int = 80) -> str:
     """A value as one printable line, cut to `limit` characters."""
     text = repr(value) if not isinstance(value, type) else value.__name__
     text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return shorten(text, limit)
+
+
+def listed(names: Iterable[object], separator: str = " | ") -> str:
+    """Names as an error lists them: the first ones, and how many more there are."""
+    texts = [text if len(text) <= MAX_LISTED_NAME else f"{text[:MAX_LISTED_NAME]}..." for text in map(str, names)]
+    first, size = 0, 0
+    while first < len(texts) and (first < 1 or size + len(texts[first]) <= MAX_LISTED):
+        size += len(texts[first]) + len(separator)
+        first += 1
+    more = f" and {len(texts) - first} more" if first < len(texts) else ""
+    return f"{separator.join(texts[:first])}{more}"
 
 
 def nearest_name(name: object, allowed: Iterable[str]) -> str | None:
@@ -110,7 +129,7 @@ def nearest_name(name: object, allowed: Iterable[str]) -> str | None:
 def unknown_name(key: str, given: object, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that is not among the allowed ones."""
     names = [str(name) for name in allowed]
-    return ConfigError(key, given, " | ".join(names) or "nothing here", nearest_name(given, names))
+    return ConfigError(key, given, listed(names) or "nothing here", nearest_name(given, names))
 
 
 def require(key: str, given: object, holds: bool, allowed: str) -> None:
@@ -121,7 +140,7 @@ def require(key: str, given: object, holds: bool, allowed: str) -> None:
 
 def require_names(key: str, names: Sequence[str], allowed: Collection[str]) -> None:
     """Raise ConfigError for an empty list, and for a name that is not among the allowed ones."""
-    require(key, list(names), len(names) > 0, " | ".join(allowed))
+    require(key, list(names), len(names) > 0, listed(allowed))
     for name in names:
         if name not in allowed:
             raise unknown_name(key, name, allowed)

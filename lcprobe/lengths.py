@@ -1,5 +1,6 @@
 """Lengths in configs: multiples of the training length (`0.5`, `2`) or tokens (`64t`, `1Kt`; K is 1,024)."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from lcprobe.errors import ConfigError, require
 from lcprobe.schema import Converter, Written
 
 ALLOWED = "a number > 0, times the training length (0.5), or tokens (64t, 1Kt)"
-TOKENS = re.compile(r"([1-9]\d*)(K?)t")
+TOKENS = re.compile(r"([1-9][0-9]*)(K?)t")
+MAX_TOKENS = 1 << 27
+"""Tokens of a sequence, at most: one of this length takes a gigabyte before any model reads it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,12 +38,15 @@ class Length(Written):
 
     def tokens(self, context_length: int, key: str) -> int:
         """The length in tokens for a training length. Raises ConfigError for a multiple that is no whole number of
-        tokens."""
+        tokens, and for more than MAX_TOKENS."""
         if self.in_tokens:
             return int(self.number)
         exact = self.number * context_length
         if abs(exact - round(exact)) > 1e-6 or round(exact) < 1:
             raise ConfigError(key, self.number, f"a multiple that gives whole tokens of {context_length}")
+        if exact > MAX_TOKENS:
+            given = f"{self} times the training length of {context_length} tokens"
+            raise ConfigError(key, given, f"at most {MAX_TOKENS} tokens")
         return round(exact)
 
 
@@ -51,19 +57,25 @@ class LengthConverter(Converter):
         """Raises ConfigError for anything that is neither a multiple nor tokens."""
         if isinstance(value, Length):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_LENGTH:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+            if value > MAX_TOKENS:
+                raise ConfigError(
+                    key, value, f"at most {MAX_TOKENS} tokens, and as a number times the training length"
+                )
             return Length(float(value))
         found = TOKENS.fullmatch(value) if isinstance(value, str) else None
         if found is None or len(found[1]) > 12:
             raise ConfigError(key, value, ALLOWED)
-        return Length(int(found[1]) * (1024 if found[2] else 1), True)
+        tokens = int(found[1]) * (1024 if found[2] else 1)
+        if tokens > MAX_TOKENS:
+            raise ConfigError(key, value, f"at most {MAX_TOKENS}t")
+        return Length(tokens, True)
 
     def allowed(self) -> str:
         """What may be written."""
         return ALLOWED
 
 
-MAX_LENGTH = 1 << 40
 LENGTH = LengthConverter()
 
 

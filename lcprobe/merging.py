@@ -1,82 +1,143 @@
 """How settings are laid over each other: one rule for files, key=value, the levels of a grid, and what `evaluate` is
-given.
+given on top of a run's own settings.
 
     a mapping over a mapping      key by key
     a mapping with `type`         replaces what was there: a choice that is given anew has no setting of the old one
     an axis of `grid`             replaces what was there: its labels, like its values, are one list
+    a mapping over a list         element by element, {0: {n: 5}, 2: _drop_}: places are those in the list as it was
     everything else               replaces what was there
     {_replace_: true, ...}        replaces what was there
     key: _drop_                   takes the key away, so that its default holds
+
+Files and key=value are laid on in the order in which they are given, each on the result of those before it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lcprobe.errors import ConfigError
 
 REPLACE, DROP = "_replace_", "_drop_"
-PATH = re.compile(r"^[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*$")
+PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[0-9]+\])*")
+PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
+"""An element of a list, counted from 0."""
 
 
-def merge(
-    base: Mapping[str, Any], over: Mapping[str, Any], at: tuple[str, ...] = (), partial: bool = False
-) -> dict[str, Any]:
-    """`over` on top of `base`, as a new mapping. at: keys of the mappings that they are in. partial: `base` is itself
-    to be laid over something, so that _replace_ and _drop_ stay in the result.
+@dataclass(frozen=True)
+class Settings:
+    """What a command is given, in order. layers: a file as ("", its mapping), key=value as (key, value)."""
 
-    Raises ConfigError for a dropped key that is not there.
+    layers: tuple[tuple[str, Any], ...]
+
+    def on(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """All of them on top of `base`, as a new mapping. Raises ConfigError as `merge` and `assign`."""
+        merged = dict(base)
+        for path, value in self.layers:
+            merged = assign(merged, path, value) if path else merge(merged, value)
+        return merged
+
+    def of(self, names: Collection[str]) -> "Settings":
+        """Those of some sections, `probe`, and of some keys of others, `data.folder`."""
+        layers: list[tuple[str, Any]] = []
+        for path, value in self.layers:
+            parts = _parts(path)
+            if len(parts) > 1 and ({parts[0], ".".join(parts[:2])} & set(names)):
+                layers.append((path, value))
+            elif len(parts) < 2:
+                layers.append(("", _only({parts[0]: value} if parts else value, names)))
+        return Settings(tuple(layers))
+
+    def keys(self) -> set[str]:
+        """The first two parts of all keys that are set, `study.name`; one part where that is set as a whole."""
+        return {key for path, value in self.layers for key in _first_two(_parts(path), value)}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`over` on top of `base`, as a new mapping. at: keys of the mappings that they are in.
+
+    Raises ConfigError for a dropped key that is not there, and for a place that a list does not have.
     """
     merged = dict(base)
     for key, value in over.items():
         here = (*at, str(key))
-        if value == DROP:
-            if partial:
-                merged[key] = DROP
-            elif key not in merged:
-                raise ConfigError(".".join(here), DROP, "a key that is set before")
-            else:
-                del merged[key]
-        elif isinstance(value, Mapping):
-            merged[key] = _mapping(merged.get(key), value, here, partial)
+        if value != DROP:
+            merged[key] = _laid(merged.get(key), value, here)
+        elif key in merged:
+            del merged[key]
         else:
-            merged[key] = value
+            raise ConfigError(".".join(here), DROP, "a key that is set before")
     return merged
 
 
-def assign(config: Mapping[str, Any], path: str, value: Any, partial: bool = False) -> dict[str, Any]:
-    """A value on top of what is at a path such as `data.mixture[1].lm`, or `data.mixture.1.lm`. partial: see merge.
+def assign(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A value on top of what is at a path such as `data.mixture[1].lm`, or `data.mixture.1.lm`.
 
-    Raises ConfigError for a path that is none, and for a place that a list does not have.
+    Raises ConfigError for a path that is none, and as `merge`.
     """
-    if not PATH.match(path):
+    if not PATH.fullmatch(path):
         raise ConfigError("command line", path, "a key such as train.lr or data.mixture[0].lm")
-    assigned = _assigned(config, re.findall(r"[^.\[\]]+", path), value, (), partial)
+    assigned = _assigned(config, _parts(path), value, ())
     assert isinstance(assigned, dict)
     return assigned
 
 
-def settled(partial: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping that was merged as `partial`, laid over nothing: without _replace_ and _drop_."""
-    kept = {key: value for key, value in partial.items() if key != REPLACE and value != DROP}
-    return {key: settled(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+def _parts(path: str) -> list[str]:
+    return re.findall(r"[^.\[\]]+", path)
 
 
-def _mapping(old: Any, value: Mapping[str, Any], at: tuple[str, ...], partial: bool) -> dict[str, Any] | list[Any]:
-    """A mapping on top of what is at a key."""
+def _only(mapping: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """What a mapping has of sections and of their keys."""
+    kept: dict[str, Any] = {}
+    for section, value in mapping.items():
+        if section in names:
+            kept[section] = value
+        elif isinstance(value, Mapping):
+            inside = {key: inner for key, inner in value.items() if f"{section}.{key}" in names}
+            kept |= {section: inside} if inside else {}
+    return kept
+
+
+def _first_two(parts: list[str], value: Any) -> Iterator[str]:
+    if len(parts) < 2 and isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _first_two([*parts, str(key)], inner)
+    elif parts:
+        yield ".".join(parts[:2])
+
+
+def _laid(old: Any, value: Any, at: tuple[str, ...]) -> Any:
+    """A value on top of what is at a key; None: nothing is."""
+    if not isinstance(value, Mapping):
+        return value
     if REPLACE in value and value[REPLACE] is not True:
         raise ConfigError(".".join((*at, REPLACE)), value[REPLACE], "true")
-    replaced = REPLACE in value or old == DROP
+    replaced = REPLACE in value
     value = {key: inner for key, inner in value.items() if key != REPLACE}
-    mark = {REPLACE: True} if replaced and partial else {}
     if at[0] == "grid" and len(at) > 1 and not _holds_axes(value):
-        return {**mark, **value}  # the labels of an axis: their settings are merged when a run is planned
-    if isinstance(old, list) and value and all(key.isdigit() for key in value) and not replaced:
-        for place, inner in value.items():  # elements by their place, as in probe.grids[0].n=5
-            old = _assigned(old, [place], inner, at, partial)
-        return old
-    base: Mapping[str, Any] = {} if replaced or not isinstance(old, Mapping) or "type" in value else old
-    return {**mark, **merge(base, value, at, partial)}
+        return value  # the labels of an axis: their settings are merged when a run is planned
+    if isinstance(old, list) and value and not replaced and all(PLACE.fullmatch(key) for key in value):
+        return _elements(old, value, at)
+    replaced = replaced or value.get("type", DROP) != DROP
+    return merge(old if isinstance(old, Mapping) and not replaced else {}, value, at)
+
+
+def _elements(old: list[Any], over: Mapping[str, Any], at: tuple[str, ...]) -> list[Any]:
+    """Elements of a list by their places in it, as in probe.grids[0].n=5."""
+    new = list(old)
+    for key, value in over.items():
+        place = _place(old, key, (*at, key))
+        new[place] = _laid(old[place], value, (*at, key))
+    return [value for value in new if value != DROP]
+
+
+def _place(elements: list[Any], key: str, at: tuple[str, ...]) -> int:
+    place = int(key) if PLACE.fullmatch(key) else len(elements)
+    if place >= len(elements):
+        allowed = f"0 .. {len(elements) - 1}" if elements else "a list with elements: this one is empty"
+        raise ConfigError(".".join(at), "a place that is not there", allowed)
+    return place
 
 
 def _holds_axes(value: Mapping[str, Any]) -> bool:
@@ -84,20 +145,14 @@ def _holds_axes(value: Mapping[str, Any]) -> bool:
     return bool(value) and all(isinstance(levels, list | tuple) for levels in value.values())
 
 
-def _assigned(node: Any, path: list[str], value: Any, at: tuple[str, ...], partial: bool) -> Any:
+def _assigned(node: Any, path: list[str], value: Any, at: tuple[str, ...]) -> Any:
     first, rest, here = path[0], path[1:], (*at, path[0])
     if isinstance(node, list):
-        if not first.isdigit() or int(first) >= len(node):
-            raise ConfigError(".".join(here), "a place that is not there", f"0 .. {len(node) - 1}")
-        i = int(first)
-        inner = (
-            _assigned(node[i], rest, value, here, partial)
-            if rest
-            else merge({first: node[i]}, {first: value}, at, partial).get(first)
-        )
-        dropped = not rest and value == DROP
-        return [*node[:i], *([] if dropped else [inner]), *node[i + 1 :]]
+        place = _place(node, first, here)
+        if not rest:
+            return _elements(node, {str(place): value}, at)
+        return [*node[:place], _assigned(node[place], rest, value, here), *node[place + 1 :]]
     mapping = dict(node) if isinstance(node, Mapping) else {}
     if not rest:
-        return merge(mapping, {first: value}, at, partial)
-    return {**mapping, first: _assigned(mapping.get(first), rest, value, here, partial)}
+        return merge(mapping, {first: value}, at)
+    return {**mapping, first: _assigned(mapping.get(first), rest, value, here)}

@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, runtime_checkable
 
 from lcprobe.dialect import write_yaml
-from lcprobe.errors import ConfigError, nearest_name
+from lcprobe.errors import ConfigError, listed, nearest_name
 
 T = TypeVar("T")
 MAX_NUMBER = 10**15
 """Largest number of a config: above, sizes are mistakes, and products of them are no floats any more."""
+MAX_WHOLE = 2**31 - 1
+"""Largest whole number where a field does not say otherwise: counts and sizes, which libraries keep in 32 bits."""
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 """Words for the elements of a list."""
 
@@ -62,6 +64,24 @@ class Converter(ABC):
         """What may be written, for error messages and `--help`."""
 
 
+class Total(Converter):
+    """A whole number up to MAX_NUMBER, such as a budget: `Annotated[int, TOTAL]`. hint: what else it may be."""
+
+    def __init__(self, hint: Any = int):
+        self.hint = hint
+
+    def convert(self, value: Any, key: str) -> Any:
+        """The value as `hint`. Raises ConfigError where it is of another type."""
+        return _converted(self.hint, value, key)
+
+    def allowed(self) -> str:
+        """See Converter."""
+        return type_in_words(self.hint)
+
+
+TOTAL = Total()
+
+
 @runtime_checkable
 class Checked(Protocol):
     """A config with rules between its values."""
@@ -85,9 +105,7 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
     values = {}
     for name, value in mapping.items():
         if name not in known:
-            raise ConfigError(
-                _join(key, name), "an unknown key", " | ".join(sorted(known)), nearest_name(name, known)
-            )
+            raise ConfigError(_join(key, name), "an unknown key", listed(sorted(known)), nearest_name(name, known))
         values[known[name]] = convert(hints[known[name]], value, _join(key, name))
     for name, field in fields.items():
         absent = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -103,11 +121,24 @@ def build(cls: type[T], mapping: Any, key: str = "") -> T:
 
 def convert(hint: Any, value: Any, key: str) -> Any:
     """`value` as the declared type `hint`. Raises ConfigError where it is not of that type."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        if abs(value) > MAX_NUMBER:
+            raise ConfigError(key, value, f"{type_in_words(hint)} of at most {MAX_NUMBER:.0e}")
+        if abs(value) > MAX_WHOLE and _is_whole(hint):
+            raise ConfigError(key, value, f"{type_in_words(hint)}, at most {MAX_WHOLE}")
+    return _converted(hint, value, key)
+
+
+def _is_whole(hint: Any) -> bool:
+    """Whether every number of a type is a whole one: int, int | None."""
+    args = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    return int in args and float not in args
+
+
+def _converted(hint: Any, value: Any, key: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) > MAX_NUMBER:
-        raise ConfigError(key, value, f"{type_in_words(hint)} of at most {MAX_NUMBER:.0e}")
     if origin is Annotated:
         converter = next(c for c in hint.__metadata__ if isinstance(c, Converter))
         return None if value is None and type(None) in get_args(args[0]) else converter.convert(value, key)
@@ -149,7 +180,7 @@ def _convert_union(args: tuple[Any, ...], value: Any, key: str, hint: Any) -> An
     errors = []
     for arg in args:
         try:
-            return convert(arg, value, key)
+            return _converted(arg, value, key)
         except (ConfigError, OverflowError, ValueError) as error:
             errors.append(error)
     deeper = [e for e in errors if isinstance(e, ConfigError) and e.key != key]

@@ -9,7 +9,7 @@ from lcprobe.config import load, to_yaml
 from lcprobe.dialect import read_yaml, write_yaml
 
 LOOK_ALIKES = [
-    "1e3", "1.0e+3", "1E5", "007", "0x10", "1_000", "1:30", ".5", "5.", "-.inf", ".nan", "on", "Off", "yes", "No", "y", "n",
+    "0o17", "08", "0b1", "-0x1", "1e3", "1.0e+3", "1E5", "007", "0x10", "1_000", "1:30", ".5", "5.", "-.inf", ".nan", "on", "Off", "yes", "No", "y", "n",
     "true", "null", "~", "", " a", "2026-11-30", "=", "<<", "!x", "&a", "*a", "#", "a: b", "- a", "a #b", "${x}", "\\${x}", "é", "\n",
 ]  # fmt: skip
 TEXT = st.one_of(
@@ -42,7 +42,8 @@ def test_a_text_survives_the_copy_beside_a_run(tmp_path, text):
     [
         ("on", "on"), ("off", "off"), ("yes", "yes"), ("No", "No"), ("true", True), ("False", False), ("1e3", 1000.0), ("1e-5", 1e-5),
         ("5", 5), ("-.5", -0.5), ("1.5e3", 1500.0), ("1_000", 1000), (".inf", float("inf")), ("2026-11-30", "2026-11-30"), ("null", None),
-        ("~", None), ("'1e3'", "1e3"), ('"on"', "on"), ("e3", "e3"), ("1e", "1e"), (".", "."),
+        ("~", None), ("017", 17), ("-08", -8), ("0o17", 15), ("0x1F", 31), ("+3", 3), ("1:30", "1:30"), ("0b1", "0b1"),
+        ("190:20:30", "190:20:30"), ("-0x1", "-0x1"), ("0o8", "0o8"), ("'1e3'", "1e3"), ('"on"', "on"), ("e3", "e3"), ("1e", "1e"), (".", "."),
     ],
 )  # fmt: skip
 def test_values_as_they_are_written(written, value):

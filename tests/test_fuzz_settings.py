@@ -26,6 +26,11 @@ def test_a_field_with_a_value_that_it_may_not_have(config, case):
     assert fuzz.run(case, config).fault == "", case.override
 
 
+@pytest.mark.parametrize("case", fuzz.size_cases(), ids=lambda case: case.override[:40])
+def test_a_size_that_nothing_can_have(config, case):
+    assert fuzz.run(case, config).fault == "", case.override[:200]
+
+
 @pytest.mark.slow
 def test_every_field(config):
     faults = [(done.case.override, done.fault) for done in (fuzz.run(case, config) for case in fuzz.cases(2))]

@@ -3,12 +3,13 @@
 import pytest
 import yaml
 
-from lcprobe.config import load, parse
+from lcprobe.config import load, parse, read_settings
 from lcprobe.errors import ConfigError
-from lcprobe.merging import assign, merge, settled
-from lcprobe.studies.evaluation.evaluate_study import _with_settings
+from lcprobe.merging import Settings, assign, merge
+from lcprobe.studies.evaluation.evaluate_study import _refuse_training, _with_places, _with_settings
 from lcprobe.studies.planning.plan import make_plan
 
+SHORT = "configs/quickstart.yaml"
 CASES = [  # (below, on top, result)
     ({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}}, {"a": {"x": 1, "y": 3}}),
     ({"a": {"type": "niah", "n": 1}}, {"a": {"type": "niah"}}, {"a": {"type": "niah"}}),
@@ -22,6 +23,12 @@ CASES = [  # (below, on top, result)
     ({"a": {"x": 1, "y": 2}}, {"a": {"_replace_": True, "z": 3}}, {"a": {"z": 3}}),
     ({"a": {"x": {"p": 1}}}, {"a": {"x": {"_replace_": True}}}, {"a": {"x": {}}}),
     ({"a": [{"n": 1, "m": 2}, {}]}, {"a": {"0": {"n": 3}}}, {"a": [{"n": 3, "m": 2}, {}]}),
+    ({"a": [{"n": 1}, {"n": 2}, {"n": 3}]}, {"a": {"0": "_drop_", "1": {"n": 5}}}, {"a": [{"n": 5}, {"n": 3}]}),
+    ({"a": [{"n": 1}, {"n": 2}, {"n": 3}]}, {"a": {"1": {"n": 5}, "0": "_drop_"}}, {"a": [{"n": 5}, {"n": 3}]}),
+    ({"a": [1, 2, 3]}, {"a": {"2": "_drop_", "0": "_drop_"}}, {"a": [2]}),
+    ({"a": [1, 2]}, {"a": {"00": 5}}, {"a": {"00": 5}}),
+    ({"a": [1, 2]}, {"a": {"\u0661": 5}}, {"a": {"\u0661": 5}}),  # a digit, and no place
+    ({"a": {"type": "niah", "n": 1}}, {"a": {"type": "_drop_"}}, {"a": {"n": 1}}),
     ({"grid": {"arch": {"p": {}}, "seed": [0]}}, {"grid": {"arch": {"q": {}}}}, {"grid": {"arch": {"q": {}}, "seed": [0]}}),
     (
         {"grid": {"train": {"lr": [1]}}},
@@ -40,8 +47,7 @@ CASES = [  # (below, on top, result)
 def test_a_mapping_on_top_of_another(below, top, result):
     before = yaml.safe_dump([below, top])
     assert merge(below, top) == result
-    assert merge(below, merge({}, top, partial=True)) == result, "also by way of a partial mapping"
-    assert merge(merge({}, below, partial=True), top, partial=False) == result
+    assert Settings((("", top),)).on(below) == result
     assert yaml.safe_dump([below, top]) == before, "neither is changed"
 
 
@@ -57,15 +63,21 @@ def test_files_and_settings_merge_alike(tmp_path, below, top, result):
     assert files == load([str(tmp_path / "below.yaml")], words) == result
 
 
-def test_layers_of_a_partial_mapping():
-    partial = merge(
-        merge({}, {"a": "_drop_", "b": {"_replace_": True, "x": 1}}, partial=True),
-        {"a": {"y": 2}, "b": {"z": 3}},
-        partial=True,
-    )
-    assert merge({"a": {"p": 1}, "b": {"q": 1}}, partial) == {"a": {"y": 2}, "b": {"x": 1, "z": 3}}
-    assert settled(partial) == {"a": {"y": 2}, "b": {"x": 1, "z": 3}}
-    assert settled({"a": "_drop_", "b": 1}) == {"b": 1}
+def test_settings_are_laid_on_in_order():
+    layers = [("", {"a": "_drop_", "b": {"_replace_": True, "x": 1}}), ("a.y", 2), ("b", {"z": 3})]
+    assert Settings(tuple(layers)).on({"a": {"p": 1}, "b": {"q": 1}}) == {"a": {"y": 2}, "b": {"x": 1, "z": 3}}
+
+
+def test_settings_of_some_sections_and_keys():
+    layers = [
+        ("", {"study": {"name": "x", "run": "y"}, "probe": {}, "seed": 1}),
+        ("study", {"folder": "z"}),
+        ("study.run", "w"),
+    ]
+    settings = Settings((*layers, ("probe.grids[0].n", 3), ("grid.seed", [1])))
+    assert settings.keys() == {"study.name", "study.run", "study.folder", "probe", "seed", "probe.grids", "grid.seed"}
+    some = settings.of(["study.name", "study.folder", "seed"])
+    assert some.on({"study": {"run": "own"}}) == {"study": {"run": "own", "name": "x", "folder": "z"}, "seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -90,11 +102,14 @@ def test_a_value_at_a_path(path, value, result):
         ("a..b", 1, r"^command line: given 'a\.\.b'; allowed: a key such as"),
         ("b", "_drop_", r"^b: given '_drop_'; allowed: a key that is set before"),
         ("b", {"_replace_": 1}, r"^b\._replace_: given 1; allowed: true"),
+        ("a[99999999999999999999].n", 1, r"^a\.9+: given 'a place that is not there'"),
+        ("a.\u00b2.n", 1, r"^a\.\u00b2: given 'a place that is not there'"),
+        ("e[0].n", 1, r"^e\.0: given 'a place that is not there'; allowed: a list with elements"),
     ],
 )
 def test_what_cannot_be_assigned_is_named(path, value, message):
     with pytest.raises(ConfigError, match=message):
-        assign({"a": [{}, {}]}, path, value)
+        assign({"a": [{}, {}], "e": []}, path, value)
 
 
 @pytest.mark.parametrize(
@@ -105,20 +120,54 @@ def test_what_cannot_be_assigned_is_named(path, value, message):
         ["probe.grids[0].n=5", "pe.extend=[pi]"],
         ["probe.tasks={_replace_: true, vt: ruler/vt}", "probe.grids=[{}]", "probe.while_training=null"],
         ["probe.grids[3].depths=_drop_"],
+        ["probe.tasks=_drop_", "probe.tasks.a={type: niah}", "probe.grids=[{}]", "probe.while_training=null"],
+        ["probe.tasks.multikey=_drop_", "probe.tasks.multikey.n_keys=7"],
+        ["probe.tasks.multikey=ruler/vt", "probe.tasks.multikey={n_keys: 7}"],
+        ["probe.tasks.multikey=ruler/vt", "probe.tasks.multikey.n_keys=7"],
+        ["probe.grids=_drop_", "probe.grids[0].n=5"],
+        ["probe.grids[0]=_drop_", "probe.grids[0].n=5"],
+        ["probe.grids={0: _drop_, 1: {n: 5}}"],
+        ["probe.grids[0].lengths=[1, 2]", "probe.grids[0].lengths[0]=_drop_", "probe.grids[0].lengths[0]=1"],
+        ["probe.tasks.b=${probe.tasks.multikey}", "probe.grids[0].n=${probe.grids[1].n}"],
+        ["probe=_drop_"],
     ],
 )
 def test_train_and_evaluate_understand_a_setting_alike(words):
-    run = parse(load(["configs/quickstart.yaml"], []))
-    trained = parse(load(["configs/quickstart.yaml"], words))
-    probed = _with_settings(run, load([], words, partial=True))
-    assert (probed.probe, probed.pe) == (trained.probe, trained.pe)
+    run = parse(load([SHORT], []))
+
+    def outcome(make):
+        try:
+            config = make()
+            return config.probe, config.pe
+        except ConfigError as error:
+            return str(error)
+
+    trained = outcome(lambda: parse(load([SHORT], words)))
+    assert outcome(lambda: _with_settings(run, read_settings([], words))) == trained
 
 
 def test_tasks_of_a_file_have_no_settings_of_the_runs_tasks():
-    run, file = parse(load(["configs/quickstart.yaml"], [])), load(["configs/probe/needles.yaml"], [], partial=True)
-    probed = _with_settings(run, file).probe.tasks
+    run, file = parse(load([SHORT], [])), load(["configs/probe/needles.yaml"], [])
+    probed = _with_settings(run, read_settings(["configs/probe/needles.yaml"], [])).probe.tasks
     for name, task in file["probe"]["tasks"].items():
         assert probed[name].written == task
+
+
+def test_evaluate_takes_the_places_of_data_and_no_setting_of_training():
+    run = parse(load([SHORT], []))
+    places = read_settings([], ["data={corpus: [a.txt], folder: there}", "data.folder=here"])
+    _refuse_training(places)
+    moved = _with_places(run, places)
+    assert ([str(source) for source in moved.data.corpus], moved.data.folder) == (["a.txt"], "here")
+    assert moved.data.recipes == run.data.recipes
+    for word, section in (
+        ("data=_drop_", "data"),
+        ("data={held_out: 0.1}", "data"),
+        ("train.lr=1", "train"),
+        ("seed=1", "seed"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{section}: given 'a setting of training'"):
+            _refuse_training(read_settings([], [word]))
 
 
 def test_a_level_of_a_grid_replaces_and_drops():

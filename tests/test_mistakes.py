@@ -1,14 +1,19 @@
 """Mistakes in configs and command lines: exit code 2 and one line that names the key, never a traceback, nothing written."""
 
 import json
+import os
+import re
+from dataclasses import fields
 
 import pytest
 import tokenizers
 import yaml
 from tokenizers import decoders, models, pre_tokenizers
 
-from lcprobe.cli.arguments import read_arguments
+from lcprobe.cli.arguments import SECTIONS, read_arguments
 from lcprobe.cli.commands import data_main, evaluate_main, train_main
+from lcprobe.config import Config
+from lcprobe.errors import listed
 
 OVERRIDES = [  # (key=value, the key that the message must name, a word of what is allowed or meant)
     ("train.lrr=0.1", "train.lrr", "did you mean 'lr'"),
@@ -22,8 +27,9 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("train.batch_tokens=100", "train.batch_tokens", "a multiple of"),
     ("train.tokens=99999999999999999999", "train.tokens", "at most 1e+15"),
     ("model.d_model=1e308", "model.d_model", "at most 1e+15"),
-    ("model.vocab_size=1e12", "model.vocab_size", "1 .. 16777216"),
-    ("model.n_layers=9999999999", "model.n_layers", "1 .. 10000"),
+    ("model.vocab_size=1e12", "model.vocab_size", "a whole number or null, at most 2147483647"),
+    ("model.n_layers=9999999999", "model.n_layers", "solve or null, at most 2147483647"),
+    ("model.n_layers=10001", "model.n_layers", "1 .. 10000"),
     ("match.budget=1e308", "match.budget", "at most 1e+15"),
     ("grid.arch.mamba2.model.layout=mamba2 x 9999999999", "model.layout", "more than 10000 layers"),
     ("grid.arch.mamba2.model.layout=[[mamba2 x 999] x 999] x 999", "model.layout", ""),
@@ -39,7 +45,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("grid.train=[null, 3]", "grid.train", "a mapping with keys"),
     ("grid.arch.mamba2.data=null", "grid.arch.mamba2.data", "a mapping with keys"),
     ("data.tokenizer=" + "a" * 5000, "data.tokenizer", "a tokenizer.json"),
-    ("data.corpus=[" + "a" * 5000 + "]", "data.corpus", "an existing folder or file"),
+    ("data.corpus=[" + "a" * 5000 + "]", "data.corpus", "a path of at most 3500 bytes"),
     ("x" * 5000 + "=1", "x" * 300 + "...", "an unknown key"),
     ("study.folder=" + "a/" * 3000, "study.folder", "a path of at most 3500 bytes"),
     ("data.folder=" + "a" * 300, "data.folder", "names of at most 255"),
@@ -51,6 +57,31 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("train.betas=[0.9]", "train.betas", "a list of"),
     ("train.precision=16", "train.precision", "32 | bf16"),
     ("train={lr: 0.1, foo: 1}", "train.foo", "unknown key"),
+    ('study.name="a\\n"', "study.name", "letters, digits"),
+    ('grid={arch: {"a\\n": {}}}', "grid.arch", "letters, digits"),
+    ('data.corpus=["hf:"]', "data.corpus[0].name", "a path"),
+    ('data.corpus=["hf::config"]', "data.corpus[0].name", "a path"),
+    ('data.corpus=[""]', "data.corpus[0].path", "a path"),
+    ('data.corpus=[{type: files, path: " "}]', "data.corpus[0].path", "a path"),
+    ('data.tokenizer=""', "data.tokenizer", "a tokenizer.json"),
+    ('train.from=""', "train.from", "a path"),
+    ('study.folder=""', "study.folder", "a path"),
+    ("study.lr_sweep={lrs: [0.1, 0.2], seeds: [-1]}", "study.lr_sweep.seeds", "0 .. 32767"),
+    ("study.lr_sweep={lrs: [0.1, 0.2], seeds: [100000]}", "study.lr_sweep.seeds", "0 .. 32767"),
+    ("study.lr_sweep={lrs: [0.1, 0.2], seeds: [1, 1]}", "study.lr_sweep.seeds", "each seed once"),
+    ("seed=1:30", "seed", "a whole number"),
+    ("train.batch_tokens=2147483648", "train.batch_tokens", "a whole number, at most 2147483647"),
+    ("train.threads=2147483648", "train.threads", "or null, at most 2147483647"),
+    ("train.threads=1025", "train.threads", "1 .. 1024 or null"),
+    ("train.context_length=134217729", "train.context_length", "<= 134217728"),
+    ("probe.grids[0].depths=1001", "probe.grids[0].depths", "at most 1000"),
+    ("model.attn_layer_idx=[3e9]", "model.attn_layer_idx[0]", "at most 2147483647"),
+    ("train.tokens=1e16", "train.tokens", "at most 1e+15"),
+    ("probe.tasks.multikey={type: niah, n_values: 4097}", "probe.tasks.multikey.n_values", "at most 4096"),
+    ("data.recipes.lines.task={type: copying, words: 2147483647}", "data.recipes.lines.task.words", "at most 65536"),
+    ("e/nope=1/base.yaml", "config file", "e/nope=1/base.yaml"),
+    ("e/nope=1/base", "command line", "e/nope=1/base"),
+    ("nope=1", "nope", "unknown key"),
     ("grid.arch.mamba2.model.layout=mamba3 x 2", "model.layout", "did you mean 'mamba2'"),
     ("model.layout=attention+mlp y 2", "model.layout", "a pattern such as"),
     ("model.layout=3", "model.layout", "text"),
@@ -63,7 +94,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("model.positional=rop", "model.positional", "did you mean 'rope'"),
     ("grid.arch.mamba2.model.positional=rope", "model.positional", "no attention"),
     ("model.positions={type: pose}", "model.positions.max_length", "a whole number"),
-    ("model.context_length=1", "model.context_length", ">= 2 or null"),
+    ("model.context_length=1", "model.context_length", "2 .. 134217728 or null"),
     ("train.from=no/such/run", "train.from", "a run folder with a checkpoint"),
     ("train.initial_state={type: pased}", "train.initial_state.type", "did you mean 'passed'"),
     ("train.initial_state={type: passed}", "train.initial_state", "no recurrent layer"),
@@ -98,7 +129,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("probe.grids[0].depths=0", "probe.grids[0].depths", "a number of strata, such as 3"),
     ("probe.grids[0].depths=[0, 0.5, 1]", "given [0, 0.5, 1]", "a number of strata, such as 3"),
     ("probe.grids[0].value=[emoji]", "probe.grids[0].value", "words | numbers"),
-    ("probe.grids[0].n=0", "probe.grids[0].n", ">= 1"),
+    ("probe.grids[0].n=0", "probe.grids[0].n", "1 .. 1048576"),
     ("probe.scoring=guess", "probe.scoring", "teacher_forced | generate"),
     ("probe.harness.limit=0", "probe.harness.limit", ">= 1 or null"),
     ("probe.harness.max_seq_lengths=[512]", "probe.harness.max_seq_lengths", "each >= 1024"),
@@ -126,7 +157,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("study.lr_sweep.lrs=[0.1, 0.01]", "study.lr_sweep.lrs", "ascending"),
     ("train.lr=0.5", "train.lr", "study.tuned_by=null"),
     ("grid.arch.mamba2.train.lr=0.5", "train.lr: given '0.5 for mamba2", "study.tuned_by=null"),
-    ("study.tuned_by=", "study.tuned_by: given ''", "a lr_sweep.json, or null"),
+    ("study.tuned_by=", "study.tuned_by: given ''", "a path"),
     ("study.tuned_by=nothing.json", "study.tuned_by", "lr_sweep.json"),
     ("seed=-1", "seed", "0 .. 32767"),
     ("track.wandb=maybe", "track.wandb", "auto | online | offline | off"),
@@ -394,6 +425,42 @@ def test_a_config_in_a_folder_with_an_equals_sign_is_a_file(tmp_path):
     assert arguments.files == [str(folder / "base.yaml"), str(folder / "BASE.YAML")]
     assert arguments.folders == [folder / "study.yaml"]
     assert arguments.overrides == ["seed=2.yaml"]
+    assert read_arguments(["e/lr=1/none.yaml", "lr=1.yaml"]).files == ["e/lr=1/none.yaml", "lr=1.yaml"]
     (folder / "x.jsonl").write_text("")
     lists = read_arguments(["--frozen", str(folder / "x.jsonl"), "seed=1"], (), ("--frozen",)).lists
     assert lists == {"--frozen": [str(folder / "x.jsonl")]}
+
+
+def test_a_folder_called_like_a_setting_is_none_unless_it_has_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("seed=3", "seed=4", "other=5"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "seed=4" / "study.yaml").write_text("")
+    arguments = read_arguments(["seed=3", "seed=4", "other=5", "study.tuned_by=sweep.yaml"])
+    assert arguments.overrides == ["seed=3", "study.tuned_by=sweep.yaml"]
+    assert [str(folder) for folder in arguments.folders] == ["seed=4", "other=5"]
+
+
+def test_settings_begin_with_the_sections_of_the_config():
+    assert {*SECTIONS} == {field.name for field in fields(Config)}
+
+
+@pytest.mark.parametrize("command", [train_main, evaluate_main])
+def test_a_pipe_is_no_config(tmp_path, capsys, command):
+    os.mkfifo(tmp_path / "f.yaml")
+    one_line(command([str(tmp_path / "f.yaml"), "--plan"]), capsys, "f.yaml", "a regular file")
+
+
+def test_a_list_of_thousands_of_names_is_short(tmp_path, capsys):
+    row = {f"field{i}": "x" for i in range(3000)} | {"y" * 10_000: "x"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    arguments = [f"data.corpus=[{tmp_path}/rows.jsonl]", f"data.folder={tmp_path}/data"]
+    code = data_main(["prepare", "configs/quickstart.yaml", *arguments])
+    err = capsys.readouterr().err
+    assert (code, err.count("\n"), "field0 | field1 | " in err, len(err) < 1500) == (2, 1, True, True)
+    assert re.search(r" and \d+ more", err)
+    names = [f"name{i}" for i in range(100)]
+    assert listed(names) == " | ".join(names)
+    assert listed(names * 9) == " | ".join((names * 9)[:113]) + " and 787 more"
+    assert listed(["a" * 5000]) == "a" * 80 + "..."
+    assert (listed([]), listed(["a"]), listed(["a", "b"], ", ")) == ("", "a", "a, b")

@@ -48,6 +48,9 @@ VALUES: dict[str, str] = {
     "inf": ".inf",
     "1e308": "1e308",
     "20 digits": "99999999999999999999",
+    "31 bits": "2147483647",
+    "ten digits": "9999999999",
+    "15 digits": "999999999999999",
     "negative": "-7",
     "zero": "0",
     "fraction": "0.3",
@@ -63,6 +66,31 @@ VALUES: dict[str, str] = {
     "near miss": "",  # made of the names that a field may have
 }
 """YAML by kind of value."""
+
+SIZES: tuple[str, ...] = (
+    "probe.grids[0].lengths=[1e10]",
+    "probe.grids[0].lengths=[2e6]",
+    "probe.grids[0].lengths=[10000000000t]",
+    "probe.grids[0].depths=1e8",
+    "probe.grids[0].n=1e9",
+    "probe.while_training={lengths: [1e10], n: 1}",
+    "probe.context={lengths: [1e12]}",
+    "probe.context={lengths: [130000000t], n: 1000000}",
+    "train={context_length: 1e10, batch_tokens: 1e10, tokens: 1e10}",
+    "train.length_schedule=[{length: 10000000000t}]",
+    "data.mixture=[{lm: 0.25, episodes: {lines: 1}, lengths: [10000000000t]}]",
+    "train={accumulate: 1, batch_tokens: 1073741824, tokens: 1e15, context_length: 64}",
+    "train.threads=3e9",
+    "train.threads=1e15",
+    "train.devices=3e9",
+    f"model.layout={', '.join(['mamba2 x 9999'] * 9)}",
+    f"model.layout={', '.join(['mamba2'] * 20_000)}",
+    f"model.layout=parallel({', '.join(['mamba2'] * 20_000)})",
+    f"model.positional={', '.join(['rope'] * 20_000)}",
+    f"grid.seed={list(range(2000))}",
+    f"grid={{seed: {list(range(100))}, train.lr: {[k / 1000 for k in range(1, 101)]}}}",
+)
+"""Settings whose parts are allowed one by one and whose whole takes memory or time."""
 
 LINE = {"type": "niah", "n_keys": 2, "template": "line", "digits": 2}
 GRID = {"lengths": [1, 2], "depths": 1, "n": 2}
@@ -156,6 +184,11 @@ def cases(per_field: int = len(VALUES)) -> list[Case]:
             in_grid = (number + i) % 3 == 2 and _can_be_in_grid(template)
             made.append(Case(where, kind, f"{IN_GRID}{override}" if in_grid else override))
     return made
+
+
+def size_cases() -> list[Case]:
+    """Those of SIZES."""
+    return [Case(setting.partition("=")[0], "size", setting) for setting in SIZES]
 
 
 def _can_be_in_grid(template: str) -> bool:
@@ -267,7 +300,8 @@ def _listing(folder: Path) -> list[str]:
 
 def measure(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row per section of the schema and per registry, then one per fault."""
-    chosen = [case for case in cases(int(options.get("per_field", 3))) if options.get("only", "") in case.where]
+    made = [*cases(int(options.get("per_field", 3))), *size_cases()]
+    chosen = [case for case in made if options.get("only", "") in f"{case.where} {case.kind}"]
     outcomes: list[Outcome] = []
     with TemporaryDirectory() as folder:
         config = base_study(Path(folder))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
-from lcprobe.errors import ConfigError, require
+from lcprobe.errors import ConfigError, listed, require
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.engines.narrow import in_precision
@@ -129,7 +129,7 @@ def load_checkpoint(
     require("folder", str(folder), known, "a checkpoint's folder, or a run's folder (train.py makes one)")
     targets = find_targets([path])
     if len(targets) > 1:
-        raise ConfigError("folder", str(folder), f"one run: {' | '.join(target.name for target in targets)}")
+        raise ConfigError("folder", str(folder), f"one run: {listed(target.name for target in targets)}")
     return load_target(targets[0], extend, factor, device)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from lcprobe.analysis.stats.intervals import clustered_wilson
 from lcprobe.api.models import Model, checked_device
-from lcprobe.errors import ConfigError, EpisodeError, require, unknown_name
+from lcprobe.errors import ConfigError, EpisodeError, listed, require, unknown_name
 from lcprobe.lengths import in_tokens
 from lcprobe.probing.config import Grid, Precision, ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
@@ -125,7 +125,7 @@ def probe(
     plan = tasks.plan([build(Grid, settings, "grid")])
     plan = _readable(plan, module.max_length)
     if not plan.units:
-        raise EpisodeError("lengths", tokens, f"lengths at which a cell fits ({'; '.join(plan.notes)})")
+        raise EpisodeError("lengths", tokens, f"lengths at which a cell fits ({listed(plan.notes, '; ')})")
     checkpoint = replace(checkpoint, precision=precision)
     scorer = ModelScorer(
         in_precision(module, precision),
@@ -139,7 +139,7 @@ def probe(
     units = run_plan(plan, tasks, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring)
     notes = [*plan.notes, *map(str, tasks.not_made.values())]
     if not units:
-        raise EpisodeError("lengths", tokens, f"lengths at which a cell can be made ({'; '.join(notes)})")
+        raise EpisodeError("lengths", tokens, f"lengths at which a cell can be made ({listed(notes, '; ')})")
     return ProbeResult(store.read(units), notes)
 
 

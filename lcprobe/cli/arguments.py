@@ -1,6 +1,7 @@
 """Arguments into config files, folders, key=value settings and options. Raises ConfigError for anything else."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,11 @@ COMMON_OPTIONS = ("--help", "-h", "--version")
 LIST_OPTIONS = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSON lines"}
 """Options of `evaluate` that take the words after them, up to the next option, setting or config, and what these
 are."""
+
+SECTIONS = ("study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "track", "grid")
+"""What a key of key=value begins with."""
+RESULTS = ("study.yaml", "config.yaml", "checkpoints", "model.safetensors")
+"""What a study's, run's or checkpoint's folder has."""
 
 
 @dataclass
@@ -35,12 +41,12 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
             arguments.flags.append(word)
         elif word.startswith("-"):
             raise ConfigError("command line", word, " | ".join(options), nearest_name(word, options))
-        elif os.path.isdir(word):  # what is on the disk is no setting, whatever its name has
-            arguments.folders.append(Path(word))
-        elif _is_config(word) and ("=" not in word or os.path.isfile(word)):
-            arguments.files.append(word)
-        elif "=" in word:
+        elif _is_setting(word):
             arguments.overrides.append(word)
+        elif os.path.isdir(word):
+            arguments.folders.append(Path(word))
+        elif _is_config(word):
+            arguments.files.append(word)
         else:
             allowed = "an existing .yaml file or folder, key=value, or an option (--help lists them)"
             raise ConfigError("command line", word, allowed)
@@ -51,6 +57,22 @@ def no_folders(arguments: Arguments, allowed: str) -> None:
     """Raises ConfigError where a folder is given to a command that takes none."""
     if arguments.folders:
         raise ConfigError("command line", str(arguments.folders[0]), allowed)
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a word is key=value, and no path that has = in it. A config that is there, and a folder with results,
+    are what they are whatever their names; otherwise what begins with a section of the config is a setting, and of
+    the rest what is no path, so that a mistyped key is named as one."""
+    key, equals, _ = word.partition("=")
+    if not equals or (_is_config(word) and os.path.isfile(word)) or _has_results(word):
+        return False
+    if re.split(r"[.\[]", key)[0].strip() in SECTIONS:
+        return True
+    return os.sep not in key and not _is_config(word) and not os.path.isdir(word)
+
+
+def _has_results(word: str) -> bool:
+    return os.path.isdir(word) and any(os.path.exists(os.path.join(word, name)) for name in RESULTS)
 
 
 def _is_config(word: str) -> bool:
@@ -67,7 +89,7 @@ def _take_lists(words: list[str], options: tuple[str, ...]) -> tuple[list[str], 
         if word in options:
             current = lists.setdefault(word, [])
             continue
-        setting = "=" in word and not os.path.exists(word)
+        setting = _is_setting(word) and not os.path.isfile(word)
         if word.startswith("-") or setting or _is_config(word):
             current = rest
         if current is rest or word not in current:

@@ -91,22 +91,22 @@ def _evaluate(words: list[str]) -> int:
         raise ConfigError(
             "command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study"
         )
-    from lcprobe.config import load, parse
+    from lcprobe.config import load, parse, read_settings
 
-    mapping = load(arguments.files, arguments.overrides, partial=True)
-    if not folders:  # with folders, these settings go on top of theirs and are checked together
-        parse(load(arguments.files, arguments.overrides))
+    settings = read_settings(arguments.files, arguments.overrides)
+    # with folders, the settings go on top of theirs and are checked together
+    named = None if folders else parse(load(arguments.files, arguments.overrides))
     if lists:
         from lcprobe.studies.evaluation.external import evaluate_external
 
-        evaluate_external(folders, mapping, lists.get("--harness", []), frozen)
+        evaluate_external(folders, settings, named, lists.get("--harness", []), frozen)
         return 0
     from lcprobe.studies.evaluation.evaluate_study import check_leakage_of, evaluate_study
 
     if "--cheat" in flags:
-        check_leakage_of(folders, mapping)
+        check_leakage_of(folders, settings, named)
         return 0
-    evaluate_study(folders, mapping, "--plan" in flags)
+    evaluate_study(folders, settings, named, "--plan" in flags)
     return 0
 
 

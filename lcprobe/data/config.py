@@ -8,6 +8,7 @@ from lcprobe.data.sources import SOURCE
 from lcprobe.errors import require, require_names, unknown_name
 from lcprobe.files import check_path
 from lcprobe.lengths import LENGTH, Length, multiples
+from lcprobe.schema import TOTAL
 from lcprobe.tasks.names import HAYSTACKS, KINDS, Distance
 from lcprobe.tasks.presets import TASK, TaskChoice
 
@@ -86,7 +87,7 @@ class DataConfig:
     bos: str | None = None
     """Name of the tokenizer's begin-of-text token; null: one of the usual names, or none where it has none of
     them."""
-    max_tokens: int | None = None
+    max_tokens: Annotated[int | None, TOTAL] = None
     """Training tokens after which reading the corpus stops; null: read all of it."""
     held_out: float = 0.06
     """Share of documents that are held out of training and used as haystacks for probing."""

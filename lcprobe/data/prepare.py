@@ -44,7 +44,7 @@ from lcprobe.tasks.text.haystack import Materials, TokenStream, require_word_sta
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
-DIGEST_NAME = re.compile(r"^\.[0-9a-f]{16}\.(tmp|owner)$")
+DIGEST_NAME = re.compile(r"\.[0-9a-f]{16}\.(tmp|owner)")
 """What a preparation in progress has beside the folder that it makes."""
 
 
@@ -214,7 +214,7 @@ def _remove_unfinished(folder: Path) -> None:
     for name in {
         path.name.removesuffix(".tmp").removesuffix(".owner")
         for path in folder.glob(".*")
-        if DIGEST_NAME.match(path.name)
+        if DIGEST_NAME.fullmatch(path.name)
     }:
         # OSError: the data may be somebody else's, and read-only
         with suppress(LockedError, OSError), file_lock(folder / f"{name}.owner", name):

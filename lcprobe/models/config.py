@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from lcprobe.choices import ByName, Choice
 from lcprobe.errors import require
+from lcprobe.lengths import MAX_TOKENS
 from lcprobe.models.layout import MAX_LAYERS, layers_of
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
 from lcprobe.models.norms import NORMS
 from lcprobe.models.positional import POSITIONAL, POSITIONS
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
+from lcprobe.schema import Total
 
 MAX_SIZE = 1 << 24
 """Widths and vocabularies, at most."""
@@ -91,14 +93,16 @@ class ModelConfig:
         n_layers = self.n_layers
         fits = not isinstance(n_layers, int) or 1 <= n_layers <= MAX_LAYERS
         require(f"{at}.n_layers", n_layers, fits, f"1 .. {MAX_LAYERS}, solve or null")
-        require(f"{at}.vocab_multiple", self.vocab_multiple, self.vocab_multiple >= 1, ">= 1")
+        multiple = self.vocab_multiple
+        require(f"{at}.vocab_multiple", multiple, 1 <= multiple <= MAX_SIZE, f"1 .. {MAX_SIZE}")
         scale, cap = self.embedding_scale, self.logit_soft_cap
         require(f"{at}.embedding_scale", scale, isinstance(scale, str) or scale > 0, "> 0")
         require(f"{at}.logit_soft_cap", cap, cap is None or cap > 0, "> 0 or null")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.initializer_range", self.initializer_range, self.initializer_range > 0, "> 0")
         length = self.context_length
-        require(f"{at}.context_length", length, length is None or length >= 2, ">= 2 or null")
+        fits = length is None or 2 <= length <= MAX_TOKENS
+        require(f"{at}.context_length", length, fits, f"2 .. {MAX_TOKENS} or null")
         layers_of(self.layout, n_layers if isinstance(n_layers, int) else None, self.attn_layer_idx, at)
 
 
@@ -119,7 +123,7 @@ class MatchConfig:
     by: Literal["params", "flops", "state_bytes"] = "params"
     """What models have in common: parameters, embedding included; forward FLOPs per token at the training length,
     head included; or bytes of state and of full windows, which needs a state that does not grow with length."""
-    budget: int | str | None = None
+    budget: Annotated[int | str | None, Total(int | str)] = None
     """What every model has of `by` (1e6 parameters), or the name of the model that sets it; null: sizes are not
     solved."""
     target: float = 0.01
@@ -156,7 +160,7 @@ class MatchConfig:
         require(f"{at}.aspect", self.aspect, self.aspect > 0, "> 0")
         for name in ("d_model_multiple", "d_ff_multiple"):
             value = getattr(self, name)
-            require(f"{at}.{name}", value, value is None or value >= 1, ">= 1 or null")
+            require(f"{at}.{name}", value, value is None or 1 <= value <= MAX_SIZE, f"1 .. {MAX_SIZE} or null")
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ many layers.
 import re
 from typing import NamedTuple
 
-from lcprobe.errors import ConfigError, nearest_name
+from lcprobe.errors import MAX_SHOWN, ConfigError, nearest_name, shorten, shown
 from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
 
 
 MAX_LAYERS = 10_000
-"""Blocks of a model, and elements of a pattern, at most."""
+"""Blocks of a model, mixers of a layout, and elements of a pattern, at most."""
 
 
 class Layer(NamedTuple):
@@ -98,6 +98,7 @@ class _Stuck(Exception):
 
 def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
     items: list[PatternItem] = []
+    n = 0
     while tokens and tokens[0] != "]":
         if tokens[0] == "[":
             group, tokens = _items(tokens[1:])
@@ -116,10 +117,13 @@ def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
         if tokens[:1] == ["x"]:
             if len(tokens) < 2 or not tokens[1].isdigit() or int(tokens[1]) < 1:
                 raise _Stuck(" ".join(tokens))
-            if len(tokens[1]) > 5 or len(group) * int(tokens[1]) > MAX_LAYERS:
+            if len(tokens[1]) > 5 or _layers(group) * int(tokens[1]) > MAX_LAYERS:
                 raise _Stuck(f"x {tokens[1]}: more than {MAX_LAYERS} layers")
             group, tokens = group * int(tokens[1]), tokens[2:]
         items += group
+        n += _layers(group)
+        if n > MAX_LAYERS:
+            raise _Stuck(f"more than {MAX_LAYERS} layers")
         if not tokens or tokens[0] == "]":
             break
         if tokens[0] != ",":
@@ -128,6 +132,11 @@ def _items(tokens: list[str]) -> tuple[list[PatternItem], list[str]]:
         if not tokens or tokens[0] == "]":
             raise _Stuck("a comma with nothing after it")
     return items, tokens
+
+
+def _layers(items: list[PatternItem]) -> int:
+    """Mixers of the items, those in parallel each by itself."""
+    return sum(max(1, len(item.arguments)) for item in items)
 
 
 def _arguments(tokens: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -148,5 +157,5 @@ def _is_name(token: str) -> bool:
 
 
 def _wrong(key: str, text: str, rest: str, allowed: str, near: str | None = None) -> ConfigError:
-    where = f" (stuck at {rest!r})" if rest else ""
-    return ConfigError(key, text + where, allowed, near)
+    where = f" (stuck at {shown(rest, 40)})" if rest else ""
+    return ConfigError(key, shorten(text, max(20, MAX_SHOWN - len(where))) + where, allowed, near)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lcprobe.choices import Choice
-from lcprobe.errors import ConfigError, require, unknown_name
+from lcprobe.errors import ConfigError, listed, require, unknown_name
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.layout import parse_layout
 from lcprobe.models.parts import ModelCost, ModelParts, cost_of, mlp_of, model_cost, parts_of, resolved_sizes
@@ -53,7 +53,7 @@ def match(models: Mapping[str, ModelConfig], rules: MatchConfig, lengths: Mappin
         matched[name] = Matched(config, cost, amount, None if budget is None else amount / budget - 1)
     spread = mismatch_of([m.amount for m in matched.values()])
     if spread > rules.refuse_above and not rules.allow_mismatch:
-        counts = ", ".join(f"{name} {m.amount:,.0f}" for name, m in matched.items())
+        counts = listed((f"{name} {m.amount:,.0f}" for name, m in matched.items()), ", ")
         raise ConfigError(
             "match",
             f"models {spread:.1%} apart ({counts})",

@@ -13,7 +13,7 @@ import torch
 from lcprobe_kernels.rms_norm import rms_norm
 from torch import Tensor, nn
 
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, listed
 from lcprobe.models.cost import Cost
 from lcprobe.models.mixers.contract import Mixer, MixerConfig
 from lcprobe.models.parameters import Parametrised
@@ -57,7 +57,7 @@ def check_widths(widths: Sequence[int]) -> None:
     if len(set(widths)) > 1:
         raise ConfigError(
             "model.layout",
-            f"mixers in parallel of inner widths {', '.join(map(str, widths))}",
+            f"mixers in parallel of inner widths {listed(widths, ', ')}",
             "equal widths, for the mean of their outputs (n_heads, head_dim, expand), or model.parallel: sum",
         )
 

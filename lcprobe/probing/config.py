@@ -11,6 +11,8 @@ from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
 Precision = Literal["32", "bf16"]
+MAX_STRATA, MAX_SAMPLES = 1000, 1 << 20
+"""Strata of depth, and samples of a cell or windows of text, at most."""
 
 
 class StrataConverter(Converter):
@@ -18,13 +20,14 @@ class StrataConverter(Converter):
 
     def convert(self, value: object, key: str) -> int:
         """Raises ConfigError for anything but a whole number from 1 on, such as a list of depths."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == value // 1:
-            return int(value)
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+        if 1 <= number <= MAX_STRATA and number == number // 1:
+            return int(number)
         raise ConfigError(key, value, self.allowed())
 
     def allowed(self) -> str:
         """What may be written."""
-        return "a number of strata, such as 3"
+        return f"a number of strata, such as 3, at most {MAX_STRATA}"
 
 
 STRATA = StrataConverter()
@@ -60,7 +63,7 @@ class Grid:
         for name, allowed in levels_of.items():
             require_names(f"{at}.{name}", getattr(self, name), allowed)
         check_lengths(self.lengths, f"{at}.lengths")
-        require(f"{at}.n", self.n, self.n >= 1, ">= 1")
+        require(f"{at}.n", self.n, 1 <= self.n <= MAX_SAMPLES, f"1 .. {MAX_SAMPLES}")
 
     def tokens(self, context_lengths: Sequence[int], key: str = "probe.grids.lengths") -> list[int]:
         """The lengths in tokens for models of these training lengths, ascending. Raises ConfigError naming `key` for
@@ -84,7 +87,7 @@ class ContextProbe:
     def check(self, at: str) -> None:
         """Raises ConfigError for empty levels and counts below one."""
         check_lengths(self.lengths, f"{at}.lengths")
-        require(f"{at}.n", self.n, self.n >= 2, ">= 2")
+        require(f"{at}.n", self.n, 2 <= self.n <= MAX_SAMPLES, f"2 .. {MAX_SAMPLES}")
         require(f"{at}.kept", self.kept, all(k >= 1 for k in self.kept), "tokens >= 1")
 
     def tokens(self, context_lengths: Sequence[int]) -> list[int]:

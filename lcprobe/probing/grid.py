@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lcprobe.errors import ConfigError, EpisodeError, unknown_name
+from lcprobe.errors import ConfigError, EpisodeError, listed, unknown_name
 from lcprobe.files import digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
@@ -34,6 +34,8 @@ N_FIT_SAMPLES = 24
 """Samples that are tried before a cell is planned; the others are checked when they are built."""
 N_LONG_SAMPLES = 8
 """Samples that are built at the longest lengths before these are planned."""
+MAX_LONG_TOKENS = 1 << 25
+"""Tokens of these samples, where one of them is not longer."""
 
 
 class TaskSet:
@@ -213,7 +215,7 @@ class TaskSet:
                     levels.append(list(allowed))
                     continue
                 levels.append([level for level in names if level in allowed])
-                lacking = ", ".join(level for level in names if level not in allowed)
+                lacking = listed((level for level in names if level not in allowed), ", ")
                 if lacking:
                     notes.append(f"{task}: {factor} {lacking} (it has {' | '.join(allowed)})")
             for haystack, key, value, control in itertools.product(*levels):
@@ -252,7 +254,7 @@ class TaskSet:
 
     def _why_not_built(self, unit: Unit) -> str | None:
         """Why some of a unit's first samples cannot be built at its length; None where all can."""
-        unit = replace(unit, strata=1, n=min(unit.n, N_LONG_SAMPLES))
+        unit = replace(unit, strata=1, n=min(unit.n, N_LONG_SAMPLES, max(1, MAX_LONG_TOKENS // unit.length)))
         if unit not in self._unbuilt:
             self._unbuilt[unit] = None
             try:

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 
 from lcprobe.errors import ConfigError
@@ -44,3 +45,11 @@ def use_kernels(kernels: KernelsConfig) -> None:
         raise ConfigError("kernels.backend", kernels.backend, f"{' | '.join(available)} here ({reason})")
     backends.use(kernels.backend)
     backends.use_float32_products(kernels.float32)
+
+
+def machine_memory() -> float | None:
+    """Bytes of this machine's memory; None where it is unknown."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -38,10 +38,11 @@ held-out documents.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lcprobe.choices import Choice
-from lcprobe.errors import ConfigError, inside, unknown_name
+from lcprobe.errors import ConfigError, inside, require, unknown_name
 from lcprobe.schema import Converter, Written
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.names import HAYSTACKS, KINDS
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from lcprobe.tasks.assembly import Task
     from lcprobe.tasks.text.haystack import Materials
 
+MAX_COUNT = 1 << 16
+"""Largest whole number among the settings of a task, such as words and steps."""
+MAX_STRINGS, OF_STRINGS = 1 << 12, ("n_keys", "n_values", "n_queries", "pairs", "vocabulary")
+"""Strings of a sample, of which no two may be alike, at most, and the settings that count them."""
 FACTOR_LEVELS = {"haystack": HAYSTACKS, "key": KINDS, "value": KINDS}
 
 
@@ -90,8 +95,13 @@ class TaskChoice(Written):
         return self._written
 
     def resolve(self) -> None:
-        """See Written."""
+        """See Written. Raises ConfigError for counts above MAX_COUNT too."""
         self.choice.resolve()
+        for field in fields(self.choice.config):
+            count = getattr(self.choice.config, field.name)
+            most = MAX_STRINGS if field.name in OF_STRINGS else MAX_COUNT
+            fits = not isinstance(count, int) or count <= most
+            require(f"{self.choice.key}.{field.name}", count, fits, f"at most {most}")
 
     def create(self, materials: "Materials") -> "Task":
         """The task. Raises ConfigError or DataError where its settings name a file that is missing."""

@@ -25,13 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lcprobe.dialect import read_yaml
-from lcprobe.errors import CheckpointError, DataError
+from lcprobe.errors import CheckpointError, DataError, listed
 from lcprobe.files import MANIFEST, digest_file, digest_json, publish_folder, read_json, verify_folder, write_json
 
 CONFIG = "config.yaml"
 PLACES = ("corpus", "folder", "tokenizer")
 """Settings of `data` that say where something is: what it is shows by its digest."""
-STEP = re.compile(r"^step-(\d{8,})$")
+STEP = re.compile(r"step-([0-9]{8,18})")
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +80,9 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, folder) of all checkpoints, newest first, not verified."""
     if not folder.is_dir():
         return []
-    steps = [(int(m.group(1)), path) for path in folder.iterdir() if (m := STEP.match(path.name)) and path.is_dir()]
+    steps = [
+        (int(m.group(1)), path) for path in folder.iterdir() if (m := STEP.fullmatch(path.name)) and path.is_dir()
+    ]
     return sorted(steps, reverse=True)
 
 
@@ -121,7 +123,7 @@ def latest(folder: Path) -> Path | None:
         reasons.append(f"{path.name}: {damage}")
     earlier = sorted(p.name for p in folder.glob("bad-step-*")) if folder.is_dir() else []
     if reasons or earlier:
-        damaged = "; ".join(reasons) or ", ".join(earlier)
+        damaged = listed(reasons or earlier, "; " if reasons else ", ")
         raise CheckpointError(f"{folder}: no valid checkpoint ({damaged}); delete the folder to train from the start")
     return None
 

@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 from lcprobe.choices import Choice
 from lcprobe.errors import require
 from lcprobe.files import check_path
-from lcprobe.lengths import LengthStage, schedule_text
+from lcprobe.lengths import MAX_TOKENS, LengthStage, schedule_text
 from lcprobe.models.extend.config import TRAINED_EXTENSION, TrainedExtension
 from lcprobe.models.positional.schedule import ENCODING_PATTERN, EncodingPattern
+from lcprobe.schema import TOTAL
 from lcprobe.training import INITIAL_STATES
+
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class TrainConfig:
     """A curriculum of context lengths, such as [{until: 0.5, length: 0.25}, {length: 1}]; empty: context_length
     throughout. The batch in tokens is constant: a shorter sequence means more of them. context_length is the longest
     of the schedule."""
-    tokens: int = 50_000_000
+    tokens: Annotated[int, TOTAL] = 50_000_000
     """Training budget in tokens of every run."""
     batch_tokens: int = 16_384
     """Tokens per optimiser step, over all devices and accumulated passes; a multiple of context_length."""
@@ -92,18 +95,19 @@ class TrainConfig:
     --nproc-per-node."""
     threads: int | None = None
     """CPU threads per process; null: one per core. Results are bit-identical only for equal numbers of threads."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Annotated[int | None, TOTAL] = None
     """Tokens between checkpoints; null: a tenth of the budget."""
     keep: int = 2
     """How many of the newest checkpoints are kept."""
     log_every: int = 20
     """Optimiser steps between rows of metrics.csv."""
-    probe_every: int | None = None
+    probe_every: Annotated[int | None, TOTAL] = None
     """Tokens between probes of probe.while_training; null: a fifth of the budget; 0: never."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError at the first rule between values that does not hold."""
-        require(f"{at}.context_length", self.context_length, self.context_length >= 2, ">= 2")
+        length, threads = self.context_length, self.threads
+        require(f"{at}.context_length", length, 2 <= length <= MAX_TOKENS, f">= 2 and <= {MAX_TOKENS}")
         require(f"{at}.accumulate", self.accumulate, self.accumulate >= 1, ">= 1")
         require(f"{at}.devices", self.devices, self.devices >= 1, ">= 1")
         parts = self.context_length * self.accumulate * self.devices
@@ -125,10 +129,12 @@ class TrainConfig:
         require(f"{at}.betas", list(self.betas), all(0 <= b < 1 for b in self.betas), "two numbers in 0 <= beta < 1")
         require(f"{at}.eps", self.eps, self.eps > 0, "> 0")
         require(f"{at}.clip", self.clip, self.clip > 0, "> 0")
-        require(f"{at}.threads", self.threads, self.threads is None or self.threads >= 1, ">= 1 or null")
+        fits = threads is None or 1 <= threads <= MAX_THREADS
+        require(f"{at}.threads", threads, fits, f"1 .. {MAX_THREADS} or null")
         require(f"{at}.keep", self.keep, self.keep >= 1, ">= 1")
         require(f"{at}.log_every", self.log_every, self.log_every >= 1, ">= 1")
-        check_path(f"{at}.from", self.from_ or "")
+        if self.from_ is not None:
+            check_path(f"{at}.from", self.from_)
         every = self.checkpoint_every
         require(f"{at}.checkpoint_every", every, every is None or every >= 1, ">= 1 or null")
         every = self.probe_every
@@ -158,6 +164,11 @@ class TrainConfig:
     def steps(self) -> int:
         """Optimiser steps in the whole budget."""
         return self.tokens // self.batch_tokens
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of the whole steps: what is left of the budget is not trained."""
+        return self.steps * self.batch_tokens
 
     @property
     def rows(self) -> int:

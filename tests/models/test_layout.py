@@ -23,3 +23,25 @@ def test_layouts(text, mixers):
 def test_errors_of_layouts_show_where_parsing_stopped(text):
     with pytest.raises(ConfigError, match=r"^model\.layout: given .*allowed: a pattern such as"):
         parse_layout(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a x 10001",
+        "a x 9999, b x 2",
+        "[a x 5000, b] x 2",
+        ", ".join(["a"] * 10_001),
+        "parallel(a, b) x 5001",
+        "[a x 9999, a] x 9, b",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_the_layers_of_the_whole_layout_are_limited(text):
+    with pytest.raises(ConfigError, match=r"^model\.layout: given .*\(stuck at '.*more than 10000 layers'\)"):
+        parse_layout(text)
+
+
+def test_the_largest_layout():
+    assert len(parse_layout("[a x 4999, b] x 2")) == 10_000
+    assert len(parse_layout("parallel(a, b) x 5000")) == 5000

@@ -7,11 +7,14 @@ import pytest
 from safetensors.torch import load_file
 
 from lcprobe.cli.commands import train_main
+from lcprobe.errors import ConfigError
 from lcprobe.files import read_json
 from lcprobe.studies.trackers import read_metrics
+from lcprobe.training.ranks import TORCHRUN, is_main, rank, world_size
 from tests.conftest import ROOT
 from tests.tiny import write_config
 
+TOGETHER = {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 GRID = {
     "arch": {
         "hybrid": {
@@ -97,3 +100,53 @@ def test_an_allocation_of_several_tasks_does_not_stop_a_single_process(tmp_path,
     config = write_config(tmp_path, data_settings, grid=GRID, match={"budget": None}, model={"d_ff": 24}, train=SHORT)
     assert train_main([str(config)]) == 0
     assert (tmp_path / "runs" / "tiny" / "hybrid" / "metrics.csv").is_file()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    return lambda variables: [monkeypatch.setenv(name, value) for name, value in variables.items()]
+
+
+@pytest.mark.parametrize(
+    ("variables", "size", "number"),
+    [
+        ({}, 1, 0),
+        ({"RANK": "1"}, 1, 0),
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": ""}, 1, 0),
+        ({"WORLD_SIZE": "", "RANK": ""}, 1, 0),
+        ({"WORLD_SIZE": "1", "RANK": " "}, 1, 0),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, 1, 0),
+        ({**TOGETHER, "WORLD_SIZE": "4", "RANK": "3"}, 4, 3),
+    ],
+)
+def test_the_rank_counts_only_among_several_processes(environment, variables, size, number):
+    environment(variables)
+    assert (world_size(), rank(), is_main()) == (size, number, number == 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "x"}, "^WORLD_SIZE: given 'x'; allowed: >= 1, as torchrun"),
+        ({"WORLD_SIZE": "0"}, "^WORLD_SIZE: given '0'"),
+        ({"WORLD_SIZE": "9" * 5000}, "^WORLD_SIZE: given '99"),
+        ({"WORLD_SIZE": "1", "RANK": "1"}, r"^RANK: given '1'; allowed: 0 \.\. 0, as torchrun"),
+        ({**TOGETHER, "WORLD_SIZE": "2", "RANK": "2"}, r"^RANK: given '2'; allowed: 0 \.\. 1"),
+        ({**TOGETHER, "WORLD_SIZE": "2", "RANK": "x"}, "^RANK: given 'x'"),
+        ({**TOGETHER, "WORLD_SIZE": "2"}, "^environment: given 'WORLD_SIZE=2 without RANK'"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "without LOCAL_RANK, MASTER_ADDR, MASTER_PORT'"),
+    ],
+)
+def test_an_environment_that_torchrun_does_not_make_is_refused(environment, variables, message):
+    environment(variables)
+    with pytest.raises(ConfigError, match=message):
+        rank()
+
+
+def test_a_wrong_environment_is_one_line(tmp_path, data_settings, environment, capsys):
+    environment({"WORLD_SIZE": "x"})
+    assert train_main([str(write_config(tmp_path, data_settings))]) == 2
+    assert capsys.readouterr().err.startswith("error: WORLD_SIZE: given 'x'")
+    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from lcprobe.analysis.findings.cells import SCORES, Measured, NeedleTrials, Panel, PanelKey
 from lcprobe.analysis.findings.tokenizers import in_tokens_of_reference, tokenizers_of
 from lcprobe.analysis.inputs import StudyFacts
-from lcprobe.errors import DataError, shown
+from lcprobe.errors import DataError, listed, shown
 from lcprobe.records import NAMES
 from lcprobe.tasks.episode import Formats
 
@@ -29,7 +29,7 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     """
     missing = [name for name in NAMES if name not in records.column_names]
     if missing:
-        raise DataError(f"records: columns {', '.join(missing)} are missing; allowed: tables of records.SCHEMA")
+        raise DataError(f"records: columns {listed(missing, ', ')} are missing; allowed: tables of records.SCHEMA")
     notes: list[str] = []
     runs = [run.name for run in study.runs]
     table = records.filter(pa.array(np.isin(texts(records, "model"), runs)))
@@ -40,7 +40,7 @@ def load_records(study: StudyFacts, records: pa.Table) -> Measured:
     table = _last_step(table, notes)
     suites = sorted(set(texts(table, "suite").tolist()))
     if len(suites) > 1:
-        raise DataError(f"records: given suites {', '.join(suites)}; allowed: one suite (their samples differ)")
+        raise DataError(f"records: given suites {listed(suites, ', ')}; allowed: one suite (their samples differ)")
     tokenizers = tokenizers_of(study, table)
     study = in_tokens_of_reference(study, table)
     table, panel_code = _one_scoring(table, notes)
@@ -125,7 +125,7 @@ def _of_current_code(study: StudyFacts, table: pa.Table, notes: list[str]) -> pa
     mixed = sorted({name for name, _ in kept if sum(name == other for other, _ in kept) > 1})
     if mixed:
         raise DataError(
-            f"records: given several versions of the code of {', '.join(mixed)}; allowed: one of each task"
+            f"records: given several versions of the code of {listed(mixed, ', ')}; allowed: one of each task"
         )
     if not old:
         return table

@@ -21,7 +21,7 @@ from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.stats.bootstrap import bootstrap_mean
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.analysis.stats.student_t import two_sided_p
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, listed
 from lcprobe.records import CONTEXT_SCHEMA
 
 
@@ -92,7 +92,7 @@ def text_curves(study: StudyFacts, records: pa.Table | None) -> list[TextCurves]
     missing = [name for name in CONTEXT_SCHEMA.names if name not in records.column_names]
     if missing:
         raise DataError(
-            f"context records: columns {', '.join(missing)} are missing; allowed: tables of records.CONTEXT_SCHEMA"
+            f"context records: columns {listed(missing, ', ')} are missing; allowed: tables of records.CONTEXT_SCHEMA"
         )
     columns = {name: numbers(records, name) for name in ("step", "window", "low", "high", "kept", "value", "count")}
     measure, model = texts(records, "measure"), texts(records, "model")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from lcprobe.data.documents import LONG_CHARS, Document, LongText
 from lcprobe.data.sources.rows import not_text, text_of_row
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, listed
 
 TEXT, JSON, PARQUET = (".txt", ".md"), (".jsonl", ".json"), (".parquet",)
 COMPRESSED = {".gz": "gzip", ".zst": "zstandard", ".bz2": "bzip2", ".xz": "xz"}
@@ -192,7 +192,7 @@ def _check_column(path: Path, field: str) -> None:
         schema = pq.read_schema(path)
     texts = [column.name for column in schema if is_text(column.type)]
     if field not in schema.names:
-        columns = " | ".join(texts or schema.names)
+        columns = listed(texts or schema.names)
         raise DataError(f"{path}: no column {field!r}; allowed: {columns} (data.text_field)")
     column = schema.field(field)
     if not is_text(column.type) and not types.is_null(column.type):

@@ -13,6 +13,7 @@ from lcprobe.data.sources.file_kinds import JSON, documents_of, kind_of_file
 from lcprobe.data.sources.listing import file_facts, files_below, list_folder, refuse_twice
 from lcprobe.data.sources.rows import text_of_row
 from lcprobe.errors import DataError
+from lcprobe.files import check_path
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class HubConfig:
     """Configuration of the data set; null: its default one."""
     revision: str | None = None
     """Commit, tag or branch of the data set on the hub; null: the newest when it is prepared."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for an empty name, and for one that no folder can have."""
+        check_path(f"{at}.name", self.name)
 
 
 class HubDataset(Source[HubConfig]):

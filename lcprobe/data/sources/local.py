@@ -11,6 +11,7 @@ from lcprobe.data.sources.contract import Source
 from lcprobe.data.sources.file_kinds import ENDINGS, check_beginning, documents_of, kind_of_file
 from lcprobe.data.sources.listing import Listing, file_facts, list_folder, refuse_irregular, refuse_twice, sort_out
 from lcprobe.errors import ConfigError
+from lcprobe.files import check_path
 
 SHOWN_NAMES = 3
 
@@ -22,6 +23,10 @@ class FilesConfig:
     path: str
     """Path of a file that ends in .txt .md .jsonl .json .parquet (all but .parquet may be compressed: .gz .zst .bz2
     .xz), of a folder that is searched for such files, or a pattern such as shards/*.parquet."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for an empty path, and for one that no file system can have."""
+        check_path(f"{at}.path", self.path)
 
 
 class Files(Source[FilesConfig]):

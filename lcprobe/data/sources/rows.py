@@ -4,7 +4,7 @@ else that is not text is refused."""
 from collections.abc import Mapping
 from typing import Any
 
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, listed
 
 NAMES = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", bytes: "bytes"}
 """JSON's words for values."""
@@ -18,9 +18,7 @@ def text_of_row(row: Any, field: str, where: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: given {kind_of(row)}; allowed: an object with a field {field!r} (data.text_field)")
     if field not in row:
-        raise DataError(
-            f"{where}: no field {field!r}; allowed: {' | '.join(map(str, row)) or 'none'} (data.text_field)"
-        )
+        raise DataError(f"{where}: no field {field!r}; allowed: {listed(row) or 'none'} (data.text_field)")
     value = row[field]
     if value is None:
         return ""
@@ -33,7 +31,7 @@ def text_of_row(row: Any, field: str, where: str) -> str:
 def not_text(where: str, field: str, kind: str, texts: list[str]) -> DataError:
     """The error for a field that is not text. texts: the fields that are."""
     return DataError(
-        f"{where}: {field!r} is {kind}; allowed: text, as in {' | '.join(texts) or 'no field here'} (data.text_field)"
+        f"{where}: {field!r} is {kind}; allowed: text, as in {listed(texts) or 'no field here'} (data.text_field)"
     )
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.choices import Choice
-from lcprobe.errors import ConfigError, require
+from lcprobe.errors import ConfigError, listed, require
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.extend.contract import ConfigT, Extension, ExtensionContext
 from lcprobe.models.extend.layers import EncodedLayer, attention_layers, rotary_layers
@@ -292,7 +292,7 @@ class Drop(Rescaling[DropConfig]):
         if self.config.layers is None:
             return list(rotary.values())
         all_rotary = all(i in rotary for i in self.config.layers)
-        allowed = f"rotary layers: {' | '.join(map(str, rotary))}"
+        allowed = f"rotary layers: {listed(rotary)}"
         require("pe.extend.layers", list(self.config.layers), all_rotary, allowed)
         return [rotary[i] for i in self.config.layers]
 

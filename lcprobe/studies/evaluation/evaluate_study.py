@@ -1,17 +1,17 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
-from lcprobe.config import Config, parse
+from lcprobe.config import Config, laid_on
 from lcprobe.errors import ConfigError
 from lcprobe.files import remove_leftovers
 from lcprobe.locks import folder_lock
-from lcprobe.merging import merge, settled
+from lcprobe.merging import Settings
 from lcprobe.schema import plain
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.leakage import check_leakage
@@ -30,10 +30,10 @@ PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
 
 
-def evaluate_study(folders: list[Path], mapping: Mapping[str, Any], plan_only: bool) -> None:
-    """Probe folders (or the study that the config names) with the study's settings and `mapping` on top; write the
-    report."""
-    targets, config, out = resolve_targets(folders, mapping)
+def evaluate_study(folders: list[Path], settings: Settings, named: Config | None, plan_only: bool) -> None:
+    """Probe folders (or, without any, the study that the config `named` names) with their own settings and `settings`
+    on top; write the report."""
+    targets, config, out = resolve_targets(folders, settings, named)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
@@ -75,43 +75,45 @@ def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
         yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
-def resolve_targets(folders: list[Path], mapping: Mapping[str, Any]) -> tuple[list[ProbeTarget], Config, Path]:
-    """The targets, the first one's config with `mapping` on top, and the folder for results.
+def resolve_targets(
+    folders: list[Path], settings: Settings, named: Config | None
+) -> tuple[list[ProbeTarget], Config, Path]:
+    """The targets, the first one's config with `settings` on top, and the folder for results. named: config of the
+    study that is probed where there are no folders.
 
     Raises ConfigError for a study that does not exist, and what `find_targets` raises.
     """
     set_up_logging()
     keep_memory()
-    if not folders:
-        config = parse(settled(mapping))
-        folders = [Path(config.study.folder) / config.study.name]
+    if named is not None:
+        folders = [Path(named.study.folder) / named.study.name]
         if not folders[0].is_dir():
             raise ConfigError(
-                "study.name", config.study.name, f"a study under {config.study.folder} (train.py creates it)"
+                "study.name", named.study.name, f"a study under {named.study.folder} (train.py creates it)"
             )
     else:
-        _refuse_training(mapping)
-    targets = [replace(t, config=_with_places(t.config, mapping)) for t in find_targets(folders)]
+        _refuse_training(settings)
+    targets = [replace(t, config=_with_places(t.config, settings)) for t in find_targets(folders)]
     for note in runs_not_in_study(folders):
         terminal().print(note, highlight=False, soft_wrap=True)
-    config = _with_settings(targets[0].config, mapping)
+    config = _with_settings(targets[0].config, settings)
     use_kernels(config.kernels)
-    out = _out_folder(folders, config, mapping)
+    out = _out_folder(folders, config, settings)
     return targets, config, out
 
 
-def check_leakage_of(folders: list[Path], mapping: Mapping[str, Any]) -> None:
-    """The leakage check on the tasks of a config, or of folders with `mapping` on top; it needs no trained model."""
+def check_leakage_of(folders: list[Path], settings: Settings, named: Config | None) -> None:
+    """The leakage check on the tasks of the config `named`, or of folders with `settings` on top; it needs no trained
+    model."""
     set_up_logging()
-    if not folders:
-        config = parse(settled(mapping))
-        check_leakage(config, Path(config.study.folder) / config.study.name / "cheating")
+    if named is not None:
+        check_leakage(named, Path(named.study.folder) / named.study.name / "cheating")
         return
-    _refuse_training(mapping)
+    _refuse_training(settings)
     target = find_targets(folders)[0]
-    config = _with_settings(_with_places(target.config, mapping), mapping)
+    config = _with_settings(_with_places(target.config, settings), settings)
     trained_on = load_progress(target.checkpoint).corpus_digest
-    check_leakage(config, _out_folder(folders, config, mapping) / "cheating", trained_on)
+    check_leakage(config, _out_folder(folders, config, settings) / "cheating", trained_on)
 
 
 def print_grid(session: Session) -> None:
@@ -137,37 +139,36 @@ def print_grid(session: Session) -> None:
         console.print(f"  {statement}", soft_wrap=True)
 
 
-def _refuse_training(mapping: Mapping[str, Any]) -> None:
-    """Raises ConfigError for sections that describe how the given folders were trained. (Alone, a study's config may
-    have them.)"""
-    data = mapping.get("data")
-    places = isinstance(data, Mapping) and set(data) <= set(PLACES)
-    for section in sorted(set(mapping) - set(SETTABLE) - ({"data"} if places else set())):
-        settable = " | ".join([*SETTABLE, *(f"data.{place}" for place in PLACES)])
-        raise ConfigError(section, "a setting of training", f"{settable} (the rest is as it was trained)")
+def _refuse_training(settings: Settings) -> None:
+    """Raises ConfigError for keys that describe how the given folders were trained. (Alone, a study's config may have
+    them.)"""
+    places = {f"data.{place}" for place in PLACES}
+    for key in sorted(settings.keys() - places):
+        section = key.partition(".")[0]
+        if section not in SETTABLE:
+            settable = " | ".join([*SETTABLE, *sorted(places)])
+            raise ConfigError(section, "a setting of training", f"{settable} (the rest is as it was trained)")
 
 
-def _with_settings(base: Config, mapping: Mapping[str, Any]) -> Config:
-    """A run's own config, with the settings for trained models of `mapping` on top."""
-    settings = {key: value for key, value in mapping.items() if key in SETTABLE}
-    return parse(merge(plain(base), settings))
+def _with_settings(base: Config, settings: Settings) -> Config:
+    """A run's own config, with the settings for trained models on top."""
+    return laid_on(base, settings.of(SETTABLE))
 
 
-def _with_places(base: Config, mapping: Mapping[str, Any]) -> Config:
-    """A run's own config, with the places of its data as in `mapping`; digests tell whether it is the same data."""
-    data = mapping.get("data")
-    given = {key: data[key] for key in PLACES if key in data} if isinstance(data, Mapping) else {}
-    return parse(merge(plain(base), {"data": given})) if given else base
+def _with_places(base: Config, settings: Settings) -> Config:
+    """A run's own config, with the places of its data as in the settings; digests tell whether it is the same
+    data."""
+    return laid_on(base, settings.of([f"data.{place}" for place in PLACES]))
 
 
-def _out_folder(folders: list[Path], config: Config, mapping: Mapping[str, Any]) -> Path:
+def _out_folder(folders: list[Path], config: Config, settings: Settings) -> Path:
     """The folder for results: that of study.name and study.folder, where one is given (the runs may be read-only);
     else the folder that is probed (of a checkpoint, its run). Several need a name."""
-    study = mapping.get("study")
-    if len(folders) == 1 and not (isinstance(study, Mapping) and (study.get("name") or study.get("folder"))):
+    given = settings.keys()
+    if len(folders) == 1 and not given & {"study.name", "study.folder"}:
         folder = folders[0]
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    if len(folders) > 1 and not (isinstance(study, Mapping) and study.get("name")):
+    if len(folders) > 1 and "study.name" not in given:
         raise ConfigError(
             "study.name", None, "a name for the comparison of several folders, such as study.name=comparison"
         )

@@ -2,7 +2,7 @@
 JSON."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from lcprobe.analysis.stats.intervals import wilson
 from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, remove_leftovers, write_json
+from lcprobe.merging import Settings
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.external.lm_eval import (
     HarnessScore,
@@ -43,7 +44,9 @@ TABLE_NOTES = {
 }
 
 
-def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: list[str], files: list[Path]) -> None:
+def evaluate_external(
+    folders: list[Path], settings: Settings, named: Config | None, tasks: list[str], files: list[Path]
+) -> None:
     """Run lm-eval's tasks and frozen files on every target; one JSON file per model and task or file, in
     <folder>/harness and <folder>/frozen.
 
@@ -53,7 +56,7 @@ def evaluate_external(folders: list[Path], mapping: Mapping[str, Any], tasks: li
     if tasks:
         require_harness()
     frozen = [read_frozen(path) for path in files]
-    targets, config, out = resolve_targets(folders, mapping)
+    targets, config, out = resolve_targets(folders, settings, named)
     tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
     if len({t.identity for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.data.prepare import Prepared
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, listed
 from lcprobe.files import digest_file, digest_json
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
@@ -96,7 +96,9 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
                 reasons.append(f"{method.label} on {target.name}: {reason}")
         if len(reasons) == len(targets):
             raise ConfigError(
-                method.choice.key, method.label, f"a method that applies to a model given here ({'; '.join(reasons)})"
+                method.choice.key,
+                method.label,
+                f"a method that applies to a model given here ({listed(reasons, '; ')})",
             )
         notes += reasons
     return [variant for variants in by_target.values() for variant in variants], notes

@@ -13,7 +13,8 @@ from lcprobe.files import check_name
 from lcprobe.merging import DROP, assign
 from lcprobe.schema import names_of
 
-MAX_RUNS = 10_000
+MAX_RUNS = 1000
+"""Runs of a grid, at most: each is planned."""
 ONLY_RUN = "run"
 """Name of the run of a study without a grid."""
 SECTIONS = {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}

@@ -1,17 +1,19 @@
 """Sizes and costs of a study's models: rows for `--plan` and the report, and whether the models fit into a device's
 memory."""
 
-import os
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lcprobe.analysis.inputs import Value
 from lcprobe.config import Config
+from lcprobe.errors import listed
 from lcprobe.lengths import schedule_text
 from lcprobe.models.parts import ModelCost, parts_of
 from lcprobe.studies.planning.equal_budgets import in_words
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
+from lcprobe.studies.runtime import machine_memory
 
 GPU_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
 """Peak FLOP/s of dense bfloat16 products, from the data sheets."""
@@ -72,7 +74,9 @@ def matching_table(plan: StudyPlan) -> list[dict[str, Value]]:
     models: dict[str, PlannedRun] = {}
     for run in plan.runs:
         models.setdefault(run.group, run)
-    sized = [Sized(name, run.config, run.matched.cost, run.config.train.tokens) for name, run in models.items()]
+    sized = [
+        Sized(name, run.config, run.matched.cost, run.config.train.trained_tokens) for name, run in models.items()
+    ]
     rows = []
     for row, run in zip(size_rows(sized), models.values(), strict=True):
         mismatch = run.matched.mismatch
@@ -96,16 +100,21 @@ def held_equal_note(plan: StudyPlan) -> list[str]:
 
 
 def whole_steps_notes(plan: StudyPlan) -> list[str]:
-    """A line on each budget that is no whole number of steps: what is left of it is not trained."""
-    budgets: dict[tuple[int, int], list[str]] = {}
+    """A line on each budget of a run, and of the trials of a sweep, that is no whole number of steps: what is left of
+    it is not trained."""
+    budgets: dict[tuple[str, int, int], list[str]] = {}
+    sweep = plan.config.study.lr_sweep
     for run in plan.runs:
-        train = run.config.train
-        if train.tokens % train.batch_tokens:
-            budgets.setdefault((train.tokens, train.batch_tokens), []).append(run.group)
+        train, given = run.config.train, {"train.tokens": run.config.train.tokens}
+        if sweep.lrs and sweep.tokens < train.tokens:  # otherwise a trial is as long as the run
+            given["study.lr_sweep.tokens"] = sweep.tokens
+        for key, tokens in given.items():
+            if tokens % train.batch_tokens:
+                budgets.setdefault((key, tokens, train.batch_tokens), []).append(run.group)
     return [
-        f"train.tokens: {tokens:,} is no multiple of train.batch_tokens ({batch:,}), so that "
-        f"{tokens // batch * batch:,} are trained: {', '.join(dict.fromkeys(groups))}"
-        for (tokens, batch), groups in budgets.items()
+        f"{key}: {tokens:,} is no multiple of train.batch_tokens ({batch:,}), so that "
+        f"{tokens // batch * batch:,} are trained: {listed(dict.fromkeys(groups), ', ')}"
+        for (key, tokens, batch), groups in budgets.items()
     ]
 
 
@@ -134,7 +143,7 @@ def memory_notes(plan: StudyPlan) -> list[str]:
     train, fixed = run.config.train, _memory(run, 1)[0]
     named = ", ".join(large[::-1][:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
     parts = train.rows // train.devices
-    fits = [a for a in range(train.accumulate + 1, parts + 1) if parts % a == 0 and sum(_memory(run, a)) <= available]
+    fits = [a for a in divisors(parts) if a > train.accumulate and sum(_memory(run, a)) <= available]
     if fits:
         remedy = f"train.accumulate={fits[0]} would fit (activations of one forward pass take the rest)"
     elif sum(_memory(_recomputing(run), train.accumulate)) <= available:
@@ -152,13 +161,19 @@ def memory_notes(plan: StudyPlan) -> list[str]:
     ]
 
 
+def divisors(n: int) -> list[int]:
+    """Of a number, ascending."""
+    small = [a for a in range(1, math.isqrt(n) + 1) if n % a == 0]
+    return sorted({*small, *(n // a for a in small)})
+
+
 def _hours(run: PlannedRun, peak: float) -> float:
     """Training time, at the utilisation measured for models of this width."""
     train, width = run.config.train, run.matched.config.d_model or 1
     utilisation = min(
         0.4, 0.2 + width / 4000
     )  # of the peak of matrix products; 0.2 to 0.5 were measured at d_model 64
-    flops = training_flops(run.matched.cost, train.tokens) * (4 / 3 if train.recompute else 1)
+    flops = training_flops(run.matched.cost, train.trained_tokens) * (4 / 3 if train.recompute else 1)
     return flops / (peak * utilisation * train.devices) / 3600
 
 
@@ -183,10 +198,7 @@ def _memory_here() -> float | None:
 
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory)
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return None
+    return machine_memory()
 
 
 def measured_peak() -> float:

@@ -2,7 +2,7 @@
 the layout does not have, the width of MLPs where there are none, or positions drawn in training for encodings that
 read no positions."""
 
-import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,7 +96,8 @@ def deduplicate(drafts: Sequence[Draft], axes: Sequence[Axis]) -> tuple[list[Run
 
 def _any_level(runs: set[Labels], i: int, axis: Axis) -> bool:
     """Whether the runs include every level of axis number i."""
-    return all((*run[:i], level, *run[i + 1 :]) in runs for run, level in itertools.product(runs, axis.levels))
+    others = Counter((*run[:i], *run[i + 1 :]) for run in runs)
+    return all(count == len(axis.levels) for count in others.values())
 
 
 def settings_of(config: Config, starts: bool) -> str:

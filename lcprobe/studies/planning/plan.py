@@ -19,7 +19,7 @@ from typing import Any
 
 from lcprobe.config import Config, SweepConfig, parse
 from lcprobe.data.phases import phases
-from lcprobe.errors import ConfigError, require
+from lcprobe.errors import ConfigError, listed, require
 from lcprobe.files import check_name
 from lcprobe.merging import merge
 from lcprobe.models.matching import Matched, match, mismatch_of
@@ -253,7 +253,7 @@ def _of(labels: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        where = f"grid ({', '.join(labels)}): {error.key}" if labels else error.key
+        where = f"grid ({listed(labels, ', ')}): {error.key}" if labels else error.key
         raise type(error)(where, error.given, error.allowed, error.near) from None
 
 

@@ -14,6 +14,7 @@ from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
 from lcprobe.studies.planning.text_fits import check_text_fits, naming, over_words
+from lcprobe.studies.runtime import machine_memory
 from lcprobe.tasks.assembly import Task
 from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.names import NOTHING
@@ -21,6 +22,9 @@ from lcprobe.tasks.text.haystack import Materials
 
 SAMPLES_PER_FORMAT = 4
 """Samples per combination of formats; a length must fit the shortest of each combination."""
+EPISODE_BYTES, WINDOW_BYTES = 32, 8
+"""Memory per token of an episode while it is built (ids of 8 bytes, its pieces, and a copy of both), and of a window
+of plain text."""
 
 
 def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection[int] = ()) -> list[str]:
@@ -44,6 +48,8 @@ def check_tasks_fit(configs: Sequence[Config], training: bool, known: Collection
         notes += [f"probe.grids: left out: {long}" for long in plan.too_long]
         if training and config.probe.while_training is not None:
             with naming(config.data.tokenizer):
+                longest = max(config.probe.while_training.tokens(lengths, "probe.while_training.lengths"))
+                _check_fits("probe.while_training.lengths", longest, EPISODE_BYTES)
                 tasks = TaskSet(config.probe, over_words(config.data.tokenizer, config.data.bos))
                 _check_grid(tasks, config.probe.while_training, lengths, "probe.while_training.lengths")
             notes += _left_out_while_training(tasks, config, configs)
@@ -74,10 +80,30 @@ def check_probes_fit(probe: ProbeConfig, tokenizer: str, bos: str | None, contex
 
 def check_grids_fit(tasks: TaskSet, context_lengths: Sequence[int]) -> Plan:
     """The plan of the grids that the tasks belong to. Raises EpisodeError for formats that the tokenizer cannot
-    represent, and for a length in tokens that is below the least length of a task."""
+    represent, and for a length in tokens that is below the least length of a task; ConfigError as
+    `check_memory`."""
+    check_memory(tasks.config, context_lengths)
     for i, grid in enumerate(tasks.config.grids):
         _check_grid(tasks, grid, context_lengths, f"probe.grids[{i}].lengths")
     return tasks.plan(tasks.config.grids, *context_lengths)
+
+
+def check_memory(probe: ProbeConfig, context_lengths: Sequence[int]) -> None:
+    """Raises ConfigError for lengths of which an episode, or all windows of plain text, do not fit into the memory of
+    this machine."""
+    for i, grid in enumerate(probe.grids):
+        key = f"probe.grids[{i}].lengths"
+        _check_fits(key, max(grid.tokens(context_lengths, key)), EPISODE_BYTES)
+    if probe.context is not None:
+        longest, n = max(probe.context.tokens(context_lengths)), probe.context.n
+        _check_fits("probe.context", longest, n * WINDOW_BYTES, f" in each of {n} windows")
+
+
+def _check_fits(key: str, tokens: int, bytes_per_token: int, of: str = "") -> None:
+    available = machine_memory()
+    if available is not None and tokens * bytes_per_token > available:
+        most = int(available // bytes_per_token)
+        raise ConfigError(key, f"{tokens} tokens{of}", f"at most {most}{of} in {available / 1e9:.0f} GB of memory")
 
 
 def _check_grid(tasks: TaskSet, grid: Grid, context_lengths: Sequence[int], key: str) -> None:
@@ -124,6 +150,7 @@ def _check_recipes(config: Config, shortest: dict[str, Least]) -> None:
     """shortest: least length of each recipe of the same data that is known so far. Raises ConfigError for sequences
     that are too short or too long for a recipe."""
     data, context_length = config.data, config.train.context_length
+    _check_fits("train.context_length", context_length, EPISODE_BYTES)
     materials = over_words(data.tokenizer, data.bos)
     for phase in phases(data.mixture, context_length, config.train.length_schedule):
         for name in data.mixture[phase.stage].episodes:

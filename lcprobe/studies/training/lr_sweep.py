@@ -58,7 +58,7 @@ def tune(plan: StudyPlan) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
         if row is None:
             runs[run.name] = _without_stale_tuning(run)
             continue
-        how = _how(row, run.config.train.tokens)
+        how = _how(row, run.config.train.trained_tokens)
         if results["identity"].get(run.group) != _identity(run.config):
             how = "swept for another model, other data or other training settings"
         runs[run.name] = _with_lr(run, row["lr"], how)
@@ -147,7 +147,7 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
             row = {
                 "group": group,
                 "lr": lr,
-                "tokens": tokens,
+                "tokens": tokens // run.config.train.batch_tokens * run.config.train.batch_tokens,
                 "score": score,
                 "worst_seed": worst,
                 "diverged_seeds": diverged,
@@ -231,7 +231,7 @@ def _identity_of_tuned(config: Config) -> str:
 def read_sweep(path: Path) -> dict[str, Any]:
     """The rows and identities of an earlier sweep. Raises ConfigError for a file that is not a sweep's."""
     try:
-        sweep = read_json(path)
+        sweep = read_json(path) if path.is_file() else {}  # a pipe would be waited for
         columns = {"group", "lr", "tokens", "best", "at_edge"}
         if isinstance(sweep["identity"], dict) and columns <= set(sweep["rows"][0]):
             return sweep

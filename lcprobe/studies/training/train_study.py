@@ -41,7 +41,7 @@ def print_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     rates = planned_rates(plan)
     print_rows([{**row, "lr": rates[str(row["model"])]} for row in matching_table(plan)], "matched models")
     spread = f"{plan.config.match.amount} within {plan.mismatch:.2%} of each other"
-    tokens = sum(run.config.train.tokens for run in plan.runs)
+    tokens = sum(run.config.train.trained_tokens for run in plan.runs)
     runs = ", ".join(run.name for run in plan.runs)
     terminal().print(f"{len(plan.runs)} runs ({runs}); {spread}; {tokens:,} training tokens", soft_wrap=True)
     of_budgets = [*held_equal_note(plan), *whole_steps_notes(plan), *schedule_notes(plan)]

@@ -39,7 +39,7 @@ def read_entries(source: str, path: str) -> tuple[list[Entry], str]:
 
     Raises ConfigError without such a file, DataError naming the file and the first field that is not in the format.
     """
-    if path.startswith("hf:"):
+    if path.startswith("hf:") and path.split(":")[1].strip():
         rows = _hub_rows(path)
         return [*_hub_entries(source, rows, path)], digest_json([path, len(rows)])
     if not Path(path).is_file():

@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lcprobe.errors import EpisodeError
+from lcprobe.errors import EpisodeError, listed
 from lcprobe.files import digest_bytes
 from lcprobe.seeds import Stream
 from lcprobe.tasks.names import DOCUMENTS, TEXTS, Split
@@ -272,7 +272,7 @@ class Materials:
             return "".join(" " + words[i] for i in draw.integers(len(words), N_WORDS))
         if name not in DOCUMENTS:
             others = (*(t for t in TEXTS if t != "corpus"), *DOCUMENTS, "needles")
-            raise EpisodeError("haystack", name, " | ".join(others) + " (no corpus is loaded)")
+            raise EpisodeError("haystack", name, listed(others) + " (no corpus is loaded)")
         text = document_text(name, split)
         lost = self.tokenizer.lost(text)
         if lost:

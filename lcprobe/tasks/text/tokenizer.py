@@ -336,7 +336,7 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
         file = resources.files("lcprobe.tasks") / "assets" / SHIPPED[source]
         return Tokenizer(file.read_text(encoding="utf-8"), bos, source)
     path = Path(source)
-    path = path / "tokenizer.json" if os.path.isdir(path) else path
+    path = path / "tokenizer.json" if os.path.isdir(source) else path  # "" is no folder
     if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
         return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
     if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):

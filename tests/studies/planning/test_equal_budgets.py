@@ -145,9 +145,9 @@ def test_the_plan_shows_each_training_length():
         row, train = rows[run.name], run.config.train
         assert row["training length"] == train.context_length
         assert row["batch tokens"] == train.batch_tokens == 4 * train.context_length
-        assert row["tokens"] == train.tokens
+        assert row["tokens"] == train.trained_tokens
         assert row["FLOPs/token"] == round(model_cost(run.config.model, train.context_length).flops)
-        assert row["training FLOPs"] == pytest.approx(3 * run.matched.cost.flops * train.tokens)
+        assert row["training FLOPs"] == pytest.approx(3 * run.matched.cost.flops * train.trained_tokens)
         assert "steps" not in row  # equal in all
     assert {"steps", "training FLOPs"} <= set(matching_table(plan(match={"batch": "rows"}))[0])
     one = plan({"L64": LENGTHS["L64"]})
@@ -195,4 +195,9 @@ def test_a_budget_that_is_no_whole_number_of_steps_is_said():
     assert note.startswith(
         "train.tokens: 1,500 is no multiple of train.batch_tokens (1,024), so that 1,024 are trained: "
     )
-    assert not whole_steps_notes(make_plan({**mapping, "train": {**mapping["train"], "tokens": 2048}}))
+    assert {row["tokens"] for row in matching_table(make_plan(mapping))} == {1024}
+    whole = {**mapping, "train": {**mapping["train"], "tokens": 2048}}
+    assert not whole_steps_notes(make_plan(whole))
+    swept = {**whole, "study": {**TINY["study"], "lr_sweep": {"lrs": [1e-3, 1e-2], "tokens": 1500}}}
+    (note,) = whole_steps_notes(make_plan(swept))
+    assert note.startswith("study.lr_sweep.tokens: 1,500 is no multiple of train.batch_tokens (1,024), so that 1,024")

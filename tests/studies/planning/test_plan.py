@@ -13,6 +13,8 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import build
+from lcprobe.studies.planning.axes import axes_of
+from lcprobe.studies.planning.costs import divisors
 from lcprobe.studies.planning.initial_weights import topological_order
 from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY
@@ -276,3 +278,14 @@ def test_a_message_about_a_switch_names_the_switch(switch, start):
     with pytest.raises(ConfigError, match=rf"^{start}"):
         model = {"layout": layout, "encodings": {"half": HALF}}
         plan({}, model=model, train={"switch": {"at": 0.5, "positional": switch}})
+
+
+def test_a_grid_of_more_runs_than_anyone_trains_is_refused():
+    assert len(axes_of({"seed": [*range(500)], "train.lr": [0.1, 0.2]})) == 2
+    with pytest.raises(ConfigError, match="^grid: given '1002 runs'; allowed: at most 1000"):
+        axes_of({"seed": [*range(501)], "train.lr": [0.1, 0.2]})
+
+
+def test_divisors():
+    assert all(divisors(n) == [a for a in range(1, n + 1) if n % a == 0] for n in range(1, 200))
+    assert len(divisors(2**31)) == 32

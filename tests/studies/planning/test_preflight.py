@@ -3,6 +3,7 @@ written."""
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens, multiples
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.schema import build
+from lcprobe.studies.planning import preflight
 from lcprobe.studies.planning.plan import make_plan
 from lcprobe.studies.planning.preflight import check_probes_fit, check_tasks_fit
 from lcprobe.tasks.text.tokenizer import load_tokenizer
@@ -188,3 +190,34 @@ def test_what_is_too_long_is_noted_for_probes_and_refused_for_training():
         check_tasks_fit([parse(given)], training=True)
     given["data"]["mixture"][0]["lengths"] = [0.25, 0.125]
     assert check_tasks_fit([parse(given)], training=True) == [probes, training]
+
+
+@pytest.mark.parametrize(
+    ("probe", "fits", "message"),
+    [
+        ({"grids": [{"lengths": [1]}, {"lengths": [4]}]}, 256 * 32, r"^probe\.grids\[1\]\.lengths: given '256 tokens'; allowed: at most 255 "),
+        ({"context": {"lengths": [1, 2], "n": 4}}, 128 * 8 * 4, "^probe.context: given '128 tokens in each of 4 windows'; allowed: at most 127 in"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_built(monkeypatch, probe, fits, message):
+    config = build(ProbeConfig, {"tasks": {"single": SINGLE}, **probe}, "probe")
+    monkeypatch.setattr(preflight, "machine_memory", lambda: fits)
+    preflight.check_memory(config, [64])
+    monkeypatch.setattr(preflight, "machine_memory", lambda: fits - 1)
+    with pytest.raises(ConfigError, match=message):
+        preflight.check_memory(config, [64])
+    monkeypatch.setattr(preflight, "machine_memory", lambda: None)
+    preflight.check_memory(config, [64])
+
+
+@pytest.mark.parametrize("key", ["train.context_length", "probe.while_training.lengths"])
+def test_sequences_of_training_that_do_not_fit_into_memory(monkeypatch, key):
+    given = {**TINY, "grid": {}, "match": {}, "model": {**TINY["model"], "layout": "mamba2", "d_ff": 16}}
+    if key.startswith("probe"):
+        given["probe"] = {**TINY["probe"], "while_training": {"lengths": [1]}, "grids": []}
+    config = parse(given)
+    monkeypatch.setattr(preflight, "machine_memory", lambda: config.train.context_length * 32 - 1)
+    while_training = config.probe.while_training if key.startswith("probe") else None
+    given_probe = replace(config.probe, grids=[], context=None, while_training=while_training)
+    with pytest.raises(ConfigError, match=f"^{key}: given '64 tokens'; allowed: at most 63 "):
+        check_tasks_fit([replace(config, probe=given_probe)], training=True)
