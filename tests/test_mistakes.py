@@ -82,7 +82,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("e/nope=1/base.yaml", "config file", "e/nope=1/base.yaml"),
     ("e/nope=1/base", "command line", "e/nope=1/base"),
     ("nope=1", "nope", "unknown key"),
-    ("grid.arch.mamba2.model.layout=mamba3 x 2", "model.layout", "did you mean 'mamba2'"),
+    ("grid.arch.mamba2.model.layout=mamab2 x 2", "model.layout", "did you mean 'mamba2'"),
     ("model.layout=attention+mlp y 2", "model.layout", "a pattern such as"),
     ("model.layout=3", "model.layout", "text"),
     ("model.d_model=0", "model.d_model", "1 .. 16777216 or null"),
