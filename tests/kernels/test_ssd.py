@@ -275,11 +275,12 @@ def test_a_program_that_sums_over_several_heads(programs, monkeypatch):
 
 
 @pytest.mark.skipif(backends.find_spec("triton") is None, reason="triton is not installed")
-def test_a_chunk_whose_rows_are_taken_in_parts():
-    """As at every real size: dx walks over 32 tokens of float32 in two parts."""
-    from lcprobe_kernels.ssd import triton_bwd
+def test_a_chunk_whose_rows_are_taken_in_parts(monkeypatch):
+    """As at every real size: dx and the scan walk over 32 tokens in two parts."""
+    from lcprobe_kernels.ssd import triton_bwd, triton_fwd
 
     assert triton_bwd.ROWS_FLOAT32 < 32
+    monkeypatch.setattr(triton_fwd, "TOKENS", 16)
     inputs = draw_inputs((1, 40, (2, 1), (3, 5)), seed=15, dtype=torch.float32)
     inputs["A"] *= 0.02
     case = CASE | {"shape": (1, 40), "seed": 4, "documents": "some"}

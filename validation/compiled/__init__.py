@@ -26,9 +26,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 MOST_SPILLED = 128
 """Bytes a thread that are spilled without a reason."""
 REASONS = {
-    "ssd.triton_fwd._scan_kernel": "before sm_90 both operands of a (128, 128) product pass through registers; "
-    "chunks of 64 tokens fit, and write twice as many states",
-    "ssd.triton_bwd._dx_kernel": "the same products, of 32 rows at a time",
     "attention.triton_bwd._dkv_kernel": "heads of 128 on sm_90 with a table, gates, documents and chunks at once: in "
     "bfloat16 18 words are stored before the loop over rows, and 7 of them read in it; tiles of (64, 64) spill 856 "
     "bytes, and in float32 those of (64, 32) with eight warps 1460",

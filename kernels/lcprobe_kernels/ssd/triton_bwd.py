@@ -10,11 +10,13 @@ import triton
 import triton.language as tl
 
 from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
-from lcprobe_kernels.ssd.triton_fwd import documents_of, softplus, ssd_tiles, within_32_bits
+from lcprobe_kernels.ssd.triton_fwd import document_begins, documents_of, softplus, ssd_tiles, within_32_bits
 from lcprobe_kernels.triton_tools import add_dot_state, dot, last_dim_dense
 
 ROWS, ROWS_FLOAT32 = 32, 16
 """Rows of a chunk's (q, q) products that the kernel of dx holds at a time."""
+COLUMNS = 32
+"""Columns of the state that it holds at a time."""
 MIN_PROGRAMS = 512
 """Programs up to which a group's heads are split among several, so that a GPU is full."""
 
@@ -138,8 +140,8 @@ def _dx_kernel(
             scores += dot(cm, tl.trans(bs), INTERPRET, PRECISION)
         seen = m[:, None] >= i[None, :]
         if HAS_STARTS:
-            own_m = tl.load(documents + row * seqlen + mt, mask=there, other=-1)
-            seen = seen & (own_m[:, None] == own[None, :])
+            own_m = tl.load(documents + row * seqlen + mt, mask=there, other=1 << 30)
+            seen = seen & (t[None, :] >= own_m[:, None])
         later = tl.load(log + (row * n_chunks + chunk) * Q * H + head + m * H)
         weights = tl.where(seen, scores * tl.exp(tl.where(seen, later[:, None] - decay[None, :], 0.0)), 0.0)
         dm = tl.load(dy + m[:, None] * dy_l + p[None, :], mask=there[:, None] & (p < P)[None, :], other=0.0)
@@ -184,7 +186,9 @@ def _dscores_kernel(
     first = (chunk * Q).to(tl.int64)
     inside = (first + i < seqlen)[:, None] & (p < P)[None, :]
     own, _, _ = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-    seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
+    seen = i[:, None] >= i[None, :]
+    if HAS_STARTS:
+        seen = seen & ((chunk * Q + i)[None, :] >= own[:, None])
     total = tl.zeros([Q, Q], tl.float32)
     for k in range(PER_SPLIT):
         inner = split * PER_SPLIT + k
@@ -277,7 +281,7 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
         within_32_bits(last_dim_dense(C)),
         within_32_bits(last_dim_dense(dy.to(x.dtype))),
     )
-    documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
+    documents = document_begins(starts) if starts is not None else x
     has_past, has_next = c > 1 or has_initial, c > 1 or dfinal is not None
     tiles = ssd_tiles(x, q, p, n)
     sizes, flag = (seqlen, c, h, p, n, r), {"HAS_STARTS": starts is not None}
@@ -293,13 +297,13 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
 
     dx, ddt = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, dt))
     sums = x.new_empty((batch * c, h, 3), dtype=torch.float32)
-    rows = {"ROWS": min(q, ROWS_FLOAT32 if x.dtype == torch.float32 else ROWS)}
+    rows = {"ROWS": min(q, ROWS_FLOAT32 if x.dtype == torch.float32 else ROWS), "BN": min(COLUMNS, tiles["BN"])}
     _dx_kernel[(c, h, batch)](
         x, dt, A, B, C, D if D is not None else A, dt_bias if dt_bias is not None else A, dy, documents, steps, log,
         entering, leaving, dx, ddt, sums, *sizes, dt_min, min(dt_max, 3e38),
         *sx, *dt.stride(), *sB, *sC, *sdy,
         HAS_D=D is not None, HAS_BIAS=dt_bias is not None, HAS_LIMIT=(dt_min, dt_max) != (0.0, float("inf")),
-        HAS_PAST=has_past, HAS_NEXT=has_next, **rows, **flag, **tiles,
+        HAS_PAST=has_past, HAS_NEXT=has_next, **flag, **(tiles | rows),
     )  # fmt: skip
     dA, dD, dbias = sums.sum(0).unbind(-1)
 

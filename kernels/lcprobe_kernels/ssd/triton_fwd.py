@@ -20,6 +20,9 @@ from lcprobe_kernels.ssd.cpu import _inner_state, _outer_state
 from lcprobe_kernels.ssd.tiles import columns_that_fit, padded
 from lcprobe_kernels.triton_tools import add_dot_state, dot, last_dim_dense, precision, shared_memory
 
+TOKENS = 64
+"""Inputs of a chunk that the scan holds at a time."""
+
 
 @triton.jit
 def softplus(v):
@@ -33,15 +36,16 @@ def softplus(v):
 
 @triton.jit
 def documents_of(documents, row, chunk, seqlen, Q: tl.constexpr, HAS_STARTS: tl.constexpr):
-    """Of each token of a chunk, of its last token, and of the state that enters: 0 everywhere without boundaries."""
+    """Where the document begins of each token of a chunk, of its last token, and of the state that enters: 0 without
+    boundaries."""
     i = tl.arange(0, Q)
     own, last, before = i * 0, 0, 0
     if HAS_STARTS:
         base = documents + row * seqlen
         t = chunk * Q + i
-        own = tl.load(base + t, mask=t < seqlen, other=-1)
+        own = tl.load(base + t, mask=t < seqlen, other=1 << 30)
         last = tl.load(base + tl.minimum(chunk * Q + Q, seqlen) - 1)
-        before = tl.load(base + chunk * Q - 1, mask=chunk > 0, other=0)
+        before = tl.load(base + chunk * Q - 1, mask=chunk > 0, other=-1)
     return own, last, before
 
 
@@ -113,8 +117,11 @@ def _scan_kernel(
     seqlen, n_chunks, H, P, N, R,
     x_b, x_l, x_h, B_b, B_l, B_g, C_b, C_l, C_g,
     HAS_D: tl.constexpr, HAS_STARTS: tl.constexpr, HAS_PAST: tl.constexpr,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, INTERPRET: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """Outputs of one chunk: first what the entering state brings, then, TOKENS inputs at a time, what stays inside
+    it; at once, both operands of the products would pass the registers before sm_90."""
     chunk, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     group, inner = (tl.program_id(1) // R).to(tl.int64), tl.program_id(1) % R
     i, p = tl.arange(0, Q), tl.arange(0, BP)
@@ -126,43 +133,50 @@ def _scan_kernel(
     place = ((row * n_chunks + chunk) * (H // R) + group) * N * width + inner * P
     B += row * B_b + first * B_l + group * B_g
     C += row * C_b + first * C_l + group * C_g
-    scores, past = tl.zeros([Q, Q], tl.float32), tl.zeros([Q, BP], tl.float32)
+    x += row * x_b + first * x_l + head * x_h
+    at = (row * n_chunks + chunk) * Q * H + head
+    s, decay = tl.load(steps + at + i * H), tl.load(log + at + i * H)
+    own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
+    out = tl.zeros([Q, BP], tl.float32)
     if HAS_PAST:
         for column in range(0, N, BN):
             n = column + tl.arange(0, BN)
             cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
             inside = (n < N)[:, None] & (p < P)[None, :]
             state = tl.load(entering + place + n[:, None] * width + p[None, :], mask=inside, other=0.0)
-            past = add_dot_state(past, cs, state, INTERPRET, PRECISION)
+            out = add_dot_state(out, cs, state, INTERPRET, PRECISION)
+        out = tl.exp(decay)[:, None] * out
+        if HAS_STARTS:
+            out = tl.where((own == before)[:, None], out, 0.0)
         tl.debug_barrier()  # or the compiler mixes both loops, whose tiles together pass the registers
-    for column in range(0, N, BN):
-        n = column + tl.arange(0, BN)
-        wide_n = live[:, None] & (n < N)[None, :]
-        bs = tl.load(B + i[:, None] * B_l + n[None, :], mask=wide_n, other=0.0)
-        cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=wide_n, other=0.0)
-        scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
-    xs = tl.load(x + row * x_b + first * x_l + head * x_h + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0)
-    at = (row * n_chunks + chunk) * Q * H + head + i * H
-    s, decay = tl.load(steps + at), tl.load(log + at)
-    own, _, before = documents_of(documents, row, chunk, seqlen, Q, HAS_STARTS)
-    seen = (i[:, None] >= i[None, :]) & (own[:, None] == own[None, :])
-    # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight where
-    # it is seen
-    finite = tl.abs(xs.to(tl.float32)) < float("inf")
-    xs = tl.where(finite, xs, 0.0).to(xs.dtype)
-    factor = tl.where(tl.min(finite.to(tl.int32), 1) == 1, s, float("nan"))
-    kept = tl.exp(tl.where(seen, decay[:, None] - decay[None, :], 0.0))
-    weights = scores * kept * factor[None, :]
-    out = dot(tl.where(seen, weights, 0.0).to(xs.dtype), xs, INTERPRET, PRECISION)
-    if HAS_PAST:
-        past = tl.exp(decay)[:, None] * past
-        out += tl.where((own == before)[:, None], past, 0.0) if HAS_STARTS else past
+    for begin in range(0, Q, TOKENS):
+        m = begin + tl.arange(0, TOKENS)
+        there = chunk * Q + m < seqlen
+        scores = tl.zeros([Q, TOKENS], tl.float32)
+        for column in range(0, N, BN):
+            n = column + tl.arange(0, BN)
+            bs = tl.load(B + m[:, None] * B_l + n[None, :], mask=there[:, None] & (n < N)[None, :], other=0.0)
+            cs = tl.load(C + i[:, None] * C_l + n[None, :], mask=live[:, None] & (n < N)[None, :], other=0.0)
+            scores += dot(cs, tl.trans(bs), INTERPRET, PRECISION)
+        xs = tl.load(x + m[:, None] * x_l + p[None, :], mask=there[:, None] & (p < P)[None, :], other=0.0)
+        seen = i[:, None] >= m[None, :]
+        if HAS_STARTS:
+            seen = seen & ((chunk * Q + m)[None, :] >= own[:, None])
+        # 0 * NaN would reach rows that do not see it: a token that is not finite counts as 0, with NaN for a weight
+        # where it is seen
+        finite = tl.abs(xs.to(tl.float32)) < float("inf")
+        xs = tl.where(finite, xs, 0.0).to(xs.dtype)
+        factor = tl.where(tl.min(finite.to(tl.int32), 1) == 1, tl.load(steps + at + m * H), float("nan"))
+        kept = tl.exp(tl.where(seen, decay[:, None] - tl.load(log + at + m * H)[None, :], 0.0))
+        weights = tl.where(seen, scores * kept * factor[None, :], 0.0)
+        out += dot(weights.to(xs.dtype), xs, INTERPRET, PRECISION)
     if HAS_D:
-        out += tl.load(D + head) * xs.to(tl.float32)
+        xs = tl.load(x + i[:, None] * x_l + p[None, :], mask=wide_p, other=0.0).to(tl.float32)
+        out += tl.load(D + head) * tl.where(tl.abs(xs) < float("inf"), xs, 0.0)
     tl.store(y + ((row * seqlen + first) * H + head) * P + i[:, None] * (H * P) + p[None, :], out, mask=wide_p)
     lost = tl.sum(s * 0.0, 0)
     if lost != lost:  # backward reads l, and must not take a decay across such a step for known
-        tl.store(log + at, decay + tl.cumsum(s * 0.0, 0))
+        tl.store(log + at + i * H, decay + tl.cumsum(s * 0.0, 0))
 
 
 def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, return_state):
@@ -183,7 +197,7 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
         new(batch, c, g, n, r * p),
         new(batch, g, n, r * p),
     )
-    documents = starts.cumsum(1, dtype=torch.int32) if starts is not None else x
+    documents = document_begins(starts) if starts is not None else x
     has_past = c > 1 or initial is not None
     want_state, tiles = has_past or return_state, ssd_tiles(x, q, p, n)
     halves = tiles | {"BN": min(64, tiles["BN"]), "num_stages": 2}
@@ -202,9 +216,19 @@ def forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, retu
     _scan_kernel[(c, h, batch)](
         x, B, C, D if D is not None else A, documents, steps, log, entering, y,
         seqlen, c, h, p, n, r, *x.stride()[:3], *B.stride()[:3], *C.stride()[:3],
-        HAS_D=D is not None, HAS_STARTS=starts is not None, HAS_PAST=has_past, **tiles,
+        HAS_D=D is not None, HAS_STARTS=starts is not None, HAS_PAST=has_past, TOKENS=min(q, TOKENS), **tiles,
     )  # fmt: skip
     return y, final, steps, log, entering
+
+
+def document_begins(starts: Tensor) -> Tensor:
+    """Where the document of each token begins, -1 where it began before the first token, (batch, seqlen) int32.
+
+    A token sees those from there on: one number per row of a tile, where a comparison of documents takes one per
+    column too, and their registers.
+    """
+    t = torch.arange(starts.shape[1], dtype=torch.int32, device=starts.device)
+    return torch.where(starts, t, -1).cummax(1).values
 
 
 def within_32_bits(t: Tensor) -> Tensor:
