@@ -102,7 +102,7 @@ OVERRIDES = [  # (key=value, the key that the message must name, a word of what 
     ("train.switch={at: 0.5, positional: pope}", "train.switch.positional", "without learned parameters"),
     ("model.mixers.attention.temperature={type: warm}", "temperature", "logn | ssmax"),
     ("model.attn_layer_idx=[7]", "model.attn_layer_idx", "0 .. 1"),
-    ("model.vocab_size=100", "model.vocab_size", ">= the tokenizer's 4096"),
+    ("model.vocab_size=100", "model.vocab_size", ">= the tokenizer's 1024"),
     ("kernels.backend=tritn", "kernels.backend", "did you mean 'triton'"),
     ("kernels.backend=flash_attn", "kernels.backend", "auto | "),
     ("match.budget=mambo", "match.budget", "did you mean 'mamba2'"),

@@ -5,11 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lcprobe.config import load
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import MatchConfig, ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import build
+from lcprobe.studies.planning.plan import make_plan
 
 MIXERS = {"attention": {"head_dim": 32, "d_conv": 4}, "mamba2": {"head_dim": 32, "d_state": 64}}
 
@@ -32,13 +34,9 @@ def rules(**given):
 
 
 def test_quickstarts_three_models_are_within_one_percent():
-    models = {
-        "transformerpp": model(layout="attention+mlp x 2", d_model=64),
-        "mamba2": model(layout="mamba2 x 2", d_model=64),
-        "hybrid": model(layout="attention+mlp, mamba2", d_model=64),
-    }
-    matched = matched_at(models, rules(budget="mamba2"), 128)
+    matched = {run.group: run.matched for run in make_plan(load(["configs/quickstart.yaml"], [])).runs}
     assert spread_of(matched) < 0.01
+    assert set(matched) == {"transformerpp", "mamba2", "hybrid"}
     for m in matched.values():
         built = LanguageModel(m.config)
         assert sum(p.numel() for p in built.parameters()) == m.cost.params

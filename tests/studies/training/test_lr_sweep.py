@@ -102,14 +102,14 @@ def test_the_resolved_config_of_a_swept_run_is_self_contained(tmp_path, data_set
 def test_the_quickstarts_rates_were_swept_for_what_it_trains(tmp_path):
     runs, rows = tune(make_plan(load(["configs/quickstart.yaml"], [f"study.folder={tmp_path}"])))
     assert {run.config.study.tuned.how for run in runs.values()} == {
-        "swept at 1,500,000 tokens, trained for 2,000,000"
+        "swept at 600,000 tokens, trained for 1,000,000"
     }
     assert {run.group: run.config.train.lr for run in runs.values()} == {
         r["group"]: r["lr"] for r in rows if r["best"]
     }
     longer, _ = tune(make_plan(load(["configs/quickstart.yaml"], ["train.tokens=15_000_000"])))
     assert {run.config.study.tuned.how for run in longer.values()} == {
-        "swept at 1,500,000 tokens, trained for 15,000,000"
+        "swept at 600,000 tokens, trained for 15,000,000"
     }
 
 
