@@ -1,4 +1,4 @@
-"""zoo.json, zoo.png and the table of an evaluated study of architectures: `zoo.py runs/zoo`, which writes both here."""
+"""The table of an evaluated study of architectures, zoo.json and zoo.png, which it writes here: `zoo.py runs/zoo`."""
 
 import json
 import sys
@@ -45,7 +45,9 @@ figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
 for name in names:
     own = [row for row in rows if row["architecture"] == name]
     kept = [row for row in own if row["key look-up"] == "acquired"]
-    means = [sum(row["accuracy"][i][1] / row["accuracy"][i][2] for row in own) / len(own) for i in range(len(lengths))]
+    means = [
+        sum(row["accuracy"][i][1] / row["accuracy"][i][2] for row in own) / len(own) for i in range(len(lengths))
+    ]
     reach = [f"{'≥ ' * row['is at least']}{row['effective length']:.0f}" for row in kept if row["effective length"]]
     shown = [f"{mean:.2f}" for mean in means]
     print(f"| {name} | {own[0]['lr']:g} | {len(kept)} of {len(own)} | {' | '.join(shown)} | {', '.join(reach)} |")
