@@ -208,7 +208,9 @@ def naive_fla() -> Iterator[None]:
         return joined(found, output_final_state)
 
     def linear(q, k, v, cu_seqlens, initial_state, output_final_state, gk=None, g=None, **_):
-        parts = _documents((q, k, v, g if gk is None else gk), cu_seqlens, initial_state)
+        decays = g if gk is None else gk
+        assert decays is not None
+        parts = _documents((q, k, v, decays), cu_seqlens, initial_state)
         found = [naive_gla.naive_recurrent_gla(*part, state, output_final_state) for part, state in parts]
         return joined(found, output_final_state)
 
