@@ -1,41 +1,20 @@
 """Pages that are made from the code when the site is built: config keys, the command line, registered parts, record
 columns."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from lcprobe.choices import Registry
 from lcprobe.cli import help as cli_help
+from lcprobe.cli.pages import KINDS, docs_of
 from lcprobe.config import Config
 from lcprobe.data.config import Recipe, Stage
-from lcprobe.data.sources import SOURCES
-from lcprobe.models.extend import EXTENSIONS
-from lcprobe.models.mixers import MIXERS
-from lcprobe.models.mlps import MLPS
-from lcprobe.models.norms import NORMS
-from lcprobe.models.positional import POSITIONAL, POSITIONS, TEMPERATURES
 from lcprobe.probing.config import Grid
 from lcprobe.schema import describe_fields, field_docs
-from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
-from lcprobe.training import INITIAL_STATES
 
-REGISTRIES: dict[str, tuple[str, Registry]] = {
-    "Mixers": ("`model.mixers.NAME`, and names in `model.layout`", MIXERS),
-    "MLPs": ("`model.mlp`, and `+name` in `model.layout`", MLPS),
-    "Norms": ("`model.norm`", NORMS),
-    "Positional encodings": ("`model.positional`, `model.encodings.NAME`", POSITIONAL),
-    "Positions drawn in training": ("`model.positions`", POSITIONS),
-    "Temperatures of the softmax": ("`model.mixers.NAME.temperature`, `+logn` in a pattern", TEMPERATURES),
-    "Extensions at evaluation": ("`pe.extend`", EXTENSIONS),
-    "Tasks": ("`probe.tasks.NAME`, `data.recipes.NAME.task`", TASKS),
-    "Initial states": ("`train.initial_state`", INITIAL_STATES),
-    "Sources of documents": ("`data.corpus`", SOURCES),
-}
 LISTS = (("data.recipes.NAME", Recipe), ("data.mixture[i]", Stage), ("probe.grids[i]", Grid))
 
 
@@ -85,7 +64,7 @@ def registries_page() -> Iterator[str]:
     """Every registered name: what it is, and its settings."""
     yield "# Registered parts\n"
     yield "A name stands for `{type: name}`; settings are the other keys.\n"
-    for title, (where, registry) in REGISTRIES.items():
+    for title, _, where, registry in KINDS.values():
         yield f"## {title}\n\nIn {where}.\n"
         for name in registry:
             cls = registry.load(name)
@@ -131,15 +110,8 @@ def _table(entries: list[tuple[str, str, str, str]]) -> Iterator[str]:
 
 def _doc(cls: type) -> str:
     """The docstring of a class, and of its module where that has the equation."""
-    own = inspect.cleandoc(cls.__doc__ or "")
-    module = inspect.getmodule(cls)
-    whole = inspect.cleandoc((module.__doc__ if module else None) or "")
-    alone = module is not None and sum(name == module.__name__ for name in _modules_of(cls)) == 1
-    return f"{own}\n\n```text\n{whole}\n```" if alone and whole else own
-
-
-def _modules_of(cls: type) -> list[str]:
-    return [target.partition(":")[0] for _, registry in REGISTRIES.values() for target in registry.values()]
+    own, module = docs_of(cls)
+    return f"{own}\n\n```text\n{module}\n```" if module else own
 
 
 def _inline(settings: Mapping[str, Any]) -> str:

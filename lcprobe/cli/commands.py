@@ -34,8 +34,9 @@ def _any_command(words: list[str]) -> int:
     name = words[0] if words else "--help"
     if name in ("--help", "-h"):
         from lcprobe.cli.help import OVERVIEW
+        from lcprobe.cli.pages import page
 
-        print(OVERVIEW)
+        print(page(words[1]) if len(words) > 1 else OVERVIEW)
         return 0
     if name == "--version":
         return _print_version()

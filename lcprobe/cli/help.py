@@ -5,9 +5,9 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import fields
 
+from lcprobe.cli.pages import HELP_WIDTH, LISTS, page, setting
 from lcprobe.config import Config
 from lcprobe.data.config import Recipe, Stage
-from lcprobe.errors import unknown_name
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
@@ -17,8 +17,6 @@ from lcprobe.schema import describe_fields
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
 
-HELP_WIDTH = 112
-"""Columns of the list of settings."""
 OVERVIEW = """\
 lcprobe: train matched sequence models at a fixed context length, then probe what they retrieve from context.
 
@@ -31,6 +29,8 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   config      print the resolved configuration
 
   COMMAND --help    what a command does, how it is called, and its settings
+  --help NAME       the page of anything that a config can name, such as mamba2, rope, yarn or niah; lists of them:
+                    mixers, encodings, extensions, tasks, ...
   --version         the version of lcprobe
 """
 
@@ -45,6 +45,8 @@ usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan]
                 ${{times:300,${{train.batch_tokens}}}} a product
   --plan        print runs, sizes, costs and estimates, and stop
   --help [KEY]  this text, or the settings under one key: {sections}
+  --help NAME   the page of anything that a config can name, such as mamba2, rope, yarn, niah or ruler/vt, or a list:
+                {lists}
   --version     the version of lcprobe
 
 examples
@@ -78,6 +80,8 @@ usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--
   --cheat       leakage check: shortcut policies without retrieval answer the tasks in place of models; none may
                 score above chance
   --help [KEY]  this text, or the settings under one key: {sections}
+  --help NAME   the page of anything that a config can name, such as mamba2, rope, yarn, niah or ruler/vt, or a list:
+                {lists}
   --version     the version of lcprobe
 
 examples
@@ -119,13 +123,14 @@ defaults.
 usage: lcprobe config CONFIG.yaml ... [key=value ...]
 
   --help [KEY]  this text and all settings, or the settings under one key: {sections}
+  --help NAME   the page of anything that a config can name, or a list: {lists}
 
 example
   lcprobe config configs/quickstart.yaml train.lr=0.003
 """
 
 INTRODUCTIONS = {"train": TRAIN, "evaluate": EVALUATE, "data": DATA, "kernels": KERNELS, "config": CONFIG}
-"""By command; braces are doubled, and {sections} lists the top-level keys."""
+"""By command; braces are doubled, {sections} are the top-level keys, {lists} the lists of names."""
 WITH_SETTINGS = ("train", "evaluate", "config")
 """Commands whose help ends with the list of settings."""
 
@@ -137,18 +142,18 @@ def intros() -> dict[str, str]:
 
 
 def help_of(command: str, section: str | None) -> str:
-    """`--help` of a command; with settings, those of all sections or of one. Raises ConfigError for an unknown
-    section."""
+    """`--help` of a command; with settings, those of all sections or of one, or the page of a registered name. Raises
+    ConfigError for an unknown section or name."""
     if command not in WITH_SETTINGS:
         return _introduction(command)
     if section is not None and section not in config_sections():
-        raise unknown_name("--help", section, config_sections())
+        return page(section, config_sections())
     lines = [_introduction(command)] if section is None else []
     return "\n".join([*lines, *_settings(section)])
 
 
 def _introduction(command: str) -> str:
-    return INTRODUCTIONS[command].format(sections=" ".join(config_sections()))
+    return INTRODUCTIONS[command].format(sections=" ".join(config_sections()), lists=" ".join(LISTS))
 
 
 def config_sections() -> list[str]:
@@ -161,7 +166,7 @@ def _settings(section: str | None) -> list[str]:
     lines = ["settings (key: type, default)\n"]
     for key, kind, default, doc in describe_fields(Config, ""):
         if section is None or key.split(".")[0] == section:
-            lines += _entry(key, kind, default, doc)
+            lines += setting(key, kind, default, doc)
     for title, cls, where in (
         ("data.recipes.NAME", Recipe, "data"),
         ("data.mixture[i]", Stage, "data"),
@@ -169,7 +174,7 @@ def _settings(section: str | None) -> list[str]:
     ):
         if section in (None, where):
             for entry in describe_fields(cls, title):
-                lines += _entry(*entry)
+                lines += setting(*entry)
     lines.append("")
     if section in (None, "model"):
         lines += [*_names("mixers", MIXERS.names), *_names("mlps", sorted(MLPS))]
@@ -183,12 +188,3 @@ def _settings(section: str | None) -> list[str]:
 
 def _names(title: str, names: Iterable[str]) -> list[str]:
     return textwrap.wrap(f"{title}: {' | '.join(names)}", HELP_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _entry(key: str, kind: str, default: str, doc: str) -> list[str]:
-    shortened = default if len(default) <= 60 else default[:57] + "..."
-    head, indent = f"  {key}: {kind}, {shortened or repr(shortened)}", " " * 6
-    return [
-        head,
-        *textwrap.wrap(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False),
-    ]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,13 @@ import yaml
 from lcprobe import __version__
 from lcprobe.cli.commands import COMMANDS, main
 from lcprobe.cli.help import INTRODUCTIONS, intros
+from lcprobe.cli.pages import KINDS, LISTS, page
 from lcprobe.config import load, parse
 from lcprobe.errors import run_command
 from lcprobe.locks import folder_lock
+from lcprobe.probing.policies.cheating import POLICIES
 from lcprobe.schema import plain
+from lcprobe.tasks.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -167,3 +171,44 @@ def test_a_path_that_the_terminal_cannot_show_is_no_error(tmp_path, monkeypatch)
     assert main(["data", "prepare", f"data.corpus=[{text}]", f"data.folder={tmp_path}/prepared-ö"]) == 0
     shown.seek(0)
     assert "prepared-\\xf6" in shown.read()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_has_every_name_and_what_it_is(capsys, name):
+    assert main(["--help", name]) == 0
+    shown = capsys.readouterr().out
+    listed = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if re.match(r"  \S", line)}
+    names = {"presets": PRESETS, "policies": POLICIES}.get(name) or KINDS[name].registry
+    assert set(names) <= set(listed)
+    assert all(listed.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            ["train", "--help", "mamba2"],
+            ["mixer mamba2: in model.mixers.NAME", "arXiv 2405.21060", "  d_state: a whole"],
+        ),
+        (["--help", "yarn"], ["extension yarn: in pe.extend", "arXiv 2309.00071", "  ramp: dim | rotations, dim"]),
+        (["evaluate", "--help", "niah"], ["task niah: in probe.tasks.NAME", "  n_keys: a whole number"]),
+        (["config", "--help", "rwkv6"], ["mixer rwkv6: ", "\nMLP rwkv6: in model.mlp", "no settings"]),
+        (["--help", "ruler/vt"], ["preset ruler/vt: ", "task vt: "]),
+    ],
+)
+def test_help_has_a_page_of_every_name(capsys, words, shown):
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in shown)
+    assert max(map(len, printed.splitlines())) <= 160
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_registered_name_has_a_page(kind):
+    for name in KINDS[kind].registry:
+        assert f"{KINDS[kind].one} {name}: in " in page(name)
+
+
+def test_a_name_nearly_right_is_suggested(capsys):
+    assert main(["--help", "mamab2"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("or a name of a list; did you mean 'mamba2'?")

@@ -1,0 +1,150 @@
+"""Pages of what a config can name: `--help mamba2`, `--help yarn`, and the lists of names, `--help mixers`.
+
+A page is the docstrings of the registered class and of its module (equation, source, what differs from the release)
+and its settings. Lists read docstrings from the source, without importing what they name.
+"""
+
+import ast
+import importlib.util
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lcprobe.choices import Registry
+from lcprobe.data.sources import SOURCES
+from lcprobe.errors import ConfigError, listed, nearest_name
+from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mlps import MLPS
+from lcprobe.models.norms import NORMS
+from lcprobe.models.positional import POSITIONAL, POSITIONS, TEMPERATURES
+from lcprobe.schema import describe_fields
+from lcprobe.tasks import TASKS
+from lcprobe.tasks.presets import PRESETS
+from lcprobe.training import INITIAL_STATES
+
+HELP_WIDTH = 112
+"""Columns of lists."""
+
+
+class Kind(NamedTuple):
+    """What the entries of a registry are. title: of their section in the reference; one: what one of them is called;
+    where: keys of the config that take their names."""
+
+    title: str
+    one: str
+    where: str
+    registry: Registry
+
+
+KINDS: dict[str, Kind] = {
+    "mixers": Kind("Mixers", "mixer", "model.mixers.NAME, and names in model.layout", MIXERS),
+    "mlps": Kind("MLPs", "MLP", "model.mlp, and +NAME in model.layout", MLPS),
+    "norms": Kind("Norms", "norm", "model.norm", NORMS),
+    "encodings": Kind("Positional encodings", "encoding", "model.positional, model.encodings.NAME", POSITIONAL),
+    "positions": Kind("Positions drawn in training", "positions", "model.positions", POSITIONS),
+    "temperatures": Kind(
+        "Temperatures of the softmax",
+        "temperature",
+        "model.mixers.NAME.temperature, +NAME in a pattern of encodings",
+        TEMPERATURES,
+    ),
+    "extensions": Kind("Extensions at evaluation", "extension", "pe.extend, train.extend", EXTENSIONS),
+    "tasks": Kind("Tasks", "task", "probe.tasks.NAME, data.recipes.NAME.task", TASKS),
+    "initial_states": Kind("Initial states", "initial state", "train.initial_state", INITIAL_STATES),
+    "sources": Kind("Sources of documents", "source", "data.corpus", SOURCES),
+}
+"""By the name of their list."""
+LISTS = (*KINDS, "presets", "policies")
+"""What `--help` lists."""
+
+
+def page(word: str, others: Iterable[str] = ()) -> str:
+    """The list of that name, or the pages of everything that is registered under it. Raises ConfigError for an
+    unknown name. others: what else may be asked for, for the error."""
+    if word in LISTS:
+        return "\n".join(_list(word))
+    if word in PRESETS:
+        return f"preset {word}: a task with settings, {PRESETS[word]}\n\n{page(PRESETS[word]['type'])}"
+    found = [kind for kind in KINDS.values() if word in kind.registry]
+    if not found:
+        names = {name for kind in KINDS.values() for name in kind.registry} | set(PRESETS)
+        known = [*others, *LISTS]
+        raise ConfigError(
+            "--help", word, f"{listed(known)}, or a name of a list", nearest_name(word, {*known, *names})
+        )
+    return "\n\n".join("\n".join(_page(kind, word)) for kind in found)
+
+
+def docs_of(cls: type) -> tuple[str, str]:
+    """The docstring of a class, and that of its module where no other registered class is of the module."""
+    module = inspect.getmodule(cls)
+    modules = [target.partition(":")[0] for kind in KINDS.values() for target in kind.registry.values()]
+    alone = module is not None and modules.count(module.__name__) == 1
+    return inspect.cleandoc(cls.__doc__ or ""), inspect.cleandoc(module.__doc__ or "") if module and alone else ""
+
+
+def _page(kind: Kind, name: str) -> Iterator[str]:
+    cls = kind.registry.load(name)
+    own, module = docs_of(cls)
+    yield f"{kind.one} {name}: in {kind.where}\n"
+    yield module or own
+    if not module and (whole := inspect.getmodule(cls)):
+        yield f"\n{inspect.cleandoc(whole.__doc__ or '')}"
+    entries = list(describe_fields(cls.Config, ""))
+    yield "\nsettings (key: type, default)\n" if entries else "\nno settings"
+    for entry in entries:
+        yield from setting(*entry)
+
+
+def setting(key: str, kind: str, default: str, doc: str) -> list[str]:
+    """The lines of one setting."""
+    shortened = default if len(default) <= 60 else default[:57] + "..."
+    head, indent = f"  {key}: {kind}, {shortened or repr(shortened)}", " " * 6
+    return [
+        head,
+        *textwrap.wrap(doc, HELP_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False),
+    ]
+
+
+def _list(word: str) -> Iterator[str]:
+    if word == "presets":
+        yield "presets of tasks, in probe.tasks.NAME and data.recipes.NAME.task\n"
+        yield from _table({name: str(settings) for name, settings in PRESETS.items()})
+    elif word == "policies":
+        from lcprobe.probing.policies.cheating import POLICIES  # imports torch
+
+        yield "policies of evaluate --cheat, in probe.policies\n"
+        yield from _table({name: _sentence(inspect.getdoc(policy) or "") for name, policy in POLICIES.items()})
+    else:
+        kind = KINDS[word]
+        yield f"{kind.title.lower() if word != 'mlps' else kind.title}, in {kind.where}\n"
+        yield from _table({name: _sentence(_class_doc(target)) for name, target in kind.registry.items()})
+        for family in kind.registry.families:
+            yield f"  {family}:...  (see the documentation)"
+
+
+def _table(rows: Mapping[str, str]) -> Iterator[str]:
+    width = max(map(len, rows)) + 2
+    for name, text in rows.items():
+        lines = textwrap.wrap(text, HELP_WIDTH - width - 2, break_on_hyphens=False) or [""]
+        yield f"  {name:{width}}{lines[0]}"
+        yield from (f"  {'':{width}}{line}" for line in lines[1:])
+
+
+def _class_doc(target: str) -> str:
+    """The docstring of "module:Class", from the module's source."""
+    module, _, name = target.partition(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    return ast.get_docstring(classes[0]) or ""
+
+
+def _sentence(doc: str) -> str:
+    """The first paragraph, on one line."""
+    return " ".join(doc.partition("\n\n")[0].split())
