@@ -42,6 +42,26 @@ def test_the_matrix_form_in_float64_is_the_recurrence(case, chunk):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("state", [False, True])
+def test_fixed_decays_change_no_other_gradient(path, state):
+    """Where neither dt nor A nor dt_bias needs a gradient, theirs are not computed on a CPU."""
+    inputs = {k: v.float().to(DEVICE) for k, v in draw_inputs((2, 40, (4, 2), (3, 5)), 7).items()}
+
+    def gradients(names):
+        leaves = {k: v.detach().clone().requires_grad_(k in names) for k, v in inputs.items()}
+        with backends.using(path):
+            initial = leaves["initial_state"] if state else None
+            y, final = ssd(*(leaves[k] for k in NAMES[:7]), initial_state=initial, chunk_size=16, return_state=True)
+        (y.square().sum() + final.square().sum()).backward()
+        return {k: v.grad for k, v in leaves.items()}
+
+    others = {"x", "B", "C", "D", *(["initial_state"] if state else [])}
+    every, fixed = gradients(set(NAMES)), gradients(others)
+    assert {k for k, v in fixed.items() if v is not None} == others
+    assert all(torch.equal(fixed[k], every[k]) for k in others)
+
+
+@pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=cases, dtype=st.sampled_from(DTYPES))
 def test_a_narrow_dtype_costs_at_most_twice_what_it_costs_the_recurrence(path, case, dtype):

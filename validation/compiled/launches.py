@@ -34,7 +34,7 @@ def ssd(dtype: torch.dtype, full: bool, head_dim: int = 64, d_state: int = 128) 
     q = chunk_that_fits(LARGEST, shared_memory(), head_dim, dtype)
     low, high = (0.01, 0.5) if full else (0.0, float("inf"))
     y, final, *saved = ssd_fwd.forward(x, dt, A, B, B, D, D, initial, starts, low, high, q, full)
-    ssd_bwd.backward(y, final if full else None, x, dt, A, B, B, D, D, starts, *saved, low, high, full)  # type: ignore
+    ssd_bwd.backward(y, final if full else None, x, dt, A, B, B, D, D, starts, *saved, low, high, full, True)  # type: ignore
 
 
 def attention(dtype: torch.dtype, full: bool, width: int = 64, length: int = LENGTH) -> None:

@@ -196,19 +196,22 @@ def _backward(
     dt_min: float,
     dt_max: float,
     has_initial: bool,
+    of_steps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """dx, ddt, dA, dB, dC, dD, ddt_bias, dinitial_state; the last is empty without an initial state."""
-    if x.shape[0] == 0:
-        return _no_gradients(
-            dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
-        )  # fmt: skip
-    return implementation(NAME, x, "triton_bwd").backward(
-        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial
+    """dx, ddt, dA, dB, dC, dD, ddt_bias, dinitial_state; the last is empty without an initial state. of_steps: those
+    of dt, A and dt_bias are wanted; else they are zeros, or on a GPU computed all the same."""
+    module = implementation(NAME, x, "triton_bwd")
+    backward = module.backward if x.shape[0] else _no_gradients
+    return backward(
+        dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial,
+        of_steps,
     )  # fmt: skip
 
 
 @_backward.register_fake
-def _no_gradients(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+def _no_gradients(
+    dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial, of_steps
+):  # fmt: skip
     batch, _, n_heads, p = x.shape
     like = lambda t: torch.zeros_like(t, memory_format=torch.contiguous_format)  # noqa: E731
     state = A.new_zeros((batch, n_heads, p, B.shape[3]) if has_initial else (0,))
@@ -226,9 +229,25 @@ def _gradients(ctx: Any, dy: Any, dfinal: Any, *_: Any) -> Any:
     x, dt, A, B, C, D, dt_bias, starts, steps, log, entering = ctx.saved_tensors
     if dy is None:
         dy = torch.zeros_like(x)
+    of_steps = any(ctx.needs_input_grad[i] for i in (1, 2, 6))  # dt, A, dt_bias: constants where decays are fixed
     with torch.autocast(x.device.type, enabled=False):  # also where backward() is called under autocast
         dx, ddt, dA, dB, dC, dD, dbias, dinitial = _backward(
-            dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, *ctx.limits, ctx.has_initial
+            dy,
+            dfinal,
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            dt_bias,
+            starts,
+            steps,
+            log,
+            entering,
+            *ctx.limits,
+            ctx.has_initial,
+            of_steps,
         )
     optional = (None if D is None else dD, None if dt_bias is None else dbias, dinitial if ctx.has_initial else None)
     return dx, ddt, dA, dB, dC, *optional, None, None, None, None, None

@@ -83,7 +83,9 @@ def _forward(x, dt, A, B, C, D, dt_bias, initial, starts, dt_min, dt_max, q, ret
     return y.contiguous(), final, steps.contiguous(), log, entering
 
 
-def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
+def backward(
+    dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial, of_steps
+):  # fmt: skip
     """See `lcprobe_kernels.ssd._backward`."""
     batch, seqlen, h, p = x.shape
     g, acc_dtype = B.shape[2], A.dtype
@@ -103,11 +105,12 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
     dproducts.mul_(decays)
     dscores = _masked(dproducts.sum(3), masks)
     dB, dC = dscores.transpose(-1, -2) @ C, dscores @ B
-    moved = dproducts.mul_(scores.tril(-1)[:, :, :, None]).view(batch, c, h, q, q)
-    # (b, c, q, h), by l. In float64: what enters a row and leaves a column must cancel when l is taken apart below
-    dlog = (moved.sum(-1, dtype=torch.float64) - moved.sum(-2, dtype=torch.float64)).transpose(2, 3)
+    dinitial, dlog, before_end = A.new_empty(0), A.new_zeros(()), None
+    if of_steps:
+        moved = dproducts.mul_(scores.tril(-1)[:, :, :, None]).view(batch, c, h, q, q)
+        # (b, c, q, h), by l; in float64, as what enters a row and leaves a column must cancel when l is taken apart
+        dlog = (moved.sum(-1, dtype=torch.float64) - moved.sum(-2, dtype=torch.float64)).transpose(2, 3)
 
-    dinitial, before_end = A.new_empty(0), None
     if c > 1 or has_initial or dfinal is not None:
         to_end, carry = _ends(log, masks)
         dstate = torch.zeros_like(entering[:, 0]) if dfinal is None else _inner_state(dfinal.to(acc_dtype), g)
@@ -117,7 +120,8 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
             from_dy = _grouped(dy * from_start[..., None], g)  # (b, c, g, q, r * p)
             dC = dC + from_dy @ entering.transpose(-1, -2)
             into = C.transpose(-1, -2) @ from_dy
-            dlog = dlog + from_start * (dy * _ungrouped(C @ entering, h, p)).sum(-1)
+            if of_steps:
+                dlog = dlog + from_start * (dy * _ungrouped(C @ entering, h, p)).sum(-1)
         leaving = torch.empty_like(entering)  # gradient of the state after each chunk
         for i in range(c - 1, -1, -1):
             leaving[:, i] = dstate
@@ -129,26 +133,30 @@ def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, enterin
         dB = dB + _grouped(weighted, g) @ leaving.transpose(-1, -2)
         dweighted = _ungrouped(B @ leaving, h, p)  # (b, c, q, h, p)
         dxdt = dxdt + dweighted * to_end[..., None]
-        # exp(l_q - l_j) holds the steps after j: an exclusive sum, which unlike l_q - l_j cancels nothing
-        written = (dweighted * weighted).sum(-1)  # (b, c, q, h)
-        before_end = F.pad(written.cumsum(2)[:, :, :-1], (0, 0, 1, 0))
-        if with_past:
-            kept = (leaving * entering).sum(3).view(batch, c, h, p).sum(-1)
-            before_end = before_end + (kept * carry)[:, :, None]
+        if of_steps:
+            # exp(l_q - l_j) holds the steps after j: an exclusive sum, which unlike l_q - l_j cancels nothing
+            written = (dweighted * weighted).sum(-1)  # (b, c, q, h)
+            before_end = F.pad(written.cumsum(2)[:, :, :-1], (0, 0, 1, 0))
+            if with_past:
+                kept = (leaving * entering).sum(3).view(batch, c, h, p).sum(-1)
+                before_end = before_end + (kept * carry)[:, :, None]
 
+    dx = dxdt * steps[..., None] if D is None else torch.addcmul(dy * D[:, None], dxdt, steps[..., None])
+    dx = dx.reshape(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
+    dB, dC = _from_groups(dB, B_in), _from_groups(dC, C_in)
+    dD = torch.zeros_like(A) if D is None else (dy * xs).sum((0, 1, 2, 4))
+    if not of_steps:
+        return dx, torch.zeros_like(dt), torch.zeros_like(A), dB, dC, dD, torch.zeros_like(A), dinitial
     dlog = dlog.flip(2).cumsum(2).flip(2).to(acc_dtype)
     if before_end is not None:
         dlog = dlog + before_end
-    dx = dxdt * steps[..., None] if D is None else torch.addcmul(dy * D[:, None], dxdt, steps[..., None])
     dsteps = (dxdt * xs).sum(-1) + dlog * A
-    dA, dD = (dlog * steps).sum((0, 1, 2)), (dy * xs).sum((0, 1, 2, 4))
+    dA = (dlog * steps).sum((0, 1, 2))
     raw = dt.to(acc_dtype) if dt_bias is None else dt.to(acc_dtype) + dt_bias
     ddt = dsteps.reshape(batch, c * q, h)[:, :seqlen] * torch.sigmoid(raw)
     if (dt_min, dt_max) != (0.0, float("inf")):
         soft = F.softplus(raw)
         ddt = ddt * ((soft >= dt_min) & (soft <= dt_max))
-    dx = dx.reshape(batch, c * q, h, p)[:, :seqlen].to(x.dtype).contiguous()
-    dB, dC = _from_groups(dB, B_in), _from_groups(dC, C_in)
     return dx, ddt.to(dt.dtype), dA, dB, dC, dD, ddt.sum((0, 1)), dinitial
 
 

@@ -268,8 +268,10 @@ def _dbc_kernel(
     tl.store(out + place + i[:, None] * (groups * N) + n[None, :], total, mask=wide_n)
 
 
-def backward(dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial):
-    """See `lcprobe_kernels.ssd._backward`."""
+def backward(
+    dy, dfinal, x, dt, A, B, C, D, dt_bias, starts, steps, log, entering, dt_min, dt_max, has_initial, of_steps
+):  # fmt: skip
+    """See `lcprobe_kernels.ssd._backward`; the kernels compute the gradients of dt, A and dt_bias with the others."""
     batch, seqlen, h, p = x.shape
     g, n = B.shape[2:]
     c, q = log.shape[1:3]
