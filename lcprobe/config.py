@@ -252,7 +252,7 @@ def _read(file: str) -> dict[str, Any]:
     path = Path(file)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise ConfigError("config file", file, "a regular file")
+            raise ConfigError(file, "a pipe, socket or device", "a regular file")
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(file, f"{path.stat().st_size} bytes", f"a config of at most {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from lcprobe.cli.commands import train_main
 from lcprobe.config import load
 from lcprobe.data.sources.sotu import speeches
 from lcprobe.files import digest_bytes, digest_file, digest_json, write_json
+from lcprobe.merging import Settings
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 
@@ -64,7 +65,9 @@ def measured(folder: Path) -> dict[str, Any]:
     config.write_text(yaml.safe_dump({**STUDY, "study": study, "data": data}, sort_keys=False))
     assert train_main([str(config)]) == 0
     probe_settings = {"tasks": load(["configs/probe/every.yaml"], [])["probe"]["tasks"], "grids": [GRID]}
-    targets, settings, out = resolve_targets([folder / "baseline"], {"probe": probe_settings})
+    targets, settings, out = resolve_targets(
+        [folder / "baseline"], Settings((("", {"probe": probe_settings}),)), None
+    )
     session = open_session(targets, settings, out)
     assert not session.notes, session.notes
     probe_session(session)
