@@ -57,6 +57,8 @@ KINDS: dict[str, Kind] = {
     "sources": Kind("Sources of documents", "source", "data.corpus", SOURCES),
 }
 """By the name of their list."""
+FAMILIES = {"fla": "a layer of flash-linear-attention by its class, fla:GatedDeltaNet (docs/how-to/own-study.md)"}
+"""What the members of a family of a registry are."""
 LISTS = (*KINDS, "presets", "policies")
 """What `--help` lists."""
 
@@ -121,9 +123,8 @@ def _list(word: str) -> Iterator[str]:
     else:
         kind = KINDS[word]
         yield f"{kind.title.lower() if word != 'mlps' else kind.title}, in {kind.where}\n"
-        yield from _table({name: _sentence(_class_doc(target)) for name, target in kind.registry.items()})
-        for family in kind.registry.families:
-            yield f"  {family}:...  (see the documentation)"
+        rows = {name: _sentence(_class_doc(target)) for name, target in kind.registry.items()}
+        yield from _table(rows | {f"{family}:...": FAMILIES[family] for family in kind.registry.families})
 
 
 def _table(rows: Mapping[str, str]) -> Iterator[str]:

@@ -7,9 +7,11 @@ many layers.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from lcprobe.errors import MAX_SHOWN, ConfigError, nearest_name, shorten, shown
+from lcprobe.errors import MAX_SHOWN, ConfigError, listed, nearest_name, shorten, shown
+from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
@@ -43,31 +45,34 @@ LAYOUT = "a pattern such as `mamba2 x 4, attention+mlp, mamba2 x 4`"
 PARALLEL = "parallel"
 MLP_WORDS = ("mlp", *(name for name in MLPS if name != "none"))
 """What may be joined to a mixer with +."""
+JOINED = f"{LAYOUT}, where + adds one of {listed(MLP_WORDS)}, and a mixer alone has no MLP"
+"""What is allowed, for errors about a word joined with +."""
 
 
 def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
     """Parse a layout into its layers. Raises ConfigError that shows where parsing stopped."""
     layers = []
-    for item in items_of(text, key, LAYOUT):
+    for item in items_of(text, key, LAYOUT, (*MIXERS, PARALLEL)):
         word = item.joined[0] if item.joined else None
         if len(item.joined) > 1:
-            raise _wrong(key, text, str(item), LAYOUT)
+            raise _wrong(key, text, str(item), JOINED)
         if word is not None and word not in MLP_WORDS:
-            raise _wrong(key, text, str(item), LAYOUT, nearest_name(word, MLP_WORDS))
+            raise _wrong(key, text, str(item), JOINED, nearest_name(word, MLP_WORDS))
         if bool(item.arguments) != (item.name == PARALLEL) or len(item.arguments) == 1:
-            raise _wrong(key, text, str(item), "parallel(mamba2, attention), of two mixers or more")
+            near = None if item.name == PARALLEL else nearest_name(item.name, [PARALLEL])
+            raise _wrong(key, text, str(item), "parallel(mamba2, attention), of two mixers or more", near)
         layers.append(Layer(item.arguments or (item.name,), word))
     return layers
 
 
-def items_of(text: str, key: str, allowed: str) -> list[PatternItem]:
-    """Expand a pattern such as `a x 2, [b+c, d] x 3`. Raises ConfigError that shows where parsing stopped, and
-    `allowed`."""
+def items_of(text: str, key: str, allowed: str, names: Iterable[str] = ()) -> list[PatternItem]:
+    """Expand a pattern such as `a x 2, [b+c, d] x 3`. names: what `gated-deltanet`, with a hyphen, may stand for.
+    Raises ConfigError that shows where parsing stopped, and `allowed`."""
     tokens, at = [], 0
     while at < len(text.rstrip()):
         match = TOKEN.match(text, at)
         if not match:
-            raise _wrong(key, text, text[at:], allowed)
+            raise _wrong(key, text, text[at:], allowed, _hyphenated(text, at, names))
         tokens.append(match.group(1))
         at = match.end()
     try:
@@ -150,6 +155,14 @@ def _arguments(tokens: list[str]) -> tuple[tuple[str, ...], list[str]]:
     if len(inner) % 2 == 0 or not all(map(_is_name, inner[::2])) or set(inner[1::2]) - {","}:
         raise _Stuck(" ".join(tokens))
     return tuple(inner[::2]), tokens[end + 1 :]
+
+
+def _hyphenated(text: str, at: int, names: Iterable[str]) -> str | None:
+    """The name that is closest to the word around a hyphen at `at`; None where there is no hyphen."""
+    if text[at] != "-":
+        return None
+    start, end = re.search(r"\w*$", text[:at]), re.match(r"[\w-]*", text[at:])
+    return nearest_name((start[0] if start else "") + (end[0] if end else ""), names)
 
 
 def _is_name(token: str) -> bool:

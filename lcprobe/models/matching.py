@@ -77,7 +77,8 @@ def amount_of(parts: ModelParts, config: ModelConfig, by: str, length: int) -> f
         return cost.params if by == "params" else cost.flops
     cost, longer = cost_of(parts, config, FAR).blocks, cost_of(parts, config, 2 * FAR).blocks
     if longer.kv_bytes > cost.kv_bytes:
-        raise ConfigError("match.by", by, "params | flops where attention has no window: its state grows with length")
+        grows = "where attention has no window, or a window with sinks: its state grows with length"
+        raise ConfigError("match.by", by, f"params | flops {grows}")
     require("match.by", by, cost.state_bytes + cost.kv_bytes > 0, "params | flops for a model without state")
     return cost.state_bytes + cost.kv_bytes
 

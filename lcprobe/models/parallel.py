@@ -1,7 +1,8 @@
 """Mixers in parallel, `parallel(mamba2, attention)`: all read the same normed input, and their outputs are combined.
 
 mean    out_proj(1/n sum_i rms_norm_i(o_i)): one output projection, over the mean of what each mixer would project,
-        normed (Hymba, arXiv 2411.13676, eq. 2); all must have one inner width
+        normed (Hymba, arXiv 2411.13676, eq. 2), with a bias where any of theirs has one; all must have one inner
+        width
 sum     sum_i out_proj_i(o_i): every mixer keeps its own output projection, of any width (Falcon-H1,
         arXiv 2507.22448)
 """
@@ -33,7 +34,7 @@ class MeanOfOutputs(Parametrised):
         super().__init__()
         outputs = [mixer.output for mixer in mixers]
         check_widths([output.in_features for output in outputs])
-        self.out_proj = outputs[0]
+        self.out_proj = next((output for output in outputs if output.bias is not None), outputs[0])
         self.norm_weight = nn.Parameter(torch.empty(len(mixers), outputs[0].in_features))
         for mixer in mixers:
             mixer.share_output(self.out_proj)
@@ -63,13 +64,13 @@ def check_widths(widths: Sequence[int]) -> None:
 
 
 def mean_cost(mixers: Sequence[tuple[type[Mixer], MixerConfig]], d_model: int) -> Cost:
-    """What the mean adds to the cost of its mixers: their norms, less the output projections but one. Raises
-    ConfigError where widths differ."""
+    """What the mean adds to the cost of its mixers: their norms, less the output projections but one, one
+    with a bias where there is any. Raises ConfigError where widths differ."""
     outputs = [_output(mixer, config, d_model) for mixer, config in mixers]
     check_widths([width for width, _ in outputs])
-    width, params = outputs[0][0], sum(params for _, params in outputs[1:])
+    width, params = outputs[0][0], [params for _, params in outputs]
     spared = len(outputs) - 1
-    return Cost(len(outputs) * width - params, -2 * spared * width * d_model)
+    return Cost(len(outputs) * width - sum(params) + max(params), -2 * spared * width * d_model)
 
 
 @functools.lru_cache(maxsize=1024)

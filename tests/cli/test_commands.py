@@ -181,6 +181,7 @@ def test_a_list_has_every_name_and_what_it_is(capsys, name):
     names = {"presets": PRESETS, "policies": POLICIES}.get(name) or KINDS[name].registry
     assert set(names) <= set(listed)
     assert all(listed.values())
+    assert not any(re.search(r"  The [\w-]+ mixer\.$|see the documentation", line) for line in shown.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.matching import match
 from lcprobe.models.mlps import MLPS
 from lcprobe.models.norms import NORMS
-from lcprobe.models.parts import parts_of
+from lcprobe.models.parts import model_cost, parts_of
 from lcprobe.models.token_context import TokenContext
 from lcprobe.schema import build
 from tests.models.initialised import initialised
@@ -142,7 +142,8 @@ def test_a_window_without_the_token_itself_shows_one_key_more():
 
     assert torch.equal(at(window=5, window_counts_self=False), at(window=6))
     assert not torch.equal(at(window=5), at(window=6))
-    assert torch.equal(at(window_counts_self=False), at())
+    with pytest.raises(ConfigError, match=r"window_counts_self: given False; allowed: true where window is null$"):
+        at(window_counts_self=False)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,21 @@ def test_mixers_in_parallel_equal_their_combination_alone(combination):
     assert (got - want).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("other", "settings", "output_bias", "has_bias"),
+    [("mamba2", {"head_dim": 16, "expand": 1}, given, given) for given in (False, True)]
+    + [("rg_lru", {"n_blocks": 2}, given, True) for given in (False, True)],
+)
+def test_the_mean_has_a_bias_where_any_of_its_mixers_has_one_in_any_order(other, settings, output_bias, has_bias):
+    mixers = {"attention": {"head_dim": 16, "output_bias": output_bias}, other: settings}
+    for layout in (f"parallel({other}, attention)", f"parallel(attention, {other})"):
+        config = model_config(layout=layout, mixers=mixers, d_model=32)
+        model = LanguageModel(config)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if "combine" in name}
+        assert (shapes.get("blocks.0.combine.out_proj.bias") == (32,)) == has_bias
+        assert sum(p.numel() for p in model.parameters()) == model_cost(config, 32).params
+
+
 def test_parallel_models_are_matched_copied_and_converted():
     config = model_config(**PARALLEL, d_model=64)
     solved = match({"a": config}, build(MatchConfig, {"budget": 200_000}, "match"), {"a": 32})["a"]
@@ -214,7 +230,20 @@ def test_parallel_models_are_matched_copied_and_converted():
         ),
         ({"layout": "parallel(mamba2)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
         ({"layout": "parallel"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two"),
-        ({"layout": "paralel(mamba2, attention)"}, r"^model\.layout: .*allowed: parallel\(mamba2, attention\)"),
+        ({"layout": "paralel(mamba2, attention)"}, r"^model\.layout: .*did you mean 'parallel'"),
+        (
+            {"layout": "local(mamba2, attention)"},
+            r"^model\.layout: .*allowed: parallel\(mamba2, attention\), of two.*more$",
+        ),
+        (
+            {"layout": "gated-deltanet+mlp"},
+            r"^model\.layout: .*\(stuck at '-deltanet\+mlp'\).*did you mean 'gated_deltanet'",
+        ),
+        ({"layout": "mamba2, rg-lru"}, r"^model\.layout: .*\(stuck at '-lru'\).*did you mean 'rg_lru'"),
+        ({"layout": "mamba2 x -2"}, r"^model\.layout: .*\(stuck at .*allowed: a pattern such as [^;]*$"),
+        ({"layout": "mamba2+mpl"}, r"adds one of mlp \| swiglu \| .* \| rwkv7, and .*no MLP; did you mean 'mlp'"),
+        ({"layout": "mamba2+none"}, r"adds one of mlp \| swiglu \| .* \| rwkv7, and a mixer alone has no MLP"),
+        ({"positional": "ro-pe"}, r"^model\.positional: .*did you mean 'rope'"),
         ({"layout": "parallel(mamba2, attention"}, r"^model\.layout: .*a missing \)"),
         ({"layout": "parallel(mamba2, atention)"}, r"^model\.layout: given 'atention'.*did you mean 'attention'"),
         ({"parallel": "men"}, r"^model\.parallel: given 'men'; allowed: mean \| sum; did you mean 'mean'"),

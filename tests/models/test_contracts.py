@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lcprobe_kernels import ArgumentError
 
+from lcprobe.choices import choose
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.parts import model_cost
-from tests.models.contract_cases import CASES
+from lcprobe.models.token_context import TokenContext
+from tests.models.contract_cases import CASES, WIDE
 from validation.invariances.checks import (
     MORE,
     SEQLEN,
@@ -24,6 +27,7 @@ from validation.invariances.checks import (
     random_tokens,
 )
 from validation.invariances.ours import Ours
+from validation.oracles.mixers import REQUIRED
 
 MIXER_CASES = [case for case in CASES if case.registry is MIXERS and not case.has_sinks]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -59,6 +63,15 @@ def test_states_are_returned_where_one_is_passed_in(case):
     for own in state.layers:
         assert dataclasses.is_dataclass(own)
         assert own.to("cpu") is not own
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("with_state", [False, True])
+def test_no_tokens_are_refused_in_one_line(name, with_state):
+    mixer = choose(MIXERS, {"type": name, **REQUIRED.get(name, {})}, "mixer").create(WIDE)
+    state = mixer.new_state(2) if with_state else None
+    with pytest.raises(ArgumentError, match=r"^[^\n]*: given torch\.float32 of shape \(2, 0, [^\n]*$"):
+        mixer(torch.zeros(2, 0, WIDE), TokenContext(torch.arange(0)), state)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.has_sinks], ids=str)

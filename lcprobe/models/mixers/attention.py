@@ -74,6 +74,8 @@ class AttentionConfig(MixerConfig):
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv == 0 or self.d_conv >= 2, "0 or >= 2")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+        counts = self.window_counts_self
+        require(f"{at}.window_counts_self", counts, counts or self.window is not None, "true where window is null")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
         require(f"{at}.sinks", self.sinks, self.sinks >= 0, ">= 0")
         require(f"{at}.n_heads", self.n_heads, self.n_heads is None or self.n_heads >= 1, ">= 1 or null")
@@ -150,7 +152,7 @@ class AttentionState(State):
 
 
 class Attention(Mixer[AttentionConfig, AttentionState]):
-    """softmax(q k^T / sqrt(head_dim)) v over the visible tokens."""
+    """Softmax attention: softmax(q k^T / sqrt(head_dim)) v over the visible tokens, which it caches."""
 
     Config = AttentionConfig
     state_type = AttentionState

@@ -51,7 +51,7 @@ class DeltaProductConfig(DeltaRuleConfig):
 
 
 class DeltaProduct(DeltaRule):
-    """The Gated DeltaProduct mixer."""
+    """A gated delta rule with several keys per token, each of which erases and writes; one decay per head."""
 
     Config = DeltaProductConfig
     gate_activation = "silu"

@@ -32,7 +32,7 @@ class GatedDeltaNetConfig(DeltaRuleConfig):
 
 
 class GatedDeltaNet(DeltaRule):
-    """The Gated DeltaNet mixer."""
+    """A delta rule, which overwrites what a key holds, with one decay per head."""
 
     Config = GatedDeltaNetConfig
     gate_activation = "silu"

@@ -40,7 +40,7 @@ class GDN2Config(DeltaRuleConfig):
 
 
 class GDN2(DeltaRule):
-    """The Gated DeltaNet-2 mixer."""
+    """A delta rule with separate gates of what is erased and written by channel; a decay per channel of keys."""
 
     Config = GDN2Config
     gate_activation = "sigmoid"

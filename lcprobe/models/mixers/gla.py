@@ -99,7 +99,7 @@ class GLAState(State):
 
 
 class GLA(Mixer[GLAConfig, GLAState]):
-    """The gated linear attention mixer."""
+    """Gated linear attention: a decay per channel of the keys that depends on the token."""
 
     Config = GLAConfig
     state_type = GLAState

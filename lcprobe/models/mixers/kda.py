@@ -35,7 +35,7 @@ class KDAConfig(DeltaRuleConfig):
 
 
 class KDA(DeltaRule):
-    """The Kimi Delta Attention mixer."""
+    """Kimi Delta Attention: a delta rule with one decay per channel of the keys."""
 
     Config = KDAConfig
     gate_activation = "sigmoid"

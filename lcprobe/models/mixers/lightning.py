@@ -72,7 +72,7 @@ class LightningState(State):
 
 
 class Lightning(Mixer[LightningConfig, LightningState]):
-    """The lightning attention mixer."""
+    """Linear attention with a fixed decay per head, without softmax."""
 
     Config = LightningConfig
     state_type = LightningState

@@ -70,6 +70,7 @@ class Mamba1Config(MixerConfig):
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
         require(f"{at}.expand", self.expand, self.expand > 0, "> 0")
         require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
+        require(f"{at}.dt_init_floor", self.dt_init_floor, self.dt_init_floor > 0, "> 0")
 
     def widths(self, d_model: int) -> tuple[int, int]:
         """(d_inner, rank of the step sizes). Raises ConfigError for an empty d_inner."""
@@ -91,7 +92,7 @@ class Mamba1State(State):
 
 
 class Mamba1(Mixer[Mamba1Config, Mamba1State]):
-    """The Mamba mixer."""
+    """S6: a selective diagonal state-space model, d_state numbers per channel."""
 
     Config = Mamba1Config
     state_type = Mamba1State

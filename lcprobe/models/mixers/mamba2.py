@@ -63,7 +63,8 @@ class Mamba2Config(MixerConfig):
         for name in ("d_state", "head_dim", "n_groups"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
-        require(f"{at}.expand", self.expand, self.expand > 0, "> 0")
+        for name in ("expand", "dt_init_floor", "norm_eps"):
+            require(f"{at}.{name}", getattr(self, name), getattr(self, name) > 0, "> 0")
         require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
         low, high = self.A_init_range
         require(f"{at}.A_init_range", list(self.A_init_range), 0 < low <= high, "0 < low <= high")
@@ -93,7 +94,7 @@ class Mamba2State(State):
 
 
 class Mamba2(Mixer[Mamba2Config, Mamba2State]):
-    """The Mamba2 mixer."""
+    """SSD: a selective state-space model with one scalar decay per head, a matrix of state per head."""
 
     Config = Mamba2Config
     state_type = Mamba2State

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from lcprobe_kernels.errors import check_first
 from lcprobe_kernels.gated_linear_attention import gated_linear_attention
 from lcprobe_kernels.rms_norm import rms_norm
 from torch import Tensor, nn
@@ -102,7 +103,7 @@ class Mamba3Config(MixerConfig):
         """Raises ConfigError for sizes below 1, fractions beyond 1 and empty ranges."""
         for name in ("d_state", "head_dim", "n_groups"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
-        for name in ("expand", "A_floor", "norm_eps"):
+        for name in ("expand", "A_floor", "dt_init_floor", "norm_eps"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) > 0, "> 0")
         rotates = self.rope_fraction <= 1 and self.n_angles >= 1
         allowed = f"a fraction up to 1 of which two channels or more rotate (d_state {self.d_state})"
@@ -142,7 +143,7 @@ class Mamba3State(State):
 
 
 class Mamba3(Mixer[Mamba3Config, Mamba3State]):
-    """The Mamba-3 mixer."""
+    """A state-space model whose state rotates, integrated by the trapezoidal rule; one decay per head."""
 
     Config = Mamba3Config
     state_type = Mamba3State
@@ -175,7 +176,8 @@ class Mamba3(Mixer[Mamba3Config, Mamba3State]):
     def forward(
         self, x: Tensor, where: TokenContext, state: Mamba3State | None = None
     ) -> tuple[Tensor, Mamba3State | None]:
-        """See Mixer."""
+        """See Mixer. Raises ArgumentError for no tokens."""
+        check_first("mamba3", "x", x, ("batch", "seqlen", "d_model"))
         z, v, b, c, dd_dt, dd_a, trap, angles = self.in_proj(x).split(self.parts, dim=-1)
         acc_dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):

@@ -60,13 +60,15 @@ class MLSTMConfig(MixerConfig):
     """Epsilon of the norm over each head's outputs, added to the variance."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for sizes below 1 and caps out of range."""
+        """Raises ConfigError for sizes below 1, caps out of range and an empty range."""
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         for name in ("expand", "expand_v", "norm_eps"):
             require(f"{at}.{name}", getattr(self, name), getattr(self, name) > 0, "> 0")
         cap = self.gate_soft_cap
         require(f"{at}.gate_soft_cap", cap, 0 < cap <= LARGEST_CAP, f"> 0 and <= {LARGEST_CAP:g}")
         require(f"{at}.eps", self.eps, self.eps >= 0, ">= 0")
+        first, last = self.forget_bias_range
+        require(f"{at}.forget_bias_range", list(self.forget_bias_range), first <= last, "first <= last")
         require(f"{at}.chunk_size", self.chunk_size, self.chunk_size is None or self.chunk_size >= 1, ">= 1 or null")
 
     def widths(self, d_model: int) -> Widths:
@@ -86,7 +88,7 @@ class MLSTMState(State):
 
 
 class MLSTM(Mixer[MLSTMConfig, MLSTMState]):
-    """The mLSTM mixer."""
+    """Linear attention with exponential input gates, sigmoid forget gates and a normaliser; xLSTM's layer."""
 
     Config = MLSTMConfig
     state_type = MLSTMState
@@ -127,7 +129,7 @@ class MLSTM(Mixer[MLSTMConfig, MLSTMState]):
         y, memory = ssd(
             torch.cat([v, v.new_ones(*v.shape[:3], 1)], dim=-1),
             -f,
-            -torch.ones_like(i[0, 0]),
+            -i.new_ones(w.n_heads),
             (k * (i - step.log()).exp()[..., None]).to(v.dtype),  # a quotient's gradient would overflow
             q * w.head_dim**-0.5,
             initial_state=None if state is None else state.memory,
@@ -163,8 +165,8 @@ class MLSTM(Mixer[MLSTMConfig, MLSTMState]):
 def running_largest(i: Tensor, log_f: Tensor, starts: Tensor | None, before: Tensor | None) -> Tensor:
     """m_t = max(log_f_t + m_{t-1}, i_t), in as many steps as the length has bits. i, log_f: (batch, seqlen, n_heads).
     starts: (batch, seqlen) bool or None. before: m before the first token, (batch, n_heads); None: 0."""
-    first = torch.zeros_like(i[:, 0]) if before is None else before.to(i.dtype)
-    m = torch.cat([torch.maximum(i[:, :1], log_f[:, :1] + first[:, None]), i[:, 1:]], dim=1)
+    first = 0.0 if before is None else before.to(i.dtype)[:, None]
+    m = torch.cat([torch.maximum(i[:, :1], log_f[:, :1] + first), i[:, 1:]], dim=1)
     if starts is not None:
         m = torch.where(starts[..., None], torch.maximum(i, log_f), m)
         log_f = log_f.masked_fill(starts[..., None], float("-inf"))

@@ -73,7 +73,7 @@ class RGLRUState(State):
 
 
 class RGLRU(Mixer[RGLRUConfig, RGLRUState]):
-    """The recurrent block of Griffin and RecurrentGemma."""
+    """A gated linear recurrence, one number of state per channel: Griffin's and RecurrentGemma's recurrent block."""
 
     Config = RGLRUConfig
     state_type = RGLRUState

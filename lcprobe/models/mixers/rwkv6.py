@@ -97,7 +97,7 @@ class RWKVState(State):
 
 
 class RWKV6(Mixer[RWKV6Config, RWKVState]):
-    """RWKV-6's time mixing."""
+    """RWKV-6's time mixing: linear attention with a decay per channel that depends on the token."""
 
     Config = RWKV6Config
     state_type = RWKVState

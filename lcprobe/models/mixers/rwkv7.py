@@ -110,7 +110,7 @@ class RWKV7Config(MixerConfig):
 
 
 class RWKV7(Mixer[RWKV7Config, RWKVState]):
-    """RWKV-7's time mixing."""
+    """RWKV-7's time mixing: a generalised delta rule with a decay per channel."""
 
     Config = RWKV7Config
     state_type = RWKVState

@@ -88,7 +88,7 @@ class _PatternConverter(Converter):
         text = ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else value
         if not isinstance(text, str):
             raise ConfigError(key, value, ALLOWED_PATTERNS)
-        return EncodingPattern(value, key, None, tuple(items_of(text, key, ALLOWED_PATTERNS)))
+        return EncodingPattern(value, key, None, tuple(items_of(text, key, ALLOWED_PATTERNS, POSITIONAL)))
 
     def allowed(self) -> str:
         """See Converter."""
