@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
+from validation.oracles import griffin
+from validation.oracles.mixers import load
+from validation.oracles.transformer import from_transformers
 
 transformers = pytest.importorskip("transformers")
 D, HEAD, FF, VOCAB, LENGTH = 24, 8, 20, 48, 19
@@ -17,6 +19,8 @@ SIZES = {
     "head_dim": HEAD, "vocab_size": VOCAB, "attn_implementation": "eager", "rms_norm_eps": 1e-3,
 }  # fmt: skip
 HEADS = {"head_dim": HEAD, "n_heads": 4, "n_kv_heads": 2}
+SHAPE = {"layout": "attention+mlp x 2", "d_model": D, "d_ff": FF, "vocab_size": VOCAB, "norm_eps": 1e-3,
+         "mixers": {"attention": HEADS}}  # fmt: skip
 
 
 def gemma2() -> Any:
@@ -49,38 +53,10 @@ PUBLISHED: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def names_of(i: int, sandwich: bool) -> dict[str, tuple[str, ...]]:
-    """Our parameters of a block, and the peer's that are stacked to make each."""
-    norms = (
-        ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-        if sandwich
-        else ("input_layernorm", None, "post_attention_layernorm", None)
-    )
-    ours = ("norm", "output_norm", "norm2", "output_norm2")
-    pairs = {f"{own}.weight": (f"{norm}.weight",) for own, norm in zip(ours, norms, strict=True) if norm}
-    pairs |= {
-        "mixer.in_proj.weight": tuple(f"self_attn.{x}_proj.weight" for x in "qkv"),
-        "mixer.out_proj.weight": ("self_attn.o_proj.weight",),
-        "mixer.q_norm_weight": ("self_attn.q_norm.weight",),
-        "mixer.k_norm_weight": ("self_attn.k_norm.weight",),
-        "mlp.up_gate.weight": ("mlp.up_proj.weight", "mlp.gate_proj.weight"),
-        "mlp.out_proj.weight": ("mlp.down_proj.weight",),
-    }
-    return {f"blocks.{i}.{own}": tuple(f"model.layers.{i}.{t}" for t in theirs) for own, theirs in pairs.items()}
-
-
-def loaded(peer: nn.Module, given: dict[str, Any]) -> LanguageModel:
-    """Our model with the peer's weights."""
-    config = {"layout": "attention+mlp x 2", "d_model": D, "d_ff": FF, "vocab_size": VOCAB, "norm_eps": 1e-3,
-              "mixers": {"attention": HEADS}, **given}  # fmt: skip
-    ours, theirs = LanguageModel(build(ModelConfig, config, "model")).double(), dict(peer.named_parameters())
-    names = {"embedding.weight": ("model.embed_tokens.weight",), "norm.weight": ("model.norm.weight",)}
-    names |= {"head.weight": ("lm_head.weight",)}
-    names |= names_of(0, ours.config.sandwich_norm) | names_of(1, ours.config.sandwich_norm)
-    with torch.no_grad():
-        for name, parameter in ours.named_parameters():
-            parameter.copy_(torch.cat([theirs.pop(own) for own in names[name]]))
-    assert not theirs
+def double(config: dict[str, Any], weights: dict[str, torch.Tensor]) -> LanguageModel:
+    """Our model in float64 with the weights, for evaluation."""
+    ours = LanguageModel(build(ModelConfig, config, "model")).double().eval()
+    load(ours, weights)
     return ours
 
 
@@ -92,7 +68,7 @@ def test_logits_and_loss_equal_transformers(name):
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4)
-        ours = loaded(peer, given).eval()
+        ours = double({**SHAPE, **given}, from_transformers(dict(peer.named_parameters()), 2))
         tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=generator)
         want = peer(tokens, labels=tokens)
         got = ours.logits(ours.hidden(tokens)[0])
@@ -100,37 +76,6 @@ def test_logits_and_loss_equal_transformers(name):
     # transformers norms in float32
     assert (got - want.logits).abs().max() <= 2e-5 * want.logits.abs().max()
     assert abs(loss - want.loss) <= 2e-5 * abs(want.loss)
-
-
-def griffin_parameters(peer: nn.Module) -> dict[str, torch.Tensor]:
-    """RecurrentGemma's parameters under our names."""
-    theirs = dict(peer.named_parameters())
-    ours = {"embedding.weight": theirs["model.embed_tokens.weight"], "norm.weight": theirs["model.final_norm.weight"]}
-    for i in range(3):
-        block, own = f"model.layers.{i}.", f"blocks.{i}."
-        inner, mlp, lru = block + "temporal_block.", block + "mlp_block.", block + "temporal_block.rg_lru."
-        ours[own + "norm.weight"] = theirs[block + "temporal_pre_norm.weight"]
-        ours[own + "norm2.weight"] = theirs[block + "channel_pre_norm.weight"]
-        for kind in ("weight", "bias"):
-            both = [theirs[f"{mlp}{name}_proj.{kind}"] for name in ("up", "gate")]
-            ours[f"{own}mlp.up_gate.{kind}"] = torch.cat(both).flatten() if kind == "bias" else torch.cat(both)
-            ours[f"{own}mlp.out_proj.{kind}"] = theirs[f"{mlp}down_proj.{kind}"]
-            out = "o_proj" if i == 2 else "linear_out"
-            ours[f"{own}mixer.out_proj.{kind}"] = theirs[f"{inner}{out}.{kind}"]
-            if i < 2:
-                ours[f"{own}mixer.in_proj.{kind}"] = torch.cat([theirs[f"{inner}linear_{x}.{kind}"] for x in "yx"])
-        if i == 2:
-            ours[own + "mixer.in_proj.weight"] = torch.cat([theirs[f"{inner}{x}_proj.weight"] for x in "qkv"])
-            continue
-        ours[own + "mixer.conv_weight"] = theirs[inner + "conv_1d.weight"].squeeze(1)
-        ours[own + "mixer.conv_bias"] = theirs[inner + "conv_1d.bias"]
-        ours[own + "mixer.a_param"] = theirs[lru + "recurrent_param"]
-        gates = [
-            [theirs[f"{lru}{gate}_gate_{kind}"] for gate in ("input", "recurrent")] for kind in ("weight", "bias")
-        ]
-        ours[own + "mixer.gate_weight"] = torch.cat(gates[0], dim=2)
-        ours[own + "mixer.gate_bias"] = torch.cat(gates[1], dim=1).flatten()
-    return ours
 
 
 def test_the_blocks_of_recurrentgemma_equal_transformers():
@@ -149,14 +94,10 @@ def test_the_blocks_of_recurrentgemma_equal_transformers():
     }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=generator)
-    ours = LanguageModel(build(ModelConfig, given, "model")).double().eval()
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3)
-        weights = griffin_parameters(peer)
-        assert weights.keys() == dict(ours.named_parameters()).keys()
-        for name, parameter in ours.named_parameters():
-            parameter.copy_(weights[name])
+        ours = double(given, griffin.from_transformers(dict(peer.named_parameters())))
         want = peer(tokens, use_cache=False).logits
         got = ours.logits(ours.hidden(tokens)[0])
     assert (got - want).abs().max() <= 2e-5 * want.abs().max()

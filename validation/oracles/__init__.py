@@ -12,7 +12,18 @@ from typing import Any
 import torch
 
 from lcprobe.errors import unknown_name
-from validation.oracles import delta_rule, equations, griffin, linear_attention, mamba, mixers, peers, rwkv, xlstm
+from validation.oracles import (
+    delta_rule,
+    equations,
+    griffin,
+    linear_attention,
+    mamba,
+    mixers,
+    peers,
+    rwkv,
+    transformer,
+    xlstm,
+)
 from validation.oracles.cases import Comparison
 
 TITLE = "oracles: largest difference from peers and from equations"
@@ -30,6 +41,8 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
     "rotary-embedding-torch": ("rotary-embedding-torch", peers.rotary_embedding_torch),
     "PoPE-pytorch": ("PoPE-pytorch", peers.pope_pytorch),
     "transformers mamba": ("transformers", mamba.transformers_mamba),
+    "transformers mamba2": ("transformers", mamba.transformers_mamba2),
+    "transformers llama": ("transformers", transformer.transformers_llama),
     "transformers qwen3_next": ("transformers", delta_rule.qwen3_next),
     "transformers kimi_linear": ("transformers", delta_rule.kimi_linear),
     "transformers minimax": ("transformers", linear_attention.minimax),
@@ -43,6 +56,8 @@ COMPARISONS: dict[str, tuple[str | None, Callable[[torch.dtype], Iterator[Compar
 }
 """By name: the peer's package, None for equations, and the comparisons in a dtype, which raise ImportError without
 the package."""
+WHOLE_MODELS = {"attention": "transformers llama", "mamba2": "transformers mamba2"}
+"""Mixers without a recurrence among `mixers.KINDS`, and the comparison with an outside model that has them."""
 
 
 @torch.no_grad()

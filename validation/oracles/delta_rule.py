@@ -26,6 +26,7 @@ from validation.oracles.mixers import (
     VOCAB,
     Peer,
     gradients,
+    load,
     outside_mixers,
     perturbed,
     scaled,
@@ -169,10 +170,7 @@ def compare_layer(
     parameters, or their gradients, under the names of ours."""
     perturbed(theirs)
     ours: Mixer = choose(MIXERS, kind, "mixer").create(D_MODEL)
-    weights = convert(dict(theirs.named_parameters()))
-    with torch.no_grad():
-        for name, parameter in ours.named_parameters():
-            parameter.copy_(weights[name])
+    load(ours, convert(dict(theirs.named_parameters())))
     for length in LENGTHS:
         x = torch.randn(2, length, D_MODEL, generator=torch.Generator().manual_seed(length))
         with torch.enable_grad(), naive_fla():

@@ -54,7 +54,7 @@ def transformers_model(dtype: torch.dtype) -> Iterator[Comparison]:
     def run(tokens: Tensor, positions: Tensor) -> Tensor:
         return theirs(tokens, use_cache=False).logits
 
-    yield from Peer("rg_lru, Griffin", perturbed(theirs), run, _config(True), _from_transformers).compare()
+    yield from Peer("rg_lru, Griffin", perturbed(theirs), run, _config(True), from_transformers).compare()
 
 
 def google_model(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -99,7 +99,8 @@ def google_modules(*names: str) -> list[ModuleType]:
         sys.modules.update({name: module for name, module in before.items() if module is not None})
 
 
-def _from_transformers(named: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_transformers(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters of transformers' RecurrentGemma with three layers, the last of attention, under our names."""
     ours = {"embedding.weight": named["model.embed_tokens.weight"], "norm.weight": named["model.final_norm.weight"]}
     for i in range(3):
         block, layer = f"blocks.{i}.", f"model.layers.{i}."

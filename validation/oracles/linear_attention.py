@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from validation.oracles.cases import Comparison
 from validation.oracles.delta_rule import compare_layer
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, outside_mixers, perturbed, transformers_module
+from validation.oracles.mixers import (
+    D_MODEL,
+    VOCAB,
+    Peer,
+    attention_of,
+    outside_mixers,
+    perturbed,
+    transformers_module,
+)
 
 
 def fla_gla(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -96,9 +104,7 @@ def _from_minimax(named: dict[str, Tensor], kinds: str, heads: int) -> dict[str,
     for i, kind in enumerate(kinds):
         block, layer = f"blocks.{i}.mixer.", f"model.layers.{i}.self_attn."
         if kind == "a":
-            qkv = [named[f"{layer}{name}_proj.weight"] for name in "qkv"]
-            ours[block + "in_proj.weight"] = torch.cat(qkv)
-            ours[block + "out_proj.weight"] = named[layer + "o_proj.weight"]
+            ours |= attention_of(named, i)
             continue
         # theirs has the rows of q, k and v head by head
         qkv = named[layer + "qkv_proj.weight"].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)

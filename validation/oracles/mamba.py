@@ -1,6 +1,6 @@
-"""mamba1 in transformers' Mamba: a whole model with the same weights, one document a row.
+"""mamba1 in transformers' Mamba, mamba2 in its Mamba2: whole models with the same weights, one document a row.
 
-It computes decays in float32 whatever the dtype.
+They compute decays in float32 whatever the dtype.
 """
 
 from collections.abc import Iterator
@@ -38,17 +38,44 @@ def transformers_mamba(dtype: torch.dtype) -> Iterator[Comparison]:
         ).compare()
 
 
+def transformers_mamba2(dtype: torch.dtype) -> Iterator[Comparison]:
+    """mamba2 in Mamba2, with B and C shared by all heads, and by groups of them."""
+    if dtype == torch.float64:
+        return
+    modeling = transformers_module("mamba2")
+    for groups, head_dim, d_state, d_conv, bias in ((1, 12, 16, 4, False), (2, 8, 5, 3, True)):
+        n_layers, heads = 3, 2 * D_MODEL // head_dim
+        torch.manual_seed(0)
+        theirs = modeling.Mamba2ForCausalLM(
+            modeling.Mamba2Config(
+                vocab_size=VOCAB, hidden_size=D_MODEL, num_hidden_layers=n_layers, num_heads=heads, head_dim=head_dim,
+                state_size=d_state, n_groups=groups, conv_kernel=d_conv, chunk_size=32, expand=2, use_bias=bias,
+                use_conv_bias=not bias, layer_norm_epsilon=1e-5, tie_word_embeddings=True, pad_token_id=None,
+                time_step_limit=(0.0, float("inf")),
+            )
+        )  # fmt: skip
+        for layer in theirs.backbone.layers:  # step sizes between 0.1 and 1: decays from 0.9 to 0
+            nn.init.uniform_(layer.mixer.dt_bias, -2.3, 0.5)
+        settings = {"head_dim": head_dim, "d_state": d_state, "n_groups": groups, "d_conv": d_conv, "bias": bias,
+                    "conv_bias": not bias, "chunk_size": 8}  # fmt: skip
+        config = {"layout": "mamba2", "n_layers": n_layers, "norm_eps": 1e-5, "mixers": {"mamba2": settings}}
+        convert = partial(_from_transformers, n_layers=n_layers)
+        name = f"mamba2 n_groups={groups}"
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), config, convert).compare()
+
+
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     return model(tokens, use_cache=False).logits
 
 
 def _from_transformers(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
+    """Parameters of Mamba and Mamba2 under our names."""
     ours = {"embedding.weight": named["backbone.embeddings.weight"], "norm.weight": named["backbone.norm_f.weight"]}
     for i in range(n_layers):
         layer = f"backbone.layers.{i}."
         ours[f"blocks.{i}.norm.weight"] = named[f"{layer}norm.weight"]
         for name, value in named.items():
             if name.startswith(f"{layer}mixer."):
-                own = name.removeprefix(f"{layer}mixer.").replace("conv1d.", "conv_")
+                own = name.removeprefix(f"{layer}mixer.").replace("conv1d.", "conv_").replace("norm.", "norm_")
                 ours[f"blocks.{i}.mixer.{own}"] = value.squeeze(1) if own == "conv_weight" else value
     return ours

@@ -171,11 +171,7 @@ class Peer:
     def compare(self) -> Iterator[Comparison]:
         """Logits at every length, and at the longest gradients, too."""
         ours = LanguageModel(build(ModelConfig, {"vocab_size": VOCAB, "d_model": D_MODEL, **self.config}, "model"))
-        weights = self.convert(dict(self.model.named_parameters()))
-        assert set(weights) == {name for name, _ in ours.named_parameters()}
-        with torch.no_grad():
-            for name, parameter in ours.named_parameters():
-                parameter.copy_(weights[name])
+        load(ours, self.convert(dict(self.model.named_parameters())))
         rows: list[tuple[int, tuple[int, ...]]] = [(length, ()) for length in LENGTHS]
         if self.packed:
             rows.append((LENGTHS[-1], self.packed))
@@ -191,6 +187,15 @@ class Peer:
             yield scaled(self.name, what, logits, theirs, SINGLE)
             if (length, documents) == rows[-1]:
                 yield from gradients(self.name, (ours, logits), (self.model, theirs), self.convert, 5 * SINGLE)
+
+
+def load(ours: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give our module the weights, which are all of its parameters, by name, in their shapes."""
+    parameters = dict(ours.named_parameters())
+    assert {name: p.shape for name, p in parameters.items()} == {name: w.shape for name, w in weights.items()}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
 
 
 def perturbed(model: nn.Module) -> nn.Module:
@@ -218,3 +223,17 @@ def outside_mixers(
             block + "mlp.out_proj.weight": named[layer + "mlp.down_proj.weight"],
         }
     return ours
+
+
+def attention_of(named: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+    """The attention of layer i, with its biases and its norms of queries and keys, if any."""
+    ours, theirs = f"blocks.{i}.mixer.", f"model.layers.{i}.self_attn."
+    found = {}
+    for part in ("weight", "bias"):
+        if f"{theirs}q_proj.{part}" in named:
+            found[f"{ours}in_proj.{part}"] = torch.cat([named[f"{theirs}{name}_proj.{part}"] for name in "qkv"])
+            found[f"{ours}out_proj.{part}"] = named[f"{theirs}o_proj.{part}"]
+    for name in "qk":
+        if f"{theirs}{name}_norm.weight" in named:
+            found[f"{ours}{name}_norm_weight"] = named[f"{theirs}{name}_norm.weight"]
+    return found

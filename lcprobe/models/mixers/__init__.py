@@ -3,7 +3,9 @@
 Adding a mixer takes one file here, such as mixers/mymixer.py, with three classes (a subclass of
 `contract.MixerConfig` with a docstring under each field, which `--help` prints; a subclass of `State`; a subclass of
 `contract.Mixer`), and one line in MIXERS below. Matching, training, probing and the contract tests
-(tests/models/test_contracts.py) read this registry. tests/toys/mixer.py is a complete example.
+(tests/models/test_contracts.py) read this registry. A mixer also needs its recurrence in
+validation/oracles/recurrences.py, or an outside model in validation/oracles, against which it is tested.
+tests/toys/mixer.py is a complete example.
 """
 
 from lcprobe.choices import Registry

@@ -1,4 +1,4 @@
-"""Encodings and extensions equal their equations and their peers: every row of `python -m validation oracles`."""
+"""Encodings, extensions and mixers equal their equations and their peers: every row of `python -m validation oracles`."""
 
 import itertools
 
@@ -7,9 +7,10 @@ import torch
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.extend import EXTENSIONS
+from lcprobe.models.mixers import MIXERS
 from lcprobe.models.positional import POSITIONAL
 from tests.toys import registered
-from validation.oracles import COMPARISONS, comparison_rows, measure
+from validation.oracles import COMPARISONS, WHOLE_MODELS, comparison_rows, measure
 from validation.oracles.cases import (
     CONTEXT,
     FACTOR,
@@ -24,6 +25,7 @@ from validation.oracles.cases import (
 from validation.oracles.encodings import FORMULAS, attend
 from validation.oracles.equations import ATTENTION_METHODS, ENCODINGS, SCANS
 from validation.oracles.extensions import attention_under
+from validation.oracles.mixers import KINDS
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -41,6 +43,22 @@ def test_everything_registered_has_its_equation():
     assert {kind["type"] for kind in ENCODINGS} == set(POSITIONAL)
     # chunk_select splits prompts and leaves the model as trained
     assert {kind["type"] for kind in ATTENTION_METHODS + SCANS} == set(EXTENSIONS) - {"chunk_select"}
+
+
+def test_every_mixer_has_its_recurrence_or_an_outside_model():
+    recurrences = [kind["type"] for kind in KINDS]
+    assert set(recurrences) | set(WHOLE_MODELS) == set(MIXERS)
+    assert not set(recurrences) & set(WHOLE_MODELS)
+
+
+@pytest.mark.parametrize("mixer", WHOLE_MODELS)
+def test_the_outside_model_of_a_mixer_has_it(mixer):
+    package, compare = COMPARISONS[WHOLE_MODELS[mixer]]
+    assert package
+    pytest.importorskip(package)
+    first = next(compare(torch.float32))
+    assert first.name.split()[0] == mixer
+    assert first.what == "logits, 1 tokens"
 
 
 IN_ATTENTION = [kind for kind in ENCODINGS if build_encoding(kind).family != "absolute"]
