@@ -103,7 +103,8 @@ class ModelConfig:
         length = self.context_length
         fits = length is None or 2 <= length <= MAX_TOKENS
         require(f"{at}.context_length", length, fits, f"2 .. {MAX_TOKENS} or null")
-        layers_of(self.layout, n_layers if isinstance(n_layers, int) else None, self.attn_layer_idx, at)
+        given = n_layers if isinstance(n_layers, int) else None
+        layers_of(self.layout, given, self.attn_layer_idx, at, MIXERS)
 
 
 def in_bfloat16(x: float) -> float:

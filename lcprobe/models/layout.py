@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lcprobe.errors import MAX_SHOWN, ConfigError, listed, nearest_name, shorten, shown
-from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
 
 TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)?|[0-9]+|[\[\],+()])")
@@ -49,10 +48,10 @@ JOINED = f"{LAYOUT}, where + adds one of {listed(MLP_WORDS)}, and a mixer alone 
 """What is allowed, for errors about a word joined with +."""
 
 
-def parse_layout(text: str, key: str = "model.layout") -> list[Layer]:
-    """Parse a layout into its layers. Raises ConfigError that shows where parsing stopped."""
+def parse_layout(text: str, key: str = "model.layout", names: Iterable[str] = ()) -> list[Layer]:
+    """Parse a layout into its layers. names: as in `items_of`. Raises ConfigError that shows where parsing stops."""
     layers = []
-    for item in items_of(text, key, LAYOUT, (*MIXERS, PARALLEL)):
+    for item in items_of(text, key, LAYOUT, names):
         word = item.joined[0] if item.joined else None
         if len(item.joined) > 1:
             raise _wrong(key, text, str(item), JOINED)
@@ -84,10 +83,16 @@ def items_of(text: str, key: str, allowed: str, names: Iterable[str] = ()) -> li
     return items
 
 
-def layers_of(layout: str, n_layers: int | None, attn_layer_idx: list[int] | None, key: str = "model") -> list[Layer]:
-    """The layers of a model: the pattern repeated to `n_layers`, with `attention` at the listed indices. Raises
-    ConfigError for a layout that cannot be parsed and an index out of range."""
-    pattern = parse_layout(layout, f"{key}.layout")
+def layers_of(
+    layout: str,
+    n_layers: int | None,
+    attn_layer_idx: list[int] | None,
+    key: str = "model",
+    names: Iterable[str] = (),
+) -> list[Layer]:
+    """The layers of a model: the pattern repeated to `n_layers`, with `attention` at the listed indices. names: as in
+    `items_of`. Raises ConfigError for a layout that cannot be parsed and an index out of range."""
+    pattern = parse_layout(layout, f"{key}.layout", names)
     count = len(pattern) if n_layers is None else n_layers
     layers = [pattern[i % len(pattern)] for i in range(count)]
     for index in attn_layer_idx or []:
