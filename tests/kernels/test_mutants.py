@@ -8,6 +8,7 @@ from lcprobe_kernels import OPS
 
 import validation.mutants as runner
 from lcprobe.errors import ConfigError
+from lcprobe.files import read_json
 from validation.mutants import MUTANTS, ROOT, judged
 from validation.mutants.mutant import TESTS, Mutant
 from validation.mutants.workers import Order, Outcome
@@ -62,6 +63,16 @@ def test_the_runner_puts_the_file_back_and_tells_what_survived(tmp_path, monkeyp
         judged(mutant, tmp_path, 1, Order())
     with pytest.raises(ConfigError, match="0 x 'y'"):
         judged(Mutant("packed.py", "y", "z"), tmp_path, 1, Order())
+
+
+def test_the_committed_table_is_of_these_mutants_and_none_survived():
+    def of_row(op, file, old, new):
+        return op, file, " ".join(old.split()), " ".join(new.split())
+
+    rows = read_json(ROOT / "validation/results/mutants-cpu.json")["rows"]
+    known = {of_row(m.op, m.path.rpartition("/")[2], m.old, m.new) for m in MUTANTS}
+    assert {of_row(row["op"], row["file"], row["old"], row["new"]) for row in rows} == known
+    assert not [row for row in rows if row["verdict"] == "SURVIVED"]
 
 
 def test_what_kills_often_and_takes_little_runs_first():
