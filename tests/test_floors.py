@@ -39,7 +39,7 @@ FLOORS = {
 """What each room may import beside itself and the ground floor; config.py reads the rooms' config modules."""
 SUB_ROOMS = {
     "studies": ("planning", "training", "evaluation"),
-    "analysis": ("stats", "findings", "report"),
+    "analysis": ("stats", "published", "findings", "report"),
     "tasks": ("text", "parts"),
     "probing": ("engines", "inference", "scoring", "runner", "policies", "external"),
 }

@@ -4,7 +4,7 @@
     score_test          the score test of a mean of bounded values, and its interval: the rule behind the next four
     effective_samples   effective sample size (n_eff) of clustered trials
     estimates           a value or a proportion with its 95 % interval
-    intervals           Wilson's interval, also for clusters and for a mean over cells
+    intervals           Wilson's interval, for clusters and means over cells; Newcombe's of different samples
     differences         paired differences, weighted contrasts (Tango, McNemar) and ratios (Fieller)
     multiplicity        Holm's correction
     binomial            exact tail and range of a binomial

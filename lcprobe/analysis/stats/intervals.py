@@ -1,10 +1,16 @@
-"""Wilson's interval for proportions, of independent trials, of trials in clusters, and of a mean over cells.
+"""Wilson's interval for proportions, of independent trials, of trials in clusters, and of a mean over cells; and the
+interval of a sum or difference of estimates from different samples.
 
 Sources: Wilson 1927; Brown, Cai & DasGupta 2001 (why Wilson and not p +- 2 standard errors); Korn & Graubard 1998
-(clusters). Differences and ratios have their own intervals in `differences`.
+(clusters); Newcombe 1998 (differences). Our own cells share their samples and are compared in pairs (`differences`);
+a published percentage has other samples, and the two sides are independent.
 
 All are monotone: a miss that becomes a hit lowers no bound. validation/coverage.py measures the coverage.
 """
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,3 +78,37 @@ def mean_of_cells(hits: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.nd
     weights = trials.sum(axis=-1) / np.maximum(trials.sum(axis=(-2, -1)), 1)[..., None]
     lows, highs = clustered_wilson(hits, trials)
     return np.maximum(low, (weights * lows).sum(axis=-1)), np.minimum(high, (weights * highs).sum(axis=-1))
+
+
+class Part(NamedTuple):
+    """A term of a weighted sum: its weight, and a value with its 95 % bounds."""
+
+    weight: float
+    value: float
+    low: float
+    high: float
+
+
+def proportion_part(weight: float, k: float, n: float) -> Part:
+    """A proportion k of n (an effective sample size too) with Wilson's bounds."""
+    low, high = wilson(k, n)
+    return Part(weight, k / n, float(low), float(high))
+
+
+def sum_bounds(parts: Sequence[Part]) -> Bounds:
+    """95 % bounds of sum(weight x value) of independent estimates, from the bounds of each.
+
+    Squares of the distances to the bounds that count are added (Zou & Donner 2008). For the difference of two
+    proportions with Wilson's bounds it is Newcombe's hybrid score interval (1998, method 10).
+    """
+    centre = sum(part.weight * part.value for part in parts)
+    down = math.hypot(*(p.weight * (p.value - (p.low if p.weight > 0 else p.high)) for p in parts))
+    up = math.hypot(*(p.weight * ((p.high if p.weight > 0 else p.low) - p.value) for p in parts))
+    return centre - down, centre + up
+
+
+def two_proportions_p(k1: float, n1: float, k2: float, n2: float) -> float:
+    """Two-sided p of the z test that k1 of n1 and k2 of n2 have one probability, with the pooled variance."""
+    pooled = (k1 + k2) / (n1 + n2)
+    variance = pooled * (1 - pooled) * (1 / n1 + 1 / n2)
+    return 1.0 if variance == 0 else math.erfc(abs(k1 / n1 - k2 / n2) / math.sqrt(2 * variance))
