@@ -23,7 +23,7 @@ from lcprobe.files import check_name, check_path
 from lcprobe.merging import PATH, Settings
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
-from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.config import PUBLISHED, ProbeConfig, PublishedModel
 from lcprobe.schema import TOTAL, build, plain
 from lcprobe.training.config import TrainConfig
 
@@ -84,6 +84,9 @@ class StudyConfig:
     """Name of the study: its folder within study.folder, and its group in W&B."""
     folder: str = "runs"
     """Folder in which studies are kept."""
+    models: list[Annotated[PublishedModel, PUBLISHED]] = field(default_factory=list)
+    """Published models that evaluate.py probes beside the study's own runs: addresses such as `hf:ORG/NAME`, or
+    mappings of their settings."""
     run: str | None = None
     """Name of the only run; written by lcprobe into a run's resolved config."""
     group: str | None = None

@@ -24,6 +24,7 @@ COLUMNS = (
     Column("checkpoint", "string", "Digest of the weights, 16 hexadecimal digits."),
     Column("step", "int64", "Optimiser steps that the model was trained for."),
     Column("tokens", "int64", "Tokens that the model was trained on."),
+    Column("engine", "string", "What runs the model: native, transformers, vllm or openai."),
     Column("extension", "string", "Label of the method that changes the model at evaluation; none: as trained."),
     Column("factor", "double", "Multiple of the training length that the method is set for; 1 as trained."),
     # the factors of the episode

@@ -23,7 +23,6 @@ from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
-from lcprobe.training.checkpoint import load_progress
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,10 @@ def load_target(
     settings = {"extend": AS_TRAINED if extend is None else extend, "factor": "auto" if factor is None else factor}
     pe = build(ExtendConfig, settings, "pe")
     variant = variants_of([target], pe)[0][-1]
-    trained_on = load_progress(target.checkpoint).corpus_digest
+    trained_on = target.source.progress.corpus_digest
     calibrates = variant.extension is not None  # or may, on text
     data = prepare(target.config.data, trained_on=trained_on) if calibrates else None
-    module, checkpoint = load_variant(variant, device, data)
-    return Model(variant.name, module, checkpoint, target.config, device, trained_on)
+    loaded, checkpoint = load_variant(variant, device, data)
+    if loaded.module is None:
+        raise ConfigError("folder", str(target.source.path), "a model of lcprobe's own mixers")
+    return Model(variant.name, loaded.module, checkpoint, target.config, device, trained_on)

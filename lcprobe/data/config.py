@@ -85,8 +85,8 @@ class DataConfig:
     """Tokenizer: shipped (byte-level BPE with 4,096 entries), shipped-1024 (for very small models), a tokenizer.json,
     a folder with one, or a hub name when online."""
     bos: str | None = None
-    """Name of the tokenizer's begin-of-text token; null: one of the usual names, or none where it has none of
-    them."""
+    """Name of the tokenizer's begin-of-text token; null: one of the usual names, or no token where it has none of
+    them; `none`: no token."""
     max_tokens: Annotated[int | None, TOTAL] = None
     """Training tokens after which reading the corpus stops; null: read all of it."""
     held_out: float = 0.06

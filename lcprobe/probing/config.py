@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from lcprobe.errors import ConfigError, require, require_names, unknown_name
-from lcprobe.lengths import LENGTH, Length, check_lengths, multiples, tokens_of
-from lcprobe.schema import Converter
+from lcprobe.files import check_name
+from lcprobe.lengths import LENGTH, MAX_TOKENS, Length, check_lengths, multiples, tokens_of
+from lcprobe.schema import Converter, build
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
 
 Precision = Literal["32", "bf16"]
+Engine = Literal["auto", "native", "transformers"]
 MAX_STRATA, MAX_SAMPLES = 1000, 1 << 20
 """Strata of depth, and samples of a cell or windows of text, at most."""
 
@@ -134,6 +136,51 @@ class FrozenConfig:
 
 
 @dataclass(frozen=True)
+class PublishedModel:
+    """A model that lcprobe did not train, with what is known better than its files say."""
+
+    address: str
+    """A folder, `hf:ORG/NAME`, `hf:ORG/NAME@REVISION`, or a server: `openai:URL`, `vllm:URL`."""
+    name: str | None = None
+    """Name in records and report; null: the last part of the address."""
+    engine: Engine = "auto"
+    """Engine that runs it: native (lcprobe's own mixers), transformers, or auto: native where the format is known."""
+    tokenizer: str | None = None
+    """Name on the hub, folder or tokenizer.json; null: the one known for it, or in its folder."""
+    bos: str | None = None
+    """Token before every prompt; `none`: no token; null: the rule known for it, or the tokenizer's usual one."""
+    chat: bool | None = None
+    """Whether it follows a chat template; null: whether that is known, or its tokenizer has one."""
+    context_length: int | None = None
+    """Training length in tokens; null: the one known for it, or in its config.json."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What neither config.json nor the weights say of the model: `{definition: ...}` of Mamba-3."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for names and lengths that cannot be."""
+        require(f"{at}.address", self.address, bool(self.address.strip()), "a folder, hf:ORG/NAME or a server")
+        if self.name is not None:
+            check_name(f"{at}.name", self.name)
+        length = self.context_length
+        require(f"{at}.context_length", length, length is None or 2 <= length <= MAX_TOKENS, f"2 .. {MAX_TOKENS}")
+
+
+class PublishedModelConverter(Converter):
+    """Reads an address, or a mapping of PublishedModel."""
+
+    def convert(self, value: object, key: str) -> PublishedModel:
+        """Raises ConfigError for anything else."""
+        return build(PublishedModel, {"address": value} if isinstance(value, str) else value, key)
+
+    def allowed(self) -> str:
+        """What may be written."""
+        return "an address such as hf:ORG/NAME, or {address: ..., name: ..., context_length: ...}"
+
+
+PUBLISHED = PublishedModelConverter()
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
     """Tasks, grids and scoring."""
 
@@ -150,6 +197,8 @@ class ProbeConfig:
     precision: Precision = "32"
     """Precision of probing, whatever the model was trained in: 32 is float32, bf16 is bfloat16 autocast with float32
     weights and logits (for GPUs). What was probed in one is never read for the other."""
+    weights: Precision = "32"
+    """Dtype in which the weights of published models are loaded: 32 (float32) or bf16 (half the memory)."""
     batch_tokens: int = 32_768
     """Rows times length of a batch; halved and tried again when memory runs out. Shared prefixes are read once."""
     chunk: int = 1024

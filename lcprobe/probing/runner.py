@@ -32,7 +32,8 @@ class ProbedCheckpoint:
     trained.
 
     extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its
-    factor at a length. precision: in which it is probed.
+    factor at a length. precision: in which it is probed; weights: in which a published model's weights are kept.
+    engine: what runs it.
     """
 
     name: str
@@ -43,12 +44,16 @@ class ProbedCheckpoint:
     changes: str = "none"
     factor_at: Callable[[int], float] = lambda _: 1.0
     precision: Precision = "32"
+    weights: Precision = "32"
+    engine: str = "native"
 
     @property
     def facts(self) -> dict[str, str]:
         """What a unit of work depends on, of the model."""
         facts = {"checkpoint": self.digest, "name": self.name, "changes": self.changes}
-        return facts if self.precision == "32" else facts | {"precision": self.precision}
+        usual = {"precision": "32", "weights": "32", "engine": "native"}
+        own = {"precision": self.precision, "weights": self.weights, "engine": self.engine}
+        return facts | {name: value for name, value in own.items() if value != usual[name]}
 
 
 class UnitItem(NamedTuple):
@@ -220,6 +225,7 @@ def _record(
         "checkpoint": checkpoint.digest,
         "step": checkpoint.step,
         "tokens": checkpoint.tokens,
+        "engine": checkpoint.engine,
         "extension": checkpoint.extension,
         "factor": checkpoint.factor_at(unit.length if tasks.same_text is None else len(episode.ids)),
         "suite": SUITE,

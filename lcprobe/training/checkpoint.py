@@ -171,13 +171,12 @@ def check_config(checkpoint: Path) -> None:
         raise CheckpointError(f"{path}: edited, with other settings; allowed: {allowed}")
 
 
-def check_same_corpus(checkpoint: Path, manifest: Mapping[str, Any]) -> None:
+def check_same_corpus(checkpoint: Path, progress: Progress, manifest: Mapping[str, Any]) -> None:
     """Raises DataError where a prepared corpus (its manifest) is not the text, or not with the tokenizer, that a
     checkpoint was trained on.
 
     Settings do not show it: an edited file keeps its name.
     """
-    progress = load_progress(checkpoint)
     for what, before, now in (
         ("corpus", progress.corpus_digest, manifest["corpus_digest"]),
         ("tokenizer", progress.tokenizer_digest, manifest["tokenizer_digest"]),

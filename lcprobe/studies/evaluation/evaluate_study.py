@@ -22,7 +22,6 @@ from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets, runs_n
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
-from lcprobe.training.checkpoint import load_progress
 
 SETTABLE = ("probe", "pe", "track", "study", "kernels")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
@@ -44,7 +43,7 @@ def evaluate_study(folders: list[Path], settings: Settings, named: Config | None
     for note in probed.left_out.values():
         terminal().print(f"  left out: {note}", soft_wrap=True)
     session = session.without(probed.left_out)
-    study = facts_of(session, probed.biases)
+    study = facts_of(session, probed.biases, probed.engine_notes)
     save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
     tracker = _tracker(session, config)
     report = write_report(study, probed.records, out, tracker, probed.context)
@@ -112,7 +111,7 @@ def check_leakage_of(folders: list[Path], settings: Settings, named: Config | No
     _refuse_training(settings)
     target = find_targets(folders)[0]
     config = _with_settings(_with_places(target.config, settings), settings)
-    trained_on = load_progress(target.checkpoint).corpus_digest
+    trained_on = target.source.progress.corpus_digest
     check_leakage(config, _out_folder(folders, config, settings) / "cheating", trained_on)
 
 
@@ -179,7 +178,7 @@ def _tracker(session: Session, config: Config) -> Tracker:
     if wandb_mode(config.track) == "off":
         return NoTracker()
     facts = {
-        "targets": {t.name: str(t.checkpoint.name) for t in session.targets},
+        "targets": {t.name: t.source.path.name for t in session.targets},
         "probe": plain(config.probe),
         "pe": plain(config.pe),
     }

@@ -67,7 +67,7 @@ def evaluate_external(
     for note in left_out:
         terminal().print(f"left out: {note}", highlight=False, soft_wrap=True)
     for variant in variants:
-        model, checkpoint = load_variant(variant, device(), precision=config.probe.precision)
+        loaded, checkpoint = load_variant(variant, device(), probe=config.probe)
         facts = {
             "model": checkpoint.name,
             "checkpoint": checkpoint.digest,
@@ -76,7 +76,7 @@ def evaluate_external(
         }
         facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
         continuer = Continuer(
-            in_precision(model, checkpoint.precision), device(), config.probe.chunk, config.probe.batch_tokens
+            in_precision(loaded.engine, checkpoint.precision), device(), config.probe.chunk, config.probe.batch_tokens
         )
         if harness:
             for name in harness.by_name:

@@ -53,7 +53,7 @@ def _told_apart(targets: Sequence[ProbeTarget], names: list[str], settings: Call
 
 
 def _study(target: ProbeTarget) -> str:
-    folder = target.run_folder or target.checkpoint
+    folder = target.run_folder or target.source.path
     return folder.parent.name
 
 

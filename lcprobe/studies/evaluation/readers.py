@@ -14,7 +14,7 @@ from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.planning.preflight import check_grids_fit
 from lcprobe.studies.planning.text_fits import check_text_fits, corpus_splits, naming, over_words
 from lcprobe.tasks.text.tokenizer import load_tokenizer
-from lcprobe.training.checkpoint import check_same_corpus, load_progress
+from lcprobe.training.checkpoint import check_same_corpus
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths
     settings = _settings(targets)
     names = _names(list(settings.values()))
     # of each tokenizer: where data.max_tokens ends the text, it ends elsewhere with another one
-    trained_on = {tokenizer_of(t): load_progress(t.checkpoint).corpus_digest for t in reversed(targets)}
+    trained_on = {tokenizer_of(t): t.source.progress.corpus_digest for t in reversed(targets)}
     manifests = {key: manifest_of(own, trained_on[key]) for key, own in settings.items()}
     for target in targets:  # before another text is prepared
-        check_same_corpus(target.checkpoint, manifests[tokenizer_of(target)])
+        check_same_corpus(target.source.path, target.source.progress, manifests[tokenizer_of(target)])
     for key, own in settings.items():
         if find_prepared(own, trained_on[key]) is None:
             check_text_fits(replace(config, data=own), training=False)
     prepared = {key: prepare(own, trained_on=trained_on[key]) for key, own in settings.items()}
     for target in targets:
-        check_same_corpus(target.checkpoint, prepared[tokenizer_of(target)].manifest)
+        check_same_corpus(target.source.path, target.source.progress, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
     materials = [data.materials("probe") for data in prepared.values()]
     for own in materials if corpus_splits(config, training=False) else ():

@@ -187,6 +187,8 @@ class Probed:
     record_units: list[str]
     text_units: list[str]
     left_out: dict[Unit, NotMade]
+    engine_notes: dict[str, str]
+    """By variant, how its engine reads, where that is worth a line."""
 
 
 def text_store(out: Path) -> Store:
@@ -198,13 +200,16 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     """Probe every variant on the whole grid, and on plain text where the config asks for it."""
     made: list[tuple[str, Unit]] = []
     text_units, biases, texts = [], {}, text_store(session.out)
+    engine_notes: dict[str, str] = {}
     for variant in session.variants:
         reader = session.reader_of(variant.target)
-        loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe.precision)
-        model = in_precision(loaded, checkpoint.precision)
+        loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe)
+        model = in_precision(loaded.engine, checkpoint.precision)
+        if loaded.note:
+            engine_notes[variant.name] = loaded.note
         plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
-        biases[variant.name] = bias_curves(loaded, longest)
+        biases[variant.name] = [] if loaded.module is None else bias_curves(loaded.module, longest)
         generate = session.config.probe.scoring == "generate"
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
         scorer = ModelScorer(model, reader.data.tokenizer, device(), chunk, generate, batch_tokens)
@@ -236,7 +241,7 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     context = texts.read(text_units) if text_units else None
     left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}
     record_units = [name for name, unit in made if unit not in left_out]
-    return Probed(session.store.read(record_units), context, biases, record_units, text_units, left_out)
+    return Probed(session.store.read(record_units), context, biases, record_units, text_units, left_out, engine_notes)
 
 
 def device() -> str:

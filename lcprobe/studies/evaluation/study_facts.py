@@ -1,17 +1,17 @@
 """Facts for the report besides the records: the runs, how they were matched and tuned, an example of each task."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
-from lcprobe.config import Config, to_yaml
-from lcprobe.files import digest_file, read_json
+from lcprobe.config import to_yaml
+from lcprobe.files import read_json
 from lcprobe.lengths import schedule_text
 from lcprobe.models.config import AMOUNTS
 from lcprobe.models.matching import amount_of, mismatch_of
-from lcprobe.models.parts import model_cost, parts_of
+from lcprobe.models.parts import parts_of
 from lcprobe.probing.grid import settings_text
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import first_made
@@ -25,11 +25,10 @@ from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
-from lcprobe.training.checkpoint import load_progress
 from lcprobe.training_data import read_training_data
 
 
-def facts_of(session: Session, biases: Biases) -> StudyFacts:
+def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) -> StudyFacts:
     """Everything that the report prints besides the records."""
     targets = session.targets
     names = {target.name: own for target, own in zip(targets, group_names(targets), strict=True)}
@@ -45,13 +44,14 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
     groups = list(dict.fromkeys(row["group"] for row in sweep))
-    notes = list(session.notes)
+    notes = [*session.notes, *(f"{name}: {note}" for name, note in engine_notes.items())]
+    notes += [f"{t.name}: {t.source.published.length_note}" for t in targets if t.source.published is not None]
     if session.config.probe.precision == "bf16":
         notes.append("all models were probed in bfloat16 autocast with float32 logits (probe.precision=bf16)")
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
     by = _in_common(target.config.match.by for target in targets) or "params"
-    amounts = [_amount(variant.target.config, by) for variant in session.variants]
+    amounts = [_amount(variant.target, by) for variant in session.variants]
     return StudyFacts(
         name=session.config.study.name,
         runs=runs,
@@ -72,8 +72,11 @@ def facts_of(session: Session, biases: Biases) -> StudyFacts:
     )
 
 
-def _amount(config: Config, by: str) -> float:
-    """What a run's model has of what is matched."""
+def _amount(target: ProbeTarget, by: str) -> float:
+    """What a run's model has of what is matched; of one that is not of our mixers, its parameters."""
+    config = target.config
+    if target.source.meta_model(config) is None:
+        return float(target.source.cost(config).params)
     return amount_of(parts_of(config.model), config.model, by, config.train.context_length)
 
 
@@ -86,25 +89,25 @@ def _in_common(values: Iterable[str]) -> str:
 def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarget]) -> RunFacts:
     target = variant.target
     status = read_status(target.run_folder) if target.run_folder else {}
-    progress = load_progress(target.checkpoint)
-    cost = model_cost(target.config.model, target.config.train.context_length)
+    progress, published = target.source.progress, target.source.published
+    cost = target.source.cost(target.config)
     extension = target.config.train.extend
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
         name=variant.name,
         group=names.group,
-        layout=target.config.model.layout,
+        layout=target.source.layout(target.config),
         seed=target.config.seed,
         context_length=target.config.train.context_length,
         params=cost.params,
         embedding_params=cost.embedding,
         tokens=progress.tokens,
-        lr=target.config.train.lr,
+        lr=None if published else target.config.train.lr,
         seconds=progress.seconds,
         data_digest=progress.digest,
         skipped_steps=progress.skipped,
-        checkpoint=digest_file(target.checkpoint / "model.safetensors")[:16],
-        tuned=status.get("tuned", "not swept"),
+        checkpoint=target.source.digest,
+        tuned="published" if published else status.get("tuned", "not swept"),
         metrics=metrics if variant.method is None else [],
         extension=variant.label,
         base=target.name,
@@ -134,8 +137,7 @@ def _started_from(target: ProbeTarget, targets: Sequence[ProbeTarget]) -> str:
 
 
 def _sized(target: ProbeTarget) -> Sized:
-    cost = model_cost(target.config.model, target.config.train.context_length)
-    return Sized(target.name, target.config, cost, load_progress(target.checkpoint).tokens)
+    return Sized(target.name, target.config, target.source.cost(target.config), target.source.progress.tokens)
 
 
 def _task_facts(session: Session, name: str) -> TaskFacts:

@@ -1,13 +1,14 @@
-"""From the folders that a command is given to the checkpoints that it probes."""
+"""From the folders and addresses that a command is given to the models that it probes."""
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcprobe.config import Config, load, parse
 from lcprobe.errors import CheckpointError, ConfigError, DataError
+from lcprobe.studies.evaluation.sources import Source, TrainedCheckpoint
 from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
 from lcprobe.studies.status import read_run_config
 from lcprobe.training.checkpoint import check_config, damage_of, latest
@@ -15,21 +16,25 @@ from lcprobe.training.checkpoint import check_config, damage_of, latest
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A checkpoint to probe, and the run that it comes from (run_folder None: not in a run's folder)."""
+    """A model to probe. config: of its run; of a published model, what corresponds to it."""
 
     name: str
-    checkpoint: Path
+    source: Source
     config: Config
-    run_folder: Path | None
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run that it comes from; None where it is not in one."""
+        return self.source.run_folder
 
 
-def find_targets(folders: list[Path]) -> list[ProbeTarget]:
+def find_targets(named: Sequence[Path]) -> list[ProbeTarget]:
     """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid.
 
     Raises ConfigError for another folder, CheckpointError for a damaged one, DataError for a damaged study.yaml.
     """
     targets: list[ProbeTarget] = []
-    for folder in folders:
+    for folder in named:
         if (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
             targets.append(_target(folder, run_folder))
@@ -46,9 +51,8 @@ def find_targets(folders: list[Path]) -> list[ProbeTarget]:
                 )
             targets += find_targets(runs)
         else:
-            raise ConfigError(
-                "command line", str(folder), "a config, a study folder, a run folder, or a checkpoint folder"
-            )
+            allowed = "a config, an address such as hf:ORG/NAME, or the folder of a study, run or checkpoint"
+            raise ConfigError("command line", str(folder), allowed)
     names = [t.name for t in targets]
     ambiguous = {n for n in names if names.count(n) > 1}
     if ambiguous:  # runs of two studies: their folders tell them apart
@@ -57,8 +61,8 @@ def find_targets(folders: list[Path]) -> list[ProbeTarget]:
 
 
 def _long_name(target: ProbeTarget) -> str:
-    folder = target.run_folder or target.checkpoint
-    tail = f"@{target.checkpoint.name}" if target.run_folder is None else ""
+    folder = target.run_folder or target.source.path
+    tail = f"@{folder.name}" if target.run_folder is None and target.source.published is None else ""
     return f"{folder.parent.name}.{folder.name}{tail}"
 
 
@@ -68,7 +72,8 @@ def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:
         raise CheckpointError(f"{checkpoint}: {damage}; allowed: a checkpoint as train.py wrote it")
     check_config(checkpoint)
     config = parse(read_run_config(checkpoint))
-    return ProbeTarget(config.study.run or (run_folder or checkpoint).name, checkpoint, config, run_folder)
+    name = config.study.run or (run_folder or checkpoint).name
+    return ProbeTarget(name, TrainedCheckpoint(checkpoint, run_folder), config)
 
 
 def runs_of_study(folder: Path) -> tuple[list[Path], list[Path]]:

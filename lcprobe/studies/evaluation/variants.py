@@ -1,7 +1,7 @@
 """Variants of the probed models: each as trained, and with each method of `pe.extend` that applies to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,16 @@ from torch import Tensor
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError, listed
-from lcprobe.files import digest_file, digest_json
+from lcprobe.files import digest_json
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.probing.config import Precision
+from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
+from lcprobe.studies.evaluation.sources import Loaded
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.training.build import build_model, load_trained
-from lcprobe.training.checkpoint import load_progress
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,12 @@ class Variant:
         factor = 1.0 if self.method is None else self.method.factor
         return ExtensionContext(self.target.config.train.context_length, factor, text)
 
-    def not_applicable(self, model: LanguageModel) -> str | None:
+    def not_applicable(self, model: LanguageModel | None) -> str | None:
         """Why the method does not apply to the target's model; None if it does. A method for encodings does not apply
         to those that were trained with an extension: two of them are one that nobody has published."""
         assert self.extension is not None, "as trained, nothing has to apply"
+        if model is None:
+            return f"the engine {self.target.source.engine} runs it, and methods need lcprobe's own mixers"
         trained = self.target.config.train.extend
         if trained is not None and self.extension.acts_on in ("rotary", "attention"):
             return f"it was trained with {trained.label}"
@@ -80,15 +81,14 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
 
     No weights are loaded. Raises ConfigError for wrong settings, and for a method that applies to no target.
     """
-    models = [meta_model(target) for target in targets]
-    by_target = {
-        target.name: [Variant(target, model.max_length)] for target, model in zip(targets, models, strict=True)
-    }
+    models = [target.source.meta_model(target.config) for target in targets]
+    limits = [None if model is None else model.max_length for model in models]
+    by_target = {target.name: [Variant(target, limit)] for target, limit in zip(targets, limits, strict=True)}
     notes: list[str] = []
     for method in pe.methods():
         extension, reasons = method.choice.create(), []
-        for target, model in zip(targets, models, strict=True):
-            variant = Variant(target, model.max_length, method, extension)
+        for target, model, limit in zip(targets, models, limits, strict=True):
+            variant = Variant(target, limit, method, extension)
             reason = variant.not_applicable(model)
             if reason is None:
                 by_target[target.name].append(variant)
@@ -102,12 +102,6 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
             )
         notes += reasons
     return [variant for variants in by_target.values() for variant in variants], notes
-
-
-def meta_model(target: ProbeTarget) -> LanguageModel:
-    """A target's model on the meta device, with the encodings that it has at its checkpoint's step."""
-    with torch.device("meta"):
-        return build_model(target.config.model, target.config.train, load_progress(target.checkpoint).step)
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
@@ -126,17 +120,20 @@ def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
 
 
 def load_variant(
-    variant: Variant, device: str, data: Prepared | None = None, precision: Precision = "32"
-) -> tuple[LanguageModel, ProbedCheckpoint]:
+    variant: Variant, device: str, data: Prepared | None = None, probe: ProbeConfig | None = None
+) -> tuple[Loaded, ProbedCheckpoint]:
     """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
-    calibrate. precision: in which `in_precision` has it probed."""
-    target = variant.target
-    model, progress = load_trained(target.checkpoint, target.config.model, target.config.train)
-    model = model.to(device).eval()
+    calibrate. probe: the precision of weights and of computing, see `in_precision`."""
+    source, config, probe = variant.target.source, variant.target.config, probe or ProbeConfig()
+    loaded = source.load(config, device, probe.weights)
     context = variant.context(None if data is None else training_text(data))
     if variant.extension is not None:
-        model = extended(model, variant.extension, context)
-    digest = digest_file(target.checkpoint / "model.safetensors")[:16]
+        assert loaded.module is not None, "methods apply to our own mixers"
+        module = extended(loaded.module, variant.extension, context)
+        loaded = replace(loaded, engine=module, module=module)
     facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes, "factor_at": context.factor_at}
-    facts["precision"] = precision
-    return model, ProbedCheckpoint(variant.name, digest, progress.step, progress.tokens, **facts)
+    facts |= {"precision": probe.precision, "engine": source.engine}
+    if source.published is not None:
+        facts["weights"] = probe.weights
+    progress = source.progress
+    return loaded, ProbedCheckpoint(variant.name, source.digest, progress.step, progress.tokens, **facts)

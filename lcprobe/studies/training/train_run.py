@@ -56,13 +56,14 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
         status, start = broadcast(_resume_point(folder, config) if is_main() else ({}, None))
         if is_main():
             if start is not None:  # before another text is prepared
-                wanted = load_progress(start).corpus_digest
-                check_same_corpus(start, manifest_of(config.data, wanted, anywhere=bool(run.trained_on)))
+                before = load_progress(start)
+                manifest = manifest_of(config.data, before.corpus_digest, anywhere=bool(run.trained_on))
+                check_same_corpus(start, before, manifest)
             prepare(config.data, trained_on=run.trained_on)
         broadcast(None)
         data, done = prepare(config.data, trained_on=run.trained_on), None
         if start is not None:
-            check_same_corpus(start, data.manifest)
+            check_same_corpus(start, load_progress(start), data.manifest)
             done = load_progress(start)
         if status.get("status") == "done" and done is not None and done.step >= config.train.steps:
             log.info("%s: already done (%s tokens)", run.name, f"{done.tokens:,}")

@@ -55,6 +55,10 @@ SHIPPED = {"shipped": "bpe4k.json", "shipped-1024": "bpe1k.json"}
 BOS_NAMES = ("<|bos|>", "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>", "[CLS]")
 
 
+NO_BOS = "none"
+"""As `bos`: no token before texts, whatever the vocabulary has."""
+
+
 class Tokenizer:
     """Text to ids and back. Adds no special tokens; `bos_id` is None where the vocabulary has no such token."""
 
@@ -77,9 +81,9 @@ class Tokenizer:
         """One more than the largest id: ids may have gaps, and a count of the tokens would be no bound."""
         if not 0 < self.vocab_size <= MAX_VOCABULARY:
             raise ConfigError("data.tokenizer", f"ids up to {self.vocab_size - 1}", f"1 .. {MAX_VOCABULARY} ids")
-        names = [bos] if bos is not None else list(BOS_NAMES)
+        names = list(BOS_NAMES) if bos is None else [] if bos == NO_BOS else [bos]
         ids = [self._inner.token_to_id(name) for name in names]
-        if bos is not None and ids[0] is None:
+        if names == [bos] and ids[0] is None:
             raise ConfigError("data.bos", bos, "a token of this tokenizer")
         self.bos_id: int | None = next((i for i in ids if i is not None), None)
         usual = (self._inner.token_to_id(name) for name in BOS_NAMES)

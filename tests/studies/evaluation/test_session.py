@@ -9,6 +9,7 @@ from lcprobe.errors import LcprobeError
 from lcprobe.files import write_json
 from lcprobe.studies.evaluation import readers
 from lcprobe.studies.evaluation.session import open_session
+from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.training.checkpoint import Progress
 
@@ -30,7 +31,7 @@ def target(folder, length, grids, **model):
         "train": {"tokens": 1024, "batch_tokens": length, "context_length": length},
         "probe": {"tasks": {"single": SINGLE}, "grids": grids},
     })  # fmt: skip
-    return ProbeTarget(path.name, path, config, None)
+    return ProbeTarget(path.name, TrainedCheckpoint(path, None), config)
 
 
 @pytest.mark.parametrize(

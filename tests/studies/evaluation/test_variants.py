@@ -15,6 +15,7 @@ from lcprobe.files import write_json
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.extend.rotary import YaRN, YaRNConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.training.checkpoint import Progress, save_checkpoint
@@ -28,7 +29,7 @@ def target(folder, before, after, step):
         "model": {"d_model": 16, "d_ff": 16, "vocab_size": 64, "mixers": {"attention": {"head_dim": 8}}, "positional": before},
         "train": {"tokens": 8192, "batch_tokens": 512, "context_length": 64, "switch": {"at": 0.5, "positional": after}},
     })  # fmt: skip
-    return ProbeTarget("run", folder, config, None)
+    return ProbeTarget("run", TrainedCheckpoint(folder, None), config)
 
 
 @pytest.mark.parametrize(("before", "after"), [("rope", "none"), ("none", "rope")])
@@ -52,13 +53,13 @@ def test_a_model_trained_with_an_extension_has_it_as_trained(tmp_path):
     config = parse({"model": sizes, "train": train})
     model = LanguageModel(config.model).initialise(0)
     checkpoint = save_checkpoint(tmp_path, Progress(step=3), model, torch.optim.AdamW(model.parameters()), "", 1)
-    given = [ProbeTarget("continued", checkpoint, config, None)]
+    given = [ProbeTarget("continued", TrainedCheckpoint(checkpoint, None), config)]
     loaded, facts = load_variant(variants_of(given, parse({}).pe)[0][0], "cpu")
     ids = torch.randint(0, 64, (2, 200), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         weights_alone = model.eval().hidden(ids)[0]
         oracle = extended(model, YaRN(YaRNConfig()), ExtensionContext(64, 4.0)).hidden(ids)[0]
-        assert torch.equal(loaded.hidden(ids)[0], oracle)
+        assert torch.equal(loaded.engine.hidden(ids, state=None)[0], oracle)
     assert not torch.equal(oracle, weights_alone)
     assert (facts.name, facts.extension, facts.step) == ("continued", "none", 3)
     methods = parse({"pe": {"extend": ["stuffed", "yarn", "window"], "factor": 2}}).pe

@@ -1,0 +1,100 @@
+"""Where the weights of a probed model come from: a checkpoint of ours, published files, or a server.
+
+A source answers what planning and the report ask of a model before it is loaded, and loads it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lcprobe.config import Config
+from lcprobe.files import digest_file
+from lcprobe.models.checkpoints.known import CheckpointFacts
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.parts import ModelCost, model_cost
+from lcprobe.probing.config import Precision
+from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.training.build import build_model, load_trained
+from lcprobe.training.checkpoint import Progress, load_progress
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready. module: ours, which methods of `pe.extend` and biases need; None: another engine's.
+    note: how the engine reads, where that is worth a line of the report."""
+
+    engine: ProbedModel
+    module: LanguageModel | None = None
+    note: str = ""
+
+
+class Source(ABC):
+    """Where a model's weights come from. path: as messages name it."""
+
+    path: Path
+    run_folder: Path | None = None
+    progress: Progress
+    """How far it was trained, and on what; empty digests where that is not known."""
+    digest: str
+    """Digest of the weights, 16 hexadecimal digits."""
+    engine: str = "native"
+    """Engine that runs it, as records name it."""
+    published: CheckpointFacts | None = None
+    """What is known of a published checkpoint; None: trained here."""
+    vocab_size: int | None = None
+    """Rows of the embedding of a published checkpoint, which the ids of its tokenizer must fit; None: unknown."""
+
+    @abstractmethod
+    def layout(self, config: Config) -> str:
+        """Its blocks in words, as model.layout where it has one."""
+
+    @abstractmethod
+    def meta_model(self, config: Config) -> LanguageModel | None:
+        """The model on the meta device; None for one that is not of our mixers."""
+
+    @abstractmethod
+    def cost(self, config: Config) -> ModelCost:
+        """Its parameters, FLOPs and state at its training length."""
+
+    @abstractmethod
+    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+        """The model, ready for inference. Raises CheckpointError."""
+
+
+@dataclass(frozen=True)
+class TrainedCheckpoint(Source):
+    """A checkpoint that train.py wrote. run_folder: of its run; None: the checkpoint is not in one."""
+
+    path: Path
+    run_folder: Path | None
+
+    @cached_property
+    def progress(self) -> Progress:
+        """See Source."""
+        return load_progress(self.path)
+
+    @cached_property
+    def digest(self) -> str:
+        """See Source."""
+        return digest_file(self.path / "model.safetensors")[:16]
+
+    def layout(self, config: Config) -> str:
+        """See Source."""
+        return config.model.layout
+
+    def meta_model(self, config: Config) -> LanguageModel:
+        """With the encodings that it has at its checkpoint's step."""
+        with torch.device("meta"):
+            return build_model(config.model, config.train, self.progress.step)
+
+    def cost(self, config: Config) -> ModelCost:
+        """See Source."""
+        return model_cost(config.model, config.train.context_length)
+
+    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+        """In float32, as it was trained."""
+        module = load_trained(self.path, config.model, config.train)[0].to(device).eval()
+        return Loaded(module, module)
