@@ -23,7 +23,7 @@ from lcprobe.files import check_name, check_path
 from lcprobe.merging import PATH, Settings
 from lcprobe.models.config import KernelsConfig, MatchConfig, ModelConfig
 from lcprobe.models.extend.config import ExtendConfig
-from lcprobe.probing.config import PUBLISHED, ProbeConfig, PublishedModel
+from lcprobe.probing.config import PUBLISHED, CompatConfig, ProbeConfig, PublishedModel
 from lcprobe.schema import TOTAL, build, plain
 from lcprobe.training.config import TrainConfig
 
@@ -154,6 +154,8 @@ class Config:
     """Tasks, and grids of lengths, depths and formats to probe."""
     pe: ExtendConfig = field(default_factory=ExtendConfig)
     """Methods that change the positional encodings or states of trained models when they are probed."""
+    compat: CompatConfig = field(default_factory=CompatConfig)
+    """Faults of other people's code that trained models are probed with."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """Tracking with Weights & Biases."""
     grid: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ LIST_OPTIONS = {"--harness": "names of lm-eval tasks", "--frozen": "files of JSO
 """Options of `evaluate` that take the words after them, up to the next option, setting or config, and what these
 are."""
 
-SECTIONS = ("study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "track", "grid")
+SECTIONS = ("study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "compat", "track", "grid")
 """What a key of key=value begins with."""
 RESULTS = ("study.yaml", "config.yaml", "checkpoints", "model.safetensors")
 """What a study's, run's or checkpoint's folder has."""

@@ -254,6 +254,10 @@ class LanguageModel(Parametrised):
         `hidden`."""
         return LanguageModelState(*_flat([block.new_state(batch) for block in self._blocks()]), 0, length)
 
+    def prompt_ended(self, state: LanguageModelState) -> LanguageModelState:
+        """The state from which an answer is decoded, given that after its prompt: the same one."""
+        return state
+
     @property
     def max_length(self) -> int | None:
         """Maximum sequence length: the end of a table of positions, or of drawn positions at evaluation; None: no

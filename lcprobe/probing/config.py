@@ -1,7 +1,7 @@
 """The settings of probing. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from lcprobe.errors import ConfigError, require, require_names, unknown_name
@@ -178,6 +178,25 @@ class PublishedModelConverter(Converter):
 
 
 PUBLISHED = PublishedModelConverter()
+
+
+@dataclass(frozen=True)
+class CompatConfig:
+    """Faults of other people's code that can be had on purpose, to repeat numbers that were measured with them. What
+    was probed with one is never read for a model without it."""
+
+    mamba_ssm_conv_bug: bool = False
+    """Decode as mamba_ssm does in attention layers that have a convolution (its mamba2attn models): at the end of the
+    prompt, the convolution's last outputs take the place of its last inputs. The first d_conv - 1 decoded tokens are
+    convolved with them, and their wrong keys and values stay in the cache. The answer's first token is right."""
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the faults that are asked for."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name))
+
+
+NO_FAULTS = CompatConfig()
 
 
 @dataclass(frozen=True)

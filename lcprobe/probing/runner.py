@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from lcprobe.files import digest_json
-from lcprobe.probing.config import Precision, ProbeConfig
+from lcprobe.probing.config import NO_FAULTS, CompatConfig, Precision, ProbeConfig
 from lcprobe.probing.grid import MAX_MEMORY_TOKENS, TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
@@ -33,7 +33,7 @@ class ProbedCheckpoint:
 
     extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its
     factor at a length. precision: in which it is probed; weights: in which a published model's weights are kept.
-    engine: what runs it.
+    engine: what runs it. compat: faults that it is probed with.
     """
 
     name: str
@@ -46,6 +46,7 @@ class ProbedCheckpoint:
     precision: Precision = "32"
     weights: Precision = "32"
     engine: str = "native"
+    compat: CompatConfig = NO_FAULTS
 
     @property
     def facts(self) -> dict[str, str]:
@@ -53,7 +54,8 @@ class ProbedCheckpoint:
         facts = {"checkpoint": self.digest, "name": self.name, "changes": self.changes}
         usual = {"precision": "32", "weights": "32", "engine": "native"}
         own = {"precision": self.precision, "weights": self.weights, "engine": self.engine}
-        return facts | {name: value for name, value in own.items() if value != usual[name]}
+        facts |= {name: value for name, value in own.items() if value != usual[name]}
+        return facts | dict.fromkeys(self.compat.active, "true")
 
 
 class UnitItem(NamedTuple):

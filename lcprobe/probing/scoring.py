@@ -115,6 +115,7 @@ class ModelScorer:
     def _answers(self, items: list[Item], state: ProbedState, last: Tensor) -> list[Score]:
         """Scores of items, from the states after their prompts and the hidden vectors of the prompts' last tokens."""
         rows, ids, lengths = _choices(items)
+        state = self.model.prompt_ended(state)
         at = torch.from_numpy(rows).to(self.device)
         likelihood, right = self._continue(state.rows(at), last[at], ids.to(self.device))
         likelihood, right = likelihood.cpu().numpy(), right.cpu().numpy()

@@ -143,12 +143,13 @@ class AttentionState(State):
     """cache: keys and values of the n cached tokens, keys rotated unless the encoding caches raw keys; alive: (batch,
     n) bool, False for tokens of finished documents (None: all True); terms: the encoding's token terms, (batch, n,
     width) of all cached tokens or (batch, 1, width) of the last; conv: (batch, d_conv - 1, width), last inputs of the
-    convolution."""
+    convolution; convolved: its last outputs, of that shape, kept where a state has them (None: not)."""
 
     cache: KVCache
     alive: Tensor | None
     terms: Tensor | None
     conv: Tensor | None
+    convolved: Tensor | None = None
 
 
 class Attention(Mixer[AttentionConfig, AttentionState]):
@@ -228,7 +229,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self, x: Tensor, where: TokenContext, state: AttentionState | None, carry: Tensor | None
     ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
         """See Mixer; a carry is returned where the encoding has one."""
-        qkv, conv = self.in_proj(x), None
+        qkv, conv, convolved = self.in_proj(x), None, None
         if self.d_conv:
             initial = None if state is None else state.conv
             qkv, conv = causal_conv1d(
@@ -239,6 +240,9 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
                 starts=where.starts,
                 return_state=state is not None,
             )
+            if state is not None and state.convolved is not None:
+                n = self.d_conv - 1
+                convolved = torch.cat([state.convolved.to(qkv.dtype), qkv[:, -n:]], dim=1)[:, -n:]
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         if self.qk_norm:
@@ -259,7 +263,10 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
         y, carry = (y, None) if encoding.carry_name is None else encoding.write_carry(y, keys)
         y = self.out_proj(y.flatten(2))
-        return y, None if state is None else self._next_state(cache, keys.terms, conv, where, state), carry
+        if state is None:
+            return y, None, carry
+        after = self._next_state(cache, keys.terms, conv, where, state)
+        return y, after if convolved is None else replace(after, convolved=convolved), carry
 
     def _keys(self, cache: KVCache, terms: Tensor | None, where: TokenContext, state: AttentionState | None) -> Keys:
         k, v, n_past, alive = cache.k, cache.v, 0, None

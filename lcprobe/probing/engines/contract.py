@@ -46,6 +46,11 @@ class ProbedModel(Protocol):
         """(..., d_model) -> (..., vocab_size)."""
         ...
 
+    def prompt_ended(self, state: Any) -> Any:
+        """The state from which an answer is decoded, given that after its prompt: the same one, unless a model
+        decodes otherwise than it reads."""
+        return state
+
     @property
     def needs_length(self) -> bool:
         """Whether `new_state` must be given the length of the whole sequence, prompt and answer: tokens depend on

@@ -35,6 +35,10 @@ class InBfloat16(ProbedModel):
         """The model's own, in float32."""
         return self.model.logits(hidden)
 
+    def prompt_ended(self, state: Any) -> Any:
+        """The model's own."""
+        return self.model.prompt_ended(state)
+
     @property
     def needs_length(self) -> bool:
         """The model's own."""

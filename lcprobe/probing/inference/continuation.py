@@ -40,8 +40,9 @@ class Continuer:
     def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(context, continuation) -> log-likelihood (n,) float32 and argmax hit (n,) bool of each continuation token.
 
-        A context that several pairs share is read once. Raises EpisodeError for an empty context or continuation, and
-        past the model's max_length.
+        A context that several pairs share is read once. Continuations are read on from their context, as
+        harnesses do: nothing is decoded, and `prompt_ended` is not called. Raises EpisodeError for an empty context
+        or continuation, and past the model's max_length.
         """
         shared: dict[tuple[int, ...], list[int]] = {}  # context -> the pairs that have it
         pairs = self._with_selected_contexts(pairs)
@@ -93,7 +94,7 @@ class Continuer:
             for rows, state, hidden in self.prefill(
                 batch, [prompts[i] for i in batch], self._declared(batch[0], prompts, steps)
             ):
-                active = list(rows)
+                active, state = list(rows), self.model.prompt_ended(state)
                 while active:
                     token = self.model.logits(hidden).argmax(-1)
                     for number, one in zip(active, token.tolist(), strict=True):

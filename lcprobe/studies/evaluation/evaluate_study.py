@@ -23,7 +23,7 @@ from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
 
-SETTABLE = ("probe", "pe", "track", "study", "kernels")
+SETTABLE = ("probe", "pe", "compat", "track", "study", "kernels")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
 PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
@@ -181,6 +181,7 @@ def _tracker(session: Session, config: Config) -> Tracker:
         "targets": {t.name: t.source.path.name for t in session.targets},
         "probe": plain(config.probe),
         "pe": plain(config.pe),
+        "compat": plain(config.compat),
     }
     name = f"{config.study.name}/probe"
     return WandbTracker(

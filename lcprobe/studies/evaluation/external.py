@@ -61,7 +61,7 @@ def evaluate_external(
     if len({t.identity for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")
     tokenizer = tokenizers[0]
-    variants, left_out = variants_of(targets, config.pe)
+    variants, left_out = variants_of(targets, config.pe, config.compat)
     harness = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
     for note in left_out:
@@ -75,6 +75,7 @@ def evaluate_external(
             "versions": versions(),
         }
         facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
+        facts |= {"compat": list(checkpoint.compat.active)}
         continuer = Continuer(
             in_precision(loaded.engine, checkpoint.precision), device(), config.probe.chunk, config.probe.batch_tokens
         )

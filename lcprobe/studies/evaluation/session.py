@@ -102,7 +102,7 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     probe, and what `variants_of` and `open_readers` raise."""
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    variants, left_out = variants_of(targets, config.pe)
+    variants, left_out = variants_of(targets, config.pe, config.compat)
     contexts = context_lengths(targets)
     planned = check_readers_fit(targets, config, contexts)
     if planned is not None:

@@ -48,6 +48,12 @@ def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) 
     notes += [f"{t.name}: {t.source.published.length_note}" for t in targets if t.source.published is not None]
     if session.config.probe.precision == "bf16":
         notes.append("all models were probed in bfloat16 autocast with float32 logits (probe.precision=bf16)")
+    decoded = [variant.name for variant in session.variants if variant.compat.mamba_ssm_conv_bug]
+    if decoded:
+        notes.append(
+            f"{', '.join(decoded)}: attention with convolution is decoded with the wrong cache of mamba_ssm "
+            "(compat.mamba_ssm_conv_bug=true)"
+        )
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
     by = _in_common(target.config.match.by for target in targets) or "params"

@@ -15,7 +15,8 @@ from lcprobe.files import digest_json
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.config import NO_FAULTS, CompatConfig, ProbeConfig
+from lcprobe.probing.engines.mamba_ssm_cache import MambaSsmCache, convolves
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
@@ -25,12 +26,14 @@ from lcprobe.studies.evaluation.targets import ProbeTarget
 
 @dataclass(frozen=True)
 class Variant:
-    """A target as trained or with a method. max_length: tokens that its table of positions has; None: no limit."""
+    """A target as trained or with a method. max_length: tokens that its table of positions has; None: no limit.
+    compat: faults that it is probed with."""
 
     target: ProbeTarget
     max_length: int | None
     method: Method | None = None
     extension: Extension | None = None
+    compat: CompatConfig = NO_FAULTS
 
     @property
     def name(self) -> str:
@@ -76,19 +79,25 @@ class Variant:
         return digest_json([self.method.choice.name, plain(self.extension.config), self.method.factor])[:16]
 
 
-def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Variant], list[str]]:
-    """Variants grouped by target, and a note for each method that does not apply to a target.
+def variants_of(
+    targets: list[ProbeTarget], pe: ExtendConfig, compat: CompatConfig = NO_FAULTS
+) -> tuple[list[Variant], list[str]]:
+    """Variants grouped by target, and a note for each method, and each fault of `compat`, that does not apply to a
+    target.
 
-    No weights are loaded. Raises ConfigError for wrong settings, and for a method that applies to no target.
+    No weights are loaded. Raises ConfigError for wrong settings, and for a method or fault that applies to no target.
     """
     models = [target.source.meta_model(target.config) for target in targets]
     limits = [None if model is None else model.max_length for model in models]
-    by_target = {target.name: [Variant(target, limit)] for target, limit in zip(targets, limits, strict=True)}
-    notes: list[str] = []
+    faults, notes = _faults(targets, models, compat)
+    by_target = {
+        target.name: [Variant(target, limit, compat=faults[target.name])]
+        for target, limit in zip(targets, limits, strict=True)
+    }
     for method in pe.methods():
         extension, reasons = method.choice.create(), []
         for target, model, limit in zip(targets, models, limits, strict=True):
-            variant = Variant(target, limit, method, extension)
+            variant = Variant(target, limit, method, extension, faults[target.name])
             reason = variant.not_applicable(model)
             if reason is None:
                 by_target[target.name].append(variant)
@@ -102,6 +111,24 @@ def variants_of(targets: list[ProbeTarget], pe: ExtendConfig) -> tuple[list[Vari
             )
         notes += reasons
     return [variant for variants in by_target.values() for variant in variants], notes
+
+
+def _faults(
+    targets: list[ProbeTarget], models: list[LanguageModel | None], compat: CompatConfig
+) -> tuple[dict[str, CompatConfig], list[str]]:
+    """The faults of each target: those of `compat` that its model can have; and a note where it cannot."""
+    can = {target.name: model is not None and convolves(model) for target, model in zip(targets, models, strict=True)}
+    if not compat.mamba_ssm_conv_bug:
+        return dict.fromkeys(can, compat), []
+    if not any(can.values()):
+        allowed = "false where no model has attention layers with a convolution (d_conv)"
+        raise ConfigError("compat.mamba_ssm_conv_bug", True, allowed)
+    notes = [
+        f"mamba_ssm_conv_bug on {name}: no attention layer with a convolution"
+        for name, able in can.items()
+        if not able
+    ]
+    return {name: compat if able else NO_FAULTS for name, able in can.items()}, notes
 
 
 def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
@@ -132,7 +159,10 @@ def load_variant(
         module = extended(loaded.module, variant.extension, context)
         loaded = replace(loaded, engine=module, module=module)
     facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes, "factor_at": context.factor_at}
-    facts |= {"precision": probe.precision, "engine": source.engine}
+    if variant.compat.mamba_ssm_conv_bug:
+        assert loaded.module is not None, "other engines decode as they do"
+        loaded = replace(loaded, engine=MambaSsmCache(loaded.module))
+    facts |= {"precision": probe.precision, "engine": source.engine, "compat": variant.compat}
     if source.published is not None:
         facts["weights"] = probe.weights
     progress = source.progress

@@ -308,7 +308,7 @@ def _check_shared(runs: list[tuple[str, Config]]) -> None:
         raise ConfigError("grid", f"two runs called {name}", "different labels")
     first = runs[0][1]
     for name, config in runs[1:]:
-        for key in ("study", "probe", "pe", "match", "track"):
+        for key in ("study", "probe", "pe", "compat", "match", "track"):
             if getattr(config, key) != getattr(first, key):
                 raise ConfigError(f"grid ({name}): {key}", "a value of its own", "model, data, train and seed only")
 
