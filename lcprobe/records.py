@@ -77,6 +77,8 @@ COLUMNS = (
     Column("distractor_hit", "bool", "Whether the greedy text is another value of the context."),
     Column("answer", "string", "Text of the right answer."),
     Column("prediction", "string", "Greedy continuation, as long as the answer."),
+    Column("continuation", "string", "Greedy text of probe.continuation tokens after the prompt; null without."),
+    Column("substring", "double", "Share of the references that occur in it, ignoring case: RULER's score."),
     Column("scoring", "string", "How the answer was scored: teacher_forced or generate."),
     Column("status", "string", "ok, or oom where memory ran out; scores are then null."),
     Column("batch", "int32", "Questions that were scored together."),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from lcprobe.errors import ConfigError, require, require_names, unknown_name
 from lcprobe.files import check_name
 from lcprobe.lengths import LENGTH, MAX_TOKENS, Length, check_lengths, multiples, tokens_of
+from lcprobe.probing.substring import CONTINUATION
 from lcprobe.schema import Converter, build
 from lcprobe.tasks.names import CONTROLS, HAYSTACKS, KINDS
 from lcprobe.tasks.presets import TASK, TaskChoice
@@ -213,6 +214,9 @@ class ProbeConfig:
     own) or text (all read the same characters, as many tokens of the first model's tokenizer)."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
+    continuation: Annotated[int | str | None, CONTINUATION] = None
+    """Greedy tokens after every prompt, in which RULER's substring score looks for the answer: a number, `ruler` (128
+    for niah, 30 vt, 120 cwe, 50 fwe, 32 qa) or null: none, and no such score."""
     precision: Precision = "32"
     """Precision of probing, whatever the model was trained in: 32 is float32, bf16 is bfloat16 autocast with float32
     weights and logits (for GPUs). What was probed in one is never read for the other."""

@@ -18,13 +18,9 @@ import numpy as np
 
 from lcprobe.errors import DataError, shown
 from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.probing.substring import BUDGETS, DEFAULT_BUDGET, Rule, substring_score
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
-BUDGETS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}
-"""RULER's greedy tokens by task."""
-DEFAULT_BUDGET = 128
-"""Greedy tokens for a file of another name."""
-Rule = Literal["all", "part"]
 BABILONG = "<context>\n{input}\n</context>\nQuestion: {question}"
 CONJUNCTIONS = {"and", "or"}
 """Words that do not count against precision."""
@@ -74,15 +70,6 @@ def read_frozen(path: Path) -> FrozenFile:
     parse = _babilong if babilong else _ruler
     prompts = tuple(parse(row, number, f"{path}:{number}") for number, row in rows)
     return FrozenFile(path, "BABILong" if babilong else "RULER", _task_of(path), prompts)
-
-
-def substring_score(prediction: str, outputs: Sequence[str], rule: Rule) -> float:
-    """RULER's score of one prediction (scripts/eval/synthetic/constants.py), 0 .. 1: references that occur anywhere
-    in it, ignoring case. all: their share (string_match_all); part: 1 if any does (string_match_part).
-    """
-    text = re.sub(r"[\x00-\x1f]", "\n", prediction.strip()).strip().lower()
-    hits = [reference.lower() in text for reference in outputs]
-    return sum(hits) / len(hits) if rule == "all" else float(any(hits))
 
 
 NO_TITLE_BEFORE = "".join(

@@ -10,11 +10,12 @@ from lcprobe.files import digest_json
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.config import Grid, ProbeConfig
 from lcprobe.probing.same_text import SameText
+from lcprobe.probing.substring import Continuation, budget_of
 from lcprobe.probing.task_code import task_code
 from lcprobe.probing.units import Plan, TooFewTokens, TooManyTokens, Unit, UnitKey
 from lcprobe.probing.unmade import NotMade, first_made, made_all
 from lcprobe.tasks.assembly import Axes, Task
-from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats
+from lcprobe.tasks.episode import SUITE, Episode, Factors, Formats, Query
 from lcprobe.tasks.names import NOTHING
 from lcprobe.tasks.parts.episode_text import EpisodeText, episode_text
 from lcprobe.tasks.text.haystack import Materials
@@ -146,6 +147,15 @@ class TaskSet:
             "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
             "samples": unit.samples_digest,
         }
+
+    def continuation_tokens(self, task: str) -> int:
+        """Greedy tokens after each prompt of a task, 0 for none."""
+        return budget_of(self.config.continuation, self.by_name[task].name)
+
+    def continuation(self, task: str, query: Query) -> Continuation | None:
+        """The continuation that the config asks for at a question; None for none."""
+        tokens = self.continuation_tokens(task)
+        return Continuation(tokens, self.by_name[task].references(query.answer)) if tokens else None
 
     def code(self, task: str) -> str:
         """Digest of the code that makes a task's episodes, 16 hexadecimal digits as in the records."""

@@ -92,7 +92,7 @@ def run_plan(
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             progress(done, total, plan.units[missing[0]].label + more)
             journal = unit_id({"units": [ids[i] for i in group]})
-            items = [item for i in missing for item in _items(ids[i], plan.units[i], tasks)]
+            items = [item for i in missing for item in _items(ids[i], plan.units[i], tasks, continued=True)]
             records = _run_items(items, tasks, scorer, checkpoint, store, journal, batch_tokens, scoring)
             for i in missing:
                 store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
@@ -146,6 +146,8 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
     }
     if unit.first:
         facts["first"] = unit.first
+    if tasks.config.continuation is not None:
+        facts["continuation"] = tasks.continuation_tokens(unit.task)
     if tasks.config.equal_length != "tokens":
         facts["equal_length"] = tasks.config.equal_length
     return facts
@@ -193,9 +195,11 @@ def _group_units(units: list[Unit]) -> list[list[int]]:
     return sorted(group for groups in by_haystack.values() for group in groups)
 
 
-def _items(name: str, unit: Unit, tasks: TaskSet) -> list[UnitItem]:
+def _items(name: str, unit: Unit, tasks: TaskSet, continued: bool = False) -> list[UnitItem]:
+    """continued: with the continuation that the config asks for."""
+    ask = tasks.continuation if continued else lambda task, query: None
     return [
-        UnitItem(name, unit, depth, factors, Item(episode, query))
+        UnitItem(name, unit, depth, factors, Item(episode, query, ask(unit.task, query)))
         for (depth, factors), episode in zip(unit.samples(), tasks.episodes(unit), strict=True)
         for query in episode.queries
     ]

@@ -20,6 +20,7 @@ from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.prefill import prefill
 from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill
 from lcprobe.probing.inference.token_scores import score_tokens
+from lcprobe.probing.substring import Continuation, substring_score
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -29,10 +30,11 @@ CONFIDENCE = 0.99
 
 @dataclass(frozen=True)
 class Item:
-    """One question of one episode."""
+    """One question of one episode. continuation: what is printed besides the answer; None: nothing."""
 
     episode: Episode
     query: Query
+    continuation: Continuation | None = None
 
     @property
     def number(self) -> int:
@@ -61,6 +63,10 @@ class Score:
     rank: int
     distractor_hit: bool
     prediction: str
+    continuation: str | None = None
+    """Greedy text after the prompt, where the item asks for one."""
+    substring: float | None = None
+    """Share of the references in it."""
     read_tokens: int | None = None
     """Prompt tokens read for this question and for none before it; null for scorers that read nothing."""
 
@@ -104,7 +110,9 @@ class ModelScorer:
         program = self.plan(prompts)
         scores: dict[int, Score] = {}
         for ended, state, last in prefill(self.model, program, prompts, self.chunk, self.device, max(lengths)):
-            for number, score in zip(ended, self._answers([items[i] for i in ended], state, last), strict=True):
+            for number, score in zip(
+                ended, self._answers([items[i] for i in ended], state, last, max(lengths)), strict=True
+            ):
                 scores[number] = replace(score, read_tokens=int(program.new[number] + extra_tokens[number]))
         return [scores[i] for i in range(len(items))]
 
@@ -112,8 +120,9 @@ class ModelScorer:
         """The program that reads prompts, in as many rows as batch_tokens allows at their length."""
         return plan_prefill(prompts, self.batch_tokens // max(map(len, prompts)))
 
-    def _answers(self, items: list[Item], state: ProbedState, last: Tensor) -> list[Score]:
-        """Scores of items, from the states after their prompts and the hidden vectors of the prompts' last tokens."""
+    def _answers(self, items: list[Item], state: ProbedState, last: Tensor, declared: int) -> list[Score]:
+        """Scores of items, from the states after their prompts and the hidden vectors of the prompts' last tokens.
+        declared: the length of the sequences, for models that need it."""
         rows, ids, lengths = _choices(items)
         state = self.model.prompt_ended(state)
         at = torch.from_numpy(rows).to(self.device)
@@ -123,16 +132,32 @@ class ModelScorer:
         exact = np.array([bool(right[i, : lengths[i]].all()) for i in first_of])
         missed = np.arange(len(items)) if self.generate else np.flatnonzero(~exact)
         longest = max((int(lengths[first_of[i]]) for i in missed), default=0)
-        greedy = self._greedy(state, last, missed, longest)
+        more = [self._continuation_tokens(item, declared) for item in items]
+        decoded = np.union1d(missed, np.flatnonzero(more))
+        greedy = self._greedy(state, last, decoded, max(longest, *more))
         scores = []
         for number, item in enumerate(items):
             i, n = first_of[number], len(item.answer)
-            printed = greedy[number][:n] if number in greedy else item.answer
+            printed = greedy[number][:n] if number in missed else item.answer
             stop = first_of[number + 1] if number + 1 < len(items) else len(rows)
             choices = [likelihood[j, : lengths[j]] for j in range(i, stop)]
             exact_here = bool(np.array_equal(printed, item.answer)) if self.generate else bool(exact[number])
-            scores.append(score_answer(item, printed, right[i, :n], choices, exact_here, self.tokenizer))
+            text = self._text(greedy[number][: more[number]]) if more[number] else None
+            scores.append(score_answer(item, printed, right[i, :n], choices, exact_here, self.tokenizer, text))
         return scores
+
+    def _continuation_tokens(self, item: Item, declared: int) -> int:
+        """Greedy tokens that an item asks for, as far as the model's positions go; declared: the length that was
+        declared, for models that need it."""
+        if item.continuation is None:
+            return 0
+        end = declared if self.model.needs_length else self.model.max_length
+        return item.continuation.tokens if end is None else min(item.continuation.tokens, end - len(item.prompt))
+
+    def _text(self, ids: np.ndarray) -> str:
+        """Greedy text, up to where the model ends the document."""
+        ends = np.flatnonzero(ids == self.tokenizer.bos_id)
+        return self.tokenizer.decode(ids[: ends[0]] if len(ends) else ids)
 
     def _continue(self, state: ProbedState, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""
@@ -166,11 +191,13 @@ def score_answer(
     choices: Sequence[np.ndarray],
     exact: bool,
     tokenizer: Tokenizer,
+    continuation: str | None = None,
 ) -> Score:
     """The scores of one question, for scorers with and without a model.
 
     printed: ids, as many as the answer has. right: (n_answer,) whether each answer token is the argmax.
-    choices: log-likelihoods of the tokens of every candidate, the true one first.
+    choices: log-likelihoods of the tokens of every candidate, the true one first. continuation: the text printed
+    after the prompt, for items that ask for one.
     """
     means = np.array([tokens.mean() for tokens in choices])
     first = int(np.argmax(~tokenizer.is_blank[item.answer]))  # a leading space on its own is no evidence
@@ -183,6 +210,8 @@ def score_answer(
         rank=1 + int((means[1:] > means[0]).sum()),
         distractor_hit=bool(hit and not exact),
         prediction=tokenizer.decode(np.asarray(printed)).strip(),
+        continuation=continuation,
+        substring=_substring(item, continuation),
     )
 
 
@@ -197,7 +226,14 @@ def scored_text(item: Item, text: str, tokenizer: Tokenizer) -> Score:
         ids = tokenizer.piece(" " + text) if text else np.array([], dtype=np.int32)
     printed, right = ids[: len(item.answer)], _agrees(ids, item.answer)
     choices = [np.log(np.where(_agrees(ids, c), CONFIDENCE, 1 - CONFIDENCE)) for c in item.query.candidates]
-    return score_answer(item, printed, right, choices, bool(np.array_equal(printed, item.answer)), tokenizer)
+    said = text if item.continuation else None
+    return score_answer(item, printed, right, choices, bool(np.array_equal(printed, item.answer)), tokenizer, said)
+
+
+def _substring(item: Item, continuation: str | None) -> float | None:
+    if item.continuation is None or continuation is None:
+        return None
+    return substring_score(continuation, item.continuation.references, "all")  # an answer here has no alias
 
 
 def _agrees(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

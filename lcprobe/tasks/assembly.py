@@ -100,6 +100,10 @@ class Task(ABC, Generic[ConfigT]):
         """Names in the key of every draw, before split and index: the task's, and the version of the suite."""
         return (self.name, SUITE)
 
+    def references(self, answer: str) -> tuple[str, ...]:
+        """The parts of an answer that count one by one where a text is searched for it: by default the whole."""
+        return (answer,)
+
     @abstractmethod
     def layout(self, sample: Sample) -> Layout:
         """The pieces of one sample: a pure function of config, materials and sample. Raises EpisodeError where there

@@ -114,6 +114,10 @@ class NIAH(Task[NIAHConfig]):
         tokens = cfg.key_tokens if role == "key" else cfg.value_tokens
         return StringFormat(kind, cfg.digits, cfg.word_pairs, None if kind == "uuids" else tokens)
 
+    def references(self, answer: str) -> tuple[str, ...]:
+        """See Task: the values, where there are several."""
+        return tuple(answer.split(AND)) if self.config.n_values > 1 else (answer,)
+
     def layout(self, sample: Sample) -> Layout:
         """See Task."""
         cfg, formats = self.config, sample.factors.formats

@@ -128,6 +128,8 @@ def _of_model(
         "distractor_hit": ~exact & (keys > 1),
         "answer": np.char.add(" ", (within * 37 % 90 + 10).astype(str)),
         "prediction": np.where(exact, "correct", " 11"),
+        "continuation": pa.nulls(rows),
+        "substring": pa.nulls(rows),
         "scoring": np.full(rows, "teacher_forced"),
         "status": np.full(rows, "ok"),
         "batch": np.full(rows, 64),
