@@ -45,8 +45,8 @@ SUB_ROOMS = {
 }
 """Sub-rooms, and files beside them, from the bottom up: each may import those before it."""
 MAX_LINES, MAX_MODULES = 400, 15
-CROWDED = {"lcprobe/models/positional", "lcprobe/models/mixers"}
-"""Folders that may hold more modules: one encoding, or one mixer, each."""
+CROWDED = {"lcprobe/models/positional", "lcprobe/models/mixers", "lcprobe/models/checkpoints"}
+"""Folders that may hold more modules: one encoding, one mixer, or one format, each."""
 SOURCES = sorted((ROOT / "lcprobe").rglob("*.py")) + sorted((ROOT / "kernels").rglob("*.py"))
 MODULES = {path: path.relative_to(ROOT).with_suffix("").parts for path in SOURCES}
 
@@ -216,9 +216,8 @@ def test_no_pickle_and_no_code_from_configs():
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         for word in ("import pickle", "torch.load(", "yaml.load(", "eval(", "exec(", "_target_:"):
-            found = [
-                line for line in text.splitlines() if word in line and ".eval(" not in line and "def eval" not in line
-            ]
+            safe = (".eval(", "def eval", "weights_only=True")
+            found = [line for line in text.splitlines() if word in line and not any(s in line for s in safe)]
             assert not found, f"{path.name}: {found}"
 
 

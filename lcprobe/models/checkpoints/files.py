@@ -9,13 +9,13 @@ where a memory-mapped file counts as a whole.
 """
 
 import json
-import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -167,7 +167,7 @@ def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
         with FakeTensorMode():
             state = torch.load(path, weights_only=True)
         checksums = _checksums(path)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         reason = str(error).split("Unsupported global: ")
         code = f" ({reason[1].split(' was not')[0].removeprefix('GLOBAL ')})" if len(reason) > 1 else ""
         raise CheckpointError(f"{path}: refused: a pickle with code{code}; allowed: tensors by name") from None

@@ -11,6 +11,7 @@ from typing import Any
 from lcprobe.models.checkpoints import hf_names
 from lcprobe.models.checkpoints.contract import Format, FormatConfig, Keys, Place
 from lcprobe.models.config import ModelConfig
+from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.parts import parts_of, resolved_sizes
 
 CLASSES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
@@ -96,12 +97,12 @@ class HFLlama(Format[FormatConfig]):
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """See Format: the class of these that has the model's biases, norms and windows."""
         (d_model, d_ff, _), layers = resolved_sizes(config), parts_of(config).layers
-        own: Any = next((layer.config for layer in layers if layer.kind == "attention"), None)
+        own = next((layer.config for layer in layers if isinstance(layer.config, AttentionConfig)), None)
         found = {**hf_names.common(config), "num_hidden_layers": len(layers), "intermediate_size": d_ff}
         found |= {"hidden_act": "silu", "rms_norm_eps": config.norm_eps}
         if own is None:
             return {**found, "model_type": "llama", "num_attention_heads": 1}
-        windows = [getattr(layer.config, "window", None) for layer in layers]
+        windows = [c.window if isinstance(c, AttentionConfig) else None for c in (layer.config for layer in layers)]
         kind = "qwen3" if own.qk_norm else "qwen2" if own.bias and not own.has_output_bias else "llama"
         if any(windows):
             kind = "mistral" if kind == "llama" and all(windows) else kind if kind != "llama" else "qwen3"
