@@ -102,11 +102,6 @@ class Format(ABC, Generic[ConfigT]):
         """Whether files may have a tensor of this name that the model does not need, such as a table of angles."""
         return False
 
-    def stated_length(self, config: Mapping[str, Any]) -> tuple[int, str] | None:
-        """The training length that a checkpoint states, and where: (4096, "max_position_embeddings of
-        config.json"); None where it states none."""
-        return None
-
     @abstractmethod
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """config.json for a model of ours. What the format cannot express is left out: export compares what

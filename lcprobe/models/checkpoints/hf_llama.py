@@ -90,10 +90,6 @@ class HFLlama(Format[FormatConfig]):
         """See Format."""
         return name.endswith("rotary_emb.inv_freq")
 
-    def stated_length(self, config: Mapping[str, Any]) -> tuple[int, str] | None:
-        """See Format."""
-        return hf_names.context_length(config)
-
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """See Format: the class of these that has the model's biases, norms and windows."""
         (d_model, d_ff, _), layers = resolved_sizes(config), parts_of(config).layers

@@ -1,6 +1,5 @@
 """Names that transformers' models share: norms, embedding, attention and gated MLPs of its LLaMA-like classes."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from lcprobe.models.checkpoints.contract import Keys, NotCovered, Place
@@ -78,12 +77,6 @@ def common(config: ModelConfig) -> dict[str, Any]:
         "bos_token_id": None,
         "eos_token_id": None,
     }
-
-
-def context_length(config: Mapping[str, Any]) -> tuple[int, str] | None:
-    """max_position_embeddings, with where it is from."""
-    value = config.get("max_position_embeddings")
-    return (value, "max_position_embeddings of config.json") if isinstance(value, int) and value >= 2 else None
 
 
 def unquantised(keys: Keys) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprobe.choices import Choice
 from lcprobe.errors import CheckpointError, ConfigError, listed
 from lcprobe.files import MANIFEST, digest_file, verify_folder
 from lcprobe.models.checkpoints import FORMATS
@@ -38,29 +37,23 @@ class PublishedFolder:
     model: ModelConfig
     files: tuple[Path, ...]
 
-    @property
-    def stated_length(self) -> tuple[int, str] | None:
-        """The training length that the checkpoint states, and where."""
-        return self.format.stated_length(self.config_json)
-
     def digest(self) -> str:
         """Digest of the weights' files; reads them."""
         return digest_weights(list(self.files))
 
 
-def open_folder(path: Path, choice: Choice | None = None) -> PublishedFolder | None:
+def open_folder(path: Path, settings: Mapping[str, Any] | None = None) -> PublishedFolder | None:
     """The checkpoint in a folder, or in one file; None where no format of ours recognises it. Reads no weights.
 
-    choice: the format, with settings that the checkpoint does not say; None: the first that recognises it. Raises
-    CheckpointError, naming file and key, for a config.json or files that cannot be read, and NotCovered for settings
-    that our mixers lack.
+    settings: of its format, what the checkpoint does not say. Raises CheckpointError, naming file and key, for a
+    config.json or files that cannot be read, NotCovered for a model that our mixers cannot express, and ConfigError
+    for settings that the format does not have.
     """
     config = read_config_json(path)
-    formats = [choice] if choice is not None else [FORMATS.convert(name, "format") for name in FORMATS]
-    for one in formats:
-        found: Format[Any] = one.create()
-        if not found.recognises(config, path):
+    for name in FORMATS:
+        if not FORMATS.convert(name, "format").create().recognises(config, path):
             continue
+        found: Format[Any] = FORMATS.convert({"type": name, **(settings or {})}, "settings").create()
         files = weight_files(path)
         if not files:
             raise CheckpointError(f"{path}: no weights; allowed: safetensors, or PyTorch's .bin or .pth")
@@ -94,9 +87,9 @@ def read_config_json(path: Path) -> dict[str, Any]:
     return config
 
 
-def recognised(path: Path, choice: Choice | None = None) -> PublishedFolder:
+def recognised(path: Path, settings: Mapping[str, Any] | None = None) -> PublishedFolder:
     """`open_folder`, where a format of ours must read it. Raises CheckpointError, naming its model_type."""
-    found = open_folder(path, choice)
+    found = open_folder(path, settings)
     if found is None:
         kind = read_config_json(path).get("model_type")
         given = f"model_type {kind!r} in {CONFIG_JSON}" if kind else f"no {CONFIG_JSON} that tells what it is"

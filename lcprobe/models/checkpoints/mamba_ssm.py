@@ -5,8 +5,8 @@ config.json has no model_type but `ssm_cfg`. Attention projects q, k, v together
 and without an activation; the width of MLPs is rounded up to a multiple of 128, and `fc1` gives the value first, then
 the gate.
 
-Mamba-3 checkpoints do not say which of two functions they were trained with (see mixers/mamba3.py): `mamba3` must say
-it.
+Mamba-3 checkpoints do not say which of two functions they were trained with (see mixers/mamba3.py): the setting
+`definition` must.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ RUNTIME = (
 class MambaSSMConfig(FormatConfig):
     """What these checkpoints do not say."""
 
-    mamba3: Literal["softplus", "heavy_tail"] | None = None
+    definition: Literal["softplus", "heavy_tail"] | None = None
     """The function that a Mamba-3 checkpoint was trained with: softplus (mamba-ssm 2.3.2, also
     flash-linear-attention 0.6.0), or heavy_tail (mamba from June 2026); null: refuse such a checkpoint."""
 
@@ -126,12 +126,12 @@ class MambaSSM(Format[MambaSSMConfig]):
             found["dt_limit"] = ssm.limits("dt_limit")
         else:
             ssm.only("is_mimo", False, default=False)
-            if self.config.mamba3 is None:
+            if self.config.definition is None:
                 raise CheckpointError(
-                    "config.json: ssm_cfg.layer: Mamba3, of which two releases differ; allowed with the format's "
-                    "setting mamba3: softplus (mamba-ssm 2.3.2) | heavy_tail (mamba from June 2026)"
+                    "config.json: ssm_cfg.layer: given 'Mamba3', of which two releases differ; allowed: with the "
+                    "setting definition: softplus (mamba-ssm 2.3.2) | heavy_tail (mamba from June 2026)"
                 )
-            found = {"definition": self.config.mamba3, "output_norm": ssm.flag("is_outproj_norm", False)}
+            found = {"definition": self.config.definition, "output_norm": ssm.flag("is_outproj_norm", False)}
             found["rope_fraction"] = ssm.number("rope_fraction", 0.5)
             found["A_floor"] = ssm.number("A_floor", 1e-4)
         found |= {ours: ssm.whole(key, least=1) for key, ours in names.items() if key in ssm.mapping}

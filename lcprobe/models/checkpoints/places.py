@@ -48,18 +48,23 @@ def fill(ours: Mapping[str, Tensor], places: tuple[Place, ...], stored: StoredTe
         return
     whole = stored.whole()
     for one in places:
-        put(ours[one.parameter].data, one, whole)
+        _put(ours[one.parameter].data, one, whole)
 
 
-def put(parameter: Tensor, place: Place, theirs: Tensor) -> None:
+def _put(parameter: Tensor, place: Place, theirs: Tensor) -> None:
     """Copy one of their tensors into a parameter of ours."""
-    value = _without_ones(theirs, place)
-    value = value.mT if place.transposed else value
-    value = value if place.of is None else value[place.of]
+    value = _ours(theirs, place)
     if place.rows is None:
         parameter.copy_(value)
     else:
         parameter[place.rows] = value.to(parameter)
+
+
+def _ours(theirs: Tensor, place: Place) -> Tensor:
+    """What a place takes of one of their tensors, in our shape."""
+    value = _without_ones(theirs, place)
+    value = value.mT if place.transposed else value
+    return value if place.of is None else value[place.of]
 
 
 def _without_ones(theirs: Tensor, place: Place) -> Tensor:
@@ -87,12 +92,27 @@ def _rows(ours: Mapping[str, Tensor], place: Place) -> Tensor:
     return parameter if place.rows is None else parameter[place.rows]
 
 
-def gathered(places: Places, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our parameters, made of their tensors in memory. ours: gives the shapes. Also maps gradients."""
+def gathered(places: Places, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our parameters, made of their tensors in memory; or gradients of ours, made of theirs."""
+    rows: dict[str, int] = {}
+    for name in places:
+        for place in places_of(places, name):
+            rows[place.parameter] = max(rows.get(place.parameter, 0), _end(place.rows))
     found: dict[str, Tensor] = {}
     for name in places:
         for place in places_of(places, name):
+            value = _ours(theirs[name].detach(), place)
+            if place.rows is None:
+                found[place.parameter] = value
+                continue
             if place.parameter not in found:
-                found[place.parameter] = torch.empty_like(ours[place.parameter], dtype=theirs[name].dtype)
-            put(found[place.parameter], place, theirs[name].detach())
+                found[place.parameter] = value.new_empty(rows[place.parameter], *value.shape[1:])
+            found[place.parameter][place.rows] = value
     return found
+
+
+def _end(rows: Rows) -> int:
+    """Where rows end, 0 for all of a parameter."""
+    if rows is None:
+        return 0
+    return int(rows.stop) if isinstance(rows, slice) else int(rows.max()) + 1
