@@ -7,10 +7,10 @@ import torch
 
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.schema import build
 from validation.oracles import griffin
-from validation.oracles.mixers import load
-from validation.oracles.transformer import from_transformers
+from validation.oracles.mixers import attention_of, load, outside_mixers, published
 
 transformers = pytest.importorskip("transformers")
 D, HEAD, FF, VOCAB, LENGTH = 24, 8, 20, 48, 19
@@ -30,6 +30,16 @@ def gemma2() -> Any:
         layer_types=["sliding_attention", "full_attention"], hidden_activation="gelu_pytorch_tanh",
     )  # fmt: skip
     return transformers.Gemma2ForCausalLM(config)
+
+
+def from_gemma2(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Its parameters under our names; it norms what its sublayers put out, too."""
+    ours = outside_mixers(named, 2, "embed_tokens", "input_layernorm", "pre_feedforward_layernorm")
+    for i in range(2):
+        ours |= attention_of(named, i, AttentionConfig(**HEADS))
+        ours[f"blocks.{i}.output_norm.weight"] = named[f"model.layers.{i}.post_attention_layernorm.weight"]
+        ours[f"blocks.{i}.output_norm2.weight"] = named[f"model.layers.{i}.post_feedforward_layernorm.weight"]
+    return ours
 
 
 PUBLISHED: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -68,7 +78,8 @@ def test_logits_and_loss_equal_transformers(name):
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4)
-        ours = double({**SHAPE, **given}, from_transformers(dict(peer.named_parameters()), 2))
+        convert = from_gemma2 if name == "gemma2" else published("hf_llama", peer)[1]
+        ours = double({**SHAPE, **given}, convert(dict(peer.named_parameters())))
         tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=generator)
         want = peer(tokens, labels=tokens)
         got = ours.logits(ours.hidden(tokens)[0])

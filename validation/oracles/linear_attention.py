@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcprobe.models.mixers.attention import AttentionConfig
 from validation.oracles.cases import Comparison
 from validation.oracles.delta_rule import compare_layer
 from validation.oracles.mixers import (
@@ -104,7 +105,8 @@ def _from_minimax(named: dict[str, Tensor], kinds: str, heads: int) -> dict[str,
     for i, kind in enumerate(kinds):
         block, layer = f"blocks.{i}.mixer.", f"model.layers.{i}.self_attn."
         if kind == "a":
-            ours |= attention_of(named, i)
+            head_dim = len(named[f"{layer}q_proj.weight"]) // heads
+            ours |= attention_of(named, i, AttentionConfig(n_heads=heads, head_dim=head_dim))
             continue
         # theirs has the rows of q, k and v head by head
         qkv = named[layer + "qkv_proj.weight"].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)

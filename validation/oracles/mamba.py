@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from validation.oracles.cases import Comparison
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, transformers_module
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, published, transformers_module
 
 
 def transformers_mamba(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -56,12 +56,8 @@ def transformers_mamba2(dtype: torch.dtype) -> Iterator[Comparison]:
         )  # fmt: skip
         for layer in theirs.backbone.layers:  # step sizes between 0.1 and 1: decays from 0.9 to 0
             nn.init.uniform_(layer.mixer.dt_bias, -2.3, 0.5)
-        settings = {"head_dim": head_dim, "d_state": d_state, "n_groups": groups, "d_conv": d_conv, "bias": bias,
-                    "conv_bias": not bias, "chunk_size": 8}  # fmt: skip
-        config = {"layout": "mamba2", "n_layers": n_layers, "norm_eps": 1e-5, "mixers": {"mamba2": settings}}
-        convert = partial(_from_transformers, n_layers=n_layers)
-        name = f"mamba2 n_groups={groups}"
-        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), config, convert).compare()
+        name, own = f"mamba2 n_groups={groups}", published("hf_mamba2", theirs, chunk_size=8)
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), *own).compare()
 
 
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -69,7 +65,7 @@ def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
 
 
 def _from_transformers(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """Parameters of Mamba and Mamba2 under our names."""
+    """Parameters of Mamba under our names."""
     ours = {"embedding.weight": named["backbone.embeddings.weight"], "norm.weight": named["backbone.norm_f.weight"]}
     for i in range(n_layers):
         layer = f"backbone.layers.{i}."

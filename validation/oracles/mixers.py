@@ -17,9 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from lcprobe.choices import choose
+from lcprobe.models.checkpoints import FORMATS
+from lcprobe.models.checkpoints.contract import Format, Place
+from lcprobe.models.checkpoints.hf_names import attention, gated_mlp
+from lcprobe.models.checkpoints.places import gathered
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers import MIXERS
+from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.mixers.contract import Mixer
 from lcprobe.models.parameters import owners
 from lcprobe.models.token_context import TokenContext
@@ -206,34 +211,33 @@ def perturbed(model: nn.Module) -> nn.Module:
     return model
 
 
+def published(format: str, model: Any, **mixer: Any) -> tuple[dict[str, Any], Callable[..., dict[str, Tensor]]]:
+    """`Peer.config` and `Peer.convert` of a model of transformers whose checkpoints a format of ours reads. mixer:
+    further settings of all its mixers."""
+    reader: Format[Any] = FORMATS.convert(format, "format").create()
+    settings = reader.settings(model.config.to_dict())
+    for own in settings["mixers"].values():
+        own.update(mixer)
+    places = reader.places(build(ModelConfig, settings, "model"))
+    return settings, lambda named: gathered(places, named)
+
+
 def outside_mixers(
     named: dict[str, Tensor], n_layers: int, embedding: str, norm: str, norm2: str
 ) -> dict[str, Tensor]:
     """Everything but the mixers: embedding, head where it is not tied, norms and gated MLPs."""
-    ours = {"embedding.weight": named[f"model.{embedding}.weight"], "norm.weight": named["model.norm.weight"]}
+    places = {f"model.{embedding}.weight": Place("embedding.weight"), "model.norm.weight": Place("norm.weight")}
     if "lm_head.weight" in named:
-        ours["head.weight"] = named["lm_head.weight"]
+        places["lm_head.weight"] = Place("head.weight")
     for i in range(n_layers):
         block, layer = f"blocks.{i}.", f"model.layers.{i}."
-        up, gate = named[layer + "mlp.up_proj.weight"], named[layer + "mlp.gate_proj.weight"]
-        ours |= {
-            block + "norm.weight": named[f"{layer}{norm}.weight"],
-            block + "norm2.weight": named[f"{layer}{norm2}.weight"],
-            block + "mlp.up_gate.weight": torch.cat([up, gate]),
-            block + "mlp.out_proj.weight": named[layer + "mlp.down_proj.weight"],
-        }
-    return ours
+        places |= gated_mlp(f"{layer}mlp", f"{block}mlp", len(named[f"{layer}mlp.up_proj.weight"]))
+        places[f"{layer}{norm}.weight"] = Place(f"{block}norm.weight")
+        places[f"{layer}{norm2}.weight"] = Place(f"{block}norm2.weight")
+    return gathered(places, named)
 
 
-def attention_of(named: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+def attention_of(named: dict[str, Tensor], i: int, config: AttentionConfig) -> dict[str, Tensor]:
     """The attention of layer i, with its biases and its norms of queries and keys, if any."""
-    ours, theirs = f"blocks.{i}.mixer.", f"model.layers.{i}.self_attn."
-    found = {}
-    for part in ("weight", "bias"):
-        if f"{theirs}q_proj.{part}" in named:
-            found[f"{ours}in_proj.{part}"] = torch.cat([named[f"{theirs}{name}_proj.{part}"] for name in "qkv"])
-            found[f"{ours}out_proj.{part}"] = named[f"{theirs}o_proj.{part}"]
-    for name in "qk":
-        if f"{theirs}{name}_norm.weight" in named:
-            found[f"{ours}{name}_norm_weight"] = named[f"{theirs}{name}_norm.weight"]
-    return found
+    d_model = named[f"model.layers.{i}.self_attn.q_proj.weight"].shape[1]
+    return gathered(attention(f"model.layers.{i}.self_attn", f"blocks.{i}.mixer", config, d_model), named)
