@@ -79,6 +79,9 @@ class RunFacts:
     `yarn(factor=4.0)`; empty: none. It is part of the model as trained."""
     batch_tokens: int = 0
     """Training tokens per optimiser step; 0: unknown."""
+    published: str = ""
+    """Abbreviation of a checkpoint in arXiv 2407.08112 (Mamba2, M2A, TPP, RG, ...), whose numbers stand beside ours;
+    empty: not in it."""
     flops: float = 0.0
     """Training FLOPs, forward and backward, at the training length; 0: unknown."""
 

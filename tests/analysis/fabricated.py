@@ -100,6 +100,7 @@ def _of_model(
         "checkpoint": np.full(rows, "a1b2c3d4e5f60718"),
         "step": np.full(rows, 1953),
         "tokens": np.full(rows, 2_000_000),
+        "engine": np.full(rows, "native"),
         "extension": np.full(rows, "none"),
         "factor": np.full(rows, 1.0),
         "suite": np.full(rows, "1"),

@@ -14,6 +14,7 @@ from lcprobe.analysis.findings.families import Claim, corrected
 from lcprobe.analysis.findings.gates import Gate, closed_panels, gates
 from lcprobe.analysis.findings.half_life import HalfLife, half_lives
 from lcprobe.analysis.findings.load_records import load_records
+from lcprobe.analysis.findings.published_cells import Comparison, comparisons
 from lcprobe.analysis.findings.reach import Reach, reaches
 from lcprobe.analysis.findings.text_curves import TextClaim, TextCurves, text_curves
 from lcprobe.analysis.findings.training_length.collapses import Collapse, collapses
@@ -27,7 +28,8 @@ T = TypeVar("T", bound=Claim)
 @dataclass(frozen=True)
 class Results:
     """Findings of a study. The lists are in the order task, format, model; half_lives has one entry per reach;
-    length_fits, collapses and depth_effects are empty without an architecture at several training lengths."""
+    length_fits, collapses and depth_effects are empty without an architecture at several training lengths; published
+    without a model of the published study."""
 
     data: Measured
     cells: list[Cell]
@@ -40,6 +42,7 @@ class Results:
     length_fits: list[LengthFit]
     collapses: list[Collapse]
     depth_effects: list[DepthEffect]
+    published: list[Comparison]
 
     @property
     def study(self) -> StudyFacts:
@@ -112,6 +115,7 @@ def analyse(study: StudyFacts, records: pa.Table, context: pa.Table | None = Non
         length_fits=_of(claims, LengthFit),
         collapses=collapses(data, fits),
         depth_effects=_of(claims, DepthEffect),
+        published=comparisons(data),
     )
 
 

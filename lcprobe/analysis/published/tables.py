@@ -7,6 +7,7 @@
     data/models.csv     the eight checkpoints; the training length that the tables imply, and the prompt wrappers
     data/ruler.csv      references, greedy tokens and rule of each task (NVIDIA/RULER)
     data/averaged.csv   formats that a cell of Tables 2 and 3 is the mean of
+    data/ours.csv       what differs between RULER's tasks and ours of the same name
     data/marks.csv      cells that are not what they seem, each with its reason
 
 A cell is a percentage of 250 samples (one seed, greedy, no interval was published); with several references per
@@ -39,10 +40,12 @@ class PublishedFormat:
 
 @dataclass(frozen=True)
 class Mark:
-    """Why a cell is not what it seems. kind: a few words; reason: one sentence."""
+    """Why a cell is not what it seems. kind: a few words; reason: one sentence; samples_known: whether the number of
+    its samples is."""
 
     kind: str
     reason: str
+    samples_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class PublishedCell:
     def parts(self) -> int:
         """Sets of 250 samples in it: 13 tasks, or the formats of a mean."""
         return len(ruler_tasks()) if self.task == MEAN else max(1, len(self.formats))
+
+    @property
+    def samples(self) -> int | None:
+        """Samples in it; None where that is unknown."""
+        return SAMPLES * self.parts if all(mark.samples_known for mark in self.marks) else None
 
 
 @dataclass(frozen=True)
@@ -153,13 +161,9 @@ def published_means() -> dict[tuple[str, str], tuple[float, str]]:
     return {(row["table"], row["model"]): (float(row["mean"]), row.get("mean note", "")) for row in rows}
 
 
-def published_name(address: str) -> str:
-    """The study's abbreviation of a checkpoint by its hub id, with or without `hf:` and revision; "" for others."""
-    bare = address.removeprefix("hf:").split("@")[0].lower()
-    for model in models().values():
-        if bare in (name.lower() for name in (model.checkpoint, *model.other_names)):
-            return model.name
-    return ""
+def differences_of_tasks() -> dict[str, str]:
+    """What differs between a task of the study and ours of the same name."""
+    return {row["task"]: row["what differs from RULER"] for row in _rows("ours")}
 
 
 def _cell(
@@ -181,7 +185,7 @@ def _cell(
 def _marks(facts: Row) -> tuple[Mark, ...]:
     """Marks whose every filled-in column lists the cell's value."""
     return tuple(
-        Mark(row["kind"], row["reason"])
+        Mark(row["kind"], row["reason"], row["samples"] != "unknown")
         for row in _rows("marks")
         if all(not row[name] or value in row[name].split() for name, value in facts.items())
     )

@@ -25,6 +25,7 @@ from lcprobe.analysis.report.finding_tables import (
     training_length_table,
 )
 from lcprobe.analysis.report.flags import held_equal
+from lcprobe.analysis.report.published.chapter import published_section
 from lcprobe.analysis.report.study_tables import model_tables, task_tables, version_tables
 from lcprobe.analysis.report.training_length import verdict_text
 from lcprobe.analysis.report.wording import one_line, panel_subject
@@ -86,6 +87,8 @@ def sections(results: Results, figures: Sequence[InlinedFigure]) -> list[Section
         Section("methods", "Methods", prose.METHODS_TEXT),
         Section("versions", "Versions and configuration", tables=versions, blocks=config),
     ]
+    if (published := published_section(results)) is not None:
+        chapters.insert(0, published)
     kept = [s for s in chapters if s.tables or s.figures or s.folded or s.blocks or s.id == "methods"]
     return [replace(s, tables=[with_notion(table, results) for table in s.tables]) for s in kept]
 

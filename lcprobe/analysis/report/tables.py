@@ -15,6 +15,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.report import training_length
+from lcprobe.analysis.report.published.chapter import published_rows
 from lcprobe.analysis.report.training_data import training_data_rows
 from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.files import write_atomic
@@ -257,5 +258,6 @@ TABLES: dict[str, Callable[[Results], TableRows]] = {
     "biases": bias_rows,
     "learning_rates": learning_rate_rows,
     "training_data": training_data_rows,
+    "published": published_rows,
 }
 """CSV files by name; a new one is a function above and one line here."""

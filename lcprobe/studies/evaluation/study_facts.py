@@ -126,6 +126,7 @@ def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarge
         architecture=names.architecture,
         batch_tokens=target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),
+        published=target.source.published.paper if target.source.published and variant.method is None else "",
     )
 
 

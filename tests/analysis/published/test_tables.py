@@ -9,11 +9,12 @@ from lcprobe.analysis.published.tables import (
     NEEDLE,
     SAMPLES,
     cells,
+    differences_of_tasks,
     models,
     published_means,
-    published_name,
     ruler_tasks,
 )
+from lcprobe.models.checkpoints.known import known
 
 CELLS = cells()
 
@@ -103,17 +104,14 @@ def test_cells_are_unique_and_complete():
     assert {c.task for c in CELLS} == {MEAN, NEEDLE, *ruler_tasks()}
 
 
-@pytest.mark.parametrize(
-    ("address", "name"),
-    [
-        ("hf:state-spaces/mamba2-2.7b", "Mamba2"),
-        ("state-spaces/mamba2attn-2.7b@5e0f47f00030", "M2A"),
-        ("hf:princeton-nlp/Sheared-LLaMA-2.7B-ShareGPT", "SL-IT"),
-        ("hf:google/recurrentgemma-2b-it", "RG-IT"),
-        ("RWKV/rwkv-6-world-3b", "RWKV"),
-        ("hf:state-spaces/mamba2-2.7b-other", ""),
-        ("runs/mamba2", ""),
-    ],
-)
-def test_checkpoints_are_known_by_their_hub_ids(address, name):
-    assert published_name(address) == name
+def test_checkpoints_are_those_that_are_known_by_name():
+    """The abbreviation of a hub id, which is what a probed checkpoint is compared by, is in known.yaml."""
+    named = {facts.paper: set() for facts in known().values() if facts.paper}
+    for name, facts in known().items():
+        if facts.paper:
+            named[facts.paper].add(name)
+    assert named == {m.name: {m.checkpoint, *m.other_names} for m in models().values()}
+
+
+def test_every_task_says_how_ours_differs():
+    assert set(differences_of_tasks()) == {*ruler_tasks(), NEEDLE}

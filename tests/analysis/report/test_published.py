@@ -1,0 +1,145 @@
+"""Published and ours: planted probabilities come out as agreeing or not, marks and escapes reach the page, means are of complete parts."""
+
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lcprobe.analysis.findings.cells import Unavailable
+from lcprobe.analysis.findings.load_records import load_records
+from lcprobe.analysis.findings.published_cells import OURS, comparisons
+from lcprobe.analysis.published.tables import MEAN, cells, ruler_tasks
+from lcprobe.analysis.report.published.chapter import counts_text, retest_table
+from lcprobe.analysis.report.write import write_report
+from tests.analysis.fabricated import plan, records, run, study, task, with_column
+from tests.analysis.report.test_report import BAD, Page
+
+PUBLISHED = {(c.table, c.model, c.task, c.formats, c.length, c.depth): c for c in cells()}
+STRATA = 11
+RULER = tuple(ruler_tasks())
+DEPTHS = tuple((2 * i + 1) / (2 * STRATA) for i in range(STRATA))
+FORMATS = {(OURS[f.haystack], OURS[f.key], OURS[f.value]): f for c in cells() if c.table == "4" for f in c.formats}
+
+
+def of_table_4(shift=0.0, n=250):
+    """Ours is drawn with the published probability of the nearest depth, plus a shift."""
+    grid = plan(["needle"], list(FORMATS), [1024, 2048], DEPTHS, n)
+
+    def behaviour(c):
+        p = np.zeros(len(c["length"]))
+        for (haystack, _, value), f in FORMATS.items():
+            for length in (1024, 2048):
+                for depth, low, high in ((0, -1, 0.25), (50, 0.25, 0.75), (100, 0.75, 2)):
+                    here = (c["haystack"] == haystack) & (c["value_format"] == value) & (c["length"] == length)
+                    here &= (c["depth"] > low) & (c["depth"] <= high)
+                    p[here] = PUBLISHED["4", "Mamba2", "needle", (f,), length, depth].share
+        return np.clip(p + shift, 0, 1)
+
+    facts = study([run("mine", published="Mamba2", context_length=2048)], [task("needle")], grid)
+    return facts, records({"mine": behaviour}, grid)
+
+
+def found_in(facts, table):
+    return comparisons(load_records(facts, table))
+
+
+def test_cells_drawn_with_the_published_probabilities_agree_and_others_do_not():
+    same = [c for c in found_in(*of_table_4()) if c.cell.table == "4"]
+    assert len(same) == 18
+    assert all(c.scored_by == "exact" and c.published.n == 250 for c in same)
+    assert sum(c.agrees for c in same) >= 16
+    shifted = [c for c in found_in(*of_table_4(-0.25)) if c.cell.table == "4"]
+    assert sum(c.agrees for c in shifted) <= 2
+    assert "ours is higher in 0" in counts_text(shifted)
+    for c in same:
+        assert c.difference.value == pytest.approx(c.exact.value - c.cell.share)
+        assert c.difference.low < c.difference.value < c.difference.high
+
+
+def test_a_depth_of_table_2_is_compared_with_our_mean_over_its_formats():
+    table_2 = {c.cell.depth: c for c in found_in(*of_table_4()) if c.cell.table == "2"}
+    assert set(table_2) == {0, 20, 40, 50, 60, 80, 100}
+    one = [c for c in found_in(*of_table_4()) if c.cell.table == "4" and (c.cell.length, c.cell.depth) == (2048, 50)]
+    assert table_2[50].exact.value == pytest.approx(sum(c.exact.value for c in one) / 3)
+    assert table_2[50].exact.n == 750
+    assert table_2[50].exact.high - table_2[50].exact.low < min(c.exact.high - c.exact.low for c in one)
+
+
+def test_too_few_strata_are_no_published_depth():
+    grid = plan(["needle"], list(FORMATS), [2048], (1 / 6, 0.5, 5 / 6), 20)
+    facts = study([run("mine", published="TPP", context_length=2048)], [task("needle")], grid)
+    found = found_in(facts, records({"mine": lambda c: np.full(len(c["length"]), 0.5)}, grid))
+    at = {c.cell.depth: c for c in found if c.cell.table == "4"}
+    assert isinstance(at[0].difference, Unavailable)
+    assert "no stratum around depth 0" in str(at[0].difference)
+    assert at[50].agrees is not None
+
+
+def ruler_study(published, lengths, tasks=RULER, shares=None, **changes):
+    grid = plan(tasks, [("noise", "words", "numbers")], lengths, [0.5], 60)
+    facts = study([run("mine", published=published, **changes)], [task(name) for name in tasks], grid)
+    table = records({"mine": lambda c: np.full(len(c["length"]), 0.1)}, grid)
+    return facts, table if shares is None else with_column(table, "substring", np.full(len(table), shares))
+
+
+def test_the_substring_score_is_compared_where_it_was_recorded():
+    facts, table = ruler_study("RG", [1024], shares=0.75)
+    found = found_in(facts, table)
+    assert {c.scored_by for c in found} == {"substring"}
+    assert all(c.substring.value == pytest.approx(0.75) for c in found)
+    vt = next(c for c in found if c.cell.task == "vt")
+    assert vt.difference.value == pytest.approx(0.75 - 0.98)
+    assert vt.exact.value < 0.3
+    half = with_column(table, "substring", pa.array([None if i % 2 else 0.75 for i in range(len(table))]))
+    assert {c.scored_by for c in found_in(facts, half)} == {"exact"}, "half of a cell is no mean"
+
+
+def test_a_mean_of_13_tasks_needs_all_of_them():
+    with_all = found_in(*ruler_study("RG", [1024]))
+    mean = next(c for c in with_all if c.cell.task == MEAN)
+    own = [c.exact.value for c in with_all if c.cell.task != MEAN]
+    assert mean.exact.value == pytest.approx(sum(own) / 13)
+    assert mean.exact.n == 13 * 60
+    without = found_in(*ruler_study("RG", [1024], tasks=("vt", "cwe")))
+    assert {c.cell.task for c in without} == {"vt", "cwe"}
+
+
+def test_unreadable_and_incomplete_cells_have_no_difference():
+    damaged = found_in(*ruler_study("SL-IT", [2048], tasks=("vt", "qa_1")))
+    assert {c.cell.task: str(c.difference) for c in damaged if c.agrees is None} == {"vt": "unreadable"}
+    incomplete = found_in(*ruler_study("RWKV", [16384], tasks=("vt", "fwe", "qa_1")))
+    assert {c.cell.task for c in incomplete if c.agrees is None} == {"vt", "fwe"}
+    assert "fewer samples" in str(incomplete[0].difference)
+
+
+def test_the_page_has_the_counts_the_marks_and_the_retest_and_runs_nothing(tmp_path):
+    facts, table = ruler_study("RWKV", [2048, 16384], tasks=("cwe", "fwe"), context_length=4096)
+    facts.runs[0].__dict__["name"] = BAD
+    table = with_column(table, "model", [BAD] * len(table))
+    report = write_report(facts, table, tmp_path)
+    html = report.html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "Published and ours" in page.text
+    assert "7 middle significantly below both ends" in page.text
+    assert "Tables 7 to 19" in page.text
+    assert any("incomplete run" in cell for row in page.rows for cell in row)
+    rows = list(csv.DictReader((tmp_path / "tables" / "published.csv").open(encoding="utf-8")))
+    assert len(rows) == 2 * 2
+    assert {row["marks"] for row in rows if row["task"] == "cwe"} == {"task changes at 4096"}
+
+
+def test_a_study_without_published_models_has_no_such_chapter(tmp_path):
+    facts, table = ruler_study("", [1024], tasks=("vt",))
+    assert found_in(facts, table) == []
+    assert "Published and ours" not in write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
+
+
+def test_the_caption_of_the_retest_counts_its_rows():
+    table = retest_table()
+    assert len(table.rows) == 22
+    for pattern in ("below both ends", "below the end", "below the start", "below neither"):
+        n = sum(row[-1] == pattern for row in table.rows)
+        assert f" {n} middle significantly" in table.caption
