@@ -14,17 +14,20 @@ are."""
 
 SECTIONS = ("study", "seed", "model", "match", "kernels", "data", "train", "probe", "pe", "compat", "track", "grid")
 """What a key of key=value begins with."""
+ADDRESSES = ("hf:", "openai:", "vllm:")
+"""What an address of a published model begins with."""
 RESULTS = ("study.yaml", "config.yaml", "checkpoints", "model.safetensors")
 """What a study's, run's or checkpoint's folder has."""
 
 
 @dataclass
 class Arguments:
-    """files: configs, as written. overrides: key=value. flags: options that take nothing. lists: what follows each of
-    LIST_OPTIONS."""
+    """files: configs, as written. models: addresses of published models. overrides: key=value. flags: options that
+    take nothing. lists: what follows each of LIST_OPTIONS."""
 
     files: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     lists: dict[str, list[str]] = field(default_factory=dict)
@@ -41,6 +44,8 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
             arguments.flags.append(word)
         elif word.startswith("-"):
             raise ConfigError("command line", word, " | ".join(options), nearest_name(word, options))
+        elif word.startswith(ADDRESSES):
+            arguments.models.append(word)
         elif _is_setting(word):
             arguments.overrides.append(word)
         elif os.path.isdir(word):
@@ -54,9 +59,9 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
 
 
 def no_folders(arguments: Arguments, allowed: str) -> None:
-    """Raises ConfigError where a folder is given to a command that takes none."""
-    if arguments.folders:
-        raise ConfigError("command line", str(arguments.folders[0]), allowed)
+    """Raises ConfigError where a folder or a published model is given to a command that takes none."""
+    for given in [*arguments.folders, *arguments.models]:
+        raise ConfigError("command line", str(given), allowed)
 
 
 def _is_setting(word: str) -> bool:

@@ -87,27 +87,28 @@ def _evaluate(words: list[str]) -> int:
     for path in frozen:
         if not os.path.isfile(path):  # unlike Path's, False for a name that no file can have
             raise ConfigError("--frozen", str(path), "existing files of JSON lines")
-    folders = arguments.folders
-    if not arguments.files and not folders:
+    if not arguments.files and not arguments.folders and not arguments.models:
         raise ConfigError(
-            "command line", "nothing to probe", "a study, run or checkpoint folder, or a config that names a study"
+            "command line", "nothing to probe", "a folder, hf:ORG/NAME, or a config that names a study or models"
         )
     from lcprobe.config import load, parse, read_settings
+    from lcprobe.probing.config import PublishedModel
 
     settings = read_settings(arguments.files, arguments.overrides)
+    given: list[Path | PublishedModel] = [*arguments.folders, *map(PublishedModel, arguments.models)]
     # with folders, the settings go on top of theirs and are checked together
-    named = None if folders else parse(load(arguments.files, arguments.overrides))
+    named = None if given else parse(load(arguments.files, arguments.overrides))
     if lists:
         from lcprobe.studies.evaluation.external import evaluate_external
 
-        evaluate_external(folders, settings, named, lists.get("--harness", []), frozen)
+        evaluate_external(given, settings, named, lists.get("--harness", []), frozen)
         return 0
     from lcprobe.studies.evaluation.evaluate_study import check_leakage_of, evaluate_study
 
     if "--cheat" in flags:
-        check_leakage_of(folders, settings, named)
+        check_leakage_of(given, settings, named)
         return 0
-    evaluate_study(folders, settings, named, "--plan" in flags)
+    evaluate_study(given, settings, named, "--plan" in flags)
     return 0
 
 

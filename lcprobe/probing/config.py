@@ -154,8 +154,9 @@ class PublishedModel:
     """Whether it follows a chat template; null: whether that is known, or its tokenizer has one."""
     context_length: int | None = None
     """Training length in tokens; null: the one known for it, or in its config.json."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """What neither config.json nor the weights say of the model: `{definition: ...}` of Mamba-3."""
+    format: dict[str, Any] | None = None
+    """Format with what neither config.json nor the weights say, `{type: mamba_ssm, definition: ...}`; null: the one
+    that recognises it."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for names and lengths that cannot be."""

@@ -18,6 +18,8 @@ EQUAL_WITHIN = 0.01
 """Largest relative difference in a quantity of training that counts as equal: budgets are whole steps."""
 MANY = 6
 """Runs above which a value that all have in common is printed once."""
+PUBLISHED = "published"
+"""How the learning rate of a model was chosen that was not trained here."""
 MATCHED_WITHIN = 0.02
 """Largest relative difference in parameters between models that are called matched."""
 
@@ -26,7 +28,8 @@ def flags(results: Results) -> Iterator[Sentence]:
     """Sentences about the study as a whole; those that limit it are warnings."""
     yield from _matching(results)
     yield from _tokenizers(results)
-    yield _tuning(results.study.runs)
+    yield from _tuning(results.study.runs)
+    yield from _published(results.study.runs)
     yield from held_equal(results.study)
     yield from _differences(results.study.runs)
     yield from training_data_flags(results)
@@ -41,6 +44,23 @@ def flags(results: Results) -> Iterator[Sentence]:
 
 def _matching(results: Results) -> Iterator[Sentence]:
     study, runs = results.study, results.study.runs
+    trained = [run for run in runs if run.tuned != PUBLISHED]
+    if len(runs) < 2:
+        digest = f"; data digest {runs[0].data_digest[:12]}" if runs[0].data_digest else ""
+        yield Sentence(READ_FIRST, f"One model only ({runs[0].name}{digest}): nothing is compared.")
+    elif len(trained) > 1:
+        yield from _same_data(trained)
+    if len(runs) > 1:
+        counts = study.amounts or [run.params for run in runs]
+        span, what = f"({min(counts):,.0f} to {max(counts):,.0f})", f"{study.matched[0].upper()}{study.matched[1:]}"
+        text = f"{what} are matched within {study.mismatch:.1%} {span}."
+        if study.mismatch > MATCHED_WITHIN:
+            text = f"{what} are NOT matched: they differ by {study.mismatch:.1%} {span}."
+        yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
+
+
+def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
+    """Whether models that were trained here were trained on the same batches."""
     # each training seed has its own order, and rows of different lengths are different batches
     digests: dict[tuple[int, int], dict[str, list[str]]] = {}
     for run in runs:
@@ -52,9 +72,7 @@ def _matching(results: Results) -> Iterator[Sentence]:
     first = listed(
         [*shown[:MAX_DIGESTS], *([f"{len(shown) - MAX_DIGESTS} more"] if len(shown) > MAX_DIGESTS else [])]
     )
-    if len(runs) < 2:
-        yield Sentence(READ_FIRST, f"One model only ({runs[0].name}; data digest {first}): nothing is compared.")
-    elif several[0] and len(digests) == len(runs):
+    if several[0] and len(digests) == len(runs):
         text = f"No two models have the same {words}: whether they were trained on the same data cannot be compared."
         yield Sentence(READ_FIRST, text, True)
     elif all(len(group) == 1 for group in digests.values()):
@@ -68,13 +86,6 @@ def _matching(results: Results) -> Iterator[Sentence]:
         yield Sentence(
             READ_FIRST, f"Data are NOT matched: the digests of the training batches differ{within} ({sides}).", True
         )
-    if len(runs) > 1:
-        counts = study.amounts or [run.params for run in runs]
-        span, what = f"({min(counts):,.0f} to {max(counts):,.0f})", f"{study.matched[0].upper()}{study.matched[1:]}"
-        text = f"{what} are matched within {study.mismatch:.1%} {span}."
-        if study.mismatch > MATCHED_WITHIN:
-            text = f"{what} are NOT matched: they differ by {study.mismatch:.1%} {span}."
-        yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
 
 
 def _tokenizers(results: Results) -> Iterator[Sentence]:
@@ -185,14 +196,27 @@ def _error_rate(results: Results) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, text)
 
 
-def _tuning(runs: Sequence[RunFacts]) -> Sentence:
+def _published(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
+    """What cannot be known of models that were not trained here."""
+    names = [run.name for run in runs if run.tuned == PUBLISHED]
+    if names:
+        text = f"Not trained here: {listed(names)}. Their data, tokens, learning rates and seeds are those of their "
+        text += "authors: a difference to one of them may come from any of these, and not from the architecture."
+        yield Sentence(READ_FIRST, text, True)
+
+
+def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
+    runs = [run for run in runs if run.tuned != PUBLISHED]
+    if not runs:
+        return
     untuned = [run for run in runs if run.tuned != "swept"]
     rates = _each({run.name: f"{run.lr:g}" for run in runs if run.lr is not None}, "{} {}")
     if not untuned:
-        return Sentence(READ_FIRST, f"Learning rates were swept for every model ({rates}).")
+        yield Sentence(READ_FIRST, f"Learning rates were swept for every model ({rates}).")
+        return
     chosen = _each({run.name: run.tuned for run in untuned}, "{}: {}")
     how = "This comparison is untuned" if len(untuned) == len(runs) else "This comparison is partly untuned"
-    return Sentence(
+    yield Sentence(
         READ_FIRST,
         f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone.",
         True,

@@ -1,16 +1,18 @@
 """What has to be known of a published checkpoint besides its weights: tokenizer, BOS rule, prompt template, training
 length and where that number comes from.
 
-Looked for in this order, each on top of what follows: settings of the command or config, `lcprobe.yaml` beside the
-weights, `known.yaml` here (by the name on the hub), and what config.json says.
+Looked for in this order: settings of the command or config, `lcprobe.yaml` beside the weights, `known.yaml` here (by
+the name on the hub), and what config.json says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
+
+import yaml
 
 from lcprobe.dialect import read_yaml
 from lcprobe.errors import CheckpointError, ConfigError, require
@@ -52,8 +54,9 @@ class CheckpointFacts:
     """Training tokens; 0: unknown."""
     revision: str | None = None
     """Commit on the hub that these facts are about."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """What neither config.json nor the weights say of the model, in the settings of its format."""
+    format: dict[str, Any] | None = None
+    """Its format with what neither config.json nor the weights say, `{type: mamba_ssm, definition: ...}`; null: the
+    format that recognises it."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a length out of range, and for one without a source."""
@@ -69,24 +72,25 @@ class CheckpointFacts:
         return f"training length {self.context_length or 0:,} from {self.context_length_from}{others}"
 
 
-def facts_about(folder: Path, hub_name: str | None, config_json: Mapping[str, Any]) -> CheckpointFacts:
-    """What is known of a checkpoint. hub_name: where it comes from the hub. Raises CheckpointError for a malformed
-    lcprobe.yaml."""
+def facts_about(folder: Path, hub_name: str | None) -> CheckpointFacts:
+    """What is known of a checkpoint besides its files. hub_name: where it comes from the hub. Raises CheckpointError
+    for a malformed lcprobe.yaml."""
     own = folder / FACTS_FILE
-    if own.is_file():
-        try:
-            facts = build(CheckpointFacts, read_yaml(own.read_text(encoding="utf-8")) or {}, FACTS_FILE)
-        except (ConfigError, ValueError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{own}: {error}") from None
-    else:
-        facts = known().get(hub_name or "", CheckpointFacts())
-    if facts.context_length is not None:
-        return facts
+    if not own.is_file():
+        return known().get(hub_name or "", CheckpointFacts())
+    try:
+        return build(CheckpointFacts, read_yaml(own.read_text(encoding="utf-8")) or {}, FACTS_FILE)
+    except (ConfigError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{own}: {error}") from None
+
+
+def stated_length(config_json: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The number of positions that a model was made for, and the key of config.json that says so; None: no key."""
     for key in LENGTH_KEYS:
         value = config_json.get(key)
         if isinstance(value, int) and 2 <= value <= MAX_TOKENS:
-            return replace(facts, context_length=value, context_length_from=f"{key} in its config.json")
-    return facts
+            return value, f"{key} of config.json"
+    return None
 
 
 @cache

@@ -7,18 +7,21 @@ from typing import Any
 
 from lcprobe.analysis.report.write import write_report
 from lcprobe.analysis.stats.power import detectable_differences
-from lcprobe.config import Config, laid_on
+from lcprobe.config import Config, laid_on, parse
+from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError
-from lcprobe.files import remove_leftovers
+from lcprobe.files import check_name, remove_leftovers
 from lcprobe.locks import folder_lock
 from lcprobe.merging import Settings
+from lcprobe.probing.config import PublishedModel
 from lcprobe.schema import plain
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.leakage import check_leakage
+from lcprobe.studies.evaluation.published import is_published
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
 from lcprobe.studies.evaluation.session import Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
-from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets, runs_not_in_study
+from lcprobe.studies.evaluation.targets import Named, ProbeTarget, find_targets, is_study, runs_not_in_study
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
@@ -29,10 +32,10 @@ PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
 
 
-def evaluate_study(folders: list[Path], settings: Settings, named: Config | None, plan_only: bool) -> None:
-    """Probe folders (or, without any, the study that the config `named` names) with their own settings and `settings`
-    on top; write the report."""
-    targets, config, out = resolve_targets(folders, settings, named)
+def evaluate_study(given: list[Named], settings: Settings, named: Config | None, plan_only: bool) -> None:
+    """Probe what is given (without anything, the study that the config `named` names) with its own settings and
+    `settings` on top; write the report."""
+    targets, config, out = resolve_targets(given, settings, named)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
@@ -75,44 +78,64 @@ def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
 
 
 def resolve_targets(
-    folders: list[Path], settings: Settings, named: Config | None
+    given: list[Named], settings: Settings, named: Config | None
 ) -> tuple[list[ProbeTarget], Config, Path]:
     """The targets, the first one's config with `settings` on top, and the folder for results. named: config of the
-    study that is probed where there are no folders.
+    study that is probed where nothing else is given: its runs, and its published models.
 
     Raises ConfigError for a study that does not exist, and what `find_targets` raises.
     """
     set_up_logging()
     keep_memory()
     if named is not None:
-        folders = [Path(named.study.folder) / named.study.name]
-        if not folders[0].is_dir():
-            raise ConfigError(
-                "study.name", named.study.name, f"a study under {named.study.folder} (train.py creates it)"
-            )
+        folder = Path(named.study.folder) / named.study.name
+        given = [*([folder] if is_study(folder) else []), *named.study.models]
+        if not given:
+            allowed = f"a study under {named.study.folder} (train.py creates it), or study.models"
+            raise ConfigError("study.name", named.study.name, allowed)
+        targets = find_targets(given)
+        if not is_study(folder):  # published models alone: the config has the text and the place for results
+            targets = [replace(t, config=replace(t.config, data=_data(named, t))) for t in targets]
     else:
         _refuse_training(settings)
-    targets = [replace(t, config=_with_places(t.config, settings)) for t in find_targets(folders)]
-    for note in runs_not_in_study(folders):
+        given = [*given, *_models(settings)]
+        folder = None
+        targets = find_targets(given)
+    targets = [replace(t, config=_with_places(t.config, settings)) for t in targets]
+    for note in runs_not_in_study(given):
         terminal().print(note, highlight=False, soft_wrap=True)
     config = _with_settings(targets[0].config, settings)
     use_kernels(config.kernels)
-    out = _out_folder(folders, config, settings)
+    out = folder or _out_folder(given, config, settings)
     return targets, config, out
 
 
-def check_leakage_of(folders: list[Path], settings: Settings, named: Config | None) -> None:
-    """The leakage check on the tasks of the config `named`, or of folders with `settings` on top; it needs no trained
-    model."""
+def _data(named: Config, target: ProbeTarget) -> DataConfig:
+    """The text of a study, as a published model reads it."""
+    own = target.config.data
+    return replace(named.data, tokenizer=own.tokenizer, bos=own.bos)
+
+
+def _models(settings: Settings) -> list[PublishedModel]:
+    """The published models that settings name on top of what else is given."""
+    keys = settings.keys()
+    if "study.models" not in keys:
+        return []
+    return parse(settings.of(["study.models"]).on({})).study.models
+
+
+def check_leakage_of(given: list[Named], settings: Settings, named: Config | None) -> None:
+    """The leakage check on the tasks of the config `named`, or of what is given with `settings` on top; it needs
+    no trained model."""
     set_up_logging()
     if named is not None:
         check_leakage(named, Path(named.study.folder) / named.study.name / "cheating")
         return
     _refuse_training(settings)
-    target = find_targets(folders)[0]
+    target = find_targets(given)[0]
     config = _with_settings(_with_places(target.config, settings), settings)
     trained_on = target.source.progress.corpus_digest
-    check_leakage(config, _out_folder(folders, config, settings) / "cheating", trained_on)
+    check_leakage(config, _out_folder(given, config, settings) / "cheating", trained_on)
 
 
 def print_grid(session: Session) -> None:
@@ -160,17 +183,20 @@ def _with_places(base: Config, settings: Settings) -> Config:
     return laid_on(base, settings.of([f"data.{place}" for place in PLACES]))
 
 
-def _out_folder(folders: list[Path], config: Config, settings: Settings) -> Path:
-    """The folder for results: that of study.name and study.folder, where one is given (the runs may be read-only);
-    else the folder that is probed (of a checkpoint, its run). Several need a name."""
-    given = settings.keys()
-    if len(folders) == 1 and not given & {"study.name", "study.folder"}:
-        folder = folders[0]
-        return folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    if len(folders) > 1 and "study.name" not in given:
+def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
+    """The folder for results: that of study.name and study.folder, where one is set (the runs may be read-only); else
+    the folder that is probed (of a checkpoint, its run), and of a published model one with its name. Several need a
+    name."""
+    keys = settings.keys()
+    if len(given) > 1 and "study.name" not in keys:
         raise ConfigError(
-            "study.name", None, "a name for the comparison of several folders, such as study.name=comparison"
+            "study.name", None, "a name for the comparison of several models, such as study.name=comparison"
         )
+    folder = given[0]
+    if "study.name" not in keys and (isinstance(folder, PublishedModel) or is_published(folder)):
+        return Path(config.study.folder) / check_name("study.name", config.study.run or config.study.name)
+    if isinstance(folder, Path) and not keys & {"study.name", "study.folder"}:
+        return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return Path(config.study.folder) / config.study.name
 
 

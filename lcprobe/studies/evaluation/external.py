@@ -29,6 +29,7 @@ from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.session import device
+from lcprobe.studies.evaluation.targets import Named
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 from lcprobe.studies.status import versions
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
@@ -45,7 +46,7 @@ TABLE_NOTES = {
 
 
 def evaluate_external(
-    folders: list[Path], settings: Settings, named: Config | None, tasks: list[str], files: list[Path]
+    given: list[Named], settings: Settings, named: Config | None, tasks: list[str], files: list[Path]
 ) -> None:
     """Run lm-eval's tasks and frozen files on every target; one JSON file per model and task or file, in
     <folder>/harness and <folder>/frozen.
@@ -56,7 +57,7 @@ def evaluate_external(
     if tasks:
         require_harness()
     frozen = [read_frozen(path) for path in files]
-    targets, config, out = resolve_targets(folders, settings, named)
+    targets, config, out = resolve_targets(given, settings, named)
     tokenizers = [load_tokenizer(t.config.data.tokenizer, t.config.data.bos) for t in targets]
     if len({t.identity for t in tokenizers}) > 1:
         raise ConfigError("data.tokenizer", "several", "models of one tokenizer, or a command for each")

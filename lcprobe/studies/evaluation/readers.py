@@ -85,8 +85,10 @@ def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths
 
 
 def _settings(targets: Sequence[ProbeTarget]) -> dict[str, DataConfig]:
-    """The data of the first target under each tokenizer: the corpus is one, which checkpoints are compared with."""
-    first, made = targets[0].config.data, {}
+    """The data of the first target that was trained here, or of the first of all, under each tokenizer: the corpus is
+    one, which checkpoints are compared with."""
+    trained = (target for target in targets if target.source.published is None)
+    first, made = next(trained, targets[0]).config.data, {}
     for target in targets:
         own = target.config.data
         made.setdefault(tokenizer_of(target), replace(first, tokenizer=own.tokenizer, bos=own.bos))

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from lcprobe.config import Config, load, parse
 from lcprobe.errors import CheckpointError, ConfigError, DataError
+from lcprobe.probing.config import PublishedModel
+from lcprobe.studies.evaluation.published import is_published, published_model
 from lcprobe.studies.evaluation.sources import Source, TrainedCheckpoint
 from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
 from lcprobe.studies.status import read_run_config
 from lcprobe.training.checkpoint import check_config, damage_of, latest
+
+Named = Path | PublishedModel
+"""What a command is given: a folder, or a published model by its address."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,19 @@ class ProbeTarget:
         return self.source.run_folder
 
 
-def find_targets(named: Sequence[Path]) -> list[ProbeTarget]:
-    """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid.
+def find_targets(named: Sequence[Named]) -> list[ProbeTarget]:
+    """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid, and published
+    models.
 
     Raises ConfigError for another folder, CheckpointError for a damaged one, DataError for a damaged study.yaml.
     """
     targets: list[ProbeTarget] = []
     for folder in named:
-        if (folder / "model.safetensors").is_file():
+        if isinstance(folder, PublishedModel):
+            targets.append(ProbeTarget(*published_model(folder)))
+        elif is_published(folder):
+            targets.append(ProbeTarget(*published_model(PublishedModel(str(folder)))))
+        elif (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
             targets.append(_target(folder, run_folder))
         elif (folder / "checkpoints").is_dir():
@@ -83,11 +93,11 @@ def runs_of_study(folder: Path) -> tuple[list[Path], list[Path]]:
     return in_order_of_grid(folder / "study.yaml", found)
 
 
-def runs_not_in_study(folders: Iterable[Path]) -> list[str]:
+def runs_not_in_study(folders: Iterable[Named]) -> list[str]:
     """A note for each study among the folders that has runs of an earlier configuration."""
     notes = []
     for folder in folders:
-        others = runs_of_study(folder)[1] if is_study(folder) else []
+        others = runs_of_study(folder)[1] if isinstance(folder, Path) and is_study(folder) else []
         if others:
             names = ", ".join(run.name for run in others)
             notes.append(f"not probed, not in {folder / 'study.yaml'}: {names} (to probe one, name its folder)")

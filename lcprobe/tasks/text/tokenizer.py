@@ -340,7 +340,10 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
         file = resources.files("lcprobe.tasks") / "assets" / SHIPPED[source]
         return Tokenizer(file.read_text(encoding="utf-8"), bos, source)
     path = Path(source)
-    path = path / "tokenizer.json" if os.path.isdir(source) else path  # "" is no folder
+    if os.path.isdir(source):  # "" is no folder
+        if not (path / "tokenizer.json").is_file() and (path / "tokenizer.model").is_file():
+            return Tokenizer(_from_sentencepiece(path), bos, source)
+        path = path / "tokenizer.json"
     if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
         return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
     if source.count("/") == 1 and not source.startswith((".", "/")) and not source.endswith(".json"):
@@ -350,6 +353,19 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
             pass
     allowed = f"{', '.join(SHIPPED)}, a tokenizer.json, a folder with one, or a reachable hub name"
     raise ConfigError("data.tokenizer", source, allowed)
+
+
+def _from_sentencepiece(folder: Path) -> str:
+    """tokenizer.json of a folder that has a SentencePiece model alone. Raises ConfigError where transformers, which
+    converts it, cannot."""
+    try:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer.to_str()
+    except Exception as error:  # missing packages, and whatever the library raises
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]
+        allowed = f"a tokenizer.json, or pip install 'lcprobe[hf]' to convert tokenizer.model ({reason})"
+        raise ConfigError("data.tokenizer", str(folder), allowed) from None
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,111 @@
+"""Published models as targets of a probe: from an address or a folder to a source of weights, and a config with the
+tokenizer, BOS rule and training length that are known for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from lcprobe.config import Config, parse
+from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.files import SAFE_NAME
+from lcprobe.models.checkpoints import FORMATS
+from lcprobe.models.checkpoints.contract import NotCovered
+from lcprobe.models.checkpoints.files import weight_files
+from lcprobe.models.checkpoints.hub import Hub, download, hub_address
+from lcprobe.models.checkpoints.known import CheckpointFacts, facts_about, known, stated_length
+from lcprobe.models.checkpoints.load import PublishedFolder, open_folder, read_config_json, recognised
+from lcprobe.probing.config import PublishedModel
+from lcprobe.studies.evaluation.published_sources import NativeCheckpoint, TransformersCheckpoint
+from lcprobe.studies.evaluation.sources import Source
+from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.training.checkpoint import CONFIG
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder has a published checkpoint: weights, and no config.yaml as train.py writes it."""
+    ours = (folder / CONFIG).is_file() or (folder / "study.yaml").is_file() or (folder / "checkpoints").is_dir()
+    return not ours and bool(weight_files(folder))
+
+
+def published_model(given: PublishedModel) -> tuple[str, Source, Config]:
+    """Name, source and config of a published model.
+
+    Raises ConfigError for an unknown address, a training length that nobody states and a tokenizer that does not fit,
+    CheckpointError for files that are missing, damaged or of a model that no engine here runs.
+    """
+    hub = hub_address(given.address)
+    if hub is None:
+        folder = Path(given.address)
+        if not folder.is_dir():
+            raise ConfigError("address", given.address, "a folder, hf:ORG/NAME, openai:URL or vllm:URL")
+    else:
+        pinned = known().get(hub.name, CheckpointFacts()).revision
+        folder = download(Hub(hub.name, hub.revision or pinned))
+    source = _source(folder, given, hub)
+    facts = source.published
+    assert facts is not None, "published sources have facts"
+    name = given.name or _name(given.address if hub is None else hub.name)
+    return name, source, _config(name, folder, facts, source)
+
+
+def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
+    facts = facts_about(folder, hub.name if hub else None)
+    if given.context_length is not None:
+        facts = replace(facts, context_length=given.context_length, context_length_from="the configuration")
+    facts = replace(
+        facts,
+        tokenizer=given.tokenizer or facts.tokenizer,
+        bos=given.bos or facts.bos,
+        chat=facts.chat if given.chat is None else given.chat,
+        format=facts.format if given.format is None else given.format,
+    )
+    found = None if given.engine == "transformers" else _native(folder, facts, given.engine == "native")
+    if found is not None:
+        return NativeCheckpoint(folder, found, _with_length(facts, found.stated_length))
+    config_json = read_config_json(folder)
+    if not config_json:
+        raise CheckpointError(f"{folder}: no config.json; allowed: a checkpoint with its config.json")
+    return TransformersCheckpoint(folder, config_json, _with_length(facts, stated_length(config_json)))
+
+
+def _native(folder: Path, facts: CheckpointFacts, required: bool) -> PublishedFolder | None:
+    """The checkpoint in a format of ours; None where transformers has to run it."""
+    choice = None if facts.format is None else FORMATS.convert(facts.format, f"{folder}: format")
+    if required:
+        return recognised(folder, choice)
+    try:
+        return open_folder(folder, choice)
+    except NotCovered:
+        return None
+
+
+def _with_length(facts: CheckpointFacts, stated: tuple[int, str] | None) -> CheckpointFacts:
+    if facts.context_length is not None or stated is None:
+        return facts
+    return replace(facts, context_length=stated[0], context_length_from=stated[1])
+
+
+def _name(address: str) -> str:
+    """The last part of an address, as a name that a file can have."""
+    name = "".join(c if c.isalnum() or c in "._+-" else "_" for c in Path(address).name).lstrip("._+-")[:100]
+    return name if SAFE_NAME.fullmatch(name) else "model"
+
+
+def _config(name: str, folder: Path, facts: CheckpointFacts, source: Source) -> Config:
+    """What corresponds to a run's config: how it reads, and its training length."""
+    if facts.context_length is None:
+        allowed = "context_length in study.models or in lcprobe.yaml beside the weights"
+        raise ConfigError(f"{name}: training length", "not known", allowed)
+    tokenizer = facts.tokenizer or str(folder)
+    data = {"tokenizer": tokenizer} | ({} if facts.bos is None else {"bos": facts.bos})
+    length = facts.context_length
+    train = {"context_length": length, "batch_tokens": length, "tokens": length}
+    config = parse({"study": {"run": name}, "train": train, "data": data})
+    if isinstance(source, NativeCheckpoint):
+        config = replace(config, model=source.folder.model)
+    own, rows = load_tokenizer(tokenizer, facts.bos).vocab_size, source.vocab_size
+    if rows is not None and own > rows:
+        given = f"{tokenizer} with ids up to {own - 1}"
+        raise ConfigError(f"{name}: tokenizer", given, f"one that fits the vocabulary of {rows} tokens")
+    return config

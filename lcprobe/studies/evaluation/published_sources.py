@@ -1,0 +1,119 @@
+"""Published checkpoints as sources of weights: on lcprobe's own mixers, or run by transformers."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lcprobe.config import Config
+from lcprobe.files import digest_json
+from lcprobe.models.checkpoints.files import digest_weights, weight_files
+from lcprobe.models.checkpoints.known import CheckpointFacts
+from lcprobe.models.checkpoints.load import PublishedFolder, load_published
+from lcprobe.models.cost import Cost
+from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.parts import ModelCost, model_cost
+from lcprobe.probing.config import Precision
+from lcprobe.probing.engines.transformers_folder import empty_model, transformers_model
+from lcprobe.studies.evaluation.sources import Loaded, Source
+from lcprobe.training.checkpoint import Progress
+
+DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class NativeCheckpoint(Source):
+    """A published checkpoint whose format is known: it runs on our own mixers."""
+
+    path: Path
+    folder: PublishedFolder
+    published: CheckpointFacts = field(default_factory=CheckpointFacts)
+
+    @property
+    def vocab_size(self) -> int | None:  # type: ignore[override]
+        """See Source."""
+        return self.folder.model.vocab_size
+
+    @property
+    def progress(self) -> Progress:
+        """See Source."""
+        return Progress(tokens=self.published.tokens)
+
+    @cached_property
+    def digest(self) -> str:
+        """See Source."""
+        return self.folder.digest()[:16]
+
+    def layout(self, config: Config) -> str:
+        """See Source."""
+        return self.folder.model.layout
+
+    def meta_model(self, config: Config) -> LanguageModel:
+        """See Source."""
+        with torch.device("meta"):
+            return LanguageModel(self.folder.model)
+
+    def cost(self, config: Config) -> ModelCost:
+        """See Source."""
+        return model_cost(self.folder.model, config.train.context_length)
+
+    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+        """See Source."""
+        module = load_published(self.folder, DTYPES[weights], device).eval()
+        return Loaded(module, module)
+
+
+@dataclass(frozen=True)
+class TransformersCheckpoint(Source):
+    """A published checkpoint that transformers runs."""
+
+    path: Path
+    config_json: dict[str, Any]
+    published: CheckpointFacts = field(default_factory=CheckpointFacts)
+    engine: str = "transformers"
+
+    @property
+    def vocab_size(self) -> int | None:  # type: ignore[override]
+        """See Source; of a model with several parts, that of its text model."""
+        text = self.config_json.get("text_config")
+        size = {**self.config_json, **(text if isinstance(text, dict) else {})}.get("vocab_size")
+        return size if isinstance(size, int) else None
+
+    @property
+    def progress(self) -> Progress:
+        """See Source."""
+        return Progress(tokens=self.published.tokens)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its weight files and config.json."""
+        return digest_json([digest_weights(weight_files(self.path)), self.config_json])[:16]
+
+    def layout(self, config: Config) -> str:
+        """The class, as config.json names it."""
+        return ", ".join(self.config_json.get("architectures") or [self.config_json.get("model_type", "unknown")])
+
+    def meta_model(self, config: Config) -> None:
+        """It is not of our mixers."""
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """Parameters, and those of embedding and head."""
+        model = empty_model(self.path)
+        ends = {id(p): p.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
+                for p in m.parameters()}  # fmt: skip
+        return sum(p.numel() for p in model.parameters()), sum(ends.values())
+
+    def cost(self, config: Config) -> ModelCost:
+        """Parameters as built; two FLOPs for each of them and token, without attention's; the size of the state is
+        not known."""
+        total, embedding = self._sizes
+        blocks = total - embedding
+        return ModelCost(embedding, Cost(params=blocks, flops=2.0 * blocks), 2.0 * embedding)
+
+    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+        """See Source."""
+        model = transformers_model(self.path, DTYPES[weights], device)
+        return Loaded(model, note=model.note)

@@ -1,0 +1,121 @@
+"""Published checkpoints are probed as own runs are: by folder or address, on our mixers or by transformers."""
+
+import json
+import shutil
+from importlib import resources
+
+import pytest
+import torch
+
+from lcprobe.cli.commands import evaluate_main
+from lcprobe.errors import LcprobeError
+from lcprobe.files import read_json
+from lcprobe.models.checkpoints.known import known
+from lcprobe.probing.config import PublishedModel
+from lcprobe.studies.evaluation.published import published_model
+from lcprobe.studies.evaluation.targets import find_targets
+
+SIZES = {"vocab_size": 4096, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128, "pad_token_id": None}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A folder as transformers writes it, with the shipped tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("published") / "tiny-llama"
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).save_pretrained(folder)
+    with resources.as_file(resources.files("lcprobe.tasks") / "assets" / "bpe4k.json") as file:
+        shutil.copy(file, folder / "tokenizer.json")
+    return folder
+
+
+def test_a_folder_is_probed_by_both_engines_with_the_same_scores(llama, tmp_path, monkeypatch, capsys):
+    """Records of lcprobe's mixers and of transformers on the same weights agree; the report names engine and source of
+    the training length."""
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    models = [str(llama), {"address": str(llama), "name": "by-transformers", "engine": "transformers"}]
+    config = {
+        "study": {"name": "both", "models": models},
+        "probe": {"tasks": {"single": {"type": "niah", "n_keys": 2, "template": "line"}},
+                  "grids": [{"lengths": [0.5, 1], "depths": 2, "haystack": ["noise"], "n": 3}]},
+        "track": {"wandb": "off"},
+    }  # fmt: skip
+    (tmp_path / "both.yaml").write_text(json.dumps(config))
+    assert evaluate_main(["both.yaml"]) == 0
+    rows = pq.read_table(tmp_path / "runs/both/records").to_pylist()
+    ours, theirs = ([r for r in rows if r["engine"] == engine] for engine in ("native", "transformers"))
+    assert len(ours) == len(theirs) == 12
+    assert {r["model"] for r in ours} == {"tiny-llama"}
+    for a, b in zip(
+        *(sorted(part, key=lambda r: (r["length"], r["depth"], r["index"])) for part in (ours, theirs)), strict=True
+    ):
+        assert (a["episode"], a["exact"], a["prediction"]) == (b["episode"], b["exact"], b["prediction"])
+        assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=1e-4)
+    facts = (tmp_path / "runs/both/report_inputs.json").read_text()
+    assert "max_position_embeddings of config.json" in facts
+    capsys.readouterr()
+
+
+def test_settings_go_before_what_is_known_and_that_before_config_json(llama, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    assert find_targets([folder])[0].config.train.context_length == 128
+    (folder / "lcprobe.yaml").write_text("{context_length: 64, context_length_from: a card, bos: none}")
+    target = find_targets([folder])[0]
+    assert (target.config.train.context_length, target.config.data.bos, target.name) == (64, "none", "model")
+    given = PublishedModel(str(folder), name="mine", context_length=32)
+    name, source, config = published_model(given)
+    assert (name, config.train.context_length, source.published.context_length_from) == (
+        "mine",
+        32,
+        "the configuration",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (d / "lcprobe.yaml").write_text("{context_length: 64}"), "where context_length comes from"),
+        (lambda d: (d / "lcprobe.yaml").write_text("{bos: [}"), "lcprobe.yaml"),
+        (lambda d: (d / "tokenizer.json").unlink(), "data.tokenizer"),
+        (lambda d: _set(d, max_position_embeddings=None), "training length: given 'not known'"),
+        (lambda d: _set(d, model_type="unheard_of"), "unheard_of"),
+    ],
+)
+def test_what_is_wrong_is_one_line(llama, tmp_path, change, words, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    change(folder)
+    assert evaluate_main([str(folder), "probe.grids=[{lengths: [64t], n: 1}]"]) in (2, 5)
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def _set(folder, **keys):
+    path = folder / "config.json"
+    written = {**read_json(path), **keys}
+    path.write_text(json.dumps({k: v for k, v in written.items() if v is not None}))
+
+
+def test_an_address_that_is_none_is_refused():
+    for address in ("hf:", "hf:a/b/c", "hf:a/b@", "nowhere"):
+        with pytest.raises(LcprobeError, match="allowed"):
+            published_model(PublishedModel(address))
+
+
+def test_a_hub_name_without_network_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_main(["hf:state-spaces/mamba2-2.7b", "probe.grids=[{lengths: [64t], n: 1}]"]) == 5
+    assert capsys.readouterr().err.startswith("error: hf:state-spaces/mamba2-2.7b@")
+
+
+def test_both_training_lengths_of_the_mamba2_family_are_kept():
+    facts = known()["state-spaces/mamba2-2.7b"]
+    assert (facts.context_length, *facts.other_context_lengths.values()) == (2048, 8192)
+    assert all(one.context_length_from for one in known().values() if one.context_length)
