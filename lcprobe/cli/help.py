@@ -60,16 +60,18 @@ resumes after an interruption. Exit codes: 0 done, 2 bad input, 4 numerics, 5 no
 """
 
 EVALUATE = """\
-lcprobe evaluate: probe trained models, test the differences between them, and write the report. In a checkout,
-python evaluate.py is the same command.
+lcprobe evaluate: probe trained or published models, test the differences between them, and write the report. In a
+checkout, python evaluate.py is the same command.
 
-usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--plan]
+usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|hf:ORG/NAME|CONFIG.yaml ... [key=value ...] [--plan]
        lcprobe evaluate STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
        lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] --cheat
 
   STUDY         runs/<study>: every run of it, compared in one report
   RUN           runs/<study>/<run>: its newest valid checkpoint
-  CHECKPOINT    a folder with model.safetensors and config.yaml
+  CHECKPOINT    a folder with model.safetensors and config.yaml, or one with a published model
+  hf:ORG/NAME   a model on the Hugging Face hub, or hf:ORG/NAME@REVISION; several at once and mixed with own runs need
+                a study.name (study.models lists them in a config, with what their files do not say)
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
   --plan        print cells, tokens, and the smallest differences that the grid can detect, and stop
   --harness     run tasks of lm-eval (pip install 'lcprobe[lmeval]') instead, with the settings of probe.harness;
@@ -87,6 +89,8 @@ usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] [--
 examples
   lcprobe evaluate runs/quickstart
   lcprobe evaluate runs/quickstart/mamba2 runs/other/mamba2 study.name=both
+  lcprobe evaluate hf:state-spaces/mamba2-2.7b configs/probe/ruler.yaml probe.weights=bf16
+  lcprobe evaluate runs/quickstart checkpoints/my-llama study.name=both    (a folder with config.json and weights)
   lcprobe evaluate runs/quickstart 'probe.grids=[{{lengths: [1, 2], n: 500}}]' --plan
   lcprobe evaluate runs/quickstart 'pe.extend=[pi,yarn,self_extend]' pe.factor=4    (besides the model as trained)
   lcprobe evaluate runs/quickstart/mamba2 probe.harness.limit=50 --harness niah_single_1 lambada_openai

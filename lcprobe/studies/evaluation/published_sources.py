@@ -16,7 +16,6 @@ from lcprobe.models.cost import Cost
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import ModelCost, model_cost
 from lcprobe.probing.config import Precision
-from lcprobe.probing.engines.transformers_folder import empty_model, transformers_model
 from lcprobe.studies.evaluation.sources import Loaded, Source
 from lcprobe.training.checkpoint import Progress
 
@@ -101,10 +100,12 @@ class TransformersCheckpoint(Source):
     @cached_property
     def _sizes(self) -> tuple[int, int]:
         """Parameters, and those of embedding and head."""
+        from lcprobe.probing.engines.transformers_folder import empty_model
+
         model = empty_model(self.path)
-        ends = {id(p): p.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
-                for p in m.parameters()}  # fmt: skip
-        return sum(p.numel() for p in model.parameters()), sum(ends.values())
+        ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+        outer = {id(p): p.numel() for end in ends for p in end.parameters()}  # tied ones once
+        return sum(p.numel() for p in model.parameters()), sum(outer.values())
 
     def cost(self, config: Config) -> ModelCost:
         """Parameters as built; two FLOPs for each of them and token, without attention's; the size of the state is
@@ -115,5 +116,7 @@ class TransformersCheckpoint(Source):
 
     def load(self, config: Config, device: str, weights: Precision) -> Loaded:
         """See Source."""
+        from lcprobe.probing.engines.transformers_folder import transformers_model
+
         model = transformers_model(self.path, DTYPES[weights], device)
         return Loaded(model, note=model.note)

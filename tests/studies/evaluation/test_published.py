@@ -90,7 +90,10 @@ def test_what_is_wrong_is_one_line(llama, tmp_path, change, words, capsys):
     folder = tmp_path / "model"
     shutil.copytree(llama, folder)
     change(folder)
-    assert evaluate_main([str(folder), "probe.grids=[{lengths: [64t], n: 1}]"]) in (2, 5)
+    assert evaluate_main([str(folder), "probe.tasks={s: {type: niah}}", "probe.grids=[{lengths: [128t], n: 1}]"]) in (
+        2,
+        5,
+    )
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -111,7 +114,12 @@ def test_an_address_that_is_none_is_refused():
 def test_a_hub_name_without_network_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
-    assert evaluate_main(["hf:state-spaces/mamba2-2.7b", "probe.grids=[{lengths: [64t], n: 1}]"]) == 5
+    assert (
+        evaluate_main(
+            ["hf:state-spaces/mamba2-2.7b", "probe.tasks={s: {type: niah}}", "probe.grids=[{lengths: [128t], n: 1}]"]
+        )
+        == 5
+    )
     assert capsys.readouterr().err.startswith("error: hf:state-spaces/mamba2-2.7b@")
 
 
