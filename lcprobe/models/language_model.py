@@ -80,6 +80,8 @@ class LanguageModel(Parametrised):
         self.positions: DrawnPositions | None = None if config.positions is None else config.positions.create()
         self.selection: Selection | None = None
         """How prompts are split, where an extension sets it."""
+        self.rereads = False
+        """Its state is what it read: nothing is read again."""
         self.recompute = False
         """Whether a backward pass computes each block again from its input, instead of keeping its activations."""
         self.embedding_factor = config.embedding_factor()

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.lengths import MAX_TOKENS
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.prefill import prefill
-from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill
+from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill, plan_whole
 from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.probing.substring import Continuation, substring_score
 from lcprobe.tasks.episode import Episode, Query
@@ -92,7 +93,8 @@ class ModelScorer:
         batch_tokens: int = ProbeConfig.batch_tokens,
     ):
         self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
-        self.chunk, self.generate, self.batch_tokens = chunk, generate, batch_tokens
+        self.generate, self.batch_tokens = generate, batch_tokens
+        self.chunk = MAX_TOKENS if model.rereads else chunk
 
     @torch.inference_mode()
     def score(self, items: list[Item]) -> list[Score]:
@@ -118,7 +120,8 @@ class ModelScorer:
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
         """The program that reads prompts, in as many rows as batch_tokens allows at their length."""
-        return plan_prefill(prompts, self.batch_tokens // max(map(len, prompts)))
+        plan = plan_whole if self.model.rereads else plan_prefill
+        return plan(prompts, self.batch_tokens // max(map(len, prompts)))
 
     def _answers(self, items: list[Item], state: ProbedState, last: Tensor, declared: int) -> list[Score]:
         """Scores of items, from the states after their prompts and the hidden vectors of the prompts' last tokens.

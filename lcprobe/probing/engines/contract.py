@@ -2,11 +2,14 @@
 
 `lcprobe.models.language_model.LanguageModel` satisfies it as it is. A model of your own subclasses it and writes
 `new_state`, `hidden` and `logits`; everything else has a default, which a property or a class attribute replaces.
+What cannot give its state, such as a server, is probed as `Continuations`.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
+import numpy as np
 from torch import Tensor
 
 from lcprobe.models.language_model import Selection
@@ -66,3 +69,30 @@ class ProbedModel(Protocol):
     def selection(self) -> Selection | None:
         """How prompts are cut into pieces one of which is read in their place; None: prompts are read whole."""
         return None
+
+    @property
+    def rereads(self) -> bool:
+        """Whether `hidden` reads every sequence again from its first token: prompts are then read whole and share
+        nothing."""
+        return False
+
+
+Ids = Sequence[int] | np.ndarray
+
+
+class Continuations(Protocol):
+    """What continues prompts of any lengths, with or without a state to give: `Continuer` for a ProbedModel, and
+    servers."""
+
+    @abstractmethod
+    def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(context, continuation) -> log-likelihood (n,) float32 and argmax hit (n,) bool of each continuation
+        token."""
+        ...
+
+    @abstractmethod
+    def greedy(
+        self, prompts: Sequence[Ids], steps: Sequence[int], done: Callable[[int, list[int]], bool]
+    ) -> list[list[int]]:
+        """Greedy continuations, at most steps[i] tokens for prompt i; `done(i, ids so far)` ends one early."""
+        ...

@@ -50,6 +50,11 @@ class InBfloat16(ProbedModel):
         return self.model.max_length
 
     @property
+    def rereads(self) -> bool:
+        """The model's own."""
+        return self.model.rereads
+
+    @property
     def selection(self) -> Selection | None:
         """The model's own."""
         return self.model.selection

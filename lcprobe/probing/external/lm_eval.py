@@ -23,8 +23,8 @@ import numpy as np
 
 from lcprobe.errors import ConfigError, nearest_name
 from lcprobe.probing.config import HarnessConfig
+from lcprobe.probing.engines.contract import Continuations
 from lcprobe.probing.frozen import with_begin
-from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 MAX_GEN_TOKS = 256
@@ -132,8 +132,8 @@ def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) 
     return HarnessResult(tuple(scores), dict(result["versions"]), samples)
 
 
-def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
-    """A TemplateLM over a Continuer, for `run_task` or lm-eval's own `simple_evaluate(model=...)`."""
+def harness_model(continuer: Continuations, tokenizer: Tokenizer) -> Any:
+    """A TemplateLM over a `Continuer` or a server, for `run_task` or lm-eval's own `simple_evaluate(model=...)`."""
     from lm_eval.api.model import TemplateLM
 
     class LcprobeLM(TemplateLM):
@@ -174,7 +174,7 @@ def harness_model(continuer: Continuer, tokenizer: Tokenizer) -> Any:
     return LcprobeLM()
 
 
-def _sums(continuer: Continuer, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+def _sums(continuer: Continuations, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
     """Log-likelihood of each continuation and whether greedy decoding gives it; 0 and True for an empty one, as of
     lm-eval's own models."""
     written = [i for i, (_, continuation) in enumerate(pairs) if len(continuation)]

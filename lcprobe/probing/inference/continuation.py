@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lcprobe.errors import EpisodeError
-from lcprobe.probing.engines.contract import ProbedModel, ProbedState
+from lcprobe.lengths import MAX_TOKENS
+from lcprobe.probing.engines.contract import Continuations, Ids, ProbedModel, ProbedState
 from lcprobe.probing.inference.chunk_selection import select_chunks
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
@@ -21,10 +22,9 @@ from lcprobe.probing.inference.token_scores import score_tokens
 
 CONTINUATIONS_PER_CONTEXT = 16
 """Continuations that are scored at once, per context of the batch: halved with it."""
-Ids = Sequence[int] | np.ndarray
 
 
-class Continuer:
+class Continuer(Continuations):
     """Continues prompts with a model.
 
     chunk: tokens of a prefill step. batch_tokens: tokens of the prompts in one batch. Prompts past the model's
@@ -34,7 +34,7 @@ class Continuer:
 
     def __init__(self, model: ProbedModel, device: torch.device | str, chunk: int, batch_tokens: int):
         self.model, self.device = model, torch.device(device)
-        self.chunk, self.batch_tokens = chunk, batch_tokens
+        self.chunk, self.batch_tokens = MAX_TOKENS if model.rereads else chunk, batch_tokens
 
     @torch.inference_mode()
     def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:

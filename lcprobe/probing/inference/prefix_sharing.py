@@ -89,6 +89,28 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: int, call: int = CALL_TOKE
     return Program(tuple(_Walk(unique, ends, lcp // grain * grain, grain, rows).steps()), new, grain)
 
 
+def plan_whole(prompts: Sequence[np.ndarray], rows: int) -> Program:
+    """The program that reads every prompt from its first token to its last in one step, equal ones once; at most
+    `rows` of one length together. For models that read prefixes again in every call.
+    """
+    first: dict[bytes, int] = {}
+    same: dict[int, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        same.setdefault(first.setdefault(np.asarray(prompt, dtype=np.int64).tobytes(), i), []).append(i)
+    by_length: dict[int, list[int]] = {}
+    new = np.zeros(len(prompts), dtype=np.int64)
+    for i in same:
+        by_length.setdefault(len(prompts[i]), []).append(i)
+        new[i] = len(prompts[i])
+    size = max(1, rows)
+    steps = [
+        Step(None, None, np.array(batch), 0, n, tuple((row, j) for row, i in enumerate(batch) for j in same[i]))
+        for n, alike in by_length.items()
+        for batch in (alike[lo : lo + size] for lo in range(0, len(alike), size))
+    ]
+    return Program(tuple(steps), new, 1)
+
+
 def prefix_batches(prompts: Sequence[np.ndarray], rows: int) -> list[list[int]]:
     """Prompts in batches of about `rows`, those with a common prefix together. A pure function of its arguments."""
     order, common = _sorted(prompts)

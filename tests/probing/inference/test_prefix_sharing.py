@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.prefill import prefill
-from lcprobe.probing.inference.prefix_sharing import plan_prefill, prefix_batches
+from lcprobe.probing.inference.prefix_sharing import plan_prefill, plan_whole, prefix_batches
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
@@ -192,3 +192,19 @@ def test_questions_of_their_own_end_as_if_each_were_the_only_one(sets, tokenizer
             assert np.array_equal(where, item.answer)
             assert query.distance == query.start - query.needle - len(item.answer)
             assert len(query.candidates) == 16
+
+
+def test_whole_prompts_are_read_in_one_step_each_equal_ones_once():
+    prompts = [np.array(p) for p in ([1, 2, 3], [1, 2], [1, 2, 3], [1, 5, 3], [9, 9, 9])]
+    program = plan_whole(prompts, rows=2)
+    assert sorted((step.lo, step.hi, len(step.prompts)) for step in program.steps) == [
+        (0, 2, 1),
+        (0, 3, 1),
+        (0, 3, 2),
+    ]
+    assert all(step.before is None and not step.kept for step in program.steps)
+    for step in program.steps:
+        for row, prompt in step.ends:
+            assert np.array_equal(prompts[step.prompts[row]], prompts[prompt])
+    assert sorted(prompt for step in program.steps for _, prompt in step.ends) == list(range(5))
+    assert program.new.tolist() == [3, 2, 0, 3, 3]
