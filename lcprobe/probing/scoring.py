@@ -145,7 +145,7 @@ class ModelScorer:
             stop = first_of[number + 1] if number + 1 < len(items) else len(rows)
             choices = [likelihood[j, : lengths[j]] for j in range(i, stop)]
             exact_here = bool(np.array_equal(printed, item.answer)) if self.generate else bool(exact[number])
-            text = self._text(greedy[number][: more[number]]) if more[number] else None
+            text = printed_text(greedy[number][: more[number]], self.tokenizer) if more[number] else None
             scores.append(score_answer(item, printed, right[i, :n], choices, exact_here, self.tokenizer, text))
         return scores
 
@@ -156,11 +156,6 @@ class ModelScorer:
             return 0
         end = declared if self.model.needs_length else self.model.max_length
         return item.continuation.tokens if end is None else min(item.continuation.tokens, end - len(item.prompt))
-
-    def _text(self, ids: np.ndarray) -> str:
-        """Greedy text, up to where the model ends the document."""
-        ends = np.flatnonzero(ids == self.tokenizer.bos_id)
-        return self.tokenizer.decode(ids[: ends[0]] if len(ends) else ids)
 
     def _continue(self, state: ProbedState, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""
@@ -185,6 +180,12 @@ class ModelScorer:
                 hidden = out[:, -1]
         ids = torch.stack(tokens, dim=1).cpu().numpy()
         return {int(row): ids[i] for i, row in enumerate(which)}
+
+
+def printed_text(ids: np.ndarray, tokenizer: Tokenizer) -> str:
+    """Greedy text, up to where the model ends the document."""
+    ends = np.flatnonzero(ids == tokenizer.bos_id)
+    return tokenizer.decode(ids[: ends[0]] if len(ends) else ids)
 
 
 def score_answer(

@@ -96,3 +96,8 @@ class Continuations(Protocol):
     ) -> list[list[int]]:
         """Greedy continuations, at most steps[i] tokens for prompt i; `done(i, ids so far)` ends one early."""
         ...
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest sequence that can be read, in tokens; None: no limit."""
+        return None

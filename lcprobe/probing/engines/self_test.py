@@ -73,7 +73,7 @@ def settle(model: TransformersModel, name: str) -> None:
 
 def _trial(model: TransformersModel, dtype: torch.dtype, tolerance: float) -> tuple[float, str]:
     """The largest difference, and what is wrong with the cache: nothing where the text is empty."""
-    growing = _growing_rope(model.model.config.get_text_config())
+    growing = _growing_rope(model.settings)
     if growing is not None:
         return float("inf"), f"angles of its RoPE, {growing}, depend on the length of the call"
     try:
@@ -100,8 +100,7 @@ def _line(error: BaseException) -> str:
 
 def _worst(model: TransformersModel) -> dict[str, float]:
     """The largest difference of each check, over the lengths that are tested."""
-    config = model.model.config.get_text_config()
-    given = [getattr(config, name, None) for name in BOUNDARIES]
+    given = [model.settings.get(name) for name in BOUNDARIES]
     crossed = [n for n in given if isinstance(n, int) and TOKENS // 2 < n <= LONGEST_BOUNDARY]
     end = model.max_length
     lengths = [TOKENS] + ([max(crossed) + TOKENS // 2] if crossed else [])
@@ -175,8 +174,8 @@ def _number(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
-def _growing_rope(config: Any) -> str | None:
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+def _growing_rope(settings: dict[str, Any]) -> str | None:
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
     sets = [rope, *(value for value in rope.values() if isinstance(value, dict))]  # one for each type of layer
     kinds = [one.get("rope_type", one.get("type")) for one in sets]
     return next((kind for kind in kinds if kind in GROWING_ROPE), None)

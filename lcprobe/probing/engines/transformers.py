@@ -88,6 +88,13 @@ class TransformersModel(ProbedModel):
         self._rereads = True
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The config of the text model, by the names that all classes share where one has its own."""
+        config = self.model.config.get_text_config()
+        own = config.to_dict()
+        return own | {name: own[mapped] for name, mapped in config.attribute_map.items() if mapped in own}
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go, and hidden vectors and logits come back."""
         return self.model.get_input_embeddings().weight.device
@@ -100,7 +107,7 @@ class TransformersModel(ProbedModel):
     @property
     def max_length(self) -> int | None:
         """The end of a table of learned positions; None for other encodings, which go on."""
-        end = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        end = self.settings.get("max_position_embeddings")
         words = self.model.get_input_embeddings()
         if end is None:
             return None
@@ -169,7 +176,7 @@ class TransformersModel(ProbedModel):
         theirs, _ = self.read(tokens, None, 0, use_cache=False)
         if not isinstance(self._head, nn.Linear):
             return False
-        for finish in _finishes(self.model.config.get_text_config()):
+        for finish in _finishes(self.settings):
             self.finish = finish
             try:
                 ours = self.logits(self.read(tokens, None, 0, use_cache=False)[0])
@@ -187,10 +194,10 @@ def _keep(args: tuple[Tensor, ...], seen: list[Tensor]) -> tuple[Tensor, ...]:
     return (args[0][:, -1:], *args[1:])
 
 
-def _finishes(config: Any) -> list[Finish]:
+def _finishes(settings: dict[str, Any]) -> list[Finish]:
     """What classes do to logits after the head, by the numbers in a config; nothing first."""
-    numbers = {name: getattr(config, name, None) for name in (*CAPS, *FACTORS)}
-    known = {name: float(n) for name, n in numbers.items() if isinstance(n, int | float) and n}
+    given = {name: settings.get(name) for name in (*CAPS, *FACTORS)}
+    known = {name: float(n) for name, n in given.items() if isinstance(n, int | float) and n}
     factors = [1.0, *(f for name in FACTORS if name in known for f in (known[name], 1 / known[name]))]
     caps = [None, *(known[name] for name in CAPS if name in known)]
     return [_finish(factor, cap) for cap in caps for factor in factors]
@@ -210,7 +217,7 @@ def _selected(cache: Any, index: Tensor) -> Any:
         return _rows_of(cache, index)
     from transformers import Cache
 
-    if not isinstance(cache, Cache) or not hasattr(cache, "layers"):
+    if not isinstance(cache, Cache) or "layers" not in vars(cache):
         raise NoCache(f"its {type(cache).__name__} has no rows to pick")
     own = _rebindable(cache)
     own.layers = [_rebindable(layer) for layer in cache.layers]

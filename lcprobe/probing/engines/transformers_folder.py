@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ def _loaded(folder: Path, dtype: torch.dtype, device_map: str | None) -> Any:
     except torch.OutOfMemoryError:
         raise _too_large(folder, dtype) from None
     except Exception as error:  # OSError, RuntimeError, SafetensorError, UnpicklingError, ...
-        file = _damaged(folder)
+        file = _damaged(folder, error)
         fault = f"{folder}: {_line(error)}" if file is None else f"{file}: not a file of tensors alone, or damaged"
         raise CheckpointError(f"{fault}; allowed: weights as they were published") from None
     _check_report(folder, report)
@@ -105,8 +106,8 @@ def _loaded(folder: Path, dtype: torch.dtype, device_map: str | None) -> Any:
     return model
 
 
-def _damaged(folder: Path) -> Path | None:
-    """The first file of weights that cannot be read; None: all can."""
+def _damaged(folder: Path, error: Exception) -> Path | None:
+    """The first file of weights that cannot be read, or that holds code; None: it is not known."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -115,12 +116,8 @@ def _damaged(folder: Path) -> Path | None:
                 pass
         except (SafetensorError, OSError):
             return path
-    for path in sorted(folder.glob("pytorch_model*.bin")):
-        try:
-            torch.load(path, weights_only=True, map_location="meta", mmap=True)
-        except Exception:  # UnpicklingError, RuntimeError, EOFError, ...
-            return path
-    return None
+    pickled = sorted(folder.glob("pytorch_model*.bin"))
+    return pickled[0] if isinstance(error, UnpicklingError) and pickled else None
 
 
 def _check_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -36,6 +36,11 @@ class Continuer(Continuations):
         self.model, self.device = model, torch.device(device)
         self.chunk, self.batch_tokens = MAX_TOKENS if model.rereads else chunk, batch_tokens
 
+    @property
+    def max_length(self) -> int | None:
+        """The model's own."""
+        return self.model.max_length
+
     @torch.inference_mode()
     def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(context, continuation) -> log-likelihood (n,) float32 and argmax hit (n,) bool of each continuation token.
