@@ -12,6 +12,7 @@ every question and answer has the room of the longest that there may be, and tex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -24,7 +25,6 @@ from lcprobe.tasks.parts.placement import MAX_JOINTS
 from lcprobe.tasks.text.formats import StringFormat, check_format
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.round_trip import round_trips
-from lcprobe.tasks.text.tokenizer import Tokenizer
 
 ATTEMPTS = 4
 """Layouts of a sample that are tried until one passes the round-trip check: nearly always the first does."""
@@ -131,7 +131,7 @@ class Task(ABC, Generic[ConfigT]):
         for attempt in range(n):
             episode, joints = self._build(factors, attempt)
             # training episodes are not checked: only what is measured is, one by one
-            if factors.split == "train" or _all_round_trip(episode, joints, self.materials.tokenizer):
+            if factors.split == "train" or _all_round_trip(episode, joints, self.materials):
                 yield episode
 
     def shortest(self, factors: Factors) -> int:
@@ -169,10 +169,11 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
     # what the first question leaves of its room is haystack before all else: between, it would show its tokens; what
     # others in a row leave comes at the end, so that they follow one another
     front = 0 if layout.separate else questions[0].before
-    filler = _Text(sample, context)
-    pieces = [sample.bos, layout.opening, filler.next(max(layout.longest_opening - len(layout.opening), 0) + front)]
+    filler, frame = _Text(sample, context), sample.frame
+    pieces = [sample.bos, frame.before, layout.opening]
+    pieces.append(filler.next(max(layout.longest_opening - len(layout.opening), 0) + front))
     first = sum(map(len, pieces))
-    joints = [len(sample.bos), len(sample.bos) + len(layout.opening), first]
+    joints = [*accumulate(map(len, pieces)), first]
     joints += [first + joint for joint in context.joints]
     at, placed, spans = first, {}, []
     within = {cut.index: cut.needle.joints for cut in layout.cuts}
@@ -189,7 +190,9 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
     done = at
     for number, q in enumerate(questions):
         before = filler.next(q.before if layout.separate else 0)
-        start, stop = at + len(before) + len(q.ask), at + len(before) + len(q.ask) + len(q.answer)
+        turn = frame.between if layout.separate or not number else EMPTY
+        ask = np.concatenate([q.ask[: q.asked], turn, q.ask[q.asked :]]) if len(turn) else q.ask
+        start, stop = at + len(before) + len(ask), at + len(before) + len(ask) + len(q.answer)
         if len(q.answer) > q.longest:
             raise ValueError(f"{q.text!r} has {len(q.answer)} tokens, more than the longest answer ({q.longest})")
         value_at = distance = None
@@ -198,12 +201,14 @@ def _join(sample: Sample, layout: Layout, context: Context, length: int) -> tupl
             distance = start - value_at - q.evidence[2]
         via = tuple(placed[i] for i in q.via if i in placed)
         candidates = (q.answer, *list(q.others)[: MAX_CANDIDATES - 1])
-        own = np.concatenate([before, q.ask, q.answer]) if layout.separate and number else None
+        own = np.concatenate([before, ask, q.answer]) if layout.separate and number else None
         key, text = map(sample.tokenizer.expressed, (q.key, q.text))
         queries.append(Query(key, text, start, stop, value_at, distance, candidates, q.chance, own, via))
         if own is not None:
             continue
-        pieces += [before, q.ask, q.answer, q.tail]
+        pieces += [before, ask, q.answer, q.tail]
+        if len(turn):
+            joints += [at + len(before) + q.asked, at + len(before) + q.asked + len(turn)]
         joints += [at, at + len(before), start, *range(start + 16, stop, max(16, len(q.answer) // MAX_JOINTS)), stop]
         done = stop + len(q.tail)
         at = at if layout.separate else done
@@ -247,12 +252,13 @@ def _realised_depth(placed: dict[int, int], sizes: dict[int, int], target: int, 
     return (placed[target] - first) / span if target in placed and span > 0 else 0.0
 
 
-def _all_round_trip(episode: Episode, joints: list[int], tokenizer: Tokenizer) -> bool:
+def _all_round_trip(episode: Episode, joints: list[int], materials: Materials) -> bool:
     """Whether the text, and that of each separate question, encodes to the same ids again."""
-    if not round_trips(episode.ids, joints, tokenizer):
+    tokenizer, marks = materials.tokenizer, materials.frame.marks
+    if not round_trips(episode.ids, joints, tokenizer, marks):
         return False
     return all(
-        round_trips(episode.sequence(q), [*range(q.stop - len(q.own), q.stop + 1)], tokenizer)
+        round_trips(episode.sequence(q), [*range(q.stop - len(q.own), q.stop + 1)], tokenizer, marks)
         for q in episode.queries
         if q.own is not None
     )

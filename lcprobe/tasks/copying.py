@@ -126,6 +126,7 @@ class Copying(Task[CopyingConfig]):
             key=target.key,
             text=target.text,
             ask=np.concatenate([cue, target.ask]),
+            asked=len(cue),
             answer=target.answer,
             longest=len(target.answer),  # of the only candidate, or of words with equally many tokens
             evidence=(0, len(opening) + first, size),
@@ -206,7 +207,9 @@ class Copying(Task[CopyingConfig]):
         length is less.
         """
         share, piece, length = self.config.share or 1.0, sample.tokenizer.piece, sample.factors.length
+        frame = sample.frame
         wording = 1 + sum(len(piece(p)) for p in (OPEN, CLOSE, CUE))  # and BOS
+        wording += len(frame.before) + len(frame.between)
         room = min(share * length + 1e-6, length - wording)
         if room < least:
             needed = max(int(np.ceil(least / share - 1e-6)), least + wording)

@@ -175,6 +175,7 @@ class World:
             longest=self._places.tokens or len(answer.value),
             evidence=answer.evidence(0),
             others=tok.pieces([" " + place for place in places[1:]]),
+            asked=len(tok.piece(ask.format(entity=entity).partition("?")[0] + "?")),
             longest_ask=max(map(len, tok.pieces([ask.format(entity=name) for name in entities[:-1]]))),
             chance=1.0 / self.config.labels,
             via=tuple(range(self.n, len(needles), self.n)),

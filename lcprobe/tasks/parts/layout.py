@@ -3,6 +3,10 @@ its needles.
 
     [BOS, opening] [text] [context] [question, answer, tail] [question, answer, tail] ... [text]
 
+A prompt template comes between BOS and the opening, and inside the first question: where its words end and those
+begin that force the answer's form (`Question.asked`). Later questions in a row are part of that answer; separate ones
+have the template each. It takes its room from the haystack.
+
 Every answer has the room of the longest that any candidate has, every question that of the longest that another key
 would have: which is the target changes neither what is in the context nor the token at which an answer begins. Text
 of the haystack fills what is left of these rooms: of the first question's before the context, of all others' at the
@@ -35,6 +39,7 @@ from lcprobe.tasks.parts.placement import (
     in_text,
 )
 from lcprobe.tasks.text.haystack import Materials, TokenStream
+from lcprobe.tasks.text.templates import Frame
 
 EMPTY = np.array([], dtype=np.int32)
 ATTEMPT_SHIFT = 101
@@ -54,12 +59,12 @@ class Question(NamedTuple):
     last one comes a new word, which no tokenizer merges with the answer).
 
     key, text: the queried key and the answer, as strings. longest: tokens of the longest answer that any candidate
-    has, from all of them and not from `others`, of which there may be fewer: the same whichever is the target.
-    longest_ask: likewise of the longest ask that a question about another key would have; 0 where its tokens tell
-    nothing. evidence: (needle, first token of the target value in it, tokens of the value), None when no single
-    needle has the answer. others: the values that a guess would choose from besides the answer. chance: score of
-    choosing one of them without reading the key. via: needles that lead to the one with the answer, where several
-    facts are needed.
+    has, from all of them and not from `others`, of which there may be fewer: the same whichever is the target. asked:
+    tokens of `ask` that are the question's words, and not the answer's prefix. longest_ask: likewise of the longest
+    ask that a question about another key would have; 0 where its tokens tell nothing. evidence: (needle, first token
+    of the target value in it, tokens of the value), None when no single needle has the answer. others: the values
+    that a guess would choose from besides the answer. chance: score of choosing one of them without reading the key.
+    via: needles that lead to the one with the answer, where several facts are needed.
     """
 
     key: str
@@ -73,6 +78,7 @@ class Question(NamedTuple):
     chance: float = 1.0
     via: tuple[int, ...] = ()
     longest_ask: int = 0
+    asked: int = 0
 
     @property
     def before(self) -> int:
@@ -149,6 +155,11 @@ class Sample:
         bos_id = self.tokenizer.bos_id
         return EMPTY if bos_id is None else np.array([bos_id], dtype=np.int32)
 
+    @property
+    def frame(self) -> Frame:
+        """The prompt template in tokens."""
+        return self.materials.frame
+
     @cached_property
     def stream(self) -> TokenStream:
         """The text of the haystack; common words where it is no running text."""
@@ -221,13 +232,14 @@ class Sample:
         return [Cut(i, past[i] if i in past else depths[i], needles[i]) for i in shown]
 
     def fixed_tokens(self, layout: Layout) -> int:
-        """Tokens of everything but the haystack, rooms of answers included; of separate questions only the one with
-        the most counts."""
+        """Tokens of everything but the haystack, rooms of answers and the template included; of separate questions
+        only the one with the most counts."""
         rooms = [question.room for question in layout.questions]
         needles = sum(len(cut.needle.whole) for cut in layout.cuts)
         questions = max(rooms) if layout.separate else sum(rooms)
         opening = max(len(layout.opening), layout.longest_opening)
-        return len(self.bos) + opening + needles + layout.reserved + questions
+        template = len(self.frame.before) + (len(self.frame.between) if rooms else 0)
+        return len(self.bos) + template + opening + needles + layout.reserved + questions
 
 
 def fill_with_text(sample: Sample, cuts: Sequence[Cut], room: int) -> Context:

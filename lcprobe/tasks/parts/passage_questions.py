@@ -154,6 +154,7 @@ def _question(half: QuestionPool, target: PooledQuestion, shown: PooledQuestion)
         key=shown.entry.question,
         text=answer,
         ask=shown.ask,
+        asked=shown.asked,
         answer=target.answer,
         longest=MAX_ANSWER,
         evidence=(0, *half.paragraphs.tokens_of(target.gold[0], at, len(answer))),

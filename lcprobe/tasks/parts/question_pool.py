@@ -25,17 +25,19 @@ MAX_ANSWER = 16
 """Tokens of an answer at most."""
 MAX_UNIT = 4
 """Paragraphs of a unit at most: a question that would join more is left out."""
-ASK_QUESTION = " Question: {question} Answer:"
+ASK_QUESTION, ANSWER = " Question: {question}", " Answer:"
 SPLITS = ("probe", "train")
 
 
 class PooledQuestion(NamedTuple):
-    """A question of the pool. gold: numbers of its paragraphs, the one with the answer first; ask, answer: ids."""
+    """A question of the pool. gold: numbers of its paragraphs, the one with the answer first; ask, answer: ids;
+    asked: tokens of `ask` before the words that begin the answer."""
 
     entry: Entry
     gold: tuple[int, ...]
     ask: np.ndarray
     answer: np.ndarray
+    asked: int
 
 
 class QuestionPool:
@@ -156,7 +158,7 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
         and entry.answer not in entry.question
         and once(entry)
     ]
-    asks = [ASK_QUESTION.format(question=entry.question) for entry in left]
+    asks = [ASK_QUESTION.format(question=entry.question) + ANSWER for entry in left]
     answers = [" " + entry.answer for entry in left]
     wholes = [ask + answer for ask, answer in zip(asks, answers, strict=True)]
     ids = [pieces_or_none(texts, tokenizer) for texts in (asks, answers, wholes)]
@@ -166,7 +168,8 @@ def _checked(entries: list[Entry], paragraphs: Paragraphs, tokenizer: Tokenizer)
             continue
         given_back = tokenizer.decode(whole).strip() == tokenizer.expressed(text).strip()
         if np.array_equal(np.concatenate([ask, answer]), whole) and given_back:
-            questions.append(PooledQuestion(entry, tuple(number[text] for text in entry.gold), ask, answer))
+            gold = tuple(number[text] for text in entry.gold)
+            questions.append(PooledQuestion(entry, gold, ask, answer, len(ask) - len(tokenizer.piece(ANSWER))))
     return questions
 
 

@@ -85,9 +85,11 @@ def list_layout(
 ) -> Layout:
     """The layout of a task about a list of words, at least one pass of it."""
     tok, per_pass = sample.tokenizer, sum(rates) * words.ids.shape[1]
-    opening, end, closing = tok.piece(OPENING), tok.piece(END), tok.piece(CLOSING)
+    first_ask = np.concatenate([tok.piece(CLOSING), questions[0].ask])  # of the answer's sentence, not of the list
+    questions = [questions[0]._replace(ask=first_ask), *questions[1:]]
+    opening, end = tok.piece(OPENING), tok.piece(END)
     if sample.factors.control == "query_only":
-        return Layout([], questions, opening=closing, fill=lambda room: Context([], NO_HAYSTACK))
+        return Layout([], questions, fill=lambda room: Context([], NO_HAYSTACK))
 
     def fill(room: int) -> Context:
         passes, left = 1 + room // per_pass, room % per_pass
@@ -102,13 +104,13 @@ def list_layout(
         lead = [(sample.stream.take(window.start, left), None)] if left else []
         first, width = left + len(opening), words.ids.shape[1]
         checked = sample.draw("windows", sample.attempt).integers(sum(rates) * passes, WINDOWS) * width
-        parts = [*lead, (opening, None), (units, None), (end, None), (closing, None)]
+        parts = [*lead, (opening, None), (units, None), (end, None)]
         return Context(parts, window, joints=(first + checked).tolist())
 
     return Layout(
         cuts=[],
         questions=questions,
         what=f"a list of {sum(rates)} {words.kind}",
-        reserved=len(opening) + len(end) + len(closing) + per_pass,
+        reserved=len(opening) + len(end) + per_pass,
         fill=fill,
     )

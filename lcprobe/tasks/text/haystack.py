@@ -24,6 +24,7 @@ from lcprobe.files import digest_bytes
 from lcprobe.seeds import Stream
 from lcprobe.tasks.names import DOCUMENTS, TEXTS, Split
 from lcprobe.tasks.text.document_kinds import document_text
+from lcprobe.tasks.text.templates import NO_TEMPLATE, Frame, PromptTemplate, frame_of
 from lcprobe.tasks.text.tokenizer import Tokenizer, read_words
 
 MAX_SHIFT = 1536
@@ -234,11 +235,35 @@ def require_word_starts(tokenizer: Tokenizer) -> None:
 
 
 class Materials:
-    """What tasks are built from: a tokenizer and its haystack streams, each built on first use."""
+    """What tasks are built from: a tokenizer, a prompt template, and haystack streams, each built on first use."""
 
-    def __init__(self, tokenizer: Tokenizer, corpus: TokenStream | Callable[[], TokenStream] | None = None):
-        """corpus: held-out or training documents, for episodes of either split, or what reads them."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        corpus: TokenStream | Callable[[], TokenStream] | None = None,
+        template: PromptTemplate = NO_TEMPLATE,
+    ):
+        """corpus: held-out or training documents, for episodes of either split, or what reads them. template: around
+        every prompt."""
         self.tokenizer, self._corpus, self._streams = tokenizer, corpus, dict[tuple[str, Split], TokenStream]()
+        self.template = template
+
+    def with_template(self, template: PromptTemplate) -> "Materials":
+        """The same materials, each stream built once for both, with a template around every prompt."""
+        if template == self.template:
+            return self
+        other = Materials(self.tokenizer, None if self._corpus is None else self._read_corpus, template)
+        other._streams = self._streams
+        return other
+
+    def _read_corpus(self) -> TokenStream:
+        assert self.corpus is not None, "with_template asks for it only where there is one"
+        return self.corpus
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The template in tokens. Raises EpisodeError as `frame_of`."""
+        return frame_of(self.template, self.tokenizer)
 
     @cached_property
     def corpus(self) -> TokenStream | None:

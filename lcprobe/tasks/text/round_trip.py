@@ -6,6 +6,9 @@ can change, and a word once seen need not be encoded again: a few new words per 
 Elsewhere windows are encoded.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from lcprobe.tasks.text.tokenizer import CLOSES, FILLED, LONE, OPENS, Tokenizer
@@ -18,17 +21,35 @@ MAX_SEEN_WORDS = 200_000
 STARTS = OPENS | LONE
 
 
-def round_trips(ids: np.ndarray, joints: list[int], tokenizer: Tokenizer) -> bool:
-    """Whether re-encoding the text around each joint gives the same ids (n,); short sequences are checked whole."""
+def round_trips(
+    ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, marks: frozenset[int] = frozenset()
+) -> bool:
+    """Whether re-encoding the text around each joint gives the same ids (n,); short sequences are checked whole.
+
+    marks: special tokens in `ids`, with which nothing merges: what is between them is checked part by part.
+    """
     first = 1 if tokenizer.bos_id is not None else 0
+    if not marks:
+        return _part_round_trips(ids, joints, tokenizer, first, tokenizer.same_after_round_trip)
+    at = [i for i in np.flatnonzero(np.isin(ids, list(marks))).tolist() if i >= first]
+    for low, high in zip([0, *(i + 1 for i in at)], [*at, len(ids)], strict=True):
+        inside = [joint - low for joint in joints if low <= joint <= high]
+        same = partial(tokenizer.same_after_mark, int(ids[low - 1])) if low else tokenizer.same_after_round_trip
+        if not _part_round_trips(ids[low:high], inside, tokenizer, 0 if low else first, same):
+            return False
+    return True
+
+
+def _part_round_trips(
+    ids: np.ndarray, joints: list[int], tokenizer: Tokenizer, first: int, same: Callable[[np.ndarray], bool]
+) -> bool:
+    """first: the first token that is checked. same: whether a piece of text is the same again."""
     if len(ids) <= MAX_WHOLE:
-        return tokenizer.same_after_round_trip(ids)
+        return same(ids)
     if not tokenizer.splits_at_spaces:
-        return all(
-            tokenizer.same_after_round_trip(ids[low:high]) for low, high in _windows(ids, joints, tokenizer, first)
-        )
+        return all(same(ids[low:high]) for low, high in _windows(ids, joints, tokenizer, first))
     new = _new_words(ids, joints, tokenizer, first)
-    if new and not tokenizer.same_after_round_trip(np.frombuffer(b"".join(new), dtype=np.int32)):
+    if new and not same(np.frombuffer(b"".join(new), dtype=np.int32)):
         return False
     if len(tokenizer.seen_words) > MAX_SEEN_WORDS:
         tokenizer.seen_words.clear()

@@ -242,6 +242,17 @@ class Tokenizer:
         body = ids[1:] if self.bos_id is not None and len(ids) and ids[0] == self.bos_id else ids
         return self._ids(self.decode(body)) == body.tolist()
 
+    def added_in(self, text: str) -> frozenset[int]:
+        """Ids of the tokens in a text that were added to the vocabulary, special ones most often: the text is divided
+        at them before anything else."""
+        added = self._inner.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.content and token.content in text)
+
+    def same_after_mark(self, mark: int, ids: np.ndarray) -> bool:
+        """`same_after_round_trip` of ids that follow a special token, after which some tokenizers begin anew, and
+        others as in the middle of a text."""
+        return self.same_after_round_trip(ids) or self.same_after_round_trip(np.array([mark, *ids.tolist()]))
+
     def lost(self, text: str) -> list[str]:
         """The characters of a text, except white space, that the tokenizer does not give back as it expresses
         them."""
