@@ -55,6 +55,7 @@ COLUMNS = (
     Column("episode_tokens", "int32", "Tokens of the episode under the model's own tokenizer."),
     Column("characters", "int32", "Characters of the episode, prompt and answers; BOS has none."),
     Column("text", "string", "Digest of these characters: equal for all models where equal_length is text."),
+    Column("template", "string", "Prompt template around the episode; chat: the model's own; none: none."),
     # what follows from the factors
     Column("realised_depth", "double", "Relative depth at which the target needle is placed; 0 without a needle."),
     Column("distance", "int32", "Tokens from the end of the target value to the answer; null without a needle."),

@@ -77,6 +77,8 @@ class RunFacts:
     trained_extension: str = ""
     """Method that extends the positional encodings, with its factor, where the model was trained with one:
     `yarn(factor=4.0)`; empty: none. It is part of the model as trained."""
+    template: str = "none"
+    """Prompt template around its prompts, by name: `chat` is its own."""
     batch_tokens: int = 0
     """Training tokens per optimiser step; 0: unknown."""
     published: str = ""

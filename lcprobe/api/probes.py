@@ -24,6 +24,7 @@ from lcprobe.probing.units import Plan
 from lcprobe.schema import build
 from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.templates import NAMED_TEMPLATES, PromptTemplate
 from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def probe(
     value: str | Sequence[str] = "numbers",
     controls: str | Sequence[str] = "none",
     tokenizer: str | Tokenizer | None = None,
+    template: str | PromptTemplate = "none",
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced",
     precision: Precision = "32",
     batch_tokens: int = 32_768,
@@ -88,12 +90,14 @@ def probe(
     """Probe a model with n samples of a task at every length (in tokens), stratum of depth and format; nothing is
     written.
 
-    model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json or
-    what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a mapping
-    with `type`. depths: strata of equal width, in each of which every sample's target needle has a drawn place; 1:
-    anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key, value,
-    haystack, controls: one level or several, which are crossed. precision: 32, the dtype of the weights, or bf16,
-    bfloat16 autocast.
+    model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json
+    or what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a
+    mapping with `type`. depths: strata of equal width, in each of which every sample's target needle has a drawn
+    place; 1: anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key,
+    value, haystack, controls: one level or several, which are crossed. template: around every prompt, none,
+    instruction or rwkv, or a PromptTemplate (of a model's folder:
+    lcprobe.tasks.text.chat_template.chat_template_of). precision: 32, the dtype of the weights, or bf16, bfloat16
+    autocast.
 
     Raises ConfigError for settings that cannot work, EpisodeError where no cell fits the lengths.
     """
@@ -112,6 +116,11 @@ def probe(
     if materials is None:
         assert isinstance(model, Model)
         materials = model.materials if "corpus" in haystacks else Materials(model.tokenizer)
+    if isinstance(template, str):
+        if template not in NAMED_TEMPLATES:
+            raise unknown_name("template", template, NAMED_TEMPLATES)
+        template = NAMED_TEMPLATES[template]
+    materials = materials.with_template(template)
     choice = choose_task(task, "task")
     tokens = [lengths] if isinstance(lengths, int) else list(lengths)
     require("lengths", lengths, all(isinstance(n, int) and n >= 1 for n in tokens), "whole numbers of tokens >= 1")

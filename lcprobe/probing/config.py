@@ -14,6 +14,7 @@ from lcprobe.tasks.presets import TASK, TaskChoice
 
 Precision = Literal["32", "bf16"]
 Engine = Literal["auto", "native", "transformers"]
+TEMPLATE_LEVELS = ("auto", "none", "chat", "instruction", "rwkv")
 MAX_STRATA, MAX_SAMPLES = 1000, 1 << 20
 """Strata of depth, and samples of a cell or windows of text, at most."""
 
@@ -213,6 +214,9 @@ class ProbeConfig:
     equal_length: Literal["tokens", "text"] = "tokens"
     """What models of several tokenizers have in common at one length: tokens (each reads episodes of as many of its
     own) or text (all read the same characters, as many tokens of the first model's tokenizer)."""
+    templates: list[str] = field(default_factory=lambda: ["auto"])
+    """Prompt templates, each a variant of every model: auto (a model's own chat template where it was trained to
+    follow it, else none), none, chat (its own), instruction, rwkv."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     continuation: Annotated[int | str | None, CONTINUATION] = None
@@ -253,6 +257,7 @@ class ProbeConfig:
         """Raises ConfigError for unknown tasks and sizes below one."""
         for task in self.tasks.values():
             task.resolve()
+        require_names(f"{at}.templates", self.templates, TEMPLATE_LEVELS)
         require(f"{at}.batch_tokens", self.batch_tokens, self.batch_tokens >= 1, ">= 1")
         require(f"{at}.chunk", self.chunk, self.chunk >= 1, ">= 1")
         require(f"{at}.cache_gb", self.cache_gb, self.cache_gb >= 0, ">= 0")

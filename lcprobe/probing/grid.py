@@ -122,6 +122,12 @@ class TaskSet:
         """The tokenizer of the episodes."""
         return self.materials.tokenizer
 
+    @property
+    def template_facts(self) -> dict[str, Any]:
+        """The prompt template, where there is one."""
+        template = self.materials.template
+        return {} if template.is_none else {"template": [template.before, template.between]}
+
     def text_of(self, episode: Episode) -> EpisodeText:
         """The characters of an episode; decoded once for all models."""
         digest = episode.digest
@@ -138,15 +144,19 @@ class TaskSet:
     def facts(self, unit: Unit) -> dict[str, Any]:
         """Everything that the episodes of a unit depend on: the task's settings, but not its name."""
         same_text = {} if self.same_text is None else {"same_text": self.same_text.facts}
-        return same_text | {
-            "task": self._choices[unit.task].settings,
-            "suite": SUITE,
-            "code": self.code(unit.task),
-            "made_of": self.digest(unit.task, unit.formats.haystack),
-            "bos": self.tokenizer.bos_id,
-            "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
-            "samples": unit.samples_digest,
-        }
+        return (
+            same_text
+            | self.template_facts
+            | {
+                "task": self._choices[unit.task].settings,
+                "suite": SUITE,
+                "code": self.code(unit.task),
+                "made_of": self.digest(unit.task, unit.formats.haystack),
+                "bos": self.tokenizer.bos_id,
+                "cells": [{name: value for name, value in row.items() if name != "task"} for row in unit.rows()],
+                "samples": unit.samples_digest,
+            }
+        )
 
     def continuation_tokens(self, task: str) -> int:
         """Greedy tokens after each prompt of a task, 0 for none."""

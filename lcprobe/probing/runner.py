@@ -144,6 +144,7 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
         "scoring": scoring,
         "factor": checkpoint.factor_at(unit.length),
     }
+    facts |= tasks.template_facts
     if unit.first:
         facts["first"] = unit.first
     if tasks.config.continuation is not None and unit.control == "none":
@@ -252,6 +253,7 @@ def _record(
         "episode_tokens": len(episode.ids),
         "characters": text.characters,
         "text": text.digest,
+        "template": tasks.materials.template.name,
         "realised_depth": episode.realised_depth,
         "distance": query.distance,
         "hops": len(query.via),

@@ -129,6 +129,7 @@ def _of_model(
         "distractor_hit": ~exact & (keys > 1),
         "answer": np.char.add(" ", (within * 37 % 90 + 10).astype(str)),
         "prediction": np.where(exact, "correct", " 11"),
+        "template": np.full(rows, "none"),
         "continuation": pa.nulls(rows),
         "substring": pa.nulls(rows),
         "scoring": np.full(rows, "teacher_forced"),

@@ -1,25 +1,30 @@
-"""What the probed models read: for each tokenizer its corpus, its tasks and its units of work."""
+"""What the probed models read: for each tokenizer and prompt template its corpus, its tasks and its units of work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lcprobe.config import Config
 from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import Prepared, find_prepared, manifest_of, prepare
+from lcprobe.errors import require
 from lcprobe.probing.cache import EpisodeCache
 from lcprobe.probing.grid import TaskSet, task_sets
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.preflight import check_grids_fit
 from lcprobe.studies.planning.text_fits import check_text_fits, corpus_splits, naming, over_words
+from lcprobe.tasks.text.templates import PromptTemplate
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import check_same_corpus
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One tokenizer of a session. name: `data.tokenizer` as configured; plan: the same cells as of the others."""
+    """One tokenizer of a session with one template. name: `data.tokenizer` as configured; plan: the same cells as of
+    the others."""
 
     name: str
     data: Prepared
@@ -39,59 +44,83 @@ def tokenizer_of(target: ProbeTarget) -> str:
     return load_tokenizer(target.config.data.tokenizer, target.config.data.bos).identity
 
 
-def check_readers_fit(targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]) -> Plan | None:
-    """Plan the grids over common words in place of the corpus, under every tokenizer; before anything is prepared.
+class ReaderKey(NamedTuple):
+    """What tells readers apart. tokenizer: its identity."""
 
-    Returns the plan of the first tokenizer, None where its lengths are not those of all models. Raises ConfigError
-    for a multiple that is no whole number of tokens, EpisodeError, naming the tokenizer, for formats or a text that
-    it cannot represent and for a length in tokens that is below the least of a task.
+    tokenizer: str
+    template: PromptTemplate
+
+
+def reader_key(variant: Variant) -> ReaderKey:
+    """The reader of a variant."""
+    return ReaderKey(tokenizer_of(variant.target), variant.template)
+
+
+def check_readers_fit(variants: Sequence[Variant], config: Config, context_lengths: Sequence[int]) -> Plan | None:
+    """Plan the grids over common words in place of the corpus, for every reader; before anything is prepared.
+
+    Returns the plan of the first, None where its lengths are not those of all models. Raises ConfigError for a
+    multiple that is no whole number of tokens and for templates around what is to be the same text, EpisodeError,
+    naming the tokenizer, for formats, a text or a template that it cannot represent and for a length in tokens that
+    is below the least of a task.
     """
-    settings = list(_settings(targets).values())
+    settings = _settings(variants)
     config.probe.check_lengths(context_lengths)
-    sets = task_sets(config.probe, [over_words(own.tokenizer, own.bos) for own in settings], _names(settings))
+    if config.probe.equal_length == "text" and len(settings) > 1:
+        named = {key.template.name for key in settings if not key.template.is_none}
+        allowed = "[none] with probe.equal_length=text: templates are other texts"
+        require("probe.templates", sorted(named), not named, allowed)
+    materials = [over_words(own.tokenizer, own.bos).with_template(key.template) for key, own in settings.items()]
+    sets = task_sets(config.probe, materials, _names(settings))
     counted = sets[:1] if config.probe.equal_length == "text" else sets
     plans = []
-    for tasks, own in zip(counted, settings, strict=False):
+    for tasks, own in zip(counted, settings.values(), strict=False):
         with naming(own.tokenizer):
             plans.append(check_grids_fit(tasks, context_lengths))
     return plans[0] if len(plans) == len(sets) else None
 
 
-def open_readers(targets: Sequence[ProbeTarget], config: Config, context_lengths: Sequence[int]) -> dict[str, Reader]:
-    """A reader for each tokenizer of the targets, the first one's first. Raises EpisodeError where a task does not
-    fit a tokenizer or the corpus, DataError where a target was trained on another corpus; both before anything is
-    prepared."""
-    settings = _settings(targets)
-    names = _names(list(settings.values()))
+def open_readers(
+    variants: Sequence[Variant], config: Config, context_lengths: Sequence[int]
+) -> dict[ReaderKey, Reader]:
+    """A reader for each tokenizer and template of the variants, the first one's first. Raises EpisodeError where a
+    task does not fit a tokenizer or the corpus, DataError where a target was trained on another corpus; both before
+    anything is prepared."""
+    settings = _settings(variants)
+    names, by_tokenizer = _names(settings), {key.tokenizer: own for key, own in settings.items()}
+    targets = list({variant.target.name: variant.target for variant in variants}.values())
     # of each tokenizer: where data.max_tokens ends the text, it ends elsewhere with another one
     trained_on = {tokenizer_of(t): t.source.progress.corpus_digest for t in reversed(targets)}
-    manifests = {key: manifest_of(own, trained_on[key]) for key, own in settings.items()}
+    manifests = {key: manifest_of(own, trained_on[key]) for key, own in by_tokenizer.items()}
     for target in targets:  # before another text is prepared
         check_same_corpus(target.source.path, target.source.progress, manifests[tokenizer_of(target)])
-    for key, own in settings.items():
+    for key, own in by_tokenizer.items():
         if find_prepared(own, trained_on[key]) is None:
             check_text_fits(replace(config, data=own), training=False)
-    prepared = {key: prepare(own, trained_on=trained_on[key]) for key, own in settings.items()}
+    prepared = {key: prepare(own, trained_on=trained_on[key]) for key, own in by_tokenizer.items()}
     for target in targets:
         check_same_corpus(target.source.path, target.source.progress, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
-    materials = [data.materials("probe") for data in prepared.values()]
-    for own in materials if corpus_splits(config, training=False) else ():
+    plain = {key: data.materials("probe") for key, data in prepared.items()}
+    for own in plain.values() if corpus_splits(config, training=False) else ():
         own.stream("corpus")  # raises where haystacks cannot be cut from it
+    materials = [plain[key.tokenizer].with_template(key.template) for key in settings]
     sets = task_sets(config.probe, materials, names, cache if cache.limit else None)
     plans = _plans(sets, names, config, context_lengths)
-    readers = [Reader(*parts) for parts in zip(names, prepared.values(), sets, plans, strict=True)]
+    data = [prepared[key.tokenizer] for key in settings]
+    readers = [Reader(*parts) for parts in zip(names, data, sets, plans, strict=True)]
     return dict(zip(settings, readers, strict=True))
 
 
-def _settings(targets: Sequence[ProbeTarget]) -> dict[str, DataConfig]:
+def _settings(variants: Sequence[Variant]) -> dict[ReaderKey, DataConfig]:
     """The data of the first target that was trained here, or of the first of all, under each tokenizer: the corpus is
     one, which checkpoints are compared with."""
+    targets = [variant.target for variant in variants]
     trained = (target for target in targets if target.source.published is None)
     first, made = next(trained, targets[0]).config.data, {}
-    for target in targets:
-        own = target.config.data
-        made.setdefault(tokenizer_of(target), replace(first, tokenizer=own.tokenizer, bos=own.bos))
+    for variant in variants:
+        own = variant.target.config.data
+        made.setdefault(reader_key(variant), replace(first, tokenizer=own.tokenizer, bos=own.bos))
     return made
 
 
@@ -117,7 +146,14 @@ def _plans(
     return [replace(plan, units=shared, notes=texts) for plan in plans]
 
 
-def _names(settings: Sequence[DataConfig]) -> list[str]:
-    """`data.tokenizer` of each, with its BOS where that alone tells two apart."""
-    names = [own.tokenizer for own in settings]
-    return [f"{s.tokenizer} (bos {s.bos})" if names.count(s.tokenizer) > 1 else s.tokenizer for s in settings]
+def _names(settings: Mapping[ReaderKey, DataConfig]) -> list[str]:
+    """`data.tokenizer` of each, with its BOS where that tells two apart, and its template where there is one."""
+    bos_of: dict[str, set[str | None]] = {}
+    for own in settings.values():
+        bos_of.setdefault(own.tokenizer, set()).add(own.bos)
+    names = []
+    for key, own in settings.items():
+        more = [f"bos {own.bos}"] if len(bos_of[own.tokenizer]) > 1 else []
+        more += [] if key.template.is_none else [f"template {key.template.name}"]
+        names.append(f"{own.tokenizer} ({', '.join(more)})" if more else own.tokenizer)
+    return names

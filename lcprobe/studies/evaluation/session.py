@@ -24,21 +24,22 @@ from lcprobe.probing.store import Store
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
-from lcprobe.studies.evaluation.readers import Reader, check_readers_fit, open_readers, tokenizer_of
+from lcprobe.studies.evaluation.readers import Reader, ReaderKey, check_readers_fit, open_readers, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that one run of `evaluate.py` works with. readers: by tokenizer, that of the first target first."""
+    """Everything that one run of `evaluate.py` works with. readers: by tokenizer and template, that of the first
+    variant first."""
 
     targets: list[ProbeTarget]
     variants: list[Variant]
     config: Config
     out: Path
     store: Store
-    readers: dict[str, Reader]
+    readers: dict[ReaderKey, Reader]
     notes: list[str]
     """Cells and methods that are left out, and why."""
     unread: list[str] = field(default_factory=list)
@@ -46,7 +47,7 @@ class Session:
 
     @property
     def reference(self) -> Reader:
-        """The reader of the first target: its tokens are those of `length` where the text is equal."""
+        """The reader of the first variant: its tokens are those of `length` where the text is equal."""
         return next(iter(self.readers.values()))
 
     @property
@@ -56,7 +57,7 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        """The units of work, the same for all tokenizers."""
+        """The units of work, the same for all readers."""
         return self.reference.plan
 
     @property
@@ -64,13 +65,13 @@ class Session:
         """The corpus in tokens of the reference."""
         return self.reference.data
 
-    def reader_of(self, target: ProbeTarget) -> Reader:
-        """What a target reads."""
-        return self.readers[tokenizer_of(target)]
+    def reader_of(self, variant: Variant) -> Reader:
+        """What a variant reads."""
+        return self.readers[reader_key(variant)]
 
     def plan_of(self, variant: Variant) -> Plan:
         """The units of work whose length a variant's model can read."""
-        reader = self.reader_of(variant.target)
+        reader = self.reader_of(variant)
         return replace(reader.plan, units=[unit for unit in reader.plan.units if _reads(variant, reader, unit)])
 
     def without(self, left_out: Mapping[Unit, NotMade]) -> "Session":
@@ -102,16 +103,16 @@ def open_session(targets: list[ProbeTarget], config: Config, out: Path) -> Sessi
     probe, and what `variants_of` and `open_readers` raise."""
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
-    variants, left_out = variants_of(targets, config.pe, config.compat)
+    variants, left_out = variants_of(targets, config.pe, config.compat, config.probe.templates)
     contexts = context_lengths(targets)
-    planned = check_readers_fit(targets, config, contexts)
+    planned = check_readers_fit(variants, config, contexts)
     if planned is not None:
         _able(
             variants, planned, lambda variant, unit: variant.max_length is None or unit.length <= variant.max_length
         )
-    readers = open_readers(targets, config, contexts)
+    readers = open_readers(variants, config, contexts)
     plan = next(iter(readers.values())).plan
-    able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[tokenizer_of(variant.target)], unit))
+    able = _able(variants, plan, lambda variant, unit: _reads(variant, readers[reader_key(variant)], unit))
     kept = [target for target in targets if any(variant.target is target for variant in able)]
     store = Store(out / "records")
     old = dict.fromkeys(note for r in readers.values() for note in units_of_other_code(r.plan, r.tasks, store))
@@ -155,7 +156,7 @@ def _unread(variants: list[Variant], session: Session, contexts: list[int]) -> l
         text, limit = session.config.probe.context, variant.max_length
         if limit is None:
             continue
-        reader, parts = session.reader_of(variant.target), []
+        reader, parts = session.reader_of(variant), []
         beyond = sum(len(unit.cells) for unit in session.plan.units if not _reads(variant, reader, unit))
         if beyond == cells:
             parts.append("the whole model, as no cell is that short")
@@ -202,7 +203,7 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     text_units, biases, texts = [], {}, text_store(session.out)
     engine_notes: dict[str, str] = {}
     for variant in session.variants:
-        reader = session.reader_of(variant.target)
+        reader = session.reader_of(variant)
         loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe)
         model = in_precision(loaded.engine, checkpoint.precision)
         if loaded.note:

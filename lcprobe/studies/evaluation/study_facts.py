@@ -25,6 +25,7 @@ from lcprobe.studies.status import read_status, versions
 from lcprobe.studies.trackers import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
+from lcprobe.tasks.text.templates import NO_TEMPLATE
 from lcprobe.training_data import read_training_data
 
 
@@ -35,7 +36,7 @@ def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) 
     runs = [
         replace(
             _run_facts(variant, names[variant.target.name], targets),
-            tokenizer=session.reader_of(variant.target).tasks.tokenizer.identity[:16],
+            tokenizer=session.reader_of(variant).tasks.tokenizer.identity[:16],
             biases=biases.get(variant.name, []),
         )
         for variant in session.variants
@@ -54,6 +55,7 @@ def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) 
             f"{', '.join(decoded)}: attention with convolution is decoded with the wrong cache of mamba_ssm "
             "(compat.mamba_ssm_conv_bug=true)"
         )
+    notes += _template_note(session.variants)
     notes += [_spread_note(spread_of(sweep, group)) for group in groups]
     rows = [row for unit in session.plan.units for row in unit.rows()]
     by = _in_common(target.config.match.by for target in targets) or "params"
@@ -101,7 +103,7 @@ def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarge
     metrics = read_metrics(target.run_folder / "metrics.csv") if target.run_folder else []
     return RunFacts(
         name=variant.name,
-        group=names.group,
+        group=names.group + variant.tag,
         layout=target.source.layout(target.config),
         seed=target.config.seed,
         context_length=target.config.train.context_length,
@@ -116,14 +118,15 @@ def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarge
         tuned="published" if published else status.get("tuned", "not swept"),
         metrics=metrics if variant.method is None else [],
         extension=variant.label,
-        base=target.name,
+        base=variant.base,
+        template=variant.template.name,
         not_causal=variant.not_causal,
         length_schedule=schedule_text(target.config.train.length_schedule, target.config.train.context_length),
         training_data=read_training_data(target.run_folder) if target.run_folder else None,
         started_from=_started_from(target, targets),
         tokens_before=status.get("from_tokens", 0),
         trained_extension="" if extension is None else extension.label,
-        architecture=names.architecture,
+        architecture=names.architecture + variant.tag,
         batch_tokens=target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),
         published=target.source.published.paper if target.source.published and variant.method is None else "",
@@ -162,6 +165,18 @@ def _task_facts(session: Session, name: str) -> TaskFacts:
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
     code, controls = session.tasks.code(name), task.axes.controls
     return TaskFacts(name, settings_text(settings), chance, task.has_keys, example, code, controls)
+
+
+def _template_note(variants: Sequence[Variant]) -> list[str]:
+    """Which models were probed with which template, where that differs or is not none."""
+    of: dict[str, list[str]] = {}
+    for variant in variants:
+        of.setdefault(variant.template.name, []).append(variant.name)
+    if set(of) == {NO_TEMPLATE.name}:
+        return []
+    texts = "; ".join(f"{template}: {', '.join(names)}" for template, names in of.items())
+    why = " Their scores differ by it too" if len(of) > 1 else ""
+    return [f"prompt templates (probe.templates): {texts}.{why}" if why else f"prompt templates: {texts}"]
 
 
 def _spread_note(spread: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from lcprobe.studies.evaluation.published import is_published, published_model
 from lcprobe.studies.evaluation.sources import Source, TrainedCheckpoint
 from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
 from lcprobe.studies.status import read_run_config
+from lcprobe.tasks.text.chat_template import chat_template_of
+from lcprobe.tasks.text.templates import PromptTemplate
 from lcprobe.training.checkpoint import check_config, damage_of, latest
 
 Named = Path | PublishedModel
@@ -21,11 +23,13 @@ Named = Path | PublishedModel
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A model to probe. config: of its run; of a published model, what corresponds to it."""
+    """A model to probe. config: of its run; of a published model, what corresponds to it. template: its own chat
+    template; None: it has none."""
 
     name: str
     source: Source
     config: Config
+    template: PromptTemplate | None = None
 
     @property
     def run_folder(self) -> Path | None:
@@ -42,9 +46,9 @@ def find_targets(named: Sequence[Named]) -> list[ProbeTarget]:
     targets: list[ProbeTarget] = []
     for folder in named:
         if isinstance(folder, PublishedModel):
-            targets.append(ProbeTarget(*published_model(folder)))
+            targets.append(_published(folder))
         elif is_published(folder):
-            targets.append(ProbeTarget(*published_model(PublishedModel(str(folder)))))
+            targets.append(_published(PublishedModel(str(folder))))
         elif (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
             targets.append(_target(folder, run_folder))
@@ -74,6 +78,15 @@ def _long_name(target: ProbeTarget) -> str:
     folder = target.run_folder or target.source.path
     tail = f"@{folder.name}" if target.run_folder is None and target.source.published is None else ""
     return f"{folder.parent.name}.{folder.name}{tail}"
+
+
+def _published(given: PublishedModel) -> ProbeTarget:
+    """A published model with the chat template in its folder, or in that of its tokenizer."""
+    name, source, config = published_model(given)
+    template = chat_template_of(source.path)
+    if template is None and Path(config.data.tokenizer).is_dir():
+        template = chat_template_of(Path(config.data.tokenizer))
+    return ProbeTarget(name, source, config, template)
 
 
 def _target(checkpoint: Path, run_folder: Path | None) -> ProbeTarget:

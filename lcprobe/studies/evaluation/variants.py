@@ -1,6 +1,7 @@
-"""Variants of the probed models: each as trained, and with each method of `pe.extend` that applies to it."""
+"""Variants of the probed models: each as trained, and with each method of `pe.extend` that applies to it; and each of
+these with every prompt template."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,25 +21,35 @@ from lcprobe.probing.engines.mamba_ssm_cache import MambaSsmCache, convolves
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
+from lcprobe.studies.evaluation.prompts import templates_of
 from lcprobe.studies.evaluation.sources import Loaded
 from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.tasks.text.templates import NO_TEMPLATE, PromptTemplate
 
 
 @dataclass(frozen=True)
 class Variant:
     """A target as trained or with a method. max_length: tokens that its table of positions has; None: no limit.
-    compat: faults that it is probed with."""
+    compat: faults that it is probed with. template: around its prompts; tag: what tells it apart from the same model
+    with other templates."""
 
     target: ProbeTarget
     max_length: int | None
     method: Method | None = None
     extension: Extension | None = None
     compat: CompatConfig = NO_FAULTS
+    template: PromptTemplate = NO_TEMPLATE
+    tag: str = ""
 
     @property
     def name(self) -> str:
-        """Name in records and report: `rope`, `rope+yarn`."""
-        return self.target.name if self.method is None else f"{self.target.name}+{self.method.label}"
+        """Name in records and report: `rope`, `rope+yarn`; `rope+yarn@chat` where there are several templates."""
+        return (self.target.name if self.method is None else f"{self.target.name}+{self.method.label}") + self.tag
+
+    @property
+    def base(self) -> str:
+        """Name of the same model as trained, with the same template."""
+        return self.target.name + self.tag
 
     @property
     def label(self) -> str:
@@ -80,12 +91,16 @@ class Variant:
 
 
 def variants_of(
-    targets: list[ProbeTarget], pe: ExtendConfig, compat: CompatConfig = NO_FAULTS
+    targets: list[ProbeTarget],
+    pe: ExtendConfig,
+    compat: CompatConfig = NO_FAULTS,
+    templates: Sequence[str] = ("auto",),
 ) -> tuple[list[Variant], list[str]]:
-    """Variants grouped by target, and a note for each method, and each fault of `compat`, that does not apply to a
-    target.
+    """Variants grouped by target, and a note for each method, each fault of `compat` and each template that does not
+    apply to a target.
 
-    No weights are loaded. Raises ConfigError for wrong settings, and for a method or fault that applies to no target.
+    No weights are loaded. Raises ConfigError for wrong settings, for a method or fault that applies to no target, and
+    for a target without a template.
     """
     models = [target.source.meta_model(target.config) for target in targets]
     limits = [None if model is None else model.max_length for model in models]
@@ -110,7 +125,14 @@ def variants_of(
                 f"a method that applies to a model given here ({listed(reasons, '; ')})",
             )
         notes += reasons
-    return [variant for variants in by_target.values() for variant in variants], notes
+    found: list[Variant] = []
+    for target in targets:
+        levels, lacking = templates_of(target, templates)
+        notes += lacking
+        for template in levels:
+            tag = f"@{template.name}" if len(levels) > 1 else ""
+            found += [replace(variant, template=template, tag=tag) for variant in by_target[target.name]]
+    return found, notes
 
 
 def _faults(

@@ -76,6 +76,17 @@ def test_settings_go_before_what_is_known_and_that_before_config_json(llama, tmp
     )
 
 
+def test_a_chat_template_beside_the_weights_is_the_models_own(llama, tmp_path):
+    folder = tmp_path / "chat"
+    shutil.copytree(llama, folder)
+    assert find_targets([folder])[0].template is None
+    text = "{{ bos_token }}[INST] {{ messages[0].content }} [/INST]"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": text, "bos_token": "<|bos|>"}))
+    template = find_targets([folder])[0].template
+    assert template is not None
+    assert (template.name, template.before, template.between) == ("chat", "<|bos|>[INST] ", " [/INST]")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

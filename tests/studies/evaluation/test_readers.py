@@ -19,7 +19,9 @@ from lcprobe.errors import EpisodeError
 from lcprobe.records import SCHEMA
 from lcprobe.studies.evaluation.readers import check_readers_fit
 from lcprobe.studies.evaluation.report_inputs import load_inputs
+from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.studies.evaluation.variants import Variant
 from tests.tiny import write_config
 from validation.tokenizers import unigram
 
@@ -38,8 +40,9 @@ def check(files, equal_length="tokens", **grid):
     grid = {"depths": 1, "n": 2, **grid}
     config = parse({"probe": {"tasks": {"line": task}, "grids": [grid], "equal_length": equal_length}})
     settings = [parse({"data": {"tokenizer": str(file)}, "train": {"context_length": 64}}) for file in files]
-    targets = [ProbeTarget(f"run{i}", Path("none"), own, None) for i, own in enumerate(settings)]
-    return check_readers_fit(targets, config, [64])
+    source = TrainedCheckpoint(Path("none"), None)
+    variants = [Variant(ProbeTarget(f"run{i}", source, own), None) for i, own in enumerate(settings)]
+    return check_readers_fit(variants, config, [64])
 
 
 def test_a_length_in_tokens_below_the_least_at_one_tokenizer_is_one_line_that_names_it(small_json, tmp_path):
