@@ -33,6 +33,7 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, **GROUPED, "window": 7, "d_conv": 3, "bias": True},
         {"head_dim": 8, "n_heads": 3, "positional": {"type": "none"}},
         {"head_dim": 8, **GROUPED, "window": 5, "window_counts_self": False, "qk_norm": True, "output_bias": True},
+        {"head_dim": 8, **GROUPED, "qk_norm": True, "qk_norm_zero_centred": True, "output_gate": True, "d_conv": 4},
     ],
     "mamba1": [
         {"d_state": 3, "chunk_size": 5},

@@ -50,8 +50,13 @@ class AttentionConfig(MixerConfig):
     qk_norm: bool = False
     """RMSNorm of each head's queries and keys before they are rotated, with one weight for all heads (Qwen3,
     arXiv 2505.09388)."""
+    qk_norm_zero_centred: bool = False
+    """Store the weight of these norms minus 1 (Qwen3-Next)."""
     norm_eps: float = 1e-6
     """Epsilon of the norms of queries and keys, added to the mean square."""
+    output_gate: bool = False
+    """Multiply the heads' outputs by the sigmoid of a projection of the input, before the output projection
+    (Qwen3-Next; arXiv 2505.06708)."""
     sink_logit: bool = False
     """Add a learned logit per head to the softmax, without a value (gpt-oss, arXiv 2508.10925)."""
     bias: bool = False
@@ -74,6 +79,8 @@ class AttentionConfig(MixerConfig):
         require(f"{at}.head_dim", self.head_dim, self.head_dim >= 1, ">= 1")
         require(f"{at}.d_conv", self.d_conv, self.d_conv == 0 or self.d_conv >= 2, "0 or >= 2")
         require(f"{at}.window", self.window, self.window is None or self.window >= 1, ">= 1 or null")
+        centred = self.qk_norm_zero_centred
+        require(f"{at}.qk_norm_zero_centred", centred, self.qk_norm or not centred, "false without qk_norm")
         counts = self.window_counts_self
         require(f"{at}.window_counts_self", counts, counts or self.window is not None, "true where window is null")
         require(f"{at}.norm_eps", self.norm_eps, self.norm_eps > 0, "> 0")
@@ -165,7 +172,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self.head_dim, self.window, self.sinks = config.head_dim, config.visible_keys, config.sinks
         self.d_conv = config.d_conv
         self.width = (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
-        self.in_proj = nn.Linear(d_model, self.width, bias=config.bias)
+        self.gate_width = self.n_heads * self.head_dim if config.output_gate else 0
+        self.in_proj = nn.Linear(d_model, self.width + self.gate_width, bias=config.bias)  # q, k, v, gate
         if config.d_conv:
             self.conv_weight = nn.Parameter(torch.empty(self.width, config.d_conv))
             self.conv_bias = nn.Parameter(torch.empty(self.width))
@@ -173,6 +181,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self.d_model, self.has_sink_logit = d_model, config.sink_logit
         self.positional, self.temperature = _encoders(config, d_model)
         self.qk_norm, self.norm_eps = config.qk_norm, config.norm_eps
+        self.zero_centred = config.qk_norm_zero_centred
         if config.qk_norm:
             self.q_norm_weight = nn.Parameter(torch.empty(self.head_dim))
             self.k_norm_weight = nn.Parameter(torch.empty(self.head_dim))
@@ -187,7 +196,7 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         elif name in ("conv_weight", "conv_bias"):
             init_convolution(value, self.d_conv, generator)
         elif name in ("q_norm_weight", "k_norm_weight"):
-            value.fill_(1.0)
+            value.fill_(0.0 if self.zero_centred else 1.0)
         else:
             super().init_parameter(name, value, generator)
 
@@ -229,7 +238,9 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         self, x: Tensor, where: TokenContext, state: AttentionState | None, carry: Tensor | None
     ) -> tuple[Tensor, AttentionState | None, Tensor | None]:
         """See Mixer; a carry is returned where the encoding has one."""
-        qkv, conv, convolved = self.in_proj(x), None, None
+        qkv, conv, convolved, gate = self.in_proj(x), None, None, None
+        if self.gate_width:
+            qkv, gate = qkv.split([self.width, self.gate_width], dim=-1)
         if self.d_conv:
             initial = None if state is None else state.conv
             qkv, conv = causal_conv1d(
@@ -246,7 +257,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         heads = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, dim=2)
         if self.qk_norm:
-            q, k = rms_norm(q, self.q_norm_weight, self.norm_eps), rms_norm(k, self.k_norm_weight, self.norm_eps)
+            q = rms_norm(q, self.q_norm_weight, self.norm_eps, zero_centred=self.zero_centred)
+            k = rms_norm(k, self.k_norm_weight, self.norm_eps, zero_centred=self.zero_centred)
         encoding, past = self.positional, None if state is None else state.terms
         if encoding.carry_name is None:
             terms = encoding.token_terms(x, where, None if past is None else past[:, -1])
@@ -262,7 +274,8 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         if self.has_sink_logit and lse is not None:
             y = y * torch.sigmoid(lse - self.sink_logit)[..., None].to(y.dtype)
         y, carry = (y, None) if encoding.carry_name is None else encoding.write_carry(y, keys)
-        y = self.out_proj(y.flatten(2))
+        y = y.flatten(2) if gate is None else y.flatten(2) * gate.sigmoid()
+        y = self.out_proj(y)
         if state is None:
             return y, None, carry
         after = self._next_state(cache, keys.terms, conv, where, state)
@@ -342,8 +355,9 @@ class Attention(Mixer[AttentionConfig, AttentionState]):
         """See Mixer."""
         n_heads, n_kv_heads = config.heads(d_model)
         width, inner = (n_heads + 2 * n_kv_heads) * config.head_dim, n_heads * config.head_dim
-        matrices = d_model * width + inner * d_model
-        params = matrices + (width if config.bias else 0) + (d_model if config.has_output_bias else 0)
+        projected = width + inner if config.output_gate else width
+        matrices = d_model * projected + inner * d_model
+        params = matrices + (projected if config.bias else 0) + (d_model if config.has_output_bias else 0)
         params += width * (config.d_conv + 1) if config.d_conv else 0
         params += 2 * config.head_dim if config.qk_norm else 0
         encoding, shape = config.positional, config.shape(d_model)
