@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe.models.checkpoints.rwkv import Version
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import model_cost
 from lcprobe.schema import build
-from validation.oracles.rwkv import VERSIONS, package_model
+from validation.oracles.rwkv import VERSIONS, Version, package_model
 
 TITLE = "RWKV beside peers: tokens per CPU second at d_model 256, 2 blocks, 2,048 tokens"
 OPTIONS = ("rounds",)

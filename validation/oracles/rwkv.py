@@ -13,18 +13,21 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lcprobe.models.checkpoints.rwkv import Version, to_release
+from lcprobe.models.checkpoints.contract import FormatConfig
+from lcprobe.models.checkpoints.export import their_tensors
+from lcprobe.models.checkpoints.rwkv import RWKV
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.schema import build
 from validation.oracles.cases import SINGLE, Comparison
 from validation.oracles.mixers import LENGTHS, scaled
 
+Version = Literal["rwkv6", "rwkv7"]
 D_MODEL, HEAD_DIM, VOCAB, N_LAYERS = 32, 16, 64, 3
 RANKS: dict[Version, dict[str, int]] = {
     "rwkv6": {"d_mix": 4, "d_decay": 6},
@@ -60,18 +63,23 @@ def _compare(version: Version, ours: LanguageModel, theirs: Any) -> Iterator[Com
 @contextmanager
 def package_model(ours: LanguageModel, version: Version, jit: bool = False) -> Iterator[Any]:
     """The package's model with our weights, on a CPU in float32. jit: compile with TorchScript, its default."""
-    weights = {name: p.detach().clone() for name, p in ours.named_parameters()}
     settings = {"RWKV_V7_ON": version == "rwkv7", "RWKV_JIT_ON": jit, "RWKV_CUDA_ON": False}
     with _environment(settings):
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-            torch.save(to_release(weights, version), Path(folder) / "model.pth")
+            save_release(ours, Path(folder) / "model.pth")
             model = _package(version).RWKV(str(Path(folder) / "model"), "cpu fp32")
         yield model
 
 
-def model_of(version: Version) -> LanguageModel:
-    """A model as initialised plus noise."""
-    settings: dict[str, Any] = {"head_dim": HEAD_DIM, "chunk_size": 16, **RANKS[version]}
+def save_release(ours: LanguageModel, path: Path) -> None:
+    """Write a model as RWKV-LM does."""
+    tensors = their_tensors(RWKV(FormatConfig()), ours)
+    torch.save({name: tensor.detach().clone() for name, tensor in tensors}, path)
+
+
+def model_of(version: Version, ranks: Mapping[str, int] | None = None) -> LanguageModel:
+    """A model as initialised plus noise. ranks: by default RANKS."""
+    settings: dict[str, Any] = {"head_dim": HEAD_DIM, "chunk_size": 16, **(ranks or RANKS[version])}
     config = {"layout": f"{version}+mlp", "n_layers": N_LAYERS, "d_model": D_MODEL, "d_ff": 48, "vocab_size": VOCAB,
               "tie_embeddings": False, "norm": "layer", "embedding_norm": True, "mlp": version,
               "mixers": {version: settings}}  # fmt: skip

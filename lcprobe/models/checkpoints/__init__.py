@@ -15,6 +15,16 @@ FORMATS = Registry(
         "mamba_ssm": "lcprobe.models.checkpoints.mamba_ssm:MambaSSM",
         "hf_llama": "lcprobe.models.checkpoints.hf_llama:HFLlama",
         "hf_mamba2": "lcprobe.models.checkpoints.hf_mamba2:HFMamba2",
+        "hf_mamba": "lcprobe.models.checkpoints.hf_mamba:HFMamba",
+        "hf_recurrent_gemma": "lcprobe.models.checkpoints.hf_recurrent_gemma:HFRecurrentGemma",
+        "hf_qwen3_next": "lcprobe.models.checkpoints.hf_qwen3_next:HFQwen3Next",
+        "hf_qwen3_5_text": "lcprobe.models.checkpoints.hf_qwen3_5:HFQwen35Text",
+        "hf_qwen3_5": "lcprobe.models.checkpoints.hf_qwen3_5:HFQwen35",
+        "hf_xlstm": "lcprobe.models.checkpoints.hf_xlstm:HFxLSTM",
+        "fla": "lcprobe.models.checkpoints.fla:FLA",
+        "fla_rwkv": "lcprobe.models.checkpoints.fla_rwkv:FLARWKV",
+        "rwkv_hub": "lcprobe.models.checkpoints.rwkv_hub:RWKVHub",
+        "rwkv": "lcprobe.models.checkpoints.rwkv:RWKV",
     },
 )
 """Formats by name, in the order in which they are asked whether they recognise a folder."""

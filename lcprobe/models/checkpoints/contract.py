@@ -38,7 +38,9 @@ class Place:
 
     parameter: its name there. rows: the parameter's rows that it fills, in the order of theirs. ones: indices of the
     dimensions of size 1 that their tensor has in addition. transposed: its last two dimensions are swapped, once it
-    is without these. of: its rows that are here, once it has our shape; None unless it has several places.
+    is without these. of: its rows that are here, once it has our shape; None unless it has several places. columns:
+    those of the parameter that it fills. folded: the shape that these rows and columns have there, but for ones and
+    `transposed`, where the same numbers in the same order have another one; () where they have not.
 
     `conv1d.weight (C, 1, K)` is `Place("conv_weight", ones=(1,))`; the keys of a joint projection are
     `Place("in_proj.weight", rows=slice(d, 2 * d))`.
@@ -49,6 +51,8 @@ class Place:
     ones: tuple[int, ...] = ()
     transposed: bool = False
     of: Rows = None
+    columns: Rows = None
+    folded: tuple[int, ...] = ()
 
 
 Places = Mapping[str, Place | tuple[Place, ...]]

@@ -1,5 +1,6 @@
 """Names that transformers' models share: norms, embedding, attention and gated MLPs of its LLaMA-like classes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lcprobe.models.checkpoints.contract import Keys, NotCovered, Place
@@ -29,6 +30,16 @@ def gated_mlp(theirs: str, ours: str, d_ff: int, bias: bool = False) -> dict[str
     return found
 
 
+def joint(theirs: str, ours: str, widths: Mapping[str, int], part: str = "weight") -> dict[str, Place]:
+    """Linear maps that are one matrix of ours, side by side. theirs: what their names begin with; widths: rows of
+    each by name, in our order; part: weight or bias."""
+    found, first = {}, 0
+    for name, width in widths.items():
+        found[f"{theirs}{name}.{part}"] = Place(ours, slice(first, first + width))
+        first += width
+    return found
+
+
 def attention(theirs: str, ours: str, config: AttentionConfig, d_model: int) -> dict[str, Place]:
     """q_proj, k_proj, v_proj and o_proj, with biases and norms of queries and keys where the mixer has them."""
     n_heads, n_kv_heads = config.heads(d_model)
@@ -46,15 +57,16 @@ def attention(theirs: str, ours: str, config: AttentionConfig, d_model: int) -> 
     return found
 
 
-def rope(keys: Keys) -> dict[str, Any] | str:
+def rope(keys: Keys, rotated: float = 1.0) -> dict[str, Any] | str:
     """The encoding of all attention layers, from rope_parameters, or from rope_theta and rope_scaling of versions
-    before 5. Raises NotCovered for rescaled frequencies."""
+    before 5. rotated: the part of a head that is, where nothing says it. Raises NotCovered for rescaled
+    frequencies."""
     parameters, scaling = keys.section("rope_parameters"), keys.section("rope_scaling")
     for one in (parameters, scaling):
         for name in ("rope_type", "type"):
             one.only(name, "default", default="default")
     base = parameters.number("rope_theta", keys.number("rope_theta", 10000.0))
-    fraction = parameters.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
+    fraction = parameters.number("partial_rotary_factor", keys.number("partial_rotary_factor", rotated))
     return {"type": "rope", "base": base, "fraction": fraction}
 
 

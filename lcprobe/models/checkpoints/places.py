@@ -17,16 +17,22 @@ def places_of(places: Places, name: str) -> tuple[Place, ...]:
 
 def their_shape(places: tuple[Place, ...], ours: Mapping[str, Tensor]) -> tuple[int, ...]:
     """The shape of one of their tensors. ours: the parameters by name, which may be on the meta device."""
-    first, rows = places[0], 0
-    shape = list(ours[first.parameter].shape)
-    for place in places:
-        rows += _count(place.rows, len(ours[place.parameter])) if shape else 0
-    shape = [rows, *shape[1:]] if shape else shape
+    first, parts = places[0], [_part_shape(place, ours[place.parameter].shape) for place in places]
+    shape = [sum(part[0] for part in parts), *parts[0][1:]] if parts[0] else []
     if first.transposed:
         shape[-2:] = [shape[-1], shape[-2]]
     for at in sorted(first.ones):
         shape.insert(at, 1)
     return tuple(shape)
+
+
+def _part_shape(place: Place, shape: tuple[int, ...]) -> list[int]:
+    """The shape there of what a place fills. shape: of the whole parameter."""
+    if place.folded or not shape:
+        return list(place.folded)
+    own = [_count(place.rows, shape[0]), *shape[1:]]
+    own[-1] = own[-1] if place.columns is None else _count(place.columns, shape[-1])
+    return own
 
 
 def _count(rows: Rows, n: int) -> int:
@@ -39,10 +45,9 @@ def _count(rows: Rows, n: int) -> int:
 def fill(ours: Mapping[str, Tensor], places: tuple[Place, ...], stored: StoredTensor) -> None:
     """Copy one of their tensors from its file into our parameters, in pieces where its rows lie as ours do."""
     place = places[0]
-    by_rows = len(places) == 1 and not place.transposed and 0 not in place.ones and stored.shape
-    if by_rows and not isinstance(place.rows, Tensor):
-        parameter = ours[place.parameter].data
-        target = parameter if place.rows is None else parameter[place.rows]
+    by_rows = len(places) == 1 and not place.transposed and not place.folded and 0 not in place.ones and stored.shape
+    if by_rows and not isinstance(place.rows, Tensor) and not isinstance(place.columns, Tensor):
+        target = _target(ours[place.parameter].data, place)
         for first, piece in stored.pieces():
             target[first : first + len(piece)].copy_(_without_ones(piece, place))
         return
@@ -54,10 +59,19 @@ def fill(ours: Mapping[str, Tensor], places: tuple[Place, ...], stored: StoredTe
 def _put(parameter: Tensor, place: Place, theirs: Tensor) -> None:
     """Copy one of their tensors into a parameter of ours."""
     value = _ours(theirs, place)
-    if place.rows is None:
-        parameter.copy_(value)
+    if isinstance(place.rows, Tensor):
+        parameter[place.rows] = value.reshape(-1, *parameter.shape[1:]).to(parameter)
+    elif isinstance(place.columns, Tensor):
+        parameter[..., place.columns] = value.to(parameter)
     else:
-        parameter[place.rows] = value.to(parameter)
+        target = _target(parameter, place)
+        target.copy_(value.reshape(target.shape) if place.folded else value)
+
+
+def _target(parameter: Tensor, place: Place) -> Tensor:
+    """What a place fills, a view unless its rows or columns are an index."""
+    rows = parameter if place.rows is None else parameter[place.rows]
+    return rows if place.columns is None else rows[..., place.columns]
 
 
 def _ours(theirs: Tensor, place: Place) -> Tensor:
@@ -88,12 +102,15 @@ def taken(ours: Mapping[str, Tensor], places: tuple[Place, ...]) -> Tensor:
 
 
 def _rows(ours: Mapping[str, Tensor], place: Place) -> Tensor:
-    parameter = ours[place.parameter].detach()
-    return parameter if place.rows is None else parameter[place.rows]
+    value = _target(ours[place.parameter].detach(), place)
+    return value.reshape(place.folded) if place.folded else value
 
 
-def gathered(places: Places, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our parameters, made of their tensors in memory; or gradients of ours, made of theirs."""
+def gathered(
+    places: Places, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Our parameters, made of their tensors in memory; or gradients of ours, made of theirs. ours: parameters of
+    these shapes, which places with columns or `folded` need."""
     rows: dict[str, int] = {}
     for name in places:
         for place in places_of(places, name):
@@ -101,13 +118,15 @@ def gathered(places: Places, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name in places:
         for place in places_of(places, name):
-            value = _ours(theirs[name].detach(), place)
-            if place.rows is None:
-                found[place.parameter] = value
-                continue
+            value = theirs[name].detach()
             if place.parameter not in found:
-                found[place.parameter] = value.new_empty(rows[place.parameter], *value.shape[1:])
-            found[place.parameter][place.rows] = value
+                if ours is not None:
+                    shape = ours[place.parameter].shape
+                else:
+                    part = _ours(value, place)
+                    shape = part.shape if place.rows is None else (rows[place.parameter], *part.shape[1:])
+                found[place.parameter] = value.new_empty(shape)
+            _put(found[place.parameter], place, value)
     return found
 
 

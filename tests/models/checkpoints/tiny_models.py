@@ -12,6 +12,16 @@ VOCAB = 61
 ROPE = {"type": "rope", "fraction": 0.5}
 ATTENTION = {"n_heads": 3, "head_dim": 8}
 MAMBA2 = {"head_dim": 8, "d_state": 5}
+LOCAL = {"type": "attention", "n_heads": 3, "n_kv_heads": 1, "head_dim": 8, "window": 7, "output_bias": True,
+         "positional": ROPE}  # fmt: skip
+GATED = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "qk_norm": True, "qk_norm_zero_centred": True,
+         "output_gate": True, "positional": {"type": "rope", "fraction": 0.25}}  # fmt: skip
+DELTA = {"head_dim": 6, "expand": 0.5, "expand_v": 1.0, "value_heads": 2, "norm_eps": 1e-6}
+QWEN = {"layout": "gated_deltanet+mlp, attention+mlp", "d_ff": 40, "norm": "zero_centred_rms", "norm_eps": 1e-6,
+        "mixers": {"gated_deltanet": DELTA, "attention": GATED}}  # fmt: skip
+RWKV = {"n_layers": 2, "d_ff": 40, "norm": "layer", "embedding_norm": True, "tie_embeddings": False}
+RWKV6 = {**RWKV, "layout": "rwkv6+mlp", "mlp": "rwkv6"}
+RWKV7 = {"head_dim": 8, "d_decay": 3, "d_rate": 4, "d_value": 5, "d_gate": 6, "norm_eps": 8e-5}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba1": ("mamba_ssm", {"layout": "mamba1", "n_layers": 2, "mixers": {"mamba1": {"d_state": 4}}}),
     "mamba2": ("mamba_ssm", {"layout": "mamba2", "n_layers": 2, "mixers": {"mamba2": MAMBA2}}),
@@ -41,6 +51,29 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "attention": {**ATTENTION, "qk_norm": True, "norm_eps": 1e-5},
         "local": {"type": "attention", **ATTENTION, "qk_norm": True, "norm_eps": 1e-5, "window": 7}}}),
     "hf_mamba2": ("hf_mamba2", {"layout": "mamba2", "n_layers": 2, "mixers": {"mamba2": {**MAMBA2, "d_conv": 3}}}),
+    "hf_mamba": ("hf_mamba", {"layout": "mamba1", "n_layers": 2, "tie_embeddings": False,
+                              "mixers": {"mamba1": {"d_state": 4, "bias": True, "dt_rank": 3}}}),
+    "griffin": ("hf_recurrent_gemma", {
+        "layout": "rg_lru+mlp x 2, local+mlp, rg_lru+mlp", "d_ff": 40, "mlp": {"type": "geglu", "bias": True},
+        "norm": "zero_centred_rms", "embedding_scale": "sqrt_d_model_bf16", "logit_soft_cap": 2.0,
+        "mixers": {"rg_lru": {"expand": 1.5, "n_blocks": 3}, "local": LOCAL}}),
+    "qwen3_next": ("hf_qwen3_next", QWEN),
+    "qwen3_5_text": ("hf_qwen3_5_text", {**QWEN, "tie_embeddings": False}),
+    "qwen3_5": ("hf_qwen3_5", QWEN),
+    "xlstm": ("hf_xlstm", {"layout": "mlstm+mlp", "n_layers": 2, "d_ff": 37, "norm_eps": 1e-6, "logit_soft_cap": 9.0,
+                           "tie_embeddings": False, "mixers": {"mlstm": {"head_dim": 6, "expand_v": 1.5}}}),
+    "fla gla": ("fla", {"layout": "gla+mlp", "n_layers": 3, "attn_layer_idx": [1], "d_ff": 40, "mixers": {
+        "gla": {"head_dim": 6}, "attention": {**ATTENTION, "bias": True, "output_bias": False, "window": 7}}}),
+    "fla gated_deltanet": ("fla", {"layout": "gated_deltanet+mlp", "n_layers": 2, "d_ff": 40, "norm_eps": 1e-6,
+                                   "mixers": {"gated_deltanet": DELTA}}),
+    "fla delta_product": ("fla", {"layout": "delta_product+mlp", "n_layers": 2, "d_ff": 40, "tie_embeddings": False,
+                                  "mixers": {"delta_product": {"head_dim": 8, "n_steps": 3}}}),
+    "fla transformer": ("fla", {"layout": "attention+mlp", "n_layers": 2, "d_ff": 40, "mixers": {
+        "attention": {**ATTENTION, "qk_norm": True, "norm_eps": 1e-5}}}),
+    "rwkv6": ("rwkv_hub", {**RWKV6, "mixers": {"rwkv6": {"head_dim": 8, "d_mix": 32, "d_decay": 64}}}),
+    "fla rwkv6": ("fla_rwkv", {**RWKV6, "mixers": {"rwkv6": {"head_dim": 8, "d_mix": 3, "d_decay": 5,
+                                                             "norm_eps": 1e-5}}}),
+    "fla rwkv7": ("fla_rwkv", {**RWKV, "layout": "rwkv7+mlp", "mlp": "rwkv7", "mixers": {"rwkv7": RWKV7}}),
 }  # fmt: skip
 """By name: the format, and `model:`."""
 
