@@ -71,9 +71,14 @@ def _is_setting(word: str) -> bool:
     key, equals, _ = word.partition("=")
     if not equals or (_is_config(word) and os.path.isfile(word)) or _has_results(word):
         return False
-    if re.split(r"[.\[]", key)[0].strip() in SECTIONS:
+    if belongs_to_config(word):
         return True
     return os.sep not in key and not _is_config(word) and not os.path.isdir(word)
+
+
+def belongs_to_config(word: str) -> bool:
+    """Whether the key of key=value is one of the config's."""
+    return re.split(r"[.\[]", word.partition("=")[0])[0].strip() in SECTIONS
 
 
 def _has_results(word: str) -> bool:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lcprobe.cli.arguments import LIST_OPTIONS, no_folders, read_arguments
+from lcprobe.cli.arguments import LIST_OPTIONS, belongs_to_config, no_folders, read_arguments
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.version import VERSION
 
@@ -112,6 +112,24 @@ def _evaluate(words: list[str]) -> int:
     return 0
 
 
+def _explain(words: list[str]) -> int:
+    arguments = read_arguments(words)
+    if arguments.files or len(arguments.folders) != 1:
+        given = " ".join([*arguments.files, *map(str, arguments.folders)]) or "no model"
+        raise ConfigError("command line", given, "one run or checkpoint folder, and key=value")
+    from lcprobe.config import read_settings
+    from lcprobe.probing.explain.config import ExplainConfig
+    from lcprobe.schema import build
+
+    own = [word for word in arguments.overrides if not belongs_to_config(word)]
+    wanted = build(ExplainConfig, dict(read_settings([], own).layers))  # no torch until it is known to be good
+    settings = read_settings([], [word for word in arguments.overrides if word not in own])
+    from lcprobe.studies.evaluation.explain import explain_number
+
+    explain_number(arguments.folders[0], wanted, settings)
+    return 0
+
+
 def _data(words: list[str]) -> int:
     name = words[0] if words else "nothing"
     if name not in DATA_COMMANDS:
@@ -189,6 +207,7 @@ def _config(words: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "explain": _explain,
     "data": _data,
     "kernels": _kernels,
     "config": _config,

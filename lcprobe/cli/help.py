@@ -13,6 +13,7 @@ from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.probing.config import Grid
+from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.schema import describe_fields
 from lcprobe.tasks import TASKS
 from lcprobe.tasks.presets import PRESETS
@@ -24,6 +25,7 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
 
   train       train the matched models of a study
   evaluate    probe trained models and write the report
+  explain     say why somebody else's number for a model is not yours
   data        prepare a corpus, or train a tokenizer
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
@@ -101,6 +103,27 @@ Records go to <folder>/records, one Parquet file per finished unit; a rerun comp
 <folder>/report.html. Exit codes as for lcprobe train.
 """
 
+EXPLAIN = """\
+lcprobe explain: say which change of the measurement accounts for the difference between somebody's number for a model
+and ours: sampling noise, scorer, budget, length accounting, tokenizer, begin token, chat template, instruction, other
+samples, or aggregation.
+
+usage: lcprobe explain RUN|CHECKPOINT task=TASK length=TOKENS theirs=NUMBER [n=SAMPLES] [key=value ...]
+
+  RUN           runs/<study>/<run>: its newest valid checkpoint
+  CHECKPOINT    a folder with model.safetensors and config.yaml
+  key=value     their number and what is known of how it was measured (below); keys of the config too, such as
+                data.folder=... and probe.batch_tokens=...
+
+examples
+  lcprobe explain runs/quickstart/mamba2 task=multikey length=256 theirs=0.62 n=250
+  lcprobe explain RUN task=ruler/niah_single_1 length=[2048,4096] theirs=[0.62,0.21] n=500 scorer=substring budget=128
+  lcprobe explain RUN task=ruler/vt length=4096 theirs=0.4 outputs=their_predictions.jsonl out=why.json
+
+Our number is measured first. Where it is compatible with theirs, the rest is not; else every condition is measured on
+the same samples, read once where only the scorer differs. Exit codes as for lcprobe evaluate.
+"""
+
 DATA = """\
 lcprobe data: prepare a corpus, or train a tokenizer. Training and probing prepare a corpus that is not there yet.
 
@@ -133,7 +156,14 @@ example
   lcprobe config configs/quickstart.yaml train.lr=0.003
 """
 
-INTRODUCTIONS = {"train": TRAIN, "evaluate": EVALUATE, "data": DATA, "kernels": KERNELS, "config": CONFIG}
+INTRODUCTIONS = {
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "explain": EXPLAIN,
+    "data": DATA,
+    "kernels": KERNELS,
+    "config": CONFIG,
+}
 """By command; braces are doubled, {sections} are the top-level keys, {lists} the lists of names."""
 WITH_SETTINGS = ("train", "evaluate", "config")
 """Commands whose help ends with the list of settings."""
@@ -148,6 +178,10 @@ def intros() -> dict[str, str]:
 def help_of(command: str, section: str | None) -> str:
     """`--help` of a command; with settings, those of all sections or of one, or the page of a registered name. Raises
     ConfigError for an unknown section or name."""
+    if command == "explain":
+        described = describe_fields(ExplainConfig, "")
+        lines = [line for key, kind, default, doc in described for line in setting(key, kind, default, doc)]
+        return "\n".join([_introduction(command), "settings (key: type, default)\n", *lines])
     if command not in WITH_SETTINGS:
         return _introduction(command)
     if section is not None and section not in config_sections():

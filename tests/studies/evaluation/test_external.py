@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.cli.commands import evaluate_main, train_main
+from lcprobe.cli.commands import evaluate_main, main, train_main
 from lcprobe.probing.frozen import recall_and_precision, substring_score
 from tests.tiny import write_config
 
@@ -145,3 +145,18 @@ def test_a_bad_frozen_file_writes_nothing(run, tmp_path, capsys):
     assert f"{tmp_path / 'niah.jsonl'}:1: outputs" in error
     assert error.count("\n") == 1
     assert sorted(run.rglob("*")) == before
+
+
+def test_explain_on_a_tiny_model(run, tmp_path, capsys):
+    """A model that has learned nothing: .02 of 50 is noise, .5 is nothing that a change of the measurement gives."""
+    given = ["task=single", "length=64", "n=50", "our_n=20", "causes=[scorer,bos]", f"out={tmp_path / 'why.json'}"]
+    assert main(["explain", str(run), *given, "theirs=0.02"]) == 0
+    assert "sampling noise accounts" in capsys.readouterr().out
+    assert main(["explain", str(run), *given, "theirs=0.5"]) == 0
+    shown, written = capsys.readouterr().out, json.loads((tmp_path / "why.json").read_text())
+    assert written["verdict"] in " ".join(shown.split())
+    assert written["kind"] == "none"
+    assert "scorer: substring" in written["tried"]
+    assert written["model"]
+    assert main(["explain", str(run), *given, "theirs=0.5", "haystack=logz"]) == 2
+    assert "did you mean 'logs'?" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""Somebody's own prompts and continuations, looked at directly: their number under each scorer, and what the prompts
+are like. Where their number comes out exactly, the cause is known and not inferred.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcprobe.errors import DataError, shown
+from lcprobe.probing.explain.prompts import CHARACTERS, WORDS
+from lcprobe.probing.explain.protocol import Combine
+from lcprobe.probing.explain.scorers import RULES, combined, right_references
+from lcprobe.probing.explain.wrapping import TEMPLATES, WRAPPERS
+from lcprobe.tasks.text.tokenizer import SHIPPED, Tokenizer, load_tokenizer
+
+PROMPTS = ("prompt", "input")
+CONTINUATIONS = ("continuation", "pred", "prediction", "output", "response")
+ANSWERS = ("answers", "outputs", "answer", "target")
+COMBINES: tuple[Combine, ...] = ("mean", "all", "any")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One line: a prompt, what their model wrote, and what is right."""
+
+    prompt: str
+    continuation: str
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OutputFacts:
+    """What a file says. numbers: by scorer and rule for several answers. tokens: mean length of a prompt in units by
+    name. begin: share of prompts that begin with the begin token as text. templates, wrappers: found in all
+    prompts."""
+
+    n: int
+    numbers: Mapping[tuple[str, Combine], float]
+    tokens: Mapping[str, float]
+    continuation_tokens: float
+    begin: float
+    templates: tuple[str, ...]
+    wrappers: tuple[str, ...]
+
+    def reproduced(self, value: float, digits: int) -> list[tuple[str, Combine]]:
+        """Scorers that give their number to all its decimal places."""
+        return [key for key, own in self.numbers.items() if abs(own - value) <= 0.5 * 10.0**-digits + 1e-12]
+
+
+def read_outputs(path: Path) -> list[Output]:
+    """Read and check a whole file. Raises DataError naming the file and the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a byte at {error.start} that is not UTF-8; allowed: JSON lines") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; allowed: a file of JSON lines") from None
+    rows = [_output(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path}: no line; allowed: JSON lines with prompt, continuation and answers")
+    return rows
+
+
+def facts_of_outputs(outputs: Sequence[Output], tokenizer: Tokenizer, tokenizers: Sequence[str]) -> OutputFacts:
+    """Their numbers under every scorer, and their prompts in every unit."""
+    numbers: dict[tuple[str, Combine], float] = {
+        (scorer, combine): sum(
+            combined(right_references(scorer, o.continuation, o.references, None), combine) for o in outputs
+        )
+        / len(outputs)
+        for scorer in RULES
+        for combine in COMBINES
+    }
+    several = any(len(o.references) > 1 for o in outputs)
+    numbers = {key: value for key, value in numbers.items() if several or key[1] == "mean"}
+    units: dict[str, list[float]] = {"": [len(tokenizer.encode(o.prompt)) for o in outputs]}
+    for name in dict.fromkeys((*SHIPPED, *tokenizers)):
+        other = load_tokenizer(name)
+        if other.identity != tokenizer.identity:
+            units[name] = [len(other.encode(o.prompt)) for o in outputs]
+    units[WORDS] = [len(o.prompt.split()) for o in outputs]
+    units[CHARACTERS] = [len(o.prompt) / 4 for o in outputs]
+    begin = "" if tokenizer.bos_id is None else tokenizer.decode(np.array([tokenizer.bos_id]))
+    return OutputFacts(
+        n=len(outputs),
+        numbers=numbers,
+        tokens={name: sum(own) / len(own) for name, own in units.items()},
+        continuation_tokens=sum(len(tokenizer.encode(o.continuation)) for o in outputs) / len(outputs),
+        begin=sum(bool(begin) and o.prompt.startswith(begin) for o in outputs) / len(outputs),
+        templates=tuple(n for n, f in TEMPLATES.items() if _everywhere(f.between.strip(), outputs)),
+        wrappers=tuple(n for n, f in WRAPPERS.items() if _everywhere(f.before.strip(), outputs)),
+    )
+
+
+def _everywhere(text: str, outputs: Sequence[Output]) -> bool:
+    return bool(text) and all(text in output.prompt for output in outputs)
+
+
+def _output(line: str, where: str) -> Output:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: no JSON ({error}); allowed: one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: given {shown(row)}; allowed: one JSON object a line")
+    prompt, continuation = _text(row, PROMPTS, where), _text(row, CONTINUATIONS, where)
+    prefix = row.get("answer_prefix") or ""
+    if isinstance(prefix, str) and prefix and not prompt.endswith(prefix):
+        prompt += prefix
+    key = next((name for name in ANSWERS if name in row), None)
+    given = row.get(key) if key else None
+    answers = [given] if isinstance(given, str) else given
+    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a for a in answers):
+        raise DataError(f"{where}: {key or 'answers'}: given {shown(given)}; allowed: a text or a list of texts")
+    return Output(prompt, continuation, tuple(answers))
+
+
+def _text(row: dict[str, Any], names: Sequence[str], where: str) -> str:
+    key = next((name for name in names if name in row), None)
+    value = row.get(key) if key else None
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {key or names[0]}: given {shown(value)}; allowed: text")
+    return value

@@ -1,0 +1,87 @@
+"""Text around a prompt: chat templates and instructions, put where others put them.
+
+A prompt is a context and a cue, the last words before the answer ("The secret value for falcon is"). In a chat the
+cue opens the assistant's turn; with `+` behind the template's name it stays at the end of the user's, where the model
+answers after the turn's header. Sources: RULER's scripts/data/template.py and synthetic/constants.py; the ChatML and
+Llama 2 formats as published.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from lcprobe.tasks.episode import Episode, Query
+
+SENTENCE_END = re.compile(r"(?<=[.;!?\n])\s+(?=\S)")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Texts before the context and between context and cue. {key}: that of the question."""
+
+    before: str
+    between: str
+
+
+TEMPLATES: dict[str, Frame] = {
+    "chatml": Frame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    "llama2": Frame("[INST] ", " [/INST] "),
+    "alpaca": Frame(
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\n",
+        "\n\n### Response:\n",
+    ),
+    "roles": Frame("User: ", "\n\nAssistant: "),
+}
+WRAPPERS: dict[str, Frame] = {
+    "ruler": Frame(
+        "A special magic value is hidden within the following text. Make sure to memorize it. I will quiz you about "
+        "the value afterwards.\n",
+        "\nWhat is the special magic value for {key} mentioned in the provided text? ",
+    ),
+    "instruction": Frame("Read the following text and answer the question at its end.\n\n", "\n\n"),
+    "question": Frame("", "\n\nQuestion: what is the value for {key}?\nAnswer: "),
+}
+IN_USER_TURN = "+"
+"""Behind a template's name: the cue is in the user's turn."""
+
+
+def cue_tokens(episode: Episode, query: Query) -> int:
+    """How many of the prompt's last tokens are the cue, where they are what precedes the value in its needle; 0 where
+    they are not."""
+    at = query.needle
+    if at is None:
+        return 0
+    start = next((start for start, stop in episode.needles if start <= at < stop), at)
+    prompt = episode.sequence(query)[: query.start]
+    alike = np.array_equal(prompt[start:at], prompt[query.start - (at - start) :])
+    return at - start if alike else 0
+
+
+def split_at_cue(context: str, cue: str) -> tuple[str, str]:
+    """Context and cue; for a cue that is not known, all after the last sentence of the context."""
+    if cue:
+        return context, cue
+    ends = [match.end() for match in SENTENCE_END.finditer(context)]
+    return (context[: ends[-1]], context[ends[-1] :]) if ends else ("", context)
+
+
+def framed(context: str, cue: str, key: str, template: str, wrapper: str) -> str:
+    """The prompt's text with a wrapper and a template around it; names are keys of the registries or `none`."""
+    context, cue = split_at_cue(context, cue)
+    context, cue = context.strip(), cue.strip()
+    before, between = "", " "
+    if wrapper != "none":
+        before, between = WRAPPERS[wrapper].before, WRAPPERS[wrapper].between.format(key=key)
+    if template == "none":
+        return before + context + between + cue
+    frame = TEMPLATES[template.removesuffix(IN_USER_TURN)]
+    if template.endswith(IN_USER_TURN):
+        return frame.before + before + context + between + cue + frame.between.rstrip(" ")
+    return frame.before + before + context + between.rstrip() + frame.between + cue
+
+
+def template_names() -> list[str]:
+    """`none`, and every template in both forms."""
+    return ["none", *(name + form for name in TEMPLATES for form in ("", IN_USER_TURN))]

@@ -1,0 +1,288 @@
+"""`lcprobe explain`: why somebody's number for a model is not ours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, whole_number_fits
+from lcprobe.analysis.stats.two_samples import interval_of_share
+from lcprobe.config import Config
+from lcprobe.data.prepare import prepare
+from lcprobe.errors import ConfigError, EpisodeError, listed, unknown_name
+from lcprobe.files import write_json
+from lcprobe.merging import Settings
+from lcprobe.probing.engines.narrow import in_precision
+from lcprobe.probing.explain.conditions import Condition, Situation, conditions, pairs
+from lcprobe.probing.explain.config import ExplainConfig
+from lcprobe.probing.explain.measure import Bench, Measured, NotMeasured
+from lcprobe.probing.explain.outputs import OutputFacts, facts_of_outputs, read_outputs
+from lcprobe.probing.explain.prompts import Subject
+from lcprobe.probing.explain.protocol import Protocol
+from lcprobe.probing.explain.wrapping import WRAPPERS, template_names
+from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.evaluation.evaluate_study import resolve_targets
+from lcprobe.studies.evaluation.explain_words import output_sentences, verdict_sentence
+from lcprobe.studies.evaluation.session import device
+from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.studies.evaluation.variants import load_variant, variants_of
+from lcprobe.tasks.episode import Formats
+from lcprobe.tasks.presets import TaskChoice, choose_task
+from lcprobe.tasks.text.haystack import Materials
+from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.training.checkpoint import load_progress
+
+MAX_OTHERS = 5
+"""Changes that do not account and are shown all the same."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that was found. measured: by condition, one result for each length; left_out: those that cannot be
+    measured here, and why; two: pairs of conditions that would fit where no single one accounts."""
+
+    decision: Decision
+    ours: list[Measured]
+    measured: Mapping[str, list[Measured]]
+    conditions: Mapping[str, Condition]
+    left_out: Mapping[str, str]
+    two: Sequence[str] = ()
+    outputs: OutputFacts | None = None
+
+
+def explain_number(folder: Path, wanted: ExplainConfig, settings: Settings) -> None:
+    """Measure, decide, print a table and a sentence, and write everything to `wanted.out`.
+
+    Raises ConfigError for a folder of several models, an unknown task or name; EpisodeError for a length at which the
+    task does not exist; DataError for files that are not what they should be.
+    """
+    _check_names(wanted)
+    outputs = None if wanted.outputs is None else read_outputs(Path(wanted.outputs))
+    targets, config, _ = resolve_targets([folder], settings, None)
+    if len(targets) > 1:
+        raise ConfigError("command line", str(folder), f"one run: {listed(t.name for t in targets)}")
+    subject = subject_of(targets[0], config, wanted)
+    variants, _ = variants_of(targets, config.pe)
+    model, checkpoint = load_variant(variants[-1], device(), precision=config.probe.precision)
+    probe = config.probe
+    continuer = Continuer(in_precision(model, probe.precision), device(), probe.chunk, probe.batch_tokens)
+    bos = subject.tokenizer.bos_id
+
+    def continuations(prompts: Any, steps: Any) -> list[list[int]]:
+        return continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == bos)
+
+    found = explain(Bench(continuations, subject, wanted.our_n), wanted)
+    if outputs is not None:
+        found = replace(found, outputs=facts_of_outputs(outputs, subject.tokenizer, wanted.tokenizers))
+    document = document_of(found, wanted, subject)
+    if wanted.out is not None:
+        write_json(Path(wanted.out), {"model": checkpoint.name, "checkpoint": checkpoint.digest, **document})
+    print_rows(document["table"], f"{checkpoint.name}, {subject.name}: their number and ours")
+    console = terminal()
+    for line in document["notes"]:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(document["verdict"], highlight=False, soft_wrap=True)
+
+
+def explain(bench: Bench, wanted: ExplainConfig) -> Explanation:
+    """The measurements and the decision, on a bench for the task. The conditions are measured only where our number
+    is not compatible with theirs, and two at once only where no single one accounts. Raises EpisodeError for a length
+    at which our number does not exist."""
+    base = Protocol(**wanted.described)
+    claims = [Claim(value, wanted.n or wanted.our_n) for value in wanted.numbers]
+    ours = _measure(bench, wanted, {"ours": base})
+    if isinstance(ours["ours"], str):
+        raise EpisodeError("length", wanted.length, f"a length at which our number exists ({ours['ours']})")
+    own = ours["ours"]
+    at_ours = [_scores(result, True) for result in own]
+    decision = decide(claims, at_ours, {}, wanted.alpha)
+    if decision.verdict == "noise":
+        return Explanation(decision, own, {}, {}, {})
+    given = frozenset(wanted.described)
+    answers = max(result.answers for result in own)
+    situation = Situation(base, bench.subject, given, answers, wanted.tokenizers, wanted.prompts)
+    tried = conditions(situation, wanted.causes)
+    results = _measure(bench, wanted, {c.name: c.protocol for c in tried})
+    decision = _decision(claims, at_ours, results, tried, base, wanted.alpha)
+    two: list[str] = []
+    if decision.verdict == "none":  # of so many pairs one may fit by chance: a hint and no verdict
+        both = pairs(situation, tried)
+        together = _measure(bench, wanted, {c.name: c.protocol for c in both})
+        two = [a.name for a in _decision(claims, at_ours, together, both, base, wanted.alpha).named]
+    return Explanation(
+        decision,
+        own,
+        {name: r for name, r in results.items() if not isinstance(r, str)},
+        {c.name: c for c in tried},
+        {name: r for name, r in results.items() if isinstance(r, str)},
+        two,
+    )
+
+
+def subject_of(target: ProbeTarget, config: Config, wanted: ExplainConfig) -> Subject:
+    """The task in its format, over the text that the model is probed on. Raises ConfigError for an unknown task or
+    level."""
+    given = wanted.task
+    choice = config.probe.tasks[given] if isinstance(given, str) and given in config.probe.tasks else None
+    name = given if isinstance(given, str) else str(given.get("type")) if isinstance(given, Mapping) else ""
+    choice = choice or choose_task(given, "task")
+    formats = _formats(choice, wanted)
+    tokenizer = load_tokenizer(target.config.data.tokenizer, target.config.data.bos)
+    if formats.haystack == "corpus":
+        trained_on = load_progress(target.checkpoint).corpus_digest
+        materials = prepare(target.config.data, trained_on=trained_on).materials("probe")
+    else:
+        materials = Materials(tokenizer)
+    task = choice.create(materials)
+    for factor in ("haystack", "key", "value"):
+        level = getattr(formats, factor)
+        if getattr(wanted, factor) is not None and level not in task.axes.levels(factor):
+            raise unknown_name(factor, level, task.axes.levels(factor))
+    return Subject(name, task, task.axes.fitted(formats), materials)
+
+
+def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> dict[str, Any]:
+    """Everything as plain values: the table, notes, verdict, and every measurement."""
+    accounts = {account.name: account for account in found.decision.accounts}
+    shown = [a.name for a in found.decision.named]
+    shown += [a.name for a in found.decision.accounts if not a.accounts][: MAX_OTHERS if not shown else 2]
+    table = []
+    for i, (length, value) in enumerate(zip(wanted.lengths, wanted.numbers, strict=True)):
+        n = wanted.n or wanted.our_n
+        low, high = interval_of_share(value, n)
+        table.append(_row(length, "theirs", value, low, high, n if wanted.n else None, None, None, None))
+        table.append(_measured_row(length, "ours", found.ours[i], found.decision.ours.p, None))
+        for name in shown:
+            account = accounts[name]
+            share = account.share if account.accounts else None
+            table.append(_measured_row(length, name, found.measured[name][i], account.p, share))
+    notes = _notes(found, wanted)
+    says = {name: condition.says for name, condition in found.conditions.items()}
+    readings = {name: condition.protocol.reading for name, condition in found.conditions.items()}
+    return {
+        "task": subject.name,
+        "formats": str(subject.formats),
+        "settings": {k: v for k, v in asdict(wanted).items() if k != "out"},
+        "table": table,
+        "notes": notes,
+        "verdict": verdict_sentence(found.decision, says, readings, wanted),
+        "kind": found.decision.verdict,
+        "two at once": list(found.two),
+        "named": [asdict(account) for account in found.decision.named],
+        "tried": {
+            name: {
+                "numbers": [float(r.scores.mean()) for r in results],
+                "prompt tokens": [r.tokens for r in results],
+                "p": accounts[name].p if name in accounts else None,
+                "moves ours": accounts[name].moves if name in accounts else None,
+                "log likelihood": accounts[name].likelihood if name in accounts else None,
+            }
+            for name, results in found.measured.items()
+        },
+        "not tried": dict(found.left_out),
+    }
+
+
+def _notes(found: Explanation, wanted: ExplainConfig) -> list[str]:
+    notes = []
+    for value in wanted.numbers:
+        digits = len(repr(float(value)).partition(".")[2])
+        if wanted.n and not whole_number_fits(value, wanted.n, wanted.answers, digits):
+            what = f"{wanted.n} samples" + (f" of {wanted.answers} answers" if wanted.answers > 1 else "")
+            notes.append(f"{value:g} is no mean of {what}: n or answers differ, or samples are missing")
+    if not wanted.n:
+        notes.append(f"n is not given: theirs is taken to be of {wanted.our_n} samples, as ours")
+    for reason in dict.fromkeys(found.left_out.values()):
+        names = ", ".join(name for name, own in found.left_out.items() if own == reason)
+        notes.append(f"not tried: {names} ({reason})")
+    if found.two:
+        notes.append(
+            f"two changes at once would fit, as one of many pairs may by chance: {listed(found.two[:3], '; ')}"
+        )
+    if found.outputs is not None:
+        notes += output_sentences(found.outputs, wanted)
+    return notes
+
+
+def _measure(
+    bench: Bench, wanted: ExplainConfig, protocols: Mapping[str, Protocol]
+) -> dict[str, list[Measured] | str]:
+    """By name, the results at every length, or why there is none at one of them."""
+    results: dict[str, list[Measured] | str] = {}
+    by_length = [bench.measure(list(protocols.values()), length) for length in wanted.lengths]
+    for name, protocol in protocols.items():
+        measured = [at[protocol] for at in by_length]
+        reason = next((m.reason for m in measured if isinstance(m, NotMeasured)), None)
+        results[name] = [m for m in measured if isinstance(m, Measured)] if reason is None else reason
+    return results
+
+
+def _decision(
+    claims: list[Claim],
+    ours: list[Scores],
+    results: Mapping[str, list[Measured] | str],
+    tried: list[Condition],
+    base: Protocol,
+    alpha: float,
+) -> Decision:
+    changed = {}
+    for condition in tried:
+        result = results[condition.name]
+        if not isinstance(result, str):
+            same = condition.protocol.samples == base.samples
+            changed[condition.name] = [_scores(measured, same) for measured in result]
+    return decide(claims, ours, changed, alpha)
+
+
+def _scores(measured: Measured, paired: bool) -> Scores:
+    return Scores(measured.scores, measured.answers, paired)
+
+
+def _check_names(wanted: ExplainConfig) -> None:
+    """Raises ConfigError for an unknown template or wrapper, and for tokenizers that are none."""
+    if wanted.template is not None and wanted.template not in template_names():
+        raise unknown_name("template", wanted.template, template_names())
+    if wanted.wrapper is not None and wanted.wrapper not in ("none", *WRAPPERS):
+        raise unknown_name("wrapper", wanted.wrapper, ("none", *WRAPPERS))
+    for name in wanted.tokenizers:
+        load_tokenizer(name)
+    for file in (*wanted.prompts, *([wanted.outputs] if wanted.outputs else [])):
+        if not Path(file).is_file():
+            key = "outputs" if file == wanted.outputs else "prompts"
+            raise ConfigError(key, file, "an existing file of JSON lines")
+
+
+def _formats(choice: TaskChoice, wanted: ExplainConfig) -> Formats:
+    fixed = choice.formats
+    return Formats(
+        wanted.haystack or fixed.get("haystack", "corpus"),
+        wanted.key or fixed.get("key", "words"),
+        wanted.value or fixed.get("value", "numbers"),
+    )
+
+
+def _measured_row(length: int, name: str, measured: Measured, p: float, share: float | None) -> dict[str, Any]:
+    scores = Scores(measured.scores, measured.answers)
+    low, high = scores.bounds
+    return _row(length, name, scores.value, low, high, len(measured.scores), measured.tokens, p, share)
+
+
+def _row(
+    length: int,
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    n: int | None,
+    tokens: float | None,
+    p: float | None,
+    share: float | None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"length": length, "number": name, "value": round(value, 4)}
+    row |= {"low": round(low, 4), "high": round(high, 4), "n": n}
+    return row | {
+        "prompt tokens": None if tokens is None else round(tokens, 1),
+        "p": None if p is None else round(p, 4),
+        "share": None if share is None else round(share, 3),
+    }

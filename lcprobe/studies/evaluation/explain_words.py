@@ -1,0 +1,80 @@
+"""The sentences of `lcprobe explain`."""
+
+from collections.abc import Mapping
+
+from lcprobe.analysis.accounts import Decision
+from lcprobe.probing.explain.config import ExplainConfig
+from lcprobe.probing.explain.outputs import OutputFacts
+from lcprobe.probing.explain.protocol import Protocol
+
+NEAR = 0.02
+"""Relative difference within which a mean length is the asked one."""
+
+
+def verdict_sentence(
+    decision: Decision, says: Mapping[str, str], readings: Mapping[str, Protocol], wanted: ExplainConfig
+) -> str:
+    """One sentence: what accounts for the difference, and, of several, what would tell them apart."""
+    level = f"p = {decision.ours.p:.3g}, alpha {wanted.alpha:g}"
+    if decision.verdict == "noise":
+        return f"nothing to explain: sampling noise accounts for the difference ({level})"
+    named = decision.named
+    if decision.verdict == "none":
+        return (
+            f"unexplained: it is no sampling noise ({level}), and no change that was tried accounts for it; their "
+            "prompts and continuations (outputs=FILE) would show what else differs"
+        )
+    if decision.verdict == "one":
+        return f"{named[0].name} accounts for the difference: theirs {says[named[0].name]}; it is no noise ({level})"
+    listed = "; ".join(f"{a.name} ({a.share:.0%}): theirs {says[a.name]}" for a in named)
+    same = len({readings[a.name] for a in named}) == 1
+    fact = "their continuations (outputs=FILE)" if same else "their prompts and continuations (outputs=FILE)"
+    numbers = "" if len(wanted.lengths) > 2 else ", or their numbers at other lengths (length=[..] theirs=[..]),"
+    return (
+        f"several changes account for the difference, and {_these(wanted)} cannot tell them apart, likeliest first: "
+        f"{listed}. {fact[0].upper()}{fact[1:]}{numbers} would; it is no noise ({level})"
+    )
+
+
+def output_sentences(facts: OutputFacts, wanted: ExplainConfig) -> list[str]:
+    """What their file shows."""
+    lines, value = [], wanted.numbers[0]
+    digits = len(repr(float(value)).partition(".")[2])
+    numbers = ", ".join(f"{_rule(*key)} {number:.4g}" for key, number in facts.numbers.items())
+    lines.append(f"their {facts.n} continuations scored here: {numbers}")
+    exact = facts.reproduced(value, digits)
+    if exact:
+        rules = " or ".join(_rule(*key) for key in exact)
+        described = wanted.scorer or "prefix"
+        ours = described in {scorer for scorer, _ in exact} | ({"ours"} if ("prefix", "mean") in exact else set())
+        which = "as described, so that the scorer is not the cause" if ours else "so that the scorer is a cause"
+        lines.append(f"certain: {value:g} is what {rules} gives on their continuations, {which}")
+    else:
+        lines.append(f"no scorer gives {value:g} on their continuations: the number is not of this file")
+    length = wanted.lengths[0]
+    within = [
+        f"{_unit(name)}{' with what was generated' if budget else ''} ({tokens + budget:.0f})"
+        for name, tokens in facts.tokens.items()
+        for budget in (0.0, facts.continuation_tokens)
+        if abs(tokens + budget - length) <= NEAR * length
+    ]
+    own = f"their prompts have {facts.tokens['']:.0f} tokens of the model's"
+    lines.append(f"{own}; {length} is their length in {' or '.join(within) if within else 'no unit that was tried'}")
+    if facts.begin:
+        lines.append(f"{facts.begin:.0%} of their prompts begin with the begin token as text: read, it would be two")
+    for kind, names in (("chat template", facts.templates), ("instruction", facts.wrappers)):
+        if names:
+            lines.append(f"their prompts have the {kind} {' or '.join(names)}")
+    return lines
+
+
+def _these(wanted: ExplainConfig) -> str:
+    return "this number" if len(wanted.lengths) == 1 else "these numbers"
+
+
+def _rule(scorer: str, combine: str) -> str:
+    return scorer if combine == "mean" else f"{scorer} ({combine} of the answers)"
+
+
+def _unit(name: str) -> str:
+    return name or "tokens of the model's"
