@@ -114,10 +114,12 @@ def _evaluate(words: list[str]) -> int:
 
 def _explain(words: list[str]) -> int:
     arguments = read_arguments(words)
-    if arguments.files or len(arguments.folders) != 1:
-        given = " ".join([*arguments.files, *map(str, arguments.folders)]) or "no model"
-        raise ConfigError("command line", given, "one run or checkpoint folder, and key=value")
+    words = [*arguments.files, *map(str, arguments.folders), *arguments.models]
+    if arguments.files or len(words) != 1:
+        allowed = "one folder of a run or checkpoint, or hf:ORG/NAME, and key=value"
+        raise ConfigError("command line", " ".join(words) or "no model", allowed)
     from lcprobe.config import read_settings
+    from lcprobe.probing.config import PublishedModel
     from lcprobe.probing.explain.config import ExplainConfig
     from lcprobe.schema import build
 
@@ -126,7 +128,8 @@ def _explain(words: list[str]) -> int:
     settings = read_settings([], [word for word in arguments.overrides if word not in own])
     from lcprobe.studies.evaluation.explain import explain_number
 
-    explain_number(arguments.folders[0], wanted, settings)
+    model = PublishedModel(arguments.models[0]) if arguments.models else arguments.folders[0]
+    explain_number(model, wanted, settings)
     return 0
 
 

@@ -108,10 +108,11 @@ lcprobe explain: say which change of the measurement accounts for the difference
 and ours: sampling noise, scorer, budget, length accounting, tokenizer, begin token, chat template, instruction, other
 samples, or aggregation.
 
-usage: lcprobe explain RUN|CHECKPOINT task=TASK length=TOKENS theirs=NUMBER [n=SAMPLES] [key=value ...]
+usage: lcprobe explain RUN|CHECKPOINT|hf:ORG/NAME task=TASK length=TOKENS theirs=NUMBER [n=SAMPLES] [key=value ...]
 
   RUN           runs/<study>/<run>: its newest valid checkpoint
-  CHECKPOINT    a folder with model.safetensors and config.yaml
+  CHECKPOINT    a folder with model.safetensors and config.yaml, or a published checkpoint
+  hf:ORG/NAME   a published model
   key=value     their number and what is known of how it was measured (below); keys of the config too, such as
                 data.folder=... and probe.batch_tokens=...
 

@@ -9,7 +9,7 @@ from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, whole_num
 from lcprobe.analysis.stats.two_samples import interval_of_share
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
-from lcprobe.errors import ConfigError, EpisodeError, listed, unknown_name
+from lcprobe.errors import ConfigError, EpisodeError, listed, shown, unknown_name
 from lcprobe.files import write_json
 from lcprobe.merging import Settings
 from lcprobe.probing.engines.narrow import in_precision
@@ -25,13 +25,12 @@ from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explain_words import output_sentences, verdict_sentence
 from lcprobe.studies.evaluation.session import device
-from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.studies.evaluation.targets import Named, ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.presets import TaskChoice, choose_task
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import load_tokenizer
-from lcprobe.training.checkpoint import load_progress
 
 MAX_OTHERS = 5
 """Changes that do not account and are shown all the same."""
@@ -51,22 +50,23 @@ class Explanation:
     outputs: OutputFacts | None = None
 
 
-def explain_number(folder: Path, wanted: ExplainConfig, settings: Settings) -> None:
-    """Measure, decide, print a table and a sentence, and write everything to `wanted.out`.
+def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> None:
+    """Measure, decide, print a table and a sentence, and write everything to `wanted.out`. given: a folder, or a
+    published model's address.
 
     Raises ConfigError for a folder of several models, an unknown task or name; EpisodeError for a length at which the
     task does not exist; DataError for files that are not what they should be.
     """
     _check_names(wanted)
     outputs = None if wanted.outputs is None else read_outputs(Path(wanted.outputs))
-    targets, config, _ = resolve_targets([folder], settings, None)
+    targets, config, _ = resolve_targets([given], settings, None)
     if len(targets) > 1:
-        raise ConfigError("command line", str(folder), f"one run: {listed(t.name for t in targets)}")
+        raise ConfigError("command line", shown(given), f"one run: {listed(t.name for t in targets)}")
     subject = subject_of(targets[0], config, wanted)
-    variants, _ = variants_of(targets, config.pe)
-    model, checkpoint = load_variant(variants[-1], device(), precision=config.probe.precision)
+    variants, _ = variants_of(targets, config.pe, config.compat)
     probe = config.probe
-    continuer = Continuer(in_precision(model, probe.precision), device(), probe.chunk, probe.batch_tokens)
+    loaded, checkpoint = load_variant(variants[-1], device(), probe=probe)
+    continuer = Continuer(in_precision(loaded.engine, probe.precision), device(), probe.chunk, probe.batch_tokens)
     bos = subject.tokenizer.bos_id
 
     def continuations(prompts: Any, steps: Any) -> list[list[int]]:
@@ -130,7 +130,7 @@ def subject_of(target: ProbeTarget, config: Config, wanted: ExplainConfig) -> Su
     formats = _formats(choice, wanted)
     tokenizer = load_tokenizer(target.config.data.tokenizer, target.config.data.bos)
     if formats.haystack == "corpus":
-        trained_on = load_progress(target.checkpoint).corpus_digest
+        trained_on = target.source.progress.corpus_digest
         materials = prepare(target.config.data, trained_on=trained_on).materials("probe")
     else:
         materials = Materials(tokenizer)

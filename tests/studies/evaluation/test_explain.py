@@ -102,8 +102,8 @@ def test_numbers_that_are_no_mean_of_n_are_noticed(bench):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "one run or checkpoint folder"),
-        (["FOLDER", "FOLDER"], "one run or checkpoint folder"),
+        ([], "one folder of a run or checkpoint"),
+        (["FOLDER", "FOLDER"], "one folder of a run or checkpoint"),
         (["FOLDER"], "task: given 'nothing'"),
         (["FOLDER", "task=niah", "length=64"], "theirs: given 'nothing'"),
         (["FOLDER", "task=niah", "length=64", "theirs=62"], "0 .. 1, such as 0.62 for 62 %"),
@@ -119,7 +119,7 @@ def test_numbers_that_are_no_mean_of_n_are_noticed(bench):
             ["FOLDER", "task=niah", "length=64", "theirs=0.6", "outputs=missing.jsonl"],
             "an existing file of JSON lines",
         ),
-        (["FOLDER", "task=niah", "length=64", "theirs=0.6"], "a run folder"),
+        (["FOLDER", "task=niah", "length=64", "theirs=0.6"], "the folder of a study, run or checkpoint"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, message):
