@@ -126,7 +126,7 @@ def _explain(words: list[str]) -> int:
     own = [word for word in arguments.overrides if not belongs_to_config(word)]
     wanted = build(ExplainConfig, dict(read_settings([], own).layers))  # no torch until it is known to be good
     settings = read_settings([], [word for word in arguments.overrides if word not in own])
-    from lcprobe.studies.evaluation.explain import explain_number
+    from lcprobe.studies.evaluation.explaining.explain import explain_number
 
     model = PublishedModel(arguments.models[0]) if arguments.models else arguments.folders[0]
     explain_number(model, wanted, settings)

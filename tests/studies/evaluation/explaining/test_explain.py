@@ -14,7 +14,7 @@ from lcprobe.probing.explain.outputs import Output, facts_of_outputs
 from lcprobe.probing.explain.prompts import Subject
 from lcprobe.schema import build
 from lcprobe.seeds import Stream
-from lcprobe.studies.evaluation.explain import document_of, explain
+from lcprobe.studies.evaluation.explaining.explain import document_of, explain
 from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.presets import choose_task
 

@@ -23,7 +23,7 @@ from lcprobe.probing.explain.wrapping import WRAPPERS, template_names
 from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
-from lcprobe.studies.evaluation.explain_words import output_sentences, verdict_sentence
+from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
 from lcprobe.studies.evaluation.session import device
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of

@@ -1,0 +1,1 @@
+"""`lcprobe explain`: measurements, decision, and the sentences about them."""
