@@ -19,10 +19,10 @@ from typing import Literal
 
 import numpy as np
 
+from lcprobe.analysis.stats.binomial import equal_proportions_p, log_likelihood_after
 from lcprobe.analysis.stats.differences import contrast_p
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.intervals import wilson
-from lcprobe.analysis.stats.two_samples import equal_proportions_p, log_likelihood_after
 
 Verdict = Literal["noise", "one", "several", "none"]
 MOVES = 0.05

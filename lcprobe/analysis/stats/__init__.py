@@ -7,7 +7,7 @@
     intervals           Wilson's interval, for clusters and means over cells; Newcombe's of different samples
     differences         paired differences, weighted contrasts (Tango, McNemar) and ratios (Fieller)
     multiplicity        Holm's correction
-    binomial            exact tail and range of a binomial
+    binomial            exact tail and range of a binomial, and the exact test of two
     bootstrap           cluster bootstrap with the expanded percentile interval
     training_seeds      interval of a difference between groups of training seeds (Welch)
     censored_line       a line through values of which some are only known to be larger: slope over training lengths

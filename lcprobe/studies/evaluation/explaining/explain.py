@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, whole_number_fits
-from lcprobe.analysis.stats.two_samples import interval_of_share
+from lcprobe.analysis.stats.binomial import interval_of_share
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, listed, shown, unknown_name
