@@ -1,4 +1,4 @@
-"""The exact binomial distribution: tails, the range of likely outcomes, the power of a one-sided test, and whether two
+"""The exact binomial distribution: tails, the range of likely outcomes, power of a one-sided test, and whether two
 counts are of one proportion.
 
 That test is Fisher's exact one with the mid-p correction (Lancaster 1961; Berry & Armitage 1995): the probability of
