@@ -74,7 +74,7 @@ def prompts_of(protocol: Protocol, subject: Subject, length: int, n: int, first:
     if protocol.samples == "ours":
         return _ours(protocol, subject, length, n, first)
     if protocol.samples == "lm-eval":
-        rows = [*_lm_eval(subject.name, length, subject.tokenizer.json_text)][:n]
+        rows = [*_of_harness(subject.name, length, subject.tokenizer.json_text)][:n]
     else:
         rows = [(prompt.text, prompt.outputs) for prompt in read_frozen(Path(protocol.samples)).prompts[:n]]
     made = []
@@ -176,7 +176,7 @@ def _with_bos(ids: list[int], times: int | None, tokenizer: Tokenizer) -> list[i
 
 
 @lru_cache(maxsize=8)
-def _lm_eval(name: str, length: int, tokenizer_json: str) -> Sequence[tuple[str, tuple[str, ...]]]:
+def _of_harness(name: str, length: int, tokenizer_json: str) -> Sequence[tuple[str, tuple[str, ...]]]:
     """lm-eval's prompts for the original of a preset, byte for byte, and their references; as long as its own count
     says."""
     from lcprobe.probing.external.lm_eval import make_tasks
