@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.command import Measurement, run_measurements
 from lcprobe.errors import run_command
 from validation import (
+    checkpoints,
     compiled,
     copiers,
     coverage,
@@ -30,6 +31,7 @@ VALIDATIONS = {
         invariances.TITLE, invariances.OPTIONS, invariances.measure, invariances.notes, invariances.GROUP
     ),
     "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
+    "checkpoints": Measurement(checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),

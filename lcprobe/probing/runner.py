@@ -147,7 +147,7 @@ def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: st
     facts |= tasks.template_facts
     if unit.first:
         facts["first"] = unit.first
-    if tasks.config.continuation is not None:
+    if tasks.config.continuation is not None and unit.control == "none":
         facts["continuation"] = tasks.continuation_tokens(unit.task)
     if tasks.config.equal_length != "tokens":
         facts["equal_length"] = tasks.config.equal_length
@@ -197,8 +197,8 @@ def _group_units(units: list[Unit]) -> list[list[int]]:
 
 
 def _items(name: str, unit: Unit, tasks: TaskSet, continued: bool = False) -> list[UnitItem]:
-    """continued: with the continuation that the config asks for."""
-    ask = tasks.continuation if continued else lambda task, query: None
+    """continued: with the continuation that the config asks for, where the unit is no control."""
+    ask = tasks.continuation if continued and unit.control == "none" else lambda task, query: None
     return [
         UnitItem(name, unit, depth, factors, Item(episode, query, ask(unit.task, query)))
         for (depth, factors), episode in zip(unit.samples(), tasks.episodes(unit), strict=True)

@@ -24,6 +24,7 @@ import tokenizers
 
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.files import digest_bytes
+from lcprobe.tasks.text.rwkv_world import from_world_vocabulary
 
 ANCHOR = "a"
 LETTERS = "".join(chr(i) for i in range(33, 127)) + "éÅñﬁ１²"
@@ -352,8 +353,9 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
         return Tokenizer(file.read_text(encoding="utf-8"), bos, source)
     path = Path(source)
     if os.path.isdir(source):  # "" is no folder
-        if not (path / "tokenizer.json").is_file() and (path / "tokenizer.model").is_file():
-            return Tokenizer(_from_sentencepiece(path), bos, source)
+        converted = None if (path / "tokenizer.json").is_file() else _converted(path)
+        if converted is not None:
+            return Tokenizer(converted, bos, source)
         path = path / "tokenizer.json"
     if os.path.isfile(path):  # unlike Path's, False for a name that no file can have
         return Tokenizer(path.read_text(encoding="utf-8"), bos, source)
@@ -364,6 +366,14 @@ def load_tokenizer(source: str = "shipped", bos: str | None = None) -> Tokenizer
             pass
     allowed = f"{', '.join(SHIPPED)}, a tokenizer.json, a folder with one, or a reachable hub name"
     raise ConfigError("data.tokenizer", source, allowed)
+
+
+def _converted(folder: Path) -> str | None:
+    """tokenizer.json of a folder that has the World vocabulary of RWKV, or a SentencePiece model; None of another."""
+    world = sorted(folder.glob("rwkv_vocab_*.txt"))
+    if world:
+        return from_world_vocabulary(world[-1])
+    return _from_sentencepiece(folder) if (folder / "tokenizer.model").is_file() else None
 
 
 def _from_sentencepiece(folder: Path) -> str:

@@ -9,7 +9,7 @@ from lcprobe.analysis.findings.published_cells import Comparison
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.published.retest import PATTERNS, Triple, retest
-from lcprobe.analysis.published.tables import MEAN, SAMPLES, SOURCE, cells, differences_of_tasks, models
+from lcprobe.analysis.published.tables import MEAN, NEEDLE, SAMPLES, SOURCE, cells, differences_of_tasks, models
 from lcprobe.analysis.report.blocks import Section, Table, value_text
 from lcprobe.analysis.report.wording import signed, span_text
 from lcprobe.analysis.stats.binomial import binomial_range
@@ -22,8 +22,8 @@ TITLES = {
     "4": "Table 4: needle by format and depth",
     "7-19": "Tables 7 to 19: RULER tasks",
 }
-COLUMNS = ("model", "ours", "task", "format", "length", "depth", "published", "substring", "exact match")
-COLUMNS += ("difference", "interval", "agrees", "marks")
+SAYS_NOTHING = ("", "any", NEEDLE, MEAN, "n/a: no continuation was recorded")
+"""A column with one of these in every row is left out: title and text of the chapter say it."""
 CALLED = {
     "below both ends": "middle significantly below both ends (lost in the middle)",
     "below the end": "middle significantly below the end only (recency)",
@@ -121,27 +121,27 @@ def _text(found: Sequence[Comparison]) -> list[str]:
 def _cell_table(table: str, found: Sequence[Comparison]) -> Table:
     caption = f"{counts_text(found)}." if found else ""
     caption += " Marks: why a published cell is not what it seems, explained below; n/a: the reason."
-    return Table(TITLES[table], caption, COLUMNS, [_row(c) for c in found])
+    rows = [_row(c) for c in found]
+    columns = [name for name in (rows or [{}])[0] if any(row[name] not in SAYS_NOTHING for row in rows)]
+    return Table(TITLES[table], caption, columns, [[row[name] for name in columns] for row in rows])
 
 
-def _row(c: Comparison) -> list[str]:
-    d, values = c.difference, ["", ""]
-    if isinstance(d, Estimate):
-        values = [signed(d.value), span_text(d.low, d.high)]
-    return [
-        c.cell.model,
-        c.model,
-        c.cell.task,
-        _formats(c),
-        value_text(c.cell.length),
-        "any" if c.cell.depth is None else f"{c.cell.depth} %",
-        _share(c, c.published),
-        _estimate(c.substring),
-        _estimate(c.exact),
-        *values,
-        {True: "yes", False: "no", None: "n/a"}[c.agrees],
-        ", ".join(dict.fromkeys(mark.kind for mark in c.cell.marks)),
-    ]
+def _row(c: Comparison) -> dict[str, str]:
+    d = c.difference
+    return {
+        "model": c.cell.model,
+        "ours": c.model,
+        "task": c.cell.task,
+        "format": "mean of three" if len(c.cell.formats) > 1 else _formats(c),
+        "length": value_text(c.cell.length),
+        "depth": "any" if c.cell.depth is None else f"{c.cell.depth} %",
+        "published": _share(c, c.published),
+        "substring": _estimate(c.substring),
+        "exact match": _estimate(c.exact),
+        "difference": f"{signed(d.value)} ({span_text(d.low, d.high)})" if isinstance(d, Estimate) else "n/a",
+        "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees],
+        "marks": ", ".join(dict.fromkeys(mark.kind for mark in c.cell.marks)),
+    }
 
 
 def _formats(c: Comparison) -> str:

@@ -1,0 +1,92 @@
+"""Checkpoints of other projects, loaded by ours, against the code of these projects: logits of the same tokens.
+
+Every checkpoint is read whole, in chunks with carried state, and token by token. A case is one line in the lists that
+`cases` joins.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcprobe.models.checkpoints.load import load_published, recognised
+from lcprobe.models.language_model import LanguageModel
+from validation.checkpoints import mamba_ssm_models, transformers_models
+from validation.checkpoints.cases import LENGTHS, VOCAB, Case, Logits, tokens_of
+
+TITLE = "checkpoints: largest difference of logits from the peers' own code, float32"
+OPTIONS = ("only", "mamba_ssm")
+LIMIT = 1e-4
+"""Largest absolute difference of logits of the order of 1 to 10."""
+FOUND = ("whole", "chunks", "tokens", "largest logit")
+"""Columns of numbers."""
+CUTS = (1, 3, 40, 1, 7)
+"""Lengths of the first chunks; the rest is one more."""
+
+
+def measure(options: dict[str, str]) -> list[dict[str, Any]]:
+    """One row per case; one with the reason where a peer is missing. options: only (a part of the case's name),
+    mamba_ssm (a folder with the source of mamba-ssm)."""
+    source = Path(options["mamba_ssm"]) if "mamba_ssm" in options else None
+    return [row_of(case) for case in cases(source) if options.get("only", "") in case.name]
+
+
+def cases(mamba_ssm: Path | None = None) -> list[Case]:
+    """All cases. mamba_ssm: a folder with the source of mamba-ssm, which its own cases need."""
+    return [*mamba_ssm_models.cases(mamba_ssm), *transformers_models.CASES]
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What the numbers are, and how many are above the limit."""
+    compared = [row for row in rows if row["whole"] is not None]
+    above = [row for row in compared if max(row["whole"], row["chunks"], row["tokens"]) > LIMIT]
+    return [
+        f"max |difference| over lengths {', '.join(map(str, LENGTHS))}; {len(compared)} of {len(rows)} compared, "
+        f"{len(above)} above {LIMIT:g}"
+    ]
+
+
+def row_of(case: Case) -> dict[str, Any]:
+    """Write, load and compare one checkpoint."""
+    row = {"format": case.format, "architecture": case.architecture, "peer": case.peer}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            theirs = case.write(folder)
+        except ImportError as error:
+            return {**row, "parameters": None, **dict.fromkeys(FOUND), "note": f"not compared: {error}"}
+        published = recognised(folder, case.settings)
+        assert published.format.name == case.format
+        ours = load_published(published)
+        return {
+            **row,
+            "parameters": sum(p.numel() for p in ours.parameters()),
+            **differences(ours, theirs),
+            "note": "",
+        }
+
+
+@torch.no_grad()
+def differences(ours: LanguageModel, theirs: Logits) -> dict[str, float]:
+    """The largest absolute differences, read whole, in chunks and token by token, and the largest logit."""
+    found = dict.fromkeys(FOUND, 0.0)
+    for length in LENGTHS:
+        tokens = tokens_of(length)
+        want = theirs(tokens)[..., :VOCAB].double()
+        for name, cuts in {"whole": None, "chunks": CUTS, "tokens": (1,) * length}.items():
+            found[name] = max(found[name], float((logits_of(ours, tokens, cuts) - want).abs().max()))
+        found["largest logit"] = max(found["largest logit"], float(want.abs().max()))
+    return found
+
+
+def logits_of(model: LanguageModel, tokens: Tensor, cuts: tuple[int, ...] | None) -> Tensor:
+    """Logits in float64, (batch, seqlen, VOCAB). cuts: lengths of the chunks that are read one after another."""
+    state, parts, at = None if cuts is None else model.new_state(len(tokens)), [], 0
+    ends = [tokens.shape[1]] if cuts is None else [sum(cuts[: i + 1]) for i in range(len(cuts))]
+    for end in [*(end for end in ends if end < tokens.shape[1]), tokens.shape[1]]:
+        hidden, state = model.hidden(tokens[:, at:end], state=state)
+        parts.append(model.logits(hidden)[..., :VOCAB])
+        at = end
+    return torch.cat(parts, dim=1).double()
