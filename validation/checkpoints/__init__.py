@@ -5,6 +5,7 @@ Every checkpoint is read whole, in chunks with carried state, and token by token
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ TITLE = "checkpoints: largest difference of logits from the peers' own code, flo
 OPTIONS = ("only", "mamba_ssm")
 LIMIT = 1e-4
 """Largest absolute difference of logits of the order of 1 to 10."""
-FOUND = ("whole", "chunks", "tokens", "largest logit")
+FOUND: tuple[str, ...] = ("whole", "chunks", "tokens", "largest logit")
 """Columns of numbers."""
 CUTS = (1, 3, 40, 1, 7)
 """Lengths of the first chunks; the rest is one more."""
@@ -48,7 +49,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def row_of(case: Case) -> dict[str, Any]:
+def row_of(case: Case, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
     """Write, load and compare one checkpoint."""
     row = {"format": case.format, "architecture": case.architecture, "peer": case.peer}
     with tempfile.TemporaryDirectory() as name:
@@ -63,16 +64,16 @@ def row_of(case: Case) -> dict[str, Any]:
         return {
             **row,
             "parameters": sum(p.numel() for p in ours.parameters()),
-            **differences(ours, theirs),
+            **differences(ours, theirs, lengths),
             "note": "",
         }
 
 
 @torch.no_grad()
-def differences(ours: LanguageModel, theirs: Logits) -> dict[str, float]:
+def differences(ours: LanguageModel, theirs: Logits, lengths: Sequence[int]) -> dict[str, float]:
     """The largest absolute differences, read whole, in chunks and token by token, and the largest logit."""
     found = dict.fromkeys(FOUND, 0.0)
-    for length in LENGTHS:
+    for length in lengths:
         tokens = tokens_of(length)
         want = theirs(tokens)[..., :VOCAB].double()
         for name, cuts in {"whole": None, "chunks": CUTS, "tokens": (1,) * length}.items():
