@@ -174,11 +174,11 @@ def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
     except (RuntimeError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(state).__name__}; allowed: tensors by name")
+        raise CheckpointError(f"{path}: an object of type {type(state).__name__}; allowed: tensors by name")
     found = {}
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {name} is a {type(tensor).__name__}; allowed: a tensor")
+            raise CheckpointError(f"{path}: {name} is of type {type(tensor).__name__}; allowed: a tensor")
         if tensor.dtype not in DTYPES.values():
             raise CheckpointError(f"{path}: {name}: numbers of type {tensor.dtype}; allowed: {listed(DTYPES)}")
         if not tensor.is_contiguous():

@@ -83,7 +83,7 @@ def read_config_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not JSON ({error})") from None
     if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: holds a {type(config).__name__}; allowed: an object")
+        raise CheckpointError(f"{file}: of type {type(config).__name__}; allowed: an object")
     return config
 
 
