@@ -155,9 +155,9 @@ class PublishedModel:
     """Whether it follows a chat template; null: whether that is known, or its tokenizer has one."""
     context_length: int | None = None
     """Training length in tokens; null: the one known for it, or in its config.json."""
-    format: dict[str, Any] | None = None
-    """Format with what neither config.json nor the weights say, `{type: mamba_ssm, definition: ...}`; null: the one
-    that recognises it."""
+    settings: dict[str, Any] | None = None
+    """What neither config.json nor the weights say of the model, in the settings of its format: `{definition: ...}` of
+    Mamba-3; null: nothing."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for names and lengths that cannot be."""

@@ -54,9 +54,9 @@ class CheckpointFacts:
     """Training tokens; 0: unknown."""
     revision: str | None = None
     """Commit on the hub that these facts are about."""
-    format: dict[str, Any] | None = None
-    """Its format with what neither config.json nor the weights say, `{type: mamba_ssm, definition: ...}`; null: the
-    format that recognises it."""
+    settings: dict[str, Any] | None = None
+    """What neither config.json nor the weights say of the model, in the settings of its format: `{definition: ...}` of
+    Mamba-3; null: nothing."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for a length out of range, and for one without a source."""

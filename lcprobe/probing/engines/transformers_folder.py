@@ -47,6 +47,19 @@ def transformers_model(
     return model
 
 
+def empty_model(folder: Path) -> Any:
+    """The model of a folder on the meta device, without weights: its class and its parameters' shapes. Raises as
+    `transformers_model` for its type."""
+    if find_spec("transformers") is None:
+        raise ConfigError(str(folder), "a model of transformers", "after: pip install 'lcprobe[hf]'")
+    with _only_torch(), _quiet():
+        _check_type(folder)
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
 def require_vocabulary(name: str, tokenizer_size: int, model: TransformersModel) -> None:
     """Raises ConfigError for a tokenizer with ids for which the model has no embedding."""
     if tokenizer_size > model.vocab_size:

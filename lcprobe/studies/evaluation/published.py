@@ -7,7 +7,6 @@ from pathlib import Path
 from lcprobe.config import Config, parse
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.files import SAFE_NAME
-from lcprobe.models.checkpoints import FORMATS
 from lcprobe.models.checkpoints.contract import NotCovered
 from lcprobe.models.checkpoints.files import weight_files
 from lcprobe.models.checkpoints.hub import Hub, download, hub_address
@@ -58,24 +57,26 @@ def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
         tokenizer=given.tokenizer or facts.tokenizer,
         bos=given.bos or facts.bos,
         chat=facts.chat if given.chat is None else given.chat,
-        format=facts.format if given.format is None else given.format,
+        settings=facts.settings if given.settings is None else given.settings,
     )
     found = None if given.engine == "transformers" else _native(folder, facts, given.engine == "native")
     if found is not None:
-        return NativeCheckpoint(folder, found, _with_length(facts, found.stated_length))
+        return NativeCheckpoint(folder, found, _with_length(facts, stated_length(found.config_json)))
+    from lcprobe.probing.engines.transformers_folder import empty_model
+
     config_json = read_config_json(folder)
     if not config_json:
         raise CheckpointError(f"{folder}: no config.json; allowed: a checkpoint with its config.json")
+    empty_model(folder)  # raises where it cannot be run
     return TransformersCheckpoint(folder, config_json, _with_length(facts, stated_length(config_json)))
 
 
 def _native(folder: Path, facts: CheckpointFacts, required: bool) -> PublishedFolder | None:
     """The checkpoint in a format of ours; None where transformers has to run it."""
-    choice = None if facts.format is None else FORMATS.convert(facts.format, f"{folder}: format")
     if required:
-        return recognised(folder, choice)
+        return recognised(folder, facts.settings)
     try:
-        return open_folder(folder, choice)
+        return open_folder(folder, facts.settings)
     except NotCovered:
         return None
 

@@ -109,8 +109,8 @@ def runs_of_study(folder: Path) -> tuple[list[Path], list[Path]]:
 def runs_not_in_study(folders: Iterable[Named]) -> list[str]:
     """A note for each study among the folders that has runs of an earlier configuration."""
     notes = []
-    for folder in folders:
-        others = runs_of_study(folder)[1] if isinstance(folder, Path) and is_study(folder) else []
+    for folder in (one for one in folders if isinstance(one, Path)):
+        others = runs_of_study(folder)[1] if is_study(folder) else []
         if others:
             names = ", ".join(run.name for run in others)
             notes.append(f"not probed, not in {folder / 'study.yaml'}: {names} (to probe one, name its folder)")

@@ -55,7 +55,7 @@ def test_a_folder_is_probed_by_both_engines_with_the_same_scores(llama, tmp_path
     ):
         assert (a["episode"], a["exact"], a["prediction"]) == (b["episode"], b["exact"], b["prediction"])
         assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=1e-4)
-    facts = (tmp_path / "runs/both/report_inputs.json").read_text()
+    facts = (tmp_path / "runs/both/report.json").read_text()
     assert "max_position_embeddings of config.json" in facts
     capsys.readouterr()
 
