@@ -156,7 +156,7 @@ class PublishedModel:
     context_length: int | None = None
     """Training length in tokens; null: the one known for it, or in its config.json."""
     settings: dict[str, Any] | None = None
-    """What neither config.json nor the weights say of the model, in the settings of its format: `{definition: ...}` of
+    """What neither config.json nor the weights say, in the settings of its format: `{definition: ...}` of
     Mamba-3; null: nothing."""
 
     def check(self, at: str) -> None:

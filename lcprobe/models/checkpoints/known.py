@@ -55,7 +55,7 @@ class CheckpointFacts:
     revision: str | None = None
     """Commit on the hub that these facts are about."""
     settings: dict[str, Any] | None = None
-    """What neither config.json nor the weights say of the model, in the settings of its format: `{definition: ...}` of
+    """What neither config.json nor the weights say, in the settings of its format: `{definition: ...}` of
     Mamba-3; null: nothing."""
 
     def check(self, at: str) -> None:
