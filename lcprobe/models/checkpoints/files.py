@@ -9,6 +9,7 @@ where a memory-mapped file counts as a whole.
 """
 
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -168,14 +169,14 @@ def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
             state = torch.load(path, weights_only=True)
         checksums = _checksums(path)
     except UnpicklingError as error:
-        reason = str(error).split("Unsupported global: ")
-        code = f" ({reason[1].split(' was not')[0].removeprefix('GLOBAL ')})" if len(reason) > 1 else ""
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        code = f" ({found[1]})" if found else ""
         raise CheckpointError(f"{path}: refused: a pickle with code{code}; allowed: tensors by name") from None
     except (RuntimeError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path}: an object of type {type(state).__name__}; allowed: tensors by name")
-    found = {}
+    tensors = {}
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name} is of type {type(tensor).__name__}; allowed: a tensor")
@@ -188,8 +189,8 @@ def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
         checksum, size = checksums.get(offset, (0, 0))
         whole = size == tensor.numel() * tensor.element_size()
         stored = StoredTensor(str(name), path, tensor.dtype, tuple(tensor.shape), offset, checksum if whole else 0)
-        found[str(name)] = stored
-    return dict(sorted(found.items(), key=lambda item: item[1].offset))
+        tensors[str(name)] = stored
+    return dict(sorted(tensors.items(), key=lambda item: item[1].offset))
 
 
 def _checksums(path: Path) -> dict[int, tuple[int, int]]:
