@@ -14,7 +14,7 @@ from lcprobe.tasks.presets import TASK, TaskChoice
 
 Precision = Literal["32", "bf16"]
 Engine = Literal["auto", "native", "transformers"]
-TEMPLATE_LEVELS = ("auto", "none", "chat", "instruction", "rwkv")
+TEMPLATE_LEVELS = ("auto", "none", "chat", "instruction", "rwkv", "paper")
 MAX_STRATA, MAX_SAMPLES = 1000, 1 << 20
 """Strata of depth, and samples of a cell or windows of text, at most."""
 
@@ -216,7 +216,7 @@ class ProbeConfig:
     own) or text (all read the same characters, as many tokens of the first model's tokenizer)."""
     templates: list[str] = field(default_factory=lambda: ["auto"])
     """Prompt templates, each a variant of every model: auto (a model's own chat template where it was trained to
-    follow it, else none), none, chat (its own), instruction, rwkv."""
+    follow it, else none), none, chat (its own), instruction, rwkv, paper (as in the scripts of arXiv 2407.08112)."""
     scoring: Literal["teacher_forced", "generate"] = "teacher_forced"
     """One forward pass over prompt and answer, or greedy decoding of the answer's length; exact match agrees."""
     continuation: Annotated[int | str | None, CONTINUATION] = None

@@ -303,10 +303,11 @@ def test_every_shipped_config_is_valid(name):
     base = ["configs/quickstart.yaml"] if path.parent.name == "sweep" else []
     overrides = ["match.budget=mamba2-2.7b"] if path.parent.name == "model" and "transformer" in name else []
     mapping = load([*base, str(path), *extra], [])
-    if path.parent.name == "data":
+    if path.parent.name == "data" or "models" in mapping.get("study", {}):
         from lcprobe.config import parse
 
-        assert parse(mapping).data.recipes
+        config = parse(mapping)
+        assert config.data.recipes if path.parent.name == "data" else config.study.models and config.probe.grids
         return
     if overrides:
         mapping = load(["configs/model/transformerpp-2.7b.yaml"], ["match.budget=2.57e9"])

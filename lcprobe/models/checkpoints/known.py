@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -38,6 +38,8 @@ class CheckpointFacts:
 
     paper: str = ""
     """Abbreviation in arXiv 2407.08112, Mamba2 | M2A | TPP | RWKV | SL | SL-IT | RG | RG-IT; empty: not in it."""
+    paper_template: Literal["none", "instruction", "rwkv"] = "none"
+    """Template around its prompts in the scripts of that paper."""
     tokenizer: str | None = None
     """Name on the hub, folder or tokenizer.json of its tokenizer; null: that in its own folder."""
     bos: str | None = None

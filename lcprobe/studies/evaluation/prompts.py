@@ -10,7 +10,8 @@ from lcprobe.tasks.text.templates import NAMED_TEMPLATES, NO_TEMPLATE, PromptTem
 def templates_of(target: ProbeTarget, names: Sequence[str]) -> tuple[list[PromptTemplate], list[str]]:
     """The templates that a target is probed with, each once, and a note for `chat` where it has none of its own.
 
-    auto is its own where it was trained to follow that, else none. Raises ConfigError where no template is left.
+    auto is its own where it was trained to follow that, else none; paper is that of arXiv 2407.08112 for its models,
+    else none. Raises ConfigError where no template is left.
     """
     published = target.source.published
     follows = target.template is not None and (published is None or published.chat is not False)
@@ -18,7 +19,9 @@ def templates_of(target: ProbeTarget, names: Sequence[str]) -> tuple[list[Prompt
     notes: list[str] = []
     for name in names:
         template = NAMED_TEMPLATES.get(name)
-        if template is None:
+        if name == "paper":
+            template = NAMED_TEMPLATES["none" if published is None else published.paper_template]
+        elif template is None:
             template = target.template if name == "chat" or follows else NO_TEMPLATE
         if template is None:
             notes.append(f"template chat on {target.name}: it has none of its own")

@@ -111,6 +111,8 @@ def test_checkpoints_are_those_that_are_known_by_name():
         if facts.paper:
             named[facts.paper].add(name)
     assert named == {m.name: {m.checkpoint, *m.other_names} for m in models().values()}
+    wrappers = {facts.paper: facts.paper_template for facts in known().values() if facts.paper}
+    assert wrappers == {m.name: m.wrapper for m in models().values()}
 
 
 def test_every_task_says_how_ours_differs():

@@ -46,6 +46,21 @@ def test_auto_is_the_models_own_template_where_it_follows_one():
     assert templates_of(TUNED, ["none", "auto", "rwkv", "chat"])[0] == [NO_TEMPLATE, LLAMA, NAMED_TEMPLATES["rwkv"]]
 
 
+def test_paper_is_the_template_of_the_papers_scripts():
+    """Sheared-LLaMA got an instruction, tuned or not; a tuned RecurrentGemma got nothing; others are not in it."""
+
+    def of(**facts):
+        class InPaper(TrainedCheckpoint):
+            published = CheckpointFacts(**facts)
+
+        return templates_of(replace(TUNED, source=InPaper(Path("none"), None)), ["paper", "auto"])[0]
+
+    assert of(paper="SL", paper_template="instruction", chat=False) == [NAMED_TEMPLATES["instruction"], NO_TEMPLATE]
+    assert of(paper="RG-IT", chat=True) == [NO_TEMPLATE, LLAMA]
+    assert of(paper="Mamba2", chat=False) == [NO_TEMPLATE]
+    assert templates_of(BASE, ["paper"]) == ([NO_TEMPLATE], [])
+
+
 def test_chat_is_left_out_where_there_is_none():
     assert templates_of(BASE, ["none", "chat"]) == ([NO_TEMPLATE], ["template chat on base: it has none of its own"])
     with pytest.raises(
