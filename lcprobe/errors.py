@@ -54,6 +54,12 @@ class CheckpointError(LcprobeError):
     exit_code = 5
 
 
+class ServerError(LcprobeError):
+    """A server that answers probes is gone, or answers otherwise than its API says. Names its address."""
+
+    exit_code = 74
+
+
 class LockedError(LcprobeError):
     """Another process owns the folder."""
 

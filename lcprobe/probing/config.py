@@ -138,6 +138,41 @@ class FrozenConfig:
 
 
 @dataclass(frozen=True)
+class ServerConfig:
+    """Servers that answer probes (`openai:URL`, `vllm:URL`): how they are asked, and what their numbers are compared
+    with first."""
+
+    model: str | None = None
+    """The model's name on the server; null: the first one of /v1/models."""
+    reference: str | None = None
+    """The same weights for an engine here, a folder or hf:ORG/NAME: samples of the grid are scored by both before
+    anything is probed; null: nothing is compared, and the report says so."""
+    samples: int = 32
+    """Samples that are compared."""
+    limit: float = 0.05
+    """Largest difference of an answer token's log-probability, in nats; above it the server is refused."""
+    batch: int = 16
+    """Prompts in one request."""
+    timeout_s: float = 600.0
+    """Seconds to wait for an answer."""
+    retries: int = 6
+    """Further tries after a lost connection, a timeout, or status 408, 429, 500, 502, 503 or 504."""
+    backoff_s: float = 0.5
+    """Seconds before the first of them; doubled each time, up to a minute."""
+    key_file: str | None = None
+    """File with the key that the server asks for, sent as `Authorization: Bearer`; null: none."""
+
+    def check(self, at: str) -> None:
+        """Raises ConfigError for counts and times that cannot be."""
+        for name in ("samples", "batch"):
+            require(f"{at}.{name}", getattr(self, name), getattr(self, name) >= 1, ">= 1")
+        require(f"{at}.limit", self.limit, self.limit > 0, "> 0 nats")
+        require(f"{at}.timeout_s", self.timeout_s, self.timeout_s > 0, "> 0 seconds")
+        require(f"{at}.retries", self.retries, self.retries >= 0, ">= 0")
+        require(f"{at}.backoff_s", self.backoff_s, self.backoff_s >= 0, ">= 0 seconds")
+
+
+@dataclass(frozen=True)
 class PublishedModel:
     """A model that lcprobe did not train, with what is known better than its files say."""
 
@@ -244,6 +279,8 @@ class ProbeConfig:
     """lm-eval tasks."""
     frozen: FrozenConfig = field(default_factory=FrozenConfig)
     """Prompts from files."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    """Servers that answer probes."""
 
     def check_lengths(self, context_lengths: Sequence[int]) -> None:
         """Raises ConfigError for a multiple of the grids or of the plain text that is no whole number of tokens at
