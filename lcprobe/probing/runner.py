@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from lcprobe.errors import EpisodeError
 from lcprobe.files import digest_json
 from lcprobe.probing.config import NO_FAULTS, CompatConfig, Precision, ProbeConfig
 from lcprobe.probing.grid import MAX_MEMORY_TOKENS, TaskSet
@@ -100,6 +103,27 @@ def run_plan(
         done += sum(plan.units[i].length * n for i in group for _, n in plan.units[i].cells)
     progress(total, total, "")
     return {name: unit for name, unit in zip(ids, plan.units, strict=True) if unit not in tasks.not_made}
+
+
+def parity_pairs(plan: Plan, tasks: TaskSet, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(prompt, answer) of n samples of a plan, for `check_parity`, or of all that it has: units in turn, in each the
+    samples in order. Builds these samples alone."""
+    samples = [unit.factors() for unit in plan.units]
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    for turn in range(max(map(len, samples), default=0)):
+        for unit, factors in zip(plan.units, samples, strict=True):
+            if turn >= len(factors):
+                continue
+            try:
+                episode = tasks.by_name[unit.task].episode(factors[turn])
+            except EpisodeError:  # the runner leaves the unit out, too
+                continue
+            query = episode.queries[0]
+            ids = episode.sequence(query)
+            pairs.append((ids[: query.start], ids[query.start :]))
+            if len(pairs) == n:
+                return pairs
+    return pairs
 
 
 def units_of_other_code(plan: Plan, tasks: TaskSet, store: RecordStore) -> list[str]:

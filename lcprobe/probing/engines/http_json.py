@@ -1,4 +1,4 @@
-"""JSON over HTTP with the standard library: timeouts, further tries with growing pauses, one line for every failure."""
+"""JSON over HTTP with the standard library: timeouts, further tries after growing pauses, one line for a failure."""
 
 import json
 import logging

@@ -51,7 +51,7 @@ class OpenAIServer(CompletionServer):
         read = len(values) - self.new_tokens
         if read != len(ids):
             raise WrongAnswer(
-                f"log-probabilities of {max(read, 0)} tokens for a prompt of {len(ids)}; allowed: prompts as ids, echo"
+                f"log-probabilities of {max(read, 0)} tokens for a prompt of {len(ids)}; allowed: ids, echo"
             )
         likelihood, right, ties = np.empty(n, dtype=np.float32), np.empty(n, dtype=bool), 0
         for i in range(n):
@@ -68,8 +68,8 @@ class OpenAIServer(CompletionServer):
         return {"prompt": prompts, "max_tokens": steps, "temperature": 0, "logprobs": TOP}
 
     def decoded(self, choice: dict[str, Any]) -> list[int]:
-        """See CompletionServer. Ids where the server writes them, or of its tokens' texts where these tell them apart,
-        else those of the whole text."""
+        """See CompletionServer. Ids where the server writes them, or of its tokens' texts where one token alone has
+        each, else those of the whole text."""
         tokens = (choice.get("logprobs") or {}).get("tokens") or []
         for ids in ([id_of(token) for token in tokens], [self._ids_of_texts.get(token) for token in tokens]):
             known = [i for i in ids if i is not None]

@@ -14,8 +14,7 @@ from lcprobe.probing.engines.parity import check_parity, measure_parity
 from lcprobe.probing.engines.servers import SERVERS, server
 from lcprobe.probing.external.lm_eval import harness_model
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.parity_samples import parity_pairs
-from lcprobe.probing.runner import ProbedCheckpoint, run_plan
+from lcprobe.probing.runner import ProbedCheckpoint, parity_pairs, run_plan
 from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import MemoryStore, Store
 from lcprobe.probing.substring import Continuation
