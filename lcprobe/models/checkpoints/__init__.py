@@ -20,6 +20,8 @@ FORMATS = Registry(
         "hf_qwen3_next": "lcprobe.models.checkpoints.hf_qwen3_next:HFQwen3Next",
         "hf_qwen3_5_text": "lcprobe.models.checkpoints.hf_qwen3_5:HFQwen35Text",
         "hf_qwen3_5": "lcprobe.models.checkpoints.hf_qwen3_5:HFQwen35",
+        "hf_bamba": "lcprobe.models.checkpoints.hf_bamba:HFBamba",
+        "hf_nemotron_h": "lcprobe.models.checkpoints.hf_nemotron_h:HFNemotronH",
         "hf_xlstm": "lcprobe.models.checkpoints.hf_xlstm:HFxLSTM",
         "fla": "lcprobe.models.checkpoints.fla:FLA",
         "fla_rwkv": "lcprobe.models.checkpoints.fla_rwkv:FLARWKV",

@@ -85,7 +85,6 @@ class HFMamba2(Format[FormatConfig]):
         own: Any = next((layer.config for layer in layers if layer.kind == "mamba2"), None)
         if own is None:
             return found
-        low, high = own.dt_limit
         return {
             **found,
             "num_heads": own.widths(d_model)[1],
@@ -97,5 +96,5 @@ class HFMamba2(Format[FormatConfig]):
             "chunk_size": own.chunk_size or 256,
             "use_bias": own.bias,
             "use_conv_bias": own.conv_bias,
-            "time_step_limit": [low, float("inf") if high is None else high],
+            "time_step_limit": hf_names.time_step_limit(own.dt_limit),
         }

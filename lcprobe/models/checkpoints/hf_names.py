@@ -79,6 +79,12 @@ def rope_parameters(encoding: Any) -> dict[str, Any]:
     return found if fraction == 1 else {**found, "partial_rotary_factor": fraction}
 
 
+def time_step_limit(limit: tuple[float, float | None]) -> list[float]:
+    """time_step_limit of one of ours, in which None is no upper limit."""
+    low, high = limit
+    return [low, float("inf") if high is None else high]
+
+
 def common(config: ModelConfig) -> dict[str, Any]:
     """Keys of config.json that all of these classes have."""
     return {

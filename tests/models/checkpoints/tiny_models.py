@@ -60,6 +60,14 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_next": ("hf_qwen3_next", QWEN),
     "qwen3_5_text": ("hf_qwen3_5_text", {**QWEN, "tie_embeddings": False}),
     "qwen3_5": ("hf_qwen3_5", QWEN),
+    "bamba": ("hf_bamba", {
+        "layout": "mamba2+mlp, attention+mlp", "d_ff": 40, "mlp": {"type": "swiglu", "bias": True}, "mixers": {
+            "mamba2": {**MAMBA2, "n_groups": 2, "dt_limit": [0.0, 0.5]},
+            "attention": {**ATTENTION, "positional": ROPE}}}),
+    "nemotron_h": ("hf_nemotron_h", {
+        "layout": "mamba2+mlp, mamba2, attention+mlp", "d_ff": 40, "mlp": {"type": "relu2", "bias": True},
+        "residual_in_fp32": False, "tie_embeddings": False,
+        "mixers": {"mamba2": {**MAMBA2, "conv_bias": False}, "attention": {**ATTENTION, "positional": "none"}}}),
     "xlstm": ("hf_xlstm", {"layout": "mlstm+mlp", "n_layers": 2, "d_ff": 37, "norm_eps": 1e-6, "logit_soft_cap": 9.0,
                            "tie_embeddings": False, "mixers": {"mlstm": {"head_dim": 6, "expand_v": 1.5}}}),
     "fla gla": ("fla", {"layout": "gla+mlp", "n_layers": 3, "attn_layer_idx": [1], "d_ff": 40, "mixers": {
