@@ -9,7 +9,6 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.schema import build
-from validation.oracles import griffin
 from validation.oracles.mixers import attention_of, load, outside_mixers, published
 
 transformers = pytest.importorskip("transformers")
@@ -96,19 +95,13 @@ def test_the_blocks_of_recurrentgemma_equal_transformers():
         intermediate_size=2 * FF, num_hidden_layers=3, attention_window_size=6, logits_soft_cap=3.0,
     )  # fmt: skip
     peer = transformers.RecurrentGemmaForCausalLM(config).double().eval()
-    local = {"type": "attention", "n_heads": 3, "n_kv_heads": 1, "head_dim": HEAD, "window": 6, "output_bias": True,
-             "positional": {"type": "rope", "fraction": 0.5}}  # fmt: skip
-    given = {
-        "layout": "[rg_lru+mlp x 2, local+mlp]", "d_model": D, "d_ff": FF, "vocab_size": VOCAB, "norm_eps": 1e-6,
-        "mixers": {"rg_lru": {"n_blocks": 3}, "local": local}, "embedding_scale": "sqrt_d_model_bf16",
-        "logit_soft_cap": 3.0, "norm": "zero_centred_rms", "mlp": {"type": "geglu", "bias": True},
-    }  # fmt: skip
+    given, convert = published("hf_recurrent_gemma", peer)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, VOCAB, (2, LENGTH), generator=generator)
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3)
-        ours = double(given, griffin.from_transformers(dict(peer.named_parameters())))
+        ours = double(given, convert(dict(peer.named_parameters())))
         want = peer(tokens, use_cache=False).logits
         got = ours.logits(ours.hidden(tokens)[0])
     assert (got - want).abs().max() <= 2e-5 * want.abs().max()

@@ -6,7 +6,15 @@ import torch
 from validation.checkpoints import LIMIT, cases, row_of
 from validation.checkpoints.cases import LENGTHS, Case
 
-FAST = ("mamba_ssm: mamba2attn, equations", "hf_llama: Qwen3, transformers", "hf_mamba2: Mamba2, transformers")
+FAST = (
+    "mamba_ssm: mamba2attn, equations",
+    "hf_llama: Qwen3, transformers",
+    "hf_mamba2: Mamba2, transformers",
+    "hf_qwen3_5_text: Qwen3.5, transformers",
+    "rwkv: RWKV-7, rwkv",
+)
+MODULES = {"flash-linear-attention": "fla"}
+"""Modules of packages with another name."""
 
 
 def case_named(name: str) -> Case:
@@ -24,7 +32,7 @@ def case_named(name: str) -> Case:
 def test_logits_are_those_of_the_peer(name):
     case = case_named(name)
     if case.peer != "equations":
-        pytest.importorskip(case.peer)
+        pytest.importorskip(MODULES.get(case.peer, case.peer))
     row = row_of(case, (1, 70) if name in FAST else LENGTHS)
     assert row["largest logit"] > 1
     assert max(row["whole"], row["chunks"], row["tokens"]) <= LIMIT

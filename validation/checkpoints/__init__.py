@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lcprobe.models.checkpoints.load import load_published, recognised
 from lcprobe.models.language_model import LanguageModel
-from validation.checkpoints import mamba_ssm_models, transformers_models
+from validation.checkpoints import fla_models, hybrid_models, mamba_ssm_models, rwkv_models, transformers_models
 from validation.checkpoints.cases import LENGTHS, VOCAB, Case, Logits, tokens_of
 
 TITLE = "checkpoints: largest difference of logits from the peers' own code, float32"
@@ -36,7 +36,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 def cases(mamba_ssm: Path | None = None) -> list[Case]:
     """All cases. mamba_ssm: a folder with the source of mamba-ssm, which its own cases need."""
-    return [*mamba_ssm_models.cases(mamba_ssm), *transformers_models.CASES]
+    others = (transformers_models, hybrid_models, fla_models, rwkv_models)
+    return [*mamba_ssm_models.cases(mamba_ssm), *(case for module in others for case in module.CASES)]
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcprobe.choices import choose
+from lcprobe.models.checkpoints.fla import layer_places
+from lcprobe.models.checkpoints.places import gathered
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mixers.contract import Mixer
 from lcprobe.models.token_context import TokenContext
@@ -29,6 +31,7 @@ from validation.oracles.mixers import (
     load,
     outside_mixers,
     perturbed,
+    published,
     scaled,
     transformers_module,
 )
@@ -54,14 +57,8 @@ def qwen3_next(dtype: torch.dtype) -> Iterator[Comparison]:
         )  # fmt: skip
         for layer in theirs.model.layers:  # decays between 0.3 and 0.998: states that last
             nn.init.uniform_(layer.linear_attn.A_log, -6.0, 0.0)
-        settings = {"head_dim": head_dim, "expand_v": heads * value_heads * d_v / D_MODEL, "value_heads": value_heads,
-                    "norm_eps": 1e-6}  # fmt: skip
-        config = {"layout": "gated_deltanet+mlp", "n_layers": n_layers, "d_ff": d_ff, "norm_eps": 1e-6,
-                  "norm": "zero_centred_rms", "mixers": {"gated_deltanet": settings}}  # fmt: skip
-        shape = (heads, value_heads, head_dim, d_v)
-        convert = partial(_from_qwen3_next, n_layers=n_layers, shape=shape)
-        name = f"gated_deltanet value_heads={value_heads}"
-        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), config, convert).compare()
+        name, own = f"gated_deltanet value_heads={value_heads}", published("hf_qwen3_next", theirs)
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), *own).compare()
 
 
 def kimi_linear(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -108,29 +105,6 @@ def _from_kimi_linear(named: dict[str, Tensor], n_layers: int) -> dict[str, Tens
     return ours
 
 
-def _from_qwen3_next(named: dict[str, Tensor], n_layers: int, shape: tuple[int, int, int, int]) -> dict[str, Tensor]:
-    norms = ("input_layernorm", "post_attention_layernorm")
-    ours = outside_mixers(named, n_layers, "embed_tokens", *norms)
-    for i in range(n_layers):
-        ours |= _gated_deltanet(named, i, shape)
-    return ours
-
-
-def _gated_deltanet(named: dict[str, Tensor], i: int, shape: tuple[int, int, int, int]) -> dict[str, Tensor]:
-    """Layer i of Qwen3-Next, whose projections are grouped by heads of keys."""
-    heads, value_heads, d_k, d_v = shape
-    ours, theirs = f"blocks.{i}.mixer.", f"model.layers.{i}.linear_attn."
-    grouped = named[theirs + "in_proj_qkvz.weight"].unflatten(0, (heads, -1))
-    q, k, v, z = grouped.split([d_k, d_k, value_heads * d_v, value_heads * d_v], dim=1)
-    b, a = named[theirs + "in_proj_ba.weight"].unflatten(0, (heads, -1)).split([value_heads, value_heads], dim=1)
-    return {
-        ours + "in_proj.weight": torch.cat([t.flatten(0, 1) for t in (q, k, v, z, b, a)]),
-        ours + "conv_weight": named[theirs + "conv1d.weight"].squeeze(1),
-        ours + "norm_weight": named[theirs + "norm.weight"],
-        **{ours + name: named[theirs + name] for name in ("A_log", "dt_bias", "out_proj.weight")},
-    }
-
-
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     """Logits of one of transformers' models, for one document a row."""
     return model(tokens, use_cache=False).logits
@@ -150,7 +124,7 @@ def fla_layers(dtype: torch.dtype) -> Iterator[Comparison]:
         ours = {"type": "delta_product", "n_steps": n, "head_dim": head_dim, "value_heads": value_heads}
         widths = {"expand": heads * head_dim / D_MODEL, "expand_v": heads * value_heads * ratio * head_dim / D_MODEL}
         nn.init.uniform_(theirs.A_log, -6.0, 0.0)  # decays that last
-        yield from compare_layer({**ours, **widths}, theirs, _from_delta_product)
+        yield from compare_layer({**ours, **widths}, theirs)
     for heads, head_dim, value_heads, ratio in ((3, 8, 1, 1), (2, 6, 2, 2)):
         theirs = gdn2.GatedDeltaNet2(
             D_MODEL, expand_v=ratio, head_dim=head_dim, num_heads=heads, num_v_heads=heads * value_heads,
@@ -164,12 +138,16 @@ def fla_layers(dtype: torch.dtype) -> Iterator[Comparison]:
 
 
 def compare_layer(
-    kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    kind: dict[str, Any], theirs: nn.Module, convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 ) -> Iterator[Comparison]:
     """Outputs of one of fla's layers at every length, and at the longest gradients, too. kind: ours; convert: its
-    parameters, or their gradients, under the names of ours."""
+    parameters, or their gradients, under the names of ours; None: as checkpoints are read."""
     perturbed(theirs)
-    ours: Mixer = choose(MIXERS, kind, "mixer").create(D_MODEL)
+    choice = choose(MIXERS, kind, "mixer")
+    ours: Mixer = choice.create(D_MODEL)
+    if convert is None:
+        places = dict(layer_places(choice.config, "", D_MODEL))
+        convert = partial(gathered, places, ours=dict(ours.named_parameters()))
     load(ours, convert(dict(theirs.named_parameters())))
     for length in LENGTHS:
         x = torch.randn(2, length, D_MODEL, generator=torch.Generator().manual_seed(length))
@@ -252,22 +230,8 @@ def _documents(inputs: Sequence[Tensor], cu_seqlens: Tensor | None, state: Tenso
         yield [x[:, begin:end] for x in inputs], None if state is None else state[i : i + 1]
 
 
-def _from_delta_product(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    inputs = ("q_proj", "k_proj", "v_proj", "g_proj", "b_proj", "a_proj")
-    return _shared(named, inputs)
-
-
 def _from_gdn2(named: dict[str, Tensor]) -> dict[str, Tensor]:
     inputs = ("q_proj", "k_proj", "v_proj", "b_proj", "w_proj", "f_proj.0", "g_proj.0")
-    return _shared(named, inputs) | {
-        "decay_proj.weight": named["f_proj.1.weight"],
-        "gate_proj.weight": named["g_proj.1.weight"],
-        "gate_proj.bias": named["g_proj.1.bias"],
-    }
-
-
-def _shared(named: dict[str, Tensor], inputs: Sequence[str]) -> dict[str, Tensor]:
-    """Parameters of one of fla's layers that all delta rules have; inputs: its projections, in our order."""
     return {
         "in_proj.weight": torch.cat([named[f"{name}.weight"] for name in inputs]),
         "conv_weight": torch.cat([named[f"{name}_conv1d.weight"].squeeze(1) for name in "qkv"]),
@@ -275,4 +239,7 @@ def _shared(named: dict[str, Tensor], inputs: Sequence[str]) -> dict[str, Tensor
         "out_proj.weight": named["o_proj.weight"],
         "A_log": named["A_log"],
         "dt_bias": named["dt_bias"],
+        "decay_proj.weight": named["f_proj.1.weight"],
+        "gate_proj.weight": named["g_proj.1.weight"],
+        "gate_proj.bias": named["g_proj.1.bias"],
     }

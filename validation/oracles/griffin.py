@@ -18,22 +18,19 @@ import torch
 from torch import Tensor
 
 from validation.oracles.cases import Comparison
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, transformers_module
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, published, transformers_module
 
 WIDTH, HEADS, D_FF, WINDOW = 36, 3, 40, 20
+LOCAL = {
+    "type": "attention", "n_heads": HEADS, "n_kv_heads": 1, "head_dim": D_MODEL // HEADS, "window": WINDOW,
+    "window_counts_self": False, "output_bias": True, "positional": {"type": "rope", "fraction": 0.5},
+}  # fmt: skip
 CONFIG: dict[str, Any] = {
     "layout": "rg_lru+mlp x 2, local+mlp", "d_ff": D_FF, "norm": "zero_centred_rms", "norm_eps": 1e-6,
     "mlp": {"type": "geglu", "bias": True}, "embedding_scale": "sqrt_d_model_bf16", "logit_soft_cap": 2.0,
+    "mixers": {"rg_lru": {"expand": WIDTH / D_MODEL, "n_blocks": HEADS}, "local": LOCAL},
 }  # fmt: skip
-
-
-def _config(window_counts_self: bool) -> dict[str, Any]:
-    local = {
-        "type": "attention", "n_heads": HEADS, "n_kv_heads": 1, "head_dim": D_MODEL // HEADS, "window": WINDOW,
-        "window_counts_self": window_counts_self, "output_bias": True,
-        "positional": {"type": "rope", "fraction": 0.5},
-    }  # fmt: skip
-    return {**CONFIG, "mixers": {"rg_lru": {"expand": WIDTH / D_MODEL, "n_blocks": HEADS}, "local": local}}
+"""Of Google's model."""
 
 
 def transformers_model(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -51,10 +48,12 @@ def transformers_model(dtype: torch.dtype) -> Iterator[Comparison]:
         )
     )  # fmt: skip
 
+    own = published("hf_recurrent_gemma", theirs)
+
     def run(tokens: Tensor, positions: Tensor) -> Tensor:
         return theirs(tokens, use_cache=False).logits
 
-    yield from Peer("rg_lru, Griffin", perturbed(theirs), run, _config(True), from_transformers).compare()
+    yield from Peer("rg_lru, Griffin", perturbed(theirs), run, *own).compare()
 
 
 def google_model(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -76,7 +75,7 @@ def google_model(dtype: torch.dtype) -> Iterator[Comparison]:
     def run(tokens: Tensor, positions: Tensor) -> Tensor:
         return theirs(tokens, positions, return_cache=False)[0]
 
-    peer = Peer("rg_lru, Griffin", perturbed(theirs), run, _config(False), _from_google, packed=(1, 2, 70))
+    peer = Peer("rg_lru, Griffin", perturbed(theirs), run, CONFIG, _from_google, packed=(1, 2, 70))
     yield from peer.compare()
 
 
@@ -97,32 +96,6 @@ def google_modules(*names: str) -> list[ModuleType]:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("recurrentgemma", "jaxtyping")]:
             del sys.modules[name]
         sys.modules.update({name: module for name, module in before.items() if module is not None})
-
-
-def from_transformers(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters of transformers' RecurrentGemma with three layers, the last of attention, under our names."""
-    ours = {"embedding.weight": named["model.embed_tokens.weight"], "norm.weight": named["model.final_norm.weight"]}
-    for i in range(3):
-        block, layer = f"blocks.{i}.", f"model.layers.{i}."
-        mixer, mlp = layer + "temporal_block.", layer + "mlp_block."
-        ours |= {
-            block + "norm.weight": named[layer + "temporal_pre_norm.weight"],
-            block + "norm2.weight": named[layer + "channel_pre_norm.weight"],
-            block + "mlp.out_proj.weight": named[mlp + "down_proj.weight"],
-            block + "mlp.out_proj.bias": named[mlp + "down_proj.bias"],
-        }
-        for part in ("weight", "bias"):
-            both = [named[f"{mlp}{name}_proj.{part}"] for name in ("up", "gate")]
-            ours[f"{block}mlp.up_gate.{part}"] = torch.cat(both)
-        if i == 2:
-            qkv = torch.cat([named[f"{mixer}{name}_proj.weight"] for name in "qkv"])
-            ours |= {block + "mixer.in_proj.weight": qkv, block + "mixer.out_proj.bias": named[mixer + "o_proj.bias"]}
-            ours[block + "mixer.out_proj.weight"] = named[mixer + "o_proj.weight"]
-        else:
-            names = ("input_gate_{}", "recurrent_gate_{}", "weight", "bias", "recurrent_param")
-            conv = named[mixer + "conv_1d.weight"].squeeze(1), named[mixer + "conv_1d.bias"]
-            ours |= {f"{block}mixer.{k}": v for k, v in _rg_lru(named, mixer, *conv, *names).items()}
-    return ours
 
 
 def _from_google(named: dict[str, Tensor]) -> dict[str, Tensor]:

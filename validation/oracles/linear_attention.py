@@ -38,18 +38,7 @@ def fla_gla(dtype: torch.dtype) -> Iterator[Comparison]:
             gate_logit_normalizer=tau,
         )  # fmt: skip
         widths = {"head_dim": round(expand * D_MODEL) // heads, "expand": expand, "expand_v": expand_v}
-        yield from compare_layer({"type": "gla", **widths, "rank": 5, "tau": tau}, theirs, _from_fla)
-
-
-def _from_fla(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    matrices = ("q_proj", "k_proj", "v_proj", "g_proj", "gk_proj.0")
-    return {
-        "in_proj.weight": torch.cat([named[f"{name}.weight"] for name in matrices]),
-        "decay_proj.weight": named["gk_proj.1.weight"],
-        "decay_proj.bias": named["gk_proj.1.bias"],
-        "norm_weight": named["g_norm_swish_gate.weight"],
-        "out_proj.weight": named["o_proj.weight"],
-    }
+        yield from compare_layer({"type": "gla", **widths, "rank": 5, "tau": tau}, theirs)
 
 
 def minimax(dtype: torch.dtype) -> Iterator[Comparison]:

@@ -30,12 +30,8 @@ def transformers_mamba(dtype: torch.dtype) -> Iterator[Comparison]:
         )  # fmt: skip
         for layer in theirs.backbone.layers:  # step sizes between 0.1 and 1: decays from 0.9 to 0
             nn.init.uniform_(layer.mixer.dt_proj.bias, -2.3, 0.5)
-        settings = {"d_state": d_state, "d_conv": d_conv, "dt_rank": rank, "bias": bias, "conv_bias": not bias}
-        config = {"layout": "mamba1", "n_layers": n_layers, "norm_eps": 1e-5, "mixers": {"mamba1": settings}}
-        convert = partial(_from_transformers, n_layers=n_layers)
-        yield from Peer(
-            f"mamba1 d_state={d_state}", perturbed(theirs), partial(_logits, theirs), config, convert
-        ).compare()
+        name, own = f"mamba1 d_state={d_state}", published("hf_mamba", theirs)
+        yield from Peer(name, perturbed(theirs), partial(_logits, theirs), *own).compare()
 
 
 def transformers_mamba2(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -62,16 +58,3 @@ def transformers_mamba2(dtype: torch.dtype) -> Iterator[Comparison]:
 
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     return model(tokens, use_cache=False).logits
-
-
-def _from_transformers(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """Parameters of Mamba under our names."""
-    ours = {"embedding.weight": named["backbone.embeddings.weight"], "norm.weight": named["backbone.norm_f.weight"]}
-    for i in range(n_layers):
-        layer = f"backbone.layers.{i}."
-        ours[f"blocks.{i}.norm.weight"] = named[f"{layer}norm.weight"]
-        for name, value in named.items():
-            if name.startswith(f"{layer}mixer."):
-                own = name.removeprefix(f"{layer}mixer.").replace("conv1d.", "conv_").replace("norm.", "norm_")
-                ours[f"blocks.{i}.mixer.{own}"] = value.squeeze(1) if own == "conv_weight" else value
-    return ours

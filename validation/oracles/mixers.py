@@ -218,8 +218,9 @@ def published(format: str, model: Any, **mixer: Any) -> tuple[dict[str, Any], Ca
     settings = reader.settings(model.config.to_dict())
     for own in settings["mixers"].values():
         own.update(mixer)
-    places = reader.places(build(ModelConfig, settings, "model"))
-    return settings, lambda named: gathered(places, named)
+    config = build(ModelConfig, settings, "model")
+    places, ours = reader.places(config), dict(LanguageModel(config).named_parameters())
+    return settings, lambda named: gathered(places, named, ours)
 
 
 def outside_mixers(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from validation.oracles.cases import Comparison
-from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, transformers_module
+from validation.oracles.mixers import D_MODEL, VOCAB, Peer, perturbed, published, transformers_module
 
 
 def transformers_xlstm(dtype: torch.dtype) -> Iterator[Comparison]:
@@ -32,42 +32,9 @@ def transformers_xlstm(dtype: torch.dtype) -> Iterator[Comparison]:
             for gate, low, high in (("igate_preact", -4.0, 2.0), ("fgate_preact", 1.0, 5.0)):
                 nn.init.normal_(block.mlstm_layer.get_submodule(gate).weight, std=0.1)
                 nn.init.uniform_(block.mlstm_layer.get_submodule(gate).bias, low, high)
-        settings = {"head_dim": round(expand * D_MODEL) // heads, "expand": expand, "expand_v": expand_v}
-        config = {"layout": "mlstm+mlp", "n_layers": n_layers, "d_ff": 36, "norm_eps": 1e-6, "tie_embeddings": False,
-                  "logit_soft_cap": 30.0, "mixers": {"mlstm": settings}}  # fmt: skip
-        convert = partial(_from_xlstm, n_layers=n_layers)
-        yield from Peer(
-            f"mlstm heads={heads}", perturbed(theirs), partial(_logits, theirs), config, convert
-        ).compare()
+        own = published("hf_xlstm", theirs)
+        yield from Peer(f"mlstm heads={heads}", perturbed(theirs), partial(_logits, theirs), *own).compare()
 
 
 def _logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     return model(tokens, use_cache=False).logits
-
-
-def _from_xlstm(named: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    ours = {
-        "embedding.weight": named["backbone.embeddings.weight"],
-        "norm.weight": named["backbone.out_norm.weight"],
-        "head.weight": named["lm_head.weight"],
-    }
-    for i in range(n_layers):
-        own, block = f"blocks.{i}.", f"backbone.blocks.{i}."
-        layer, ffn = block + "mlstm_layer.", block + "ffn."
-        gates = ("igate_preact", "fgate_preact")
-        ours |= {
-            own + "norm.weight": named[block + "norm_mlstm.weight"],
-            own + "norm2.weight": named[block + "norm_ffn.weight"],
-            own + "mlp.up_gate.weight": torch.cat(
-                [named[f"{ffn}{name}.weight"] for name in ("proj_up", "proj_up_gate")]
-            ),
-            own + "mlp.out_proj.weight": named[ffn + "proj_down.weight"],
-            own + "mixer.in_proj.weight": torch.cat(
-                [named[f"{layer}{name}.weight"] for name in ("q", "k", "v", "ogate_preact")]
-            ),
-            own + "mixer.gate_proj.weight": torch.cat([named[f"{layer}{gate}.weight"] for gate in gates]),
-            own + "mixer.gate_proj.bias": torch.cat([named[f"{layer}{gate}.bias"] for gate in gates]),
-            own + "mixer.norm_weight": named[layer + "multihead_norm.weight"],
-            own + "mixer.out_proj.weight": named[layer + "out_proj.weight"],
-        }
-    return ours

@@ -13,7 +13,7 @@ from lcprobe.models.checkpoints.contract import Format, FormatConfig, Keys, NotC
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.mixers.attention import AttentionConfig
 from lcprobe.models.mixers.gla import GLAConfig
-from lcprobe.models.parts import LayerParts, parts_of, resolved_sizes
+from lcprobe.models.parts import parts_of, resolved_sizes
 
 KINDS = {"gla": "gla", "gated_deltanet": "gated_deltanet", "gated_deltaproduct": "delta_product",
          "transformer": "attention"}  # fmt: skip
@@ -87,7 +87,8 @@ class FLA(Format[FormatConfig]):
                 places |= hf_names.attention(f"{theirs}.attn", f"{ours}.mixer", layer.config, d_model)
             else:
                 places |= {
-                    f"{theirs}.attn.{name}": place for name, place in layer_places(layer, f"{ours}.mixer.", d_model)
+                    f"{theirs}.attn.{name}": place
+                    for name, place in layer_places(layer.config, f"{ours}.mixer.", d_model)
                 }
         return places
 
@@ -215,9 +216,8 @@ def _attention_config(config: AttentionConfig, d_model: int) -> dict[str, Any]:
     }
 
 
-def layer_places(layer: LayerParts, ours: str, d_model: int) -> Iterator[tuple[str, Place]]:
-    """The places of the tensors of one of the package's layers, by their names in it."""
-    config: Any = layer.config
+def layer_places(config: Any, ours: str, d_model: int) -> Iterator[tuple[str, Place]]:
+    """The places of the tensors of one of the package's layers, by their names in it. config: of our mixer."""
     w = config.widths(d_model)
     yield "o_proj.weight", Place(f"{ours}out_proj.weight")
     if isinstance(config, GLAConfig):
