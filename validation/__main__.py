@@ -24,6 +24,7 @@ from validation import (
     training_length,
 )
 from validation.attacks import table
+from validation.checkpoints import memory
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
@@ -32,6 +33,7 @@ VALIDATIONS = {
     ),
     "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
     "checkpoints": Measurement(checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes),
+    "load_memory": Measurement(memory.TITLE, memory.OPTIONS, memory.measure, memory.notes),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),

@@ -1,5 +1,6 @@
 """A trained checkpoint as an object: generate text, read hidden states, and what a probe needs of it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,12 +8,16 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import tokenizers
 import torch
+import yaml
 from torch import Tensor
 
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, listed, require
+from lcprobe.models.checkpoints.export import export
+from lcprobe.models.checkpoints.known import FACTS_FILE
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.engines.narrow import in_precision
@@ -22,7 +27,7 @@ from lcprobe.schema import build
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.text.haystack import Materials
-from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
+from lcprobe.tasks.text.tokenizer import NO_BOS, Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,31 @@ class Model:
         length = len(ids) if self.module.needs_length else None
         stream, _ = self.module.hidden_states(tokens, length=length)
         return torch.cat(stream).float().cpu()
+
+    def export(self, format: str | Mapping[str, Any], folder: str | Path) -> None:
+        """Write the weights as a checkpoint of another project, with the tokenizer and what `evaluate.py` must know:
+        `mamba_ssm`, `hf_llama`, `hf_mamba2`, ...
+
+        folder: appears whole or not at all. Raises ConfigError for a folder that is not empty, for a model that the
+        format cannot express, naming the setting, and for one that an extension or a fault has changed.
+        """
+        own = self.checkpoint
+        as_trained = own.extension == "none" and not own.compat.active
+        require("extend", own.extension, as_trained, "a model as trained: formats have no place for changes")
+        export(self.module, format, Path(folder), self._beside())
+
+    def _beside(self) -> dict[str, str]:
+        """Files beside exported weights, by name."""
+        bos_id = self.tokenizer.bos_id
+        bos = None if bos_id is None else tokenizers.Tokenizer.from_str(self.tokenizer.json_text).id_to_token(bos_id)
+        facts = {"bos": NO_BOS if bos is None else bos, "context_length": self.context_length,
+                 "context_length_from": "its training", "tokens": self.checkpoint.tokens}  # fmt: skip
+        named = {"tokenizer_class": "PreTrainedTokenizerFast", **({} if bos is None else {"bos_token": bos})}
+        return {
+            "tokenizer.json": self.tokenizer.json_text,
+            "tokenizer_config.json": json.dumps(named),
+            FACTS_FILE: yaml.safe_dump(facts, sort_keys=False),
+        }
 
     def encode(self, text: str) -> np.ndarray:
         """(n,) int64 token ids, after BOS where the tokenizer has one."""

@@ -12,7 +12,10 @@ from torch import Tensor
 import lcprobe
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.errors import ConfigError, DataError
+from lcprobe.models.checkpoints.known import facts_about
+from lcprobe.models.checkpoints.load import load_published, recognised
 from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.tasks.text.tokenizer import load_tokenizer
 from tests.tiny import write_config
 
 GRID = {"lengths": [1, 2], "depths": 2, "n": 6}
@@ -127,6 +130,22 @@ def test_an_extension_is_a_variant_of_the_checkpoint(folder):
     assert model.checkpoint.extension == "yarn"
     with pytest.raises(ConfigError, match="a method that applies to a model given here"):
         lcprobe.load_checkpoint(folder / "mamba2", extend="yarn")
+
+
+def test_an_exported_model_is_the_same_model_to_evaluate(study, model, folder, tmp_path):
+    """Weights, tokenizer, BOS and training length."""
+    model = study.runs["mamba2"].model(device="cpu")
+    model.export("mamba_ssm", tmp_path / "out")
+    exported = load_published(recognised(tmp_path / "out"))
+    tokens = torch.from_numpy(model.encode("the grass is green"))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(exported.hidden(tokens)[0], model.module.hidden(tokens)[0])
+    facts = facts_about(tmp_path / "out", None)
+    assert (facts.context_length, facts.tokens) == (64, model.checkpoint.tokens)
+    assert load_tokenizer(str(tmp_path / "out"), facts.bos).identity == model.tokenizer.identity
+    extended = lcprobe.load_checkpoint(folder / "hybrid", extend="yarn", factor=2, device="cpu")
+    with pytest.raises(ConfigError, match="extend: given 'yarn'; allowed: a model as trained"):
+        extended.export("mamba_ssm", tmp_path / "other")
 
 
 class LastValue(ProbedModel):

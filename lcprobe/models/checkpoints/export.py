@@ -5,7 +5,7 @@ those of the model, up to what changes speed or initial values only.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,16 @@ NO_EFFECT = {"chunk_size", "A_init_range", "dt_min", "dt_max", "dt_init_floor", 
 no encoding that a published format has depends on."""
 
 
-def export(model: LanguageModel, choice: Choice | str, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a model as a checkpoint of another project. choice: a format of FORMATS, or its name.
+def export(
+    model: LanguageModel,
+    choice: Choice | Mapping[str, Any] | str,
+    folder: Path,
+    texts: Mapping[str, str] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a model as a checkpoint of another project.
+
+    choice: a format of FORMATS, `mamba_ssm` or with settings; texts: other files, by name, such as a tokenizer.json.
 
     The folder appears whole or not at all, with a manifest of digests. Raises ConfigError for a model that the format
     cannot express, naming the setting, and for a folder that exists and is not empty.
@@ -53,6 +61,8 @@ def export(model: LanguageModel, choice: Choice | str, folder: Path, shard_bytes
     temporary.mkdir()
     try:
         write_json(temporary / CONFIG_JSON, config_json)
+        for name, text in (texts or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         _write_tensors(dict(their_tensors(format, model)), temporary, shard_bytes)
         publish_folder(temporary, folder, {"kind": "published checkpoint", "format": format.name})
     finally:

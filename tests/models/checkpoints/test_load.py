@@ -189,7 +189,7 @@ def test_no_weights(folder):
         ("[1]", "/config.json: of type list; allowed: an object"),
         ('{"model_type": "mamba2"}', "/config.json: hidden_size: given 'nothing'; allowed: a value"),
         ('{"model_type": "never_seen"}', ": model_type 'never_seen' in config.json; allowed: a checkpoint of "),
-        ("{}", ": no config.json that tells what it is; allowed: a checkpoint of "),
+        ("{}", "/model.safetensors: no config.json, and no tensor of RWKV"),
     ],
 )
 def test_a_config_that_cannot_be_read(folder, text, line):
