@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lcprobe.errors import DataError, shown
-from lcprobe.probing.inference.continuation import Continuer
+from lcprobe.probing.engines.contract import Continuations
 from lcprobe.probing.substring import BUDGETS, DEFAULT_BUDGET, Rule, substring_score
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -118,7 +118,7 @@ class FrozenScore:
 
 
 def score_frozen(
-    file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, tokens: int, rule: Rule
+    file: FrozenFile, continuer: Continuations, tokenizer: Tokenizer, tokens: int, rule: Rule
 ) -> list[FrozenScore]:
     """Score every prompt of a file, none of them truncated. tokens: of the greedy output, fewer where the model ends
     the document.

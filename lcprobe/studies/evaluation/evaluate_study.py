@@ -13,7 +13,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.files import check_name, remove_leftovers
 from lcprobe.locks import folder_lock
 from lcprobe.merging import Settings
-from lcprobe.probing.config import PublishedModel
+from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.schema import plain
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.leakage import check_leakage
@@ -93,14 +93,14 @@ def resolve_targets(
         if not given:
             allowed = f"a study under {named.study.folder} (train.py creates it), or study.models"
             raise ConfigError("study.name", named.study.name, allowed)
-        targets = find_targets(given)
+        targets = find_targets(given, named.probe.server)
         if not is_study(folder):  # published models alone: the config has the text and the place for results
             targets = [replace(t, config=replace(t.config, data=_data(named, t))) for t in targets]
     else:
         _refuse_training(settings)
         given = [*given, *_models(settings)]
         folder = None
-        targets = find_targets(given)
+        targets = find_targets(given, _server(settings))
     targets = [replace(t, config=_with_places(t.config, settings)) for t in targets]
     for note in runs_not_in_study(given):
         terminal().print(note, highlight=False, soft_wrap=True)
@@ -114,6 +114,11 @@ def _data(named: Config, target: ProbeTarget) -> DataConfig:
     """The text of a study, as a published model reads it."""
     own = target.config.data
     return replace(named.data, tokenizer=own.tokenizer, bos=own.bos)
+
+
+def _server(settings: Settings) -> ServerConfig:
+    """`probe.server` of settings."""
+    return laid_on(Config(), settings.of(["probe.server"])).probe.server
 
 
 def _models(settings: Settings) -> list[PublishedModel]:
@@ -132,7 +137,7 @@ def check_leakage_of(given: list[Named], settings: Settings, named: Config | Non
         check_leakage(named, Path(named.study.folder) / named.study.name / "cheating")
         return
     _refuse_training(settings)
-    target = find_targets(given)[0]
+    target = find_targets(given, _server(settings))[0]
     config = _with_settings(_with_places(target.config, settings), settings)
     trained_on = target.source.progress.corpus_digest
     check_leakage(config, _out_folder(given, config, settings) / "cheating", trained_on)

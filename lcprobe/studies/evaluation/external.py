@@ -12,7 +12,7 @@ from lcprobe.config import Config
 from lcprobe.errors import ConfigError
 from lcprobe.files import digest_file, digest_json, remove_leftovers, write_json
 from lcprobe.merging import Settings
-from lcprobe.probing.engines.narrow import in_precision
+from lcprobe.probing.engines.contract import Continuations
 from lcprobe.probing.external.lm_eval import (
     HarnessScore,
     HarnessTasks,
@@ -23,12 +23,11 @@ from lcprobe.probing.external.lm_eval import (
     run_task,
 )
 from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
-from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
-from lcprobe.studies.evaluation.session import device
 from lcprobe.studies.evaluation.targets import Named
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
 from lcprobe.studies.status import versions
@@ -77,9 +76,7 @@ def evaluate_external(
         }
         facts |= {"extension": checkpoint.extension, "precision": checkpoint.precision}
         facts |= {"compat": list(checkpoint.compat.active)}
-        continuer = Continuer(
-            in_precision(loaded.engine, checkpoint.precision), device(), config.probe.chunk, config.probe.batch_tokens
-        )
+        continuer = continuations_of(loaded, config.probe)
         if harness:
             for name in harness.by_name:
                 rows, document = _harness(harness, name, continuer, tokenizer, config)
@@ -101,7 +98,7 @@ def evaluate_external(
 
 
 def _harness(
-    tasks: HarnessTasks, name: str, continuer: Continuer, tokenizer: Tokenizer, config: Config
+    tasks: HarnessTasks, name: str, continuer: Continuations, tokenizer: Tokenizer, config: Config
 ) -> tuple[list[Row], Row]:
     result = run_task(tasks, name, harness_model(continuer, tokenizer), config.probe.harness)
     rows = [_harness_row(score) for score in result.scores]
@@ -118,7 +115,7 @@ def _harness_row(score: HarnessScore) -> Row:
 
 
 def _frozen(
-    file: FrozenFile, continuer: Continuer, tokenizer: Tokenizer, config: Config
+    file: FrozenFile, continuer: Continuations, tokenizer: Tokenizer, config: Config
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = config.probe.frozen
     limited = replace(file, prompts=file.prompts[: settings.limit])

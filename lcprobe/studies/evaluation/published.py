@@ -12,8 +12,9 @@ from lcprobe.models.checkpoints.files import weight_files
 from lcprobe.models.checkpoints.hub import Hub, download, hub_address
 from lcprobe.models.checkpoints.known import CheckpointFacts, facts_about, known, stated_length
 from lcprobe.models.checkpoints.load import PublishedFolder, open_folder, read_config_json, recognised
-from lcprobe.probing.config import PublishedModel
-from lcprobe.studies.evaluation.published_sources import NativeCheckpoint, TransformersCheckpoint
+from lcprobe.probing.config import PublishedModel, ServerConfig
+from lcprobe.probing.engines.servers import SERVERS
+from lcprobe.studies.evaluation.published_sources import NativeCheckpoint, ServedModel, TransformersCheckpoint
 from lcprobe.studies.evaluation.sources import Source
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import CONFIG
@@ -27,12 +28,15 @@ def is_published(folder: Path) -> bool:
     return not ours and bool(weight_files(folder))
 
 
-def published_model(given: PublishedModel) -> tuple[str, Source, Config]:
-    """Name, source and config of a published model.
+def published_model(given: PublishedModel, server: ServerConfig) -> tuple[str, Source, Config]:
+    """Name, source and config of a published model. server: `probe.server`, for one that a server has.
 
     Raises ConfigError for an unknown address, a training length that nobody states and a tokenizer that does not fit,
     CheckpointError for files that are missing, damaged or of a model that no engine here runs.
     """
+    kind, _, url = given.address.partition(":")
+    if kind in SERVERS:
+        return _served(given, kind, url, server)
     hub = hub_address(given.address)
     if hub is None:
         folder = Path(given.address)
@@ -42,23 +46,46 @@ def published_model(given: PublishedModel) -> tuple[str, Source, Config]:
         pinned = known().get(hub.name, CheckpointFacts()).revision
         folder = download(Hub(hub.name, hub.revision or pinned))
     source = _source(folder, given, hub)
-    facts = source.published
-    assert facts is not None, "published sources have facts"
     name = given.name or _name(given.address if hub is None else hub.name)
-    return name, source, _config(name, folder, facts, source)
+    return name, source, _config(name, str(folder), source)
 
 
-def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
-    facts = facts_about(folder, hub.name if hub else None)
+def _served(given: PublishedModel, kind: str, url: str, server: ServerConfig) -> tuple[str, Source, Config]:
+    """A model on a server. What it is given anew goes before what is known of its reference."""
+    name = given.name or server.model or f"{kind}-server"
+    name = name if SAFE_NAME.fullmatch(name) else _name(name)
+    reference, facts = None, CheckpointFacts()
+    if server.reference is not None:
+        own = replace(given, address=server.reference)
+        _, reference, config = published_model(own, server)
+        facts, tokenizer, bos = reference.published or facts, config.data.tokenizer, config.data.bos
+    else:
+        facts = _with_settings(facts, given)
+        tokenizer, bos = facts.tokenizer, facts.bos
+        if tokenizer is None:
+            allowed = "probe.server.reference, or tokenizer in study.models"
+            raise ConfigError(f"{name}: tokenizer", "not known", allowed)
+    loaded = load_tokenizer(tokenizer, bos)
+    path = Path(url) if reference is None else reference.path
+    source = ServedModel(path, kind, url, server, loaded, facts, reference)
+    return name, source, _config(name, tokenizer, source)
+
+
+def _with_settings(facts: CheckpointFacts, given: PublishedModel) -> CheckpointFacts:
+    """What is known of a model, with what the configuration says of it on top."""
     if given.context_length is not None:
         facts = replace(facts, context_length=given.context_length, context_length_from="the configuration")
-    facts = replace(
+    return replace(
         facts,
         tokenizer=given.tokenizer or facts.tokenizer,
         bos=given.bos or facts.bos,
         chat=facts.chat if given.chat is None else given.chat,
         settings=facts.settings if given.settings is None else given.settings,
     )
+
+
+def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
+    facts = _with_settings(facts_about(folder, hub.name if hub else None), given)
     found = None if given.engine == "transformers" else _native(folder, facts, given.engine == "native")
     if found is not None:
         return NativeCheckpoint(folder, found, _with_length(facts, stated_length(found.config_json)))
@@ -93,12 +120,15 @@ def _name(address: str) -> str:
     return name if SAFE_NAME.fullmatch(name) else "model"
 
 
-def _config(name: str, folder: Path, facts: CheckpointFacts, source: Source) -> Config:
-    """What corresponds to a run's config: how it reads, and its training length."""
+def _config(name: str, own_tokenizer: str, source: Source) -> Config:
+    """What corresponds to a run's config: how it reads, and its training length. own_tokenizer: where nothing else is
+    known."""
+    facts = source.published
+    assert facts is not None, "published models have facts"
     if facts.context_length is None:
         allowed = "context_length in study.models or in lcprobe.yaml beside the weights"
         raise ConfigError(f"{name}: training length", "not known", allowed)
-    tokenizer = facts.tokenizer or str(folder)
+    tokenizer = facts.tokenizer or own_tokenizer
     data = {"tokenizer": tokenizer} | ({} if facts.bos is None else {"bos": facts.bos})
     length = facts.context_length
     train = {"context_length": length, "batch_tokens": length, "tokens": length}

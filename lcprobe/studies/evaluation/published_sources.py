@@ -1,7 +1,7 @@
-"""Published checkpoints as sources of weights: on lcprobe's own mixers, or run by transformers."""
+"""Published models as sources of weights: on lcprobe's own mixers, run by transformers, or on a server."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from lcprobe.models.checkpoints.load import PublishedFolder, load_published
 from lcprobe.models.cost import Cost
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import ModelCost, model_cost
-from lcprobe.probing.config import Precision
+from lcprobe.probing.config import Precision, ServerConfig
+from lcprobe.probing.engines.servers import server as open_server
 from lcprobe.studies.evaluation.sources import Loaded, Source
+from lcprobe.tasks.text.tokenizer import Tokenizer
 from lcprobe.training.checkpoint import Progress
 
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
@@ -97,12 +99,23 @@ class TransformersCheckpoint(Source):
     def meta_model(self, config: Config) -> None:
         """It is not of our mixers."""
 
+    def max_length(self, config: Config) -> int | None:
+        """See Source."""
+        from lcprobe.probing.engines.transformers import TransformersModel
+
+        return TransformersModel(self._empty).max_length
+
+    @cached_property
+    def _empty(self) -> Any:
+        """The model without weights."""
+        from lcprobe.probing.engines.transformers_folder import empty_model
+
+        return empty_model(self.path)
+
     @cached_property
     def _sizes(self) -> tuple[int, int]:
         """Parameters, and those of embedding and head."""
-        from lcprobe.probing.engines.transformers_folder import empty_model
-
-        model = empty_model(self.path)
+        model = self._empty
         ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
         outer = {id(p): p.numel() for end in ends for p in end.parameters()}  # tied ones once
         return sum(p.numel() for p in model.parameters()), sum(outer.values())
@@ -119,4 +132,55 @@ class TransformersCheckpoint(Source):
         from lcprobe.probing.engines.transformers_folder import transformers_model
 
         model = transformers_model(self.path, DTYPES[weights], device)
-        return Loaded(model, note=model.note)
+        return Loaded(model, note=lambda: model.note)
+
+
+@dataclass(frozen=True)
+class ServedModel(Source):
+    """A model on a server of the completions API. kind: `vllm` or `openai`; reference: the same weights here, which
+    it is compared with before anything is probed."""
+
+    path: Path
+    kind: str
+    url: str
+    server: ServerConfig
+    tokenizer: Tokenizer
+    published: CheckpointFacts = field(default_factory=CheckpointFacts)
+    reference: Source | None = None
+
+    @property
+    def engine(self) -> str:  # type: ignore[override]
+        """See Source."""
+        return self.kind
+
+    @property
+    def progress(self) -> Progress:  # type: ignore[override]
+        """See Source."""
+        return Progress(tokens=self.published.tokens)
+
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """Of its address and name, and of the reference's weights: a server does not tell which weights it has."""
+        known = None if self.reference is None else self.reference.digest
+        return digest_json([self.kind, self.url, self.server.model, known])[:16]
+
+    def layout(self, config: Config) -> str:
+        """The reference's."""
+        return f"{self.kind} server" if self.reference is None else self.reference.layout(config)
+
+    def meta_model(self, config: Config) -> None:
+        """Its weights are elsewhere."""
+
+    def cost(self, config: Config) -> ModelCost:
+        """The reference's; nothing is known without."""
+        return ModelCost(0, Cost(), 0.0) if self.reference is None else self.reference.cost(config)
+
+    def max_length(self, config: Config) -> int | None:
+        """The reference's."""
+        return None if self.reference is None else self.reference.max_length(config)
+
+    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+        """See Source."""
+        served, reference = open_server(self.kind, self.url, self.tokenizer, self.server), self.reference
+        load = None if reference is None else partial(reference.load, config, device, weights)
+        return Loaded(None, note=lambda: served.note, remote=served, reference=load)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from lcprobe.config import Config
 from lcprobe.data.prepare import Prepared
@@ -19,11 +18,11 @@ from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.plain_text import run_context
 from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
 from lcprobe.probing.runner import run_plan, units_of_other_code
-from lcprobe.probing.scoring import ModelScorer
 from lcprobe.probing.store import Store
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
+from lcprobe.studies.evaluation.engines import device, pass_parity_gate, scorer_of
 from lcprobe.studies.evaluation.readers import Reader, ReaderKey, check_readers_fit, open_readers, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
@@ -205,15 +204,12 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     for variant in session.variants:
         reader = session.reader_of(variant)
         loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe)
-        model = in_precision(loaded.engine, checkpoint.precision)
-        if loaded.note:
-            engine_notes[variant.name] = loaded.note
         plan, text = session.plan_of(variant), session.text_of(variant)
         longest = max(unit.length for unit in plan.units)
         biases[variant.name] = [] if loaded.module is None else bias_curves(loaded.module, longest)
-        generate = session.config.probe.scoring == "generate"
+        gate = pass_parity_gate(variant.name, loaded, plan, reader.tasks, session.config.probe)
+        scorer = scorer_of(loaded, reader.data.tokenizer, session.config.probe)
         chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
-        scorer = ModelScorer(model, reader.data.tokenizer, device(), chunk, generate, batch_tokens)
         ids = run_plan(
             plan,
             reader.tasks,
@@ -226,7 +222,13 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
         )
         made += ids.items()
         print_shared_tokens(variant.name, session.store.read(ids))
-        if text is not None and model.selection is None:  # plain text has no question to select chunks by
+        notes = [note for note in (loaded.note(), gate) if note]
+        if notes:
+            engine_notes[variant.name] = "; ".join(notes)
+        model = None if loaded.engine is None else in_precision(loaded.engine, checkpoint.precision)
+        if text is not None and model is None:
+            engine_notes[variant.name] += "; plain text is not measured: a server gives no state"
+        elif text is not None and model is not None and model.selection is None:  # no question to select chunks by
             unit = run_context(
                 text,
                 variant.target.config.train.context_length,
@@ -243,8 +245,3 @@ def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = P
     left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}
     record_units = [name for name, unit in made if unit not in left_out]
     return Probed(session.store.read(record_units), context, biases, record_units, text_units, left_out, engine_notes)
-
-
-def device() -> str:
-    """The device on which models are probed."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

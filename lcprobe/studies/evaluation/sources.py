@@ -4,6 +4,7 @@ A source answers what planning and the report ask of a model before it is loaded
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +17,30 @@ from lcprobe.models.checkpoints.known import CheckpointFacts
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import ModelCost, model_cost
 from lcprobe.probing.config import Precision
-from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.contract import Continuations, ProbedModel
 from lcprobe.training.build import build_model, load_trained
 from lcprobe.training.checkpoint import Progress, load_progress
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready. module: ours, which methods of `pe.extend` and biases need; None: another engine's.
-    note: how the engine reads, where that is worth a line of the report."""
+    """A model that is ready: an engine here, or a server.
 
-    engine: ProbedModel
+    module: ours, which methods of `pe.extend` and biases need; None: another engine's. note: how it reads, where that
+    is worth a line of the report. reference: loads the same weights as a server has; None: there is none.
+    """
+
+    engine: ProbedModel | None
     module: LanguageModel | None = None
-    note: str = ""
+    note: Callable[[], str] = lambda: ""
+    remote: Continuations | None = None
+    reference: "Callable[[], Loaded] | None" = None
+
+    @property
+    def server(self) -> Continuations:
+        """The server of a model that has no engine here."""
+        assert self.remote is not None, "a model is loaded here, or a server has it"
+        return self.remote
 
 
 class Source(ABC):
@@ -54,6 +66,11 @@ class Source(ABC):
     @abstractmethod
     def meta_model(self, config: Config) -> LanguageModel | None:
         """The model on the meta device; None for one that is not of our mixers."""
+
+    def max_length(self, config: Config) -> int | None:
+        """Tokens that its table of positions has; None: no limit."""
+        model = self.meta_model(config)
+        return None if model is None else model.max_length
 
     @abstractmethod
     def cost(self, config: Config) -> ModelCost:

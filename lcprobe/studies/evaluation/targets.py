@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lcprobe.config import Config, load, parse
 from lcprobe.errors import CheckpointError, ConfigError, DataError
-from lcprobe.probing.config import PublishedModel
+from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.studies.evaluation.published import is_published, published_model
 from lcprobe.studies.evaluation.sources import Source, TrainedCheckpoint
 from lcprobe.studies.planning.axes import ONLY_RUN, axes_of
@@ -37,18 +37,19 @@ class ProbeTarget:
         return self.source.run_folder
 
 
-def find_targets(named: Sequence[Named]) -> list[ProbeTarget]:
+def find_targets(named: Sequence[Named], server: ServerConfig | None = None) -> list[ProbeTarget]:
     """Targets of study, run and checkpoint folders, the runs of a study in the order of its grid, and published
-    models.
+    models. server: `probe.server`, for those that a server has.
 
     Raises ConfigError for another folder, CheckpointError for a damaged one, DataError for a damaged study.yaml.
     """
     targets: list[ProbeTarget] = []
+    asked = ServerConfig() if server is None else server
     for folder in named:
         if isinstance(folder, PublishedModel):
-            targets.append(_published(folder))
+            targets.append(_published(folder, asked))
         elif is_published(folder):
-            targets.append(_published(PublishedModel(str(folder))))
+            targets.append(_published(PublishedModel(str(folder)), asked))
         elif (folder / "model.safetensors").is_file():
             run_folder = folder.parent.parent if folder.parent.name == "checkpoints" else None
             targets.append(_target(folder, run_folder))
@@ -71,6 +72,10 @@ def find_targets(named: Sequence[Named]) -> list[ProbeTarget]:
     ambiguous = {n for n in names if names.count(n) > 1}
     if ambiguous:  # runs of two studies: their folders tell them apart
         targets = [replace(t, name=_long_name(t)) if t.name in ambiguous else t for t in targets]
+    names = [t.name for t in targets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError("study.models", f"{twice} twice", "each model once, or {address: ..., name: ...} for each")
     return targets
 
 
@@ -80,9 +85,9 @@ def _long_name(target: ProbeTarget) -> str:
     return f"{folder.parent.name}.{folder.name}{tail}"
 
 
-def _published(given: PublishedModel) -> ProbeTarget:
+def _published(given: PublishedModel, server: ServerConfig) -> ProbeTarget:
     """A published model with the chat template in its folder, or in that of its tokenizer."""
-    name, source, config = published_model(given)
+    name, source, config = published_model(given, server)
     template = chat_template_of(source.path)
     if template is None and Path(config.data.tokenizer).is_dir():
         template = chat_template_of(Path(config.data.tokenizer))

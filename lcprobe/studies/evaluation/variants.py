@@ -103,7 +103,7 @@ def variants_of(
     for a target without a template.
     """
     models = [target.source.meta_model(target.config) for target in targets]
-    limits = [None if model is None else model.max_length for model in models]
+    limits = [target.source.max_length(target.config) for target in targets]
     faults, notes = _faults(targets, models, compat)
     by_target = {
         target.name: [Variant(target, limit, compat=faults[target.name])]

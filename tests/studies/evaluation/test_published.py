@@ -11,9 +11,10 @@ from lcprobe.cli.commands import evaluate_main
 from lcprobe.errors import LcprobeError
 from lcprobe.files import read_json
 from lcprobe.models.checkpoints.known import known
-from lcprobe.probing.config import PublishedModel
+from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.studies.evaluation.published import published_model
 from lcprobe.studies.evaluation.targets import find_targets
+from validation.servers import Faults, stand_in
 
 SIZES = {"vocab_size": 4096, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
          "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128, "pad_token_id": None}  # fmt: skip
@@ -68,7 +69,7 @@ def test_settings_go_before_what_is_known_and_that_before_config_json(llama, tmp
     target = find_targets([folder])[0]
     assert (target.config.train.context_length, target.config.data.bos, target.name) == (64, "none", "model")
     given = PublishedModel(str(folder), name="mine", context_length=32)
-    name, source, config = published_model(given)
+    name, source, config = published_model(given, ServerConfig())
     assert (name, config.train.context_length, source.published.context_length_from) == (
         "mine",
         32,
@@ -119,7 +120,7 @@ def _set(folder, **keys):
 def test_an_address_that_is_none_is_refused():
     for address in ("hf:", "hf:a/b/c", "hf:a/b@", "nowhere"):
         with pytest.raises(LcprobeError, match="allowed"):
-            published_model(PublishedModel(address))
+            published_model(PublishedModel(address), ServerConfig())
 
 
 def test_a_hub_name_without_network_is_one_line(monkeypatch, capsys, tmp_path):
@@ -138,3 +139,53 @@ def test_both_training_lengths_of_the_mamba2_family_are_kept():
     facts = known()["state-spaces/mamba2-2.7b"]
     assert (facts.context_length, *facts.other_context_lengths.values()) == (2048, 8192)
     assert all(one.context_length_from for one in known().values() if one.context_length)
+
+
+GRID = ["probe.tasks={single: {type: niah, n_keys: 2, template: line}}", "track.wandb=off",
+        "probe.grids=[{lengths: [64t, 96t], depths: 2, haystack: [noise], n: 3}]"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(llama):
+    """The tiny model in this process, as the stand-in server has it."""
+    from lcprobe.models.checkpoints.load import load_published, recognised
+    from lcprobe.tasks.text.tokenizer import load_tokenizer
+
+    return load_published(recognised(llama)), load_tokenizer(str(llama))
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+def test_a_server_passes_the_parity_gate_and_scores_as_its_reference(
+    served, llama, tmp_path, monkeypatch, capsys, kind
+):
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    with stand_in(*served, kind) as server:
+        words = [f"{kind}:{server.address}", str(llama), "study.name=both", f"probe.server.reference={llama}", *GRID]
+        assert evaluate_main([*words, "probe.server.samples=4"]) == 0
+    output = capsys.readouterr().out
+    assert f"{kind}-server: parity with {llama}: max |dlogprob|" in output
+    rows = pq.read_table(tmp_path / "runs/both/records").to_pylist()
+    theirs, ours = ([r for r in rows if r["engine"] == engine] for engine in (kind, "native"))
+    assert len(ours) == len(theirs) == 12
+    key = ("length", "depth", "index", "exact", "rank", *(["prediction"] if kind == "vllm" else []))
+    assert sorted([r[name] for name in key] for r in ours) == sorted([r[name] for name in key] for r in theirs)
+
+
+def test_a_server_of_other_weights_is_refused_and_one_that_dies_loses_nothing(
+    served, llama, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = [f"probe.server.reference={llama}", "probe.server.backoff_s=0", "probe.server.retries=1", *GRID]
+    with stand_in(*served, "vllm", Faults(noise=0.2)) as server:
+        assert evaluate_main([f"vllm:{server.address}", *words]) == 2
+    assert "max |dlogprob| 0.2" in capsys.readouterr().err
+    address = None
+    with stand_in(*served, "vllm", Faults(dies_after=4)) as server:
+        address = server.address
+        assert evaluate_main([f"vllm:{address}", *words, "probe.server.samples=4", "probe.batch_tokens=64"]) == 74
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert address in error
+    assert list((tmp_path / "runs/vllm-server/records").iterdir()), "finished questions are kept"

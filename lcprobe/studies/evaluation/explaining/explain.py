@@ -12,7 +12,6 @@ from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, listed, shown, unknown_name
 from lcprobe.files import write_json
 from lcprobe.merging import Settings
-from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.explain.conditions import Condition, Situation, conditions, pairs
 from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.measure import Bench, Measured, NotMeasured
@@ -20,11 +19,10 @@ from lcprobe.probing.explain.outputs import OutputFacts, facts_of_outputs, read_
 from lcprobe.probing.explain.prompts import Subject
 from lcprobe.probing.explain.protocol import Protocol
 from lcprobe.probing.explain.wrapping import WRAPPERS, template_names
-from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
-from lcprobe.studies.evaluation.session import device
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.episode import Formats
@@ -66,7 +64,7 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     variants, _ = variants_of(targets, config.pe, config.compat)
     probe = config.probe
     loaded, checkpoint = load_variant(variants[-1], device(), probe=probe)
-    continuer = Continuer(in_precision(loaded.engine, probe.precision), device(), probe.chunk, probe.batch_tokens)
+    continuer = continuations_of(loaded, probe)
     bos = subject.tokenizer.bos_id
 
     def continuations(prompts: Any, steps: Any) -> list[list[int]]:
