@@ -1,18 +1,16 @@
 """What answers the questions of a session: a loaded model, or a server behind its parity gate."""
 
-import itertools
-from collections.abc import Iterator
-
 import torch
 
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.continuation_scoring import ContinuationScorer
-from lcprobe.probing.engines.contract import Continuations, Ids
+from lcprobe.probing.engines.contract import Continuations
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.engines.parity import check_parity
 from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.scoring import Item, ModelScorer, Scorer
+from lcprobe.probing.runner import parity_pairs
+from lcprobe.probing.scoring import ModelScorer, Scorer
 from lcprobe.probing.units import Plan
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.sources import Loaded
@@ -48,20 +46,9 @@ def pass_parity_gate(name: str, loaded: Loaded, plan: Plan, tasks: TaskSet, prob
     if loaded.reference is None:
         note = "compared with no reference (probe.server.reference): its log-probabilities are taken as they are"
     else:
-        pairs = list(itertools.islice(_pairs(plan, tasks), probe.server.samples))
+        pairs = parity_pairs(plan, tasks, probe.server.samples)
         reference = continuations_of(loaded.reference(), probe)
         note = f"parity with {probe.server.reference}: "
         note += str(check_parity(name, loaded.server, reference, pairs, probe.server.limit))
     terminal().print(f"{name}: {note}", highlight=False, soft_wrap=True)
     return note
-
-
-def _pairs(plan: Plan, tasks: TaskSet) -> Iterator[tuple[Ids, Ids]]:
-    """Prompts and answers of the grid, the first question of each unit before the second of any."""
-    of_units = [tasks.episodes(unit) for unit in plan.units if tasks.can_make(unit)]
-    for number in range(max(map(len, of_units), default=0)):
-        for episodes in of_units:
-            if number < len(episodes):
-                episode = episodes[number]
-                item = Item(episode, episode.queries[0])
-                yield item.prompt, item.answer
