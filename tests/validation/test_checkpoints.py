@@ -1,10 +1,15 @@
 """Checkpoints that other projects' code wrote compute the same in ours; a small difference of names or order would show."""
 
+import json
+
 import pytest
 import torch
 
+from lcprobe.models.checkpoints.export import export
+from lcprobe.models.checkpoints.load import load_published, recognised
 from validation.checkpoints import LIMIT, cases, row_of
-from validation.checkpoints.cases import LENGTHS, Case
+from validation.checkpoints.cases import LENGTHS, VOCAB, Case, tokens_of
+from validation.oracles.mixers import transformers_module
 
 FAST = (
     "mamba_ssm: mamba2attn, equations",
@@ -36,6 +41,24 @@ def test_logits_are_those_of_the_peer(name):
     row = row_of(case, (1, 70) if name in FAST else LENGTHS)
     assert row["largest logit"] > 1
     assert max(row["whole"], row["chunks"], row["tokens"]) <= LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [case.name for case in cases() if case.peer == "transformers"])
+def test_transformers_reads_what_export_writes(name, tmp_path):
+    """Its class from our config.json and tensors has our logits; what sees images is not there."""
+    pytest.importorskip("transformers")
+    case, tokens = case_named(name), tokens_of(70)
+    (tmp_path / "theirs").mkdir()
+    case.write(tmp_path / "theirs")
+    ours = load_published(recognised(tmp_path / "theirs", case.settings))
+    export(ours, case.format, tmp_path / "ours")
+    config = json.loads((tmp_path / "ours/config.json").read_text())
+    modeling = transformers_module(config["model_type"].removesuffix("_text"))
+    back = getattr(modeling, config["architectures"][0]).from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        want, got = ours.logits(ours.hidden(tokens)[0]), back(tokens, use_cache=False).logits
+    assert (got - want)[..., :VOCAB].abs().max() <= LIMIT
 
 
 def test_a_wrong_order_of_tensors_shows(tmp_path):

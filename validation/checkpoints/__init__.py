@@ -14,7 +14,14 @@ from torch import Tensor
 
 from lcprobe.models.checkpoints.load import load_published, recognised
 from lcprobe.models.language_model import LanguageModel
-from validation.checkpoints import fla_models, hybrid_models, mamba_ssm_models, rwkv_models, transformers_models
+from validation.checkpoints import (
+    conv_cache,
+    fla_models,
+    hybrid_models,
+    mamba_ssm_models,
+    rwkv_models,
+    transformers_models,
+)
 from validation.checkpoints.cases import LENGTHS, VOCAB, Case, Logits, tokens_of
 
 TITLE = "checkpoints: largest difference of logits from the peers' own code, float32"
@@ -30,8 +37,9 @@ CUTS = (1, 3, 40, 1, 7)
 def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per case; one with the reason where a peer is missing. options: only (a part of the case's name),
     mamba_ssm (a folder with the source of mamba-ssm)."""
-    source = Path(options["mamba_ssm"]) if "mamba_ssm" in options else None
-    return [row_of(case) for case in cases(source) if options.get("only", "") in case.name]
+    source, only = Path(options["mamba_ssm"]) if "mamba_ssm" in options else None, options.get("only", "")
+    rows = [row_of(case) for case in cases(source) if only in case.name]
+    return [*rows, conv_cache.row(source)] if only in conv_cache.NAME else rows
 
 
 def cases(mamba_ssm: Path | None = None) -> list[Case]:

@@ -75,6 +75,13 @@ def written(folder: Path, config: Mapping[str, Any], definition: str | None) -> 
 def saved(folder: Path, config: Mapping[str, Any], source: Path | None) -> Logits:
     """A checkpoint as the package saves it, and its logits. source: a folder that has the package. Raises ImportError
     without it."""
+    model = built(config, source)
+    model.save_pretrained(folder)
+    return lambda tokens: model(tokens).logits
+
+
+def built(config: Mapping[str, Any], source: Path | None) -> Any:
+    """A model of the package with random weights. source: as `saved`."""
     if source is None:
         raise ImportError("its source is not given (mamba_ssm=FOLDER)")
     models, config_class = imported(source)
@@ -87,8 +94,7 @@ def saved(folder: Path, config: Mapping[str, Any], source: Path | None) -> Logit
         for name in ("use_mem_eff_path", "use_fast_path"):  # kernels that fuse the layer
             if name in vars(layer.mixer):
                 setattr(layer.mixer, name, False)
-    model.save_pretrained(folder)
-    return lambda tokens: model(tokens).logits
+    return model
 
 
 def imported(source: Path) -> tuple[Any, Any]:
@@ -153,7 +159,7 @@ class _Rotary(nn.Module):
         self.frequencies = base ** (-torch.arange(0, dim, 2).double() / dim)
 
     def forward(self, q: Tensor, kv: Tensor, seqlen_offset: int = 0, max_seqlen: int | None = None) -> Any:
-        angles = torch.arange(q.shape[1])[:, None] * self.frequencies
+        angles = torch.arange(seqlen_offset, seqlen_offset + q.shape[1])[:, None] * self.frequencies
         cos, sin = angles.cos().to(q.dtype)[:, None], angles.sin().to(q.dtype)[:, None]
 
         def turned(x: Tensor) -> Tensor:
