@@ -158,8 +158,10 @@ def print_grid(session: Session) -> None:
         console.print(f"  smallest detectable difference, {name}: {value:.1%}")
     if n_models > len(session.targets):
         for variant in session.variants:
-            factor = "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
-            console.print(f"  variant: {variant.name} ({variant.label}{factor})", highlight=False, soft_wrap=True)
+            method = "as trained" if variant.method is None else variant.label
+            method += "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
+            told = f"{method}; template {variant.template.name}; engine {variant.target.source.engine}"
+            console.print(f"  variant: {variant.name} ({told})", highlight=False, soft_wrap=True)
     for note in session.notes:
         console.print(f"  left out: {note}", soft_wrap=True)
     for statement in session.unread:

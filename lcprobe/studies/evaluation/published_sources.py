@@ -132,7 +132,7 @@ class TransformersCheckpoint(Source):
         from lcprobe.probing.engines.transformers_folder import transformers_model
 
         model = transformers_model(self.path, DTYPES[weights], device)
-        return Loaded(model, note=lambda: model.note)
+        return Loaded(model, note=lambda: model.note.removeprefix(f"{self.path.name}: "))
 
 
 @dataclass(frozen=True)
