@@ -8,9 +8,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from lcprobe import locks
 from lcprobe.errors import LockedError
-from lcprobe.locks import Process, file_lock, folder_lock, is_gone, this_process
+from lcprobe.locks import Process, file_lock, folder_lock, is_gone, lock, process, this_process
 
 CONTEXT = multiprocessing.get_context("fork")
 HERE = this_process()
@@ -43,7 +42,7 @@ def test_two_processes_never_lock_one_folder_and_a_dead_processs_lock_is_taken_o
         (HERE, False),
         (replace(HERE, started=HERE.started - 1), True),  # the number came back, here
         (replace(HERE, pid=os.getppid(), started=1), True),  # ... and as that of another process
-        (replace(HERE, pid=os.getppid(), started=locks._started(os.getppid())), False),
+        (replace(HERE, pid=os.getppid(), started=process.started_at(os.getppid())), False),
         (replace(HERE, pid=2**22 + 1), True),  # above the largest number of Linux
         (replace(HERE, boot="of an earlier time"), True),
         (replace(HERE, host="node-7", boot="of node-7"), None),
@@ -93,7 +92,7 @@ def test_another_container_is_judged_by_its_flock(tmp_path):
 
 def hold_in_a_container(folder, ready, release):
     own = replace(this_process(), pid=1, namespace=OTHER_CONTAINER)
-    locks.this_process = lambda: own
+    lock.this_process = lambda: own
     hold(folder, ready, release)
 
 
@@ -114,7 +113,7 @@ def enter(folder, log):
 
 def test_processes_that_wait_enter_one_after_the_other(tmp_path, monkeypatch):
     """Also where all of them find a dead process's lock."""
-    monkeypatch.setattr(locks, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.001)
     folder = tmp_path / "locked"
     folder.mkdir()
     (folder / "lock").write_text(json.dumps(asdict(replace(HERE, started=1))))
@@ -129,7 +128,7 @@ def test_processes_that_wait_enter_one_after_the_other(tmp_path, monkeypatch):
 
 
 def test_a_process_that_waits_says_for_whom(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     ready, release = CONTEXT.Event(), CONTEXT.Event()
     other = CONTEXT.Process(target=hold, args=(tmp_path, ready, release))
     other.start()

@@ -22,7 +22,7 @@ from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.inference.continuation import Continuer
-from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import build
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.evaluation.variants import load_variant, variants_of

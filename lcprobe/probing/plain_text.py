@@ -13,26 +13,31 @@ file state. Most documents are shorter than the longest windows; the higher loss
 positions. Logits are computed for at most MAX_LOGIT_ROWS positions at a time.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.locks import Claim, ClaimLost, Process, require_kept
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefill import initial_state
 from lcprobe.probing.inference.token_scores import score_tokens
-from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.probing.store import RecordStore, unit_id
+from lcprobe.records import Record
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.tasks.episode import SUITE
 from lcprobe.tasks.text.haystack import Materials
 
+log = logging.getLogger(__name__)
 FIRST_EDGE = 8
 """The end of the first bin: the first tokens have too little context for bins of their own."""
 
@@ -80,6 +85,20 @@ def windows_of(materials: Materials, n: int, length: int) -> list[TextWindow]:
     return windows
 
 
+def context_facts(
+    probe: ContextProbe, context_length: int, materials: Materials, checkpoint: ProbedCheckpoint
+) -> dict[str, Any]:
+    """Everything that the measurements of a model depend on. Raises EpisodeError without held-out text."""
+    return {
+        **checkpoint.facts,
+        "suite": SUITE,
+        "context": plain(probe),
+        "windows": "of the held-out stream, over the ends of documents",
+        "context_length": context_length,
+        "made_of": [materials.tokenizer.identity, materials.stream("corpus").digest],
+    }
+
+
 def run_context(
     probe: ContextProbe,
     context_length: int,
@@ -92,25 +111,48 @@ def run_context(
     batch_tokens: int,
     device: torch.device | str,
 ) -> str:
-    """Measure the windows that the store lacks. Returns the id of the unit. Raises EpisodeError without held-out
-    text.
+    """Measure the windows that the store lacks, unless another process does. Returns the id of the unit. Raises
+    EpisodeError without held-out text.
     """
     points = points_of(probe, context_length)
-    facts = {
-        **checkpoint.facts,
-        "suite": SUITE,
-        "context": plain(probe),
-        "windows": "of the held-out stream, over the ends of documents",
-        "context_length": context_length,
-        "made_of": [materials.tokenizer.identity, materials.stream("corpus").digest],
-    }
+    facts = context_facts(probe, context_length, materials, checkpoint)
     unit = unit_id(facts)
     if store.has(unit):
         return unit
+    claim = store.claim(unit)
+    if isinstance(claim, Process):
+        return unit
+    windows = windows_of(materials, probe.n, points.edges[-1])
+    try:
+        records = _measured(windows, points, model, checkpoint, store, unit, claim, chunk, batch_tokens, device)
+        order = sorted(records, key=lambda r: (r["window"], r["measure"], r["high"], r["low"]))
+        if not store.has(unit):
+            store.finish(unit, order, facts)
+    except ClaimLost as error:
+        log.warning("plain text for %s: %s", checkpoint.name, error)
+    finally:
+        claim.release()
+    return unit
+
+
+def _measured(
+    windows: Sequence[TextWindow],
+    points: Points,
+    model: ProbedModel,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
+    unit: str,
+    claim: Claim,
+    chunk: int,
+    batch_tokens: int,
+    device: torch.device | str,
+) -> list[Record]:
+    """Records of the windows; those in the journal are not measured again. Raises ClaimLost where another process has
+    taken the unit over."""
     records = [record for batch in store.resume(unit) for record in batch]
     known = {record["window"] for record in records}
+    waiting = [window for window in windows if window.number not in known]
     length = points.edges[-1]
-    waiting = [w for w in windows_of(materials, probe.n, length) if w.number not in known]
     at_once = max(1, batch_tokens // length)
     identity = {
         "model": checkpoint.name,
@@ -128,11 +170,11 @@ def run_context(
             for window, rows in zip(batch, measured, strict=True)
             for row in rows or []  # a window that does not fit into memory is missing
         ]
+        require_kept(claim)
         store.append(unit, new)
         records += new
-    order = sorted(records, key=lambda r: (r["window"], r["measure"], r["high"], r["low"]))
-    store.finish(unit, order, facts)
-    return unit
+    require_kept(claim)
+    return records
 
 
 @torch.inference_mode()

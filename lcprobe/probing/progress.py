@@ -19,6 +19,7 @@ class ProbeProgressLines:
 
     def __init__(self, name: str, seconds: float = 10.0):
         self._name, self._seconds, self._begin, self._next = name, seconds, time.perf_counter(), 0.0
+        self._first: int | None = None
 
     def __call__(self, done: int, total: int, label: str) -> None:
         """`probing mamba2: 34 % of 2.1M tokens, 0:40 left: multikey corpus/words/numbers @512`."""
@@ -26,10 +27,10 @@ class ProbeProgressLines:
         if now < self._next and label:
             return
         self._next = now + self._seconds
-        share = done / max(total, 1)
-        eta = ""
-        if done and label:
-            left = int((now - self._begin) / share * (1 - share))
+        self._first = done if self._first is None else self._first  # earlier runs took none of this run's time
+        share, eta, own = done / max(total, 1), "", done - self._first
+        if own and label:
+            left = int((now - self._begin) / own * (total - done))
             eta = f", {left // 60}:{left % 60:02d} left"
         tail = f": {label}" if label else f" in {now - self._begin:.0f} s"
         print(

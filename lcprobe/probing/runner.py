@@ -8,57 +8,30 @@ In memory, for one model and one task:
     records = store.read(run_plan(plan, tasks, scorer, ProbedCheckpoint("mine", "none", 0, 0), store))
 """
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcprobe.errors import EpisodeError
-from lcprobe.files import digest_json
-from lcprobe.probing.config import NO_FAULTS, CompatConfig, Precision, ProbeConfig
-from lcprobe.probing.grid import MAX_MEMORY_TOKENS, TaskSet
+from lcprobe.errors import EpisodeError, listed
+from lcprobe.locks import Claim, ClaimLost, Process, require_kept
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.inference.oom import with_oom_backoff
 from lcprobe.probing.inference.prefix_sharing import prefix_batches
 from lcprobe.probing.progress import ProbeProgress, no_progress
 from lcprobe.probing.scoring import Item, Score, Scorer
-from lcprobe.probing.store import RecordStore, unit_id
+from lcprobe.probing.sharing.waiting import Waiting
+from lcprobe.probing.sharing.work import Group, ProbedCheckpoint, Work, work_of
+from lcprobe.probing.store import RecordStore
 from lcprobe.probing.units import Plan, Unit
-from lcprobe.records import NAMES, Record
+from lcprobe.records import Record
 from lcprobe.tasks.episode import SUITE, Factors
 
-
-@dataclass(frozen=True)
-class ProbedCheckpoint:
-    """The identity of a probed model, as records name it. digest: of its weights; step and tokens: how far it was
-    trained.
-
-    extension: label of the method that changed it; changes: digest of the method with its settings; factor_at: its
-    factor at a length. precision: in which it is probed; weights: in which a published model's weights are kept.
-    engine: what runs it. compat: faults that it is probed with.
-    """
-
-    name: str
-    digest: str
-    step: int
-    tokens: int
-    extension: str = "none"
-    changes: str = "none"
-    factor_at: Callable[[int], float] = lambda _: 1.0
-    precision: Precision = "32"
-    weights: Precision = "32"
-    engine: str = "native"
-    compat: CompatConfig = NO_FAULTS
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What a unit of work depends on, of the model."""
-        facts = {"checkpoint": self.digest, "name": self.name, "changes": self.changes}
-        usual = {"precision": "32", "weights": "32", "engine": "native"}
-        own = {"precision": self.precision, "weights": self.weights, "engine": self.engine}
-        facts |= {name: value for name, value in own.items() if value != usual[name]}
-        return facts | dict.fromkeys(self.compat.active, "true")
+log = logging.getLogger(__name__)
 
 
 class UnitItem(NamedTuple):
@@ -83,26 +56,81 @@ def run_plan(
     progress: ProbeProgress = no_progress,
 ) -> dict[str, Unit]:
     """Score every unit of a plan that the store lacks. Returns its units by id, for `store.read`, without those that
-    cannot be made (`tasks.not_made`).
+    cannot be made (`tasks.not_made`). Waits for units that other processes have claimed.
 
     scoring: how the scorer scores, a column of the records.
     """
-    facts = [_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
-    total, done, ids = plan.tokens, 0, [unit_id(f) for f in facts]
-    for group in _group_units(plan.units):
-        missing = [i for i in group if not store.has(ids[i]) and tasks.can_make(plan.units[i])]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            progress(done, total, plan.units[missing[0]].label + more)
-            journal = unit_id({"units": [ids[i] for i in group]})
-            items = [item for i in missing for item in _items(ids[i], plan.units[i], tasks, continued=True)]
-            records = _run_items(items, tasks, scorer, checkpoint, store, journal, batch_tokens, scoring)
-            for i in missing:
-                store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], facts[i])
-            store.discard(journal)
-        done += sum(plan.units[i].length * n for i in group for _, n in plan.units[i].cells)
-    progress(total, total, "")
-    return {name: unit for name, unit in zip(ids, plan.units, strict=True) if unit not in tasks.not_made}
+    work, waiting = work_of(plan, tasks, checkpoint, scoring), Waiting()
+    while True:
+        run_free(work, scorer, checkpoint, store, batch_tokens=batch_tokens, scoring=scoring, progress=progress)
+        if not work.left(store):
+            break
+        waiting(work.claimed(store.claims()))
+    progress(plan.tokens, plan.tokens, "")
+    return work.units
+
+
+def run_free(
+    work: Work,
+    scorer: Scorer,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
+    *,
+    batch_tokens: int,
+    scoring: str,
+    progress: ProbeProgress = no_progress,
+) -> None:
+    """Score every unit that the store lacks and that no other process has claimed."""
+    left = {group.name: group for group in work.left(store)}
+    shared = False
+    for group in list(left.values()):
+        claim = store.claim(group.name)
+        if isinstance(claim, Process):
+            shared = True
+            continue
+        try:
+            missing = work.missing(group, store)  # now, as another process may have finished them
+            if missing:
+                if shared:
+                    left = {name: other for name, other in left.items() if work.unfinished(other, store)}
+                done = work.plan.tokens - sum(map(work.tokens, left.values()))
+                progress(done, work.plan.tokens, group.label + (_others(work, group, store) if shared else ""))
+                _run_group(work, group, missing, claim, scorer, checkpoint, store, batch_tokens, scoring)
+        except ClaimLost as error:
+            log.warning("%s: %s", group.label, error)
+            continue
+        finally:
+            claim.release()
+        left.pop(group.name, None)
+
+
+def _run_group(
+    work: Work,
+    group: Group,
+    missing: Sequence[int],
+    claim: Claim,
+    scorer: Scorer,
+    checkpoint: ProbedCheckpoint,
+    store: RecordStore,
+    batch_tokens: int,
+    scoring: str,
+) -> None:
+    """Score the missing units of a claimed group. Raises ClaimLost where another process has taken it over."""
+    ids, tasks = work.ids, work.tasks
+    items = [item for i in missing for item in _items(ids[i], work.plan.units[i], tasks, continued=True)]
+    records = _run_items(items, tasks, scorer, checkpoint, store, group.name, claim, batch_tokens, scoring)
+    for i in missing:
+        require_kept(claim)
+        store.finish(ids[i], [r for r in records if r["unit"] == ids[i]], work.facts[i])
+    store.discard(group.name)
+
+
+def _others(work: Work, own: Group, store: RecordStore) -> str:
+    """`; others: vt words @512 (process 7 on a), ...`: the work that other processes do meanwhile."""
+    taken = [
+        f"{label} ({process.name})" for label, process in work.claimed(store.claims()).items() if label != own.label
+    ]
+    return f"; others: {listed(taken, ', ')}" if taken else ""
 
 
 def parity_pairs(plan: Plan, tasks: TaskSet, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -154,30 +182,6 @@ def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) ->
     ]
 
 
-def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> dict[str, Any]:
-    """Everything that the records of a unit depend on."""
-    facts: dict[str, Any] = {
-        **checkpoint.facts,
-        "suite": SUITE,
-        "columns": digest_json(NAMES),
-        "task": unit.task,
-        "code": tasks.code(unit.task),
-        "made_of": tasks.digest(unit.task, unit.formats.haystack),
-        "cells": unit.rows(),
-        "samples": unit.samples_digest,
-        "scoring": scoring,
-        "factor": checkpoint.factor_at(unit.length),
-    }
-    facts |= tasks.template_facts
-    if unit.first:
-        facts["first"] = unit.first
-    if tasks.config.continuation is not None and unit.control == "none":
-        facts["continuation"] = tasks.continuation_tokens(unit.task)
-    if tasks.config.equal_length != "tokens":
-        facts["equal_length"] = tasks.config.equal_length
-    return facts
-
-
 def _run_items(
     items: list[UnitItem],
     tasks: TaskSet,
@@ -185,16 +189,17 @@ def _run_items(
     checkpoint: ProbedCheckpoint,
     store: RecordStore,
     journal: str,
+    claim: Claim,
     batch_tokens: int,
     scoring: str,
 ) -> list[Record]:
     """Records of the items of one or several units, each with its unit's id as `unit`. Batches in the journal are not
-    repeated.
+    repeated. Raises ClaimLost where another process has taken the units over.
 
     A batch may contain questions of several units: they share prompts.
     """
-    records = [record for batch in store.resume(journal) for record in batch]
-    known = {(r["unit"], r["depth"], r["index"], r["query"]) for r in records}
+    known = {_key_of(record): record for batch in store.resume(journal) for record in batch}
+    records = list(known.values())
     for whole in _batches(items, batch_tokens):
         batch = [one for one in whole if (one.name, one.depth, one.factors.index, one.item.number) not in known]
         if not batch:
@@ -203,21 +208,14 @@ def _run_items(
         new = [
             _record(one, tasks, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)
         ]
+        require_kept(claim)
         store.append(journal, new)
         records += new
     return sorted(records, key=lambda r: (r["depth"], r["index"], r["query"]))
 
 
-def _group_units(units: list[Unit]) -> list[list[int]]:
-    """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
-    by_haystack: dict[tuple[str, int, str], list[list[int]]] = {}
-    for number, unit in enumerate(units):
-        groups = by_haystack.setdefault((unit.task, unit.length, unit.formats.haystack), [[]])
-        tokens = sum(unit.length * n for i in (*groups[-1], number) for _, n in units[i].cells)
-        if groups[-1] and tokens > MAX_MEMORY_TOKENS:
-            groups.append([])
-        groups[-1].append(number)
-    return sorted(group for groups in by_haystack.values() for group in groups)
+def _key_of(record: Record) -> tuple[str, float, int, int]:
+    return record["unit"], record["depth"], record["index"], record["query"]
 
 
 def _items(name: str, unit: Unit, tasks: TaskSet, continued: bool = False) -> list[UnitItem]:

@@ -3,6 +3,7 @@
     <unit-id>.parquet    finished: the unit is done if the file exists
     <id>.journal         in progress, one unit or several that share prompts: one JSON line per batch with its
                          checksum; a rerun resumes from the valid prefix
+    <id>.claim           of the process that writes that journal; see lcprobe.locks
 
 The id is a digest of everything that the records depend on, so a rerun does only what is missing, and a unit written
 twice has one name.
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from lcprobe.errors import DataError
 from lcprobe.files import digest_json, write_atomic
+from lcprobe.locks import Alone, Claim, Claims, Process
 from lcprobe.records import SCHEMA, Record, table_of
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,14 @@ class RecordStore(Protocol):
 
     def facts(self) -> list[dict[str, Any]]:
         """What the records of each finished unit depend on."""
+        ...
+
+    def claim(self, journal: str) -> Claim | Process:
+        """Claim a journal and its units; the process that has them where another one does."""
+        ...
+
+    def claims(self) -> dict[str, Process]:
+        """The processes that have journals, by the journal."""
         ...
 
     def resume(self, journal: str) -> list[list[Record]]:
@@ -89,6 +99,14 @@ class MemoryStore:
         """What the records of each unit depend on."""
         return list(self._facts.values())
 
+    def claim(self, journal: str) -> Claim | Process:
+        """Memory is not shared."""
+        return Alone()
+
+    def claims(self) -> dict[str, Process]:
+        """Nobody else's."""
+        return {}
+
     def resume(self, journal: str) -> list[list[Record]]:
         """No batch: a process that is killed leaves nothing behind."""
         return []
@@ -105,6 +123,7 @@ class Store:
 
     def __init__(self, folder: Path, schema: pa.Schema = SCHEMA):
         self.folder, self.schema = folder, schema
+        self._claims = Claims(folder)
 
     def has(self, unit: str) -> bool:
         """Whether a unit is finished."""
@@ -147,6 +166,14 @@ class Store:
                 "redoes it"
             ) from None
 
+    def claim(self, journal: str) -> Claim | Process:
+        """See RecordStore."""
+        return self._claims.take(journal)
+
+    def claims(self) -> dict[str, Process]:
+        """See RecordStore."""
+        return self._claims.live()
+
     def journal(self, name: str) -> Path:
         """A journal's file."""
         return self.folder / f"{name}.journal"
@@ -184,9 +211,14 @@ class Store:
         self.journal(journal).unlink(missing_ok=True)
 
     def discard_all(self) -> None:
-        """Delete every journal: what is left when all units are finished was begun with other settings."""
+        """Delete every journal that no process writes, and the claims of dead ones: what is left when all units are
+        finished was begun with other settings."""
         for journal in self.folder.glob("*.journal"):
-            journal.unlink(missing_ok=True)
+            claim = self.claim(journal.stem)
+            if not isinstance(claim, Process):
+                journal.unlink(missing_ok=True)
+                claim.release()
+        self._claims.remove_dead()
 
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.parquet"

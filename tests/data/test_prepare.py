@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lcprobe import locks
 from lcprobe.data import documents as documents_module
 from lcprobe.data import prepare as module
 from lcprobe.data import shards
@@ -20,6 +19,7 @@ from lcprobe.data.config import DataConfig
 from lcprobe.data.prepare import prepare
 from lcprobe.data.sources.sotu import speeches
 from lcprobe.errors import ConfigError, DataError, EpisodeError
+from lcprobe.locks import lock
 from lcprobe.schema import build
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
@@ -227,7 +227,7 @@ def prepare_it(config, done):
 
 def test_processes_that_prepare_one_corpus_wait_for_the_first(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in TEXTS))
-    monkeypatch.setattr(locks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     config, build_it = settings(tmp_path / "out", [tmp_path / "a.jsonl"]), module._build
 
     def build_and_tell(*given):

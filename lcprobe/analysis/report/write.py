@@ -24,6 +24,7 @@ from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
 
+REPORT = "report.html"
 OPEN_SENTENCES = 24
 """Statements of a topic that are not folded at first."""
 NAMED_MODELS = 12
@@ -66,7 +67,7 @@ def write_report(
         if rows:
             write_csv(folder / "tables" / f"{name}.csv", rows)
             tracker.table(f"report/{name}", rows)
-    html = folder / "report.html"
+    html = folder / REPORT
     write_atomic(html, _html(results, sentences, inlined))
     return Report(html, [s.text for s in sentences], figures, tables["cells"])
 

@@ -50,6 +50,9 @@ class Extension(ABC, Generic[ConfigT]):
     calibration, is differentiable, and depends on no declared length at a given factor."""
     acts_on: ClassVar[Part] = "model"
     """The part of a model that the extension changes: without it, the extension is not applicable."""
+    selects_prompt: ClassVar[bool] = False
+    """Whether it sets `model.selection`: answers come from a part of the prompt, and text without a question has
+    none."""
 
     def __init__(self, config: ConfigT):
         self.config = config

@@ -68,6 +68,7 @@ class ChunkSelect(Extension[ChunkSelectConfig]):
 
     Config = ChunkSelectConfig
     trainable = False
+    selects_prompt = True
 
     def not_applicable(self, model: LanguageModel, context: ExtensionContext) -> str | None:
         """See Extension; applicable to every model. Raises ConfigError for parts that exceed the training length."""

@@ -5,21 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lcprobe.analysis.report.write import write_report
+from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, laid_on, parse
 from lcprobe.data.config import DataConfig
 from lcprobe.errors import ConfigError
 from lcprobe.files import check_name, remove_leftovers
-from lcprobe.locks import folder_lock
+from lcprobe.locks import waited_claim
 from lcprobe.merging import Settings
 from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.schema import plain
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
-from lcprobe.studies.evaluation.report_inputs import ReportInputs, save_inputs
-from lcprobe.studies.evaluation.session import Session, open_session, probe_session
+from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of, report_time, save_inputs
+from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget, find_targets, is_study, runs_not_in_study
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
@@ -40,14 +40,24 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
     print_grid(session)
     if plan_only:
         return
-    with folder_lock(out / "records"):  # two processes would both finish the same units
-        probed = probe_session(session)
-        session.store.discard_all()
+    before = report_time(out)
+    probed = probe_session(session)
+    session.store.discard_all()
     for note in probed.left_out.values():
         terminal().print(f"  left out: {note}", soft_wrap=True)
-    session = session.without(probed.left_out)
+    with waited_claim(out, "report", f"{out}", wait="writes the report"):
+        _report(session.without(probed.left_out), config, probed, before)
+
+
+def _report(session: Session, config: Config, probed: Probed, before: float | None) -> None:
+    """Write the report, unless another process has done it. before: time of the report when probing began."""
+    out, console = session.out, terminal()
     study = facts_of(session, probed.biases, probed.engine_notes)
-    save_inputs(out, ReportInputs(study, probed.record_units, probed.text_units))
+    inputs = ReportInputs(study, probed.record_units, probed.text_units)
+    if report_time(out) != before and is_report_of(out, inputs):
+        console.print(f"report: {out / REPORT} (written by another process)", soft_wrap=True)
+        return
+    save_inputs(out, inputs)
     tracker = _tracker(session, config)
     report = write_report(study, probed.records, out, tracker, probed.context)
     for metrics in curves(report.cells):
@@ -56,7 +66,6 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
     tracker.artifact(f"{config.study.name}-records", "records", files)
     tracker.finish()
     remove_leftovers(out)
-    console = terminal()
     for sentence in report.summary:
         console.print(f"- {sentence}", highlight=False)
     console.print(f"report: {report.html}", soft_wrap=True)

@@ -23,7 +23,7 @@ from lcprobe.probing.external.lm_eval import (
     run_task,
 )
 from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
-from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.engines import continuations_of, device

@@ -148,6 +148,8 @@ class ServedModel(Source):
     published: CheckpointFacts = field(default_factory=CheckpointFacts)
     reference: Source | None = None
 
+    served = True
+
     @property
     def engine(self) -> str:  # type: ignore[override]
         """See Source."""

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from lcprobe.analysis.inputs import RunFacts, StudyFacts, TaskFacts
+from lcprobe.analysis.report.write import REPORT
 from lcprobe.errors import DataError
-from lcprobe.files import read_json, write_json
+from lcprobe.files import digest_json, read_json, write_json
 from lcprobe.probing.store import Store
 from lcprobe.studies.evaluation.session import text_store
 from lcprobe.training_data import training_data_from
@@ -41,6 +42,21 @@ class ReportInputs:
 def save_inputs(folder: Path, inputs: ReportInputs) -> None:
     """Write report.json of a study's folder."""
     write_json(folder / REPORT_INPUTS, asdict(inputs))
+
+
+def is_report_of(folder: Path, inputs: ReportInputs) -> bool:
+    """Whether report.json of a folder has these inputs."""
+    path = folder / REPORT_INPUTS
+    try:
+        return digest_json(read_json(path)) == digest_json(asdict(inputs))
+    except (OSError, ValueError):
+        return False
+
+
+def report_time(folder: Path) -> float | None:
+    """When the report of a folder was written, by the folder's file system; None: not yet."""
+    path = folder / REPORT
+    return path.stat().st_mtime if path.is_file() else None
 
 
 def load_inputs(folder: Path) -> ReportInputs:

@@ -11,21 +11,19 @@ from lcprobe.config import Config
 from lcprobe.data.prepare import Prepared
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.lengths import in_tokens
-from lcprobe.models.bias_curves import bias_curves
 from lcprobe.probing.config import ContextProbe
-from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.grid import TaskSet
-from lcprobe.probing.plain_text import run_context
-from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines, print_shared_tokens
-from lcprobe.probing.runner import run_plan, units_of_other_code
+from lcprobe.probing.progress import ProbeProgress, ProbeProgressLines
+from lcprobe.probing.runner import units_of_other_code
 from lcprobe.probing.store import Store
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.records import CONTEXT_SCHEMA
-from lcprobe.studies.evaluation.engines import device, pass_parity_gate, scorer_of
+from lcprobe.studies.evaluation.jobs.job import do_jobs, job_of
+from lcprobe.studies.evaluation.jobs.model_notes import read_notes
 from lcprobe.studies.evaluation.readers import Reader, ReaderKey, check_readers_fit, open_readers, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
-from lcprobe.studies.evaluation.variants import Variant, load_variant, variants_of
+from lcprobe.studies.evaluation.variants import Variant, variants_of
 
 
 @dataclass(frozen=True)
@@ -197,51 +195,27 @@ def text_store(out: Path) -> Store:
 
 
 def probe_session(session: Session, progress: Callable[[str], ProbeProgress] = ProbeProgressLines) -> Probed:
-    """Probe every variant on the whole grid, and on plain text where the config asks for it."""
-    made: list[tuple[str, Unit]] = []
-    text_units, biases, texts = [], {}, text_store(session.out)
-    engine_notes: dict[str, str] = {}
-    for variant in session.variants:
-        reader = session.reader_of(variant)
-        loaded, checkpoint = load_variant(variant, device(), reader.data, session.config.probe)
-        plan, text = session.plan_of(variant), session.text_of(variant)
-        longest = max(unit.length for unit in plan.units)
-        biases[variant.name] = [] if loaded.module is None else bias_curves(loaded.module, longest)
-        gate = pass_parity_gate(variant.name, loaded, plan, reader.tasks, session.config.probe)
-        scorer = scorer_of(loaded, reader.data.tokenizer, session.config.probe)
-        chunk, batch_tokens = session.config.probe.chunk, session.config.probe.batch_tokens
-        ids = run_plan(
-            plan,
-            reader.tasks,
-            scorer,
-            checkpoint,
+    """Probe every variant on the whole grid, and on plain text where the config asks for it; other processes may do
+    the same in the same folder, see `jobs`."""
+    probe, texts = session.config.probe, text_store(session.out)
+    jobs = [
+        job_of(
+            variant,
+            session.reader_of(variant),
+            session.plan_of(variant),
+            session.text_of(variant),
+            probe,
             session.store,
-            batch_tokens=batch_tokens,
-            scoring=session.config.probe.scoring,
-            progress=progress(variant.name),
+            texts,
         )
-        made += ids.items()
-        print_shared_tokens(variant.name, session.store.read(ids))
-        notes = [note for note in (loaded.note(), gate) if note]
-        if notes:
-            engine_notes[variant.name] = "; ".join(notes)
-        model = None if loaded.engine is None else in_precision(loaded.engine, checkpoint.precision)
-        if text is not None and model is None:
-            engine_notes[variant.name] += "; plain text is not measured: a server gives no state"
-        elif text is not None and model is not None and model.selection is None:  # no question to select chunks by
-            unit = run_context(
-                text,
-                variant.target.config.train.context_length,
-                reader.tasks.materials,
-                model,
-                checkpoint,
-                texts,
-                chunk=chunk,
-                batch_tokens=batch_tokens,
-                device=device(),
-            )
-            text_units.append(unit)
+        for variant in session.variants
+    ]
+    do_jobs(jobs, probe, progress)
+    text_units = [job.text_unit for job in jobs if job.text_unit]
     context = texts.read(text_units) if text_units else None
     left_out = {unit: error for reader in session.readers.values() for unit, error in reader.tasks.not_made.items()}
-    record_units = [name for name, unit in made if unit not in left_out]
+    record_units = [name for job in jobs for name, unit in job.work.units.items() if unit not in left_out]
+    notes = {job.variant.name: read_notes(job.notes) for job in jobs}
+    biases = {name: own.biases for name, own in notes.items()}
+    engine_notes = {name: own.engine for name, own in notes.items() if own.engine}
     return Probed(session.store.read(record_units), context, biases, record_units, text_units, left_out, engine_notes)

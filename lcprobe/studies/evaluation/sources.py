@@ -54,6 +54,8 @@ class Source(ABC):
     """Digest of the weights, 16 hexadecimal digits."""
     engine: str = "native"
     """Engine that runs it, as records name it."""
+    served: bool = False
+    """Whether a server has it, which gives no state."""
     published: CheckpointFacts | None = None
     """What is known of a published checkpoint; None: trained here."""
     vocab_size: int | None = None

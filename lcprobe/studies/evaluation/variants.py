@@ -18,7 +18,7 @@ from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.config import NO_FAULTS, CompatConfig, ProbeConfig
 from lcprobe.probing.engines.mamba_ssm_cache import MambaSsmCache, convolves
-from lcprobe.probing.runner import ProbedCheckpoint
+from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.prompts import templates_of
@@ -71,6 +71,11 @@ class Variant:
         if trained is not None and self.extension.acts_on in ("rotary", "attention"):
             return f"it was trained with {trained.label}"
         return self.extension.not_applicable(model, self.context())
+
+    @property
+    def selects_prompt(self) -> bool:
+        """Whether its method answers from a part of the prompt, chosen by the question."""
+        return self.extension is not None and self.extension.selects_prompt
 
     @property
     def not_causal(self) -> NotCausal:
@@ -168,24 +173,30 @@ def training_text(data: Prepared) -> Callable[[int, int, int], Tensor]:
     return text
 
 
+def checkpoint_of(variant: Variant, probe: ProbeConfig | None = None) -> ProbedCheckpoint:
+    """A variant's identity, before it is loaded. probe: the precision of weights and of computing."""
+    source, probe = variant.target.source, probe or ProbeConfig()
+    facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes}
+    facts |= {"factor_at": variant.context().factor_at, "compat": variant.compat}
+    facts |= {"precision": probe.precision, "engine": source.engine}
+    if source.published is not None:
+        facts["weights"] = probe.weights
+    progress = source.progress
+    return ProbedCheckpoint(variant.name, source.digest, progress.step, progress.tokens, **facts)
+
+
 def load_variant(
     variant: Variant, device: str, data: Prepared | None = None, probe: ProbeConfig | None = None
 ) -> tuple[Loaded, ProbedCheckpoint]:
     """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
     calibrate. probe: the precision of weights and of computing, see `in_precision`."""
-    source, config, probe = variant.target.source, variant.target.config, probe or ProbeConfig()
-    loaded = source.load(config, device, probe.weights)
-    context = variant.context(None if data is None else training_text(data))
+    loaded = variant.target.source.load(variant.target.config, device, (probe or ProbeConfig()).weights)
     if variant.extension is not None:
         assert loaded.module is not None, "methods apply to our own mixers"
+        context = variant.context(None if data is None else training_text(data))
         module = extended(loaded.module, variant.extension, context)
         loaded = replace(loaded, engine=module, module=module)
-    facts: dict[str, Any] = {"extension": variant.label, "changes": variant.changes, "factor_at": context.factor_at}
     if variant.compat.mamba_ssm_conv_bug:
         assert loaded.module is not None, "other engines decode as they do"
         loaded = replace(loaded, engine=MambaSsmCache(loaded.module))
-    facts |= {"precision": probe.precision, "engine": source.engine, "compat": variant.compat}
-    if source.published is not None:
-        facts["weights"] = probe.weights
-    progress = source.progress
-    return loaded, ProbedCheckpoint(variant.name, source.digest, progress.step, progress.tokens, **facts)
+    return loaded, checkpoint_of(variant, probe)
