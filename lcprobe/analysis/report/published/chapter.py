@@ -3,6 +3,7 @@ the published claim of "lost in the middle" tested again on the published counts
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from lcprobe.analysis.findings.cells import Unavailable
 from lcprobe.analysis.findings.published_cells import Comparison
@@ -68,15 +69,16 @@ def published_rows(results: Results) -> list[dict[str, Value]]:
 
 def counts_text(found: Sequence[Comparison]) -> str:
     """`41 of 81 cells agree within the 95 % interval ..., and how many would if nothing differed."""
-    judged = [c for c in found if c.agrees is not None]
-    agree = sum(c.agrees is True for c in judged)
+    judged = [c.difference for c in found if isinstance(c.difference, Estimate)]
+    agree = sum(c.agrees is True for c in found)
     if not judged:
         return "no cell can be compared"
     low, high = (round(share * len(judged)) for share in binomial_range(len(judged), 0.95))
-    above = sum(isinstance(c.difference, Estimate) and c.difference.low > 0 for c in judged)
+    above, half_width = sum(d.low > 0 for d in judged), median((d.high - d.low) / 2 for d in judged)
     return (
-        f"{agree} of {len(judged)} cells agree within the 95 % interval of the difference, ours is higher in {above} "
-        f"and lower in {len(judged) - agree - above}; if nothing differed, {low} to {high} would agree"
+        f"{agree} of {len(judged)} cells agree within the 95 % interval of the difference (±{half_width:.2f} in the "
+        f"median), ours is higher in {above} and lower in {len(judged) - agree - above}; if nothing differed, {low} "
+        f"to {high} would agree"
     )
 
 
@@ -100,7 +102,8 @@ def _text(found: Sequence[Comparison]) -> list[str]:
         f"The scores of {SOURCE} beside ours, for checkpoints, tasks and lengths that both have. Published: share of "
         f"{SAMPLES} samples per cell, one seed, greedy, with Wilson's interval computed here (none was published). "
         "Substring: our answers by the study's score, references anywhere in a greedy continuation. Difference: the "
-        "compared score of ours less the published one, with Newcombe's interval for different samples.",
+        "compared score of ours less the published one, with Newcombe's interval for different samples. n: our "
+        "samples.",
         f"All tables: {counts_text(found)}.",
     ]
     for table, title in TITLES.items():
@@ -138,6 +141,7 @@ def _row(c: Comparison) -> dict[str, str]:
         "published": _share(c, c.published),
         "substring": _estimate(c.substring),
         "exact match": _estimate(c.exact),
+        "n": str(d.n) if isinstance(d, Estimate) else "",
         "difference": f"{signed(d.value)} ({span_text(d.low, d.high)})" if isinstance(d, Estimate) else "n/a",
         "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees],
         "marks": ", ".join(dict.fromkeys(mark.kind for mark in c.cell.marks)),
@@ -160,7 +164,7 @@ def _share(c: Comparison, published: Estimate | Unavailable) -> str:
 def _estimate(value: Estimate | Unavailable) -> str:
     if isinstance(value, Unavailable):
         return f"n/a: {value}"
-    return f"{value.value:.2f} (n = {value.n}, {value.low:.2f}–{value.high:.2f})"
+    return f"{value.value:.2f} ({value.low:.2f}–{value.high:.2f})"
 
 
 def _marks_table(found: Sequence[Comparison]) -> Table:
