@@ -80,8 +80,16 @@ COLUMNS = (
     Column("prediction", "string", "Greedy continuation, as long as the answer."),
     Column("continuation", "string", "Greedy text of probe.continuation tokens after the prompt; null without."),
     Column("substring", "double", "Share of the references that occur in it, ignoring case: RULER's score."),
-    Column("scoring", "string", "How the answer was scored: teacher_forced or generate."),
-    Column("status", "string", "ok, or oom where memory ran out; scores are then null."),
+    Column(
+        "scoring",
+        "string",
+        "How the answer was scored: teacher_forced, generate, or external (an output of another harness).",
+    ),
+    Column(
+        "status",
+        "string",
+        "ok; oom where memory ran out, missing where another harness gave no output: scores are then null.",
+    ),
     Column("batch", "int32", "Questions that were scored together."),
     Column(
         "read_tokens", "int32", "Prompt tokens read for this question and for none before it; null where none are."

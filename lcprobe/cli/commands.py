@@ -207,11 +207,58 @@ def _config(words: list[str]) -> int:
     return 0
 
 
+def _export(words: list[str]) -> int:
+    arguments = read_arguments(words)
+    no_folders(arguments, "a .yaml file with tasks and grids (a run's own is <run>/config.yaml)")
+    if not arguments.files:
+        raise ConfigError("command line", "no config", "at least one .yaml file with tasks and grids")
+    from lcprobe.config import load, parse
+
+    config = parse(load(arguments.files, arguments.overrides))
+    from lcprobe.studies.evaluation.exporting.export import export_grid
+
+    export_grid(config)
+    return 0
+
+
+def _score(words: list[str]) -> int:
+    names, rest = _take_option(words, "--model")
+    settings = [word for word in rest if word.startswith(("study.name=", "study.folder="))]
+    paths = [Path(word) for word in rest if word not in settings]
+    folders = [path for path in paths if os.path.isdir(path)]
+    files = [path for path in paths if path not in folders]
+    if len(folders) != 1 or not files or len(names) != 1 or any(word.startswith("-") for word in rest):
+        allowed = "EXPORT_FOLDER FILE ... --model NAME [study.name=NAME] [study.folder=FOLDER]"
+        raise ConfigError("command line", " ".join(words) or "nothing", allowed)
+    for path in files:
+        if not os.path.isfile(path):
+            raise ConfigError("command line", str(path), "existing files with outputs")
+    from lcprobe.studies.evaluation.exporting.score import score_outputs
+
+    study = {word.partition("=")[0].removeprefix("study."): word.partition("=")[2] for word in settings}
+    score_outputs(folders[0], files, names[0], study)
+    return 0
+
+
+def _take_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """What follows each mention of an option, and the other words."""
+    values, rest, following = [], [], False
+    for word in words:
+        if following:
+            values.append(word)
+        elif word != option:
+            rest.append(word)
+        following = word == option and not following
+    return values, rest
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "explain": _explain,
     "data": _data,
+    "export": _export,
+    "score": _score,
     "kernels": _kernels,
     "config": _config,
 }

@@ -27,6 +27,8 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
   evaluate    probe trained models and write the report
   explain     say why somebody else's number for a model is not yours
   data        prepare a corpus, or train a tokenizer
+  export      write a grid's samples for other harnesses: JSON lines, lm-eval tasks, an inspect_ai task
+  score       take the outputs of other harnesses into the records and the report
   kernels     print this machine, the backends that work on it, and what each op runs
   config      print the resolved configuration
 
@@ -135,6 +137,38 @@ example
   lcprobe data prepare configs/quickstart.yaml 'data.corpus=[my/folder]' data.text_field=body
 """
 
+EXPORT = """\
+lcprobe export: write the samples of a grid for other harnesses, as JSON lines with prompt, answer, factors and token
+counts, as lm-eval tasks and as an inspect_ai task.
+
+usage: lcprobe export CONFIG.yaml ... [key=value ...]
+
+  CONFIG.yaml   probe.tasks and probe.grids, data.tokenizer and, for held-out text, data.corpus; lengths are multiples
+                of train.context_length, or tokens
+
+examples
+  lcprobe export configs/quickstart.yaml configs/probe/ruler.yaml study.name=mine
+  lcprobe export study.yaml data.tokenizer=checkpoints/my-llama probe.export.bos=true
+
+Everything is below runs/<study>/export: samples, lm_eval (for --include_path), inspect_ai.
+"""
+
+SCORE = """\
+lcprobe score: take the outputs of other harnesses to exported samples into the records of a study and its report.
+
+usage: lcprobe score EXPORT_FOLDER FILE ... --model NAME [study.name=NAME] [study.folder=FOLDER]
+
+  FILE          lm-eval's samples (--log_samples), logs of inspect_ai as JSON, or JSON lines with id and output; files
+                of both of lm-eval's kinds of tasks at once give likelihoods and texts
+  --model       the name in records and report
+
+Samples without output are named and are no trials. The same files again change nothing; other ones of the same model
+replace what it said before.
+
+example
+  lcprobe score runs/mine/export out/samples_lcprobe_mine_greedy_*.jsonl --model my-llama
+"""
+
 KERNELS = """\
 lcprobe kernels: print this machine, the backends that work on it, and what each op runs here.
 python -m lcprobe_kernels is the same command.
@@ -162,6 +196,8 @@ INTRODUCTIONS = {
     "evaluate": EVALUATE,
     "explain": EXPLAIN,
     "data": DATA,
+    "export": EXPORT,
+    "score": SCORE,
     "kernels": KERNELS,
     "config": CONFIG,
 }

@@ -238,6 +238,14 @@ NO_FAULTS = CompatConfig()
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """`lcprobe export`: samples as text for other harnesses."""
+
+    bos: bool = False
+    """Begin every prompt with the text of the BOS token, for harnesses that add none; they read it as one token."""
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
     """Tasks, grids and scoring."""
 
@@ -281,6 +289,8 @@ class ProbeConfig:
     """Prompts from files."""
     server: ServerConfig = field(default_factory=ServerConfig)
     """Servers that answer probes."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """Samples for other harnesses."""
 
     def check_lengths(self, context_lengths: Sequence[int]) -> None:
         """Raises ConfigError for a multiple of the grids or of the plain text that is no whole number of tokens at

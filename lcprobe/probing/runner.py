@@ -117,7 +117,7 @@ def _run_group(
 ) -> None:
     """Score the missing units of a claimed group. Raises ClaimLost where another process has taken it over."""
     ids, tasks = work.ids, work.tasks
-    items = [item for i in missing for item in _items(ids[i], work.plan.units[i], tasks, continued=True)]
+    items = [item for i in missing for item in unit_items(ids[i], work.plan.units[i], tasks, continued=True)]
     records = _run_items(items, tasks, scorer, checkpoint, store, group.name, claim, batch_tokens, scoring)
     for i in missing:
         require_kept(claim)
@@ -173,7 +173,7 @@ def score_unit(unit: Unit, tasks: TaskSet, scorer: Scorer, batch_tokens: int) ->
     """Scores of a unit without records, for the probe while training. Questions that do not fit into memory are
     missing. Raises NotMade where a sample of the unit cannot be made.
     """
-    items = _items(unit.label, unit, tasks)
+    items = unit_items(unit.label, unit, tasks)
     return [
         (one, score)
         for batch in _batches(items, batch_tokens)
@@ -206,7 +206,7 @@ def _run_items(
             continue
         scores, size = _score(scorer, batch)
         new = [
-            _record(one, tasks, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)
+            record_of(one, tasks, score, checkpoint, scoring, size) for one, score in zip(batch, scores, strict=True)
         ]
         require_kept(claim)
         store.append(journal, new)
@@ -218,8 +218,9 @@ def _key_of(record: Record) -> tuple[str, float, int, int]:
     return record["unit"], record["depth"], record["index"], record["query"]
 
 
-def _items(name: str, unit: Unit, tasks: TaskSet, continued: bool = False) -> list[UnitItem]:
-    """continued: with the continuation that the config asks for, where the unit is no control."""
+def unit_items(name: str, unit: Unit, tasks: TaskSet, continued: bool = False) -> list[UnitItem]:
+    """The questions of a unit in the order of scoring. continued: with the continuation that the config asks for,
+    where the unit is no control."""
     ask = tasks.continuation if continued and unit.control == "none" else lambda task, query: None
     return [
         UnitItem(name, unit, depth, factors, Item(episode, query, ask(unit.task, query)))
@@ -241,9 +242,10 @@ def _score(scorer: Scorer, batch: list[UnitItem]) -> tuple[list[Score | None], i
     return with_oom_backoff(scorer.score, items, max(item.query.stop for item in items))
 
 
-def _record(
+def record_of(
     one: UnitItem, tasks: TaskSet, score: Score | None, checkpoint: ProbedCheckpoint, scoring: str, batch: int
 ) -> Record:
+    """The record of a question; score None: it does not fit into memory."""
     unit, factors, item = one.unit, one.factors, one.item
     query, episode = item.query, item.episode
     text = tasks.text_of(episode)

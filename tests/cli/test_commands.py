@@ -47,8 +47,8 @@ def test_every_command_has_an_introduction():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trian"], "train | evaluate | explain | data | kernels | config; did you mean 'train'?"),
-        (["xyz"], "train | evaluate | explain | data | kernels | config"),
+        (["trian"], "train | evaluate | explain | data | export | score | kernels | config; did you mean 'train'?"),
+        (["xyz"], "train | evaluate | explain | data | export | score | kernels | config"),
         (["--plan"], "train | evaluate"),
         (["kernels", "--bakend", "torch"], "--backend NAME"),
         (["kernels", "--backend"], "--backend NAME"),

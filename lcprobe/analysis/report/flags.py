@@ -244,7 +244,7 @@ def _gaps(results: Results) -> Iterator[Sentence]:
         yield Sentence(READ_FIRST, f"{text}: no mean is taken over them.", True)
     data = results.data
     if data.n_failed:
-        text = f"{data.n_failed} of {len(data.records)} queries failed (out of memory): they do not count as trials"
+        text = f"{data.n_failed} of {len(data.records)} queries failed (out of memory, no output): they are no trials"
         yield Sentence(READ_FIRST, f"{text}, and their cells are incomplete.", True)
     for note in data.notes:
         yield Sentence(READ_FIRST, f"{note}.", True)

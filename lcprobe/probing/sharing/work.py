@@ -105,7 +105,7 @@ class Work:
 
 def work_of(plan: Plan, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> Work:
     """The work of a plan for a model. scoring: how it is scored, a column of the records."""
-    facts = [_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
+    facts = [unit_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
     ids = [unit_id(f) for f in facts]
     groups = []
     for numbers in _group_units(plan.units):
@@ -115,7 +115,7 @@ def work_of(plan: Plan, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: s
     return Work(plan, tasks, ids, facts, groups)
 
 
-def _facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> dict[str, Any]:
+def unit_facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: str) -> dict[str, Any]:
     """Everything that the records of a unit depend on."""
     facts: dict[str, Any] = {
         **checkpoint.facts,

@@ -12,8 +12,8 @@ from lcprobe.lengths import schedule_text
 from lcprobe.models.config import AMOUNTS
 from lcprobe.models.matching import amount_of, mismatch_of
 from lcprobe.models.parts import parts_of
-from lcprobe.probing.grid import settings_text
-from lcprobe.probing.units import Unit
+from lcprobe.probing.grid import TaskSet, settings_text
+from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import first_made
 from lcprobe.schema import plain
 from lcprobe.studies.evaluation.groups import GroupNames, group_names
@@ -63,7 +63,7 @@ def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) 
     return StudyFacts(
         name=session.config.study.name,
         runs=runs,
-        tasks=[_task_facts(session, name) for name in session.tasks.by_name],
+        tasks=[task_facts(session.tasks, session.plan, name) for name in session.tasks.by_name],
         matching=size_rows([_sized(target) for target in session.targets]),
         mismatch=mismatch_of(amounts),
         matched=AMOUNTS[by],
@@ -150,21 +150,21 @@ def _sized(target: ProbeTarget) -> Sized:
     return Sized(target.name, target.config, target.source.cost(target.config), target.source.progress.tokens)
 
 
-def _task_facts(session: Session, name: str) -> TaskFacts:
-    task, settings = session.tasks.by_name[name], plain(session.tasks.by_name[name].config)
-    unit: Unit | None = next((u for u in session.plan.units if u.task == name and u.control == "none"), None)
+def task_facts(tasks: TaskSet, plan: Plan, name: str) -> TaskFacts:
+    """Facts about a task of a plan, with an example."""
+    task = tasks.by_name[name]
+    unit: Unit | None = next((u for u in plan.units if u.task == name and u.control == "none"), None)
     example, chance = "", None
     if unit is not None:
         formats, length = unit.formats, unit.length
         episodes = first_made(lambda index: task.episode(Factors(formats, length, 0.5, index)), 8)
-        query = episodes[0].queries[0]
-        decode = session.data.tokenizer.decode
+        query, decode = episodes[0].queries[0], tasks.tokenizer.decode
         ids = episodes[0].sequence(query)
         example = f"{decode(ids[: query.start])} -> {decode(ids[query.start :])}"
         chances = {q.chance for episode in episodes for q in episode.queries}
         chance = chances.pop() if len(chances) == 1 and unit.formats.haystack != "needles" else None
-    code, controls = session.tasks.code(name), task.axes.controls
-    return TaskFacts(name, settings_text(settings), chance, task.has_keys, example, code, controls)
+    settings, controls = settings_text(plain(task.config)), task.axes.controls
+    return TaskFacts(name, settings, chance, task.has_keys, example, tasks.code(name), controls)
 
 
 def _template_note(variants: Sequence[Variant]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Samples of a grid for other harnesses, and their outputs as records."""
