@@ -36,7 +36,7 @@ MIXER_SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"head_dim": 8, **GROUPED, "qk_norm": True, "qk_norm_zero_centred": True, "output_gate": True, "d_conv": 4},
     ],
     "mamba1": [
-        {"d_state": 3, "chunk_size": 5},
+        {"d_state": 3, "chunk_size": 5, "input_norm_eps": 0.01},
         {"d_state": 2, "expand": 1.5, "d_conv": 2, "dt_rank": 3, "conv_bias": False, "bias": True, "chunk_size": 1},
     ],
     "mamba2": [

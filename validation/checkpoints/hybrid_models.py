@@ -40,6 +40,7 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "time_step_rank": 5,
          "tie_word_embeddings": False},
     ),
+    "FalconMamba": ("hf_mamba", "falcon_mamba", "FalconMamba", {"state_size": 5}),
     "Qwen3-Next, dense": ("hf_qwen3_next", "qwen3_next", "Qwen3Next", {**HYBRID, "num_experts": 0}),
     "Qwen3.5": ("hf_qwen3_5_text", "qwen3_5", "Qwen3_5", {**HYBRID, "tie_word_embeddings": True}),
     "Qwen3.5, with images": ("hf_qwen3_5", "qwen3_5", "Qwen3_5", HYBRID),

@@ -43,6 +43,7 @@ KINDS: list[dict[str, Any]] = [
     {"type": "kda", "head_dim": 6},
     {"type": "kda", "head_dim": 4, "value_heads": 3, "expand_v": 1.5, "rank": 5, "negative_eigenvalues": True},
     {"type": "mamba1", "chunk_size": 7},
+    {"type": "mamba1", "d_state": 3, "input_norm_eps": 0.1},
     {"type": "mamba1", "d_state": 5, "expand": 1.5, "d_conv": 2, "dt_rank": 3, "bias": True, "conv_bias": False},
     {"type": "mamba3", "definition": "softplus", "head_dim": 8, "d_state": 6, "chunk_size": 8},
     {

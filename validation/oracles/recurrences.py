@@ -201,6 +201,8 @@ def mamba1(p: Parameters, c: Any, x: Tensor) -> Tensor:
     u = F.silu(convolved(u, p["conv_weight"], p.get("conv_bias")))
     rank = p["dt_proj.weight"].shape[1]
     r, b, readout = (u @ p["x_proj.weight"].T).split([rank, c.d_state, c.d_state], dim=-1)
+    if c.input_norm_eps is not None:
+        r, b, readout = (t / (t.square().mean(-1, keepdim=True) + c.input_norm_eps).sqrt() for t in (r, b, readout))
     dt, a = F.softplus(r @ p["dt_proj.weight"].T + p["dt_proj.bias"]), -p["A_log"].exp()
     h, rows = u.new_zeros(*u[:, 0].shape, c.d_state), []
     for t in range(x.shape[1]):

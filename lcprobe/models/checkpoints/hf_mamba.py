@@ -1,6 +1,5 @@
-"""Checkpoints of transformers' Mamba: mamba_ssm's tensors, the embedding under another name.
-
-FalconMamba norms step sizes, B and C besides, which our mixer does not.
+"""Checkpoints of transformers' Mamba: mamba_ssm's tensors, the embedding under another name; and of FalconMamba,
+which also norms what step sizes, B and C are made of.
 """
 
 import math
@@ -14,16 +13,18 @@ from lcprobe.models.checkpoints.hf_mamba2 import EMBEDDING, HFMamba2
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import parts_of, resolved_sizes
 
+PLAIN, FALCON = "mamba", "falcon_mamba"
+
 
 class HFMamba(Format[FormatConfig]):
-    """transformers' Mamba."""
+    """transformers' Mamba and FalconMamba."""
 
     Config = FormatConfig
     name = "hf_mamba"
 
     def recognises(self, config: Mapping[str, Any], folder: Path) -> bool:
         """See Format."""
-        return config.get("model_type") == "mamba"
+        return config.get("model_type") in (PLAIN, FALCON)
 
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """See Format."""
@@ -39,6 +40,8 @@ class HFMamba(Format[FormatConfig]):
             "bias": keys.flag("use_bias", False),
             "conv_bias": keys.flag("use_conv_bias", True),
         }
+        if keys.text("model_type") == FALCON:
+            mixer["input_norm_eps"] = keys.number("mixer_rms_eps", 1e-6)
         return {
             "layout": "mamba1",
             "n_layers": keys.whole("num_hidden_layers", least=1),
@@ -62,18 +65,21 @@ class HFMamba(Format[FormatConfig]):
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """See Format."""
         (d_model, _, _), layers = resolved_sizes(config), parts_of(config).layers
+        own: Any = next((layer.config for layer in layers if layer.kind == "mamba1"), None)
+        falcon = own is not None and own.input_norm_eps is not None
         found = {
-            "architectures": ["MambaForCausalLM"],
-            "model_type": "mamba",
+            "architectures": ["FalconMambaForCausalLM" if falcon else "MambaForCausalLM"],
+            "model_type": FALCON if falcon else PLAIN,
             **hf_names.common(config),
             "num_hidden_layers": len(layers),
             "layer_norm_epsilon": config.norm_eps,
             "residual_in_fp32": config.residual_in_fp32,
             "hidden_act": "silu",
         }
-        own: Any = next((layer.config for layer in layers if layer.kind == "mamba1"), None)
         if own is None:
             return found
+        if falcon:
+            found["mixer_rms_eps"] = own.input_norm_eps
         d_inner, rank = own.widths(d_model)
         return {
             **found,

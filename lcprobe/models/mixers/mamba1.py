@@ -60,6 +60,9 @@ class Mamba1Config(MixerConfig):
     """Use a bias in the convolution."""
     bias: bool = False
     """Use biases in the input and output projections."""
+    input_norm_eps: float | None = None
+    """Epsilon of an RMSNorm without weights over each of r, B and C (FalconMamba, arXiv 2410.05355); null: no
+    norms."""
 
     def check(self, at: str) -> None:
         """Raises ConfigError for sizes below 1 and an empty range."""
@@ -70,6 +73,8 @@ class Mamba1Config(MixerConfig):
         require(f"{at}.d_conv", self.d_conv, self.d_conv >= 2, ">= 2")
         require(f"{at}.expand", self.expand, self.expand > 0, "> 0")
         require(f"{at}.dt_min", self.dt_min, 0 < self.dt_min <= self.dt_max, f"0 < dt_min <= dt_max ({self.dt_max})")
+        eps = self.input_norm_eps
+        require(f"{at}.input_norm_eps", eps, eps is None or eps > 0, "> 0 or null")
         require(f"{at}.dt_init_floor", self.dt_init_floor, self.dt_init_floor > 0, "> 0")
 
     def widths(self, d_model: int) -> tuple[int, int]:
@@ -149,6 +154,8 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
         float32 or wider, and the next h."""
         acc_dtype = torch.promote_types(u.dtype, torch.float32)
         r, b, c = self.x_proj(u).split([self.dt_rank, self.config.d_state, self.config.d_state], dim=-1)
+        if self.config.input_norm_eps is not None:
+            r, b, c = (_normed(t, self.config.input_norm_eps) for t in (r, b, c))
         dt = F.linear(r, self.dt_proj.weight)
         with torch.autocast(u.device.type, enabled=False):
             dt = F.softplus(dt.to(acc_dtype) + self.dt_proj.bias.to(acc_dtype))
@@ -184,6 +191,12 @@ class Mamba1(Mixer[Mamba1Config, Mamba1State]):
 
 
 @torch.compiler.disable(reason="loops over chunks, whose number depends on the length")
+def _normed(x: Tensor, eps: float) -> Tensor:
+    """RMSNorm without a weight, in float32 or wider."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.rms_norm(wide, x.shape[-1:], eps=eps).to(x.dtype)
+
+
 def _by_chunks(
     u: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor, starts: Tensor | None, size: int
 ) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "hf_mamba2": ("hf_mamba2", {"layout": "mamba2", "n_layers": 2, "mixers": {"mamba2": {**MAMBA2, "d_conv": 3}}}),
     "hf_mamba": ("hf_mamba", {"layout": "mamba1", "n_layers": 2, "tie_embeddings": False,
                               "mixers": {"mamba1": {"d_state": 4, "bias": True, "dt_rank": 3}}}),
+    "falcon_mamba": ("hf_mamba", {"layout": "mamba1", "n_layers": 2, "mixers": {"mamba1": {
+        "d_state": 4, "input_norm_eps": 1e-5}}}),
     "griffin": ("hf_recurrent_gemma", {
         "layout": "rg_lru+mlp x 2, local+mlp, rg_lru+mlp", "d_ff": 40, "mlp": {"type": "geglu", "bias": True},
         "norm": "zero_centred_rms", "embedding_scale": "sqrt_d_model_bf16", "logit_soft_cap": 2.0,
