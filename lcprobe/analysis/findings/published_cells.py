@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.load_records import numbers, texts
-from lcprobe.analysis.published.tables import MEAN, NEEDLE, PublishedCell, PublishedFormat, cells, ruler_tasks
+from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.published.tables import MEAN, NEEDLE, PublishedCell, PublishedFormat, cells, models, ruler_tasks
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.analysis.stats.intervals import Part, mean_of_cells, proportion_part, sum_bounds
 from lcprobe.tasks.episode import Formats
@@ -34,16 +35,22 @@ Shares = Mapping[tuple[PanelKey, int], Mapping[tuple[float, int], tuple[float, i
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published cell, and ours in the same place. model: ours. difference: ours less the published one, by the
-    score `scored_by`."""
+    """A published cell, and ours in the same place. model: ours; template: around its prompts. difference: ours less
+    the published one, by the score `scored_by`."""
 
     cell: PublishedCell
     model: str
+    template: str
     published: Estimate | Unavailable
     substring: Estimate | Unavailable
     exact: Estimate | Unavailable
     difference: Estimate | Unavailable
     scored_by: Score
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the prompts have what the study's scripts put around them."""
+        return self.template == models()[self.cell.model].wrapper
 
     @property
     def agrees(self) -> bool | None:
@@ -54,16 +61,16 @@ class Comparison:
 
 def comparisons(data: Measured) -> list[Comparison]:
     """Every published cell of the study's models whose tasks and length are planned, in the order of the tables."""
-    runs = [(run.name, run.published) for run in data.study.runs if run.published]
+    runs = [run for run in data.study.runs if run.published]
     if not runs:
         return []
-    shares = _substring_shares(data.records, [name for name, _ in runs])
+    shares = _substring_shares(data.records, [run.name for run in runs])
     found = []
     for cell in cells():
-        for name, published in runs:
-            parts = list(_parts(data, cell)) if published == cell.model else []
+        for run in runs:
+            parts = list(_parts(data, cell)) if run.published == cell.model else []
             if parts:
-                found.append(_compared(data, shares, cell, name, parts))
+                found.append(_compared(data, shares, cell, run, parts))
     return found
 
 
@@ -103,22 +110,23 @@ def _compared(
     data: Measured,
     shares: Shares,
     cell: PublishedCell,
-    model: str,
+    run: RunFacts,
     parts: Sequence[tuple[str, Formats, float | None]],
 ) -> Comparison:
     """The comparison of one cell with the mean of our parts."""
     slices = [
-        _at_depth(data.slice(PanelKey(model, task, format), cell.length), depth) for task, format, depth in parts
+        _at_depth(data.slice(PanelKey(run.name, task, format), cell.length), depth) for task, format, depth in parts
     ]
     own: dict[Score, list[Estimate | Unavailable]] = {"exact": [_exact(one) for one in slices]}
     own["substring"] = [
-        _substring(one, shares.get((PanelKey(model, task, format), cell.length), {}))
+        _substring(one, shares.get((PanelKey(run.name, task, format), cell.length), {}))
         for one, (task, format, _) in zip(slices, parts, strict=True)
     ]
     exact, substring = _mean(own["exact"]), _mean(own["substring"])
     scored_by: Score = "exact" if isinstance(substring, Unavailable) else "substring"
     ours, published = exact if scored_by == "exact" else substring, published_estimate(cell)
-    return Comparison(cell, model, published, substring, exact, _difference(ours, published), scored_by)
+    difference = _difference(ours, published)
+    return Comparison(cell, run.name, run.template, published, substring, exact, difference, scored_by)
 
 
 def _at_depth(slice: Slice | Unavailable, depth: float | None) -> Slice | Unavailable:

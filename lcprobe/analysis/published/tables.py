@@ -8,6 +8,7 @@
     data/ruler.csv      references, greedy tokens and rule of each task (NVIDIA/RULER)
     data/averaged.csv   formats that a cell of Tables 2 and 3 is the mean of
     data/ours.csv       what differs between RULER's tasks and ours of the same name
+    data/claims.csv     what the study claims, and what its numbers support
     data/marks.csv      cells that are not what they seem, each with its reason
 
 A cell is a percentage of 250 samples (one seed, greedy, no interval was published); with several references per
@@ -159,6 +160,11 @@ def published_means() -> dict[tuple[str, str], tuple[float, str]]:
     where it is not."""
     rows = (*_rows("means"), *_rows("depths"))
     return {(row["table"], row["model"]): (float(row["mean"]), row.get("mean note", "")) for row in rows}
+
+
+def claims() -> dict[str, str]:
+    """What the study claims, and what its numbers support when they are read again."""
+    return {row["claim"]: row["what the published numbers support"] for row in _rows("claims")}
 
 
 def differences_of_tasks() -> dict[str, str]:

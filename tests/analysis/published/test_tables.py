@@ -9,6 +9,7 @@ from lcprobe.analysis.published.tables import (
     NEEDLE,
     SAMPLES,
     cells,
+    claims,
     differences_of_tasks,
     models,
     published_means,
@@ -113,6 +114,33 @@ def test_checkpoints_are_those_that_are_known_by_name():
     assert named == {m.name: {m.checkpoint, *m.other_names} for m in models().values()}
     wrappers = {facts.paper: facts.paper_template for facts in known().values() if facts.paper}
     assert wrappers == {m.name: m.wrapper for m in models().values()}
+
+
+def percent(table, model, task, length, depth=None, formats=None):
+    (cell,) = (
+        c
+        for c in CELLS
+        if (c.table, c.model, c.task, c.length, c.depth) == (table, model, task, length, depth)
+        and (formats is None or str(c.formats[0]) == formats)
+    )
+    return cell.percent
+
+
+def test_numbers_in_the_claims_are_those_of_the_tables():
+    text = " ".join(claims().values())
+    falls = [percent("1", m, MEAN, 1024) - percent("1", m, MEAN, 2048) for m in models()]
+    assert f"{min(falls):.1f} to {max(falls):.1f} points" in text
+    ceiling = [m for m in models() if min(c.percent for c in CELLS if c.table == "2" and c.model == m) >= 98]
+    assert len(ceiling) == 4
+    hybrid = [c.percent for c in CELLS if c.table == "4" and c.model == "M2A" and c.formats[0].haystack == "essay"]
+    inside, beyond = hybrid[:6], hybrid[-6:]
+    assert f"{int(min(beyond))} to {round(max(beyond))} %" in text
+    pure = [c.percent for c in CELLS if c.table == "4" and c.model == "Mamba2" and c.formats[0].haystack == "essay"]
+    assert (
+        f"{round(min(inside))} to {round(max(inside))} % against {round(min(pure[:6]))} to {round(max(pure[:6]))} %"
+        in text
+    )
+    assert percent("4", "Mamba2", NEEDLE, 4096, 0, "repeat/word/number") == 80.4
 
 
 def test_every_task_says_how_ours_differs():

@@ -10,7 +10,7 @@ from lcprobe.analysis.findings.cells import Unavailable
 from lcprobe.analysis.findings.load_records import load_records
 from lcprobe.analysis.findings.published_cells import OURS, comparisons
 from lcprobe.analysis.published.tables import MEAN, cells, ruler_tasks
-from lcprobe.analysis.report.published.chapter import counts_text, retest_table
+from lcprobe.analysis.report.published.chapter import _counts, counts_text, retest_table
 from lcprobe.analysis.report.write import write_report
 from tests.analysis.fabricated import plan, records, run, study, task, with_column
 from tests.analysis.report.test_report import BAD, Page
@@ -129,6 +129,17 @@ def test_the_page_has_the_counts_the_marks_and_the_retest_and_runs_nothing(tmp_p
     rows = list(csv.DictReader((tmp_path / "tables" / "published.csv").open(encoding="utf-8")))
     assert len(rows) == 2 * 2
     assert {row["marks"] for row in rows if row["task"] == "cwe"} == {"task changes at 4096"}
+
+
+def test_variants_with_other_prompts_than_the_studys_are_counted_apart():
+    facts, table = ruler_study("SL", [1024], tasks=("vt",), template="none")
+    (other,) = found_in(facts, table)
+    facts, table = ruler_study("SL", [1024], tasks=("vt",), template="instruction")
+    (same,) = found_in(facts, table)
+    assert (other.as_published, same.as_published) == (False, True)
+    text = _counts([same, other])
+    assert text.count("of 1 cells agree") == 2
+    assert "; with other prompts 0 of 1" in text
 
 
 def test_a_study_without_published_models_has_no_such_chapter(tmp_path):

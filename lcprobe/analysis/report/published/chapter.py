@@ -10,7 +10,16 @@ from lcprobe.analysis.findings.published_cells import Comparison
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import Value
 from lcprobe.analysis.published.retest import PATTERNS, Triple, retest
-from lcprobe.analysis.published.tables import MEAN, NEEDLE, SAMPLES, SOURCE, cells, differences_of_tasks, models
+from lcprobe.analysis.published.tables import (
+    MEAN,
+    NEEDLE,
+    SAMPLES,
+    SOURCE,
+    cells,
+    claims,
+    differences_of_tasks,
+    models,
+)
 from lcprobe.analysis.report.blocks import Section, Table, value_text
 from lcprobe.analysis.report.wording import signed, span_text
 from lcprobe.analysis.stats.binomial import binomial_range
@@ -39,7 +48,7 @@ def published_section(results: Results) -> Section | None:
     if not found:
         return None
     by_table = [_cell_table(table, [c for c in found if c.cell.table == table]) for table in TITLES]
-    tables = [*by_table, _marks_table(found), retest_table(), _task_table(found)]
+    tables = [*by_table, _marks_table(found), retest_table(), _claims_table(), _task_table(found)]
     return Section("published", "Published and ours", _text(found), tables=[t for t in tables if t.rows])
 
 
@@ -50,6 +59,8 @@ def published_rows(results: Results) -> list[dict[str, Value]]:
             "table": c.cell.table,
             "published_model": c.cell.model,
             "model": c.model,
+            "template": c.template,
+            "template_as_published": c.as_published,
             "task": c.cell.task,
             "format": _formats(c),
             "length": c.cell.length,
@@ -82,6 +93,13 @@ def counts_text(found: Sequence[Comparison]) -> str:
     )
 
 
+def _counts(found: Sequence[Comparison]) -> str:
+    """The counts with the study's prompts, and with others."""
+    same, others = ([c for c in found if c.as_published == wanted] for wanted in (True, False))
+    text = [counts_text(same)] if same else []
+    return "; ".join([*text, f"with other prompts {counts_text(others)}"] if others else text)
+
+
 def retest_table() -> Table:
     """The re-test of Table 4, computed from the published percentages alone."""
     triples = retest()
@@ -104,12 +122,12 @@ def _text(found: Sequence[Comparison]) -> list[str]:
         "Substring: our answers by the study's score, references anywhere in a greedy continuation. Difference: the "
         "compared score of ours less the published one, with Newcombe's interval for different samples. n: our "
         "samples.",
-        f"All tables: {counts_text(found)}.",
+        f"All tables: {_counts(found)}.",
     ]
     for table, title in TITLES.items():
         own = [c for c in found if c.cell.table == table]
         if own:
-            text.append(f"{title.partition(':')[0]}: {counts_text(own)}.")
+            text.append(f"{title.partition(':')[0]}: {_counts(own)}.")
     if exact:
         text.append(
             f"{exact} of {len(found)} cells are compared by exact match, which is stricter than the published score: "
@@ -118,11 +136,16 @@ def _text(found: Sequence[Comparison]) -> list[str]:
     lengths = {c.cell.model: models()[c.cell.model] for c in found}
     stated = "; ".join(f"{m.name} {m.context_length:,} ({m.context_length_from})" for m in lengths.values())
     text.append(f"Training lengths that the published tables imply: {stated}.")
+    wrapped = ", ".join(f"{m.name} {m.wrapper}" for m in lengths.values())
+    text.append(
+        f"Around the prompts, in the study's scripts: {wrapped}. The column prompt names what is around ours where "
+        "that is something else (probe.templates: paper has the study's)."
+    )
     return text
 
 
 def _cell_table(table: str, found: Sequence[Comparison]) -> Table:
-    caption = f"{counts_text(found)}." if found else ""
+    caption = f"{_counts(found)}." if found else ""
     caption += " Marks: why a published cell is not what it seems, explained below; n/a: the reason."
     rows = [_row(c) for c in found]
     columns = [name for name in (rows or [{}])[0] if any(row[name] not in SAYS_NOTHING for row in rows)]
@@ -134,6 +157,7 @@ def _row(c: Comparison) -> dict[str, str]:
     return {
         "model": c.cell.model,
         "ours": c.model,
+        "prompt": "" if c.as_published else c.template,
         "task": c.cell.task,
         "format": "mean of three" if len(c.cell.formats) > 1 else _formats(c),
         "length": value_text(c.cell.length),
@@ -176,6 +200,13 @@ def _marks_table(found: Sequence[Comparison]) -> Table:
         "Published cells that are not what they seem: how many there are, how many of them stand above, and why."
     )
     return Table("Marked cells", caption, ["mark", "cells", "shown", "reason"], rows)
+
+
+def _claims_table() -> Table:
+    columns = ["claim", "what the published numbers support"]
+    return Table(
+        "What the study claims", "Read again from the published tables.", columns, list(map(list, claims().items()))
+    )
 
 
 def _task_table(found: Sequence[Comparison]) -> Table:
