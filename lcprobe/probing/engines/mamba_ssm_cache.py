@@ -23,14 +23,16 @@ def convolves(model: LanguageModel) -> bool:
 
 
 class MambaSsmCache(ProbedModel):
-    """The model as mamba_ssm decodes it."""
+    """A model of ours as mamba_ssm decodes it."""
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: ProbedModel):
+        """model: a LanguageModel, on one device or on several (LayerSplit)."""
         self.model = model
 
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
         """The model's own, which also keeps the last outputs of convolutions; zeros stand before the first token."""
         state = self.model.new_state(batch, length)
+        assert isinstance(state, LanguageModelState)
         return replace(state, layers=tuple(map(_keeping_outputs, state.layers)))
 
     def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:

@@ -198,5 +198,5 @@ def load_variant(
         loaded = replace(loaded, engine=module, module=module)
     if variant.compat.mamba_ssm_conv_bug:
         assert loaded.module is not None, "other engines decode as they do"
-        loaded = replace(loaded, engine=MambaSsmCache(loaded.module))
+        loaded = replace(loaded, engine=MambaSsmCache(loaded.engine))
     return loaded, checkpoint_of(variant, probe)
