@@ -94,7 +94,7 @@ def check_turn(ids: np.ndarray, base: np.ndarray, q: Query, without: Query, betw
 @pytest.mark.parametrize("name", dict.fromkeys([*TASKS, *WRITTEN]))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_template_leaves_the_sample_as_it_is(name, kind, materials_of):
-    for which in ("shipped", "llama"):
+    for which in ("shipped", "llama") if kind in ("instruction", "gemma") else ("shipped",):
         own = materials_of(which)
         template = templates(own.tokenizer)[kind]
         choice = choose_task(WRITTEN.get(name, name), "task")
@@ -116,8 +116,8 @@ def room(task: Task) -> int:
     return len(frame.before) + len(frame.between)
 
 
-@pytest.mark.parametrize("which", ["threes", "prefix", "lines", "unigram"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("which", ["prefix", "lines", "unigram"])
+@pytest.mark.parametrize("kind", ["rwkv", "gemma", "llama"])
 def test_other_tokenizers_read_a_template_as_its_text(kind, which, materials_of):
     own = materials_of(which)
     template = templates(own.tokenizer)[kind]
