@@ -12,6 +12,7 @@ from validation import (
     compiled,
     copiers,
     coverage,
+    engines,
     exactness,
     fuzz,
     invariances,
@@ -32,6 +33,7 @@ VALIDATIONS = {
     "invariances": Measurement(
         invariances.TITLE, invariances.OPTIONS, invariances.measure, invariances.notes, invariances.GROUP
     ),
+    "engines": Measurement(engines.TITLE, engines.OPTIONS, engines.measure, engines.notes, engines.GROUP),
     "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
     "checkpoints": Measurement(checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes),
     "load_memory": Measurement(memory.TITLE, memory.OPTIONS, memory.measure, memory.notes),

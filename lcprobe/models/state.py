@@ -1,6 +1,7 @@
 """State: what a model carries from one chunk of a sequence to the next: explicit, forkable, movable."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Self
 
@@ -8,8 +9,16 @@ import torch
 from torch import Tensor
 
 
+class HoldsTensors(ABC):
+    """What has tensors with a leading batch dimension, whose size and values can be measured."""
+
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+
+
 @dataclasses.dataclass(frozen=True)
-class State:
+class State(HoldsTensors):
     """Base of every mixer's state: a frozen dataclass whose fields are tensors with a leading batch dimension,
     None, tuples of states, or plain numbers shared by the whole batch."""
 
@@ -27,6 +36,10 @@ class State:
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device."""
         return self._map(lambda t: t.to(device))
+
+    def tensors(self) -> list[Tensor]:
+        """Its tensors, including those of nested states, in the order of its fields."""
+        return [t for f in dataclasses.fields(self) for t in tensors_of(getattr(self, f.name))]
 
     @property
     def nbytes(self) -> int:
@@ -53,8 +66,8 @@ def tensors_of(value: object) -> list[Tensor]:
     """The tensors of a state, including nested states, in the order of its fields."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, State):
-        return [t for f in dataclasses.fields(value) for t in tensors_of(getattr(value, f.name))]
+    if isinstance(value, HoldsTensors):
+        return value.tensors()
     if isinstance(value, tuple | list):
         return [t for v in value for t in tensors_of(v)]
     return []

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lcprobe.lengths import MAX_TOKENS
 from lcprobe.locks import Claim, ClaimLost, Process, require_kept
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ContextProbe
@@ -182,6 +183,7 @@ def measure_windows(
     model: ProbedModel, windows: Sequence[TextWindow], points: Points, chunk: int, device: torch.device | str
 ) -> list[list[dict[str, object]]]:
     """Rows of every window (all as long as the last edge) with measure, low, high, kept, value and count."""
+    chunk = MAX_TOKENS if model.rereads else chunk
     ids = torch.from_numpy(np.stack([w.ids for w in windows])).to(device)
     n = len(windows)
     rows: list[list[dict[str, object]]] = [[] for _ in windows]
@@ -209,7 +211,10 @@ def measure_windows(
         note("loss", low, high, (loss.where(finite, 0).sum(1) / finite.sum(1)).tolist(), finite.sum(1).tolist())
         note("not_finite_predictions", low, high, (~finite).sum(1).tolist(), [loss.shape[1]] * n)
         squares, values, bad, size = _state(state, n)
-        note("state_rms", edge, edge, (squares / values.clamp_min(1)).sqrt().tolist(), values.tolist())
+        rms = torch.where(
+            values + bad > 0, (squares / values.clamp_min(1)).sqrt(), torch.nan
+        )  # an engine may show none
+        note("state_rms", edge, edge, rms.tolist(), values.tolist())
         note("not_finite_state", edge, edge, bad.tolist(), (values + bad).tolist())
         note("state_bytes", edge, edge, [size / n] * n, [1] * n)
     bos = windows[0].bos

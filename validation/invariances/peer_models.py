@@ -80,12 +80,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings of each class by the name of its module in transformers."""
 
 
-def tiny(name: str) -> nn.Module:
+def tiny(name: str, vocab_size: int = VOCAB) -> nn.Module:
     """A model of a row of SETTINGS, with weights from one seed. Raises ImportError without transformers."""
     modeling = transformers_module(name)
     (cls,) = [getattr(modeling, own) for own in dir(modeling) if own.endswith("ForCausalLM")]
     torch.manual_seed(0)
-    common = {"vocab_size": VOCAB, "hidden_size": WIDTH, "pad_token_id": 0, "attn_implementation": "eager"}
+    common = {"vocab_size": vocab_size, "hidden_size": WIDTH, "pad_token_id": 0, "attn_implementation": "eager"}
     model = cls(cls.config_class(**{**common, **SETTINGS[name]}))
     for parameter, value in model.named_parameters():
         if name in LASTING and parameter.endswith("A_log"):

@@ -74,7 +74,7 @@ class TextCurves:
     @property
     def longest(self) -> int:
         """Number of tokens per window."""
-        return max(self.state_rms, default=0)
+        return max(self.state_bytes, default=0)
 
     @property
     def lengths(self) -> list[int]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lcprobe.models.state import HoldsTensors
 from lcprobe.probing.engines.contract import ProbedModel
 
 CACHES = ("past_key_values", "cache_params", "state")
@@ -36,7 +37,7 @@ class NoCache(Exception):
 
 
 @dataclass(frozen=True)
-class CachedState:
+class CachedState(HoldsTensors):
     """The cache of a class after `position` tokens of every row; cache None: before the first one."""
 
     cache: Any
@@ -47,6 +48,10 @@ class CachedState:
         """See ProbedState."""
         cache = None if self.cache is None else _selected(self.cache, index)
         return CachedState(cache, self.position, len(index))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors of the cache that have a row for every row of the batch."""
+        return [t for t in _tensors(self.cache) if t.ndim and t.shape[0] == self.batch]
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class TransformersModel(ProbedModel):
     def reread(self) -> None:
         """From now on, read every sequence from its first token in every call."""
         self._rereads = True
+
+    def keep_cache(self) -> None:
+        """From now on, continue from the class's cache, whatever the test at loading found."""
+        self._rereads = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -231,6 +240,19 @@ def _selected(cache: Any, index: Tensor) -> Any:
 def _rows_of(values: Sequence[Any], index: Tensor) -> list[Any]:
     """Rows of the tensors in a list; what is no tensor stays."""
     return [v.index_select(0, index.to(v.device)) if isinstance(v, Tensor) and v.ndim else v for v in values]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a cache, its layers, and their lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for part in value.values() for t in _tensors(part)]
+    if isinstance(value, list | tuple):
+        return [t for part in value for t in _tensors(part)]
+    if type(value).__module__.startswith("transformers."):  # a cache, or a layer of one
+        return [t for part in vars(value).values() for t in _tensors(part)]
+    return []
 
 
 def _rebindable(part: Any) -> Any:

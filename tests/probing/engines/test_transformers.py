@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.models.state import tensors_of
 from lcprobe.probing.engines.narrow import in_precision
 from lcprobe.probing.engines.transformers import CachedState, PrefixState
 from lcprobe.probing.engines.transformers_folder import require_vocabulary, transformers_model
@@ -78,6 +79,16 @@ def test_a_state_is_unchanged_by_what_continues_from_it(folder_of):
         engine.hidden(tokens[[1, 1, 0], 3:9], state=state.rows(torch.tensor([1, 1, 0])))
         again, _ = engine.hidden(tokens[:, :3], state=state)
     assert torch.equal(first, again)
+
+
+def test_the_size_of_a_cache_is_that_of_its_tensors(folder_of):
+    for name, per_row in (("llama", 2 * 2 * 12 * 2 * 8 * 4), ("mamba2", None)):
+        engine = transformers_model(folder_of(name), torch.float32, "cpu")
+        with torch.inference_mode():
+            _, state = engine.hidden(torch.tensor([draw(12, 0), draw(12, 1)]), state=engine.new_state(2))
+        size = sum(t.numel() * t.element_size() for t in tensors_of(state))
+        assert size == 2 * per_row if per_row else size > 0
+        assert tensors_of(engine.new_state(2)) == []
 
 
 def test_what_rereads_reads_each_prompt_once_for_the_prompt_and_once_for_its_continuations(folder_of):
