@@ -27,6 +27,7 @@ from validation import (
 )
 from validation.attacks import table
 from validation.checkpoints import memory
+from validation.explain import table as explain_table
 
 VALIDATIONS = {
     "oracles": Measurement(oracles.TITLE, oracles.OPTIONS, oracles.measure),
@@ -38,6 +39,9 @@ VALIDATIONS = {
     "checkpoints": Measurement(checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes),
     "load_memory": Measurement(memory.TITLE, memory.OPTIONS, memory.measure, memory.notes),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
+    "explain": Measurement(
+        explain_table.TITLE, explain_table.OPTIONS, explain_table.measure, explain_table.notes, explain_table.GROUP
+    ),
     "fuzz": Measurement(fuzz.TITLE, fuzz.OPTIONS, fuzz.measure),
     "attacks": Measurement(table.TITLE, table.OPTIONS, table.measure, table.notes),
     "grids": Measurement(table.GRIDS_TITLE, table.GRIDS_OPTIONS, table.measure_grids, table.notes),

@@ -13,8 +13,8 @@ too). One number seldom tells two of them apart; the shares say how far it does.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -118,17 +118,29 @@ def decide(
         moves = any(_moves(a, b) for a, b in zip(ours, scores, strict=True))
         good = moves and account.p >= alpha and account.likelihood - base.likelihood >= TEN
         found.append(Account(name, account.p, moves, account.likelihood, good))
+    return _decision(base, found)
+
+
+def without(decision: Decision, ruled_out: Collection[str]) -> Decision:
+    """The decision where something else rules changes out."""
+    if not decision.accounts:
+        return decision
+    left = [replace(a, accounts=a.accounts and a.name not in ruled_out, share=0.0) for a in decision.accounts]
+    return _decision(decision.ours, left)
+
+
+def _decision(base: Account, found: Sequence[Account]) -> Decision:
     best = max((a.likelihood for a in found if a.accounts), default=0.0)
     total = sum(math.exp(a.likelihood - best) for a in found if a.accounts)
-    shared = [
-        Account(a.name, a.p, a.moves, a.likelihood, a.accounts, math.exp(a.likelihood - best) / total)
-        if a.accounts
-        else a
-        for a in found
-    ]
+    shared = [replace(a, share=math.exp(a.likelihood - best) / total) if a.accounts else a for a in found]
     shared.sort(key=lambda a: (not a.accounts, -a.likelihood))
     n = sum(a.accounts for a in shared)
     return Decision("none" if n == 0 else "one" if n == 1 else "several", base, tuple(shared))
+
+
+def decimals(value: float) -> int:
+    """Decimal places of a number as it is written."""
+    return len(repr(float(value)).partition(".")[2])
 
 
 def whole_number_fits(value: float, n: int, answers: int, digits: int) -> bool:

@@ -111,7 +111,7 @@ def _bos(s: Situation) -> Found:
 
 
 def _template(s: Situation) -> Found:
-    for name in template_names():
+    for name in template_names(s.subject.templates):
         if name != s.base.template:
             says = "has no chat template" if name == "none" else f"has the chat template {name}"
             yield name, says, replace(s.base, template=name)

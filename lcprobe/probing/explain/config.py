@@ -46,8 +46,8 @@ class ExplainConfig:
     bos: int | None = None
     """Begin tokens before their prompts."""
     template: str | None = None
-    """Their chat template: none | chatml | llama2 | alpaca | roles, or one of these with + where the words before the
-    answer are in the user's turn."""
+    """Their chat template: none | chat, the model's own | instruction | rwkv | chatml | llama2 | alpaca | roles, or
+    one of these with + where the words before the answer are in the user's turn."""
     wrapper: str | None = None
     """Their instruction around the text: none | ruler | instruction | question."""
     samples: str | None = None
@@ -77,6 +77,8 @@ class ExplainConfig:
         require("theirs", self.theirs, all(0 <= x <= 1 for x in self.numbers), "0 .. 1, such as 0.62 for 62 %")
         many = f"{len(self.lengths)}, one for each length"
         require("theirs", self.theirs, len(self.lengths) == len(self.numbers), many)
+        alone = self.outputs is None or len(self.lengths) == 1
+        require("outputs", self.outputs, alone, "one length and number, whose prompts and continuations they are")
         for name in ("n", "budget"):
             value = getattr(self, name)
             require(name, value, value is None or value >= 1, ">= 1")

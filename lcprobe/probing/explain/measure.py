@@ -1,7 +1,7 @@
 """Scores of a model under many protocols. Prompts are read once; what differs in the scorer only is scored again."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,78 +31,80 @@ class NotMeasured:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What was read under a protocol: the questions without their prompts, the tokens of these, and continuations of
+    `steps` tokens."""
+
+    asked: list[Prompted]
+    tokens: list[int]
+    steps: list[int]
+    outputs: list[list[int]]
+
+
 class Bench:
-    """Measures one task with one model. n: samples; first: the index of the first."""
+    """Measures one task with one model. n: samples; first: the index of the first. Continuations are kept, prompts
+    are not."""
 
     def __init__(self, continuations: Continue, subject: Subject, n: int, first: int = 0):
         self.continuations, self.subject, self.n, self.first = continuations, subject, n, first
-        self._prompts: dict[tuple[Protocol, int], list[Prompted]] = {}
-        self._read: dict[tuple[Protocol, int], tuple[list[int], list[list[int]]]] = {}
+        self._read: dict[tuple[Protocol, int], _Read | NotMeasured] = {}
 
     def measure(self, protocols: Sequence[Protocol], length: int) -> dict[Protocol, Measured | NotMeasured]:
         """Every protocol at one length."""
-        steps: dict[Protocol, list[int]] = {}
-        failed: dict[Protocol, NotMeasured] = {}
+        by_reading: dict[Protocol, list[Protocol]] = {}
         for protocol in protocols:
-            reading = protocol.reading
-            if reading in failed:
-                continue
-            try:
-                prompts = self._prompts_of(reading, length)
-            except (ConfigError, DataError) as error:
-                failed[reading] = NotMeasured(str(error))
-                continue
-            wanted = [_steps(protocol, prompt) for prompt in prompts]
-            before = steps.get(reading, [0] * len(prompts))
-            steps[reading] = [max(pair) for pair in zip(before, wanted, strict=True)]
+            by_reading.setdefault(protocol.reading, []).append(protocol)
         results: dict[Protocol, Measured | NotMeasured] = {}
-        for protocol in protocols:
-            reading = protocol.reading
-            if reading in failed:
-                results[protocol] = failed[reading]
-                continue
-            try:
-                outputs = self._outputs(reading, length, steps[reading])
-            except ConfigError as error:  # past the model's positions, or out of memory
-                failed[reading] = results[protocol] = NotMeasured(str(error))
-                continue
-            results[protocol] = score(protocol, self._prompts_of(reading, length), outputs, self.subject.tokenizer)
-        return results
+        for reading, alike in by_reading.items():
+            read = self._reading(reading, alike, length)
+            for protocol in alike:
+                results[protocol] = read if isinstance(read, NotMeasured) else _score(protocol, read, self.subject)
+        return {protocol: results[protocol] for protocol in protocols}
 
-    def _prompts_of(self, reading: Protocol, length: int) -> list[Prompted]:
-        key = reading, length
-        if key not in self._prompts:
-            self._prompts[key] = prompts_of(reading, self.subject, length, self.n, self.first)
-        return self._prompts[key]
+    def _reading(self, reading: Protocol, scored: Sequence[Protocol], length: int) -> _Read | NotMeasured:
+        """Continuations that are long enough for every protocol that is scored on them; those that are there are
+        taken."""
+        known = self._read.get((reading, length))
+        if isinstance(known, NotMeasured):
+            return known
+        if known is not None and not any(a < b for a, b in zip(known.steps, _most(scored, known.asked), strict=True)):
+            return known
+        try:
+            prompts = prompts_of(reading, self.subject, length, self.n, self.first)
+            steps = _most(scored, prompts)
+            if known is not None:
+                steps = [max(pair) for pair in zip(steps, known.steps, strict=True)]
+            ids = [prompt.ids for prompt in prompts]
+            outputs = self.continuations(ids, steps)
+            read = _Read([replace(prompt, ids=[]) for prompt in prompts], [len(i) for i in ids], steps, outputs)
+        except (ConfigError, DataError) as error:  # too short, past the model's positions, samples that there are not
+            read = NotMeasured(str(error))
+        self._read[reading, length] = read
+        return read
 
-    def _outputs(self, reading: Protocol, length: int, steps: list[int]) -> list[list[int]]:
-        """Continuations of at least `steps` tokens; those that are there are taken."""
-        key = reading, length
-        done, outputs = self._read.get(key, ([], []))
-        if not done or any(have < want for have, want in zip(done, steps, strict=True)):
-            outputs = self.continuations([prompt.ids for prompt in self._prompts_of(*key)], steps)
-            self._read[key] = steps, outputs
-        return outputs
 
-
-def score(
-    protocol: Protocol, prompts: Sequence[Prompted], outputs: Sequence[list[int]], tokenizer: Tokenizer
-) -> Measured:
+def _score(protocol: Protocol, read: _Read, subject: Subject) -> Measured:
     """The scores of continuations under a protocol; a continuation may be longer than its budget."""
     right: dict[int, list[bool]] = {}
-    for prompt, output in zip(prompts, outputs, strict=True):
+    for prompt, output in zip(read.asked, read.outputs, strict=True):
         ids = output[: _steps(protocol, prompt)]
         first = None if prompt.answer is None else ids[: len(prompt.answer)] == prompt.answer
-        text = continuation_text(ids, tokenizer)
+        text = continuation_text(ids, subject.tokenizer)
         right.setdefault(prompt.sample, []).extend(right_references(protocol.scorer, text, prompt.references, first))
     scores = np.array([combined(of, protocol.combine) for of in right.values()])
-    tokens = sum(len(prompt.ids) for prompt in prompts) / len(prompts)
-    return Measured(scores, max(len(of) for of in right.values()) if protocol.combine == "mean" else 1, tokens)
+    answers = max(len(of) for of in right.values()) if protocol.combine == "mean" else 1
+    return Measured(scores, answers, sum(read.tokens) / len(read.tokens))
 
 
 def continuation_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """What a model wrote, without begin tokens, which end a document."""
     return tokenizer.decode(np.array([i for i in ids if i != tokenizer.bos_id], dtype=np.int64))
+
+
+def _most(protocols: Sequence[Protocol], prompts: Sequence[Prompted]) -> list[int]:
+    """Tokens of each prompt's continuation that one of the scorers reads."""
+    return [max(_steps(protocol, prompt) for protocol in protocols) for prompt in prompts]
 
 
 def _steps(protocol: Protocol, prompt: Prompted) -> int:

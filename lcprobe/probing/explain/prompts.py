@@ -4,8 +4,8 @@ Ours are the same samples under every protocol (common random numbers): sample i
 offset and depth, so that a difference between two protocols is theirs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from lcprobe.errors import ConfigError, EpisodeError
 from lcprobe.probing.config import HarnessConfig
 from lcprobe.probing.explain.protocol import Protocol
-from lcprobe.probing.explain.wrapping import cue_tokens, framed
+from lcprobe.probing.explain.wrapping import TEMPLATES, Frame, cue_tokens, framed
 from lcprobe.probing.frozen import read_frozen
 from lcprobe.probing.units import place_in_stratum
 from lcprobe.tasks.assembly import Task
@@ -41,12 +41,14 @@ HARNESS_TASKS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a task in one format. name: as configured, a preset or another name."""
+    """What is measured: a task in one format. name: as configured, a preset or another name. templates: of chats,
+    by name, the model's own among them where it has one."""
 
     name: str
     task: Task[Any]
     formats: Formats
     materials: Materials
+    templates: Mapping[str, Frame] = field(default_factory=lambda: TEMPLATES)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -80,8 +82,8 @@ def prompts_of(protocol: Protocol, subject: Subject, length: int, n: int, first:
     made = []
     for number, (text, references) in enumerate(rows):
         if protocol.template != "none" or protocol.wrapper != "none":
-            text = framed(text, "", "it", protocol.template, protocol.wrapper)
-        ids = subject.tokenizer.encode(text).tolist()
+            text = framed(text, "", "it", protocol.template, protocol.wrapper, subject.templates)
+        ids = _body(subject.tokenizer.encode(text), subject.tokenizer).tolist()
         made.append(Prompted(_with_bos(ids, protocol.bos, subject.tokenizer), tuple(references), None, number))
     return made
 
@@ -156,8 +158,8 @@ def _ids(protocol: Protocol, subject: Subject, episode: Episode, query: Query) -
     cue, tokenizer = cue_tokens(episode, query), subject.tokenizer
     context = tokenizer.decode(body[: len(body) - cue])
     words = tokenizer.text_of(body[len(body) - cue :]) if cue else ""
-    text = framed(context, words, query.key, protocol.template, protocol.wrapper)
-    return _with_bos(tokenizer.encode(text).tolist(), protocol.bos, tokenizer)
+    text = framed(context, words, query.key, protocol.template, protocol.wrapper, subject.templates)
+    return _with_bos(_body(tokenizer.encode(text), tokenizer).tolist(), protocol.bos, tokenizer)
 
 
 def _body(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -166,26 +168,22 @@ def _body(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _with_bos(ids: list[int], times: int | None, tokenizer: Tokenizer) -> list[int]:
-    """Ids after begin tokens, as many as given; None: one, where the tokenizer has one and the text has not."""
-    bos = tokenizer.bos_id
-    if bos is None:
-        return ids
-    if times is None:
-        times = 0 if ids[:1] == [bos] else 1
-    return [bos] * times + ids
+    """Ids after begin tokens, as many as given; None: one, where the tokenizer has one."""
+    return ids if tokenizer.bos_id is None else [tokenizer.bos_id] * (1 if times is None else times) + ids
 
 
 @lru_cache(maxsize=8)
 def _of_harness(name: str, length: int, tokenizer_json: str) -> Sequence[tuple[str, tuple[str, ...]]]:
-    """lm-eval's prompts for the original of a preset, byte for byte, and their references; as long as its own count
-    says."""
-    from lcprobe.probing.external.lm_eval import make_tasks
+    """lm-eval's prompts for the original of a preset, byte for byte as `lm_eval --tasks NAME` makes them, and their
+    references; as long as its own count says."""
+    from lcprobe.probing.external.lm_eval import USUAL_SEED, make_tasks
 
     if name not in HARNESS_TASKS:
         raise ConfigError("samples", "lm-eval", f"ours, or a task that lm-eval has: {' | '.join(HARNESS_TASKS)}")
     task_name, config = HARNESS_TASKS[name], HarnessConfig(max_seq_lengths=[length])
     config.check("lm-eval")
-    (task,) = make_tasks([task_name], config, tokenizer_json).by_name[task_name]["tasks"].values()
+    made = make_tasks([task_name], config, tokenizer_json, USUAL_SEED)
+    (task,) = made.by_name[task_name]["tasks"].values()
     rows: list[tuple[str, tuple[str, ...]]] = []
     for doc in task.test_docs():
         prompt = task.fewshot_context(doc, 0, gen_prefix=task.doc_to_prefix(doc))

@@ -2,16 +2,20 @@
 
 A prompt is a context and a cue, the last words before the answer ("The secret value for falcon is"). In a chat the
 cue opens the assistant's turn; with `+` behind the template's name it stays at the end of the user's, where the model
-answers after the turn's header. Sources: RULER's scripts/data/template.py and synthetic/constants.py; the ChatML and
-Llama 2 formats as published.
+answers after the turn's header. Sources: RULER's scripts/data/template.py and synthetic/constants.py; the ChatML,
+Llama 2 and Alpaca formats as published; the probe's own templates (`tasks/text/templates.py`).
+
+Here templates are put around text, as those do who have no tokens to keep, and not as the probe does.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lcprobe.tasks.episode import Episode, Query
+from lcprobe.tasks.text.templates import NAMED_TEMPLATES, PromptTemplate
 
 SENTENCE_END = re.compile(r"(?<=[.;!?\n])\s+(?=\S)")
 
@@ -24,7 +28,14 @@ class Frame:
     between: str
 
 
+def frame_of(template: PromptTemplate) -> Frame:
+    """A template of the probe around text: what follows each of its parts begins with a space."""
+    parts = (template.before, template.between)
+    return Frame(*(part if not part or part[-1].isspace() else part + " " for part in parts))
+
+
 TEMPLATES: dict[str, Frame] = {
+    **{name: frame_of(template) for name, template in NAMED_TEMPLATES.items() if not template.is_none},
     "chatml": Frame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
     "llama2": Frame("[INST] ", " [/INST] "),
     "alpaca": Frame(
@@ -67,8 +78,9 @@ def split_at_cue(context: str, cue: str) -> tuple[str, str]:
     return (context[: ends[-1]], context[ends[-1] :]) if ends else ("", context)
 
 
-def framed(context: str, cue: str, key: str, template: str, wrapper: str) -> str:
-    """The prompt's text with a wrapper and a template around it; names are keys of the registries or `none`."""
+def framed(context: str, cue: str, key: str, template: str, wrapper: str, templates: Mapping[str, Frame]) -> str:
+    """The prompt's text with a wrapper and a template around it; names are keys of WRAPPERS and `templates`, or
+    `none`."""
     context, cue = split_at_cue(context, cue)
     context, cue = context.strip(), cue.strip()
     before, between = "", " "
@@ -76,12 +88,12 @@ def framed(context: str, cue: str, key: str, template: str, wrapper: str) -> str
         before, between = WRAPPERS[wrapper].before, WRAPPERS[wrapper].between.format(key=key)
     if template == "none":
         return before + context + between + cue
-    frame = TEMPLATES[template.removesuffix(IN_USER_TURN)]
+    frame = templates[template.removesuffix(IN_USER_TURN)]
     if template.endswith(IN_USER_TURN):
         return frame.before + before + context + between + cue + frame.between.rstrip(" ")
     return frame.before + before + context + between.rstrip() + frame.between + cue
 
 
-def template_names() -> list[str]:
+def template_names(templates: Iterable[str] = tuple(TEMPLATES)) -> list[str]:
     """`none`, and every template in both forms."""
-    return ["none", *(name + form for name in TEMPLATES for form in ("", IN_USER_TURN))]
+    return ["none", *(name + form for name in templates for form in ("", IN_USER_TURN))]

@@ -30,6 +30,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer
 MAX_GEN_TOKS = 256
 """lm-eval's own default for tasks without a number."""
 SEED = 1234
+USUAL_SEED = 0
+"""lm-eval's own default for `random`, from which its RULER tasks are drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def require_harness() -> None:
         raise ConfigError("--harness", f"no package {', '.join(missing)}", "after: pip install 'lcprobe[lmeval]'")
 
 
-def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str) -> HarnessTasks:
+def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str, seed: int = SEED) -> HarnessTasks:
     """lm-eval's tasks by requested name (a task, group or tag), each built from the same seed, whatever else is
-    requested.
+    requested. seed: of `random`; USUAL_SEED makes the samples of `lm_eval --tasks NAME` alone.
 
     Raises ConfigError for an unknown name, and for a task whose data can neither be generated nor found here.
     """
@@ -95,7 +97,7 @@ def make_tasks(names: Sequence[str], config: HarnessConfig, tokenizer_json: str)
             if name not in manager.all_tasks:
                 allowed = f"a task, group or tag of lm-eval {version('lm_eval')} ({len(manager.all_tasks):,} names)"
                 raise ConfigError("--harness", name, allowed, nearest_name(name, manager.all_tasks))
-        return HarnessTasks(manager, {name: _load(manager, name, config.online) for name in names})
+        return HarnessTasks(manager, {name: _load(manager, name, config.online, seed) for name in names})
 
 
 def run_task(tasks: HarnessTasks, name: str, model: Any, config: HarnessConfig) -> HarnessResult:
@@ -184,8 +186,8 @@ def _sums(continuer: Continuations, pairs: list[tuple[list[int], list[int]]]) ->
     return sums
 
 
-def _load(manager: Any, name: str, online: bool) -> Any:
-    random.seed(SEED)  # lm-eval's generators draw from the global streams
+def _load(manager: Any, name: str, online: bool, seed: int) -> Any:
+    random.seed(seed)  # lm-eval's generators draw from the global streams
     np.random.seed(SEED)
     try:
         return manager.load([name])

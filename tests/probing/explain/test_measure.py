@@ -118,7 +118,7 @@ def test_templates_have_the_cue_where_they_say(subject, name):
         strict=True,
     ):
         written, frame = text(prompt, subject.tokenizer), TEMPLATES[name.removesuffix("+")]
-        context, between, after = written.partition(frame.between.rstrip(" "))
+        context, between, after = written.rpartition(frame.between.rstrip(" "))
         cue = text(own, subject.tokenizer).rpartition(" The secret value for ")[2]
         assert between
         assert context.removeprefix("<|bos|>").startswith(frame.before)

@@ -160,3 +160,5 @@ def test_explain_on_a_tiny_model(run, tmp_path, capsys):
     assert written["model"]
     assert main(["explain", str(run), *given, "theirs=0.5", "haystack=logz"]) == 2
     assert "did you mean 'logs'?" in capsys.readouterr().err
+    assert main(["explain", str(run), *given, "theirs=0.5", "template=chatm"]) == 2
+    assert "did you mean 'chatml'?" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """`lcprobe explain`: why somebody's number for a model is not ours."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, whole_number_fits
+from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, decimals, whole_number_fits, without
 from lcprobe.analysis.stats.binomial import interval_of_share
 from lcprobe.config import Config
 from lcprobe.data.prepare import prepare
@@ -15,14 +16,15 @@ from lcprobe.merging import Settings
 from lcprobe.probing.explain.conditions import Condition, Situation, conditions, pairs
 from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.measure import Bench, Measured, NotMeasured
-from lcprobe.probing.explain.outputs import OutputFacts, facts_of_outputs, read_outputs
-from lcprobe.probing.explain.prompts import Subject
+from lcprobe.probing.explain.outputs import Expected, OutputFacts, contradictions, facts_of_outputs, read_outputs
+from lcprobe.probing.explain.prompts import CHARACTERS, WORDS, Subject
 from lcprobe.probing.explain.protocol import Protocol
-from lcprobe.probing.explain.wrapping import WRAPPERS, template_names
+from lcprobe.probing.explain.wrapping import TEMPLATES, WRAPPERS, frame_of, template_names
 from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
+from lcprobe.studies.evaluation.prompts import templates_of
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.episode import Formats
@@ -30,6 +32,9 @@ from lcprobe.tasks.presets import TaskChoice, choose_task
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
+CHAT = "chat"
+"""The name of a model's own chat template."""
+OURS = Protocol()
 MAX_OTHERS = 5
 """Changes that do not account and are shown all the same."""
 
@@ -37,7 +42,8 @@ MAX_OTHERS = 5
 @dataclass(frozen=True)
 class Explanation:
     """Everything that was found. measured: by condition, one result for each length; left_out: those that cannot be
-    measured here, and why; two: pairs of conditions that would fit where no single one accounts."""
+    measured here, and why; two: pairs of conditions that would fit where no single one accounts;
+    ruled_out: by their outputs, and why."""
 
     decision: Decision
     ours: list[Measured]
@@ -46,6 +52,7 @@ class Explanation:
     left_out: Mapping[str, str]
     two: Sequence[str] = ()
     outputs: OutputFacts | None = None
+    ruled_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> None:
@@ -55,7 +62,7 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     Raises ConfigError for a folder of several models, an unknown task or name; EpisodeError for a length at which the
     task does not exist; DataError for files that are not what they should be.
     """
-    _check_names(wanted)
+    _check_files(wanted)
     outputs = None if wanted.outputs is None else read_outputs(Path(wanted.outputs))
     targets, config, _ = resolve_targets([given], settings, None)
     if len(targets) > 1:
@@ -70,9 +77,13 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     def continuations(prompts: Any, steps: Any) -> list[list[int]]:
         return continuer.greedy(prompts, steps, lambda _, ids: ids[-1] == bos)
 
-    found = explain(Bench(continuations, subject, wanted.our_n), wanted)
+    own = templates_of(targets[0], ["auto"])[0]
+    chat = any(not template.is_none for template in own)  # a model that was tuned on chats is measured in one
+    usual = Protocol(template=CHAT if chat else "none")
+    facts = None
     if outputs is not None:
-        found = replace(found, outputs=facts_of_outputs(outputs, subject.tokenizer, wanted.tokenizers))
+        facts = facts_of_outputs(outputs, subject.tokenizer, wanted.tokenizers, subject.templates)
+    found = explain(Bench(continuations, subject, wanted.our_n), wanted, usual, facts)
     document = document_of(found, wanted, subject)
     if wanted.out is not None:
         write_json(Path(wanted.out), {"model": checkpoint.name, "checkpoint": checkpoint.digest, **document})
@@ -83,11 +94,14 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     console.print(document["verdict"], highlight=False, soft_wrap=True)
 
 
-def explain(bench: Bench, wanted: ExplainConfig) -> Explanation:
+def explain(
+    bench: Bench, wanted: ExplainConfig, usual: Protocol = OURS, facts: OutputFacts | None = None
+) -> Explanation:
     """The measurements and the decision, on a bench for the task. The conditions are measured only where our number
-    is not compatible with theirs, and two at once only where no single one accounts. Raises EpisodeError for a length
+    is not compatible with theirs, and two at once only where no single one accounts. usual: how we measure the model,
+    where they do not say. facts: of their outputs, which may rule changes out. Raises EpisodeError for a length
     at which our number does not exist."""
-    base = Protocol(**wanted.described)
+    base = replace(usual, **wanted.described)
     claims = [Claim(value, wanted.n or wanted.our_n) for value in wanted.numbers]
     ours = _measure(bench, wanted, {"ours": base})
     if isinstance(ours["ours"], str):
@@ -96,13 +110,22 @@ def explain(bench: Bench, wanted: ExplainConfig) -> Explanation:
     at_ours = [_scores(result, True) for result in own]
     decision = decide(claims, at_ours, {}, wanted.alpha)
     if decision.verdict == "noise":
-        return Explanation(decision, own, {}, {}, {})
+        return Explanation(decision, own, {}, {}, {}, (), facts)
     given = frozenset(wanted.described)
     answers = max(result.answers for result in own)
     situation = Situation(base, bench.subject, given, answers, wanted.tokenizers, wanted.prompts)
     tried = conditions(situation, wanted.causes)
     results = _measure(bench, wanted, {c.name: c.protocol for c in tried})
     decision = _decision(claims, at_ours, results, tried, base, wanted.alpha)
+    ruled_out: dict[str, str] = {}
+    if facts is not None:
+        ruled_out = {
+            c.name: reasons[0]
+            for c in tried
+            if isinstance(measured := results[c.name], list)
+            and (reasons := contradictions(facts, _expected(c.protocol, measured[0], bench, wanted, facts)))
+        }
+        decision = without(decision, ruled_out)
     two: list[str] = []
     if decision.verdict == "none":  # of so many pairs one may fit by chance: a hint and no verdict
         both = pairs(situation, tried)
@@ -115,6 +138,8 @@ def explain(bench: Bench, wanted: ExplainConfig) -> Explanation:
         {c.name: c for c in tried},
         {name: r for name, r in results.items() if isinstance(r, str)},
         two,
+        facts,
+        ruled_out,
     )
 
 
@@ -137,7 +162,11 @@ def subject_of(target: ProbeTarget, config: Config, wanted: ExplainConfig) -> Su
         level = getattr(formats, factor)
         if getattr(wanted, factor) is not None and level not in task.axes.levels(factor):
             raise unknown_name(factor, level, task.axes.levels(factor))
-    return Subject(name, task, task.axes.fitted(formats), materials)
+    templates = TEMPLATES if target.template is None else {CHAT: frame_of(target.template), **TEMPLATES}
+    names = template_names(templates)
+    if wanted.template is not None and wanted.template not in names:
+        raise unknown_name("template", wanted.template, names)
+    return Subject(name, task, task.axes.fitted(formats), materials, templates)
 
 
 def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> dict[str, Any]:
@@ -164,7 +193,7 @@ def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> 
         "settings": {k: v for k, v in asdict(wanted).items() if k != "out"},
         "table": table,
         "notes": notes,
-        "verdict": verdict_sentence(found.decision, says, readings, wanted),
+        "verdict": verdict_sentence(found.decision, says, readings, wanted, found.outputs is not None),
         "kind": found.decision.verdict,
         "two at once": list(found.two),
         "named": [asdict(account) for account in found.decision.named],
@@ -179,14 +208,14 @@ def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> 
             for name, results in found.measured.items()
         },
         "not tried": dict(found.left_out),
+        "ruled out by their outputs": dict(found.ruled_out),
     }
 
 
 def _notes(found: Explanation, wanted: ExplainConfig) -> list[str]:
     notes = []
     for value in wanted.numbers:
-        digits = len(repr(float(value)).partition(".")[2])
-        if wanted.n and not whole_number_fits(value, wanted.n, wanted.answers, digits):
+        if wanted.n and not whole_number_fits(value, wanted.n, wanted.answers, decimals(value)):
             what = f"{wanted.n} samples" + (f" of {wanted.answers} answers" if wanted.answers > 1 else "")
             notes.append(f"{value:g} is no mean of {what}: n or answers differ, or samples are missing")
     if not wanted.n:
@@ -233,22 +262,45 @@ def _decision(
     return decide(claims, ours, changed, alpha)
 
 
+def _expected(
+    protocol: Protocol, measured: Measured, bench: Bench, wanted: ExplainConfig, facts: OutputFacts
+) -> Expected:
+    """What their file would be like under a protocol. Prompts from elsewhere have needles and haystacks of their
+    own."""
+    value, begins = wanted.numbers[0], protocol.bos
+    if begins is None:
+        begins = 0 if bench.subject.tokenizer.bos_id is None else 1
+    ours = protocol.samples == "ours" and bench.subject.task.axes.depth
+    haystacks = protocol.haystacks or (bench.subject.formats.haystack,)
+    return Expected(
+        protocol,
+        facts.reproduced(value, decimals(value)),
+        measured.tokens,
+        0 if facts.begin > 0.5 else begins,
+        sum(protocol.depths or (0.5,)) / max(1, len(protocol.depths)) if ours else None,
+        sum(name == "noise" for name in haystacks) / len(haystacks) if ours else None,
+    )
+
+
 def _scores(measured: Measured, paired: bool) -> Scores:
     return Scores(measured.scores, measured.answers, paired)
 
 
-def _check_names(wanted: ExplainConfig) -> None:
-    """Raises ConfigError for an unknown template or wrapper, and for tokenizers that are none."""
-    if wanted.template is not None and wanted.template not in template_names():
-        raise unknown_name("template", wanted.template, template_names())
+def _check_files(wanted: ExplainConfig) -> None:
+    """Raises ConfigError for tokenizers and files that are none, and an unknown wrapper."""
     if wanted.wrapper is not None and wanted.wrapper not in ("none", *WRAPPERS):
         raise unknown_name("wrapper", wanted.wrapper, ("none", *WRAPPERS))
     for name in wanted.tokenizers:
         load_tokenizer(name)
-    for file in (*wanted.prompts, *([wanted.outputs] if wanted.outputs else [])):
-        if not Path(file).is_file():
-            key = "outputs" if file == wanted.outputs else "prompts"
-            raise ConfigError(key, file, "an existing file of JSON lines")
+    if wanted.counted not in (None, "", WORDS, CHARACTERS):
+        load_tokenizer(wanted.counted)
+    files = {"outputs": [wanted.outputs], "prompts": wanted.prompts}
+    files["samples"] = [wanted.samples] if wanted.samples not in ("ours", "lm-eval") else []
+    for key, names in files.items():
+        for name in names:
+            if name is not None and not os.path.isfile(name):  # unlike Path's, False for a name that no file can have
+                more = "ours, lm-eval or " if key == "samples" else ""
+                raise ConfigError(key, name, f"{more}an existing file of JSON lines")
 
 
 def _formats(choice: TaskChoice, wanted: ExplainConfig) -> Formats:

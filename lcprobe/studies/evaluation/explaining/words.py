@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from lcprobe.analysis.accounts import Decision
+from lcprobe.analysis.accounts import Decision, decimals
 from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.outputs import OutputFacts
 from lcprobe.probing.explain.protocol import Protocol
@@ -12,7 +12,11 @@ NEAR = 0.02
 
 
 def verdict_sentence(
-    decision: Decision, says: Mapping[str, str], readings: Mapping[str, Protocol], wanted: ExplainConfig
+    decision: Decision,
+    says: Mapping[str, str],
+    readings: Mapping[str, Protocol],
+    wanted: ExplainConfig,
+    with_outputs: bool,
 ) -> str:
     """One sentence: what accounts for the difference, and, of several, what would tell them apart."""
     level = f"p = {decision.ours.p:.3g}, alpha {wanted.alpha:g}"
@@ -20,14 +24,19 @@ def verdict_sentence(
         return f"nothing to explain: sampling noise accounts for the difference ({level})"
     named = decision.named
     if decision.verdict == "none":
+        would = "; their prompts and continuations (outputs=FILE) would show what else differs"
         return (
-            f"unexplained: it is no sampling noise ({level}), and no change that was tried accounts for it; their "
-            "prompts and continuations (outputs=FILE) would show what else differs"
+            f"unexplained: it is no sampling noise ({level}), and no change that was tried accounts for it"
+            f"{' and fits their outputs' if with_outputs else would}"
         )
     if decision.verdict == "one":
-        return f"{named[0].name} accounts for the difference: theirs {says[named[0].name]}; it is no noise ({level})"
+        fits = " and is the only change that fits their outputs" if with_outputs else ""
+        name = named[0].name
+        return f"{name} accounts for the difference{fits}: theirs {says[name]}; it is no noise ({level})"
     listed = "; ".join(f"{a.name} ({a.share:.0%}): theirs {says[a.name]}" for a in named)
     same = len({readings[a.name] for a in named}) == 1
+    if with_outputs:
+        return f"several changes account for the difference and fit their outputs: {listed}; it is no noise ({level})"
     fact = "their continuations (outputs=FILE)" if same else "their prompts and continuations (outputs=FILE)"
     numbers = "" if len(wanted.lengths) > 2 else ", or their numbers at other lengths (length=[..] theirs=[..]),"
     return (
@@ -39,7 +48,7 @@ def verdict_sentence(
 def output_sentences(facts: OutputFacts, wanted: ExplainConfig) -> list[str]:
     """What their file shows."""
     lines, value = [], wanted.numbers[0]
-    digits = len(repr(float(value)).partition(".")[2])
+    digits = decimals(value)
     numbers = ", ".join(f"{_rule(*key)} {number:.4g}" for key, number in facts.numbers.items())
     lines.append(f"their {facts.n} continuations scored here: {numbers}")
     exact = facts.reproduced(value, digits)

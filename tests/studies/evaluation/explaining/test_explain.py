@@ -10,8 +10,9 @@ import pytest
 from lcprobe.cli.commands import main
 from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.measure import Bench
-from lcprobe.probing.explain.outputs import Output, facts_of_outputs
-from lcprobe.probing.explain.prompts import Subject
+from lcprobe.probing.explain.outputs import Expected, Output, contradictions, facts_of_outputs
+from lcprobe.probing.explain.prompts import Subject, prompts_of
+from lcprobe.probing.explain.protocol import Protocol
 from lcprobe.schema import build
 from lcprobe.seeds import Stream
 from lcprobe.studies.evaluation.explaining.explain import document_of, explain
@@ -19,6 +20,7 @@ from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.presets import choose_task
 
 LENGTH = 160
+ASKED = re.compile(r"The secret value for (\S+) is")
 FACT = re.compile(r"The secret value for (\S+) is (\d+)\.")
 
 
@@ -32,7 +34,7 @@ class Reader:
         out = []
         for prompt, n in zip(prompts, steps, strict=True):
             text = self.tokenizer.decode(np.array(prompt))
-            values, key = dict(FACT.findall(text)), text.rstrip().split()[-2]
+            values, key = dict(FACT.findall(text)), ASKED.findall(text)[-1]
             draw = Stream("reader", key, values.get(key, "")).uniform(1)[0]
             said = f" {values[key]}; and" if draw < 0.4 else f" the number {values[key]};" if draw < 0.6 else " 0;"
             out.append(self.tokenizer.encode(said).tolist()[:n])
@@ -82,15 +84,53 @@ def test_what_nothing_explains_is_said(bench):
     assert document["named"] == []
 
 
-def test_their_own_outputs_name_the_scorer_with_certainty(bench):
-    outputs = [Output("x", " the number 5" if i < 30 else " 5", ("5",)) for i in range(100)]
+def outputs_of(bench, reader, n=200, **changes):
+    """What somebody's file would be: prompts of other samples than ours, under a protocol, and what is written."""
+    tokenizer, prompts = (
+        bench.subject.tokenizer,
+        prompts_of(Protocol(**changes), bench.subject, LENGTH, n, first=5000),
+    )
+    written = reader([p.ids for p in prompts], [16] * n)
+    return [
+        Output(tokenizer.decode(np.array(p.ids[1:])), tokenizer.decode(np.array(w)), p.references)
+        for p, w in zip(prompts, written, strict=True)
+    ]
+
+
+def test_their_own_outputs_leave_one_of_several_causes(bench):
+    """From the number alone, a scorer and a place of the needle may be alike; their file has the places."""
+    outputs = outputs_of(bench, Reader(bench.subject.tokenizer))
     facts = facts_of_outputs(outputs, bench.subject.tokenizer, ())
-    found = replace(explain(bench, wanted(0.7)), outputs=facts)
-    notes = "\n".join(document_of(found, wanted(0.7), bench.subject)["notes"])
-    assert "certain: 0.7 is what prefix or exact or first_word gives" in notes
-    notes = "\n".join(document_of(found, wanted(1.0), bench.subject)["notes"])
-    assert "certain: 1 is what substring or first_line gives" in notes
+    theirs = round(facts.numbers["substring", "mean"], 4)
+    settings = wanted(theirs, n=200)
+    alone, found = explain(bench, settings), explain(bench, settings, facts=facts)
+    assert "scorer: substring" in [a.name for a in alone.decision.named]
+    assert {a.name for a in found.decision.named} <= {"scorer: substring", "scorer: first_line"}
+    notes = "\n".join(document_of(found, settings, bench.subject)["notes"])
+    assert f"certain: {theirs:g} is what substring or first_line gives" in notes
     assert "so that the scorer is a cause" in notes
+
+
+def test_what_their_file_shows_rules_out_the_rest(bench):
+    """Their prompts are in a chat template, with the needle last: nothing else may be named."""
+    own = Protocol()
+    chat = facts_of_outputs(
+        outputs_of(bench, Reader(bench.subject.tokenizer), template="chatml"), bench.subject.tokenizer, ()
+    )
+    last = facts_of_outputs(
+        outputs_of(bench, Reader(bench.subject.tokenizer), depths=(1.0,)), bench.subject.tokenizer, ()
+    )
+
+    def ruled_out(facts, protocol, place=0.5):
+        return contradictions(facts, Expected(protocol, [("prefix", "mean")], LENGTH - 6, 1, place, 1.0))
+
+    assert not ruled_out(chat, replace(own, template="chatml"))
+    assert "have a chat template" in ruled_out(chat, own)[0]
+    assert "this chat template" in ruled_out(chat, replace(own, template="chatml+"))[0]
+    assert "this instruction" in ruled_out(chat, replace(own, template="chatml", wrapper="ruler"))[0]
+    assert not ruled_out(last, replace(own, depths=(1.0,)), last.place)
+    assert "needles are at" in ruled_out(last, own)[0]
+    assert "scorer" in ruled_out(last, replace(own, scorer="exact"), last.place)[0]
 
 
 def test_numbers_that_are_no_mean_of_n_are_noticed(bench):
@@ -114,11 +154,12 @@ def test_numbers_that_are_no_mean_of_n_are_noticed(bench):
         (["FOLDER", "task=niah", "length=64", "theirs=0.6", "causes=[bso]"], "did you mean 'bos'?"),
         (["FOLDER", "task=niah", "length=64", "theirs=0.6", "lenght=3"], "did you mean 'length'?"),
         (["FOLDER", "task=niah", "length=64", "theirs=0.6", "wrapper=rulr"], "did you mean 'ruler'?"),
-        (["FOLDER", "task=niah", "length=64", "theirs=0.6", "template=chat"], "did you mean 'chatml"),
         (
             ["FOLDER", "task=niah", "length=64", "theirs=0.6", "outputs=missing.jsonl"],
             "an existing file of JSON lines",
         ),
+        (["FOLDER", "task=niah", "length=64", "theirs=0.6", "samples=lm_eval"], "ours, lm-eval or an existing file"),
+        (["FOLDER", "task=niah", "length=64", "theirs=0.6", "counted=shiped"], "allowed: shipped, shipped-1024"),
         (["FOLDER", "task=niah", "length=64", "theirs=0.6"], "the folder of a study, run or checkpoint"),
     ],
 )

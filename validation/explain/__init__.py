@@ -1,0 +1,1 @@
+"""Ten planted causes for `lcprobe explain`, and measurements in which nothing was changed."""
