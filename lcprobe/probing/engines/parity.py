@@ -55,5 +55,6 @@ def check_parity(
     parity = measure_parity(server, reference, pairs, limit)
     if not parity.within:
         allowed = f"at most probe.server.limit={limit:g} nats from the reference"
-        raise ConfigError(name, str(parity), f"{allowed}: the same weights, tokenizer and precision on both sides")
+        given = f"max |dlogprob| {parity.largest:.2g} nats over {parity.tokens} answer tokens"
+        raise ConfigError(name, given, f"{allowed}: the same weights, tokenizer and precision on both sides")
     return parity

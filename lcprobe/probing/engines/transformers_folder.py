@@ -41,9 +41,9 @@ def transformers_model(
         model = _loaded(folder, dtype, "balanced" if split else None)
         try:
             model = TransformersModel(model if split else model.to(device))
+            settle(model, folder.name)
         except torch.OutOfMemoryError:
             raise _too_large(folder, dtype) from None
-        settle(model, folder.name)
     return model
 
 
@@ -150,7 +150,7 @@ def _check_report(folder: Path, report: Mapping[str, Any]) -> None:
 
 def _require_split(folder: Path) -> None:
     if find_spec("accelerate") is None:
-        raise ConfigError(str(folder), "layers over several GPUs", "after: pip install 'lcprobe[hf]' accelerate")
+        raise ConfigError(str(folder), "layers over several GPUs", "after: pip install 'lcprobe[hf,split]'")
     if torch.cuda.device_count() < 2:
         raise ConfigError(str(folder), f"layers over {torch.cuda.device_count()} GPUs", "at least 2 GPUs")
 
@@ -175,7 +175,7 @@ def _only_torch() -> Iterator[None]:
         yield
     finally:
         if hide:
-            del sys.modules["fla"]
+            sys.modules.pop("fla", None)
 
 
 @contextmanager
