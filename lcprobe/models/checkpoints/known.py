@@ -56,6 +56,10 @@ class CheckpointFacts:
     """Training tokens; 0: unknown."""
     revision: str | None = None
     """Commit on the hub that these facts are about."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Its shape as the `model:` section of a config, with which it is planned where its files are not here."""
+    model_from: str = ""
+    """What is not certain of that shape."""
     settings: dict[str, Any] | None = None
     """What neither config.json nor the weights say, in the settings of its format: `{definition: ...}` of
     Mamba-3; null: nothing."""

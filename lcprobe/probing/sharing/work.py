@@ -108,7 +108,7 @@ def work_of(plan: Plan, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring: s
     facts = [unit_facts(unit, tasks, checkpoint, scoring) for unit in plan.units]
     ids = [unit_id(f) for f in facts]
     groups = []
-    for numbers in _group_units(plan.units):
+    for numbers in group_units(plan.units):
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
         name = unit_id({"units": [ids[i] for i in numbers]})
         groups.append(Group(name, tuple(numbers), plan.units[numbers[0]].label + more))
@@ -139,7 +139,7 @@ def unit_facts(unit: Unit, tasks: TaskSet, checkpoint: ProbedCheckpoint, scoring
     return facts
 
 
-def _group_units(units: list[Unit]) -> list[list[int]]:
+def group_units(units: list[Unit]) -> list[list[int]]:
     """Units by number, those together that may share haystacks, as long as their prompts fit into memory together."""
     by_haystack: dict[tuple[str, int, str], list[list[int]]] = {}
     for number, unit in enumerate(units):

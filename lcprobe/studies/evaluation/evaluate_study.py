@@ -14,14 +14,28 @@ from lcprobe.files import check_name, remove_leftovers
 from lcprobe.locks import waited_claim
 from lcprobe.merging import Settings
 from lcprobe.probing.config import PublishedModel, ServerConfig
+from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
 from lcprobe.studies.console import terminal
+from lcprobe.studies.evaluation.costs.read_tokens import prompts_of
+from lcprobe.studies.evaluation.costs.tables import print_costs
+from lcprobe.studies.evaluation.costs.untrained import known_shape, plan_untrained, planned_runs
 from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
+from lcprobe.studies.evaluation.readers import reader_key
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of, report_time, save_inputs
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
-from lcprobe.studies.evaluation.targets import Named, ProbeTarget, find_targets, is_study, runs_not_in_study
+from lcprobe.studies.evaluation.targets import (
+    Named,
+    ProbeTarget,
+    find_targets,
+    is_study,
+    runs_not_in_study,
+    runs_of_study,
+)
+from lcprobe.studies.evaluation.variants import Variant
+from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.studies.trackers import WandbTracker, wandb_mode
 from lcprobe.tracking import NoTracker, Tracker
@@ -35,10 +49,16 @@ PLACES = ("corpus", "folder")
 def evaluate_study(given: list[Named], settings: Settings, named: Config | None, plan_only: bool) -> None:
     """Probe what is given (without anything, the study that the config `named` names) with its own settings and
     `settings` on top; write the report."""
+    missing = planned_targets(given, settings, named) if plan_only else []
+    if missing:
+        _print_untrained(missing, _with_settings(missing[0].config, settings))
+        return
     targets, config, out = resolve_targets(given, settings, named)
     session = open_session(targets, config, out)
     print_grid(session)
     if plan_only:
+        read = {key: prompts_of(own.plan, own.tasks, config.probe) for key, own in session.readers.items()}
+        print_costs({v.name: (v, _readable(read[reader_key(v)], v)) for v in session.variants}, config)
         return
     before = report_time(out)
     probed = probe_session(session)
@@ -47,6 +67,43 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         terminal().print(f"  left out: {note}", soft_wrap=True)
     with waited_claim(out, "report", f"{out}", wait="writes the report"):
         _report(session.without(probed.left_out), config, probed, before)
+
+
+def planned_targets(given: list[Named], settings: Settings, named: Config | None) -> list[ProbeTarget]:
+    """The targets of a plan where some of them are not here: runs that are not trained, and published models on the
+    hub whose shape is known, which are not downloaded for a plan. Empty: nothing is missing."""
+    set_up_logging()
+    keep_memory()
+    models = [*(one for one in given if isinstance(one, PublishedModel)), *(_models(settings))]
+    folders = [one for one in given if not isinstance(one, PublishedModel)]
+    shapes, runs = {one.address: known_shape(one) for one in models}, []
+    if named is not None:
+        folder, keys = Path(named.study.folder) / named.study.name, settings.keys()
+        trained = is_study(folder) and bool(runs_of_study(folder)[0])
+        folders = [folder] if trained else []
+        describes = any(key.partition(".")[0] in ("model", "grid") for key in keys)
+        if not trained and (describes or not models):
+            runs = planned_runs(settings.on({}))
+    if not runs and not any(shapes.values()):
+        return []
+    others = [one for one in models if shapes[one.address] is None]
+    here = find_targets([*folders, *others], _server(settings)) if folders or others else []
+    return [*here, *runs, *(one for one in shapes.values() if one is not None)]
+
+
+def _print_untrained(targets: list[ProbeTarget], config: Config) -> None:
+    """Print cells, tokens and costs of targets of which not all are here."""
+    if not config.probe.tasks or not config.probe.grids:
+        raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
+    variants, plan, work, notes = plan_untrained(targets, config)
+    print_cells(plan, len(variants))
+    for note in notes:
+        terminal().print(f"  {note}", highlight=False, soft_wrap=True)
+    print_costs(work, config)
+
+
+def _readable(prompts: list[Prompts], variant: Variant) -> list[Prompts]:
+    return [one for one in prompts if variant.max_length is None or one.length <= variant.max_length]
 
 
 def _report(session: Session, config: Config, probed: Probed, before: float | None) -> None:
@@ -154,17 +211,8 @@ def check_leakage_of(given: list[Named], settings: Settings, named: Config | Non
 
 def print_grid(session: Session) -> None:
     """Print cells, tokens, and the smallest differences that the grid can detect."""
-    plan, n_models = session.plan, len(session.variants)
-    cells = [row for unit in plan.units for row in unit.rows()]
-    console = terminal()
-    cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
-    console.print(f"{n_models} models x {len(cells)} cells, {cost}")
-    tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
-    console.print(f"  tasks: {tasks}", highlight=False, soft_wrap=True)
-    main = [row for row in cells if row["control"] == "none"] or cells
-    n = min(row["n"] for row in main)
-    for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
-        console.print(f"  smallest detectable difference, {name}: {value:.1%}")
+    console, n_models = terminal(), len(session.variants)
+    print_cells(session.plan, n_models)
     if n_models > len(session.targets):
         for variant in session.variants:
             method = "as trained" if variant.method is None else variant.label
@@ -175,6 +223,19 @@ def print_grid(session: Session) -> None:
         console.print(f"  left out: {note}", soft_wrap=True)
     for statement in session.unread:
         console.print(f"  {statement}", soft_wrap=True)
+
+
+def print_cells(plan: Plan, n_models: int) -> None:
+    """Print cells, tokens and tasks of a plan, and the smallest differences that it can detect."""
+    cells, console = [row for unit in plan.units for row in unit.rows()], terminal()
+    cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
+    console.print(f"{n_models} models x {len(cells)} cells, {cost}")
+    tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
+    console.print(f"  tasks: {tasks}", highlight=False, soft_wrap=True)
+    main = [row for row in cells if row["control"] == "none"] or cells
+    n = min(row["n"] for row in main)
+    for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
+        console.print(f"  smallest detectable difference, {name}: {value:.1%}")
 
 
 def _refuse_training(settings: Settings) -> None:

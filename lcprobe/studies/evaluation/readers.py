@@ -80,6 +80,18 @@ def check_readers_fit(variants: Sequence[Variant], config: Config, context_lengt
     return plans[0] if len(plans) == len(sets) else None
 
 
+def plans_over_words(
+    variants: Sequence[Variant], config: Config, context_lengths: Sequence[int]
+) -> dict[ReaderKey, tuple[TaskSet, Plan]]:
+    """Tasks and units of every reader over common words in place of the corpus, which is not needed then. Raises
+    EpisodeError for grids without a cell."""
+    settings = _settings(variants)
+    materials = [over_words(own.tokenizer, own.bos).with_template(key.template) for key, own in settings.items()]
+    sets = task_sets(config.probe, materials, _names(settings))
+    plans = _plans(sets, _names(settings), config, context_lengths)
+    return dict(zip(settings, zip(sets, plans, strict=True), strict=True))
+
+
 def open_readers(
     variants: Sequence[Variant], config: Config, context_lengths: Sequence[int]
 ) -> dict[ReaderKey, Reader]:

@@ -133,7 +133,7 @@ def memory_notes(plan: StudyPlan) -> list[str]:
     """A line about models that do not fit into the memory of the plan's machine, with a remedy; none where all
     fit."""
     machine = plan.config.study.plan_for
-    available = _memory_here() if machine == "here" else GPU_MEMORY[machine]
+    available = memory_here() if machine == "here" else GPU_MEMORY[machine]
     models = {run.group: run for run in reversed(plan.runs)}
     needs = {group: sum(_memory(run, run.config.train.accumulate)) for group, run in models.items()}
     large = [group for group, bytes_ in needs.items() if available is not None and bytes_ > available]
@@ -192,7 +192,7 @@ def _recomputing(run: PlannedRun) -> PlannedRun:
     return replace(run, config=replace(run.config, train=replace(run.config.train, recompute=True)))
 
 
-def _memory_here() -> float | None:
+def memory_here() -> float | None:
     """Memory in bytes of the GPU, or of the machine where there is none; None where it is unknown."""
     import torch
 

@@ -1,0 +1,173 @@
+"""Hours and memory of probing: what `evaluate.py --plan` prints, from closed forms; nothing is loaded.
+
+FLOPs     of a prompt of n tokens, of which the last m are read for it: F(n) - F(n - m), with F(n) = n times the
+          mean per token at length n, so that the growth of attention counts; without the head, which is asked for
+          at answers only
+hours     FLOPs / (peak x UTILISATION); greedy tokens take at least the time to read the weights for each
+memory    weights, states of all rows and of the copies for an answer's candidates at the longest length, and what
+          one chunk needs in one layer; where layers are split over GPUs, each has its share of weights and states
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lcprobe.analysis.inputs import Value
+from lcprobe.models.config import ModelConfig
+from lcprobe.models.parts import ModelCost
+from lcprobe.probing.config import ProbeConfig
+from lcprobe.probing.inference.token_scores import MAX_LOGIT_ROWS
+from lcprobe.studies.planning.costs import GPU_MEMORY, GPU_PEAK, measured_peak, memory_here
+
+GPU_PEAK_32 = {"a100": 19.5e12, "h100": 67e12, "h200": 67e12}
+"""Peak FLOP/s in float32 without tensor cores, from the data sheets."""
+GPU_BANDWIDTH = {"a100": 2.04e12, "h100": 3.35e12, "h200": 4.8e12}
+"""Bytes of memory per second, from the data sheets."""
+UTILISATION = 0.4
+"""Of the peak, while prompts are read in chunks."""
+USABLE = 0.9
+"""Of a GPU's memory; the rest is for fragments and workspaces."""
+STEPS = 16
+"""Parts of a length at which the FLOPs of a shared prefix are evaluated."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one length. n: how many; new: share of their tokens that is read for them and no other prompt;
+    answers: tokens of all candidates of a prompt's answer; candidates: of them; greedy: tokens printed after each."""
+
+    length: int
+    n: int
+    new: float = 1.0
+    answers: int = 1
+    candidates: int = 1
+    greedy: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of all prompts."""
+        return self.n * self.length
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """A model to probe. cost: at a length; sizes: None where its mixers are not ours; blocks: that can be on
+    different GPUs; half: whether its weights are kept in two bytes; count: models that have this row in common."""
+
+    name: str
+    cost: Callable[[int], ModelCost]
+    sizes: ModelConfig | None
+    blocks: int
+    half: bool
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Device:
+    """memory: bytes, None where unknown; peak: FLOP/s; bandwidth: bytes per second, None where unknown."""
+
+    name: str
+    peak: float
+    memory: float | None
+    bandwidth: float | None
+
+
+def device_of(plan_for: str, half: bool) -> Device:
+    """The machine of `study.plan_for`. half: whether products are in bfloat16."""
+    if plan_for == "here":
+        return Device("here", measured_peak(), memory_here(), None)
+    peak = (GPU_PEAK if half else GPU_PEAK_32)[plan_for]
+    return Device(plan_for, peak, GPU_MEMORY[plan_for], GPU_BANDWIDTH[plan_for])
+
+
+def flops(prompts: Prompts, cost: Callable[[int], ModelCost]) -> float:
+    """Forward FLOPs of reading prompts, shared prefixes once, and of their answers."""
+    length = prompts.length
+    shared = round((1 - prompts.new) * STEPS) * length // STEPS
+    reading = _total(length, cost) - _total(shared, cost)
+    at_end = _total(length, cost) - _total(length - 1, cost) + cost(length).head_flops
+    return prompts.n * (reading + (prompts.answers + prompts.greedy) * at_end)
+
+
+def hours(prompts: Prompts, model: ProbedModel, device: Device, batch_tokens: int) -> float:
+    """Of one model, in one process."""
+    seconds = flops(prompts, model.cost) / (device.peak * UTILISATION)
+    if device.bandwidth is not None and prompts.greedy:
+        batches = -(-prompts.n // rows_of(prompts.length, batch_tokens))
+        seconds += batches * prompts.greedy * _weights(model) / device.bandwidth
+    return model.count * seconds / 3600
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. weights, states: what layers on different GPUs share out; each: what every GPU needs beside."""
+
+    weights: float
+    states: float
+    each: float
+
+    def on(self, gpus: int) -> float:
+        """Of each of so many GPUs."""
+        return (self.weights + self.states) / gpus + self.each
+
+
+def memory(prompts: Prompts, model: ProbedModel, probe: ProbeConfig, rows: int) -> Memory:
+    """Memory while so many prompts are read and answered together."""
+    cost, half = model.cost(prompts.length).blocks, model.half or probe.precision == "bf16"
+    state = cost.state_bytes + cost.kv_bytes / (2 if half else 1)  # scans keep float32
+    width = ff = vocab = 0
+    if model.sizes is not None:
+        width, ff, vocab = model.sizes.d_model or 0, model.sizes.d_ff or 0, model.sizes.vocab_size or 0
+    chunk = rows * min(probe.chunk, prompts.length) * (4 * width + 3 * max(ff, 2 * width)) * (2 if half else 4)
+    logits = 2 * 4.0 * vocab * min(MAX_LOGIT_ROWS, rows * prompts.answers)
+    return Memory(_weights(model), state * rows * (1 + prompts.candidates), max(chunk, logits))
+
+
+def rows_of(length: int, batch_tokens: int) -> int:
+    """Prompts that are read together."""
+    return max(1, batch_tokens // length)
+
+
+def gpus_for(need: Memory, model: ProbedModel, device: Device) -> int | None:
+    """The least number of GPUs that have room, layers split; None where no number has."""
+    return next((n for n in range(1, model.blocks + 1) if need.on(n) <= _room(device)), None)
+
+
+def probe_cost_row(
+    model: ProbedModel, prompts: Sequence[Prompts], probe: ProbeConfig, device: Device
+) -> dict[str, Value]:
+    """Cost of a model over prompts: their sums, and memory at the length where one prompt needs most."""
+    needs = {one: memory(one, model, probe, 1) for one in prompts}
+    worst = max(needs, key=lambda one: needs[one].on(1))
+    gpus = gpus_for(needs[worst], model, device)
+    fits, rows = gpus or model.blocks, rows_of(worst.length, probe.batch_tokens)
+    while rows > 1 and memory(worst, model, probe, rows).on(fits) > _room(device):
+        rows //= 2
+    need, taken = memory(worst, model, probe, rows), sum(hours(p, model, device, probe.batch_tokens) for p in prompts)
+    return {
+        "model": model.name + (f" ({model.count} models)" if model.count > 1 else ""),
+        "parameters": model.cost(prompts[0].length).params,
+        "length": max(one.length for one in prompts),
+        "prompt tokens": model.count * sum(one.tokens for one in prompts),
+        "read": round(model.count * sum(one.tokens * one.new for one in prompts)),
+        "PFLOPs": float(f"{model.count * sum(flops(one, model.cost) for one in prompts) / 1e15:.4g}"),
+        "weights GB": round(need.weights / 1e9, 2),
+        "prompts at once": rows,
+        "states GB": round(need.states / 1e9, 2),
+        "GPUs": gpus if gpus is not None else f"> {model.blocks}",
+        "GB each": round(need.on(fits) / 1e9, 2),
+        f"hours, {device.name}": float(f"{taken:.3g}"),
+        "GPU hours": float(f"{taken * fits:.3g}"),
+    }
+
+
+def _room(device: Device) -> float:
+    return float("inf") if device.memory is None else device.memory * USABLE
+
+
+def _total(length: int, cost: Callable[[int], ModelCost]) -> float:
+    """F(n): FLOPs of the blocks over a whole sequence."""
+    return length * cost(length).blocks.flops if length > 0 else 0.0
+
+
+def _weights(model: ProbedModel) -> float:
+    return model.cost(1).params * (2.0 if model.half else 4.0)
