@@ -270,6 +270,9 @@ class ProbeConfig:
     weights and logits (for GPUs). What was probed in one is never read for the other."""
     weights: Precision = "32"
     """Dtype in which the weights of published models are loaded: 32 (float32) or bf16 (half the memory)."""
+    split: bool = False
+    """Spread the layers of each model over all GPUs of the machine, about equal in bytes, for one that does not fit
+    on one of them; processes on other machines can share a study instead."""
     batch_tokens: int = 32_768
     """Rows times length of a batch; halved and tried again when memory runs out. Shared prefixes are read once."""
     chunk: int = 1024

@@ -60,7 +60,7 @@ class NativeCheckpoint(Source):
         """See Source."""
         return model_cost(self.folder.model, config.train.context_length)
 
-    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+    def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """See Source."""
         module = load_published(self.folder, DTYPES[weights], device).eval()
         return Loaded(module, module)
@@ -127,11 +127,11 @@ class TransformersCheckpoint(Source):
         blocks = total - embedding
         return ModelCost(embedding, Cost(params=blocks, flops=2.0 * blocks), 2.0 * embedding)
 
-    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+    def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """See Source."""
         from lcprobe.probing.engines.transformers_folder import transformers_model
 
-        model = transformers_model(self.path, DTYPES[weights], device)
+        model = transformers_model(self.path, DTYPES[weights], device, split)
         return Loaded(model, note=lambda: model.note.removeprefix(f"{self.path.name}: "))
 
 
@@ -181,8 +181,8 @@ class ServedModel(Source):
         """The reference's."""
         return None if self.reference is None else self.reference.max_length(config)
 
-    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+    def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """See Source."""
         served, reference = open_server(self.kind, self.url, self.tokenizer, self.server), self.reference
-        load = None if reference is None else partial(reference.load, config, device, weights)
+        load = None if reference is None else partial(reference.load, config, device, weights, split)
         return Loaded(None, note=lambda: served.note, remote=served, reference=load)

@@ -79,8 +79,9 @@ class Source(ABC):
         """Its parameters, FLOPs and state at its training length."""
 
     @abstractmethod
-    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
-        """The model, ready for inference. Raises CheckpointError."""
+    def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
+        """The model, ready for inference. split: its layers will be spread over several devices, or are. Raises
+        CheckpointError."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class TrainedCheckpoint(Source):
         """See Source."""
         return model_cost(config.model, config.train.context_length)
 
-    def load(self, config: Config, device: str, weights: Precision) -> Loaded:
+    def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """In float32, as it was trained."""
         module = load_trained(self.path, config.model, config.train)[0].to(device).eval()
         return Loaded(module, module)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from lcprobe.analysis.inputs import NotCausal
 from lcprobe.data.prepare import Prepared
-from lcprobe.errors import ConfigError, listed
+from lcprobe.errors import ConfigError, listed, require
 from lcprobe.files import digest_json
 from lcprobe.models.extend.config import AS_TRAINED, ExtendConfig, Method
 from lcprobe.models.extend.contract import Extension, ExtensionContext, extended
 from lcprobe.models.language_model import LanguageModel
 from lcprobe.probing.config import NO_FAULTS, CompatConfig, ProbeConfig
+from lcprobe.probing.engines.layer_split import LayerSplit
 from lcprobe.probing.engines.mamba_ssm_cache import MambaSsmCache, convolves
 from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
@@ -185,18 +186,31 @@ def checkpoint_of(variant: Variant, probe: ProbeConfig | None = None) -> ProbedC
     return ProbedCheckpoint(variant.name, source.digest, progress.step, progress.tokens, **facts)
 
 
+def split_devices() -> list[str]:
+    """The GPUs of this machine. Raises ConfigError for fewer than two."""
+    count = torch.cuda.device_count()
+    require("probe.split", True, count > 1, f"false with {count} GPUs: layers are spread over two or more")
+    return [f"cuda:{i}" for i in range(count)]
+
+
 def load_variant(
     variant: Variant, device: str, data: Prepared | None = None, probe: ProbeConfig | None = None
 ) -> tuple[Loaded, ProbedCheckpoint]:
     """A variant's model, ready for inference, and its identity; nothing is written. data: for methods that
     calibrate. probe: the precision of weights and of computing, see `in_precision`."""
-    loaded = variant.target.source.load(variant.target.config, device, (probe or ProbeConfig()).weights)
+    probe = probe or ProbeConfig()
+    # what is spread over several devices is whole on none of them
+    on = "cpu" if probe.split else device
+    loaded = variant.target.source.load(variant.target.config, on, probe.weights, probe.split)
     if variant.extension is not None:
         assert loaded.module is not None, "methods apply to our own mixers"
         context = variant.context(None if data is None else training_text(data))
         module = extended(loaded.module, variant.extension, context)
         loaded = replace(loaded, engine=module, module=module)
+    if probe.split and loaded.module is not None:
+        loaded = replace(loaded, engine=LayerSplit(loaded.module, split_devices()))
     if variant.compat.mamba_ssm_conv_bug:
         assert loaded.module is not None, "other engines decode as they do"
+        assert loaded.engine is not None, "a model of ours is loaded here"
         loaded = replace(loaded, engine=MambaSsmCache(loaded.engine))
     return loaded, checkpoint_of(variant, probe)

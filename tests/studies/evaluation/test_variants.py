@@ -15,6 +15,8 @@ from lcprobe.files import write_json
 from lcprobe.models.extend.contract import ExtensionContext, extended
 from lcprobe.models.extend.rotary import YaRN, YaRNConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing.engines.layer_split import LayerSplit
+from lcprobe.studies.evaluation import variants
 from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
@@ -96,3 +98,25 @@ def test_a_table_of_positions_limits_its_own_variant_only(tmp_path, data_setting
     assert f"{ends}the whole model, as no cell is that short." in load_study(runs).summary()
     assert evaluate_main([str(runs / "learned"), far]) == 2
     assert "the models' maximum length" in capsys.readouterr().err
+
+
+def test_layers_over_several_devices_give_the_same_and_one_gpu_is_refused(tmp_path, monkeypatch):
+    config = parse({
+        "model": {"layout": "attention+mlp x 2", "d_model": 16, "d_ff": 16, "vocab_size": 64, "context_length": 64,
+                  "mixers": {"attention": {"head_dim": 8}}},
+        "train": {"tokens": 8192, "batch_tokens": 512, "context_length": 64},
+    })  # fmt: skip
+    model = LanguageModel(config.model).initialise(0)
+    checkpoint = save_checkpoint(tmp_path, Progress(step=3), model, torch.optim.AdamW(model.parameters()), "", 1)
+    (variant,) = variants_of([ProbeTarget("run", TrainedCheckpoint(checkpoint, None), config)], parse({}).pe)[0]
+    probe = parse({"probe": {"split": True}}).probe
+    if torch.cuda.device_count() < 2:
+        with pytest.raises(ConfigError, match=r"probe\.split"):
+            load_variant(variant, "cpu", probe=probe)
+    monkeypatch.setattr(variants, "split_devices", lambda: ["cpu", "cpu"])
+    loaded, _ = load_variant(variant, "cpu", probe=probe)
+    ids = torch.randint(0, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole, split = (m.hidden(ids, state=m.new_state(2))[0] for m in (model.eval(), loaded.engine))
+    assert isinstance(loaded.engine, LayerSplit)
+    assert torch.equal(whole, split)
