@@ -8,6 +8,7 @@ import pytest
 from lcprobe.config import Config, parse
 from lcprobe.files import write_json
 from lcprobe.studies.evaluation.groups import group_names
+from lcprobe.studies.evaluation.sources import TrainedCheckpoint
 from lcprobe.studies.evaluation.targets import ProbeTarget
 
 
@@ -20,7 +21,8 @@ def run(tmp_path):
         write_json(folder / "status.json", {"status": "done", "group": group})
         config: Config = parse({**settings, "seed": seed})
         config = replace(config, study=replace(config.study, architecture=architecture))
-        return ProbeTarget(f"{study}.{group}-s{seed}", folder / "checkpoints" / "step-1", config, folder)
+        source = TrainedCheckpoint(folder / "checkpoints" / "step-1", folder)
+        return ProbeTarget(f"{study}.{group}-s{seed}", source, config)
 
     return made
 
