@@ -217,5 +217,5 @@ def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(folder_of):
 
 def test_layers_over_several_gpus_need_them(folder_of, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="accelerate|at least 2 GPUs"):
+    with pytest.raises(ConfigError, match=r"lcprobe\[hf,split\]|at least 2 GPUs"):
         transformers_model(folder_of("llama"), torch.float32, "cpu", split=True)
