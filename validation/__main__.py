@@ -58,7 +58,7 @@ VALIDATIONS = {
     "null_reports": Measurement(null_reports.TITLE, null_reports.OPTIONS, null_reports.measure, null_reports.notes),
     "compiled": Measurement(compiled.TITLE, compiled.OPTIONS, compiled.measure, compiled.notes, compiled.GROUP),
     "mutants": Measurement(mutants.TITLE, mutants.OPTIONS, mutants.measure, mutants.notes, mutants.GROUP),
-    "paper": Measurement(paper.TITLE, paper.OPTIONS, paper.measure, paper.notes),
+    "paper": Measurement(paper.TITLE, paper.OPTIONS, paper.measure, paper.notes, paper.GROUP),
     "coverage": Measurement(coverage.TITLE, coverage.OPTIONS, coverage.measure, coverage.notes),
 }
 DEFAULT_VALIDATIONS = ("oracles",)

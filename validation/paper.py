@@ -34,6 +34,8 @@ from validation.checkpoints.mamba_ssm_models import saved as saved_by_mamba_ssm
 from validation.checkpoints.transformers_models import saved
 
 TITLE = "the published study, end to end on tiny checkpoints"
+GROUP = ("config",)
+"""Configs that are not asked for keep their rows in the results."""
 OPTIONS = ("folder", "mamba_ssm", "n", "longest", "continuation", "only")
 CONFIGS = {"tables-1-7-19": ("1", "7-19"), "tables-2-3": ("2", "3"), "table-4": ("4",)}
 """Configs, and the published tables whose cells each has."""
