@@ -2,10 +2,10 @@
 
 Small models of 2 blocks, one sequence, float32. Every figure is of a process of its own, which reads 2,048 tokens
 first, so that what is allocated once is there; then its peak resident memory is reset (proc(5), clear_refs) and read
-again after the prompt. Reported is what the prompt added (its ids among it, 0.5 MB at 65,536 tokens), and the bytes of
-the state that is left. With recurrent layers, and attention under a window, what is added hardly depends on the length;
-with full attention it is the cache of keys and values, which has room to grow. One piece of a long prompt is left out
-where attention would take minutes.
+again after the prompt. Reported is what the prompt added (its ids among it, 0.5 MB at 65,536 tokens), and the bytes
+of the state that is left. With recurrent layers, and attention under a window, what is added hardly depends on the
+length; with full attention it is the cache of keys and values, which has room to grow. One piece of a long prompt is
+left out where attention would take minutes.
 """
 
 import multiprocessing
