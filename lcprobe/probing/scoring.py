@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lcprobe.lengths import MAX_TOKENS
+from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.chunk_selection import select_chunks
@@ -25,6 +26,8 @@ from lcprobe.probing.substring import Continuation, substring_score
 from lcprobe.tasks.episode import Episode, Query
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
+COPIED_BYTES = 4 << 30
+"""Of states that are copied at once for the candidates of answers: one of a long prompt may take gigabytes."""
 CONFIDENCE = 0.99
 """Probability that a scorer without a model assigns to every token it prints."""
 
@@ -129,7 +132,7 @@ class ModelScorer:
         rows, ids, lengths = _choices(items)
         state = self.model.prompt_ended(state)
         at = torch.from_numpy(rows).to(self.device)
-        likelihood, right = self._continue(state.rows(at), last[at], ids.to(self.device))
+        likelihood, right = self._candidates(state, last, at, ids.to(self.device))
         likelihood, right = likelihood.cpu().numpy(), right.cpu().numpy()
         first_of = np.searchsorted(rows, np.arange(len(items)))  # the true answer is each item's first choice
         exact = np.array([bool(right[i, : lengths[i]].all()) for i in first_of])
@@ -156,6 +159,16 @@ class ModelScorer:
             return 0
         end = declared if self.model.needs_length else self.model.max_length
         return item.continuation.tokens if end is None else min(item.continuation.tokens, end - len(item.prompt))
+
+    def _candidates(self, state: ProbedState, last: Tensor, at: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """`_continue` for the candidates of answers, each from a copy of the state at row `at`: as many copies at
+        once as COPIED_BYTES allow."""
+        size = sum(t.numel() * t.element_size() for t in tensors_of(state)) / len(last)
+        n = max(1, int(COPIED_BYTES / max(size, 1)))
+        pieces = [slice(lo, lo + n) for lo in range(0, len(at), n)]
+        parts = [self._continue(state.rows(at[piece]), last[at[piece]], ids[piece]) for piece in pieces]
+        likelihood, right = zip(*parts, strict=True)
+        return torch.cat(likelihood), torch.cat(right)
 
     def _continue(self, state: ProbedState, last: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Log-likelihood and argmax hit of each token of ids (n, width), given the tokens before it."""

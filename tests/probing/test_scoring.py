@@ -6,6 +6,7 @@ import torch
 
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.probing import scoring
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.grid import TaskSet
@@ -78,6 +79,27 @@ def test_chunked_prefill_changes_nothing(trained, tasks, chunk):
     items = items_of(tasks, "multikey", 12, length=150)
     whole, cut = score(trained, tasks, items), score(trained, tasks, items, chunk=chunk)
     for a, b in zip(whole, cut, strict=True):
+        assert (a.exact, a.rank, a.prediction) == (b.exact, b.rank, b.prediction)
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
+
+
+@pytest.mark.parametrize("copied", [1, 40_000])
+def test_candidates_in_parts_have_the_same_scores(untrained, tasks, monkeypatch, copied):
+    """Copies of the state of a long prompt are large: fewer of them are made at once."""
+    items, widths = items_of(tasks, "multikey", 6), []
+    whole = score(untrained, tasks, items)
+    continued = ModelScorer._continue
+
+    def note(self, state, last, ids):
+        widths.append(len(ids))
+        return continued(self, state, last, ids)
+
+    monkeypatch.setattr(ModelScorer, "_continue", note)
+    monkeypatch.setattr(scoring, "COPIED_BYTES", copied)
+    parts = score(untrained, tasks, items)
+    assert max(widths) < 18, "of six times three candidates"
+    assert copied > 1 or max(widths) == 1
+    for a, b in zip(whole, parts, strict=True):
         assert (a.exact, a.rank, a.prediction) == (b.exact, b.rank, b.prediction)
         assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
 

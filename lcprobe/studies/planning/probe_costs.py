@@ -16,6 +16,7 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import ModelCost
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.inference.token_scores import MAX_LOGIT_ROWS
+from lcprobe.probing.scoring import COPIED_BYTES
 from lcprobe.studies.planning.costs import GPU_MEMORY, GPU_PEAK, measured_peak, memory_here
 
 GPU_PEAK_32 = {"a100": 19.5e12, "h100": 67e12, "h200": 67e12}
@@ -119,7 +120,8 @@ def memory(prompts: Prompts, model: ProbedModel, probe: ProbeConfig, rows: int) 
         width, ff, vocab = model.sizes.d_model or 0, model.sizes.d_ff or 0, model.sizes.vocab_size or 0
     chunk = rows * min(probe.chunk, prompts.length) * (4 * width + 3 * max(ff, 2 * width)) * (2 if half else 4)
     logits = 2 * 4.0 * vocab * min(MAX_LOGIT_ROWS, rows * prompts.answers)
-    return Memory(_weights(model), state * rows * (1 + prompts.candidates), max(chunk, logits))
+    copies = min(rows * prompts.candidates, max(1, int(COPIED_BYTES / max(state, 1))))
+    return Memory(_weights(model), state * (rows + copies), max(chunk, logits))
 
 
 def rows_of(length: int, batch_tokens: int) -> int:
