@@ -104,8 +104,14 @@ def test_altered_bytes_of_a_file_with_checksums(folder):
     assert message(folder) == f"/pytorch_model.bin: {MIXER}: the bytes do not match the file's checksum"
 
 
-def test_numbers_that_are_not_finite(folder):
-    change(folder, lambda tensors: tensors[MIXER][3, 2:].fill_(torch.nan))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_that_are_not_finite(folder, value, dtype):
+    def edit(tensors):
+        tensors[MIXER] = tensors[MIXER].to(dtype)
+        tensors[MIXER][3, 2] = value
+
+    change(folder, edit)
     assert message(folder) == f"/model.safetensors: {MIXER}: numbers that are not finite"
 
 
