@@ -15,6 +15,7 @@ from typing import NamedTuple
 from lcprobe.choices import Registry
 from lcprobe.data.sources import SOURCES
 from lcprobe.errors import ConfigError, listed, nearest_name
+from lcprobe.models.checkpoints import FORMATS
 from lcprobe.models.extend import EXTENSIONS
 from lcprobe.models.mixers import MIXERS
 from lcprobe.models.mlps import MLPS
@@ -54,6 +55,12 @@ KINDS: dict[str, Kind] = {
     "extensions": Kind("Extensions at evaluation", "extension", "pe.extend, train.extend", EXTENSIONS),
     "tasks": Kind("Tasks", "task", "probe.tasks.NAME, data.recipes.NAME.task", TASKS),
     "initial_states": Kind("Initial states", "initial state", "train.initial_state", INITIAL_STATES),
+    "formats": Kind(
+        "Formats of published checkpoints",
+        "checkpoint format",
+        "Model.export; study.models recognises them, and gives the settings",
+        FORMATS,
+    ),
     "sources": Kind("Sources of documents", "source", "data.corpus", SOURCES),
 }
 """By the name of their list."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lcprobe.models.checkpoints.export import export
 from lcprobe.models.checkpoints.load import load_published, recognised
 from lcprobe.models.language_model import LanguageModel
 from validation.checkpoints import (
@@ -28,8 +29,10 @@ TITLE = "checkpoints: largest difference of logits from the peers' own code, flo
 OPTIONS = ("only", "mamba_ssm")
 LIMIT = 1e-4
 """Largest absolute difference of logits of the order of 1 to 10."""
-FOUND: tuple[str, ...] = ("whole", "chunks", "tokens", "largest logit")
-"""Columns of numbers."""
+MEASURED: tuple[str, ...] = ("whole", "chunks", "tokens", "largest logit")
+FOUND = (*MEASURED, "exported")
+"""Columns of numbers: differences read whole, in chunks and token by token; and of the peer itself with what export
+writes of its model, where it reads files."""
 CUTS = (1, 3, 40, 1, 7)
 """Lengths of the first chunks; the rest is one more."""
 
@@ -38,8 +41,8 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
     """One row per case; one with the reason where a peer is missing. options: only (a part of the case's name),
     mamba_ssm (a folder with the source of mamba-ssm)."""
     source, only = Path(options["mamba_ssm"]) if "mamba_ssm" in options else None, options.get("only", "")
-    rows = [row_of(case) for case in cases(source) if only in case.name]
-    return [*rows, conv_cache.row(source)] if only in conv_cache.NAME else rows
+    rows = [row_of(case, mamba_ssm=source) for case in cases(source) if only in case.name]
+    return [*rows, {**conv_cache.row(source), "exported": None}] if only in conv_cache.NAME else rows
 
 
 def cases(mamba_ssm: Path | None = None) -> list[Case]:
@@ -51,18 +54,21 @@ def cases(mamba_ssm: Path | None = None) -> list[Case]:
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """What the numbers are, and how many are above the limit."""
     compared = [row for row in rows if row["whole"] is not None]
-    above = [row for row in compared if max(row["whole"], row["chunks"], row["tokens"]) > LIMIT]
+    above = [
+        row for row in compared if max(row["whole"], row["chunks"], row["tokens"], row["exported"] or 0.0) > LIMIT
+    ]
     return [
         f"max |difference| over lengths {', '.join(map(str, LENGTHS))}; {len(compared)} of {len(rows)} compared, "
         f"{len(above)} above {LIMIT:g}"
     ]
 
 
-def row_of(case: Case, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
-    """Write, load and compare one checkpoint."""
-    row = {"format": case.format, "architecture": case.architecture, "peer": case.peer}
+def row_of(case: Case, lengths: Sequence[int] = LENGTHS, mamba_ssm: Path | None = None) -> dict[str, Any]:
+    """Write, load and compare one checkpoint; export it, and compare what the peer makes of that."""
+    row: dict[str, Any] = {"format": case.format, "architecture": case.architecture, "peer": case.peer}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, exported = Path(name) / "theirs", Path(name) / "ours"
+        folder.mkdir()
         try:
             theirs = case.write(folder)
         except ImportError as error:
@@ -70,25 +76,36 @@ def row_of(case: Case, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
         published = recognised(folder, case.settings)
         assert published.format.name == case.format
         ours = load_published(published)
-        return {
-            **row,
-            "parameters": sum(p.numel() for p in ours.parameters()),
-            **differences(ours, theirs, lengths),
-            "note": "",
-        }
+        row["parameters"] = sum(p.numel() for p in ours.parameters())
+        found = differences(ours, theirs, lengths)
+        if case.peer in ("transformers", "mamba-ssm"):
+            export(ours, {"type": case.format, **case.settings}, exported)
+            back = (
+                transformers_models.read(exported)
+                if case.peer == "transformers"
+                else mamba_ssm_models.read(exported, mamba_ssm)
+            )
+            found["exported"] = max(_difference(back, theirs, length) for length in lengths)
+        return {**row, **found, "note": ""}
 
 
 @torch.no_grad()
-def differences(ours: LanguageModel, theirs: Logits, lengths: Sequence[int]) -> dict[str, float]:
+def _difference(one: Logits, other: Logits, length: int) -> float:
+    tokens = tokens_of(length)
+    return float((one(tokens) - other(tokens)).abs().max())
+
+
+@torch.no_grad()
+def differences(ours: LanguageModel, theirs: Logits, lengths: Sequence[int]) -> dict[str, float | None]:
     """The largest absolute differences, read whole, in chunks and token by token, and the largest logit."""
-    found = dict.fromkeys(FOUND, 0.0)
+    found = dict.fromkeys(MEASURED, 0.0)
     for length in lengths:
         tokens = tokens_of(length)
         want = theirs(tokens)[..., :VOCAB].double()
         for name, cuts in {"whole": None, "chunks": CUTS, "tokens": (1,) * length}.items():
             found[name] = max(found[name], float((logits_of(ours, tokens, cuts) - want).abs().max()))
         found["largest logit"] = max(found["largest logit"], float(want.abs().max()))
-    return found
+    return {**dict.fromkeys(FOUND), **found}
 
 
 def logits_of(model: LanguageModel, tokens: Tensor, cuts: tuple[int, ...] | None) -> Tensor:

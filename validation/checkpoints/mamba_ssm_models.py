@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -90,8 +91,25 @@ def built(config: Mapping[str, Any], source: Path | None) -> Any:
     with torch.no_grad():
         for i, p in enumerate(model.parameters()):
             p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+    return _without_kernels(model)
+
+
+def read(folder: Path, source: Path | None) -> Logits:
+    """The model in a folder as the package loads it, which knows no safetensors: all tensors must be there."""
+    if source is None:
+        raise ImportError("its source is not given (mamba_ssm=FOLDER)")
+    models, config_class = imported(source)
+    config = json.loads((folder / "config.json").read_text()) | {"fused_add_norm": False}  # a kernel
+    model = models.MambaLMHeadModel(config_class(**config)).eval()
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    _without_kernels(model)
+    return lambda tokens: model(tokens).logits
+
+
+def _without_kernels(model: Any) -> Any:
+    """A model of the package, without those that fuse a whole layer."""
     for layer in model.backbone.layers:
-        for name in ("use_mem_eff_path", "use_fast_path"):  # kernels that fuse the layer
+        for name in ("use_mem_eff_path", "use_fast_path"):
             if name in vars(layer.mixer):
                 setattr(layer.mixer, name, False)
     return model

@@ -1,5 +1,6 @@
 """Small models of transformers with random weights, saved by `save_pretrained`."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,14 @@ def saved(folder: Path, kind: str, prefix: str, settings: Mapping[str, Any]) -> 
         return model(tokens, use_cache=False).logits
 
     return logits
+
+
+def read(folder: Path) -> Logits:
+    """The model in a folder as transformers loads it, by the class that config.json names."""
+    config = json.loads((folder / "config.json").read_text())
+    modeling = transformers_module(config["model_type"].removesuffix("_text"))
+    model = getattr(modeling, config["architectures"][0]).from_pretrained(folder, dtype=torch.float32).eval()
+    return lambda tokens: model(tokens, use_cache=False).logits
 
 
 def _mamba2(folder: Path, settings: Mapping[str, Any]) -> Logits:
