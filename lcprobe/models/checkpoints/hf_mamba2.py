@@ -6,7 +6,7 @@ from typing import Any
 
 from lcprobe.models.checkpoints import hf_names
 from lcprobe.models.checkpoints.contract import Format, FormatConfig, Keys, Place
-from lcprobe.models.checkpoints.mamba_ssm import mixer_places
+from lcprobe.models.checkpoints.mamba_ssm_mixers import mixer_places
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.parts import parts_of, resolved_sizes
 
