@@ -36,7 +36,9 @@ VALIDATIONS = {
     ),
     "engines": Measurement(engines.TITLE, engines.OPTIONS, engines.measure, engines.notes, engines.GROUP),
     "ladder": Measurement(ladder.TITLE, ladder.OPTIONS, ladder.measure, ladder.notes, ("budget",)),
-    "checkpoints": Measurement(checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes),
+    "checkpoints": Measurement(
+        checkpoints.TITLE, checkpoints.OPTIONS, checkpoints.measure, checkpoints.notes, checkpoints.GROUP
+    ),
     "load_memory": Measurement(memory.TITLE, memory.OPTIONS, memory.measure, memory.notes),
     "exactness": Measurement(exactness.TITLE, exactness.OPTIONS, exactness.measure),
     "explain": Measurement(

@@ -29,6 +29,7 @@ TITLE = "checkpoints: largest difference of logits from the peers' own code, flo
 OPTIONS = ("only", "mamba_ssm")
 LIMIT = 1e-4
 """Largest absolute difference of logits of the order of 1 to 10."""
+GROUP = ("format",)
 MEASURED: tuple[str, ...] = ("whole", "chunks", "tokens", "largest logit")
 FOUND = (*MEASURED, "exported")
 """Columns of numbers: differences read whole, in chunks and token by token; and of the peer itself with what export
