@@ -131,7 +131,7 @@ def _ssm(p: Tensors, c: Mapping[str, Any], definition: str | None, u: Tensor) ->
     renamed = {name.replace("conv1d.", "conv_").replace("norm.", "norm_"): t for name, t in p.items()}
     renamed = {name: t.squeeze(1) if t.dim() == 3 else t for name, t in renamed.items()}
     if kind == "Mamba1":
-        return mamba1(renamed, SimpleNamespace(d_state=c["d_state"]), u)
+        return mamba1(renamed, SimpleNamespace(d_state=c["d_state"], input_norm_eps=None), u)
     settings = {"n_groups": 1, "rope_fraction": 0.5, "A_floor": 1e-4, "norm_eps": EPS, "output_norm": False}
     own = SimpleNamespace(d_state=c["d_state"], head_dim=c["headdim"], definition=definition, **settings)
     return mamba3(renamed, own, u)
