@@ -9,8 +9,9 @@ Errors about a published file are CheckpointErrors that name file and key; `NotC
 whole, but of a model that our mixers cannot express.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.models.checkpoints.files import StoredTensor
-from lcprobe.models.config import ModelConfig
+from lcprobe.models.config import MAX_SIZE, ModelConfig
+from lcprobe.models.layout import MAX_LAYERS
 
 CONFIG_JSON = "config.json"
 
@@ -123,17 +125,23 @@ class Keys:
     at: str = ""
     read: set[str] = field(default_factory=set)
 
-    def whole(self, key: str, default: Any = REQUIRED, least: int = 0) -> int:
-        """A whole number of at least `least`."""
+    def whole(self, key: str, default: Any = REQUIRED, least: int = 0, most: int = MAX_SIZE) -> int:
+        """A whole number from `least` to `most`."""
         value = self._of(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < least:
             raise self.wrong(key, f"a whole number >= {least}")
+        if value > most:
+            raise self.wrong(key, f"a whole number <= {most}")
         return int(value)
+
+    def layers(self, key: str = "num_hidden_layers") -> int:
+        """A number of layers."""
+        return self.whole(key, least=1, most=MAX_LAYERS)
 
     def number(self, key: str, default: Any = REQUIRED) -> float:
         """A number."""
         value = self._of(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong(key, "a number")
         return float(value)
 
@@ -157,6 +165,20 @@ class Keys:
         if not isinstance(value, list | tuple):
             raise self.wrong(key, "a list")
         return list(value)
+
+    def names(self, key: str, allowed: Collection[str], default: Any = REQUIRED) -> list[str]:
+        """A list of some of the allowed names, at least one."""
+        value = self.items(key, default)
+        if not value or not all(isinstance(one, str) and one in allowed for one in value):
+            raise self.wrong(key, f"a list of {' | '.join(allowed)}")
+        return value
+
+    def indices(self, key: str, n: int, default: Any = REQUIRED) -> list[int]:
+        """A list of layers, counted from 0, of n."""
+        value = self.items(key, default)
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < n for i in value):
+            raise self.wrong(key, f"layers 0 .. {n - 1}")
+        return value
 
     def limits(self, key: str) -> list[float | None]:
         """A range (low, high) of two numbers, (0, None) where it is absent; None: no upper limit. JSON has no

@@ -47,11 +47,11 @@ class FLA(Format[FormatConfig]):
         for key, covered in {"hidden_act": "swish", "attnres_block_size": None}.items():
             keys.only(key, covered, default=covered)
         own = {"gla": _gla, "gated_deltanet": _delta, "gated_deltaproduct": _delta, "transformer": _transformer}[kind]
-        n_layers, mixers = keys.whole("num_hidden_layers", least=1), {KINDS[kind]: own(keys, d_model, eps)}
+        n_layers, mixers = keys.layers(), {KINDS[kind]: own(keys, d_model, eps)}
         attention_at: list[int] = []
         if kind != "transformer" and keys.given("attn") is not None:
             spec = keys.section("attn")
-            attention_at = [int(i) for i in spec.items("layers")]
+            attention_at = spec.indices("layers", n_layers)
             mixers["attention"] = _attention(spec, d_model, keys.whole("max_position_embeddings", 2048))
         given = keys.given("intermediate_size")
         if given is None:
@@ -162,7 +162,7 @@ def _delta(keys: Keys, d_model: int, eps: float) -> dict[str, Any]:
     heads, head_dim = keys.whole("num_heads", 6, least=1), keys.whole("head_dim", 256, least=1)
     keys.only("use_short_conv", True, default=True)
     keys.only("use_output_gate" if product else "use_gate", True, default=True)
-    value_heads = keys.given("num_v_heads") or heads
+    value_heads = heads if keys.given("num_v_heads") is None else keys.whole("num_v_heads", least=1)
     if product:
         keys.only("use_forget_gate", True, default=False)
     else:

@@ -47,7 +47,7 @@ class FLARWKV(Format[FormatConfig]):
         else:
             d_ff = keys.whole("intermediate_size", least=1)
         sizes = {
-            "n_layers": keys.whole("num_hidden_layers", least=1),
+            "n_layers": keys.layers(),
             "d_model": d_model,
             "d_ff": d_ff,
             "vocab_size": keys.whole("vocab_size", least=1),

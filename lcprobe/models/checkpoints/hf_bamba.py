@@ -30,7 +30,7 @@ class HFBamba(Format[FormatConfig]):
         keys = Keys(config)
         hf_names.unquantised(keys)
         keys.only("hidden_act", "silu", default="silu")
-        d_model, n_layers = keys.whole("hidden_size", least=1), keys.whole("num_hidden_layers", least=1)
+        d_model, n_layers = keys.whole("hidden_size", least=1), keys.layers()
         eps, expand = keys.number("rms_norm_eps", 1e-5), keys.number("mamba_expand", 2)
         heads, width = keys.whole("mamba_n_heads", least=1), int(expand * d_model)
         if width % heads or keys.given("mamba_d_head") not in (None, "auto", width // heads):
@@ -46,9 +46,8 @@ class HFBamba(Format[FormatConfig]):
             "dt_limit": keys.limits("time_step_limit"),
             "norm_eps": eps,
         }
-        at = keys.items("attn_layer_indices", []) if keys.given("attn_layer_indices") is not None else []
-        if not set(at) <= set(range(n_layers)):
-            raise keys.wrong("attn_layer_indices", f"layers 0 .. {n_layers - 1}")
+        given = keys.given("attn_layer_indices")
+        at = [] if given is None else keys.indices("attn_layer_indices", n_layers)
         mixers: dict[str, Any] = {"mamba2": mamba} if len(at) < n_layers else {}
         if at:
             mixers["attention"] = self._attention(keys, d_model)

@@ -127,7 +127,7 @@ class HFLlama(Format[FormatConfig]):
 
 def _layers(keys: Keys, kind: str) -> tuple[list[str], int | None]:
     """The kind of every layer, and the window of the local ones."""
-    n_layers = keys.whole("num_hidden_layers", least=1)
+    n_layers = keys.layers()
     window = keys.given("sliding_window")
     uses = kind == "mistral" or (kind != "llama" and keys.flag("use_sliding_window", False))
     if not uses or window is None:
@@ -138,7 +138,7 @@ def _layers(keys: Keys, kind: str) -> tuple[list[str], int | None]:
     if keys.given("layer_types") is None:
         first = keys.whole("max_window_layers", 28)
         return [LOCAL if i >= first else FULL for i in range(n_layers)], window
-    types = keys.items("layer_types")
-    if len(types) != n_layers or not set(types) <= {FULL, LOCAL}:
+    types = keys.names("layer_types", (FULL, LOCAL))
+    if len(types) != n_layers:
         raise keys.wrong("layer_types", f"{n_layers} of {FULL} | {LOCAL}")
     return types, window

@@ -44,7 +44,7 @@ class HFMamba(Format[FormatConfig]):
             mixer["input_norm_eps"] = keys.number("mixer_rms_eps", 1e-6)
         return {
             "layout": "mamba1",
-            "n_layers": keys.whole("num_hidden_layers", least=1),
+            "n_layers": keys.layers(),
             "d_model": d_model,
             "mixers": {"mamba1": mixer},
             "vocab_size": keys.whole("vocab_size", least=1),

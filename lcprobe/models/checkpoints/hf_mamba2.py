@@ -45,7 +45,7 @@ class HFMamba2(Format[FormatConfig]):
         }
         return {
             "layout": "mamba2",
-            "n_layers": keys.whole("num_hidden_layers", least=1),
+            "n_layers": keys.layers(),
             "d_model": d_model,
             "mixers": {"mamba2": mixer},
             "vocab_size": keys.whole("vocab_size", least=1),

@@ -151,8 +151,10 @@ def _layout(keys: Keys) -> list[str]:
 
 def _blocks(keys: Keys, key: str, kinds: list[str]) -> Iterator[str]:
     known = {*MIXERS, MLP}
+    if not kinds:
+        raise keys.wrong(key, "at least one layer")
     for kind, before in zip(kinds, [MLP, *kinds], strict=False):
-        if kind not in known or kind == before == MLP:
+        if not isinstance(kind, str) or kind not in known or kind == before == MLP:
             raise keys.wrong(
                 key, f"layers of {' | '.join(LETTERS[x] for x in 'M*-')}, MLPs behind mixers", NotCovered
             )

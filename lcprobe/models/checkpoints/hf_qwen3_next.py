@@ -93,8 +93,8 @@ class HFQwen3Next(Format[FormatConfig]):
 
 def _refuse_experts(keys: Keys) -> None:
     """Raises NotCovered where a layer has experts in place of an MLP."""
-    n_layers, step = keys.whole("num_hidden_layers", least=1), keys.whole("decoder_sparse_step", 1, least=1)
-    dense = keys.items("mlp_only_layers", []) if keys.given("mlp_only_layers") is not None else []
+    n_layers, step = keys.layers(), keys.whole("decoder_sparse_step", 1, least=1)
+    dense = keys.indices("mlp_only_layers", n_layers) if keys.given("mlp_only_layers") is not None else []
     if keys.whole("num_experts", 512) and any((i + 1) % step == 0 and i not in dense for i in range(n_layers)):
         raise keys.wrong("num_experts", "0: experts are not covered", NotCovered)
 
@@ -103,13 +103,13 @@ def hybrid_settings(keys: Keys) -> dict[str, Any]:
     """Our settings of a model of Gated DeltaNet and gated attention, from transformers' keys."""
     hf_names.unquantised(keys)
     keys.only("hidden_act", "silu", default="silu")
-    d_model, n_layers = keys.whole("hidden_size", least=1), keys.whole("num_hidden_layers", least=1)
+    d_model, n_layers = keys.whole("hidden_size", least=1), keys.layers()
     if keys.given("layer_types") is not None:
-        kinds = keys.items("layer_types")
+        kinds = keys.names("layer_types", (LINEAR, FULL))
     else:
         every = keys.whole("full_attention_interval", 4, least=1)
         kinds = [FULL if (i + 1) % every == 0 else LINEAR for i in range(n_layers)]
-    if len(kinds) != n_layers or not set(kinds) <= {FULL, LINEAR}:
+    if len(kinds) != n_layers:
         raise keys.wrong("layer_types", f"{n_layers} of {LINEAR} | {FULL}")
     mixers: dict[str, Any] = {}
     if LINEAR in kinds:

@@ -49,10 +49,8 @@ class HFRecurrentGemma(Format[RecurrentGemmaConfig]):
         kv_heads, width = keys.given("num_key_value_heads"), keys.given("lru_width")
         width = d_model if width is None else keys.whole("lru_width", least=1)
         both = keys.whole("intermediate_size", least=2)
-        pattern = keys.items("block_types", [RECURRENT, RECURRENT, LOCAL])
-        if not pattern or not set(pattern) <= {LOCAL, RECURRENT}:
-            raise keys.wrong("block_types", f"a list of {RECURRENT} | {LOCAL}")
-        kinds = (pattern * 100)[: keys.whole("num_hidden_layers", least=1)]
+        pattern = keys.names("block_types", (RECURRENT, LOCAL), [RECURRENT, RECURRENT, LOCAL])
+        kinds = (pattern * 100)[: keys.layers()]
         mixers: dict[str, Any] = {}
         if RECURRENT in kinds:
             d_conv = keys.whole("conv1d_width", 4, least=2)

@@ -30,7 +30,7 @@ class HFxLSTM(Format[FormatConfig]):
         for key, covered in {"use_bias": False, "add_out_norm": True, "weight_mode": "single"}.items():
             keys.only(key, covered, default=covered)
         d_model = keys.whole("hidden_size" if "hidden_size" in config else "embedding_dim", least=1)
-        n_layers = keys.whole("num_hidden_layers" if "num_hidden_layers" in config else "num_blocks", least=1)
+        n_layers = keys.layers("num_hidden_layers" if "num_hidden_layers" in config else "num_blocks")
         heads = keys.whole("num_heads", least=1)
         qk = int(d_model * keys.number("qk_dim_factor", 0.5))
         v = int(d_model * keys.number("v_dim_factor", 1.0))

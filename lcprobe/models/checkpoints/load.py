@@ -84,6 +84,8 @@ def read_config_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: not JSON ({error})") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: of type {type(config).__name__}; allowed: an object")
+    if not isinstance(config.get("model_type", ""), str):
+        raise CheckpointError(f"{file}: model_type: given {config['model_type']!r}; allowed: a name")
     return config
 
 

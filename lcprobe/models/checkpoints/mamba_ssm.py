@@ -53,7 +53,7 @@ class MambaSSM(Format[MambaSSMConfig]):
     def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """See Format."""
         keys = Keys(config)
-        n_layer, d_model = keys.whole("n_layer", least=1), keys.whole("d_model", least=1)
+        n_layer, d_model = keys.layers("n_layer"), keys.whole("d_model", least=1)
         ssm, attention_at = keys.section("ssm_cfg"), keys.items("attn_layer_idx", [])
         for i in attention_at:
             if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < n_layer:

@@ -33,7 +33,7 @@ class RWKVHub(Format[FormatConfig]):
             keys.only("attention_hidden_size", d_model)
         keys.only("tie_word_embeddings", False, default=False)
         sizes = {
-            "n_layers": keys.whole("num_hidden_layers", least=1),
+            "n_layers": keys.layers(),
             "d_model": d_model,
             "d_ff": int(d_model * 3.5 // 32 * 32) if given is None else keys.whole("intermediate_size", least=1),
             "vocab_size": keys.whole("vocab_size", least=1),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.models.checkpoints.contract import FormatConfig, NotCovered
 from lcprobe.models.checkpoints.export import export
 from lcprobe.models.checkpoints.hf_qwen3_5 import HFQwen35
@@ -52,3 +53,19 @@ def test_the_window_of_recurrentgemma_is_counted_as_the_setting_says(tmp_path):
 def test_images_and_further_predictions_of_qwen3_5_are_left_out():
     names = ("model.visual.blocks.0.attn.proj.bias", "mtp.norm.weight", "model.language_model.norm.weight")
     assert [HFQwen35(FormatConfig()).ignored(name) for name in names] == [True, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_value_in_config_json_is_read_or_refused_in_one_line(shape, tmp_path):
+    settings = {"definition": "heavy_tail"} if shape == "mamba3" else {}
+    export(tiny(shape), {"type": SHAPES[shape][0], **settings}, tmp_path / "a")
+    path = tmp_path / "a" / "config.json"
+    base = json.loads(path.read_text())
+    for key in base:
+        for value in (None, -1, 7, 10**9, float("nan"), "x", [], [[1]], {"a": 1}, True):
+            path.write_text(json.dumps({**base, key: value}))
+            try:
+                open_folder(tmp_path / "a", settings)
+            except (CheckpointError, ConfigError) as error:
+                assert "\n" not in str(error)
