@@ -27,7 +27,7 @@ def print_costs(work: Work, config: Config) -> None:
     total = {"model": "all", "PFLOPs": sum(_number(row["PFLOPs"]) for row in rows)}
     for name in (f"hours, {device.name}", "GPU hours"):
         total[name] = float(f"{sum(_number(row[name]) for row in rows):.3g}")
-    title = f"hours and memory, estimated ({UTILISATION:.0%} of the peak, {probe.precision if not half else 'bf16'})"
+    title = f"hours and memory, estimated ({UTILISATION:.0%} of the peak, {'bfloat16' if half else 'float32'})"
     print_rows([*rows, *([dict.fromkeys(rows[0], "") | total] if len(rows) > 1 else [])], title)
     lengths = sorted({one.length for _, prompts in models for one in prompts})
     if len(lengths) > 1 and len(lengths) * len(models) <= FEW_ROWS:
