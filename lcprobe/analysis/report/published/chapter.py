@@ -124,10 +124,6 @@ def _text(found: Sequence[Comparison]) -> list[str]:
         "samples.",
         f"All tables: {_counts(found)}.",
     ]
-    for table, title in TITLES.items():
-        own = [c for c in found if c.cell.table == table]
-        if own:
-            text.append(f"{title.partition(':')[0]}: {_counts(own)}.")
     if exact:
         text.append(
             f"{exact} of {len(found)} cells are compared by exact match, which is stricter than the published score: "
@@ -163,11 +159,11 @@ def _row(c: Comparison) -> dict[str, str]:
         "length": value_text(c.cell.length),
         "depth": "any" if c.cell.depth is None else f"{c.cell.depth} %",
         "published": _share(c, c.published),
+        "difference": f"{signed(d.value)} ({span_text(d.low, d.high)})" if isinstance(d, Estimate) else "n/a",
+        "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees],
         "substring": _estimate(c.substring),
         "exact match": _estimate(c.exact),
         "n": str(d.n) if isinstance(d, Estimate) else "",
-        "difference": f"{signed(d.value)} ({span_text(d.low, d.high)})" if isinstance(d, Estimate) else "n/a",
-        "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees],
         "marks": ", ".join(dict.fromkeys(mark.kind for mark in c.cell.marks)),
     }
 
