@@ -93,9 +93,10 @@ def probe(
     model: from `load_checkpoint`, or a ProbedModel of your own, for which `tokenizer` (an object, a tokenizer.json
     or what `data.tokenizer` takes) and `device` say what it reads and where it is. task: a name, a preset, or a
     mapping with `type`. depths: strata of equal width, in each of which every sample's target needle has a drawn
-    place; 1: anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`. key,
-    value, haystack, controls: one level or several, which are crossed. template: around every prompt, none,
-    instruction or rwkv, or a PromptTemplate (of a model's folder:
+    place; 1: anywhere. haystack: None is held-out text of the model's corpus where it has one, else `noise`.
+    Without the haystack `corpus` no corpus is opened and keys and values are not kept out of it: they may be others
+    than in `evaluate.py`, which always opens it. key, value, haystack, controls: one level or several, which are
+    crossed. template: around every prompt, none, instruction or rwkv, or a PromptTemplate (of a model's folder:
     lcprobe.tasks.text.chat_template.chat_template_of). precision: 32, the dtype of the weights, or bf16, bfloat16
     autocast.
 

@@ -143,8 +143,8 @@ counts, as lm-eval tasks and as an inspect_ai task.
 
 usage: lcprobe export CONFIG.yaml ... [key=value ...]
 
-  CONFIG.yaml   probe.tasks and probe.grids, data.tokenizer and, for held-out text, data.corpus; lengths are multiples
-                of train.context_length, or tokens
+  CONFIG.yaml   probe.tasks and probe.grids, data.tokenizer, and data.corpus, which is prepared as for lcprobe
+                evaluate, so that the samples are its samples; lengths: multiples of train.context_length, or tokens
 
 examples
   lcprobe export configs/quickstart.yaml configs/probe/ruler.yaml study.name=mine
@@ -163,7 +163,8 @@ usage: lcprobe score EXPORT_FOLDER FILE ... --model NAME [study.name=NAME] [stud
   --model       the name in records and report
 
 Samples without output are named and are no trials. The same files again change nothing; other ones of the same model
-replace what it said before.
+replace what it said before. Refused, with nothing written: the name of a model that was probed in the study, a study
+of another grid, and one whose models answered other samples in the same cells.
 
 example
   lcprobe score runs/mine/export out/samples_lcprobe_mine_greedy_*.jsonl --model my-llama

@@ -7,7 +7,6 @@ variable tracking: a byte-pair model has rarely seen a space token before a word
 reasons other than retrieval. In our columns the space belongs to the answer.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from lcprobe.errors import DataError, shown
 from lcprobe.probing.engines.contract import Continuations
+from lcprobe.probing.external.json_lines import json_rows
 from lcprobe.probing.substring import BUDGETS, DEFAULT_BUDGET, Rule, substring_score
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -57,11 +57,7 @@ class FrozenFile:
 
 def read_frozen(path: Path) -> FrozenFile:
     """Read and check a whole file. Raises DataError naming the file and the line."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a byte at {error.start} that is not UTF-8; allowed: JSON lines") from None
-    rows = [(number, _row(line, f"{path}:{number}")) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = list(json_rows(path))
     if not rows:
         raise DataError(
             f"{path}: no prompt; allowed: JSON lines of RULER (input, outputs) or BABILong (input, question, target)"
@@ -182,16 +178,6 @@ def _task_of(path: Path) -> str | None:
         if match:
             return match.group(1)
     return None
-
-
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: no JSON ({error}); allowed: one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: given {shown(row)}; allowed: one JSON object a line")
-    return row
 
 
 def _ruler(row: dict[str, Any], line: int, where: str) -> Prompt:

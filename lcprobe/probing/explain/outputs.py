@@ -2,7 +2,6 @@
 are like. Where their number comes out exactly, the cause is known and not inferred.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lcprobe.probing.explain.prompts import CHARACTERS, WORDS
 from lcprobe.probing.explain.protocol import Combine, Protocol
 from lcprobe.probing.explain.scorers import RULES, combined, right_references
 from lcprobe.probing.explain.wrapping import IN_USER_TURN, TEMPLATES, WRAPPERS, Frame
+from lcprobe.probing.external.json_lines import json_rows
 from lcprobe.tasks.text.tokenizer import SHIPPED, Tokenizer, load_tokenizer
 
 PROMPTS = ("prompt", "input")
@@ -61,13 +61,7 @@ class OutputFacts:
 
 def read_outputs(path: Path) -> list[Output]:
     """Read and check a whole file. Raises DataError naming the file and the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a byte at {error.start} that is not UTF-8; allowed: JSON lines") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; allowed: a file of JSON lines") from None
-    rows = [_output(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_output(row, f"{path}:{number}") for number, row in json_rows(path)]
     if not rows:
         raise DataError(f"{path}: no line; allowed: JSON lines with prompt, continuation and answers")
     return rows
@@ -162,13 +156,7 @@ def _everywhere(text: str, outputs: Sequence[Output]) -> bool:
     return bool(text) and all(text in output.prompt for output in outputs)
 
 
-def _output(line: str, where: str) -> Output:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: no JSON ({error}); allowed: one JSON object a line") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: given {shown(row)}; allowed: one JSON object a line")
+def _output(row: dict[str, Any], where: str) -> Output:
     prompt, continuation = _text(row, PROMPTS, where), _text(row, CONTINUATIONS, where)
     prefix = row.get("answer_prefix") or ""
     if isinstance(prefix, str) and prefix and not prompt.endswith(prefix):

@@ -5,19 +5,23 @@ lines {id, output}. A greedy text is put after its prompt and encoded again: the
 the answer's, as in our own scoring. A likelihood has no text: then exact match is lm-eval's `is_greedy`.
 """
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lcprobe.errors import DataError
+from lcprobe.errors import DataError, shown
 from lcprobe.probing.external.export import OF_THE_SCORE, Sample
+from lcprobe.probing.external.json_lines import json_rows, parse_json, read_text
 from lcprobe.probing.substring import substring_score
 from lcprobe.records import Record
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
 KINDS = "lm-eval's samples (--log_samples), an inspect_ai log as JSON, or JSON lines with id and output"
+INSPECT = "a log of inspect_ai as JSON (inspect log convert --to json)"
+ROUNDING = 1e-6
+"""Nats by which the log-likelihood of a certain answer may come out above 0."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,12 @@ def score_of(sample: Sample, output: Output, tokenizer: Tokenizer) -> dict[str, 
         if output.greedy is not None:  # of the tokens themselves, not of a text encoded again
             scores["exact"] = output.greedy
     elif output.greedy:
-        scores |= {"first_token": True, "token_accuracy": 1.0, "distractor_hit": False, "prediction": sample.target}
+        scores |= {
+            "first_token": True,
+            "token_accuracy": 1.0,
+            "distractor_hit": False,
+            "prediction": sample.answer,
+        }
     return scores | {"scoring": "external", "status": "ok", "batch": 1}
 
 
@@ -63,7 +72,7 @@ def missing_score() -> dict[str, Any]:
 def read_samples(path: Path) -> list[Sample]:
     """The samples of one exported file. Raises DataError naming the line."""
     try:
-        return [Sample(**row) for _, row in _lines(path)]
+        return [Sample(**row) for _, row in json_rows(path, KINDS)]
     except TypeError:
         raise DataError(
             f"{path}: not a file of exported samples; allowed: samples/*.jsonl of lcprobe export"
@@ -91,7 +100,7 @@ def _of_text(sample: Sample, text: str, tokenizer: Tokenizer) -> dict[str, Any]:
         "first_token": bool(solid and solid[0]),
         "token_accuracy": sum(hits) / len(hits),
         "distractor_hit": not exact and bool(others),
-        "prediction": tokenizer.text_of(tokenizer.encode(sample.prompt + said)[start : start + len(right)]),
+        "prediction": tokenizer.text_of(tokenizer.encode(sample.prompt + said)[start : start + len(right)]).strip(),
         "continuation": text,
         "substring": substring_score(text, sample.references, "all"),
     }
@@ -101,7 +110,7 @@ def _entries(path: Path) -> Iterator[tuple[int, str, Output]]:
     if path.suffix == ".json":
         yield from _inspect(path)
         return
-    for number, row in _lines(path):
+    for number, row in json_rows(path, KINDS):
         at = f"{path}:{number}"
         document = row.get("doc")
         if isinstance(document, dict) and "resps" in row:
@@ -110,22 +119,6 @@ def _entries(path: Path) -> Iterator[tuple[int, str, Output]]:
             yield number, _id(row, at), Output("jsonl", row["output"])
         else:
             raise DataError(f"{at}: not an output; allowed: {KINDS}")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable ({error}); allowed: {KINDS}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not a JSON object; allowed: {KINDS}")
-            yield number, row
 
 
 def _id(row: Mapping[str, Any], at: str) -> str:
@@ -143,39 +136,49 @@ def _harness(row: Mapping[str, Any], at: str) -> Output:
         return Output("lm_eval", said)
     try:
         likelihood, greedy = said
-        return Output("lm_eval", None, float(likelihood), {"True": True, "False": False}[str(greedy)])
-    except (TypeError, ValueError, KeyError):
+        value, is_greedy = float(likelihood), {"True": True, "False": False}[str(greedy)]
+    except (TypeError, ValueError, OverflowError, KeyError):
         raise DataError(
             f"{at}: a response that is neither; allowed: a text, or log-likelihood and is_greedy"
         ) from None
+    if not math.isfinite(value) or value > ROUNDING:
+        raise DataError(f"{at}: given {shown(likelihood)} as log-likelihood; allowed: a number <= 0")
+    return Output("lm_eval", None, value, is_greedy)
 
 
 def _inspect(path: Path) -> Iterator[tuple[int, str, Output]]:
     try:
-        log = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        log = None
+        log = parse_json(read_text(path, INSPECT))
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON ({error}); allowed: {INSPECT}") from None
     samples = log.get("samples") if isinstance(log, dict) else None
     if not isinstance(samples, list):
-        raise DataError(f"{path}: no samples; allowed: a log of inspect_ai as JSON (inspect log convert --to json)")
+        raise DataError(f"{path}: no samples; allowed: {INSPECT}")
     for number, sample in enumerate(samples, 1):
         at = f"{path}: sample {number}"
         if not isinstance(sample, dict):
-            raise DataError(f"{at}: not an object; allowed: a log of inspect_ai as JSON")
-        text = _completion(sample.get("output"))
-        if text is not None:  # a sample that failed has none
+            raise DataError(f"{at}: given {shown(sample)}; allowed: {INSPECT}")
+        text = _completion(sample.get("output"), at)
+        if text is not None:
             yield number, _id(sample, at), Output("inspect_ai", text)
 
 
-def _completion(output: Any) -> str | None:
-    """The text of a model's output: of its first choice, in one part or several."""
-    choices = output.get("choices") if isinstance(output, dict) else None
-    if not isinstance(choices, list) or not choices:
+def _completion(output: Any, at: str) -> str | None:
+    """The text of a model's output: of its first choice, in one part or several, of which those that are no text
+    (reasoning, pictures) do not count. None for a sample that failed, which has no choice. Raises DataError for what
+    is no output of inspect_ai."""
+    choices = output.get("choices") if isinstance(output, dict) else output
+    if choices is None or choices == []:
         return None
-    content = choices[0].get("message", {}).get("content")
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else None
+    first = choices[0] if isinstance(choices, list) else None
+    message = first.get("message") if isinstance(first, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else [{"text": content}]
+    given = [part.get("text", "") if isinstance(part, dict) else None for part in parts]
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) < len(given):
+        raise DataError(f"{at}: given output {shown(output)}; allowed: a choice with a message whose content is text")
+    return "".join(texts)
 
 
 def _both(known: Output, new: Output, at: str, key: str) -> Output:

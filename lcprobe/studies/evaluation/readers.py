@@ -16,6 +16,7 @@ from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.preflight import check_grids_fit
 from lcprobe.studies.planning.text_fits import check_text_fits, corpus_splits, naming, over_words
+from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.templates import PromptTemplate
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import check_same_corpus
@@ -113,15 +114,23 @@ def open_readers(
     for target in targets:
         check_same_corpus(target.source.path, target.source.progress, prepared[tokenizer_of(target)].manifest)
     cache = EpisodeCache(Path(targets[0].config.data.folder) / "episodes", round(config.probe.cache_gb * 1e9))
-    plain = {key: data.materials("probe") for key, data in prepared.items()}
-    for own in plain.values() if corpus_splits(config, training=False) else ():
-        own.stream("corpus")  # raises where haystacks cannot be cut from it
+    plain = {key: materials_of(data, config) for key, data in prepared.items()}
     materials = [plain[key.tokenizer].with_template(key.template) for key in settings]
     sets = task_sets(config.probe, materials, names, cache if cache.limit else None)
     plans = _plans(sets, names, config, context_lengths)
     data = [prepared[key.tokenizer] for key in settings]
     readers = [Reader(*parts) for parts in zip(names, data, sets, plans, strict=True)]
     return dict(zip(settings, readers, strict=True))
+
+
+def materials_of(data: Prepared, config: Config) -> Materials:
+    """What episodes that are evaluated are made of. The corpus is part of it whatever the haystacks are: keys and
+    values are drawn so that they do not occur in it, so without it they would be other samples. Raises EpisodeError
+    where haystacks are to be cut from it and cannot be."""
+    materials = data.materials("probe")
+    if corpus_splits(config, training=False):
+        materials.stream("corpus")
+    return materials
 
 
 def _settings(variants: Sequence[Variant]) -> dict[ReaderKey, DataConfig]:

@@ -2,6 +2,7 @@
 come back are the same records."""
 
 import json
+import math
 import re
 import sys
 import types
@@ -87,7 +88,7 @@ def test_lm_eval_scores_likelihoods_as_we_do_sample_by_sample(trained, tasks, pl
         assert rows["greedy"][sample.id]["exact_match"] == row["exact"]
         assert output.log_likelihood == pytest.approx(row["log_likelihood"], abs=1e-3)
         back = score_of(sample, output, tasks.tokenizer)
-        same = ("exact", "distractor_hit") if row["exact"] else ("exact",)
+        same = ("exact", "distractor_hit", "prediction") if row["exact"] else ("exact",)
         assert {name: back[name] for name in same} == {name: row[name] for name in same}
 
 
@@ -117,8 +118,9 @@ def test_a_greedy_text_gives_our_scores(trained, tasks, plan, samples):
         row = mine[of(sample)]
         for said in (row["prediction"], row["prediction"].lstrip(), row["prediction"] + " and so on"):
             back = score_of(sample, Output("jsonl", said), tasks.tokenizer)
-            for name in ("exact", "first_token", "distractor_hit"):
+            for name in ("exact", "first_token", "distractor_hit", *(["prediction"] if row["exact"] else [])):
                 assert back[name] == row[name], name
+            assert back["prediction"] == back["prediction"].strip()
             assert back["substring"] >= row["exact"]
         assert back["log_likelihood"] is None
 
@@ -168,14 +170,51 @@ def test_outputs_of_three_kinds_are_read(tmp_path):
         ([{"id": "1", "output": "a"}, {"id": "1", "output": "b"}], ":2: another output to 1"),
         ([{"output": "a"}], ":1: no id"),
         ([{"id": "1"}], ":1: not an output"),
-        (["text"], ":1: not a JSON object"),
+        (["text"], ":1: given 'text'"),
+        ([{"id": "1", "output": "\ud800"}], r":1: no JSON \(half a character"),
+        ([{"id": "\udc00", "output": "a"}], r":1: no JSON \(half a character"),
         ([{"doc": {"id": "1"}, "resps": [[["x", "True"]]]}], ":1: a response that is neither"),
+        ([{"doc": {"id": "1"}, "resps": [[["nan", "True"]]]}], ":1: given 'nan' as log-likelihood"),
+        ([{"doc": {"id": "1"}, "resps": [[[math.nan, "True"]]]}], ":1: given nan as log-likelihood"),
+        ([{"doc": {"id": "1"}, "resps": [[[-math.inf, "False"]]]}], ":1: given -inf as log-likelihood"),
+        ([{"doc": {"id": "1"}, "resps": [[[10**400, "False"]]]}], ":1: a response that is neither"),
+        ([{"doc": {"id": "1"}, "resps": [[[5.0, "True"]]]}], ":1: given 5.0 as log-likelihood"),
     ],
 )
 def test_files_that_are_no_outputs_are_one_line(tmp_path, rows, words):
     path = write(tmp_path / "out.jsonl", *rows)
     with pytest.raises(DataError, match=f"^{re.escape(str(path))}{words}.*; allowed: "):
         read_outputs([path])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "text",
+        {"choices": "text"},
+        {"choices": ["text"]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"content": [{"type": "text", "text": None}]}}]},
+        {"choices": [{"message": {"content": [None]}}]},
+    ],
+)
+def test_logs_that_are_none_of_inspect_are_one_line(tmp_path, output):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"samples": [{"id": "1", "output": output}]}))
+    with pytest.raises(DataError, match=r"log\.json: sample 1: given output .*; allowed: "):
+        read_outputs([path])
+
+
+def test_what_rounding_puts_above_0_and_parts_without_text_are_read(tmp_path):
+    likely = write(tmp_path / "a.jsonl", {"doc": {"id": "1"}, "resps": [[[1e-9, "True"]]]})
+    parts = [{"type": "reasoning", "reasoning": "so"}, {"type": "text", "text": "4"}, {"type": "text", "text": "2"}]
+    log = {"samples": [{"id": "2", "output": {"choices": [{"message": {"content": parts}}]}}]}
+    (tmp_path / "b.json").write_text(json.dumps(log))
+    assert read_outputs([likely, tmp_path / "b.json"]) == {
+        "1": Output("lm_eval", None, 1e-9, True),
+        "2": Output("inspect_ai", "42"),
+    }
 
 
 def test_the_inspect_task_has_all_samples_and_scores_them(folder, samples, monkeypatch):

@@ -13,22 +13,24 @@ from lcprobe.probing.sharing.work import unit_facts
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.studies.console import terminal
+from lcprobe.studies.evaluation.readers import materials_of
 from lcprobe.studies.evaluation.session import no_cell
 from lcprobe.studies.evaluation.study_facts import task_facts
-from lcprobe.studies.planning.text_fits import corpus_splits, naming
+from lcprobe.studies.planning.text_fits import check_text_fits, naming
 from lcprobe.studies.runtime import set_up_logging
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.templates import NAMED_TEMPLATES, NO_TEMPLATE, PromptTemplate
-from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.version import VERSION
 
 MANIFEST = "export.json"
 
 
 def export_grid(config: Config) -> Path:
-    """Write the grids of a config to <study>/export as `probing.external.export` describes; returns the folder.
+    """Write the grids of a config to <study>/export as `probing.external.export` describes; returns the folder. The
+    corpus is prepared first where it is not.
 
-    Raises ConfigError without tasks and grids and for several templates, EpisodeError where no cell can be built.
+    Raises ConfigError without tasks and grids, for several templates and without a corpus, EpisodeError where no cell
+    can be built.
     """
     set_up_logging()
     if not config.probe.tasks or not config.probe.grids:
@@ -83,10 +85,9 @@ def export_grid(config: Config) -> Path:
 
 
 def _materials(config: Config) -> Materials:
-    """The corpus, where a task asks for it."""
-    if corpus_splits(config, training=False):
-        return prepare(config.data).materials("probe")
-    return Materials(load_tokenizer(config.data.tokenizer, config.data.bos))
+    """What evaluation makes its samples of: the same cells are the same samples then."""
+    check_text_fits(config, training=False)  # before anything is prepared
+    return materials_of(prepare(config.data), config)
 
 
 def _template(config: Config) -> PromptTemplate:

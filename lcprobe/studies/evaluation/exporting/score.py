@@ -1,8 +1,8 @@
 """Outputs of other harnesses to exported samples, as records of a study and in its report: implements `lcprobe
 score`."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,53 @@ from lcprobe.analysis.report.write import write_report
 from lcprobe.errors import DataError, listed
 from lcprobe.files import check_name, digest_json, read_json
 from lcprobe.locks import folder_lock
+from lcprobe.probing.external.export import Sample
 from lcprobe.probing.external.outputs import Output, missing_score, read_outputs, read_samples, record_from, score_of
 from lcprobe.probing.store import Store, unit_id
+from lcprobe.records import Record
 from lcprobe.studies.console import terminal
 from lcprobe.studies.evaluation.exporting.export import MANIFEST
+from lcprobe.studies.evaluation.exporting.same_study import (
+    EXTERNAL,
+    require_not_probed,
+    require_same_grid,
+    require_same_samples,
+)
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs, save_inputs
 from lcprobe.studies.runtime import set_up_logging
 from lcprobe.studies.status import versions
-from lcprobe.tasks.text.tokenizer import load_tokenizer
+from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 SHOWN_IDS = 3
 
 
+@dataclass(frozen=True)
+class Answered:
+    """An exported unit with the outputs to its samples, by id. facts: what its records depend on."""
+
+    file: str
+    samples: list[Sample]
+    outputs: dict[str, Output]
+    facts: dict[str, Any]
+
+    @property
+    def unit(self) -> str:
+        """What it is called in the store."""
+        return unit_id(self.facts)
+
+    def records(self, columns: dict[str, Any], tokenizer: Tokenizer) -> list[Record]:
+        """A row for each sample. columns: of the model."""
+        given = self.outputs
+        scores = [score_of(s, given[s.id], tokenizer) if s.id in given else missing_score() for s in self.samples]
+        return [record_from(s, score, columns) for s, score in zip(self.samples, scores, strict=True)]
+
+
 def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[str, str]) -> Path:
     """Outputs to exported samples as records of a model, and the report of its study with them; returns report.html.
-    study: name and folder in place of those that were exported.
+    study: name and folder in place of those that were exported. Everything is checked before anything is written.
 
-    Raises DataError for files that are no outputs, outputs to no sample and a report of another grid.
+    Raises DataError for files that are no outputs, outputs to no sample, and a study of another grid or of other
+    samples; ConfigError for the name of a model that was probed in the study.
     """
     set_up_logging()
     check_name("--model", model)
@@ -37,39 +67,29 @@ def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[s
     if tokenizer.identity != given["identity"]:
         raise DataError(f"{folder}: data.tokenizer {given['name']} is another one now; allowed: the exported one")
     outputs = read_outputs(files)
+    units = [_answered(folder, unit, outputs, model) for unit in manifest["units"]]
+    answered = [unit for unit in units if unit.outputs]
+    if not answered:
+        raise DataError(f"{listed(map(str, files))}: no output to a sample of {folder}; allowed: its outputs")
+    notes = [*manifest["notes"], *_notes(units, outputs, model)]
+    harnesses = ", ".join(sorted({output.harness for output in outputs.values()}))
+    columns = {"model": model, "checkpoint": EXTERNAL, "step": 0, "tokens": 0, "engine": harnesses}
+    columns |= {"extension": "none", "factor": 1.0}
     named = {**manifest["study"], **study}
     out = Path(named["folder"]) / named["name"]
-    store, units, notes, used = Store(out / "records"), [], list(manifest["notes"]), set[str]()
-    harnesses = ", ".join(sorted({output.harness for output in outputs.values()}))
-    columns = {"model": model, "checkpoint": "external", "step": 0, "tokens": 0, "engine": harnesses}
-    columns |= {"extension": "none", "factor": 1.0}
+    new = _study(manifest, named["name"], model, notes)
+    store = Store(out / "records")
     with folder_lock(out / "records"):
-        for unit in manifest["units"]:
-            samples = read_samples(folder / "samples" / unit["file"])
-            own = {sample.id: outputs[sample.id] for sample in samples if sample.id in outputs}
-            used |= own.keys()
-            if len(own) < len(samples):
-                notes.append(
-                    f"{model}: {len(samples) - len(own)} of {len(samples)} outputs of {unit['file']} missing"
-                )
-            if not own:
-                continue
-            facts = {**unit["facts"], "name": model, "checkpoint": "external", "outputs": _digest(own)}
-            units.append(unit_id(facts))
-            if not store.has(units[-1]):
-                scores = [score_of(s, own[s.id], tokenizer) if s.id in own else missing_score() for s in samples]
-                store.finish(
-                    units[-1],
-                    [record_from(s, score, columns) for s, score in zip(samples, scores, strict=True)],
-                    facts,
-                )
-        if not used:
-            raise DataError(f"{listed(map(str, files))}: no output to a sample of {folder}; allowed: its outputs")
-        unknown = sorted(outputs.keys() - used)
-        if unknown:
-            shown = listed(unknown[:SHOWN_IDS], ", ")
-            notes.append(f"{model}: {len(unknown)} outputs are to no exported sample ({shown})")
-        inputs = _together(out, _study(manifest, named["name"], model, notes), units, store, model)
+        old = load_inputs(out) if (out / REPORT_INPUTS).is_file() else None
+        require_not_probed(store, old, model)
+        if old is not None:
+            require_same_grid(out, old, new.expected_cells)
+            samples = [sample for unit in units for sample in unit.samples]
+            require_same_samples(out, folder, old.records(out), samples, model)
+        made = [(unit, unit.records(columns, tokenizer)) for unit in answered if not store.has(unit.unit)]
+        for unit, records in made:
+            store.finish(unit.unit, records, unit.facts)
+        inputs = _together(old, new, [unit.unit for unit in answered], store, model)
     save_inputs(out, inputs)
     report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out))
     console = terminal()
@@ -79,6 +99,27 @@ def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[s
         console.print(f"- {sentence}", highlight=False)
     console.print(f"report: {report.html}", soft_wrap=True)
     return report.html
+
+
+def _answered(folder: Path, unit: dict[str, Any], outputs: Mapping[str, Output], model: str) -> Answered:
+    samples = read_samples(folder / "samples" / unit["file"])
+    own = {sample.id: outputs[sample.id] for sample in samples if sample.id in outputs}
+    facts = {**unit["facts"], "name": model, "checkpoint": EXTERNAL, "outputs": _digest(own)}
+    return Answered(unit["file"], samples, own, facts)
+
+
+def _notes(units: Sequence[Answered], outputs: Mapping[str, Output], model: str) -> list[str]:
+    """Samples without output, and outputs without sample."""
+    notes, used = list[str](), set[str]()
+    for unit in units:
+        used |= unit.outputs.keys()
+        missing, n = len(unit.samples) - len(unit.outputs), len(unit.samples)
+        notes += [f"{model}: {missing} of {n} outputs of {unit.file} missing"] if missing else []
+    unknown = sorted(outputs.keys() - used)
+    if unknown:
+        shown = listed(unknown[:SHOWN_IDS], ", ")
+        notes.append(f"{model}: {len(unknown)} outputs are to no exported sample ({shown})")
+    return notes
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -95,7 +136,7 @@ def _study(manifest: dict[str, Any], name: str, model: str, notes: list[str]) ->
     """The facts of a study with this model alone, of which nothing is known but its outputs."""
     run = RunFacts(
         name=model, group=model, layout="unknown", seed=0, context_length=manifest["context_length"], params=0,
-        embedding_params=0, tokens=0, lr=None, seconds=None, data_digest="", skipped_steps=0, checkpoint="external",
+        embedding_params=0, tokens=0, lr=None, seconds=None, data_digest="", skipped_steps=0, checkpoint=EXTERNAL,
         tuned="published", tokenizer=manifest["tokenizer"]["identity"][:16], template=manifest["template"],
     )  # fmt: skip
     tasks = [TaskFacts(**{**task, "controls": tuple(task["controls"])}) for task in manifest["tasks"]]
@@ -106,16 +147,10 @@ def _study(manifest: dict[str, Any], name: str, model: str, notes: list[str]) ->
     )  # fmt: skip
 
 
-def _together(out: Path, new: StudyFacts, units: list[str], store: Store, model: str) -> ReportInputs:
-    """With the models that the folder's report is about already, this one's earlier outputs apart. Raises DataError
-    where it is about another grid."""
-    if not (out / REPORT_INPUTS).is_file():
+def _together(old: ReportInputs | None, new: StudyFacts, units: list[str], store: Store, model: str) -> ReportInputs:
+    """With the models that the study's report is about already, this one's earlier outputs apart."""
+    if old is None:
         return ReportInputs(new, units, [])
-    old = load_inputs(out)
-    if digest_json(sorted(map(digest_json, old.study.expected_cells))) != digest_json(
-        sorted(map(digest_json, new.expected_cells))
-    ):
-        raise DataError(f"{out}: its report is about another grid; allowed: another study.name")
     replaced = {unit_id(facts) for facts in store.facts() if facts["name"] == model}
     kept = [unit for unit in old.record_units if unit not in replaced]
     runs = [*(run for run in old.study.runs if run.name != model), *new.runs]
