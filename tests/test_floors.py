@@ -14,6 +14,7 @@ GROUND = {
     "version",
     "errors",
     "files",
+    "json_lines",
     "locks",
     "merging",
     "dialect",

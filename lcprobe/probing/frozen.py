@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lcprobe.errors import DataError, shown
+from lcprobe.json_lines import json_rows
 from lcprobe.probing.engines.contract import Continuations
-from lcprobe.probing.external.json_lines import json_rows
 from lcprobe.probing.substring import BUDGETS, DEFAULT_BUDGET, Rule, substring_score
 from lcprobe.tasks.text.tokenizer import Tokenizer
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lcprobe.errors import DataError, shown
+from lcprobe.json_lines import json_rows
 from lcprobe.probing.explain.prompts import CHARACTERS, WORDS
 from lcprobe.probing.explain.protocol import Combine, Protocol
 from lcprobe.probing.explain.scorers import RULES, combined, right_references
 from lcprobe.probing.explain.wrapping import IN_USER_TURN, TEMPLATES, WRAPPERS, Frame
-from lcprobe.probing.external.json_lines import json_rows
 from lcprobe.tasks.text.tokenizer import SHIPPED, Tokenizer, load_tokenizer
 
 PROMPTS = ("prompt", "input")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lcprobe.errors import DataError, shown
+from lcprobe.json_lines import json_rows, parse_json, read_text
 from lcprobe.probing.external.export import OF_THE_SCORE, Sample
-from lcprobe.probing.external.json_lines import json_rows, parse_json, read_text
 from lcprobe.probing.substring import substring_score
 from lcprobe.records import Record
 from lcprobe.tasks.text.tokenizer import Tokenizer

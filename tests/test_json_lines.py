@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lcprobe.errors import DataError
+from lcprobe.json_lines import json_rows, parse_json
 from lcprobe.probing.explain.outputs import read_outputs as read_own_outputs
-from lcprobe.probing.external.json_lines import json_rows, parse_json
 from lcprobe.probing.external.outputs import read_outputs
 from lcprobe.probing.frozen import read_frozen
 
