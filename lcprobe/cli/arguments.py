@@ -44,7 +44,7 @@ def read_arguments(words: list[str], flags: tuple[str, ...] = (), list_options: 
             arguments.flags.append(word)
         elif word.startswith("-"):
             raise ConfigError("command line", word, " | ".join(options), nearest_name(word, options))
-        elif word.startswith(ADDRESSES):
+        elif word.startswith(ADDRESSES) or (word.endswith(".pth") and os.path.isfile(word)):
             arguments.models.append(word)
         elif _is_setting(word):
             arguments.overrides.append(word)

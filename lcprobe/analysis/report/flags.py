@@ -97,10 +97,15 @@ def _tokenizers(results: Results) -> Iterator[Sentence]:
 def held_equal(study: StudyFacts) -> Iterator[Sentence]:
     """What runs of different training lengths have in common, and what therefore differs: a limit of any comparison
     between them."""
+    trained = [run for run in study.runs if run.tuned != PUBLISHED]
     lengths = sorted({_training_length(run) for run in study.runs})
     if len(lengths) < 2:
         return
-    ratios = _ratios(study.runs)
+    if len({_training_length(run) for run in trained}) < 2:
+        text = f"Training lengths differ ({listed(f'{n:,}' for n in lengths)} tokens), and of models that were not "
+        yield Sentence(READ_FIRST, f"{text}trained here it is not known what else does.", True)
+        return
+    ratios = _ratios(trained)
     wanted = {"flops": "FLOPs", "": ""}.get(study.held_equal, study.held_equal)
     text = f"Training lengths differ ({listed(f'{n:,}' for n in lengths)} tokens). "
     if not wanted:

@@ -8,10 +8,10 @@ from lcprobe.config import Config, parse
 from lcprobe.errors import CheckpointError, ConfigError
 from lcprobe.files import SAFE_NAME
 from lcprobe.models.checkpoints.contract import NotCovered
-from lcprobe.models.checkpoints.files import weight_files
+from lcprobe.models.checkpoints.files import stored_tensors, weight_files
 from lcprobe.models.checkpoints.hub import Hub, download, hub_address
 from lcprobe.models.checkpoints.known import CheckpointFacts, facts_about, known, stated_length
-from lcprobe.models.checkpoints.load import PublishedFolder, open_folder, read_config_json, recognised
+from lcprobe.models.checkpoints.load import PublishedFolder, check_tensors, open_folder, read_config_json, recognised
 from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.probing.engines.servers import SERVERS
 from lcprobe.studies.evaluation.published_sources import NativeCheckpoint, ServedModel, TransformersCheckpoint
@@ -19,7 +19,7 @@ from lcprobe.studies.evaluation.sources import Source
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from lcprobe.training.checkpoint import CONFIG
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "rwkv_vocab_*.txt")
 
 
 def is_published(folder: Path) -> bool:
@@ -40,14 +40,25 @@ def published_model(given: PublishedModel, server: ServerConfig) -> tuple[str, S
     hub = hub_address(given.address)
     if hub is None:
         folder = Path(given.address)
-        if not folder.is_dir():
-            raise ConfigError("address", given.address, "a folder, hf:ORG/NAME, openai:URL or vllm:URL")
+        if not folder.is_dir() and not (folder.is_file() and weight_files(folder)):
+            raise ConfigError("address", given.address, "a folder, a .pth file, hf:ORG/NAME, openai:URL or vllm:URL")
     else:
         pinned = known().get(hub.name, CheckpointFacts()).revision
         folder = download(Hub(hub.name, hub.revision or pinned))
     source = _source(folder, given, hub)
     name = given.name or _name(given.address if hub is None else hub.name)
-    return name, source, _config(name, str(folder), source)
+    return name, source, _config(name, _tokenizer_in(name, folder, source), source, given.address)
+
+
+def _tokenizer_in(name: str, path: Path, source: Source) -> str:
+    """The folder with a model's own tokenizer. Raises ConfigError where it is needed, and not there."""
+    folder = path if path.is_dir() else path.parent
+    facts = source.published
+    known_elsewhere = facts is not None and facts.tokenizer is not None
+    if not known_elsewhere and not any(next(folder.glob(kind), None) for kind in TOKENIZER_FILES):
+        allowed = f"{', '.join(TOKENIZER_FILES)} in the folder, or tokenizer in study.models or lcprobe.yaml"
+        raise ConfigError(f"{name}: tokenizer", f"none in {folder}", allowed)
+    return str(folder)
 
 
 def _served(given: PublishedModel, kind: str, url: str, server: ServerConfig) -> tuple[str, Source, Config]:
@@ -68,7 +79,7 @@ def _served(given: PublishedModel, kind: str, url: str, server: ServerConfig) ->
     loaded = load_tokenizer(tokenizer, bos)
     path = Path(url) if reference is None else reference.path
     source = ServedModel(path, kind, url, server, loaded, facts, reference)
-    return name, source, _config(name, tokenizer, source)
+    return name, source, _config(name, tokenizer, source, given.address)
 
 
 def _with_settings(facts: CheckpointFacts, given: PublishedModel) -> CheckpointFacts:
@@ -85,7 +96,8 @@ def _with_settings(facts: CheckpointFacts, given: PublishedModel) -> CheckpointF
 
 
 def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
-    facts = _with_settings(facts_about(folder, hub.name if hub else None), given)
+    beside = folder if folder.is_dir() else folder.parent
+    facts = _with_settings(facts_about(beside, hub.name if hub else None), given)
     found = None if given.engine == "transformers" else _native(folder, facts, given.engine == "native")
     if found is not None:
         return NativeCheckpoint(folder, found, _with_length(facts, stated_length(found.config_json)))
@@ -99,13 +111,17 @@ def _source(folder: Path, given: PublishedModel, hub: Hub | None) -> Source:
 
 
 def _native(folder: Path, facts: CheckpointFacts, required: bool) -> PublishedFolder | None:
-    """The checkpoint in a format of ours; None where transformers has to run it."""
+    """The checkpoint in a format of ours, with the tensors that it needs; None where transformers has to run it."""
     if required:
-        return recognised(folder, facts.settings)
-    try:
-        return open_folder(folder, facts.settings)
-    except NotCovered:
-        return None
+        found = recognised(folder, facts.settings)
+    else:
+        try:
+            found = open_folder(folder, facts.settings)
+        except NotCovered:
+            found = None
+    if found is not None:  # before another model is probed
+        check_tensors(found, stored_tensors(list(found.files)))
+    return found
 
 
 def _with_length(facts: CheckpointFacts, stated: tuple[int, str] | None) -> CheckpointFacts:
@@ -120,13 +136,13 @@ def _name(address: str) -> str:
     return name if SAFE_NAME.fullmatch(name) else "model"
 
 
-def _config(name: str, own_tokenizer: str, source: Source) -> Config:
+def _config(name: str, own_tokenizer: str, source: Source, address: str) -> Config:
     """What corresponds to a run's config: how it reads, and its training length. own_tokenizer: where nothing else is
     known."""
     facts = source.published
     assert facts is not None, "published models have facts"
     if facts.context_length is None:
-        allowed = "context_length in study.models or in lcprobe.yaml beside the weights"
+        allowed = f"'study.models=[{{address: {address}, context_length: N}}]', or lcprobe.yaml beside the weights"
         raise ConfigError(f"{name}: training length", "not known", allowed)
     tokenizer = facts.tokenizer or own_tokenizer
     data = {"tokenizer": tokenizer} | ({} if facts.bos is None else {"bos": facts.bos})

@@ -17,6 +17,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.parts import ModelCost, model_cost
 from lcprobe.probing.config import Precision, ServerConfig
 from lcprobe.probing.engines.servers import server as open_server
+from lcprobe.schema import plain
 from lcprobe.studies.evaluation.sources import Loaded, Source
 from lcprobe.tasks.text.tokenizer import Tokenizer
 from lcprobe.training.checkpoint import Progress
@@ -44,8 +45,8 @@ class NativeCheckpoint(Source):
 
     @cached_property
     def digest(self) -> str:
-        """See Source."""
-        return self.folder.digest()[:16]
+        """Of its weight files, and of the model that config.json and settings make of them."""
+        return digest_json([self.folder.digest(), plain(self.folder.model)])[:16]
 
     def layout(self, config: Config) -> str:
         """See Source."""

@@ -93,7 +93,8 @@ def test_a_chat_template_beside_the_weights_is_the_models_own(llama, tmp_path):
     [
         (lambda d: (d / "lcprobe.yaml").write_text("{context_length: 64}"), "where context_length comes from"),
         (lambda d: (d / "lcprobe.yaml").write_text("{bos: [}"), "lcprobe.yaml"),
-        (lambda d: (d / "tokenizer.json").unlink(), "data.tokenizer"),
+        (lambda d: (d / "tokenizer.json").unlink(), "tokenizer: given 'none in"),
+        (lambda d: _set(d, num_key_value_heads=3), "model: "),
         (lambda d: _set(d, max_position_embeddings=None), "training length: given 'not known'"),
         (lambda d: _set(d, model_type="unheard_of"), "unheard_of"),
     ],
@@ -189,3 +190,13 @@ def test_a_server_of_other_weights_is_refused_and_one_that_dies_loses_nothing(
     assert error.startswith("error: ")
     assert address in error
     assert list((tmp_path / "runs/vllm-server/records").iterdir()), "finished questions are kept"
+
+
+def test_other_settings_of_the_same_weights_are_another_model(llama, tmp_path):
+    """config.json and settings are part of a model's identity: records of one are never read for the other."""
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    before = find_targets([folder])[0].source.digest
+    assert find_targets([llama])[0].source.digest == before
+    _set(folder, rms_norm_eps=0.5)
+    assert find_targets([folder])[0].source.digest != before
