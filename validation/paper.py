@@ -10,7 +10,7 @@ way, not the numbers.
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,9 +85,10 @@ def measure(options: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """Whether every cell that is due is there."""
+    """Whether every cell that is due is there, and what of the published tables was not walked."""
     complete = sum(row["cells shown"] == row["cells due"] for row in rows)
-    return [f"{complete} of {len(rows)} configs have every cell that is due beside its published one"]
+    said = [f"{complete} of {len(rows)} configs have every cell that is due beside its published one"]
+    return said + [f"{row['config']}, not walked: {row['not walked']}" for row in rows if row["not walked"]]
 
 
 def write_checkpoints(folder: Path, mamba_ssm: Path | None = None) -> dict[str, Path]:
@@ -152,20 +153,39 @@ def _replicated(
     named = {models()[m].checkpoint.split("/")[1]: m for m in checkpoints}
     probed = {named[Path(one["address"]).name] for one in config["study"]["models"]}
     lengths = {int(LENGTH.convert(x, "").number) for grid in config["probe"]["grids"] for x in grid["lengths"]}
-    due = {_place(c) for c in cells() if c.table in tables and c.model in probed and c.length in lengths}
+    published = [c for c in cells() if c.table in tables]
+    walked = [c for c in published if c.model in probed and c.length in lengths]
+    due = {_place(c) for c in walked}
     page = (out / "report.html").read_text(encoding="utf-8")
     return {
         "config": name,
         "checkpoints": len(probed),
+        "with cells": len({c.model for c in walked}),
         "variants": len({row["model"] for row in rows}),
         "rows": len(rows),
+        "published cells": len(published),
         "cells due": len(due),
         "cells shown": len({place for place in shown if place[0] in tables} & due),
         "by substring": sum(row["scored_by"] == "substring" for row in rows),
         "with difference": sum(bool(row["difference"]) for row in rows),
         "marked": sum(bool(row["marks"]) for row in rows),
         "chapter": "Published and ours" in page,
+        "not walked": _not_walked(published, walked),
     }
+
+
+def _not_walked(published: Sequence[PublishedCell], walked: Sequence[PublishedCell]) -> str:
+    """Tables and lengths without a cell, and models that have none at all; empty where all are walked."""
+    seen = {(c.table, c.length) for c in walked}
+    rest = sorted({(c.table, c.length) for c in published} - seen)
+    by_table: dict[str, list[str]] = {}
+    for table, length in rest:
+        by_table.setdefault(table, []).append(f"{length:,}")
+    texts = [
+        f"Table{'s' if '-' in table else ''} {table} at {', '.join(of)} tokens" for table, of in by_table.items()
+    ]
+    without = sorted({c.model for c in published} - {c.model for c in walked})
+    return "; ".join([*texts, *([f"no cell of {', '.join(without)}"] if without else [])])
 
 
 def scaled(name: str, checkpoints: Mapping[str, Path], folder: Path, options: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcprobe.analysis.published.tables import models
+from lcprobe.analysis.published.tables import cells, models
 from lcprobe.config import parse
 from lcprobe.studies.evaluation.targets import find_targets
 from validation import paper
@@ -32,6 +32,16 @@ def test_configs_are_scaled_and_otherwise_those_that_are_shipped(checkpoints, tm
         assert config.probe.continuation == 8
         assert config.probe.templates[0] == "paper"
         assert {model.address for model in config.study.models} <= {str(path) for path in checkpoints.values()}
+
+
+def test_what_is_not_walked_is_named():
+    table_2_3 = [c for c in cells() if c.table in ("2", "3")]
+    walked = [c for c in table_2_3 if c.length == 2048]
+    text = paper._not_walked(table_2_3, walked)
+    assert text == "Table 2 at 4,096 tokens; Table 3 at 4,096, 8,192 tokens; no cell of RWKV, SL, SL-IT"
+    assert paper._not_walked(walked, walked) == ""
+    row = {"config": "tables-2-3", "cells shown": 1, "cells due": 1, "not walked": text}
+    assert paper.notes([row])[1] == f"tables-2-3, not walked: {text}"
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ probed, with the difference and its interval.
 A published percentage is k of 250 other samples, so the two sides are independent. Its interval is Wilson's, that of
 250 trials also where a sample has several references, and of a mean that of all samples of its parts: what is not
 known of the spread makes the true interval narrower. Ours is what the records have, samples as clusters; a mean over
-tasks or formats is taken only where every part is complete.
+tasks or formats is taken only where every part is complete. Where ours of the same name is another task there is a
+difference and no verdict, and in place of Table 1's mean of 13 tasks stands, on both sides, that of the tasks that
+are the same.
 
 The score that is compared is the substring score, as in the study, and exact match where there is none.
 """
@@ -19,7 +21,18 @@ import pyarrow as pa
 from lcprobe.analysis.findings.cells import Measured, PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.load_records import numbers, texts
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.published.tables import MEAN, NEEDLE, PublishedCell, PublishedFormat, cells, models, ruler_tasks
+from lcprobe.analysis.published.tables import (
+    MEAN,
+    NEEDLE,
+    PublishedCell,
+    PublishedFormat,
+    cells,
+    models,
+    ruler_cells,
+    ruler_tasks,
+    same_tasks,
+)
+from lcprobe.analysis.stats.binomial import agreement_probability
 from lcprobe.analysis.stats.estimates import Estimate
 from lcprobe.analysis.stats.intervals import Part, mean_of_cells, proportion_part, sum_bounds
 from lcprobe.tasks.episode import Formats
@@ -53,10 +66,26 @@ class Comparison:
         return self.template == models()[self.cell.model].wrapper
 
     @property
+    def same_task(self) -> bool:
+        """Whether ours asks what the study asked."""
+        return self.cell.task in same_tasks() or self.cell.task == MEAN
+
+    @property
     def agrees(self) -> bool | None:
-        """Whether the 95 % interval of the difference has zero; None without a difference."""
+        """Whether the 95 % interval of the difference has zero; None without a difference, and of another task."""
         d = self.difference
-        return None if isinstance(d, Unavailable) else d.low <= 0 <= d.high
+        return None if isinstance(d, Unavailable) or not self.same_task else d.low <= 0 <= d.high
+
+    @property
+    def chance_to_agree(self) -> float | None:
+        """Probability that it agrees if both sides have one share, their mean weighted by samples; None where
+        `agrees` is. Samples count as trials: where they have several references, or a number is a mean, it is higher.
+        """
+        ours, published = self.substring if self.scored_by == "substring" else self.exact, self.published
+        if self.agrees is None or isinstance(ours, Unavailable) or isinstance(published, Unavailable):
+            return None
+        share = (ours.value * ours.n + published.value * published.n) / (ours.n + published.n)
+        return agreement_probability(ours.n, published.n, round(share, 4))
 
 
 def comparisons(data: Measured) -> list[Comparison]:
@@ -75,7 +104,15 @@ def comparisons(data: Measured) -> list[Comparison]:
 
 
 def published_estimate(cell: PublishedCell) -> Estimate | Unavailable:
-    """The published share with its interval, or why there is none."""
+    """The published share with its interval, or why there is none; of a mean of tasks, that of the same ones."""
+    if cell.task == MEAN:
+        own = [published_estimate(ruler_cells()[cell.model, task, cell.length]) for task in _same_ruler_tasks()]
+        known = [one for one in own if isinstance(one, Estimate)]
+        if len(known) < len(own):
+            return next(one for one in own if isinstance(one, Unavailable))
+        n = sum(one.n for one in known)
+        part = proportion_part(1.0, sum(one.value * one.n for one in known), n)
+        return Estimate(part.value, part.low, part.high, n, ".3f")
     if cell.share is None:
         return Unavailable("unreadable")
     if cell.samples is None:
@@ -88,7 +125,7 @@ def _parts(data: Measured, cell: PublishedCell) -> Iterator[tuple[str, Formats, 
     """Task, format and depth of each part of ours that a cell is the mean of; none where one is not planned."""
     wanted: list[tuple[str, Formats | None]] = [(cell.task, None)]
     if cell.task == MEAN:
-        wanted = [(task, None) for task in ruler_tasks()]
+        wanted = [(task, None) for task in _same_ruler_tasks()]
     elif cell.task == NEEDLE:
         wanted = [(NEEDLE, _ours(format)) for format in cell.formats]
     parts = []
@@ -100,6 +137,10 @@ def _parts(data: Measured, cell: PublishedCell) -> Iterator[tuple[str, Formats, 
             return
         parts.append((task, format, None if cell.depth is None else cell.depth / 100))
     yield from parts
+
+
+def _same_ruler_tasks() -> list[str]:
+    return [task for task in ruler_tasks() if task in same_tasks()]
 
 
 def _ours(format: PublishedFormat) -> Formats:

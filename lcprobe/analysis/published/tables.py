@@ -7,7 +7,7 @@
     data/models.csv     the eight checkpoints; the training length that the tables imply, and the prompt wrappers
     data/ruler.csv      references, greedy tokens and rule of each task (NVIDIA/RULER)
     data/averaged.csv   formats that a cell of Tables 2 and 3 is the mean of
-    data/ours.csv       what differs between RULER's tasks and ours of the same name
+    data/ours.csv       what differs between RULER's tasks and ours of the same name, and whether it is the same task
     data/claims.csv     what the study claims, and what its numbers support
     data/marks.csv      cells that are not what they seem, each with its reason
 
@@ -77,6 +77,14 @@ class PublishedCell:
     def parts(self) -> int:
         """Sets of 250 samples in it: 13 tasks, or the formats of a mean."""
         return len(ruler_tasks()) if self.task == MEAN else max(1, len(self.formats))
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is a mean of other cells: Table 1 of Tables 7 to 19, and the matched models' depths 0, 50 and
+        100 in Tables 2 and 3 of Table 4."""
+        if self.task == MEAN:
+            return True
+        return self.table in ("2", "3") and (self.model, self.length, self.depth) in _places_of_table_4()
 
     @property
     def samples(self) -> int | None:
@@ -155,6 +163,12 @@ def cells() -> tuple[PublishedCell, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1)
+def ruler_cells() -> dict[tuple[str, str, int], PublishedCell]:
+    """The cells of Tables 7 to 19 by model, task and length."""
+    return {(cell.model, cell.task, cell.length): cell for cell in cells() if cell.task in ruler_tasks()}
+
+
 def published_means() -> dict[tuple[str, str], tuple[float, str]]:
     """The last column of Tables 1 to 3, by table and model: the mean of the row as printed, in per cent, and a note
     where it is not."""
@@ -170,6 +184,13 @@ def claims() -> dict[str, str]:
 def differences_of_tasks() -> dict[str, str]:
     """What differs between a task of the study and ours of the same name."""
     return {row["task"]: row["what differs from RULER"] for row in _rows("ours")}
+
+
+@lru_cache(maxsize=1)
+def same_tasks() -> frozenset[str]:
+    """Tasks of the study that ours of the same name are comparable with: asked the same way, with samples of their
+    own. The others share a name and an idea."""
+    return frozenset(row["task"] for row in _rows("ours") if row["same task"] == "yes")
 
 
 def _cell(
@@ -194,6 +215,13 @@ def _marks(facts: Row) -> tuple[Mark, ...]:
         Mark(row["kind"], row["reason"], row["samples"] != "unknown")
         for row in _rows("marks")
         if all(not row[name] or value in row[name].split() for name, value in facts.items())
+    )
+
+
+@lru_cache(maxsize=1)
+def _places_of_table_4() -> frozenset[tuple[str, int, int]]:
+    return frozenset(
+        (row["model"], int(row["length"]), int(depth)) for row in _rows("formats") for depth in row if depth.isdigit()
     )
 
 

@@ -160,7 +160,7 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     tokens: dict[int, set[int]] = {}
     for run in runs:
         tokens.setdefault(_training_length(run), set()).add(run.tokens)
-    if differ := [r for r in runs if len(tokens[_training_length(r)]) > 1]:
+    if differ := [r for r in runs if len(tokens[_training_length(r)]) > 1 and (r.tokens or r.tuned != PUBLISHED)]:
         text = f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in differ)}."
         yield Sentence(READ_FIRST, text, True)
     if skipped := [f"{r.name} {r.skipped_steps}" for r in runs if r.skipped_steps]:

@@ -7,8 +7,9 @@ import numpy as np
 from lcprobe.analysis.findings.gates import GATE_CONTROLS
 from lcprobe.analysis.findings.load_records import numbers
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.inputs import Value
+from lcprobe.analysis.inputs import RunFacts, Value
 from lcprobe.analysis.report.blocks import Table, decimal_text, panel_columns, value_text
+from lcprobe.analysis.report.flags import PUBLISHED
 
 
 def model_tables(results: Results) -> list[Table]:
@@ -23,10 +24,10 @@ def model_tables(results: Results) -> list[Table]:
         [
             r.name,
             r.group,
-            *map(value_text, (r.seed, r.own_context_length or r.context_length, r.tokens, r.lr)),
+            *map(value_text, _training_of(r)),
             r.tuned,
-            value_text(r.skipped_steps),
-            "" if r.seconds is None else f"{r.seconds:.0f}",
+            "" if r.tuned == PUBLISHED else value_text(r.skipped_steps),
+            "" if r.seconds is None or r.tuned == PUBLISHED else f"{r.seconds:.0f}",
         ]
         for r in study.runs
     ]
@@ -35,15 +36,33 @@ def model_tables(results: Results) -> list[Table]:
         columns += ["started from", "trained extension", "tokens before"]
         more = [[r.started_from, r.trained_extension, value_text(r.tokens_before or None)] for r in study.runs]
         rows = [[*row, *own] for row, own in zip(rows, more, strict=True)]
-    tables.append(Table("Runs", "One row per trained model.", columns, rows))
-    equal = "equal" if len({r.data_digest for r in study.runs}) == 1 else "NOT equal"
-    caption = f"The data digest covers every training batch in order; the digests are {equal}."
+    tables.append(Table("Runs", "One row per model.", columns, rows))
+    caption = f"The data digest covers every training batch in order; {_digests_text(study.runs)}."
     digests = [[r.name, r.data_digest, r.checkpoint] for r in study.runs]
     tables.append(Table("Digests", caption, ["model", "data digest", "checkpoint"], digests))
     if study.sweep:
         caption = "Score: answer loss of short trials, the mean over their seeds."
         tables.append(_free_table("Learning-rate sweep", caption, study.sweep))
     return tables
+
+
+def _training_of(r: RunFacts) -> tuple[int | float | None, ...]:
+    """Seed, training length, tokens and learning rate; None where it is not known of a published model."""
+    length = r.own_context_length or r.context_length
+    return (None, length, r.tokens or None, None) if r.tuned == PUBLISHED else (r.seed, length, r.tokens, r.lr)
+
+
+def _digests_text(runs: Sequence[RunFacts]) -> str:
+    """Whether the digests of the runs are equal; those of published models are not known."""
+    known = [r.data_digest for r in runs if r.data_digest]
+    without = len(runs) - len(known)
+    unknown = f"{'none is' if not known else f'of {without} none is'} known: not trained here" if without else ""
+    if len(known) < 2:
+        return unknown or "there is one run"
+    equal = (
+        f"the digests{' that are known' if without else ''} are {'equal' if len(set(known)) == 1 else 'NOT equal'}"
+    )
+    return f"{equal}; {unknown}" if unknown else equal
 
 
 def task_tables(results: Results) -> list[Table]:

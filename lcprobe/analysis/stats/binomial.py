@@ -1,19 +1,26 @@
-"""The exact binomial distribution: tails, the range of likely outcomes, power of a one-sided test, and whether two
-counts are of one proportion.
+"""The exact binomial distribution: tails, the range of likely outcomes, power of a one-sided test, whether two counts
+are of one proportion, and how many of several comparisons agree if nothing differs.
 
-That test is Fisher's exact one with the mid-p correction (Lancaster 1961; Berry & Armitage 1995): the probability of
-a table less likely than the observed one, and half of that of equally likely ones. Without the correction it is far
-too cautious where counts are small. How likely one count is after the other is beta-binomial, with Jeffreys' prior.
+The test of two counts is Fisher's exact one with the mid-p correction (Lancaster 1961; Berry & Armitage 1995): the
+probability of a table less likely than the observed one, and half of that of equally likely ones. Without the
+correction it is far too cautious where counts are small. How likely one count is after the other is beta-binomial,
+with Jeffreys' prior.
+
+That two shares of one proportion agree within Newcombe's 95 % interval is likelier than .95 near 0 and 1: two draws
+of 0 agree always. The number of comparisons that agree is therefore Poisson-binomial.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from lcprobe.analysis.stats.intervals import Bounds
+from lcprobe.analysis.stats.intervals import Bounds, wilson
 from lcprobe.analysis.stats.student_t import Z95
 
+NEGLIGIBLE = 1e-10
+"""Counts less probable than this are left out where many are compared."""
 TIED = 1e-9
 """Relative difference below which two probabilities are one."""
 
@@ -77,11 +84,42 @@ def log_likelihood_after(k: int, n: int, seen_k: float, seen_n: float) -> float:
     return _log_choose(n, k) + _log_beta(k + a, n - k + b) - _log_beta(a, b)
 
 
+@lru_cache(maxsize=4096)
+def agreement_probability(n: int, other_n: int, share: float) -> float:
+    """Probability that Newcombe's 95 % interval for the difference of two independent proportions of one share, of n
+    and other_n trials, has zero."""
+    (p, value, low, high), (other_p, other, other_low, other_high) = _outcomes(n, share), _outcomes(other_n, share)
+    d = value[:, None] - other[None, :]
+    down = np.hypot((value - low)[:, None], (other_high - other)[None, :])
+    up = np.hypot((high - value)[:, None], (other - other_low)[None, :])
+    has_zero = (d - down <= 0) & (d + up >= 0)
+    return float(p @ has_zero @ other_p / (p.sum() * other_p.sum()))
+
+
+def likely_counts(probabilities: Sequence[float]) -> tuple[int, int]:
+    """The range of the number of independent events, of these probabilities, that happen: at least 95 % of the
+    outcomes, at most 2.5 % on either side."""
+    distribution = np.ones(1)
+    for p in probabilities:
+        distribution = np.convolve(distribution, [1 - p, p])
+    below = np.cumsum(distribution)
+    low, high = int(np.searchsorted(below, 0.025, side="right")), int(np.searchsorted(below, 0.975 - 1e-12))
+    return low, min(high, len(probabilities))
+
+
 def interval_of_share(value: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a reported share of n samples, which need not be a whole number of them."""
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(value * (1 - value) / n + Z95**2 / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _outcomes(n: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Probability, proportion and Wilson's bounds of every count of n trials that is not negligible."""
+    p = _probabilities(n, share)
+    counts = np.flatnonzero(p > NEGLIGIBLE)
+    low, high = wilson(counts, n)
+    return p[counts], counts / n, low, high
 
 
 def _probabilities(n: int, p: float) -> np.ndarray:

@@ -127,7 +127,7 @@ def _run_facts(variant: Variant, names: GroupNames, targets: Sequence[ProbeTarge
         tokens_before=status.get("from_tokens", 0),
         trained_extension="" if extension is None else extension.label,
         architecture=names.architecture + variant.tag,
-        batch_tokens=target.config.train.batch_tokens,
+        batch_tokens=0 if published else target.config.train.batch_tokens,
         flops=training_flops(cost, progress.tokens),
         published=target.source.published.paper if target.source.published and variant.method is None else "",
     )
@@ -147,7 +147,9 @@ def _started_from(target: ProbeTarget, targets: Sequence[ProbeTarget]) -> str:
 
 
 def _sized(target: ProbeTarget) -> Sized:
-    return Sized(target.name, target.config, target.source.cost(target.config), target.source.progress.tokens)
+    source = target.source
+    cost, published = source.cost(target.config), source.published is not None
+    return Sized(target.name, target.config, cost, source.progress.tokens, published)
 
 
 def task_facts(tasks: TaskSet, plan: Plan, name: str) -> TaskFacts:

@@ -23,25 +23,30 @@ GPU_MEMORY = {"a100": 80e9, "h100": 80e9, "h200": 141e9}
 
 @dataclass(frozen=True)
 class Sized:
-    """A model of a table of sizes. cost: at its training length; tokens: trained on."""
+    """A model of a table of sizes. cost: at its training length; tokens: trained on; published: whether others
+    trained it, so that its config says nothing of how, and 0 tokens are unknown ones."""
 
     name: str
     config: Config
     cost: ModelCost
     tokens: int
+    published: bool = False
 
 
 def size_rows(models: Sequence[Sized]) -> list[dict[str, Value]]:
     """Sizes of models as the plan and the report print them, at each model's training length: a column of its own
-    where they differ, and then also the training FLOPs, and steps and batches that differ."""
+    where they differ, and then also the training FLOPs, and steps and batches that differ. None: not known of a
+    published model."""
     lengths = {model.config.train.context_length for model in models}
-    batches = {model.config.train.batch_tokens for model in models}
-    steps = {model.config.train.steps for model in models}
+    trained_here = [model.config.train for model in models if not model.published]
+    batches = {train.batch_tokens for train in trained_here}
+    steps = {train.steps for train in trained_here}
     several = len(lengths) > 1
     at = "" if several else f" @{min(lengths)}"
     rows = []
     for model in models:
-        sizes, train = model.config.model, model.config.train
+        sizes, train, here = model.config.model, model.config.train, not model.published
+        tokens = model.tokens if here or model.tokens else None
         row: dict[str, Value] = {"model": model.name}
         row |= {"training length": train.context_length} if several else {}
         row |= {
@@ -53,12 +58,13 @@ def size_rows(models: Sequence[Sized]) -> list[dict[str, Value]]:
             f"state bytes{at}": model.cost.blocks.state_bytes,
             f"KV bytes{at}": model.cost.blocks.kv_bytes,
             f"FLOPs/token{at}": round(model.cost.flops),
-            "tokens": model.tokens,
+            "tokens": tokens,
         }
-        row |= {"batch tokens": train.batch_tokens} if several and len(batches) > 1 else {}
-        row |= {"steps": train.steps} if several and len(steps) > 1 else {}
-        row |= {"training FLOPs": training_flops(model.cost, model.tokens)} if several else {}
-        rows.append({**row, "lr": train.lr})
+        row |= {"batch tokens": train.batch_tokens if here else None} if several and len(batches) > 1 else {}
+        row |= {"steps": train.steps if here else None} if several and len(steps) > 1 else {}
+        if several:
+            row["training FLOPs"] = None if tokens is None else training_flops(model.cost, tokens)
+        rows.append(row | ({"lr": train.lr if here else None} if trained_here else {}))
     return rows
 
 
@@ -190,6 +196,13 @@ def _memory(run: PlannedRun, accumulate: int) -> tuple[float, float]:
 
 def _recomputing(run: PlannedRun) -> PlannedRun:
     return replace(run, config=replace(run.config, train=replace(run.config.train, recompute=True)))
+
+
+def gpu_here() -> bool:
+    """Whether this machine has a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def memory_here() -> float | None:

@@ -17,7 +17,7 @@ from lcprobe.models.parts import ModelCost
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.inference.token_scores import MAX_LOGIT_ROWS
 from lcprobe.probing.scoring import COPIED_BYTES
-from lcprobe.studies.planning.costs import GPU_MEMORY, GPU_PEAK, measured_peak, memory_here
+from lcprobe.studies.planning.costs import GPU_MEMORY, GPU_PEAK, gpu_here, measured_peak, memory_here
 
 GPU_PEAK_32 = {"a100": 19.5e12, "h100": 67e12, "h200": 67e12}
 """Peak FLOP/s in float32 without tensor cores, from the data sheets."""
@@ -64,18 +64,20 @@ class ProbedModel:
 
 @dataclass(frozen=True)
 class Device:
-    """memory: bytes, None where unknown; peak: FLOP/s; bandwidth: bytes per second, None where unknown."""
+    """memory: bytes, None where unknown; peak: FLOP/s; bandwidth: bytes per second, None where unknown; gpu: whether
+    layers can be split over several of them."""
 
     name: str
     peak: float
     memory: float | None
     bandwidth: float | None
+    gpu: bool = True
 
 
 def device_of(plan_for: str, half: bool) -> Device:
     """The machine of `study.plan_for`. half: whether products are in bfloat16."""
     if plan_for == "here":
-        return Device("here", measured_peak(), memory_here(), None)
+        return Device("here", measured_peak(), memory_here(), None, gpu=gpu_here())
     peak = (GPU_PEAK if half else GPU_PEAK_32)[plan_for]
     return Device(plan_for, peak, GPU_MEMORY[plan_for], GPU_BANDWIDTH[plan_for])
 
@@ -130,8 +132,10 @@ def rows_of(length: int, batch_tokens: int) -> int:
 
 
 def gpus_for(need: Memory, model: ProbedModel, device: Device) -> int | None:
-    """The least number of GPUs that have room, layers split; None where no number has."""
-    return next((n for n in range(1, model.blocks + 1) if need.on(n) <= _room(device)), None)
+    """The least number of GPUs that have room, layers split; None where no number has. A machine without one is
+    one."""
+    most = model.blocks if device.gpu else 1
+    return next((n for n in range(1, most + 1) if need.on(n) <= _room(device)), None)
 
 
 def probe_cost_row(
@@ -141,11 +145,11 @@ def probe_cost_row(
     needs = {one: memory(one, model, probe, 1) for one in prompts}
     worst = max(needs, key=lambda one: needs[one].on(1))
     gpus = gpus_for(needs[worst], model, device)
-    fits, rows = gpus or model.blocks, rows_of(worst.length, probe.batch_tokens)
+    fits, rows = gpus or (model.blocks if device.gpu else 1), rows_of(worst.length, probe.batch_tokens)
     while rows > 1 and memory(worst, model, probe, rows).on(fits) > _room(device):
         rows //= 2
     need, taken = memory(worst, model, probe, rows), sum(hours(p, model, device, probe.batch_tokens) for p in prompts)
-    return {
+    row: dict[str, Value] = {
         "model": model.name + (f" ({model.count} models)" if model.count > 1 else ""),
         "parameters": model.cost(prompts[0].length).params,
         "length": max(one.length for one in prompts),
@@ -155,11 +159,12 @@ def probe_cost_row(
         "weights GB": round(need.weights / 1e9, 2),
         "prompts at once": rows,
         "states GB": round(need.states / 1e9, 2),
-        "GPUs": gpus if gpus is not None else f"> {model.blocks}",
-        "GB each": round(need.on(fits) / 1e9, 2),
-        f"hours, {device.name}": float(f"{taken:.3g}"),
-        "GPU hours": float(f"{taken * fits:.3g}"),
     }
+    each, time = round(need.on(fits) / 1e9, 2), {f"hours, {device.name}": float(f"{taken:.3g}")}
+    if not device.gpu:
+        return row | {"GB": each, "fits": gpus is not None} | time
+    row |= {"GPUs": gpus if gpus is not None else f"> {model.blocks}", "GB each": each}
+    return row | time | {"GPU hours": float(f"{taken * fits:.3g}")}
 
 
 def _room(device: Device) -> float:

@@ -13,7 +13,9 @@ from lcprobe.analysis.published.tables import (
     differences_of_tasks,
     models,
     published_means,
+    ruler_cells,
     ruler_tasks,
+    same_tasks,
 )
 from lcprobe.models.checkpoints.known import known
 
@@ -145,3 +147,15 @@ def test_numbers_in_the_claims_are_those_of_the_tables():
 
 def test_every_task_says_how_ours_differs():
     assert set(differences_of_tasks()) == {*ruler_tasks(), NEEDLE}
+
+
+def test_tasks_that_are_the_same_are_retrieval_of_needles_in_text():
+    assert same_tasks() == {NEEDLE, "niah_multikey_1", "niah_multivalue", *(f"niah_single_{i}" for i in (1, 2, 3))}
+
+
+def test_derived_cells_are_table_1_and_three_depths_of_each_matched_model_in_tables_2_and_3():
+    derived = [cell for cell in CELLS if cell.derived]
+    assert sum(cell.table == "1" for cell in derived) == 40
+    others = {(c.table, c.model, c.depth) for c in derived if c.table != "1"}
+    assert others == {(t, m, d) for t in "23" for m in ("Mamba2", "M2A", "TPP") for d in (0, 50, 100)}
+    assert len(ruler_cells()) == 520

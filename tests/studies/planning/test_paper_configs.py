@@ -46,6 +46,7 @@ def test_experiments_on_published_checkpoints_are_on_all_eight():
         named = {known()[hub_address(m.address).name].paper for m in config.study.models}
         assert named in ({*models()}, {"Mamba2", "M2A", "TPP"}, set()), path
         assert named or config.data.recipes, f"{path}: neither published models nor something to train on"
+        assert (config.study.plan_for == "a100") == bool(named), f"{path}: models of 2.7 B are planned for a GPU"
 
 
 def test_the_first_question_has_no_run_twice_and_every_model_the_same_parameters():

@@ -14,7 +14,7 @@ from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.positional import POSITIONAL
 from lcprobe.schema import build
 from lcprobe.studies.planning.axes import axes_of
-from lcprobe.studies.planning.costs import divisors
+from lcprobe.studies.planning.costs import Sized, divisors, size_rows
 from lcprobe.studies.planning.initial_weights import topological_order
 from lcprobe.studies.planning.plan import make_plan
 from tests.tiny import TINY
@@ -289,3 +289,16 @@ def test_a_grid_of_more_runs_than_anyone_trains_is_refused():
 def test_divisors():
     assert all(divisors(n) == [a for a in range(1, n + 1) if n % a == 0] for n in range(1, 200))
     assert len(divisors(2**31)) == 32
+
+
+def test_sizes_say_nothing_of_how_a_published_model_was_trained():
+    """Its config stands for how it reads; rate, batch and steps in it are defaults."""
+    run, other = plan({"length": {"a": {}, "b": {"train": {"context_length": 16}}}}).runs
+    trained, longer = (Sized(r.name, r.config, r.matched.cost, r.config.train.tokens) for r in (run, other))
+    theirs = Sized("theirs", other.config, other.matched.cost, 0, published=True)
+    assert {row["lr"] for row in size_rows([trained, longer])} == {run.config.train.lr}
+    own, published = size_rows([trained, theirs])
+    assert own["lr"] == run.config.train.lr
+    assert own["training FLOPs"]
+    assert [published[name] for name in ("lr", "tokens", "training FLOPs")] == [None] * 3
+    assert "lr" not in size_rows([theirs])[0]

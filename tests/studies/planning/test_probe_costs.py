@@ -95,3 +95,15 @@ def test_printing_tokens_takes_at_least_the_time_to_read_the_weights():
     more = Prompts(64, 1000, answers=0, greedy=128)
     reads = 1000 * 128 * model.cost(1).params * 4 / BANDWIDTH / 3600
     assert hours(more, model, H100, batch_tokens=1) >= hours(prompts, model, H100, batch_tokens=1) + reads
+
+
+def test_a_machine_without_a_gpu_has_no_gpu_hours_and_splits_no_layers():
+    model, prompts = planned("attention+mlp x 4"), [Prompts(4096, 10)]
+    here = Device("here", 1e11, 1e12, None, gpu=False)
+    row = probe_cost_row(model, prompts, ProbeConfig(), here)
+    assert not [name for name in row if "GPU" in name]
+    assert row["fits"] is True
+    need = memory(prompts[0], model, ProbeConfig(), rows=1)
+    small = Device("here", 1e11, need.on(1), None, gpu=False)
+    assert need.on(2) < 0.9 * need.on(1)
+    assert probe_cost_row(model, prompts, ProbeConfig(), small)["fits"] is False

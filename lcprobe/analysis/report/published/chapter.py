@@ -1,5 +1,6 @@
 """The chapter "Published and ours": how many cells agree, every cell with its difference, why cells are marked, and
-the published claim of "lost in the middle" tested again on the published counts."""
+the published claim of "lost in the middle" tested again on the published counts. Cells of tasks that only share a
+name with the study's stand apart and are not counted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +20,13 @@ from lcprobe.analysis.published.tables import (
     claims,
     differences_of_tasks,
     models,
+    published_means,
+    ruler_tasks,
+    same_tasks,
 )
 from lcprobe.analysis.report.blocks import Section, Table, value_text
 from lcprobe.analysis.report.wording import signed, span_text
-from lcprobe.analysis.stats.binomial import binomial_range
+from lcprobe.analysis.stats.binomial import likely_counts
 from lcprobe.analysis.stats.estimates import Estimate
 
 TITLES = {
@@ -32,8 +36,14 @@ TITLES = {
     "4": "Table 4: needle by format and depth",
     "7-19": "Tables 7 to 19: RULER tasks",
 }
+OTHER = "another task"
+"""In place of a verdict, where ours of the same name asks something else."""
 SAYS_NOTHING = ("", "any", NEEDLE, MEAN, "n/a: no continuation was recorded")
 """A column with one of these in every row is left out: title and text of the chapter say it."""
+COUNTED = (
+    "Left out of this count: Table 1 (means of Tables 7 to 19), the matched models' depths 0, 50 and 100 in Tables 2 "
+    "and 3 (means of Table 4), and other tasks of the same name."
+)
 CALLED = {
     "below both ends": "middle significantly below both ends (lost in the middle)",
     "below the end": "middle significantly below the end only (recency)",
@@ -47,8 +57,11 @@ def published_section(results: Results) -> Section | None:
     found = results.published
     if not found:
         return None
-    by_table = [_cell_table(table, [c for c in found if c.cell.table == table]) for table in TITLES]
-    tables = [*by_table, _marks_table(found), retest_table(), _claims_table(), _task_table(found)]
+    same = [c for c in found if c.same_task]
+    by_table = [_cell_table(table, [c for c in same if c.cell.table == table]) for table in TITLES]
+    others = _other_table([c for c in found if not c.same_task])
+    tables = [*by_table, others, _marks_table(found), _means_table(found), retest_table(), _claims_table()]
+    tables.append(_task_table(found))
     return Section("published", "Published and ours", _text(found), tables=[t for t in tables if t.rows])
 
 
@@ -71,6 +84,8 @@ def published_rows(results: Results) -> list[dict[str, Value]]:
             **_numbers("exact", c.exact),
             **_numbers("difference", c.difference),
             "scored_by": c.scored_by,
+            "same_task": c.same_task,
+            "mean_of_others": c.cell.derived,
             "agrees": c.agrees,
             "marks": "; ".join(mark.kind for mark in c.cell.marks),
         }
@@ -79,17 +94,19 @@ def published_rows(results: Results) -> list[dict[str, Value]]:
 
 
 def counts_text(found: Sequence[Comparison]) -> str:
-    """`41 of 81 cells agree within the 95 % interval ..., and how many would if nothing differed."""
-    judged = [c.difference for c in found if isinstance(c.difference, Estimate)]
+    """`41 of 81 cells agree within the 95 % interval ..., and how many would if nothing differed: each with its own
+    probability, independent of the others."""
+    chances = [c.chance_to_agree for c in found if c.chance_to_agree is not None]
+    judged = [c.difference for c in found if isinstance(c.difference, Estimate) and c.agrees is not None]
     agree = sum(c.agrees is True for c in found)
     if not judged:
         return "no cell can be compared"
-    low, high = (round(share * len(judged)) for share in binomial_range(len(judged), 0.95))
+    low, high = likely_counts(chances)
     above, half_width = sum(d.low > 0 for d in judged), median((d.high - d.low) / 2 for d in judged)
     return (
         f"{agree} of {len(judged)} cells agree within the 95 % interval of the difference (±{half_width:.2f} in the "
-        f"median), ours is higher in {above} and lower in {len(judged) - agree - above}; if nothing differed, {low} "
-        f"to {high} would agree"
+        f"median), ours is higher in {above} and lower in {len(judged) - agree - above}; if nothing differed, "
+        f"{f'{low} to {high}' if low < high else low} would agree"
     )
 
 
@@ -122,8 +139,17 @@ def _text(found: Sequence[Comparison]) -> list[str]:
         "Substring: our answers by the study's score, references anywhere in a greedy continuation. Difference: the "
         "compared score of ours less the published one, with Newcombe's interval for different samples. n: our "
         "samples.",
-        f"All tables: {_counts(found)}.",
+        f"All tables: {_counts(_independent(found))}. {COUNTED}",
+        "If nothing differed: each cell agrees with its own probability, both sides drawn from their common share, "
+        "cells taken as independent. It is nearly 1 where that share is near 0 or 1; several references per sample "
+        "and means count as single trials, so a few more would agree.",
     ]
+    if any(not c.same_task for c in found):
+        text.append(
+            "Tasks that share no more than their name with the study's stand apart as another task. RULER's own "
+            "prompts are its tasks: evaluate.py MODEL --frozen FILE scores them by the same rule into the study's "
+            "folder frozen/, and those numbers are not in this chapter."
+        )
     if exact:
         text.append(
             f"{exact} of {len(found)} cells are compared by exact match, which is stricter than the published score: "
@@ -142,10 +168,28 @@ def _text(found: Sequence[Comparison]) -> list[str]:
 
 def _cell_table(table: str, found: Sequence[Comparison]) -> Table:
     caption = f"{_counts(found)}." if found else ""
+    if table == "1":
+        same = [task for task in ruler_tasks() if task in same_tasks()]
+        caption += f" Published and ours: the mean of the {len(same)} tasks that are the same in both"
+        caption += f" ({', '.join(same)}), that of the published ones from Tables 7 to 19; printed: of all 13."
     caption += " Marks: why a published cell is not what it seems, explained below; n/a: the reason."
     rows = [_row(c) for c in found]
+    return _table_of(TITLES[table], caption, rows)
+
+
+def _other_table(found: Sequence[Comparison]) -> Table:
+    caption = "No verdict: ours of the same name asks something else (see the last table). Marks: as above."
+    return _table_of("Tables 7 to 19: tasks that are not the same", caption, [_row(c) for c in found])
+
+
+def _table_of(title: str, caption: str, rows: Sequence[dict[str, str]]) -> Table:
+    """A table without the columns that say nothing."""
     columns = [name for name in (rows or [{}])[0] if any(row[name] not in SAYS_NOTHING for row in rows)]
-    return Table(TITLES[table], caption, columns, [[row[name] for name in columns] for row in rows])
+    return Table(title, caption, columns, [[row[name] for name in columns] for row in rows])
+
+
+def _independent(found: Sequence[Comparison]) -> list[Comparison]:
+    return [c for c in found if c.same_task and not c.cell.derived]
 
 
 def _row(c: Comparison) -> dict[str, str]:
@@ -158,9 +202,10 @@ def _row(c: Comparison) -> dict[str, str]:
         "format": "mean of three" if len(c.cell.formats) > 1 else _formats(c),
         "length": value_text(c.cell.length),
         "depth": "any" if c.cell.depth is None else f"{c.cell.depth} %",
+        "printed": f"{c.cell.percent:g} %" if c.cell.task == MEAN else "",
         "published": _share(c, c.published),
         "difference": f"{signed(d.value)} ({span_text(d.low, d.high)})" if isinstance(d, Estimate) else "n/a",
-        "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees],
+        "agrees": {True: "yes", False: "no", None: "n/a"}[c.agrees] if c.same_task else OTHER,
         "substring": _estimate(c.substring),
         "exact match": _estimate(c.exact),
         "n": str(d.n) if isinstance(d, Estimate) else "",
@@ -198,6 +243,18 @@ def _marks_table(found: Sequence[Comparison]) -> Table:
     return Table("Marked cells", caption, ["mark", "cells", "shown", "reason"], rows)
 
 
+def _means_table(found: Sequence[Comparison]) -> Table:
+    """The printed means of rows that are not the means of their rows."""
+    here = {(c.cell.table, c.cell.model) for c in found}
+    rows = [
+        [table, model, f"{percent:g} %", note]
+        for (table, model), (percent, note) in published_means().items()
+        if note and (table, model) in here
+    ]
+    caption = 'The column "avg" of Tables 1 to 3, where it is something else; nothing here is compared with it.'
+    return Table("Printed means that are not those of their rows", caption, ["table", "model", "mean", "note"], rows)
+
+
 def _claims_table() -> Table:
     columns = ["claim", "what the published numbers support"]
     return Table(
@@ -207,9 +264,13 @@ def _claims_table() -> Table:
 
 def _task_table(found: Sequence[Comparison]) -> Table:
     tasks = {c.cell.task for c in found}
-    rows = [[task, text] for task, text in differences_of_tasks().items() if task in tasks or MEAN in tasks]
+    rows = [
+        [task, "the same" if task in same_tasks() else OTHER, text]
+        for task, text in differences_of_tasks().items()
+        if task in tasks
+    ]
     caption = "What ours asks differently; --frozen scores RULER's own prompts where nothing may differ."
-    return Table("The tasks compared", caption, ["task", "difference"], rows)
+    return Table("The tasks compared", caption, ["task", "counts as", "difference"], rows)
 
 
 def _triple_row(triple: Triple) -> list[str]:

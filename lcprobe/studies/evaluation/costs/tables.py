@@ -25,7 +25,7 @@ def print_costs(work: Work, config: Config) -> None:
     device, models = device_of(config.study.plan_for, half), _rows_of(work, probe.weights == "bf16")
     rows = [probe_cost_row(model, prompts, probe, device) for model, prompts in models]
     total = {"model": "all", "PFLOPs": sum(_number(row["PFLOPs"]) for row in rows)}
-    for name in (f"hours, {device.name}", "GPU hours"):
+    for name in (f"hours, {device.name}", *(["GPU hours"] if device.gpu else [])):
         total[name] = float(f"{sum(_number(row[name]) for row in rows):.3g}")
     title = f"hours and memory, estimated ({UTILISATION:.0%} of the peak, {'bfloat16' if half else 'float32'})"
     print_rows([*rows, *([dict.fromkeys(rows[0], "") | total] if len(rows) > 1 else [])], title)
@@ -40,7 +40,10 @@ def print_costs(work: Work, config: Config) -> None:
             ],
             "by length",
         )
-    note = "read: shared prefixes once; hours: of one process; GPUs: that hold one prompt, layers split, one at work"
+    note = "read: shared prefixes once; hours: of one process; "
+    note += (
+        "GPUs: that hold one prompt, layers split, one at work" if device.gpu else "fits: into this machine's memory"
+    )
     terminal().print(f"  {note}", soft_wrap=True)
 
 

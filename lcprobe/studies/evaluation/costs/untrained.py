@@ -20,7 +20,10 @@ from lcprobe.studies.evaluation.readers import plans_over_words, reader_key
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant, variants_of
 from lcprobe.studies.planning.plan import make_plan
+from lcprobe.tasks.text.templates import PromptTemplate
 
+OWN_TEMPLATE = PromptTemplate("chat", "", "")
+"""Stands for the chat template of a model that was trained to follow one: it is in its tokenizer's files."""
 COUNTED_WITH = "shipped"
 """The tokenizer that stands for one that is on the hub: lengths are in tokens, whatever the tokenizer."""
 
@@ -46,7 +49,8 @@ def known_shape(given: PublishedModel) -> ProbeTarget | None:
     train = {"context_length": length, "batch_tokens": length, "tokens": length}
     config = parse({"study": {"run": name}, "train": train, "data": {"tokenizer": COUNTED_WITH}})
     model = build(ModelConfig, facts.model, "model")
-    return ProbeTarget(name, ShapeOnly(Path(given.address), model, facts), replace(config, model=model))
+    own = OWN_TEMPLATE if facts.chat else None
+    return ProbeTarget(name, ShapeOnly(Path(given.address), model, facts), replace(config, model=model), own)
 
 
 def plan_untrained(targets: list[ProbeTarget], config: Config) -> tuple[list[Variant], Plan, Work, list[str]]:
@@ -74,5 +78,8 @@ def plan_untrained(targets: list[ProbeTarget], config: Config) -> tuple[list[Var
             notes.append(f"{target.name}: {facts.model_from}")
     if shapes:
         names = ", ".join(target.name for target in shapes)
+        tuned = [target.name for target in shapes if target.template == OWN_TEMPLATE]
+        if tuned and any(variant.template == OWN_TEMPLATE for variant in variants):
+            notes.append(f"with a chat template of their own (known.yaml), without its tokens: {', '.join(tuned)}")
         notes.append(f"from known.yaml, without their files: {names}; cells are counted with the shipped tokenizer")
     return variants, plan, work, notes

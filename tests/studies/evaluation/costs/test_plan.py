@@ -102,3 +102,20 @@ def test_the_share_that_is_read_is_that_of_all_samples(materials):
     read = sum(plan_prefill([prompts[i] for i in batch], 8).tokens for batch in prefix_batches(prompts, 8))
     assert told.n == len(prompts)
     assert told.new == pytest.approx(read / sum(map(len, prompts)), abs=0.15)
+
+
+def test_a_tuned_model_is_planned_with_and_without_its_chat_template(tmp_path, capsys):
+    grid = {
+        "templates": ["paper", "auto"],
+        "tasks": {"single": {"type": "niah", "n_keys": 1}},
+        "grids": [{"lengths": ["512t"], "depths": 1, "n": 1}],
+    }
+    config = tmp_path / "probe.yaml"
+    config.write_text(yaml.safe_dump({"study": {"plan_for": "a100", "folder": str(tmp_path)}, "probe": grid}))
+    names = ["hf:google/recurrentgemma-2b", "hf:google/recurrentgemma-2b-it"]
+    assert evaluate_main([*names, str(config), "study.name=x", "--plan"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "3 models x 1 cells" in printed
+    assert "recurrentgemma-2b-it@chat" in printed
+    assert "with a chat template of their own (known.yaml), without its tokens: recurrentgemma-2b-it" in printed
+    assert "GPU hours" in printed
