@@ -214,9 +214,11 @@ def score_answer(
 
     printed: ids, as many as the answer has. right: (n_answer,) whether each answer token is the argmax.
     choices: log-likelihoods of the tokens of every candidate, the true one first. continuation: the text printed
-    after the prompt, for items that ask for one.
+    after the prompt, for items that ask for one. An answer without a likelihood (NaN) is wrong and ranks last.
     """
     means = np.array([tokens.mean() for tokens in choices])
+    known = not np.isnan(means[0])
+    exact, right = bool(exact and known), right & ~np.isnan(choices[0])
     first = int(np.argmax(~tokenizer.is_blank[item.answer]))  # a leading space on its own is no evidence
     hit = any(len(c) <= len(printed) and np.array_equal(printed[: len(c)], c) for c in item.query.candidates[1:])
     return Score(
@@ -224,7 +226,7 @@ def score_answer(
         first_token=bool(right[first]),
         token_accuracy=float(right.mean()),
         log_likelihood=float(choices[0].sum()),
-        rank=1 + int((means[1:] > means[0]).sum()),
+        rank=1 + int((means[1:] > means[0]).sum()) if known else len(means),
         distractor_hit=bool(hit and not exact),
         prediction=tokenizer.decode(np.asarray(printed)).strip(),
         continuation=continuation,

@@ -10,6 +10,7 @@ from lcprobe.probing import scoring
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
 from lcprobe.probing.grid import TaskSet
+from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.probing.scoring import Item, ModelScorer
 from lcprobe.schema import build
 from lcprobe.tasks.episode import Factors, Formats
@@ -174,3 +175,44 @@ def test_a_table_with_as_many_positions_as_tokens_is_enough_whatever_is_the_answ
         assert max(sizes_of) > 0 > min(sizes_of)
         for generate in (False, True):
             assert len(score(model, tasks, items, generate=generate)) == len(items)
+
+
+class NoNumbers:
+    """A model whose logits are NaN: torch says that their argmax is token 0."""
+
+    max_length = selection = None
+    needs_length = rereads = False
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    def new_state(self, batch, length=None):
+        return self
+
+    def rows(self, index):
+        return self
+
+    def prompt_ended(self, state):
+        return state
+
+    def hidden(self, tokens, *, state):
+        return tokens[..., None].float(), state
+
+    def logits(self, hidden):
+        return torch.full((*hidden.shape[:-1], self.vocab_size), float("nan"))
+
+
+def test_answers_without_a_likelihood_are_wrong_and_rank_last(tasks):
+    tokenizer, items = tasks.materials.tokenizer, items_of(tasks, "multikey", 6)
+    for generate in (False, True):
+        for item, s in zip(
+            items, score(NoNumbers(tokenizer.vocab_size), tasks, items, generate=generate), strict=True
+        ):
+            assert np.isnan(s.log_likelihood)
+            assert (s.exact, s.first_token, s.token_accuracy) == (False, False, 0.0)
+            assert s.rank == len(item.query.candidates) > 1
+    _, right = score_tokens(NoNumbers(9), torch.zeros(1, 2, 1), torch.tensor([[0, 1]]))
+    assert not right.any()
+    choices = [np.array([np.nan, -1.0]), np.array([-1.0, -1.0])]
+    s = scoring.score_answer(items[0], items[0].answer[:2], np.array([True, True]), choices, True, tokenizer)
+    assert (s.exact, s.rank) == (False, 2)

@@ -32,7 +32,12 @@ PIECE_BYTES = 16 << 20
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
 PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""Numbers of weights by their name in safetensors. Others, such as quantised ones, are refused."""
+"""Numbers of weights by their name in safetensors. Others, such as quantised ones, our mixers do not read."""
+OTHER_DTYPES = {
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+"""What files hold besides: masks, positions, quantised weights."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class StoredTensor:
                     raise CheckpointError(f"{self.path}: {self.name}: the file ends before the tensor does")
                 checksum = zlib.crc32(view, checksum) if self.checksum else 0
                 piece = torch.frombuffer(view, dtype=self.dtype).view(n, *shape[1:])
-                if not _is_finite(piece):
+                if not is_finite(piece):
                     raise CheckpointError(f"{self.path}: {self.name}: numbers that are not finite")
                 yield first, piece
         if self.checksum and checksum != self.checksum:
@@ -86,9 +91,12 @@ class StoredTensor:
         return out.view(self.shape)
 
 
-def _is_finite(piece: Tensor) -> bool:
-    """Whether all numbers are; the extremes, which are NaN where any is, take a thirtieth of isfinite's time."""
-    return piece.numel() == 0 or all(math.isfinite(float(end)) for end in piece.aminmax())
+def is_finite(piece: Tensor) -> bool:
+    """Whether all numbers are, of DTYPES; the extremes, which are NaN where any is, take a thirtieth of isfinite's
+    time."""
+    if piece.numel() == 0 or piece.dtype not in DTYPES.values():
+        return True
+    return all(math.isfinite(float(end)) for end in piece.aminmax())
 
 
 def _filled(file: Any, view: memoryview) -> bool:
@@ -113,13 +121,13 @@ def weight_files(path: Path) -> list[Path]:
             return [path / name]
         index = path / f"{name}.index.json"
         if index.is_file():
-            return _shards(index)
+            return shards_of(index)
     single = sorted(p for p in path.glob("*") if p.suffix == ".pth") if path.is_dir() else []
     return single if len(single) == 1 else []
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files that an index names."""
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index names. Raises CheckpointError as `weight_files` does."""
     try:
         names = sorted(set(read_json(index)["weight_map"].values()))
         shards = [index.parent / name for name in names]
@@ -133,12 +141,18 @@ def _shards(index: Path) -> list[Path]:
     return shards
 
 
-def stored_tensors(files: list[Path]) -> dict[str, StoredTensor]:
+def stored_tensors(files: list[Path], any_kind: bool = False) -> dict[str, StoredTensor]:
     """The tensors in files, by name, in the files' order. Raises CheckpointError for files that are damaged, hold a
-    pickle with code or something other than numbers, and for a name that two files have."""
+    pickle with code or something other than numbers, and for a name that two files have.
+
+    any_kind: for checks of what others load: tensors of OTHER_DTYPES, too, and of any strides, whose `pieces` are
+    then in the order of the file.
+    """
+    dtypes = DTYPES | OTHER_DTYPES if any_kind else DTYPES
     found: dict[str, StoredTensor] = {}
     for path in files:
-        own = _in_safetensors(path) if path.suffix == ".safetensors" else _in_pytorch(path)
+        in_safetensors = path.suffix == ".safetensors"
+        own = _in_safetensors(path, dtypes) if in_safetensors else _in_pytorch(path, dtypes, any_strides=any_kind)
         twice = found.keys() & own.keys()
         if twice:
             raise CheckpointError(f"{path}: {min(twice)} is in {found[min(twice)].path.name}, too")
@@ -146,7 +160,7 @@ def stored_tensors(files: list[Path]) -> dict[str, StoredTensor]:
     return found
 
 
-def _in_safetensors(path: Path) -> dict[str, StoredTensor]:
+def _in_safetensors(path: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, StoredTensor]:
     try:
         with safe_open(path, framework="pt"):  # the library checks the header, and that the file is whole
             pass
@@ -158,14 +172,14 @@ def _in_safetensors(path: Path) -> dict[str, StoredTensor]:
     header.pop("__metadata__", None)
     found = {}
     for name, fact in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        if fact["dtype"] not in DTYPES:
-            raise CheckpointError(f"{path}: {name}: numbers of type {fact['dtype']}; allowed: {listed(DTYPES)}")
+        if fact["dtype"] not in dtypes:
+            raise CheckpointError(f"{path}: {name}: numbers of type {fact['dtype']}; allowed: {listed(dtypes)}")
         offset = 8 + size + fact["data_offsets"][0]
-        found[name] = StoredTensor(name, path, DTYPES[fact["dtype"]], tuple(fact["shape"]), offset)
+        found[name] = StoredTensor(name, path, dtypes[fact["dtype"]], tuple(fact["shape"]), offset)
     return found
 
 
-def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
+def _in_pytorch(path: Path, dtypes: Mapping[str, torch.dtype], any_strides: bool) -> dict[str, StoredTensor]:
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
     if not zipfile.is_zipfile(path):
@@ -186,9 +200,9 @@ def _in_pytorch(path: Path) -> dict[str, StoredTensor]:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name} is of type {type(tensor).__name__}; allowed: a tensor")
-        if tensor.dtype not in DTYPES.values():
-            raise CheckpointError(f"{path}: {name}: numbers of type {tensor.dtype}; allowed: {listed(DTYPES)}")
-        if not tensor.is_contiguous():
+        if tensor.dtype not in dtypes.values():
+            raise CheckpointError(f"{path}: {name}: numbers of type {tensor.dtype}; allowed: {listed(dtypes)}")
+        if not any_strides and not tensor.is_contiguous():
             raise CheckpointError(f"{path}: {name} is stored with strides {tensor.stride()}; allowed: contiguous")
         begin: int = tensor.untyped_storage()._checkpoint_offset  # type: ignore[attr-defined]
         offset = begin + int(tensor.storage_offset()) * tensor.element_size()

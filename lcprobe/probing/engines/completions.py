@@ -148,3 +148,14 @@ def id_of(token: str) -> int | None:
     """The id in `token_id:17`, as servers write tokens that have no text of their own; None for another text."""
     head, _, number = token.rpartition(":")
     return int(number) if head == "token_id" and number.isdigit() else None
+
+
+def wrong_count(read: int, sent: int, asked: str) -> WrongAnswer:
+    """The error for log-probabilities of another number of tokens than the prompt has. asked: the setting that the
+    server should know."""
+    tokens = f"{abs(read - sent)} token{'s' * (abs(read - sent) > 1)}"
+    why = f": the server {f'puts {tokens} in front' if read > sent else f'drops {tokens}'}" if read else ""
+    return WrongAnswer(
+        f"log-probabilities of {read} tokens for a prompt of {sent}{why}; allowed: a server that takes ids as they "
+        f"are, and knows {asked}"
+    )

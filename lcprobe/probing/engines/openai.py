@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lcprobe.errors import EpisodeError
-from lcprobe.probing.engines.completions import CompletionServer, Forced, WrongAnswer, id_of
+from lcprobe.probing.engines.completions import CompletionServer, Forced, WrongAnswer, id_of, wrong_count
 from lcprobe.probing.engines.http_json import Refused
 
 TOP = 1
@@ -50,9 +50,7 @@ class OpenAIServer(CompletionServer):
         values, tops, texts = (found.get(key) or [] for key in ("token_logprobs", "top_logprobs", "tokens"))
         read = len(values) - self.new_tokens
         if read != len(ids):
-            raise WrongAnswer(
-                f"log-probabilities of {max(read, 0)} tokens for a prompt of {len(ids)}; allowed: ids, echo"
-            )
+            raise wrong_count(max(read, 0), len(ids), "echo with logprobs")
         likelihood, right, ties = np.empty(n, dtype=np.float32), np.empty(n, dtype=bool), 0
         for i in range(n):
             at = len(ids) - n + i

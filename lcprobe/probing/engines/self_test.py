@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lcprobe.errors import ConfigError, shorten
+from lcprobe.errors import CheckpointError, ConfigError, shorten
+from lcprobe.models.checkpoints.files import is_finite
 from lcprobe.probing.engines.transformers import TransformersModel
 
 TOLERANCES = {torch.float32: 2e-4, torch.float64: 1e-9}
@@ -38,15 +39,19 @@ log = logging.getLogger(__name__)
 @torch.no_grad()  # tensors of inference mode would stay in the weights
 def settle(model: TransformersModel, name: str) -> None:
     """Find the model's head, test its cache, and set it to read prefixes again where that fails; `note` has the
-    measured differences. name: for the note. Raises ConfigError for a class that cannot read a text at all."""
+    measured differences. name: for the note. Raises ConfigError for a class that cannot read a text at all, and
+    CheckpointError for logits that are not finite."""
     own = next((p.dtype for p in model.model.parameters() if p.is_floating_point()), torch.float32)
     try:
-        _full(model, _tokens(model, ROWS, TOKENS, seed=0))
+        logits = _full(model, _tokens(model, ROWS, TOKENS, seed=0))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a class raises
         given = f"{type(model.model).__name__} in {_name(own)}, which fails ({_line(error)})"
         raise ConfigError(name, given, "a model whose class runs here, or another precision") from None
+    if not is_finite(logits):
+        fault = f"{name}: {type(model.model).__name__} in {_name(own)}: logits with numbers that are not finite"
+        raise CheckpointError(f"{fault}; allowed: weights as they were published, or another precision")
     with _widened(model):
         dtype = next((p.dtype for p in model.model.parameters() if p.is_floating_point()), torch.float32)
         tolerance = TOLERANCES.get(dtype, LOW_PRECISION)
@@ -107,7 +112,7 @@ def _worst(model: TransformersModel) -> dict[str, float]:
     worst: dict[str, float] = {}
     for length in (n for n in lengths if end is None or n <= end):
         for what, difference in _differences(model, length).items():
-            worst[what] = max(worst.get(what, 0.0), difference)
+            worst[what] = _largest([worst.get(what, 0.0), difference])
     return worst
 
 

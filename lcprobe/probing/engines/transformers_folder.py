@@ -4,8 +4,9 @@ code, every tensor accounted for.
 
 import json
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 
-from lcprobe.errors import CheckpointError, ConfigError, listed, nearest_name, shorten
+from lcprobe.errors import CheckpointError, ConfigError, nearest_name, shorten
 from lcprobe.probing.engines.self_test import settle
 from lcprobe.probing.engines.transformers import TransformersModel
+from lcprobe.probing.engines.transformers_weights import check_finite, check_report, checked_weights
 
 WIDEST = 200
 """Characters of an error of transformers that are shown."""
@@ -29,8 +31,8 @@ def transformers_model(
 
     dtype: of its weights. split: spread its layers over all GPUs of the machine, whatever `device` is. Raises
     ConfigError for a model type that transformers does not have or for which it would run code of the folder, and
-    where a package is missing; CheckpointError for damaged, missing and misshapen tensors, and for weights that do
-    not fit.
+    where a package is missing; CheckpointError for files that are damaged or hold code, for tensors that are missing,
+    left over, misshapen or not finite, and for weights that do not fit.
     """
     if find_spec("transformers") is None:
         raise ConfigError(str(folder), "a model of transformers", "after: pip install 'lcprobe[hf]'")
@@ -80,7 +82,7 @@ def _check_type(folder: Path) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a JSON file ({error}); allowed: the file as it was published") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         allowed = f"a type with a causal model in transformers {__version__} ({len(known)} types)"
         if isinstance(config, dict) and config.get("auto_map"):
             allowed += "; this one brings code of its own (auto_map), which is never run"
@@ -96,6 +98,7 @@ def _loaded(folder: Path, dtype: torch.dtype, device_map: str | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     load: Any = AutoModelForCausalLM.from_pretrained  # typed as if it never returned a report
+    stored = checked_weights(folder)
     given: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
     try:
         model, report = load(
@@ -110,42 +113,17 @@ def _loaded(folder: Path, dtype: torch.dtype, device_map: str | None) -> Any:
     except torch.OutOfMemoryError:
         raise _too_large(folder, dtype) from None
     except Exception as error:  # OSError, RuntimeError, SafetensorError, UnpicklingError, ...
-        file = _damaged(folder, error)
-        fault = f"{folder}: {_line(error)}" if file is None else f"{file}: not a file of tensors alone, or damaged"
-        raise CheckpointError(f"{fault}; allowed: weights as they were published") from None
-    _check_report(folder, report)
+        file = next(iter(sorted(folder.glob("pytorch_model*.bin"))), None)
+        if file is None or not isinstance(error, UnpicklingError):
+            raise CheckpointError(f"{folder}: {_line(error)}; allowed: weights as they were published") from None
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        fault = f"refused: a pickle with code ({code[1]})" if code else "not a file of tensors alone, or damaged"
+        raise CheckpointError(f"{file}: {fault}; allowed: tensors by name") from None
+    check_report(folder, report, stored)
     if any(p.is_meta for p in model.parameters()):
         raise _too_large(folder, dtype)
+    check_finite(folder, model, stored)
     return model
-
-
-def _damaged(folder: Path, error: Exception) -> Path | None:
-    """The first file of weights that cannot be read, or that holds code; None: it is not known."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError):
-            return path
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
-    return pickled[0] if isinstance(error, UnpicklingError) and pickled else None
-
-
-def _check_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for tensors that are missing, misshapen or not known to the class: scores would be those
-    of another model."""
-    mismatched = [str(one[0] if isinstance(one, tuple) else one) for one in report.get("mismatched_keys") or ()]
-    faults = {
-        "no tensor": sorted(map(str, report.get("missing_keys") or ())),
-        "wrong shapes of": sorted(mismatched),
-        "a tensor that the class does not have:": sorted(map(str, report.get("unexpected_keys") or ())),
-    }
-    for what, names in faults.items():
-        if names:
-            first = listed(names[:3], ", ") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise CheckpointError(f"{folder}: {what} {first}; allowed: exactly the tensors of the class")
 
 
 def _require_split(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lcprobe.probing.engines.completions import CompletionServer, Forced, WrongAnswer, id_of
+from lcprobe.probing.engines.completions import CompletionServer, Forced, WrongAnswer, id_of, wrong_count
 
 
 class VllmServer(CompletionServer):
@@ -25,7 +25,7 @@ class VllmServer(CompletionServer):
         torch."""
         rows = choice.get("prompt_logprobs")
         if not rows or len(rows) != len(ids):
-            raise WrongAnswer(f"log-probabilities of {len(rows or ())} tokens for a prompt of {len(ids)}")
+            raise wrong_count(len(rows or ()), len(ids), "prompt_logprobs")
         likelihood, right, ties = np.empty(n, dtype=np.float32), np.empty(n, dtype=bool), 0
         for i, (token, row) in enumerate(zip(ids[-n:], rows[-n:], strict=True)):
             values = {int(key): float(one["logprob"]) for key, one in row.items()}

@@ -11,7 +11,7 @@ MAX_LOGIT_ROWS = 4096
 
 def score_tokens(model: ProbedModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """hidden: (batch, seqlen, d_model), targets: (batch, seqlen) -> log-likelihood of each target, and whether it is
-    the argmax.
+    the argmax; where logits are no numbers, the likelihood is NaN and nothing is the argmax.
     """
     flat, ids = hidden.flatten(0, 1), targets.flatten()
     likelihood = torch.empty(len(flat), dtype=torch.float32, device=flat.device)
@@ -21,5 +21,5 @@ def score_tokens(model: ProbedModel, hidden: Tensor, targets: Tensor) -> tuple[T
         logits = model.logits(flat[part])
         picked = logits.gather(-1, ids[part, None])[:, 0]
         likelihood[part] = picked - logits.logsumexp(-1)
-        right[part] = logits.argmax(-1) == ids[part]
+        right[part] = (logits.argmax(-1) == ids[part]) & ~likelihood[part].isnan()
     return likelihood.view(targets.shape), right.view(targets.shape)

@@ -152,7 +152,8 @@ REFUSED = {
     "nobody there": ("vllm", {}, "http://127.0.0.1:9", "http://127.0.0.1:9: no answer in 3 tries"),
     "another model": ("openai", {"model": "big"}, None, "no model big; allowed: tiny"),
     "other API": ("openai", {}, Faults(echoes=False), "log-probabilities of 0 tokens for a prompt of"),
-    "a token at the start": ("vllm", {}, Faults(begins=7), "log-probabilities of 101 tokens for a prompt of 100"),
+    "a token at the start": ("vllm", {}, Faults(begins=7), "a prompt of 100: the server puts 1 token in front"),
+    "the same with echo": ("openai", {}, Faults(begins=7), "a prompt of 100: the server puts 1 token in front"),
     "no such kind": ("vlm", {}, None, "did you mean 'vllm'"),
 }
 

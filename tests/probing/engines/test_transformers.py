@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lcprobe.errors import CheckpointError, ConfigError
+from lcprobe.files import digest_file
+from lcprobe.models.checkpoints.files import stored_tensors
 from lcprobe.models.state import tensors_of
 from lcprobe.probing.engines.narrow import in_precision
-from lcprobe.probing.engines.transformers import CachedState, PrefixState
+from lcprobe.probing.engines.transformers import CachedState, PrefixState, TransformersModel
 from lcprobe.probing.engines.transformers_folder import require_vocabulary, transformers_model
 from lcprobe.probing.inference.continuation import Continuer
 from validation.invariances.checks import VOCAB
@@ -167,6 +169,42 @@ def pickled(folder):
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"model.norm.weight": Attack()}))
 
 
+def as_pytorch(weights, folder, **how):
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin", **how)
+    return folder / "pytorch_model.bin"
+
+
+def flipped(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def altered_pytorch(folder):
+    path = as_pytorch(load_file(folder / "model.safetensors"), folder)
+    flipped(path, stored_tensors([path])[NORM].offset)
+
+
+def altered_in_manifest(folder):
+    files = {p.name: {"bytes": p.stat().st_size, "sha256": digest_file(p)} for p in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    flipped(folder / "model.safetensors", -1)
+
+
+def altered_in_cache(folder):
+    path = folder / "model.safetensors"
+    (folder / "blobs").mkdir()
+    blob = path.rename(folder / "blobs" / digest_file(path))
+    path.symlink_to(blob)
+    flipped(blob, -1)
+
+
+def truncated_pytorch(folder):
+    path = as_pytorch(load_file(folder / "model.safetensors"), folder)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def config_with(**changes):
     def apply(folder):
         path = folder / "config.json"
@@ -180,13 +218,45 @@ FAULTS = {
     "no config": (lambda f: (f / "config.json").unlink(), ConfigError, "no config.json"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), CheckpointError, "config.json: not a JSON file"),
     "type": (config_with(model_type="lama"), ConfigError, "did you mean 'llama'"),
+    "no name": (config_with(model_type=["llama"]), ConfigError, "config.json: model_type: given ['llama']"),
     "code": (config_with(model_type="mine", auto_map={"AutoConfig": "x.Y"}), ConfigError, "never run"),
     "settings": (config_with(hidden_size="wide"), CheckpointError, "config.json: "),
-    "truncated": (truncated, CheckpointError, "model.safetensors: "),
-    "missing": (changed(lambda w: w.pop(NORM)), CheckpointError, f"no tensor {NORM}"),
-    "shape": (changed(lambda w: w.update({NORM: torch.ones(7)})), CheckpointError, NORM),
-    "unexpected": (changed(lambda w: w.update(new=torch.ones(7))), CheckpointError, "does not have: new"),
-    "pickle": (pickled, CheckpointError, "pytorch_model.bin: "),
+    "truncated": (truncated, CheckpointError, "model.safetensors: not a whole safetensors file"),
+    "truncated .bin": (truncated_pytorch, CheckpointError, "pytorch_model.bin: truncated"),
+    "altered .bin": (altered_pytorch, CheckpointError, f"pytorch_model.bin: {NORM}: the bytes do not match"),
+    "altered beside a manifest": (
+        altered_in_manifest,
+        CheckpointError,
+        "model.safetensors does not match its digest",
+    ),
+    "altered in the cache": (altered_in_cache, CheckpointError, "model.safetensors: does not match its digest"),
+    "not finite": (
+        changed(lambda w: w[NORM].fill_(float("nan"))),
+        CheckpointError,
+        f"model.safetensors: {NORM}: numbers that are not finite",
+    ),
+    "missing": (changed(lambda w: w.pop(NORM)), CheckpointError, f"no tensor {NORM} in model.safetensors"),
+    "shape": (
+        changed(lambda w: w.update({NORM: torch.ones(7)})),
+        CheckpointError,
+        f"model.safetensors: {NORM} has shape [7]; allowed: [32]",
+    ),
+    "unexpected": (
+        changed(lambda w: w.update(new=torch.ones(7))),
+        CheckpointError,
+        "model.safetensors: a tensor that the class does not have: new",
+    ),
+    "plain pickle": (pickled, CheckpointError, "pytorch_model.bin: not a file of tensors alone"),
+    "old pickle": (
+        lambda f: as_pytorch({NORM: Attack()}, f, _use_new_zipfile_serialization=False),
+        CheckpointError,
+        "pytorch_model.bin: refused: a pickle with code (",
+    ),
+    "pickle": (
+        lambda f: as_pytorch({NORM: Attack()}, f),
+        CheckpointError,
+        "pytorch_model.bin: refused: a pickle with code (print)",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), CheckpointError, "llama: "),
 }
 
@@ -206,6 +276,40 @@ def test_what_cannot_be_opened_is_named_in_one_line(tmp_path, capsys, fault):
     sys.stderr.write(str(raised.value))
     assert "trust_remote_code" not in str(raised.value)
     assert "must never run" not in capsys.readouterr().out
+
+
+def test_masks_of_other_types_strides_and_old_pickles_are_read(tmp_path):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, intermediate_size=16, bos_token_id=0, eos_token_id=0))
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 9, 9, dtype=torch.bool)  # as older files have it
+    transposed = weights | {"embed_out.weight": weights["embed_out.weight"].T.contiguous().T}
+    tokens = torch.tensor([draw(12, 0)])
+    for old in (False, True):
+        torch.save(transposed, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+        (tmp_path / "model.safetensors").unlink(missing_ok=True)
+        engine = transformers_model(tmp_path, torch.float32, "cpu")
+        assert torch.equal(engine.model(tokens).logits, model.eval()(tokens).logits)
+
+
+def test_a_cache_whose_numbers_are_none_fails_the_test_and_such_logits_are_refused(folder_of, monkeypatch):
+    read = TransformersModel.read
+
+    def broken(self, tokens, cache, position, use_cache):
+        hidden, after = read(self, tokens, cache, position, use_cache)
+        return hidden * (float("nan") if cache is not None or everywhere else 1.0), after
+
+    everywhere = False
+    monkeypatch.setattr(TransformersModel, "read", broken)
+    engine = transformers_model(folder_of("llama"), torch.float32, "cpu")
+    assert engine.rereads
+    assert "single tokens after a cache: nan off" in engine.note
+    everywhere = True
+    with pytest.raises(CheckpointError, match="logits with numbers that are not finite"):
+        transformers_model(folder_of("llama"), torch.float32, "cpu")
 
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_is_refused(folder_of):
