@@ -9,7 +9,15 @@ looked at. Otherwise a change accounts for the difference if
     - and their number is at least TEN times as likely under it as under ours.
 
 Changes that account are ordered by how likely their number is under each (beta-binomial: what we measured has noise
-too). One number seldom tells two of them apart; the shares say how far it does.
+too). Of many changes some come close to any number. So all of them are weighed against something else, which was not
+tried: it has half of the weight before their numbers are seen, and the changes that were tried have the other half
+in equal parts. Under something else
+
+    - one number may be any from 0 to 1,
+    - several are any numbers, or ours with the odds of a right answer times one factor at all lengths, or ours times
+      one factor, as of a better or worse model: a third each, the first number any from 0 to 1.
+
+A verdict that names changes needs TEN times the share of something else; below it, what fits may do so by chance.
 """
 
 import math
@@ -19,15 +27,17 @@ from typing import Literal
 
 import numpy as np
 
-from lcprobe.analysis.stats.binomial import equal_proportions_p, log_likelihood_after
+from lcprobe.analysis.stats.binomial import equal_proportions_p, log_likelihood_after, log_likelihood_of
 from lcprobe.analysis.stats.differences import contrast_p
 from lcprobe.analysis.stats.effective_samples import effective_sample_size
 from lcprobe.analysis.stats.intervals import wilson
 
-Verdict = Literal["noise", "one", "several", "none"]
+Verdict = Literal["noise", "one", "several", "coincidence", "none"]
 MOVES = 0.05
 TEN = math.log(10)
 """How much likelier, as a logarithm."""
+GRID = 2000
+"""Numbers from 0 to 1 over which something else is averaged."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ class Scores:
 @dataclass(frozen=True)
 class Account:
     """One change against their numbers. p: that both are of one proportion. likelihood: logarithm, of their numbers
-    under it. share: of the likelihood of all that account; 0 where it does not."""
+    under it. share: of what accounts and something else, its part after their numbers are seen; 0 where it does not
+    account."""
 
     name: str
     p: float
@@ -80,12 +91,17 @@ class Account:
 
 @dataclass(frozen=True)
 class Decision:
-    """verdict: noise, one change, several that cannot be told apart, or none. accounts: of ours first, then of every
-    change, the likeliest of those that account first."""
+    """verdict: noise, one change, several that cannot be told apart, some that fit as something else may do
+    (coincidence), or none. accounts: of every change, the likeliest of those that account first. otherwise:
+    logarithm, how likely their numbers are under something else. tried: changes among which it is decided. rest: the
+    share of something else."""
 
     verdict: Verdict
     ours: Account
     accounts: tuple[Account, ...]
+    otherwise: float = 0.0
+    tried: int = 0
+    rest: float = 0.0
 
     @property
     def named(self) -> list[Account]:
@@ -98,11 +114,26 @@ def compare(name: str, claims: Sequence[Claim], scores: Sequence[Scores]) -> Acc
     ps, likelihood = [], 0.0
     for claim, own in zip(claims, scores, strict=True):
         worth = own.effective
-        n, theirs = max(1, round(worth)), max(1, round(claim.n * worth / len(own.by_sample)))
-        k, their_k = round(own.value * n), round(claim.value * theirs)
-        ps.append(equal_proportions_p(k, n, their_k, theirs))
+        n, (their_k, theirs) = max(1, round(worth)), _count(claim, own)
+        ps.append(equal_proportions_p(round(own.value * n), n, their_k, theirs))
         likelihood += log_likelihood_after(their_k, theirs, own.value * worth, worth)
     return Account(name, min(1.0, len(ps) * min(ps)), False, likelihood, False)
+
+
+def log_likelihood_otherwise(claims: Sequence[Claim], ours: Sequence[Scores]) -> float:
+    """Logarithm of how likely their numbers are where something else is the cause; see the module."""
+    first = (np.arange(GRID) + 0.5) / GRID
+    means = [(own.value * own.effective + 0.5) / (own.effective + 1) for own in ours]
+    odds = first / (1 - first) * (1 - means[0]) / means[0]
+    under: list[list[np.ndarray]] = [[], [], []]
+    for claim, own, mean in zip(claims, ours, means, strict=True):
+        k, n = _count(claim, own)
+        by_factor = np.clip(first * mean / means[0], 1e-6, 1 - 1e-6)
+        for kind, p in enumerate((first, odds * mean / (1 - mean + odds * mean), by_factor)):
+            under[kind].append(log_likelihood_of(k, n, p))
+    apart = sum(_log_mean(values) for values in under[0])
+    together = [_log_mean(np.sum(values, axis=0)) for values in under[1:]]
+    return _log_mean(np.array([apart, *together]))
 
 
 def decide(
@@ -112,30 +143,48 @@ def decide(
     base = compare("ours", claims, ours)
     if base.p >= alpha:
         return Decision("noise", base, ())
+    otherwise = log_likelihood_otherwise(claims, ours)
     found = []
     for name, scores in changed.items():
         account = compare(name, claims, scores)
         moves = any(_moves(a, b) for a, b in zip(ours, scores, strict=True))
         good = moves and account.p >= alpha and account.likelihood - base.likelihood >= TEN
         found.append(Account(name, account.p, moves, account.likelihood, good))
-    return _decision(base, found)
+    return _decision(base, found, otherwise, len(found), False)
 
 
-def without(decision: Decision, ruled_out: Collection[str]) -> Decision:
-    """The decision where something else rules changes out."""
+def without(decision: Decision, ruled_out: Collection[str], ours_too: bool) -> Decision:
+    """The decision where facts rule changes out, which are no longer among those it is decided. ours_too: whether
+    they rule our own protocol out: then something of what is left differs for certain, and what fits their numbers
+    besides is no coincidence."""
     if not decision.accounts:
         return decision
     left = [replace(a, accounts=a.accounts and a.name not in ruled_out, share=0.0) for a in decision.accounts]
-    return _decision(decision.ours, left)
+    tried = sum(a.name not in ruled_out for a in left)
+    return _decision(decision.ours, left, decision.otherwise, tried, ours_too)
 
 
-def _decision(base: Account, found: Sequence[Account]) -> Decision:
-    best = max((a.likelihood for a in found if a.accounts), default=0.0)
-    total = sum(math.exp(a.likelihood - best) for a in found if a.accounts)
+def _decision(base: Account, found: Sequence[Account], otherwise: float, tried: int, certain: bool) -> Decision:
+    rest = otherwise + math.log(max(1, tried))  # in the weight of one change
+    best = max([rest, *(a.likelihood for a in found if a.accounts)])
+    total = math.exp(rest - best) + sum(math.exp(a.likelihood - best) for a in found if a.accounts)
     shared = [replace(a, share=math.exp(a.likelihood - best) / total) if a.accounts else a for a in found]
     shared.sort(key=lambda a: (not a.accounts, -a.likelihood))
-    n = sum(a.accounts for a in shared)
-    return Decision("none" if n == 0 else "one" if n == 1 else "several", base, tuple(shared))
+    n, other = sum(a.accounts for a in shared), math.exp(rest - best) / total
+    verdict: Verdict = "none" if n == 0 else "one" if n == 1 else "several"
+    if n and not certain and 1 - other < math.exp(TEN) * other:
+        verdict = "coincidence"
+    return Decision(verdict, base, tuple(shared), otherwise, tried, other)
+
+
+def _count(claim: Claim, own: Scores) -> tuple[int, int]:
+    """Their number as a count of independent trials."""
+    n = max(1, round(claim.n * own.effective / len(own.by_sample)))
+    return round(claim.value * n), n
+
+
+def _log_mean(logs: np.ndarray) -> float:
+    return float(logs.max() + np.log(np.mean(np.exp(logs - logs.max()))))
 
 
 def decimals(value: float) -> int:

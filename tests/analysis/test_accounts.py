@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lcprobe.analysis.accounts import Claim, Scores, decide, whole_number_fits
+from lcprobe.analysis.accounts import Claim, Scores, decide, log_likelihood_otherwise, whole_number_fits, without
 from lcprobe.seeds import Stream
 
 
@@ -58,9 +58,8 @@ def test_several_changes_of_one_size_are_all_listed_with_shares():
     n = 500
     changed = {"a": [scores(0.8, n)], "b": [scores(0.8, n)], "c": [scores(0.1, n)]}
     decision = decide([Claim(0.8, n)], [scores(0.5, n)], changed, alpha=0.01)
-    assert decision.verdict == "several"
     assert [a.name for a in decision.named] == ["a", "b"]
-    assert [a.share for a in decision.named] == pytest.approx([0.5, 0.5])
+    assert [a.share for a in decision.named] == pytest.approx([(1 - decision.rest) / 2] * 2)
     assert [a.name for a in decision.accounts][-1] == "c"
 
 
@@ -72,6 +71,60 @@ def test_numbers_at_two_lengths_tell_apart_what_one_cannot():
     decision = decide([Claim(0.8, n), Claim(0.2, n)], [scores(0.5, n), scores(0.1, n)], two, 0.01)
     assert decision.verdict == "one"
     assert decision.named[0].name == "b"
+
+
+@pytest.mark.parametrize("n_changes", [1, 10, 40])
+def test_of_many_changes_one_that_fits_one_number_may_be_a_coincidence(n_changes):
+    """The same fit, among more changes: the share of something else grows, and nothing is named with certainty."""
+    n = 2000
+    changed = {f"{i}": [scores(0.3 + i / 100, n)] for i in range(n_changes - 1)} | {"fits": [scores(0.8, n)]}
+    decision = decide([Claim(0.8, n)], [scores(0.5, n)], changed, alpha=0.01)
+    assert [a.name for a in decision.named] == ["fits"]
+    assert decision.tried == n_changes
+    share = decision.named[0].share
+    assert share + decision.rest == pytest.approx(1)
+    assert decision.verdict == ("one" if share >= 10 * decision.rest else "coincidence")
+    assert decision.verdict == ("one" if n_changes == 1 else "coincidence")
+
+
+def test_something_else_may_be_any_number():
+    """One number: each of the n + 1 counts is as likely, by an integral that is known."""
+    for k in (0, 17, 100):
+        assert log_likelihood_otherwise([Claim(k / 100, 100)], [scores(0.3, 400)]) == pytest.approx(
+            -np.log(101), abs=0.01
+        )
+
+
+def test_no_number_is_named_with_certainty_among_many_changes():
+    """Every number there is, against forty changes spread as those of a model are: named alone for none of them."""
+    n = 250
+    own, changed = scores(0.37, n), {f"{p}": [scores(p, n)] for p in np.linspace(0.02, 0.72, 40)}
+    kinds = [decide([Claim(k / 50, n)], [own], changed, alpha=0.01).verdict for k in range(51)]
+    assert set(kinds) <= {"noise", "coincidence", "none"}
+    assert kinds.count("coincidence") > 10, "most numbers are close to one of so many changes"
+    assert kinds[-1] == "none"
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7])
+def test_a_worse_model_is_no_change_of_the_measurement(factor):
+    """Ours times one factor at three lengths: a change that does so too is no better an account than the model."""
+    n, rates = 500, (0.8, 0.6, 0.4)
+    claims = [Claim(round(rate * factor * n) / n, n) for rate in rates]
+    shifted = {f"{f:.2f}": [scores(rate * f, n) for rate in rates] for f in np.linspace(0.3, 1, 30)}
+    decision = decide(claims, [scores(rate, n) for rate in rates], shifted, alpha=0.01)
+    assert decision.named
+    assert decision.verdict != "one"
+
+
+def test_what_facts_rule_out_is_no_longer_counted():
+    n = 500
+    changed = {"a": [scores(0.8, n)], "b": [scores(0.8, n)]} | {f"{i}": [scores(0.1, n)] for i in range(20)}
+    decision = decide([Claim(0.8, n)], [scores(0.5, n)], changed, alpha=0.01)
+    assert decision.verdict == "coincidence"
+    known = without(decision, {"b", *map(str, range(20))}, ours_too=True)
+    assert (known.verdict, [a.name for a in known.named], known.tried) == ("one", ["a"], 1)
+    assert without(decision, {"b"}, ours_too=False).verdict == "coincidence"
+    assert without(decision, set(changed), ours_too=True).verdict == "none"
 
 
 def test_answers_of_one_sample_are_no_independent_trials():

@@ -19,7 +19,7 @@ from lcprobe.tasks.presets import choose_task
 from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 from validation.explain.reader import PlantedReader
-from validation.explain.theirs import LM_EVAL, PLANTS, UNCHANGED, Plant, Theirs
+from validation.explain.theirs import LM_EVAL, OUTSIDE, PLANTS, UNCHANGED, Plant, Theirs
 
 TITLE = "lcprobe explain: planted causes, and nothing planted"
 OPTIONS = ("n", "our_n", "seeds", "null_n", "given")
@@ -97,6 +97,7 @@ def _row(
     found = explained(bench, lengths, numbers, n, facts)
     named = found.decision.named
     first = named[0].name if named else found.decision.verdict
+    unnamed = found.decision.verdict in ("coincidence", "none")  # what is right where no change is the cause
     return {
         "given": given,
         "planted": plant.what,
@@ -107,11 +108,17 @@ def _row(
         "verdict": found.decision.verdict,
         "first": first,
         "share": round(named[0].share, 3) if named else None,
+        "something else": round(found.decision.rest, 3),
+        "tried": found.decision.tried,
         "others": "; ".join(f"{a.name} {a.share:.2f}" for a in named[1:4]) or None,
-        "cause named first": "yes" if first.partition(":")[0] == plant.cause else "no",
-        "condition named first": "yes" if first == plant.named else "no",
-        "among those named": "yes" if plant.named in [a.name for a in named] else "no",
+        "cause named first": _yes(first.partition(":")[0] == plant.cause or (not plant.named and unnamed)),
+        "condition named first": _yes(first == plant.named or (not plant.named and unnamed)),
+        "among those named": _yes(plant.named in [a.name for a in named] or (not plant.named and unnamed)),
     }
+
+
+def _yes(right: bool) -> str:
+    return "yes" if right else "no"
 
 
 def _nothing(theirs: Theirs, bench: Bench, seeds: int, n: int) -> dict[str, Any]:
@@ -134,6 +141,8 @@ def _nothing(theirs: Theirs, bench: Bench, seeds: int, n: int) -> dict[str, Any]
         "verdict": f"noise in {noise} of {seeds}",
         "first": f"invented in {invented} of {seeds} ({float(low):.2f}-{float(high):.2f})",
         "share": None,
+        "something else": None,
+        "tried": None,
         "others": None,
         "cause named first": "yes" if not invented else "no",
         "condition named first": "yes" if not invented else "no",
@@ -143,17 +152,26 @@ def _nothing(theirs: Theirs, bench: Bench, seeds: int, n: int) -> dict[str, Any]
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Notes for the reader of the rows."""
-    groups = [(name, [row for row in rows if row["given"] == name]) for name in (ONE, SEVERAL, OUTPUTS)]
+    kinds = (ONE, SEVERAL, OUTPUTS)
+    groups = [(name, [r for r in rows if r["given"] == name and r["cause"] != OUTSIDE]) for name in kinds]
+    outside = [(name, [r for r in rows if r["given"] == name and r["cause"] == OUTSIDE]) for name in kinds]
     counts = [
         f"given {name}: {sum(row['cause named first'] == 'yes' for row in group)} of {len(group)} causes are named "
         f"first, {sum(row['condition named first'] == 'yes' for row in group)} as the very condition, "
-        f"{sum(row['verdict'] == 'one' for row in group)} alone; "
+        f"{sum(row['verdict'] == 'one' for row in group)} alone, "
+        f"{sum(row['verdict'] == 'coincidence' for row in group)} as what coincidence may be; "
         f"{sum(row['among those named'] == 'yes' for row in group)} are among those named"
         for name, group in groups
         if group
     ]
+    verdicts = [
+        f"given {name}, another checkpoint, which no change accounts for: {', '.join(r['verdict'] for r in group)}"
+        for name, group in outside
+        if group
+    ]
     return [
         *counts,
+        *verdicts,
         "The model is a reader of known habits (validation/explain/reader.py); their numbers are measured by other "
         "code than ours, on samples that are none of ours, and explain is told nothing about how. lm-eval makes no "
         "samples below 1,024 tokens: one number whatever is given.",

@@ -85,6 +85,39 @@ def _budget_inside(theirs: Theirs, length: int, n: int, first: int) -> float:
     return theirs.number(prompts, begins, 16)
 
 
+def _ruler(theirs: Theirs, length: int, n: int, first: int) -> float:
+    """As RULER's own script: the answer anywhere in 128 tokens, which are inside the length."""
+    return theirs.number(theirs.texts(length - 128, n, first), lambda said, answer: answer in said, 128)
+
+
+def _cut(theirs: Theirs, length: int, n: int, first: int) -> float:
+    """As lm-eval cuts prompts that do not fit beside the budget: on the left."""
+    texts = [(ids[-(length - 128) :], answer) for ids, answer in theirs.texts(length, n, first)]
+    return theirs.number(texts, begins, 16)
+
+
+def _worse(theirs: Theirs, length: int, n: int, first: int) -> float:
+    """Another checkpoint, which knows half as much: no change of the measurement."""
+
+    def half(prompts: Sequence[Sequence[int]], steps: Sequence[int]) -> list[list[int]]:
+        unknown = theirs.subject.tokenizer.encode(" not known.").tolist()
+        knows = Stream("worse", first).uniform(len(prompts)) < 0.5
+        outputs = theirs.reader(prompts, steps)
+        return [ids if known else unknown for ids, known in zip(outputs, knows, strict=True)]
+
+    return Theirs(half, theirs.subject, theirs.written).number(theirs.texts(length, n, first), begins, 16)
+
+
+def _other_rate(theirs: Theirs, length: int, n: int, first: int) -> float:
+    """Another checkpoint, which knows more the longer the text is."""
+    said = theirs.texts(length, n, first)
+    right = Stream("other rate", first).uniform(n) < length / 800
+    unknown = theirs.subject.tokenizer.encode(" not known.").tolist()
+    tokenizer = theirs.subject.tokenizer
+    outputs = [tokenizer.encode(f" {a}.").tolist() if r else unknown for r, (_, a) in zip(right, said, strict=True)]
+    return Theirs(lambda _, steps: outputs, theirs.subject, theirs.written).number(said, begins, 16)
+
+
 def _other_tokenizer(theirs: Theirs, length: int, n: int, first: int) -> float:
     other = load_tokenizer("shipped")
     task = type(theirs.subject.task)(theirs.subject.task.config, Materials(other))
@@ -181,7 +214,8 @@ Measure = Callable[[Theirs, int, int, int], float]
 
 
 class Plant(NamedTuple):
-    """A cause that is planted. named: the condition that `explain` should name."""
+    """A cause that is planted. named: the condition that `explain` should name; empty where there is none that it
+    tries."""
 
     cause: str
     named: str
@@ -189,6 +223,8 @@ class Plant(NamedTuple):
     measure: Measure
 
 
+OUTSIDE = "something else"
+"""The cause of what no change of the measurement is."""
 UNCHANGED: Measure = _unchanged
 LM_EVAL = Plant("samples", "samples: lm-eval", "lm-eval's samples", _lm_eval)
 PLANTS = (
@@ -202,5 +238,9 @@ PLANTS = (
     Plant("wrapper", "wrapper: instruction", "an instruction around the text", _instructed),
     Plant("aggregation", "aggregation: depth 1", "one cell of the depths: the needle last", _at_the_end),
     Plant("aggregation", "aggregation: several haystacks", "a mean over the cells of two haystacks", _two_haystacks),
+    Plant("protocol", "protocol: ruler", "128 tokens inside the length, the answer anywhere in them", _ruler),
+    Plant("cut", "cut: to the length less the budget", "prompts cut on the left to leave room for 128 tokens", _cut),
     LM_EVAL,
+    Plant(OUTSIDE, "", "another checkpoint, half as good at every length", _worse),
+    Plant(OUTSIDE, "", "another checkpoint, better the longer the text", _other_rate),
 )

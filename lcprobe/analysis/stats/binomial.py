@@ -107,6 +107,11 @@ def likely_counts(probabilities: Sequence[float]) -> tuple[int, int]:
     return low, min(high, len(probabilities))
 
 
+def log_likelihood_of(k: int, n: int, p: np.ndarray) -> np.ndarray:
+    """log P(k of n) under each probability, 0 < p < 1."""
+    return _log_choose(n, k) + k * np.log(p) + (n - k) * np.log1p(-p)
+
+
 def interval_of_share(value: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a reported share of n samples, which need not be a whole number of them."""
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)

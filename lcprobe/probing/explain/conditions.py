@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lcprobe.probing.explain.prompts import CHARACTERS, HARNESS_TASKS, WORDS, Subject
-from lcprobe.probing.explain.protocol import Combine, Protocol
+from lcprobe.probing.explain.protocol import Combine, Cut, Protocol
 from lcprobe.probing.explain.scorers import READS_ON, SCORERS
 from lcprobe.probing.explain.wrapping import WRAPPERS, template_names
 from lcprobe.probing.frozen import BUDGETS, DEFAULT_BUDGET
 from lcprobe.tasks.names import NOTHING, TEXTS
+from lcprobe.tasks.niah import NIAH
 from lcprobe.tasks.text.tokenizer import SHIPPED, load_tokenizer
 
 SIZES = (16, 32, 64, 128, 256)
@@ -54,6 +55,22 @@ class Condition:
 Found = Iterator[tuple[str, str, Protocol]]
 
 
+def _protocol(s: Situation) -> Found:
+    """Protocols that are used as a whole, and scorers with the budget that belongs to them inside the length."""
+    read = replace(s.base, scorer="substring", budget=s.budget)
+    if s.base.room != "budget":
+        inside = replace(read, room="budget")
+        says = "counts the answer anywhere in {} tokens, which are inside the length, as RULER does"
+        yield "ruler", says.format(s.budget), inside
+        says = f"whose {s.budget} generated tokens are inside the length"
+        yield "exact, budget inside", f"requires the answer and nothing else, {says}", replace(inside, scorer="exact")
+        first_line = replace(inside, scorer="first_line")
+        yield "first_line, budget inside", f"counts the answer anywhere in the first line, {says}", first_line
+    if s.base.samples != "lm-eval" and s.subject.name in HARNESS_TASKS:
+        says = f"has lm-eval's samples and counts the answer anywhere in {s.budget} tokens, as lm-eval does"
+        yield "lm-eval", says, replace(read, samples="lm-eval")
+
+
 def _scorer(s: Situation) -> Found:
     says = {
         "ours": "is scored by the answer's first tokens",
@@ -76,6 +93,11 @@ def _budget(s: Situation) -> Found:
         for size in SIZES:
             if size != s.budget:
                 yield f"{size} tokens", f"reads {size} generated tokens", replace(s.base, budget=size)
+    elif "scorer" not in s.given:  # a budget means nothing without a scorer that reads on
+        for size in SIZES:
+            if size < s.budget:  # what is generated for the whole budget has these too
+                says = f"counts the answer anywhere in {size} tokens"
+                yield f"substring, {size} tokens", says, replace(s.base, scorer="substring", budget=size)
 
 
 def _room(s: Situation) -> Found:
@@ -124,6 +146,36 @@ def _wrapper(s: Situation) -> Found:
             yield name, says, replace(s.base, wrapper=name)
 
 
+def _cut(s: Situation) -> Found:
+    says = {
+        "none": "has whole prompts",
+        "budget": f"has prompts cut on the left, begin token included, to the length without {s.budget} tokens",
+        "3/4": "has prompts cut on the left, begin token included, to 3/4",
+        "1/2": "has prompts cut on the left, begin token included, to half",
+    }
+    cuts: tuple[Cut, ...] = ("none", "budget", "3/4", "1/2")
+    for cut in cuts:
+        if cut != s.base.cut and (cut != "budget" or s.base.room != "budget"):
+            label = "none" if cut == "none" else f"to {'the length less the budget' if cut == 'budget' else cut}"
+            budget = s.budget if cut == "budget" else s.base.budget
+            yield label, says[cut], replace(s.base, cut=cut, budget=budget)
+
+
+def _space(s: Situation) -> Found:
+    if s.base.tail == "space":
+        yield "none", "has no space at the end of a prompt", replace(s.base, tail="none")
+    else:
+        yield "at the end", "has a space at the end of a prompt", replace(s.base, tail="space")
+
+
+def _needles(s: Situation) -> Found:
+    task = s.subject.task
+    if isinstance(task, NIAH) and s.subject.formats.haystack != "needles":
+        own = s.base.keys or task.config.n_keys
+        if own > 1 and task.config.n_queries == 1:
+            yield "one key", "has no other key in the context", replace(s.base, keys=1)
+
+
 def _samples(s: Situation) -> Found:
     if s.base.samples != "ours":
         yield "ours", "has our samples", replace(s.base, samples="ours")
@@ -161,6 +213,7 @@ def _aggregation(s: Situation) -> Found:
 
 
 CAUSES: dict[str, Callable[[Situation], Found]] = {
+    "protocol": _protocol,
     "scorer": _scorer,
     "budget": _budget,
     "length": _room,
@@ -168,11 +221,15 @@ CAUSES: dict[str, Callable[[Situation], Found]] = {
     "bos": _bos,
     "template": _template,
     "wrapper": _wrapper,
+    "cut": _cut,
+    "space": _space,
+    "needles": _needles,
     "samples": _samples,
     "aggregation": _aggregation,
 }
 """Causes by name, in the order in which they are listed."""
 FIELDS: dict[str, str] = {
+    "protocol": "scorer",
     "scorer": "scorer",
     "budget": "budget",
     "length": "room",
@@ -180,6 +237,9 @@ FIELDS: dict[str, str] = {
     "bos": "bos",
     "template": "template",
     "wrapper": "wrapper",
+    "cut": "cut",
+    "space": "tail",
+    "needles": "keys",
     "samples": "samples",
     "aggregation": "combine",
 }
@@ -187,14 +247,17 @@ FIELDS: dict[str, str] = {
 
 
 def conditions(situation: Situation, causes: Collection[str] = tuple(CAUSES)) -> list[Condition]:
-    """Every condition of the causes that the user's description leaves open."""
-    return [
+    """Every condition of the causes that the user's description leaves open: no stated field is another. What two
+    causes come to alike is one condition, of the first."""
+    found = [
         Condition(f"{cause}: {label}", cause, says, protocol)
         for cause, find in CAUSES.items()
         if cause in causes and FIELDS[cause] not in situation.given
         for label, says, protocol in find(situation)
-        if protocol != situation.base
+        if all(getattr(protocol, name) == getattr(situation.base, name) for name in situation.given)
     ]
+    alike: dict[Protocol, Condition] = {situation.base: found[0]} if found else {}
+    return [c for c in found if alike.setdefault(c.protocol, c) is c and c.protocol != situation.base]
 
 
 def pairs(situation: Situation, singles: Sequence[Condition]) -> list[Condition]:
@@ -204,6 +267,6 @@ def pairs(situation: Situation, singles: Sequence[Condition]) -> list[Condition]
         Condition(f"{a.name} + {b.name}", f"{a.cause} + {b.cause}", f"{a.says} and {b.says}", both)
         for a in scorers
         for b in singles
-        if b.cause not in ("scorer", "budget")
+        if b.cause not in ("protocol", "scorer", "budget")
         for both in [replace(b.protocol, scorer=a.protocol.scorer, budget=max(a.protocol.budget, b.protocol.budget))]
     ]

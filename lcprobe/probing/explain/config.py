@@ -7,7 +7,10 @@ from lcprobe.errors import require, require_names
 from lcprobe.probing.explain.protocol import Protocol
 
 Scorer = Literal["ours", "prefix", "substring", "exact", "first_line", "first_word"]
-CAUSE_NAMES = ("scorer", "budget", "length", "tokenizer", "bos", "template", "wrapper", "samples", "aggregation")
+CAUSE_NAMES = (
+    "protocol", "scorer", "budget", "length", "tokenizer", "bos", "template", "wrapper", "cut", "space", "needles",
+    "samples", "aggregation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ class ExplainConfig:
     lines of RULER)."""
     combine: Literal["mean", "all", "any"] | None = None
     """How they score several answers of a sample."""
+    cut: Literal["none", "budget", "3/4", "1/2"] | None = None
+    """What of a prompt their model reads: all of it (none), or its end, as long as the length without the budget
+    (what lm-eval leaves of a prompt where the length is the model's), or that share of it."""
+    tail: Literal["none", "space"] | None = None
+    """What follows their prompts: nothing, or a space."""
+    keys: int | None = None
+    """Keys in their contexts, of niah: RULER's niah_single tasks have 1, our presets of them 2."""
     tokenizers: list[str] = field(default_factory=list)
     """Further tokenizers by which the length may have been counted."""
     prompts: list[str] = field(default_factory=list)
@@ -79,7 +89,7 @@ class ExplainConfig:
         require("theirs", self.theirs, len(self.lengths) == len(self.numbers), many)
         alone = self.outputs is None or len(self.lengths) == 1
         require("outputs", self.outputs, alone, "one length and number, whose prompts and continuations they are")
-        for name in ("n", "budget"):
+        for name in ("n", "budget", "keys"):
             value = getattr(self, name)
             require(name, value, value is None or value >= 1, ">= 1")
         require("answers", self.answers, self.answers >= 1, ">= 1")

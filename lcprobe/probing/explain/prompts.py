@@ -5,7 +5,7 @@ offset and depth, so that a difference between two protocols is theirs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from lcprobe.tasks.text.tokenizer import Tokenizer, load_tokenizer
 
 N_PILOT = 16
 """Samples from which lengths in other units, and what a template takes, are measured."""
+SHARES = {"3/4": 0.75, "1/2": 0.5}
+"""What is left of a prompt, by Protocol.cut."""
 CHARACTERS = "characters/4"
 WORDS = "words"
 HARNESS_TASKS = {
@@ -73,6 +75,21 @@ def prompts_of(protocol: Protocol, subject: Subject, length: int, n: int, first:
     Raises EpisodeError for a length at which they cannot be built, ConfigError for samples of lm-eval that there are
     not, DataError for a file that is none.
     """
+    made = _whole(protocol, subject, length, n, first)
+    if protocol.tail == "space":  # the answer's first token has the space: from here on it is known as text alone
+        space = _space(subject.tokenizer)
+        made = [replace(prompt, ids=prompt.ids + space, answer=None) for prompt in made]
+    if protocol.cut == "none":
+        return made
+    room = round(length * tokens_per_unit(protocol.counted, subject, length)) - protocol.budget
+    if protocol.cut == "budget" and room < 1:
+        raise EpisodeError("length", length, f"more than the budget ({protocol.budget} tokens)")
+    kept = [room if protocol.cut == "budget" else round(len(p.ids) * SHARES[protocol.cut]) for p in made]
+    return [replace(prompt, ids=prompt.ids[-most:]) for prompt, most in zip(made, kept, strict=True)]
+
+
+def _whole(protocol: Protocol, subject: Subject, length: int, n: int, first: int) -> list[Prompted]:
+    """The prompts before they are cut, and without what follows them."""
     if protocol.samples == "ours":
         return _ours(protocol, subject, length, n, first)
     if protocol.samples == "lm-eval":
@@ -108,7 +125,24 @@ def tokens_per_unit(counted: str, subject: Subject, length: int) -> float:
     return tokens / units
 
 
+def _space(tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a space at the end of a text."""
+    return tokenizer.encode("is ").tolist()[len(tokenizer.encode("is")) :]
+
+
+def with_keys(subject: Subject, keys: int) -> Subject:
+    """The subject with so many keys in its contexts. Raises ConfigError for another task than niah, and for fewer
+    keys than are queried."""
+    task = subject.task
+    if not isinstance(task, NIAH):
+        raise ConfigError("keys", keys, f"a task niah ({subject.name} is {task.name})")
+    config = replace(task.config, n_keys=keys)
+    config.check("niah")
+    return replace(subject, task=NIAH(config, task.materials))
+
+
 def _ours(protocol: Protocol, subject: Subject, length: int, n: int, first: int) -> list[Prompted]:
+    subject = with_keys(subject, protocol.keys) if protocol.keys else subject
     tokens = round(length * tokens_per_unit(protocol.counted, subject, length))
     pilot = _pilot(subject, tokens)
     answer_room = max(len(episode.ids) - episode.queries[-1].start for episode in pilot)

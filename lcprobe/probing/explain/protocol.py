@@ -5,6 +5,8 @@ from typing import Literal
 
 Room = Literal["answer", "budget", "none"]
 Combine = Literal["mean", "all", "any"]
+Cut = Literal["none", "budget", "3/4", "1/2"]
+Tail = Literal["none", "space"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,9 @@ class Protocol:
     bos: begin tokens before the prompt; None: as the tokenizer has it. template: a chat template; its `+` form has
     the question's cue in the user's turn too. wrapper: instruction around the text. samples: `ours`, `lm-eval`, or a
     file of prompts. depths: where the needle is; empty: anywhere. haystacks: averaged over; empty: that of the task.
-    combine: the scores of a sample's several answers.
+    combine: the scores of a sample's several answers. cut: how much of a prompt is left, cut on the left with its
+    begin token: all but what the budget takes of the length, or that share of it. tail: what follows the prompt.
+    keys: keys in the context; 0: the task's.
     """
 
     scorer: str = "ours"
@@ -31,10 +35,13 @@ class Protocol:
     depths: tuple[float, ...] = ()
     haystacks: tuple[str, ...] = ()
     combine: Combine = "mean"
+    cut: Cut = "none"
+    tail: Tail = "none"
+    keys: int = 0
 
     @property
     def reading(self) -> "Protocol":
         """The part of it that decides what the model reads: protocols with one reading are scored from the same
         continuations."""
-        budget = self.budget if self.room == "budget" else 0
+        budget = self.budget if "budget" in (self.room, self.cut) else 0
         return replace(self, scorer="ours", combine="mean", budget=budget)

@@ -57,6 +57,16 @@ def reader_key(variant: Variant) -> ReaderKey:
     return ReaderKey(tokenizer_of(variant.target), variant.template)
 
 
+def probed_materials(target: ProbeTarget, config: Config) -> Materials:
+    """What one model is probed on, without a template. config: as of `materials_of`. Raises DataError where it was
+    trained on another text."""
+    own, progress, path = target.config.data, target.source.progress, target.source.path
+    check_same_corpus(path, progress, manifest_of(own, progress.corpus_digest))
+    data = prepare(own, trained_on=progress.corpus_digest)
+    check_same_corpus(path, progress, data.manifest)
+    return materials_of(data, config)
+
+
 def check_readers_fit(variants: Sequence[Variant], config: Config, context_lengths: Sequence[int]) -> Plan | None:
     """Plan the grids over common words in place of the corpus, for every reader; before anything is prepared.
 

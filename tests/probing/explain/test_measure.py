@@ -1,11 +1,13 @@
 """Protocols: ours is the probe's exact match, each condition changes what it says, and prompts are read once."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lcprobe.errors import EpisodeError
 from lcprobe.probing.explain.conditions import CAUSES, FIELDS, Situation, conditions, pairs
 from lcprobe.probing.explain.config import CAUSE_NAMES, ExplainConfig
 from lcprobe.probing.explain.measure import Bench, Measured, NotMeasured
@@ -158,6 +160,30 @@ def test_every_kind_of_task_can_be_measured(materials, task):
     assert all(len(r.scores) == 4 for r in results.values() if isinstance(r, Measured))
 
 
+def test_prompts_are_cut_on_the_left_and_followed_by_a_space(subject):
+    own = prompts_of(Protocol(), subject, LENGTH, 4)
+    for cut, kept in (("1/2", None), ("3/4", None), ("budget", LENGTH - 40)):
+        for prompt, whole in zip(prompts_of(Protocol(cut=cut, budget=40), subject, LENGTH, 4), own, strict=True):
+            share = {"1/2": 0.5, "3/4": 0.75}.get(cut)
+            n = kept or round(share * len(whole.ids))
+            assert prompt.ids == whole.ids[-n:]
+            assert subject.tokenizer.bos_id not in prompt.ids
+    for prompt, whole in zip(prompts_of(Protocol(tail="space"), subject, LENGTH, 4), own, strict=True):
+        assert text(prompt, subject.tokenizer) == text(whole, subject.tokenizer) + " "
+        assert prompt.references == whole.references
+    with pytest.raises(EpisodeError, match="more than the budget"):
+        prompts_of(Protocol(cut="budget", budget=LENGTH), subject, LENGTH, 4)
+
+
+def test_one_key_is_one_needle_with_the_same_question(subject):
+    fact = re.compile(r"The secret value for \S+ is \d")
+    one, own = (prompts_of(Protocol(keys=k), subject, LENGTH, 4) for k in (1, 0))
+    assert [len(fact.findall(text(p, subject.tokenizer))) for p in one] == [1] * 4
+    assert [len(fact.findall(text(p, subject.tokenizer))) for p in own] == [2] * 4
+    assert [p.references for p in one] == [p.references for p in own]
+    assert [len(p.ids) for p in one] == [len(p.ids) for p in own]
+
+
 def test_values_of_one_key_are_references_of_their_own(materials):
     own = subject_of(materials, {"type": "niah", "n_keys": 2, "n_values": 3, "digits": 3})
     assert {len(p.references) for p in prompts_of(Protocol(), own, 300, 4)} == {3}
@@ -188,6 +214,9 @@ def test_what_is_described_is_no_cause(subject):
     assert set(CAUSES) == set(FIELDS) == set(CAUSE_NAMES)
     singles = conditions(Situation(Protocol(), subject))
     assert all(c.protocol != Protocol() for c in singles)
+    assert len({c.protocol for c in singles}) == len(singles), "what comes to one protocol is one change"
+    stated = conditions(Situation(Protocol(room="none"), subject, frozenset({"room"})))
+    assert {c.protocol.room for c in stated} == {"none"}, "no cause changes what is stated"
     assert all(c.cause.startswith("scorer + ") for c in pairs(Situation(Protocol(), subject), singles))
 
 

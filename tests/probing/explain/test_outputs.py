@@ -1,11 +1,13 @@
 """Somebody's own file: their number under each scorer, their lengths, what is around their text; and broken files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from lcprobe.errors import DataError
-from lcprobe.probing.explain.outputs import facts_of_outputs, read_outputs
+from lcprobe.probing.explain.outputs import Expected, Output, contradictions, facts_of_outputs, read_outputs
+from lcprobe.probing.explain.protocol import Protocol
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 CONTINUATIONS = [" 12; and so on", " it is 12", " 13 or 12", " 13"]
@@ -48,6 +50,19 @@ def test_templates_and_begin_tokens_as_text_are_seen(tmp_path, tokenizer):
     assert facts.begin == 1
     assert facts.templates == ("chatml",)
     assert facts.wrappers == ("instruction",)
+
+
+def test_half_characters_and_spaces_at_the_end_are_no_obstacle(tokenizer):
+    """What \\ud800 in a JSON file gives: text that no tokenizer reads."""
+    facts = facts_of_outputs([Output("a \ud800 12. It is ", " 12 \udfff", ("12",))], tokenizer, ())
+    plain = facts_of_outputs([Output("a \ufffd 12. It is ", " 12 \ufffd", ("12",))], tokenizer, ())
+    assert facts == plain
+    assert facts.numbers["prefix", "mean"] == 1
+    assert facts.spaced == 1
+    protocol = Protocol(tail="space")
+    expected = Expected(protocol, [], facts.tokens[""], 0, None, None)
+    assert contradictions(facts, expected) == []
+    assert contradictions(facts, replace(expected, protocol=Protocol())) == ["100% of their prompts end with a space"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 from lcprobe.analysis.accounts import Claim, Decision, Scores, decide, decimals, whole_number_fits, without
 from lcprobe.analysis.stats.binomial import interval_of_share
 from lcprobe.config import Config
-from lcprobe.data.prepare import prepare
 from lcprobe.errors import ConfigError, EpisodeError, listed, shown, unknown_name
 from lcprobe.files import write_json
 from lcprobe.merging import Settings
@@ -25,16 +24,18 @@ from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
 from lcprobe.studies.evaluation.prompts import templates_of
+from lcprobe.studies.evaluation.readers import probed_materials
 from lcprobe.studies.evaluation.targets import Named, ProbeTarget
 from lcprobe.studies.evaluation.variants import load_variant, variants_of
 from lcprobe.tasks.episode import Formats
 from lcprobe.tasks.presets import TaskChoice, choose_task
-from lcprobe.tasks.text.haystack import Materials
 from lcprobe.tasks.text.tokenizer import load_tokenizer
 
 CHAT = "chat"
 """The name of a model's own chat template."""
 OURS = Protocol()
+MAX_NAMED = 8
+"""Changes that account and are shown."""
 MAX_OTHERS = 5
 """Changes that do not account and are shown all the same."""
 
@@ -125,7 +126,8 @@ def explain(
             if isinstance(measured := results[c.name], list)
             and (reasons := contradictions(facts, _expected(c.protocol, measured[0], bench, wanted, facts)))
         }
-        decision = without(decision, ruled_out)
+        ours_too = bool(contradictions(facts, _expected(base, own[0], bench, wanted, facts)))
+        decision = without(decision, ruled_out, ours_too)
     two: list[str] = []
     if decision.verdict == "none":  # of so many pairs one may fit by chance: a hint and no verdict
         both = pairs(situation, tried)
@@ -151,12 +153,7 @@ def subject_of(target: ProbeTarget, config: Config, wanted: ExplainConfig) -> Su
     name = given if isinstance(given, str) else str(given.get("type")) if isinstance(given, Mapping) else ""
     choice = choice or choose_task(given, "task")
     formats = _formats(choice, wanted)
-    tokenizer = load_tokenizer(target.config.data.tokenizer, target.config.data.bos)
-    if formats.haystack == "corpus":
-        trained_on = target.source.progress.corpus_digest
-        materials = prepare(target.config.data, trained_on=trained_on).materials("probe")
-    else:
-        materials = Materials(tokenizer)
+    materials = probed_materials(target, config)
     task = choice.create(materials)
     for factor in ("haystack", "key", "value"):
         level = getattr(formats, factor)
@@ -172,7 +169,7 @@ def subject_of(target: ProbeTarget, config: Config, wanted: ExplainConfig) -> Su
 def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> dict[str, Any]:
     """Everything as plain values: the table, notes, verdict, and every measurement."""
     accounts = {account.name: account for account in found.decision.accounts}
-    shown = [a.name for a in found.decision.named]
+    shown = [a.name for a in found.decision.named][:MAX_NAMED]
     shown += [a.name for a in found.decision.accounts if not a.accounts][: MAX_OTHERS if not shown else 2]
     table = []
     for i, (length, value) in enumerate(zip(wanted.lengths, wanted.numbers, strict=True)):
@@ -195,6 +192,8 @@ def document_of(found: Explanation, wanted: ExplainConfig, subject: Subject) -> 
         "notes": notes,
         "verdict": verdict_sentence(found.decision, says, readings, wanted, found.outputs is not None),
         "kind": found.decision.verdict,
+        "changes tried": found.decision.tried,
+        "something else": found.decision.rest,
         "two at once": list(found.two),
         "named": [asdict(account) for account in found.decision.named],
         "tried": {

@@ -7,6 +7,8 @@ from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.outputs import OutputFacts
 from lcprobe.probing.explain.protocol import Protocol
 
+MAX_LISTED = 5
+"""Changes of several that the sentence names."""
 NEAR = 0.02
 """Relative difference within which a mean length is the asked one."""
 
@@ -18,31 +20,41 @@ def verdict_sentence(
     wanted: ExplainConfig,
     with_outputs: bool,
 ) -> str:
-    """One sentence: what accounts for the difference, and, of several, what would tell them apart."""
+    """One sentence: what would account for the difference, of how many changes, and what would decide."""
     level = f"p = {decision.ours.p:.3g}, alpha {wanted.alpha:g}"
     if decision.verdict == "noise":
         return f"nothing to explain: sampling noise accounts for the difference ({level})"
     named = decision.named
+    n = len(decision.accounts) if decision.verdict == "none" else decision.tried
+    tried = f"{n} change{'' if n == 1 else 's'} tried"
     if decision.verdict == "none":
         would = "; their prompts and continuations (outputs=FILE) would show what else differs"
         return (
-            f"unexplained: it is no sampling noise ({level}), and no change that was tried accounts for it"
+            f"unexplained: it is no sampling noise ({level}), and none of the {tried} would account for it"
             f"{' and fits their outputs' if with_outputs else would}"
         )
-    if decision.verdict == "one":
-        fits = " and is the only change that fits their outputs" if with_outputs else ""
-        name = named[0].name
-        return f"{name} accounts for the difference{fits}: theirs {says[name]}; it is no noise ({level})"
-    listed = "; ".join(f"{a.name} ({a.share:.0%}): theirs {says[a.name]}" for a in named)
-    same = len({readings[a.name] for a in named}) == 1
-    if with_outputs:
-        return f"several changes account for the difference and fit their outputs: {listed}; it is no noise ({level})"
-    fact = "their continuations (outputs=FILE)" if same else "their prompts and continuations (outputs=FILE)"
+    tried += " that fit their outputs" if with_outputs else ""
+    same = len(named) > 1 and len({readings[a.name] for a in named}) == 1
+    fact = "Their continuations (outputs=FILE)" if same else "Their prompts and continuations (outputs=FILE)"
     numbers = "" if len(wanted.lengths) > 2 else ", or their numbers at other lengths (length=[..] theirs=[..]),"
-    return (
-        f"several changes account for the difference, and {_these(wanted)} cannot tell them apart, likeliest first: "
-        f"{listed}. {fact[0].upper()}{fact[1:]}{numbers} would; it is no noise ({level})"
-    )
+    decides = "" if with_outputs else f". {fact}{'' if decision.verdict == 'one' else numbers} would decide"
+    if decision.verdict == "one":
+        alone = (
+            f"{named[0].name} would account for the difference, alone of the {tried}: theirs {says[named[0].name]}"
+        )
+        shares = (
+            f"by {_these(wanted)} alone its share is {named[0].share:.0%}, that of something else {decision.rest:.0%}"
+        )
+        return f"{alone}; {shares}{decides}; it is no noise ({level})"
+    listed = "; ".join(f"{a.name} ({a.share:.0%}): theirs {says[a.name]}" for a in named[:MAX_LISTED])
+    more = len(named) - MAX_LISTED
+    listed += f"; {more} more ({sum(a.share for a in named[MAX_LISTED:]):.0%})" if more > 0 else ""
+    cannot = f"{_these(wanted)} cannot tell {'it' if len(named) == 1 else 'them'}"
+    by_chance = " from coincidence, since of so many some come close to any number"
+    cannot += by_chance if decision.verdict == "coincidence" else " apart"
+    listed += f"; something else ({decision.rest:.0%})"
+    start = f"{len(named)} of the {tried} would account for the difference, and {cannot}, likeliest first: {listed}"
+    return f"{start}{decides}; it is no noise ({level})"
 
 
 def output_sentences(facts: OutputFacts, wanted: ExplainConfig) -> list[str]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lcprobe.cli.commands import main
+from lcprobe.config import parse
+from lcprobe.errors import DataError
 from lcprobe.probing.explain.config import ExplainConfig
 from lcprobe.probing.explain.measure import Bench
 from lcprobe.probing.explain.outputs import Expected, Output, contradictions, facts_of_outputs
@@ -15,9 +17,12 @@ from lcprobe.probing.explain.prompts import Subject, prompts_of
 from lcprobe.probing.explain.protocol import Protocol
 from lcprobe.schema import build
 from lcprobe.seeds import Stream
-from lcprobe.studies.evaluation.explaining.explain import document_of, explain
-from lcprobe.tasks.episode import Formats
+from lcprobe.studies.evaluation.explaining.explain import document_of, explain, subject_of
+from lcprobe.studies.evaluation.sources import TrainedCheckpoint
+from lcprobe.studies.evaluation.targets import ProbeTarget
+from lcprobe.tasks.episode import Factors, Formats
 from lcprobe.tasks.presets import choose_task
+from lcprobe.tasks.text.haystack import Materials
 
 LENGTH = 160
 ASKED = re.compile(r"The secret value for (\S+) is")
@@ -36,7 +41,8 @@ class Reader:
             text = self.tokenizer.decode(np.array(prompt))
             values, key = dict(FACT.findall(text)), ASKED.findall(text)[-1]
             draw = Stream("reader", key, values.get(key, "")).uniform(1)[0]
-            said = f" {values[key]}; and" if draw < 0.4 else f" the number {values[key]};" if draw < 0.6 else " 0;"
+            value = values.get(key, "0")  # a prompt may be cut
+            said = f" {value}; and" if draw < 0.4 else f" the number {value};" if draw < 0.6 else " 0;"
             out.append(self.tokenizer.encode(said).tolist()[:n])
         return out
 
@@ -53,6 +59,25 @@ def wanted(theirs, **more):
     return build(ExplainConfig, {**given, **more}, "")
 
 
+def test_ours_are_the_episodes_of_the_probe_whatever_the_haystack(tmp_path, prepared, data_settings):
+    """Keys and values occur in none of the documents beside which a model is probed, RULER's noise or not."""
+    progress = {"corpus_digest": prepared.manifest["corpus_digest"], "tokenizer_digest": ""}
+    (tmp_path / "state.json").write_text(json.dumps(progress))
+    target = ProbeTarget("run", TrainedCheckpoint(tmp_path, None), parse({"data": data_settings}))
+    settings = wanted(0.5, task={"type": "niah", "n_keys": 8, "digits": 2, "formats": {"haystack": "noise"}})
+    subject = subject_of(target, target.config, settings)
+    task = choose_task({"type": "niah", "n_keys": 8, "digits": 2}, "task").create(prepared.materials("probe"))
+    for index in range(8):
+        factors = Factors(subject.formats, 400, 0.5, index)
+        assert subject.task.episode(factors).ids.tolist() == task.episode(factors).ids.tolist()
+    bare = type(task)(task.config, Materials(subject.tokenizer))
+    assert bare.episode(factors).ids.tolist() != task.episode(factors).ids.tolist(), "or the comparison says nothing"
+    (tmp_path / "state.json").write_text(json.dumps({"corpus_digest": "0" * 64}))
+    other = replace(target, source=TrainedCheckpoint(tmp_path, None))
+    with pytest.raises(DataError, match="trained on corpus"):
+        subject_of(other, other.config, settings)
+
+
 def test_noise_needs_no_explanation_and_no_further_reading(bench):
     found = explain(bench, wanted(0.41))
     assert found.decision.verdict == "noise"
@@ -66,7 +91,11 @@ def test_the_scorer_is_named_and_what_would_tell_it_apart(bench):
     found = explain(bench, wanted(0.61))
     document = document_of(found, wanted(0.61), bench.subject)
     assert {a.name for a in found.decision.named} == {"scorer: substring", "scorer: first_line"}
-    assert document["kind"] == "several"
+    assert document["kind"] == "coincidence", "one number, and several changes"
+    assert "would account for the difference" in document["verdict"]
+    assert f"2 of the {found.decision.tried} changes tried" in document["verdict"]
+    assert "something else" in document["verdict"]
+    assert document["something else"] + sum(a["share"] for a in document["named"]) == pytest.approx(1)
     assert "outputs=FILE" in document["verdict"]
     assert "prompts and" not in document["verdict"], "they read the same"
     assert json.loads(json.dumps(document))["tried"]["scorer: substring"]["numbers"][0] == pytest.approx(
@@ -74,6 +103,20 @@ def test_the_scorer_is_named_and_what_would_tell_it_apart(bench):
     )
     known = explain(bench, wanted(0.61, scorer="ours"))
     assert known.decision.verdict == "none", "what is described is no cause"
+
+
+def test_rulers_protocol_is_among_what_is_tried(bench):
+    """Substring and its budget inside the length belong together: one condition, listed where it fits."""
+    first, n, budget = 5000, 400, 40
+    theirs_of = Bench(bench.continuations, bench.subject, n, first)
+    protocol = Protocol(scorer="substring", room="budget", budget=budget)
+    (measured,) = theirs_of.measure([protocol], LENGTH).values()
+    number = round(float(measured.scores.mean()), 4)
+    settings = wanted(number, budget=budget, causes=["protocol", "scorer", "length", "cut", "space", "needles"])
+    found = explain(bench, settings)
+    assert "protocol: ruler" in [a.name for a in found.decision.named]
+    assert found.conditions["protocol: ruler"].protocol == protocol
+    assert found.decision.verdict != "one"
 
 
 def test_what_nothing_explains_is_said(bench):
