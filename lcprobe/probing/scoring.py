@@ -19,7 +19,7 @@ from lcprobe.models.state import tensors_of
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel, ProbedState
 from lcprobe.probing.inference.chunk_selection import select_chunks
-from lcprobe.probing.inference.prefill import prefill
+from lcprobe.probing.inference.prefill import picked, prefill
 from lcprobe.probing.inference.prefix_sharing import Program, plan_prefill, plan_whole
 from lcprobe.probing.inference.token_scores import score_tokens
 from lcprobe.probing.substring import Continuation, substring_score
@@ -119,6 +119,7 @@ class ModelScorer:
                 ended, self._answers([items[i] for i in ended], state, last, max(lengths)), strict=True
             ):
                 scores[number] = replace(score, read_tokens=int(program.new[number] + extra_tokens[number]))
+            del state  # what is read next has its room
         return [scores[i] for i in range(len(items))]
 
     def plan(self, prompts: list[np.ndarray]) -> Program:
@@ -131,8 +132,7 @@ class ModelScorer:
         declared: the length of the sequences, for models that need it."""
         rows, ids, lengths = _choices(items)
         state = self.model.prompt_ended(state)
-        at = torch.from_numpy(rows).to(self.device)
-        likelihood, right = self._candidates(state, last, at, ids.to(self.device))
+        likelihood, right = self._candidates(state, last, rows, ids.to(self.device))
         likelihood, right = likelihood.cpu().numpy(), right.cpu().numpy()
         first_of = np.searchsorted(rows, np.arange(len(items)))  # the true answer is each item's first choice
         exact = np.array([bool(right[i, : lengths[i]].all()) for i in first_of])
@@ -160,13 +160,16 @@ class ModelScorer:
         end = declared if self.model.needs_length else self.model.max_length
         return item.continuation.tokens if end is None else min(item.continuation.tokens, end - len(item.prompt))
 
-    def _candidates(self, state: ProbedState, last: Tensor, at: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """`_continue` for the candidates of answers, each from a copy of the state at row `at`: as many copies at
-        once as COPIED_BYTES allow."""
+    def _candidates(self, state: ProbedState, last: Tensor, at: np.ndarray, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """`_continue` for the candidates of answers, each from the state at row `at`: as many copies at once as
+        COPIED_BYTES allow. A single prompt whose state is larger has two at a time: its own, and the one that a
+        candidate continues."""
         size = sum(t.numel() * t.element_size() for t in tensors_of(state)) / len(last)
         n = max(1, int(COPIED_BYTES / max(size, 1)))
-        pieces = [slice(lo, lo + n) for lo in range(0, len(at), n)]
-        parts = [self._continue(state.rows(at[piece]), last[at[piece]], ids[piece]) for piece in pieces]
+        parts = []
+        for lo in range(0, len(at), n):
+            piece, rows = ids[lo : lo + n], torch.from_numpy(at[lo : lo + n]).to(self.device)
+            parts.append(self._continue(picked(state, at[lo : lo + n], len(last), self.device), last[rows], piece))
         likelihood, right = zip(*parts, strict=True)
         return torch.cat(likelihood), torch.cat(right)
 
@@ -183,7 +186,7 @@ class ModelScorer:
         if not len(which):
             return {}
         at = torch.from_numpy(which).to(self.device)
-        state, hidden = state.rows(at), last[at]
+        state, hidden = picked(state, which, len(last), self.device), last[at]
         tokens = []
         for step in range(steps):
             token = self.model.logits(hidden).argmax(-1)

@@ -1,11 +1,14 @@
 """Scores: teacher forcing equals greedy decoding on every sample, chunks change nothing, ranks and hits mean what they say."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from lcprobe.models.config import ModelConfig
 from lcprobe.models.language_model import LanguageModel
+from lcprobe.models.state import HoldsTensors
 from lcprobe.probing import scoring
 from lcprobe.probing.config import ProbeConfig
 from lcprobe.probing.engines.contract import ProbedModel
@@ -101,6 +104,53 @@ def test_candidates_in_parts_have_the_same_scores(untrained, tasks, monkeypatch,
     assert max(widths) < 18, "of six times three candidates"
     assert copied > 1 or max(widths) == 1
     for a, b in zip(whole, parts, strict=True):
+        assert (a.exact, a.rank, a.prediction) == (b.exact, b.rank, b.prediction)
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
+
+
+class Counted(ProbedModel):
+    """A model whose states are counted while they are alive. most: of all that were alive at a time."""
+
+    def __init__(self, model):
+        self.model, self.alive, self.most = model, weakref.WeakSet(), 0
+
+    def counted(self, state):
+        own = CountedState(self, state)
+        self.alive.add(own)
+        self.most = max(self.most, len(self.alive))
+        return own
+
+    def new_state(self, batch, length=None):
+        return self.counted(self.model.new_state(batch, length))
+
+    def hidden(self, tokens, *, state):
+        hidden, after = self.model.hidden(tokens, state=state.state)
+        return hidden, self.counted(after)
+
+    def logits(self, hidden):
+        return self.model.logits(hidden)
+
+
+class CountedState(HoldsTensors):
+    def __init__(self, model, state):
+        self.model, self.state = model, state
+
+    def rows(self, index):
+        return self.model.counted(self.state.rows(index))
+
+    def tensors(self):
+        return self.state.tensors()
+
+
+def test_a_long_prompt_has_two_states_at_a_time(untrained, tasks, monkeypatch):
+    """Its own, and the one that a candidate continues: also while the next prompt is read."""
+    monkeypatch.setattr(scoring, "COPIED_BYTES", 1)
+    items, counted = items_of(tasks, "multikey", 3, value="hex"), Counted(untrained)
+    tokenizer = tasks.materials.tokenizer
+    singly = ModelScorer(counted, tokenizer, "cpu", 32, batch_tokens=1)
+    scores = singly.score(items)
+    assert counted.most == 2
+    for a, b in zip(score(untrained, tasks, items), scores, strict=True):
         assert (a.exact, a.rank, a.prediction) == (b.exact, b.rank, b.prediction)
         assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-4)
 

@@ -38,8 +38,15 @@ def prefill(
         if step.kept:
             states[number] = state
         if step.ends:
-            at = torch.tensor([row for row, _ in step.ends], device=device)
-            yield [prompt for _, prompt in step.ends], state.rows(at), hidden[at, -1]
+            at = np.array([row for row, _ in step.ends])
+            last = hidden[torch.from_numpy(at).to(device), -1]
+            yield [prompt for _, prompt in step.ends], picked(state, at, len(step.prompts), device), last
+
+
+def picked(state: ProbedState, index: np.ndarray, rows: int, device: torch.device) -> ProbedState:
+    """The rows at `index` (n,) of a state of so many rows. Where these are all of them in order, the state itself:
+    reading leaves it as it is, and a copy may take gigabytes."""
+    return state if np.array_equal(index, np.arange(rows)) else state.rows(torch.from_numpy(index).to(device))
 
 
 def initial_state(model: ProbedModel, rows: int, length: int | None) -> ProbedState:
