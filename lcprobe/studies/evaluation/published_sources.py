@@ -1,6 +1,6 @@
 """Published models as sources of weights: on lcprobe's own mixers, run by transformers, or on a server."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lcprobe.models.parts import ModelCost, model_cost
 from lcprobe.probing.config import Precision, ServerConfig
 from lcprobe.probing.engines.servers import server as open_server
 from lcprobe.schema import plain
+from lcprobe.studies.evaluation.costs.attention_layers import attention_cost
 from lcprobe.studies.evaluation.sources import Loaded, Source
 from lcprobe.tasks.text.tokenizer import Tokenizer
 from lcprobe.training.checkpoint import Progress
@@ -59,7 +60,11 @@ class NativeCheckpoint(Source):
 
     def cost(self, config: Config) -> ModelCost:
         """See Source."""
-        return model_cost(self.folder.model, config.train.context_length)
+        return self.cost_at(config, config.train.context_length)
+
+    def cost_at(self, config: Config, length: int) -> ModelCost:
+        """See Source."""
+        return model_cost(self.folder.model, length)
 
     def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """See Source."""
@@ -128,6 +133,32 @@ class TransformersCheckpoint(Source):
         blocks = total - embedding
         return ModelCost(embedding, Cost(params=blocks, flops=2.0 * blocks), 2.0 * embedding)
 
+    def cost_at(self, config: Config, length: int) -> ModelCost:
+        """That of its parameters, and an estimate for its attention, where its config tells."""
+        cost, attention = self.cost(config), self._attention(length)
+        return cost if attention is None else replace(cost, blocks=cost.blocks + attention)
+
+    def n_blocks(self, config: Config) -> int:
+        """Its layers."""
+        layers = self._settings[0].get("num_hidden_layers")
+        return layers if isinstance(layers, int) else 1
+
+    def knows_state(self, config: Config) -> bool:
+        """Whether its config tells the size of its cache."""
+        return self._attention(1) is not None
+
+    @cached_property
+    def _settings(self) -> tuple[dict[str, Any], list[str] | None]:
+        """The settings of its text model, and the types of its layers, where its class has some."""
+        from lcprobe.probing.engines.transformers import TransformersModel
+
+        text = self._empty.config.get_text_config()
+        types = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
+        return TransformersModel(self._empty).settings, types
+
+    def _attention(self, length: int) -> Cost | None:
+        return attention_cost(*self._settings, length)
+
     def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:
         """See Source."""
         from lcprobe.probing.engines.transformers_folder import transformers_model
@@ -177,6 +208,18 @@ class ServedModel(Source):
     def cost(self, config: Config) -> ModelCost:
         """The reference's; nothing is known without."""
         return ModelCost(0, Cost(), 0.0) if self.reference is None else self.reference.cost(config)
+
+    def cost_at(self, config: Config, length: int) -> ModelCost:
+        """The reference's; nothing is known without."""
+        return self.cost(config) if self.reference is None else self.reference.cost_at(config, length)
+
+    def n_blocks(self, config: Config) -> int:
+        """Its devices are elsewhere."""
+        return 1
+
+    def knows_state(self, config: Config) -> bool:
+        """Its memory is elsewhere."""
+        return False
 
     def max_length(self, config: Config) -> int | None:
         """The reference's."""

@@ -15,7 +15,7 @@ from lcprobe.config import Config
 from lcprobe.files import digest_file
 from lcprobe.models.checkpoints.known import CheckpointFacts
 from lcprobe.models.language_model import LanguageModel
-from lcprobe.models.parts import ModelCost, model_cost
+from lcprobe.models.parts import ModelCost, model_cost, parts_of
 from lcprobe.probing.config import Precision
 from lcprobe.probing.engines.contract import Continuations, ProbedModel
 from lcprobe.training.build import build_model, load_trained
@@ -77,6 +77,18 @@ class Source(ABC):
     @abstractmethod
     def cost(self, config: Config) -> ModelCost:
         """Its parameters, FLOPs and state at its training length."""
+
+    def cost_at(self, config: Config, length: int) -> ModelCost:
+        """Its cost at any length."""
+        return model_cost(config.model, length)
+
+    def n_blocks(self, config: Config) -> int:
+        """Blocks that can be on different devices."""
+        return len(parts_of(config.model).blocks)
+
+    def knows_state(self, config: Config) -> bool:
+        """Whether `cost_at` has the size of its state."""
+        return True
 
     @abstractmethod
     def load(self, config: Config, device: str, weights: Precision, split: bool) -> Loaded:

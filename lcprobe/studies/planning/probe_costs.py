@@ -4,8 +4,9 @@ FLOPs     of a prompt of n tokens, of which the last m are read for it: F(n) - F
           mean per token at length n, so that the growth of attention counts; without the head, which is asked for
           at answers only
 hours     FLOPs / (peak x UTILISATION); greedy tokens take at least the time to read the weights for each
-memory    weights, states of all rows and of the copies for an answer's candidates at the longest length, and what
-          one chunk needs in one layer; where layers are split over GPUs, each has its share of weights and states
+memory    weights, states of all rows, of those after the next chunk or of the copies for candidates and what continues
+          them (one prompt with a large state: its own and one that continues it), and of one prefix that waits where
+          prompts share some, at the longest length; and what one chunk needs in one layer; where layers are split over GPUs, each has its share of weights and states
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ STEPS = 16
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of one length. n: how many; new: share of their tokens that is read for them and no other prompt;
-    answers: tokens of all candidates of a prompt's answer; candidates: of them; greedy: tokens printed after each."""
+    answers: tokens of all candidates of a prompt's answer; candidates: of them; greedy: tokens printed after each; reads: how often
+    each is read, by what gives no state."""
 
     length: int
     n: int
@@ -42,6 +44,7 @@ class Prompts:
     answers: int = 1
     candidates: int = 1
     greedy: int = 0
+    reads: int = 1
 
     @property
     def tokens(self) -> int:
@@ -52,7 +55,8 @@ class Prompts:
 @dataclass(frozen=True)
 class ProbedModel:
     """A model to probe. cost: at a length; sizes: None where its mixers are not ours; blocks: that can be on
-    different GPUs; half: whether its weights are kept in two bytes; count: models that have this row in common."""
+    different GPUs; half: whether its weights are kept in two bytes; count: models that have this row in common;
+    served: whether a server has it; knows_state: whether its cost has its state."""
 
     name: str
     cost: Callable[[int], ModelCost]
@@ -60,6 +64,8 @@ class ProbedModel:
     blocks: int
     half: bool
     count: int = 1
+    served: bool = False
+    knows_state: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def flops(prompts: Prompts, cost: Callable[[int], ModelCost]) -> float:
     shared = round((1 - prompts.new) * STEPS) * length // STEPS
     reading = _total(length, cost) - _total(shared, cost)
     at_end = _total(length, cost) - _total(length - 1, cost) + cost(length).head_flops
-    return prompts.n * (reading + (prompts.answers + prompts.greedy) * at_end)
+    return prompts.n * (prompts.reads * reading + (prompts.answers + prompts.greedy) * at_end)
 
 
 def hours(prompts: Prompts, model: ProbedModel, device: Device, batch_tokens: int) -> float:
@@ -123,7 +129,9 @@ def memory(prompts: Prompts, model: ProbedModel, probe: ProbeConfig, rows: int) 
     chunk = rows * min(probe.chunk, prompts.length) * (4 * width + 3 * max(ff, 2 * width)) * (2 if half else 4)
     logits = 2 * 4.0 * vocab * min(MAX_LOGIT_ROWS, rows * prompts.answers)
     copies = min(rows * prompts.candidates, max(1, int(COPIED_BYTES / max(state, 1))))
-    return Memory(_weights(model), state * (rows + copies), max(chunk, logits))
+    continued = copies if copies == rows == 1 else 2 * copies  # copied rows, and what continues them
+    waiting = 1 if prompts.new < 1 else 0  # a shared prefix
+    return Memory(_weights(model), state * (waiting + rows + max(rows, continued)), max(chunk, logits))
 
 
 def rows_of(length: int, batch_tokens: int) -> int:
@@ -141,9 +149,9 @@ def gpus_for(need: Memory, model: ProbedModel, device: Device) -> int | None:
 def probe_cost_row(
     model: ProbedModel, prompts: Sequence[Prompts], probe: ProbeConfig, device: Device
 ) -> dict[str, Value]:
-    """Cost of a model over prompts: their sums, and memory at the length where one prompt needs most."""
+    """Cost of a model over prompts: their sums, and memory at the longest length."""
     needs = {one: memory(one, model, probe, 1) for one in prompts}
-    worst = max(needs, key=lambda one: needs[one].on(1))
+    worst = max(needs, key=lambda one: (one.length, needs[one].on(1)))
     gpus = gpus_for(needs[worst], model, device)
     fits, rows = gpus or (model.blocks if device.gpu else 1), rows_of(worst.length, probe.batch_tokens)
     while rows > 1 and memory(worst, model, probe, rows).on(fits) > _room(device):
@@ -152,9 +160,9 @@ def probe_cost_row(
     row: dict[str, Value] = {
         "model": model.name + (f" ({model.count} models)" if model.count > 1 else ""),
         "parameters": model.cost(prompts[0].length).params,
-        "length": max(one.length for one in prompts),
+        "length": worst.length,
         "prompt tokens": model.count * sum(one.tokens for one in prompts),
-        "read": round(model.count * sum(one.tokens * one.new for one in prompts)),
+        "read": round(model.count * sum(one.tokens * one.new * one.reads for one in prompts)),
         "PFLOPs": float(f"{model.count * sum(flops(one, model.cost) for one in prompts) / 1e15:.4g}"),
         "weights GB": round(need.weights / 1e9, 2),
         "prompts at once": rows,

@@ -1,18 +1,26 @@
 """The tables of `evaluate.py --plan`: hours and memory of each model, and of few models at each length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from lcprobe.config import Config
-from lcprobe.models.config import ModelConfig
-from lcprobe.models.parts import ModelCost, model_cost, parts_of
 from lcprobe.studies.console import print_rows, terminal
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import UTILISATION, ProbedModel, Prompts, device_of, probe_cost_row
 
 Work = dict[str, tuple[Variant, list[Prompts]]]
 """What variants read, by their names."""
+ONE_LENGTH = "weights, states and GPUs: at the length of the row; tokens, FLOPs and hours: of all lengths up to it"
+NOTES = {
+    "transformers": "read: if the class's cache is right, which is tested at loading; else prompts are read whole",
+    "estimated": "states: keys and values by config.json, an estimate without other states and activations",
+    "unknown": "states unknown, so memory and GPUs too, and FLOPs are without attention's",
+    "served": "read: whole for every candidate, less where the server keeps prefixes; its memory and GPUs are not "
+    "known, and hours are as if it had the machine of the plan",
+    "nothing": "parameters, FLOPs and hours unknown without probe.server.reference",
+}
+"""Of models by the engine that runs them."""
 FEW_ROWS = 48
 """Up to which the costs at each length are printed, too."""
 
@@ -44,7 +52,8 @@ def print_costs(work: Work, config: Config) -> None:
     note += (
         "GPUs: that hold one prompt, layers split, one at work" if device.gpu else "fits: into this machine's memory"
     )
-    terminal().print(f"  {note}", soft_wrap=True)
+    for line in [note, ONE_LENGTH, *_notes(work)]:
+        terminal().print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 def _rows_of(work: Work, half: bool) -> list[tuple[ProbedModel, Sequence[Prompts]]]:
@@ -59,16 +68,30 @@ def _rows_of(work: Work, half: bool) -> list[tuple[ProbedModel, Sequence[Prompts
             model, own = found[key]
             found[key] = (replace(model, count=model.count + 1), own)
             continue
-        fixed = source.cost(target.config)
-        blocks = 1 if sizes is None else len(parts_of(sizes).blocks)
-        cost = _cost_at(sizes, fixed)
-        found[key] = (ProbedModel(name, cost, sizes, blocks, half and source.published is not None), prompts)
+        cost = cache(partial(source.cost_at, target.config))
+        if source.served:
+            prompts = [replace(p, new=1.0, reads=p.candidates + (1 if p.greedy else 0)) for p in prompts]
+        model = ProbedModel(name, cost, sizes, source.n_blocks(target.config), half and source.published is not None)
+        found[key] = (
+            replace(model, served=source.served, knows_state=source.knows_state(target.config)),
+            prompts,
+        )
     return list(found.values())
 
 
-def _cost_at(sizes: ModelConfig | None, fixed: ModelCost) -> Callable[[int], ModelCost]:
-    """Cost at a length. fixed: that of a model whose mixers are not ours, whatever the length."""
-    return cache(lambda length: fixed if sizes is None else model_cost(sizes, length))
+def _notes(work: Work) -> list[str]:
+    """What the rows of models on other engines mean."""
+    engines: dict[str, list[str]] = {}
+    for variant, _ in work.values():
+        source, config, name = variant.target.source, variant.target.config, variant.name
+        if source.served:
+            engines.setdefault("served", []).append(name)
+            if not source.cost(config).params:
+                engines.setdefault("nothing", []).append(name)
+        elif source.engine != "native":
+            engines.setdefault("transformers", []).append(name)
+            engines.setdefault("estimated" if source.knows_state(config) else "unknown", []).append(name)
+    return [f"{text}: {', '.join(engines[kind])}" for kind, text in NOTES.items() if kind in engines]
 
 
 def _number(value: object) -> float:
