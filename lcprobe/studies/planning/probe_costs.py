@@ -4,9 +4,10 @@ FLOPs     of a prompt of n tokens, of which the last m are read for it: F(n) - F
           mean per token at length n, so that the growth of attention counts; without the head, which is asked for
           at answers only
 hours     FLOPs / (peak x UTILISATION); greedy tokens take at least the time to read the weights for each
-memory    weights, states of all rows, of those after the next chunk or of the copies for candidates and what continues
-          them (one prompt with a large state: its own and one that continues it), and of one prefix that waits where
-          prompts share some, at the longest length; and what one chunk needs in one layer; where layers are split over GPUs, each has its share of weights and states
+memory    weights; states of all rows, of those after the next chunk or of the copies for candidates and what
+          continues them (one prompt with a large state: its own and one that continues it), and of one prefix that
+          waits where prompts share some; and what one chunk needs in one layer; where layers are split over GPUs,
+          each has its share of weights and states
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ UTILISATION = 0.4
 """Of the peak, while prompts are read in chunks."""
 USABLE = 0.9
 """Of a GPU's memory; the rest is for fragments and workspaces."""
+MEMORY_CELLS = {"weights GB", "prompts at once", "states GB", "GPUs", "GB each", "GPU hours", "GB", "fits"}
+"""Cells that tell of a machine with weights and states."""
 STEPS = 16
 """Parts of a length at which the FLOPs of a shared prefix are evaluated."""
 
@@ -35,8 +38,8 @@ STEPS = 16
 @dataclass(frozen=True)
 class Prompts:
     """Prompts of one length. n: how many; new: share of their tokens that is read for them and no other prompt;
-    answers: tokens of all candidates of a prompt's answer; candidates: of them; greedy: tokens printed after each; reads: how often
-    each is read, by what gives no state."""
+    answers: tokens of all candidates of a prompt's answer; candidates: of them; greedy: tokens printed after each;
+    reads: how often each is read, by what gives no state."""
 
     length: int
     n: int
@@ -168,11 +171,23 @@ def probe_cost_row(
         "prompts at once": rows,
         "states GB": round(need.states / 1e9, 2),
     }
-    each, time = round(need.on(fits) / 1e9, 2), {f"hours, {device.name}": float(f"{taken:.3g}")}
+    taken_hours: dict[str, Value] = {f"hours, {device.name}": float(f"{taken:.3g}")}
+    each = round(need.on(fits) / 1e9, 2)
     if not device.gpu:
-        return row | {"GB": each, "fits": gpus is not None} | time
-    row |= {"GPUs": gpus if gpus is not None else f"> {model.blocks}", "GB each": each}
-    return row | time | {"GPU hours": float(f"{taken * fits:.3g}")}
+        row |= {"GB": each, "fits": gpus is not None} | taken_hours
+    else:
+        row |= {"GPUs": gpus if gpus is not None else f"> {model.blocks}", "GB each": each}
+        row |= taken_hours | {"GPU hours": float(f"{taken * fits:.3g}")}
+    if model.served and not model.cost(1).params:
+        row |= dict.fromkeys(("parameters", "PFLOPs", *taken_hours), "")
+    return row | dict.fromkeys(_not_known(model) & row.keys(), "")
+
+
+def _not_known(model: ProbedModel) -> set[str]:
+    """The cells that stay empty."""
+    if model.served:
+        return MEMORY_CELLS
+    return set() if model.knows_state else MEMORY_CELLS - {"weights GB"}
 
 
 def _room(device: Device) -> float:

@@ -1,5 +1,6 @@
 """Costs of probing, against the models that they are about."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -74,7 +75,7 @@ def test_memory_has_the_weights_and_the_state_that_a_model_has(layout):
                  for t in tensors_of(state) if t.is_floating_point())  # fmt: skip
     need = memory(Prompts(200, 1, candidates=3), model, ProbeConfig(), rows=2)
     assert need.weights == sum(p.numel() for p in module.parameters()) * 4
-    assert need.states == pytest.approx(4 * stored, rel=0.15), "the prompts' own, and three copies"
+    assert need.states == pytest.approx(7 * stored, rel=0.15), "the prompts' own, three copies, what continues them"
 
 
 def test_the_gpus_have_room_and_one_fewer_has_not():
@@ -107,3 +108,33 @@ def test_a_machine_without_a_gpu_has_no_gpu_hours_and_splits_no_layers():
     small = Device("here", 1e11, need.on(1), None, gpu=False)
     assert need.on(2) < 0.9 * need.on(1)
     assert probe_cost_row(model, prompts, ProbeConfig(), small)["fits"] is False
+
+
+def test_one_prompt_with_a_large_state_has_two_of_them_and_a_shared_prefix():
+    model = planned("attention+mlp x 80", blocks=80, half=True, d_model=8192, d_ff=28672)
+    state = model.cost(131_072).blocks.kv_bytes / 2
+    assert state > 4 << 30
+    for new, states in ((1.0, 2), (0.5, 3)):
+        need = memory(Prompts(131_072, 1, new=new, candidates=4), model, ProbeConfig(precision="bf16"), rows=1)
+        assert need.states == pytest.approx(states * state, rel=0.01)
+
+
+def test_the_memory_of_a_row_is_that_of_its_length():
+    model, probe = planned("mamba2 x 4"), ProbeConfig(batch_tokens=131_072)
+    row = probe_cost_row(model, [Prompts(4096, 10), Prompts(131_072, 10)], probe, H100)
+    alone = probe_cost_row(model, [Prompts(131_072, 10)], probe, H100)
+    assert row["length"] == 131_072
+    assert row["prompts at once"] == 1
+    for name in ("states GB", "GPUs", "GB each"):
+        assert row[name] == alone[name]
+
+
+def test_a_server_reads_every_prompt_for_every_candidate_and_its_memory_is_not_known():
+    model, prompts = planned("attention+mlp x 4"), Prompts(4096, 10, answers=0)
+    served = replace(model, served=True, knows_state=False)
+    assert flops(replace(prompts, reads=3), served.cost) == pytest.approx(3 * flops(prompts, model.cost))
+    row = probe_cost_row(served, [replace(prompts, reads=3)], ProbeConfig(), H100)
+    assert row["read"] == 3 * 40_960
+    assert {row[name] for name in ("weights GB", "states GB", "GPUs", "GB each", "GPU hours")} == {""}
+    unknown = probe_cost_row(replace(model, knows_state=False), [prompts], ProbeConfig(), H100)
+    assert unknown["weights GB"] != "" == unknown["states GB"]
