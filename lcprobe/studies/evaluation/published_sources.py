@@ -131,7 +131,9 @@ class TransformersCheckpoint(Source):
         not known."""
         total, embedding = self._sizes
         blocks = total - embedding
-        return ModelCost(embedding, Cost(params=blocks, flops=2.0 * blocks), 2.0 * embedding)
+        head = self._empty.get_output_embeddings()
+        rows = embedding if head is None else sum(p.numel() for p in head.parameters())
+        return ModelCost(embedding, Cost(params=blocks, flops=2.0 * blocks), 2.0 * rows)
 
     def cost_at(self, config: Config, length: int) -> ModelCost:
         """That of its parameters, and an estimate for its attention, where its config tells."""

@@ -200,3 +200,29 @@ def test_other_settings_of_the_same_weights_are_another_model(llama, tmp_path):
     assert find_targets([llama])[0].source.digest == before
     _set(folder, rms_norm_eps=0.5)
     assert find_targets([folder])[0].source.digest != before
+
+
+def test_the_plan_says_what_it_does_not_know_of_other_engines(llama, tmp_path, monkeypatch, capsys):
+    """transformers: about the keys and values that our mixers have; a server: read for every candidate, no memory."""
+    monkeypatch.chdir(tmp_path)
+    models = [{"address": str(llama), "name": name, "engine": name} for name in ("native", "transformers")]
+    study = {"name": "plan", "models": [*models, "vllm:http://127.0.0.1:9"], "plan_for": "h100"}
+    grid = {"lengths": ["64t", "128t"], "depths": 2, "haystack": ["noise"], "n": 3}
+    probe = {"tasks": {"single": {"type": "niah", "n_keys": 2, "template": "line"}}, "grids": [grid]}
+    config = {"study": study, "probe": {**probe, "server": {"reference": str(llama)}}, "track": {"wandb": "off"}}
+    (tmp_path / "plan.yaml").write_text(json.dumps(config))
+    tables = []
+    monkeypatch.setattr("lcprobe.studies.evaluation.costs.tables.print_rows", lambda rows, title: tables.append(rows))
+    assert evaluate_main(["plan.yaml", "--plan"]) == 0
+    native, transformers, served, _ = tables[0]
+    assert {row["length"] for row in tables[0][:3]} == {128}
+    assert transformers["parameters"] == native["parameters"] == served["parameters"]
+    assert transformers["PFLOPs"] == pytest.approx(native["PFLOPs"], rel=0.05)
+    assert (transformers["states GB"], transformers["GPUs"]) == (native["states GB"], 1)
+    assert (served["states GB"], served["GPUs"], served["weights GB"]) == ("", "", "")
+    assert served["read"] % served["prompt tokens"] == 0
+    assert served["read"] >= 2 * native["read"], "two candidates"
+    assert served["PFLOPs"] > native["PFLOPs"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "an estimate without other states and activations: transformers" in printed
+    assert "whole for every candidate" in printed
