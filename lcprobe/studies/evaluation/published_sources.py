@@ -155,8 +155,9 @@ class TransformersCheckpoint(Source):
         from lcprobe.probing.engines.transformers import TransformersModel
 
         text = self._empty.config.get_text_config()
-        types = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
-        return TransformersModel(self._empty).settings, types
+        known = dir(text)  # properties in some classes, entries of config.json in others
+        types = [getattr(text, name) for name in ("layer_types", "layers_block_type") if name in known]
+        return TransformersModel(self._empty).settings, next(filter(None, types), None)
 
     def _attention(self, length: int) -> Cost | None:
         return attention_cost(*self._settings, length)
