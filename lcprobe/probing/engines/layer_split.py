@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from lcprobe.errors import require
-from lcprobe.models.language_model import LanguageModel, LanguageModelState, Selection
+from lcprobe.models.language_model import LanguageModel
 from lcprobe.models.token_context import TokenContext
-from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.wrapped import Wrapped
 
 
-class LayerSplit(ProbedModel):
+class LayerSplit(Wrapped):
     """A LanguageModel over several devices. Hidden vectors and logits come back on the first one."""
 
     def __init__(self, model: LanguageModel, devices: Sequence[torch.device | str]):
         """Moves the model's parts, in place. Raises ConfigError without a device."""
         require("devices", list(devices), len(devices) > 0, "at least one device")
-        self.model, places = model, [torch.device(d) for d in devices]
+        super().__init__(model)
+        places = [torch.device(d) for d in devices]
         blocks = list(model.blocks)
         outer = [(model.embedding, model.embedding_norm, model.positional), (model.norm, model.head)]
         sizes = [sum(_bytes(part) for part in parts if part is not None) for parts in outer]
@@ -38,16 +39,13 @@ class LayerSplit(ProbedModel):
             for part in parts:
                 if part is not None:
                     part.to(device)
+        self._head_device = model.head_weight.device
         self.parts = {device: self.device_of.count(device) for device in places}
 
     @property
     def note(self) -> str:
         """How many blocks are on each device, for the report."""
         return "layers split over devices: " + ", ".join(f"{n} on {device}" for device, n in self.parts.items())
-
-    def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
-        """The model's own; each layer's state is on its device."""
-        return self.model.new_state(batch, length)
 
     def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:
         """See ProbedModel."""
@@ -56,22 +54,7 @@ class LayerSplit(ProbedModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See ProbedModel; made where the head's weights are."""
-        return self.model.logits(hidden.to(self.model.head_weight.device)).to(self.device)
-
-    @property
-    def needs_length(self) -> bool:
-        """The model's own."""
-        return self.model.needs_length
-
-    @property
-    def max_length(self) -> int | None:
-        """The model's own."""
-        return self.model.max_length
-
-    @property
-    def selection(self) -> Selection | None:
-        """The model's own."""
-        return self.model.selection
+        return self.model.logits(hidden.to(self._head_device)).to(self.device)
 
 
 def spread(sizes: Sequence[int], n: int, before: int = 0, after: int = 0) -> list[int]:

@@ -7,14 +7,13 @@ the answer is right; so is a model without such layers.
 """
 
 from dataclasses import replace
-from typing import Any
 
-from torch import Tensor, zeros_like
+from torch import zeros_like
 
-from lcprobe.models.language_model import LanguageModel, LanguageModelState, Selection
+from lcprobe.models.language_model import LanguageModel, LanguageModelState
 from lcprobe.models.mixers.attention import Attention, AttentionState
 from lcprobe.models.state import State
-from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.wrapped import Wrapped
 
 
 def convolves(model: LanguageModel) -> bool:
@@ -22,12 +21,8 @@ def convolves(model: LanguageModel) -> bool:
     return any(isinstance(mixer, Attention) and mixer.d_conv for mixer in model.mixers())
 
 
-class MambaSsmCache(ProbedModel):
-    """A model of ours as mamba_ssm decodes it."""
-
-    def __init__(self, model: ProbedModel):
-        """model: a LanguageModel, on one device or on several (LayerSplit)."""
-        self.model = model
+class MambaSsmCache(Wrapped):
+    """A model of ours, on one device or on several (LayerSplit), as mamba_ssm decodes it."""
 
     def new_state(self, batch: int, length: int | None = None) -> LanguageModelState:
         """The model's own, which also keeps the last outputs of convolutions; zeros stand before the first token."""
@@ -35,32 +30,9 @@ class MambaSsmCache(ProbedModel):
         assert isinstance(state, LanguageModelState)
         return replace(state, layers=tuple(map(_keeping_outputs, state.layers)))
 
-    def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:
-        """The model's own."""
-        return self.model.hidden(tokens, state=state)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The model's own."""
-        return self.model.logits(hidden)
-
     def prompt_ended(self, state: LanguageModelState) -> LanguageModelState:
         """See ProbedModel: the last outputs of convolutions in place of their last inputs."""
         return replace(state, layers=tuple(map(_with_outputs_as_inputs, state.layers)))
-
-    @property
-    def needs_length(self) -> bool:
-        """The model's own."""
-        return self.model.needs_length
-
-    @property
-    def max_length(self) -> int | None:
-        """The model's own."""
-        return self.model.max_length
-
-    @property
-    def selection(self) -> Selection | None:
-        """The model's own."""
-        return self.model.selection
 
 
 def _keeping_outputs(state: State) -> State:

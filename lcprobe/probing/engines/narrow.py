@@ -10,54 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcprobe.models.language_model import Selection
 from lcprobe.probing.config import Precision
-from lcprobe.probing.engines.contract import ProbedModel, ProbedState
+from lcprobe.probing.engines.contract import ProbedModel
+from lcprobe.probing.engines.wrapped import Wrapped
 
 
-class InBfloat16(ProbedModel):
-    """The model under autocast."""
-
-    def __init__(self, model: ProbedModel):
-        self.model = model
-
-    def new_state(self, batch: int, length: int | None = None) -> ProbedState:
-        """The model's own."""
-        return self.model.new_state(batch, length)
+class InBfloat16(Wrapped):
+    """The model under autocast; its logits are its own, in float32."""
 
     def hidden(self, tokens: Tensor, *, state: Any) -> tuple[Tensor, Any]:
         """See ProbedModel; hidden vectors are float32 with the values of bfloat16."""
         with torch.autocast(tokens.device.type, torch.bfloat16):
             hidden, state = self.model.hidden(tokens, state=state)
         return hidden.float(), state
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The model's own, in float32."""
-        return self.model.logits(hidden)
-
-    def prompt_ended(self, state: Any) -> Any:
-        """The model's own."""
-        return self.model.prompt_ended(state)
-
-    @property
-    def needs_length(self) -> bool:
-        """The model's own."""
-        return self.model.needs_length
-
-    @property
-    def max_length(self) -> int | None:
-        """The model's own."""
-        return self.model.max_length
-
-    @property
-    def rereads(self) -> bool:
-        """The model's own."""
-        return self.model.rereads
-
-    @property
-    def selection(self) -> Selection | None:
-        """The model's own."""
-        return self.model.selection
 
 
 def in_precision(model: ProbedModel, precision: Precision) -> ProbedModel:

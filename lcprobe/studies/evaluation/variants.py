@@ -208,7 +208,8 @@ def load_variant(
         module = extended(loaded.module, variant.extension, context)
         loaded = replace(loaded, engine=module, module=module)
     if probe.split and loaded.module is not None:
-        loaded = replace(loaded, engine=LayerSplit(loaded.module, split_devices()))
+        split = LayerSplit(loaded.module, split_devices())
+        loaded = replace(loaded, engine=split, note=lambda: split.note)
     if variant.compat.mamba_ssm_conv_bug:
         assert loaded.module is not None, "other engines decode as they do"
         assert loaded.engine is not None, "a model of ours is loaded here"
