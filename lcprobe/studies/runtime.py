@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import sys
+from typing import TextIO
 
 from lcprobe.errors import ConfigError
 from lcprobe.models.config import KernelsConfig
@@ -27,9 +28,17 @@ def keep_memory() -> None:
         return
 
 
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is when a message comes: it may be replaced, and the one before closed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def set_up_logging() -> None:
     """Log messages as plain lines on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
     logging.getLogger("lcprobe").setLevel(logging.INFO)
     for noisy in ("httpx", "datasets", "wandb", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -137,9 +137,10 @@ def test_a_server_that_dies_in_the_middle_loses_nothing(trained, tasks, tokenize
     with stand_in(trained, tokenizer, "vllm", Faults(dies_after=needed // 2)) as running:
         address = running.address
         assert run_command(lambda: probe(address) and None) == 74
-    line = capsys.readouterr().err
+    # where a command has set up logging before, the further tries are lines of their own
+    *tries, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {address}: no answer in 3 tries")
-    assert line.count("\n") == 1
+    assert all(address in one for one in tries)
     with stand_in(trained, tokenizer, "vllm") as running:
         records = store.read(probe(running.address)).to_pylist()
         assert 0 < running.requests < needed, "what was finished is not asked again"
