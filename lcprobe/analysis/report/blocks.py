@@ -36,12 +36,12 @@ class Table:
 
 @dataclass(frozen=True)
 class InlinedFigure:
-    """A figure of the page. data: base64 of its PNG; width, height: CSS pixels."""
+    """A figure of the page. svg: its picture, with ids of its own and in the page's text colour. spec: the Vega-Lite
+    specification that makes it interactive, as JSON that is safe inside <script>. Both are markup: not escaped."""
 
     picture: Picture
-    data: str
-    width: int
-    height: int
+    svg: str
+    spec: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every figure of a report as matplotlib objects, for the report's files and for notebooks.
+"""Every figure of a report as altair charts, for the report's files and for notebooks.
 
 `all_figures(results)` gives them by file name; `draw(results)` gives them one at a time with their captions, so that
 a report of hundreds of figures never has more than one in memory.
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
-from lcprobe.analysis.report.charts.accuracy import accuracy_by_length, format_matrix, skill_bars
+from lcprobe.analysis.report.charts.accuracy import format_matrix, skill_bars
 from lcprobe.analysis.report.charts.biases import bias_charts
-from lcprobe.analysis.report.charts.by_length import accuracy_by_multiple
+from lcprobe.analysis.report.charts.by_length import accuracy_by_length, accuracy_by_multiple
 from lcprobe.analysis.report.charts.depth import depth_profiles, length_by_depth
 from lcprobe.analysis.report.charts.depth_by_length import depth_effect_charts
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
@@ -23,7 +23,7 @@ from lcprobe.analysis.report.charts.training import training_curves
 from lcprobe.analysis.report.charts.training_data import training_data_charts
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import altair as alt
 
 CHARTS: dict[str, Chart] = {
     "skill": skill_bars,
@@ -46,18 +46,17 @@ IN_OWN_TOKENS = ("distance", "context", "bias")
 """Charts of tokens that a model itself reads, whatever a length counts."""
 
 
-def all_figures(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "dict[str, Figure]":
-    """Figures of some charts, or of all, by the name of their file (without `.png`).
+def all_figures(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "dict[str, alt.TopLevelMixin]":
+    """Figures of some charts, or of all, by the name of their file (without its suffix).
 
     results: `findings.results.analyse(study, records, context)`. charts: keys of CHARTS; `("context",)` has the
     curves of plain text and `("bias",)` those of attention biases. Charts without data draw nothing. Raises KeyError
-    for an unknown chart. The figures have an Agg canvas and need no pyplot: show them in a notebook, or save them
-    with `figure.savefig(path)`.
+    for an unknown chart. Show them in a notebook, change them, or save them with `chart.save(path)`.
     """
     return {picture.name: figure for picture, figure in draw(results, charts)}
 
 
-def draw(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "Iterator[tuple[Picture, Figure]]":
+def draw(results: Results, charts: Iterable[str] = tuple(CHARTS)) -> "Iterator[tuple[Picture, alt.TopLevelMixin]]":
     """The same figures one at a time, each with its name and caption, chart by chart."""
     for name in charts:
         note = own_tokens_note(results.study) if name in IN_OWN_TOKENS else length_note(results.study)

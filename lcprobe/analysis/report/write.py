@@ -1,10 +1,10 @@
-"""Writes the report: report.html (one file, no network), figures/*.png, tables/*.csv, and the same for a tracker.
+"""Writes the report: report.html (one file, no network), figures/* as SVG, PDF and PNG,
+tables/*.csv, and the same for a tracker.
 
 The page opens anywhere and runs nothing: figures are inlined, there is no script, and a content security policy
 forbids both scripts and the network. Everything that comes from data passes jinja2's autoescape.
 """
 
-import base64
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.cell_tables import overview
-from lcprobe.analysis.report.charts.drawing import save
+from lcprobe.analysis.report.charts.render import render, save
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import sections, with_notion
 from lcprobe.analysis.report.summary import TOPICS, summary
@@ -25,6 +25,8 @@ from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
 
 REPORT = "report.html"
+FILES = (".svg", ".pdf", ".png")
+"""What each figure is written as."""
 OPEN_SENTENCES = 24
 """Statements of a topic that are not folded at first."""
 NAMED_MODELS = 12
@@ -33,7 +35,7 @@ NAMED_MODELS = 12
 
 @dataclass(frozen=True)
 class Report:
-    """A written report. summary: plain sentences. figures: PNG files by name. cells: rows of cells.csv."""
+    """A written report. summary: plain sentences. figures: SVG files by name. cells: rows of cells.csv."""
 
     html: Path
     summary: list[str]
@@ -57,11 +59,13 @@ def write_report(
     sentences = summary(results)
     inlined, figures = [], {}
     for picture, figure in draw(results):
-        path = folder / "figures" / f"{picture.name}.png"
-        width, height = save(figure, path)
-        figures[picture.name] = path
-        inlined.append(InlinedFigure(picture, base64.b64encode(path.read_bytes()).decode(), width, height))
-        tracker.figure(f"report/{picture.name}", path)
+        rendered, path = render(figure), folder / "figures" / picture.name
+        for suffix in FILES:
+            save(rendered, path.with_name(path.name + suffix))
+        figures[picture.name] = path.with_name(path.name + ".svg")
+        on_page = rendered.for_page(f"f{len(inlined)}")
+        inlined.append(InlinedFigure(picture, on_page.svg, on_page.spec))
+        tracker.figure(f"report/{picture.name}", path.with_name(path.name + ".png"))
     tables = all_tables(results)
     for name, rows in tables.items():
         if rows:

@@ -8,11 +8,9 @@ import numpy as np
 from lcprobe.analysis.findings.cells import PanelKey, Slice
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.report.charts.by_length import chance_of, panels_by_length
 from lcprobe.analysis.report.charts.drawing import (
     GREY,
     INK,
-    band,
     figure_text,
     file_name,
     heatmap,
@@ -40,54 +38,6 @@ from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure per task and format: one line per model with its band, the training length and chance.
-
-    With several training lengths: a panel per architecture and one line per group of seeds.
-    """
-    if has_several_lengths(results):
-        yield from panels_by_length(results, "length")
-        return
-    styles = model_styles(results)
-    for task, format in drawn_formats(results):
-        figure, axes = panel()
-        curves = [e for e in results.extrapolations if e.where.task == task and e.where.format == format]
-        counts, missing, lengths = [], [], results.data.lengths(task, format)
-        for e in curves:
-            name, style = e.where.model, styles[e.where.model]
-            points = [(length, x) for length, x, _ in e.by_length if isinstance(x, Proportion)]
-            missing += [f"{name} at {length}: {x}" for length, x, _ in e.by_length if not isinstance(x, Proportion)]
-            if points:
-                at = np.log2([length for length, _ in points])
-                counts += [x.n for _, x in points]
-                band(axes, at, [x.low for _, x in points], [x.high for _, x in points], style)
-                values = [x.value for _, x in points]
-                axes.plot(
-                    at, values, style.line, marker=style.marker, ms=5, color=style.colour, label=figure_text(name)
-                )
-        for length in sorted({e.context_length for e in curves}):
-            axes.axvline(
-                np.log2(length), color=INK, linestyle="--", linewidth=1.2, label=f"training length {length:,}"
-            )
-        chance = chance_of(results, task, format)
-        if chance is not None:
-            axes.axhline(chance, color=GREY, linestyle=":", linewidth=1.4, label=f"chance {chance:.2f}")
-        length_axis(axes, lengths)
-        share_axis(axes)
-        set_titles(axes, figure_text(f"{task}, {format}"), "length (tokens)", "exact match")
-        legend(figure, axes)
-        text = f"Exact match against length for {task}, {format}, mean over all depths. {counts_text(counts)} "
-        text += "Bands: 95 % intervals over samples. Dashed: training length."
-        text += (
-            " Dotted: chance level, the score of picking one of the values without reading the key."
-            if chance is not None
-            else ""
-        )
-        text += f" Not drawn: {'; '.join(missing)}." if missing else ""
-        name = file_name("length", task, format)
-        yield Picture(name, "length", task, str(format), f"{task}, {format}", text), figure
 
 
 def format_matrix(results: Results) -> "Iterator[tuple[Picture, Figure]]":

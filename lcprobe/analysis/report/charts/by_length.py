@@ -1,48 +1,52 @@
-"""Exact match of a study with several training lengths: against length, and against length / training length."""
+"""Exact match against length, and against length / training length: a line per model, its seeds thin beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.report.charts.drawing import (
-    GREY,
-    INK,
+from lcprobe.analysis.report.charts.grammar import (
+    Row,
     Style,
-    band,
+    curves,
+    figure,
     file_name,
-    legend,
-    length_axis,
+    horizontal,
     multiple_axis,
-    outer_titles,
-    panels,
+    panel,
     share_axis,
+    shown_number,
+    shown_word,
+    tokens_axis,
+    vertical,
 )
-from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
+from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
 from lcprobe.analysis.report.charts.seed_groups import (
     OVER_SAMPLES,
     SEEDS,
     SeedGroup,
     architectures,
     group_mean,
+    group_styles,
     has_several_lengths,
     length_styles,
+    seed_groups,
     training_lengths,
 )
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import altair as alt
 
 Unit = Literal["length", "multiple"]
 TEXTS: dict[Unit, tuple[str, str, str]] = {
     "length": (
         "Exact match against length",
         "length (tokens)",
-        "Vertical lines: training lengths, in the colour of their curve.",
+        "Vertical lines: training lengths.",
     ),
     "multiple": (
         "Exact match against length / training length",
@@ -54,72 +58,102 @@ TEXTS: dict[Unit, tuple[str, str, str]] = {
 """Start of the caption, x axis, and how to read the vertical lines."""
 
 
-def panels_by_length(results: Results, unit: Unit) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure per task and format, a panel per architecture and a colour per training length."""
+@dataclass
+class _Drawn:
+    """Rows of one panel, and of what the caption speaks."""
+
+    means: list[Row] = field(default_factory=list)
+    seeds: list[Row] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def accuracy_by_length(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
+    """One figure per task and format. With several training lengths a panel per architecture and a colour per
+    length, otherwise one panel with a line per model."""
     for task, format in drawn_formats(results):
-        yield _panels(results, task, format, unit)
+        yield _figure(results, task, format, "length")
 
 
-def accuracy_by_multiple(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+def accuracy_by_multiple(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
     """The curves over length / training length; nothing for a study of one training length."""
     if has_several_lengths(results):
-        yield from panels_by_length(results, "multiple")
+        for task, format in drawn_formats(results):
+            yield _figure(results, task, format, "multiple")
 
 
-def _panels(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[Picture, Figure]":
-    families, styles, lengths = architectures(results), length_styles(results), results.data.lengths(task, format)
-    figure, axes = panels([*families], f"{task}, {format}")
-    counts: list[int] = []
-    missing: list[str] = []
-    for one, groups in zip(axes, families.values(), strict=True):
-        for group in groups:
-            found = _curve(one, results, group, task, format, unit, group.style(styles))
-            counts += found[0]
-            missing += found[1]
-        if unit == "length":
-            for length in sorted({group.context_length for group in groups}):
-                one.axvline(np.log2(length), color=styles[length].colour, ls="--", lw=1.3, alpha=0.9)
-        else:
-            one.axvline(0, color=INK, ls="--", lw=1.2)
-    chance = chance_of(results, task, format)
-    if chance is not None:
-        for one in axes:
-            one.axhline(chance, color=GREY, linestyle=":", linewidth=1.4, label=f"chance {chance:.2f}")
-    share_axis(axes[0])
+def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[Picture, alt.ConcatChart]":
+    several, chance = has_several_lengths(results), chance_of(results, task, format)
+    drawn, panels = _Drawn(), []
+    by_panel = architectures(results) if several else {"": seed_groups(results)}
+    shades = length_styles(results)
+    for name, groups in by_panel.items():
+        styles = {g.label: g.style(shades) for g in groups} if several else group_styles(results)
+        layers = _layers(results, groups, task, format, unit, styles, drawn, chance)
+        panels.append(panel(layers, title=name, **({"height": 170} if several else {})))
+    start, _, lines = TEXTS[unit]
+    models = [] if several else [group.name for group in seed_groups(results)]
+    title = f"{task}, {format}"
+    chart = figure(panels, title, models=models, resolve={"color": "shared"})
+    text = f"{start} for {task}, {format}, mean over all depths. {SEEDS} {counts_text(drawn.counts)} "
+    text += f"Bands: {OVER_SAMPLES} {lines}"
+    text += " Dotted: chance, the score of picking one of the values without reading the key." if chance else ""
+    text += f" Not drawn: {'; '.join(drawn.missing)}." if drawn.missing else ""
+    return Picture(file_name(unit, task, format), unit, task, str(format), title, text), chart
+
+
+def _layers(
+    results: Results,
+    groups: Sequence[SeedGroup],
+    task: str,
+    format: Formats,
+    unit: Unit,
+    styles: Mapping[str, Style],
+    drawn: _Drawn,
+    chance: float | None,
+) -> "list[alt.Chart]":
+    """One panel; what it shows is added to `drawn`."""
+    several, own = has_several_lengths(results), _Drawn()
+    for group in groups:
+        _add(own, results, group, task, format, unit, group.label if several else group.name)
+    lengths = results.data.lengths(task, format)
     if unit == "length":
-        length_axis(axes[0], lengths)
+        x = tokens_axis("at", TEXTS[unit][1], lengths, lengths)
+        marks = vertical({float(n): f"trained at {n:,}" for n in sorted({g.context_length for g in groups})})
     else:
         ratios = [length / trained for length in lengths for trained in training_lengths(results)]
-        multiple_axis(axes[0], min(ratios), max(ratios))
-    start, x, lines = TEXTS[unit]
-    outer_titles(figure, axes, x, "exact match")
-    legend(figure, *axes)
-    text = f"{start} for {task}, {format}, mean over all depths, by architecture. {SEEDS} {counts_text(counts)} "
-    text += f"Bands: {OVER_SAMPLES} {lines}"
-    text += " Dotted: chance level." if chance is not None else ""
-    text += f" Not drawn: {'; '.join(missing)}." if missing else ""
-    name = file_name(unit, task, format)
-    return Picture(name, unit, task, str(format), f"{task}, {format}", text), figure
+        x, marks = multiple_axis("at", TEXTS[unit][1], ratios), vertical({1.0: "training length"})
+    tooltip = [
+        shown_word("model", "model"),
+        shown_number("length", "length (tokens)", ",d"),
+        shown_number("value", "exact match"),
+        shown_word("interval", "95 % interval"),
+        shown_word("count", "correct"),
+    ]
+    layers = curves(
+        own.means, styles, x, share_axis(), tooltip, field="series" if several else "model", seeds=own.seeds
+    )
+    drawn.counts += own.counts
+    drawn.missing += own.missing
+    return [*marks, *(horizontal(chance, f"chance {chance:.2f}") if chance is not None else []), *layers]
 
 
-def _curve(
-    axes: "Axes", results: Results, group: SeedGroup, task: str, format: Formats, unit: Unit, style: Style
-) -> tuple[list[int], list[str]]:
-    """Draw one group; the number of answers of each point, and what is not drawn."""
-    lengths, zero = results.data.lengths(task, format), 1 if unit == "length" else group.context_length
-    means = [(length, group_mean(results, group, task, format, length)) for length in lengths]
-    missing = [f"{group.name} at {length}: {mean}" for length, mean in means if isinstance(mean, Unavailable)]
-    points = [(length, mean) for length, mean in means if not isinstance(mean, Unavailable)]
-    for run in group.runs[: len(group.runs) if len(group.runs) > 1 else 0]:
-        parts = [(length, results.data.slice(PanelKey(run.name, task, format), length)) for length in lengths]
-        own = [(length / zero, part.value) for length, part in parts if isinstance(part, Slice)]
-        axes.plot(np.log2([x for x, _ in own]), [y for _, y in own], color=style.colour, lw=0.8, alpha=0.5)
-    if points:
-        at = np.log2([length / zero for length, _ in points])
-        band(axes, at, [mean.low for _, mean in points], [mean.high for _, mean in points], style)
-        values = [mean.value for _, mean in points]
-        axes.plot(at, values, style.line, color=style.colour, marker=style.marker, ms=4.5, label=group.label)
-    return [mean.n for _, mean in points], missing
+def _add(
+    drawn: _Drawn, results: Results, group: SeedGroup, task: str, format: Formats, unit: Unit, name: str
+) -> None:
+    zero = 1 if unit == "length" else group.context_length
+    for length in results.data.lengths(task, format):
+        mean = group_mean(results, group, task, format, length)
+        place: Row = {"model": group.name, "series": name, "length": length, "at": length / zero}
+        if isinstance(mean, Unavailable):
+            drawn.missing.append(f"{group.name} at {length}: {mean}")
+            continue
+        drawn.means.append({**place, **interval_row(mean)})
+        drawn.counts.append(mean.n)
+        for run in group.runs if len(group.runs) > 1 else ():
+            part = results.data.slice(PanelKey(run.name, task, format), length)
+            if isinstance(part, Slice):
+                drawn.seeds.append({**place, "seed": run.name, "value": part.value})
 
 
 def chance_of(results: Results, task: str, format: Formats) -> float | None:

@@ -1,6 +1,6 @@
 """Exact match by depth of the needle: length x depth heatmaps, and depth profiles with their intervals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,43 +8,48 @@ import numpy as np
 from lcprobe.analysis.findings.cells import Cell, PanelKey
 from lcprobe.analysis.findings.extrapolation import reference_length
 from lcprobe.analysis.findings.results import Results
-from lcprobe.analysis.inputs import RunFacts
 from lcprobe.analysis.report.charts.depth_axis import AT_REALISED_DEPTHS, realised_depth, strata_ticks
 from lcprobe.analysis.report.charts.depth_by_length import profiles_by_training_length
 from lcprobe.analysis.report.charts.drawing import (
     Style,
     figure_text,
-    file_name,
-    heatmap,
-    heatmaps,
     legend,
     model_styles,
     panel,
     set_titles,
     share_axis,
 )
+from lcprobe.analysis.report.charts.grammar import Row, file_name, shown_word
+from lcprobe.analysis.report.charts.heatmaps import heatmaps
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
-from lcprobe.analysis.report.charts.seed_groups import SeedGroup, architectures, has_several_lengths
+from lcprobe.analysis.report.charts.seed_groups import SeedGroup, architectures, has_several_lengths, seed_groups
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, stratum_text
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
+    import altair as alt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MAX_PANELS = 12
+"""Models side by side in one figure."""
 
-def length_by_depth(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One heatmap per task, format and model.
 
-    With several training lengths: one figure per task, format and architecture, a heatmap per group of seeds.
+def length_by_depth(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
+    """One figure per task and format, the models side by side; of many models several figures.
+
+    With several training lengths: one figure per task, format and architecture.
     """
     for task, format in drawn_formats(results):
         if has_several_lengths(results):
             for name, groups in architectures(results).items():
-                yield _heatmaps(results, name, groups, task, format)
+                yield _heatmaps(results, f"{name}: {task}, {format}", groups, task, format, name)
             continue
-        for run in results.study.runs:
-            yield _heatmap(results, run, task, format)
+        groups = seed_groups(results)
+        for i in range(0, len(groups), MAX_PANELS):
+            part = [] if len(groups) <= MAX_PANELS else [i // MAX_PANELS + 1]
+            title = f"{task}, {format}" + "".join(f" ({k})" for k in part)
+            yield _heatmaps(results, title, groups[i : i + MAX_PANELS], task, format, *part)
 
 
 def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
@@ -63,51 +68,45 @@ def depth_profiles(results: Results) -> "Iterator[tuple[Picture, Figure]]":
             yield _profile(results, task, format, length, styles)
 
 
-def _heatmap(results: Results, run: RunFacts, task: str, format: Formats) -> "tuple[Picture, Figure]":
-    where = PanelKey(run.name, task, format)
-    plan = results.data.planned[task, format, "none"]
-    lengths, strata = sorted(plan), _strata(plan)
-    cells = [[_cell_at(results, where, x, stratum) for x in lengths] for stratum in strata]
-    values = np.array([[_complete_accuracy(cell) for cell in row] for row in cells])
-    edge = sum(length <= run.context_length for length in lengths)
-    title = figure_text(f"{run.name}: {task}, {format}")
-    rows, columns = [stratum_text(*stratum) for stratum in strata], [f"{x:,}" for x in lengths]
-    figure = heatmap(values, rows, columns, title, "length (tokens)", "depth (0 first, 1 last)", edge)
-    counts = [cell.n for row in cells for cell in row if cell is not None and cell.n]
-    text = (
-        f"{run.name}: exact match by length and depth of the needle, {task}, {format}. {counts_text(counts, 'cell')} "
-    )
-    text += f"Right of the dashed line: past the training length ({run.context_length:,}). "
-    text += "Hatched: not planned or incomplete. Intervals are in the table of all cells."
-    text += f" {AT_THE_ENDS}" if any(at_an_end(cell) for row in cells for cell in row if cell is not None) else ""
-    name = file_name("heatmap", task, format, run.name)
-    return Picture(name, "heatmap", task, str(format), title, text), figure
-
-
 def _heatmaps(
-    results: Results, name: str, groups: list[SeedGroup], task: str, format: Formats
-) -> "tuple[Picture, Figure]":
+    results: Results, title: str, groups: Sequence[SeedGroup], task: str, format: Formats, *name: object
+) -> "tuple[Picture, alt.ConcatChart]":
     plan = results.data.planned[task, format, "none"]
     lengths, strata = sorted(plan), _strata(plan)
+    labels = [group.label if has_several_lengths(results) else group.name for group in groups]
+    panels: dict[str, tuple[list[Row], int]] = {}
     counts: list[int] = []
-    heats: dict[str, tuple[np.ndarray, float]] = {}
     any_at_an_end = False
-    for group in groups:
-        keys = [PanelKey(run.name, task, format) for run in group.runs]
-        cells = [[[_cell_at(results, key, x, stratum) for key in keys] for x in lengths] for stratum in strata]
-        values = np.array([[np.mean([*map(_complete_accuracy, seeds)]) for seeds in row] for row in cells])
-        known = [[cell for cell in seeds if cell is not None] for row in cells for seeds in row]
-        counts += [n for n in (sum(cell.n for cell in seeds) for seeds in known) if n]
-        any_at_an_end |= any(at_an_end(cell) for seeds in known for cell in seeds)
-        heats[group.label] = values, sum(length <= group.context_length for length in lengths)
-    title = f"{name}: {task}, {format}"
-    rows, columns = [stratum_text(*stratum) for stratum in strata], [f"{x:,}" for x in lengths]
-    figure = heatmaps(heats, rows, columns, title, "length (tokens)", "depth (0 first, 1 last)")
-    text = f"{name}: exact match by length and depth of the needle, {task}, {format}, mean over training seeds. "
+    for group, label in zip(groups, labels, strict=True):
+        rows = []
+        for stratum in strata:
+            for length in lengths:
+                seeds = [_cell_at(results, PanelKey(run.name, task, format), length, stratum) for run in group.runs]
+                known = [cell for cell in seeds if cell is not None and not np.isnan(_complete_accuracy(cell))]
+                hits, n = sum(cell.k for cell in known), sum(cell.n for cell in known)
+                value = float(np.mean([cell.k / cell.n for cell in known])) if len(known) == len(seeds) else None
+                place = {"row": stratum_text(*stratum), "column": f"{length:,}", "model": label}
+                rows.append({**place, "value": value, "count": f"{hits}/{n}", "interval": _interval(known)})
+                counts += [n] if n else []
+                any_at_an_end |= any(at_an_end(cell) for cell in known)
+        panels[label] = rows, sum(length <= group.context_length for length in lengths)
+    tooltip = [shown_word("model", "model"), shown_word("column", "length (tokens)"), shown_word("row", "depth")]
+    tooltip += [shown_word("count", "correct"), shown_word("interval", "95 % interval")]
+    rows_of, columns = [stratum_text(*stratum) for stratum in strata], [f"{x:,}" for x in lengths]
+    chart = heatmaps(panels, rows_of, columns, title, "length (tokens)", "depth (0 first, 1 last)", tooltip)
+    text = f"Exact match by length and depth of the needle, {task}, {format}"
+    text += ", mean over training seeds. " if any(len(group.runs) > 1 for group in groups) else ". "
     text += f"{counts_text(counts, 'cell')} Right of the dashed line: past the training length. "
-    text += "Hatched: not planned or incomplete. Intervals are in the table of all cells."
+    text += "Grey: not planned or incomplete."
     text += f" {AT_THE_ENDS}" if any_at_an_end else ""
-    return Picture(file_name("heatmap", task, format, name), "heatmap", task, str(format), title, text), figure
+    return Picture(file_name("heatmap", task, format, *name), "heatmap", task, str(format), title, text), chart
+
+
+def _interval(cells: Sequence[Cell]) -> str:
+    """The interval of one cell; of several seeds those of each."""
+    return "; ".join(
+        f"{cell.low:.2f}–{cell.high:.2f}" for cell in cells if cell.low is not None and cell.high is not None
+    )
 
 
 def _profile(

@@ -6,17 +6,15 @@ accuracy is always drawn from 0 to 1, heatmaps in cividis. matplotlib is used th
 no pyplot, no global state, and imported only when a figure is drawn.
 """
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lcprobe.analysis.findings.results import Results
-from lcprobe.files import digest_bytes, write_atomic
+from lcprobe.files import digest_bytes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -237,17 +235,3 @@ def _scale(figure: "Figure", mesh: "QuadMesh", axes: "list[Axes]") -> None:
     bar = figure.colorbar(mesh, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 0.5, 1])
     bar.ax.tick_params(labelsize=9)
     bar.outline.set_visible(False)  # type: ignore[operator]
-
-
-def save(figure: "Figure", path: Path) -> tuple[int, int]:
-    """Write a PNG and return its size in CSS pixels: half of its own, so that it is sharp on high-density screens."""
-    from PIL import Image
-
-    canvas = figure.canvas
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
-    # 256 colours are enough for these figures and make a report with dozens of them three times smaller
-    small = io.BytesIO()
-    image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(small, format="png")
-    write_atomic(path, small.getvalue())
-    return image.width // 2, image.height // 2

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.report.charts.grammar import Row
+from lcprobe.analysis.stats.estimates import Estimate, Proportion
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import altair as alt
 
-Chart: TypeAlias = "Callable[[Results], Iterator[tuple[Picture, Figure]]]"
+Chart: TypeAlias = "Callable[[Results], Iterator[tuple[Picture, alt.TopLevelMixin]]]"
 MAX_FORMATS = 6
 """Formats per task that have figures of their own; all of them are in the format matrix and in the tables."""
 
@@ -42,3 +44,10 @@ def counts_text(counts: Sequence[int], unit: str = "point") -> str:
         return "No complete data."
     low, high = min(counts), max(counts)
     return f"n = {low} answers per {unit}." if low == high else f"n = {low} to {high} answers per {unit}."
+
+
+def interval_row(estimate: Estimate | Proportion) -> Row:
+    """Fields of a point with its interval: `value`, `low`, `high`, and as words `interval` and `count`."""
+    count = f"{estimate.k}/{estimate.n}" if isinstance(estimate, Proportion) else f"n = {estimate.n}"
+    interval = f"{estimate.low:.2f}–{estimate.high:.2f}"
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "interval": interval, "count": count}

@@ -5,20 +5,18 @@ architecture, a colour per training length, and the runs of a group that differ 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from lcprobe.analysis.findings.cells import PanelKey, Unavailable
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.slice_tests import pooled
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.report.charts.drawing import MARKERS, Style
+from lcprobe.analysis.report.charts.grammar import DASH_DOTTED, DASHED, SOLID, SYMBOLS, Style, styles_of
 from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
-LIGHTEST, DARKEST = 0.8, 0.05
-"""Part of viridis from the shortest training length to the longest: its yellow end is hard to see on white."""
-LINES = {"trained at": "-", "continued at": "--", "schedule up to": "-."}
+SHADES = ("#b5c92c", "#6fbf4b", "#2fa67c", "#23898e", "#31688e", "#414487", "#440154")
+"""Of viridis, without the yellow that is hard to see on white."""
+LINES = {"trained at": SOLID, "continued at": DASHED, "schedule up to": DASH_DOTTED}
 SEEDS = "Thick: mean over training seeds; thin: each seed."
 OVER_SAMPLES = "95 % intervals over samples, of these seeds: how far seeds differ is seen in each of them."
 
@@ -38,7 +36,7 @@ class SeedGroup:
 
     def style(self, styles: Mapping[int, Style]) -> Style:
         """That of its training length, with a line of its own unless it was trained at one length from the start."""
-        return replace(styles[self.context_length], line=LINES[self._kind])
+        return replace(styles[self.context_length], dash=LINES[self._kind])
 
     @property
     def _kind(self) -> str:
@@ -69,15 +67,23 @@ def architectures(results: Results) -> dict[str, list[SeedGroup]]:
 
 def length_styles(results: Results) -> dict[int, Style]:
     """A style per training length, the same in every figure: the longer, the darker."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
     lengths = training_lengths(results)
-    shades = np.linspace(LIGHTEST, DARKEST, len(lengths))
+    last = len(SHADES) - 1
+    places = [last if len(lengths) == 1 else round(i * last / (len(lengths) - 1)) for i in range(len(lengths))]
     return {
-        length: Style(to_hex(colormaps["viridis"](float(shade))), MARKERS[i % len(MARKERS)], "-")
-        for i, (length, shade) in enumerate(zip(lengths, shades, strict=True))
+        length: Style(SHADES[place], SYMBOLS[i % len(SYMBOLS)], SOLID)
+        for i, (length, place) in enumerate(zip(lengths, places, strict=True))
     }
+
+
+def seed_groups(results: Results) -> list[SeedGroup]:
+    """Every group of the study: one model, whatever its seeds."""
+    return [group for groups in architectures(results).values() for group in groups]
+
+
+def group_styles(results: Results) -> dict[str, Style]:
+    """A style per group, by its name, the same in every figure of a study of one training length."""
+    return styles_of([group.name for group in seed_groups(results)])
 
 
 def training_lengths(results: Results) -> list[int]:

@@ -1,0 +1,284 @@
+"""The grammar of the figures: Vega-Lite through altair, so that one description gives the page's interactive chart
+and its SVG, PDF and PNG.
+
+Every chart is layers over rows of plain data. Rows about a model have the field `model`, which the page's choice of
+models filters. Colours are those of Okabe & Ito (2008), which colour-blind readers can distinguish, each with a
+symbol of its own; accuracy is always drawn from 0 to 1, heatmaps in cividis. INK is used for text, axes and rules
+alone: on the page it becomes the text colour, in the dark too. altair generates no names (`view_1`), so that the same
+data give the same specification.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite, log2
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lcprobe.files import digest_bytes
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Row: TypeAlias = dict[str, Any]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right")
+SOLID, DASHED, DOTTED, DASH_DOTTED = [1, 0], [7, 3], [2, 3], [7, 3, 2, 3]
+DASHES = (SOLID, DASHED, DOTTED, DASH_DOTTED)
+INK = "#1b1f24"
+WIDTH, HEIGHT = 420, 250
+"""Of a panel that is alone, in CSS pixels, without axes and legend."""
+MISSING = "#c9ced6"
+SHOWN = "shown"
+"""Parameter of every chart with rows of models: the names of those that are drawn. The page sets it."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, symbol and dashes of one series."""
+
+    colour: str
+    symbol: str
+    dash: list[int]
+
+    @property
+    def line(self) -> str:
+        """Until every chart is an altair chart."""
+        return {(1, 0): "-", (7, 3): "--", (2, 3): ":", (7, 3, 2, 3): "-."}[tuple(self.dash)]
+
+    @property
+    def marker(self) -> str:
+        """Until every chart is an altair chart."""
+        return "osD^PvX"[SYMBOLS.index(self.symbol)]
+
+
+def styles_of(names: Sequence[str]) -> dict[str, Style]:
+    """A style per name, by its place in the list."""
+    n = len(COLOURS)
+    return {name: Style(COLOURS[i % n], SYMBOLS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
+
+
+def file_name(*parts: object) -> str:
+    """A file name from names: letters, digits and -; a digest is appended where characters had to be replaced."""
+    text = "_".join(str(part).replace("/", "-") for part in parts)
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80]
+    return clean if clean == text else f"{clean or 'figure'}-{digest_bytes(text.encode())[:8]}"
+
+
+def figure_text(text: object, limit: int = 48) -> str:
+    """Data as figure text: one line, cut to `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def data(rows: Sequence[Row]) -> "alt.Chart":
+    """A chart without a mark over rows of plain values; numbers are kept to five significant digits, NaN as null."""
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=[{key: _plain(value) for key, value in row.items()} for row in rows]))
+
+
+def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
+    """Only rows of models that the reader chose; the whole figure needs `choosing`."""
+    return chart.transform_filter(f"indexof({SHOWN}, datum.model) >= 0")
+
+
+def colour(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.Color":
+    """The colours of the series named in a field, with one legend below the figure."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(title))
+
+
+def symbol(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.Shape":
+    """The symbols of the series; merged with the legend of their colours."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[*styles], range=[style.symbol for style in styles.values()])
+    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title))
+
+
+def dashes(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.StrokeDash":
+    """The dashes of the series; merged with the legend of their colours."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title))
+
+
+def curves(
+    rows: Sequence[Row],
+    styles: Mapping[str, Style],
+    x: "alt.X",
+    y: "alt.Y",
+    tooltip: Sequence["alt.Tooltip"],
+    *,
+    field: str = "model",
+    seeds: Sequence[Row] = (),
+    bands: bool = True,
+    points: bool = True,
+) -> "list[alt.Chart]":
+    """Layers of lines with 95 % bands, and thin lines of single seeds.
+
+    rows: the fields of x and y, `low` and `high` where there are bands, and the series in `field`. seeds: rows with
+    `seed` besides. Rows without `low` have no band.
+    """
+    import altair as alt
+
+    is_model = field == "model"
+    base = of_shown_models(data(rows)) if is_model else data(rows)
+    layers = []
+    if bands:
+        layers += [
+            base.mark_area(opacity=0.18, line=False).encode(
+                x=x,
+                y=alt.Y("low:Q", title=y.to_dict().get("title")),
+                y2="high:Q",
+                color=colour(styles, field),
+            )
+        ]
+    if seeds:
+        thin = of_shown_models(data(seeds)) if is_model else data(seeds)
+        layers += [
+            thin.mark_line(strokeWidth=0.8, opacity=0.6).encode(
+                x=x, y=y, color=colour(styles, field), detail="seed:N"
+            )
+        ]
+    encoded = {"x": x, "y": y, "color": colour(styles, field)}
+    layers += [base.mark_line(strokeWidth=2).encode(**encoded, strokeDash=dashes(styles, field))]
+    if points:
+        marks = base.mark_point(size=55, filled=True, opacity=1)
+        layers += [marks.encode(**encoded, shape=symbol(styles, field), tooltip=[*tooltip])]
+    else:  # wide invisible points: something to point at
+        layers += [base.mark_point(size=120, opacity=0).encode(**encoded, tooltip=[*tooltip])]
+    return layers
+
+
+def error_bars(rows: Sequence[Row], styles: Mapping[str, Style], x: "alt.X", field: str = "model") -> "alt.Chart":
+    """Vertical bars from `low` to `high`."""
+    base = of_shown_models(data(rows)) if field == "model" else data(rows)
+    return base.mark_rule(strokeWidth=1.4).encode(x=x, y="low:Q", y2="high:Q", color=colour(styles, field))
+
+
+def vertical(values: Mapping[float, str], dash: Sequence[int] = (7, 3), colour: str = INK) -> "list[alt.Chart]":
+    """Vertical lines at values of the x axis with their text at the top; those outside of the axis are not drawn."""
+    import altair as alt
+
+    base = data([{"at": at, "text": text} for at, text in values.items()])
+    rule = base.mark_rule(clip=True, color=colour, strokeDash=[*dash], strokeWidth=1.2).encode(x="at:Q")
+    text = base.mark_text(clip=True, color=colour, align="left", baseline="top", dx=4, fontSize=10)
+    return [rule, text.encode(x="at:Q", y=alt.value(2), text="text:N")]
+
+
+def horizontal(value: float, text: str, dash: Sequence[int] = (2, 3), colour: str = INK) -> "list[alt.Chart]":
+    """A horizontal line with its text at the left end."""
+    import altair as alt
+
+    base = data([{"at": value, "text": text}])
+    rule = base.mark_rule(color=colour, strokeDash=[*dash], strokeWidth=1.2).encode(y="at:Q")
+    words = base.mark_text(color=colour, align="left", baseline="bottom", dx=2, dy=-2, fontSize=10)
+    return [rule, words.encode(y="at:Q", x=alt.value(2), text="text:N")]
+
+
+def tokens_axis(field: str, title: str, values: Sequence[float], ticks: Sequence[float] = ()) -> "alt.X":
+    """A log2 axis of tokens around all `values`, marked at `ticks` or at about eight powers of two.
+
+    One value has an axis too: a margin is left on both sides.
+    """
+    import altair as alt
+
+    low, high = max(min(values, default=1.0), 1.0), max(max(values, default=2.0), 1.0)
+    if not ticks:
+        powers = range(ceil(log2(low) - 1e-9), floor(log2(high) + 1e-9) + 1)
+        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / 8))] or [low]
+    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=[*ticks], format=",.0f", grid=True))
+
+
+def multiple_axis(field: str, title: str, values: Sequence[float]) -> "alt.X":
+    """A log2 axis of length / training length: `1/2x`, `1x`, `2x`."""
+    import altair as alt
+
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    powers = range(floor(log2(low) + 1e-6), ceil(log2(high) - 1e-6) + 1)
+    ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / 10))]
+    label = "datum.value >= 1 ? format(datum.value, 'd') + 'x' : '1/' + format(1 / datum.value, 'd') + 'x'"
+    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=ticks, labelExpr=label))
+
+
+def share_axis(field: str = "value", title: str = "exact match") -> "alt.Y":
+    """The y axis of proportions: always 0 to 1."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[-0.02, 1.02], nice=False)
+    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"))
+
+
+def shown_number(field: str, title: str, format: str = ".2f") -> "alt.Tooltip":
+    """A number in the box beside the pointer."""
+    import altair as alt
+
+    return alt.Tooltip(f"{field}:Q", title=title, format=format)
+
+
+def shown_word(field: str, title: str) -> "alt.Tooltip":
+    """A word in the box beside the pointer."""
+    import altair as alt
+
+    return alt.Tooltip(f"{field}:N", title=title)
+
+
+def panel(
+    layers: Sequence["alt.Chart"], width: int = WIDTH, height: int = HEIGHT, title: str = ""
+) -> "alt.LayerChart":
+    """Layers over each other; the title is that of a panel among several."""
+    import altair as alt
+
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return chart.properties(title=figure_text(title, 60)) if title else chart
+
+
+def figure(
+    panels: Sequence["alt.LayerChart"],
+    title: str,
+    columns: int = 1,
+    *,
+    models: Sequence[str] = (),
+    resolve: Mapping[str, str] | None = None,
+) -> "alt.ConcatChart":
+    """Panels side by side under one title, with one legend.
+
+    models: names that the reader can choose from; needed where a layer is `of_shown_models`.
+    """
+    import altair as alt
+
+    chart = alt.concat(*panels, columns=columns, title=figure_text(title, 70), spacing=14)
+    for channel, how in (resolve or {}).items():
+        chart = chart.resolve_scale(**{channel: how})
+    if models:
+        chart = chart.add_params(alt.param(name=SHOWN, value=[*models]))
+    ink = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"}
+    return chart.configure(
+        background="transparent",
+        font="Liberation Sans, Arial, Helvetica, sans-serif",
+        axis=alt.AxisConfig(
+            **ink, tickColor=INK, domainColor=INK, gridColor=INK, gridOpacity=0.12, domainOpacity=0.5
+        ),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=260, columns=3, symbolOpacity=1),
+        title=alt.TitleConfig(color=INK, anchor="start", fontSize=13),
+        view=alt.ViewConfig(stroke=None),
+    )
+
+
+def _legend(title: str | None) -> "alt.Legend":
+    import altair as alt
+
+    return alt.Legend(title=title, orient="bottom", symbolStrokeWidth=2, symbolSize=70)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | bool | int | None):
+        return value
+    number = float(value)
+    return float(f"{number:.5g}") if isfinite(number) else None

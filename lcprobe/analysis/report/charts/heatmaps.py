@@ -1,0 +1,84 @@
+"""Heatmaps of proportions: one panel per model, the number in each cell, the training length marked."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lcprobe.analysis.report.charts.grammar import INK, MISSING, Row, data, figure, figure_text, panel
+
+if TYPE_CHECKING:
+    import altair as alt
+
+CELL, CELL_HEIGHT = 52, 26
+COLUMNS = 3
+"""Panels side by side."""
+
+
+def heatmaps(
+    panels: Mapping[str, tuple[Sequence[Row], int]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    x: str,
+    y: str,
+    tooltip: "Sequence[alt.Tooltip]",
+) -> "alt.ConcatChart":
+    """Panels of the same rows and columns side by side: title -> its cells, and the number of columns up to the
+    training length, after which a dashed line is drawn.
+
+    A cell has `row`, `column`, `value` (None: not planned or incomplete, drawn grey), and what the tooltip names.
+    """
+    n = min(COLUMNS, len(panels))
+    drawn = [
+        _panel(name, cells, edge, rows, columns, x, y if i % n == 0 else "", tooltip)
+        for i, (name, (cells, edge)) in enumerate(panels.items())
+    ]
+    return figure(drawn, title, n)
+
+
+def _panel(
+    name: str,
+    cells: Sequence[Row],
+    edge: int,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    x: str,
+    y: str,
+    tooltip: "Sequence[alt.Tooltip]",
+) -> "alt.LayerChart":
+    import altair as alt
+
+    across = alt.X("column:O", title=x, sort=[*columns], scale=alt.Scale(domain=[*columns]), axis=_axis(0))
+    down = alt.Y("row:O", title=y or None, sort=[*rows], scale=alt.Scale(domain=[*rows]), axis=_axis(180))
+    base = data([{**cell, "shown": _number(cell["value"])} for cell in cells]).encode(x=across, y=down)
+    shade = alt.Color(
+        "value:Q",
+        scale=alt.Scale(scheme="cividis", domain=[0, 1]),
+        legend=alt.Legend(title="exact match", orient="right", gradientLength=90, values=[0, 0.5, 1], format=".1f"),
+    )
+    known, missing = "isValid(datum.value)", "!isValid(datum.value)"
+    layers = [
+        base.transform_filter(missing).mark_rect(color=MISSING, opacity=0.35).encode(tooltip=[*tooltip]),
+        base.transform_filter(known).mark_rect(stroke="white", strokeWidth=1).encode(color=shade, tooltip=[*tooltip]),
+        base.mark_text(fontSize=11).encode(
+            text="shown:N",
+            color=alt.condition(missing, alt.value(INK), alt.value("white")),
+            tooltip=[*tooltip],
+        ),
+        base.transform_filter("datum.value > 0.55").mark_text(fontSize=11, color="#111111").encode(text="shown:N"),
+    ]
+    if 0 < edge < len(columns):
+        last = data([{"column": columns[edge - 1]}])
+        place = alt.X("column:O", sort=[*columns], bandPosition=1)
+        layers += [last.mark_rule(color="#D55E00", strokeDash=[6, 3], strokeWidth=2).encode(x=place)]
+    return panel(layers, CELL * len(columns), CELL_HEIGHT * len(rows), figure_text(name))
+
+
+def _axis(limit: int) -> "alt.Axis":
+    import altair as alt
+
+    plain = {"grid": False, "domain": False, "ticks": False}
+    return alt.Axis(**plain, labelAngle=0) if not limit else alt.Axis(**plain, labelLimit=limit)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

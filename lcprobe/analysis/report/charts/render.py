@@ -1,0 +1,83 @@
+"""A chart as files and for the page: SVG, PDF and PNG through vl-convert, without a browser or a network."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lcprobe.analysis.report.charts.grammar import INK
+from lcprobe.errors import ConfigError
+from lcprobe.files import write_atomic
+
+if TYPE_CHECKING:
+    import altair as alt
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".svg", ".pdf", ".png", ".json")
+SCALE = 2.0
+"""Pixels of a PNG per CSS pixel."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One chart. spec: its Vega-Lite specification as JSON. svg: the same as a picture, for light paper."""
+
+    spec: str
+    svg: str
+
+    def for_page(self, prefix: str) -> "Rendered":
+        """The chart with the page's own text colour, and with ids that are those of no other chart; safe inside
+        <script type="application/json">."""
+        svg = re.sub(r'(?<=\bid=")(?=[^"]+")|(?<=url\(#)|(?<=href="#)', f"{prefix}-", _in_text_colour(self.svg))
+        return Rendered(_in_text_colour(self.spec).replace("<", "\\u003c"), svg)
+
+
+def render(chart: "alt.TopLevelMixin | Figure") -> Rendered:
+    """Draw a chart once."""
+    import vl_convert
+    from matplotlib.figure import Figure
+
+    if isinstance(chart, Figure):  # until every chart is an altair chart
+        import io
+
+        text = io.StringIO()
+        chart.savefig(text, format="svg")
+        svg = text.getvalue()
+        return Rendered("{}", svg[svg.index("<svg") :])
+    spec = json.dumps(chart.to_dict(), ensure_ascii=False, separators=(",", ":"))
+    return Rendered(spec, vl_convert.vegalite_to_svg(spec))
+
+
+def save(rendered: Rendered, path: Path) -> None:
+    """Write a chart atomically in the format of the path's suffix. Raises ConfigError for one not in SUFFIXES."""
+    import vl_convert
+
+    match path.suffix.lower():
+        case ".svg":
+            content: str | bytes = rendered.svg
+        case ".pdf":
+            content = vl_convert.svg_to_pdf(rendered.svg)
+        case ".png":
+            content = vl_convert.svg_to_png(_on_white(rendered.svg), scale=SCALE)
+        case ".json":
+            content = rendered.spec
+        case other:
+            raise ConfigError("figure", other or path.name, " | ".join(SUFFIXES))
+    write_atomic(path, content)
+
+
+def script_bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, with the expression interpreter: no `eval` is needed."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle()
+
+
+def _in_text_colour(text: str) -> str:
+    return text.replace(INK, "currentColor")
+
+
+def _on_white(svg: str) -> str:
+    """A picture alone is read on unknown backgrounds."""
+    return re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="white"/>', svg, count=1)
