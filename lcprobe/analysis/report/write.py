@@ -1,8 +1,8 @@
 """Writes the report: report.html (one file, no network), figures/* as SVG, PDF and PNG,
 tables/*.csv, and the same for a tracker.
 
-The page opens anywhere and runs nothing: figures are inlined, there is no script, and a content security policy
-forbids both scripts and the network. Everything that comes from data passes jinja2's autoescape.
+The page opens anywhere: figures and its two scripts are inlined, and a content security policy forbids the network
+and every other script. Everything that comes from data passes jinja2's autoescape.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.render import render, save
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import sections, with_notion
+from lcprobe.analysis.report.script import scripts
 from lcprobe.analysis.report.summary import TOPICS, summary
 from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
 from lcprobe.analysis.report.wording import Sentence
@@ -83,6 +84,7 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
     return environment.from_string(source).render(
+        scripts=scripts(),
         study=results.study,
         models=_models_text(results),
         open_sentences=OPEN_SENTENCES,

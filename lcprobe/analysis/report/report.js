@@ -1,0 +1,209 @@
+// The page's own script. Charts become interactive when they come into view (Vega-Lite draws them: see the bundle
+// before this); models and tasks can be chosen; tables can be sorted and searched. Without it the page is whole.
+"use strict";
+
+const chosen = { models: null, tasks: null }; // null: all
+const views = [];
+
+// Charts ------------------------------------------------------------------------------------------------------------
+
+const THEME = { tooltip: { theme: "custom", disableDefaultStyle: true }, defaultStyle: false };
+
+function specOf(figure) {
+  return JSON.parse(figure.querySelector("script.spec").textContent);
+}
+
+function shownIn(spec) {
+  return (spec.params || []).find((p) => p.name === "shown");
+}
+
+async function draw(figure) {
+  const place = figure.querySelector(".chart");
+  const spec = specOf(figure);
+  const parameter = shownIn(spec);
+  const all = parameter ? parameter.value : [];
+  if (parameter) parameter.value = kept(all);
+  const fresh = document.createElement("div");
+  try {
+    const options = { mode: "vega-lite", ast: true, actions: false, renderer: "svg", ...THEME };
+    const { view } = await vegaEmbed(fresh, spec, options);
+    place.replaceChildren(fresh);
+    if (parameter) {
+      const entry = { view, all, drawn: parameter.value };
+      views.push(entry);
+      refresh(entry); // the choice may have changed meanwhile
+    }
+    figure.dataset.drawn = "yes";
+  } catch (error) {
+    figure.dataset.drawn = "no"; // the picture that was there stays
+    console.error(`${figure.id}: ${error}`);
+  }
+}
+
+function kept(all) {
+  return chosen.models === null ? all : all.filter((name) => chosen.models.has(name));
+}
+
+function refresh(entry) {
+  const wanted = kept(entry.all);
+  if (wanted.join("\n") === entry.drawn.join("\n")) return;
+  entry.drawn = wanted;
+  entry.view.signal("shown", wanted).runAsync();
+}
+
+function drawWhenSeen() {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries.filter((e) => e.isIntersecting)) {
+        observer.unobserve(entry.target);
+        draw(entry.target);
+      }
+    },
+    { rootMargin: "200px" },
+  );
+  for (const figure of document.querySelectorAll("figure:has(script.spec)")) observer.observe(figure);
+}
+
+// Choice of models and tasks ------------------------------------------------------------------------------------------
+
+function button(text, pressed, onClick) {
+  const element = document.createElement("button");
+  element.type = "button";
+  element.textContent = text;
+  element.setAttribute("aria-pressed", String(pressed));
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+function choice(place, title, names, key, apply) {
+  if (names.length < 2) return;
+  const group = document.createElement("div");
+  group.className = "choice";
+  group.setAttribute("role", "group");
+  group.setAttribute("aria-label", title);
+  const label = document.createElement("span");
+  label.textContent = title;
+  group.append(label);
+  const buttons = names.map((name) =>
+    button(name, true, () => {
+      // the first choice shows that one alone; then each click adds or removes
+      const set = chosen[key] === null ? new Set([name]) : new Set(chosen[key]);
+      if (chosen[key] !== null) set.has(name) ? set.delete(name) : set.add(name);
+      chosen[key] = set.size === 0 || set.size === names.length ? null : set;
+      buttons.forEach((b, i) => b.setAttribute("aria-pressed", String(chosen[key] === null || set.has(names[i]))));
+      apply();
+    }),
+  );
+  group.append(...buttons);
+  place.append(group);
+}
+
+function unique(values) {
+  return [...new Set(values)];
+}
+
+function offerChoices() {
+  const place = document.getElementById("choices");
+  if (place === null) return;
+  const figures = [...document.querySelectorAll("figure:has(script.spec)")];
+  const models = unique(figures.flatMap((figure) => (shownIn(specOf(figure)) || { value: [] }).value));
+  const tasks = unique(figures.filter((f) => f.dataset.task).map((figure) => figure.dataset.task));
+  choice(place, "Models", models, "models", () => views.forEach(refresh));
+  choice(place, "Tasks", tasks, "tasks", () => {
+    for (const element of document.querySelectorAll("[data-task]")) {
+      const task = element.dataset.task;
+      element.hidden = task !== "" && chosen.tasks !== null && !chosen.tasks.has(task);
+    }
+  });
+  place.hidden = place.children.length === 0;
+}
+
+// Tables --------------------------------------------------------------------------------------------------------------
+
+const SEARCHED_FROM = 8; // rows
+
+function sortKey(text) {
+  const found = text.replaceAll(",", "").replace("−", "-").match(/^\D{0,2}?(-?\d+(\.\d+)?(e[-+]?\d+)?)/);
+  return found ? Number(found[1]) : null;
+}
+
+function sortable(table) {
+  const body = table.tBodies[0];
+  const original = [...body.rows];
+  const headers = [...table.tHead.rows[0].cells];
+  headers.forEach((header, column) => {
+    const name = document.createElement("button");
+    name.type = "button";
+    name.append(...header.childNodes);
+    header.append(name);
+    name.addEventListener("click", () => {
+      const next = { none: "ascending", ascending: "descending", descending: "none" }[header.ariaSort || "none"];
+      headers.forEach((h) => h.removeAttribute("aria-sort"));
+      if (next !== "none") header.setAttribute("aria-sort", next);
+      body.append(...ordered(original, column, next));
+    });
+  });
+}
+
+function ordered(rows, column, direction) {
+  if (direction === "none") return rows;
+  const keyed = rows.map((row) => ({ row, text: row.cells[column].textContent.trim() }));
+  const sign = direction === "ascending" ? 1 : -1;
+  keyed.sort((a, b) => {
+    if (a.text === "" || b.text === "") return (a.text === "") - (b.text === ""); // empty cells last
+    const [x, y] = [sortKey(a.text), sortKey(b.text)];
+    if (x !== null && y !== null && x !== y) return sign * (x - y);
+    if ((x === null) !== (y === null)) return x === null ? 1 : -1;
+    return sign * a.text.localeCompare(b.text, "en", { numeric: true });
+  });
+  return keyed.map(({ row }) => row);
+}
+
+function searchable(scroll, table) {
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length < SEARCHED_FROM) return;
+  const bar = document.createElement("p");
+  bar.className = "search";
+  const input = document.createElement("input");
+  input.type = "search";
+  input.placeholder = "search: all words in a row";
+  input.setAttribute("aria-label", `Search in ${scroll.getAttribute("aria-label") || "the table"}`);
+  const count = document.createElement("output");
+  count.textContent = `${rows.length} rows`;
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let n = 0;
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+      n += row.hidden ? 0 : 1;
+    }
+    count.textContent = words.length ? `${n} of ${rows.length} rows` : `${rows.length} rows`;
+  });
+  bar.append(input, count);
+  scroll.before(bar);
+}
+
+// Paper has no folds -------------------------------------------------------------------------------------------------
+
+function printWhole() {
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((d) => (d.open = true));
+  });
+  window.addEventListener("afterprint", () => {
+    opened.forEach((d) => (d.open = false));
+    opened = [];
+  });
+}
+
+offerChoices();
+drawWhenSeen();
+for (const scroll of document.querySelectorAll(".scroll")) {
+  const table = scroll.querySelector("table");
+  if (table === null || table.tHead === null || table.tBodies.length === 0) continue;
+  sortable(table);
+  searchable(scroll, table);
+}
+printWhole();
