@@ -8,9 +8,14 @@ def layers(chart: Any) -> Iterator[dict[str, Any]]:
     """Every layer of a chart: its mark, encoding and `rows`, and in `panel` the title of its panel."""
     spec = chart.to_dict()
     for panel in spec["concat"]:
+        title = panel.get("title", "")
         for layer in panel["layer"]:
             name = (layer.get("data") or panel.get("data") or spec["data"])["name"]
-            yield {**layer, "rows": spec["datasets"][name], "panel": panel.get("title", "")}
+            yield {
+                **layer,
+                "rows": spec["datasets"][name],
+                "panel": title["text"] if isinstance(title, dict) else title,
+            }
 
 
 def rows_of(chart: Any, mark: str, panel: str | None = None) -> list[dict[str, Any]]:
@@ -22,3 +27,8 @@ def rows_of(chart: Any, mark: str, panel: str | None = None) -> list[dict[str, A
         if kind == mark and panel in (None, layer["panel"]):
             found += layer["rows"]
     return found
+
+
+def panels_of(chart: Any) -> list[str]:
+    """Titles of the panels."""
+    return list(dict.fromkeys(layer["panel"] for layer in layers(chart)))

@@ -9,6 +9,7 @@ from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import TrainingData
 from lcprobe.analysis.report.figures import all_figures, draw
 from tests.analysis.fabricated import several_training_lengths
+from tests.analysis.report.charts_read import panels_of, rows_of
 
 CONTEXTS = (64, 128)
 
@@ -32,35 +33,40 @@ def results(inputs) -> Results:
     return analyse(*inputs)
 
 
+def line(chart, panel: str, series: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in rows_of(chart, "line", panel) if row.get("series") == series]
+    return [row["at"] for row in rows], [row["value"] for row in rows]
+
+
 def test_equal_data_of_several_models_are_drawn_once(results):
     figures = all_figures(results, ["training_data"])
     needles, text = figures["training_data_needles"], figures["training_data_text"]
-    assert [axes.get_title(loc="left") for axes in needles.get_axes()] == ["trained at 64", "trained at 128"]
-    for axes, context in zip(needles.get_axes(), CONTEXTS, strict=True):
-        thick = max((line for line in axes.get_lines() if len(line.get_xdata()) == 21), key=lambda x: x.get_lw())
-        assert np.exp2(thick.get_xdata()) == pytest.approx(data_of(context).needle_distances)
-        assert thick.get_ydata() == pytest.approx(np.linspace(0, 1, 21))
-    for axes, name in zip(text.get_axes(), ("visible", "visible_before"), strict=True):
-        lines = {line.get_label(): np.exp2(line.get_xdata()) for line in axes.get_lines()}
-        assert lines["trained at 128"] == pytest.approx(data_of(128).__dict__[name])
+    assert panels_of(needles) == ["trained at 64", "trained at 128"]
+    for context in CONTEXTS:
+        at, shares = line(needles, f"trained at {context}", "training")
+        assert at == pytest.approx(data_of(context).needle_distances, rel=1e-4)
+        assert shares == pytest.approx(np.linspace(0, 1, 21))
+    for panel, name in zip(panels_of(text), ("visible", "visible_before"), strict=True):
+        at, _ = line(text, panel, "trained at 128")
+        assert at == pytest.approx(data_of(128).__dict__[name], rel=1e-4)
 
 
 def test_the_probe_beside_it_is_that_of_the_records(inputs, results):
     frame = inputs[1].to_pandas()
     frame = frame[(frame.control == "none") & frame.model.str.startswith("L64-mamba2-s0")]
-    axes = all_figures(results, ["training_data"])["training_data_needles"].get_axes()[0]
-    for dashes, own in (("--", frame[frame.length == 64]), (":", frame)):
-        line = next(line for line in axes.get_lines() if line.get_linestyle() == dashes)
-        at = np.exp2(line.get_xdata())
-        assert at[[0, 100, 200]] == pytest.approx(own.distance.quantile([0, 0.5, 1], "lower").to_numpy(), abs=1)
+    chart = all_figures(results, ["training_data"])["training_data_needles"]
+    for where, own in (("probe at the training length", frame[frame.length == 64]), ("probe at all lengths", frame)):
+        at, shares = line(chart, "trained at 64", where)
+        middle = len(at) // 2
+        assert (shares[0], shares[middle], shares[-1]) == (0, 0.5, 1)
+        assert [at[0], at[middle], at[-1]] == pytest.approx(own.distance.quantile([0, 0.5, 1], "lower"), abs=1)
 
 
 def test_models_with_data_of_their_own_have_panels_of_their_own(inputs):
     facts, table = inputs
     runs = [replace(r, training_data=data_of(64, 0.3)) if r.group == "L64-mamba2" else r for r in facts.runs]
     figure = all_figures(analyse(replace(facts, runs=runs), table), ["training_data"])["training_data_needles"]
-    titles = [axes.get_title(loc="left") for axes in figure.get_axes() if axes.get_visible()]
-    assert titles == ["trained at 64: transformerpp", "trained at 64: mamba2", "trained at 128"]
+    assert panels_of(figure) == ["trained at 64: transformerpp", "trained at 64: mamba2", "trained at 128"]
 
 
 def test_nothing_is_drawn_of_what_was_not_recorded(inputs):

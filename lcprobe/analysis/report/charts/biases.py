@@ -3,56 +3,66 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.report.charts.drawing import (
-    INK,
-    distance_axis,
+from lcprobe.analysis.report.charts.grammar import (
+    Row,
+    curves,
+    figure,
     figure_text,
     file_name,
-    legend,
+    number_axis,
     panel,
-    set_titles,
+    shown_number,
+    shown_word,
     styles_of,
+    tokens_axis,
+    trained_at,
 )
 from lcprobe.analysis.report.charts.picture import Picture
-from lcprobe.analysis.report.charts.seed_groups import architectures, has_several_lengths
+from lcprobe.analysis.report.charts.seed_groups import seed_groups
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import altair as alt
 
 MAX_HEADS = 12
 
 
-def bias_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
-    """One figure per model that has any bias; with several training lengths, of the first seed of each group."""
-    if not has_several_lengths(results):
-        yield from (_curves(run) for run in results.study.runs if run.biases)
-        return
-    for group in (group for groups in architectures(results).values() for group in groups):
+def bias_charts(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
+    """One figure per model that has any bias: of the first of its training seeds."""
+    for group in seed_groups(results):
         if group.runs[0].biases:
-            yield _curves(group.runs[0], f" The first of {len(group.runs)} training seeds.")
+            several = f" The first of {len(group.runs)} training seeds." if len(group.runs) > 1 else ""
+            yield _curves(group.runs[0], several)
 
 
-def _curves(run: RunFacts, which: str = "") -> "tuple[Picture, Figure]":
-    heads: dict[str, list[tuple[int, float]]] = {}
-    for row in run.biases:
-        heads.setdefault(f"layer {row['layer']}, head {row['head']}", []).append((row["distance"], row["bias"]))
-    figure, axes = panel()
-    for name, style in styles_of(list(heads)[:MAX_HEADS]).items():
-        distances, biases = zip(*heads[name], strict=True)
-        axes.plot(np.log2(np.array(distances) + 1), biases, style.line, color=style.colour, label=name, lw=1.3)
-    axes.axvline(np.log2(run.own_context_length or run.context_length), color=INK, lw=0.8, ls="--")
-    distance_axis(
-        axes, 1, max(run.own_context_length or run.context_length, *(row["distance"] + 1 for row in run.biases))
-    )
+def _curves(run: RunFacts, which: str) -> "tuple[Picture, alt.ConcatChart]":
+    names = [f"layer {row['layer']}, head {row['head']}" for row in run.biases]
+    heads = list(dict.fromkeys(names))
+    shown = heads[:MAX_HEADS]
+    rows: list[Row] = [
+        {
+            "model": run.name,
+            "head": name,
+            "distance": row["distance"],
+            "at": row["distance"] + 1,
+            "value": row["bias"],
+        }
+        for name, row in zip(names, run.biases, strict=True)
+        if name in shown
+    ]
+    trained = run.own_context_length or run.context_length
+    places = [1, trained, *(row["at"] for row in rows)]
+    x = tokens_axis("at", "distance + 1 (tokens)", places)
+    y = number_axis("value", "added to scores", [row["value"] for row in rows])
+    tooltip = [
+        shown_word("head", "head"),
+        shown_number("distance", "distance (tokens)", ",d"),
+        shown_number("value", "added", ".3~g"),
+    ]
+    lines = curves(rows, styles_of(shown), x, y, tooltip, field="head", bands=False, points=False)
     encodings = ", ".join(dict.fromkeys(str(row["encoding"]) for row in run.biases))
-    set_titles(axes, figure_text(f"{run.name}: {encodings}"), "distance + 1 (tokens)", "added to scores")
-    legend(figure, axes)
-    text = (
-        f"Bias added to a score by distance, before the softmax; {min(len(heads), MAX_HEADS)} of {len(heads)} heads. "
-    )
+    chart = figure([panel([*trained_at([trained], places), *lines])], figure_text(f"{run.name}: {encodings}"))
+    text = f"Bias added to a score by distance, before the softmax; {len(shown)} of {len(heads)} heads. "
     text += f"Dashed: training length.{which}"
-    return Picture(file_name("bias", run.name), "bias", run.name, "", f"Bias by distance, {run.name}", text), figure
+    return Picture(file_name("bias", run.name), "bias", run.name, "", f"Bias by distance, {run.name}", text), chart

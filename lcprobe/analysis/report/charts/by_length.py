@@ -21,6 +21,7 @@ from lcprobe.analysis.report.charts.grammar import (
     shown_number,
     shown_word,
     tokens_axis,
+    trained_at,
     vertical,
 )
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats, interval_row
@@ -119,7 +120,7 @@ def _layers(
     lengths = results.data.lengths(task, format)
     if unit == "length":
         x = tokens_axis("at", TEXTS[unit][1], lengths, lengths)
-        marks = vertical({float(n): f"trained at {n:,}" for n in sorted({g.context_length for g in groups})})
+        marks = trained_at([group.context_length for group in groups], lengths)
     else:
         ratios = [length / trained for length in lengths for trained in training_lengths(results)]
         x, marks = multiple_axis("at", TEXTS[unit][1], ratios), vertical({1.0: "training length"})

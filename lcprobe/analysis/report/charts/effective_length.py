@@ -9,15 +9,28 @@ import numpy as np
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.training_length.effective_lengths import EffectiveLength
 from lcprobe.analysis.findings.training_length.length_fits import LengthFit
-from lcprobe.analysis.report.charts.drawing import (
-    GREY,
+from lcprobe.analysis.report.charts.grammar import (
+    COLOURS,
+    DASH_DOTTED,
+    DASHED,
+    DOTTED,
     INK,
+    SOLID,
+    SYMBOLS,
+    Row,
+    Style,
+    colour,
+    dashes,
+    data,
+    figure,
     figure_text,
     file_name,
-    legend,
-    length_axis,
-    outer_titles,
-    panels,
+    literal_colour,
+    panel,
+    shown_number,
+    shown_word,
+    tokens_axis,
+    tokens_up_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import length_styles
@@ -25,15 +38,27 @@ from lcprobe.analysis.report.training_length import bounds_text
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import altair as alt
 
-LINE = "#D55E00"
+FIT, LEVEL, EQUAL, LONGEST = (
+    "fit, with its 95 % band",
+    "slope 0: a fixed reach",
+    "1 x the training length",
+    "longest length tested",
+)
+LINES = {
+    FIT: Style(COLOURS[1], SYMBOLS[0], SOLID),
+    LEVEL: Style(COLOURS[1], SYMBOLS[0], DASH_DOTTED),
+    EQUAL: Style(INK, SYMBOLS[0], DASHED),
+    LONGEST: Style(INK, SYMBOLS[0], DOTTED),
+}
 MARGIN_X = 0.45
 """Room beside the first and last training length, in octaves."""
+ARROW = 0.5
+"""Length in octaves of the arrow of a run that is not seen to fall."""
 
 
-def effective_length_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+def effective_length_charts(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
     """One figure per task and format, a panel per architecture that has several training lengths."""
     for task, format in drawn_formats(results):
         fits = [fit for fit in results.length_fits if (fit.task, fit.format) == (task, format)]
@@ -45,32 +70,17 @@ def _all_runs(fit: LengthFit) -> list[EffectiveLength]:
     return [*fit.runs, *fit.continued]
 
 
-def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats) -> "tuple[Picture, Figure]":
-    columns = min(2, len(fits))
-    figure, axes = panels([fit.architecture for fit in fits], f"{task}, {format}", columns, height=2.8)
+def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats) -> "tuple[Picture, alt.ConcatChart]":
     shown = [run for fit in fits for run in _all_runs(fit) if run.tokens is not None]
     trained = sorted({run.context_length for fit in fits for run in _all_runs(fit)})
-    left, right = math.log2(trained[0]) - MARGIN_X, math.log2(trained[-1]) + MARGIN_X
-    for one, fit in zip(axes, fits, strict=True):
-        name, slope = figure_text(fit.architecture, 34), "no slope"
-        if fit.slope is not None:
-            is_bounded = math.isfinite(fit.slope.low) or math.isfinite(fit.slope.high)
-            slope = f"slope {bounds_text(fit.slope)}" if is_bounded else "slope not bounded"
-        verdict = "grows, less than in proportion" if fit.grows_less else fit.verdict
-        one.set_title(f"{name}\n{slope}\n{verdict}", loc="left", fontsize=9.5, color=INK)
-        one.plot([left, right], [left, right], color=GREY, ls="--", lw=1.2, label="1 x the training length")
-        one.axhline(math.log2(fit.longest), color=GREY, ls=":", lw=1.2, label="longest length tested")
-        _line(one, fit, left, right)
-        _points(one, results, fit)
-    ends = [math.log2(x) for run in shown for x in (run.low or run.tokens, run.high or run.tokens) if x]
-    longest = max(fit.longest for fit in fits)
-    low, high = min(*ends, left), max(*ends, math.log2(longest))
-    axes[0].set_xlim(left, right)
-    axes[0].set_ylim(low - 0.4, high + 0.6)
-    length_axis(axes[0], trained)
-    _power_ticks(axes[0], low, high)
-    outer_titles(figure, axes, "training length (tokens)", "effective length (tokens)")
-    legend(figure, *axes, columns=2)
+    left, right = trained[0] * 2**-MARGIN_X, trained[-1] * 2**MARGIN_X
+    ends = [end for run in shown for end in (run.low or run.tokens, _upper_end(run)) if end]
+    ends += [left, right, *(float(fit.longest) for fit in fits)]
+    x = tokens_axis("at", "training length (tokens)", [left, right], trained)
+    y = tokens_up_axis("value", "effective length (tokens)", ends)
+    panels = [_panel(results, fit, x, y, (left, right), narrow=len(fits) > 1) for fit in fits]
+    title = f"{task}, {format}"
+    chart = figure(panels, title, min(2, len(fits)), resolve={"color": "shared", "strokeDash": "shared"})
     refused = [run for fit in fits for run in fit.runs if run.refused]
     text = f"Effective length against training length for {task}, {format}, both on log2 scales: a point per run, "
     text += f"with its 95 % interval over samples; n = {len(shown)} runs. Arrows: not seen to fall, so that the "
@@ -80,26 +90,60 @@ def _figure(results: Results, fits: list[LengthFit], task: str, format: Formats)
         text += " Squares: runs that continued from others, not in the fit."
     text += f" {len(refused)} runs without an effective length are not drawn." if refused else ""
     name = file_name("effective_length", task, format)
-    return Picture(name, "effective_length", task, str(format), f"{task}, {format}", text), figure
+    return Picture(name, "effective_length", task, str(format), title, text), chart
 
 
-def _line(axes: "Axes", fit: LengthFit, left: float, right: float) -> None:
-    """The fit with its band, and the same level with slope 0; nothing where the slope or the level is not bounded."""
-    x = np.linspace(left, right, 41)
+def _panel(
+    results: Results, fit: LengthFit, x: "alt.X", y: "alt.Y", sides: tuple[float, float], narrow: bool
+) -> "alt.LayerChart":
+    slope = "no slope"
+    if fit.slope is not None:
+        is_bounded = math.isfinite(fit.slope.low) or math.isfinite(fit.slope.high)
+        slope = f"slope {bounds_text(fit.slope)}" if is_bounded else "slope not bounded"
+    verdict = "grows, less than in proportion" if fit.grows_less else fit.verdict
+    layers = [*_lines(fit, x, y, sides), *_points(results, fit, x, y)]
+    size = {"width": 225, "height": 210} if narrow else {"width": 420, "height": 260}
+    return panel(layers, **size, title=figure_text(fit.architecture, 34), below=[slope, verdict])
+
+
+def _lines(fit: LengthFit, x: "alt.X", y: "alt.Y", sides: tuple[float, float]) -> "list[alt.Chart]":
+    """What the points are compared with: their training length, the longest length tested, and the fit."""
+    rows: list[Row] = [
+        row
+        for side in sides
+        for row in (
+            {"line": EQUAL, "at": side, "value": side},
+            {"line": LONGEST, "at": side, "value": float(fit.longest)},
+        )
+    ]
+    band = _band(fit, sides)
+    if band and fit.multiple is not None and fit.centre is not None:
+        rows += [{"line": LEVEL, "at": side, "value": fit.multiple.value * fit.centre} for side in sides]
+        rows += [{"line": FIT, "at": row["at"], "value": row["value"]} for row in band]
+    hue = colour(LINES, "line", as_lines=True)
+    lines = data(rows).mark_line(strokeWidth=1.6, clip=True)
+    layers = [lines.encode(x=x, y=y, color=hue, strokeDash=dashes(LINES, "line", as_lines=True))]
+    if band:
+        area = data(band).mark_area(opacity=0.15, clip=True)
+        layers.insert(0, area.encode(x=x, y="low:Q", y2="high:Q", color=hue))
+    return layers
+
+
+def _band(fit: LengthFit, sides: tuple[float, float]) -> list[Row]:
+    """The fit with its bounds; nothing where the slope or the level is not bounded."""
+    x = np.linspace(*np.log2(sides), 41)
     points = [fit.at(float(2.0**at)) for at in x]
     if fit.slope is None or fit.multiple is None or fit.centre is None or any(p is None for p in points):
-        return
+        return []
     if not np.isfinite([*fit.slope, *fit.multiple]).all() or fit.multiple.low <= 0:
-        return
+        return []
     y = np.log2([p for p in points if p])
-    axes.plot(x, y, color=LINE, lw=1.6, label="fit, with its 95 % band")
-    middle = math.log2(fit.multiple.value * fit.centre)
-    axes.axhline(middle, color=LINE, ls="-.", lw=0.9, alpha=0.8, label="slope 0: a fixed reach")
     from_centre = x - math.log2(fit.centre)
     level, low, high = np.log2(fit.multiple)
     down = _half(level - low, fit.slope.value - fit.slope.low, fit.slope.high - fit.slope.value, from_centre)
     up = _half(high - level, fit.slope.high - fit.slope.value, fit.slope.value - fit.slope.low, from_centre)
-    axes.fill_between(x, y - down, y + up, color=LINE, alpha=0.15, lw=0)
+    curves = np.exp2(np.stack([x, y, y - down, y + up], axis=1)).tolist()
+    return [{"line": FIT, "at": at, "value": value, "low": low, "high": high} for at, value, low, high in curves]
 
 
 def _half(level: float, right: float, left: float, from_centre: np.ndarray) -> np.ndarray:
@@ -107,27 +151,65 @@ def _half(level: float, right: float, left: float, from_centre: np.ndarray) -> n
     return np.hypot(level, np.where(from_centre > 0, right, left) * from_centre)
 
 
-def _points(axes: "Axes", results: Results, fit: LengthFit) -> None:
+def _points(results: Results, fit: LengthFit, x: "alt.X", y: "alt.Y") -> "list[alt.Chart]":
+    """Runs in the colour of their training length, side by side; hollow where at least so long."""
+    import altair as alt
+
+    rows = [*_run_rows(results, fit.runs, "circle"), *_run_rows(results, fit.continued, "square")]
+    tooltip = [
+        shown_word("model", "model"),
+        shown_number("trained", "training length", ",d"),
+        shown_word("effective", "effective length"),
+        shown_word("interval", "95 % interval"),
+        shown_number("multiple", "x training length"),
+    ]
+    runs, hue = data(rows), literal_colour()
+    bars = runs.mark_rule(strokeWidth=1.4, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=hue)
+    heads = runs.transform_filter("datum.at_least").mark_point(shape="triangle-up", size=40, filled=True, opacity=1)
+    marks = runs.mark_point(size=45, opacity=1, strokeWidth=1.6)
+    return [
+        bars,
+        heads.encode(x=x, y="high:Q", color=hue),
+        marks.encode(
+            x=x,
+            y=y,
+            color=hue,
+            fill=alt.Fill("fill:N", scale=None),
+            shape=alt.Shape("shape:N", scale=None),
+            tooltip=tooltip,
+        ),
+    ]
+
+
+def _run_rows(results: Results, runs: Sequence[EffectiveLength], shape: str) -> Iterator[Row]:
     styles = length_styles(results)
-    for runs, marker, face in ((fit.runs, "o", True), (fit.continued, "s", False)):
-        for context_length in dict.fromkeys(run.context_length for run in runs):
-            own = [run for run in runs if run.context_length == context_length and run.tokens is not None]
-            colour = styles[context_length].colour
-            for run, shift in zip(own, _shifts(len(own)), strict=True):
-                at, y = math.log2(context_length) + shift, math.log2(run.tokens or 1)
-                if run.low and run.high and not run.at_least:
-                    axes.vlines(at, math.log2(run.low), math.log2(run.high), color=colour, lw=1.2, alpha=0.8)
-                if run.at_least:
-                    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
-                    axes.annotate("", (at, y + 0.55), (at, y), arrowprops=arrow)
-                fill = colour if face and not run.at_least else "white"
-                axes.plot([at], [y], marker, ms=4.5, color=colour, markerfacecolor=fill, zorder=3)
+    for context_length in dict.fromkeys(run.context_length for run in runs):
+        own = [run for run in runs if run.context_length == context_length and run.tokens is not None]
+        shade = styles[context_length].colour
+        for run, shift in zip(own, _shifts(len(own)), strict=True):
+            known = f"{run.tokens or 0:,.0f}"
+            interval = f"{run.low:,.0f}–{run.high:,.0f}" if run.low and run.high else "n/a"
+            yield {
+                "model": run.where.model,
+                "trained": context_length,
+                "at": context_length * 2**shift,
+                "value": run.tokens,
+                "low": run.tokens if run.at_least else run.low,
+                "high": _upper_end(run),
+                "at_least": run.at_least,
+                "effective": f"at least {known}" if run.at_least else known,
+                "interval": "not seen to fall" if run.at_least else interval,
+                "multiple": run.multiple,
+                "colour": shade,
+                "fill": "white" if run.at_least else shade,
+                "shape": shape,
+            }
+
+
+def _upper_end(run: EffectiveLength) -> float | None:
+    """End of the bar, or of the arrow."""
+    return (run.tokens or 1) * 2**ARROW if run.at_least else run.high
 
 
 def _shifts(n: int) -> Sequence[float]:
     return [0.11 * (i - (n - 1) / 2) for i in range(n)]
-
-
-def _power_ticks(axes: "Axes", low: float, high: float) -> None:
-    powers = range(math.ceil(low - 0.4), math.floor(high + 0.6) + 1)
-    axes.set_yticks([*powers], [f"{2**p:,}" for p in powers])

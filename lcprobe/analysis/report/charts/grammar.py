@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log2
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lcprobe.files import digest_bytes
 
@@ -82,28 +82,44 @@ def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
     return chart.transform_filter(f"indexof({SHOWN}, datum.model) >= 0")
 
 
-def colour(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.Color":
-    """The colours of the series named in a field, with one legend below the figure."""
+def colour(
+    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+) -> "alt.Color":
+    """The colours of the series named in a field, with one legend below the figure.
+
+    as_lines: the legend shows lines; what merges with it must show them, too.
+    """
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend(title))
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
 
 
-def symbol(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.Shape":
+def literal_colour(field: str = "colour") -> "alt.Color":
+    """The colour that a field has, for what another axis names already; without a legend."""
+    import altair as alt
+
+    return alt.Color(f"{field}:N", scale=None)
+
+
+def symbol(
+    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+) -> "alt.Shape":
     """The symbols of the series; merged with the legend of their colours."""
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.symbol for style in styles.values()])
-    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title))
+    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
 
 
-def dashes(styles: Mapping[str, Style], field: str = "model", title: str | None = None) -> "alt.StrokeDash":
+def dashes(
+    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+) -> "alt.StrokeDash":
     """The dashes of the series; merged with the legend of their colours."""
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title))
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
 
 
 def curves(
@@ -127,30 +143,23 @@ def curves(
 
     is_model = field == "model"
     base = of_shown_models(data(rows)) if is_model else data(rows)
+    hue = colour(styles, field, as_lines=not points)
     layers = []
     if bands:
-        layers += [
-            base.mark_area(opacity=0.18, line=False).encode(
-                x=x,
-                y=alt.Y("low:Q", title=y.to_dict().get("title")),
-                y2="high:Q",
-                color=colour(styles, field),
-            )
-        ]
+        low = alt.Y("low:Q", title=y.to_dict().get("title"))
+        layers += [base.mark_area(opacity=0.18, line=False).encode(x=x, y=low, y2="high:Q", color=hue)]
     if seeds:
         thin = of_shown_models(data(seeds)) if is_model else data(seeds)
-        layers += [
-            thin.mark_line(strokeWidth=0.8, opacity=0.6).encode(
-                x=x, y=y, color=colour(styles, field), detail="seed:N"
-            )
-        ]
-    encoded = {"x": x, "y": y, "color": colour(styles, field)}
-    layers += [base.mark_line(strokeWidth=2).encode(**encoded, strokeDash=dashes(styles, field))]
+        lines = thin.mark_line(strokeWidth=0.8, opacity=0.6, aria=False)
+        layers += [lines.encode(x=x, y=y, color=hue, detail="seed:N")]
+    encoded = {"x": x, "y": y, "color": hue}
+    dash = dashes(styles, field, as_lines=not points)
+    layers += [base.mark_line(strokeWidth=2).encode(**encoded, strokeDash=dash)]
     if points:
         marks = base.mark_point(size=55, filled=True, opacity=1)
         layers += [marks.encode(**encoded, shape=symbol(styles, field), tooltip=[*tooltip])]
     else:  # wide invisible points: something to point at
-        layers += [base.mark_point(size=120, opacity=0).encode(**encoded, tooltip=[*tooltip])]
+        layers += [base.mark_point(size=120, opacity=0, aria=False).encode(**encoded, tooltip=[*tooltip])]
     return layers
 
 
@@ -160,14 +169,35 @@ def error_bars(rows: Sequence[Row], styles: Mapping[str, Style], x: "alt.X", fie
     return base.mark_rule(strokeWidth=1.4).encode(x=x, y="low:Q", y2="high:Q", color=colour(styles, field))
 
 
-def vertical(values: Mapping[float, str], dash: Sequence[int] = (7, 3), colour: str = INK) -> "list[alt.Chart]":
-    """Vertical lines at values of the x axis with their text at the top; those outside of the axis are not drawn."""
+def vertical(
+    values: Mapping[float, str],
+    dash: Sequence[int] = (7, 3),
+    colour: str = INK,
+    side: Literal["left", "right"] = "right",
+) -> "list[alt.Chart]":
+    """Vertical lines at values of the x axis with their text at the top, on one side; those outside of the axis are
+    not drawn."""
     import altair as alt
 
     base = data([{"at": at, "text": text} for at, text in values.items()])
     rule = base.mark_rule(clip=True, color=colour, strokeDash=[*dash], strokeWidth=1.2).encode(x="at:Q")
-    text = base.mark_text(clip=True, color=colour, align="left", baseline="top", dx=4, fontSize=10)
+    if not any(values.values()):
+        return [rule]
+    align, dx = ("left", 4) if side == "right" else ("right", -4)
+    text = base.mark_text(clip=True, color=colour, align=align, baseline="top", dx=dx, fontSize=10)
     return [rule, text.encode(x="at:Q", y=alt.value(2), text="text:N")]
+
+
+def trained_at(lengths: Sequence[int], values: Sequence[float]) -> "list[alt.Chart]":
+    """Vertical lines at training lengths on `tokens_axis(..., values)`: of one its number, of several one text
+    where there is room for it."""
+    ascending = sorted({*lengths})
+    low, high = (log2(max(end, 1.0)) for end in (min(values, default=1.0), max(values, default=2.0)))
+    to_the_left = log2(ascending[-1]) - low > 0.75 * (high - low)
+    text = "training lengths" if len(ascending) > 1 else f"trained at {ascending[0]:,}"
+    labelled = ascending[0 if to_the_left else -1]
+    texts = {float(n): text if n == labelled else "" for n in ascending}
+    return vertical(texts, side="left" if to_the_left else "right")
 
 
 def horizontal(value: float, text: str, dash: Sequence[int] = (2, 3), colour: str = INK) -> "list[alt.Chart]":
@@ -187,12 +217,40 @@ def tokens_axis(field: str, title: str, values: Sequence[float], ticks: Sequence
     """
     import altair as alt
 
-    low, high = max(min(values, default=1.0), 1.0), max(max(values, default=2.0), 1.0)
-    if not ticks:
-        powers = range(ceil(log2(low) - 1e-9), floor(log2(high) + 1e-9) + 1)
-        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / 8))] or [low]
-    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=[*ticks], format=",.0f", grid=True))
+    return alt.X(f"{field}:Q", title=title, **_tokens(values, ticks, 8))
+
+
+def tokens_up_axis(field: str, title: str, values: Sequence[float], ticks: Sequence[float] = ()) -> "alt.Y":
+    """A y axis such as `tokens_axis`, with about six ticks."""
+    import altair as alt
+
+    return alt.Y(f"{field}:Q", title=title, **_tokens(values, ticks, 6))
+
+
+def number_axis(field: str, title: str, values: Sequence[float], *, log: bool = False) -> "alt.Y":
+    """The y axis of other numbers, around all `values`. log: in base 10 where they span an order of magnitude; then
+    it has a place for positive ones alone.
+
+    The domain is written down, so that it stays where it is when a reader hides a model.
+    """
+    import altair as alt
+
+    known = [float(value) for value in values if isfinite(value) and (value > 0 or not log)] or [1.0]
+    low, high = min(known), max(known)
+    if log and high > 10 * low:
+        scale = alt.Scale(type="log", base=10, nice=False, domain=[low / 1.1, high * 1.1])
+        return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=".4~g", tickCount=5))
+    margin = 0.05 * (high - low or abs(high) or 1)
+    scale = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
+    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=",.4~r", tickCount=6))
+
+
+def amount_axis(field: str, title: str, values: Sequence[float]) -> "alt.X":
+    """A linear x axis from 0 to the largest value: tokens trained on, say."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[0, max(values, default=1.0) or 1.0], nice=False)
+    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=".3~s", tickCount=6))
 
 
 def multiple_axis(field: str, title: str, values: Sequence[float]) -> "alt.X":
@@ -230,12 +288,18 @@ def shown_word(field: str, title: str) -> "alt.Tooltip":
 
 
 def panel(
-    layers: Sequence["alt.Chart"], width: int = WIDTH, height: int = HEIGHT, title: str = ""
+    layers: Sequence["alt.Chart"],
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    title: str = "",
+    below: Sequence[str] = (),
 ) -> "alt.LayerChart":
-    """Layers over each other; the title is that of a panel among several."""
+    """Layers over each other; the title is that of a panel among several, with more lines below it."""
     import altair as alt
 
     chart = alt.layer(*layers).properties(width=width, height=height)
+    if below:
+        return chart.properties(title=alt.TitleParams(figure_text(title, 60), subtitle=[*below]))
     return chart.properties(title=figure_text(title, 60)) if title else chart
 
 
@@ -253,7 +317,8 @@ def figure(
     """
     import altair as alt
 
-    chart = alt.concat(*panels, columns=columns, title=figure_text(title, 70), spacing=14)
+    heading = alt.TitleParams(figure_text(title, 70), fontSize=13, offset=8 if len(panels) > 1 else 6)
+    chart = alt.concat(*panels, columns=columns, title=heading, spacing=14)
     for channel, how in (resolve or {}).items():
         chart = chart.resolve_scale(**{channel: how})
     if models:
@@ -266,15 +331,28 @@ def figure(
             **ink, tickColor=INK, domainColor=INK, gridColor=INK, gridOpacity=0.12, domainOpacity=0.5
         ),
         legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=260, columns=3, symbolOpacity=1),
-        title=alt.TitleConfig(color=INK, anchor="start", fontSize=13),
+        title=alt.TitleConfig(color=INK, subtitleColor=INK, anchor="start", fontSize=11.5, subtitleFontSize=11),
         view=alt.ViewConfig(stroke=None),
     )
 
 
-def _legend(title: str | None) -> "alt.Legend":
+def _legend(title: str | None, as_lines: bool) -> "alt.Legend":
     import altair as alt
 
-    return alt.Legend(title=title, orient="bottom", symbolStrokeWidth=2, symbolSize=70)
+    shape = {"symbolType": "stroke", "symbolSize": 400} if as_lines else {"symbolSize": 70}
+    return alt.Legend(title=title, orient="bottom", symbolStrokeWidth=2, **shape)
+
+
+def _tokens(values: Sequence[float], ticks: Sequence[float], n_ticks: int) -> "dict[str, alt.Scale | alt.Axis]":
+    """Scale and axis of tokens."""
+    import altair as alt
+
+    low, high = max(min(values, default=1.0), 1.0), max(max(values, default=2.0), 1.0)
+    if not ticks:
+        powers = range(ceil(log2(low) - 1e-9), floor(log2(high) + 1e-9) + 1)
+        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / n_ticks))] or [low]
+    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
+    return {"scale": scale, "axis": alt.Axis(values=[*ticks], format=",.0f", grid=True)}
 
 
 def _plain(value: Any) -> Any:

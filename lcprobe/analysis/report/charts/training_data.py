@@ -2,7 +2,7 @@
 pieces of documents. Cumulative shares; a model that was never asked far back has not been trained on its length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,25 +10,43 @@ import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.report.charts.drawing import (
-    GREY,
+from lcprobe.analysis.report.charts.grammar import (
+    COLOURS,
+    DASHED,
+    DOTTED,
     INK,
-    distance_axis,
-    legend,
-    outer_titles,
-    panels,
+    SOLID,
+    SYMBOLS,
+    Row,
+    Style,
+    curves,
+    figure,
+    panel,
     share_axis,
+    shown_number,
+    shown_word,
+    tokens_axis,
+    trained_at,
+    vertical,
 )
 from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.charts.seed_groups import architectures, length_styles
 from lcprobe.models.extend.config import AS_TRAINED
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import altair as alt
 
 MAX_PANELS = 8
 """Distributions of needle distances that are drawn."""
 FIRST_SEED = "The first training seed is drawn, and models with the same data once."
+TRAINING, PROBE_THERE, PROBE = "training", "probe at the training length", "probe at all lengths"
+NEEDLES = {
+    TRAINING: Style(COLOURS[0], SYMBOLS[0], SOLID),
+    PROBE_THERE: Style(INK, SYMBOLS[0], DASHED),
+    PROBE: Style(INK, SYMBOLS[0], DOTTED),
+}
+N_PROBED = 41
+"""Points of a curve of the probe."""
 Quantiles = Sequence[float]
 
 
@@ -42,7 +60,7 @@ class _Data:
     names: list[str]
 
 
-def training_data_charts(results: Results) -> "Iterator[tuple[Picture, Figure]]":
+def training_data_charts(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
     """Distances of needles in training and in the probe; lengths of pieces of text. Nothing where no run has any."""
     asked = _distinct(results, "needle_distances")
     if asked:
@@ -68,77 +86,88 @@ def _distinct(results: Results, name: str) -> list[_Data]:
     return sorted(found.values(), key=lambda data: data.context_length)
 
 
-def _needles(results: Results, asked: list[_Data]) -> "tuple[Picture, Figure]":
-    drawn, styles = asked[:MAX_PANELS], length_styles(results)
+def _needles(results: Results, asked: list[_Data]) -> "tuple[Picture, alt.ConcatChart]":
+    drawn = asked[:MAX_PANELS]
     lengths = [data.context_length for data in drawn]
-    titles = [
-        f"trained at {data.context_length:,}" + (f": {', '.join(data.names)}" if lengths.count(length) > 1 else "")
-        for data, length in zip(drawn, lengths, strict=True)
-    ]
-    title = "Distances of needles in training and in the probe"
-    figure, axes = panels(titles, title, columns=min(2, len(drawn)), height=2.2)
-    most, counts = 2.0, []
-    for one, data in zip(axes, drawn, strict=True):
-        colour, length = styles[data.context_length].colour, data.context_length
-        one.plot(*_cumulative(data.quantiles), color=colour, lw=2.4, label=None if len(drawn) > 1 else "training")
-        for which, dashes in ((length, "--"), (None, ":")):
+    rows: list[list[Row]] = []
+    counts: list[int] = []
+    for data in drawn:
+        rows.append(_cumulative(data.quantiles, {"series": TRAINING}))
+        for name, which in ((PROBE_THERE, data.context_length), (PROBE, None)):
             distances = _probed(results, data.run, which)
             if len(distances):
-                where = "at all lengths" if which is None else "at the training length"
-                quantiles = np.quantile(distances, np.linspace(0, 1, 201), method="inverted_cdf")
-                one.plot(*_cumulative(quantiles), dashes, color=INK, lw=1.2, label=f"probe {where}")
-                most, counts = max(most, float(distances.max())), [*counts, len(distances)]
-        most = max(most, data.quantiles[-1])
-        one.axvline(np.log2(length), color=GREY, lw=1.0)
-    if len(drawn) > 1:
-        axes[0].plot([], [], color=GREY, lw=2.4, label="training, in the colour of its length")
-    least = min(max(1.0, data.quantiles[0]) for data in drawn)
-    share_axis(axes[0])
-    distance_axis(axes[0], least, most, 8 // min(2, len(drawn)))
-    outer_titles(figure, axes, "distance to the needle (tokens)", "cumulative share")
-    legend(figure, *axes, columns=2)
+                quantiles = np.quantile(distances, np.linspace(0, 1, N_PROBED), method="inverted_cdf")
+                rows[-1] += _cumulative(quantiles, {"series": name})
+                counts.append(len(distances))
+    columns = min(2, len(drawn))
+    x = tokens_axis("at", "distance to the needle (tokens)", [row["at"] for own in rows for row in own])
+    size = {"width": 215 if columns > 1 else 420, "height": 150 if columns > 1 else 220}
+    panels = []
+    for data, own in zip(drawn, rows, strict=True):
+        alone = lengths.count(data.context_length) == 1
+        title = f"trained at {data.context_length:,}{'' if alone else ': ' + ', '.join(data.names)}"
+        lines = _lines(own, NEEDLES, x)
+        panels.append(panel([*vertical({float(data.context_length): ""}), *lines], **size, title=title))
+    title = "Distances of needles in training and in the probe"
     text = f"{title}: share of questions whose needle is at most so far back. {FIRST_SEED} "
     text += "Dashed: the probe at the training length; dotted: at all lengths. Vertical line: the training length. "
     text += f"n = {min(counts)} to {max(counts)} questions of the probe." if counts else "The probe has no needles."
     text += f" The first {MAX_PANELS} of {len(asked)} distributions." if len(asked) > MAX_PANELS else ""
-    return Picture("training_data_needles", "training_data", "", "", title, text), figure
+    return Picture("training_data_needles", "training_data", "", "", title, text), figure(panels, title, columns)
 
 
-def _text(results: Results, parts: dict[str, list[_Data]]) -> "tuple[Picture, Figure]":
-    styles, title = length_styles(results), "What a token of text could see in training"
-    figure, axes = panels([*parts], title)
-    for one, found in zip(axes, parts.values(), strict=True):
-        for data in found:
-            style, label = styles[data.context_length], f"trained at {data.context_length:,}"
-            one.plot(*_cumulative(data.quantiles), color=style.colour, lw=1.8, label=label)
-            one.axvline(np.log2(data.context_length), color=style.colour, ls="--", lw=1.2)
-    tokens = [
-        value for found in parts.values() for data in found for value in (data.quantiles[0], data.quantiles[-1])
+def _text(results: Results, parts: dict[str, list[_Data]]) -> "tuple[Picture, alt.ConcatChart]":
+    shades, title = length_styles(results), "What a token of text could see in training"
+    rows = {
+        name: [
+            row
+            for data in found
+            for row in _cumulative(data.quantiles, {"series": f"trained at {data.context_length:,}"})
+        ]
+        for name, found in parts.items()
+    }
+    places = [row["at"] for own in rows.values() for row in own]
+    x = tokens_axis("at", "tokens", places)
+    styles = {f"trained at {length:,}": style for length, style in shades.items()}
+    panels = [
+        panel(
+            [*trained_at([data.context_length for data in parts[name]], places), *_lines(own, styles, x)],
+            height=150,
+            title=name,
+        )
+        for name, own in rows.items()
     ]
-    share_axis(axes[0])
-    distance_axis(axes[0], min(tokens), max(tokens))
-    outer_titles(figure, axes, "tokens", "cumulative share")
-    legend(figure, *axes)
     text = (
         "Share of the tokens of text whose piece of a document within its sequence is at most so long, and that can "
     )
-    text += f"see at most so many tokens before them. {FIRST_SEED} Dashed: training lengths, in the colour of their "
-    text += f"curve. Of {len(results.study.runs)} runs."
-    return Picture("training_data_text", "training_data", "", "", title, text), figure
+    text += f"see at most so many tokens before them. {FIRST_SEED} Dashed: training lengths. "
+    text += f"Of {len(results.study.runs)} runs."
+    return Picture("training_data_text", "training_data", "", "", title, text), figure(panels, title)
+
+
+def _lines(rows: Sequence[Row], styles: Mapping[str, Style], x: "alt.X") -> "list[alt.Chart]":
+    tooltip = [
+        shown_word("series", "of"),
+        shown_number("at", "tokens", ",.0f"),
+        shown_number("value", "cumulative share"),
+    ]
+    y = share_axis(title="cumulative share")
+    return curves(rows, styles, x, y, tooltip, field="series", bands=False, points=False)
 
 
 def _probed(results: Results, run: RunFacts, length: int | None) -> np.ndarray:
     """Distances of the probe's needles for a run, at one length or at all, over tasks and formats."""
     found = [np.empty(0)]
-    for where, panel in results.data.panels.items():
+    for where, own in results.data.panels.items():
         if where.model == run.name and where.control == "none":
-            distance, _, _, cell = panel.needle_trials
-            at = np.array(panel.lengths)[cell // len(panel.depths)]
+            distance, _, _, cell = own.needle_trials
+            at = np.array(own.lengths)[cell // len(own.depths)]
             found.append(distance if length is None else distance[at == length])
     return np.concatenate(found)
 
 
-def _cumulative(quantiles: Quantiles | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log2 of evenly spaced quantiles, and their shares."""
+def _cumulative(quantiles: Quantiles | np.ndarray, place: Row) -> list[Row]:
+    """Points of a cumulative distribution from evenly spaced quantiles."""
     values = np.maximum(np.asarray(quantiles, float), 1)
-    return np.log2(values), np.linspace(0, 1, len(values))
+    shares = np.linspace(0, 1, len(values))
+    return [{**place, "at": float(at), "value": float(share)} for at, share in zip(values, shares, strict=True)]
