@@ -71,10 +71,13 @@ def figure_text(text: object, limit: int = 48) -> str:
 
 
 def data(rows: Sequence[Row]) -> "alt.Chart":
-    """A chart without a mark over rows of plain values; numbers are kept to five significant digits, NaN as null."""
+    """A chart without a mark over rows of plain values; numbers are kept to five significant digits, NaN as null.
+
+    Layers of the same rows share one data set of the specification.
+    """
     import altair as alt
 
-    return alt.Chart(alt.Data(values=[{key: _plain(value) for key, value in row.items()} for row in rows]))
+    return alt.Chart(alt.InlineData([{key: _plain(value) for key, value in row.items()} for row in rows]))
 
 
 def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
