@@ -13,6 +13,10 @@ import pyarrow as pa
 
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.report.answer.findings import findings
+from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
+from lcprobe.analysis.report.answer.limits import Limit, folded_limits
+from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
 from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.drawing import save
@@ -33,10 +37,15 @@ NAMED_MODELS = 12
 
 @dataclass(frozen=True)
 class Report:
-    """A written report. summary: plain sentences. figures: PNG files by name. cells: rows of cells.csv."""
+    """A written report. summary: all of its sentences. headline, answer, findings, limits: what a reader must know
+    first (`report.answer`), findings ranked. figures: PNG files by name. cells: rows of cells.csv."""
 
     html: Path
     summary: list[str]
+    headline: list[HeadlineTable]
+    answer: list[AnswerLine]
+    findings: list[str]
+    limits: list[Limit]
     figures: dict[str, Path]
     cells: TableRows
 
@@ -54,7 +63,8 @@ def write_report(
     """
     tracker = tracker or NoTracker()
     results = analyse(study, records, context)
-    sentences = summary(results)
+    sentences, headline = summary(results), headline_tables(results)
+    answer, found, limits = answer_lines(results, headline), findings(results), folded_limits(sentences)
     inlined, figures = [], {}
     for picture, figure in draw(results):
         path = folder / "figures" / f"{picture.name}.png"
@@ -69,7 +79,8 @@ def write_report(
             tracker.table(f"report/{name}", rows)
     html = folder / REPORT
     write_atomic(html, _html(results, sentences, inlined))
-    return Report(html, [s.text for s in sentences], figures, tables["cells"])
+    texts, first = [s.text for s in sentences], [s.text for s in found]
+    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"])
 
 
 def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure]) -> str:
