@@ -6,11 +6,12 @@ forbids both scripts and the network. Everything that comes from data passes jin
 
 import base64
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
 from lcprobe.analysis.report.answer.findings import findings
@@ -27,6 +28,9 @@ from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 REPORT = "report.html"
 OPEN_SENTENCES = 24
@@ -56,8 +60,10 @@ def write_report(
     folder: Path,
     tracker: Tracker | None = None,
     context: pa.Table | None = None,
+    episodes: ShownEpisodes = NO_EPISODES,
 ) -> Report:
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
+    episodes: prompts of a few answers.
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
@@ -78,18 +84,16 @@ def write_report(
             write_csv(folder / "tables" / f"{name}.csv", rows)
             tracker.table(f"report/{name}", rows)
     html = folder / REPORT
-    write_atomic(html, _html(results, sentences, inlined))
+    write_atomic(html, _html(results, sentences, inlined, episodes))
     texts, first = [s.text for s in sentences], [s.text for s in found]
     return Report(html, texts, headline, answer, first, limits, figures, tables["cells"])
 
 
-def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("lcprobe.analysis.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure], episodes: ShownEpisodes) -> str:
+    environment = page_environment()
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
-    return environment.from_string(source).render(
+    return environment.get_template("report.html.j2").render(
+        episodes=episodes,
         study=results.study,
         models=_models_text(results),
         open_sentences=OPEN_SENTENCES,
@@ -98,6 +102,19 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
         sections=sections(results, figures),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
+    )
+
+
+def page_environment() -> "Environment":
+    """Templates of this folder; what they print is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("lcprobe.analysis.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -25,6 +25,7 @@ from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
 from lcprobe.studies.evaluation.readers import reader_key
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of, report_time, save_inputs
+from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
@@ -125,7 +126,9 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
         return
     save_inputs(out, inputs)
     tracker = _tracker(session, config)
-    report = write_report(study, probed.records, out, tracker, probed.context)
+    readers = {v.name: session.reader_of(v).tasks for v in session.variants}
+    episodes = shown_episodes(study, probed.records, readers.__getitem__)
+    report = write_report(study, probed.records, out, tracker, probed.context, episodes)
     for metrics in curves(report.cells):
         tracker.metrics(metrics)
     files = [*sorted((home / "records").glob("*.parquet")), *sorted((home / "context").glob("*.parquet"))]
