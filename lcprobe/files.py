@@ -14,7 +14,7 @@ from typing import Any
 from lcprobe.errors import ConfigError, require
 from lcprobe.locks import is_tag_gone, process_tag
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}")
 MANIFEST = "manifest.json"
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3500
 """Of a file's or folder's name, and of a path, which has room for what is put below it: file systems take 4,096."""
@@ -26,7 +26,7 @@ DAY_SECONDS = 24 * 3600
 def check_name(key: str, name: str) -> str:
     """Return a name that is safe as a file or folder name. Raises ConfigError for any other."""
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise ConfigError(key, name, "letters, digits and . _ + - (at most 100, starting with a letter or digit)")
+        raise ConfigError(key, name, "letters, digits and . _ + = - (at most 100, starting with a letter or digit)")
     return name
 
 

@@ -4,6 +4,8 @@ given on top of a run's own settings.
     a mapping over a mapping      key by key
     a mapping with `type`         replaces what was there: a choice that is given anew has no setting of the old one
     an axis of `grid`             replaces what was there: its labels, like its values, are one list
+    null for an axis or a label   takes it away
+    the key of an axis            is its only value from then on: `seed=0` after `grid: {seed: [0, 1]}` is [0]
     a mapping over a list         element by element, {0: {n: 5}, 2: _drop_}: places are those in the list as it was
     everything else               replaces what was there
     {_replace_: true, ...}        replaces what was there
@@ -13,14 +15,16 @@ Files and key=value are laid on in the order in which they are given, each on th
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lcprobe.errors import ConfigError
+from lcprobe.errors import ConfigError, listed, nearest_name
 
 REPLACE, DROP = "_replace_", "_drop_"
 PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[0-9]+\])*")
+NOTHING = object()
+"""Where a mapping has no value."""
 PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
 """An element of a list, counted from 0."""
 
@@ -32,10 +36,13 @@ class Settings:
     layers: tuple[tuple[str, Any], ...]
 
     def on(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """All of them on top of `base`, as a new mapping. Raises ConfigError as `merge` and `assign`."""
+        """All of them on top of `base`, as a new mapping. Raises ConfigError as `merge` and `assign`, and for
+        key=value that every level of an axis replaces."""
         merged = dict(base)
         for path, value in self.layers:
+            before = _axes(merged.get("grid"))
             merged = assign(merged, path, value) if path else merge(merged, value)
+            merged = _with_only_values(merged, before, path, value)
         return merged
 
     def of(self, names: Collection[str]) -> "Settings":
@@ -62,7 +69,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], at: tuple[str, ...] 
     merged = dict(base)
     for key, value in over.items():
         here = (*at, str(key))
-        if value != DROP:
+        if here == ("grid",) and value != DROP:
+            merged[key] = _grid(merged.get(key), value)
+        elif value != DROP:
             merged[key] = _laid(merged.get(key), value, here)
         elif key in merged:
             del merged[key]
@@ -111,12 +120,9 @@ def _laid(old: Any, value: Any, at: tuple[str, ...]) -> Any:
     """A value on top of what is at a key; None: nothing is."""
     if not isinstance(value, Mapping):
         return value
-    if REPLACE in value and value[REPLACE] is not True:
-        raise ConfigError(".".join((*at, REPLACE)), value[REPLACE], "true")
+    _check_replace(value, at)
     replaced = REPLACE in value
     value = {key: inner for key, inner in value.items() if key != REPLACE}
-    if at[0] == "grid" and len(at) > 1 and not _holds_axes(value):
-        return value  # the labels of an axis: their settings are merged when a run is planned
     if isinstance(old, list) and value and not replaced and all(PLACE.fullmatch(key) for key in value):
         return _elements(old, value, at)
     replaced = replaced or value.get("type", DROP) != DROP
@@ -140,13 +146,103 @@ def _place(elements: list[Any], key: str, at: tuple[str, ...]) -> int:
     return place
 
 
-def _holds_axes(value: Mapping[str, Any]) -> bool:
-    """Whether a mapping inside `grid` is a part of the names of axes: {train: {lr: [...]}}."""
-    return bool(value) and all(isinstance(levels, list | tuple) for levels in value.values())
+def _grid(old: Any, value: Any) -> Any:
+    """Axes on top of those that are there, by their dotted names, {train.lr: [...]}."""
+    if not isinstance(value, Mapping):
+        return {} if value is None else value
+    _check_replace(value, ("grid",))
+    axes = {} if REPLACE in value else _axes(old)
+    for name, levels in _axes({key: inner for key, inner in value.items() if key != REPLACE}).items():
+        if levels is None or levels == DROP:
+            axes = _without_axis(axes, name)
+        elif isinstance(levels, Mapping) and levels and all(one is None or one == DROP for one in levels.values()):
+            axes[name] = merge(axes.get(name) or {}, dict.fromkeys(levels, DROP), ("grid", name))
+        elif isinstance(levels, Mapping):
+            _check_replace(levels, ("grid", name))
+            axes[name] = {label: patch for label, patch in levels.items() if label != REPLACE}
+        else:
+            axes[name] = levels
+    return axes
+
+
+def _in_grid(old: Any, path: list[str], value: Any) -> Any:
+    """A value at a path inside `grid`: an axis by its dotted name, or something in one that is there."""
+    axes = _axes(old)
+    ends = [n for n in range(len(path), 0, -1) if ".".join(path[:n]) in axes]
+    if not ends or ends[0] == len(path):
+        whole = ".".join(path)
+        if len(path) == 1 or ends or isinstance(value, list) or value is None or value == DROP:
+            return _grid(axes, {whole: value})
+        return {**axes, path[0]: _assigned(None, path[1:], value, ("grid", path[0]))}  # a label of a new axis
+    name, rest = ".".join(path[: ends[0]]), path[ends[0] :]
+    if len(rest) == 1 and value is None and isinstance(axes[name], Mapping):
+        value = DROP
+    return {**axes, name: _assigned(axes[name], rest, value, ("grid", name))}
+
+
+def _axes(grid: Any) -> dict[str, Any]:
+    """The axes of a grid by dotted name: {train: {lr: [...]}} has train.lr, as on the command line."""
+    axes: dict[str, Any] = {}
+    for name, levels in grid.items() if isinstance(grid, Mapping) else ():
+        if isinstance(levels, Mapping) and levels and all(isinstance(one, list | tuple) for one in levels.values()):
+            axes |= {f"{name}.{inner}": one for inner, one in levels.items()}
+        else:
+            axes[str(name)] = levels
+    return axes
+
+
+def _without_axis(axes: dict[str, Any], name: str) -> dict[str, Any]:
+    if name not in axes:
+        allowed = listed(axes, ", ") or "an axis that is set before: there is none"
+        raise ConfigError(f"grid.{name}", "an axis that is not there", allowed, nearest_name(name, axes))
+    return {other: levels for other, levels in axes.items() if other != name}
+
+
+def _with_only_values(merged: dict[str, Any], before: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`merged`, where the axes of keys that were set just now have these values alone. before: axes that were there;
+    path, value: what was laid on.
+
+    Raises ConfigError for key=value that every level of an axis with labels replaces.
+    """
+    axes = _axes(merged.get("grid"))
+    for name in [name for name in before if axes.get(name) == before[name]]:
+        levels = axes[name]
+        if isinstance(levels, Mapping) and path and path.split(".")[0] != "grid":
+            patches = [patch if isinstance(patch, Mapping) else {} for patch in levels.values()]
+            if patches and all(_value_at(patch, _parts(path)) is not NOTHING for patch in patches):
+                allowed = f"grid.{name}=null, or grid.{name}.LABEL.{path}=VALUE: its levels set it"
+                raise ConfigError(path, value, allowed)
+        elif isinstance(levels, list | tuple):
+            given = _value_at(_nested(_parts(path), value), name.split("."))
+            if given is not NOTHING and given != DROP and (not isinstance(given, Mapping) or "type" in given):
+                axes[name] = [given]
+    return {**merged, "grid": axes} if axes != _axes(merged.get("grid")) else merged
+
+
+def _nested(path: list[str], value: Any) -> Any:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def _value_at(node: Any, path: Sequence[str]) -> Any:
+    """What a mapping has at a path; NOTHING where it has none."""
+    for part in path:
+        if not isinstance(node, Mapping) or part not in node:
+            return NOTHING
+        node = node[part]
+    return node
+
+
+def _check_replace(value: Mapping[str, Any], at: tuple[str, ...]) -> None:
+    if REPLACE in value and value[REPLACE] is not True:
+        raise ConfigError(".".join((*at, REPLACE)), value[REPLACE], "true")
 
 
 def _assigned(node: Any, path: list[str], value: Any, at: tuple[str, ...]) -> Any:
     first, rest, here = path[0], path[1:], (*at, path[0])
+    if here == ("grid",) and rest:
+        return {**node, first: _in_grid(node.get(first), rest, value)}
     if isinstance(node, list):
         place = _place(node, first, here)
         if not rest:

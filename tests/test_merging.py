@@ -33,8 +33,13 @@ CASES = [  # (below, on top, result)
     (
         {"grid": {"train": {"lr": [1]}}},
         {"grid": {"train": {"tokens": [2]}}},
-        {"grid": {"train": {"lr": [1], "tokens": [2]}}},
+        {"grid": {"train.lr": [1], "train.tokens": [2]}},
     ),
+    ({"grid": {"arch": {"p": {}}, "seed": [0]}}, {"grid": {"seed": None}}, {"grid": {"arch": {"p": {}}}}),
+    ({"grid": {"arch": {"p": {}, "q": {}}}}, {"grid": {"arch": {"p": None}}}, {"grid": {"arch": {"q": {}}}}),
+    ({"grid": {"train.lr": [1], "seed": [0]}}, {"grid": {"train": {"lr": [2]}}}, {"grid": {"train.lr": [2], "seed": [0]}}),
+    ({"grid": {"seed": [0, 1]}}, {"grid": {"_replace_": True, "train.lr": [1]}}, {"grid": {"train.lr": [1]}}),
+    ({"grid": {"seed": [0, 1]}}, {"grid": None}, {"grid": {}}),
     (
         {"grid": {"arch": {"p": {}}}},
         {"grid": {"arch": {"q": {"train": {"lr": "_drop_"}}}}},  # for the runs of this level
@@ -187,3 +192,62 @@ def test_a_level_of_a_grid_replaces_and_drops():
     positional = {name: run.model.mixers["attention"].config.positional for name, run in runs.items()}
     assert (positional["a"].name, positional["b"].name) == ("alibi", "rope")
     assert (runs["a"].train.lr, runs["b"].train.lr) == (0.5, parse({}).train.lr)
+
+
+AXES = {
+    "seed": 7,
+    "grid": {
+        "seed": [0, 1, 2],
+        "model.positional": ["rope", "alibi"],
+        "train": {"lr": [0.1, 0.2]},
+        "arch": {"p": {"model": {"layout": "attention"}}, "q": {"model": {"layout": "mamba2"}, "seed": 5}},
+    },
+}
+LABELS = AXES["grid"]["arch"]
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["seed=1"], {"seed": [1]}),
+        (["seed=1", "grid.seed=[3, 4]"], {"seed": [3, 4]}),
+        (["grid.seed=[3, 4]", "seed=1"], {"seed": [1]}),
+        (["train={lr: 0.5, clip: 2}"], {"train.lr": [0.5]}),
+        (["model.positional={type: rope, base: 500}"], {"model.positional": [{"type": "rope", "base": 500}]}),
+        (["grid.seed=null"], {"seed": None}),
+        (["grid.seed=_drop_"], {"seed": None}),
+        (["grid.train.lr=null"], {"train.lr": None}),
+        (["grid.model.positional=[none]"], {"model.positional": ["none"]}),
+        (["grid.arch.p=null"], {"arch": {"q": LABELS["q"]}}),
+        (["grid.arch.q.seed=6"], {"arch": {"p": LABELS["p"], "q": {**LABELS["q"], "seed": 6}}}),
+        (["grid.model.mixers.attention.head_dim=[8, 16]"], {"model.mixers.attention.head_dim": [8, 16]}),
+        (["model.d_model=32"], {}),
+    ],
+    ids=str,
+)
+def test_axes_are_dropped_changed_and_reduced_to_one_value(tmp_path, words, changed):
+    """A key that is set after its axis is the axis's only value, so that a run's name, and with it a trained run, is
+    the one of the whole study; null takes an axis or a label away. Files and key=value alike."""
+    path, plain = tmp_path / "study.yaml", {"seed": [0, 1, 2], "model.positional": ["rope", "alibi"]}
+    path.write_text(yaml.safe_dump(AXES, sort_keys=False))
+    wanted = {**plain, "train.lr": [0.1, 0.2], "arch": LABELS} | changed
+    grid = load([str(path)], words)["grid"]
+    assert [*grid] == [name for name, levels in wanted.items() if levels is not None]
+    assert grid == {name: levels for name, levels in wanted.items() if levels is not None}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "grid.sed=null",
+            r"^grid\.sed: given 'an axis that is not there'; allowed: seed, model.positional, .*did you mean 'seed'",
+        ),
+        ("grid.arch.r=null", r"^grid\.arch\.r: given '_drop_'; allowed: a key that is set before"),
+        ("model.layout=rwkv7", r"^model\.layout: given 'rwkv7'; allowed: grid\.arch=null, or grid\.arch\.LABEL\."),
+    ],
+)
+def test_what_an_axis_does_not_allow_is_said_in_one_line(tmp_path, word, message):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(AXES, sort_keys=False))
+    with pytest.raises(ConfigError, match=message):
+        load([str(tmp_path / "study.yaml")], [word])

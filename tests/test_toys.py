@@ -52,7 +52,7 @@ def test_the_plan_knows_what_applies_to_each_model(study, toys, capsys):
     plan = " ".join(capsys.readouterr().out.split())
     # an encoding changes nothing without attention, an initial state nothing without recurrent layers
     assert "8 runs" in plan
-    for run in ("attention-positionaltoy_encoding", "both-positionalrope-", "toy-"):
+    for run in ("attention-positional=toy_encoding", "both-positional=rope-", "toy-"):
         assert run in plan
     assert not folder.exists()
 

@@ -102,7 +102,8 @@ examples
   lcprobe evaluate configs/quickstart.yaml --cheat      (needs no trained run)
 
 Records go to <folder>/records, one Parquet file per finished unit; a rerun computes what is missing. The report is
-<folder>/report.html. Exit codes as for lcprobe train.
+<folder>/report.html. With other settings or models it is <folder>/reports/NAME/report.html, and replaces none: NAME
+is study.name, or tasks and a digest. Exit codes as for lcprobe train.
 """
 
 EXPLAIN = """\

@@ -103,6 +103,15 @@ class TaskSet:
         samples = made_all(lambda factors: same_text.episodes(task, factors), unit.factors(), unit.label, name)
         return [(sibling, [sample[i] for sample in samples]) for i, sibling in enumerate(self.siblings)]
 
+    def episode(self, task: str, factors: Factors) -> Episode:
+        """One episode, built again: of equal factors the same as in `episodes`. Raises EpisodeError where it cannot
+        be made, KeyError for an unknown task."""
+        made = self.by_name[task]
+        if self.same_text is None:
+            return made.episode(factors)
+        number = next(i for i, sibling in enumerate(self.siblings) if sibling is self)
+        return self.same_text.episodes(made, factors)[number]
+
     def can_make(self, unit: Unit) -> bool:
         """Whether every sample of a unit can be made; else `not_made` has the reason."""
         try:

@@ -10,6 +10,7 @@ import logging
 import math
 import netrc
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -169,7 +170,8 @@ class WandbTracker(Tracker):
         """Log files as an artifact, by reference to where they are (no second copy)."""
 
         def send(run: Any) -> None:
-            artifact = self._wandb.Artifact(name, type=kind)
+            allowed = re.sub(r"[^A-Za-z0-9._-]", "-", name)  # W&B refuses other characters, such as = of a run's name
+            artifact = self._wandb.Artifact(allowed, type=kind)
             for path in paths:
                 artifact.add_file(str(path), name=path.name, policy="immutable")
             run.log_artifact(artifact)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lcprobe.api.studies import load_study
 from lcprobe.cli.commands import evaluate_main, train_main
 from lcprobe.config import load
 from lcprobe.files import digest_file, read_json
@@ -139,6 +141,25 @@ def test_a_single_run_and_a_checkpoint_can_be_probed(study, capsys, tmp_path):
     both = [str(study / "mamba2"), str(study / "hybrid"), grid, "study.name=both", "track.wandb=off"]
     assert evaluate_main([*both, f"study.folder={study.parent}"]) == 0
     assert (out / "report.html").is_file()
+
+
+def test_another_question_overwrites_no_report_and_probes_nothing_twice(study, tmp_path):
+    run = tmp_path / "mamba2"
+    shutil.copytree(study / "mamba2", run, ignore=shutil.ignore_patterns("re*", "figures", "tables", "context"))
+    small, other = (f"probe.grids=[{{tasks: [single], lengths: {x}, depths: 1, n: 3}}]" for x in ("[1]", "[1, 2]"))
+    quiet = ["track.wandb=off", "probe.context=null"]
+    assert evaluate_main([str(run), small, *quiet]) == 0
+    first, records = (run / "report.html").read_bytes(), set((run / "records").glob("*"))
+    assert evaluate_main([str(run), small, "study.name=named", *quiet]) == 0
+    assert set((run / "records").glob("*")) == records
+    assert evaluate_main([str(run), other, *quiet]) == 0
+    assert records < set((run / "records").glob("*"))
+    folders = sorted(path.name for path in (run / "reports").iterdir())
+    assert (len(folders), folders[0]) == (2, "named")
+    assert folders[1].startswith("single-")
+    assert (run / "report.html").read_bytes() == first
+    assert len(load_study(run / "reports" / folders[1]).records()) == 6
+    assert "<h1>named</h1>" in (run / "reports" / "named" / "report.html").read_text()
 
 
 def test_a_probe_plan_prints_detectable_differences_and_writes_nothing(study, capsys):

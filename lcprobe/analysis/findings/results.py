@@ -76,6 +76,13 @@ class Results:
             if cell.planned is not None and (cell.samples != cell.planned or cell.n_failed)
         ]
 
+    @property
+    def claims(self) -> list[Claim]:
+        """Everything that may be a finding, parts of gates and of effective lengths included."""
+        claims: list[Claim] = [*self.contrasts, *self.extrapolations, *self.reaches, *self.length_fits]
+        claims += [*self.depth_effects, *(claim for t in self.text for claim in (t.rise, t.state))]
+        return claims + [part for of in (*self.gates, *self.extrapolations) for part in of.parts]
+
     def of(self, *kinds: Kind) -> list[Contrast]:
         """Contrasts of some kinds."""
         return [contrast for contrast in self.contrasts if contrast.kind in kinds]

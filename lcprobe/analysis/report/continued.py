@@ -13,7 +13,9 @@ def continued(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     if trained:
         own = listed(_origin(run) for run in trained)
         text = f"Continued from other runs: {own}. Tokens count from there; totals include those of the source"
-        yield Sentence(READ_FIRST, f"{text}, and runs from random weights of equal tokens have seen fewer.", True)
+        text += ", and runs from random weights of equal tokens have seen fewer."
+        names = tuple(dict.fromkeys(run.group for run in trained))
+        yield Sentence(READ_FIRST, text, True, kind="Continued from other runs", about=names, unit="model")
 
 
 def _origin(run: RunFacts) -> str:

@@ -20,6 +20,7 @@ MANY = 6
 """Runs above which a value that all have in common is printed once."""
 PUBLISHED = "published"
 """How the learning rate of a model was chosen that was not trained here."""
+LENGTHS_DIFFER = "Training lengths differ"
 MATCHED_WITHIN = 0.02
 """Largest relative difference in parameters between models that are called matched."""
 
@@ -35,7 +36,8 @@ def flags(results: Results) -> Iterator[Sentence]:
     yield from training_data_flags(results)
     yield from continued(results.study.runs)
     yield from _seeds(results.study.runs)
-    yield from (Sentence(READ_FIRST, f"{text}.", True) for text in results.study.unread)
+    for text in results.study.unread:
+        yield Sentence(READ_FIRST, f"{text}.", True, kind="Positions end before the longest lengths")
     yield from _gaps(results)
     yield from _few_samples(results)
     yield from _error_rate(results)
@@ -56,7 +58,8 @@ def _matching(results: Results) -> Iterator[Sentence]:
         text = f"{what} are matched within {study.mismatch:.1%} {span}."
         if study.mismatch > MATCHED_WITHIN:
             text = f"{what} are NOT matched: they differ by {study.mismatch:.1%} {span}."
-        yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN)
+        kind = f"{what} not matched ({study.mismatch:.1%} apart)"
+        yield Sentence(READ_FIRST, text, study.mismatch > MATCHED_WITHIN, kind=kind)
 
 
 def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
@@ -74,7 +77,7 @@ def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     )
     if several[0] and len(digests) == len(runs):
         text = f"No two models have the same {words}: whether they were trained on the same data cannot be compared."
-        yield Sentence(READ_FIRST, text, True)
+        yield Sentence(READ_FIRST, text, True, kind="Training data not comparable")
     elif all(len(group) == 1 for group in digests.values()):
         text = (
             f"All {len(runs)} models were trained on the same tokens in the same order{within} (data digest {first})."
@@ -83,15 +86,14 @@ def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     else:
         groups = [(digest, names) for group in digests.values() if len(group) > 1 for digest, names in group.items()]
         sides = "; ".join(f"{digest[:12]}: {', '.join(names)}" for digest, names in groups)
-        yield Sentence(
-            READ_FIRST, f"Data are NOT matched: the digests of the training batches differ{within} ({sides}).", True
-        )
+        text = f"Data are NOT matched: the digests of the training batches differ{within} ({sides})."
+        yield Sentence(READ_FIRST, text, True, kind="Training data not matched")
 
 
 def _tokenizers(results: Results) -> Iterator[Sentence]:
     """Which tokenizers there are, what their lengths have in common, and what follows for comparisons."""
     for text, is_warning in tokenizer_texts(results.study, results.data.tokenizers):
-        yield Sentence(READ_FIRST, text, is_warning)
+        yield Sentence(READ_FIRST, text, is_warning, kind="Several tokenizers")
 
 
 def held_equal(study: StudyFacts) -> Iterator[Sentence]:
@@ -103,7 +105,7 @@ def held_equal(study: StudyFacts) -> Iterator[Sentence]:
         return
     if len({_training_length(run) for run in trained}) < 2:
         text = f"Training lengths differ ({listed(f'{n:,}' for n in lengths)} tokens), and of models that were not "
-        yield Sentence(READ_FIRST, f"{text}trained here it is not known what else does.", True)
+        yield Sentence(READ_FIRST, f"{text}trained here it is not known what else does.", True, kind=LENGTHS_DIFFER)
         return
     ratios = _ratios(trained)
     wanted = {"flops": "FLOPs", "": ""}.get(study.held_equal, study.held_equal)
@@ -120,7 +122,7 @@ def held_equal(study: StudyFacts) -> Iterator[Sentence]:
     if differ:
         sides = "; ".join(f"{quantity} {_times(by)}" for quantity, by in differ.items())
         text += f" What therefore differs, longest against shortest length: {sides}."
-    yield Sentence(READ_FIRST, text, True)
+    yield Sentence(READ_FIRST, text, True, kind=LENGTHS_DIFFER)
 
 
 def _training_length(run: RunFacts) -> int:
@@ -162,13 +164,11 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         tokens.setdefault(_training_length(run), set()).add(run.tokens)
     if differ := [r for r in runs if len(tokens[_training_length(r)]) > 1 and (r.tokens or r.tuned != PUBLISHED)]:
         text = f"Training tokens differ: {listed(f'{r.name} {r.tokens:,}' for r in differ)}."
-        yield Sentence(READ_FIRST, text, True)
-    if skipped := [f"{r.name} {r.skipped_steps}" for r in runs if r.skipped_steps]:
-        yield Sentence(
-            READ_FIRST,
-            f"Optimiser steps were skipped because of values that were not finite: {listed(skipped)}.",
-            True,
-        )
+        yield Sentence(READ_FIRST, text, True, kind="Training tokens differ", about=_groups(differ), unit="model")
+    if skipped := [r for r in runs if r.skipped_steps]:
+        text = "Optimiser steps were skipped because of values that were not finite: "
+        text += f"{listed(f'{r.name} {r.skipped_steps}' for r in skipped)}."
+        yield Sentence(READ_FIRST, text, True, kind="Optimiser steps skipped", about=_groups(skipped), unit="model")
 
 
 def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
@@ -179,7 +179,8 @@ def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
             f"Training seeds per model: {counted}. With one seed every statement is about these runs, and none about "
         )
         text += "an architecture: differences between models may be seed noise."
-        yield Sentence(READ_FIRST, text, True)
+        few = tuple(group for group, n in groups.items() if n < 2)
+        yield Sentence(READ_FIRST, text, True, kind="One training seed", about=few, unit="model")
     elif len(groups) > 1:
         text = f"Training seeds per model: {counted}."
         yield Sentence(
@@ -189,10 +190,7 @@ def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 def _error_rate(results: Results) -> Iterator[Sentence]:
     """The error rate of all findings together."""
-    claims = [*results.contrasts, *results.extrapolations, *results.reaches, *results.length_fits]
-    claims += [*results.depth_effects, *(c for t in results.text for c in (t.rise, t.state))]
-    claims += [part for of in (*results.gates, *results.extrapolations) for part in of.parts]
-    tested = [claim for claim in claims if claim.p is not None]
+    tested = [claim for claim in results.claims if claim.p is not None]
     if tested:
         found = sum(claim.resolved for claim in tested)
         text = f"Of {len(tested)} tested statements {found} are findings, at one error "
@@ -207,7 +205,7 @@ def _published(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     if names:
         text = f"Not trained here: {listed(names)}. Their data, tokens, learning rates and seeds are those of their "
         text += "authors: a difference to one of them may come from any of these, and not from the architecture."
-        yield Sentence(READ_FIRST, text, True)
+        yield Sentence(READ_FIRST, text, True, kind="Not trained here", about=tuple(names), unit="model")
 
 
 def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
@@ -221,11 +219,14 @@ def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         return
     chosen = _each({run.name: run.tuned for run in untuned}, "{}: {}")
     how = "This comparison is untuned" if len(untuned) == len(runs) else "This comparison is partly untuned"
-    yield Sentence(
-        READ_FIRST,
-        f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone.",
-        True,
-    )
+    text = f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone."
+    kind = "Learning rate not tuned"
+    yield Sentence(READ_FIRST, text, True, kind=kind, about=_groups(untuned), unit="model")
+
+
+def _groups(runs: Sequence[RunFacts]) -> tuple[str, ...]:
+    """Models of some runs, whatever their seeds."""
+    return tuple(dict.fromkeys(run.group for run in runs))
 
 
 def _each(value_of: Mapping[str, str], form: str) -> str:
@@ -246,13 +247,15 @@ def _gaps(results: Results) -> Iterator[Sentence]:
         ]
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         text = f"{len(missing)} of {planned} planned cells are incomplete ({'; '.join(places)}{rest})"
-        yield Sentence(READ_FIRST, f"{text}: no mean is taken over them.", True)
+        kind = f"Incomplete cells: {len(missing):,} of {planned:,}"
+        yield Sentence(READ_FIRST, f"{text}: no mean is taken over them.", True, kind=kind)
     data = results.data
     if data.n_failed:
         text = f"{data.n_failed} of {len(data.records)} queries failed (out of memory, no output): they are no trials"
-        yield Sentence(READ_FIRST, f"{text}, and their cells are incomplete.", True)
+        kind = f"Failed queries: {data.n_failed:,} of {len(data.records):,}"
+        yield Sentence(READ_FIRST, f"{text}, and their cells are incomplete.", True, kind=kind)
     for note in data.notes:
-        yield Sentence(READ_FIRST, f"{note}.", True)
+        yield Sentence(READ_FIRST, f"{note}.", True, kind="Left out", about=(note,), unit="note")
 
 
 def _few_samples(results: Results) -> Iterator[Sentence]:
@@ -266,7 +269,7 @@ def _few_samples(results: Results) -> Iterator[Sentence]:
             f"Few samples: {len(few)} of {len(planned)} planned cells have {counts}. Below {limit} the interval of a "
         )
         text += "single cell covers the true proportion in 91 to 99 % of cases, not always in 93 to 97 %."
-        yield Sentence(READ_FIRST, text, True)
+        yield Sentence(READ_FIRST, text, True, kind=f"Few samples in a cell: {counts}")
 
 
 def _not_acquired(results: Results) -> Iterator[Sentence]:
@@ -281,12 +284,12 @@ def _not_acquired(results: Results) -> Iterator[Sentence]:
     for (model, task), formats in failed.items():
         several = f" in {len(formats)} of {tested[model, task]} formats" if tested[model, task] > 1 else ""
         text = f"{model}, {task}: task not acquired{several}, as {reason}"
-        yield Sentence(
-            READ_FIRST,
-            f"{text} ({'; '.join(formats)}). Results at longer distances are not interpretable there.",
-            True,
-        )
+        text = f"{text} ({'; '.join(formats)}). Results at longer distances are not interpretable there."
+        group = next(run.group for run in results.study.runs if run.name == model)
+        about = (f"{group} on {task}",)
+        yield Sentence(READ_FIRST, text, True, task=task, kind="Task not acquired", about=about)
     untested = {f"{g.where.task} {g.where.format}" for g in results.gates if g.acquired == "not tested"}
     if untested:
         text = f"No zero-distance control at the reference length for {listed(sorted(untested))}"
-        yield Sentence(READ_FIRST, f"{text}: failures there may be due to the task itself.", True)
+        text = f"{text}: failures there may be due to the task itself."
+        yield Sentence(READ_FIRST, text, True, kind="No zero-distance control", about=tuple(sorted(untested)))

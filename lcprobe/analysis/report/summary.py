@@ -6,7 +6,6 @@ Where a task has several formats a sentence is about the first one planned and c
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from lcprobe.analysis.findings.cells import PanelKey
@@ -18,22 +17,25 @@ from lcprobe.analysis.findings.text_curves import TextCurves
 from lcprobe.analysis.report.flags import flags
 from lcprobe.analysis.report.training_length import TRAINING_LENGTH, training_length_sentences
 from lcprobe.analysis.report.wording import (
+    ACQUIRED,
+    DISTANCE,
+    FORMATS,
+    LENGTH,
+    MODELS,
+    PLAIN_TEXT,
+    POSITION,
     READ_FIRST,
     Sentence,
     difference_text,
     listed,
-    one_line,
     panel_subject,
     position_state,
+    printable,
     signed,
     span_text,
 )
 from lcprobe.analysis.stats.estimates import Proportion
 
-ACQUIRED, LENGTH = "Is the task acquired?", "Past the training length"
-POSITION, DISTANCE = "Position in the context", "Distance"
-PLAIN_TEXT = "Plain text"
-FORMATS, MODELS = "Formats", "Model comparisons"
 REACHED = 0.90
 MAX_PAIRS = 20
 """Number of pairs of models above which only those that differ have a sentence each."""
@@ -50,7 +52,7 @@ T = TypeVar("T", bound=_OfPanel)
 def summary(results: Results) -> list[Sentence]:
     """All sentences, in the order of TOPIC_SENTENCES."""
     sentences = [sentence for topic in TOPIC_SENTENCES.values() for sentence in topic(results)]
-    return [replace(s, text=one_line(s.text), subject=one_line(s.subject)) for s in sentences]
+    return [printable(s) for s in sentences]
 
 
 def _acquired(results: Results) -> Iterator[Sentence]:
@@ -154,7 +156,11 @@ def _distances(results: Results) -> Iterator[Sentence]:
 def _plain_text(results: Results) -> Iterator[Sentence]:
     for curves in results.text:
         for text, warning in _curve_texts(curves):
-            yield Sentence(PLAIN_TEXT, f"{curves.model}: {text}", warning, subject=curves.model)
+            kind = "Values not finite on plain text" if warning else ""
+            about = (curves.model,) if warning else ()
+            yield Sentence(
+                PLAIN_TEXT, f"{curves.model}: {text}", warning, curves.model, kind=kind, about=about, unit="model"
+            )
 
 
 def _curve_texts(t: TextCurves) -> Iterator[tuple[str, bool]]:

@@ -71,7 +71,8 @@ def _trained_ends(results: Results) -> Iterator[Sentence]:
             f"needle more than {longest:,.0f} tokens back, and the training length is {length:,}. On {task}, past "
         )
         text += f"the training length therefore begins after the {inside}."
-        yield Sentence(READ_FIRST, text, True)
+        kind = "Trained distances end before the training length"
+        yield Sentence(READ_FIRST, text, True, task=task, kind=kind, about=_groups(found), unit="model")
 
 
 def _schedules(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
@@ -99,7 +100,8 @@ def _cut_short(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         text += f"in pieces of at most {_span(medians)} tokens, {_parts(medians, length)} of the training length of "
         text += f"{length:,}; document starts and the ends of sequences cut what a token can see. Text is "
         text += f"{_percent(shares)} of the training tokens: on text this was training at {_span(medians)} tokens."
-        yield Sentence(READ_FIRST, text, True)
+        names = _groups([run for run, *_ in found])
+        yield Sentence(READ_FIRST, text, True, kind="Trained on short pieces of text", about=names, unit="model")
 
 
 def _asked_near(results: Results, runs: Sequence[RunFacts]) -> Iterator[Sentence]:
@@ -118,7 +120,8 @@ def _asked_near(results: Results, runs: Sequence[RunFacts]) -> Iterator[Sentence
         )
         text += f"{length:,} (distance: {distance}). {_probed(results, {run.name for run, _ in found})}"
         text += "A model that is not asked farther back is not trained on its length."
-        yield Sentence(READ_FIRST, text, True)
+        names = _groups([run for run, _ in found])
+        yield Sentence(READ_FIRST, text, True, kind="Rarely asked far back", about=names, unit="model")
 
 
 def _probed(results: Results, models: set[str]) -> str:
@@ -134,9 +137,13 @@ def _probed(results: Results, models: set[str]) -> str:
 
 
 def _named(runs: Sequence[RunFacts]) -> str:
-    groups = list(dict.fromkeys(run.group for run in runs))
+    groups = _groups(runs)
     rest = f" and {len(groups) - MOST_NAMES} more" if len(groups) > MOST_NAMES else ""
     return listed(groups[:MOST_NAMES]) + rest
+
+
+def _groups(runs: Sequence[RunFacts]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run.group for run in runs))
 
 
 def _span(tokens: Sequence[float]) -> str:

@@ -1,23 +1,35 @@
 """Phrases of the report: differences, p-values, and the joint reading of three contrasts of position."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lcprobe.analysis.findings.cells import Cell, Measured, PanelKey
 from lcprobe.analysis.findings.contrasts import Contrast
 
 READ_FIRST = "Read this first"
 """Topic of what limits a study, before any finding."""
+ACQUIRED, LENGTH = "Is the task acquired?", "Past the training length"
+POSITION, DISTANCE = "Position in the context", "Distance"
+PLAIN_TEXT, FORMATS = "Plain text", "Formats"
+MODELS, EXTENSIONS = "Model comparisons", "Extensions"
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One statement. warning: whether it limits the study. subject: its first words, if they are set in bold."""
+    """One statement. warning: whether it limits the study. subject: its first words, if they are set in bold.
+
+    task: the one that it is about, empty for the study. kind: of a warning, the few words that stand for all of its
+    kind, such as `Learning rate not tuned`; about: what it applies to, counted as `unit`s where there is a unit.
+    """
 
     topic: str
     text: str
     warning: bool = False
     subject: str = ""
+    task: str = ""
+    kind: str = ""
+    about: tuple[str, ...] = ()
+    unit: str = ""
 
 
 def difference_text(contrast: Contrast) -> str:
@@ -98,6 +110,17 @@ def listed(items: Iterable[str]) -> str:
     return ", ".join(items)
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 model`, `3 models`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def one_line(text: str) -> str:
     """Printable characters only: names come from configs, and the sentences are also printed to terminals."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def printable(sentence: Sentence) -> Sentence:
+    """A sentence of printable characters only."""
+    s, about = sentence, tuple(map(one_line, sentence.about))
+    return replace(s, text=one_line(s.text), subject=one_line(s.subject), kind=one_line(s.kind), about=about)

@@ -6,13 +6,18 @@ and every other script. Everything that comes from data passes jinja2's autoesca
 """
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
+from lcprobe.analysis.report.answer.findings import findings
+from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
+from lcprobe.analysis.report.answer.limits import Limit, folded_limits
+from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
 from lcprobe.analysis.report.blocks import InlinedFigure
 from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.render import render, save
@@ -25,6 +30,9 @@ from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 REPORT = "report.html"
 FILES = (".svg", ".pdf", ".png")
 """What each figure is written as."""
@@ -36,10 +44,15 @@ NAMED_MODELS = 12
 
 @dataclass(frozen=True)
 class Report:
-    """A written report. summary: plain sentences. figures: SVG files by name. cells: rows of cells.csv."""
+    """A written report. summary: all of its sentences. headline, answer, findings, limits: what a reader must know
+    first (`report.answer`), findings ranked. figures: SVG files by name. cells: rows of cells.csv."""
 
     html: Path
     summary: list[str]
+    headline: list[HeadlineTable]
+    answer: list[AnswerLine]
+    findings: list[str]
+    limits: list[Limit]
     figures: dict[str, Path]
     cells: TableRows
 
@@ -50,14 +63,17 @@ def write_report(
     folder: Path,
     tracker: Tracker | None = None,
     context: pa.Table | None = None,
+    episodes: ShownEpisodes = NO_EPISODES,
 ) -> Report:
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
+    episodes: prompts of a few answers.
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
     tracker = tracker or NoTracker()
     results = analyse(study, records, context)
-    sentences = summary(results)
+    sentences, headline = summary(results), headline_tables(results)
+    answer, found, limits = answer_lines(results, headline), findings(results), folded_limits(sentences)
     inlined, figures = [], {}
     for picture, figure in draw(results):
         rendered, path = render(figure), folder / "figures" / picture.name
@@ -73,18 +89,17 @@ def write_report(
             write_csv(folder / "tables" / f"{name}.csv", rows)
             tracker.table(f"report/{name}", rows)
     html = folder / REPORT
-    write_atomic(html, _html(results, sentences, inlined))
-    return Report(html, [s.text for s in sentences], figures, tables["cells"])
+    write_atomic(html, _html(results, sentences, inlined, episodes))
+    texts, first = [s.text for s in sentences], [s.text for s in found]
+    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"])
 
 
-def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("lcprobe.analysis.report").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure], episodes: ShownEpisodes) -> str:
+    environment = page_environment()
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
-    return environment.from_string(source).render(
+    return environment.get_template("report.html.j2").render(
         scripts=scripts(),
+        episodes=episodes,
         study=results.study,
         models=_models_text(results),
         open_sentences=OPEN_SENTENCES,
@@ -93,6 +108,19 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
         sections=sections(results, figures),
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
+    )
+
+
+def page_environment() -> "Environment":
+    """Templates of this folder; what they print is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("lcprobe.analysis.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -1,5 +1,6 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,9 @@ from lcprobe.studies.evaluation.leakage import check_leakage
 from lcprobe.studies.evaluation.published import is_published
 from lcprobe.studies.evaluation.readers import reader_key
 from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of, report_time, save_inputs
+from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
+from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
+from lcprobe.studies.evaluation.reporting.question import Question, question_of
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import (
@@ -60,7 +64,7 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         read = {key: prompts_of(own.plan, own.tasks, config.probe) for key, own in session.readers.items()}
         print_costs({v.name: (v, _readable(read[reader_key(v)], v)) for v in session.variants}, config)
         return
-    before = report_time(out)
+    before = report_times(out)
     probed = probe_session(session)
     session.store.discard_all()
     for note in probed.left_out.values():
@@ -106,26 +110,42 @@ def _readable(prompts: list[Prompts], variant: Variant) -> list[Prompts]:
     return [one for one in prompts if variant.max_length is None or one.length <= variant.max_length]
 
 
-def _report(session: Session, config: Config, probed: Probed, before: float | None) -> None:
-    """Write the report, unless another process has done it. before: time of the report when probing began."""
-    out, console = session.out, terminal()
-    study = facts_of(session, probed.biases, probed.engine_notes)
-    inputs = ReportInputs(study, probed.record_units, probed.text_units)
-    if report_time(out) != before and is_report_of(out, inputs):
+def _report(session: Session, config: Config, probed: Probed, before: dict[Path, float]) -> None:
+    """Write the report, unless another process has done it. before: times of the reports when probing began."""
+    home, console = session.out, terminal()
+    place, question = _place(session, config, probed)
+    out = place.folder
+    study = replace(facts_of(session, probed.biases, probed.engine_notes), name=place.title)
+    inputs = ReportInputs(
+        study, probed.record_units, probed.text_units, plain(question), Path(os.path.relpath(home, out)).as_posix()
+    )
+    if place.note:
+        console.print(f"  {place.note}", highlight=False, soft_wrap=True)
+    if report_time(out) != before.get(out) and is_report_of(out, inputs):
         console.print(f"report: {out / REPORT} (written by another process)", soft_wrap=True)
         return
     save_inputs(out, inputs)
     tracker = _tracker(session, config)
-    report = write_report(study, probed.records, out, tracker, probed.context)
+    readers = {v.name: session.reader_of(v).tasks for v in session.variants}
+    episodes = shown_episodes(study, probed.records, readers.__getitem__)
+    report = write_report(study, probed.records, out, tracker, probed.context, episodes)
     for metrics in curves(report.cells):
         tracker.metrics(metrics)
-    files = [*sorted((out / "records").glob("*.parquet")), *sorted((out / "context").glob("*.parquet"))]
+    files = [*sorted((home / "records").glob("*.parquet")), *sorted((home / "context").glob("*.parquet"))]
     tracker.artifact(f"{config.study.name}-records", "records", files)
     tracker.finish()
-    remove_leftovers(out)
+    remove_leftovers(home)
     for sentence in report.summary:
         console.print(f"- {sentence}", highlight=False)
     console.print(f"report: {report.html}", soft_wrap=True)
+
+
+def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Question]:
+    """Where the report of a session belongs, and its question."""
+    home, name = session.out, config.study.name
+    question = question_of(session.targets, config, home)
+    own = name if home.name == name else session.targets[0].config.study.name
+    return place_of(home, own, name if name != own else None, question, probed.record_units), question
 
 
 def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
@@ -261,9 +281,9 @@ def _with_places(base: Config, settings: Settings) -> Config:
 
 
 def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
-    """The folder for results: that of study.name and study.folder, where one is set (the runs may be read-only); else
-    the folder that is probed (of a checkpoint, its run), and of a published model one with its name. Several need a
-    name."""
+    """The folder for results: of a single folder itself (of a checkpoint, its run), where study.folder does not say
+    another (the runs may be read-only); of a published model one with its name; of several that of study.name. What
+    study.name names of a single folder is its report, see `reporting.places`."""
     keys = settings.keys()
     if len(given) > 1 and "study.name" not in keys:
         raise ConfigError(
@@ -272,7 +292,7 @@ def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
     folder = given[0]
     if "study.name" not in keys and (isinstance(folder, PublishedModel) or is_published(folder)):
         return Path(config.study.folder) / check_name("study.name", config.study.run or config.study.name)
-    if isinstance(folder, Path) and not keys & {"study.name", "study.folder"}:
+    if isinstance(folder, Path) and not is_published(folder) and "study.folder" not in keys:
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return Path(config.study.folder) / config.study.name
 

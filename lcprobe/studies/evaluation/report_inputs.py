@@ -28,19 +28,24 @@ class ReportInputs:
     study: StudyFacts
     record_units: list[str]
     text_units: list[str]
+    question: dict[str, Any] | None = None
+    """What was asked of which models, see `reporting.question`; None: written by an older version."""
+    home: str = "."
+    """The folder with records and context, as seen from the report's."""
 
     def records(self, folder: Path) -> pa.Table:
-        """One row per query, of SCHEMA. Raises DataError where a file is missing or damaged."""
-        return Store(folder / "records").read(self.record_units)
+        """One row per query, of SCHEMA. folder: of the report. Raises DataError where a file is missing or
+        damaged."""
+        return Store(folder / self.home / "records").read(self.record_units)
 
     def context(self, folder: Path) -> pa.Table | None:
         """One row per measurement on plain text, of CONTEXT_SCHEMA; None where none was made. Raises DataError as
         `records`."""
-        return text_store(folder).read(self.text_units) if self.text_units else None
+        return text_store(folder / self.home).read(self.text_units) if self.text_units else None
 
 
 def save_inputs(folder: Path, inputs: ReportInputs) -> None:
-    """Write report.json of a study's folder."""
+    """Write report.json of a report's folder."""
     write_json(folder / REPORT_INPUTS, asdict(inputs))
 
 
@@ -60,7 +65,7 @@ def report_time(folder: Path) -> float | None:
 
 
 def load_inputs(folder: Path) -> ReportInputs:
-    """Read report.json of a study's folder. Raises DataError where there is none."""
+    """Read report.json of a report's folder. Raises DataError where there is none."""
     path = folder / REPORT_INPUTS
     if not path.is_file():
         raise DataError(f"{folder}: no {REPORT_INPUTS}; allowed: a folder that evaluate.py has written a report to")
@@ -68,9 +73,8 @@ def load_inputs(folder: Path) -> ReportInputs:
     facts = written["study"]
     runs = [_run_facts(run) for run in facts["runs"]]
     tasks = [TaskFacts(**{**task, "controls": tuple(task.get("controls", ()))}) for task in facts["tasks"]]
-    return ReportInputs(
-        StudyFacts(**{**facts, "runs": runs, "tasks": tasks}), written["record_units"], written["text_units"]
-    )
+    study = StudyFacts(**{**facts, "runs": runs, "tasks": tasks})
+    return ReportInputs(**{**written, "study": study})
 
 
 def _run_facts(written: dict[str, Any]) -> RunFacts:

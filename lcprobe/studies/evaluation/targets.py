@@ -139,12 +139,16 @@ def in_order_of_grid(study: Path, runs: Iterable[Path]) -> tuple[list[Path], lis
     except ConfigError:
         raise DataError(f"{study}: not readable; allowed: a study.yaml as train.py wrote it") from None
     places: dict[str, tuple[int, tuple[int, ...]]] = {}
-    levels = [[*enumerate(axis.levels), (0, "")] for axis in axes_of(written.get("grid") or {})]
-    for combo in itertools.product(*levels):  # a name leaves out the labels of axes that have no effect on the run
-        labels = [label for _, label in combo if label]
-        place = len(combo) - len(labels), tuple(i for i, _ in combo)
-        name = "-".join(labels) or ONLY_RUN
-        places[name] = min(place, places.get(name, place))
+    for earlier in (False, True):
+        axes = axes_of(written.get("grid") or {}, earlier)
+        levels = [[*enumerate(axis.levels), (0, "")] for axis in axes]
+        for combo in itertools.product(
+            *levels
+        ):  # a name leaves out the labels of axes that have no effect on the run
+            labels = [label for _, label in combo if label]
+            place = len(combo) - len(labels), tuple(i for i, _ in combo)
+            name = "-".join(labels) or ONLY_RUN
+            places[name] = min(place, places.get(name, place))
     runs = sorted(runs, key=_natural)
     own = sorted((run for run in runs if run.name in places), key=lambda run: places[run.name][1])
     return own, [run for run in runs if run.name not in places]

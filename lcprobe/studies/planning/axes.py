@@ -49,9 +49,12 @@ class Axis:
         return self.sets_training_length and any("layout" in (p.get("model") or {}) for p in self.levels.values())
 
 
-def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
-    """The axes in the order of the config. Raises ConfigError for a malformed axis and for too many runs."""
-    axes = []
+def axes_of(grid: Mapping[str, Any], earlier: bool = False) -> list[Axis]:
+    """The axes in the order of the config. earlier: with labels as earlier versions wrote them.
+
+    Raises ConfigError for a malformed axis and for too many runs.
+    """
+    axes, label_of = [], _run_together if earlier else _label
     for name, levels in _flat(grid):
         key = f"grid.{name}"
         if isinstance(levels, Mapping) and levels:
@@ -62,7 +65,7 @@ def axes_of(grid: Mapping[str, Any]) -> list[Axis]:
                 _check_sections(patch, f"{key}.{label}")
             axes.append(Axis(name, {str(label): dict(patch) for label, patch in levels.items()}, True))
         elif isinstance(levels, list | tuple) and levels:
-            axes.append(Axis(name, {_label(name, level): _nested(name, level) for level in levels}, False))
+            axes.append(Axis(name, {label_of(name, level): _nested(name, level) for level in levels}, False))
             if len(axes[-1].levels) < len(levels):
                 raise ConfigError(key, levels, "values with different labels")
         else:
@@ -90,10 +93,27 @@ def _flat(grid: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 
 def _label(key: str, level: Any) -> str:
+    """`s0` of a seed, else `positional=rope`: the last part of the key, and the value."""
     last = key.rsplit(".", 1)[-1]
-    text = f"{level:g}" if isinstance(level, float) else str(level)
-    name = f"s{text}" if last == "seed" else f"{last}{text}"
-    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name)[:60]
+    return _safe(f"s{_text(level)}" if last == "seed" else f"{last}={_text(level)}")
+
+
+def _run_together(key: str, level: Any) -> str:
+    """The label that studies of earlier versions have: `positionalrope`."""
+    last, text = key.rsplit(".", 1)[-1], f"{level:g}" if isinstance(level, float) else str(level)
+    return _safe(f"s{text}" if last == "seed" else f"{last}{text}")
+
+
+def _text(level: Any) -> str:
+    """A value of an axis as a part of a name; of a choice with settings, `rope-base=500`."""
+    if isinstance(level, Mapping):
+        settings = [f"{key}={_text(value)}" for key, value in level.items() if key != "type"]
+        return "-".join([str(level["type"])] * ("type" in level) + settings)
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in name)[:60]
 
 
 def _nested(key: str, level: Any) -> dict[str, Any]:

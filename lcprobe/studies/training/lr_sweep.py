@@ -170,7 +170,7 @@ def _trial(run: PlannedRun, lr: float, seed: int, tokens: int) -> PlannedRun:
     config = _with_lr(run, lr, "trial").config
     train = replace(config.train, tokens=tokens, probe_every=0, checkpoint_every=tokens)
     track = replace(config.track, wandb="off")
-    name = f"{run.group}-lr{lr:g}-s{seed}"
+    name = f"{run.group}-lr={lr:g}-s{seed}"
     return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed))
 
 

@@ -21,7 +21,7 @@ def test_runs_come_in_the_order_of_the_grid(tmp_path) -> None:
     grid = {"arch": {"z": {}, "a-b": {}, "a": {}}, "train.context_length": [128, 64], "seed": [1, 0]}
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump({"grid": grid}, sort_keys=False))
-    length = "context_length"
+    length = "context_length="
     wanted = [
         f"z-{length}128-s1", f"z-{length}128-s0", f"z-{length}64-s1", "a-b-s1", f"a-b-{length}64-s0",
         f"a-{length}128-s1", f"a-{length}64-s0", "old2", "old10",
@@ -29,6 +29,9 @@ def test_runs_come_in_the_order_of_the_grid(tmp_path) -> None:
     own, others = in_order_of_grid(study, map(Path, sorted(wanted)))
     assert [path.name for path in [*own, *others]] == wanted
     assert [path.name for path in others] == ["old2", "old10"]
+    before = ["z-context_length128-s1", "a-context_length64-s0"]  # of an earlier version
+    own, others = in_order_of_grid(study, map(Path, sorted(before)))
+    assert ([path.name for path in own], others) == (before, [])
     study.write_text("")
     own, others = in_order_of_grid(study, map(Path, ["b10", "run", "b2", "a"]))
     assert [path.name for path in own] == ["run"]

@@ -36,6 +36,15 @@ def names(grid, **more):
     return [run.name for run in plan(grid, **more).runs]
 
 
+def test_runs_are_named_with_their_axes():
+    """Names of an axis with one value are those of the whole study; without the axis it is not in them."""
+    grid = {"seed": [0, 1], "model.positional": ["rope", {"type": "rope", "base": 500}], "train.lr": [1e-3]}
+    wanted = [f"s{s}-positional={p}-lr=0.001" for s in (0, 1) for p in ("rope", "rope-base=500")]
+    assert names(grid) == wanted
+    assert names({**grid, "seed": [1]}) == wanted[2:]
+    assert names({"model.positional": ["rope"]}) == ["positional=rope"]
+
+
 @pytest.mark.parametrize(
     "way",
     [

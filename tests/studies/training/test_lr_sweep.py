@@ -119,7 +119,7 @@ def test_a_diverging_rate_is_a_row_of_the_sweep_and_does_not_stop_it(tmp_path, d
     config = write_config(tmp_path, data_settings, study=study, train={**SHORT, "tokens": 64 * 4 * 20}, grid=ONE)
     assert train_main([str(config)]) == 0
     shown = capsys.readouterr()
-    assert "sweep: mamba2-lr1e+12-s1 diverged" in shown.err
+    assert "sweep: mamba2-lr=1e+12-s1 diverged" in shown.err
     rows = {row["lr"]: row for row in read_json(tmp_path / "runs" / "steep" / "lr_sweep.json")["rows"]}
     assert [rows[lr]["diverged_seeds"] for lr in sweep["lrs"]] == [0, 0, 2]
     assert rows[1e12]["score"] is None

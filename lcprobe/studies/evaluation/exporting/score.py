@@ -158,4 +158,4 @@ def _together(old: ReportInputs | None, new: StudyFacts, units: list[str], store
     notes = list(dict.fromkeys([*earlier, *new.notes]))
     amounts = [] if len(old.study.amounts) != len(runs) else old.study.amounts
     study = replace(old.study, runs=runs, notes=notes, amounts=amounts)
-    return ReportInputs(study, [*kept, *units], old.text_units)
+    return replace(old, study=study, record_units=[*kept, *units])

@@ -1,0 +1,149 @@
+"""The answer in four lines, about the task with most to say: which model, up to which length, where it is lost, how
+sure. Every line says only what is resolved in the report, or that it is not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.report.answer.findings import Difference, depth_text, model_differences
+from lcprobe.analysis.report.answer.headline import (
+    HeadlineTable,
+    effective_length,
+    first_format,
+    groups_of,
+    ranked_tasks,
+    reach_text,
+    runs_of,
+)
+from lcprobe.analysis.report.charts.seed_groups import SeedGroup
+from lcprobe.analysis.report.wording import counted, listed, one_line
+from lcprobe.analysis.stats.estimates import Proportion
+from lcprobe.analysis.stats.multiplicity import ALPHA
+
+MAX_MODELS = 6
+"""Models that a line names."""
+NOT_RESOLVED = "where is not resolved"
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """One of the four questions, and its answer."""
+
+    question: str
+    text: str
+
+
+def answer_lines(results: Results, tables: Sequence[HeadlineTable]) -> list[AnswerLine]:
+    """The four lines; nothing without a task. tables: `headline.headline_tables(results)`."""
+    tasks = ranked_tasks(results)
+    if not tasks:
+        return []
+    task = tasks[0]
+    about = f" on {task}" if len(tasks) > 1 else ""
+    lines = [
+        AnswerLine(f"Which model{about}?", _which(results, task)),
+        AnswerLine("Up to which length?", _up_to(results, task)),
+        AnswerLine("Where is it lost?", _lost(results, task)),
+        AnswerLine("How sure?", _sure(results, tables[0])),
+    ]
+    return [AnswerLine(one_line(line.question), one_line(line.text)) for line in lines]
+
+
+def _which(results: Results, task: str) -> str:
+    groups = groups_of(results)
+    if len(groups) == 1:
+        return f"One model, {groups[0].name}: nothing is compared."
+    zones = model_differences(results, task)
+    if not zones:
+        return "These models are not compared by a test."
+    texts = []
+    for zone, own in reversed(zones.items()):
+        if own.found:
+            texts.append(f"{zone}, {_above(own.found)}")
+        else:
+            texts.append(f"{zone}, {'no difference is resolved' if own.tested else 'nothing is testable'}")
+    text = "; ".join(texts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _above(pairs: Sequence[Difference]) -> str:
+    """`hybrid is above mamba2 and transformerpp`; of many pairs their number and the largest difference."""
+    if len(pairs) > MAX_MODELS:
+        return f"{len(pairs)} pairs differ, most of all {pairs[0].higher} above {pairs[0].lower}"
+    lower: dict[str, list[str]] = {}
+    for pair in pairs:
+        lower.setdefault(pair.higher, []).append(pair.lower)
+    ordered = sorted(lower.items(), key=lambda item: -len(item[1]))
+    return listed(f"{higher} is above {' and '.join(names)}" for higher, names in ordered)
+
+
+def _up_to(results: Results, task: str) -> str:
+    known: list[tuple[int, str, str]] = []
+    for group in groups_of(results):
+        tokens, multiple, best = effective_length(results, runs_of(group, task, first_format(results, task)))
+        times = f" tokens ({multiple} the training length)" if multiple else " tokens" if best else ""
+        known.append((best, group.name, f"{tokens}{times}"))
+    return _together([(name, text) for _, name, text in sorted(known, key=lambda item: -item[0])])
+
+
+def _lost(results: Results, task: str) -> str:
+    return _together([(group.name, _lost_by(results, group, task)) for group in groups_of(results)])
+
+
+def _lost_by(results: Results, group: SeedGroup, task: str) -> str:
+    """Where a model loses the needle, in a few words."""
+    keys = runs_of(group, task, first_format(results, task))
+    gates = [gate for gate in results.gates if gate.where in keys]
+    if closed := [gate.closed for gate in gates if gate.closed is not None]:
+        seeds = f" ({len(closed)} of {counted(len(keys), 'seed')})" if len(closed) < len(keys) else ""
+        return f"{'; '.join(dict.fromkeys(closed))}{seeds}"
+    reaches = [r for r in results.reaches if r.where in keys]
+    parts = []
+    if broken := [g.zero_far[0] for g in gates if g.zero_far is not None and g.holds_that("breaks down")]:
+        parts.append(f"with length: at {min(broken):,} tokens even the needle directly before the question")
+    if any(r.is_found for r in reaches):
+        parts.append(f"farther back than {reach_text(reaches)} tokens")
+    if depths := depth_text(results, group, task):
+        parts.append(depths)
+    if parts:
+        return "; ".join(parts)
+    extrapolations = [e for e in results.extrapolations if e.where in keys]
+    longest = max(results.data.lengths(task, first_format(results, task)))
+    if all(e.effective == longest for e in extrapolations):
+        return f"not lost up to {longest:,} tokens, the longest tested"
+    reasons = dict.fromkeys(r.refused.split(":")[0] for r in reaches if r.refused is not None)
+    return "; ".join(reasons) or NOT_RESOLVED
+
+
+def _sure(results: Results, table: HeadlineTable) -> str:
+    seeds = sorted({row.seeds for row in table.rows})
+    span = counted(seeds[0], "training seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} training seeds"
+    meaning = "tests of models are over seeds, too"
+    if seeds[0] == 1:
+        meaning = "statements are about these runs, not about architectures"
+    widths = [
+        (s.estimate.high - s.estimate.low) / 2
+        for row in table.rows
+        for s in row.scores
+        if isinstance(s.estimate, Proportion)
+    ]
+    scores = f" Scores are within ±{max(widths):.2f} (95 %)." if widths else ""
+    tested = [claim for claim in results.claims if claim.p is not None]
+    found = sum(claim.resolved for claim in tested)
+    tests = f" {found:,} of {counted(len(tested), 'tested statement')} are findings"
+    rate = f"at most {ALPHA:.0%} of reports hold any false one"
+    return f"{span[0].upper()}{span[1:]} a model: {meaning}.{scores}{tests}; {rate}."
+
+
+def _together(answers: Sequence[tuple[str, str]]) -> str:
+    """`mamba2: 256 tokens; hybrid, transformerpp: 128 tokens`; models with the same answer share it."""
+    names: dict[str, list[str]] = {}
+    for name, text in answers:
+        names.setdefault(text, []).append(name)
+    parts = []
+    for text, own in names.items():
+        rest = len(own) - MAX_MODELS
+        parts.append(f"{listed(own[:MAX_MODELS])}{f' and {rest} more' if rest > 0 else ''}: {text}")
+    rest = sum(len(own) for own in list(names.values())[MAX_MODELS:])
+    more = [f"{rest} more models are in the table"] if rest else []
+    return f"{'; '.join([*parts[:MAX_MODELS], *more])}."

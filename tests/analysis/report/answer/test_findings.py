@@ -1,0 +1,98 @@
+"""Ranked findings, the answer's four lines and folded limits: only what is resolved is said, in a fixed order."""
+
+import numpy as np
+
+from lcprobe.analysis.findings.results import analyse
+from lcprobe.analysis.report.answer.findings import findings, model_differences
+from lcprobe.analysis.report.answer.headline import headline_tables
+from lcprobe.analysis.report.answer.limits import folded_limits
+from lcprobe.analysis.report.answer.lines import answer_lines
+from lcprobe.analysis.report.summary import summary
+from lcprobe.analysis.report.wording import DISTANCE, FORMATS, LENGTH, MODELS, POSITION, Sentence
+from tests.analysis.fabricated import flat, plan, records, run, study, task, three_models
+
+CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=60)
+CELLS += plan(["single"], lengths=[128], depths=[0.5], n=60, control="zero_distance")
+
+
+def results_of(behaviours, runs=None, cells=CELLS, **changes):
+    runs = runs or [run(name) for name in behaviours]
+    return analyse(study(runs, [task("single")], cells, **changes), records(behaviours, cells))
+
+
+def past(p: float):
+    return lambda c: np.where(c["length"] > 128, p, 0.97)
+
+
+def test_kinds_come_in_their_rank_and_every_finding_has_a_number_and_its_task():
+    found = findings(analyse(*three_models(["words", "uuids"])))
+    topics = list(dict.fromkeys(s.topic for s in found))
+    wanted = [MODELS, LENGTH, POSITION, DISTANCE, FORMATS]
+    assert [t for t in topics if t in wanted] == wanted
+    assert all(any(c.isdigit() for c in s.text) and s.task in ("single", "multikey") for s in found)
+
+
+def test_the_higher_model_is_named_first_with_the_bounds_of_the_records():
+    results = results_of({"a": past(0.2), "b": past(0.9)})
+    zones = model_differences(results, "single")
+    (pair,) = zones["past the training length"].found
+    assert (pair.higher, pair.lower) == ("b", "a")
+    contrast = next(c for c in results.of("models") if c.resolved)
+    assert (contrast.difference or 0) < 0, "a − b"
+    assert pair.text.startswith(f"+{-(contrast.difference or 0):.2f} (+{-(contrast.high or 0):.2f} to ")
+    assert zones["up to the training length"].found == []
+    first = findings(results)[0]
+    assert first.topic == MODELS
+    assert "past the training length (256 tokens): b above a by +" in first.text
+    assert first.text.endswith("on these runs (one training seed).")
+    line = answer_lines(results, headline_tables(results))[0]
+    assert line.text.startswith("Past the training length, b is above a; up to the training length, n")
+
+
+def test_nothing_resolved_is_said_and_nothing_else():
+    results = results_of({"a": flat(0.5), "b": flat(0.5)})
+    assert [s.text for s in findings(results)] == [
+        "Nothing is resolved: no tested statement is a finding of this report."
+    ]
+    which, up_to, lost, sure = answer_lines(results, headline_tables(results))
+    assert "no difference is resolved" in which.text
+    assert up_to.text == "a, b: task not acquired." == lost.text
+    assert sure.text.startswith("1 training seed a model: statements are about these runs")
+
+
+def test_unresolved_pairs_are_counted_and_never_ranked():
+    results = results_of({"a": past(0.9), "b": past(0.9), "c": past(0.1)})
+    text = findings(results)[0].text
+    assert "1 pair not resolved" in text
+    assert "a above b" not in text
+    assert "b above a" not in text
+
+
+def test_limits_of_a_kind_share_a_line_with_all_of_their_sentences():
+    results = results_of({"a": flat(0.2), "b": flat(0.2)}, runs=[run("a", tuned="not swept"), run("b", tuned="no")])
+    sentences = summary(results)
+    limits = {limit.kind: limit for limit in folded_limits(sentences)}
+    assert limits["Learning rate not tuned"].line == "Learning rate not tuned: 2 models (a, b)"
+    assert limits["One training seed"].line == "One training seed: 2 models (a, b)"
+    assert limits["Task not acquired"].line == "Task not acquired: a on single, b on single"
+    assert len(limits["Task not acquired"].sentences) == 2
+    behind = [text for limit in limits.values() for text in limit.sentences]
+    assert sorted(behind) == sorted(s.text for s in sentences if s.warning)
+
+
+def test_every_warning_has_a_kind():
+    facts, table = three_models(["words"])
+    runs = [
+        run(r.name, tuned="published", params=9 * r.params, tokens=i, skipped_steps=1)
+        for i, r in enumerate(facts.runs)
+    ]
+    facts = study(runs, facts.tasks, list(facts.expected_cells), notes=["x"], unread=["y"])
+    assert all(s.kind for s in summary(analyse(facts, table)) if s.warning)
+
+
+def test_long_lists_of_names_are_cut():
+    names = tuple(f"m{i}" for i in range(9))
+    (limit,) = folded_limits([Sentence("t", "x", True, kind="Odd", about=names, unit="model")])
+    assert limit.line == "Odd: 9 models (m0, m1, m2, m3 and 5 more)"
+    (limit,) = folded_limits([Sentence("t", "x", True, kind="Odd", about=names[:1], unit="model")])
+    assert limit.line == "Odd: 1 model (m0)"
