@@ -9,10 +9,11 @@ data give the same specification.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log2
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lcprobe.files import digest_bytes
 
@@ -28,6 +29,10 @@ INK = "#1b1f24"
 WIDTH, HEIGHT = 420, 250
 """Of a panel that is alone, in CSS pixels, without axes and legend."""
 MISSING = "#c9ced6"
+MAX_BANDS = 8
+"""Series of one panel that have bands and bars of their intervals; those of more would cover each other."""
+LABEL_LIMIT = 380
+"""CSS pixels of a name in a legend; the rest is cut."""
 SHOWN = "shown"
 """Parameter of every chart with rows of models: the names of those that are drawn. The page sets it."""
 
@@ -52,9 +57,13 @@ class Style:
 
 
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
-    """A style per name, by its place in the list."""
+    """A style per name, by its place in the list: no two of the first 49 have both their colour and their symbol in
+    common, and no two of the first 28 their colour and their dashes."""
     n = len(COLOURS)
-    return {name: Style(COLOURS[i % n], SYMBOLS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(names)}
+    return {
+        name: Style(COLOURS[i % n], SYMBOLS[(i + i // n) % n], DASHES[i // n % len(DASHES)])
+        for i, name in enumerate(names)
+    }
 
 
 def file_name(*parts: object) -> str:
@@ -85,17 +94,27 @@ def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
     return chart.transform_filter(f"indexof({SHOWN}, datum.model) >= 0")
 
 
+def has_bands(styles: Mapping[str, Style]) -> bool:
+    """Whether the intervals of so many series are drawn: captions say it."""
+    return len(styles) <= MAX_BANDS
+
+
 def colour(
-    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+    styles: Mapping[str, Style],
+    field: str = "model",
+    title: str | None = None,
+    *,
+    as_lines: bool = False,
+    legend: bool = True,
 ) -> "alt.Color":
-    """The colours of the series named in a field, with one legend below the figure.
+    """The colours of the series named in a field, with one legend below the figure, or without.
 
     as_lines: the legend shows lines; what merges with it must show them, too.
     """
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
 
 
 def literal_colour(field: str = "colour") -> "alt.Color":
@@ -106,13 +125,18 @@ def literal_colour(field: str = "colour") -> "alt.Color":
 
 
 def symbol(
-    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+    styles: Mapping[str, Style],
+    field: str = "model",
+    title: str | None = None,
+    *,
+    as_lines: bool = False,
+    legend: bool = True,
 ) -> "alt.Shape":
     """The symbols of the series; merged with the legend of their colours."""
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.symbol for style in styles.values()])
-    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
+    return alt.Shape(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
 
 
 def dashes(
@@ -122,7 +146,7 @@ def dashes(
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, as_lines))
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines))
 
 
 def curves(
@@ -137,10 +161,10 @@ def curves(
     bands: bool = True,
     points: bool = True,
 ) -> "list[alt.Chart]":
-    """Layers of lines with 95 % bands, and thin lines of single seeds.
+    """Layers of lines with 95 % bands, unless there are more than MAX_BANDS series, and thin lines of single seeds.
 
     rows: the fields of x and y, `low` and `high` where there are bands, and the series in `field`. seeds: rows with
-    `seed` besides. Rows without `low` have no band.
+    `seed` besides. Rows without `low` have no band; where a series is one point its interval is a bar.
     """
     import altair as alt
 
@@ -148,7 +172,11 @@ def curves(
     base = of_shown_models(data(rows)) if is_model else data(rows)
     hue = colour(styles, field, as_lines=not points)
     layers = []
-    if bands:
+    counts = Counter(row[field] for row in rows)
+    alone = [row for row in rows if counts[row[field]] == 1 and row.get("low") is not None]
+    if bands and has_bands(styles) and alone:
+        layers += [error_bars(alone, styles, x, field)]
+    if bands and has_bands(styles) and len(alone) < len(rows):
         low = alt.Y("low:Q", title=y.to_dict().get("title"))
         layers += [base.mark_area(opacity=0.18, line=False).encode(x=x, y=low, y2="high:Q", color=hue)]
     if seeds:
@@ -157,9 +185,10 @@ def curves(
         layers += [lines.encode(x=x, y=y, color=hue, detail="seed:N")]
     encoded = {"x": x, "y": y, "color": hue}
     dash = dashes(styles, field, as_lines=not points)
-    layers += [base.mark_line(strokeWidth=2).encode(**encoded, strokeDash=dash)]
+    few = len(styles) <= 12
+    layers += [base.mark_line(strokeWidth=2 if few else 1.2).encode(**encoded, strokeDash=dash)]
     if points:
-        marks = base.mark_point(size=55, filled=True, opacity=1)
+        marks = base.mark_point(size=55 if few else 40, filled=True, opacity=1)
         layers += [marks.encode(**encoded, shape=symbol(styles, field), tooltip=[*tooltip])]
     else:  # wide invisible points: something to point at
         layers += [base.mark_point(size=120, opacity=0, aria=False).encode(**encoded, tooltip=[*tooltip])]
@@ -173,42 +202,37 @@ def error_bars(rows: Sequence[Row], styles: Mapping[str, Style], x: "alt.X", fie
 
 
 def vertical(
-    values: Mapping[float, str],
-    dash: Sequence[int] = (7, 3),
-    colour: str = INK,
-    side: Literal["left", "right"] = "right",
+    values: Mapping[float, str], dash: Sequence[int] = (7, 3), colour: str | Sequence[str] = INK
 ) -> "list[alt.Chart]":
-    """Vertical lines at values of the x axis with their text at the top, on one side; those outside of the axis are
-    not drawn."""
+    """Vertical lines at values of the x axis, of one colour or of one each, with their text above the panel, where
+    no curve is; those outside of the axis are not drawn."""
     import altair as alt
 
-    base = data([{"at": at, "text": text} for at, text in values.items()])
-    rule = base.mark_rule(clip=True, color=colour, strokeDash=[*dash], strokeWidth=1.2).encode(x="at:Q")
-    if not any(values.values()):
-        return [rule]
-    align, dx = ("left", 4) if side == "right" else ("right", -4)
-    text = base.mark_text(clip=True, color=colour, align=align, baseline="top", dx=dx, fontSize=10)
-    return [rule, text.encode(x="at:Q", y=alt.value(2), text="text:N")]
+    colours = [colour] * len(values) if isinstance(colour, str) else colour
+    rows = [{"at": at, "text": text, "ink": ink} for (at, text), ink in zip(values.items(), colours, strict=True)]
+    rule = data(rows).mark_rule(clip=True, strokeDash=[*dash], strokeWidth=1.2)
+    layers = [rule.encode(x="at:Q", color=literal_colour("ink"))]
+    if named := [row for row in rows if row["text"]]:
+        text = data(named).mark_text(align="center", baseline="bottom", dy=-1, fontSize=10)
+        layers += [text.encode(x="at:Q", y=alt.value(0), text="text:N", color=literal_colour("ink"))]
+    return layers
 
 
-def trained_at(lengths: Sequence[int], values: Sequence[float]) -> "list[alt.Chart]":
-    """Vertical lines at training lengths on `tokens_axis(..., values)`: of one its number, of several one text
-    where there is room for it."""
+def trained_at(lengths: Sequence[int]) -> "list[alt.Chart]":
+    """Vertical lines at training lengths on `tokens_axis`: of one its number, of several one text."""
     ascending = sorted({*lengths})
-    low, high = (log2(max(end, 1.0)) for end in (min(values, default=1.0), max(values, default=2.0)))
-    to_the_left = log2(ascending[-1]) - low > 0.75 * (high - low)
     text = "training lengths" if len(ascending) > 1 else f"trained at {ascending[0]:,}"
-    labelled = ascending[0 if to_the_left else -1]
-    texts = {float(n): text if n == labelled else "" for n in ascending}
-    return vertical(texts, side="left" if to_the_left else "right")
+    return vertical({float(n): text if n == ascending[-1] else "" for n in ascending})
 
 
 def horizontal(value: float, text: str, dash: Sequence[int] = (2, 3), colour: str = INK) -> "list[alt.Chart]":
-    """A horizontal line with its text at the left end."""
+    """A horizontal line with its text, if any, at the left end."""
     import altair as alt
 
     base = data([{"at": value, "text": text}])
     rule = base.mark_rule(color=colour, strokeDash=[*dash], strokeWidth=1.2).encode(y="at:Q")
+    if not text:
+        return [rule]
     words = base.mark_text(color=colour, align="left", baseline="bottom", dx=2, dy=-2, fontSize=10)
     return [rule, words.encode(y="at:Q", x=alt.value(2), text="text:N")]
 
@@ -301,9 +325,11 @@ def panel(
     import altair as alt
 
     chart = alt.layer(*layers).properties(width=width, height=height)
-    if below:
-        return chart.properties(title=alt.TitleParams(figure_text(title, 60), subtitle=[*below]))
-    return chart.properties(title=figure_text(title, 60)) if title else chart
+    if not title:
+        return chart
+    limit = max(width, 150)  # a longer one would reach into the panel beside it
+    subtitle = {"subtitle": [*below]} if below else {}
+    return chart.properties(title=alt.TitleParams(figure_text(title, 60), limit=limit, **subtitle))
 
 
 def figure(
@@ -333,17 +359,20 @@ def figure(
         axis=alt.AxisConfig(
             **ink, tickColor=INK, domainColor=INK, gridColor=INK, gridOpacity=0.12, domainOpacity=0.5
         ),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=260, columns=3, symbolOpacity=1),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=LABEL_LIMIT, symbolOpacity=1),
         title=alt.TitleConfig(color=INK, subtitleColor=INK, anchor="start", fontSize=11.5, subtitleFontSize=11),
         view=alt.ViewConfig(stroke=None),
     )
 
 
-def _legend(title: str | None, as_lines: bool) -> "alt.Legend":
+def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Legend":
+    """Below the figure, in as many columns as the longest name leaves room for; all of many names."""
     import altair as alt
 
+    longest = min(LABEL_LIMIT, 6.2 * max((len(name) for name in names), default=1)) + 30
+    columns = max(1, min(4 if len(names) > 12 else 3, floor(WIDTH / longest)))
     shape = {"symbolType": "stroke", "symbolSize": 400} if as_lines else {"symbolSize": 70}
-    return alt.Legend(title=title, orient="bottom", symbolStrokeWidth=2, **shape)
+    return alt.Legend(title=title, orient="bottom", columns=columns, symbolLimit=0, symbolStrokeWidth=2, **shape)
 
 
 def _tokens(values: Sequence[float], ticks: Sequence[float], n_ticks: int) -> "dict[str, alt.Scale | alt.Axis]":

@@ -53,7 +53,14 @@ def _panel(
     shade = alt.Color(
         "value:Q",
         scale=alt.Scale(scheme="cividis", domain=[0, 1]),
-        legend=alt.Legend(title="exact match", orient="right", gradientLength=90, values=[0, 0.5, 1], format=".1f"),
+        legend=alt.Legend(
+            title="exact match",
+            orient="bottom",
+            direction="horizontal",
+            gradientLength=120,
+            values=[0, 0.5, 1],
+            format=".1f",
+        ),
     )
     known, missing = "isValid(datum.value)", "!isValid(datum.value)"
     layers = [
