@@ -13,8 +13,9 @@ from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
 from lcprobe.analysis.report.charts.accuracy import format_matrix, skill_bars
 from lcprobe.analysis.report.charts.biases import bias_charts
 from lcprobe.analysis.report.charts.by_length import accuracy_by_length, accuracy_by_multiple
-from lcprobe.analysis.report.charts.depth import depth_profiles, length_by_depth
-from lcprobe.analysis.report.charts.depth_by_length import depth_effect_charts
+from lcprobe.analysis.report.charts.depth.effects import depth_effect_charts
+from lcprobe.analysis.report.charts.depth.heatmap import length_by_depth
+from lcprobe.analysis.report.charts.depth.profiles import depth_profiles
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
 from lcprobe.analysis.report.charts.effective_length import effective_length_charts
 from lcprobe.analysis.report.charts.picture import Chart, Picture

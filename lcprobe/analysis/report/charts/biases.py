@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.axes import number_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
     Row,
     curves,
     figure,
     figure_text,
     file_name,
-    number_axis,
     panel,
     shown_number,
     shown_word,
     styles_of,
-    tokens_axis,
     trained_at,
 )
 from lcprobe.analysis.report.charts.picture import Picture
@@ -62,7 +61,7 @@ def _curves(run: RunFacts, which: str) -> "tuple[Picture, alt.ConcatChart]":
     ]
     lines = curves(rows, styles_of(shown), x, y, tooltip, field="head", bands=False, points=False)
     encodings = ", ".join(dict.fromkeys(str(row["encoding"]) for row in run.biases))
-    chart = figure([panel([*trained_at([trained], places), *lines])], figure_text(f"{run.name}: {encodings}"))
+    chart = figure([panel([*trained_at([trained]), *lines])], figure_text(f"{run.name}: {encodings}"))
     text = f"Bias added to a score by distance, before the softmax; {len(shown)} of {len(heads)} heads. "
     text += f"Dashed: training length.{which}"
     return Picture(file_name("bias", run.name), "bias", run.name, "", f"Bias by distance, {run.name}", text), chart

@@ -8,19 +8,19 @@ import numpy as np
 
 from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.report.charts.axes import multiple_axis, share_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
     Row,
     Style,
+    beside,
     curves,
     figure,
     file_name,
+    has_bands,
     horizontal,
-    multiple_axis,
     panel,
-    share_axis,
     shown_number,
     shown_word,
-    tokens_axis,
     trained_at,
     vertical,
 )
@@ -85,11 +85,12 @@ def accuracy_by_multiple(results: Results) -> "Iterator[tuple[Picture, alt.Conca
 
 def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[Picture, alt.ConcatChart]":
     several, chance = has_several_lengths(results), chance_of(results, task, format)
-    drawn, panels = _Drawn(), []
+    drawn, panels, styles = _Drawn(), [], group_styles(results)
     by_panel = architectures(results) if several else {"": seed_groups(results)}
     shades = length_styles(results)
     for name, groups in by_panel.items():
-        styles = {g.label: g.style(shades) for g in groups} if several else group_styles(results)
+        if several:
+            styles = {g.label: g.style(shades) for g in groups}
         layers = _layers(results, groups, task, format, unit, styles, drawn, chance)
         panels.append(panel(layers, title=name, **({"height": 170} if several else {})))
     start, _, lines = TEXTS[unit]
@@ -97,7 +98,7 @@ def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
     title = f"{task}, {format}"
     chart = figure(panels, title, models=models, resolve={"color": "shared"})
     text = f"{start} for {task}, {format}, mean over all depths. {SEEDS} {counts_text(drawn.counts)} "
-    text += f"Bands: {OVER_SAMPLES} {lines}"
+    text += f"Bands: {OVER_SAMPLES} {lines}" if has_bands(styles) else lines
     text += " Dotted: chance, the score of picking one of the values without reading the key." if chance else ""
     text += f" Not drawn: {'; '.join(drawn.missing)}." if drawn.missing else ""
     return Picture(file_name(unit, task, format), unit, task, str(format), title, text), chart
@@ -115,12 +116,18 @@ def _layers(
 ) -> "list[alt.Chart]":
     """One panel; what it shows is added to `drawn`."""
     several, own = has_several_lengths(results), _Drawn()
-    for group in groups:
-        _add(own, results, group, task, format, unit, group.label if several else group.name)
     lengths = results.data.lengths(task, format)
+    for i, group in enumerate(groups):
+        shift = beside(i, len(groups)) if len(lengths) == 1 else 0.0
+        _add(own, results, group, task, format, unit, group.label if several else group.name, shift)
     if unit == "length":
         x = tokens_axis("at", TEXTS[unit][1], lengths, lengths)
-        marks = trained_at([group.context_length for group in groups], lengths)
+        trained = sorted({group.context_length for group in groups})
+        shades = length_styles(results)  # with several lengths the legend names them
+        own_colours = [shades[n].colour for n in trained]
+        marks = (
+            vertical(dict.fromkeys(map(float, trained), ""), colour=own_colours) if several else trained_at(trained)
+        )
     else:
         ratios = [length / trained for length in lengths for trained in training_lengths(results)]
         x, marks = multiple_axis("at", TEXTS[unit][1], ratios), vertical({1.0: "training length"})
@@ -140,9 +147,17 @@ def _layers(
 
 
 def _add(
-    drawn: _Drawn, results: Results, group: SeedGroup, task: str, format: Formats, unit: Unit, name: str
+    drawn: _Drawn,
+    results: Results,
+    group: SeedGroup,
+    task: str,
+    format: Formats,
+    unit: Unit,
+    name: str,
+    shift: float,
 ) -> None:
-    zero = 1 if unit == "length" else group.context_length
+    """shift: -0.5 .. 0.5, of the points of a figure of one length."""
+    zero = (1 if unit == "length" else group.context_length) / 1.2**shift
     for length in results.data.lengths(task, format):
         mean = group_mean(results, group, task, format, length)
         place: Row = {"model": group.name, "series": name, "length": length, "at": length / zero}

@@ -9,6 +9,7 @@ import numpy as np
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.training_length.effective_lengths import EffectiveLength
 from lcprobe.analysis.findings.training_length.length_fits import LengthFit
+from lcprobe.analysis.report.charts.axes import tokens_axis, tokens_up_axis
 from lcprobe.analysis.report.charts.grammar import (
     COLOURS,
     DASH_DOTTED,
@@ -29,8 +30,6 @@ from lcprobe.analysis.report.charts.grammar import (
     panel,
     shown_number,
     shown_word,
-    tokens_axis,
-    tokens_up_axis,
 )
 from lcprobe.analysis.report.charts.picture import Picture, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import length_styles

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log2
+from math import floor, isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lcprobe.files import digest_bytes
@@ -97,6 +97,11 @@ def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
 def has_bands(styles: Mapping[str, Style]) -> bool:
     """Whether the intervals of so many series are drawn: captions say it."""
     return len(styles) <= MAX_BANDS
+
+
+def beside(i: int, n: int) -> float:
+    """The place of the ith of n series that share one point of an axis: -0.5 .. 0.5."""
+    return (i - (n - 1) / 2) / n
 
 
 def colour(
@@ -237,69 +242,6 @@ def horizontal(value: float, text: str, dash: Sequence[int] = (2, 3), colour: st
     return [rule, words.encode(y="at:Q", x=alt.value(2), text="text:N")]
 
 
-def tokens_axis(field: str, title: str, values: Sequence[float], ticks: Sequence[float] = ()) -> "alt.X":
-    """A log2 axis of tokens around all `values`, marked at `ticks` or at about eight powers of two.
-
-    One value has an axis too: a margin is left on both sides.
-    """
-    import altair as alt
-
-    return alt.X(f"{field}:Q", title=title, **_tokens(values, ticks, 8))
-
-
-def tokens_up_axis(field: str, title: str, values: Sequence[float], ticks: Sequence[float] = ()) -> "alt.Y":
-    """A y axis such as `tokens_axis`, with about six ticks."""
-    import altair as alt
-
-    return alt.Y(f"{field}:Q", title=title, **_tokens(values, ticks, 6))
-
-
-def number_axis(field: str, title: str, values: Sequence[float], *, log: bool = False) -> "alt.Y":
-    """The y axis of other numbers, around all `values`. log: in base 10 where they span an order of magnitude; then
-    it has a place for positive ones alone.
-
-    The domain is written down, so that it stays where it is when a reader hides a model.
-    """
-    import altair as alt
-
-    known = [float(value) for value in values if isfinite(value) and (value > 0 or not log)] or [1.0]
-    low, high = min(known), max(known)
-    if log and high > 10 * low:
-        scale = alt.Scale(type="log", base=10, nice=False, domain=[low / 1.1, high * 1.1])
-        return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=".4~g", tickCount=5))
-    margin = 0.05 * (high - low or abs(high) or 1)
-    scale = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=",.4~r", tickCount=6))
-
-
-def amount_axis(field: str, title: str, values: Sequence[float]) -> "alt.X":
-    """A linear x axis from 0 to the largest value: tokens trained on, say."""
-    import altair as alt
-
-    scale = alt.Scale(domain=[0, max(values, default=1.0) or 1.0], nice=False)
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=".3~s", tickCount=6))
-
-
-def multiple_axis(field: str, title: str, values: Sequence[float]) -> "alt.X":
-    """A log2 axis of length / training length: `1/2x`, `1x`, `2x`."""
-    import altair as alt
-
-    low, high = min(values, default=1.0), max(values, default=1.0)
-    powers = range(floor(log2(low) + 1e-6), ceil(log2(high) - 1e-6) + 1)
-    ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / 10))]
-    label = "datum.value >= 1 ? format(datum.value, 'd') + 'x' : '1/' + format(1 / datum.value, 'd') + 'x'"
-    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
-    return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=ticks, labelExpr=label))
-
-
-def share_axis(field: str = "value", title: str = "exact match") -> "alt.Y":
-    """The y axis of proportions: always 0 to 1."""
-    import altair as alt
-
-    scale = alt.Scale(domain=[-0.02, 1.02], nice=False)
-    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f"))
-
-
 def shown_number(field: str, title: str, format: str = ".2f") -> "alt.Tooltip":
     """A number in the box beside the pointer."""
     import altair as alt
@@ -373,18 +315,6 @@ def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Leg
     columns = max(1, min(4 if len(names) > 12 else 3, floor(WIDTH / longest)))
     shape = {"symbolType": "stroke", "symbolSize": 400} if as_lines else {"symbolSize": 70}
     return alt.Legend(title=title, orient="bottom", columns=columns, symbolLimit=0, symbolStrokeWidth=2, **shape)
-
-
-def _tokens(values: Sequence[float], ticks: Sequence[float], n_ticks: int) -> "dict[str, alt.Scale | alt.Axis]":
-    """Scale and axis of tokens."""
-    import altair as alt
-
-    low, high = max(min(values, default=1.0), 1.0), max(max(values, default=2.0), 1.0)
-    if not ticks:
-        powers = range(ceil(log2(low) - 1e-9), floor(log2(high) + 1e-9) + 1)
-        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / n_ticks))] or [low]
-    scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
-    return {"scale": scale, "axis": alt.Axis(values=[*ticks], format=",.0f", grid=True)}
 
 
 def _plain(value: Any) -> Any:

@@ -28,10 +28,7 @@ def heatmaps(
     A cell has `row`, `column`, `value` (None: not planned or incomplete, drawn grey), and what the tooltip names.
     """
     n = min(COLUMNS, len(panels))
-    drawn = [
-        _panel(name, cells, edge, rows, columns, x, y if i % n == 0 else "", tooltip)
-        for i, (name, (cells, edge)) in enumerate(panels.items())
-    ]
+    drawn = [_panel(name, cells, edge, rows, columns, x, y, tooltip) for name, (cells, edge) in panels.items()]
     return figure(drawn, title, n)
 
 
@@ -48,7 +45,7 @@ def _panel(
     import altair as alt
 
     across = alt.X("column:O", title=x, sort=[*columns], scale=alt.Scale(domain=[*columns]), axis=_axis(0))
-    down = alt.Y("row:O", title=y or None, sort=[*rows], scale=alt.Scale(domain=[*rows]), axis=_axis(180))
+    down = alt.Y("row:O", title=y, sort=[*rows], scale=alt.Scale(domain=[*rows]), axis=_axis(180))
     base = data([{**cell, "shown": _number(cell["value"])} for cell in cells]).encode(x=across, y=down)
     shade = alt.Color(
         "value:Q",

@@ -9,17 +9,15 @@ import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.text_curves import TextCurves
+from lcprobe.analysis.report.charts.axes import number_axis, share_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
     Row,
     curves,
     figure,
     file_name,
-    number_axis,
     panel,
-    share_axis,
     shown_number,
     shown_word,
-    tokens_axis,
     trained_at,
 )
 from lcprobe.analysis.report.charts.picture import Picture
@@ -117,7 +115,7 @@ def _drawn(results: Results, subject: _Subject) -> "tuple[Picture, alt.ConcatCha
         means, seeds = ([row for part in rows[name] for row in part[i]] for i in (0, 1))
         field = "series" if several else "model"
         layers = curves(means, styles, x, y, tooltip, field=field, seeds=seeds)
-        marks = trained_at([group.context_length for group in groups], places) if subject.marked else []
+        marks = trained_at([group.context_length for group in groups]) if subject.marked else []
         panels.append(panel([*marks, *layers], title=name, **({"height": 150} if several else {})))
     models = [] if several else [group.name for group in seed_groups(results)]
     chart = figure(panels, subject.title, models=models, resolve={"color": "shared"})

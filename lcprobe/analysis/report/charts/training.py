@@ -8,18 +8,8 @@ import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
-from lcprobe.analysis.report.charts.grammar import (
-    Row,
-    amount_axis,
-    curves,
-    figure,
-    file_name,
-    number_axis,
-    panel,
-    share_axis,
-    shown_number,
-    shown_word,
-)
+from lcprobe.analysis.report.charts.axes import amount_axis, number_axis, share_axis
+from lcprobe.analysis.report.charts.grammar import Row, curves, figure, file_name, panel, shown_number, shown_word
 from lcprobe.analysis.report.charts.picture import Picture
 from lcprobe.analysis.report.charts.seed_groups import (
     SEEDS,

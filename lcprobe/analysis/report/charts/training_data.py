@@ -10,6 +10,7 @@ import numpy as np
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.inputs import RunFacts
+from lcprobe.analysis.report.charts.axes import share_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
     COLOURS,
     DASHED,
@@ -22,10 +23,8 @@ from lcprobe.analysis.report.charts.grammar import (
     curves,
     figure,
     panel,
-    share_axis,
     shown_number,
     shown_word,
-    tokens_axis,
     trained_at,
     vertical,
 )

@@ -11,7 +11,7 @@ from lcprobe.analysis.inputs import RunFacts
 from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import altair as alt
 
 AT_REALISED_DEPTHS = "Points are at the mean realised depth of a stratum, ticks between strata."
 MOST_TICKS = 10
@@ -27,7 +27,12 @@ def realised_depth(
     return float(np.mean(known)) if known else depth
 
 
-def strata_ticks(axes: "Axes", strata: int) -> None:
-    """Ticks at the edges of strata."""
-    axes.set_xticks([k / strata for k in range(strata + 1)] if strata <= MOST_TICKS else [0, 0.25, 0.5, 0.75, 1])
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.2g}")
+def depth_axis(strata: int) -> "alt.X":
+    """The x axis of depths `at`: always 0 to 1, with ticks at the edges of strata."""
+    import altair as alt
+
+    ticks = [k / strata for k in range(strata + 1)] if strata <= MOST_TICKS else [0, 0.25, 0.5, 0.75, 1]
+    scale = alt.Scale(domain=[-0.03, 1.03], nice=False)
+    return alt.X(
+        "at:Q", title="depth of the needle (0 first, 1 last)", scale=scale, axis=alt.Axis(values=ticks, format=".2~g")
+    )
