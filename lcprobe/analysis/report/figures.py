@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.findings.tokenizers import length_note, own_tokens_note
-from lcprobe.analysis.report.charts.accuracy import format_matrix, skill_bars
 from lcprobe.analysis.report.charts.biases import bias_charts
 from lcprobe.analysis.report.charts.by_length import accuracy_by_length, accuracy_by_multiple
 from lcprobe.analysis.report.charts.depth.effects import depth_effect_charts
@@ -18,8 +17,10 @@ from lcprobe.analysis.report.charts.depth.heatmap import length_by_depth
 from lcprobe.analysis.report.charts.depth.profiles import depth_profiles
 from lcprobe.analysis.report.charts.distance import accuracy_by_distance
 from lcprobe.analysis.report.charts.effective_length import effective_length_charts
+from lcprobe.analysis.report.charts.formats import format_matrix
 from lcprobe.analysis.report.charts.picture import Chart, Picture
 from lcprobe.analysis.report.charts.plain_text import text_charts
+from lcprobe.analysis.report.charts.skill import skill_bars
 from lcprobe.analysis.report.charts.training import training_curves
 from lcprobe.analysis.report.charts.training_data import training_data_charts
 

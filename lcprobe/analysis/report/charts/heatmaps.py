@@ -1,7 +1,7 @@
 """Heatmaps of proportions: one panel per model, the number in each cell, the training length marked."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from lcprobe.analysis.report.charts.grammar import INK, MISSING, Row, data, figure, figure_text, panel
 
@@ -11,6 +11,15 @@ if TYPE_CHECKING:
 CELL, CELL_HEIGHT = 52, 26
 COLUMNS = 3
 """Panels side by side."""
+MAX_PANELS = 12
+"""Panels of one figure."""
+T = TypeVar("T")
+
+
+def parts_of(groups: Sequence[T]) -> Iterator[tuple[list[int], Sequence[T]]]:
+    """At most MAX_PANELS groups at a time, each time with the number of the part, if there are several."""
+    for i in range(0, len(groups), MAX_PANELS):
+        yield [] if len(groups) <= MAX_PANELS else [i // MAX_PANELS + 1], groups[i : i + MAX_PANELS]
 
 
 def heatmaps(

@@ -8,7 +8,7 @@ import numpy as np
 from lcprobe.analysis.findings.cells import Cell, PanelKey
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.grammar import Row, file_name, shown_word
-from lcprobe.analysis.report.charts.heatmaps import heatmaps
+from lcprobe.analysis.report.charts.heatmaps import heatmaps, parts_of
 from lcprobe.analysis.report.charts.picture import Picture, counts_text, drawn_formats
 from lcprobe.analysis.report.charts.seed_groups import SeedGroup, architectures, has_several_lengths, seed_groups
 from lcprobe.analysis.report.wording import AT_THE_ENDS, at_an_end, stratum_text
@@ -16,9 +16,6 @@ from lcprobe.tasks.episode import Formats
 
 if TYPE_CHECKING:
     import altair as alt
-
-MAX_PANELS = 12
-"""Models side by side in one figure."""
 
 
 def length_by_depth(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChart]]":
@@ -31,11 +28,9 @@ def length_by_depth(results: Results) -> "Iterator[tuple[Picture, alt.ConcatChar
             for name, groups in architectures(results).items():
                 yield _heatmaps(results, f"{name}: {task}, {format}", groups, task, format, name)
             continue
-        groups = seed_groups(results)
-        for i in range(0, len(groups), MAX_PANELS):
-            part = [] if len(groups) <= MAX_PANELS else [i // MAX_PANELS + 1]
+        for part, groups in parts_of(seed_groups(results)):
             title = f"{task}, {format}" + "".join(f" ({k})" for k in part)
-            yield _heatmaps(results, title, groups[i : i + MAX_PANELS], task, format, *part)
+            yield _heatmaps(results, title, groups, task, format, *part)
 
 
 def _heatmaps(
