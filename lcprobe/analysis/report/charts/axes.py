@@ -90,6 +90,7 @@ def _tokens(
     low, high = max(min(values, default=1.0), 1.0), max(max(values, default=2.0), 1.0)
     if not ticks:
         powers = range(ceil(log2(low) - 1e-9), floor(log2(high) + 1e-9) + 1)
-        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / n_ticks))] or [low]
+        ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / n_ticks))]
+        ticks = ticks if len(ticks) > 1 else sorted({round(low), round(high)})
     scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
     return {"scale": scale, "axis": alt.Axis(values=[*ticks], format=",.0f", grid=True, labels=labels, ticks=labels)}
