@@ -48,7 +48,7 @@ X = "distance from value to answer (tokens)"
 @dataclass
 class _Panel:
     """One panel: the models of one length, or the training lengths of one architecture over all lengths. reaches:
-    `at`, in the colour of a series."""
+    those up to its longest distance."""
 
     title: str
     styles: dict[str, Style]
@@ -112,11 +112,10 @@ def _add(
         between = f"{bin.low:,}–{bin.high:,}"
         row = {**place, "at": max(bin.distance, 1.0), "between": between, "n": bin.estimate.n}
         one.rows.append({**row, **interval_row(bin.estimate)})
-    if not any(row["model"] == group.name for row in one.rows):
-        return
+    longest = max((row["at"] for row in one.rows if row["model"] == group.name), default=0.0)
     own = {PanelKey(run.name, task, format) for run in group.runs}
     for reach in results.reaches:
-        if reach.is_found and reach.where in own:
+        if reach.is_found and reach.where in own and (reach.tokens or 0.0) <= longest:
             interval = "" if reach.low is None or reach.high is None else f"{reach.low:.0f}–{reach.high:.0f}"
             words = {"run": reach.where.model, "interval": interval}
             one.reaches.append({**place, **words, "at": reach.tokens})
@@ -171,7 +170,7 @@ def _figure(
     text += "Bands: 95 % Wilson intervals over samples. " if has_bands(panels[0].styles) else ""
     if not several and len(panels) < len(lengths):
         text += f"{len(panels)} of {len(lengths)} lengths are drawn. "
-    text += "Dash-dotted: effective reach of each run, over all lengths." if reaches else ""
+    text += "Dash-dotted: effective reach of each run, over all lengths, in the panels with needles that far away." if reaches else ""
     return Picture(file_name("distance", task, format), "distance", task, str(format), title, text.strip()), chart
 
 

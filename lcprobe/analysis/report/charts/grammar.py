@@ -145,13 +145,20 @@ def symbol(
 
 
 def dashes(
-    styles: Mapping[str, Style], field: str = "model", title: str | None = None, *, as_lines: bool = False
+    styles: Mapping[str, Style],
+    field: str = "model",
+    title: str | None = None,
+    *,
+    as_lines: bool = False,
+    legend: bool = True,
 ) -> "alt.StrokeDash":
     """The dashes of the series; merged with the legend of their colours."""
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
-    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines))
+    return alt.StrokeDash(
+        f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None
+    )
 
 
 def curves(
@@ -189,7 +196,7 @@ def curves(
         lines = thin.mark_line(strokeWidth=0.8, opacity=0.6, aria=False)
         layers += [lines.encode(x=x, y=y, color=hue, detail="seed:N")]
     encoded = {"x": x, "y": y, "color": hue}
-    dash = dashes(styles, field, as_lines=not points)
+    dash = dashes(styles, field, as_lines=not points, legend=not points)  # dashed outlines of symbols are illegible
     few = len(styles) <= 12
     layers += [base.mark_line(strokeWidth=2 if few else 1.2).encode(**encoded, strokeDash=dash)]
     if points:
@@ -311,8 +318,8 @@ def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Leg
     """Below the figure, in as many columns as the longest name leaves room for; all of many names."""
     import altair as alt
 
-    longest = min(LABEL_LIMIT, 6.2 * max((len(name) for name in names), default=1)) + 30
-    columns = max(1, min(4 if len(names) > 12 else 3, floor(WIDTH / longest)))
+    longest = min(LABEL_LIMIT, 5.2 * max((len(name) for name in names), default=1)) + 28
+    columns = max(1, min(4 if len(names) > 12 else 3, floor((WIDTH + 30) / longest)))
     shape = {"symbolType": "stroke", "symbolSize": 400} if as_lines else {"symbolSize": 70}
     return alt.Legend(title=title, orient="bottom", columns=columns, symbolLimit=0, symbolStrokeWidth=2, **shape)
 
