@@ -1,10 +1,17 @@
-"""Figures as matplotlib objects: the same ones that the report writes, chosen by chart, with captions."""
+"""Figures as altair charts: the same ones that the report writes, chosen by chart, with captions; what they show."""
 
+import re
+from xml.etree import ElementTree
+
+import altair
+import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import TrainingData
+from lcprobe.analysis.report.charts.distance import chosen_lengths
+from lcprobe.analysis.report.charts.render import render
+from lcprobe.analysis.report.charts.seed_groups import seed_groups
 from lcprobe.analysis.report.figures import CHARTS, all_figures, draw
 from lcprobe.analysis.report.write import write_report
 from lcprobe.records import CONTEXT_SCHEMA, table_of
@@ -18,6 +25,7 @@ from tests.analysis.fabricated import (
     task,
     text_records,
 )
+from tests.analysis.report.charts_read import layers, panels_of, rows_of
 
 CELLS = plan(["single"], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
 FORMATS = plan(["single"], [("words", "words", "numbers")], lengths=[64, 128, 256], depths=[0.0, 0.5, 1.0], n=20)
@@ -43,7 +51,7 @@ def test_all_figures_are_those_of_the_report(inputs, results, tmp_path):
     study_facts, table, context = inputs
     figures = all_figures(results)
     assert figures.keys() == write_report(study_facts, table, tmp_path, context=context).figures.keys()
-    assert all(isinstance(figure, Figure) and figure.get_axes() for figure in figures.values())
+    assert all(isinstance(figure, altair.TopLevelMixin) and panels_of(figure) for figure in figures.values())
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +80,135 @@ def test_an_unknown_chart_is_refused(results):
 
 
 @pytest.mark.parametrize("chart", ["length", "distance", "context", "bias"])
-def test_axes_in_tokens_have_the_data_where_their_ticks_are(results, chart):
-    """Ticks such as 128 are at log2(128): data on the raw scale would be far to the right of all of them."""
-    for name, figure in all_figures(results, [chart]).items():
-        axes = figure.get_axes()[0]
-        ticks = dict(zip(axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()], strict=True))
-        assert all(2**at == int(text.replace(",", "")) for at, text in ticks.items()), name
-        right = max(
-            max(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) > 2 or chart == "bias"
+def test_axes_in_tokens_hold_their_data_and_their_ticks(results, chart):
+    figures = all_figures(results, [chart])
+    assert figures
+    for figure in figures.values():
+        for layer in layers(figure):
+            x = layer["encoding"]["x"]
+            if "scale" in x:
+                low, high = x["scale"]["domain"]
+                at = [row[x["field"]] for row in layer["rows"]]
+                assert x["scale"]["type"] == "log"
+                assert all(low < value < high for value in [*at, *x["axis"]["values"]])
+                assert len(x["axis"]["values"]) > 1 or len({*at}) == 1
+
+
+def test_profiles_are_at_the_training_length_and_where_the_first_model_is_lost():
+    """Effective lengths are 128 and 512 of 1024: something is lost at 256 first, and else at the next length."""
+    cells = plan(["single"], lengths=[64, 128, 256, 512, 1024], depths=[0.0, 0.5, 1.0], n=60)
+
+    def fails_past(last):
+        return lambda c: np.where(c["length"] <= last, 0.98, 0.02)
+
+    def lengths_of(**behaviours):
+        facts = study([run(name) for name in behaviours], [task("single")], cells)
+        figures = all_figures(analyse(facts, records(behaviours, cells)), ["depth"])
+        return [{row["length"] for row in rows_of(figure, "line")} for figure in figures.values()]
+
+    assert lengths_of(a=fails_past(512), b=fails_past(1024)) == [{128}, {1024}]
+    assert lengths_of(a=fails_past(512), b=fails_past(256)) == [{128}, {512}]
+    assert lengths_of(a=fails_past(1024)) == [{128}, {256}]
+
+
+def test_distances_have_a_panel_per_length_with_the_trials_of_that_length(inputs, results):
+    frame = inputs[1].to_pandas()
+    figure = all_figures(results, ["distance"])["distance_single_corpus-words-numbers"]
+    own = frame[(frame.haystack == "corpus") & (frame.model == "b")]
+    assert panels_of(figure) == [f"{length} tokens" for length in (64, 128, 256)]
+    for length in (64, 128, 256):
+        bins = [row for row in rows_of(figure, "line", f"{length} tokens") if row["model"] == "b"]
+        at = own[own.length == length]
+        assert sum(row["n"] for row in bins) == len(at)
+        assert sum(int(row["count"].split("/")[0]) for row in bins) == at.exact.sum()
+        for row in bins:
+            near, far = (int(end.replace(",", "")) for end in row["between"].split("–"))
+            assert row["value"] == pytest.approx(at[at.distance.between(near, far)].exact.mean(), abs=1e-4)
+
+
+def test_of_many_lengths_six_are_drawn_with_the_reference_and_the_longest():
+    lengths = [2**i for i in range(5, 17)]
+    for reference in lengths:
+        chosen = chosen_lengths(lengths, reference)
+        assert len(chosen) == 6
+        assert {reference, lengths[-1]} <= {*chosen}
+        assert chosen == sorted(chosen)
+    assert chosen_lengths(lengths[:4], 64) == lengths[:4]
+
+
+def test_formats_are_rows_and_models_panels(inputs, results):
+    frame = inputs[1].to_pandas()
+    (figure,) = all_figures(results, ["formats"]).values()
+    assert panels_of(figure) == ["a", "b"]
+    for name in ("a", "b"):
+        cells = {(row["row"], row["column"]): row["value"] for row in rows_of(figure, "rect", name)}
+        own = frame[frame.model == name].groupby(["haystack", "length"]).exact.mean()
+        for haystack, format in (("corpus", "corpus/words/numbers"), ("words", "words/words/numbers")):
+            for length in (64, 128, 256):
+                assert cells[format, str(length)] == pytest.approx(own[haystack, length], abs=1e-4)
+
+
+def test_skill_is_that_of_the_gates(several, results):
+    """Of one seed: the gate's own bounds. Of several: their mean, between them."""
+    (figure,) = all_figures(results, ["skill"]).values()
+    shown = {(row["model"], panel): row for panel in panels_of(figure) for row in rows_of(figure, "point", panel)}
+    for gate in results.gates:
+        row = shown[gate.where.model, f"{gate.where.task}, {gate.where.format}: exact match"]
+        assert (row["value"], row["count"]) == (
+            pytest.approx(gate.accuracy.value, abs=1e-4),
+            f"{gate.accuracy.k}/{gate.accuracy.n}",
         )
-        assert right <= max(ticks) + 1.5, name
+    (figure,) = all_figures(several, ["skill"]).values()
+    means = {row["model"]: row["value"] for row in rows_of(figure, "rule")}
+    for group in seed_groups(several):
+        values = [g.accuracy.value for g in several.gates if g.where.model in {run.name for run in group.runs}]
+        assert means[group.name] == pytest.approx(sum(values) / len(values), abs=1e-4)
+
+
+def test_skill_over_guessing_is_shown_with_its_measured_bounds():
+    cells = plan(["multikey"], lengths=[64, 128], depths=[0.0, 0.5, 1.0], n=40)
+    facts = study([run("a"), run("b")], [task("multikey", 4)], cells)
+    results = analyse(facts, records({"a": flat(0.8), "b": flat(0.5)}, cells))
+    (figure,) = all_figures(results, ["skill"]).values()
+    (name,) = panels_of(figure)
+    assert name.endswith(": skill")
+    rows = {row["model"]: row for row in rows_of(figure, "point")}
+    for gate in results.gates:
+        row = rows[gate.where.model]
+        assert (row["value"], row["low"], row["high"]) == pytest.approx(gate.skill[1:4], abs=1e-4)
+
+
+HOSTILE = ("<script>alert(1)</script>", 'it\'s $x^2$ & "quoted"', "very-long-" * 30)
+
+
+def test_names_are_only_ever_text_and_one_point_has_a_figure():
+    """One length, one depth, names with markup: every figure is drawn, and none has the markup as an element."""
+    cells = plan(["single"], lengths=[128], depths=[0.5], n=12)
+    facts = study([run(name) for name in HOSTILE], [task("single")], cells)
+    results = analyse(facts, records({name: flat(0.3) for name in HOSTILE}, cells))
+    charts = {picture.chart for picture, _ in draw(results)}
+    assert {"skill", "length", "heatmap", "depth", "distance"} <= charts
+    for _, chart in draw(results, ["skill", "length", "heatmap", "depth", "distance"]):
+        drawn = render(chart).for_page("f0")
+        tags = {element.tag.split("}")[-1] for element in ElementTree.fromstring(drawn.svg).iter()}
+        assert "script" not in tags
+        assert "<" not in drawn.spec
+        assert 0 < float(re.search(r'width="([0-9.]+)"', drawn.svg)[1]) <= 900
+    (figure,) = all_figures(results, ["length"]).values()
+    assert len({row["at"] for row in rows_of(figure, "point")}) == len(HOSTILE)  # beside each other
+
+
+def test_many_models_have_a_legend_of_all_and_no_bands():
+    names = [f"model-{i}" for i in range(9)]
+    cells = plan(["single"], lengths=[64, 128], depths=[0.5], n=10)
+    facts = study([run(name) for name in names], [task("single")], cells)
+    results = analyse(facts, records({name: flat(0.5) for name in names}, cells))
+    ((picture, figure),) = draw(results, ["length"])
+    assert "Bands" not in picture.caption
+    assert not rows_of(figure, "area")
+    (points,) = [layer for layer in layers(figure) if layer["mark"]["type"] == "point"]
+    for channel in ("color", "shape"):
+        assert points["encoding"][channel]["scale"]["domain"] == names
+        assert points["encoding"][channel]["legend"]["symbolLimit"] == 0
+    marks = zip(*(points["encoding"][channel]["scale"]["range"] for channel in ("color", "shape")), strict=True)
+    assert len({*marks}) == len(names)

@@ -170,7 +170,11 @@ def _figure(
     text += "Bands: 95 % Wilson intervals over samples. " if has_bands(panels[0].styles) else ""
     if not several and len(panels) < len(lengths):
         text += f"{len(panels)} of {len(lengths)} lengths are drawn. "
-    text += "Dash-dotted: effective reach of each run, over all lengths, in the panels with needles that far away." if reaches else ""
+    text += (
+        "Dash-dotted: effective reach of each run, over all lengths, in the panels with needles that far away."
+        if reaches
+        else ""
+    )
     return Picture(file_name("distance", task, format), "distance", task, str(format), title, text.strip()), chart
 
 

@@ -156,9 +156,7 @@ def dashes(
     import altair as alt
 
     scale = alt.Scale(domain=[*styles], range=[style.dash for style in styles.values()])
-    return alt.StrokeDash(
-        f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None
-    )
+    return alt.StrokeDash(f"{field}:N", scale=scale, legend=_legend(title, [*styles], as_lines) if legend else None)
 
 
 def curves(

@@ -130,7 +130,7 @@ def _text(results: Results, parts: dict[str, list[_Data]]) -> "tuple[Picture, al
     styles = {f"trained at {length:,}": style for length, style in shades.items()}
     panels = [
         panel(
-            [*trained_at([data.context_length for data in parts[name]], places), *_lines(own, styles, x)],
+            [*trained_at([data.context_length for data in parts[name]]), *_lines(own, styles, x)],
             height=150,
             title=name,
         )
