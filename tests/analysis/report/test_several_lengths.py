@@ -3,13 +3,14 @@
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
+from lcprobe.analysis.episodes import NO_EPISODES
 from lcprobe.analysis.findings.cells import PanelKey
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.report.cell_tables import overview
-from lcprobe.analysis.report.charts.distance import _pooled_bins
+from lcprobe.analysis.report.charts.distance import bins_of
+from lcprobe.analysis.report.charts.grammar import DASHED, SOLID
 from lcprobe.analysis.report.charts.seed_groups import architectures, has_several_lengths, length_styles
 from lcprobe.analysis.report.figures import all_figures, draw
 from lcprobe.analysis.report.wording import Sentence
@@ -27,6 +28,7 @@ from tests.analysis.fabricated import (
     task,
     text_records,
 )
+from tests.analysis.report.charts_read import layers, panels_of, rows_of
 
 CONTEXTS = (64, 128, 256)
 
@@ -56,9 +58,10 @@ def one_length() -> Results:
     return analyse(study(runs, [task("single")], cells), records({r.name: flat(0.5) for r in runs}, cells))
 
 
-def curve(axes, length: int) -> dict[float, float]:
-    line = next(line for line in axes.get_lines() if line.get_label() == f"trained at {length}")
-    return dict(zip(np.exp2(line.get_xdata()).round(6).tolist(), np.asarray(line.get_ydata()).tolist(), strict=True))
+def curve(chart, panel: str, length: int) -> dict[float, float]:
+    """The mean curve of a training length, of one architecture."""
+    own = [row for row in rows_of(chart, "point", panel) if row["series"] == f"trained at {length}"]
+    return {row["at"]: row["value"] for row in own}
 
 
 def test_groups_are_those_of_the_study_by_architecture_and_ascending_length(results):
@@ -74,7 +77,9 @@ def test_a_study_of_one_training_length_has_its_own_figures():
     assert not has_several_lengths(results)
     assert all_figures(results, ["multiple"]) == {}
     (figure,) = all_figures(results, ["length"]).values()
-    assert [line.get_label() for line in figure.get_axes()[0].get_lines()][:2] == ["a-s0", "a-s1"]
+    lines = rows_of(figure, "line")
+    assert {row["model"] for row in lines} == {"a"}
+    assert {row["seed"] for row in lines if "seed" in row} == {"a-s0", "a-s1"}
 
 
 @pytest.mark.parametrize("chart", ["length", "multiple"])
@@ -82,23 +87,23 @@ def test_curves_are_means_over_seeds_recounted_from_the_records(inputs, results,
     frame = inputs[1].to_pandas()
     frame = frame[frame.control == "none"]
     (figure,) = all_figures(results, [chart]).values()
-    for axes, name in zip(figure.get_axes(), architectures(results), strict=True):
-        assert axes.get_title(loc="left") == name
+    assert panels_of(figure) == [*architectures(results)]
+    for name in architectures(results):
         for context in CONTEXTS:
             own = frame[frame.model.str.startswith(f"L{context}-{name}-")]
             expected = own.groupby("length").exact.mean()
             zero = 1 if chart == "length" else context
-            assert curve(axes, context) == pytest.approx({x / zero: y for x, y in expected.items()})
+            assert curve(figure, name, context) == pytest.approx({x / zero: y for x, y in expected.items()}, abs=1e-4)
 
 
 def test_a_reach_in_proportion_collapses_over_multiples_and_a_fixed_one_over_tokens(results):
     """At twice the training length: equal over training lengths iff reach is in proportion to it."""
     (by_tokens,), (by_multiple,) = (all_figures(results, [chart]).values() for chart in ("length", "multiple"))
-    fixed, proportional = 0, 1
+    fixed, proportional = "transformerpp", "mamba2"
     spreads = {}
     for panel in (fixed, proportional):
         for name, figure, at in (("tokens", by_tokens, 256), ("multiple", by_multiple, 2)):
-            values = [curve(figure.get_axes()[panel], context)[at] for context in CONTEXTS]
+            values = [curve(figure, panel, context)[at] for context in CONTEXTS]
             spreads[panel, name] = max(values) - min(values)
     assert spreads[fixed, "tokens"] < spreads[fixed, "multiple"]
     assert spreads[proportional, "multiple"] < spreads[proportional, "tokens"]
@@ -107,10 +112,10 @@ def test_a_reach_in_proportion_collapses_over_multiples_and_a_fixed_one_over_tok
 def test_training_lengths_are_marked_in_the_colour_of_their_curve(results):
     (figure,) = all_figures(results, ["length"]).values()
     styles = length_styles(results)
-    assert len({style.colour for style in styles.values()}) == len({s.marker for s in styles.values()}) == 3
-    for axes in figure.get_axes():
-        marks = {line.get_xdata()[0]: line.get_color() for line in axes.get_lines() if line.get_linestyle() == "--"}
-        assert marks == {np.log2(length): styles[length].colour for length in CONTEXTS}
+    assert len({style.colour for style in styles.values()}) == len({s.symbol for s in styles.values()}) == 3
+    for name in architectures(results):
+        marks = {row["at"]: row["ink"] for row in rows_of(figure, "rule", name)}
+        assert marks == {length: styles[length].colour for length in CONTEXTS}
 
 
 def test_captions_say_what_is_drawn(results):
@@ -139,14 +144,19 @@ def test_heatmaps_are_means_over_seeds_and_marked_at_each_training_length(inputs
     frame = inputs[1].to_pandas()
     frame = frame[(frame.control == "none") & frame.model.str.contains("mamba2")]
     figure = all_figures(results, ["heatmap"])["heatmap_single_corpus-words-numbers_mamba2"]
-    for axes, context in zip(figure.get_axes(), CONTEXTS, strict=False):
+    assert panels_of(figure) == [f"trained at {context}" for context in CONTEXTS]
+    for context in CONTEXTS:
         own = frame[frame.model.str.startswith(f"L{context}-")]
-        expected = own.pivot_table(values="exact", index="depth", columns="length").to_numpy()
-        assert axes.get_title(loc="left") == f"trained at {context}"
-        shown = np.array([float(text.get_text()) for text in axes.texts]).reshape(expected.shape)
-        assert shown == pytest.approx(expected, abs=0.0051)
-        edge = next(line for line in axes.get_lines() if line.get_linestyle() == "--").get_xdata()[0]
-        assert edge == sum(length <= context for length in own.length.unique())
+        expected = own.groupby(["depth", "length"]).exact.mean()
+        cells = rows_of(figure, "rect", f"trained at {context}")
+        shown = {(row["row"], row["column"]): (row["value"], row["shown"]) for row in cells}
+        strata = dict(zip((0.0, 0.5, 1.0), dict.fromkeys(row["row"] for row in cells), strict=True))
+        for (depth, length), value in expected.items():
+            own_value, text = shown[strata[depth], f"{length:,}"]
+            assert own_value == pytest.approx(value, abs=1e-4)
+            assert float(text) == pytest.approx(value, abs=0.0051)
+        (edge,) = rows_of(figure, "rule", f"trained at {context}")
+        assert edge["column"] == str(context)  # the line is at the end of its cells
 
 
 def test_profiles_are_at_each_training_length_and_at_the_longest(inputs, results):
@@ -154,17 +164,17 @@ def test_profiles_are_at_each_training_length_and_at_the_longest(inputs, results
     frame = frame[(frame.control == "none") & frame.model.str.contains("mamba2")]
     figures = all_figures(results, ["depth"])
     for suffix, length_at in (("own", {c: c for c in CONTEXTS}), ("256", dict.fromkeys(CONTEXTS, 256))):
-        axes = figures[f"depth_single_corpus-words-numbers_{suffix}"].get_axes()[1]
+        figure = figures[f"depth_single_corpus-words-numbers_{suffix}"]
         for context in CONTEXTS:
             own = frame[frame.model.str.startswith(f"L{context}-") & (frame.length == length_at[context])]
-            line = next(line for line in axes.get_lines() if line.get_label() == f"trained at {context}")
-            assert line.get_ydata() == pytest.approx(own.groupby("depth").exact.mean().to_numpy())
+            expected = own.groupby("depth").exact.mean().to_dict()
+            assert curve(figure, "mamba2", context) == pytest.approx(expected, abs=1e-4)
 
 
 def test_bins_of_distance_hold_every_trial_of_all_seeds(inputs, results):
     frame = inputs[1].to_pandas()
     group = architectures(results)["mamba2"][0]
-    bins = _pooled_bins(results, [PanelKey(r.name, "single", Formats(*FORMAT)) for r in group.runs])
+    bins = bins_of(results, [PanelKey(r.name, "single", Formats(*FORMAT)) for r in group.runs])
     own = frame[(frame.control == "none") & frame.model.isin([r.name for r in group.runs])]
     assert sum(b.estimate.n for b in bins) == len(own)
     assert sum(b.estimate.k for b in bins) == own.exact.sum()
@@ -177,8 +187,11 @@ def test_continued_training_has_a_line_of_its_own():
     facts, table = planted((0,))
     runs = [replace(r, started_from="L64") if r.context_length == 256 else r for r in facts.runs]
     (figure,) = all_figures(analyse(replace(facts, runs=runs), table), ["length"]).values()
-    lines = {line.get_label(): line.get_linestyle() for line in figure.get_axes()[0].get_lines()}
-    assert (lines["trained at 128"], lines["continued at 256"]) == ("-", "--")
+    lines = [
+        layer["encoding"]["strokeDash"]["scale"] for layer in layers(figure) if "strokeDash" in layer["encoding"]
+    ]
+    dashes = dict(zip(lines[0]["domain"], lines[0]["range"], strict=True))
+    assert (dashes["trained at 128"], dashes["continued at 256"]) == (SOLID, DASHED)
 
 
 def test_the_page_opens_with_a_row_per_group_and_folds_long_topics(inputs, results):
@@ -189,7 +202,7 @@ def test_the_page_opens_with_a_row_per_group_and_folds_long_topics(inputs, resul
     row = next(row for row in table.rows if row[1] == "L128-mamba2")
     assert row[3:] == [f"[{value:.2f}]" if length == 128 else f"{value:.2f}" for length, value in own.items()]
     sentences = [Sentence("Distance", f"model {i}: 3") for i in range(OPEN_SENTENCES + 2)]
-    html = _html(results, sentences, [])
+    html = _html(results, sentences, [], NO_EPISODES)
     assert "<summary>2 more statements</summary>" in html
     assert all(html.count(f"<li>model {i}: 3</li>") == 1 for i in range(OPEN_SENTENCES + 2))
-    assert "more statements" not in _html(results, sentences[:OPEN_SENTENCES], [])
+    assert "more statements" not in _html(results, sentences[:OPEN_SENTENCES], [], NO_EPISODES)
