@@ -89,8 +89,9 @@ def _panel(
 def _axis(limit: int) -> "alt.Axis":
     import altair as alt
 
-    plain = {"grid": False, "domain": False, "ticks": False}
-    return alt.Axis(**plain, labelAngle=0) if not limit else alt.Axis(**plain, labelLimit=limit)
+    if limit:
+        return alt.Axis(grid=False, domain=False, ticks=False, labelLimit=limit)
+    return alt.Axis(grid=False, domain=False, ticks=False, labelAngle=0)
 
 
 def _number(value: float | None) -> str:

@@ -51,6 +51,7 @@ LABELS = 150
 MOST_ROWS = 60
 """Models x formats of one figure."""
 TITLE = "At the training length"
+SCORE, SCORES = "skill or exact match", [0, 0.25, 0.5, 0.75, 1]
 MEANING = (
     "Skill = (accuracy - chance) / (1 - chance) at the reference length, mean over depths; exact match where the "
     "context has one value only, so that no chance level is defined."
@@ -153,7 +154,7 @@ def _by_training_length(
     panels = []
     for i, (title, means, seeds) in enumerate(found):
         x = tokens_axis("at", "training length (tokens)", trained, trained, labels=i == len(found) - 1)
-        y = _score_axis(rows, vertical=True)
+        y = _score_up_axis(rows)
         lines = curves(means, styles, x, y, tooltip, field="series", seeds=seeds, bands=False)
         layers = [error_bars(means, styles, x, "series"), *lines]
         panels.append(panel(layers, height=250 if len(found) == 1 else 150, title=title))
@@ -201,11 +202,21 @@ def _skill(results: Results, gates: Sequence[Gate]) -> Estimate | None:
     return None if isinstance(test, Unavailable) else Estimate(test.value, test.low, test.high, n, ".2f")
 
 
-def _score_axis(rows: Sequence[Row], *, last: bool = True, vertical: bool = False) -> "alt.X | alt.Y":
+def _score_axis(rows: Sequence[Row], *, last: bool) -> "alt.X":
     """From 0, or from the lowest bound below it, to 1. last: labelled, of panels below each other."""
     import altair as alt
 
-    scale = alt.Scale(domain=[min([-0.02, *(row["low"] for row in rows)]), 1.02], nice=False)
-    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", labels=last, ticks=last)
-    title = "skill or exact match" if last else None
-    return (alt.Y if vertical else alt.X)("value:Q", title=title, scale=scale, axis=axis)
+    axis = alt.Axis(values=SCORES, format=".2f", labels=last, ticks=last)
+    return alt.X("value:Q", title=SCORE if last else None, scale=_score_scale(rows), axis=axis)
+
+
+def _score_up_axis(rows: Sequence[Row]) -> "alt.Y":
+    import altair as alt
+
+    return alt.Y("value:Q", title=SCORE, scale=_score_scale(rows), axis=alt.Axis(values=SCORES, format=".2f"))
+
+
+def _score_scale(rows: Sequence[Row]) -> "alt.Scale":
+    import altair as alt
+
+    return alt.Scale(domain=[min([-0.02, *(row["low"] for row in rows)]), 1.02], nice=False)
