@@ -25,14 +25,16 @@ def tokens_axis(
     """
     import altair as alt
 
-    return alt.X(f"{field}:Q", title=title if labels else None, **_tokens(values, ticks, most, labels))
+    scale, axis = _tokens(values, ticks, most, labels)
+    return alt.X(f"{field}:Q", title=title if labels else None, scale=scale, axis=axis)
 
 
 def tokens_up_axis(field: str, title: str, values: Sequence[float], ticks: Sequence[float] = ()) -> "alt.Y":
     """A y axis such as `tokens_axis`, with about six ticks."""
     import altair as alt
 
-    return alt.Y(f"{field}:Q", title=title, **_tokens(values, ticks, 6))
+    scale, axis = _tokens(values, ticks, 6)
+    return alt.Y(f"{field}:Q", title=title, scale=scale, axis=axis)
 
 
 def number_axis(field: str, title: str, values: Sequence[float], *, log: bool = False) -> "alt.Y":
@@ -83,7 +85,7 @@ def share_axis(field: str = "value", title: str = "exact match") -> "alt.Y":
 
 def _tokens(
     values: Sequence[float], ticks: Sequence[float], n_ticks: int, labels: bool = True
-) -> "dict[str, alt.Scale | alt.Axis]":
+) -> "tuple[alt.Scale, alt.Axis]":
     """Scale and axis of tokens."""
     import altair as alt
 
@@ -93,4 +95,4 @@ def _tokens(
         ticks = [2.0**p for p in powers][:: max(1, ceil(len(powers) / n_ticks))]
         ticks = ticks if len(ticks) > 1 else sorted({round(low), round(high)})
     scale = alt.Scale(type="log", base=2, nice=False, domain=[low / 1.15, high * 1.15])
-    return {"scale": scale, "axis": alt.Axis(values=[*ticks], format=",.0f", grid=True, labels=labels, ticks=labels)}
+    return scale, alt.Axis(values=[*ticks], format=",.0f", grid=True, labels=labels, ticks=labels)

@@ -10,6 +10,7 @@ from lcprobe.analysis.findings.cells import PanelKey, Slice, Unavailable
 from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.axes import multiple_axis, share_axis, tokens_axis
 from lcprobe.analysis.report.charts.grammar import (
+    HEIGHT,
     Row,
     Style,
     beside,
@@ -92,7 +93,7 @@ def _figure(results: Results, task: str, format: Formats, unit: Unit) -> "tuple[
         if several:
             styles = {g.label: g.style(shades) for g in groups}
         layers = _layers(results, groups, task, format, unit, styles, drawn, chance)
-        panels.append(panel(layers, title=name, **({"height": 170} if several else {})))
+        panels.append(panel(layers, height=170 if several else HEIGHT, title=name))
     start, _, lines = TEXTS[unit]
     models = [] if several else [group.name for group in seed_groups(results)]
     title = f"{task}, {format}"
@@ -124,10 +125,9 @@ def _layers(
         x = tokens_axis("at", TEXTS[unit][1], lengths, lengths)
         trained = sorted({group.context_length for group in groups})
         shades = length_styles(results)  # with several lengths the legend names them
-        own_colours = [shades[n].colour for n in trained]
-        marks = (
-            vertical(dict.fromkeys(map(float, trained), ""), colour=own_colours) if several else trained_at(trained)
-        )
+        marks = trained_at(trained)
+        if several:
+            marks = vertical(dict.fromkeys(map(float, trained), ""), colour=[shades[n].colour for n in trained])
     else:
         ratios = [length / trained for length in lengths for trained in training_lengths(results)]
         x, marks = multiple_axis("at", TEXTS[unit][1], ratios), vertical({1.0: "training length"})

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from lcprobe.files import digest_bytes
 
@@ -187,7 +187,7 @@ def curves(
     if bands and has_bands(styles) and alone:
         layers += [error_bars(alone, styles, x, field)]
     if bands and has_bands(styles) and len(alone) < len(rows):
-        low = alt.Y("low:Q", title=y.to_dict().get("title"))
+        low = alt.Y("low:Q", title=y["title"])
         layers += [base.mark_area(opacity=0.18, line=False).encode(x=x, y=low, y2="high:Q", color=hue)]
     if seeds:
         thin = of_shown_models(data(seeds)) if is_model else data(seeds)
@@ -271,12 +271,11 @@ def panel(
     """Layers over each other; the title is that of a panel among several, with more lines below it."""
     import altair as alt
 
-    chart = alt.layer(*layers).properties(width=width, height=height)
-    if not title:
-        return chart
-    limit = max(width, 150)  # a longer one would reach into the panel beside it
-    subtitle = {"subtitle": [*below]} if below else {}
-    return chart.properties(title=alt.TitleParams(figure_text(title, 60), limit=limit, **subtitle))
+    chart = alt.LayerChart(layer=[*layers], width=width, height=height)
+    if title:
+        limit = max(width, 150)  # a longer one would reach into the panel beside it
+        chart.title = alt.TitleParams(figure_text(title, 60), limit=limit, subtitle=[*below] or alt.Undefined)
+    return chart
 
 
 def figure(
@@ -285,7 +284,7 @@ def figure(
     columns: int = 1,
     *,
     models: Sequence[str] = (),
-    resolve: Mapping[str, str] | None = None,
+    resolve: Mapping[str, Literal["shared", "independent"]] | None = None,
 ) -> "alt.ConcatChart":
     """Panels side by side under one title, with one legend.
 
@@ -299,12 +298,18 @@ def figure(
         chart = chart.resolve_scale(**{channel: how})
     if models:
         chart = chart.add_params(alt.param(name=SHOWN, value=[*models]))
-    ink = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"}
     return chart.configure(
         background="transparent",
         font="Liberation Sans, Arial, Helvetica, sans-serif",
         axis=alt.AxisConfig(
-            **ink, tickColor=INK, domainColor=INK, gridColor=INK, gridOpacity=0.12, domainOpacity=0.5
+            labelColor=INK,
+            titleColor=INK,
+            titleFontWeight="normal",
+            tickColor=INK,
+            domainColor=INK,
+            gridColor=INK,
+            gridOpacity=0.12,
+            domainOpacity=0.5,
         ),
         legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=LABEL_LIMIT, symbolOpacity=1),
         title=alt.TitleConfig(color=INK, subtitleColor=INK, anchor="start", fontSize=11.5, subtitleFontSize=11),
@@ -318,8 +323,15 @@ def _legend(title: str | None, names: Sequence[str], as_lines: bool) -> "alt.Leg
 
     longest = min(LABEL_LIMIT, 5.2 * max((len(name) for name in names), default=1)) + 28
     columns = max(1, min(4 if len(names) > 12 else 3, floor((WIDTH + 30) / longest)))
-    shape = {"symbolType": "stroke", "symbolSize": 400} if as_lines else {"symbolSize": 70}
-    return alt.Legend(title=title, orient="bottom", columns=columns, symbolLimit=0, symbolStrokeWidth=2, **shape)
+    return alt.Legend(
+        title=title,
+        orient="bottom",
+        columns=columns,
+        symbolLimit=0,
+        symbolStrokeWidth=2,
+        symbolType="stroke" if as_lines else alt.Undefined,
+        symbolSize=400 if as_lines else 70,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from lcprobe.analysis.findings.results import Results
 from lcprobe.analysis.report.charts.axes import share_axis
 from lcprobe.analysis.report.charts.depth.axis import AT_REALISED_DEPTHS, depth_axis, realised_depth
 from lcprobe.analysis.report.charts.grammar import (
+    HEIGHT,
     Row,
     Style,
     beside,
@@ -92,9 +93,7 @@ def _figure(
         for i, group in enumerate(groups):
             _add(drawn, results, group, task, format, length_at[group.context_length], beside(i, len(groups)))
         strata = len(results.data.planned[task, format, "none"][max(length_at[g.context_length] for g in groups)])
-        panels.append(
-            panel(_layers(drawn, styles, strata, several), title=name, **({"height": 170} if several else {}))
-        )
+        panels.append(panel(_layers(drawn, styles, strata, several), height=170 if several else HEIGHT, title=name))
         rows += drawn.means
     title = f"{task}, {format}: {where}"
     chart = figure(
