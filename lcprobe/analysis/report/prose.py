@@ -21,9 +21,9 @@ POSITION_TEXT = (
     "that control are not tested. They are tested only where accuracy is neither at the floor nor at the ceiling.",
 )
 DISTANCE_TEXT = (
-    "The same answers against the number of tokens between the target value and its query. Where reach is what "
-    "limits a model, depth curves at all lengths collapse onto this one. Effective reach: the distance at which "
-    "accuracy has fallen half-way from its short-distance level to the floor.",
+    "The same answers against the number of tokens between the target value and its query, at each length. Where "
+    "reach is what limits a model, it falls at the same distance at every length. Effective reach: the distance at "
+    "which accuracy over all lengths has fallen half-way from its short-distance level to the floor.",
 )
 CONTEXT_TEXT = (
     "Plain held-out text, read once from the first token to the longest length: the loss of every token, and the "
