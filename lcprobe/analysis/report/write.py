@@ -5,12 +5,14 @@ forbids both scripts and the network. Everything that comes from data passes jin
 """
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lcprobe.analysis.display_names import Inputs, named, names_of
 from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
@@ -61,14 +63,16 @@ def write_report(
     tracker: Tracker | None = None,
     context: pa.Table | None = None,
     episodes: ShownEpisodes = NO_EPISODES,
+    names: Mapping[str, str] | None = None,
 ) -> Report:
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
-    episodes: prompts of a few answers.
+    episodes: prompts of a few answers. names: those that the report gives to models (`analysis.display_names`).
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
     tracker = tracker or NoTracker()
-    results = analyse(study, records, context)
+    results = analyse(*named(Inputs(study, records, context), names or {}))
+    episodes = episodes.under(names_of(study, names or {}))
     sentences, headline = summary(results), headline_tables(results)
     answer, found, limits = answer_lines(results, headline), findings(results), folded_limits(sentences)
     inlined, figures = [], {}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lcprobe.analysis.display_names import check_names
 from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, laid_on, parse
@@ -68,6 +69,7 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         work = {v.name: (v, _readable(read[reader_key(v)], v)) for v in session.variants}
         print_costs(work, config, plan == "full")
         return
+    _check_names(session, config)
     before = report_times(out)
     probed = probe_session(session)
     session.store.discard_all()
@@ -119,7 +121,12 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
     out = place.folder
     study = replace(facts_of(session, probed.biases, probed.engine_notes), name=place.title)
     inputs = ReportInputs(
-        study, probed.record_units, probed.text_units, plain(question), Path(os.path.relpath(home, out)).as_posix()
+        study,
+        probed.record_units,
+        probed.text_units,
+        plain(question),
+        Path(os.path.relpath(home, out)).as_posix(),
+        dict(config.study.names),
     )
     if place.note:
         say(place.note, indent=2)
@@ -130,7 +137,7 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
     tracker = _tracker(session, config)
     readers = {v.name: session.reader_of(v).tasks for v in session.variants}
     episodes = shown_episodes(study, probed.records, readers.__getitem__)
-    report = write_report(study, probed.records, out, tracker, probed.context, episodes)
+    report = write_report(study, probed.records, out, tracker, probed.context, episodes, config.study.names)
     for metrics in curves(report.cells):
         tracker.metrics(metrics)
     files = [*sorted((home / "records").glob("*.parquet")), *sorted((home / "context").glob("*.parquet"))]
@@ -138,6 +145,14 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
     tracker.finish()
     remove_leftovers(home)
     say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
+
+
+def _check_names(session: Session, config: Config) -> None:
+    """Raises ConfigError for a display name of nothing that is probed, where it is not of the study's own config, and
+    for one that two models have."""
+    names, own = config.study.names, session.targets[0].config.study.names
+    if names:
+        check_names(facts_of(session, {}, {}), names, [name for name in names if names[name] != own.get(name)])
 
 
 def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Question]:

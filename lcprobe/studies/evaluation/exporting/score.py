@@ -91,7 +91,7 @@ def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[s
             store.finish(unit.unit, records, unit.facts)
         inputs = _together(old, new, [unit.unit for unit in answered], store, model)
     save_inputs(out, inputs)
-    report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out))
+    report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out), names=inputs.names)
     say(*notes, indent=2)
     say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
     return report.html
