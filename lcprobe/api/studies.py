@@ -19,7 +19,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.status import read_status
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd

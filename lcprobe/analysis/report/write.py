@@ -44,7 +44,8 @@ NAMED_MODELS = 12
 @dataclass(frozen=True)
 class Report:
     """A written report. summary: all of its sentences. headline, answer, findings, limits: what a reader must know
-    first (`report.answer`), findings ranked. figures: PNG files by name. cells: rows of cells.csv."""
+    first (`report.answer`), findings ranked. figures: PNG files by name. cells: rows of cells.csv.
+    results: what it says, as values."""
 
     html: Path
     summary: list[str]
@@ -54,6 +55,7 @@ class Report:
     limits: list[Limit]
     figures: dict[str, Path]
     cells: TableRows
+    results: Results
 
 
 def write_report(
@@ -90,7 +92,7 @@ def write_report(
     html = folder / REPORT
     write_atomic(html, _html(results, sentences, inlined, episodes))
     texts, first = [s.text for s in sentences], [s.text for s in found]
-    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"])
+    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"], results)
 
 
 def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure], episodes: ShownEpisodes) -> str:

@@ -1,12 +1,11 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lcprobe.analysis.display_names import check_names
+from lcprobe.analysis.display_names import check_names, names_of
 from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, laid_on, parse
@@ -29,6 +28,7 @@ from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of,
 from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
+from lcprobe.studies.evaluation.reporting.tracking import probe_run, track_models, track_report
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import (
@@ -42,8 +42,6 @@ from lcprobe.studies.evaluation.targets import (
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.trackers import WandbTracker, wandb_mode
-from lcprobe.tracking import NoTracker, Tracker
 from lcprobe.words import counted
 
 Planned = Literal["short", "full"] | None
@@ -134,15 +132,12 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
         say(f"report: {out / REPORT} (written by another process)")
         return
     save_inputs(out, inputs)
-    tracker = _tracker(session, config)
     readers = {v.name: session.reader_of(v).tasks for v in session.variants}
     episodes = shown_episodes(study, probed.records, readers.__getitem__)
-    report = write_report(study, probed.records, out, tracker, probed.context, episodes, config.study.names)
-    for metrics in curves(report.cells):
-        tracker.metrics(metrics)
-    files = [*sorted((home / "records").glob("*.parquet")), *sorted((home / "context").glob("*.parquet"))]
-    tracker.artifact(f"{config.study.name}-records", "records", files)
-    tracker.finish()
+    with probe_run(session, config, out) as tracker:
+        report = write_report(study, probed.records, out, tracker, probed.context, episodes, config.study.names)
+        track_report(tracker, report, config.study.name, home)
+    track_models(session, config, report.results, names_of(study, config.study.names))
     remove_leftovers(home)
     say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
 
@@ -161,21 +156,6 @@ def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Que
     question = question_of(session.targets, config, home)
     own = name if home.name == name else session.targets[0].config.study.name
     return place_of(home, own, name if name != own else None, question, probed.record_units), question
-
-
-def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    """Rows for W&B's charts: accuracy against length over all strata of depth, one series per model, task and format.
-
-    Controls are separate series.
-    """
-    slices: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for row in cells:
-        if row["n"]:
-            name = f"probe/{row['model']}/{row['task']}/{row['haystack']}-{row['key_format']}-{row['value_format']}"
-            name += "" if row["control"] == "none" else f"/{row['control']}"
-            slices.setdefault((name, row["length"]), []).append((row["k"], row["n"]))
-    for (name, length), counts in sorted(slices.items()):
-        yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
 def resolve_targets(
@@ -308,18 +288,3 @@ def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
     if isinstance(folder, Path) and not is_published(folder) and "study.folder" not in keys:
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return Path(config.study.folder) / config.study.name
-
-
-def _tracker(session: Session, config: Config) -> Tracker:
-    if wandb_mode(config.track) == "off":
-        return NoTracker()
-    facts = {
-        "targets": {t.name: t.source.path.name for t in session.targets},
-        "probe": plain(config.probe),
-        "pe": plain(config.pe),
-        "compat": plain(config.compat),
-    }
-    name = f"{config.study.name}/probe"
-    return WandbTracker(
-        config.track, session.out, name=name, group=config.study.name, job_type="probe", tags=["probe"], facts=facts
-    )

@@ -22,7 +22,7 @@ from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.costs import Sized, size_rows, training_flops
 from lcprobe.studies.status import read_status, versions
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.templates import NO_TEMPLATE

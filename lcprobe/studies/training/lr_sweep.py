@@ -19,7 +19,7 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.schema import plain
 from lcprobe.studies.planning.initial_weights import initial_checkpoint_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import final_loss, read_metrics
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.ranks import is_main
@@ -159,27 +159,19 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
 def _run_trial(trial: PlannedRun, folder: Path) -> float:
     """A trial's score; NaN where it diverged, which is a result for its rate and does not stop the sweep."""
     try:
-        train_run(trial, folder)
+        train_run(trial, folder, "sweep")
     except NumericsError as error:
         log.warning("sweep: %s diverged (%s)", trial.name, error)
         return math.nan
-    return _score(folder)
+    return final_loss(read_metrics(folder / "metrics.csv"))
 
 
 def _trial(run: PlannedRun, lr: float, seed: int, tokens: int) -> PlannedRun:
     config = _with_lr(run, lr, "trial").config
     train = replace(config.train, tokens=tokens, probe_every=0, checkpoint_every=tokens)
-    track = replace(config.track, wandb="off")
-    name = f"{run.group}-lr={lr:g}-s{seed}"
-    return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed))
-
-
-def _score(folder: Path) -> float:
-    rows = [row for row in read_metrics(folder / "metrics.csv") if "train/loss" in row]
-    rows = rows[-max(1, len(rows) // 10) :]
-    name = "train/answer_loss" if all("train/answer_loss" in row for row in rows) else "train/text_loss"
-    values = [row.get(name, float("nan")) for row in rows]
-    return sum(values) / len(values)
+    track = replace(config.track, checkpoints=False)
+    name, axes = f"{run.group}-lr={lr:g}-s{seed}", {**run.axes, "lr": lr, "seed": seed}
+    return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed), axes=axes)
 
 
 def _with_lr(run: PlannedRun, lr: float, how: str) -> PlannedRun:
