@@ -11,6 +11,7 @@ from lcprobe.analysis.report.training_data import training_data_flags
 from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 from lcprobe.analysis.stats.multiplicity import ALPHA
+from lcprobe.models.extend.config import AS_TRAINED
 
 MAX_DIGESTS = 6
 """Data digests that a sentence shows, at most."""
@@ -172,7 +173,15 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 
 def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
-    groups = {run.group: sum(r.group == run.group for r in runs) for run in runs}
+    by_seed: dict[tuple[str, int], list[str]] = {}
+    for run in runs:
+        if run.extension == AS_TRAINED and run.tuned != PUBLISHED:
+            by_seed.setdefault((run.group, run.seed), []).append(run.name)
+    for (group, seed), names in by_seed.items():
+        if len(names) > 1:
+            text = f"{group}: seed {seed} is there {len(names)} times ({listed(names)}). That is one training seed: "
+            yield Sentence(READ_FIRST, f"{text}models are compared by {names[0]} alone.", True)
+    groups = {run.group: len({r.seed for r in runs if r.group == run.group}) for run in runs}
     counted = listed(f"{group} {n}" for group, n in groups.items())
     if len(groups) > 1 and min(groups.values()) < 2:
         text = (
