@@ -48,12 +48,16 @@ def flags(results: Results) -> Iterator[Sentence]:
 def _matching(results: Results) -> Iterator[Sentence]:
     study, runs = results.study, results.study.runs
     trained = [run for run in runs if run.tuned != PUBLISHED]
-    if len(runs) < 2:
-        digest = f"; data digest {runs[0].data_digest[:12]}" if runs[0].data_digest else ""
-        yield Sentence(READ_FIRST, f"One model only ({runs[0].name}{digest}): nothing is compared.")
+    models = dict.fromkeys(run.group for run in runs)
+    if len(models) < 2:
+        seeds = list(dict.fromkeys(run.seed for run in runs))
+        who = runs[0].name if len(seeds) == 1 else f"{runs[0].group}, {len(seeds)} training seeds"
+        digests = listed(dict.fromkeys(run.data_digest[:12] for run in runs if run.data_digest))
+        of_data = f"; data digest {digests}" if digests else ""
+        yield Sentence(READ_FIRST, f"One model only ({who}{of_data}): no models are compared.")
     elif len(trained) > 1:
         yield from _same_data(trained)
-    if len(runs) > 1:
+    if len(models) > 1:
         counts = study.amounts or [run.params for run in runs]
         span, what = f"({min(counts):,.0f} to {max(counts):,.0f})", f"{study.matched[0].upper()}{study.matched[1:]}"
         text = f"{what} are matched within {study.mismatch:.1%} {span}."
@@ -80,9 +84,10 @@ def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         text = f"No two models have the same {words}: whether they were trained on the same data cannot be compared."
         yield Sentence(READ_FIRST, text, True, kind="Training data not comparable")
     elif all(len(group) == 1 for group in digests.values()):
-        text = (
-            f"All {len(runs)} models were trained on the same tokens in the same order{within} (data digest {first})."
-        )
+        models, trained = len({run.group for run in runs}), len({run.base or run.name for run in runs})
+        who = "Both models" if models == 2 else f"All {models} models"
+        who += f" ({trained} runs)" if trained > models else ""
+        text = f"{who} were trained on the same tokens in the same order{within} (data digest {first})."
         yield Sentence(READ_FIRST, text)
     else:
         groups = [(digest, names) for group in digests.values() if len(group) > 1 for digest, names in group.items()]
@@ -180,7 +185,8 @@ def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     for (group, seed), names in by_seed.items():
         if len(names) > 1:
             text = f"{group}: seed {seed} is there {len(names)} times ({listed(names)}). That is one training seed: "
-            yield Sentence(READ_FIRST, f"{text}models are compared by {names[0]} alone.", True)
+            text += f"models are compared by {names[0]} alone."
+            yield Sentence(READ_FIRST, text, True, kind="A training seed that is there twice")
     groups = {run.group: len({r.seed for r in runs if r.group == run.group}) for run in runs}
     counted = listed(f"{group} {n}" for group, n in groups.items())
     if len(groups) > 1 and min(groups.values()) < 2:

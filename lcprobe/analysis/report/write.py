@@ -130,4 +130,6 @@ def _models_text(results: Results) -> str:
     if len(runs) <= NAMED_MODELS:
         return ", ".join(run.name for run in runs)
     names = dict.fromkeys(run.architecture or run.group for run in runs)
-    return f"{len(runs)} models ({', '.join(names)})"
+    models = len({(run.group, run.extension) for run in runs})
+    count = f"{models} models" if models == len(runs) else f"{len(runs)} runs of {models} model{'s' * (models > 1)}"
+    return f"{count} ({', '.join(names)})"

@@ -160,7 +160,9 @@ def test_the_same_seed_twice_is_one_training_seed_and_said():
     study = fabricated.study(runs, [fabricated.task("multikey", 4)], cells)
     results = analyse(study, fabricated.records(behaviours, cells))
     texts = [sentence.text for sentence in flags(results)]
-    twice = "a: seed 0 is there 2 times (x.a-s0, y.a-s0). That is one training seed: models are compared by x.a-s0 alone."
+    twice = (
+        "a: seed 0 is there 2 times (x.a-s0, y.a-s0). That is one training seed: models are compared by x.a-s0 alone."
+    )
     assert twice in texts
     assert any(text.startswith("Training seeds per model: a 1, b 2.") for text in texts)
     (contrast,) = [c for c in results.contrasts if c.kind == "models"]
