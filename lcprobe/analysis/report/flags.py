@@ -228,13 +228,17 @@ def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     if not runs:
         return
     untuned = [run for run in runs if run.tuned != "swept"]
-    rates = _each({run.name: f"{run.lr:g}" for run in runs if run.lr is not None}, "{} {}")
+    rates = _each(_of_models(runs, {run.name: f"{run.lr:g}" for run in runs if run.lr is not None}), "{} {}")
     if not untuned:
         yield Sentence(READ_FIRST, f"Learning rates were swept for every model ({rates}).")
         return
-    chosen = _each({run.name: run.tuned for run in untuned}, "{}: {}")
+    chosen = _each(_of_models(untuned, {run.name: run.tuned for run in untuned}), "{}: {}")
     how = "This comparison is untuned" if len(untuned) == len(runs) else "This comparison is partly untuned"
     text = f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone."
+    if len(_groups(runs)) == 1:
+        text = (
+            f"The learning rate is untuned: {chosen}. The model may do better at another one ({rates or 'unknown'})."
+        )
     kind = "Learning rate not tuned"
     yield Sentence(READ_FIRST, text, True, kind=kind, about=_groups(untuned), unit="model")
 
@@ -242,6 +246,15 @@ def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 def _groups(runs: Sequence[RunFacts]) -> tuple[str, ...]:
     """Models of some runs, whatever their seeds."""
     return tuple(dict.fromkeys(run.group for run in runs))
+
+
+def _of_models(runs: Sequence[RunFacts], value_of: Mapping[str, str]) -> dict[str, str]:
+    """The values of runs, by the model where all of its runs have one."""
+    of_group: dict[str, set[str]] = {}
+    for run in runs:
+        of_group.setdefault(run.group, set()).add(value_of.get(run.name, ""))
+    name_of = {run.name: run.group if len(of_group[run.group]) == 1 else run.name for run in runs}
+    return {name_of[name]: value for name, value in value_of.items()}
 
 
 def _each(value_of: Mapping[str, str], form: str) -> str:

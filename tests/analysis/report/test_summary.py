@@ -118,6 +118,9 @@ def test_training_seeds_of_one_model_are_no_models():
         in texts
     )
     assert not any("models were trained" in text or "matched" in text for text in texts)
+    untuned = [run(f"s{seed}", group="run", seed=seed, tuned="not swept") for seed in range(3)]
+    texts = [s.text for s in summary_of(untuned)]
+    assert "The learning rate is untuned: run: not swept. The model may do better at another one (run 0.01)." in texts
     extended = [run("a"), run("a+yarn", group="a", extension="yarn", base="a"), run("b")]
     texts = [s.text for s in summary_of(extended)]
     assert any(text.startswith("Both models were trained on the same tokens in the same order (") for text in texts)
