@@ -20,13 +20,15 @@ from lcprobe.analysis.report.answer.findings import findings
 from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
 from lcprobe.analysis.report.answer.limits import Limit, folded_limits
 from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
-from lcprobe.analysis.report.blocks import InlinedFigure
+from lcprobe.analysis.report.blocks import InlinedFigure, Section
 from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.drawing import save
+from lcprobe.analysis.report.exports.files import keep_only, write_tables
+from lcprobe.analysis.report.exports.tables import page_tables
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import sections, with_notion
 from lcprobe.analysis.report.summary import TOPICS, summary
-from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
+from lcprobe.analysis.report.tables import TableRows, all_tables
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -84,18 +86,21 @@ def write_report(
         figures[picture.name] = path
         inlined.append(InlinedFigure(picture, base64.b64encode(path.read_bytes()).decode(), width, height))
         tracker.figure(f"report/{picture.name}", path)
-    tables = all_tables(results)
+    tables, chapters = all_tables(results), sections(results, inlined)
     for name, rows in tables.items():
         if rows:
-            write_csv(folder / "tables" / f"{name}.csv", rows)
             tracker.table(f"report/{name}", rows)
+    page = page_tables([table for chapter in chapters for table in chapter.tables], headline)
+    written = write_tables(folder / "tables", tables, page)
     html = folder / REPORT
-    write_atomic(html, _html(results, sentences, inlined, episodes))
+    write_atomic(html, _html(results, sentences, chapters, episodes))
+    keep_only(folder / "tables", written)
+    keep_only(folder / "figures", figures.values())
     texts, first = [s.text for s in sentences], [s.text for s in found]
     return Report(html, texts, headline, answer, first, limits, figures, tables["cells"], results)
 
 
-def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure], episodes: ShownEpisodes) -> str:
+def _html(results: Results, sentences: list[Sentence], chapters: list[Section], episodes: ShownEpisodes) -> str:
     environment = page_environment()
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
     return environment.get_template("report.html.j2").render(
@@ -105,7 +110,7 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
         open_sentences=OPEN_SENTENCES,
         topics=[(topic, own) for topic, own in topics if own],
         overview=with_notion(overview(results), results),
-        sections=sections(results, figures),
+        sections=chapters,
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
     )
