@@ -31,7 +31,7 @@ def width_of(stream: TextIO | None = None) -> int | None:
     """Columns of the terminal that a stream (default: stdout) goes to; None for pipes and files. COLUMNS overrides
     what the terminal says of itself."""
     stream = sys.stdout if stream is None else stream
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         return None
     given = os.environ.get("COLUMNS", "")
     try:

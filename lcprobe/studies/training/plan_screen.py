@@ -109,7 +109,6 @@ def _cells(table: PlanTable, row: Mapping[str, Any]) -> Cells:
     memory = next(v for k, v in row.items() if k.startswith("memory"))
     lr = row["lr"] if isinstance(row["lr"], str) else f"{row['lr']:g}"
     state = costs.blocks.state_bytes + costs.blocks.kv_bytes
-    flops, tokens = short(costs.flops), train.trained_tokens
     same = {
         "runs": "1 seed" if n == 1 else f"x {n} seeds",
         "trained at": f"{train.context_length:,}",
@@ -117,16 +116,12 @@ def _cells(table: PlanTable, row: Mapping[str, Any]) -> Cells:
         "layout": str(row["layout"]),
         "d_model": str(row["d_model"]),
     }
+    same |= {"model": name, "off budget": str(row["off budget"]), "state + cache": short_bytes(state)}
+    same |= {"FLOPs a token": short(costs.flops), "lr": lr, "memory": f"{memory:.2f} GB"}
+    same["time of a run"] = roughly(table.seconds[name])
     both: Cells = {key: (text, text) for key, text in same.items()}
-    both["model"] = (name, name)
     both["parameters"] = (f"{costs.params:,}", short(costs.params))
-    both["off budget"] = (str(row["off budget"]),) * 2
-    both["state + cache"] = (short_bytes(state),) * 2
-    both["FLOPs a token"] = (flops, flops)
-    both["lr"] = (lr, lr)
-    both["tokens"] = (f"{tokens:,}", short(tokens))
-    both["time of a run"] = (roughly(table.seconds[name]),) * 2
-    both["memory"] = (f"{memory:.2f} GB",) * 2
+    both["tokens"] = (f"{train.trained_tokens:,}", short(train.trained_tokens))
     return both
 
 

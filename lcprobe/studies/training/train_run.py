@@ -34,6 +34,7 @@ from lcprobe.training.checkpoint import (
 )
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.progress import ReportSteps, StepObserver, unobserved
 from lcprobe.training.ranks import broadcast, is_main, join_processes
 from lcprobe.training_data import TRAINING_DATA, write_training_data
 
@@ -44,10 +45,12 @@ CHANGEABLE_ON_RESUME = {
 """Settings that may change when a run is resumed."""
 
 
-def train_run(run: PlannedRun, folder: Path | None = None, job_type: JobType = "train") -> dict[str, Any]:
+def train_run(
+    run: PlannedRun, folder: Path | None = None, job_type: JobType = "train", observer: StepObserver = unobserved
+) -> dict[str, Any]:
     """Train one run to the end of its budget, and return its status. A finished run is left as it is.
 
-    job_type: of its W&B run.
+    job_type: of its W&B run; observer: is told about every step.
 
     Raises LockedError when another process trains it, ConfigError when the folder has another configuration,
     DataError when it was trained on other text, and what `fit` raises.
@@ -72,10 +75,12 @@ def train_run(run: PlannedRun, folder: Path | None = None, job_type: JobType = "
             if is_main() and not (folder / TRAINING_DATA).is_file():  # a run of a version that wrote none
                 _record_data(run, folder, make_mixture(run, data))
             return status
-        return _train(run, folder, data, 0 if done is None else done.tokens, job_type)
+        return _train(run, folder, data, 0 if done is None else done.tokens, job_type, observer)
 
 
-def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int, job_type: JobType) -> dict[str, Any]:
+def _train(
+    run: PlannedRun, folder: Path, data: Prepared, tokens_done: int, job_type: JobType, observer: StepObserver
+) -> dict[str, Any]:
     """Train in a locked folder and return the status, which is written before, after, and when training stops
     early."""
     config, text = run.config, to_yaml(run.config)
@@ -106,7 +111,7 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int, job_
             config_yaml=text,
             source=source,
             tracker=tracker,
-            callbacks=[*probe],
+            callbacks=[*probe, *([ReportSteps(observer)] if is_main() else [])],
         )
     except BaseException as error:  # whatever ends the run, its folder does not say that it goes on
         if is_main():

@@ -11,9 +11,11 @@ from lcprobe.files import remove_leftovers, write_atomic, write_json
 from lcprobe.studies.console import print_rows, say, width_of
 from lcprobe.studies.planning.plan import StudyPlan, make_plan
 from lcprobe.studies.planning.preflight import check_tasks_fit
+from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, tune
+from lcprobe.studies.training.lr_sweep import planned_rates, spread_of, trial_folder, trials_of, tune
 from lcprobe.studies.training.plan_screen import full_lines, plan_table, screen_lines
+from lcprobe.studies.training.study_progress import StudyProgress, piece_of
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.ranks import is_main
 from lcprobe.words import counted
@@ -59,25 +61,33 @@ def train_study(mapping: Mapping[str, Any]) -> None:
     plan = print_plan(mapping, write=True) if is_main() else checked_plan(mapping)
     if plan.config.study.run is None and is_main():
         write_atomic(plan.folder / "study.yaml", to_yaml(mapping))
-    runs, sweep = tune(plan)
+    with ProgressDisplay(shown=is_main()) as display:
+        done = _train_all(plan, display)
+    if is_main():
+        remove_leftovers(plan.folder)
+        say(done)
+
+
+def _train_all(plan: StudyPlan, display: ProgressDisplay) -> str:
+    """Sweep and train; returns what is there, and what to do with it."""
+    trials = [trial for own in trials_of(plan).values() for trial in own]
+    planned = {} if plan.config.study.lr_sweep.only else {run.name: piece_of(run, run.folder) for run in plan.runs}
+    progress = StudyProgress(display, {t.name: piece_of(t, trial_folder(plan, t)) for t in trials}, planned)
+    runs, sweep = tune(plan, progress)
     if sweep and is_main():
         write_json(plan.folder / "sweep_used.json", sweep)
         groups = dict.fromkeys(row["group"] for row in sweep)
         print_rows([spread_of(sweep, group) for group in groups], "learning rates")
     if plan.config.study.lr_sweep.only:
-        remove_leftovers(plan.folder)
-        say(f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)")
-        return
+        return f"swept: {plan.folder / 'lr_sweep.json'} (use it as study.tuned_by)"
     for run in plan.runs:
-        status = train_run(runs[run.name])
+        status = train_run(runs[run.name], observer=progress.run(run.name))
+        progress.finished("run", run.name, status["seconds"])
         line = f"{run.name}: {status['tokens']:,} tokens in {status['seconds']:.0f} s"
         line += f", data digest {status['data_digest'][:16]}"
         if status["skipped"]:
             line += f", {counted(status['skipped'], 'step')} skipped"
         if is_main():
             say(line)
-    if is_main():
-        remove_leftovers(plan.folder)
     where = plan.folder if plan.config.study.run is None else plan.runs[0].folder
-    if is_main():
-        say(f"trained: {where}   next: python evaluate.py {where}")
+    return f"trained: {where}   next: python evaluate.py {where}"

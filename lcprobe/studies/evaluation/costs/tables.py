@@ -97,10 +97,11 @@ def _by_length(
 ) -> list[dict[str, Value]]:
     """One row per model: its time at each length, empty where it reads none."""
     hours = f"hours, {device.name}"
-    return [
-        {"model": name} | {f"{n:,}": _time(at[name, n][hours]) if (name, n) in at else "" for n in lengths}
-        for name in names
-    ]
+    table: list[dict[str, Value]] = []
+    for name in names:
+        times = {f"{n:,}": _time(at[name, n][hours]) if (name, n) in at else "" for n in lengths}
+        table.append({"model": name, **times})
+    return table
 
 
 def _time(hours: Value) -> str:
