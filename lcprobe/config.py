@@ -32,6 +32,8 @@ MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
 """Values of a config file with its aliases expanded, at most."""
 MAX_SEEDS = 1 << 15
+MAX_SHOWN_NAME = 60
+"""Characters of a name that a report gives to a model."""
 
 
 def check_seed(key: str, seed: int) -> None:
@@ -104,9 +106,16 @@ class StudyConfig:
     must not be set for these architectures."""
     tuned: TunedConfig = field(default_factory=TunedConfig)
     """How train.lr was chosen; written by lcprobe into a run's resolved config."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Names that the report gives to models (to runs, groups of seeds, architectures) and to methods, in tables and
+    figures too: `{mamba2: Mamba-2, yarn: YaRN}`. Records keep their own."""
 
     def check(self, at: str) -> None:
-        """Raises ConfigError for names and paths that a file system cannot have, and for an empty tuned_by."""
+        """Raises ConfigError for names and paths that a file system cannot have, for an empty tuned_by, and for
+        display names that are no short line."""
+        for name, shown in self.names.items():
+            short = 0 < len(shown.strip()) and len(shown) <= MAX_SHOWN_NAME and shown.isprintable()
+            require(f"{at}.names.{name}", shown, short, f"one line of at most {MAX_SHOWN_NAME} characters")
         check_name(f"{at}.name", self.name)
         check_path(f"{at}.folder", self.folder)
         if self.tuned_by is not None:

@@ -1,5 +1,5 @@
 """Experiment tracking as the rooms below `studies` see it: one contract. Its implementations are in
-`studies/trackers.py`."""
+`studies/tracking`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,10 @@ class Tracker(ABC):
         """A finished picture."""
 
     @abstractmethod
+    def page(self, name: str, html: Path) -> None:
+        """A finished HTML page that needs no other file."""
+
+    @abstractmethod
     def summary(self, values: Mapping[str, Any]) -> None:
         """Values of the run as a whole."""
 
@@ -31,8 +35,8 @@ class Tracker(ABC):
         """Files to keep under one name. kind: such as `checkpoint` or `records`."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """The run is over: nothing follows."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """The run is over: nothing follows. error: what ended it before it was done."""
 
 
 class NoTracker(Tracker):
@@ -47,11 +51,14 @@ class NoTracker(Tracker):
     def figure(self, name: str, png: Path) -> None:
         """Do nothing."""
 
+    def page(self, name: str, html: Path) -> None:
+        """Do nothing."""
+
     def summary(self, values: Mapping[str, Any]) -> None:
         """Do nothing."""
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         """Do nothing."""
 
-    def finish(self) -> None:
+    def finish(self, error: BaseException | None = None) -> None:
         """Do nothing."""

@@ -25,6 +25,7 @@ GROUND = {
     "tracking",
     "records",
     "training_data",
+    "words",
 }
 FLOORS = {
     "models": set(),

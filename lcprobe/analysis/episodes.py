@@ -6,7 +6,7 @@ wrong answer are taken, so that models are seen at the same samples where they f
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +76,14 @@ class ShownEpisodes:
         for one in self.episodes:
             found.setdefault(one.row["task"], {}).setdefault(one.row["model"], []).append(one)
         return found
+
+    def under(self, names: Mapping[str, str]) -> "ShownEpisodes":
+        """The same episodes under the names that a report gives to models, by their own."""
+        shown = [
+            replace(one, row={**one.row, "model": names.get(one.row["model"], one.row["model"])})
+            for one in self.episodes
+        ]
+        return replace(self, episodes=tuple(shown))
 
 
 NO_EPISODES = ShownEpisodes()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lcprobe.analysis.display_names import Inputs, named
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.report.figures import all_figures
 from lcprobe.analysis.report.summary import summary
@@ -18,7 +19,7 @@ from lcprobe.errors import ConfigError
 from lcprobe.studies.evaluation.report_inputs import REPORT_INPUTS, ReportInputs, load_inputs
 from lcprobe.studies.evaluation.targets import ProbeTarget, find_targets
 from lcprobe.studies.status import read_status
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,8 @@ class Study:
 
         Raises DataError where the study has no report yet.
         """
-        return analyse(self._inputs.study, self.records(), self.context())
+        inputs = self._inputs
+        return analyse(*named(Inputs(inputs.study, self.records(), self.context()), inputs.names))
 
     def records(self) -> pa.Table:
         """One row per query, those that the report is about; `.to_pandas()` makes a data frame. Raises DataError as

@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from lcprobe.cli.arguments import LIST_OPTIONS, belongs_to_config, no_folders, read_arguments
+from lcprobe.cli.arguments import LIST_OPTIONS, Arguments, belongs_to_config, no_folders, read_arguments
 from lcprobe.errors import ConfigError, run_command, unknown_name
 from lcprobe.version import VERSION
 
@@ -61,25 +62,34 @@ def _print_version() -> int:
 
 
 def _train(words: list[str]) -> int:
-    arguments = read_arguments(words, ("--plan",))
+    arguments = read_arguments(words, ("--plan", "--full"))
     no_folders(arguments, "a .yaml file (a run's own copy is <run>/config.yaml)")
     if not arguments.files:
         raise ConfigError("command line", "no config", "at least one .yaml file, such as configs/quickstart.yaml")
     from lcprobe.config import load, parse
 
+    plan = _planned(arguments)
     mapping = load(arguments.files, arguments.overrides)
     parse(mapping)  # every mistake that needs no torch is reported before torch is imported
     from lcprobe.studies.training.train_study import print_plan, train_study
 
-    if "--plan" in arguments.flags:
-        print_plan(mapping)
+    if plan:
+        print_plan(mapping, plan == "full")
         return 0
     train_study(mapping)
     return 0
 
 
+def _planned(arguments: Arguments) -> Literal["short", "full"] | None:
+    """How much of a plan is asked for; None: none. Raises ConfigError for --full without --plan."""
+    if "--full" in arguments.flags and "--plan" not in arguments.flags:
+        raise ConfigError("command line", "--full", "--plan --full")
+    return "full" if "--full" in arguments.flags else "short" if "--plan" in arguments.flags else None
+
+
 def _evaluate(words: list[str]) -> int:
-    arguments = read_arguments(words, ("--plan", "--cheat"), tuple(LIST_OPTIONS))
+    arguments = read_arguments(words, ("--plan", "--full", "--cheat"), tuple(LIST_OPTIONS))
+    plan = _planned(arguments)
     flags, lists = [flag for flag in ("--plan", "--cheat") if flag in arguments.flags], arguments.lists
     if len(flags) > 1 or (flags and lists):
         raise ConfigError("command line", " with ".join([*flags, *lists]), "one of them")
@@ -108,7 +118,7 @@ def _evaluate(words: list[str]) -> int:
     if "--cheat" in flags:
         check_leakage_of(given, settings, named)
         return 0
-    evaluate_study(given, settings, named, "--plan" in flags)
+    evaluate_study(given, settings, named, plan)
     return 0
 
 

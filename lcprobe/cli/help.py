@@ -41,13 +41,14 @@ usage: lcprobe COMMAND ...   (or python -m lcprobe COMMAND ...)
 TRAIN = """\
 lcprobe train: train the matched models of a study. In a checkout, python train.py is the same command.
 
-usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan]
+usage: lcprobe train CONFIG.yaml ... [key=value ...] [--plan [--full]]
 
   CONFIG.yaml   merged left to right; key=value on top: train.lr=0.003 model.d_model=256 'data.corpus=[my/folder]'
                 mappings merge; one with type, or with _replace_: true, replaces the old one; key=_drop_ takes a key
                 away; ${{train.lr}} is another key's value,
                 ${{times:300,${{train.batch_tokens}}}} a product
-  --plan        print runs, sizes, costs and estimates, and stop
+  --plan        print models, sizes, costs and estimates, and stop; --full: all columns, runs and notes (training
+                writes them to plan.csv and plan.txt in the study's folder)
   --help [KEY]  this text, or the settings under one key: {sections}
   --help NAME   the page of anything that a config can name, such as mamba2, rope, yarn, niah or ruler/vt, or a list:
                 {lists}
@@ -67,7 +68,7 @@ EVALUATE = """\
 lcprobe evaluate: probe trained or published models, test the differences between them, and write the report. In a
 checkout, python evaluate.py is the same command.
 
-usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|hf:ORG/NAME|CONFIG.yaml ... [key=value ...] [--plan]
+usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|hf:ORG/NAME|CONFIG.yaml ... [key=value ...] [--plan [--full]]
        lcprobe evaluate STUDY|RUN|CHECKPOINT ... [key=value ...] --harness TASK ... | --frozen FILE ...
        lcprobe evaluate STUDY|RUN|CHECKPOINT|CONFIG.yaml ... [key=value ...] --cheat
 
@@ -77,7 +78,8 @@ usage: lcprobe evaluate STUDY|RUN|CHECKPOINT|hf:ORG/NAME|CONFIG.yaml ... [key=va
   hf:ORG/NAME   a model on the Hugging Face hub, or hf:ORG/NAME@REVISION; several at once and mixed with own runs need
                 a study.name (study.models lists them in a config, with what their files do not say)
   CONFIG.yaml   settings on top of the study's own; alone, it names the study to probe
-  --plan        print cells, tokens, and the smallest differences that the grid can detect, and stop
+  --plan        print cells, tokens, hours, memory, and the smallest differences that the grid can detect, and stop;
+                --full: all columns, lengths and notes
   --harness     run tasks of lm-eval (pip install 'lcprobe[lmeval]') instead, with the settings of probe.harness;
                 results in <folder>/harness, one file per model, task and settings
   --frozen      run files of RULER or BABILong (JSON lines) instead, scored by RULER's substring rule and by exact

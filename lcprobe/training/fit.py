@@ -11,8 +11,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
-from rich.console import Console
 
 from lcprobe.data.mixture import Mixture
 from lcprobe.errors import StoppedEarly
@@ -30,7 +28,6 @@ from lcprobe.training.checkpoint import (
 from lcprobe.training.compiling import compile_blocks
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.module import MixtureData, Training
-from lcprobe.training.progress import ProgressLines
 from lcprobe.training.ranks import broadcast, is_main, join_processes, rank, world_size
 
 log = logging.getLogger(__name__)
@@ -75,10 +72,7 @@ def fit(
     if config.compile:
         compile_blocks(model)
     saver = Saver(folder / "checkpoints", config, config_yaml, start)
-    bars: list[pl.Callback] = []
-    if is_main():
-        bars = [RichProgressBar() if Console(stderr=True).is_terminal else ProgressLines(folder.name)]
-    trainer = _trainer(config, progress, [*bars, *callbacks, saver])
+    trainer = _trainer(config, progress, [*callbacks, saver])
     trainer.fit(module, datamodule=MixtureData(mixture, progress.step, module.initial))
     if saver.stopped_by is not None:
         name = signal.Signals(saver.stopped_by).name
@@ -191,7 +185,7 @@ def _trainer(config: TrainConfig, progress: Progress, callbacks: list[pl.Callbac
         max_epochs=1,
         logger=False,
         callbacks=callbacks,
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -229,8 +229,6 @@ class Training(pl.LightningModule):
         self._window = torch.zeros_like(self._window)
         self.last = values
         self.tracker.metrics(values)
-        shown = {"loss": values["train/loss"], "tok/s": values["train/tokens_per_second"]}
-        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     @property
     def resumable(self) -> Progress:

@@ -1,6 +1,7 @@
 """A study from end to end: plan, train, probe, report; the same numbers when repeated; W&B runs read back."""
 
 import csv
+import functools
 import json
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from lcprobe.files import digest_file, read_json
 from lcprobe.locks import process_tag
 from lcprobe.studies.planning.costs import matching_table
 from lcprobe.studies.planning.plan import make_plan
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 from tests.tiny import write_config
 
 
@@ -250,30 +251,78 @@ def test_a_damaged_checkpoint_is_not_probed(study, capsys, tmp_path):
     assert "model.safetensors does not match its digest" in capsys.readouterr().err
 
 
-def inspect(folder):
-    """An offline W&B run as W&B's own command reads it."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+@functools.cache
+def inspect(folder, summary=False):
+    """An offline W&B run as W&B's own command reads it: its records, or what they come to."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *(["--summary"] if summary else [])]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(done.stdout) if summary else [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_wandb_runs_are_offline_grouped_and_complete(study):
-    train = inspect(next((study / "hybrid" / "wandb").glob("offline-run-*")))
-    text = json.dumps(train)
-    run = next(r for r in train if "run" in str(r.get("type", "")).lower() or "run" in r)
-    flat = json.dumps(run)
-    assert '"tiny"' in flat
-    assert "train" in flat
-    assert "tiny/hybrid" in flat
-    assert text.count("train/loss") >= 24
-    assert "probe/single@64" in text
-    assert "data_digest" in text
-    probe = json.dumps(inspect(next((study / "wandb").glob("offline-run-*"))))
-    assert "probe/length" in probe
-    media = [p.suffix for p in (study / "wandb").rglob("*") if p.is_file() and "media" in p.parts]
-    assert ".png" in media
-    assert any(p.name.endswith(".table.json") for p in (study / "wandb").rglob("*.json"))
+def rows_of(records):
+    """The rows of an offline run's history."""
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def ids_of(folder):
+    """The folders of offline runs by their ids."""
+    return {path.name.split("-", 3)[3]: path for path in (folder / "wandb").glob("offline-run-*")}
+
+
+@pytest.mark.parametrize("name", ["mamba2", "hybrid"])
+def test_wandb_has_one_run_for_each_model_and_the_newest_folder_is_whole(study, name):
+    (id, before), after = *ids_of(study / name).items(), ids_of(study)[next(iter(ids_of(study / name)))]
+    trained, probed = inspect(before), inspect(after)
+    for records in (trained, probed):
+        run = next(record["run"] for record in records if record["type"] == "run")
+        assert (run["run_id"], run["display_name"]) == (id, f"tiny/{name}")
+        assert (run["run_group"], run["job_type"]) == ("tiny", "train")
+        assert run["config"]["update"]["axis/arch"] == name
+        assert run["config"]["update"]["train"]["lr"] == 0.01
+        assert next(record["exit"] for record in records if record["type"] == "exit")["exit_code"] == 0
+    tracked = [[row for row in rows_of(records) if "tokens" in row] for records in (trained, probed)]
+    assert [row["tokens"] for row in tracked[0]] == [
+        row["tokens"] for row in read_metrics(study / name / "metrics.csv")
+    ]
+    own = {"_runtime", "_timestamp"}
+    assert [{k: v for k, v in row.items() if k not in own} for row in tracked[0]] == [
+        {k: v for k, v in row.items() if k not in own} for row in tracked[1]
+    ]
+    curve = [row for row in rows_of(probed) if "eval/length" in row]
+    assert [row["eval/length"] for row in curve] == [64, 128]
+
+
+def test_what_an_evaluation_says_has_one_name_for_all_models(study):
+    summaries = [inspect(folder, summary=True) for folder in ids_of(study).values()]
+    of_models = [one["summary"] for one in summaries if one["name"] != "tiny/probe"]
+    assert len(of_models) == 2
+    names = [{name for name in one if name.startswith("eval/")} for one in of_models]
+    assert names[0] == names[1]
+    for name in ("eval/multikey@64", "eval/single@128", "eval/multikey/wrong_key@64"):
+        assert {name, f"{name}/low", f"{name}/high", f"{name}/n"} <= names[0]
+    assert "eval/multikey/chance" in names[0]
+    assert not any(name.endswith("/accuracy") for name in names[0]), "the last point of a curve is no result"
+    rows = list(csv.DictReader((study / "tables" / "cells.csv").read_text().splitlines()))
+    mine = [
+        r for r in rows if (r["model"], r["task"], r["control"], r["length"]) == ("hybrid", "single", "none", "64")
+    ]
+    hybrid = next(one["summary"] for one in summaries if one["name"] == "tiny/hybrid")
+    assert hybrid["eval/single@64"] == sum(int(r["k"]) for r in mine) / sum(int(r["n"]) for r in mine)
+    assert hybrid["eval/single@64/n"] == sum(int(r["n"]) for r in mine)
+    assert hybrid["train/final_loss"] > 0
+
+
+def test_the_report_is_in_the_run_of_the_study(study):
+    folder = next(path for path in ids_of(study).values() if inspect(path, summary=True)["name"] == "tiny/probe")
+    kinds = {
+        path.parent.parent.name if path.parent.name == "report" else path.parent.name
+        for path in folder.rglob("media/**/*.*")
+    }
+    assert {"images", "table", "html"} <= kinds
+    (page,) = folder.rglob("media/**/*.html")
+    assert page.read_text() == (study / "report.html").read_text()
+    assert not any(name.startswith("eval/") for row in rows_of(inspect(folder)) for name in row)
 
 
 def test_a_broken_wandb_does_not_stop_a_run(tmp_path, data_settings, monkeypatch, caplog):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from lcprobe.cli.commands import train_main
 from lcprobe.errors import ConfigError
 from lcprobe.files import read_json
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 from lcprobe.training.ranks import TORCHRUN, is_main, rank, world_size
 from tests.conftest import ROOT
 from tests.tiny import write_config

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from lcprobe.cli.commands import train_main
 from lcprobe.files import digest_file, read_json
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 from tests.tiny import killed_until_done, start, write_config
 
 RUN = "tiny/hybrid"

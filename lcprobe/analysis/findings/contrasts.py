@@ -267,12 +267,12 @@ def _trained_at(run: RunFacts) -> int:
 
 
 def _as_trained(data: Measured) -> dict[str, list[RunFacts]]:
-    """Runs as trained by group: they differ in their seed alone."""
-    groups: dict[str, list[RunFacts]] = {}
+    """Runs as trained by group: they differ in their seed alone, and a seed that is there twice counts once."""
+    groups: dict[str, dict[int, RunFacts]] = {}
     for run in data.study.runs:
         if run.extension == AS_TRAINED:
-            groups.setdefault(run.group, []).append(run)
-    return groups
+            groups.setdefault(run.group, {}).setdefault(run.seed, run)
+    return {group: [*runs.values()] for group, runs in groups.items()}
 
 
 def _pairs(

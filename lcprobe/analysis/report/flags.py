@@ -11,6 +11,7 @@ from lcprobe.analysis.report.training_data import training_data_flags
 from lcprobe.analysis.report.wording import READ_FIRST, Sentence, listed, stratum_text
 from lcprobe.analysis.stats.intervals import SAMPLES_FOR_NOMINAL_COVERAGE
 from lcprobe.analysis.stats.multiplicity import ALPHA
+from lcprobe.models.extend.config import AS_TRAINED
 
 MAX_DIGESTS = 6
 """Data digests that a sentence shows, at most."""
@@ -47,12 +48,16 @@ def flags(results: Results) -> Iterator[Sentence]:
 def _matching(results: Results) -> Iterator[Sentence]:
     study, runs = results.study, results.study.runs
     trained = [run for run in runs if run.tuned != PUBLISHED]
-    if len(runs) < 2:
-        digest = f"; data digest {runs[0].data_digest[:12]}" if runs[0].data_digest else ""
-        yield Sentence(READ_FIRST, f"One model only ({runs[0].name}{digest}): nothing is compared.")
+    models = dict.fromkeys(run.group for run in runs)
+    if len(models) < 2:
+        seeds = list(dict.fromkeys(run.seed for run in runs))
+        who = runs[0].name if len(seeds) == 1 else f"{runs[0].group}, {len(seeds)} training seeds"
+        digests = listed(dict.fromkeys(run.data_digest[:12] for run in runs if run.data_digest))
+        of_data = f"; data digest {digests}" if digests else ""
+        yield Sentence(READ_FIRST, f"One model only ({who}{of_data}): no models are compared.")
     elif len(trained) > 1:
         yield from _same_data(trained)
-    if len(runs) > 1:
+    if len(models) > 1:
         counts = study.amounts or [run.params for run in runs]
         span, what = f"({min(counts):,.0f} to {max(counts):,.0f})", f"{study.matched[0].upper()}{study.matched[1:]}"
         text = f"{what} are matched within {study.mismatch:.1%} {span}."
@@ -79,9 +84,10 @@ def _same_data(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
         text = f"No two models have the same {words}: whether they were trained on the same data cannot be compared."
         yield Sentence(READ_FIRST, text, True, kind="Training data not comparable")
     elif all(len(group) == 1 for group in digests.values()):
-        text = (
-            f"All {len(runs)} models were trained on the same tokens in the same order{within} (data digest {first})."
-        )
+        models, trained = len({run.group for run in runs}), len({run.base or run.name for run in runs})
+        who = "Both models" if models == 2 else f"All {models} models"
+        who += f" ({trained} runs)" if trained > models else ""
+        text = f"{who} were trained on the same tokens in the same order{within} (data digest {first})."
         yield Sentence(READ_FIRST, text)
     else:
         groups = [(digest, names) for group in digests.values() if len(group) > 1 for digest, names in group.items()]
@@ -172,7 +178,16 @@ def _differences(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 
 
 def _seeds(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
-    groups = {run.group: sum(r.group == run.group for r in runs) for run in runs}
+    by_seed: dict[tuple[str, int], list[str]] = {}
+    for run in runs:
+        if run.extension == AS_TRAINED and run.tuned != PUBLISHED:
+            by_seed.setdefault((run.group, run.seed), []).append(run.name)
+    for (group, seed), names in by_seed.items():
+        if len(names) > 1:
+            text = f"{group}: seed {seed} is there {len(names)} times ({listed(names)}). That is one training seed: "
+            text += f"models are compared by {names[0]} alone."
+            yield Sentence(READ_FIRST, text, True, kind="A training seed that is there twice")
+    groups = {run.group: len({r.seed for r in runs if r.group == run.group}) for run in runs}
     counted = listed(f"{group} {n}" for group, n in groups.items())
     if len(groups) > 1 and min(groups.values()) < 2:
         text = (
@@ -213,13 +228,17 @@ def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
     if not runs:
         return
     untuned = [run for run in runs if run.tuned != "swept"]
-    rates = _each({run.name: f"{run.lr:g}" for run in runs if run.lr is not None}, "{} {}")
+    rates = _each(_of_models(runs, {run.name: f"{run.lr:g}" for run in runs if run.lr is not None}), "{} {}")
     if not untuned:
         yield Sentence(READ_FIRST, f"Learning rates were swept for every model ({rates}).")
         return
-    chosen = _each({run.name: run.tuned for run in untuned}, "{}: {}")
+    chosen = _each(_of_models(untuned, {run.name: run.tuned for run in untuned}), "{}: {}")
     how = "This comparison is untuned" if len(untuned) == len(runs) else "This comparison is partly untuned"
     text = f"{how}: {chosen}. A model may lose because of its learning rate ({rates or 'unknown'}) alone."
+    if len(_groups(runs)) == 1:
+        text = (
+            f"The learning rate is untuned: {chosen}. The model may do better at another one ({rates or 'unknown'})."
+        )
     kind = "Learning rate not tuned"
     yield Sentence(READ_FIRST, text, True, kind=kind, about=_groups(untuned), unit="model")
 
@@ -227,6 +246,15 @@ def _tuning(runs: Sequence[RunFacts]) -> Iterator[Sentence]:
 def _groups(runs: Sequence[RunFacts]) -> tuple[str, ...]:
     """Models of some runs, whatever their seeds."""
     return tuple(dict.fromkeys(run.group for run in runs))
+
+
+def _of_models(runs: Sequence[RunFacts], value_of: Mapping[str, str]) -> dict[str, str]:
+    """The values of runs, by the model where all of its runs have one."""
+    of_group: dict[str, set[str]] = {}
+    for run in runs:
+        of_group.setdefault(run.group, set()).add(value_of.get(run.name, ""))
+    name_of = {run.name: run.group if len(of_group[run.group]) == 1 else run.name for run in runs}
+    return {name_of[name]: value for name, value in value_of.items()}
 
 
 def _each(value_of: Mapping[str, str], form: str) -> str:

@@ -1,16 +1,18 @@
-"""Writes the report: report.html (one file, no network), figures/* as SVG, PDF and PNG,
-tables/*.csv, and the same for a tracker.
+"""Writes the report: report.html (one file, no network), figures as SVG, PDF and PNG, tables as CSV and LaTeX, and the
+same for a tracker.
 
 The page opens anywhere: figures and its two scripts are inlined, and a content security policy forbids the network
 and every other script. Everything that comes from data passes jinja2's autoescape.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lcprobe.analysis.display_names import Inputs, named, names_of
 from lcprobe.analysis.episodes import NO_EPISODES, ShownEpisodes
 from lcprobe.analysis.findings.results import Results, analyse
 from lcprobe.analysis.inputs import StudyFacts
@@ -18,14 +20,16 @@ from lcprobe.analysis.report.answer.findings import findings
 from lcprobe.analysis.report.answer.headline import HeadlineTable, headline_tables
 from lcprobe.analysis.report.answer.limits import Limit, folded_limits
 from lcprobe.analysis.report.answer.lines import AnswerLine, answer_lines
-from lcprobe.analysis.report.blocks import InlinedFigure
+from lcprobe.analysis.report.blocks import InlinedFigure, Section
 from lcprobe.analysis.report.cell_tables import overview
 from lcprobe.analysis.report.charts.render import render, save
+from lcprobe.analysis.report.exports.files import keep_only, write_tables
+from lcprobe.analysis.report.exports.tables import page_tables
 from lcprobe.analysis.report.figures import draw
 from lcprobe.analysis.report.page import sections, with_notion
 from lcprobe.analysis.report.script import scripts
 from lcprobe.analysis.report.summary import TOPICS, summary
-from lcprobe.analysis.report.tables import TableRows, all_tables, write_csv
+from lcprobe.analysis.report.tables import TableRows, all_tables
 from lcprobe.analysis.report.wording import Sentence
 from lcprobe.files import write_atomic
 from lcprobe.tracking import NoTracker, Tracker
@@ -45,7 +49,8 @@ NAMED_MODELS = 12
 @dataclass(frozen=True)
 class Report:
     """A written report. summary: all of its sentences. headline, answer, findings, limits: what a reader must know
-    first (`report.answer`), findings ranked. figures: SVG files by name. cells: rows of cells.csv."""
+    first (`report.answer`), findings ranked. figures: SVG files by name. cells: rows of cells.csv.
+    results: what it says, as values."""
 
     html: Path
     summary: list[str]
@@ -55,6 +60,7 @@ class Report:
     limits: list[Limit]
     figures: dict[str, Path]
     cells: TableRows
+    results: Results
 
 
 def write_report(
@@ -64,37 +70,45 @@ def write_report(
     tracker: Tracker | None = None,
     context: pa.Table | None = None,
     episodes: ShownEpisodes = NO_EPISODES,
+    names: Mapping[str, str] | None = None,
 ) -> Report:
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
-    episodes: prompts of a few answers.
+    episodes: prompts of a few answers. names: those that the report gives to models (`analysis.display_names`).
 
     Raises DataError for records that cannot be counted. The same inputs give the same files.
     """
     tracker = tracker or NoTracker()
-    results = analyse(study, records, context)
+    results = analyse(*named(Inputs(study, records, context), names or {}))
+    episodes = episodes.under(names_of(study, names or {}))
     sentences, headline = summary(results), headline_tables(results)
     answer, found, limits = answer_lines(results, headline), findings(results), folded_limits(sentences)
     inlined, figures = [], {}
+    written: list[Path] = []
     for picture, figure in draw(results):
         rendered, path = render(figure), folder / "figures" / picture.name
-        for suffix in FILES:
-            save(rendered, path.with_name(path.name + suffix))
-        figures[picture.name] = path.with_name(path.name + ".svg")
+        files = {suffix: path.with_name(path.name + suffix) for suffix in FILES}
+        for file in files.values():
+            save(rendered, file)
+        written += files.values()
+        figures[picture.name] = files[".svg"]
         on_page = rendered.for_page(f"f{len(inlined)}")
         inlined.append(InlinedFigure(picture, on_page.svg, on_page.spec))
-        tracker.figure(f"report/{picture.name}", path.with_name(path.name + ".png"))
-    tables = all_tables(results)
+        tracker.figure(f"report/{picture.name}", files[".png"])
+    tables, chapters = all_tables(results), sections(results, inlined)
     for name, rows in tables.items():
         if rows:
-            write_csv(folder / "tables" / f"{name}.csv", rows)
             tracker.table(f"report/{name}", rows)
+    page = page_tables([table for chapter in chapters for table in chapter.tables], headline)
+    kept = write_tables(folder / "tables", tables, page)
     html = folder / REPORT
-    write_atomic(html, _html(results, sentences, inlined, episodes))
+    write_atomic(html, _html(results, sentences, chapters, episodes))
+    keep_only(folder / "tables", kept)
+    keep_only(folder / "figures", written)
     texts, first = [s.text for s in sentences], [s.text for s in found]
-    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"])
+    return Report(html, texts, headline, answer, first, limits, figures, tables["cells"], results)
 
 
-def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigure], episodes: ShownEpisodes) -> str:
+def _html(results: Results, sentences: list[Sentence], chapters: list[Section], episodes: ShownEpisodes) -> str:
     environment = page_environment()
     topics = [(topic, [s for s in sentences if s.topic == topic]) for topic in TOPICS]
     return environment.get_template("report.html.j2").render(
@@ -105,7 +119,7 @@ def _html(results: Results, sentences: list[Sentence], figures: list[InlinedFigu
         open_sentences=OPEN_SENTENCES,
         topics=[(topic, own) for topic, own in topics if own],
         overview=with_notion(overview(results), results),
-        sections=sections(results, figures),
+        sections=chapters,
         n_rows=len(results.data.records),
         n_failed=results.data.n_failed,
     )
@@ -130,4 +144,6 @@ def _models_text(results: Results) -> str:
     if len(runs) <= NAMED_MODELS:
         return ", ".join(run.name for run in runs)
     names = dict.fromkeys(run.architecture or run.group for run in runs)
-    return f"{len(runs)} models ({', '.join(names)})"
+    models = len({(run.group, run.extension) for run in runs})
+    count = f"{models} models" if models == len(runs) else f"{len(runs)} runs of {models} model{'s' * (models > 1)}"
+    return f"{count} ({', '.join(names)})"

@@ -12,7 +12,7 @@ from lcprobe.probing.inference.continuation import Continuer
 from lcprobe.probing.runner import parity_pairs
 from lcprobe.probing.scoring import ModelScorer, Scorer
 from lcprobe.probing.units import Plan
-from lcprobe.studies.console import terminal
+from lcprobe.studies.console import say
 from lcprobe.studies.evaluation.sources import Loaded
 from lcprobe.tasks.text.tokenizer import Tokenizer
 
@@ -50,5 +50,5 @@ def pass_parity_gate(name: str, loaded: Loaded, plan: Plan, tasks: TaskSet, prob
         reference = continuations_of(loaded.reference(), probe)
         note = f"parity with {probe.server.reference}: "
         note += str(check_parity(name, loaded.server, reference, pairs, probe.server.limit))
-    terminal().print(f"{name}: {note}", highlight=False, soft_wrap=True)
+    say(f"{name}: {note}")
     return note

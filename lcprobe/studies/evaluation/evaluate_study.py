@@ -1,11 +1,11 @@
 """Probe a study and write its report: implements `evaluate.py`."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from lcprobe.analysis.display_names import check_names, names_of
 from lcprobe.analysis.report.write import REPORT, write_report
 from lcprobe.analysis.stats.power import detectable_differences
 from lcprobe.config import Config, laid_on, parse
@@ -17,7 +17,7 @@ from lcprobe.merging import Settings
 from lcprobe.probing.config import PublishedModel, ServerConfig
 from lcprobe.probing.units import Plan
 from lcprobe.schema import plain
-from lcprobe.studies.console import terminal
+from lcprobe.studies.console import note_lines, say
 from lcprobe.studies.evaluation.costs.read_tokens import prompts_of
 from lcprobe.studies.evaluation.costs.tables import print_costs
 from lcprobe.studies.evaluation.costs.untrained import known_shape, plan_untrained, planned_runs
@@ -28,6 +28,7 @@ from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of,
 from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
+from lcprobe.studies.evaluation.reporting.tracking import probe_run, track_models, track_report
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
 from lcprobe.studies.evaluation.targets import (
@@ -41,34 +42,36 @@ from lcprobe.studies.evaluation.targets import (
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import Prompts
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
-from lcprobe.studies.trackers import WandbTracker, wandb_mode
-from lcprobe.tracking import NoTracker, Tracker
+from lcprobe.words import counted
 
+Planned = Literal["short", "full"] | None
+"""How much of a plan is printed; None: it is carried out."""
 SETTABLE = ("probe", "pe", "compat", "track", "study", "kernels")
 """Sections of the config that can be set for trained models: the others describe how they were trained."""
 PLACES = ("corpus", "folder")
 """Of `data`: where its text and what was prepared of it are now."""
 
 
-def evaluate_study(given: list[Named], settings: Settings, named: Config | None, plan_only: bool) -> None:
+def evaluate_study(given: list[Named], settings: Settings, named: Config | None, plan: Planned = None) -> None:
     """Probe what is given (without anything, the study that the config `named` names) with its own settings and
-    `settings` on top; write the report."""
-    missing = planned_targets(given, settings, named) if plan_only else []
+    `settings` on top; write the report. plan: print what it takes instead."""
+    missing = planned_targets(given, settings, named) if plan else []
     if missing:
-        _print_untrained(missing, _with_settings(missing[0].config, settings))
+        _print_untrained(missing, _with_settings(missing[0].config, settings), plan == "full")
         return
     targets, config, out = resolve_targets(given, settings, named)
     session = open_session(targets, config, out)
-    print_grid(session)
-    if plan_only:
+    print_grid(session, full=plan == "full")
+    if plan:
         read = {key: prompts_of(own.plan, own.tasks, config.probe) for key, own in session.readers.items()}
-        print_costs({v.name: (v, _readable(read[reader_key(v)], v)) for v in session.variants}, config)
+        work = {v.name: (v, _readable(read[reader_key(v)], v)) for v in session.variants}
+        print_costs(work, config, plan == "full")
         return
+    _check_names(session, config)
     before = report_times(out)
     probed = probe_session(session)
     session.store.discard_all()
-    for note in probed.left_out.values():
-        terminal().print(f"  left out: {note}", soft_wrap=True)
+    say(*(f"left out: {note}" for note in probed.left_out.values()), indent=2)
     with waited_claim(out, "report", f"{out}", wait="writes the report"):
         _report(session.without(probed.left_out), config, probed, before)
 
@@ -95,15 +98,14 @@ def planned_targets(given: list[Named], settings: Settings, named: Config | None
     return [*here, *runs, *(one for one in shapes.values() if one is not None)]
 
 
-def _print_untrained(targets: list[ProbeTarget], config: Config) -> None:
+def _print_untrained(targets: list[ProbeTarget], config: Config, full: bool) -> None:
     """Print cells, tokens and costs of targets of which not all are here."""
     if not config.probe.tasks or not config.probe.grids:
         raise ConfigError("probe.grids", "nothing to probe", "tasks and grids in the config (configs/probe has some)")
     variants, plan, work, notes = plan_untrained(targets, config)
     print_cells(plan, len(variants))
-    for note in notes:
-        terminal().print(f"  {note}", highlight=False, soft_wrap=True)
-    print_costs(work, config)
+    say(*note_lines({"cells and models": notes}, "--plan --full", full), indent=2)
+    print_costs(work, config, full)
 
 
 def _readable(prompts: list[Prompts], variant: Variant) -> list[Prompts]:
@@ -112,32 +114,40 @@ def _readable(prompts: list[Prompts], variant: Variant) -> list[Prompts]:
 
 def _report(session: Session, config: Config, probed: Probed, before: dict[Path, float]) -> None:
     """Write the report, unless another process has done it. before: times of the reports when probing began."""
-    home, console = session.out, terminal()
+    home = session.out
     place, question = _place(session, config, probed)
     out = place.folder
     study = replace(facts_of(session, probed.biases, probed.engine_notes), name=place.title)
     inputs = ReportInputs(
-        study, probed.record_units, probed.text_units, plain(question), Path(os.path.relpath(home, out)).as_posix()
+        study,
+        probed.record_units,
+        probed.text_units,
+        plain(question),
+        Path(os.path.relpath(home, out)).as_posix(),
+        dict(config.study.names),
     )
     if place.note:
-        console.print(f"  {place.note}", highlight=False, soft_wrap=True)
+        say(place.note, indent=2)
     if report_time(out) != before.get(out) and is_report_of(out, inputs):
-        console.print(f"report: {out / REPORT} (written by another process)", soft_wrap=True)
+        say(f"report: {out / REPORT} (written by another process)")
         return
     save_inputs(out, inputs)
-    tracker = _tracker(session, config)
     readers = {v.name: session.reader_of(v).tasks for v in session.variants}
     episodes = shown_episodes(study, probed.records, readers.__getitem__)
-    report = write_report(study, probed.records, out, tracker, probed.context, episodes)
-    for metrics in curves(report.cells):
-        tracker.metrics(metrics)
-    files = [*sorted((home / "records").glob("*.parquet")), *sorted((home / "context").glob("*.parquet"))]
-    tracker.artifact(f"{config.study.name}-records", "records", files)
-    tracker.finish()
+    with probe_run(session, config, out) as tracker:
+        report = write_report(study, probed.records, out, tracker, probed.context, episodes, config.study.names)
+        track_report(tracker, report, config.study.name, home)
+    track_models(session, config, report.results, names_of(study, config.study.names))
     remove_leftovers(home)
-    for sentence in report.summary:
-        console.print(f"- {sentence}", highlight=False)
-    console.print(f"report: {report.html}", soft_wrap=True)
+    say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
+
+
+def _check_names(session: Session, config: Config) -> None:
+    """Raises ConfigError for a display name of nothing that is probed, where it is not of the study's own config, and
+    for one that two models have."""
+    names, own = config.study.names, session.targets[0].config.study.names
+    if names:
+        check_names(facts_of(session, {}, {}), names, [name for name in names if names[name] != own.get(name)])
 
 
 def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Question]:
@@ -146,21 +156,6 @@ def _place(session: Session, config: Config, probed: Probed) -> tuple[Place, Que
     question = question_of(session.targets, config, home)
     own = name if home.name == name else session.targets[0].config.study.name
     return place_of(home, own, name if name != own else None, question, probed.record_units), question
-
-
-def curves(cells: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    """Rows for W&B's charts: accuracy against length over all strata of depth, one series per model, task and format.
-
-    Controls are separate series.
-    """
-    slices: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for row in cells:
-        if row["n"]:
-            name = f"probe/{row['model']}/{row['task']}/{row['haystack']}-{row['key_format']}-{row['value_format']}"
-            name += "" if row["control"] == "none" else f"/{row['control']}"
-            slices.setdefault((name, row["length"]), []).append((row["k"], row["n"]))
-    for (name, length), counts in sorted(slices.items()):
-        yield {"probe/length": length, name: sum(k for k, _ in counts) / sum(n for _, n in counts)}
 
 
 def resolve_targets(
@@ -188,8 +183,7 @@ def resolve_targets(
         folder = None
         targets = find_targets(given, _server(settings))
     targets = [replace(t, config=_with_places(t.config, settings)) for t in targets]
-    for note in runs_not_in_study(given):
-        terminal().print(note, highlight=False, soft_wrap=True)
+    say(*runs_not_in_study(given))
     config = _with_settings(targets[0].config, settings)
     use_kernels(config.kernels)
     out = folder or _out_folder(given, config, settings)
@@ -229,33 +223,32 @@ def check_leakage_of(given: list[Named], settings: Settings, named: Config | Non
     check_leakage(config, _out_folder(given, config, settings) / "cheating", trained_on)
 
 
-def print_grid(session: Session) -> None:
-    """Print cells, tokens, and the smallest differences that the grid can detect."""
-    console, n_models = terminal(), len(session.variants)
+def print_grid(session: Session, full: bool = False) -> None:
+    """Print cells, tokens, and the smallest differences that the grid can detect. full: every note."""
+    n_models = len(session.variants)
     print_cells(session.plan, n_models)
     if n_models > len(session.targets):
         for variant in session.variants:
             method = "as trained" if variant.method is None else variant.label
             method += "" if variant.method is None else f", factor {variant.method.factor or 'auto'}"
             told = f"{method}; template {variant.template.name}; engine {variant.target.source.engine}"
-            console.print(f"  variant: {variant.name} ({told})", highlight=False, soft_wrap=True)
-    for note in session.notes:
-        console.print(f"  left out: {note}", soft_wrap=True)
-    for statement in session.unread:
-        console.print(f"  {statement}", soft_wrap=True)
+            say(f"variant: {variant.name} ({told})", indent=2)
+    notes = {"what is left out": session.notes, "lengths that models cannot read": session.unread}
+    say(*note_lines(notes, "--plan --full", full), indent=2)
 
 
 def print_cells(plan: Plan, n_models: int) -> None:
     """Print cells, tokens and tasks of a plan, and the smallest differences that it can detect."""
-    cells, console = [row for unit in plan.units for row in unit.rows()], terminal()
-    cost = f"{sum(row['n'] for row in cells):,} episodes and {plan.tokens:,} tokens per model"
-    console.print(f"{n_models} models x {len(cells)} cells, {cost}")
+    cells = [row for unit in plan.units for row in unit.rows()]
+    cost = f"{counted(sum(row['n'] for row in cells), 'episode')} and {plan.tokens:,} tokens per model"
+    say(f"{counted(n_models, 'model')} x {counted(len(cells), 'cell')}, {cost}")
     tasks = ", ".join(dict.fromkeys(str(row["task"]) for row in cells))
-    console.print(f"  tasks: {tasks}", highlight=False, soft_wrap=True)
+    say(f"tasks: {tasks}", indent=2)
     main = [row for row in cells if row["control"] == "none"] or cells
     n = min(row["n"] for row in main)
+    say("smallest detectable differences, with 80 % power:", indent=2)
     for name, value in detectable_differences(n, max(row["strata"] for row in main)).items():
-        console.print(f"  smallest detectable difference, {name}: {value:.1%}")
+        say(f"{value:6.1%}  {name}", indent=2)
 
 
 def _refuse_training(settings: Settings) -> None:
@@ -295,18 +288,3 @@ def _out_folder(given: list[Named], config: Config, settings: Settings) -> Path:
     if isinstance(folder, Path) and not is_published(folder) and "study.folder" not in keys:
         return folder.parent.parent if folder.parent.name == "checkpoints" else folder
     return Path(config.study.folder) / config.study.name
-
-
-def _tracker(session: Session, config: Config) -> Tracker:
-    if wandb_mode(config.track) == "off":
-        return NoTracker()
-    facts = {
-        "targets": {t.name: t.source.path.name for t in session.targets},
-        "probe": plain(config.probe),
-        "pe": plain(config.pe),
-        "compat": plain(config.compat),
-    }
-    name = f"{config.study.name}/probe"
-    return WandbTracker(
-        config.track, session.out, name=name, group=config.study.name, job_type="probe", tags=["probe"], facts=facts
-    )

@@ -25,7 +25,7 @@ from lcprobe.probing.external.lm_eval import (
 from lcprobe.probing.frozen import FrozenFile, FrozenScore, read_frozen, score_frozen
 from lcprobe.probing.sharing.work import ProbedCheckpoint
 from lcprobe.schema import plain
-from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.targets import Named
@@ -64,8 +64,7 @@ def evaluate_external(
     variants, left_out = variants_of(targets, config.pe, config.compat)
     harness = make_tasks(tasks, config.probe.harness, tokenizer.json_text) if tasks else None
     table: dict[str, list[Row]] = {"harness": [], "frozen": []}
-    for note in left_out:
-        terminal().print(f"left out: {note}", highlight=False, soft_wrap=True)
+    say(*(f"left out: {note}" for note in left_out))
     for variant in variants:
         loaded, checkpoint = load_variant(variant, device(), probe=config.probe)
         facts = {
@@ -94,7 +93,7 @@ def evaluate_external(
     for kind, rows in table.items():
         if rows:
             print_rows(rows, TABLE_TITLES[kind])
-            terminal().print(f"{TABLE_NOTES[kind]}\n{kind}: {out / kind}", highlight=False, soft_wrap=True)
+            say(TABLE_NOTES[kind], f"{kind}: {out / kind}")
 
 
 def _harness(

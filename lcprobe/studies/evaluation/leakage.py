@@ -25,7 +25,7 @@ from lcprobe.probing.scoring import Score
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
 from lcprobe.schema import plain
-from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.evaluation.session import no_cell
 from lcprobe.studies.planning.preflight import check_tasks_fit
 from lcprobe.tasks.episode import SUITE
@@ -81,15 +81,8 @@ def check_leakage(config: Config, out: Path, trained_on: str = "") -> list[Leaka
         out / "cheating.json",
         {**facts, "tasks": plain(config.probe.tasks), "notes": notes, "found": leakage_summary(table), "rows": rows},
     )
-    print_rows(pivot(table), "accuracy of policies without retrieval")
-    console = terminal()
-    for line in [
-        ABOUT,
-        *(f"note: {note}" for note in notes),
-        leakage_summary(table),
-        f"written: {out / 'cheating.csv'}",
-    ]:
-        console.print(line, highlight=False, soft_wrap=True)
+    print_rows(pivot(table), "accuracy of policies without retrieval", keys=3)
+    say(ABOUT, *(f"note: {note}" for note in notes), leakage_summary(table), f"written: {out / 'cheating.csv'}")
     return table
 
 

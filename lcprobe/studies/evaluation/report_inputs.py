@@ -4,7 +4,7 @@ Facts about the runs, and the ids of the units of work whose records count: the 
 other grids.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class ReportInputs:
     """What was asked of which models, see `reporting.question`; None: written by an older version."""
     home: str = "."
     """The folder with records and context, as seen from the report's."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Names that the report gives to models, see `analysis.display_names`; facts and records have their own."""
 
     def records(self, folder: Path) -> pa.Table:
         """One row per query, of SCHEMA. folder: of the report. Raises DataError where a file is missing or

@@ -16,13 +16,13 @@ from lcprobe.probing.grid import TaskSet, settings_text
 from lcprobe.probing.units import Plan, Unit
 from lcprobe.probing.unmade import first_made
 from lcprobe.schema import plain
-from lcprobe.studies.evaluation.groups import GroupNames, group_names
+from lcprobe.studies.evaluation.groups import GroupNames, group_names, group_notes
 from lcprobe.studies.evaluation.session import Biases, Session
 from lcprobe.studies.evaluation.targets import ProbeTarget
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.costs import Sized, size_rows, training_flops
 from lcprobe.studies.status import read_status, versions
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import read_metrics
 from lcprobe.studies.training.lr_sweep import spread_of
 from lcprobe.tasks.episode import Factors
 from lcprobe.tasks.text.templates import NO_TEMPLATE
@@ -45,7 +45,7 @@ def facts_of(session: Session, biases: Biases, engine_notes: Mapping[str, str]) 
     sweep_file = folder.parent / "sweep_used.json" if folder else None
     sweep = read_json(sweep_file) if sweep_file and sweep_file.is_file() else []
     groups = list(dict.fromkeys(row["group"] for row in sweep))
-    notes = [*session.notes, *(f"{name}: {note}" for name, note in engine_notes.items())]
+    notes = [*session.notes, *group_notes(targets), *(f"{name}: {note}" for name, note in engine_notes.items())]
     notes += [f"{t.name}: {t.source.published.length_note}" for t in targets if t.source.published is not None]
     if session.config.probe.precision == "bf16":
         notes.append("all models were probed in bfloat16 autocast with float32 logits (probe.precision=bf16)")

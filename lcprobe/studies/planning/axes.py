@@ -32,6 +32,14 @@ class Axis:
     levels: dict[str, dict[str, Any]]
     written: bool
 
+    def value(self, label: str) -> str | int | float | bool:
+        """What the axis gives at one of its labels: the label that the user wrote, or the value itself where it is a
+        number or text."""
+        value: Any = self.levels[label]
+        for key in () if self.written else self.name.split("."):
+            value = value[key] if isinstance(value, Mapping) and key in value else label
+        return value if isinstance(value, str | int | float | bool) else label
+
     @property
     def of_seeds(self) -> bool:
         """Whether its levels give nothing but the seed: their runs are those of one model."""
@@ -80,6 +88,16 @@ def product(axes: Sequence[Axis]) -> Iterator[tuple[Labels, list[dict[str, Any]]
     """Labels and patches of every run."""
     for combo in itertools.product(*(axis.levels.items() for axis in axes)):
         yield tuple(label for label, _ in combo), [patch for _, patch in combo]
+
+
+def values_of(labels: Labels, axes: Sequence[Axis]) -> dict[str, str | int | float | bool]:
+    """The value of a run on each axis that has an effect on it (its label there is not empty).
+
+    By the last part of the axis' name where no other axis ends with it: `lr`.
+    """
+    last = [axis.name.rpartition(".")[2] for axis in axes]
+    names = [short if last.count(short) == 1 else axis.name for short, axis in zip(last, axes, strict=True)]
+    return {name: axis.value(label) for name, label, axis in zip(names, labels, axes, strict=True) if label}
 
 
 def _flat(grid: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

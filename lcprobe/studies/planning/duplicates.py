@@ -107,10 +107,10 @@ def settings_of(config: Config, starts: bool) -> str:
     Raises ConfigError for a model that cannot be parsed.
     """
     train = plain(config.train) | ({"from": None} if starts else {})
-    return digest_json({**plain(config), "train": train, "model": _model(config.model)})
+    return digest_json({**plain(config), "train": train, "model": canonical_model(config.model)})
 
 
-def _model(config: ModelConfig) -> dict[str, Any]:
+def canonical_model(config: ModelConfig) -> dict[str, Any]:
     """A model by its parts, however its config is written."""
     solved = config.n_layers == "solve"
     parts = parts_of(replace(config, n_layers=None) if solved else config)

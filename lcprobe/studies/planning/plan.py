@@ -13,7 +13,7 @@ are matched over the whole study, and each is built once on the meta device to c
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lcprobe.merging import merge
 from lcprobe.models.matching import Matched, match, mismatch_of
 from lcprobe.schema import resolve
 from lcprobe.studies.planning.applicable import Applied, applicable
-from lcprobe.studies.planning.axes import ONLY_RUN, Axis, Labels, axes_of, product
+from lcprobe.studies.planning.axes import ONLY_RUN, Axis, Labels, axes_of, product, values_of
 from lcprobe.studies.planning.continued import with_extension
 from lcprobe.studies.planning.duplicates import Draft, RunGroup, deduplicate, settings_of
 from lcprobe.studies.planning.equal_budgets import (
@@ -57,6 +57,8 @@ class PlannedRun:
     trained_on: str = ""
     """Digest of the text of the study's trained runs, where it is not at its place and what was prepared of it is
     enough."""
+    axes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """Its value on each axis of the grid that has an effect on it, by the axis' name."""
 
     @property
     def folder(self) -> Path:
@@ -112,7 +114,10 @@ def make_plan(mapping: Mapping[str, Any]) -> StudyPlan:
     name_of = {labels: name for run, name in named for labels in run.members}
     starts = {name: name_of[run.draft.source] for run, name in named if run.draft.source is not None}
     runs = [
-        _resolved(run.draft, name, groups[name], architectures[name], matched[groups[name]], starts.get(name))
+        replace(
+            _resolved(run.draft, name, groups[name], architectures[name], matched[groups[name]], starts.get(name)),
+            axes=values_of(run.labels, axes),
+        )
         for run, name in named
     ]
     labels_of = {name: run.draft.labels for run, name in named}

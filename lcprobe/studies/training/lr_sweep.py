@@ -19,7 +19,8 @@ from lcprobe.models.config import ModelConfig
 from lcprobe.schema import plain
 from lcprobe.studies.planning.initial_weights import initial_checkpoint_of
 from lcprobe.studies.planning.plan import PlannedRun, StudyPlan
-from lcprobe.studies.trackers import read_metrics
+from lcprobe.studies.tracking import final_loss, read_metrics
+from lcprobe.studies.training.study_progress import StudyProgress
 from lcprobe.studies.training.train_run import train_run
 from lcprobe.training.config import TrainConfig
 from lcprobe.training.ranks import is_main
@@ -34,16 +35,16 @@ TRAINING = (
 """Settings of training that the best rate depends on."""
 
 
-def tune(plan: StudyPlan) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
+def tune(plan: StudyPlan, progress: StudyProgress) -> tuple[dict[str, PlannedRun], list[dict[str, Any]]]:
     """The runs at their best rates, each with how its rate was chosen (study.tuned), and the rows of the sweep.
 
-    With study.lr_sweep: runs the trials that are missing. With study.tuned_by: uses an earlier sweep's rates, and
-    notes where it was of other models or data. Raises ConfigError for a missing sweep file, and for a train.lr that
-    it would override.
+    With study.lr_sweep: runs the trials that are missing, with progress. With study.tuned_by: uses an earlier sweep's
+    rates, and notes where it was of other models or data. Raises ConfigError for a missing sweep file, and for a
+    train.lr that it would override.
     """
     sweep = plan.config.study.lr_sweep
     if sweep.lrs:
-        rows = _sweep(plan)
+        rows = _sweep(plan, progress)
         results = {"identity": {run.group: _identity(run.config) for run in plan.runs}, "rows": rows}
         if is_main():
             write_json(plan.folder / "lr_sweep.json", results)
@@ -120,21 +121,37 @@ def spread_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
     }
 
 
-def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
+def trials_of(plan: StudyPlan) -> dict[str, list[PlannedRun]]:
+    """The trials of a study's sweep by model, rate by rate; none without a sweep."""
     sweep = plan.config.study.lr_sweep
     groups: dict[str, PlannedRun] = {}
     for run in plan.runs:
         groups.setdefault(run.group, run)
+    return {
+        group: [
+            _trial(run, lr, seed, min(sweep.tokens, run.config.train.tokens))
+            for lr in sweep.lrs
+            for seed in sweep.seeds
+        ]
+        for group, run in groups.items()
+        if sweep.lrs
+    }
+
+
+def trial_folder(plan: StudyPlan, trial: PlannedRun) -> Path:
+    """Where a trial is trained."""
+    return plan.folder / "sweep" / trial.name
+
+
+def _sweep(plan: StudyPlan, progress: StudyProgress) -> list[dict[str, Any]]:
+    sweep = plan.config.study.lr_sweep
     rows = []
-    for group, run in groups.items():
+    for group, trials in trials_of(plan).items():
         scores: dict[float, list[float]] = {}
-        tokens = min(sweep.tokens, run.config.train.tokens)
-        for lr in sweep.lrs:
-            for seed in sweep.seeds:
-                trial = _trial(run, lr, seed, tokens)
-                folder = plan.folder / "sweep" / trial.name
-                log.info("sweep: %s", trial.name)
-                scores.setdefault(lr, []).append(_run_trial(trial, folder))
+        for trial in trials:
+            score = _run_trial(trial, trial_folder(plan, trial), progress)
+            scores.setdefault(trial.config.train.lr, []).append(score)
+        train = trials[0].config.train
         finite = {lr: sum(s) / len(s) for lr, s in scores.items() if all(map(math.isfinite, s))}
         if not finite:
             raise ConfigError("study.lr_sweep.lrs", sweep.lrs, f"rates at which {group} trains to a finite loss")
@@ -147,7 +164,7 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
             row = {
                 "group": group,
                 "lr": lr,
-                "tokens": tokens // run.config.train.batch_tokens * run.config.train.batch_tokens,
+                "tokens": train.trained_tokens,
                 "score": score,
                 "worst_seed": worst,
                 "diverged_seeds": diverged,
@@ -156,30 +173,24 @@ def _sweep(plan: StudyPlan) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_trial(trial: PlannedRun, folder: Path) -> float:
+def _run_trial(trial: PlannedRun, folder: Path, progress: StudyProgress) -> float:
     """A trial's score; NaN where it diverged, which is a result for its rate and does not stop the sweep."""
     try:
-        train_run(trial, folder)
+        status = train_run(trial, folder, "sweep", progress.trial(trial.name))
+        progress.finished("trial", trial.name, status["seconds"])
     except NumericsError as error:
+        progress.finished("trial", trial.name, 0.0)
         log.warning("sweep: %s diverged (%s)", trial.name, error)
         return math.nan
-    return _score(folder)
+    return final_loss(read_metrics(folder / "metrics.csv"))
 
 
 def _trial(run: PlannedRun, lr: float, seed: int, tokens: int) -> PlannedRun:
     config = _with_lr(run, lr, "trial").config
     train = replace(config.train, tokens=tokens, probe_every=0, checkpoint_every=tokens)
-    track = replace(config.track, wandb="off")
-    name = f"{run.group}-lr={lr:g}-s{seed}"
-    return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed))
-
-
-def _score(folder: Path) -> float:
-    rows = [row for row in read_metrics(folder / "metrics.csv") if "train/loss" in row]
-    rows = rows[-max(1, len(rows) // 10) :]
-    name = "train/answer_loss" if all("train/answer_loss" in row for row in rows) else "train/text_loss"
-    values = [row.get(name, float("nan")) for row in rows]
-    return sum(values) / len(values)
+    track = replace(config.track, checkpoints=False)
+    name, axes = f"{run.group}-lr={lr:g}-s{seed}", {**run.axes, "lr": lr, "seed": seed}
+    return replace(run, name=name, config=replace(config, train=train, track=track, seed=seed), axes=axes)
 
 
 def _with_lr(run: PlannedRun, lr: float, how: str) -> PlannedRun:

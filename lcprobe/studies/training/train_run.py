@@ -20,9 +20,9 @@ from lcprobe.seeds import seed_of
 from lcprobe.studies.planning.initial_weights import initial_checkpoint
 from lcprobe.studies.planning.plan import PlannedRun
 from lcprobe.studies.status import read_run_config, read_status, versions, write_status
-from lcprobe.studies.trackers import CsvTracker, Trackers, WandbTracker, wandb_mode
+from lcprobe.studies.tracking.wandb_tracker import JobType
 from lcprobe.studies.training.probe_callback import ProbeWhileTraining
-from lcprobe.tracking import Tracker
+from lcprobe.studies.training.tracking import run_tracker, track_final
 from lcprobe.training.build import build_model
 from lcprobe.training.checkpoint import (
     PLACES,
@@ -34,6 +34,7 @@ from lcprobe.training.checkpoint import (
 )
 from lcprobe.training.fit import fit
 from lcprobe.training.initial_state import initial_state_of
+from lcprobe.training.progress import ReportSteps, StepObserver, unobserved
 from lcprobe.training.ranks import broadcast, is_main, join_processes
 from lcprobe.training_data import TRAINING_DATA, write_training_data
 
@@ -44,8 +45,12 @@ CHANGEABLE_ON_RESUME = {
 """Settings that may change when a run is resumed."""
 
 
-def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
+def train_run(
+    run: PlannedRun, folder: Path | None = None, job_type: JobType = "train", observer: StepObserver = unobserved
+) -> dict[str, Any]:
     """Train one run to the end of its budget, and return its status. A finished run is left as it is.
+
+    job_type: of its W&B run; observer: is told about every step.
 
     Raises LockedError when another process trains it, ConfigError when the folder has another configuration,
     DataError when it was trained on other text, and what `fit` raises.
@@ -70,17 +75,19 @@ def train_run(run: PlannedRun, folder: Path | None = None) -> dict[str, Any]:
             if is_main() and not (folder / TRAINING_DATA).is_file():  # a run of a version that wrote none
                 _record_data(run, folder, make_mixture(run, data))
             return status
-        return _train(run, folder, data, 0 if done is None else done.tokens)
+        return _train(run, folder, data, 0 if done is None else done.tokens, job_type, observer)
 
 
-def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> dict[str, Any]:
+def _train(
+    run: PlannedRun, folder: Path, data: Prepared, tokens_done: int, job_type: JobType, observer: StepObserver
+) -> dict[str, Any]:
     """Train in a locked folder and return the status, which is written before, after, and when training stops
     early."""
     config, text = run.config, to_yaml(run.config)
     mixture = make_mixture(run, data)
     if is_main():
         write_atomic(folder / "config.yaml", text)
-    tracker, facts = _tracker(run, folder, data, tokens_done), _facts(run, data)
+    tracker, facts = run_tracker(run, folder, data, tokens_done, job_type), _facts(run, data)
     if is_main():
         write_status(folder, {"status": "training", **facts})
         _record_data(run, folder, mixture)
@@ -104,12 +111,12 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
             config_yaml=text,
             source=source,
             tracker=tracker,
-            callbacks=[*probe],
+            callbacks=[*probe, *([ReportSteps(observer)] if is_main() else [])],
         )
     except BaseException as error:  # whatever ends the run, its folder does not say that it goes on
         if is_main():
             write_status(folder, {"status": "stopped", "why": str(error) or type(error).__name__, **facts})
-        tracker.finish()
+        tracker.finish(error)
         raise
     failed = [line for one in probe for line in one.failed]
     facts |= {"probes_failed": failed} if failed else {}
@@ -117,11 +124,7 @@ def _train(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> d
     facts |= {"step": p.step, "tokens": p.tokens, "data_digest": p.digest, "skipped": p.skipped, "seconds": p.seconds}
     if is_main():
         write_status(folder, {"status": "done", **facts})
-        tracker.summary({"data_digest": p.digest, "skipped": p.skipped, "train_seconds": p.seconds})
-        final = latest(folder / "checkpoints") if config.track.checkpoints else None
-        if final is not None:
-            files = [path for path in final.iterdir() if path.name != "optimizer.safetensors"]
-            tracker.artifact(f"{config.study.name}-{run.name}", "checkpoint", files)
+        track_final(tracker, folder, config)
     tracker.finish()
     return {"status": "done", **facts}
 
@@ -130,17 +133,6 @@ def _record_data(run: PlannedRun, folder: Path, mixture: Mixture) -> None:
     """Write how far back training asks and how far its tokens can see."""
     initial = run.config.train.initial_state
     write_training_data(folder, training_data_of(mixture, "" if initial is None else initial.name))
-
-
-def _tracker(run: PlannedRun, folder: Path, data: Prepared, tokens_done: int) -> Tracker:
-    """The trackers of the main process as one; none in the others."""
-    trackers: list[Tracker] = []
-    if is_main():
-        table = CsvTracker(folder / "metrics.csv", tokens_done)
-        trackers.append(table)
-        if wandb_mode(run.config.track) != "off":
-            trackers.append(_wandb(run, folder, data, table.rows))
-    return Trackers(trackers)
 
 
 def _facts(run: PlannedRun, data: Prepared) -> dict[str, Any]:
@@ -216,28 +208,3 @@ def _differences(new: Any, old: Any, key: str = "") -> list[tuple[str, Any, Any]
             differences += _differences(new.get(name), old.get(name), f"{key}.{name}" if key else str(name))
         return differences
     return [] if new == old else [(key, new, old)]
-
-
-def _wandb(run: PlannedRun, folder: Path, data: Prepared, rows: list[dict[str, float]]) -> WandbTracker:
-    config, cost = run.config, run.matched.cost
-    train = config.train
-    facts = {
-        **plain(config),
-        "params": cost.params,
-        "embedding_params": cost.embedding,
-        "tokenizer_digest": data.tokenizer.digest,
-        "corpus_digest": data.manifest["corpus_digest"],
-    }
-    facts = {k: v for k, v in facts.items() if k not in ("grid", "probe")}
-    tags = [run.group, f"L{train.context_length}", f"{cost.params / 1e6:.2f}M"]
-    study = config.study.name
-    return WandbTracker(
-        config.track,
-        folder,
-        name=f"{study}/{run.name}",
-        group=study,
-        job_type="train",
-        tags=tags,
-        facts=facts,
-        rows=rows,
-    )

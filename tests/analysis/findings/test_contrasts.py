@@ -220,7 +220,7 @@ def test_pairing_resolves_what_unpaired_intervals_do_not():
 
 def test_a_difference_between_groups_must_hold_over_training_seeds():
     def model_contrast(rates: dict[str, float]) -> Contrast:
-        runs = [run(name, group=name[0]) for name in rates]
+        runs = [run(name, group=name[0], seed=int(name[1:])) for name in rates]
         table = records({name: flat(p) for name, p in rates.items()}, CELLS)
         return next(
             c for c in contrasts(load_records(study(runs, [task("single")], CELLS), table)) if c.kind == "model"
@@ -232,7 +232,9 @@ def test_a_difference_between_groups_must_hold_over_training_seeds():
     assert noisy.verdict == "no difference resolved"  # but not over seeds
     assert model_contrast({"a1": 0.8, "a2": 0.81, "a3": 0.79, "b1": 0.5, "b2": 0.51, "b3": 0.49}).verdict == "higher"
     assert model_contrast({"a1": 0.8, "b1": 0.5}).seeds is None
-    equal_seeds = study([run(name, group=name[0]) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS)
+    equal_seeds = study(
+        [run(name, group=name[0], seed=int(name[1:])) for name in ("a1", "a2", "b1", "b2")], [task("single")], CELLS
+    )
     table = records({name: lambda c: c["index"] < 90 for name in ("b1", "b2")}, CELLS)
     table = pa.concat_tables([table, records({name: lambda c: c["index"] < 87 for name in ("a1", "a2")}, CELLS)])
     whole = [c for c in contrasts(load_records(equal_seeds, table)) if c.kind == "model"]
@@ -298,7 +300,7 @@ def test_with_one_training_seed_no_model_is_named_better():
     """Every comparison of models says that it is about these runs; with two seeds that agree it is about models."""
     for seeds in (1, 2):
         rates = {f"{model}{seed}": 0.8 if model == "a" else 0.4 for model in "ab" for seed in range(seeds)}
-        runs = [run(name, group=name[0]) for name in rates]
+        runs = [run(name, group=name[0], seed=int(name[1:])) for name in rates]
         table = records({name: flat(p) for name, p in rates.items()}, CELLS)
         tested = [c for c in contrasts(load_records(study(runs, [task("single")], CELLS), table)) if c.direction]
         of_models = [c for c in tested if c.kind in OF_MODELS]

@@ -103,10 +103,37 @@ def test_what_limits_a_comparison_is_a_warning_at_the_top(changes, words):
 
 
 def test_seeds_are_no_warning_once_there_are_several():
-    runs = [run("a1", group="a"), run("a2", group="a"), run("b1", group="b"), run("b2", group="b")]
+    runs = [run(f"{group}{seed}", group=group, seed=seed) for group in "ab" for seed in (1, 2)]
     sentences = summary_of(runs)
     assert not any("seed noise" in s.text for s in sentences)
     assert first(sentences, "Training seeds per model: a 2, b 2").warning is False
+
+
+def test_training_seeds_of_one_model_are_no_models():
+    """A grid over seeds alone, and runs that are also probed in another way: how many models there are is said."""
+    seeds = [run(f"s{seed}", group="run", seed=seed, data_digest=f"{seed}" * 12) for seed in range(3)]
+    texts = [s.text for s in summary_of(seeds)]
+    assert (
+        "One model only (run, 3 training seeds; data digest 000000000000, 111111111111, 222222222222): no models are compared."
+        in texts
+    )
+    assert not any("models were trained" in text or "matched" in text for text in texts)
+    untuned = [run(f"s{seed}", group="run", seed=seed, tuned="not swept") for seed in range(3)]
+    texts = [s.text for s in summary_of(untuned)]
+    assert "The learning rate is untuned: run: not swept. The model may do better at another one (run 0.01)." in texts
+    extended = [run("a"), run("a+yarn", group="a", extension="yarn", base="a"), run("b")]
+    texts = [s.text for s in summary_of(extended)]
+    assert any(text.startswith("Both models were trained on the same tokens in the same order (") for text in texts)
+    several = [
+        run(f"{group}{seed}", group=group, seed=seed, data_digest=f"{seed}" * 12)
+        for group in "abc"
+        for seed in (1, 2)
+    ]
+    texts = [s.text for s in summary_of(several)]
+    assert any(
+        text.startswith("All 3 models (6 runs) were trained on the same tokens in the same order within each seed (")
+        for text in texts
+    )
 
 
 def test_gaps_failures_and_gates_are_reported():

@@ -213,7 +213,7 @@ def test_the_plan_says_what_it_does_not_know_of_other_engines(llama, tmp_path, m
     (tmp_path / "plan.yaml").write_text(json.dumps(config))
     tables = []
     monkeypatch.setattr("lcprobe.studies.evaluation.costs.tables.print_rows", lambda rows, title: tables.append(rows))
-    assert evaluate_main(["plan.yaml", "--plan"]) == 0
+    assert evaluate_main(["plan.yaml", "--plan", "--full"]) == 0
     native, transformers, served, _ = tables[0]
     assert {row["length"] for row in tables[0][:3]} == {128}
     assert transformers["parameters"] == native["parameters"] == served["parameters"]

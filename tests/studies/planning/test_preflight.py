@@ -139,7 +139,7 @@ def test_what_is_too_short_to_be_probed_while_training_is_noted(config, capsys, 
     def printed(lengths: list[float]) -> str:
         changed = ["probe.while_training.lengths=" + json.dumps(lengths)]
         changed += [] if probe_every is None else [f"train.probe_every={probe_every}"]
-        assert train_main([str(config), *changed, "--plan"]) == 0
+        assert train_main([str(config), *changed, "--plan", "--full"]) == 0
         return capsys.readouterr().out
 
     assert "while_training" not in printed([1])

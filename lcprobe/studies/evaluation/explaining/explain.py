@@ -19,7 +19,7 @@ from lcprobe.probing.explain.outputs import Expected, OutputFacts, contradiction
 from lcprobe.probing.explain.prompts import CHARACTERS, WORDS, Subject
 from lcprobe.probing.explain.protocol import Protocol
 from lcprobe.probing.explain.wrapping import TEMPLATES, WRAPPERS, frame_of, template_names
-from lcprobe.studies.console import print_rows, terminal
+from lcprobe.studies.console import print_rows, say
 from lcprobe.studies.evaluation.engines import continuations_of, device
 from lcprobe.studies.evaluation.evaluate_study import resolve_targets
 from lcprobe.studies.evaluation.explaining.words import output_sentences, verdict_sentence
@@ -89,10 +89,7 @@ def explain_number(given: Named, wanted: ExplainConfig, settings: Settings) -> N
     if wanted.out is not None:
         write_json(Path(wanted.out), {"model": checkpoint.name, "checkpoint": checkpoint.digest, **document})
     print_rows(document["table"], f"{checkpoint.name}, {subject.name}: their number and ours")
-    console = terminal()
-    for line in document["notes"]:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(document["verdict"], highlight=False, soft_wrap=True)
+    say(*document["notes"], document["verdict"])
 
 
 def explain(

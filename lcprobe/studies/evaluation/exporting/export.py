@@ -12,7 +12,7 @@ from lcprobe.probing.grid import TaskSet
 from lcprobe.probing.sharing.work import unit_facts
 from lcprobe.probing.units import Unit
 from lcprobe.probing.unmade import NotMade
-from lcprobe.studies.console import terminal
+from lcprobe.studies.console import say
 from lcprobe.studies.evaluation.readers import materials_of
 from lcprobe.studies.evaluation.session import no_cell
 from lcprobe.studies.evaluation.study_facts import task_facts
@@ -71,16 +71,14 @@ def export_grid(config: Config) -> Path:
         "notes": notes,
     }
     write_json(folder / MANIFEST, manifest)
-    console = terminal()
     total = sum(unit["samples"] for unit in written)
-    for line in [
+    say(
         *(f"left out: {note}" for note in notes),
         f"{total:,} samples of {len(written)} units: {folder / 'samples'}",
         f"lm-eval: lm_eval --include_path {folder / 'lm_eval'} --tasks {' or '.join(tags)} --log_samples ...",
         f"inspect_ai: inspect eval {inspect} ...",
         f"back: lcprobe score {folder} OUTPUTS ... --model NAME",
-    ]:
-        console.print(line, highlight=False, soft_wrap=True)
+    )
     return folder
 
 

@@ -15,7 +15,7 @@ from lcprobe.probing.external.export import Sample
 from lcprobe.probing.external.outputs import Output, missing_score, read_outputs, read_samples, record_from, score_of
 from lcprobe.probing.store import Store, unit_id
 from lcprobe.records import Record
-from lcprobe.studies.console import terminal
+from lcprobe.studies.console import say
 from lcprobe.studies.evaluation.exporting.export import MANIFEST
 from lcprobe.studies.evaluation.exporting.same_study import (
     EXTERNAL,
@@ -91,13 +91,9 @@ def score_outputs(folder: Path, files: Sequence[Path], model: str, study: dict[s
             store.finish(unit.unit, records, unit.facts)
         inputs = _together(old, new, [unit.unit for unit in answered], store, model)
     save_inputs(out, inputs)
-    report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out))
-    console = terminal()
-    for note in notes:
-        console.print(f"  {note}", highlight=False, soft_wrap=True)
-    for sentence in report.summary:
-        console.print(f"- {sentence}", highlight=False)
-    console.print(f"report: {report.html}", soft_wrap=True)
+    report = write_report(inputs.study, inputs.records(out), out, context=inputs.context(out), names=inputs.names)
+    say(*notes, indent=2)
+    say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
     return report.html
 
 

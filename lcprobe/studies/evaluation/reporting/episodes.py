@@ -5,7 +5,6 @@ An episode is built from the factors of its record and shown only if its tokens 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,12 +159,3 @@ def _text(ids: np.ndarray, tokenizer: Tokenizer) -> list[Piece]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_PIECE else f"{text[: MAX_PIECE // 2]} … {text[-MAX_PIECE // 2 :]}"
-
-
-def with_names(shown: ShownEpisodes, names: Mapping[str, str]) -> ShownEpisodes:
-    """The same episodes under the names that a report gives to models."""
-    renamed = [
-        replace(one, row={**one.row, "model": names.get(one.row["model"], one.row["model"])})
-        for one in shown.episodes
-    ]
-    return replace(shown, episodes=tuple(renamed))

@@ -68,7 +68,7 @@ def test_hub_models_are_planned_without_network(tmp_path, capsys):
     config = tmp_path / "probe.yaml"
     config.write_text(yaml.safe_dump({"study": {"plan_for": "h100", "folder": str(tmp_path)}, "probe": grid}))
     names = ["hf:state-spaces/mamba2-2.7b", "hf:state-spaces/transformerpp-2.7b"]
-    assert evaluate_main([*names, str(config), "study.name=x", "--plan"]) == 0
+    assert evaluate_main([*names, str(config), "study.name=x", "--plan", "--full"]) == 0
     printed = capsys.readouterr().out
     assert "2 models x 4 cells, 12 episodes and 9,216 tokens per model" in printed
     assert "2,702,599,680" in printed
@@ -85,7 +85,7 @@ def test_a_study_is_planned_before_it_is_trained_and_its_corpus_prepared(tmp_pat
     printed = capsys.readouterr().out
     assert "2 models x" in printed
     assert "hybrid" in printed
-    assert "hours, a100" in printed
+    assert "time, a100" in printed
     assert not (tmp_path / "data").exists()
     assert not (tmp_path / "runs").exists()
 
@@ -113,9 +113,9 @@ def test_a_tuned_model_is_planned_with_and_without_its_chat_template(tmp_path, c
     config = tmp_path / "probe.yaml"
     config.write_text(yaml.safe_dump({"study": {"plan_for": "a100", "folder": str(tmp_path)}, "probe": grid}))
     names = ["hf:google/recurrentgemma-2b", "hf:google/recurrentgemma-2b-it"]
-    assert evaluate_main([*names, str(config), "study.name=x", "--plan"]) == 0
+    assert evaluate_main([*names, str(config), "study.name=x", "--plan", "--full"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "3 models x 1 cells" in printed
+    assert "3 models x 1 cell," in printed
     assert "recurrentgemma-2b-it@chat" in printed
     assert "with a chat template of their own (known.yaml), without its tokens: recurrentgemma-2b-it" in printed
     assert "GPU hours" in printed

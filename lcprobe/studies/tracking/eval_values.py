@@ -1,0 +1,76 @@
+"""What an evaluation says about one model, under names that all models share, so that W&B's table of runs sorts by
+them and one chart has a line for each run.
+
+    eval/multikey@1024                     accuracy over all depths at 1,024 tokens; with /low, /high (95 %) and /n
+    eval/multikey/effective_length         in tokens; with /at_least where the true one may be longer
+    eval/multikey/chance                   what guessing scores
+    eval/multikey/wrong_key@128            a control
+    eval/multikey/noise-words-hex@128      another format than the first of the task
+
+The rows of the curves have `eval/length` as their x-axis: `eval/multikey/accuracy`, and `eval/multikey/low`, /high
+and /n. Incomplete cells have no value.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from lcprobe.analysis.findings.cells import PanelKey, Slice
+from lcprobe.analysis.findings.results import Results
+from lcprobe.analysis.stats.estimates import Proportion
+
+LENGTH = "eval/length"
+Values = dict[str, float | int]
+
+
+def eval_summary(results: Results, model: str) -> Values:
+    """The final values of a model."""
+    values: Values = {}
+    for where, name, length, part in _slices(results, model):
+        estimate = part.estimate
+        values |= {f"{name}@{length}": estimate.value, **_interval(f"{name}@{length}", estimate)}
+        if where.control == "none" and part.chance < 1:
+            values.setdefault(f"{name}/chance", part.chance)
+    for found in results.extrapolations:
+        if found.where.model == model and found.effective is not None:
+            name = _name(results, found.where)
+            values[f"{name}/effective_length"] = found.effective
+            values[f"{name}/effective_length/at_least"] = int(found.at_least)
+    return values
+
+
+def eval_curves(results: Results, model: str) -> list[Values]:
+    """Rows over length."""
+    rows: dict[int, Values] = {}
+    for _, name, length, part in _slices(results, model):
+        estimate = part.estimate
+        row = rows.setdefault(length, {LENGTH: length})
+        row |= {f"{name}/accuracy": estimate.value, **_interval(name, estimate)}
+    return [rows[length] for length in sorted(rows)]
+
+
+def is_said(row: Mapping[str, float | int], summary: Mapping[str, object]) -> bool:
+    """Whether a summary of before has what a row of the curves says, so that the row was logged with it."""
+    at = f"@{row[LENGTH]}" if LENGTH in row else ""
+    accuracies = {name.removesuffix("/accuracy"): v for name, v in row.items() if name.endswith("/accuracy")}
+    return bool(at and accuracies) and all(summary.get(f"{name}{at}") == v for name, v in accuracies.items())
+
+
+def _slices(results: Results, model: str) -> Iterator[tuple[PanelKey, str, int, Slice]]:
+    """The complete slices of a model, with the names of their panels, and their lengths."""
+    for task, format, control in results.data.planned:
+        where = PanelKey(model, task, format, control)
+        for length in results.data.lengths(task, format, control):
+            part = results.data.slice(where, length)
+            if isinstance(part, Slice):
+                yield where, _name(results, where), length, part
+
+
+def _name(results: Results, where: PanelKey) -> str:
+    """Task, format unless it is the task's first, control."""
+    first = next(format for task, format, _ in results.data.planned if task == where.task)
+    format = [] if where.format == first else [str(where.format).replace("/", "-")]
+    control = [] if where.control == "none" else [where.control]
+    return "/".join(["eval", where.task, *format, *control])
+
+
+def _interval(name: str, estimate: Proportion) -> Values:
+    return {f"{name}/low": estimate.low, f"{name}/high": estimate.high, f"{name}/n": estimate.n}

@@ -1,0 +1,129 @@
+"""Off, offline or online: what the config wants, what the environment allows, whether W&B has credentials, and
+whether its server is there.
+
+W&B itself is asked for credentials and server, so that its settings files, WANDB_BASE_URL, netrc, WANDB_API_KEY and
+WANDB_IDENTITY_TOKEN_FILE mean here what they mean to it.
+"""
+
+import functools
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lcprobe.config import TrackConfig
+
+log = logging.getLogger(__name__)
+Mode = Literal["off", "offline", "online"]
+MODES: tuple[Mode, ...] = ("off", "offline", "online")
+"""Of W&B, each with what the one before has."""
+CHECK_SECONDS = 4.0
+"""A server that has not answered after this time is not there."""
+
+
+@dataclass
+class _Session:
+    """What this process knows of the server. offline: why nothing is sent until it ends; empty: something is."""
+
+    offline: str = ""
+
+
+SESSION = _Session()
+
+
+def wandb_mode(config: TrackConfig, study: Path) -> Mode:
+    """The mode for runs of a study. `auto` is online only with credentials, so that nothing ever prompts; without an
+    answer from the server everything is offline until the process ends, and a line says how to send it. What
+    WANDB_MODE, WANDB_DISABLED and W&B's settings allow is never exceeded."""
+    wanted: Mode = "online" if config.wandb == "auto" else config.wandb
+    mode = MODES[min(MODES.index(wanted), MODES.index(_allowed_by_environment()))]
+    if mode != "off":
+        mode = MODES[min(MODES.index(mode), MODES.index(_allowed_by_settings()))]
+    if mode != "online" or (config.wandb == "auto" and not has_credentials()):
+        return "off" if mode == "off" else "offline"
+    if not SESSION.offline and (reason := unreachable(server())):
+        stay_offline(reason, study)
+    return "offline" if SESSION.offline else "online"
+
+
+def stay_offline(reason: str, study: Path) -> None:
+    """Track offline until this process ends, and say so once."""
+    if not SESSION.offline:
+        SESSION.offline = reason
+        log.warning("W&B is offline for this study (%s); to send it later: lcprobe sync %s", reason, study)
+
+
+def server() -> str:
+    """Address of the W&B server that its settings name."""
+    return str(_settings().base_url)
+
+
+def has_credentials() -> bool:
+    """Whether W&B has credentials for its server; what it cannot use, such as a key of the wrong form, is none."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    try:
+        found = wbauth.authenticate_session(host=server(), source="lcprobe", prompt=False, update_session=False)
+    except wandb.Error as error:
+        log.warning("W&B has no usable credentials: %s", error)
+        return False
+    return found is not None
+
+
+def unreachable(address: str) -> str:
+    """Why a server gives no answer; empty where it gives any. In a thread, since looking up a name has no time limit
+    of its own."""
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(_asked(address)), daemon=True)
+    thread.start()
+    thread.join(CHECK_SECONDS + 1)
+    return answers[0] if answers else f"no answer from {address}"
+
+
+def _asked(address: str) -> str:
+    import requests
+
+    try:
+        requests.head(address, timeout=CHECK_SECONDS)
+    except requests.exceptions.SSLError:
+        return ""  # a certificate that only W&B knows: the server is there
+    except requests.exceptions.RequestException:
+        return f"no answer from {address}"
+    return ""
+
+
+def _settings() -> Any:
+    """W&B's settings, of its files and the environment."""
+    return _loaded_settings(tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("WANDB_"))))
+
+
+@functools.lru_cache(1)
+def _loaded_settings(environment: tuple[tuple[str, str], ...]) -> Any:
+    import wandb
+
+    settings = wandb.Settings()
+    settings.update_from_system_settings()
+    settings.update_from_env_vars(dict(environment))
+    return settings
+
+
+def _allowed_by_environment() -> Mode:
+    """The most that the environment allows; a mode that W&B does not have allows nothing."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() not in ("", "0", "false", "no"):
+        return "off"
+    return _allowed_by(os.environ.get("WANDB_MODE", ""))
+
+
+def _allowed_by_settings() -> Mode:
+    """The most that W&B's settings allow: `wandb offline` and `wandb disabled` write there."""
+    return _allowed_by(str(_settings().mode))
+
+
+def _allowed_by(mode: str) -> Mode:
+    mode = mode.strip().lower()
+    if mode in ("", "online", "run", "shared"):
+        return "online"
+    return "offline" if mode in ("offline", "dryrun") else "off"
