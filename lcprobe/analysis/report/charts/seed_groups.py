@@ -14,8 +14,8 @@ from lcprobe.analysis.stats.estimates import Proportion
 from lcprobe.models.extend.config import AS_TRAINED
 from lcprobe.tasks.episode import Formats
 
-SHADES = ("#b5c92c", "#6fbf4b", "#2fa67c", "#23898e", "#31688e", "#414487", "#440154")
-"""Of viridis, without the yellow that is hard to see on white."""
+SHADES = ("#b5c92c", "#6fbf4b", "#2fa67c", "#23898e", "#31688e", "#4f5fae", "#8a3fa3")
+"""Of viridis, without the yellow that is hard to see on white and the violet that is hard to see in the dark."""
 LINES = {"trained at": SOLID, "continued at": DASHED, "schedule up to": DASH_DOTTED}
 SEEDS = "Thick: mean over training seeds; thin: each seed."
 OVER_SAMPLES = "95 % intervals over samples, of these seeds: how far seeds differ is seen in each of them."

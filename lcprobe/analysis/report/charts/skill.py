@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 STEP, STEP_OF_MANY = 18, 12
 """CSS pixels from model to model."""
 LABELS = 150
-"""Width of the names."""
+"""Width of the names, with room for a font that is wider than the one that they were measured in."""
 MOST_ROWS = 60
 """Models x formats of one figure."""
 TITLE = "At the training length"
@@ -106,7 +106,7 @@ def _dots(
     """A row per model: a point with its interval, and small points of its seeds."""
     import altair as alt
 
-    axis = alt.Axis(ticks=False, domain=False, labelLimit=LABELS - 10, labelPadding=6)
+    axis = alt.Axis(ticks=False, domain=False, labelLimit=LABELS - 20, labelPadding=6, minExtent=LABELS)
     y = alt.Y("model:N", title=None, sort=[*names], axis=axis)
     hue = colour(styles, legend=False)
     base = of_shown_models(data(means))
