@@ -1,5 +1,5 @@
-"""Writes the report: report.html (one file, no network), figures as SVG, PDF and PNG, tables as CSV and LaTeX, and the
-same for a tracker.
+"""Writes the report: report.html (one file, no network), figures as SVG, PDF and PNG, tables as CSV and LaTeX, and
+the same for a tracker.
 
 The page opens anywhere: figures and its two scripts are inlined, and a content security policy forbids the network
 and every other script. Everything that comes from data passes jinja2's autoescape.
