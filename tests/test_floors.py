@@ -160,8 +160,8 @@ def test_importing_reads_no_file_and_no_environment_and_no_device():
     code = """
 import builtins, os, sys, importlib
 import torch, numpy, lightning.pytorch, tokenizers, pyarrow.parquet, omegaconf, yaml, rich.console, rich.table, safetensors.torch
-import matplotlib.figure, jinja2, pandas
-for name in ("torch.utils.data", "lightning.pytorch.callbacks", "matplotlib.backends.backend_agg", "rich.progress"):
+import altair, vl_convert, jinja2, pandas
+for name in ("torch.utils.data", "lightning.pytorch.callbacks", "rich.progress"):
     importlib.import_module(name)
 def forbid(what):
     def stop(*a, **k):

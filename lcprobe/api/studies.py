@@ -23,7 +23,7 @@ from lcprobe.studies.tracking import read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+    import altair as alt
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Study:
 
         return {name: pd.DataFrame(rows) for name, rows in all_tables(self.results).items() if rows}
 
-    def figures(self) -> "dict[str, Figure]":
-        """The report's figures by name, as in `figures/*.png`: matplotlib objects that can be changed and saved."""
+    def figures(self) -> "dict[str, alt.TopLevelMixin]":
+        """The report's figures by name, as in `figures/*.svg`: altair charts that can be changed and saved."""
         return all_figures(self.results)
 
 

@@ -40,7 +40,7 @@ def set_up_logging() -> None:
     """Log messages as plain lines on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
     logging.getLogger("lcprobe").setLevel(logging.INFO)
-    for noisy in ("httpx", "datasets", "wandb", "matplotlib"):
+    for noisy in ("httpx", "datasets", "wandb"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 

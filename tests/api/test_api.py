@@ -45,7 +45,7 @@ def model(study):
 
 
 def test_importing_lcprobe_imports_nothing_heavy():
-    heavy = "{'torch', 'numpy', 'pyarrow', 'pandas', 'matplotlib', 'lightning'}"
+    heavy = "{'torch', 'numpy', 'pyarrow', 'pandas', 'altair', 'vl_convert', 'lightning'}"
     code = f"import sys, lcprobe; dir(lcprobe); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
@@ -77,7 +77,7 @@ def test_tables_and_figures_are_those_of_the_report(study, folder):
         written = list(csv.DictReader(file))
     assert [int(row["k"]) for row in written] == tables["cells"]["k"].tolist()
     assert study.figures().keys() == {path.stem for path in (folder / "figures").glob("*.png")}
-    assert all(type(figure).__name__ == "Figure" for figure in study.figures().values())
+    assert all(type(figure).__name__ == "ConcatChart" for figure in study.figures().values())
     assert all(isinstance(sentence, str) for sentence in study.summary())
 
 

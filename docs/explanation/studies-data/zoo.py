@@ -6,11 +6,22 @@ import platform
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
 import lcprobe
+from lcprobe.analysis.report.charts.grammar import (
+    curves,
+    figure,
+    horizontal,
+    panel,
+    share_axis,
+    shown_number,
+    shown_word,
+    styles_of,
+    tokens_axis,
+)
+from lcprobe.analysis.report.charts.render import render, save
 
 HERE = Path(__file__).parent
 study = lcprobe.load_study(sys.argv[1])
@@ -52,7 +63,7 @@ names = list(dict.fromkeys(row["architecture"] for row in rows))
 lengths = [point[0] for point in rows[0]["accuracy"]]
 print(f"| architecture | lr | acquired by | {' | '.join(map(str, lengths))} | effective length |")
 print("|---" * (len(lengths) + 4) + "|")
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+drawn = {"length": [], "distance": []}
 for name in names:
     own = [row for row in rows if row["architecture"] == name]
     kept = [row for row in own if row["key look-up"] == "acquired"]
@@ -62,17 +73,16 @@ for name in names:
     reach = [f"{'≥ ' * row['is at least']}{row['effective length']:.0f}" for row in kept if row["effective length"]]
     shown = [f"{mean:.2f}" for mean in means]
     print(f"| {name} | {own[0]['lr']:g} | {len(kept)} of {len(own)} | {' | '.join(shown)} | {', '.join(reach)} |")
-    for i, row in enumerate(kept):
-        color, label = f"C{names.index(name) % 10}", name if i == 0 else None
-        style = "-" if names.index(name) < 10 else "--"
-        axes[0].plot(lengths, [k / n for _, k, n, _, _ in row["accuracy"]], style, color=color, label=label)
-        axes[1].plot([p[0] for p in row["distance"]], [p[1] for p in row["distance"]], style, color=color)
-for axis, what in zip(axes, ("length, tokens", "distance of the needle, tokens"), strict=True):
-    axis.set_xscale("log", base=2)
-    axis.set_xlabel(what)
-    axis.axhline(0.25, color="grey", linestyle=":")
-axes[0].set_ylabel("exact match, 4 keys")
-if axes[0].lines[1:]:
-    axes[0].legend(fontsize=7)
-figure.tight_layout()
-figure.savefig(HERE / "zoo.png", dpi=120)
+    for row in kept:
+        run = {"architecture": name, "seed": row["seed"]}
+        drawn["length"] += [{**run, "at": length, "value": k / n} for length, k, n, _, _ in row["accuracy"]]
+        drawn["distance"] += [{**run, "at": median, "value": value} for median, value, _, _ in row["distance"]]
+shown = [name for name in names if any(point["architecture"] == name for point in drawn["length"])]
+panels = []
+for title, points in drawn.items():
+    x = tokens_axis("at", f"{title} (tokens)", [point["at"] for point in points])
+    tooltip = [shown_word("architecture", "architecture"), shown_number("value", "exact match")]
+    parts = {"field": "architecture", "seeds": points, "bands": False, "points": False}
+    lines = curves([], styles_of(shown), x, share_axis(title="exact match, 4 keys"), tooltip, **parts)
+    panels.append(panel([*horizontal(0.25, "chance"), *lines], width=340, title=f"by {title}"))
+save(render(figure(panels, "Runs that acquired key look-up", 2)), HERE / "zoo.png")

@@ -1,6 +1,6 @@
 """The report: summary, tables, figures and the self-contained HTML page.
 
-    write            writes report.html, figures/*.png and tables/*.csv
+    write            writes report.html, figures/* and tables/*.csv
     summary, flags   sentences of the summary; wording has their phrases
     page             chapters of the page, from study_tables, finding_tables, cell_tables and prose
     figures          every figure by name, drawn by the modules of charts

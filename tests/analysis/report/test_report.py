@@ -1,11 +1,14 @@
 """The report as files: its numbers are those of the records, it runs no code, and it is self-contained."""
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +33,10 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.text = ""
         self.rows: list[list[str]] = []
+        self.scripts: list[str] = []
+        """What runs."""
+        self.specs: list[str] = []
+        self.captions: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -38,9 +45,21 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+        if tag == "script":
+            self._own().append("")
+        if tag == "figcaption":
+            self.captions.append("")
+
+    def _own(self):
+        return self.specs if self.tags[-1][1].get("type") == "application/json" else self.scripts
 
     def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem == "script":
+            self._own()[-1] += data
+            return
         self.text += data
+        if self.tags and self.tags[-1][0] == "figcaption":
+            self.captions[-1] += data
         if self.tags and self.tags[-1][0] in ("td", "th"):
             self.rows[-1][-1] += data.strip()
 
@@ -57,6 +76,9 @@ class Spy(NoTracker):
 
     def figure(self, name, png):
         self.figures[name] = png
+
+    def named(self):
+        return [name.removeprefix("report/") for name in self.figures]
 
 
 @pytest.fixture(scope="module")
@@ -120,27 +142,51 @@ def test_a_planted_window_is_recovered_by_the_report(written):
     assert any(s.startswith("b, single (corpus/words/numbers): effective reach") for s in report.summary)
 
 
-def test_figures_are_high_density_pngs_inlined_in_the_page(written):
+def test_figures_are_pictures_and_specifications_in_the_page_and_files_beside_it(written):
     _, _, folder, report, spy = written
     kinds = {name.split("_")[0] for name in report.figures}
     assert kinds == {"skill", "length", "heatmap", "depth", "distance", "formats", "training"}
-    images = [a for tag, a in Page(report.html.read_text()).tags if tag == "img"]
-    assert len(images) == len(report.figures) == len(list((folder / "figures").glob("*.png"))) == len(spy.figures)
-    sizes = {Image.open(path).size for path in report.figures.values()}
-    assert {(int(a["width"]), int(a["height"])) for a in images} == {(w // 2, h // 2) for w, h in sizes}
-    assert all(len(a["alt"]) > 40 and re.search(r"n = \d|runs", a["alt"]) for a in images)
+    page = Page(report.html.read_text())
+    names = [a["id"].removeprefix("fig-") for tag, a in page.tags if tag == "figure"]
+    assert sorted(names) == sorted(report.figures) == sorted(spy.named())
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == len(page.specs) == len(names)
+    assert all(
+        json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/") for spec in page.specs
+    )
+    assert all(len(text) > 40 and re.search(r"n = \d|runs", text) for text in page.captions)
+    for suffix in (".svg", ".pdf", ".png"):
+        assert {path.stem for path in (folder / "figures").glob(f"*{suffix}")} == {*report.figures}
+
+
+def test_a_png_is_the_svg_at_twice_its_size_on_white(written):
+    _, _, _, report, spy = written
+    for name, path in report.figures.items():
+        assert path.suffix == ".svg"
+        width, height = re.search(r'<svg[^>]*width="([\d.]+)" height="([\d.]+)"', path.read_text()).groups()
+        picture = Image.open(path.with_suffix(".png"))
+        assert picture.size == pytest.approx((2 * float(width), 2 * float(height)), abs=2)
+        assert picture.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
+        assert spy.figures[f"report/{name}"] == path.with_suffix(".png")
+
+
+def test_ids_of_figures_are_unique_and_their_references_lead_to_them(written):
+    text = written[3].html.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len({*ids})
+    assert {*re.findall(r"url\(#([^)]+)\)", text)} <= {*ids}
 
 
 def test_the_page_loads_nothing_from_outside(written):
     page = Page(written[3].html.read_text())
-    policy = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    targets = [v for _, a in page.tags for name, v in a.items() if name in ("src", "href", "action", "srcset")]
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    targets = [v for _, a in page.tags for name, v in a.items() if name.endswith(("src", "href", "action", "srcset"))]
     assert targets
-    assert all(v.startswith(("data:image/png;base64,", "#")) for v in targets)
-    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
-    anchors = {v[1:] for v in targets if v.startswith("#")}
-    assert anchors <= {a.get("id") for _, a in page.tags}
+    assert all(v.startswith("#") for v in targets)
+    assert not {"link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
+    assert {v[1:] for v in targets} <= {a.get("id") for _, a in page.tags}
 
 
 def test_the_tracker_gets_every_table_with_equal_keys(written):
@@ -159,7 +205,7 @@ def test_the_same_inputs_give_the_same_bytes(written, tmp_path):
     again = write_report(facts, table.take(pa.array(order)), tmp_path)
     assert again.summary == report.summary
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    assert len(files) == 1 + len(report.figures) + 8 - 1  # no sweep, no table of it
+    assert len(files) == 1 + 3 * len(report.figures) + 8 - 1  # no sweep, no table of it
     for name in files:
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
@@ -181,9 +227,13 @@ def test_data_cannot_become_markup_or_a_formula(tmp_path):
         table = with_column(table, name, [f'"><img src=x onerror=alert(1)>{BAD}'] * len(table))
     report = write_report(facts, table, tmp_path)
     page = Page(report.html.read_text())
-    assert not {"script", "b>corpus"} & {tag for tag, _ in page.tags}
+    assert "b>corpus" not in {tag for tag, _ in page.tags}
+    assert len(page.scripts) == 2, "the page's own and the bundle"
+    assert BAD in "".join(str(json.loads(spec)) for spec in page.specs)
     assert not [name for _, a in page.tags for name in a if name.startswith("on")]
-    assert all(a["src"].startswith("data:image/png;base64,") for tag, a in page.tags if tag == "img")
+    assert "img" not in {tag for tag, _ in page.tags}
+    for path in report.figures.values():
+        assert not {"script", "img"} & {element.tag.split("}")[-1] for element in ElementTree.parse(path).iter()}
     assert BAD in page.text  # shown as text
     assert all(
         re.fullmatch(r"[A-Za-z0-9._-]+", str(p.relative_to(tmp_path / "figures"))) for p in report.figures.values()
@@ -218,9 +268,9 @@ def test_no_records_at_all_still_give_a_report_with_a_warning(tmp_path):
 
 
 def test_importing_the_report_loads_no_drawing_library():
-    """matplotlib reads files and the environment when imported: only drawing may do it."""
+    """altair validates schemas and loads pandas' neighbours when imported: only drawing may do it."""
     names = "write, figures, page, summary, tables"
-    code = f"import sys; from lcprobe.analysis.report import {names}; from lcprobe.analysis.stats import power; print([m for m in ('matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
+    code = f"import sys; from lcprobe.analysis.report import {names}; from lcprobe.analysis.stats import power; print([m for m in ('altair', 'vl_convert', 'matplotlib', 'jinja2', 'PIL', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -230,14 +280,14 @@ def test_the_page_opens_with_the_scores_and_marks_cells_whose_chance_is_an_avera
     facts = study([run("a"), run(BAD)], [task("single"), task("multikey", 4)], cells)
     table = records({"a": flat(1.0), BAD: flat(0.5)}, cells)
     text = write_report(facts, table, tmp_path).html.read_text(encoding="utf-8")
-    assert text.index("At a glance") < text.index("Summary") < text.index("<img"), (
+    assert text.index("At a glance") < text.index("Summary") < text.index("<figure"), (
         "a table of scores is the first thing"
     )
     page = Page(text)
     head = page.rows.index(["task", "model", "chance", "64", "128 (trained)", "256"])
     assert page.rows[head + 1] == ["single", "a", "", "1.00", "1.00", "1.00"]
     assert [row[:2] for row in page.rows[head + 1 : head + 5]] == [[t, m] for t in tasks for m in ("a", BAD)]
-    assert "<script" not in text, "names are escaped in the overview, too"
+    assert BAD not in text, "names are escaped in the overview, too"
     marked = {(row[1], row[5]) for row in page.rows if len(row) > 10 and row[10].endswith("*")}
     assert marked == {("multikey", "0-33 %"), ("multikey", "67-100 %")}, (
         "not the middle, and not where there is a single value"

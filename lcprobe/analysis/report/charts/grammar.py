@@ -86,7 +86,8 @@ def data(rows: Sequence[Row]) -> "alt.Chart":
     """
     import altair as alt
 
-    return alt.Chart(alt.InlineData([{key: _plain(value) for key, value in row.items()} for row in rows]))
+    values = tuple({key: _plain(value) for key, value in row.items()} for row in rows)  # altair copies lists, often
+    return alt.Chart(alt.InlineData(values))
 
 
 def of_shown_models(chart: "alt.Chart") -> "alt.Chart":
