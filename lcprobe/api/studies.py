@@ -22,8 +22,8 @@ from lcprobe.studies.status import read_status
 from lcprobe.studies.tracking import read_metrics
 
 if TYPE_CHECKING:
-    import pandas as pd
     import altair as alt
+    import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def write_report(
     """Analyse records of SCHEMA, and of CONTEXT_SCHEMA, and write everything below `folder`, each file atomically.
     episodes: prompts of a few answers. names: those that the report gives to models (`analysis.display_names`).
 
-    Raises DataError for records that cannot be counted. The same inputs give the same files.
+    Raises DataError for records that cannot be counted. The same inputs give the same files, but for the
+    order in which a PDF lists its fonts.
     """
     tracker = tracker or NoTracker()
     results = analyse(*named(Inputs(study, records, context), names or {}))

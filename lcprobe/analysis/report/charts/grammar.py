@@ -45,16 +45,6 @@ class Style:
     symbol: str
     dash: list[int]
 
-    @property
-    def line(self) -> str:
-        """Until every chart is an altair chart."""
-        return {(1, 0): "-", (7, 3): "--", (2, 3): ":", (7, 3, 2, 3): "-."}[tuple(self.dash)]
-
-    @property
-    def marker(self) -> str:
-        """Until every chart is an altair chart."""
-        return "osD^PvX"[SYMBOLS.index(self.symbol)]
-
 
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
     """A style per name, by its place in the list: no two of the first 49 have both their colour and their symbol in
