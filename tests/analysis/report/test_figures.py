@@ -68,6 +68,17 @@ def test_each_chart_is_drawn_under_its_own_name_with_a_caption(results, several,
     assert all(picture.caption.endswith(".") for picture in pictures)
 
 
+@pytest.mark.parametrize("chart", CHARTS)
+def test_every_chart_is_valid_and_offers_the_models_that_its_layers_are_filtered_by(results, several, chart):
+    """Writing a report does not validate: every chart is held against the schema here."""
+    for data in (results, several):
+        for name, figure in all_figures(data, [chart]).items():
+            offered = [p["value"] for p in figure.to_dict(validate=True).get("params", ()) if p["name"] == "shown"]
+            filtered = [layer for layer in layers(figure) if "shown" in str(layer.get("transform"))]
+            assert bool(filtered) == bool(offered), name
+            assert all(row["model"] in offered[0] for layer in filtered for row in layer["rows"]), name
+
+
 def test_charts_without_data_draw_nothing():
     facts = study([run("a")], [task("single")], CELLS)
     bare = analyse(facts, records({"a": flat(0.5)}, CELLS))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".pdf", ".png", ".json")
 SCALE = 2.0
 """Pixels of a PNG per CSS pixel."""
+IDS = re.compile(r'(?<=\bid=")[^"]+|(?<=url\(#)[^)]+|(?<=href="#)[^"]+')
+"""Names of elements of an SVG, and references to them."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Rendered:
     def for_page(self, prefix: str) -> "Rendered":
         """The chart with the page's own text colour, and with ids that are those of no other chart; safe inside
         <script type="application/json">."""
-        svg = re.sub(r'(?<=\bid=")(?=[^"]+")|(?<=url\(#)|(?<=href="#)', f"{prefix}-", _in_text_colour(self.svg))
+        svg = IDS.sub(lambda name: f"{prefix}-{name[0]}", _in_text_colour(self.svg))
         return Rendered(_in_text_colour(self.spec).replace("<", "\\u003c"), svg)
 
 
@@ -37,7 +39,7 @@ def render(chart: "alt.TopLevelMixin") -> Rendered:
     import vl_convert
 
     spec = json.dumps(chart.to_dict(validate=False), ensure_ascii=False, separators=(",", ":"))
-    return Rendered(spec, vl_convert.vegalite_to_svg(spec))
+    return Rendered(spec, _renumbered(vl_convert.vegalite_to_svg(spec)))
 
 
 def save(rendered: Rendered, path: Path) -> None:
@@ -67,6 +69,12 @@ def script_bundle() -> str:
 
 def _in_text_colour(text: str) -> str:
     return text.replace(INK, "currentColor")
+
+
+def _renumbered(svg: str) -> str:
+    """vl-convert counts ids on from chart to chart: those of each are counted from 0, so that they are the same."""
+    names = {name: f"d{i}" for i, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
+    return IDS.sub(lambda name: names[name[0]], svg)
 
 
 def _on_white(svg: str) -> str:
