@@ -41,6 +41,7 @@ from lcprobe.studies.evaluation.targets import (
 )
 from lcprobe.studies.evaluation.variants import Variant
 from lcprobe.studies.planning.probe_costs import Prompts
+from lcprobe.studies.progress_display import ProgressDisplay
 from lcprobe.studies.runtime import keep_memory, set_up_logging, use_kernels
 from lcprobe.words import counted
 
@@ -69,7 +70,8 @@ def evaluate_study(given: list[Named], settings: Settings, named: Config | None,
         return
     _check_names(session, config)
     before = report_times(out)
-    probed = probe_session(session)
+    with ProgressDisplay() as display:
+        probed = probe_session(session, display)
     session.store.discard_all()
     say(*(f"left out: {note}" for note in probed.left_out.values()), indent=2)
     with waited_claim(out, "report", f"{out}", wait="writes the report"):
