@@ -28,6 +28,7 @@ from lcprobe.studies.evaluation.report_inputs import ReportInputs, is_report_of,
 from lcprobe.studies.evaluation.reporting.episodes import shown_episodes
 from lcprobe.studies.evaluation.reporting.places import Place, place_of, report_times
 from lcprobe.studies.evaluation.reporting.question import Question, question_of
+from lcprobe.studies.evaluation.reporting.screen import say_report
 from lcprobe.studies.evaluation.reporting.tracking import probe_run, track_models, track_report
 from lcprobe.studies.evaluation.session import Probed, Session, open_session, probe_session
 from lcprobe.studies.evaluation.study_facts import facts_of
@@ -141,7 +142,7 @@ def _report(session: Session, config: Config, probed: Probed, before: dict[Path,
         track_report(tracker, report, config.study.name, home)
     track_models(session, config, report.results, names_of(study, config.study.names))
     remove_leftovers(home)
-    say(*(f"- {sentence}" for sentence in report.summary), f"report: {report.html}")
+    say_report(report)
 
 
 def _check_names(session: Session, config: Config) -> None:
